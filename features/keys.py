@@ -1,0 +1,87 @@
+"""Owns how a raw categorical value becomes a 64-bit key, the same in every process and language.
+
+    key = the first 8 bytes, big-endian, read as a signed 64-bit integer,
+          of SHA-256(UTF-8(vocabulary) + 0x1F + UTF-8(value))
+
+A value is written as text first: a string as it is, an integer in decimal, a whole float as its integer
+(column readers turn integers with gaps into floats), a boolean as `1` or `0`. So `39`, `"39"` and `39.0` are one key. null, NaN
+and the empty string are missing and have key 0; the hash itself is never 0 (it becomes 1 there). SHA-256 because it
+stands in every standard library and in SQL engines, so a data warehouse can compute the same keys.
+"""
+
+import math
+from collections.abc import Iterable
+from hashlib import sha256
+
+import numpy as np
+
+from features.errors import FeatureError
+
+MISSING_KEY = 0
+MAX_VALUE_CHARACTERS = 512
+_SEPARATOR = b"\x1f"
+
+
+def text_of(value: object, field: str) -> str:
+    """The canonical text of a categorical value; `""` where it is missing.
+
+    Raises FeatureError for fractions, infinities, lists, mappings and over-long strings.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        if len(value) > MAX_VALUE_CHARACTERS:
+            raise FeatureError(field, f"a categorical value has at most {MAX_VALUE_CHARACTERS} characters, this one {len(value)}")
+        return value
+    if isinstance(value, bool | np.bool_):
+        return "1" if value else "0"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        if math.isnan(value):
+            return ""
+        if math.isfinite(value) and float(value).is_integer():
+            return str(int(value))
+        raise FeatureError(field, f"a categorical value is a string or an integer, not the fraction {value!r}")
+    raise FeatureError(field, f"a categorical value is a string or an integer, not {type(value).__name__}")
+
+
+def _key_of_text(text: str, prefix: bytes) -> int:
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can smuggle in
+        encoded = text.encode("utf-8", "replace")
+    return int.from_bytes(sha256(prefix + encoded).digest()[:8], "big", signed=True) or 1
+
+
+def key_of(vocabulary: str, value: object, field: str | None = None) -> int:
+    """The signed 64-bit key of one raw value; MISSING_KEY where it is missing."""
+    text = text_of(value, field or vocabulary)
+    return _key_of_text(text, vocabulary.encode() + _SEPARATOR) if text else MISSING_KEY
+
+
+def keys_of_column(vocabulary: str, values: np.ndarray | Iterable[object], field: str | None = None) -> np.ndarray:
+    """Keys of a whole column, int64 `[n]`: every distinct value is hashed once."""
+    known: dict[object, int] = {}
+    field = field or vocabulary
+    prefix = vocabulary.encode() + _SEPARATOR
+
+    def key(value: object) -> int:
+        text = text_of(value, field)
+        return _key_of_text(text, prefix) if text else MISSING_KEY
+
+    raw = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
+        distinct, inverse = np.unique(values, return_inverse=True)
+        return np.array([key(v) for v in distinct.tolist()], dtype=np.int64)[inverse]
+    out = np.empty(len(raw), dtype=np.int64)
+    for i, value in enumerate(raw):
+        try:
+            found = known.get(value)
+        except TypeError:  # unhashable, so certainly not a categorical value
+            found = None
+        if found is None:
+            found = key(value)
+            known[value] = found
+        out[i] = found
+    return out

@@ -1,0 +1,205 @@
+"""Owns the packed row: a fixed-width record of 64-bit keys and 32-bit floats, and the way from raw values to it.
+
+A row is little-endian: its int64 keys, for a behaviour its int64 time in milliseconds, its float32 numerics, zero bytes up to a
+multiple of eight. Rows laid end to end are one numpy array, so a batch of them becomes the graph's inputs without a loop.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from features.errors import FeatureError
+from features.keys import MISSING_KEY, key_of, keys_of_column
+from features.schema import Feature, FeatureSchema, MultiCategorical, Numeric
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def number_of(value: object, field: str, nan_is_missing: bool) -> float:
+    """A numeric value as float; NaN where it is missing. Raises FeatureError for anything else than a finite number."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise FeatureError(field, f"a numeric value is a number or null, not {type(value).__name__}")
+    if isinstance(value, float | np.floating) and math.isnan(value):
+        if nan_is_missing:
+            return math.nan
+        raise FeatureError(field, "NaN is not a number; send null for a missing value")
+    if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
+        raise FeatureError(field, f"a numeric value lies within +-{_FLOAT32_MAX:.3g} (float32)")
+    return float(value)
+
+
+class RowLayout:
+    """How the features of one entity lie in a packed row.
+
+    `dtype` has the fields `keys` int64 `[key_width]` and `numerics` float32 `[numeric_width]`, in the schema's order;
+    a multi-valued feature takes `max_values` key columns, padded with MISSING_KEY on the right.
+    """
+
+    def __init__(self, features: Sequence[Feature], times: bool = False) -> None:
+        self.features = tuple(features)
+        self.key_columns: dict[str, slice] = {}
+        self.numeric_columns: dict[str, int] = {}
+        key_width = 0
+        for feature in self.features:
+            if isinstance(feature, Numeric):
+                self.numeric_columns[feature.name] = len(self.numeric_columns)
+                continue
+            width = feature.max_values if isinstance(feature, MultiCategorical) else 1
+            self.key_columns[feature.name] = slice(key_width, key_width + width)
+            key_width += width
+        self.key_width = key_width
+        self.numeric_width = len(self.numeric_columns)
+        fields: list[tuple[str, str, tuple[int, ...]]] = [("keys", "<i8", (key_width,))]
+        if times:
+            fields.append(("time", "<i8", ()))
+        fields.append(("numerics", "<f4", (self.numeric_width,)))
+        used = np.dtype(fields).itemsize
+        if used % 8:
+            fields.append(("padding", "V4", ()))
+        self.dtype = np.dtype(fields)
+        self._by_name = {f.name: f for f in self.features}
+
+    @cached_property
+    def default_row(self) -> bytes:
+        """The row of an entity of which nothing is known."""
+        return self.empty(1).tobytes()
+
+    def empty(self, n: int) -> np.ndarray:
+        """`n` rows in which everything is missing."""
+        rows = np.zeros(n, dtype=self.dtype)
+        rows["numerics"] = np.nan
+        return rows
+
+    def pack(self, values: Mapping[str, object], *, nan_is_missing: bool = False, onto: bytes | None = None) -> bytes:
+        """One packed row of raw values; what `values` lacks is missing, or kept from the packed row `onto`.
+
+        Raises FeatureError for an unknown feature or a value of the wrong type.
+        """
+        row = self.empty(1) if onto is None else np.frombuffer(onto, dtype=self.dtype).copy()
+        for name, value in values.items():
+            self._set(row[0], self.feature(name), value, nan_is_missing)
+        return row.tobytes()
+
+    def feature(self, name: str) -> Feature:
+        """The feature of that name. Raises FeatureError with the known names."""
+        found = self._by_name.get(name)
+        if found is None:
+            raise FeatureError(name, f"unknown feature; known: {', '.join(self._by_name) or 'none'}")
+        return found
+
+    def _set(self, row: np.void, feature: Feature, value: object, nan_is_missing: bool) -> None:
+        name = feature.name
+        if isinstance(feature, Numeric):
+            row["numerics"][self.numeric_columns[name]] = number_of(value, name, nan_is_missing)
+        elif isinstance(feature, MultiCategorical):
+            columns = self.key_columns[name]
+            row["keys"][columns] = multi_keys(feature, value)
+        else:
+            row["keys"][self.key_columns[name]] = key_of(feature.vocabulary_name, value, name)
+
+    def pack_columns(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
+        """`n` packed rows of raw columns, each `[n]`; a column that is not given is missing. NaN in a column is missing.
+
+        Equal to `pack` row by row, bit for bit.
+        """
+        rows = self.empty(n)
+        for feature in self.features:
+            if feature.name not in columns:
+                continue
+            column = columns[feature.name]
+            if isinstance(feature, Numeric):
+                rows["numerics"][:, self.numeric_columns[feature.name]] = numbers_of_column(column, feature.name)
+            elif isinstance(feature, MultiCategorical):
+                rows["keys"][:, self.key_columns[feature.name]] = multi_keys_of_column(feature, column)
+            else:
+                rows["keys"][:, self.key_columns[feature.name].start] = keys_of_column(feature.vocabulary_name, column, feature.name)
+        return rows
+
+    def rows(self, packed: bytes) -> np.ndarray:
+        """Packed rows laid end to end as a structured array, without a copy. Raises ValueError on a wrong length."""
+        return np.frombuffer(packed, dtype=self.dtype)
+
+
+def _values_of(value: object, field: str) -> list[object]:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return []
+    if isinstance(value, np.ndarray):
+        return list(value.tolist())
+    if isinstance(value, list | tuple):
+        return list(value)
+    raise FeatureError(field, f"a multi-valued feature is a list of strings or integers, not {type(value).__name__}")
+
+
+def multi_keys(feature: MultiCategorical, value: object) -> list[int]:
+    """The keys of one multi-valued value, cut and padded to `max_values`; missing entries inside the list are left out."""
+    keys = [key_of(feature.vocabulary_name, v, feature.name) for v in _values_of(value, feature.name)]
+    kept = [k for k in keys if k != MISSING_KEY][: feature.max_values]
+    return kept + [MISSING_KEY] * (feature.max_values - len(kept))
+
+
+def multi_keys_of_column(feature: MultiCategorical, column: np.ndarray) -> np.ndarray:
+    """`multi_keys` for a column of lists, int64 `[n, max_values]`."""
+    lists = [_values_of(v, feature.name) for v in column.tolist()]
+    flat: list[object] = [v for values in lists for v in values]
+    keys = keys_of_column(feature.vocabulary_name, flat, feature.name)
+    owner = np.repeat(np.arange(len(lists)), [len(v) for v in lists])
+    present = keys != MISSING_KEY
+    keys, owner = keys[present], owner[present]
+    starts = np.searchsorted(owner, np.arange(len(lists)))
+    place = np.arange(len(keys)) - starts[owner]
+    fits = place < feature.max_values
+    out = np.full((len(lists), feature.max_values), MISSING_KEY, dtype=np.int64)
+    out[owner[fits], place[fits]] = keys[fits]
+    return out
+
+
+def numbers_of_column(column: np.ndarray, field: str) -> np.ndarray:
+    """`number_of` for a column, float32 `[n]`, NaN where missing."""
+    if column.dtype.kind in "iuf":
+        numbers = column.astype(np.float64)
+        out_of_range = ~np.isnan(numbers) & ~(np.abs(numbers) <= _FLOAT32_MAX)
+        if out_of_range.any():
+            number_of(float(numbers[out_of_range][0]), field, nan_is_missing=True)
+        return numbers.astype(np.float32)
+    return np.array([number_of(v, field, nan_is_missing=True) for v in column.tolist()], dtype=np.float32)
+
+
+class BehaviourLayout(RowLayout):
+    """How one behaviour lies in a packed row: the item's own features, then the action and the scene, and the time.
+
+    `dtype` has `keys` int64 `[K + 2]`, `time` int64 (milliseconds since 1970, 0 where unknown) and `numerics` float32.
+    """
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        if schema.behaviour is None:
+            raise ValueError("this schema has no behaviour sequence")
+        super().__init__(schema.behaviour_item_features, times=True)
+        self._behaviour = schema.behaviour
+        self._item = RowLayout(schema.item)
+        keys = np.arange(self._item.key_width)
+        picked = [keys[self._item.key_columns[n]] for n in self.key_columns]
+        self._item_keys = np.concatenate(picked) if picked else np.zeros(0, dtype=np.int64)
+        self._item_numerics = np.array([self._item.numeric_columns[n] for n in self.numeric_columns], dtype=np.int64)
+        self.item_key_width = self.key_width
+        self.key_width += 2
+        widened = [("keys", "<i8", (self.key_width,)), *[(n, self.dtype[n]) for n in self.dtype.names or () if n != "keys"]]
+        self.dtype = np.dtype(widened)
+
+    def of_items(self, item_rows: np.ndarray, actions: np.ndarray, scenes: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Behaviour rows `[n]` from packed item rows `[n]`, raw actions and scenes `[n]` and times in milliseconds `[n]`."""
+        rows = self.empty(len(item_rows))
+        rows["keys"][:, : self.item_key_width] = item_rows["keys"][:, self._item_keys]
+        rows["keys"][:, self.item_key_width] = keys_of_column(self._behaviour.action_vocabulary, actions, "action")
+        rows["keys"][:, self.item_key_width + 1] = keys_of_column(self._behaviour.scene_vocabulary, scenes, "scene")
+        rows["numerics"] = item_rows["numerics"][:, self._item_numerics]
+        rows["time"] = times
+        return rows
+
+    def pack_event(self, item_row: bytes, action: object, scene: object, time_ms: int) -> bytes:
+        """One packed behaviour; the online twin of `of_items`."""
+        rows = self._item.rows(item_row)
+        return self.of_items(rows, np.array([action], dtype=object), np.array([scene], dtype=object), np.array([time_ms], dtype=np.int64)).tobytes()

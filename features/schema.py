@@ -1,0 +1,145 @@
+"""Owns the feature schema: what a user, an item, a request's context and a behaviour are made of."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from features.errors import FeatureError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
+ACTION, SCENE = "action", "scene"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Categorical(_Strict):
+    """One string or integer. Features that name the same `vocabulary` share keys and embeddings."""
+
+    name: Name
+    type: Literal["categorical"]
+    vocabulary: Name | None = None
+
+    @property
+    def vocabulary_name(self) -> str:
+        return self.vocabulary or self.name
+
+
+class MultiCategorical(_Strict):
+    """At most `max_values` strings or integers, pooled with a mask; what is over the bound is cut, first values kept."""
+
+    name: Name
+    type: Literal["multi_categorical"]
+    vocabulary: Name | None = None
+    max_values: Annotated[int, Field(ge=1, le=64)]
+    pooling: Literal["mean", "sum"] = "mean"
+
+    @property
+    def vocabulary_name(self) -> str:
+        return self.vocabulary or self.name
+
+
+class Numeric(_Strict):
+    """A float32 that may be missing. The graph takes signed log1p if asked, then standardises and takes tanh."""
+
+    name: Name
+    type: Literal["numeric"]
+    transform: Literal["none", "log1p"] = "none"
+
+
+Feature = Annotated[Categorical | MultiCategorical | Numeric, Field(discriminator="type")]
+
+
+class BehaviourSchema(_Strict):
+    """The behaviour sequence: per behaviour some of the item's own features, an action, a scene and a time.
+
+    `scene_vocabulary` lets the scene share embeddings with a context feature.
+    """
+
+    max_length: Annotated[int, Field(ge=1, le=1000)] = 50
+    item_features: tuple[Name, ...]
+    action_vocabulary: Name = ACTION
+    scene_vocabulary: Name = SCENE
+
+
+class FeatureSchema(_Strict):
+    """All features of a model, grouped by the entity they belong to.
+
+    `user_id_feature` and `item_id_feature` name the categorical feature that holds the entity's own id, so that an entity
+    without a row is still known by its id.
+    """
+
+    user: tuple[Feature, ...] = ()
+    item: tuple[Feature, ...]
+    context: tuple[Feature, ...] = ()
+    behaviour: BehaviourSchema | None = None
+    user_id_feature: Name | None = None
+    item_id_feature: Name | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "FeatureSchema":
+        names = [f.name for f in self.all_features]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"feature '{name}' is defined twice; names are unique over user, item and context")
+        if not self.item:
+            raise ValueError("item: at least one item feature is needed")
+        self._check_id("user_id_feature", self.user_id_feature, self.user)
+        self._check_id("item_id_feature", self.item_id_feature, self.item)
+        if self.behaviour:
+            known = {f.name for f in self.item}
+            for name in self.behaviour.item_features:
+                if name not in known:
+                    raise ValueError(f"behaviour.item_features: '{name}' is not an item feature; known: {', '.join(sorted(known))}")
+        return self
+
+    @staticmethod
+    def _check_id(field: str, name: str | None, features: Iterable[Feature]) -> None:
+        if name is not None and not any(f.name == name and f.type == "categorical" for f in features):
+            raise ValueError(f"{field}: '{name}' is not a categorical feature of that entity")
+
+    @property
+    def all_features(self) -> tuple[Feature, ...]:
+        return self.user + self.item + self.context
+
+    def group(self, name: str) -> tuple[Feature, ...]:
+        """Features of `user`, `item` or `context`."""
+        groups: Mapping[str, tuple[Feature, ...]] = {"user": self.user, "item": self.item, "context": self.context}
+        return groups[name]
+
+    @cached_property
+    def behaviour_item_features(self) -> tuple[Feature, ...]:
+        if self.behaviour is None:
+            return ()
+        by_name = {f.name: f for f in self.item}
+        return tuple(by_name[n] for n in self.behaviour.item_features)
+
+    def refuse_columns(self, forbidden: Mapping[str, str]) -> None:
+        """Refuse labels, positions and other `{column: role}` that must never be ordinary inputs.
+
+        Raises FeatureError that names the feature and its role.
+        """
+        for feature in self.all_features:
+            if feature.name in forbidden:
+                role = forbidden[feature.name]
+                raise FeatureError(feature.name, f"this column is {role} and cannot be an ordinary feature; remove it from 'features'")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over everything that decides a stored row's meaning: names, types, vocabularies, widths, order.
+
+        What only the graph does with a value (pooling, transform, how many behaviours it reads) is left out, so that models which
+        differ in that alone share one set of rows in the store.
+        """
+        rows = {
+            group: [f.model_dump(exclude={"pooling", "transform"}) | {"vocabulary": getattr(f, "vocabulary_name", None)} for f in self.group(group)]
+            for group in ("user", "item")
+        }
+        behaviour = None if self.behaviour is None else self.behaviour.model_dump(exclude={"max_length"})
+        described = {"format": 1, "rows": rows, "behaviour": behaviour, "ids": [self.user_id_feature, self.item_id_feature]}
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Owns the offline half: recipes, models, training, metrics. Never imports the service."""

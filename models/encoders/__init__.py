@@ -1,0 +1,1 @@
+"""Owns the sequence encoders: how a user's behaviours become one vector."""

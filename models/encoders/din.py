@@ -1,0 +1,76 @@
+"""Owns DIN, target attention over the behaviour sequence.
+
+Zhou et al., Deep Interest Network for Click-Through Rate Prediction, KDD 2018 (arXiv 1706.06978). Equation 3:
+v_U(A) = sum_j a(e_j, v_A) e_j, a() a small network on [e, v, e - v, e * v], and no softmax, so that the weights keep the intensity of
+interest. The official code's softmax is an option.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.layers.activation import Dice, PRelu
+
+# Shape legend: B candidates (or impressions), L behaviours, I item part of a behaviour, P its property part, X hidden width.
+
+
+class ActivationUnit(nn.Module):
+    """a(h, v): first layer on [e, v, e - v, e * v, p], then `hidden` widths, then one linear output.
+
+    W [e; v; e - v; e * v] = (W1 + W3) e + (W2 - W3) v + W4 (e * v): the same numbers, but the behaviours' term is computed once per
+    request and the candidate's once per candidate; only the product term is per pair.
+    """
+
+    def __init__(self, item_width: int, property_width: int, hidden: Sequence[int], activation: Literal["prelu", "dice"]) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(4 * item_width + property_width)
+        self.item_width = item_width
+        self.weight = nn.Parameter(torch.empty(4 * item_width, hidden[0]).uniform_(-bound, bound))
+        self.property_weight = nn.Parameter(torch.empty(property_width, hidden[0]).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(hidden[0]))
+        make = {"prelu": PRelu, "dice": Dice}[activation]
+        self.first_activation = make(hidden[0])
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(hidden[:-1], hidden[1:], strict=True)])
+        self.activations = nn.ModuleList([make(width) for width in hidden[1:]])
+        self.out = nn.Linear(hidden[-1], 1)
+
+    def forward(self, behaviours_BLG: Tensor, mask_BL: Tensor, target_BI: Tensor) -> Tensor:
+        """Behaviours `[B or 1, L, I + P]`, target `[B, I]` -> raw attention weights `[B, L]`."""
+        of_behaviour, of_target, of_difference, of_product = self.weight.split(self.item_width)
+        items_BLI, properties_BLP = behaviours_BLG[..., : self.item_width], behaviours_BLG[..., self.item_width :]
+        behaviour_BLX = items_BLI @ (of_behaviour + of_difference) + properties_BLP @ self.property_weight + self.bias
+        target_B1X = (target_BI @ (of_target - of_difference)).unsqueeze(1)
+        product_BLX = (items_BLI * target_BI.unsqueeze(1)) @ of_product
+        x = self.first_activation(product_BLX + behaviour_BLX + target_B1X, mask_BL)
+        for layer, activation in zip(self.layers, self.activations, strict=True):
+            x = activation(layer(x), mask_BL)
+        return self.out(x)[..., 0]
+
+
+class Din(nn.Module):
+    """The weighted sum of behaviours; weights of padding are exactly zero."""
+
+    def __init__(
+        self, item_width: int, property_width: int, hidden: Sequence[int], activation: Literal["prelu", "dice"], softmax: bool
+    ) -> None:
+        super().__init__()
+        self.unit = ActivationUnit(item_width, property_width, hidden, activation)
+        self.softmax = softmax
+        self.item_width, self.out_width = item_width, item_width + property_width
+
+    def weights(self, behaviours_BLG: Tensor, mask_BL: Tensor, target_BI: Tensor) -> Tensor:
+        """Attention weights `[B, L]`, zero where `mask_BL` is False."""
+        raw_BL = self.unit(behaviours_BLG, mask_BL, target_BI)
+        if self.softmax:
+            raw_BL = torch.softmax((raw_BL / math.sqrt(self.item_width)).masked_fill(~mask_BL, -1e9), -1)
+        return torch.where(mask_BL, raw_BL, torch.zeros_like(raw_BL))
+
+    def forward(self, behaviours_BLG: Tensor, mask_BL: Tensor, target_BI: Tensor) -> Tensor:
+        """Behaviours `[B or 1, L, I + P]`, mask bool `[B or 1, L]`, target `[B, I]` -> `[B, I + P]`."""
+        weights_BL = self.weights(behaviours_BLG, mask_BL, target_BI)
+        if behaviours_BLG.shape[0] == 1:  # one user for all candidates: one plain product instead of one per candidate
+            return weights_BL @ behaviours_BLG[0]
+        return (weights_BL.unsqueeze(1) @ behaviours_BLG)[:, 0]

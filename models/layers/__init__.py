@@ -1,0 +1,1 @@
+"""Owns the layers that two or more papers share."""

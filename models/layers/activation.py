@@ -1,0 +1,52 @@
+"""Owns the activations of DIN's activation unit."""
+
+import torch
+from torch import Tensor, nn
+
+
+class PRelu(nn.Module):
+    """max(0, x) + alpha min(0, x) with one alpha per channel, written as two ops that ONNX Runtime vectorises (its PRelu is scalar)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full((width,), 0.25))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`[..., width]` -> `[..., width]`."""
+        positive = torch.relu(x)
+        return positive + self.alpha * (x - positive)
+
+
+class Dice(nn.Module):
+    """f(s) = p(s) s + (1 - p(s)) alpha s, p(s) = sigmoid((s - E[s]) / sqrt(Var[s] + eps)), eps = 1e-8, per channel.
+
+    Batch statistics over real behaviours in training, running ones after. Source: DIN (arXiv 1706.06978), equation 5.
+    """
+
+    def __init__(self, width: int, momentum: float = 0.01, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(width))
+        self.momentum, self.eps = momentum, eps
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`[..., width]` -> the same; padding, where `mask` `[...]` is False, does not enter the statistics."""
+        mean, variance = self.mean, self.variance
+        if self.training:
+            mean, variance = self._batch_statistics(x, mask)
+        p = torch.sigmoid((x - mean) / torch.sqrt(variance + self.eps))
+        return x * (self.alpha + p * (1 - self.alpha))
+
+    def _batch_statistics(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        weight = torch.ones_like(x[..., :1]) if mask is None else mask.to(x.dtype).unsqueeze(-1)
+        axes = tuple(range(x.dim() - 1))
+        count = weight.expand_as(x[..., :1]).sum()
+        if count < 2:
+            return self.mean, self.variance
+        mean = (x * weight).sum(axes) / count
+        variance = (weight * (x - mean) ** 2).sum(axes) / count
+        with torch.no_grad():
+            self.mean.lerp_(mean, self.momentum)
+            self.variance.lerp_(variance, self.momentum)
+        return mean, variance

@@ -1,0 +1,106 @@
+"""Owns the way from embedding rows and raw numerics to a vector, one piece per feature, side by side."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from features import Categorical, Feature, MultiCategorical, Numeric
+from models.encoding import NumericStats
+from models.vocabulary import MISSING_ROW
+
+# Shape legend: ... any leading axes, K key columns, N numerics, D embedding width, G pieces of a group side by side.
+
+
+class Numerics(nn.Module):
+    """g(f) = tanh((f - mu) / sigma), after signed log1p where asked; a learned value stands for a missing one.
+
+    Source: ESM2 (Wen et al. 2020, arXiv 1910.07099), equation 17; the learned missing value is Meituan's Missing Value Layer.
+    """
+
+    def __init__(self, stats: NumericStats, log1p: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.from_numpy(stats.mean.copy()))
+        self.register_buffer("deviation", torch.from_numpy(stats.deviation.copy()))
+        self.register_buffer("log1p", torch.from_numpy(log1p.copy()))
+        self.missing = nn.Parameter(torch.zeros(len(stats.mean)))
+        self.any_log1p, self.all_log1p = bool(log1p.any()), bool(log1p.all())
+
+    def forward(self, raw: Tensor, missing_rate: float) -> Tensor:
+        """Raw `[..., N]` with NaN for missing -> `[..., N]` in (-1, 1), or the learned value."""
+        if self.training and missing_rate:
+            raw = raw.masked_fill(torch.rand_like(raw) < missing_rate, torch.nan)
+        value = raw
+        if self.any_log1p:
+            logged = torch.sign(raw) * torch.log1p(torch.abs(raw))
+            value = logged if self.all_log1p else torch.where(self.log1p, logged, raw)
+        scaled = torch.tanh((value - self.mean) / self.deviation)
+        return torch.where(torch.isnan(raw), self.missing, scaled)
+
+
+class KeyColumns(nn.Module):
+    """Embeds the key columns of one packed row with a shared table; a multi-valued feature is pooled over its values."""
+
+    def __init__(self, features: Sequence[Feature], unknown_rows: Sequence[int], extra_columns: int = 0) -> None:
+        super().__init__()
+        self.singles: list[int] = []
+        self.multis: list[tuple[slice, str]] = []
+        column = 0
+        for feature in features:
+            if isinstance(feature, Categorical):
+                self.singles.append(column)
+                column += 1
+            elif isinstance(feature, MultiCategorical):
+                self.multis.append((slice(column, column + feature.max_values), feature.pooling))
+                column += feature.max_values
+        self.singles += range(column, column + extra_columns)
+        self.all_single = not self.multis
+        self.pieces = len(self.singles) + len(self.multis)
+        self.register_buffer("unknown", torch.tensor(list(unknown_rows), dtype=torch.int64), persistent=False)
+
+    def forward(self, rows: Tensor, table: nn.Embedding, unknown_rate: float) -> Tensor:
+        """Rows int64 `[..., K]` -> `[..., pieces * D]`: single values in column order, then the pooled ones."""
+        if self.training and unknown_rate:
+            hidden = (torch.rand(rows.shape, device=rows.device) < unknown_rate) & (rows != MISSING_ROW)
+            rows = torch.where(hidden, self.unknown, rows)
+        if self.all_single:
+            return table(rows).flatten(-2)
+        embedded = table(rows)
+        pieces = [embedded[..., self.singles, :].flatten(-2)] if self.singles else []
+        for columns, pooling in self.multis:
+            total = embedded[..., columns, :].sum(-2)  # missing rows are zero vectors, so the sum is masked already
+            if pooling == "mean":
+                total = total / (rows[..., columns] != MISSING_ROW).sum(-1, keepdim=True).clamp(min=1)
+            pieces.append(total)
+        return torch.cat(pieces, -1)
+
+
+class GroupEmbedding(nn.Module):
+    """One group's vector: its key columns' embeddings, then its numerics."""
+
+    def __init__(
+        self,
+        features: Sequence[Feature],
+        unknown_rows: Sequence[int],
+        stats: NumericStats,
+        log1p: np.ndarray,
+        dim: int,
+        extra_columns: int = 0,
+    ) -> None:
+        super().__init__()
+        self.keys = KeyColumns(features, unknown_rows, extra_columns)
+        self.numerics = Numerics(stats, log1p) if len(stats.mean) else None
+        self.width = self.keys.pieces * dim + len(stats.mean)
+
+    def forward(self, rows: Tensor, raw: Tensor | None, table: nn.Embedding, unknown_rate: float) -> Tensor:
+        """Rows `[..., K]` and raw numerics `[..., N]` -> `[..., G]`."""
+        parts = [self.keys(rows, table, unknown_rate)] if self.keys.pieces else []
+        if self.numerics is not None and raw is not None:
+            parts.append(self.numerics(raw, unknown_rate))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+def numerics_of(features: Sequence[Feature]) -> int:
+    """How many numerics these features have."""
+    return sum(isinstance(f, Numeric) for f in features)

@@ -1,0 +1,214 @@
+"""Owns the ranker: shared embeddings, a sequence encoder, a trunk, a tower per head, and the task structures on top."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from features import Feature, FeatureSchema, RowLayout
+from models.catalogue import entry_of
+from models.encoders.din import Din
+from models.encoders.pooling import Pooling
+from models.encoding import Encoding, NumericStats, log1p_columns
+from models.layers.embedding import GroupEmbedding, numerics_of
+from models.layers.linear import GroupedMlp
+from models.layers.probability import LogProbability, log_loss
+from models.position_bias import PositionTower
+from models.recipe import DinEncoder, EmbeddingSection, MmoeTrunk, Recipe, RecipeError
+from models.structures.base import Output, TaskStructure
+from models.structures.esm2 import Esm2
+from models.structures.esmm import Esmm
+from models.structures.independent import Independent
+from models.trunks.mmoe import Mmoe
+from models.trunks.separate import Separate
+from models.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
+
+STRUCTURES = {"independent": Independent, "esmm": Esmm, "esm2": Esm2}
+Batch = Mapping[str, Tensor]
+
+# Shape legend: B impressions or candidates, L behaviours, G a group's width, H heads, X a hidden width.
+
+
+def build_ranker(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> "Ranker":
+    """An untrained ranker for a recipe. `cross_values`: how many distinct values the position is crossed with.
+
+    Raises RecipeError where tasks, heads and architecture do not fit together.
+    """
+    structures = _structures(recipe)
+    position = PositionTower(recipe.position, cross_values) if recipe.position else None
+    ranker = Ranker(recipe, encoding, structures, position)
+    known = ", ".join(ranker.heads)
+    if recipe.position and recipe.position.head not in ranker.heads:
+        raise RecipeError(f"position.head: '{recipe.position.head}' is not a head; heads: {known}")
+    trained = [o.name for o in ranker.outputs if o.trained]
+    for name in (*recipe.training.loss_weights, *recipe.training.select_on):
+        if name not in trained and name not in [o.name for o in ranker.outputs]:
+            raise RecipeError(f"training: '{name}' is not an output; outputs: {', '.join(o.name for o in ranker.outputs)}")
+    for name in recipe.training.loss_weights:
+        if name not in trained:
+            raise RecipeError(f"training.loss_weights: '{name}' has no loss of its own; those with one: {', '.join(trained)}")
+    return ranker
+
+
+def _structures(recipe: Recipe) -> list[TaskStructure]:
+    entry = entry_of(recipe.model)
+    for task in recipe.tasks:
+        if task.type not in entry.tasks:
+            raise RecipeError(f"tasks: '{task.type}' does not go with architecture '{entry.name}'; it takes: {', '.join(entry.tasks)}")
+    structures: list[TaskStructure] = [STRUCTURES[task.type](task) for task in recipe.tasks]  # type: ignore[operator]
+    names = [o.name for s in structures for o in s.outputs]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"tasks: two of them have the output '{name}'; outputs are unique")
+    return structures
+
+
+class Inputs(nn.Module):
+    """Embeds the groups of a batch with one shared table."""
+
+    def __init__(self, section: EmbeddingSection, encoding: Encoding) -> None:
+        super().__init__()
+        schema, self.unknown_rate = encoding.schema, section.unknown_rate
+        self.table = nn.Embedding(encoding.vocabulary.n_rows, section.dim, padding_idx=MISSING_ROW)
+        nn.init.normal_(self.table.weight, std=0.05)
+        with torch.no_grad():
+            self.table.weight[MISSING_ROW].zero_()
+        self.groups = nn.ModuleDict()
+        for name in ("user", "context", "item"):
+            features = schema.group(name)
+            if features:
+                rows = [encoding.vocabulary.unknown_rows[v] for v in key_column_vocabularies(features)]
+                stats = encoding.numerics[name]
+                self.groups[name] = GroupEmbedding(features, rows, stats, log1p_columns(schema, name), section.dim)
+        self.behaviour_item: GroupEmbedding | None = None
+        self.behaviour_property: GroupEmbedding | None = None
+        if schema.behaviour is not None:
+            self._build_behaviours(schema, section, encoding)
+
+    def _build_behaviours(self, schema: FeatureSchema, section: EmbeddingSection, encoding: Encoding) -> None:
+        rows = [encoding.vocabulary.unknown_rows[v] for v in behaviour_column_vocabularies(schema)]
+        features, stats, log1p = schema.behaviour_item_features, encoding.numerics["behaviour"], log1p_columns(schema, "behaviour")
+        n = numerics_of(features)
+        item_stats = NumericStats(stats.mean[:n], stats.deviation[:n])
+        age_stats = NumericStats(stats.mean[n:], stats.deviation[n:])
+        self.behaviour_item = GroupEmbedding(features, rows[:-2], item_stats, log1p[:n], section.dim)
+        self.behaviour_property = GroupEmbedding((), rows[-2:], age_stats, log1p[n:], section.dim, extra_columns=2)
+        keys, numerics = _columns_of(schema.item, features)
+        self.register_buffer("target_keys", torch.tensor(keys), persistent=False)
+        self.register_buffer("target_numerics", torch.tensor(numerics), persistent=False)
+
+    def group(self, name: str, batch: Batch) -> Tensor | None:
+        """`[B or 1, G]` of `user`, `context` or `item`; None if the schema has none."""
+        if name not in self.groups:
+            return None
+        return self.groups[name](batch[f"{name}_rows"], batch.get(f"{name}_numerics"), self.table, self.unknown_rate)
+
+    def behaviours(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The item part then the property part (action, scene, age) `[B or 1, L, I + P]`, and the mask of real ones `[B or 1, L]`."""
+        assert self.behaviour_item is not None and self.behaviour_property is not None
+        rows, times = batch["behaviour_rows"], batch["behaviour_times"]
+        age_s = ((batch["request_time"].unsqueeze(-1) - times).clamp(min=0) / 1000.0).to(torch.float32)
+        age_s = torch.where(times > 0, age_s, torch.nan).unsqueeze(-1)
+        items = self.behaviour_item(rows[..., :-2], batch.get("behaviour_numerics"), self.table, self.unknown_rate)
+        properties = self.behaviour_property(rows[..., -2:], age_s, self.table, self.unknown_rate)
+        return torch.cat([items, properties], -1), (rows != MISSING_ROW).any(-1)
+
+    def target(self, batch: Batch) -> Tensor:
+        """The candidate seen as a behaviour's item part `[B, I]`: same features, same table, same order."""
+        assert self.behaviour_item is not None
+        numerics = batch["item_numerics"][..., self.target_numerics] if len(self.target_numerics) else None
+        return self.behaviour_item(batch["item_rows"][..., self.target_keys], numerics, self.table, self.unknown_rate)
+
+
+def _columns_of(item: Sequence[Feature], wanted: Sequence[Feature]) -> tuple[list[int], list[int]]:
+    """Key and numeric columns of the wanted features in an item row, in the order they are wanted."""
+    layout = RowLayout(item)
+    keys = [c for f in wanted if f.name in layout.key_columns for c in range(*layout.key_columns[f.name].indices(layout.key_width))]
+    numerics = [layout.numeric_columns[f.name] for f in wanted if f.name in layout.numeric_columns]
+    return keys, numerics
+
+
+class Ranker(nn.Module):
+    """`forward(batch)` gives every output by name; the composition is encoder, trunk, towers, task structures."""
+
+    def __init__(self, recipe: Recipe, encoding: Encoding, structures: list[TaskStructure], position: PositionTower | None) -> None:
+        super().__init__()
+        entry, model = entry_of(recipe.model), recipe.model
+        self.structures = structures
+        self.heads: tuple[str, ...] = tuple(h for s in structures for h in s.heads)
+        self.outputs: tuple[Output, ...] = tuple(o for s in structures for o in s.outputs)
+        self.inputs = Inputs(model.embedding, encoding)
+        self.encoder: Din | Pooling | None = None
+        widths = {name: self.inputs.groups[name].width for name in self.inputs.groups}
+        if self.inputs.behaviour_item is not None and self.inputs.behaviour_property is not None:
+            i, p = self.inputs.behaviour_item.width, self.inputs.behaviour_property.width
+            section = model.encoder or entry.encoder
+            if isinstance(section, DinEncoder):
+                self.encoder = Din(i, p, section.hidden, section.activation, section.softmax)
+            else:
+                self.encoder = Pooling(i, p)
+            widths["behaviours"] = self.encoder.out_width
+        trunk = model.trunk or entry.trunk
+        if isinstance(trunk, MmoeTrunk):
+            self.trunk: Mmoe | Separate = Mmoe(list(widths.values()), self.heads, trunk.experts, trunk.expert_hidden, model.dropout)
+        else:
+            self.trunk = Separate(list(widths.values()), self.heads, trunk.hidden, model.dropout)
+        self.towers = GroupedMlp(len(self.heads), (self.trunk.out_width, *model.tower_hidden, 1), model.dropout, last_linear=True)
+        self.position = position
+
+    def parts(self, batch: Batch) -> list[Tensor]:
+        """What the trunk reads: the groups' vectors and the encoded behaviours, each `[B or 1, width]`."""
+        parts = [part for name in self.inputs.groups if (part := self.inputs.group(name, batch)) is not None]
+        if self.encoder is not None:
+            behaviours_BLG, mask_BL = self.inputs.behaviours(batch)
+            parts.append(self.encoder(behaviours_BLG, mask_BL, self.inputs.target(batch)))
+        return parts
+
+    def logits(self, batch: Batch) -> dict[str, Tensor]:
+        """A logit `[B]` per head; in training the position tower shifts its head's, afterwards only by the missing position's constant."""
+        logits_HB = self.towers(self.trunk(self.parts(batch)))[..., 0]
+        logits = {head: logits_HB[i] for i, head in enumerate(self.heads)}
+        if self.position is not None:
+            shift = self.position(batch["position"], batch["position_cross"]) if self.training else self.position.missing_constant()
+            logits[self.position.head] = logits[self.position.head] + shift
+        return logits
+
+    def scores(self, batch: Batch) -> dict[str, LogProbability | Tensor]:
+        """Every output as log p and log(1 - p), or as a plain value."""
+        logits = self.logits(batch)
+        out: dict[str, LogProbability | Tensor] = {}
+        for structure in self.structures:
+            out |= structure.scores(logits)
+        return out
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Every output `[B]` by name: log probabilities, or plain values for `value` tasks."""
+        return {name: s.yes if isinstance(s, LogProbability) else s for name, s in self.scores(batch).items()}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean loss per trained output, a scalar each, over all impressions: log loss, or squared error for a value."""
+        scores = self.scores(batch)
+        return {o.name: _loss(scores[o.name], label_of(batch, o.label)) for o in self.outputs if o.trained}
+
+    def gate_means(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean gate value per expert `[E]` by head; empty without gates."""
+        return self.trunk.gate_means(self.parts(batch))
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """`embedding` (the table) and `dense` (all the rest)."""
+        table = self.inputs.table.weight
+        return {"embedding": [table], "dense": [p for p in self.parameters() if p is not table]}
+
+
+def label_of(batch: Batch, columns: tuple[str, ...]) -> Tensor:
+    """The AND of label columns, float `[B]`."""
+    label = batch[f"label/{columns[0]}"]
+    for column in columns[1:]:
+        label = label * batch[f"label/{column}"]
+    return label
+
+
+def _loss(score: LogProbability | Tensor, label: Tensor) -> Tensor:
+    if isinstance(score, LogProbability):
+        return log_loss(score, label)
+    return ((score - label) ** 2).mean()

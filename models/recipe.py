@@ -1,0 +1,253 @@
+"""Owns the recipe: the YAML that says what a model reads, predicts, is made of, and how it is trained."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from features import FeatureError, FeatureSchema
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Column = Annotated[str, Field(min_length=1)]
+Hidden = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names the place and what would be right."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TimeSplit(_Strict):
+    """Impressions by time: each part is [from, to), ISO 8601 with an offset."""
+
+    by: Literal["time"]
+    train: tuple[datetime, datetime]
+    validation: tuple[datetime, datetime]
+    test: tuple[datetime, datetime]
+
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _has_offset(cls, value: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
+        if any(t.tzinfo is None for t in value):
+            raise ValueError("give times an offset, as in 2022-05-01T00:00:00+08:00")
+        if value[0] >= value[1]:
+            raise ValueError("the part ends before it starts")
+        return value
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "TimeSplit":
+        if not (self.train[1] <= self.validation[0] and self.validation[1] <= self.test[0]):
+            raise ValueError("train, validation and test must follow each other in time without overlap")
+        return self
+
+
+class ColumnSplit(_Strict):
+    """Impressions by a column of theirs that holds `train`, `validation` or `test`."""
+
+    by: Literal["column"]
+    column: Column
+
+
+class DataSection(_Strict):
+    """Where the canonical tables lie, which columns carry ids and time, and how impressions are split.
+
+    `dir` is tried first, then `fallback` (the sample in the repository). A behaviour is visible to an impression when it is at
+    least `behaviour_lag_s` seconds older.
+    """
+
+    dir: str
+    fallback: str | None = None
+    impressions: str = "impressions.parquet"
+    users: str | None = "users.parquet"
+    items: str | None = "items.parquet"
+    behaviours: str | None = "behaviours.parquet"
+    user_id: Column = "user_id"
+    item_id: Column = "item_id"
+    time_ms: Column = "time_ms"
+    behaviour_lag_s: Annotated[float, Field(ge=0)] = 0.0
+    split: Annotated[TimeSplit | ColumnSplit, Field(discriminator="by")]
+
+
+class IndependentTask(_Strict):
+    """A head of its own: `name` is the output, `label` its column."""
+
+    type: Literal["independent"]
+    name: Name
+    label: Column
+    kind: Literal["probability", "value"] = "probability"
+
+
+class EsmmTask(_Strict):
+    """The ESMM chain click -> conversion: outputs pctr, pcvr, pctcvr."""
+
+    type: Literal["esmm"]
+    click: Column
+    conversion: Column
+
+
+class Esm2Task(_Strict):
+    """The ESM2 chain click -> action -> conversion: outputs pctr, pctavr, pcvr, pctcvr."""
+
+    type: Literal["esm2"]
+    click: Column
+    action: Column
+    conversion: Column
+
+
+Task = Annotated[IndependentTask | EsmmTask | Esm2Task, Field(discriminator="type")]
+
+
+class PositionSection(_Strict):
+    """The position-bias tower: its columns, and the head whose training logit it shifts."""
+
+    column: Column
+    cross: Column | None = None
+    max_position: Annotated[int, Field(ge=1, le=10_000)] = 100
+    drop_rate: Rate = 0.1
+    head: Name
+
+
+class EmbeddingSection(_Strict):
+    """`min_count`: rarer ids share their vocabulary's unknown row; `unknown_rate`: share of known ids shown as unknown in training."""
+
+    dim: Annotated[int, Field(ge=1, le=512)] = 16
+    min_count: Annotated[int, Field(ge=1)] = 2
+    unknown_rate: Rate = 0.02
+
+
+class PoolingEncoder(_Strict):
+    type: Literal["pooling"]
+
+
+class DinEncoder(_Strict):
+    type: Literal["din"]
+    hidden: Hidden = (32, 16)
+    activation: Literal["prelu", "dice"] = "prelu"
+    softmax: bool = False
+
+
+class SeparateTrunk(_Strict):
+    type: Literal["separate"]
+    hidden: Hidden = (128, 64)
+
+
+class MmoeTrunk(_Strict):
+    type: Literal["mmoe"]
+    experts: Annotated[int, Field(ge=1, le=64)] = 4
+    expert_hidden: Hidden = (128, 64)
+
+
+Encoder = Annotated[PoolingEncoder | DinEncoder, Field(discriminator="type")]
+Trunk = Annotated[SeparateTrunk | MmoeTrunk, Field(discriminator="type")]
+
+
+class ModelSection(_Strict):
+    """A catalogue entry, and what of its composition the recipe sets itself."""
+
+    architecture: Name
+    embedding: EmbeddingSection = EmbeddingSection()
+    encoder: Encoder | None = None
+    trunk: Trunk | None = None
+    tower_hidden: Hidden = (32,)
+    dropout: Rate = 0.0
+
+
+class TrainingSection(_Strict):
+    """`select_on`: the outputs whose mean validation AUC picks the best weights; `averaging`: decay of the weight average, 0 for none."""
+
+    epochs: Annotated[int, Field(ge=1)] = 3
+    batch_size: Annotated[int, Field(ge=2)] = 1024
+    learning_rate: Positive = 1e-3
+    embedding_learning_rate: Positive | None = None
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    embedding_weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    averaging: Rate = 0.0
+    evaluations_per_epoch: Annotated[int, Field(ge=1)] = 1
+    patience: Annotated[int, Field(ge=1)] = 2
+    select_on: tuple[Name, ...] = ()
+    loss_weights: dict[Name, Positive] = {}
+    seed: int = 1
+
+
+class ExtraEvaluation(_Strict):
+    """A score held against another label than its own, as when a chain's score ranks for a label outside the chain."""
+
+    score: Name
+    label: Column
+
+
+class Recipe(_Strict):
+    """All of it. Labels and the position are refused as ordinary features."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    description: str
+    data: DataSection
+    features: FeatureSchema
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    position: PositionSection | None = None
+    model: ModelSection
+    training: TrainingSection = TrainingSection()
+    extra_evaluations: tuple[ExtraEvaluation, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        roles = dict.fromkeys(self.label_columns, "a label")
+        if self.position:
+            roles[self.position.column] = "the position"
+        try:
+            self.features.refuse_columns(roles)
+        except FeatureError as error:
+            raise ValueError(f"features: {error}") from None
+        return self
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """Every column that a task or an evaluation reads as a label, in order, once."""
+        columns: list[str] = []
+        for task in self.tasks:
+            columns += [getattr(task, role) for role in ("label", "click", "action", "conversion") if hasattr(task, role)]
+        return tuple(dict.fromkeys([*columns, *(e.label for e in self.extra_evaluations)]))
+
+
+def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of a YAML file, with `section.key=value` overrides on top. Raises RecipeError."""
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; the recipes that come along are in models/recipes/") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with 'name', 'data', 'features', 'tasks', 'model'")
+    for override in overrides:
+        _set(raw, override)
+    return parse_recipe(raw, str(path))
+
+
+def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
+    """The recipe of a plain mapping; `origin` opens the error messages. Raises RecipeError that names every bad place."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        places = [f"  {'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        raise RecipeError(f"{origin}:\n" + "\n".join(places)) from None
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {override}: write section.key=value, as in training.epochs=2")
+    *sections, key = path.split(".")
+    target = raw
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {override}: '{section}' is not a section")
+    target[key] = yaml.safe_load(value)

@@ -1,0 +1,36 @@
+"""Owns ESM2's task structure.
+
+Wen et al., Entire Space Multi-Task Modeling via Post-Click Behavior Decomposition for Conversion Rate Prediction, SIGIR 2020
+(arXiv 1910.07099). With y1 = p(click), y2 = p(action | click), y3 = p(conversion | action), y4 = p(conversion | other action):
+pCTR = y1 (equation 5), pCTAVR = y1 y2 (6), pCVR = (1 - y2) y4 + y2 y3 (7), pCTCVR = y1 pCVR (8). Three losses over all impressions,
+on click, click AND action, click AND conversion, each with weight 1; y2, y3 and y4 have none of their own. Only the mixture pCVR is
+identified by them, so y3 and y4 are not outputs.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from models.layers.probability import LogProbability, both, mixture, of_logit
+from models.recipe import Esm2Task
+from models.structures.base import Output
+
+
+class Esm2:
+    """Heads y1..y4 as `pctr`, `y2`, `y3`, `y4`; outputs pctr, pctavr, pcvr (meant on clicks), pctcvr."""
+
+    heads = ("pctr", "y2", "y3", "y4")
+
+    def __init__(self, task: Esm2Task) -> None:
+        self.outputs = (
+            Output("pctr", "probability", (task.click,)),
+            Output("pctavr", "probability", (task.click, task.action)),
+            Output("pcvr", "probability", (task.conversion,), space=(task.click,), trained=False),
+            Output("pctcvr", "probability", (task.click, task.conversion)),
+        )
+
+    def scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability | Tensor]:
+        """Logits `[n]` by head -> outputs `[n]` by name."""
+        y1, y2, y3, y4 = (of_logit(logits[head]) for head in self.heads)
+        pcvr = mixture(y2, if_yes=y3, if_no=y4)
+        return {"pctr": y1, "pctavr": both(y1, y2), "pcvr": pcvr, "pctcvr": both(y1, pcvr)}

@@ -1,0 +1,1 @@
+"""Owns the trunks: what lies between the shared embeddings and each head's tower."""

@@ -1,0 +1,1 @@
+"""Owns the online half: the HTTP service that ranks. Never imports torch."""

@@ -1,0 +1,87 @@
+"""Owns the manifest: what a model bundle says about itself, and all that the service knows of a model."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from features import FeatureSchema
+
+FORMAT = 1
+MANIFEST_FILE, GRAPH_FILE, GOLDEN_FILE, REPORT_FILE = "manifest.json", "model.onnx", "golden.npz", "report.html"
+BUNDLE_FILES = (GRAPH_FILE, GOLDEN_FILE, REPORT_FILE)
+
+BundleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorSpec(_Strict):
+    """One input of the graph; `C` (candidates) and `L` (behaviours) are its free axes."""
+
+    name: str
+    dtype: Literal["int64", "float32"]
+    shape: tuple[int | Literal["C", "L"], ...]
+
+
+class TaskSpec(_Strict):
+    """One output of the graph: a task score, float32 `[C]`.
+
+    `label` is the training label it estimates, `space` the impressions on which it means that (`impression` or `click`).
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    kind: Literal["probability", "value"]
+    label: str
+    space: str
+
+
+class LeftOut(_Strict):
+    """A part that learned in training and is not in the graph."""
+
+    part: str
+    columns: tuple[str, ...]
+    note: str
+
+
+class Parity(_Strict):
+    """Torch against ONNX Runtime at export: the grid that was tried and the largest absolute difference of any score."""
+
+    candidates: tuple[int, ...]
+    behaviours: tuple[int, ...]
+    tolerance: float
+    max_abs_difference: float
+
+
+class Manifest(_Strict):
+    """`manifest.json` of a bundle."""
+
+    format: Literal[1]
+    name: BundleName
+    version: Version
+    created_at: str
+    architecture: str
+    composition: dict[str, str]
+    feature_schema: FeatureSchema
+    fingerprint: str
+    inputs: tuple[TensorSpec, ...]
+    tasks: tuple[TaskSpec, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    metrics: dict[str, dict[str, Any]]
+    parity: Parity
+    provenance: dict[str, Any]
+    files: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Manifest":
+        if self.fingerprint != self.feature_schema.fingerprint:
+            raise ValueError(f"fingerprint {self.fingerprint} is not that of the feature schema ({self.feature_schema.fingerprint})")
+        if missing := set(BUNDLE_FILES) - set(self.files):
+            raise ValueError(f"files: no SHA-256 for {', '.join(sorted(missing))}")
+        return self
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        return tuple(t.name for t in self.tasks)
