@@ -23,9 +23,9 @@ class PartLinear(nn.Module):
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts `[n_p, in_p]`, each n_p either 1 or n -> `[n, out]`. One-row parts are summed first."""
         products = [part @ weight for part, weight in zip(parts, self.weights, strict=True)]
-        products.sort(key=lambda p: p.shape[0] != 1)  # stable: rows of one first, so that they add up before they broadcast
-        total = products[0] + self.bias
-        for product in products[1:]:
+        of_user = [p for p in products if p.shape[0] == 1]  # first, so that they add up before they broadcast
+        total = self.bias
+        for product in [*of_user, *(p for p in products if p.shape[0] != 1)]:
             total = total + product
         return total
 

@@ -1,0 +1,169 @@
+"""Owns the serving graph: raw keys and raw numbers in, task scores out, everything between them inside."""
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from features import MISSING_KEY, BehaviourLayout, FeatureSchema, RowLayout
+from models.encoding import Encoding
+from models.ranker import Ranker
+from models.vocabulary import MISSING_ROW, Vocabulary, behaviour_column_vocabularies, key_column_vocabularies
+from service.manifest import TensorSpec
+
+# Two different primes, so that the exporter can tie no axis to another or to 1.
+_EXAMPLE_CANDIDATES, _EXAMPLE_BEHAVIOURS = 7, 11
+_LOOKUP = "ai.onnx.ml::LabelEncoder"
+_NO_ROW = -1
+
+
+def graph_inputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
+    """The inputs of a schema's graph; a group without keys or without numerics has no such input, and position never has one."""
+    specs: list[TensorSpec] = []
+    for group, rows in (("user", 1), ("context", 1), ("item", "C")):
+        layout = RowLayout(schema.group(group))
+        specs += _group_inputs(group, rows, layout)
+    if schema.behaviour is not None:
+        specs += _group_inputs("behaviour", "L", BehaviourLayout(schema))
+        specs += [TensorSpec(name="behaviour_times", dtype="int64", shape=("L",)), TensorSpec(name="request_time", dtype="int64", shape=(1,))]
+    return tuple(specs)
+
+
+def _group_inputs(group: str, rows: int | str, layout: RowLayout) -> list[TensorSpec]:
+    widths = {"keys": ("int64", layout.key_width), "numerics": ("float32", layout.numeric_width)}
+    return [
+        TensorSpec.model_validate({"name": f"{group}_{part}", "dtype": dtype, "shape": (rows, width)})
+        for part, (dtype, width) in widths.items()
+        if width
+    ]
+
+
+class ServingGraph(nn.Module):
+    """A trained ranker behind the lookup of raw keys; user tensors have one row, candidate tensors C, and broadcast inside."""
+
+    def __init__(self, ranker: Ranker, encoding: Encoding) -> None:
+        super().__init__()
+        self.ranker = ranker
+        schema, vocabulary = encoding.schema, encoding.vocabulary
+        self.kinds = {output.name: output.kind for output in ranker.outputs}
+        self.groups: list[str] = []
+        columns = {g: key_column_vocabularies(schema.group(g)) for g in ("user", "context", "item")} | {
+            "behaviour": behaviour_column_vocabularies(schema)
+        }
+        for group, vocabularies in columns.items():
+            if vocabularies:
+                self.groups.append(group)
+                rows = [vocabulary.unknown_rows[v] for v in vocabularies]
+                self.register_buffer(f"unknown_{group}", torch.tensor(rows, dtype=torch.int64))
+        keys, rows_of_keys = lookup_table(vocabulary)
+        order = np.argsort(keys)
+        self.register_buffer("known_keys", torch.from_numpy(keys[order]), persistent=False)
+        self.register_buffer("known_rows", torch.from_numpy(rows_of_keys[order]), persistent=False)
+
+    def _lookup(self, keys: Tensor) -> Tensor:
+        """Rows of flat keys, -1 where unknown. One hash lookup in ONNX; its table is put in by `to_onnx`."""
+        if torch.compiler.is_exporting():
+            placeholder = {"default_int64": _NO_ROW, "keys_int64s": [0], "values_int64s": [0]}
+            return torch.onnx.ops.symbolic(_LOOKUP, (keys,), attrs=placeholder, dtype=torch.int64, shape=keys.shape, version=4)
+        place = torch.searchsorted(self.known_keys, keys).clamp(max=len(self.known_keys) - 1)
+        return torch.where(self.known_keys[place] == keys, self.known_rows[place], _NO_ROW)
+
+    def _rows(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        keys = [inputs[f"{group}_keys"] for group in self.groups]
+        found = self._lookup(torch.cat([k.flatten() for k in keys]))
+        rows, start = {}, 0
+        for group, group_keys in zip(self.groups, keys, strict=True):
+            piece = found[start : start + group_keys.numel()].reshape(group_keys.shape)
+            rows[group] = torch.where(piece < 0, getattr(self, f"unknown_{group}"), piece)
+            start = start + group_keys.numel()
+        return rows
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The graph's inputs by name -> task scores `[C]` by name: probabilities, or values."""
+        rows = self._rows(inputs)
+        batch = {f"{group}_rows": r for group, r in rows.items()} | {n: t for n, t in inputs.items() if n.endswith("_numerics")}
+        for group in ("user", "context", "item"):
+            if group not in rows:
+                batch[f"{group}_rows"] = inputs[f"{group}_numerics"][:, :0].to(torch.int64) if f"{group}_numerics" in inputs else torch.zeros(1, 0)
+        if "behaviour" in rows:  # one user: a leading axis of one, which broadcasts against the candidates
+            batch["behaviour_rows"] = rows["behaviour"].unsqueeze(0)
+            batch["behaviour_times"] = inputs["behaviour_times"].unsqueeze(0)
+            batch["request_time"] = inputs["request_time"]
+            if "behaviour_numerics" in inputs:
+                batch["behaviour_numerics"] = inputs["behaviour_numerics"].unsqueeze(0)
+        scores = self.ranker(batch)
+        return {name: torch.exp(score) if self.kinds[name] == "probability" else score for name, score in scores.items()}
+
+
+def lookup_table(vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """Every key that has a row, and the row, int64 each; the missing key is among them."""
+    keys = np.concatenate([[MISSING_KEY], vocabulary.keys]).astype(np.int64)
+    return keys, np.concatenate([[MISSING_ROW], vocabulary.rows]).astype(np.int64)
+
+
+def example_inputs(schema: FeatureSchema) -> dict[str, Tensor]:
+    """Inputs of the example size, all keys missing: only their shapes matter to the exporter."""
+    sizes = {"C": _EXAMPLE_CANDIDATES, "L": _EXAMPLE_BEHAVIOURS}
+    dtypes = {"int64": torch.int64, "float32": torch.float32}
+    return {s.name: torch.zeros([sizes.get(str(n), n) for n in s.shape], dtype=dtypes[s.dtype]) for s in graph_inputs(schema)}  # type: ignore[misc]
+
+
+def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
+    """The graph as one ONNX model with named inputs and outputs and the free axes `C` and `L`."""
+    specs = graph_inputs(encoding.schema)
+    free = {s.name: {i: torch.export.Dim.DYNAMIC for i, n in enumerate(s.shape) if isinstance(n, str)} for s in specs}
+    graph.eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter's own workings
+        program = torch.onnx.export(
+            graph,
+            kwargs={"inputs": example_inputs(encoding.schema)},
+            dynamo=True,
+            dynamic_shapes={"inputs": free},
+            input_names=[s.name for s in specs],
+            output_names=[o.name for o in graph.ranker.outputs],
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _fill_lookup(model, encoding.vocabulary)
+    _name_axes(model, specs)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _fill_lookup(model: onnx.ModelProto, vocabulary: Vocabulary) -> None:
+    (node,) = [n for n in model.graph.node if n.op_type == "LabelEncoder"]
+    keys, rows = lookup_table(vocabulary)
+    del node.attribute[:]
+    node.attribute.extend(
+        [
+            helper.make_attribute("keys_tensor", numpy_helper.from_array(keys, "keys")),
+            helper.make_attribute("values_tensor", numpy_helper.from_array(rows, "rows")),
+            helper.make_attribute("default_tensor", numpy_helper.from_array(np.array([_NO_ROW], np.int64), "no_row")),
+        ]
+    )
+
+
+def _name_axes(model: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:
+    """Call the free axes C and L everywhere, and check that each input has exactly the axes it should have."""
+    names: dict[str, str] = {}
+    for spec, value in zip(specs, model.graph.input, strict=True):
+        assert value.name == spec.name
+        for expected, axis in zip(spec.shape, value.type.tensor_type.shape.dim, strict=True):
+            if isinstance(expected, str):
+                assert axis.dim_param, f"{spec.name}: the exporter fixed the axis {expected} to {axis.dim_value}"
+                names[axis.dim_param] = expected
+            else:
+                assert axis.dim_value == expected, f"{spec.name}: width {axis.dim_value}, expected {expected}"
+    for value in [*model.graph.input, *model.graph.output]:
+        for axis in value.type.tensor_type.shape.dim:
+            axis.dim_param = names.get(axis.dim_param, axis.dim_param)
+    for value in model.graph.output:
+        axes = [axis.dim_param for axis in value.type.tensor_type.shape.dim]
+        assert axes == ["C"], f"output {value.name} has the axes {axes}, expected one per candidate"
+    del model.graph.value_info[:]
