@@ -162,7 +162,8 @@ def _name_axes(model: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:
                 assert axis.dim_value == expected, f"{spec.name}: width {axis.dim_value}, expected {expected}"
     for value in [*model.graph.input, *model.graph.output]:
         for axis in value.type.tensor_type.shape.dim:
-            axis.dim_param = names.get(axis.dim_param, axis.dim_param)
+            if axis.dim_param in names:
+                axis.dim_param = names[axis.dim_param]
     for value in model.graph.output:
         axes = [axis.dim_param for axis in value.type.tensor_type.shape.dim]
         assert axes == ["C"], f"output {value.name} has the axes {axes}, expected one per candidate"

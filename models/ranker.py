@@ -155,6 +155,11 @@ class Ranker(nn.Module):
             self.trunk = Separate(list(widths.values()), self.heads, trunk.hidden, model.dropout)
         self.towers = GroupedMlp(len(self.heads), (self.trunk.out_width, *model.tower_hidden, 1), model.dropout, last_linear=True)
         self.position = position
+        self.composition = {
+            "encoder": type(self.encoder).__name__.lower() if self.encoder else "none",
+            "trunk": type(self.trunk).__name__.lower(),
+            "structures": ", ".join(task.type for task in recipe.tasks),
+        }
 
     def parts(self, batch: Batch) -> list[Tensor]:
         """What the trunk reads: the groups' vectors and the encoded behaviours, each `[B or 1, width]`."""

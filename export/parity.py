@@ -1,0 +1,55 @@
+"""Owns the proof that the ONNX graph scores as torch does, over a grid of sizes and on unknown ids."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from export.graph import ServingGraph
+from export.requests import Inputs, request
+from features import FeatureSchema
+from service.manifest import Parity
+
+CANDIDATES = (1, 2, 7, 64, 257, 1000)
+BEHAVIOURS = (0, 1, 2, 17, 50)
+TOLERANCE = 1e-5
+
+
+class ParityError(RuntimeError):
+    """The graph and the trained model disagree, or one of them gives a number that is not finite."""
+
+
+def torch_scores(graph: ServingGraph, inputs: Inputs) -> dict[str, np.ndarray]:
+    """Task scores `[C]` by name, computed by torch."""
+    with torch.no_grad():
+        scores = graph({name: torch.from_numpy(values) for name, values in inputs.items()})
+    return {name: score.numpy() for name, score in scores.items()}
+
+
+def check_parity(graph: ServingGraph, model: bytes, schema: FeatureSchema, kept: Mapping[str, np.ndarray], seed: int) -> Parity:
+    """Try every size of the grid. Raises ParityError with the task and the size of the first difference over the tolerance."""
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    behaviours = BEHAVIOURS if schema.behaviour is not None else (0,)
+    rng = np.random.default_rng(seed)
+    worst = 0.0
+    for c in CANDIDATES:
+        for n in behaviours:
+            inputs = request(schema, kept, c, n, rng)
+            expected = torch_scores(graph, inputs)
+            for name, got in zip(names, session.run(names, inputs), strict=True):
+                worst = max(worst, _difference(name, got, expected[name], c, n))
+    return Parity(candidates=CANDIDATES, behaviours=behaviours, tolerance=TOLERANCE, max_abs_difference=worst)
+
+
+def _difference(task: str, got: np.ndarray, expected: np.ndarray, candidates: int, behaviours: int) -> float:
+    where = f"{task} with {candidates} candidates and {behaviours} behaviours"
+    if got.shape != (candidates,):
+        raise ParityError(f"{where}: the graph gives the shape {got.shape}")
+    if not (np.isfinite(got).all() and np.isfinite(expected).all()):
+        raise ParityError(f"{where}: a score is not finite")
+    difference = float(np.abs(got.astype(np.float64) - expected).max())
+    if difference > TOLERANCE:
+        raise ParityError(f"{where}: torch and ONNX Runtime differ by {difference:.3g}, more than {TOLERANCE:g}")
+    return difference

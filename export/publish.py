@@ -1,0 +1,66 @@
+"""Owns publishing: a bundle's files are written aside, then appear in the registry in one step, and never over another."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from service.manifest import MANIFEST_FILE, Manifest
+
+
+class PublishError(RuntimeError):
+    """A bundle that cannot be published; the registry is as it was."""
+
+
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def next_version(registry: Path, name: str) -> str:
+    """One more than the highest whole-number version of that name; `1` for the first."""
+    folder = registry / name
+    taken = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
+    return str(max(taken, default=0) + 1)
+
+
+def publish(registry: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+    """Write the bundle and return its folder. Raises PublishError if the version exists or the disk refuses.
+
+    The folder is filled under a hidden name, synced, then renamed: a reader sees a whole bundle or none.
+    """
+    target = registry / manifest.name / manifest.version
+    if target.exists():
+        raise PublishError(f"{target} is published already; bundles are never overwritten, pass another --version")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".publishing-", dir=target.parent))
+    except OSError as error:
+        raise PublishError(f"{target.parent}: {error.strerror}") from error
+    try:
+        for name, content in {**files, MANIFEST_FILE: manifest.model_dump_json(indent=2).encode()}.items():
+            _write_synced(aside / name, content)
+        aside.chmod(0o755)
+        os.rename(aside, target)  # fails on a folder that appeared meanwhile, since that one is not empty
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise PublishError(f"{target}: {error.strerror or error}; nothing was published") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

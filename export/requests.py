@@ -1,0 +1,45 @@
+"""Owns the requests that a graph is tried on: real rows that training kept aside, put together at any size."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from export.graph import graph_inputs
+from features import FeatureSchema
+
+Inputs = dict[str, np.ndarray]
+UNKNOWN_SHARE = 0.05
+
+
+def request(schema: FeatureSchema, kept: Mapping[str, np.ndarray], candidates: int, behaviours: int, rng: np.random.Generator) -> Inputs:
+    """One request of `candidates` x `behaviours` drawn from kept rows (`<input name>` `[n, ...]`, see models/data), with some ids
+    replaced by keys that no vocabulary knows.
+
+    Behaviours are drawn over all kept ones, in falling order of time.
+    """
+    one = rng.integers(len(kept["request_time"]))
+    drawn: Inputs = {}
+    for spec in graph_inputs(schema):
+        pool = kept[spec.name]
+        if spec.shape[0] == "C":
+            drawn[spec.name] = pool[rng.integers(len(pool), size=candidates)]
+        elif spec.shape[0] == "L":
+            continue
+        else:
+            drawn[spec.name] = pool[one : one + 1]
+    if schema.behaviour is not None:
+        drawn |= _behaviours(schema, kept, behaviours, rng)
+    for name, values in drawn.items():
+        if name.endswith("_keys"):
+            unknown = rng.random(values.shape) < UNKNOWN_SHARE
+            drawn[name] = np.where(unknown, rng.integers(-(2**63), 2**63 - 1, values.shape), values)
+    order = [s.name for s in graph_inputs(schema)]
+    return {name: np.ascontiguousarray(drawn[name]) for name in order}
+
+
+def _behaviours(schema: FeatureSchema, kept: Mapping[str, np.ndarray], behaviours: int, rng: np.random.Generator) -> Inputs:
+    times = kept["behaviour_times"]
+    picked = rng.integers(len(times), size=behaviours) if len(times) else np.zeros(0, np.int64)
+    picked = picked[np.argsort(-times[picked], kind="stable")]
+    names = [s.name for s in graph_inputs(schema) if s.shape[0] == "L"]
+    return {name: kept[name][picked] for name in names}

@@ -1,0 +1,64 @@
+"""Promises of publishing: whole or not at all, and never over another."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+from small_rankers import small
+
+from export.graph import graph_inputs
+from export.publish import PublishError, next_version, publish, sha256_of
+from service.manifest import FORMAT, Manifest, Parity
+
+FILES = {"model.onnx": b"graph", "golden.npz": b"golden", "report.html": b"<html>"}
+
+
+def manifest(version="1", name="small"):
+    schema = small("esmm").encoding.schema
+    return Manifest(
+        format=FORMAT, name=name, version=version, created_at="2026-01-01T00:00:00+00:00", architecture="esmm", composition={},
+        feature_schema=schema, fingerprint=schema.fingerprint, inputs=graph_inputs(schema),
+        tasks=({"name": "pctr", "kind": "probability", "label": "click", "space": "impression"},), metrics={},
+        parity=Parity(candidates=(1,), behaviours=(0,), tolerance=1e-5, max_abs_difference=0.0), provenance={},
+        files={n: sha256_of(c) for n, c in FILES.items()},
+    )  # fmt: skip
+
+
+def test_a_published_bundle_has_every_file_and_its_hash(tmp_path):
+    folder = publish(tmp_path, manifest(), FILES)
+    assert folder == tmp_path / "small" / "1"
+    written = json.loads((folder / "manifest.json").read_text())
+    assert Manifest.model_validate(written) == manifest()
+    for name, digest in written["files"].items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert [p.name for p in (tmp_path / "small").iterdir()] == ["1"]
+
+
+def test_a_published_version_is_never_overwritten(tmp_path):
+    publish(tmp_path, manifest(), FILES)
+    with pytest.raises(PublishError, match="never overwritten"):
+        publish(tmp_path, manifest(), FILES | {"model.onnx": b"other"})
+    assert (tmp_path / "small" / "1" / "model.onnx").read_bytes() == b"graph"
+
+
+def test_versions_count_up_from_the_highest_number(tmp_path):
+    assert next_version(tmp_path, "small") == "1"
+    for version in ("1", "9", "10", "canary"):
+        publish(tmp_path, manifest(version), FILES)
+    assert next_version(tmp_path, "small") == "11"
+
+
+def test_a_full_disk_publishes_nothing(tmp_path):
+    """A file-size limit of the process stands for the full disk: the write itself fails, half way."""
+    script = (
+        "import resource, signal, sys; sys.path[:0] = ['.', 'tests', 'tests/export']; from pathlib import Path\n"
+        "from test_publish import FILES, manifest, publish, PublishError\n"
+        "m = manifest(); signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "try: publish(Path(sys.argv[1]), m, FILES | {'model.onnx': b'x' * 100000})\n"
+        "except PublishError as e: print('refused:', e)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "nothing was published" in done.stdout
+    assert list((tmp_path / "small").iterdir()) == []

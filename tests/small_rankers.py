@@ -1,0 +1,155 @@
+"""Owns one small ranker per catalogue entry, with random weights and random raw inputs, for every test that loops over the catalogue."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from export.graph import ServingGraph, graph_inputs
+from features import BehaviourLayout, RowLayout
+from models.catalogue import CATALOGUE
+from models.encoding import AGE, Encoding, NumericStats
+from models.ranker import Ranker, build_ranker
+from models.recipe import Recipe, parse_recipe
+from models.vocabulary import Vocabulary, behaviour_column_vocabularies, key_column_vocabularies, vocabulary_names
+
+NOW_MS = 1_650_812_741_436
+TASKS = {
+    "independent": [{"type": "independent", "name": "pctr", "label": "click"}, {"type": "independent", "name": "plike", "label": "like"}],
+    "esmm": [{"type": "esmm", "click": "click", "conversion": "like"}],
+    "esm2": [{"type": "esm2", "click": "click", "action": "cart", "conversion": "like"}],
+}
+LABELS = ("click", "cart", "like")
+FEATURES = {
+    "user_id_feature": "user_id",
+    "item_id_feature": "item_id",
+    "user": [
+        {"name": "user_id", "type": "categorical"},
+        {"name": "age", "type": "numeric"},
+        {"name": "likes", "type": "multi_categorical", "max_values": 3, "vocabulary": "tag"},
+    ],
+    "item": [
+        {"name": "item_id", "type": "categorical"},
+        {"name": "tag", "type": "multi_categorical", "max_values": 2},
+        {"name": "shop", "type": "categorical"},
+        {"name": "price", "type": "numeric", "transform": "log1p"},
+        {"name": "stars", "type": "numeric"},
+    ],
+    "context": [{"name": "page", "type": "categorical"}, {"name": "hour", "type": "numeric"}],
+    "behaviour": {"max_length": 50, "item_features": ["stars", "shop", "tag", "item_id"], "scene_vocabulary": "page"},
+}
+
+
+@dataclass(frozen=True)
+class Small:
+    recipe: Recipe
+    encoding: Encoding
+    ranker: Ranker
+
+    @property
+    def graph(self) -> ServingGraph:
+        return ServingGraph(self.ranker, self.encoding).eval()
+
+
+def small(architecture: str, encoder: str = "din", position: bool = False, wide: bool = True, seed: int = 0, **model: object) -> Small:
+    """A ranker of that architecture with every kind of feature; `wide` draws the weights so that no part hides behind a small one."""
+    raw = {
+        "name": f"small-{architecture}",
+        "description": "a small ranker for tests",
+        "data": {"dir": "nowhere", "split": {"by": "column", "column": "part"}},
+        "features": FEATURES,
+        "tasks": TASKS[CATALOGUE[architecture].tasks[0]],
+        "model": {"architecture": architecture, "encoder": {"type": encoder}, "embedding": {"dim": 4, "unknown_rate": 0.0}, "tower_hidden": [5], **model},
+    }
+    if position:
+        raw["position"] = {"column": "position", "cross": "device", "max_position": 10, "head": "pctr"}
+    recipe = parse_recipe(raw, "test")
+    torch.manual_seed(seed)
+    encoding = random_encoding(recipe, seed)
+    ranker = build_ranker(recipe, encoding, cross_values=3 if position else 0)
+    if wide:
+        _widen(ranker)
+    return Small(recipe, encoding, ranker.eval())
+
+
+def _widen(ranker: Ranker) -> None:
+    with torch.no_grad():
+        for name, parameter in ranker.named_parameters():
+            if parameter.dim() < 2 or "table" in name or "position" in name:
+                parameter.normal_(std=0.5)
+            else:
+                parameter.mul_(1.5)
+        ranker.inputs.table.weight[0].zero_()
+
+
+def random_encoding(recipe: Recipe, seed: int, known: int = 40) -> Encoding:
+    rng, schema = np.random.default_rng(seed), recipe.features
+    names = vocabulary_names(schema)
+    keys = np.unique(rng.integers(-(2**63), 2**63 - 1, known))
+    rows = (1 + len(names) + np.arange(len(keys))).astype(np.int32)
+    numerics = {g: _stats(rng, RowLayout(schema.group(g)).numeric_width) for g in ("user", "context", "item")}
+    numerics["behaviour"] = _stats(rng, BehaviourLayout(schema).numeric_width + len([AGE]))
+    return Encoding(schema, Vocabulary(keys, rows, {n: i + 1 for i, n in enumerate(names)}), numerics)
+
+
+def _stats(rng: np.random.Generator, n: int) -> NumericStats:
+    return NumericStats(rng.normal(size=n).astype(np.float32), rng.uniform(0.5, 2, n).astype(np.float32))
+
+
+def raw_inputs(of: Small, candidates: int, behaviours: int, seed: int = 0, unknown: float = 0.2, missing: float = 0.2) -> dict[str, np.ndarray]:
+    """A request of the graph's raw inputs: known, unknown and missing keys, present and missing numbers."""
+    rng, keys = np.random.default_rng(seed), of.encoding.vocabulary.keys
+    out: dict[str, np.ndarray] = {}
+    for spec in graph_inputs(of.encoding.schema):
+        shape = [{"C": candidates, "L": behaviours}.get(str(n), n) for n in spec.shape]
+        if spec.name.endswith("_keys"):
+            drawn = np.where(rng.random(shape) < unknown, rng.integers(-(2**63), 2**63 - 1, shape), rng.choice(keys, shape))
+            drawn = np.where(rng.random(shape) < missing, 0, drawn)
+            if spec.name == "behaviour_keys":  # a real behaviour has an action
+                drawn[:, -2] = rng.choice(keys, behaviours)
+            out[spec.name] = drawn.astype(np.int64)
+        elif spec.name == "behaviour_times":
+            out[spec.name] = NOW_MS - np.sort(rng.integers(0, 10**9, shape))
+        elif spec.name == "request_time":
+            out[spec.name] = np.array([NOW_MS])
+        else:
+            values = rng.normal(size=shape) * 3
+            out[spec.name] = np.where(rng.random(shape) < missing, np.nan, values).astype(np.float32)
+    return out
+
+
+def score(of: Small, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    with torch.no_grad():
+        return {n: t.numpy() for n, t in of.graph({n: torch.from_numpy(v) for n, v in inputs.items()}).items()}
+
+
+def training_batch(of: Small, n: int, behaviours: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """`n` impressions as training sees them: each its own user, embedding rows in place of keys, some numbers and times missing."""
+    rng, schema, voc = np.random.default_rng(seed), of.encoding.schema, of.encoding.vocabulary
+    one = raw_inputs(of, n, behaviours, seed)
+    batch: dict[str, np.ndarray] = {}
+    for group in ("user", "context", "item"):
+        width = one[f"{group}_keys"].shape[1]
+        keys = one["item_keys"] if group == "item" else rng.choice(voc.keys, (n, width))
+        unknown = np.array([voc.unknown_rows[v] for v in key_column_vocabularies(schema.group(group))])
+        batch[f"{group}_rows"] = voc.rows_of(keys, unknown).astype(np.int64)
+        batch[f"{group}_numerics"] = _numbers(rng, (n, one[f"{group}_numerics"].shape[1]))
+    unknown = np.array([voc.unknown_rows[v] for v in behaviour_column_vocabularies(schema)])
+    rows = voc.rows_of(rng.choice(voc.keys, (n, behaviours, one["behaviour_keys"].shape[1])), unknown).astype(np.int64)
+    length = rng.integers(0, behaviours + 1, n)
+    real = np.arange(behaviours) < length[:, None]
+    batch["behaviour_rows"] = rows * real[..., None]
+    known_time = real & (rng.random(real.shape) < 0.9)
+    batch["behaviour_times"] = np.where(known_time, NOW_MS - rng.integers(0, 10**9, real.shape), 0)
+    batch["behaviour_numerics"] = _numbers(rng, (n, behaviours, one["behaviour_numerics"].shape[1]))
+    batch["request_time"] = np.full(n, NOW_MS)
+    batch["position"], batch["position_cross"] = rng.integers(1, 11, n), rng.integers(0, 4, n)
+    click = rng.integers(0, 2, n)
+    batch["label/click"], batch["label/cart"], batch["label/like"] = (
+        v.astype(np.float32) for v in (click, click * rng.integers(0, 2, n), click * rng.integers(0, 2, n))
+    )
+    return {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in batch.items()}
+
+
+def _numbers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.where(rng.random(shape) < 0.1, np.nan, rng.normal(size=shape)).astype(np.float32)
