@@ -41,7 +41,7 @@ lint: $(TEST)/.test-installed  ## lint, format, types and import rules
 
 loadtest: $(LOADTEST)/.loadtest-installed  ## open-loop load on a running service: URL, RATE, USERS, CANDIDATES, DURATION, REPORT, LOADTEST_FLAGS
 	$(LOADTEST)/bin/python -m loadtest --url $(URL) --rate $(RATE) --users $(USERS) --candidates $(CANDIDATES) \
-		--duration-s $(DURATION) --report $(REPORT) --data sample $(LOADTEST_FLAGS)
+		--duration-s $(DURATION) --report $(REPORT) $(LOADTEST_FLAGS)
 
 data: $(TEST)/.test-installed  ## canonical tables in data/ from the raw logs in $DATA (../shared/data)
 	$(TEST)/bin/python -m models.prepare kuairand --raw $(DATA)/kuairand --out data/kuairand

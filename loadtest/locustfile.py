@@ -1,0 +1,45 @@
+"""For `locust -f loadtest/locustfile.py`: the same users, checks and open-loop pacing under locust's own command and web page.
+
+`python -m loadtest` is the shorter way; this one adds locust's live charts. Flags of the load come beside locust's: `--rate`, `--candidates`, ...
+"""
+
+from typing import Any
+
+from locust import events
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+
+from loadtest.options import add_load_arguments, plan_of
+from loadtest.run import prepare
+from loadtest.target import require_loopback
+from loadtest.users import PhasedShape, RankingUser
+
+
+class Ranker(RankingUser):
+    """Locust finds it here, and the imported shape beside it; `set_up` hands both the load."""
+
+    abstract = False
+
+
+@events.init_command_line_parser.add_listener
+def add_flags(parser: LocustArgumentParser) -> None:
+    add_load_arguments(parser)
+    parser.add_argument("--allow-remote", action="store_true", help="allow a service that is not on this machine's loopback; ask its owner first")
+
+
+@events.init.add_listener
+def set_up(environment: Environment, **_: Any) -> None:
+    """Lays out a run; again after each, so that the web page can start another."""
+    options = environment.parsed_options
+    assert options is not None, "locust reads the flags before it fires this event"
+    url = environment.host or "http://127.0.0.1:8000"
+    if not options.allow_remote:
+        require_loopback(url)
+    run_time_s = float(options.run_time or 30)
+    load = prepare(plan_of(options, url=url, users=options.num_users or 64, duration_s=run_time_s, report=None, summary=None))
+    Ranker.load, Ranker.host = load, url
+    if isinstance(environment.shape_class, PhasedShape):
+        environment.shape_class.load = load
+
+
+events.test_stop.add_listener(set_up)

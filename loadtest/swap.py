@@ -1,0 +1,56 @@
+"""Rolls out one published version after another while a load runs, so that a run shows whether swapping costs requests."""
+
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+
+import gevent
+
+from loadtest.options import Plan
+
+PUT_TIMEOUT_S = 10.0
+
+
+@dataclass
+class Swaps:
+    """What was rolled out and what was refused."""
+
+    done: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def missing_from(self, seen: set[str]) -> list[str]:
+        """Versions rolled out that never answered a request."""
+        return sorted(set(self.done) - seen)
+
+
+def keep_swapping(plan: Plan, swaps: Swaps) -> None:
+    """Runs until its greenlet is killed: the plan's versions in turn, one every `swap_every_s`."""
+    turn = 0
+    while True:
+        model = plan.swap[turn % len(plan.swap)]
+        refusal = roll_out(plan.url, model, plan.admin_token)
+        if refusal is None:
+            swaps.done.append(model)
+        else:
+            swaps.refused.append(f"{model}: {refusal}")
+        turn += 1
+        gevent.sleep(plan.swap_every_s)
+
+
+def roll_out(url: str, model: str, token: str) -> str | None:
+    """PUT /models/rollout with `model` ("name/version") as the stable one; what went wrong, or None."""
+    name, _, version = model.partition("/")
+    request = urllib.request.Request(
+        f"{url.rstrip('/')}/models/rollout",
+        data=json.dumps({"stable": {"name": name, "version": version}}).encode(),
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        method="PUT",
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=PUT_TIMEOUT_S):
+            return None
+    except urllib.error.HTTPError as error:
+        return f"HTTP {error.code} {error.read().decode(errors='replace')[:300]}"
+    except OSError as error:
+        return str(error)

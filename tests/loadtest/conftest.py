@@ -1,0 +1,89 @@
+"""Fixtures of the load test's own tests: a real service to load, a folder of ids to draw from, and the command itself."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run of the command gave: exit code, everything printed, the JSON summary and the HTML report."""
+
+    code: int
+    text: str
+    summary: dict[str, Any]
+    report: str
+
+    @property
+    def phase(self) -> dict[str, Any]:
+        return self.summary["phases"][-1]
+
+
+@pytest.fixture(scope="session")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 users and 1000 items; user 7 and item 42 are by far the most active."""
+    folder = tmp_path_factory.mktemp("ids")
+    pyarrow.parquet.write_table(pyarrow.table({"user_id": [str(n) for n in range(400)]}), folder / "users.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"item_id": list(range(1000))}), folder / "items.parquet")
+    behaviours = {"user_id": ["7"] * 9 + ["8"], "item_id": [42] * 9 + [43]}
+    pyarrow.parquet.write_table(pyarrow.table(behaviours), folder / "behaviours.parquet")
+    return folder
+
+
+@pytest.fixture
+def start_service() -> Iterator[Callable[[str], str]]:
+    """Starts the stub with a fault and gives its address."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(fault: str) -> str:
+        with closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        started.append(subprocess.Popen([sys.executable, str(Path(__file__).with_name("stub_service.py")), str(port), fault]))
+        _wait_until_listening(port, started[-1])
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"the stub service ended with {process.returncode}")
+
+
+@pytest.fixture
+def run_loadtest(ids: Path, tmp_path: Path) -> Callable[..., Outcome]:
+    """`python -m loadtest` in a process of its own, as a user runs it (importing locust patches the process it is in)."""
+
+    def run(url: str, *flags: str) -> Outcome:
+        summary, report = tmp_path / "summary.json", tmp_path / "report.html"
+        files = ["--data", str(ids), "--summary", str(summary), "--report", str(report)]
+        pace = ["--warmup-s", "0", "--duration-s", "2", "--rate", "50", "--users", "16", "--candidates", "20"]
+        environment = {**os.environ, "FUNNELRANK_ADMIN_TOKEN": "let-me-in"}
+        command = [sys.executable, "-m", "loadtest", "--url", url, *files, *pace, *flags]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        found = json.loads(summary.read_text()) if summary.exists() else {}
+        return Outcome(done.returncode, done.stdout + done.stderr, found, report.read_text() if report.exists() else "")
+
+    return run
