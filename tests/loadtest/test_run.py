@@ -4,13 +4,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 Start = Callable[[str], str]
-Run = Callable[..., object]
+Run = Callable[..., Any]
 
 
 def test_right_answers_give_percentiles_a_report_and_exit_code_0(start_service: Start, run_loadtest: Run) -> None:

@@ -1,0 +1,47 @@
+"""Promises of the lock files: exact, complete, free of addresses, and for serving free of the offline half."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKS = {"serve": (), "demo": ("demo",), "loadtest": ("loadtest",), "test": ("demo", "train", "loadtest", "test")}
+
+
+def pins(*names: str) -> dict[str, str]:
+    """Normalised package name -> version, of one or more lock files."""
+    lines = [line for name in names for line in (ROOT / "requirements" / f"{name}.txt").read_text().splitlines() if not line.startswith("#")]
+    return {normalised(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "torch"])
+def test_every_line_is_a_name_and_an_exact_version(lock: str) -> None:
+    lines = (ROOT / "requirements" / f"{lock}.txt").read_text().splitlines()[1:]
+    assert lines
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line)] == []
+
+
+@pytest.mark.parametrize(("lock", "extras"), LOCKS.items())
+def test_a_lock_satisfies_what_the_project_declares(lock: str, extras: tuple[str, ...]) -> None:
+    locked = pins("serve", "torch", lock)
+    wanted = [Requirement(line) for line in PROJECT["dependencies"] + [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]]
+    unmet = [str(wish) for wish in wanted if not wish.specifier.contains(locked.get(normalised(wish.name), "0"))]
+    assert unmet == [], "run `make lock`"
+
+
+@pytest.mark.parametrize("lock", ["serve", "demo", "loadtest"])
+def test_a_package_has_one_version_in_all_locks(lock: str) -> None:
+    everything = pins("test")
+    assert {name: version for name, version in pins(lock).items() if everything.get(name) != version} == {}
+
+
+def test_serving_installs_nothing_of_the_offline_half() -> None:
+    assert pins("serve", "demo").keys() & {"torch", "pandas", "scikit-learn", "matplotlib", "onnx", "onnxscript", "locust", "pytest"} == set()
