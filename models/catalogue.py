@@ -2,7 +2,19 @@
 
 from dataclasses import dataclass
 
-from models.recipe import Encoder, MmoeTrunk, ModelSection, PoolingEncoder, RecipeError, SeparateTrunk, Trunk
+from models.recipe import (
+    DinEncoder,
+    Encoder,
+    MmoeTrunk,
+    ModelSection,
+    OmoeTrunk,
+    PleTrunk,
+    PoolingEncoder,
+    RecipeError,
+    SeparateTrunk,
+    SharedBottomTrunk,
+    Trunk,
+)
 
 
 @dataclass(frozen=True)
@@ -19,10 +31,24 @@ class Entry:
 
 _POOLING = PoolingEncoder(type="pooling")
 _SEPARATE = SeparateTrunk(type="separate")
+_CHAIN_OR_NOT = ("independent", "esmm", "esm2")
+_MMOE = "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (KDD 2018)"
+_MMOE_LINK = "https://dl.acm.org/doi/10.1145/3219819.3220007"
+_PLE = "Progressive Layered Extraction (RecSys 2020)"
+_PLE_LINK = "https://dl.acm.org/doi/10.1145/3383313.3412236"
 
 CATALOGUE: dict[str, Entry] = {
     entry.name: entry
     for entry in (
+        Entry("single_task", "a network per task, embeddings shared", "", ("independent",), _POOLING, _SEPARATE),
+        Entry(
+            "shared_bottom",
+            "Multitask Learning (Machine Learning 1997)",
+            "https://link.springer.com/article/10.1023/A:1007379606734",
+            _CHAIN_OR_NOT,
+            _POOLING,
+            SharedBottomTrunk(type="shared_bottom"),
+        ),
         Entry(
             "esmm",
             "Entire Space Multi-Task Model (SIGIR 2018)",
@@ -39,13 +65,17 @@ CATALOGUE: dict[str, Entry] = {
             _POOLING,
             _SEPARATE,
         ),
+        Entry("omoe", _MMOE, _MMOE_LINK, _CHAIN_OR_NOT, _POOLING, OmoeTrunk(type="omoe")),
+        Entry("mmoe", _MMOE, _MMOE_LINK, _CHAIN_OR_NOT, _POOLING, MmoeTrunk(type="mmoe")),
+        Entry("cgc", _PLE, _PLE_LINK, _CHAIN_OR_NOT, _POOLING, PleTrunk(type="ple", levels=1)),
+        Entry("ple", _PLE, _PLE_LINK, _CHAIN_OR_NOT, _POOLING, PleTrunk(type="ple", levels=2)),
         Entry(
-            "mmoe",
-            "Multi-gate Mixture-of-Experts (KDD 2018)",
-            "https://dl.acm.org/doi/10.1145/3219819.3220007",
-            ("independent", "esmm", "esm2"),
-            _POOLING,
-            MmoeTrunk(type="mmoe"),
+            "din",
+            "Deep Interest Network (KDD 2018)",
+            "https://arxiv.org/abs/1706.06978",
+            _CHAIN_OR_NOT,
+            DinEncoder(type="din"),
+            _SEPARATE,
         ),
     )
 }

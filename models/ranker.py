@@ -14,17 +14,32 @@ from models.layers.embedding import GroupEmbedding, numerics_of
 from models.layers.linear import GroupedMlp
 from models.layers.probability import LogProbability, log_loss
 from models.position_bias import PositionTower
-from models.recipe import DinEncoder, EmbeddingSection, MmoeTrunk, Recipe, RecipeError
+from models.recipe import (
+    DinEncoder,
+    EmbeddingSection,
+    MmoeTrunk,
+    OmoeTrunk,
+    PleTrunk,
+    Recipe,
+    RecipeError,
+    SeparateTrunk,
+    SharedBottomTrunk,
+)
+from models.recipe import Trunk as TrunkSection
 from models.structures.base import Output, TaskStructure
 from models.structures.esm2 import Esm2
 from models.structures.esmm import Esmm
 from models.structures.independent import Independent
 from models.trunks.mmoe import Mmoe
+from models.trunks.omoe import Omoe
+from models.trunks.ple import Ple
 from models.trunks.separate import Separate
+from models.trunks.shared_bottom import SharedBottom
 from models.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
 
 STRUCTURES = {"independent": Independent, "esmm": Esmm, "esm2": Esm2}
 Batch = Mapping[str, Tensor]
+Trunk = Separate | SharedBottom | Omoe | Mmoe | Ple
 
 # Shape legend: B impressions or candidates, L behaviours, G a group's width, H heads, X a hidden width.
 
@@ -128,6 +143,22 @@ def _columns_of(item: Sequence[Feature], wanted: Sequence[Feature]) -> tuple[lis
     return keys, numerics
 
 
+def build_trunk(section: TrunkSection, in_widths: Sequence[int], heads: Sequence[str], dropout: float) -> Trunk:
+    """The trunk of a recipe's section over parts of these widths."""
+    match section:
+        case SeparateTrunk():
+            return Separate(in_widths, heads, section.hidden, dropout)
+        case SharedBottomTrunk():
+            return SharedBottom(in_widths, heads, section.hidden, dropout)
+        case OmoeTrunk():
+            return Omoe(in_widths, heads, section.experts, section.expert_hidden, dropout)
+        case MmoeTrunk():
+            return Mmoe(in_widths, heads, section.experts, section.expert_hidden, dropout, section.expert_dropout)
+        case PleTrunk():
+            hidden, own, shared = section.expert_hidden, section.own_experts, section.shared_experts
+            return Ple(in_widths, heads, section.levels, own, shared, hidden, dropout)
+
+
 class Ranker(nn.Module):
     """`forward(batch)` gives every output by name; the composition is encoder, trunk, towers, task structures."""
 
@@ -148,11 +179,7 @@ class Ranker(nn.Module):
             else:
                 self.encoder = Pooling(i, p)
             widths["behaviours"] = self.encoder.out_width
-        trunk = model.trunk or entry.trunk
-        if isinstance(trunk, MmoeTrunk):
-            self.trunk: Mmoe | Separate = Mmoe(list(widths.values()), self.heads, trunk.experts, trunk.expert_hidden, model.dropout)
-        else:
-            self.trunk = Separate(list(widths.values()), self.heads, trunk.hidden, model.dropout)
+        self.trunk = build_trunk(model.trunk or entry.trunk, list(widths.values()), self.heads, model.dropout)
         self.towers = GroupedMlp(len(self.heads), (self.trunk.out_width, *model.tower_hidden, 1), model.dropout, last_linear=True)
         self.position = position
         self.composition = {
@@ -191,9 +218,12 @@ class Ranker(nn.Module):
         return {name: s.yes if isinstance(s, LogProbability) else s for name, s in self.scores(batch).items()}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean loss per trained output, a scalar each, over all impressions: log loss, or squared error for a value."""
+        """Mean loss per trained output over its space, a scalar each: log loss, or squared error for a value.
+
+        L_k = sum_i d_i loss(i) / sum_i d_i with d = 1 inside the space (PLE, RecSys 2020, equation 9).
+        """
         scores = self.scores(batch)
-        return {o.name: _loss(scores[o.name], label_of(batch, o.label)) for o in self.outputs if o.trained}
+        return {o.name: _mean_loss(scores[o.name], batch, o) for o in self.outputs if o.trained}
 
     def gate_means(self, batch: Batch) -> dict[str, Tensor]:
         """Mean gate value per expert `[E]` by head; empty without gates."""
@@ -213,7 +243,10 @@ def label_of(batch: Batch, columns: tuple[str, ...]) -> Tensor:
     return label
 
 
-def _loss(score: LogProbability | Tensor, label: Tensor) -> Tensor:
-    if isinstance(score, LogProbability):
-        return log_loss(score, label)
-    return ((score - label) ** 2).mean()
+def _mean_loss(score: LogProbability | Tensor, batch: Batch, output: Output) -> Tensor:
+    label = label_of(batch, output.label)
+    loss = log_loss(score, label) if isinstance(score, LogProbability) else (score - label) ** 2
+    if not output.space:
+        return loss.mean()
+    inside = label_of(batch, output.space)
+    return (loss * inside).sum() / inside.sum().clamp(min=1)

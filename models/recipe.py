@@ -58,8 +58,8 @@ class ColumnSplit(_Strict):
 class DataSection(_Strict):
     """Where the canonical tables lie, which columns carry ids and time, and how impressions are split.
 
-    `dir` is tried first, then `fallback` (the sample in the repository). A behaviour is visible to an impression when it is at
-    least `behaviour_lag_s` seconds older.
+    `dir` is tried first, then `fallback` (the sample in the repository). A behaviour is visible to an impression when it is more
+    than `behaviour_lag_s` seconds older, so with 0 still strictly older.
     """
 
     dir: str
@@ -76,11 +76,12 @@ class DataSection(_Strict):
 
 
 class IndependentTask(_Strict):
-    """A head of its own: `name` is the output, `label` its column."""
+    """A head of its own: `name` is the output, `label` its column; `space` restricts its loss to impressions where that column is 1."""
 
     type: Literal["independent"]
     name: Name
     label: Column
+    space: Column | None = None
     kind: Literal["probability", "value"] = "probability"
 
 
@@ -138,14 +139,38 @@ class SeparateTrunk(_Strict):
     hidden: Hidden = (128, 64)
 
 
-class MmoeTrunk(_Strict):
-    type: Literal["mmoe"]
+class SharedBottomTrunk(_Strict):
+    type: Literal["shared_bottom"]
+    hidden: Hidden = (128, 64)
+
+
+class OmoeTrunk(_Strict):
+    type: Literal["omoe"]
     experts: Annotated[int, Field(ge=1, le=64)] = 4
     expert_hidden: Hidden = (128, 64)
 
 
+class MmoeTrunk(_Strict):
+    """`expert_dropout`: share of gate values set to 0 in training, the rest renormalised."""
+
+    type: Literal["mmoe"]
+    experts: Annotated[int, Field(ge=1, le=64)] = 4
+    expert_hidden: Hidden = (128, 64)
+    expert_dropout: Rate = 0.0
+
+
+class PleTrunk(_Strict):
+    """`levels` = 1 is CGC."""
+
+    type: Literal["ple"]
+    levels: Annotated[int, Field(ge=1, le=8)] = 2
+    own_experts: Annotated[int, Field(ge=1, le=32)] = 2
+    shared_experts: Annotated[int, Field(ge=1, le=32)] = 2
+    expert_hidden: Hidden = (64,)
+
+
 Encoder = Annotated[PoolingEncoder | DinEncoder, Field(discriminator="type")]
-Trunk = Annotated[SeparateTrunk | MmoeTrunk, Field(discriminator="type")]
+Trunk = Annotated[SeparateTrunk | SharedBottomTrunk | OmoeTrunk | MmoeTrunk | PleTrunk, Field(discriminator="type")]
 
 
 class ModelSection(_Strict):
@@ -160,7 +185,11 @@ class ModelSection(_Strict):
 
 
 class TrainingSection(_Strict):
-    """`select_on`: the outputs whose mean validation AUC picks the best weights; `averaging`: decay of the weight average, 0 for none."""
+    """`select_on`: the outputs whose mean validation AUC picks the best weights; `averaging`: decay of the weight average, 0 for none.
+
+    The learning rates rise linearly over `warmup_steps` and then stay, or with `cosine` fall to `final_rate` of themselves at the end.
+    `embedding_weight_decay` touches a row only in steps in which it occurs. `gradient_clip` bounds the gradient's norm, 0 for none.
+    """
 
     epochs: Annotated[int, Field(ge=1)] = 3
     batch_size: Annotated[int, Field(ge=2)] = 1024
@@ -169,6 +198,10 @@ class TrainingSection(_Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     embedding_weight_decay: Annotated[float, Field(ge=0)] = 0.0
     averaging: Rate = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    gradient_clip: Annotated[float, Field(ge=0)] = 0.0
     evaluations_per_epoch: Annotated[int, Field(ge=1)] = 1
     patience: Annotated[int, Field(ge=1)] = 2
     select_on: tuple[Name, ...] = ()
@@ -208,11 +241,19 @@ class Recipe(_Strict):
         return self
 
     @property
+    def value_columns(self) -> frozenset[str]:
+        """Label columns that only `value` tasks read: any finite number, where the others hold 0 or 1."""
+        values = {t.label for t in self.tasks if isinstance(t, IndependentTask) and t.kind == "value"}
+        others = {getattr(t, r) for t in self.tasks for r in ("click", "action", "conversion") if hasattr(t, r)}
+        others |= {t.label for t in self.tasks if isinstance(t, IndependentTask) and t.kind == "probability"} | {e.label for e in self.extra_evaluations}
+        return frozenset(values - others)
+
+    @property
     def label_columns(self) -> tuple[str, ...]:
         """Every column that a task or an evaluation reads as a label, in order, once."""
         columns: list[str] = []
         for task in self.tasks:
-            columns += [getattr(task, role) for role in ("label", "click", "action", "conversion") if hasattr(task, role)]
+            columns += [getattr(task, role) for role in ("label", "space", "click", "action", "conversion") if getattr(task, role, None)]
         return tuple(dict.fromkeys([*columns, *(e.label for e in self.extra_evaluations)]))
 
 

@@ -33,5 +33,5 @@ def mixture(p: LogProbability, if_yes: LogProbability, if_no: LogProbability) ->
 
 
 def log_loss(p: LogProbability, label: Tensor) -> Tensor:
-    """Mean of -(y log p + (1 - y) log(1 - p)), a scalar; `label` float `[n]`."""
-    return -(label * p.yes + (1 - label) * p.no).mean()
+    """-(y log p + (1 - y) log(1 - p)) per impression `[n]`; `label` float `[n]`."""
+    return -(label * p.yes + (1 - label) * p.no)

@@ -13,7 +13,7 @@ from models.layers.probability import LogProbability
 class Output:
     """One task score. `label`: the columns whose AND it estimates; `space`: the columns whose AND restricts where it means that.
 
-    `trained`: it has a loss of its own, over all impressions.
+    `trained`: it has a loss of its own, over its space (the whole impression space where that is empty).
     """
 
     name: str

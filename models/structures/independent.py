@@ -14,7 +14,7 @@ class Independent:
 
     def __init__(self, task: IndependentTask) -> None:
         self.heads = (task.name,)
-        self.outputs = (Output(task.name, task.kind, (task.label,)),)
+        self.outputs = (Output(task.name, task.kind, (task.label,), space=(task.space,) if task.space else ()),)
 
     def scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability | Tensor]:
         """Logits `[n]` by head -> outputs `[n]` by name."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.layers.gates import drop_experts
 from models.layers.linear import GroupedMlp, PartLinear
 
 # Shape legend: B impressions or candidates, E experts, H heads, X width of an expert's layer.
@@ -17,9 +18,18 @@ from models.layers.linear import GroupedMlp, PartLinear
 class Mmoe(nn.Module):
     """`experts` ReLU networks of widths `hidden`, mixed per head; the experts' first layers and all gates are one product."""
 
-    def __init__(self, in_widths: Sequence[int], heads: Sequence[str], experts: int, hidden: Sequence[int], dropout: float) -> None:
+    def __init__(
+        self,
+        in_widths: Sequence[int],
+        heads: Sequence[str],
+        experts: int,
+        hidden: Sequence[int],
+        dropout: float,
+        expert_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.heads, self.experts, self.first_width, self.out_width = tuple(heads), experts, hidden[0], hidden[-1]
+        self.expert_dropout = expert_dropout
         self.first = PartLinear(in_widths, experts * hidden[0] + len(heads) * experts)
         self.rest = GroupedMlp(experts, hidden, dropout, last_linear=False)
         self.dropout = nn.Dropout(dropout)
@@ -35,6 +45,8 @@ class Mmoe(nn.Module):
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts `[B or 1, width]` -> `[H, B, out_width]`, by head in order."""
         first_BEX, gates_BHE = self._first(parts)
+        if self.training and self.expert_dropout:
+            gates_BHE = drop_experts(gates_BHE, self.expert_dropout)
         experts_EBX = self.rest(self.dropout(first_BEX).transpose(0, 1))
         return (gates_BHE @ experts_EBX.transpose(0, 1)).transpose(0, 1)
 

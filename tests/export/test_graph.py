@@ -10,7 +10,10 @@ from export.parity import BEHAVIOURS, CANDIDATES
 from models.catalogue import CATALOGUE
 
 
-@pytest.fixture(scope="module", params=[(a, e) for a in CATALOGUE for e in ("pooling", "din")], ids="-".join)
+COMPOSITIONS = [*((name, entry.encoder.type) for name, entry in CATALOGUE.items()), ("mmoe", "din")]
+
+
+@pytest.fixture(scope="module", params=COMPOSITIONS, ids="-".join)
 def exported(request):
     architecture, encoder = request.param
     model = small(architecture, encoder, position=True)

@@ -51,7 +51,7 @@ def test_every_loss_reaches_the_probabilities_of_its_equation_and_no_other():
     reached = {"pctr": {"pctr"}, "pctavr": {"pctr", "y2"}, "pctcvr": {"pctr", "y2", "y3", "y4"}}
     for output, heads in reached.items():
         given = logits(seed=5, requires_grad=True)
-        log_loss(esm2().scores(given)[output], torch.ones(200)).backward()
+        log_loss(esm2().scores(given)[output], torch.ones(200)).sum().backward()
         assert {h for h, t in given.items() if t.grad is not None and t.grad.abs().sum() > 0} == heads
 
 
@@ -59,6 +59,6 @@ def test_gradients_are_finite_at_extreme_logits():
     for signs in np.ndindex(2, 2, 2, 2):
         given = {h: torch.tensor([80.0 if s else -80.0], requires_grad=True) for h, s in zip(Esm2.heads, signs, strict=True)}
         scores = esm2().scores(given)
-        loss = sum(log_loss(scores[n], torch.tensor([y])) for n in ("pctr", "pctavr", "pctcvr") for y in (0.0, 1.0))
+        loss = sum(log_loss(scores[n], torch.tensor([y])).sum() for n in ("pctr", "pctavr", "pctcvr") for y in (0.0, 1.0))
         loss.backward()
         assert torch.isfinite(loss) and all(torch.isfinite(t.grad).all() for t in given.values())

@@ -38,7 +38,7 @@ def test_both_losses_run_over_all_impressions():
     scores = esmm().scores(given)
     for name, p, y in (("pctr", sigmoid(given["pctr"]), click), ("pctcvr", sigmoid(given["pctr"]) * sigmoid(given["pcvr"]), both)):
         expected = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
-        np.testing.assert_allclose(log_loss(scores[name], torch.from_numpy(y).float()), expected, rtol=1e-5)
+        np.testing.assert_allclose(log_loss(scores[name], torch.from_numpy(y).float()).mean(), expected, rtol=1e-5)
 
 
 def test_pcvr_has_no_loss_of_its_own_and_means_conversion_given_click():
@@ -52,12 +52,12 @@ def test_gradients_are_finite_and_right_at_extreme_logits():
     for a, b in ((80.0, 80.0), (-80.0, -80.0), (80.0, -80.0), (-80.0, 80.0)):
         for label in (0.0, 1.0):
             given = {"pctr": torch.tensor([a], requires_grad=True), "pcvr": torch.tensor([b], requires_grad=True)}
-            loss = log_loss(esmm().scores(given)["pctcvr"], torch.tensor([label]))
+            loss = log_loss(esmm().scores(given)["pctcvr"], torch.tensor([label])).sum()
             loss.backward()
             assert torch.isfinite(loss)
             assert all(torch.isfinite(g.grad).all() for g in given.values())
     given = {"pctr": torch.tensor([80.0], requires_grad=True), "pcvr": torch.tensor([80.0], requires_grad=True)}
-    log_loss(esmm().scores(given)["pctcvr"], torch.tensor([0.0])).backward()
+    log_loss(esmm().scores(given)["pctcvr"], torch.tensor([0.0])).sum().backward()
     np.testing.assert_allclose(given["pctr"].grad, [0.5], rtol=1e-5)  # both share the blame: d/da of -log(1 - sig(a) sig(b))
 
 

@@ -1,0 +1,128 @@
+"""Owns progressive layered extraction, and CGC as its single-level form.
+
+Tang et al., Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for Personalized Recommendations,
+RecSys 2020. CGC, equations 1 to 4: g^k(x) = w^k(x) S^k(x), w^k(x) = softmax(W_g^k x), S^k stacks task k's own experts and the shared ones.
+PLE, equations 5 to 7: the selector of level j is that task's fusion of level j-1; the shared module's gate selects over all experts
+of its level and feeds the shared experts of the next; the last level has no shared gate.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.layers.linear import GroupedLinear, GroupedMlp, PartLinear
+
+# Shape legend: B impressions or candidates, H heads, O own experts per head, S shared experts, E = H * O + S all experts of a level,
+# M = O + S experts a head sees, X width of an expert. Experts are ordered head by head, the shared ones last.
+
+
+class Mixing(nn.Module):
+    """How the experts of one level become fusions: each head over its own and the shared ones, the shared fusion over all."""
+
+    def __init__(self, heads: int, own: int, shared: int) -> None:
+        super().__init__()
+        self.heads, self.seen, self.all = heads, own + shared, heads * own + shared
+        common = list(range(heads * own, self.all))
+        index = [[*range(k * own, (k + 1) * own), *common] for k in range(heads)]
+        self.register_buffer("index", torch.tensor(index), persistent=False)
+
+    def heads_fusion(self, gates_HBM: Tensor, experts_EBX: Tensor) -> Tensor:
+        """Softmaxed gates and all experts -> `[H, B, X]`."""
+        seen_HBMX = experts_EBX[self.index].transpose(1, 2)
+        return (gates_HBM.unsqueeze(-2) @ seen_HBMX)[..., 0, :]
+
+    def shared_fusion(self, gate_BE: Tensor, experts_EBX: Tensor) -> Tensor:
+        """Softmaxed gate and all experts -> `[B, X]`."""
+        return (gate_BE.unsqueeze(1) @ experts_EBX.transpose(0, 1))[:, 0]
+
+
+class FirstLevel(nn.Module):
+    """Level 1: every expert and every gate reads the input itself, so their first layers are one product."""
+
+    def __init__(self, in_widths: Sequence[int], mixing: Mixing, hidden: Sequence[int], dropout: float, last: bool) -> None:
+        super().__init__()
+        self.mixing, self.width = mixing, hidden[0]
+        self.shared_gate = 0 if last else mixing.all
+        self.first = PartLinear(in_widths, mixing.all * hidden[0] + mixing.heads * mixing.seen + self.shared_gate)
+        self.rest = GroupedMlp(mixing.all, hidden, dropout, last_linear=False)
+        self.dropout = nn.Dropout(dropout)
+        with torch.no_grad():
+            self.first.bias[mixing.all * hidden[0] :].zero_()
+
+    def split(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Parts -> the experts' first layer `[B, E * X1]`, the heads' gates `[H, B, M]`, the shared gate `[B, E]` (`[B, 0]` if last)."""
+        mixing = self.mixing
+        sizes = [mixing.all * self.width, mixing.heads * mixing.seen, self.shared_gate]
+        experts, gates, shared = self.first(parts).split(sizes, -1)
+        gates_HBM = torch.softmax(gates.unflatten(-1, (mixing.heads, mixing.seen)), -1).transpose(0, 1)
+        return experts, gates_HBM, torch.softmax(shared, -1)
+
+    def forward(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Parts `[B or 1, width]` -> the heads' fusions `[H, B, X]` and the shared fusion `[B, X]` (None if this level is the last)."""
+        first, gates_HBM, shared_BE = self.split(parts)
+        first_EBX = torch.relu(first).unflatten(-1, (self.mixing.all, self.width)).transpose(0, 1)
+        experts_EBX = self.rest(self.dropout(first_EBX))
+        shared = self.mixing.shared_fusion(shared_BE, experts_EBX) if self.shared_gate else None
+        return self.mixing.heads_fusion(gates_HBM, experts_EBX), shared
+
+
+class NextLevel(nn.Module):
+    """Level j > 1: a head's experts and its gate read that head's fusion, the shared ones the shared fusion."""
+
+    def __init__(self, in_width: int, mixing: Mixing, own: int, shared: int, hidden: Sequence[int], dropout: float, last: bool) -> None:
+        super().__init__()
+        self.mixing = mixing
+        source = [k for k in range(mixing.heads) for _ in range(own)] + [mixing.heads] * shared
+        self.register_buffer("source", torch.tensor(source), persistent=False)
+        self.experts = GroupedMlp(mixing.all, (in_width, *hidden), dropout, last_linear=False)
+        self.gates = GroupedLinear(mixing.heads, in_width, mixing.seen)
+        self.shared_gate = None if last else nn.Linear(in_width, mixing.all)
+        with torch.no_grad():
+            self.gates.bias.zero_()
+            if self.shared_gate is not None:
+                self.shared_gate.bias.zero_()
+
+    def head_gates(self, heads_HBX: Tensor) -> Tensor:
+        """`[H, B, M]`."""
+        return torch.softmax(self.gates(heads_HBX), -1)
+
+    def forward(self, heads_HBX: Tensor, shared_BX: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The level before's fusions -> this level's, as FirstLevel gives them."""
+        inputs = torch.cat([heads_HBX, shared_BX.unsqueeze(0)])
+        experts_EBX = self.experts(inputs[self.source])
+        shared = None
+        if self.shared_gate is not None:
+            shared = self.mixing.shared_fusion(torch.softmax(self.shared_gate(shared_BX), -1), experts_EBX)
+        return self.mixing.heads_fusion(self.head_gates(heads_HBX), experts_EBX), shared
+
+
+class Ple(nn.Module):
+    """`levels` extraction levels with `own` experts per head and `shared` common ones; one level is CGC."""
+
+    def __init__(
+        self, in_widths: Sequence[int], heads: Sequence[str], levels: int, own: int, shared: int, hidden: Sequence[int], dropout: float
+    ) -> None:
+        super().__init__()
+        self.heads, self.out_width = tuple(heads), hidden[-1]
+        mixing = Mixing(len(heads), own, shared)
+        self.first = FirstLevel(in_widths, mixing, hidden, dropout, last=levels == 1)
+        self.levels = nn.ModuleList(
+            [NextLevel(hidden[-1], mixing, own, shared, hidden, dropout, last=j == levels) for j in range(2, levels + 1)]
+        )
+
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        """Parts `[B or 1, width]` -> `[H, B, out_width]`, by head in order."""
+        heads_HBX, shared_BX = self.first(parts)
+        for level in self.levels:
+            heads_HBX, shared_BX = level(heads_HBX, shared_BX)
+        return heads_HBX
+
+    def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Mean gate value of the last level per expert that the head sees, its own first `[O + S]`, by head."""
+        heads_HBX, shared_BX = self.first(parts)
+        gates_HBM = self.first.split(parts)[1]
+        for level in self.levels:
+            gates_HBM = level.head_gates(heads_HBX)
+            heads_HBX, shared_BX = level(heads_HBX, shared_BX)
+        return dict(zip(self.heads, gates_HBM.mean(1), strict=True))
