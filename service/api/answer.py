@@ -1,0 +1,78 @@
+"""Owns the bytes of a ranking. Numbers and ids are written by orjson as whole arrays and laid between constant pieces by slices,
+so that no Python runs per candidate; the result is the JSON that `json.dumps` of the plain structure would hold.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import orjson
+
+from service.ranker import Ranking
+
+
+def answer(ranking: Ranking, request_id: str) -> bytes:
+    """The JSON body of a 200."""
+    manifest, formula = ranking.live.bundle.manifest, ranking.formula
+    fusion: dict[str, object] = {"profile": formula.profile, "revision": ranking.live.fusion.revision}
+    if formula.overridden:
+        fusion["overridden"] = True
+    head = {
+        "request_id": request_id,
+        "model": {"name": manifest.name, "version": manifest.version, "role": ranking.live.role},
+        "fusion": fusion,
+        "degraded": ranking.degraded,
+        "coverage": {"requested": ranking.requested, "scored": ranking.scored},
+    }
+    return b'%b,"ranking":[%b]}' % (orjson.dumps(head)[:-1], ranked(ranking))
+
+
+def ranked(ranking: Ranking) -> bytes:
+    """The entries of the ranking, comma-separated."""
+    count = len(ranking.item_ids)
+    columns: list[bytes | list[bytes]] = [b',{"item_id":', strings(ranking.item_ids), b',"rank":', numbers(np.arange(1, count + 1))]
+    columns += [b',"score":', numbers(ranking.scores), b',"predictions":{']
+    for place, task in enumerate(ranking.live.bundle.tasks):
+        columns += [b'%b"%b":' % (b"," if place else b"", task.encode()), numbers(ranking.predictions[place])]
+    columns.append(b"}")
+    if ranking.parts is not None:
+        columns += _explained(ranking, ranking.parts)
+    columns.append(b"}")
+    return interleaved(columns, count)[1:]
+
+
+def _explained(ranking: Ranking, parts: np.ndarray) -> list[bytes | list[bytes]]:
+    """Per task its score, its weight and its part: a summand of a sum, a factor of a product with its logarithm beside it."""
+    formula = ranking.formula
+    columns: list[bytes | list[bytes]] = [b',"explain":{']
+    for place, task in enumerate(formula.tasks):
+        weight = orjson.dumps(float(formula.weights[place]))
+        columns += [b'%b"%b":{"score":' % (b"," if place else b"", task.encode()), numbers(ranking.predictions[formula.rows[place]])]
+        columns += [b',"weight":%b,"part":' % weight, numbers(parts[place])]
+        if formula.kind == "weighted_product":
+            with np.errstate(divide="ignore"):
+                columns += [b',"log_part":', numbers(np.log(parts[place]))]
+        columns.append(b"}")
+    columns.append(b"}")
+    return columns
+
+
+def numbers(values: np.ndarray) -> list[bytes]:
+    """Each number as JSON, shortest form that reads back as the same bits of its dtype; NaN and infinities are null."""
+    return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+
+
+def strings(values: Sequence[str]) -> list[bytes]:
+    """Each string as JSON, quotes included."""
+    written = orjson.dumps(values)
+    if b"\\" in written:  # only then can the separator stand inside a string
+        return [orjson.dumps(v) for v in values]
+    return written[1:-1].replace(b'","', b'"\n"').split(b"\n")  # a raw line feed cannot stand in JSON text
+
+
+def interleaved(columns: Sequence[bytes | list[bytes]], count: int) -> bytes:
+    """`count` rows laid end to end; a column is a constant or has one piece per row."""
+    width = len(columns)
+    pieces: list[bytes] = [b""] * (width * count)
+    for place, column in enumerate(columns):
+        pieces[place::width] = [column] * count if isinstance(column, bytes) else column
+    return b"".join(pieces)

@@ -1,0 +1,148 @@
+"""Owns the JSON of every request: pydantic models that check it and from which `/docs` is written."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+from service.fusion import Weights
+from service.registry import Target
+
+MAX_ID_CHARACTERS = 256
+MAX_BATCH = 1000
+EARLIEST_MS = 100_000_000_000  # March 1973; a timestamp below it is in seconds by mistake
+LATEST_AHEAD_MS = 86_400_000  # clocks differ; an event from the far future would stay the newest for ever
+Label = Annotated[
+    Annotated[str, Strict(), Field(max_length=512)] | Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)], Field(union_mode="left_to_right")
+]
+RequestId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
+Id = Annotated[str, Strict(), Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
+Features = Annotated[dict[str, Any], Field(description="raw values by feature name; null is a missing value")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Candidate(_Body):
+    """A candidate with values of its own, which replace the stored ones for this request."""
+
+    item_id: Id
+    features: Features = {}
+
+
+class FusionOverride(_Body):
+    """Weights that replace the profile's for this request, where the operator allows it."""
+
+    weights: Weights
+
+
+class RankRequest(_Body):
+    """A user and the candidates to rank for them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "user_id": "712",
+                "candidates": ["5239", {"item_id": "6831", "features": {"tag": "39"}}],
+                "top_k": 50,
+                "timeout_ms": 80,
+            }
+        }
+    )
+
+    user_id: Id
+    candidates: Annotated[list[Annotated[Id | Candidate, Field(union_mode="left_to_right")]], Field(min_length=1)]
+    scene: Annotated[str | None, Field(description="picks the fusion profile")] = None
+    context: Annotated[dict[str, Any], Field(description="raw values of the context features")] = {}
+    top_k: Annotated[int | None, Strict(), Field(ge=1, description="how many to answer with; all by default")] = None
+    timeout_ms: Annotated[int | None, Strict(), Field(ge=1, le=600_000, description="deadline, counted from arrival")] = None
+    fusion: FusionOverride | None = None
+    explain: Annotated[bool, Strict(), Field(description="adds each task's weight and part of the score")] = False
+    request_id: RequestId | None = None
+
+
+class Event(_Body):
+    """One behaviour of a user. Sent twice (same user, time and event_id, or same user, time, item, action, scene) it counts once."""
+
+    user_id: Id
+    item_id: Id
+    action: Annotated[Label, Field(description="what the user did")]
+    scene: Annotated[Label | None, Field(description="where")] = None
+    timestamp: Annotated[int, Strict(), Field(ge=EARLIEST_MS, description="milliseconds since 1970")]
+    event_id: Annotated[str | None, Field(min_length=1, max_length=MAX_ID_CHARACTERS)] = None
+
+
+class EventsRequest(_Body):
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"events": [{"user_id": "712", "item_id": "5239", "action": "click", "timestamp": 1650988800000}]}}
+    )
+
+    events: Annotated[list[Event], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class UserFeatures(_Body):
+    user_id: Id
+    features: Features
+
+
+class ItemFeatures(_Body):
+    item_id: Id
+    features: Features
+
+
+class UsersRequest(_Body):
+    """Values that are merged onto what is stored; a feature that is not named keeps its value, null makes it missing."""
+
+    users: Annotated[list[UserFeatures], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class ItemsRequest(_Body):
+    """Values that are merged onto what is stored; a feature that is not named keeps its value, null makes it missing."""
+
+    items: Annotated[list[ItemFeatures], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class RolloutRequest(_Body):
+    """What shall be live. With `revision` the change is made only where the document is still at it."""
+
+    stable: Target
+    revision: Annotated[int | None, Strict(), Field(ge=0)] = None
+    author: Annotated[str, Field(max_length=200)] = ""
+
+
+class Prediction(BaseModel):
+    """One ranked candidate. `score` and a prediction are null where the model gave none."""
+
+    item_id: str
+    rank: int
+    score: float | None
+    predictions: dict[str, float | None]
+    explain: Annotated[dict[str, dict[str, float | None]] | None, Field(description="task -> score, weight, part; only on request")] = None
+
+
+class RankResponse(BaseModel):
+    """The ranking, best first."""
+
+    request_id: str
+    model: Annotated[dict[str, str], Field(description="name, version and role")]
+    fusion: Annotated[dict[str, Any], Field(description="profile and revision")]
+    degraded: Annotated[list[str], Field(description="what was missing, e.g. unknown_user, unknown_items:3, store_unavailable")]
+    coverage: Annotated[dict[str, int], Field(description="requested and scored candidates")]
+    ranking: list[Prediction]
+
+
+class BadField(BaseModel):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Every error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[BadField] = []

@@ -1,0 +1,133 @@
+"""Owns what holds for every request: its id and trace, the bound on work, the count and time of it, and the envelope of every error."""
+
+import logging
+import re
+from secrets import token_hex
+from time import monotonic
+from typing import Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import PROBLEM_TYPE, InternalError, Overloaded, ServiceError, problem
+from service.metrics import Metrics
+
+log = logging.getLogger("funnelrank.api")
+CONTEXT: Final = "funnelrank"
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+WORK: Final = frozenset({"/rank", "/events", "/features/users", "/features/items"})
+OTHER: Final = frozenset(
+    {"/fusion", "/models", "/models/rollout", "/models/rollback", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"}
+)  # fmt: skip
+
+
+class RequestContext:
+    """What one request carries beside its body."""
+
+    __slots__ = ("outcome", "request_id", "started", "traceparent")
+
+    def __init__(self, scope: Scope) -> None:
+        self.started = monotonic()
+        self.outcome = "ok"
+        self.request_id = ""
+        self.traceparent = b""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                self.request_id = value.decode()
+            elif name == b"traceparent":
+                self.traceparent = passed_on(value)
+        if not self.request_id:
+            self.request_id = token_hex(16)
+
+
+def passed_on(traceparent: bytes) -> bytes:
+    """The caller's trace with a span of our own; empty where it is not W3C version 00."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    if found is None or not any(found[1].strip(b"0")) or not any(found[2].strip(b"0")):
+        return b""
+    return b"00-%b-%b-%b" % (found[1], token_hex(8).encode(), found[3])
+
+
+class Work:
+    """How much this worker does at once, and whether it is about to stop."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.inflight = 0
+        self.draining = False
+
+
+class Edge:
+    """Wraps the whole application."""
+
+    def __init__(self, app: ASGIApp, work: Work, metrics: Metrics) -> None:
+        self.app = app
+        self.work = work
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        context = scope[CONTEXT] = RequestContext(scope)
+        answer = Answer(send, context, self.work)
+        counted = scope["path"] in WORK
+        try:
+            await (self._bounded(scope, receive, answer) if counted else self.app(scope, receive, answer))
+        except ServiceError as error:
+            await answer.problem(error)
+        except ClientDisconnect:
+            context.outcome = "client_gone"
+        except Exception:
+            log.exception("request failed", extra={"fields": {"request_id": context.request_id, "path": scope["path"]}})
+            await answer.problem(InternalError("the service failed; its log has the request_id"))
+        finally:
+            route = scope["path"] if counted or scope["path"] in OTHER else "other"
+            self.metrics.finished(route, context.outcome, monotonic() - context.started)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        work = self.work
+        if work.inflight >= work.limit:
+            raise Overloaded(f"{work.limit} requests are in work in this process (FUNNELRANK_MAX_INFLIGHT)")
+        work.inflight += 1
+        self.metrics.inflight.inc()
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            work.inflight -= 1
+            self.metrics.inflight.dec()
+
+
+class Answer:
+    """`send` that adds the headers every answer has."""
+
+    __slots__ = ("context", "send", "started", "work")
+
+    def __init__(self, send: Send, context: RequestContext, work: Work) -> None:
+        self.send = send
+        self.context = context
+        self.work = work
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = message.setdefault("headers", [])
+            headers.append((b"x-request-id", self.context.request_id.encode()))
+            if self.context.traceparent:
+                headers.append((b"traceparent", self.context.traceparent))
+            if self.work.draining:
+                headers.append((b"connection", b"close"))
+        await self.send(message)
+
+    async def problem(self, error: ServiceError) -> None:
+        """The envelope, unless part of another answer is on its way already."""
+        self.context.outcome = error.code
+        if self.started:
+            return
+        body = problem(error, self.context.request_id)
+        headers = MutableHeaders(headers={"content-type": PROBLEM_TYPE, "content-length": str(len(body))} | error.headers)
+        await self({"type": "http.response.start", "status": error.status, "headers": headers.raw})
+        await self.send({"type": "http.response.body", "body": body})

@@ -1,0 +1,69 @@
+"""Owns `POST /events`: behaviours of users, seen by their next ranking on any worker."""
+
+from collections.abc import Sequence
+from time import time
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from service.api.body import parse, read_body
+from service.api.contract import LATEST_AHEAD_MS, Event, EventsRequest
+from service.api.openapi import body_of
+from service.errors import Conflict, FieldError, InvalidRequest, StoreUnavailable
+from service.layouts import Layouts, rows_of
+from service.live import Follower
+from service.metrics import Metrics
+from service.settings import Settings
+from service.store.reader import Reader
+from service.store.wire import StoreDown
+from service.store.writer import Writer, event_key
+
+
+def event_routes(follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings) -> APIRouter:
+    router = APIRouter(tags=["store"])
+
+    @router.post("/events", summary="Behaviours of users", openapi_extra=body_of(EventsRequest))
+    async def events(request: Request) -> Response:
+        wanted = parse(EventsRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
+        layouts = follower.current().bundle.layouts
+        if layouts.behaviour is None:
+            raise Conflict("the live model reads no behaviour sequence")
+        _check_times(wanted.events)
+        by_user = await packed(layouts, reader, wanted.events)
+        new = await writer.add_behaviours(layouts, by_user)
+        metrics.events.inc(new)
+        return JSONResponse({"accepted": len(wanted.events), "new": new})
+
+    return router
+
+
+def _check_times(events: Sequence[Event]) -> None:
+    latest = int(time() * 1000) + LATEST_AHEAD_MS
+    message = "lies more than a day ahead; milliseconds since 1970 are expected"
+    bad = [FieldError(f"events[{i}].timestamp", message) for i, e in enumerate(events) if e.timestamp > latest]
+    if bad:
+        raise InvalidRequest(f"{bad[0].field}: {bad[0].message}", errors=bad)
+
+
+async def packed(layouts: Layouts, reader: Reader, events: Sequence[Event]) -> dict[str, list[tuple[int, bytes]]]:
+    """Events as members of the users' sorted sets; each carries its item's features as they are now. Raises StoreUnavailable."""
+    assert layouts.behaviour is not None
+    distinct = list(dict.fromkeys(e.item_id for e in events))
+    try:
+        rows = await reader.item_rows(layouts, distinct)
+    except StoreDown as error:
+        raise StoreUnavailable(str(error)) from None
+    place = {item_id: i for i, item_id in enumerate(distinct)}
+    item_rows = rows_of(layouts.item, b"".join(rows), len(rows))[[place[e.item_id] for e in events]]
+    behaviours = layouts.behaviour.of_items(
+        item_rows,
+        np.array([e.action for e in events], dtype=object),
+        np.array([e.scene for e in events], dtype=object),
+        np.array([e.timestamp for e in events], dtype=np.int64),
+    )
+    by_user: dict[str, list[tuple[int, bytes]]] = {}
+    for event, row in zip(events, behaviours, strict=True):
+        member = event_key(event.item_id, event.action, event.scene, event.event_id) + row.tobytes()
+        by_user.setdefault(event.user_id, []).append((event.timestamp, member))
+    return by_user

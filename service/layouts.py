@@ -1,0 +1,70 @@
+"""Owns the row layouts of one feature schema, taken together: what the store, the assembly and the bundle's checks share."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from features import BehaviourLayout, FeatureSchema, RowLayout
+
+Entity = Literal["user", "item"]
+FREE_AXES = ("C", "L")
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """How a schema's users, items, contexts and behaviours lie in packed rows."""
+
+    schema: FeatureSchema
+    user: RowLayout
+    item: RowLayout
+    context: RowLayout
+    behaviour: BehaviourLayout | None
+
+    @classmethod
+    def of(cls, schema: FeatureSchema) -> "Layouts":
+        behaviour = BehaviourLayout(schema) if schema.behaviour else None
+        return cls(schema, RowLayout(schema.user), RowLayout(schema.item), RowLayout(schema.context), behaviour)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.schema.fingerprint
+
+    @property
+    def max_behaviours(self) -> int:
+        return self.schema.behaviour.max_length if self.schema.behaviour else 0
+
+    def layout(self, entity: Entity) -> RowLayout:
+        return self.user if entity == "user" else self.item
+
+    def id_feature(self, entity: Entity) -> str | None:
+        return self.schema.user_id_feature if entity == "user" else self.schema.item_id_feature
+
+    def unknown_row(self, entity: Entity, entity_id: str) -> bytes:
+        """The row of an entity without one: everything missing but its own id, where the schema has that as a feature."""
+        layout, name = self.layout(entity), self.id_feature(entity)
+        return layout.default_row if name is None else layout.pack({name: entity_id})
+
+
+def rows_of(layout: RowLayout, packed: bytes, n: int) -> np.ndarray:
+    """`n` packed rows laid end to end as a structured array; unlike frombuffer it bears an entity without features."""
+    return np.frombuffer(packed, dtype=layout.dtype) if layout.dtype.itemsize else layout.empty(n)
+
+
+def graph_inputs(layouts: Layouts) -> dict[str, tuple[str, tuple[int | str, ...]]]:
+    """The inputs a graph of this schema may have: name -> (dtype, shape); inputs of width 0 do not exist."""
+    inputs: dict[str, tuple[str, tuple[int | str, ...]]] = {}
+    for name, layout, rows in (("user", layouts.user, 1), ("context", layouts.context, 1), ("item", layouts.item, "C")):
+        _add_row(inputs, name, layout, rows)
+    if layouts.behaviour is not None:
+        _add_row(inputs, "behaviour", layouts.behaviour, "L")
+        inputs["behaviour_times"] = ("int64", ("L",))
+        inputs["request_time"] = ("int64", (1,))
+    return inputs
+
+
+def _add_row(inputs: dict[str, tuple[str, tuple[int | str, ...]]], name: str, layout: RowLayout, rows: int | str) -> None:
+    if layout.key_width:
+        inputs[f"{name}_keys"] = ("int64", (rows, layout.key_width))
+    if layout.numeric_width:
+        inputs[f"{name}_numerics"] = ("float32", (rows, layout.numeric_width))

@@ -1,0 +1,82 @@
+"""Owns the Prometheus metrics: their names, labels and buckets, and how those of all worker processes become one page.
+
+No label holds an id. Children are bound once, because finding one by its labels costs more than counting.
+"""
+
+import os
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+STAGES = ("store", "assemble", "score", "fuse", "respond")
+_SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5)
+_COUNTS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+class Metrics:
+    """The metrics of one worker process."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter("funnelrank_requests", "Requests by route and outcome.", ["route", "outcome"], registry=registry)
+        self._outcomes: dict[tuple[str, str], Counter] = {}
+        stages = Histogram("funnelrank_stage_duration_seconds", "Time per stage of a ranking.", ["stage"], buckets=_SECONDS, registry=registry)
+        self.stages = {stage: stages.labels(stage) for stage in STAGES}
+        self._durations = Histogram(
+            "funnelrank_request_duration_seconds", "Time from the first byte read to the last byte written.", ["route"], buckets=_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self._duration_children: dict[str, Histogram] = {}
+        self.candidates = Histogram("funnelrank_candidates", "Candidates per ranking.", buckets=_COUNTS, registry=registry)
+        self.behaviours = Histogram("funnelrank_behaviours", "Behaviours per ranking.", buckets=(0, *_COUNTS[:8]), registry=registry)
+        self.degraded = Counter("funnelrank_degraded", "Rankings that were degraded, by reason.", ["reason"], registry=registry)
+        self.corrupt_rows = Counter("funnelrank_corrupt_rows", "Stored rows that did not fit the schema.", ["entity"], registry=registry)
+        self.events = Counter("funnelrank_events", "Behaviours written to the store.", registry=registry)
+        self.feature_rows = Counter("funnelrank_feature_rows", "Feature rows written to the store.", ["entity"], registry=registry)
+        self.model_info = Gauge(
+            "funnelrank_model_info", "1 for the model version in use, 0 for one that was.", ["name", "version", "role"],
+            multiprocess_mode="livemax", registry=registry,
+        )  # fmt: skip
+        self.swaps = Counter("funnelrank_model_swaps", "Model versions taken into use or refused.", ["result"], registry=registry)
+        self.load_seconds = Histogram("funnelrank_model_load_seconds", "Time to load, verify and warm a bundle.", registry=registry)
+        self.inflight = Gauge("funnelrank_inflight_requests", "Requests in work.", multiprocess_mode="livesum", registry=registry)
+        self.workers = Gauge("funnelrank_workers", "Worker processes.", multiprocess_mode="livesum", registry=registry)
+        self.ready = Gauge("funnelrank_ready_workers", "Worker processes with a model in use.", multiprocess_mode="livesum", registry=registry)
+
+    def finished(self, route: str, outcome: str, seconds: float) -> None:
+        """Count one request."""
+        counter = self._outcomes.get((route, outcome))
+        if counter is None:
+            counter = self._outcomes[route, outcome] = self.requests.labels(route, outcome)
+        counter.inc()
+        duration = self._duration_children.get(route)
+        if duration is None:
+            duration = self._duration_children[route] = self._durations.labels(route)
+        duration.observe(seconds)
+
+    def page(self) -> bytes:
+        """The text that Prometheus scrapes: all workers together where they share a directory."""
+        directory = os.environ.get(DIRECTORY_VARIABLE)
+        if not directory:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+def forget_dead_workers() -> None:
+    """Drop the gauges of processes that are gone, so that a killed worker is not counted for ever."""
+    directory = os.environ.get(DIRECTORY_VARIABLE)
+    if not directory:
+        return
+    for path in Path(directory).glob("gauge_live*_*.db"):
+        pid = path.stem.rsplit("_", 1)[1]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            mark_process_dead(int(pid), directory)  # type: ignore[no-untyped-call]
+
+
+def forget_this_worker() -> None:
+    if os.environ.get(DIRECTORY_VARIABLE):
+        mark_process_dead(os.getpid(), os.environ[DIRECTORY_VARIABLE])  # type: ignore[no-untyped-call]

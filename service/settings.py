@@ -1,0 +1,103 @@
+"""Owns what an operator can set: every `FUNNELRANK_*` variable, its default, its unit and its bounds, read in this one place."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+PREFIX = "FUNNELRANK_"
+
+
+class SettingsError(ValueError):
+    """One or more variables of the environment that cannot be used; the message names each."""
+
+
+def _setting(unit: str, help_text: str, **bounds: Any) -> Any:
+    """A field that knows its unit and what it is for, so that `serve --help` is written from the model itself."""
+    return Field(description=help_text, json_schema_extra={"unit": unit}, **bounds)
+
+
+_REDIS, _NONE = SecretStr("redis://127.0.0.1:6379/0"), SecretStr("")
+
+
+class Settings(BaseModel):
+    """Everything the service reads from the environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    host: Annotated[str, _setting("address", "address to listen on; outside loopback operators' calls need ADMIN_TOKEN")] = "127.0.0.1"
+    port: Annotated[int, _setting("port", "port to listen on", ge=1, le=65535)] = 8000
+    workers: Annotated[int, _setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
+    registry: Annotated[Path, _setting("directory", "folder with the published model bundles and rollout.json")] = Path("registry")
+    redis_url: Annotated[SecretStr, _setting("URL", "Redis with the features; redis://, rediss:// or unix://, with user and password")] = _REDIS
+    redis_timeout_ms: Annotated[int, _setting("ms", "longest wait for Redis; after it a ranking is made on defaults", ge=1, le=60_000)] = 100
+    admin_token: Annotated[SecretStr, _setting("secret", "bearer token of operators' calls; if empty, only loopback may make them")] = _NONE
+    model_threads: Annotated[int, _setting("threads", "ONNX Runtime intra-op threads per worker", ge=1, le=256)] = 1
+    max_candidates: Annotated[int, _setting("candidates", "candidates in one request, at most", ge=1, le=100_000)] = 2000
+    max_body_bytes: Annotated[int, _setting("bytes", "request body, at most", ge=1024, le=1 << 30)] = 2_097_152
+    max_inflight: Annotated[int, _setting("requests", "requests in work per worker; more are answered 503 at once", ge=1, le=100_000)] = 64
+    default_timeout_ms: Annotated[int, _setting("ms", "deadline of a request that does not bring its own timeout_ms", ge=1, le=600_000)] = 1000
+    fusion_file: Annotated[Path | None, _setting("YAML file", "fusion profiles and scenes; empty: the plain sum of all probabilities")] = None
+    fusion_overrides: Annotated[bool, _setting("true/false", "whether a request may bring its own fusion weights")] = False
+    rollout_poll_ms: Annotated[int, _setting("ms", "how often a worker looks at rollout.json and at Redis' state", ge=20, le=600_000)] = 1000
+    allow_degraded_ready: Annotated[bool, _setting("true/false", "whether /readyz stays green while Redis is away")] = False
+    drain_ms: Annotated[int, _setting("ms", "how long /readyz fails after SIGTERM before the listener closes", ge=0, le=600_000)] = 500
+    shutdown_timeout_ms: Annotated[int, _setting("ms", "longest wait for requests in work at the end", ge=0, le=600_000)] = 10_000
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _setting("level", "least severe log line that is written")] = "info"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Settings of the environment. Raises SettingsError that names every bad variable, and never shows a secret's value."""
+        source = os.environ if environment is None else environment
+        given = {name: source[variable_of(name)].strip() for name in cls.model_fields if source.get(variable_of(name), "").strip()}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            lines = [f"{variable_of(str(e['loc'][0]))}: {e['msg']}{_shown(str(e['loc'][0]), given)}" for e in error.errors()]
+            raise SettingsError("; ".join(lines)) from None
+
+    @property
+    def on_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+
+def _shown(name: str, given: Mapping[str, str]) -> str:
+    secret = Settings.model_fields[name].annotation is SecretStr
+    return "" if secret else f" (it is {given.get(name, '')!r})"
+
+
+def variable_of(name: str) -> str:
+    """`redis_url` -> `FUNNELRANK_REDIS_URL`."""
+    return PREFIX + name.upper()
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Variables with our prefix that no setting reads: most likely misspelt."""
+    source = os.environ if environment is None else environment
+    known = {variable_of(n) for n in Settings.model_fields}
+    return sorted(v for v in source if v.startswith(PREFIX) and v not in known)
+
+
+def described() -> str:
+    """One line per setting for `--help`: variable, default, unit, meaning."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        unit = extra.get("unit") if isinstance(extra, dict) else ""
+        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        shown = str(default).lower() if isinstance(default, bool) else default
+        lines.append(f"  {variable_of(name):<33}{'' if shown is None else shown!s:<26}[{unit}] {field.description}")
+    return "\n".join(lines)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""Owns the feature store in Redis: key names, reading for a ranking, writing, bulk load and inspection."""

@@ -1,0 +1,26 @@
+"""Owns every key name in Redis.
+
+`<fp>` is the fingerprint of the feature schema, so rows of two schemas live side by side. `{}` is a cluster hash tag: what belongs
+to one user lies in one slot.
+"""
+
+SCHEMAS = "fr:schemas"
+
+
+def user_key(fingerprint: str, user_id: str) -> str:
+    """String: the packed user row."""
+    return f"fr:{fingerprint}:u:{{{user_id}}}"
+
+
+def behaviours_key(fingerprint: str, user_id: str) -> str:
+    """Sorted set: score = time in ms, member = 8-byte event key + packed behaviour row."""
+    return f"fr:{fingerprint}:s:{{{user_id}}}"
+
+
+def item_prefix(fingerprint: str) -> str:
+    return f"fr:{fingerprint}:i:"
+
+
+def item_key(fingerprint: str, item_id: str) -> str:
+    """String: the packed item row."""
+    return item_prefix(fingerprint) + item_id

@@ -1,0 +1,109 @@
+"""Owns what is written to Redis while serving: merged feature rows and new behaviours, both safe against writers beside us."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from features.keys import text_of
+from service.errors import StoreUnavailable
+from service.layouts import Entity, Layouts
+from service.store.keys import behaviours_key, item_key, user_key
+from service.store.reader import EVENT_KEY_BYTES
+
+_ROUNDS = 20
+
+# One event is one member: at its time, a member that starts with the same event key is replaced and not doubled. Order comes from the
+# score, so events may arrive in any order; what is older than the newest ARGV[1] goes.
+ADD_BEHAVIOURS = f"""
+local new = 0
+for i = 2, #ARGV, 2 do
+  local score, member = ARGV[i], ARGV[i + 1]
+  local event, known = string.sub(member, 1, {EVENT_KEY_BYTES}), false
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], score, score)) do
+    if string.sub(old, 1, {EVENT_KEY_BYTES}) == event then
+      known = true
+      redis.call('ZREM', KEYS[1], old)
+    end
+  end
+  redis.call('ZADD', KEYS[1], score, member)
+  if not known then new = new + 1 end
+end
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -(tonumber(ARGV[1]) + 1))
+return new
+"""
+
+# Writes ARGV[2] only where the row is still ARGV[1] (empty for: no row), so that two partial updates never lose one another's values.
+REPLACE_ROW = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+def event_key(item_id: str, action: object, scene: object, event_id: str | None = None) -> bytes:
+    """8 bytes that tell one event from another at the same time."""
+    text = f"id\x1f{event_id}" if event_id else "\x1f".join((item_id, text_of(action, "action"), text_of(scene, "scene")))
+    return hashlib.sha256(text.encode()).digest()[:EVENT_KEY_BYTES]
+
+
+class Writer:
+    """The writing side of the store for one worker."""
+
+    def __init__(self, url: str, timeout_ms: int) -> None:
+        seconds = max(1.0, timeout_ms / 1000)
+        self._redis: Redis = Redis.from_url(
+            url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 1), retry_on_error=[ConnectionError]
+        )
+        self._add = self._redis.register_script(ADD_BEHAVIOURS)
+        self._replace = self._redis.register_script(REPLACE_ROW)
+
+    async def merge_rows(self, layouts: Layouts, entity: Entity, values: Mapping[str, Mapping[str, object]]) -> None:
+        """Merge raw values onto the rows of `{id: {feature: value}}`. Raises StoreUnavailable; values must have been checked before."""
+        key_of = user_key if entity == "user" else item_key
+        keys = {i: key_of(layouts.fingerprint, i) for i in values}
+        waiting = list(values)
+        try:
+            for _ in range(_ROUNDS):
+                waiting = await self._merge_round(layouts, entity, values, keys, waiting)
+                if not waiting:
+                    return
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the rows were not written: {error}") from None
+        raise StoreUnavailable(f"{len(waiting)} rows are being changed by others all the time; send them again")
+
+    async def _merge_round(
+        self, layouts: Layouts, entity: Entity, values: Mapping[str, Mapping[str, object]], keys: Mapping[str, str], ids: Sequence[str]
+    ) -> list[str]:
+        """One attempt for `ids`; those whose row changed meanwhile are to be tried again."""
+        layout = layouts.layout(entity)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for i in ids:
+                pipeline.get(keys[i])
+            before: list[bytes | None] = await pipeline.execute()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for i, row in zip(ids, before, strict=True):
+                fits = row is not None and len(row) == layout.dtype.itemsize
+                merged = layout.pack(values[i], onto=row if fits else layouts.unknown_row(entity, i))
+                await self._replace(keys=[keys[i]], args=[row or b"", merged], client=pipeline)
+            written = await pipeline.execute()
+        return [i for i, done in zip(ids, written, strict=True) if not done]
+
+    async def add_behaviours(self, layouts: Layouts, by_user: Mapping[str, Sequence[tuple[int, bytes]]]) -> int:
+        """Add behaviours `{user_id: [(time in ms, event key + packed row)]}`; how many were new. Raises StoreUnavailable."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for user_id, behaviours in by_user.items():
+                    args: list[int | bytes] = [layouts.max_behaviours]
+                    for time_ms, member in behaviours:
+                        args += [time_ms, member]
+                    await self._add(keys=[behaviours_key(layouts.fingerprint, user_id)], args=args, client=pipeline)
+                return sum(await pipeline.execute())
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the events were not written: {error}") from None
+
+    async def close(self) -> None:
+        await self._redis.aclose()
