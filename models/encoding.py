@@ -11,15 +11,20 @@ from features import FeatureSchema, Numeric
 from models.vocabulary import Vocabulary
 
 GROUPS = ("user", "context", "item", "behaviour")
+NUMERIC_PARTS = ("mean", "deviation", "edges")
 AGE = "age"  # the behaviour's age, the one numeric that is derived (from request_time and behaviour_times)
 
 
 @dataclass(frozen=True)
 class NumericStats:
-    """Of a group's numeric columns, after their transform: `mean` and `deviation`, float32 `[N]`, over present training values."""
+    """Of a group's numeric columns over present training values: `mean` and `deviation` after their transform, float32 `[N]`.
+
+    `edges` float32 `[N, E]`: ascending edges of the raw values' bins, +inf where a column has fewer than E or asks for no bins.
+    """
 
     mean: np.ndarray
     deviation: np.ndarray
+    edges: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Encoding:
     numerics: Mapping[str, NumericStats]
 
     def save(self, path: Path) -> None:
-        arrays = {f"numerics/{g}/{part}": getattr(s, part) for g, s in self.numerics.items() for part in ("mean", "deviation")}
+        arrays = {f"numerics/{g}/{part}": getattr(s, part) for g, s in self.numerics.items() for part in NUMERIC_PARTS}
         described = {"schema": self.schema.model_dump(mode="json"), "unknown_rows": dict(self.vocabulary.unknown_rows)}
         np.savez_compressed(path, keys=self.vocabulary.keys, rows=self.vocabulary.rows, described=np.array(json.dumps(described)), **arrays)
 
@@ -40,7 +45,7 @@ def load_encoding(path: Path) -> Encoding:
     with np.load(path, allow_pickle=False) as stored:
         described = json.loads(str(stored["described"]))
         vocabulary = Vocabulary(stored["keys"], stored["rows"], described["unknown_rows"])
-        numerics = {g: NumericStats(stored[f"numerics/{g}/mean"], stored[f"numerics/{g}/deviation"]) for g in GROUPS}
+        numerics = {g: NumericStats(*(stored[f"numerics/{g}/{part}"] for part in NUMERIC_PARTS)) for g in GROUPS}
     return Encoding(FeatureSchema.model_validate(described["schema"]), vocabulary, numerics)
 
 
@@ -57,9 +62,56 @@ def log1p_columns(schema: FeatureSchema, group: str) -> np.ndarray:
     return np.array([*flags, True] if group == "behaviour" else flags, dtype=bool)
 
 
-def standardisation(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> NumericStats:
-    """Mean and deviation from running sums per column; a constant or empty column gets deviation 1."""
+def behaviour_age_s(request_time_ms: np.ndarray, behaviour_times_ms: np.ndarray) -> np.ndarray:
+    """Age of behaviours at their request in seconds, float64 `[n]`, never negative; NaN where the time is unknown (0)."""
+    age_s = np.maximum(request_time_ms - behaviour_times_ms, 0) / 1000.0
+    return np.where(behaviour_times_ms > 0, age_s, np.nan)
+
+
+def standardisation(count: np.ndarray, total: np.ndarray, squares: np.ndarray, edges: np.ndarray) -> NumericStats:
+    """Mean and deviation from running sums per column, and the edges; a constant or empty column gets deviation 1."""
     n = np.maximum(count, 1)
     mean = total / n
     deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
-    return NumericStats(mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32))
+    return NumericStats(mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32), edges)
+
+
+def bins_of(schema: FeatureSchema, group: str) -> list[int]:
+    """How many bins each numeric column of a group asks for; a behaviour's age none."""
+    features = schema.behaviour_item_features if group == "behaviour" else schema.group(group)
+    bins = [f.bins for f in features if isinstance(f, Numeric)]
+    return [*bins, 0] if group == "behaviour" else bins
+
+
+def no_edges(columns: int) -> np.ndarray:
+    """Edges of columns without bins."""
+    return np.zeros((columns, 0), dtype=np.float32)
+
+
+def quantile_edges(values: np.ndarray, counts: np.ndarray, bins: list[int]) -> np.ndarray:
+    """Edges `[N, E]` of raw numerics float32 `[n, N]`, each row counted `counts` `[n]` times.
+
+    A value that makes up over half of a column (a zero, mostly) gets a bin of its own and the quantiles are those of the rest, since
+    plain quantiles would all fall on it.
+    """
+    edges = [_column_edges(values[:, i], counts, n) for i, n in enumerate(bins)]
+    out = np.full((len(bins), max((len(e) for e in edges), default=0)), np.inf, dtype=np.float32)
+    for i, column in enumerate(edges):
+        out[i, : len(column)] = column
+    return out
+
+
+def _column_edges(values: np.ndarray, counts: np.ndarray, bins: int) -> np.ndarray:
+    used = (counts > 0) & ~np.isnan(values)
+    if not bins or not used.any():
+        return np.zeros(0, dtype=np.float32)
+    distinct, inverse = np.unique(values[used], return_inverse=True)
+    weight = np.bincount(inverse, weights=counts[used])
+    own = np.zeros(0, dtype=np.float32)
+    if weight.max() * 2 > weight.sum() and len(distinct) > 1:
+        common = distinct[weight.argmax()]
+        own = np.array([common, np.nextafter(common, np.float32(np.inf))], dtype=np.float32)
+        keep = distinct != common
+        distinct, weight = distinct[keep], weight[keep]
+    reached = np.searchsorted(np.cumsum(weight), np.arange(1, bins) / bins * weight.sum(), side="right")
+    return np.unique(np.concatenate([own, distinct[np.minimum(reached, len(distinct) - 1)]])).astype(np.float32)

@@ -245,7 +245,8 @@ class Recipe(_Strict):
         """Label columns that only `value` tasks read: any finite number, where the others hold 0 or 1."""
         values = {t.label for t in self.tasks if isinstance(t, IndependentTask) and t.kind == "value"}
         others = {getattr(t, r) for t in self.tasks for r in ("click", "action", "conversion") if hasattr(t, r)}
-        others |= {t.label for t in self.tasks if isinstance(t, IndependentTask) and t.kind == "probability"} | {e.label for e in self.extra_evaluations}
+        others |= {t.label for t in self.tasks if isinstance(t, IndependentTask) and t.kind == "probability"}
+        others |= {e.label for e in self.extra_evaluations}
         return frozenset(values - others)
 
     @property

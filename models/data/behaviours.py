@@ -1,0 +1,108 @@
+"""Owns the behaviours of all users as one array sorted by user and time, and which of them each impression may see."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from features import keys_of_column
+from models.data.arrays import ArrayFile, new_array, read_array
+from models.data.entities import Entities
+from models.data.tables import BATCH_ROWS, Table, times_ms
+from models.recipe import Recipe
+
+EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("action", "<i8"), ("scene", "<i8")])
+
+
+def encode_behaviours(
+    table: Table, recipe: Recipe, users: Entities, items: Entities, wanted_users: np.ndarray, folder: Path
+) -> tuple[np.ndarray, int]:
+    """Write `folder/events` (EVENT, by user and time); gives each user's first index int64 `[users + 1]` and the repeats dropped.
+
+    Two passes over the disk and memory of the order of one batch plus 16 bytes per user: batches are spilled in the table's order,
+    moved to their user's place, then every user's stretch is sorted. Behaviours that repeat another in everything count once, as in
+    the store. Users without impressions (`wanted_users` bool `[users]`) are left out.
+    """
+    counts = np.zeros(len(wanted_users) + 1, dtype=np.int64)
+    spill = folder / "events.spill"
+    with ArrayFile(spill, EVENT) as file:
+        for events in _read(table, recipe, users, items, wanted_users):
+            counts[1:] += np.bincount(events["user"], minlength=len(wanted_users))
+            file.append(events)
+    starts = np.cumsum(counts)
+    placed = _by_user(read_array(spill, EVENT), starts, folder / "events.placed")
+    kept = np.zeros_like(counts)
+    with ArrayFile(folder / "events", EVENT) as file:
+        for first, last in _stretches(starts):
+            events = _sorted_distinct(np.array(placed[starts[first] : starts[last]]))
+            kept[1:] += np.bincount(events["user"], minlength=len(wanted_users))
+            file.append(events)
+    for path in (spill, folder / "events.placed"):
+        path.unlink()
+    return np.cumsum(kept), int(counts.sum() - kept.sum())
+
+
+def _read(table: Table, recipe: Recipe, users: Entities, items: Entities, wanted_users: np.ndarray) -> Iterator[np.ndarray]:
+    data, schema = recipe.data, recipe.features.behaviour
+    assert schema is not None
+    why = "features.behaviour"
+    table.require({data.user_id: "data.user_id", data.item_id: "data.item_id", data.time_ms: "data.time_ms", "action": why, "scene": why})
+    for columns, _ in table.batches([data.user_id, data.item_id, "action", "scene", data.time_ms]):
+        user = users.known_index_of(columns[data.user_id], table, data.user_id)
+        kept = (user >= 0) & wanted_users[np.maximum(user, 0)]
+        events = np.empty(int(kept.sum()), dtype=EVENT)
+        events["user"] = user[kept]
+        events["item"] = items.index_of(columns[data.item_id][kept], table, data.item_id)
+        events["time"] = times_ms(columns[data.time_ms][kept], table, data.time_ms)
+        events["action"] = keys_of_column(schema.action_vocabulary, columns["action"][kept], "action")
+        events["scene"] = keys_of_column(schema.scene_vocabulary, columns["scene"][kept], "scene")
+        yield events
+
+
+def _by_user(spilled: np.ndarray, starts: np.ndarray, path: Path) -> np.ndarray:
+    """The spilled events moved so that each user's are together, in the order they were read."""
+    placed = new_array(path, EVENT, len(spilled))
+    cursor = starts[:-1].copy()
+    for begin in range(0, len(spilled), BATCH_ROWS):
+        events = np.array(spilled[begin : begin + BATCH_ROWS])
+        events = events[np.argsort(events["user"], kind="stable")]
+        users, first, count = np.unique(events["user"], return_index=True, return_counts=True)
+        within = np.arange(len(events)) - np.repeat(first, count)
+        placed[np.repeat(cursor[users], count) + within] = events
+        cursor[users] += count
+    return placed
+
+
+def _stretches(starts: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges of users whose events fit a batch (or a single user's, if they alone do not)."""
+    first, users = 0, len(starts) - 1
+    while first < users:
+        last = int(np.searchsorted(starts, starts[first] + 8 * BATCH_ROWS, side="right")) - 1
+        last = min(max(last, first + 1), users)
+        yield first, last
+        first = last
+
+
+def _sorted_distinct(events: np.ndarray) -> np.ndarray:
+    events = events[np.lexsort((events["time"], events["user"]))]  # stable: equal times keep the table's order
+    order = np.lexsort((np.arange(len(events)), events["scene"], events["action"], events["item"], events["time"], events["user"]))
+    by_value = events[order]
+    repeat = np.zeros(len(events), dtype=bool)
+    repeat[order[1:]] = by_value[1:] == by_value[:-1]
+    return np.asarray(events[~repeat])
+
+
+def visible_range(times: np.ndarray, starts: np.ndarray, user: np.ndarray, before_ms: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each impression the range [start, end) of its user's newest `max_length` events with time < `before_ms`, int64 `[n]` each.
+
+    A vectorised binary search: `times` are ascending within a user, users' stretches begin at `starts`.
+    """
+    low, high = starts[user].copy(), starts[user + 1].copy()
+    first = low.copy()
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        older = np.zeros(len(user), dtype=bool)
+        older[open_] = times[middle[open_]] < before_ms[open_]
+        low = np.where(open_ & older, middle + 1, low)
+        high = np.where(open_ & ~older, middle, high)
+    return np.maximum(first, low - max_length), low

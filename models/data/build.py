@@ -1,0 +1,141 @@
+"""Owns the one-time encoding of a recipe's tables into a folder of flat arrays."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features import RowLayout
+from models.data.arrays import ArrayFile, read_array
+from models.data.behaviours import EVENT, encode_behaviours, visible_range
+from models.data.entities import Entities
+from models.data.fit import PackedPart, fit_encoding
+from models.data.impressions import encode_impressions
+from models.data.kept import kept_rows
+from models.data.split import PARTS
+from models.data.tables import Table
+from models.encoding import Encoding
+from models.recipe import Recipe
+from models.vocabulary import key_column_vocabularies
+
+CHUNK = 1 << 16
+
+
+def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path) -> dict[str, Any]:
+    """Encode the tables into `folder`; gives what is known about them. The packed intermediate files are removed."""
+    data, schema = recipe.data, recipe.features
+    users = Entities(folder / "users.packed", RowLayout(schema.user), schema.user_id_feature)
+    items = Entities(folder / "items.packed", RowLayout(schema.item), schema.item_id_feature)
+    if "users" in tables:
+        users.read(tables["users"], data.user_id)
+    if "items" in tables:
+        items.read(tables["items"], data.item_id)
+    counts = encode_impressions(tables["impressions"], recipe, users, items, folder)
+    repeated_behaviours = 0
+    starts = np.zeros(len(users) + 1, dtype=np.int64)
+    if "behaviours" in tables:
+        wanted = np.zeros(len(users), dtype=bool)
+        for part in PARTS:
+            wanted[read_array(folder / f"{part}.user", np.int32)] = True
+        starts, repeated_behaviours = encode_behaviours(tables["behaviours"], recipe, users, items, wanted, folder)
+    events = read_array(folder / "events", EVENT) if "behaviours" in tables else None
+    packed = {"user": users.finished(), "item": items.finished()}
+    for part in PARTS:
+        _write_ranges(recipe, folder, part, events, starts)
+    encoding = fit_encoding(recipe, _packed_part(recipe, folder, "train", packed, events, counts.parts["train"]))
+    encoding.save(folder / "encoding.npz")
+    rows = kept_rows(recipe, _packed_part(recipe, folder, "validation", packed, events, counts.parts["validation"]))
+    np.savez_compressed(folder / "kept_rows.npz", **rows)  # type: ignore[arg-type]
+    cross_values = _write_rows(recipe, folder, encoding, packed, events, counts.parts)
+    for name in ("users.packed", "items.packed", "events", *(f"{p}.{c}" for p in PARTS for c in ("context", "cross"))):
+        (folder / name).unlink(missing_ok=True)
+    return {
+        "impressions": dict(counts.parts) | {"unused": counts.unused, "repeated": counts.repeated},
+        "users": {"rows": len(users), "repeated": users.repeated, "without_row": users.without_row},
+        "items": {"rows": len(items), "repeated": items.repeated, "without_row": items.without_row},
+        "behaviours": None if events is None else {"rows": len(events), "repeated": repeated_behaviours},
+        "embedding_rows": encoding.vocabulary.n_rows,
+        "cross_values": cross_values,
+    }
+
+
+def _write_ranges(recipe: Recipe, folder: Path, part: str, events: np.ndarray | None, starts: np.ndarray) -> None:
+    user, time = read_array(folder / f"{part}.user", np.int32), read_array(folder / f"{part}.time", np.int64)
+    lag_ms = int(recipe.data.behaviour_lag_s * 1000)
+    length = recipe.features.behaviour.max_length if recipe.features.behaviour else 0
+    with ArrayFile(folder / f"{part}.start", np.int64) as first, ArrayFile(folder / f"{part}.end", np.int64) as last:
+        for begin in range(0, len(user), CHUNK):
+            chunk = slice(begin, begin + CHUNK)
+            n = len(user[chunk])
+            start = end = np.zeros(n, dtype=np.int64)
+            if events is not None:
+                start, end = visible_range(events["time"], starts, np.asarray(user[chunk]), time[chunk] - lag_ms, length)
+            first.append(start)
+            last.append(end)
+
+
+def _packed_part(recipe: Recipe, folder: Path, part: str, packed: Mapping[str, np.ndarray], events: np.ndarray | None, n: int) -> PackedPart:
+    layout = RowLayout(recipe.features.context)
+    return PackedPart(
+        users=packed["user"],
+        items=packed["item"],
+        context=read_array(folder / f"{part}.context", layout.dtype) if layout.dtype.itemsize else np.zeros(n, dtype=layout.dtype),
+        events=events,
+        user=read_array(folder / f"{part}.user", np.int32),
+        item=read_array(folder / f"{part}.item", np.int32),
+        time=read_array(folder / f"{part}.time", np.int64),
+        start=read_array(folder / f"{part}.start", np.int64),
+        end=read_array(folder / f"{part}.end", np.int64),
+    )
+
+
+def _write_rows(
+    recipe: Recipe, folder: Path, encoding: Encoding, packed: Mapping[str, np.ndarray], events: np.ndarray | None, counts: Mapping[str, int]
+) -> int:
+    """Turn packed keys into embedding rows on disk; gives how many cross values of the position the training part has."""
+    schema, vocabulary = recipe.features, encoding.vocabulary
+    for group, rows in packed.items():
+        _write_group(folder / f"{group}s", rows, encoding, group)
+    for part in PARTS:
+        layout = RowLayout(schema.context)
+        empty = np.zeros(counts[part], dtype=layout.dtype)
+        rows = read_array(folder / f"{part}.context", layout.dtype) if layout.dtype.itemsize else empty
+        _write_group(folder / f"{part}.context", rows, encoding, "context")
+    if events is not None and schema.behaviour is not None:
+        names = (schema.behaviour.action_vocabulary, schema.behaviour.scene_vocabulary)
+        unknown = np.array([vocabulary.unknown_rows[name] for name in names], dtype=np.int32)
+        with (
+            ArrayFile(folder / "events.item", np.int32) as item,
+            ArrayFile(folder / "events.time", np.int64) as time,
+            ArrayFile(folder / "events.properties", np.int32) as properties,
+        ):
+            for begin in range(0, len(events), CHUNK):
+                chunk = events[begin : begin + CHUNK]
+                item.append(chunk["item"])
+                time.append(chunk["time"])
+                properties.append(vocabulary.rows_of(np.stack([chunk["action"], chunk["scene"]], 1), unknown))
+    return _write_cross(recipe, folder)
+
+
+def _write_group(path: Path, packed: np.ndarray, encoding: Encoding, group: str) -> None:
+    names = key_column_vocabularies(encoding.schema.group(group))
+    unknown = np.array([encoding.vocabulary.unknown_rows[name] for name in names], dtype=np.int32)
+    with ArrayFile(Path(f"{path}_rows"), np.int32) as rows, ArrayFile(Path(f"{path}_numerics"), np.float32) as numerics:
+        for begin in range(0, len(packed), CHUNK):
+            rows.append(encoding.vocabulary.rows_of(packed["keys"][begin : begin + CHUNK], unknown))
+            numerics.append(packed["numerics"][begin : begin + CHUNK])
+
+
+def _write_cross(recipe: Recipe, folder: Path) -> int:
+    if recipe.position is None:
+        return 0
+    known = np.unique(read_array(folder / "train.cross", np.int64))
+    known = known[known != 0]
+    for part in PARTS:
+        keys = read_array(folder / f"{part}.cross", np.int64)
+        place = np.searchsorted(known, keys)
+        found = np.isin(keys, known)
+        with ArrayFile(folder / f"{part}.position_cross", np.int32) as file:
+            file.append(np.where(found, place + 1, 0))
+    return len(known)

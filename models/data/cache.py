@@ -1,0 +1,170 @@
+"""Owns the encoded data set: built once per content and schema into a folder of flat arrays, then opened as memory maps."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features import FeatureSchema, RowLayout
+from models.data.arrays import read_array
+from models.data.build import build
+from models.data.fit import item_key_columns, item_numeric_columns
+from models.data.split import PARTS
+from models.data.tables import Table, content_hash, data_folder, open_table
+from models.encoding import Encoding, load_encoding
+from models.recipe import Recipe, RecipeError
+
+FORMAT = 1
+DEFAULT_CACHE = Path("runs/cache")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part's impressions as arrays over `n` rows; labels float32 `[n, labels]`, the events it may see are [start, end)."""
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    context_rows: np.ndarray
+    context_numerics: np.ndarray
+    labels: np.ndarray
+    position: np.ndarray | None
+    position_cross: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+@dataclass(frozen=True)
+class Behaviours:
+    """All events by user and time: item index, time, and embedding rows int32 of action and scene; and per item its sequence row."""
+
+    item: np.ndarray
+    time: np.ndarray
+    properties: np.ndarray
+    item_rows: np.ndarray
+    item_numerics: np.ndarray
+
+
+@dataclass(frozen=True)
+class Data:
+    """An opened data set. `described` is what metrics.json says of it (tables, hash, rows, what was repeated or missing);
+    `kept_rows` a file of raw rows for the exporter.
+    """
+
+    recipe: Recipe
+    encoding: Encoding
+    user_rows: np.ndarray
+    user_numerics: np.ndarray
+    item_rows: np.ndarray
+    item_numerics: np.ndarray
+    behaviours: Behaviours | None
+    parts: Mapping[str, Part]
+    cross_values: int
+    kept_rows: Path
+    described: Mapping[str, Any]
+
+
+def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
+    """The recipe's data, encoded first if this content and schema are not in the cache yet. Raises RecipeError."""
+    source = data_folder(recipe.data)
+    tables = _tables(recipe, source)
+    hashes = {t.path.name: content_hash(t.path) for t in tables.values()}
+    key = _key(recipe, hashes)
+    folder = cache / key
+    if not (folder / "described.json").is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=cache))
+        try:
+            described = build(recipe, tables, unfinished) | {"folder": str(source), "tables": hashes, "hash": key}
+            (unfinished / "described.json").write_text(json.dumps(described, indent=1))
+            try:
+                os.rename(unfinished, folder)
+            except OSError:  # another process has just built the same
+                if not (folder / "described.json").is_file():
+                    raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return _open(recipe, folder)
+
+
+def _tables(recipe: Recipe, source: Path) -> dict[str, Table]:
+    data, schema = recipe.data, recipe.features
+    tables = {"impressions": open_table(source, "impressions", data.impressions)}
+    for role, name, features, id_feature in (
+        ("users", data.users, schema.user, schema.user_id_feature),
+        ("items", data.items, schema.item, schema.item_id_feature),
+    ):
+        beyond_id = [f.name for f in features if f.name != id_feature]
+        if name is not None:
+            tables[role] = open_table(source, role, name)
+        elif beyond_id:
+            raise RecipeError(f"data.{role} is null, but features.{role.removesuffix('s')} names '{beyond_id[0]}', which only that table can hold")
+    if schema.behaviour is not None:
+        if data.behaviours is None:
+            raise RecipeError("data.behaviours is null, but features.behaviour asks for behaviour sequences")
+        tables["behaviours"] = open_table(source, "behaviours", data.behaviours)
+    return tables
+
+
+def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
+    deciding = {
+        "format": FORMAT,
+        "tables": dict(hashes),
+        "data": recipe.data.model_dump(mode="json", exclude={"dir", "fallback"}),
+        "features": recipe.features.model_dump(mode="json"),
+        "labels": [list(recipe.label_columns), sorted(recipe.value_columns)],
+        "position": None if recipe.position is None else recipe.position.model_dump(include={"column", "cross", "max_position"}),
+        "min_count": recipe.model.embedding.min_count,
+    }
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _open(recipe: Recipe, folder: Path) -> Data:
+    described = json.loads((folder / "described.json").read_text())
+    users = _group(folder / "users", recipe.features, "user", described["users"]["rows"])
+    items = _group(folder / "items", recipe.features, "item", described["items"]["rows"])
+    behaviours = None
+    if recipe.features.behaviour is not None:
+        behaviours = Behaviours(
+            item=read_array(folder / "events.item", np.int32),
+            time=read_array(folder / "events.time", np.int64),
+            properties=read_array(folder / "events.properties", np.int32, 2),
+            item_rows=np.ascontiguousarray(items[0][:, item_key_columns(recipe)]),
+            item_numerics=np.ascontiguousarray(items[1][:, item_numeric_columns(recipe)]),
+        )
+    parts = {part: _open_part(recipe, folder, part, described["impressions"][part]) for part in PARTS}
+    encoding = load_encoding(folder / "encoding.npz")
+    return Data(recipe, encoding, *users, *items, behaviours, parts, described["cross_values"], folder / "kept_rows.npz", described)
+
+
+def _group(path: Path, schema: FeatureSchema, group: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    layout = RowLayout(schema.group(group))
+    keys = read_array(Path(f"{path}_rows"), np.int32, layout.key_width, rows)
+    return keys, read_array(Path(f"{path}_numerics"), np.float32, layout.numeric_width, rows)
+
+
+def _open_part(recipe: Recipe, folder: Path, part: str, n: int) -> Part:
+    context_rows, context_numerics = _group(folder / f"{part}.context", recipe.features, "context", n)
+    positioned = recipe.position is not None
+    return Part(
+        user=read_array(folder / f"{part}.user", np.int32),
+        item=read_array(folder / f"{part}.item", np.int32),
+        time=read_array(folder / f"{part}.time", np.int64),
+        start=read_array(folder / f"{part}.start", np.int64),
+        end=read_array(folder / f"{part}.end", np.int64),
+        context_rows=context_rows,
+        context_numerics=context_numerics,
+        labels=read_array(folder / f"{part}.labels", np.float32, len(recipe.label_columns), n),
+        position=read_array(folder / f"{part}.position", np.int32) if positioned else None,
+        position_cross=read_array(folder / f"{part}.position_cross", np.int32) if positioned else None,
+    )

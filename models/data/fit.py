@@ -1,0 +1,160 @@
+"""Owns what is fitted on the training part alone: how often each key counts, and the numerics' mean and deviation.
+
+Everything is counted by training impressions: a user's keys once per impression of that user, a behaviour's once per impression that
+sees the behaviour.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from features import FeatureSchema, RowLayout
+from models.encoding import (
+    Encoding,
+    NumericStats,
+    behaviour_age_s,
+    bins_of,
+    log1p_columns,
+    no_edges,
+    quantile_edges,
+    standardisation,
+    transformed,
+)
+from models.recipe import Recipe
+from models.vocabulary import fit_vocabulary, vocabulary_names
+
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class PackedPart:
+    """One part while rows are still packed keys: all users and items, the part's contexts `[n]`, events (None without behaviours)."""
+
+    users: np.ndarray
+    items: np.ndarray
+    context: np.ndarray
+    events: np.ndarray | None
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+
+def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
+    """Vocabulary and standardisation over the training part."""
+    schema = recipe.features
+    of_user = np.bincount(part.user, minlength=len(part.users))
+    of_item = np.bincount(part.item, minlength=len(part.items))
+    views = _views(part)
+    seen = np.zeros(len(part.items), dtype=np.int64)
+    if part.events is not None:
+        for chunk in _chunks(len(part.events)):
+            seen += np.bincount(part.events["item"][chunk], weights=views[chunk], minlength=len(part.items)).astype(np.int64)
+    vocabulary = fit_vocabulary(vocabulary_names(schema), _counted(recipe, part, of_user, of_item, seen, views), recipe.model.embedding.min_count)
+    numerics = {
+        "user": _stats(part.users, of_user, schema, "user"),
+        "item": _stats(part.items, of_item, schema, "item"),
+        "context": _stats(part.context, np.ones(len(part.context), np.int64), schema, "context"),
+        "behaviour": _behaviour_stats(recipe, part, seen),
+    }
+    return Encoding(schema, vocabulary, numerics)
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    for begin in range(0, n, CHUNK):
+        yield slice(begin, min(begin + CHUNK, n))
+
+
+def _views(part: PackedPart) -> np.ndarray:
+    """How many training impressions see each event, int64 `[events]`."""
+    if part.events is None:
+        return np.zeros(0, dtype=np.int64)
+    change = np.zeros(len(part.events) + 1, dtype=np.int64)
+    np.add.at(change, part.start, 1)
+    np.add.at(change, part.end, -1)
+    return np.cumsum(change)[:-1]
+
+
+def _counted(
+    recipe: Recipe, part: PackedPart, of_user: np.ndarray, of_item: np.ndarray, seen: np.ndarray, views: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`(keys, counts)` of every key column, chunk by chunk; equal keys of a chunk summed."""
+    sequence_columns = item_key_columns(recipe)
+    for rows, counts in ((part.users, of_user), (part.items, of_item), (part.context, np.ones(len(part.context), np.int64))):
+        for chunk in _chunks(len(rows)):
+            yield from _summed(rows["keys"][chunk], counts[chunk])
+    if part.events is None:
+        return
+    for chunk in _chunks(len(part.items)):
+        yield from _summed(part.items["keys"][chunk][:, sequence_columns], seen[chunk])
+    for name in ("action", "scene"):
+        for chunk in _chunks(len(part.events)):
+            yield from _summed(part.events[name][chunk][:, None], views[chunk])
+
+
+def _summed(keys: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if keys.size:
+        distinct, inverse = np.unique(keys, return_inverse=True)
+        totals = np.bincount(inverse.ravel(), weights=np.repeat(counts, keys.shape[1]), minlength=len(distinct))
+        yield distinct[totals > 0], totals[totals > 0]
+
+
+def item_key_columns(recipe: Recipe) -> np.ndarray:
+    """The key columns of an item row that a behaviour carries, in its order, int64."""
+    layout = RowLayout(recipe.features.item)
+    columns = [
+        np.arange(layout.key_width)[layout.key_columns[f.name]] for f in recipe.features.behaviour_item_features if f.name in layout.key_columns
+    ]
+    return np.concatenate(columns) if columns else np.zeros(0, dtype=np.int64)
+
+
+def item_numeric_columns(recipe: Recipe) -> np.ndarray:
+    """The numeric columns of an item row that a behaviour carries, in its order, int64."""
+    layout = RowLayout(recipe.features.item)
+    names = [f.name for f in recipe.features.behaviour_item_features]
+    return np.array([layout.numeric_columns[n] for n in names if n in layout.numeric_columns], dtype=np.int64)
+
+
+def _sums(values: np.ndarray, counts: np.ndarray, log1p: np.ndarray) -> np.ndarray:
+    """Count, sum and sum of squares of present values, each weighted, float64 `[3, N]`."""
+    numbers = transformed(values, log1p)
+    weight = np.where(np.isnan(numbers), 0, counts[:, None])
+    numbers = np.nan_to_num(numbers, nan=0.0)
+    return np.stack([weight.sum(0), (weight * numbers).sum(0), (weight * numbers**2).sum(0)])
+
+
+def _stats(rows: np.ndarray, counts: np.ndarray, schema: FeatureSchema, group: str) -> NumericStats:
+    log1p, bins = log1p_columns(schema, group), bins_of(schema, group)
+    totals = np.zeros((3, len(log1p)))
+    for chunk in _chunks(len(rows)):
+        totals += _sums(rows["numerics"][chunk], counts[chunk], log1p)
+    edges = quantile_edges(rows["numerics"], counts, bins) if any(bins) else no_edges(len(bins))
+    return standardisation(*totals, edges)
+
+
+def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> NumericStats:
+    """Of the items' numerics as the sequences see them, and of the age, which is last."""
+    if part.events is None:
+        return NumericStats(np.zeros(0, np.float32), np.zeros(0, np.float32), no_edges(0))
+    log1p = log1p_columns(recipe.features, "behaviour")
+    columns = item_numeric_columns(recipe)
+    items = np.zeros((3, len(columns)))
+    for chunk in _chunks(len(part.items)):
+        items += _sums(part.items["numerics"][chunk][:, columns], seen[chunk], log1p[:-1])
+    ages = np.zeros((3, 1))
+    for begin in range(0, len(part.user), 4096):
+        start, end = part.start[begin : begin + 4096], part.end[begin : begin + 4096]
+        length = end - start
+        place = np.repeat(start - np.concatenate([[0], np.cumsum(length)[:-1]]), length) + np.arange(length.sum())
+        age_s = behaviour_age_s(np.repeat(part.time[begin : begin + 4096], length), part.events["time"][place])
+        ages += _sums(age_s[:, None], np.ones(len(age_s), np.int64), log1p[-1:])
+    bins = bins_of(recipe.features, "behaviour")
+    edges = quantile_edges(_with_age(part.items["numerics"][:, columns]), seen, bins) if any(bins) else no_edges(len(bins))
+    return standardisation(*np.concatenate([items, ages], axis=1), edges)
+
+
+def _with_age(numerics: np.ndarray) -> np.ndarray:
+    """A column more, for the age, which has no bins."""
+    return np.concatenate([numerics, np.full((len(numerics), 1), np.nan, np.float32)], axis=1)

@@ -1,0 +1,38 @@
+"""Owns the few raw rows that are kept beside the encoded data: what the exporter tries a graph on, and golden requests are made of."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from models.data.fit import PackedPart, item_key_columns, item_numeric_columns
+from models.recipe import Recipe
+
+IMPRESSIONS = 512
+EVENTS = 2048
+SEED = 7
+
+
+def kept_rows(recipe: Recipe, part: PackedPart) -> dict[str, np.ndarray]:
+    """Raw keys and numerics by graph input name, drawn from a part: users, contexts, items and request times of some impressions
+    `[n, ...]`, and behaviours that these impressions see `[m, ...]`.
+    """
+    rng = np.random.default_rng(SEED)
+    picked = np.sort(rng.permutation(len(part.user))[:IMPRESSIONS])
+    groups: Mapping[str, np.ndarray] = {
+        "user": part.users[part.user[picked]],
+        "context": part.context[picked],
+        "item": part.items[part.item[picked]],
+    }
+    kept = {f"{group}_{field}": np.array(rows[field]) for group, rows in groups.items() for field in ("keys", "numerics")}
+    kept["request_time"] = np.array(part.time[picked])
+    if part.events is None:
+        return kept
+    seen = [np.arange(part.start[i], part.end[i]) for i in picked]
+    every = np.concatenate([np.zeros(0, np.int64), *seen])
+    events = part.events[np.sort(rng.permutation(every)[:EVENTS])]
+    items = part.items[events["item"]]
+    properties = np.stack([events["action"], events["scene"]], axis=1)
+    kept["behaviour_keys"] = np.concatenate([items["keys"][:, item_key_columns(recipe)], properties], axis=1)
+    kept["behaviour_numerics"] = np.array(items["numerics"][:, item_numeric_columns(recipe)])
+    kept["behaviour_times"] = np.array(events["time"])
+    return kept

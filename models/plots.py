@@ -1,0 +1,128 @@
+"""Owns the pictures of a training report, each an inline SVG that needs nothing from outside."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#2563a8", "#d1701f", "#2f8f5b", "#8a4fb0", "#b8365a", "#5b6b7a", "#a08a1f", "#1d8a99")
+INK, LINE = "#5c6b7d", "#dfe5ec"
+LOOK: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "funnelrank",
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+}
+
+
+def _grid(count: int, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, max(1, count))
+    rows = -(-count // columns)
+    figure = Figure(figsize=(10.6, height * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    for axis in axes:
+        axis.grid(True)
+    return figure, axes
+
+
+def _svg(figure: Figure, title: str) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+
+
+def losses(history: Mapping[str, Any], best_step: int) -> str:
+    """One panel per trained output: the training loss, and on validation the log loss of the same output."""
+    points, evaluations = history["losses"], history["evaluations"]
+    names = list(points[0]["losses"]) if points else []
+    if not names:
+        return ""
+    with mpl.rc_context(LOOK):
+        figure, axes = _grid(len(names), 2.7, 3)
+        for axis, name, colour in zip(axes, names, _cycle(len(names)), strict=True):
+            axis.plot([p["step"] for p in points], [p["losses"][name] for p in points], color=colour, linewidth=1, alpha=0.55, label="training")
+            scored = [(e["step"], e["validation"][name]["log_loss"]) for e in evaluations if "log_loss" in e["validation"][name]]
+            if scored:
+                steps, values = zip(*scored, strict=True)
+                axis.plot(steps, values, color=colour, marker="o", markersize=4, linewidth=1.6, label="validation")
+            axis.axvline(best_step, color=INK, linewidth=0.8, linestyle=":")
+            axis.set_title(name, loc="left", color="#1b2430")
+            axis.set_xlabel("step")
+            axis.legend(loc="upper right")
+        return _svg(figure, "losses by step")
+
+
+def validation(history: Mapping[str, Any], best_step: int) -> str:
+    """Validation AUC of every output by step; the dotted line marks the weights that were kept."""
+    evaluations = history["evaluations"]
+    names = [n for n, m in evaluations[0]["validation"].items() if m.get("auc") is not None] if evaluations else []
+    if not names:
+        return ""
+    with mpl.rc_context(LOOK):
+        figure, axes = _grid(len(names), 2.5, 4)
+        for axis, name, colour in zip(axes, names, _cycle(len(names)), strict=True):
+            axis.plot([e["step"] for e in evaluations], [e["validation"][name]["auc"] for e in evaluations], color=colour, marker="o", markersize=4)
+            axis.axvline(best_step, color=INK, linewidth=0.8, linestyle=":")
+            axis.set_title(name, loc="left", color="#1b2430")
+            axis.set_xlabel("step")
+            axis.ticklabel_format(axis="y", useOffset=False)
+        return _svg(figure, "validation AUC by step")
+
+
+def calibration(outputs: Mapping[str, Any]) -> str:
+    """One panel per probability: mean prediction against the share of positives in groups of equal mass."""
+    curves = {name: m["calibration"] for name, m in outputs.items() if m.get("calibration")}
+    if not curves:
+        return ""
+    with mpl.rc_context(LOOK):
+        figure, axes = _grid(len(curves), 2.9, 4)
+        for axis, (name, curve), colour in zip(axes, curves.items(), _cycle(len(curves)), strict=True):
+            shown = [(p, o) for p, o, _ in curve if p > 0 and o > 0]
+            if shown:
+                predicted, observed = zip(*shown, strict=True)
+                low, high = min(*predicted, *observed) * 0.8, max(*predicted, *observed) * 1.25
+                axis.plot([low, high], [low, high], color=INK, linewidth=0.9, linestyle="--")
+                axis.loglog(predicted, observed, color=colour, marker="o", markersize=4, linewidth=1)
+                axis.set_xlim(low, high)
+                axis.set_ylim(low, high)
+            axis.set_title(f"{name}  ECE {outputs[name]['ece']:.4f}", loc="left", color="#1b2430")
+            axis.set_xlabel("mean prediction")
+            axis.set_ylabel("share of positives")
+        return _svg(figure, "calibration by output")
+
+
+def gates(utilisation: Mapping[str, Sequence[float]], history: Mapping[str, Any]) -> str:
+    """Per head a row: bars of mean gate weight by expert at the end, and the weights by step."""
+    with mpl.rc_context(LOOK):
+        figure, axes = _grid(2 * len(utilisation), 1.9, 2)
+        for i, (head, shares) in enumerate(utilisation.items()):
+            bars, lines = axes[2 * i], axes[2 * i + 1]
+            colours = _cycle(len(shares))
+            bars.bar([str(e + 1) for e in range(len(shares))], shares, color=colours, width=0.65)
+            bars.axhline(1 / len(shares), color=INK, linewidth=0.8, linestyle="--")
+            bars.set_title(head, loc="left", color="#1b2430")
+            bars.set_xlabel("expert")
+            seen = [e for e in history["evaluations"] if head in e["gates"]]
+            for expert, colour in enumerate(colours):
+                lines.plot([e["step"] for e in seen], [e["gates"][head][expert] for e in seen], color=colour, marker="o", markersize=3)
+            lines.set_xlabel("step")
+            lines.set_ylim(bottom=0)
+        return _svg(figure, "gate utilisation")
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]

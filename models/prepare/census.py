@@ -1,0 +1,93 @@
+"""Owns the Census-Income (KDD) files' way into the canonical tables.
+
+Source: UCI Machine Learning Repository, Census-Income (KDD), CC BY 4.0. The set-up is the MMoE paper's (Ma et al., KDD 2018, section
+6.1): the given train file, the given test file split 1:1 into validation and test, education and marital status not among the inputs.
+There is no ranking in it: every person is an item, shown once to one and the same user.
+"""
+
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from models.prepare.write import write_table
+
+TRAIN, TEST, DESCRIPTION = "census-income.data.gz", "census-income.test.gz", "census-income.names"
+SPLIT_SEED = 2024
+MISSING = "?"  # and nothing else: `NA` is a Hispanic origin, `Not in universe` an answer
+COLLEGE = (
+    "Bachelors degree(BA AB BS)",
+    "Masters degree(MA MS MEng MEd MSW MBA)",
+    "Prof school degree (MD DDS DVM LLB JD)",
+    "Doctorate degree(PhD EdD)",
+)
+
+# fmt: off
+COLUMNS = (
+    "age", "class_of_worker", "industry_code", "occupation_code", "education", "wage_per_hour", "enrolled_last_week", "marital_status",
+    "major_industry", "major_occupation", "race", "hispanic_origin", "sex", "union_member", "unemployment_reason", "employment_status",
+    "capital_gains", "capital_losses", "dividends", "tax_filer", "previous_region", "previous_state", "household_detail", "household_summary",
+    "instance_weight", "migration_msa", "migration_region", "migration_within_region", "same_house", "migration_sunbelt", "employer_size",
+    "family_under_18", "father_country", "mother_country", "own_country", "citizenship", "self_employed", "veteran_questionnaire",
+    "veteran_benefits", "weeks_worked", "year", "income",
+)
+# fmt: on
+NUMERICS = ("age", "wage_per_hour", "capital_gains", "capital_losses", "dividends", "employer_size", "weeks_worked")
+BINNED = ("wage_per_hour", "capital_gains", "capital_losses", "dividends")
+BINS = 48
+NOT_FEATURES = ("education", "marital_status", "instance_weight", "income")
+
+
+def prepare_census(source: Path, out: Path) -> dict[str, int]:
+    """Write items and impressions under `out`; gives the rows of each. Raises FileNotFoundError."""
+    train, test = read_census(source / TRAIN), read_census(source / TEST)
+    people = pd.concat([train, test], ignore_index=True)
+    people.insert(0, "item_id", np.arange(len(people), dtype=np.int32))
+    part = np.full(len(people), "train", dtype=object)
+    shuffled = len(train) + np.random.default_rng(SPLIT_SEED).permutation(len(test))
+    half = len(test) // 2
+    part[shuffled[:half]], part[shuffled[half:]] = "validation", "test"
+    impressions = pd.DataFrame(
+        {
+            "user_id": np.zeros(len(people), dtype=np.int8),
+            "item_id": people["item_id"],
+            "time_ms": np.zeros(len(people), dtype=np.int64),
+            "part": part,
+            "income_50k": (people["income"] == "50000+.").astype(np.int8),
+            "never_married": (people["marital_status"] == "Never married").astype(np.int8),
+            "college": people["education"].isin(COLLEGE).astype(np.int8),
+        }
+    )
+    items = people.drop(columns=list(NOT_FEATURES))
+    for name in NUMERICS:
+        items[f"{name}_category"] = items[name].astype(np.int32)
+    for name in BINNED:
+        items[f"{name}_bin"] = _bins(train[name].to_numpy(), items[name].to_numpy())
+    write_table(pa.Table.from_pandas(items, preserve_index=False), out / "items.parquet", delta=("item_id",))
+    write_table(pa.Table.from_pandas(impressions, preserve_index=False), out / "impressions.parquet", delta=("item_id",))
+    shutil.copyfile(source / DESCRIPTION, out / DESCRIPTION)
+    return {"items": len(items), "impressions": len(impressions)}
+
+
+def read_census(path: Path) -> pd.DataFrame:
+    """One of the two files, every category as its own text, `?` as missing, numerics as float32."""
+    with gzip.open(path, "rt") as lines:
+        rows = pd.read_csv(lines, header=None, names=list(COLUMNS), sep=",", skipinitialspace=True, dtype=str, keep_default_na=False)
+    if len(rows) and rows["income"].eq("").any():
+        raise ValueError(f"{path}: a line has fewer than {len(COLUMNS)} columns")
+    for name in rows.columns:
+        rows[name] = rows[name].str.strip()
+        rows[name] = rows[name].mask(rows[name] == MISSING)
+    for name in NUMERICS:
+        rows[name] = rows[name].astype(np.float32)
+    return rows
+
+
+def _bins(train: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Quantile bins of the training file's values other than 0; 0 has a bin of its own."""
+    inner = np.quantile(train[train != 0], np.linspace(0, 1, BINS + 1)[1:-1])
+    edges = np.unique(np.concatenate([[-0.5, 0.5], inner]))
+    return np.searchsorted(edges, values, side="right").astype(np.int16)

@@ -1,0 +1,197 @@
+"""Owns `python -m models.train`: the training loop, in plain sight, and what a run leaves behind."""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models.data.batches import shuffled_batches, steps_per_epoch
+from models.data.cache import DEFAULT_CACHE, Data, open_data
+from models.ranker import Ranker, build_ranker
+from models.recipe import Recipe, RecipeError, load_recipe
+from models.report import write_report
+from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights
+from models.training.evaluation import evaluate, gate_utilisation, selected_outputs, selection_score
+from models.training.optimisation import Average, Optimiser
+from models.training.outcome import HISTORY_FILE, METRICS_FILE, prepare_folder, summary, summary_lines
+from models.training.session import Progress, load_session, save_session
+
+CHECKPOINT_STEPS = 200
+TRACE_POINTS = 200
+GATE_BATCHES = 2
+
+EXAMPLE = """example:
+  python -m models.train models/recipes/kuairand-mmoe.yaml
+  python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/try --seed 2 --set training.epochs=2
+  python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/try --seed 2 --set training.epochs=2 --resume
+"""
+
+
+class NonFiniteLossError(RuntimeError):
+    """A task's loss or gradient that is no number; the last good weights are kept."""
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    cache: Path = DEFAULT_CACHE,
+    reading_steps: int = 20,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train a recipe and write the run into `out`; gives what metrics.json holds.
+
+    Raises RecipeError before anything is trained, NonFiniteLossError while training.
+    """
+    data = open_data(recipe, cache)
+    training = recipe.training
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(training.seed)
+    ranker = build_ranker(recipe, data.encoding, data.cross_values)
+    epoch_steps = steps_per_epoch(len(data.parts["train"]), training.batch_size)
+    total_steps = training.epochs * epoch_steps
+    optimiser = Optimiser(ranker, training, total_steps)
+    average = Average(ranker, training.averaging)
+    identity = {"recipe": recipe.model_dump_json(), "data": data.described["hash"], "threads": torch.get_num_threads()}
+    prepare_folder(out, recipe, data, keep=resume)
+    progress = load_session(out, identity, ranker, average, optimiser) if resume else Progress()
+    evaluate_at = {math.ceil(epoch_steps * (k + 1) / training.evaluations_per_epoch) for k in range(training.evaluations_per_epoch)}
+    trace_every = max(1, total_steps // TRACE_POINTS)
+
+    bar = tqdm(
+        total=total_steps, initial=progress.step, unit="batch", disable=quiet, dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 15
+    )
+    ranker.train()
+    while progress.step < total_steps and progress.without_gain < training.patience:
+        epoch, first_step = divmod(progress.step, epoch_steps)
+        clock = time.perf_counter()
+        for batch in shuffled_batches(data, "train", training.batch_size, training.seed, epoch, first_step):
+            losses = ranker.losses(batch)
+            total = weighted_total(losses, training.loss_weights)
+            optimiser.adam.zero_grad(set_to_none=True)
+            total.backward()
+            plain = {name: float(loss.detach()) for name, loss in losses.items()}
+            if not math.isfinite(sum(plain.values())) or not optimiser.step(progress.step):
+                stop_for(ranker, batch, plain, progress, average, data, out)
+            average.update(progress.step)
+
+            progress.step += 1
+            progress.seconds += time.perf_counter() - clock  # reading and training; evaluation and checkpoints are left out
+            progress.add(plain)
+            bar.update()
+            bar.set_postfix({"epoch": epoch + 1} | {name: f"{loss:.4f}" for name, loss in plain.items()}, refresh=False)
+            if progress.step % trace_every == 0:
+                progress.trace()
+            in_epoch = progress.step - epoch * epoch_steps
+            if in_epoch in evaluate_at:
+                validate(average, data, progress, epoch, out, bar)
+            if in_epoch in evaluate_at or progress.step % checkpoint_steps == 0:
+                save_session(out, identity, progress, ranker, average, optimiser)
+            if progress.without_gain >= training.patience:
+                break
+            clock = time.perf_counter()
+    bar.close()
+
+    best = average.ranker
+    best.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
+    metrics = summary(best, data, progress, epoch_steps, reading_steps)
+    history = {"losses": progress.losses, "evaluations": progress.evaluations, "epoch_steps": epoch_steps}
+    (out / HISTORY_FILE).write_text(json.dumps(history, indent=1))
+    write_report(out, recipe, metrics, history)
+    (out / METRICS_FILE).write_text(json.dumps(metrics, indent=1))
+    (out / RESUME_FILE).unlink(missing_ok=True)
+    return metrics
+
+
+def weighted_total(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Sum of the tasks' losses times their weights, 1 where the recipe gives none."""
+    terms = [weights.get(name, 1.0) * loss for name, loss in losses.items()]
+    return torch.stack(terms).sum()
+
+
+def validate(average: Average, data: Data, progress: Progress, epoch: int, out: Path, bar: "tqdm[Any]") -> None:
+    """Evaluate the averaged weights on the validation part; keep them if they are the best so far."""
+    ranker = average.synchronised()
+    measured = evaluate(ranker, data, "validation")
+    score = selection_score(measured["outputs"], selected_outputs(ranker, data))
+    entry = {"epoch": epoch, "score": score, "validation": measured["outputs"], "gates": gate_utilisation(ranker, data, "validation", GATE_BATCHES)}
+    best = progress.evaluated(entry)
+    if best:
+        save_weights(ranker.state_dict(), data.cross_values, progress.step, out / WEIGHTS_FILE)
+    shown = "  ".join(f"{name} {m['auc']:.4f}" for name, m in measured["outputs"].items() if m.get("auc") is not None)
+    bar.write(f"step {progress.step}, epoch {epoch + 1}: validation AUC {shown}{'  (best so far)' if best else ''}")
+
+
+def stop_for(ranker: Ranker, batch: dict[str, Tensor], losses: dict[str, float], progress: Progress, average: Average, data: Data, out: Path) -> None:
+    """Name the task whose loss or gradient is not finite, keep the last good weights, and raise NonFiniteLossError."""
+    bad = [name for name, loss in losses.items() if not math.isfinite(loss)] or _with_bad_gradient(ranker, batch)
+    kept = f"the best ones, of step {progress.best_step}"
+    if progress.best_score is None:
+        save_weights(average.synchronised().state_dict(), data.cross_values, progress.step, out / WEIGHTS_FILE)
+        kept = f"those before step {progress.step + 1}"
+    history = {"losses": progress.losses, "evaluations": progress.evaluations}
+    (out / HISTORY_FILE).write_text(json.dumps(history, indent=1))
+    raise NonFiniteLossError(
+        f"step {progress.step + 1}: the loss of {', '.join(bad)} is not finite or has no finite gradient; {out / WEIGHTS_FILE} keeps the last "
+        f"good weights ({kept}). A lower training.learning_rate or a training.gradient_clip often helps."
+    )
+
+
+def _with_bad_gradient(ranker: Ranker, batch: dict[str, Tensor]) -> list[str]:
+    parameters = [p for p in ranker.parameters() if p.requires_grad]
+    bad = []
+    for name, loss in ranker.losses(batch).items():
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        if not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
+            bad.append(name)
+    return bad or ["the sum of all tasks"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.train",
+        description="Trains a recipe. Writes checkpoint.pt, recipe.yaml, encoding.npz, kept_rows.npz, metrics.json, history.json, report.html.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="what to train; models/recipes/ has some")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/<the recipe's name>)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, shuffling and dropout (default: the recipe's)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, as training.epochs=2; repeatable")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run in the same folder stopped, to the same bits")
+    parser.add_argument("--threads", type=int, metavar="N", help="torch's threads (default: torch's choice); part of what makes a run repeatable")
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where encoded data is kept (default: %(default)s)")
+    parser.add_argument("--reading-steps", type=int, default=20, metavar="N", help="steps of the reading-speed check, 0 for none (default: 20)")
+    given = parser.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    overrides = [*given.set, *([f"training.seed={given.seed}"] if given.seed is not None else [])]
+    try:
+        recipe = load_recipe(given.recipe, tuple(overrides))
+        out = given.out or Path("runs") / recipe.name
+        metrics = train(recipe, out, resume=given.resume, cache=given.cache, reading_steps=given.reading_steps)
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteLossError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    print("\n".join(summary_lines(metrics, out)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

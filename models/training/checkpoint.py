@@ -1,0 +1,30 @@
+"""Owns what survives a kill: the resumable state of a run and its best weights, each file whole or absent."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESUME_FILE, WEIGHTS_FILE = "resume.pt", "checkpoint.pt"
+FORMAT = 1
+
+
+def save_whole(content: dict[str, Any], path: Path) -> None:
+    """torch.save of plain containers and tensors, synced and renamed into place."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def load_whole(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
+def save_weights(weights: dict[str, torch.Tensor], cross_values: int, step: int, path: Path) -> None:
+    """The run's product: weights by name, and what `build_ranker` needs beside the recipe and the encoding."""
+    save_whole({"format": FORMAT, "weights": weights, "cross_values": cross_values, "step": step}, path)

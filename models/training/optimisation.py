@@ -1,0 +1,89 @@
+"""Owns how weights move: Adam with a learning rate of its own for embeddings, the schedule, weight decay, clipping, averaging."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.ranker import Ranker
+from models.recipe import TrainingSection
+
+
+class Optimiser:
+    """One `step` per batch over a ranker's gradients.
+
+    Adam in all rows (a row without gradient still coasts on its momentum). Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019):
+    w -= rate * decay * w. For embeddings it touches only rows that occur in the batch, so that rare ids are not worn down by the many
+    batches without them.
+    """
+
+    def __init__(self, ranker: Ranker, section: TrainingSection, total_steps: int) -> None:
+        groups = ranker.parameter_groups()
+        self.section, self.total_steps = section, total_steps
+        self.embeddings, dense = groups["embedding"], groups["dense"]
+        self.parameters = [*self.embeddings, *dense]
+        embedding_rate = section.embedding_learning_rate or section.learning_rate
+        self.adam = torch.optim.AdamW(
+            [
+                {"params": self.embeddings, "lr": embedding_rate, "weight_decay": 0.0},
+                {"params": dense, "lr": section.learning_rate, "weight_decay": section.weight_decay},
+            ],
+            fused=True,
+        )
+        self.base_rates = (embedding_rate, section.learning_rate)
+
+    def step(self, number: int) -> bool:
+        """Apply the gradients of step `number`, counted from 0; False, and nothing changed, if a gradient is not finite."""
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.section.gradient_clip or math.inf)
+        if not torch.isfinite(norm):
+            return False
+        factor = rate_factor(self.section, number, self.total_steps)
+        for group, rate in zip(self.adam.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        if self.section.embedding_weight_decay:
+            self._decay_embeddings(self.base_rates[0] * factor * self.section.embedding_weight_decay)
+        self.adam.step()
+        return True
+
+    @torch.no_grad()
+    def _decay_embeddings(self, amount: float) -> None:
+        for table in self.embeddings:
+            if table.grad is not None:
+                touched = (table.grad != 0).any(1, keepdim=True)
+                table.mul_(1 - amount * touched)
+
+
+def rate_factor(section: TrainingSection, step: int, total_steps: int) -> float:
+    """What the learning rates are multiplied with at a step counted from 0: linear warm-up, then constant or half a cosine."""
+    warm = min(1.0, (step + 1) / section.warmup_steps) if section.warmup_steps else 1.0
+    if section.schedule == "constant":
+        return warm
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total_steps))))
+    return warm * (section.final_rate + (1 - section.final_rate) * cosine)
+
+
+class Average:
+    """The exponential moving average of a ranker's weights, itself a ranker; with decay 0 it is the ranker.
+
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten. Running statistics are copied.
+    """
+
+    def __init__(self, ranker: Ranker, decay: float) -> None:
+        self.decay, self.live = decay, ranker
+        self.ranker = copy.deepcopy(ranker) if decay else ranker
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        if self.decay:
+            decay = min(self.decay, (1 + step) / (10 + step))
+            torch._foreach_lerp_(list(self.ranker.parameters()), list(self.live.parameters()), 1 - decay)
+
+    @torch.no_grad()
+    def synchronised(self) -> Ranker:
+        """The averaged ranker with the live one's running statistics, ready to evaluate."""
+        if self.decay:
+            live: dict[str, Tensor] = dict(self.live.named_buffers())
+            for name, buffer in self.ranker.named_buffers():
+                buffer.copy_(live[name])
+        return self.ranker

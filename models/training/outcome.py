@@ -1,0 +1,110 @@
+"""Owns the run folder: what is put there before training, and the summary that metrics.json holds after it."""
+
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import torch
+import yaml
+
+from models.data.cache import Data
+from models.metrics import SUSPICIOUS_AUC
+from models.ranker import Ranker
+from models.recipe import Recipe
+from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE
+from models.training.evaluation import evaluate, gate_utilisation, selected_outputs
+from models.training.reading import reading_speed
+from models.training.session import Progress
+
+RECIPE_FILE, ENCODING_FILE, KEPT_FILE = "recipe.yaml", "encoding.npz", "kept_rows.npz"
+METRICS_FILE, HISTORY_FILE, REPORT_FILE = "metrics.json", "history.json", "report.html"
+
+
+def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
+    """Write what is known before training; without `keep` the traces of an earlier run in the folder go."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not keep:
+        for name in (RESUME_FILE, WEIGHTS_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE):
+            (out / name).unlink(missing_ok=True)
+    (out / RECIPE_FILE).write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    data.encoding.save(out / ENCODING_FILE)
+    shutil.copyfile(data.kept_rows, out / KEPT_FILE)
+
+
+def summary(ranker: Ranker, data: Data, progress: Progress, epoch_steps: int, reading_steps: int) -> dict[str, Any]:
+    """What metrics.json holds: metrics per part and output, speed, data, versions, warnings. The test part is scored here, once."""
+    recipe, rows = data.recipe, len(data.parts["train"])
+    validation, test = evaluate(ranker, data, "validation"), evaluate(ranker, data, "test")
+    gates = gate_utilisation(ranker, data, "validation")
+    epochs = progress.step / epoch_steps
+    groups = ranker.parameter_groups()
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "architecture": recipe.model.architecture,
+        "composition": ranker.composition,
+        "seed": recipe.training.seed,
+        "parameters": {group: sum(p.numel() for p in parameters) for group, parameters in groups.items()},
+        "best": {"step": progress.best_step, "epoch": progress.best_step / epoch_steps, "score": progress.best_score},
+        "selected_on": selected_outputs(ranker, data),
+        "epochs": epochs,
+        "stopped_early": progress.without_gain >= recipe.training.patience,
+        "parts": {"train": {"impressions": rows}, "validation": validation, "test": test},
+        "gates": gates,
+        "speed": {
+            "seconds_per_epoch": progress.seconds / epochs,
+            "rows_per_s": rows * epochs / progress.seconds,
+            "reading": reading_speed(ranker, data, reading_steps) if reading_steps else None,
+        },
+        "data": dict(data.described),
+        "warnings": list(_warnings(validation, test, gates, data.described)),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "pyarrow": pyarrow.__version__},
+    }
+
+
+def _warnings(validation: dict[str, Any], test: dict[str, Any], gates: Mapping[str, list[float]], described: Mapping[str, Any]) -> Iterator[str]:
+    for part, measured in (("validation", validation), ("test", test)):
+        for name, output in measured["outputs"].items():
+            if (output.get("auc") or 0) > SUSPICIOUS_AUC:
+                yield f"{name}: {part} AUC {output['auc']:.4f} is above {SUSPICIOUS_AUC}; make sure that no feature holds the label"
+    for head, shares in gates.items():
+        for expert, share in enumerate(shares):
+            if len(shares) > 1 and share < 0.01:
+                yield f"gate of {head}: expert {expert + 1} gets {share:.2%} of the weight, it is hardly used"
+    if described["impressions"]["repeated"]:
+        yield f"{described['impressions']['repeated']:,} impressions repeat another one's user, item and time; they were kept"
+    for role in ("users", "items"):
+        if described[role]["without_row"] and described[role]["rows"] > 1:
+            yield f"{described[role]['without_row']:,} {role} have no row in their table and got the default row"
+        if described[role]["repeated"]:
+            yield f"{described[role]['repeated']:,} rows of {role} repeat an id; the last one counted"
+
+
+def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
+    """The test metrics as lines for the terminal."""
+    best, test = metrics["best"], metrics["parts"]["test"]
+    yield f"best weights of step {best['step']} (epoch {best['epoch']:.2f}); test part, {test['impressions']:,} rows:"
+    for name, m in test["outputs"].items():
+        if "auc" in m:
+            yield _line(name, m)
+        else:
+            yield f"  {name:<28} RMSE {m['rmse']:.4f}  MAE {m['mae']:.4f}"
+    for m in test["extra"]:
+        yield _line(f"{m['score']} for {m['label']}", m)
+    speed = metrics["speed"]
+    yield f"{speed['seconds_per_epoch']:.1f} s per epoch, {speed['rows_per_s']:,.0f} rows/s"
+    if speed["reading"]:
+        yield f"reading: {speed['reading']['ratio']:.3f} of the rows/s of the same loop over tensors in memory"
+    for warning in metrics["warnings"]:
+        yield f"warning: {warning}"
+    yield f"report: {out / REPORT_FILE}"
+
+
+def _line(name: str, m: Mapping[str, Any]) -> str:
+    area, grouped = ("    -  " if v is None else f"{v:.4f}" for v in (m["auc"], m["gauc"]["value"] if m.get("gauc") else None))
+    return f"  {name:<28} AUC {area}  GAUC {grouped}  log loss {m['log_loss']:.4f}  ECE {m['ece']:.4f}"

@@ -1,0 +1,84 @@
+"""Owns the moving state of one training run: what a checkpoint saves and a resumed run continues from, bit for bit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.ranker import Ranker
+from models.recipe import RecipeError
+from models.training.checkpoint import RESUME_FILE, load_whole, save_whole
+from models.training.optimisation import Average, Optimiser
+
+
+@dataclass
+class Progress:
+    """`step` counts batches over all epochs; losses are summed since the last trace point and since the last evaluation."""
+
+    step: int = 0
+    best_score: float | None = None
+    best_step: int = 0
+    without_gain: int = 0
+    seconds: float = 0.0
+    traced: dict[str, float] = field(default_factory=dict)
+    traced_steps: int = 0
+    since_evaluation: dict[str, float] = field(default_factory=dict)
+    steps_since_evaluation: int = 0
+    losses: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Count one batch's mean losses."""
+        for name, loss in losses.items():
+            self.traced[name] = self.traced.get(name, 0.0) + loss
+            self.since_evaluation[name] = self.since_evaluation.get(name, 0.0) + loss
+        self.traced_steps += 1
+        self.steps_since_evaluation += 1
+
+    def trace(self) -> None:
+        """Put the mean losses since the last trace point on the curve."""
+        self.losses.append({"step": self.step, "losses": {n: v / self.traced_steps for n, v in self.traced.items()}})
+        self.traced, self.traced_steps = {}, 0
+
+    def evaluated(self, entry: dict[str, Any]) -> bool:
+        """Note an evaluation (its `score` selects); True if it is the best so far."""
+        means = {n: v / max(1, self.steps_since_evaluation) for n, v in self.since_evaluation.items()}
+        self.evaluations.append(entry | {"step": self.step, "losses": means})
+        self.since_evaluation, self.steps_since_evaluation = {}, 0
+        if self.best_score is None or entry["score"] > self.best_score:
+            self.best_score, self.best_step, self.without_gain = entry["score"], self.step, 0
+            return True
+        self.without_gain += 1
+        return False
+
+
+def save_session(folder: Path, identity: dict[str, Any], progress: Progress, ranker: Ranker, average: Average, optimiser: Optimiser) -> None:
+    """Everything that decides the rest of the run; `identity` is what a resumed run must share (recipe, data, threads)."""
+    content = {
+        "identity": identity,
+        "progress": vars(progress),
+        "weights": ranker.state_dict(),
+        "average": average.ranker.state_dict() if average.decay else {},
+        "optimiser": optimiser.adam.state_dict(),
+        "random": torch.get_rng_state(),
+    }
+    save_whole(content, folder / RESUME_FILE)
+
+
+def load_session(folder: Path, identity: dict[str, Any], ranker: Ranker, average: Average, optimiser: Optimiser) -> Progress:
+    """Put a saved run's state back; from the beginning where none was saved. Raises RecipeError if it is another run's."""
+    path = folder / RESUME_FILE
+    if not path.is_file():
+        return Progress()
+    content = load_whole(path)
+    for name, mine in identity.items():
+        if content["identity"].get(name) != mine:
+            raise RecipeError(f"--resume: {path} was made with another {name}; start afresh without --resume, or give the same one")
+    ranker.load_state_dict(content["weights"])
+    if average.decay:
+        average.ranker.load_state_dict(content["average"])
+    optimiser.adam.load_state_dict(content["optimiser"])
+    torch.set_rng_state(content["random"])
+    return Progress(**content["progress"])
