@@ -45,11 +45,15 @@ class MultiCategorical(_Strict):
 
 
 class Numeric(_Strict):
-    """A float32 that may be missing. The graph takes signed log1p if asked, then standardises and takes tanh."""
+    """A float32 that may be missing. The graph takes signed log1p if asked, then standardises and takes tanh.
+
+    `bins` > 0: the value's quantile bin has an embedding as well, at most that many bins; for numbers whose effect jumps.
+    """
 
     name: Name
     type: Literal["numeric"]
     transform: Literal["none", "log1p"] = "none"
+    bins: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
 Feature = Annotated[Categorical | MultiCategorical | Numeric, Field(discriminator="type")]
@@ -133,11 +137,11 @@ class FeatureSchema(_Strict):
     def fingerprint(self) -> str:
         """16 hex digits over everything that decides a stored row's meaning: names, types, vocabularies, widths, order.
 
-        What only the graph does with a value (pooling, transform, how many behaviours it reads) is left out, so that models which
+        What only the graph does with a value (pooling, transform, bins, how many behaviours it reads) is left out, so that models which
         differ in that alone share one set of rows in the store.
         """
         rows = {
-            group: [f.model_dump(exclude={"pooling", "transform"}) | {"vocabulary": getattr(f, "vocabulary_name", None)} for f in self.group(group)]
+            group: [f.model_dump(exclude={"pooling", "transform", "bins"}) | {"vocabulary": getattr(f, "vocabulary_name", None)} for f in self.group(group)]
             for group in ("user", "item")
         }
         behaviour = None if self.behaviour is None else self.behaviour.model_dump(exclude={"max_length"})

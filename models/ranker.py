@@ -104,8 +104,8 @@ class Inputs(nn.Module):
         rows = [encoding.vocabulary.unknown_rows[v] for v in behaviour_column_vocabularies(schema)]
         features, stats, log1p = schema.behaviour_item_features, encoding.numerics["behaviour"], log1p_columns(schema, "behaviour")
         n = numerics_of(features)
-        item_stats = NumericStats(stats.mean[:n], stats.deviation[:n])
-        age_stats = NumericStats(stats.mean[n:], stats.deviation[n:])
+        item_stats = NumericStats(stats.mean[:n], stats.deviation[:n], stats.edges[:n])
+        age_stats = NumericStats(stats.mean[n:], stats.deviation[n:], stats.edges[n:])
         self.behaviour_item = GroupEmbedding(features, rows[:-2], item_stats, log1p[:n], section.dim)
         self.behaviour_property = GroupEmbedding((), rows[-2:], age_stats, log1p[n:], section.dim, extra_columns=2)
         keys, numerics = _columns_of(schema.item, features)
@@ -230,9 +230,10 @@ class Ranker(nn.Module):
         return self.trunk.gate_means(self.parts(batch))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """`embedding` (the table) and `dense` (all the rest)."""
-        table = self.inputs.table.weight
-        return {"embedding": [table], "dense": [p for p in self.parameters() if p is not table]}
+        """`embedding` (the tables, of which a batch touches few rows) and `dense` (all the rest)."""
+        tables = [module.weight for name, module in self.named_modules() if isinstance(module, nn.Embedding) and not name.startswith("position")]
+        known = {id(table) for table in tables}
+        return {"embedding": tables, "dense": [p for p in self.parameters() if id(p) not in known]}
 
 
 def label_of(batch: Batch, columns: tuple[str, ...]) -> Tensor:

@@ -93,7 +93,9 @@ def random_encoding(recipe: Recipe, seed: int, known: int = 40) -> Encoding:
 
 
 def _stats(rng: np.random.Generator, n: int) -> NumericStats:
-    return NumericStats(rng.normal(size=n).astype(np.float32), rng.uniform(0.5, 2, n).astype(np.float32))
+    edges = np.sort(rng.normal(size=(n, 3)), 1).astype(np.float32)
+    edges[1::2] = np.inf  # every other column is without bins
+    return NumericStats(rng.normal(size=n).astype(np.float32), rng.uniform(0.5, 2, n).astype(np.float32), edges)
 
 
 def raw_inputs(of: Small, candidates: int, behaviours: int, seed: int = 0, unknown: float = 0.2, missing: float = 0.2) -> dict[str, np.ndarray]:

@@ -27,16 +27,34 @@ class Numerics(nn.Module):
         self.missing = nn.Parameter(torch.zeros(len(stats.mean)))
         self.any_log1p, self.all_log1p = bool(log1p.any()), bool(log1p.all())
 
-    def forward(self, raw: Tensor, missing_rate: float) -> Tensor:
+    def forward(self, raw: Tensor) -> Tensor:
         """Raw `[..., N]` with NaN for missing -> `[..., N]` in (-1, 1), or the learned value."""
-        if self.training and missing_rate:
-            raw = raw.masked_fill(torch.rand_like(raw) < missing_rate, torch.nan)
         value = raw
         if self.any_log1p:
             logged = torch.sign(raw) * torch.log1p(torch.abs(raw))
             value = logged if self.all_log1p else torch.where(self.log1p, logged, raw)
         scaled = torch.tanh((value - self.mean) / self.deviation)
         return torch.where(torch.isnan(raw), self.missing, scaled)
+
+
+class NumericBins(nn.Module):
+    """An embedding of the quantile bin that a raw number falls into; bin 0 is missing."""
+
+    def __init__(self, edges: np.ndarray, dim: int) -> None:
+        super().__init__()
+        columns = np.flatnonzero(np.isfinite(edges).any(1)) if edges.shape[1] else np.zeros(0, np.int64)
+        self.columns = columns.tolist()
+        self.register_buffer("edges", torch.from_numpy(edges[columns].copy()))
+        bins = edges.shape[1] + 2
+        self.register_buffer("offsets", torch.arange(len(columns)) * bins, persistent=False)
+        self.table = nn.Embedding(len(columns) * bins, dim)
+        nn.init.normal_(self.table.weight, std=0.05)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Raw `[..., N]` with NaN for missing -> `[..., columns with bins * D]`."""
+        values = raw[..., self.columns]
+        place = (values.unsqueeze(-1) >= self.edges).sum(-1) + 1
+        return self.table(torch.where(torch.isnan(values), 0, place) + self.offsets).flatten(-2)
 
 
 class KeyColumns(nn.Module):
@@ -77,7 +95,7 @@ class KeyColumns(nn.Module):
 
 
 class GroupEmbedding(nn.Module):
-    """One group's vector: its key columns' embeddings, then its numerics."""
+    """One group's vector: its key columns' embeddings, then its numerics, then the embeddings of their bins."""
 
     def __init__(
         self,
@@ -91,13 +109,19 @@ class GroupEmbedding(nn.Module):
         super().__init__()
         self.keys = KeyColumns(features, unknown_rows, extra_columns)
         self.numerics = Numerics(stats, log1p) if len(stats.mean) else None
-        self.width = self.keys.pieces * dim + len(stats.mean)
+        bins = NumericBins(stats.edges, dim)
+        self.bins = bins if bins.columns else None
+        self.width = (self.keys.pieces + len(bins.columns)) * dim + len(stats.mean)
 
     def forward(self, rows: Tensor, raw: Tensor | None, table: nn.Embedding, unknown_rate: float) -> Tensor:
-        """Rows `[..., K]` and raw numerics `[..., N]` -> `[..., G]`."""
+        """Rows `[..., K]` and raw numerics `[..., N]` -> `[..., G]`; in training some ids and numbers are shown as unknown or missing."""
         parts = [self.keys(rows, table, unknown_rate)] if self.keys.pieces else []
         if self.numerics is not None and raw is not None:
-            parts.append(self.numerics(raw, unknown_rate))
+            if self.training and unknown_rate:
+                raw = raw.masked_fill(torch.rand_like(raw) < unknown_rate, torch.nan)
+            parts.append(self.numerics(raw))
+            if self.bins is not None:
+                parts.append(self.bins(raw))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 

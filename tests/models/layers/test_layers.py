@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from features import Categorical, MultiCategorical
-from models.encoding import NumericStats
+from models.encoding import NumericStats, no_edges, quantile_edges
 from models.layers.activation import Dice, PRelu
-from models.layers.embedding import KeyColumns, Numerics
+from models.layers.embedding import KeyColumns, NumericBins, Numerics
 from models.layers.linear import PartLinear
 from models.layers.probability import both, mixture, of_logit
 from models.position_bias import PositionTower
@@ -14,20 +14,37 @@ from models.recipe import PositionSection
 
 
 def test_numerics_are_standardised_then_squashed_and_a_missing_one_is_learned():
-    stats = NumericStats(np.array([1.0, 2.0], np.float32), np.array([2.0, 0.5], np.float32))
+    stats = NumericStats(np.array([1.0, 2.0], np.float32), np.array([2.0, 0.5], np.float32), no_edges(2))
     layer = Numerics(stats, np.array([False, True])).eval()
     with torch.no_grad():
         layer.missing.copy_(torch.tensor([0.3, -0.7]))
     raw = np.array([[3.0, -5.0], [np.nan, 10.0], [0.5, np.nan]])
     expected = np.tanh(np.stack([(raw[:, 0] - 1) / 2, (np.sign(raw[:, 1]) * np.log1p(np.abs(raw[:, 1])) - 2) / 0.5], 1))
     expected = np.where(np.isnan(raw), np.array([[0.3, -0.7]]), expected)
-    np.testing.assert_allclose(layer(torch.from_numpy(raw).float(), 0.0).detach(), expected, atol=1e-6)
+    np.testing.assert_allclose(layer(torch.from_numpy(raw).float()).detach(), expected, atol=1e-6)
 
 
 def test_missing_numerics_give_finite_gradients():
-    layer = Numerics(NumericStats(np.zeros(2, np.float32), np.ones(2, np.float32)), np.array([True, False]))
-    layer(torch.tensor([[torch.nan, 1.0], [2.0, torch.nan]]), 0.0).sum().backward()
+    layer = Numerics(NumericStats(np.zeros(2, np.float32), np.ones(2, np.float32), no_edges(2)), np.array([True, False]))
+    layer(torch.tensor([[torch.nan, 1.0], [2.0, torch.nan]])).sum().backward()
     np.testing.assert_allclose(layer.missing.grad, [1.0, 1.0])
+
+
+def test_bins_are_quantiles_of_what_is_not_the_common_value():
+    values = np.array([[0.0, 1.0]] * 60 + [[float(i), float("nan")] for i in range(1, 41)], np.float32)
+    edges = quantile_edges(values, np.ones(100), [4, 4])
+    np.testing.assert_array_equal(edges[0], np.array([0.0, np.nextafter(np.float32(0), np.float32(1)), 11.0, 21.0, 31.0], np.float32))
+    np.testing.assert_array_equal(edges[1], np.array([1.0, np.inf, np.inf, np.inf, np.inf], np.float32))
+    weighted = quantile_edges(np.array([[1.0], [2.0], [3.0]], np.float32), np.array([2, 1, 1]), [2])
+    np.testing.assert_array_equal(weighted, [[2.0]])
+
+
+def test_a_number_is_embedded_by_its_bin_and_a_missing_one_apart():
+    layer = NumericBins(np.array([[0.0, 5.0], [np.inf, np.inf], [1.0, np.inf]], np.float32), 2)
+    w = layer.table.weight
+    got = layer(torch.tensor([[-1.0, 9.0, 1.0], [4.9, 9.0, 0.0], [5.0, 9.0, torch.nan], [torch.nan, 9.0, 1e30]]))
+    rows = [[1, 4 + 2], [2, 4 + 1], [3, 4 + 0], [0, 4 + 2]]
+    torch.testing.assert_close(got, torch.stack([torch.cat([w[a], w[b]]) for a, b in rows]))
 
 
 def test_dice_uses_batch_statistics_of_real_rows_in_training_and_running_ones_after():
