@@ -3,8 +3,10 @@
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -46,6 +48,9 @@ def serve(settings: Settings) -> int:
     if not settings.admin_token.get_secret_value() and not settings.on_loopback:
         log.warning("FUNNELRANK_ADMIN_TOKEN is not set, so operators' calls are refused")
     metrics_folder = prepare_metrics_folder()
+    # uvicorn raises the signal that ended it once more; this turns it into an exit that cleans up.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     try:
         uvicorn.run(
             "service.app:from_environment", factory=True, host=settings.host, port=settings.port, workers=settings.workers,
@@ -58,6 +63,10 @@ def serve(settings: Settings) -> int:
         if metrics_folder is not None:
             shutil.rmtree(metrics_folder, ignore_errors=True)
     return 0
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def prepare_metrics_folder() -> Path | None:

@@ -88,9 +88,7 @@ def _check_tensor(name: str, tensor: Any, dtype: str, shape: tuple[int | str, ..
         isinstance(found, str) or found is None if wanted in FREE_AXES else found == wanted for found, wanted in zip(tensor.shape, shape, strict=True)
     )
     if _DTYPES.get(tensor.type) != dtype or not fits:
-        raise BundleRejected(
-            "inputs_mismatch", f"the graph wants {name!r} as {tensor.type} {tensor.shape}, the manifest says {dtype} {list(shape)}"
-        )
+        raise BundleRejected("inputs_mismatch", f"the graph wants {name!r} as {tensor.type} {tensor.shape}, the manifest says {dtype} {list(shape)}")
 
 
 def replay_golden(score: Callable[[dict[str, np.ndarray]], np.ndarray], golden: bytes, manifest: Manifest) -> None:

@@ -17,7 +17,7 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.store.reader import Reader
 from service.store.wire import StoreDown
-from service.store.writer import Writer, event_key
+from service.store.writer import Writer, event_keys
 
 
 def event_routes(follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings) -> APIRouter:
@@ -63,7 +63,7 @@ async def packed(layouts: Layouts, reader: Reader, events: Sequence[Event]) -> d
         np.array([e.timestamp for e in events], dtype=np.int64),
     )
     by_user: dict[str, list[tuple[int, bytes]]] = {}
-    for event, row in zip(events, behaviours, strict=True):
-        member = event_key(event.item_id, event.action, event.scene, event.event_id) + row.tobytes()
-        by_user.setdefault(event.user_id, []).append((event.timestamp, member))
+    keys = event_keys([e.item_id for e in events], [e.action for e in events], [e.scene for e in events], [e.event_id for e in events])
+    for event, key, row in zip(events, keys, behaviours, strict=True):
+        by_user.setdefault(event.user_id, []).append((event.timestamp, key + row.tobytes()))
     return by_user

@@ -44,10 +44,15 @@ return 1
 """
 
 
-def event_key(item_id: str, action: object, scene: object, event_id: str | None = None) -> bytes:
-    """8 bytes that tell one event from another at the same time."""
-    text = f"id\x1f{event_id}" if event_id else "\x1f".join((item_id, text_of(action, "action"), text_of(scene, "scene")))
-    return hashlib.sha256(text.encode()).digest()[:EVENT_KEY_BYTES]
+def event_keys(
+    item_ids: Sequence[str], actions: Sequence[object], scenes: Sequence[object], event_ids: Sequence[str | None] | None = None
+) -> list[bytes]:
+    """Per event the 8 bytes that tell it from another at the same time: of its own id, or else of item, action and scene."""
+    texts = {value: text_of(value, "action or scene") for value in {*actions, *scenes}}
+    plain = [f"{item}\x1f{texts[action]}\x1f{texts[scene]}" for item, action, scene in zip(item_ids, actions, scenes, strict=True)]
+    if event_ids is not None:
+        plain = [text if event_id is None else f"id\x1f{event_id}" for text, event_id in zip(plain, event_ids, strict=True)]
+    return [hashlib.sha256(text.encode()).digest()[:EVENT_KEY_BYTES] for text in plain]
 
 
 class Writer:
