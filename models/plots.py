@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLOURS = ("#2563a8", "#d1701f", "#2f8f5b", "#8a4fb0", "#b8365a", "#5b6b7a", "#a08a1f", "#1d8a99")
 INK, LINE = "#5c6b7d", "#dfe5ec"
@@ -99,10 +100,19 @@ def calibration(outputs: Mapping[str, Any]) -> str:
                 axis.loglog(predicted, observed, color=colour, marker="o", markersize=4, linewidth=1)
                 axis.set_xlim(low, high)
                 axis.set_ylim(low, high)
+                _plain_ticks(axis)
             axis.set_title(f"{name}  ECE {outputs[name]['ece']:.4f}", loc="left", color="#1b2430")
             axis.set_xlabel("mean prediction")
             axis.set_ylabel("share of positives")
         return _svg(figure, "calibration by output")
+
+
+def _plain_ticks(axis: Axes) -> None:
+    """Few round numbers on logarithmic axes, written out."""
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+        one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        one.set_minor_formatter(NullFormatter())
 
 
 def gates(utilisation: Mapping[str, Sequence[float]], history: Mapping[str, Any]) -> str:

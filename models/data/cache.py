@@ -21,7 +21,7 @@ from models.data.tables import Table, content_hash, data_folder, open_table
 from models.encoding import Encoding, load_encoding
 from models.recipe import Recipe, RecipeError
 
-FORMAT = 1
+FORMAT = 2
 DEFAULT_CACHE = Path("runs/cache")
 
 

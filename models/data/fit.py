@@ -131,7 +131,7 @@ def _stats(rows: np.ndarray, counts: np.ndarray, schema: FeatureSchema, group: s
     for chunk in _chunks(len(rows)):
         totals += _sums(rows["numerics"][chunk], counts[chunk], log1p)
     edges = quantile_edges(rows["numerics"], counts, bins) if any(bins) else no_edges(len(bins))
-    return standardisation(*totals, edges)
+    return standardisation(totals[0], totals[1], totals[2], edges)
 
 
 def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> NumericStats:
@@ -152,7 +152,8 @@ def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> Nume
         ages += _sums(age_s[:, None], np.ones(len(age_s), np.int64), log1p[-1:])
     bins = bins_of(recipe.features, "behaviour")
     edges = quantile_edges(_with_age(part.items["numerics"][:, columns]), seen, bins) if any(bins) else no_edges(len(bins))
-    return standardisation(*np.concatenate([items, ages], axis=1), edges)
+    totals = np.concatenate([items, ages], axis=1)
+    return standardisation(totals[0], totals[1], totals[2], edges)
 
 
 def _with_age(numerics: np.ndarray) -> np.ndarray:

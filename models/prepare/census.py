@@ -36,8 +36,6 @@ COLUMNS = (
 )
 # fmt: on
 NUMERICS = ("age", "wage_per_hour", "capital_gains", "capital_losses", "dividends", "employer_size", "weeks_worked")
-BINNED = ("wage_per_hour", "capital_gains", "capital_losses", "dividends")
-BINS = 48
 NOT_FEATURES = ("education", "marital_status", "instance_weight", "income")
 
 
@@ -64,8 +62,6 @@ def prepare_census(source: Path, out: Path) -> dict[str, int]:
     items = people.drop(columns=list(NOT_FEATURES))
     for name in NUMERICS:
         items[f"{name}_category"] = items[name].astype(np.int32)
-    for name in BINNED:
-        items[f"{name}_bin"] = _bins(train[name].to_numpy(), items[name].to_numpy())
     write_table(pa.Table.from_pandas(items, preserve_index=False), out / "items.parquet", delta=("item_id",))
     write_table(pa.Table.from_pandas(impressions, preserve_index=False), out / "impressions.parquet", delta=("item_id",))
     shutil.copyfile(source / DESCRIPTION, out / DESCRIPTION)
@@ -84,10 +80,3 @@ def read_census(path: Path) -> pd.DataFrame:
     for name in NUMERICS:
         rows[name] = rows[name].astype(np.float32)
     return rows
-
-
-def _bins(train: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Quantile bins of the training file's values other than 0; 0 has a bin of its own."""
-    inner = np.quantile(train[train != 0], np.linspace(0, 1, BINS + 1)[1:-1])
-    edges = np.unique(np.concatenate([[-0.5, 0.5], inner]))
-    return np.searchsorted(edges, values, side="right").astype(np.int16)
