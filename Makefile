@@ -44,12 +44,12 @@ loadtest: $(LOADTEST)/.loadtest-installed  ## open-loop load on a running servic
 		--duration-s $(DURATION) --report $(REPORT) $(LOADTEST_FLAGS)
 
 data: $(TEST)/.test-installed  ## canonical tables in data/ from the raw logs in $DATA (../shared/data)
-	$(TEST)/bin/python -m models.prepare kuairand --raw $(DATA)/kuairand --out data/kuairand
-	$(TEST)/bin/python -m models.prepare census --raw $(DATA)/census --out data/census
+	$(TEST)/bin/python -m models.prepare kuairand --source $(DATA)/kuairand --out data/kuairand
+	$(TEST)/bin/python -m models.prepare census --source $(DATA)/census --out data/census
 
-sample: $(TEST)/.test-installed  ## train the sample bundle anew from the sample's tables
-	$(TEST)/bin/python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/sample
-	$(TEST)/bin/python -m export runs/sample --registry registry
+sample: $(TEST)/.test-installed  ## train on the sample's tables and publish the bundle as the next version in sample/registry
+	$(TEST)/bin/python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/sample --set data.dir=sample/kuairand
+	$(TEST)/bin/python -m export runs/sample --registry sample/registry
 
 lock: $(TEST)/.test-installed  ## resolve pyproject.toml anew into requirements/*.txt
 	$(TEST)/bin/python requirements/lock.py
