@@ -29,7 +29,7 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
 def ranked(ranking: Ranking) -> bytes:
     """The entries of the ranking, comma-separated."""
     count = len(ranking.item_ids)
-    columns: list[bytes | list[bytes]] = [b',{"item_id":', strings(ranking.item_ids), b',"rank":', numbers(np.arange(1, count + 1))]
+    columns: list[bytes | list[bytes]] = [b',{"item_id":"', strings(ranking.item_ids), b'","rank":', numbers(np.arange(1, count + 1))]
     columns += [b',"score":', numbers(ranking.scores), b',"predictions":{']
     for place, task in enumerate(ranking.live.bundle.tasks):
         columns += [b'%b"%b":' % (b"," if place else b"", task.encode()), numbers(ranking.predictions[place])]
@@ -62,11 +62,11 @@ def numbers(values: np.ndarray) -> list[bytes]:
 
 
 def strings(values: Sequence[str]) -> list[bytes]:
-    """Each string as JSON, quotes included."""
+    """Each string as JSON, without its outer quotes."""
     written = orjson.dumps(values)
-    if b"\\" in written:  # only then can the separator stand inside a string
-        return [orjson.dumps(v) for v in values]
-    return written[1:-1].replace(b'","', b'"\n"').split(b"\n")  # a raw line feed cannot stand in JSON text
+    if b"\\" in written:  # a quote inside a string is written with one; without any, every quote belongs to a separator
+        return [orjson.dumps(v)[1:-1] for v in values]
+    return written[2:-2].split(b'","')
 
 
 def interleaved(columns: Sequence[bytes | list[bytes]], count: int) -> bytes:

@@ -200,4 +200,4 @@ def _item_rows(redis: "Redis", layouts: Layouts, items: list[str]) -> np.ndarray
         ids = distinct[start : start + _PIPELINE_ROWS]
         rows: Any = redis.mget([item_key(layouts.fingerprint, i) for i in ids])
         found += [r if r is not None and len(r) == size else layouts.unknown_row("item", i) for i, r in zip(ids, rows, strict=True)]
-    return rows_of(layouts.item, b"".join(found), len(found))[place]
+    return np.asarray(rows_of(layouts.item, b"".join(found), len(found))[place])

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -46,6 +48,16 @@ SCHEMA: dict[str, Any] = {
     "user_id_feature": "user_id",
     "item_id_feature": "item_id",
 }
+
+
+FUSION = """
+revision: 4
+profiles:
+  default: {kind: weighted_sum, weights: {pctr: 1.0}}
+  home: {kind: weighted_sum, weights: {pctr: 0.5, pctcvr: 2.0}}
+  shop: {kind: weighted_product, weights: {pctr: 0.5, pcvr: 2.0}}
+scenes: {home: home, shop: shop}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -196,10 +208,26 @@ def publish(
     }
     if change:
         change(manifest)
-    import json
-
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """The helpers of this file, for tests to call."""
+    functions = (publish, go_live, serving, scores_by_hand, golden_inputs, graph_of, wait_until)
+    return SimpleNamespace(SCHEMA=SCHEMA, TASKS=TASKS, **{f.__name__: f for f in functions})
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, redis_server: EmbeddedRedis) -> Iterator["Server"]:
+    """A service with two workers, scenes and weights of one's own, for tests that do not disturb one another."""
+    folder = tmp_path_factory.mktemp("server")
+    publish(folder / "registry", "1")
+    go_live(folder / "registry", "1")
+    (folder / "fusion.yaml").write_text(FUSION)
+    with serving(folder, folder / "registry", redis_server.url, workers=2, fusion_file=folder / "fusion.yaml", fusion_overrides=True) as running:
+        yield running
 
 
 @pytest.fixture
