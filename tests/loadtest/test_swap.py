@@ -1,0 +1,72 @@
+"""The promise of hot swap, with the real service on the sample: two workers change models every half second and no request fails."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.republish import republish
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "sample"
+
+
+def two_versions(registry: Path) -> list[str]:
+    """Copies the sample's registry and publishes its live bundle once more; both as NAME/VERSION."""
+    shutil.copytree(SAMPLE / "registry", registry)
+    live = json.loads((registry / "rollout.json").read_text())["stable"]
+    copy = republish(registry / live["name"] / live["version"], "once-more")
+    return [f"{live['name']}/{live['version']}", f"{live['name']}/{copy.name}"]
+
+
+@contextmanager
+def sample_service(registry: Path, log: Path) -> Iterator[str]:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {"REGISTRY": str(registry), "WORKERS": "2", "ADMIN_TOKEN": "let-me-in", "ROLLOUT_POLL_MS": "100"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FUNNELRANK_")}
+    environment |= {f"FUNNELRANK_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "service", "run-sample", "--sample", str(SAMPLE), "--port", str(port)]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sink, stderr=sink)
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}/readyz", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+@pytest.mark.slow
+def test_no_request_fails_while_the_model_is_swapped(run_loadtest: Callable[..., Any], tmp_path: Path) -> None:
+    first, second = two_versions(tmp_path / "registry")
+    with sample_service(tmp_path / "registry", tmp_path / "service.log") as url:
+        swap = ["--swap", first, "--swap", second, "--swap-every-s", "0.5"]
+        outcome = run_loadtest(url, "--data", str(SAMPLE / "kuairand"), "--rate", "30", "--duration-s", "10", "--candidates", "50", *swap)
+    assert outcome.code == 0, outcome.text
+    assert outcome.phase["failures"] == 0
+    assert outcome.phase["models"].keys() == {first, second}
+    assert outcome.summary["swaps"]["done"] >= 10
