@@ -49,10 +49,21 @@ class TimeSplit(_Strict):
 
 
 class ColumnSplit(_Strict):
-    """Impressions by a column of theirs that holds `train`, `validation` or `test`."""
+    """Impressions by the values of one of their columns (a part's name, a day's partition): a value that no part lists is left out."""
 
     by: Literal["column"]
     column: Column
+    train: tuple[str | int, ...] = ("train",)
+    validation: tuple[str | int, ...] = ("validation",)
+    test: tuple[str | int, ...] = ("test",)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> "ColumnSplit":
+        values = [*self.train, *self.validation, *self.test]
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"the value {value!r} stands in two parts")
+        return self
 
 
 class DataSection(_Strict):

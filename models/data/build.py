@@ -1,6 +1,7 @@
 """Owns the one-time encoding of a recipe's tables into a folder of flat arrays."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,16 @@ CHUNK = 1 << 16
 
 def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path) -> dict[str, Any]:
     """Encode the tables into `folder`; gives what is known about them. The packed intermediate files are removed."""
-    data, schema = recipe.data, recipe.features
-    users = Entities(folder / "users.packed", RowLayout(schema.user), schema.user_id_feature)
-    items = Entities(folder / "items.packed", RowLayout(schema.item), schema.item_id_feature)
+    schema = recipe.features
+    with (
+        closing(Entities(folder / "users.packed", RowLayout(schema.user), schema.user_id_feature)) as users,
+        closing(Entities(folder / "items.packed", RowLayout(schema.item), schema.item_id_feature)) as items,
+    ):
+        return _encode(recipe, tables, folder, users, items)
+
+
+def _encode(recipe: Recipe, tables: Mapping[str, Table], folder: Path, users: Entities, items: Entities) -> dict[str, Any]:
+    data = recipe.data
     if "users" in tables:
         users.read(tables["users"], data.user_id)
     if "items" in tables:

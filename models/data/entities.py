@@ -67,10 +67,14 @@ class Entities:
 
     def finished(self) -> np.ndarray:
         """All packed rows, a memory map; nothing can be added after."""
-        self._file.__exit__(None, None, None)
+        self.close()
         if self.layout.dtype.itemsize == 0:
             return np.zeros(self._n, dtype=self.layout.dtype)
         return read_array(self._path, self.layout.dtype)
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        self._file.close()
 
     def __len__(self) -> int:
         return self._n

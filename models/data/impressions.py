@@ -95,7 +95,7 @@ def _label(values: np.ndarray, name: str, recipe: Recipe, table: Table) -> np.nd
     label = np.array([bool(v) for v in values], float) if values.dtype.kind == "b" else numbers(values, table, name)
     allowed = np.isfinite(label) if name in recipe.value_columns else np.isin(label, (0, 1))
     if not allowed.all():
-        bad = values[~allowed][0]
+        bad = values[~allowed].tolist()[0]
         what = "a finite number" if name in recipe.value_columns else "0 or 1"
         raise RecipeError(f"{table.path.name} ({table.role}): label '{name}' must be {what} in every row of the split, found {bad!r}")
     return label.astype(np.float32)

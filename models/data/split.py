@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from features.keys import text_of
 from models.data.tables import Table, times_ms
-from models.recipe import DataSection, RecipeError, TimeSplit
+from models.recipe import DataSection, TimeSplit
 
 PARTS = ("train", "validation", "test")
 UNUSED = -1
@@ -19,7 +20,7 @@ def split_columns(data: DataSection) -> dict[str, str]:
 
 
 def part_of(data: DataSection, columns: Mapping[str, np.ndarray], table: Table) -> np.ndarray:
-    """Index into PARTS of each impression, or UNUSED, int64 `[n]`. Raises RecipeError for a part nobody knows."""
+    """Index into PARTS of each impression, or UNUSED, int64 `[n]`."""
     split = data.split
     if isinstance(split, TimeSplit):
         times = times_ms(columns[data.time_ms], table, data.time_ms)
@@ -27,9 +28,5 @@ def part_of(data: DataSection, columns: Mapping[str, np.ndarray], table: Table) 
         for i, (start, end) in enumerate((split.train, split.validation, split.test)):
             part[(times >= start.timestamp() * 1000) & (times < end.timestamp() * 1000)] = i
         return part
-    values = columns[split.column].tolist()
-    for value in set(values):
-        if value is not None and value not in PARTS:
-            raise RecipeError(f"{table.path.name} ({table.role}): column '{split.column}' holds {value!r}; a part is one of {', '.join(PARTS)}")
-    place = {name: i for i, name in enumerate(PARTS)}
-    return np.array([place.get(v, UNUSED) for v in values], dtype=np.int64)
+    place = {text_of(value, split.column): i for i, name in enumerate(PARTS) for value in getattr(split, name)}
+    return np.array([place.get(text_of(v, split.column), UNUSED) for v in columns[split.column].tolist()], dtype=np.int64)

@@ -71,11 +71,14 @@ def prepare_kuairand(source: Path, out: Path) -> dict[str, int]:
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """The impressions, rows repeated in all columns dropped, by user and time. The hour is local (UTC+8); the duration is the item's."""
+    """The impressions, rows repeated in all columns dropped, by user and time. The hour is local (UTC+8); the duration is the item's.
+
+    `date` is the log's own partition, which takes the hours before midnight to the next day.
+    """
     raw = pd.read_parquet(path).drop_duplicates().sort_values(["user_id", "time_ms"], kind="stable")
     rows = raw.rename(columns={"video_id": "item_id"})
     rows["hour"] = ((rows["time_ms"] + UTC_OFFSET_MS) // HOUR_MS % 24).astype(np.int8)
-    return rows[["user_id", "item_id", "time_ms", "tab", "hour", *LABELS, "play_time_ms"]].reset_index(drop=True)
+    return rows[["user_id", "item_id", "time_ms", "date", "tab", "hour", *LABELS, "play_time_ms"]].reset_index(drop=True)
 
 
 def read_items(path: Path) -> pd.DataFrame:
