@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 
 class NoRedisServer(Exception):  # noqa: N818 - a state that is told, not a mistake
@@ -55,7 +57,7 @@ class EmbeddedRedis:
         with log:
             # A session of its own: Ctrl-C in the terminal ends the service first, and the service then ends its Redis.
             self._process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log, start_new_session=True)
-        with redis.Redis(port=self.port) as client:
+        with redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0)) as client:
             for _ in range(200):
                 if self._answers(client):
                     return

@@ -115,16 +115,14 @@ class Ranker:
         """The stored rows; None, and a word in `degraded`, where the store does not answer in its time."""
         try:
             stored = await self.reader.fetch(layouts, query.user_id, query.item_ids, deadline.remaining())
-        except StoreDown as error:
+        except StoreDown:
             deadline.check("Redis answered")
             degraded.append("store_unavailable")
-            log.warning("ranking without the store: %s", error)
             return None
         if stored.corrupt:
             degraded.append(f"corrupt_rows:{sum(stored.corrupt.values())}")
             for entity, count in stored.corrupt.items():
                 self.metrics.corrupt_rows.labels(entity).inc(count)
-            log.warning("rows in Redis that do not fit schema %s are taken as missing: %s", layouts.fingerprint, stored.corrupt)
         return stored
 
 

@@ -1,5 +1,6 @@
 """Owns what a ranking reads from Redis: the user's row, the behaviour sequence and the item rows, in one round trip."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -9,6 +10,8 @@ import orjson
 from service.layouts import Layouts
 from service.store.keys import SCHEMAS, behaviours_key, item_prefix, user_key
 from service.store.wire import StoreDown, Wire, packed
+
+log = logging.getLogger("funnelrank.store")
 
 
 @dataclass(slots=True)
@@ -33,6 +36,8 @@ class Reader:
     def __init__(self, url: str, timeout_ms: int) -> None:
         self._wire = Wire(url)
         self.timeout = timeout_ms / 1000
+        self._down = False
+        self._told_corrupt: set[str] = set()
 
     async def fetch(self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float) -> Stored:
         """All rows of one request. Raises StoreDown; waits no longer than `timeout` seconds or the store's own limit."""
@@ -42,11 +47,36 @@ class Reader:
         if layouts.behaviour is not None:
             last = str(layouts.max_behaviours - 1)
             commands.append(packed("ZREVRANGE", behaviours_key(fingerprint, user_id), "0", last))
-        replies = await self._wire.ask(b"".join(commands), len(commands), min(timeout, self.timeout))
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise StoreDown(f"Redis refuses to read: {reply}")
-        return checked(layouts, replies[0], replies[2] if layouts.behaviour is not None else [], replies[1])
+        try:
+            replies = await self._wire.ask(b"".join(commands), len(commands), min(timeout, self.timeout))
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise StoreDown(f"Redis refuses to read: {reply}")
+        except StoreDown as error:
+            self._note_down(error)
+            raise
+        self._note_up()
+        stored = checked(layouts, replies[0], replies[2] if layouts.behaviour is not None else [], replies[1])
+        if stored.corrupt:
+            self._note_corrupt(layouts.fingerprint, stored.corrupt)
+        return stored
+
+    # The log says once that something began; how often it happens, the metrics say.
+
+    def _note_down(self, error: StoreDown) -> None:
+        if not self._down:
+            self._down = True
+            log.warning("rankings are made without the store: %s", error)
+
+    def _note_up(self) -> None:
+        if self._down:
+            self._down = False
+            log.info("the store answers again")
+
+    def _note_corrupt(self, fingerprint: str, corrupt: dict[str, int]) -> None:
+        if told := sorted(corrupt.keys() - self._told_corrupt):
+            self._told_corrupt.update(told)
+            log.warning("rows in Redis that do not fit schema %s are taken as missing: %s", fingerprint, ", ".join(told))
 
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
         """The packed rows of items, defaults for those without one. Raises StoreDown."""
