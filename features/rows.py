@@ -164,7 +164,9 @@ def numbers_of_column(column: np.ndarray, field: str) -> np.ndarray:
         out_of_range = ~np.isnan(numbers) & ~(np.abs(numbers) <= _FLOAT32_MAX)
         if out_of_range.any():
             number_of(float(numbers[out_of_range][0]), field, nan_is_missing=True)
-        return numbers.astype(np.float32)
+        packed = numbers.astype(np.float32)
+        packed[np.isnan(packed)] = np.nan  # one bit pattern: a column may hold NaNs of any sign and payload
+        return packed
     return np.array([number_of(v, field, nan_is_missing=True) for v in column.tolist()], dtype=np.float32)
 
 

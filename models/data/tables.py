@@ -34,17 +34,17 @@ class Table:
                 near = difflib.get_close_matches(column, self.columns, n=3, cutoff=0.5) or list(self.columns)
                 raise RecipeError(f"{self.path.name} ({self.role}): no column '{column}', which {why} names; nearest: {', '.join(near)}")
 
-    def batches(self, columns: Sequence[str], lists: frozenset[str] = frozenset(), batch_rows: int = BATCH_ROWS) -> Iterator[tuple[Columns, int]]:
+    def batches(self, columns: Sequence[str], lists: frozenset[str] = frozenset()) -> Iterator[tuple[Columns, int]]:
         """`({column: raw values [n]}, n)` batch by batch. A CSV's columns are text; those in `lists` are split at `|`."""
         wanted = list(dict.fromkeys(columns))
         if self.path.suffix == ".parquet":
             with pq.ParquetFile(self.path) as file:
-                for batch in file.iter_batches(batch_size=batch_rows, columns=wanted):
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
                     yield {name: raw_values(batch.column(name)) for name in wanted}, batch.num_rows
             return
         for batch in _csv_batches(self.path, wanted):
-            for start in range(0, batch.num_rows, batch_rows):
-                part = batch.slice(start, batch_rows)
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                part = batch.slice(start, BATCH_ROWS)
                 values = {name: raw_values(part.column(name)) for name in wanted}
                 yield {name: _split_lists(v) if name in lists else v for name, v in values.items()}, part.num_rows
 

@@ -22,6 +22,7 @@ UTC_OFFSET_MS = 8 * HOUR_MS
 STATISTICS_END = pd.Timestamp("2022-05-01", tz="Asia/Shanghai")
 HISTORY_START = pd.Timestamp("2022-04-08", tz="Asia/Shanghai")
 ACTIONS = ("exposure", "click", "long_view", "like")  # weakest first; a behaviour carries the strongest
+SEEN = "seen"  # an exposure of which nobody knows whether it was clicked
 LABELS = ("is_click", "long_view", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "is_profile_enter")
 
 DELTA = {"impressions": ("user_id", "time_ms"), "behaviours": ("user_id",)}  # sorted within a row group
@@ -107,7 +108,7 @@ def read_history(path: Path) -> pd.DataFrame:
 
     The file gives no times but the newest one's. The older ones are spread evenly between 8 April and it, all on whole hours
     (rounded down): an approximation of their age. Exposures whose video is among the user's liked or long-viewed ones carry that action; a
-    click cannot be told from the file. There is no scene either. Lists are read oldest first, as they grow.
+    click cannot be told from the file, so the rest is `seen`, not `exposure`. There is no scene either. Lists are read oldest first, as they grow.
     """
     raw = pd.read_parquet(path)
     lengths = raw["watch_seq"].map(len).to_numpy()
@@ -121,7 +122,7 @@ def read_history(path: Path) -> pd.DataFrame:
     rows = pd.DataFrame({"user_id": raw["user_id"].to_numpy()[owner].astype(np.int32), "item_id": items})
     rows["is_like"], rows["long_view"] = (_among(owner, items, raw[c]).astype(np.int8) for c in ("like_seq", "long_watch_seq"))
     rows["time_ms"] = ((newest - age_rank * step) // HOUR_MS * HOUR_MS).astype(np.int64)
-    rows["action"] = _strongest(np.zeros(n, bool), rows["long_view"], rows["is_like"])
+    rows["action"] = _strongest(np.zeros(n, bool), rows["long_view"], rows["is_like"]).rename_categories({ACTIONS[0]: SEEN})
     rows["scene"] = pd.array([pd.NA] * n, dtype="Int8")
     return rows
 

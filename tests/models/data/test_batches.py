@@ -8,7 +8,7 @@ from models.data.batches import ordered_batches, prefetched, shuffled_batches, s
 from models.data.cache import open_data
 
 
-@pytest.fixture()
+@pytest.fixture
 def data(tiny_recipe, tmp_path):
     return open_data(tiny_recipe(), tmp_path / "cache")
 

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from features import RowLayout
+from models.data import behaviours, build, fit
+from models.data import tables as table_reading
 from models.data.batches import gather
 from models.data.behaviours import visible_range
 from models.data.cache import open_data
@@ -22,13 +24,13 @@ def test_a_sequence_holds_the_users_newest_behaviours_strictly_before_the_impres
     recipe = tiny_recipe(tables, {"data.behaviour_lag_s": lag_s})
     data = open_data(recipe, tmp_path / "cache")
     part, batch = data.parts["train"], every(data)
-    behaviours = tables["behaviours"].drop_duplicates()
+    events = tables["behaviours"].drop_duplicates()
     train = tables["impressions"].merge(pd.DataFrame({"time_ms": np.asarray(part.time)}), on="time_ms")
     assert len(train) == len(part)
     by_time = train.set_index("time_ms")
     for row in range(0, len(part), 7):
         time = int(part.time[row])
-        mine = behaviours[(behaviours.user_id == by_time.user_id[time]) & (behaviours.time_ms < time - lag_s * 1000)]
+        mine = events[(events.user_id == by_time.user_id[time]) & (events.time_ms < time - lag_s * 1000)]
         expected = mine.time_ms.sort_values(ascending=False).head(5).tolist()
         seen = [t for t in batch["behaviour_times"][row].tolist() if t]
         assert seen == expected
@@ -107,6 +109,17 @@ def test_csv_and_parquet_give_the_same_arrays(tiny_recipe, tables, tmp_path):
     recipe = tiny_recipe(tables, files)
     for name, values in every(open_data(recipe, tmp_path / "cache")).items():
         np.testing.assert_array_equal(values.numpy(), plain[name].numpy(), err_msg=name)
+
+
+def test_reading_in_small_pieces_gives_the_same_arrays(tiny_recipe, tables, tmp_path, monkeypatch):
+    plain = open_data(tiny_recipe(tables), tmp_path / "cache")
+    for module, name in ((table_reading, "BATCH_ROWS"), (behaviours, "BATCH_ROWS"), (build, "CHUNK"), (fit, "CHUNK")):
+        monkeypatch.setattr(module, name, 37)
+    pieces = open_data(tiny_recipe(tables), tmp_path / "other-cache")
+    for name, values in every(pieces).items():
+        np.testing.assert_array_equal(values.numpy(), every(plain)[name].numpy(), err_msg=name)
+    for group, stats in pieces.encoding.numerics.items():
+        np.testing.assert_allclose(stats.mean, plain.encoding.numerics[group].mean, rtol=1e-6)
 
 
 def test_64_bit_ids_with_gaps_keep_every_digit(tiny_recipe, tables, tmp_path):

@@ -1,0 +1,71 @@
+"""Owns the promise against training/serving skew: raw rows through tables and batches, and through the store's packing, are the same."""
+
+import numpy as np
+import pandas as pd
+
+from features import BehaviourLayout, RowLayout
+from models.data.batches import gather
+from models.data.cache import open_data
+from models.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
+
+
+def online_rows(data, group, values):
+    """Embedding rows and numerics of one entity's raw values as the service packs them."""
+    schema, vocabulary = data.recipe.features, data.encoding.vocabulary
+    layout = RowLayout(schema.group(group))
+    row = layout.rows(layout.pack(values))[0]
+    unknown = np.array([vocabulary.unknown_rows[n] for n in key_column_vocabularies(schema.group(group))], np.int32)
+    return vocabulary.rows_of(row["keys"], unknown), row["numerics"]
+
+
+def raw(table, wanted):
+    """The raw values of one table row as JSON would carry them: plain Python values, null for missing."""
+    values = {}
+    for name in wanted:
+        value = table[name]
+        value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        values[name] = None if not isinstance(value, list) and pd.isna(value) else value
+    return values
+
+
+def test_a_batch_holds_what_the_service_would_feed_the_graph(tiny_recipe, tables, tmp_path):
+    data = open_data(tiny_recipe(tables), tmp_path / "cache")
+    schema, vocabulary, part = data.recipe.features, data.encoding.vocabulary, data.parts["validation"]
+    users, items = tables["users"].set_index("user_id", drop=False), tables["items"].set_index("item_id", drop=False)
+    impressions = tables["impressions"].set_index("time_ms", drop=False)
+    behaviours = tables["behaviours"].drop_duplicates().sort_values("time_ms", ascending=False)
+    item_layout, layout = RowLayout(schema.item), BehaviourLayout(schema)
+    unknown = np.array([vocabulary.unknown_rows[n] for n in behaviour_column_vocabularies(schema)], np.int32)
+
+    batch = {name: values.numpy() for name, values in gather(data, part, np.arange(len(part))).items()}
+    for row, time in enumerate(np.asarray(part.time)):
+        impression = impressions.loc[time]
+        entities = {"user": users.loc[impression.user_id], "item": items.loc[impression.item_id], "context": impression}
+        for group, table in entities.items():
+            rows, numerics = online_rows(data, group, raw(table, [f.name for f in schema.group(group)]))
+            np.testing.assert_array_equal(batch[f"{group}_rows"][row], rows)
+            assert batch[f"{group}_numerics"][row].tobytes() == numerics.tobytes()
+        seen = behaviours[(behaviours.user_id == impression.user_id) & (behaviours.time_ms < time)].head(5)
+        events = [
+            layout.pack_event(item_layout.pack(raw(items.loc[e.item_id], [f.name for f in schema.item])), e.action, int(e.scene), int(e.time_ms))
+            for e in seen.itertuples()
+        ]
+        packed = layout.rows(b"".join(events)) if events else layout.empty(0)
+        n = len(packed)
+        np.testing.assert_array_equal(batch["behaviour_rows"][row, :n], vocabulary.rows_of(packed["keys"], unknown))
+        assert batch["behaviour_numerics"][row, :n].tobytes() == packed["numerics"].tobytes()
+        np.testing.assert_array_equal(batch["behaviour_times"][row, :n], packed["time"])
+        assert not batch["behaviour_rows"][row, n:].any()
+
+
+def test_rows_kept_for_the_exporter_are_raw_keys_of_the_same_impressions(tiny_recipe, tables, tmp_path):
+    data = open_data(tiny_recipe(tables), tmp_path / "cache")
+    with np.load(data.kept_rows) as kept:
+        times = kept["request_time"]
+        item_layout = RowLayout(data.recipe.features.item)
+        of_time = tables["impressions"].set_index("time_ms").item_id
+        for row, time in enumerate(times[:50]):
+            packed = item_layout.rows(item_layout.pack(raw(tables["items"].loc[of_time[time]], [f.name for f in data.recipe.features.item])))[0]
+            np.testing.assert_array_equal(kept["item_keys"][row], packed["keys"])
+        assert kept["behaviour_keys"].shape[1] == BehaviourLayout(data.recipe.features).key_width
+        assert set(times) <= set(np.asarray(data.parts["validation"].time))
