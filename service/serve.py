@@ -47,7 +47,7 @@ def serve(settings: Settings) -> int:
     check_start(settings)
     if not settings.admin_token.get_secret_value() and not settings.on_loopback:
         log.warning("FUNNELRANK_ADMIN_TOKEN is not set, so operators' calls are refused")
-    metrics_folder = prepare_metrics_folder()
+    metrics_folder = prepare_metrics_folder(settings.workers)
     # uvicorn raises the signal that ended it once more; this turns it into an exit that cleans up.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
@@ -69,14 +69,16 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def prepare_metrics_folder() -> Path | None:
-    """An empty folder through which the workers share their metrics. One that the operator names is emptied; ours is returned, to be removed."""
+def prepare_metrics_folder(workers: int) -> Path | None:
+    """An empty folder through which several workers share their metrics. One that the operator names is emptied; ours is returned, to be removed."""
     named = os.environ.get(DIRECTORY_VARIABLE)
     if named:
         folder = Path(named)
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("*.db"):
             old.unlink()
+        return None
+    if workers == 1:
         return None
     folder = Path(tempfile.mkdtemp(prefix="funnelrank-metrics-"))
     os.environ[DIRECTORY_VARIABLE] = str(folder)

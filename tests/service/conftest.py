@@ -305,6 +305,9 @@ def serving(folder: Path, registry: Path, redis_url: str, wait_for: str | None =
     try:
         if wait_for is not None:
             wait_until(lambda: _answers(server, wait_for), seconds=30)
+        if wait_for == "/readyz":
+            ready = f"funnelrank_ready_workers {float(chosen.get('workers', 1))}"
+            wait_until(lambda: ready in server.http.get("/metrics").text, seconds=30)
         yield server
     finally:
         server.stop()
