@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 
 from export.graph import ServingGraph, graph_inputs, to_onnx
 from export.parity import check_parity, torch_scores
@@ -69,7 +70,7 @@ def _manifest(run: Run, version: str, parity: Parity, files: dict[str, bytes]) -
         left_out=_left_out(run.ranker, run),
         metrics=run.metrics,
         parity=parity,
-        provenance=run.provenance | {"onnx": onnx.__version__},
+        provenance=run.provenance | {"exporter": {"onnx": onnx.__version__, "onnxruntime": ort.__version__}},
         files={name: sha256_of(content) for name, content in files.items()},
     )
 

@@ -1,5 +1,6 @@
 """Owns the serving graph: raw keys and raw numbers in, task scores out, everything between them inside."""
 
+import logging
 import warnings
 from collections.abc import Mapping
 
@@ -117,8 +118,10 @@ def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
     specs = graph_inputs(encoding.schema)
     free = {s.name: {i: torch.export.Dim.DYNAMIC for i, n in enumerate(s.shape) if isinstance(n, str)} for s in specs}
     graph.eval()
+    for name in ("torch.onnx", "onnxscript"):  # what they say is about the exporter's own workings
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporter's own workings
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph,
             kwargs={"inputs": example_inputs(encoding.schema)},

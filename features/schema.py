@@ -141,7 +141,10 @@ class FeatureSchema(_Strict):
         differ in that alone share one set of rows in the store.
         """
         rows = {
-            group: [f.model_dump(exclude={"pooling", "transform", "bins"}) | {"vocabulary": getattr(f, "vocabulary_name", None)} for f in self.group(group)]
+            group: [
+                f.model_dump(exclude={"pooling", "transform", "bins"}) | {"vocabulary": getattr(f, "vocabulary_name", None)}
+                for f in self.group(group)
+            ]
             for group in ("user", "item")
         }
         behaviour = None if self.behaviour is None else self.behaviour.model_dump(exclude={"max_length"})

@@ -1,4 +1,4 @@
-"""Owns the ranker: shared embeddings, a sequence encoder, a trunk, a tower per head, and the task structures on top."""
+"""Owns the ranker: shared embeddings, sequence encoders, a trunk, a tower per head, and the task structures on top."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,11 +20,13 @@ from models.recipe import (
     MmoeTrunk,
     OmoeTrunk,
     PleTrunk,
+    PoolingEncoder,
     Recipe,
     RecipeError,
     SeparateTrunk,
     SharedBottomTrunk,
 )
+from models.recipe import Encoder as EncoderSection
 from models.recipe import Trunk as TrunkSection
 from models.structures.base import Output, TaskStructure
 from models.structures.esm2 import Esm2
@@ -39,6 +41,7 @@ from models.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_co
 
 STRUCTURES = {"independent": Independent, "esmm": Esmm, "esm2": Esm2}
 Batch = Mapping[str, Tensor]
+Encoder = Din | Pooling
 Trunk = Separate | SharedBottom | Omoe | Mmoe | Ple
 
 # Shape legend: B impressions or candidates, L behaviours, G a group's width, H heads, X a hidden width.
@@ -143,6 +146,15 @@ def _columns_of(item: Sequence[Feature], wanted: Sequence[Feature]) -> tuple[lis
     return keys, numerics
 
 
+def build_encoder(section: EncoderSection, item_width: int, property_width: int) -> Encoder:
+    """The encoder of a recipe's section over behaviours of these widths."""
+    match section:
+        case PoolingEncoder():
+            return Pooling(item_width, property_width)
+        case DinEncoder():
+            return Din(item_width, property_width, section.hidden, section.activation, section.softmax)
+
+
 def build_trunk(section: TrunkSection, in_widths: Sequence[int], heads: Sequence[str], dropout: float) -> Trunk:
     """The trunk of a recipe's section over parts of these widths."""
     match section:
@@ -160,7 +172,7 @@ def build_trunk(section: TrunkSection, in_widths: Sequence[int], heads: Sequence
 
 
 class Ranker(nn.Module):
-    """`forward(batch)` gives every output by name; the composition is encoder, trunk, towers, task structures."""
+    """`forward(batch)` gives every output by name; the composition is encoders, trunk, towers, task structures."""
 
     def __init__(self, recipe: Recipe, encoding: Encoding, structures: list[TaskStructure], position: PositionTower | None) -> None:
         super().__init__()
@@ -169,21 +181,19 @@ class Ranker(nn.Module):
         self.heads: tuple[str, ...] = tuple(h for s in structures for h in s.heads)
         self.outputs: tuple[Output, ...] = tuple(o for s in structures for o in s.outputs)
         self.inputs = Inputs(model.embedding, encoding)
-        self.encoder: Din | Pooling | None = None
         widths = {name: self.inputs.groups[name].width for name in self.inputs.groups}
+        self.encoders = nn.ModuleList()
         if self.inputs.behaviour_item is not None and self.inputs.behaviour_property is not None:
-            i, p = self.inputs.behaviour_item.width, self.inputs.behaviour_property.width
-            section = model.encoder or entry.encoder
-            if isinstance(section, DinEncoder):
-                self.encoder = Din(i, p, section.hidden, section.activation, section.softmax)
-            else:
-                self.encoder = Pooling(i, p)
-            widths["behaviours"] = self.encoder.out_width
+            item_width, property_width = self.inputs.behaviour_item.width, self.inputs.behaviour_property.width
+            for i, section in enumerate(model.encoders or (entry.encoder,)):
+                encoder = build_encoder(section, item_width, property_width)
+                self.encoders.append(encoder)
+                widths[f"behaviours {i}"] = encoder.out_width
         self.trunk = build_trunk(model.trunk or entry.trunk, list(widths.values()), self.heads, model.dropout)
         self.towers = GroupedMlp(len(self.heads), (self.trunk.out_width, *model.tower_hidden, 1), model.dropout, last_linear=True)
         self.position = position
         self.composition = {
-            "encoder": type(self.encoder).__name__.lower() if self.encoder else "none",
+            "encoders": ", ".join(type(encoder).__name__.lower() for encoder in self.encoders) or "none",
             "trunk": type(self.trunk).__name__.lower(),
             "structures": ", ".join(task.type for task in recipe.tasks),
         }
@@ -191,9 +201,10 @@ class Ranker(nn.Module):
     def parts(self, batch: Batch) -> list[Tensor]:
         """What the trunk reads: the groups' vectors and the encoded behaviours, each `[B or 1, width]`."""
         parts = [part for name in self.inputs.groups if (part := self.inputs.group(name, batch)) is not None]
-        if self.encoder is not None:
+        if self.encoders:
             behaviours_BLG, mask_BL = self.inputs.behaviours(batch)
-            parts.append(self.encoder(behaviours_BLG, mask_BL, self.inputs.target(batch)))
+            target_BI = self.inputs.target(batch)
+            parts += [encoder(behaviours_BLG, mask_BL, target_BI) for encoder in self.encoders]
         return parts
 
     def logits(self, batch: Batch) -> dict[str, Tensor]:

@@ -185,11 +185,11 @@ Trunk = Annotated[SeparateTrunk | SharedBottomTrunk | OmoeTrunk | MmoeTrunk | Pl
 
 
 class ModelSection(_Strict):
-    """A catalogue entry, and what of its composition the recipe sets itself."""
+    """A catalogue entry, and what of its composition the recipe sets itself; several encoders stand side by side."""
 
     architecture: Name
     embedding: EmbeddingSection = EmbeddingSection()
-    encoder: Encoder | None = None
+    encoders: tuple[Encoder, ...] | None = None
     trunk: Trunk | None = None
     tower_hidden: Hidden = (32,)
     dropout: Rate = 0.0

@@ -59,7 +59,7 @@ def small(architecture: str, encoder: str = "din", position: bool = False, wide:
         "data": {"dir": "nowhere", "split": {"by": "column", "column": "part"}},
         "features": FEATURES,
         "tasks": TASKS[CATALOGUE[architecture].tasks[0]],
-        "model": {"architecture": architecture, "encoder": {"type": encoder}, "embedding": {"dim": 4, "unknown_rate": 0.0}, "tower_hidden": [5], **model},
+        "model": {"architecture": architecture, "encoders": [{"type": name} for name in encoder.split("+")], "embedding": {"dim": 4, "unknown_rate": 0.0}, "tower_hidden": [5], **model},
     }
     if position:
         raw["position"] = {"column": "position", "cross": "device", "max_position": 10, "head": "pctr"}

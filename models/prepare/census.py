@@ -60,8 +60,6 @@ def prepare_census(source: Path, out: Path) -> dict[str, int]:
         }
     )
     items = people.drop(columns=list(NOT_FEATURES))
-    for name in NUMERICS:
-        items[f"{name}_category"] = items[name].astype(np.int32)
     write_table(pa.Table.from_pandas(items, preserve_index=False), out / "items.parquet", delta=("item_id",))
     write_table(pa.Table.from_pandas(impressions, preserve_index=False), out / "impressions.parquet", delta=("item_id",))
     shutil.copyfile(source / DESCRIPTION, out / DESCRIPTION)

@@ -10,7 +10,7 @@ from export.parity import BEHAVIOURS, CANDIDATES
 from models.catalogue import CATALOGUE
 
 
-COMPOSITIONS = [*((name, entry.encoder.type) for name, entry in CATALOGUE.items()), ("mmoe", "din")]
+COMPOSITIONS = [*((name, entry.encoder.type) for name, entry in CATALOGUE.items()), ("mmoe", "din+pooling")]
 
 
 @pytest.fixture(scope="module", params=COMPOSITIONS, ids="-".join)

@@ -47,7 +47,7 @@ RECIPE: dict[str, Any] = {
         {"type": "esmm", "click": "click", "conversion": "like"},
         {"type": "independent", "name": "plong_view", "label": "long_view"},
     ],
-    "model": {"architecture": "mmoe", "embedding": {"dim": 4, "min_count": 2}, "encoder": {"type": "din", "hidden": [8]}, "tower_hidden": [8]},
+    "model": {"architecture": "mmoe", "embedding": {"dim": 4, "min_count": 2}, "encoders": [{"type": "din", "hidden": [8]}], "tower_hidden": [8]},
     "training": {"epochs": 2, "batch_size": 64, "learning_rate": 0.01, "evaluations_per_epoch": 2, "averaging": 0.9, "patience": 10},
     "extra_evaluations": [{"score": "pctcvr", "label": "like"}],
 }
@@ -101,12 +101,12 @@ def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def tables() -> dict[str, pd.DataFrame]:
     return make_tables()
 
 
-@pytest.fixture()
+@pytest.fixture
 def tiny_recipe(tmp_path: Path) -> Callable[..., Recipe]:
     """A recipe over tables written to `tmp_path/data`; `changes` are dotted paths."""
 

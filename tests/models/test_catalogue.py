@@ -8,7 +8,7 @@ from small_rankers import raw_inputs, score, small, training_batch
 from models.catalogue import CATALOGUE
 
 EACH = pytest.mark.parametrize("architecture", list(CATALOGUE))
-ENCODERS = pytest.mark.parametrize("encoder", ["pooling", "din"])
+ENCODERS = pytest.mark.parametrize("encoder", ["pooling", "din+pooling"])
 
 
 @EACH

@@ -56,8 +56,10 @@ def test_gates_are_linear_in_the_input():
     model, rng = mmoe(), np.random.default_rng(1)
     split = EXPERTS * HIDDEN[0]
     a, b = (torch.from_numpy(rng.normal(size=(1, 8))).float() for _ in range(2))
+
     def gate_logits(x):
         return model.first([x[:, :5], x[:, 5:]])[:, split:]
+
     torch.testing.assert_close(gate_logits((a + b) / 2), (gate_logits(a) + gate_logits(b)) / 2, atol=1e-5, rtol=1e-5)
 
 
