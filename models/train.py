@@ -47,6 +47,7 @@ def train(
     cache: Path = DEFAULT_CACHE,
     reading_steps: int = 20,
     checkpoint_steps: int = CHECKPOINT_STEPS,
+    prefetch: int = 0,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train a recipe and write the run into `out`; gives what metrics.json holds.
@@ -75,7 +76,7 @@ def train(
     while progress.step < total_steps and progress.without_gain < training.patience:
         epoch, first_step = divmod(progress.step, epoch_steps)
         clock = time.perf_counter()
-        for batch in shuffled_batches(data, "train", training.batch_size, training.seed, epoch, first_step):
+        for batch in shuffled_batches(data, "train", training.batch_size, training.seed, epoch, first_step, prefetch):
             losses = ranker.losses(batch)
             total = weighted_total(losses, training.loss_weights)
             optimiser.adam.zero_grad(set_to_none=True)
@@ -104,7 +105,7 @@ def train(
 
     best = average.ranker
     best.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
-    metrics = summary(best, data, progress, epoch_steps, reading_steps)
+    metrics = summary(best, data, progress, epoch_steps, reading_steps, prefetch)
     history = {"losses": progress.losses, "evaluations": progress.evaluations, "epoch_steps": epoch_steps}
     (out / HISTORY_FILE).write_text(json.dumps(history, indent=1))
     write_report(out, recipe, metrics, history)
@@ -172,6 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, metavar="N", help="torch's threads (default: torch's choice); part of what makes a run repeatable")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where encoded data is kept (default: %(default)s)")
     parser.add_argument("--reading-steps", type=int, default=20, metavar="N", help="steps of the reading-speed check, 0 for none (default: 20)")
+    parser.add_argument("--prefetch", type=int, default=0, metavar="N", help="batches that a thread reads ahead, for data beyond memory (default: 0)")
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -179,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         recipe = load_recipe(given.recipe, tuple(overrides))
         out = given.out or Path("runs") / recipe.name
-        metrics = train(recipe, out, resume=given.resume, cache=given.cache, reading_steps=given.reading_steps)
+        metrics = train(recipe, out, resume=given.resume, cache=given.cache, reading_steps=given.reading_steps, prefetch=given.prefetch)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -33,7 +33,7 @@ def read_array(path: Path, dtype: DTypeLike, width: int | None = None, rows: int
         return np.zeros((rows or 0, 0), dtype=dtype)
     if path.stat().st_size == 0:
         return np.zeros((0,) if width is None else (0, width), dtype=dtype)
-    flat = np.memmap(path, dtype=dtype, mode="r")
+    flat = np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # plain arrays index faster than the memmap class
     return flat if width is None else flat.reshape(-1, width)
 
 

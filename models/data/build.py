@@ -11,14 +11,14 @@ from features import RowLayout
 from models.data.arrays import ArrayFile, read_array
 from models.data.behaviours import EVENT, encode_behaviours, visible_range
 from models.data.entities import Entities
-from models.data.fit import PackedPart, fit_encoding
+from models.data.fit import PackedPart, fit_encoding, item_key_columns, item_numeric_columns
 from models.data.impressions import encode_impressions
 from models.data.kept import kept_rows
 from models.data.split import PARTS
 from models.data.tables import Table
 from models.encoding import Encoding
 from models.recipe import Recipe
-from models.vocabulary import key_column_vocabularies
+from models.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 
 CHUNK = 1 << 16
 
@@ -102,7 +102,7 @@ def _write_rows(
     recipe: Recipe, folder: Path, encoding: Encoding, packed: Mapping[str, np.ndarray], events: np.ndarray | None, counts: Mapping[str, int]
 ) -> int:
     """Turn packed keys into embedding rows on disk; gives how many cross values of the position the training part has."""
-    schema, vocabulary = recipe.features, encoding.vocabulary
+    schema = recipe.features
     for group, rows in packed.items():
         _write_group(folder / f"{group}s", rows, encoding, group)
     for part in PARTS:
@@ -110,20 +110,31 @@ def _write_rows(
         empty = np.zeros(counts[part], dtype=layout.dtype)
         rows = read_array(folder / f"{part}.context", layout.dtype) if layout.dtype.itemsize else empty
         _write_group(folder / f"{part}.context", rows, encoding, "context")
-    if events is not None and schema.behaviour is not None:
-        names = (schema.behaviour.action_vocabulary, schema.behaviour.scene_vocabulary)
-        unknown = np.array([vocabulary.unknown_rows[name] for name in names], dtype=np.int32)
-        with (
-            ArrayFile(folder / "events.item", np.int32) as item,
-            ArrayFile(folder / "events.time", np.int64) as time,
-            ArrayFile(folder / "events.properties", np.int32) as properties,
-        ):
-            for begin in range(0, len(events), CHUNK):
-                chunk = events[begin : begin + CHUNK]
-                item.append(chunk["item"])
-                time.append(chunk["time"])
-                properties.append(vocabulary.rows_of(np.stack([chunk["action"], chunk["scene"]], 1), unknown))
+    if events is not None:
+        _write_events(recipe, folder, encoding, packed["item"], events)
     return _write_cross(recipe, folder)
+
+
+def _write_events(recipe: Recipe, folder: Path, encoding: Encoding, items: np.ndarray, events: np.ndarray) -> None:
+    """Every event with its item's rows, so that a sequence lies in one piece on disk; the first event is padding."""
+    names = behaviour_column_vocabularies(recipe.features)
+    unknown = np.array([encoding.vocabulary.unknown_rows[name] for name in names], dtype=np.int32)
+    keys, columns = item_key_columns(recipe), item_numeric_columns(recipe)
+    with (
+        ArrayFile(folder / "events.rows", np.int32) as rows,
+        ArrayFile(folder / "events.numerics", np.float32) as numerics,
+        ArrayFile(folder / "events.time", np.int64) as times,
+    ):
+        rows.append(np.zeros(len(names)))
+        numerics.append(np.zeros(len(columns)))
+        times.append(np.zeros(1))
+        for begin in range(0, len(events), CHUNK):
+            chunk = np.array(events[begin : begin + CHUNK])
+            item = items[chunk["item"]]
+            packed = np.concatenate([item["keys"][:, keys], chunk["action"][:, None], chunk["scene"][:, None]], axis=1)
+            rows.append(encoding.vocabulary.rows_of(packed, unknown))
+            numerics.append(item["numerics"][:, columns])
+            times.append(chunk["time"])
 
 
 def _write_group(path: Path, packed: np.ndarray, encoding: Encoding, group: str) -> None:

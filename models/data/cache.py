@@ -21,7 +21,7 @@ from models.data.tables import Table, content_hash, data_folder, open_table
 from models.encoding import Encoding, load_encoding
 from models.recipe import Recipe, RecipeError
 
-FORMAT = 2
+FORMAT = 3
 DEFAULT_CACHE = Path("runs/cache")
 
 
@@ -46,13 +46,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Behaviours:
-    """All events by user and time: item index, time, and embedding rows int32 of action and scene; and per item its sequence row."""
+    """All events by user and time, after a first one that is padding (all 0): embedding rows int32 `[n, K + 2]`, numerics and times."""
 
-    item: np.ndarray
+    rows: np.ndarray
+    numerics: np.ndarray
     time: np.ndarray
-    properties: np.ndarray
-    item_rows: np.ndarray
-    item_numerics: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -136,11 +134,9 @@ def _open(recipe: Recipe, folder: Path) -> Data:
     behaviours = None
     if recipe.features.behaviour is not None:
         behaviours = Behaviours(
-            item=read_array(folder / "events.item", np.int32),
+            rows=read_array(folder / "events.rows", np.int32, len(item_key_columns(recipe)) + 2),
+            numerics=read_array(folder / "events.numerics", np.float32, len(item_numeric_columns(recipe)), described["behaviours"]["rows"] + 1),
             time=read_array(folder / "events.time", np.int64),
-            properties=read_array(folder / "events.properties", np.int32, 2),
-            item_rows=np.ascontiguousarray(items[0][:, item_key_columns(recipe)]),
-            item_numerics=np.ascontiguousarray(items[1][:, item_numeric_columns(recipe)]),
         )
     parts = {part: _open_part(recipe, folder, part, described["impressions"][part]) for part in PARTS}
     encoding = load_encoding(folder / "encoding.npz")

@@ -35,7 +35,7 @@ def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
     shutil.copyfile(data.kept_rows, out / KEPT_FILE)
 
 
-def summary(ranker: Ranker, data: Data, progress: Progress, epoch_steps: int, reading_steps: int) -> dict[str, Any]:
+def summary(ranker: Ranker, data: Data, progress: Progress, epoch_steps: int, reading_steps: int, prefetch: int) -> dict[str, Any]:
     """What metrics.json holds: metrics per part and output, speed, data, versions, warnings. The test part is scored here, once."""
     recipe, rows = data.recipe, len(data.parts["train"])
     validation, test = evaluate(ranker, data, "validation"), evaluate(ranker, data, "test")
@@ -58,7 +58,7 @@ def summary(ranker: Ranker, data: Data, progress: Progress, epoch_steps: int, re
         "speed": {
             "seconds_per_epoch": progress.seconds / epochs,
             "rows_per_s": rows * epochs / progress.seconds,
-            "reading": reading_speed(ranker, data, reading_steps) if reading_steps else None,
+            "reading": reading_speed(ranker, data, reading_steps, prefetch) if reading_steps else None,
         },
         "data": dict(data.described),
         "warnings": list(_warnings(validation, test, gates, data.described)),

@@ -15,7 +15,7 @@ from models.training.optimisation import Optimiser
 REPEATS = 5
 
 
-def reading_speed(ranker: Ranker, data: Data, steps: int) -> dict[str, float]:
+def reading_speed(ranker: Ranker, data: Data, steps: int, prefetch: int) -> dict[str, float]:
     """Rows/s of the training loop over the memory-mapped files and over the same batches held ready as tensors, and their ratio.
 
     Both loops train a copy of the ranker; they take turns and each counts by its fastest turn, so that a busy machine hits both alike.
@@ -28,7 +28,8 @@ def reading_speed(ranker: Ranker, data: Data, steps: int) -> dict[str, float]:
     optimiser = Optimiser(copied, training, len(in_memory))
     _train(copied, optimiser, in_memory[:2])
     for _ in range(REPEATS):
-        files = max(files, rows / _train(copied, optimiser, islice(shuffled_batches(data, "train", training.batch_size, training.seed, 0), steps)))
+        read = shuffled_batches(data, "train", training.batch_size, training.seed, 0, ahead=prefetch)
+        files = max(files, rows / _train(copied, optimiser, islice(read, steps)))
         memory = max(memory, rows / _train(copied, optimiser, in_memory))
     return {"rows_per_s_files": files, "rows_per_s_memory": memory, "ratio": files / memory, "steps": len(in_memory)}
 

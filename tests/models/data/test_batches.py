@@ -28,6 +28,10 @@ def test_seed_and_epoch_alone_decide_the_order(data):
     assert times(shuffled_batches(data, "train", 64, 1, 0)) != times(shuffled_batches(data, "train", 64, 2, 0))
 
 
+def test_reading_ahead_gives_the_same_batches(data):
+    assert times(shuffled_batches(data, "train", 64, 1, 0, ahead=3)) == times(shuffled_batches(data, "train", 64, 1, 0))
+
+
 def test_reading_goes_on_from_any_step(data):
     assert times(shuffled_batches(data, "train", 64, 1, 0, first_step=4)) == times(shuffled_batches(data, "train", 64, 1, 0))[4:]
 
@@ -69,12 +73,12 @@ def test_an_error_while_reading_reaches_the_training_loop():
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        list(prefetched(iter([broken])))
+        list(prefetched(iter([broken]), 2))
 
 
 def test_leaving_the_loop_early_ends_the_reader(data):
     import threading
 
-    for _ in shuffled_batches(data, "train", 8, 1, 0):
+    for _ in shuffled_batches(data, "train", 8, 1, 0, ahead=3):
         break
     assert not [t for t in threading.enumerate() if t.name == "batches"]
