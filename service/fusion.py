@@ -90,14 +90,16 @@ class Formula:
         used = scores[self.rows].astype(np.float64)
         if self.kind == "weighted_sum":
             return np.asarray(self.weights @ used)
-        return np.asarray(np.exp(self.weights @ np.log(np.maximum(used, TINY))))
+        with np.errstate(over="ignore"):  # absurd weights make an infinite score, which is answered as no score
+            return np.asarray(np.exp(self.weights @ np.log(np.maximum(used, TINY))))
 
     def parts(self, scores: np.ndarray) -> np.ndarray:
         """Each task's part of the ranking score, float64 `[len(tasks), C]`: summands of a sum, factors of a product."""
         used = scores[self.rows].astype(np.float64)
         if self.kind == "weighted_sum":
             return np.asarray(self.weights[:, None] * used)
-        return np.asarray(np.exp(self.weights[:, None] * np.log(np.maximum(used, TINY))))
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(self.weights[:, None] * np.log(np.maximum(used, TINY))))
 
 
 @dataclass(frozen=True, eq=False)

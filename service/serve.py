@@ -55,7 +55,7 @@ def serve(settings: Settings) -> int:
         uvicorn.run(
             "service.app:from_environment", factory=True, host=settings.host, port=settings.port, workers=settings.workers,
             loop="uvloop", http="httptools", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False,
-            timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000), timeout_worker_healthcheck=60, backlog=4096,
+            timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000), timeout_worker_healthcheck=60, timeout_keep_alive=75,
         )  # fmt: skip
     except SystemExit as stopped:
         return int(stopped.code or 0)

@@ -7,7 +7,6 @@ from starlette.requests import Request
 from service.errors import Forbidden, Unauthorized
 from service.settings import Settings, is_loopback
 
-
 _FORWARDED = ("forwarded", "x-forwarded-for")  # a proxy on this machine speaks for callers that are not on it
 
 
