@@ -8,11 +8,9 @@ import numpy as np
 import onnxruntime as ort
 
 from service.layouts import Layouts
-from service.manifest import BUNDLE_FILES, GOLDEN_FILE, GRAPH_FILE, MANIFEST_FILE, Manifest
+from service.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest
 from service.verify import BundleRejected, check_graph, read_manifest, replay_golden, verified_files
 from service.warmup import warm
-
-__all__ = ["BUNDLE_FILES", "GOLDEN_FILE", "GRAPH_FILE", "MANIFEST_FILE", "Bundle", "BundleRejected", "load_bundle"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ freed with its last request. A bundle that fails is refused, logged and counted,
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -84,8 +84,10 @@ class Follower:
     async def step(self) -> None:
         """Take up what the document asks for, where it has changed; look at what the store holds."""
         seen = signature(self._settings.registry)
-        if seen != self._seen or self._waits_for_schema or (seen is None and not self.refusals):
-            self._seen = seen
+        changed = seen != self._seen
+        if changed:
+            self._seen, self._refused_in_a_row = seen, None
+        if changed or self._waits_for_schema or (seen is None and not self.refusals):
             await self._take_up()
         if self.live is not None:
             self.store = await check_schema(self.reader, self.live.bundle.layouts)
@@ -97,6 +99,7 @@ class Follower:
             rollout = read_rollout(self._settings.registry)
             target = rollout.stable
             if self.live is not None and self.live.bundle.label == str(target):
+                self.live = replace(self.live, revision=rollout.revision)
                 return
             self._use(await self._loaded(target, rollout.revision))
         except RolloutUnreadable as error:

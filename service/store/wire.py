@@ -134,7 +134,11 @@ class Wire:
         try:
             async with asyncio.timeout(_SILENCE_SECONDS):
                 socket = await self._open()
-                await self._greet(socket)
+                try:
+                    await self._greet(socket)
+                except BaseException:
+                    socket.close(StoreDown("Redis did not greet"))
+                    raise
         except (OSError, TimeoutError, StoreDown) as error:
             self._refusal = f"cannot connect to Redis: {str(error) or 'no answer'}"
             self._refused_until = monotonic() + _CONNECT_PAUSE_SECONDS
@@ -159,7 +163,6 @@ class Wire:
         commands.append(("PING",))
         for reply in await socket.send(b"".join(packed(*c) for c in commands), len(commands)):
             if isinstance(reply, Exception):
-                socket.close(StoreDown("refused"))
                 raise StoreDown(f"Redis refuses: {reply}")
 
     def close(self) -> None:

@@ -81,10 +81,16 @@ def test_a_version_that_was_refused_is_tried_again_when_the_document_changes(
         for _ in range(3):
             await follower.step()
         assert [r.code for r in follower.refusals] == ["bundle_missing"]
+        kit.go_live(registry, "2")
+        await follower.step()
+        assert [r.code for r in follower.refusals] == ["bundle_missing"] * 2
         kit.publish(registry, "2")
         kit.go_live(registry, "2")
         await follower.step()
         assert follower.current().bundle.label == "synthetic/2"
+        kit.go_live(registry, "2")
+        await follower.step()
+        assert follower.current().revision == 5
         follower.reader.close()
 
     asyncio.run(go())

@@ -90,6 +90,29 @@ def test_a_redis_that_hangs_costs_no_more_than_the_timeout_and_is_used_again_aft
     run(go())
 
 
+def test_a_redis_that_accepts_and_says_nothing_leaves_no_connection_behind(redis_server: EmbeddedRedis) -> None:
+    async def go() -> None:
+        closed = asyncio.Event()
+
+        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1000)
+            await reader.read(1000)
+            closed.set()
+            writer.close()
+
+        server = await asyncio.start_server(mute, "127.0.0.1", 0)
+        async with server:
+            wire = Wire(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+            with pytest.raises(StoreDown, match="did not answer within 50 ms"):
+                await wire.ask(packed("PING"), 1, 0.05)
+            with pytest.raises(StoreDown, match="no answer"):
+                await wire.ask(packed("PING"), 1, 5)
+            await asyncio.wait_for(closed.wait(), 5)
+            wire.close()
+
+    run(go())
+
+
 def test_a_restarted_redis_is_found_again() -> None:
     async def go(server: EmbeddedRedis) -> None:
         wire = Wire(server.url)
