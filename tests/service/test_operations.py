@@ -15,7 +15,7 @@ import redis
 
 from service.embedded_redis import EmbeddedRedis, free_port
 from service.layouts import Layouts
-from service.store.keys import item_key, user_key
+from service.store.keys import SCHEMAS, item_key, user_key
 
 
 def counters(server: Any, name: str) -> dict[str, float]:
@@ -178,6 +178,36 @@ def test_sigterm_fails_readiness_first_and_loses_no_request(
         answer = server.rank(["1"])
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
         assert server.process.wait(timeout=20) == 0
+
+
+def test_a_request_in_work_is_finished_after_sigterm(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
+    with EmbeddedRedis() as own, kit.serving(tmp_path, registry, own.url, redis_timeout_ms=5000, default_timeout_ms=9000, drain_ms=0) as server:
+        server.rank(["1"])
+        subprocess.run(["kill", "-STOP", str(own.pid)], check=True)
+        answers: list[httpx.Response] = []
+        thread = threading.Thread(target=lambda: answers.append(server.rank(["1"])))
+        thread.start()
+        with httpx.Client(base_url=server.url) as other:
+            kit.wait_until(lambda: "funnelrank_inflight_requests 1.0" in other.get("/metrics").text)
+        server.process.send_signal(signal.SIGTERM)
+        kit.wait_until(lambda: "Shutting down" in server.log_lines)
+        subprocess.run(["kill", "-CONT", str(own.pid)], check=True)
+        thread.join()
+        assert answers[0].status_code == 200
+        assert server.process.wait(timeout=20) == 0
+
+
+def test_a_store_of_another_schema_at_the_start_is_not_ranked_from(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
+) -> None:
+    store.hset(SCHEMAS, "0123456789abcdef", '{"schema": {"user": [], "item": [1]}}')
+    with kit.serving(tmp_path, registry, redis_server.url, wait_for="/livez") as server:
+        answer = server.rank(["1"])
+        assert (answer.status_code, answer.json()["code"]) == (503, "schema_not_loaded")
+        assert "0123456789abcdef" in answer.json()["detail"]
+        ready = server.http.get("/readyz")
+        assert ready.status_code == 503
+        assert "schema_not_loaded" in ready.json()["detail"]
 
 
 def start_fails(environment: dict[str, str]) -> str:
