@@ -170,11 +170,14 @@ def test_a_model_of_a_schema_that_is_not_loaded_waits_until_it_is(
     kit.wait_until(lambda: versions(running) == {"2"})
 
 
-def test_models_shows_published_live_and_refused(server: Any) -> None:
+def test_models_shows_published_live_and_refused(server: Any, kit: SimpleNamespace) -> None:
+    assert go_live(server, "1").status_code == 200
+    revision = server.http.get("/models").json()["rollout"]["revision"]
+    kit.wait_until(lambda: server.http.get("/models").json()["worker"]["live"]["revision"] == revision)
     shown = server.http.get("/models").json()
     assert [(m["name"], m["version"]) for m in shown["published"]] == [("synthetic", "1")]
     assert shown["rollout"]["stable"] == {"name": "synthetic", "version": "1"}
-    assert shown["worker"]["live"] == {"name": "synthetic", "version": "1", "role": "stable", "revision": 1}
+    assert shown["worker"]["live"] == {"name": "synthetic", "version": "1", "role": "stable", "revision": revision}
     assert shown["worker"]["refused"] == []
 
 
