@@ -100,17 +100,17 @@ def calibration(outputs: Mapping[str, Any]) -> str:
                 axis.loglog(predicted, observed, color=colour, marker="o", markersize=4, linewidth=1)
                 axis.set_xlim(low, high)
                 axis.set_ylim(low, high)
-                _plain_ticks(axis)
+                _plain_ticks(axis, subs=(1, 3) if high / low < 30 else (1,))
             axis.set_title(f"{name}  ECE {outputs[name]['ece']:.4f}", loc="left", color="#1b2430")
             axis.set_xlabel("mean prediction")
             axis.set_ylabel("share of positives")
         return _svg(figure, "calibration by output")
 
 
-def _plain_ticks(axis: Axes) -> None:
+def _plain_ticks(axis: Axes, subs: tuple[int, ...]) -> None:
     """Few round numbers on logarithmic axes, written out."""
     for one in (axis.xaxis, axis.yaxis):
-        one.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+        one.set_major_locator(LogLocator(subs=subs, numticks=6))
         one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         one.set_minor_formatter(NullFormatter())
 

@@ -138,11 +138,11 @@ def _reading(speed: Mapping[str, Any]) -> str:
     if reading is None:
         return text
     rows = [
-        ["the training loop reading its files", f"{reading['rows_per_s_files']:,.0f}"],
+        ["the training loop, reading its files", f"{reading['rows_per_s_files']:,.0f}"],
         ["the same batches held ready in memory", f"{reading['rows_per_s_memory']:,.0f}"],
         ["ratio (0.9 or more is wanted)", f"{reading['ratio']:.3f}"],
     ]
-    return _table(["fastest of five turns each", f"rows/s over {reading['steps']} steps"], rows) + text
+    return _table(["by the median step", f"rows/s over {reading['steps']} steps"], rows) + text
 
 
 def _provenance(metrics: Mapping[str, Any]) -> str:
