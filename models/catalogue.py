@@ -15,6 +15,7 @@ from models.recipe import (
     SharedBottomTrunk,
     Trunk,
 )
+from models.refusal import nearest
 
 
 @dataclass(frozen=True)
@@ -85,5 +86,5 @@ def entry_of(model: ModelSection) -> Entry:
     """The catalogue entry a recipe names. Raises RecipeError with the known names."""
     found = CATALOGUE.get(model.architecture)
     if found is None:
-        raise RecipeError(f"model.architecture: '{model.architecture}' is not in the catalogue; known: {', '.join(CATALOGUE)}")
+        raise RecipeError(f"model.architecture: '{model.architecture}' is not in the catalogue{nearest(model.architecture, CATALOGUE)}")
     return found

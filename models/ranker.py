@@ -28,6 +28,7 @@ from models.recipe import (
 )
 from models.recipe import Encoder as EncoderSection
 from models.recipe import Trunk as TrunkSection
+from models.refusal import nearest
 from models.structures.base import Output, TaskStructure
 from models.structures.esm2 import Esm2
 from models.structures.esmm import Esmm
@@ -55,14 +56,16 @@ def build_ranker(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> "
     structures = _structures(recipe)
     position = PositionTower(recipe.position, cross_values) if recipe.position else None
     ranker = Ranker(recipe, encoding, structures, position)
-    known = ", ".join(ranker.heads)
     if recipe.position and recipe.position.head not in ranker.heads:
-        raise RecipeError(f"position.head: '{recipe.position.head}' is not a head; heads: {known}")
-    trained = [o.name for o in ranker.outputs if o.trained]
-    for name in (*recipe.training.loss_weights, *recipe.training.select_on):
-        if name not in trained and name not in [o.name for o in ranker.outputs]:
-            raise RecipeError(f"training: '{name}' is not an output; outputs: {', '.join(o.name for o in ranker.outputs)}")
-    for name in recipe.training.loss_weights:
+        raise RecipeError(f"position.head: '{recipe.position.head}' is not a head{nearest(recipe.position.head, ranker.heads)}")
+    outputs, trained = [o.name for o in ranker.outputs], [o.name for o in ranker.outputs if o.trained]
+    training = recipe.training
+    named = {"training.loss_weights": training.loss_weights, "training.select_on": training.select_on}
+    for section, names in (named | {"extra_evaluations": [e.score for e in recipe.extra_evaluations]}).items():
+        for name in names:
+            if name not in outputs:
+                raise RecipeError(f"{section}: '{name}' is not an output{nearest(name, outputs)}")
+    for name in training.loss_weights:
         if name not in trained:
             raise RecipeError(f"training.loss_weights: '{name}' has no loss of its own; those with one: {', '.join(trained)}")
     return ranker

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from features import FeatureError, FeatureSchema
+from models.refusal import Places, explained, located
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Column = Annotated[str, Field(min_length=1)]
@@ -248,7 +249,7 @@ class Recipe(_Strict):
         try:
             self.features.refuse_columns(roles)
         except FeatureError as error:
-            raise ValueError(f"features: {error}") from None
+            raise ValueError(f"feature '{error.field}': {error.message}") from None
         return self
 
     @property
@@ -270,37 +271,71 @@ class Recipe(_Strict):
 
 
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """The recipe of a YAML file, with `section.key=value` overrides on top. Raises RecipeError."""
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; the recipes that come along are in models/recipes/") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with 'name', 'data', 'features', 'tasks', 'model'")
-    for override in overrides:
-        _set(raw, override)
-    return parse_recipe(raw, str(path))
+    """The recipe of a YAML file, with `section.key=value` overrides on top.
+
+    Raises RecipeError that names every bad place with its line (or its override) and the nearest valid name.
+    """
+    raw, places = _read(path, overrides)
+    return _parsed(raw, places)
 
 
 def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
     """The recipe of a plain mapping; `origin` opens the error messages. Raises RecipeError that names every bad place."""
+    places = Places(origin)
+    places.add_plain(raw, ())
+    return _parsed(raw, places)
+
+
+def at_its_line(error: RecipeError, path: Path, overrides: tuple[str, ...] = ()) -> str:
+    """The message of an error that only showed after the recipe was read, with the line (or the override) of what it is about."""
+    if str(error).startswith((str(path), "--")):
+        return str(error)
+    return located(str(error), _read(path, overrides)[1])
+
+
+def _parsed(raw: dict[str, Any], places: Places) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        places = [f"  {'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
-        raise RecipeError(f"{origin}:\n" + "\n".join(places)) from None
+        raise RecipeError("\n".join(explained(error.errors(), Recipe, places))) from None
 
 
-def _set(raw: dict[str, Any], override: str) -> None:
+def _read(path: Path, overrides: tuple[str, ...]) -> tuple[dict[str, Any], Places]:
+    places = Places(str(path))
+    try:
+        text = path.read_text()
+        raw = yaml.safe_load(text)
+        places.add(yaml.compose(text, Loader=yaml.SafeLoader), ())
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; the recipes that come along are in models/recipes/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with 'name', 'data', 'features', 'tasks', 'model'")
+    for location in places.repeated:
+        raise RecipeError(f"{places.origin(location)}: {'.'.join(map(str, location))}: this key stands here twice; only one can count")
+    for override in overrides:
+        _set(raw, override, places)
+    return raw, places
+
+
+def _set(raw: dict[str, Any], override: str, places: Places) -> None:
     path, equals, value = override.partition("=")
     if not equals:
         raise RecipeError(f"--set {override}: write section.key=value, as in training.epochs=2")
     *sections, key = path.split(".")
-    target = raw
-    for section in sections:
+    target, location = raw, tuple(path.split("."))
+    for i, section in enumerate(sections):
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise RecipeError(f"--set {override}: '{section}' is not a section")
-    target[key] = yaml.safe_load(value)
+        places.origins.setdefault(location[: i + 1], f"--set {override}")
+    try:
+        target[key] = yaml.safe_load(value)
+        node = yaml.compose(value, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override}: '{value}' is not YAML") from None
+    places.origins[location] = f"--set {override}"
+    places.add(node, location, f"--set {override}")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from models.data.batches import shuffled_batches, steps_per_epoch
 from models.data.cache import DEFAULT_CACHE, Data, open_data
 from models.ranker import Ranker, build_ranker
-from models.recipe import Recipe, RecipeError, load_recipe
+from models.recipe import Recipe, RecipeError, at_its_line, load_recipe
 from models.report import write_report
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights
 from models.training.evaluation import evaluate, gate_utilisation, selected_outputs, selection_score
@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
         out = given.out or Path("runs") / recipe.name
         metrics = train(recipe, out, resume=given.resume, cache=given.cache, reading_steps=given.reading_steps, prefetch=given.prefetch)
     except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {at_its_line(error, given.recipe, tuple(overrides))}", file=sys.stderr)
         return 2
     except NonFiniteLossError as error:
         print(f"stopped: {error}", file=sys.stderr)
