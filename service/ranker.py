@@ -22,7 +22,9 @@ log = logging.getLogger("funnelrank.ranker")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A checked request. `own_features` are candidates' own values by place; `weights` replace the profile's for this request."""
+    """A checked request. `own_features` are candidates' own values by place; `weights` replace the profile's for this request;
+    `timestamp` is the moment in milliseconds to rank as of, now where it is None.
+    """
 
     user_id: str
     item_ids: Sequence[str]
@@ -32,6 +34,7 @@ class Query:
     top_k: int | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     explain: bool = False
+    timestamp: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,9 @@ class Ranker:
         fetched = perf_counter()
         stages["store"].observe(fetched - started)
 
-        assembled = assemble(bundle.layouts, stored, query.user_id, query.item_ids, query.own_features, context, int(time() * 1000))
+        assembled = assemble(
+            bundle.layouts, stored, query.user_id, query.item_ids, query.own_features, context, query.timestamp or int(time() * 1000)
+        )
         if stored is not None:
             note_unknown(degraded, assembled.unknown_user, assembled.unknown_items)
         packed = perf_counter()
@@ -114,7 +119,7 @@ class Ranker:
     async def _fetch(self, layouts: Layouts, query: Query, deadline: Deadline, degraded: list[str]) -> Stored | None:
         """The stored rows; None, and a word in `degraded`, where the store does not answer in its time."""
         try:
-            stored = await self.reader.fetch(layouts, query.user_id, query.item_ids, deadline.remaining())
+            stored = await self.reader.fetch(layouts, query.user_id, query.item_ids, deadline.remaining(), query.timestamp)
         except StoreDown:
             deadline.check("Redis answered")
             degraded.append("store_unavailable")

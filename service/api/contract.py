@@ -57,6 +57,11 @@ class RankRequest(_Body):
     top_k: Annotated[int | None, Strict(), Field(ge=1, description="how many to answer with; all by default")] = None
     timeout_ms: Annotated[int | None, Strict(), Field(ge=1, le=600_000, description="deadline, counted from arrival")] = None
     fusion: FusionOverride | None = None
+    timestamp: Annotated[
+        int | None,
+        Strict(),
+        Field(ge=EARLIEST_MS, description="rank as of then, milliseconds since 1970: only behaviours before it count; now by default"),
+    ] = None
     explain: Annotated[bool, Strict(), Field(description="adds each task's weight and part of the score")] = False
     request_id: RequestId | None = None
 

@@ -60,6 +60,7 @@ def query_of(request: RankRequest, settings: Settings) -> Query:
         top_k=request.top_k,
         weights=request.fusion.weights if request.fusion else {},
         explain=request.explain,
+        timestamp=request.timestamp,
     )
 
 

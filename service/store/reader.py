@@ -39,14 +39,16 @@ class Reader:
         self._down = False
         self._told_corrupt: set[str] = set()
 
-    async def fetch(self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float) -> Stored:
-        """All rows of one request. Raises StoreDown; waits no longer than `timeout` seconds or the store's own limit."""
+    async def fetch(self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None) -> Stored:
+        """All rows of one request; of the behaviours those older than `before` (milliseconds), all where it is None.
+
+        Raises StoreDown; waits no longer than `timeout` seconds or the store's own limit.
+        """
         fingerprint, prefix = layouts.fingerprint, item_prefix(layouts.fingerprint)
         commands = [packed("GET", user_key(fingerprint, user_id))]
         commands.append(packed("MGET", *map("".join, zip(repeat(prefix), item_ids))))
         if layouts.behaviour is not None:
-            last = str(layouts.max_behaviours - 1)
-            commands.append(packed("ZREVRANGE", behaviours_key(fingerprint, user_id), "0", last))
+            commands.append(newest(behaviours_key(fingerprint, user_id), layouts.max_behaviours, before))
         try:
             replies = await self._wire.ask(b"".join(commands), len(commands), min(timeout, self.timeout))
             for reply in replies:
@@ -99,6 +101,13 @@ class Reader:
 
     def close(self) -> None:
         self._wire.close()
+
+
+def newest(key: str, count: int, before: int | None) -> bytes:
+    """The command for a user's newest behaviours, of those older than `before` if it is given."""
+    if before is None:
+        return packed("ZREVRANGE", key, "0", str(count - 1))
+    return packed("ZREVRANGEBYSCORE", key, f"({before}", "-inf", "LIMIT", "0", str(count))
 
 
 def checked(layouts: Layouts, user: bytes | None, behaviours: list[bytes], items: list[bytes | None]) -> Stored:

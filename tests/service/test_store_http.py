@@ -48,6 +48,21 @@ def test_the_next_ranking_of_the_user_sees_an_event_on_any_worker(server: Any, s
     assert after != {before}
 
 
+def test_a_ranking_as_of_a_moment_sees_only_what_came_before_it(server: Any, store: redis.Redis) -> None:
+    def score_at(moment: int | None) -> float:
+        more = {} if moment is None else {"timestamp": moment}
+        return float(server.rank(["1"], **more).json()["ranking"][0]["score"])
+
+    empty = score_at(NOW)
+    send(server, event("5", NOW))
+    first = score_at(NOW + 1)
+    send(server, event("6", NOW + 1000))
+    assert score_at(NOW) == empty
+    assert score_at(NOW + 1) == score_at(NOW + 1000) == first
+    assert score_at(NOW + 1001) == score_at(None)
+    assert len({empty, first, score_at(None)}) == 3
+
+
 def test_a_behaviour_carries_its_items_features(server: Any, store: redis.Redis, layouts: Layouts) -> None:
     store.set(item_key(layouts.fingerprint, "5"), layouts.item.pack({"item_id": "5", "tag": "x", "price": 2.5}))
     send(server, event("5", NOW, scene=3))
