@@ -48,7 +48,7 @@ def _golden(graph: ServingGraph, run: Run, seed: int) -> bytes:
     inputs = request(schema, run.kept_rows, GOLDEN_CANDIDATES, length, np.random.default_rng(seed + 1))
     arrays = {f"inputs/{n}": v for n, v in inputs.items()} | {f"outputs/{n}": v for n, v in torch_scores(graph, inputs).items()}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
@@ -64,8 +64,7 @@ def _manifest(run: Run, version: str, parity: Parity, files: dict[str, bytes]) -
         fingerprint=run.encoding.schema.fingerprint,
         inputs=graph_inputs(run.encoding.schema),
         tasks=tuple(
-            TaskSpec(name=o.name, kind=o.kind, label=" AND ".join(o.label), space=" AND ".join(o.space) or "impression")
-            for o in run.ranker.outputs
+            TaskSpec(name=o.name, kind=o.kind, label=" AND ".join(o.label), space=" AND ".join(o.space) or "impression") for o in run.ranker.outputs
         ),
         left_out=_left_out(run.ranker, run),
         metrics=run.metrics,

@@ -10,10 +10,11 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from features import MISSING_KEY, BehaviourLayout, FeatureSchema, RowLayout
+from features import MISSING_KEY, FeatureSchema
 from models.encoding import Encoding
 from models.ranker import Ranker
 from models.vocabulary import MISSING_ROW, Vocabulary, behaviour_column_vocabularies, key_column_vocabularies
+from service import layouts
 from service.manifest import TensorSpec
 
 # Two different primes, so that the exporter can tie no axis to another or to 1.
@@ -24,27 +25,15 @@ _NO_ROW = -1
 
 def graph_inputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
     """The inputs of a schema's graph; a group without keys or without numerics has no such input, and position never has one."""
-    specs: list[TensorSpec] = []
-    for group, rows in (("user", 1), ("context", 1), ("item", "C")):
-        layout = RowLayout(schema.group(group))
-        specs += _group_inputs(group, rows, layout)
-    if schema.behaviour is not None:
-        specs += _group_inputs("behaviour", "L", BehaviourLayout(schema))
-        specs += [TensorSpec(name="behaviour_times", dtype="int64", shape=("L",)), TensorSpec(name="request_time", dtype="int64", shape=(1,))]
-    return tuple(specs)
-
-
-def _group_inputs(group: str, rows: int | str, layout: RowLayout) -> list[TensorSpec]:
-    widths = {"keys": ("int64", layout.key_width), "numerics": ("float32", layout.numeric_width)}
-    return [
-        TensorSpec.model_validate({"name": f"{group}_{part}", "dtype": dtype, "shape": (rows, width)})
-        for part, (dtype, width) in widths.items()
-        if width
-    ]
+    inputs = layouts.graph_inputs(layouts.Layouts.of(schema))
+    return tuple(TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": shape}) for name, (dtype, shape) in inputs.items())
 
 
 class ServingGraph(nn.Module):
     """A trained ranker behind the lookup of raw keys; user tensors have one row, candidate tensors C, and broadcast inside."""
+
+    known_keys: Tensor
+    known_rows: Tensor
 
     def __init__(self, ranker: Ranker, encoding: Encoding) -> None:
         super().__init__()
@@ -68,8 +57,8 @@ class ServingGraph(nn.Module):
     def _lookup(self, keys: Tensor) -> Tensor:
         """Rows of flat keys, -1 where unknown. One hash lookup in ONNX; its table is put in by `to_onnx`."""
         if torch.compiler.is_exporting():
-            placeholder = {"default_int64": _NO_ROW, "keys_int64s": [0], "values_int64s": [0]}
-            return torch.onnx.ops.symbolic(_LOOKUP, (keys,), attrs=placeholder, dtype=torch.int64, shape=keys.shape, version=4)
+            attrs = {"default_int64": _NO_ROW, "keys_int64s": [0], "values_int64s": [0]}  # a placeholder
+            return torch.onnx.ops.symbolic(_LOOKUP, (keys,), attrs, dtype=torch.int64, shape=keys.shape, version=4)  # type: ignore[arg-type]
         place = torch.searchsorted(self.known_keys, keys).clamp(max=len(self.known_keys) - 1)
         return torch.where(self.known_keys[place] == keys, self.known_rows[place], _NO_ROW)
 
@@ -110,7 +99,8 @@ def example_inputs(schema: FeatureSchema) -> dict[str, Tensor]:
     """Inputs of the example size, all keys missing: only their shapes matter to the exporter."""
     sizes = {"C": _EXAMPLE_CANDIDATES, "L": _EXAMPLE_BEHAVIOURS}
     dtypes = {"int64": torch.int64, "float32": torch.float32}
-    return {s.name: torch.zeros([sizes.get(str(n), n) for n in s.shape], dtype=dtypes[s.dtype]) for s in graph_inputs(schema)}  # type: ignore[misc]
+    shapes = {s.name: [n if isinstance(n, int) else sizes[n] for n in s.shape] for s in graph_inputs(schema)}
+    return {s.name: torch.zeros(shapes[s.name], dtype=dtypes[s.dtype]) for s in graph_inputs(schema)}
 
 
 def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:

@@ -4,7 +4,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ EXAMPLE = """example:
 """
 
 
-def measure(path: Path, seeds: int, runs: Path, cache: Path, overrides: Sequence[str]) -> tuple[Recipe, list[dict[str, Any]]]:
+def measure(path: Path, seeds: int, runs: Path, cache: Path, overrides: tuple[str, ...]) -> tuple[Recipe, list[dict[str, Any]]]:
     """The metrics of one recipe for seeds 1 to `seeds`; a run that is there already, of the same recipe, is not repeated."""
+    recipe = load_recipe(path, overrides)
     found = []
     for seed in range(1, seeds + 1):
-        recipe = load_recipe(path, (*overrides, f"training.seed={seed}"))
+        seeded = load_recipe(path, (*overrides, f"training.seed={seed}"))
         out = runs / f"{recipe.name}-{seed}"
-        if not _is_there(out, recipe):
+        if not _is_there(out, seeded):
             print(f"{recipe.name}, seed {seed} of {seeds}", file=sys.stderr)
-            train(recipe, out, cache=cache, reading_steps=0)
+            train(seeded, out, cache=cache, reading_steps=0)
         found.append(json.loads((out / METRICS_FILE).read_text()))
     return recipe, found
 
@@ -121,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     costs: list[dict[str, Any]] = []
     try:
         for path in given.recipes:
-            recipe, runs = measure(path, given.seeds, given.runs, given.cache, given.set)
+            recipe, runs = measure(path, given.seeds, given.runs, given.cache, tuple(given.set))
             rows += rows_of(recipe, runs)
             costs.append(costs_of(recipe, runs))
     except RecipeError as error:

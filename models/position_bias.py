@@ -15,6 +15,8 @@ from models.recipe import PositionSection
 class PositionTower(nn.Module):
     """A scalar logit per cell of position x cross value; position 0 is missing, cross value 0 is missing or unknown."""
 
+    cross_counts: Tensor
+
     def __init__(self, section: PositionSection, cross_values: int) -> None:
         super().__init__()
         self.head, self.drop_rate = section.head, section.drop_rate

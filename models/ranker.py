@@ -76,7 +76,7 @@ def _structures(recipe: Recipe) -> list[TaskStructure]:
     for task in recipe.tasks:
         if task.type not in entry.tasks:
             raise RecipeError(f"tasks: '{task.type}' does not go with architecture '{entry.name}'; it takes: {', '.join(entry.tasks)}")
-    structures: list[TaskStructure] = [STRUCTURES[task.type](task) for task in recipe.tasks]  # type: ignore[operator]
+    structures: list[TaskStructure] = [STRUCTURES[task.type](task) for task in recipe.tasks]
     names = [o.name for s in structures for o in s.outputs]
     for name in names:
         if names.count(name) > 1:
@@ -86,6 +86,9 @@ def _structures(recipe: Recipe) -> list[TaskStructure]:
 
 class Inputs(nn.Module):
     """Embeds the groups of a batch with one shared table."""
+
+    target_keys: Tensor
+    target_numerics: Tensor
 
     def __init__(self, section: EmbeddingSection, encoding: Encoding) -> None:
         super().__init__()
@@ -118,6 +121,10 @@ class Inputs(nn.Module):
         self.register_buffer("target_keys", torch.tensor(keys), persistent=False)
         self.register_buffer("target_numerics", torch.tensor(numerics), persistent=False)
 
+    def widths(self) -> dict[str, int]:
+        """Width of each group's vector."""
+        return {name: group.width for name, group in self.groups.items() if isinstance(group, GroupEmbedding)}
+
     def group(self, name: str, batch: Batch) -> Tensor | None:
         """`[B or 1, G]` of `user`, `context` or `item`; None if the schema has none."""
         if name not in self.groups:
@@ -126,7 +133,8 @@ class Inputs(nn.Module):
 
     def behaviours(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The item part then the property part (action, scene, age) `[B or 1, L, I + P]`, and the mask of real ones `[B or 1, L]`."""
-        assert self.behaviour_item is not None and self.behaviour_property is not None
+        assert self.behaviour_item is not None
+        assert self.behaviour_property is not None
         rows, times = batch["behaviour_rows"], batch["behaviour_times"]
         age_s = ((batch["request_time"].unsqueeze(-1) - times).clamp(min=0) / 1000.0).to(torch.float32)
         age_s = torch.where(times > 0, age_s, torch.nan).unsqueeze(-1)
@@ -184,7 +192,7 @@ class Ranker(nn.Module):
         self.heads: tuple[str, ...] = tuple(h for s in structures for h in s.heads)
         self.outputs: tuple[Output, ...] = tuple(o for s in structures for o in s.outputs)
         self.inputs = Inputs(model.embedding, encoding)
-        widths = {name: self.inputs.groups[name].width for name in self.inputs.groups}
+        widths = self.inputs.widths()
         self.encoders = nn.ModuleList()
         if self.inputs.behaviour_item is not None and self.inputs.behaviour_property is not None:
             item_width, property_width = self.inputs.behaviour_item.width, self.inputs.behaviour_property.width
@@ -245,9 +253,11 @@ class Ranker(nn.Module):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`embedding` (the tables, of which a batch touches few rows) and `dense` (all the rest)."""
-        tables = [module.weight for name, module in self.named_modules() if isinstance(module, nn.Embedding) and not name.startswith("position")]
-        known = {id(table) for table in tables}
-        return {"embedding": tables, "dense": [p for p in self.parameters() if id(p) not in known]}
+        embeddings = {name for name, module in self.named_modules() if isinstance(module, nn.Embedding) and not name.startswith("position")}
+        groups: dict[str, list[nn.Parameter]] = {"embedding": [], "dense": []}
+        for name, parameter in self.named_parameters():
+            groups["embedding" if name.rpartition(".")[0] in embeddings else "dense"].append(parameter)
+        return groups
 
 
 def label_of(batch: Batch, columns: tuple[str, ...]) -> Tensor:

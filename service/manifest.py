@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from features import FeatureSchema
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 MANIFEST_FILE, GRAPH_FILE, GOLDEN_FILE, REPORT_FILE = "manifest.json", "model.onnx", "golden.npz", "report.html"
 BUNDLE_FILES = (GRAPH_FILE, GOLDEN_FILE, REPORT_FILE)
 

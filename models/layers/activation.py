@@ -23,6 +23,9 @@ class Dice(nn.Module):
     Batch statistics over real behaviours in training, running ones after. Source: DIN (arXiv 1706.06978), equation 5.
     """
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(self, width: int, momentum: float = 0.01, eps: float = 1e-8) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.zeros(width))

@@ -19,6 +19,10 @@ class Numerics(nn.Module):
     Source: ESM2 (Wen et al. 2020, arXiv 1910.07099), equation 17; the learned missing value is Meituan's Missing Value Layer.
     """
 
+    mean: Tensor
+    deviation: Tensor
+    log1p: Tensor
+
     def __init__(self, stats: NumericStats, log1p: np.ndarray) -> None:
         super().__init__()
         self.register_buffer("mean", torch.from_numpy(stats.mean.copy()))
@@ -40,6 +44,9 @@ class Numerics(nn.Module):
 class NumericBins(nn.Module):
     """An embedding of the quantile bin that a raw number falls into; bin 0 is missing."""
 
+    edges: Tensor
+    offsets: Tensor
+
     def __init__(self, edges: np.ndarray, dim: int) -> None:
         super().__init__()
         columns = np.flatnonzero(np.isfinite(edges).any(1)) if edges.shape[1] else np.zeros(0, np.int64)
@@ -59,6 +66,8 @@ class NumericBins(nn.Module):
 
 class KeyColumns(nn.Module):
     """Embeds the key columns of one packed row with a shared table; a multi-valued feature is pooled over its values."""
+
+    unknown: Tensor
 
     def __init__(self, features: Sequence[Feature], unknown_rows: Sequence[int], extra_columns: int = 0) -> None:
         super().__init__()

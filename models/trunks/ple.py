@@ -20,6 +20,8 @@ from models.layers.linear import GroupedLinear, GroupedMlp, PartLinear
 class Mixing(nn.Module):
     """How the experts of one level become fusions: each head over its own and the shared ones, the shared fusion over all."""
 
+    index: Tensor
+
     def __init__(self, heads: int, own: int, shared: int) -> None:
         super().__init__()
         self.heads, self.seen, self.all = heads, own + shared, heads * own + shared
@@ -70,6 +72,8 @@ class FirstLevel(nn.Module):
 class NextLevel(nn.Module):
     """Level j > 1: a head's experts and its gate read that head's fusion, the shared ones the shared fusion."""
 
+    source: Tensor
+
     def __init__(self, in_width: int, mixing: Mixing, own: int, shared: int, hidden: Sequence[int], dropout: float, last: bool) -> None:
         super().__init__()
         self.mixing = mixing
@@ -107,9 +111,7 @@ class Ple(nn.Module):
         self.heads, self.out_width = tuple(heads), hidden[-1]
         mixing = Mixing(len(heads), own, shared)
         self.first = FirstLevel(in_widths, mixing, hidden, dropout, last=levels == 1)
-        self.levels = nn.ModuleList(
-            [NextLevel(hidden[-1], mixing, own, shared, hidden, dropout, last=j == levels) for j in range(2, levels + 1)]
-        )
+        self.levels = nn.ModuleList([NextLevel(hidden[-1], mixing, own, shared, hidden, dropout, last=j == levels) for j in range(2, levels + 1)])
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts `[B or 1, width]` -> `[H, B, out_width]`, by head in order."""
@@ -123,6 +125,7 @@ class Ple(nn.Module):
         heads_HBX, shared_BX = self.first(parts)
         gates_HBM = self.first.split(parts)[1]
         for level in self.levels:
+            assert isinstance(level, NextLevel)
             gates_HBM = level.head_gates(heads_HBX)
             heads_HBX, shared_BX = level(heads_HBX, shared_BX)
         return dict(zip(self.heads, gates_HBM.mean(1), strict=True))
