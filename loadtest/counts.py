@@ -14,6 +14,9 @@ class CandidateCounts:
     counts: tuple[int, ...]
     probabilities: tuple[float, ...]
 
+    def __str__(self) -> str:
+        return self.text
+
     @classmethod
     def parse(cls, text: str) -> "CandidateCounts":
         """Reads `200`, `50-500` or `50:0.6,200:0.4`; weights need not add up to 1."""
