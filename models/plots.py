@@ -67,6 +67,22 @@ def losses(history: Mapping[str, Any], best_step: int) -> str:
         return _svg(figure, "losses by step")
 
 
+def weighting(history: Mapping[str, Any]) -> str:
+    """What the loss weighting changed while training, one line each; empty where it changes nothing."""
+    points = [p for p in history["losses"] if p["weighting"]]
+    if not points:
+        return ""
+    names = list(points[0]["weighting"])
+    with mpl.rc_context(LOOK):
+        figure, (axis,) = _grid(1, 2.5, 1)
+        for name, colour in zip(names, _cycle(len(names)), strict=True):
+            axis.plot([p["step"] for p in points], [p["weighting"][name] for p in points], color=colour, linewidth=1.4, label=name)
+        axis.set_xlabel("step")
+        axis.set_ylim(bottom=0)
+        axis.legend(loc="upper left", ncols=4)
+        return _svg(figure, "loss weighting by step")
+
+
 def validation(history: Mapping[str, Any], best_step: int) -> str:
     """Validation AUC of every output by step; the dotted line marks the weights that were kept."""
     evaluations = history["evaluations"]

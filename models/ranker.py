@@ -60,14 +60,14 @@ def build_ranker(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> "
         raise RecipeError(f"position.head: '{recipe.position.head}' is not a head{nearest(recipe.position.head, ranker.heads)}")
     outputs, trained = [o.name for o in ranker.outputs], [o.name for o in ranker.outputs if o.trained]
     training = recipe.training
-    named = {"training.loss_weights": training.loss_weights, "training.select_on": training.select_on}
-    for section, names in (named | {"extra_evaluations": [e.score for e in recipe.extra_evaluations]}).items():
+    weighted = {"training.loss_weights": training.loss_weights, "training.weighting.decay": getattr(training.weighting, "decay", {})}
+    named = weighted | {"training.select_on": training.select_on, "extra_evaluations": [e.score for e in recipe.extra_evaluations]}
+    for section, names in named.items():
         for name in names:
             if name not in outputs:
                 raise RecipeError(f"{section}: '{name}' is not an output{nearest(name, outputs)}")
-    for name in training.loss_weights:
-        if name not in trained:
-            raise RecipeError(f"training.loss_weights: '{name}' has no loss of its own; those with one: {', '.join(trained)}")
+            if section in weighted and name not in trained:
+                raise RecipeError(f"{section}: '{name}' has no loss of its own; those with one: {', '.join(trained)}")
     return ranker
 
 

@@ -196,11 +196,50 @@ class ModelSection(_Strict):
     dropout: Rate = 0.0
 
 
+class StaticWeighting(_Strict):
+    """`loss_weights` as they are."""
+
+    type: Literal["static"]
+
+
+class DecayedWeighting(_Strict):
+    """PLE's: each loss weight times its `decay` to the power of the epoch, 1 where no decay is given."""
+
+    type: Literal["decayed"]
+    decay: Annotated[dict[Name, Positive], Field(min_length=1)]
+
+
+class UncertaintyWeighting(_Strict):
+    """Homoscedastic uncertainty with |log sigma^2| <= `bound`, so weights stay within exp(-bound) and exp(bound)."""
+
+    type: Literal["uncertainty"]
+    bound: Annotated[float, Field(gt=0, le=10)] = 2.0
+    learning_rate: Positive = 0.02
+
+
+class GradnormWeighting(_Strict):
+    """`alpha`: how strongly a task that learns slowly is pulled forward; 0 makes all gradients equally large."""
+
+    type: Literal["gradnorm"]
+    alpha: Annotated[float, Field(ge=0)] = 1.5
+    learning_rate: Positive = 0.025
+
+
+class PcgradWeighting(_Strict):
+    """Gradient surgery: tasks in conflict each give up the component along the other."""
+
+    type: Literal["pcgrad"]
+
+
+Weighting = Annotated[StaticWeighting | DecayedWeighting | UncertaintyWeighting | GradnormWeighting | PcgradWeighting, Field(discriminator="type")]
+
+
 class TrainingSection(_Strict):
     """`select_on`: the outputs whose mean validation AUC picks the best weights; `averaging`: decay of the weight average, 0 for none.
 
     The learning rates rise linearly over `warmup_steps` and then stay, or with `cosine` fall to `final_rate` of themselves at the end.
     `embedding_weight_decay` touches a row only in steps in which it occurs. `gradient_clip` bounds the gradient's norm, 0 for none.
+    `loss_weights` (1 for an output that is not there) are what `weighting` starts from.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 3
@@ -218,6 +257,7 @@ class TrainingSection(_Strict):
     patience: Annotated[int, Field(ge=1)] = 2
     select_on: tuple[Name, ...] = ()
     loss_weights: dict[Name, Positive] = {}
+    weighting: Weighting = StaticWeighting(type="static")
     seed: int = 1
 
 

@@ -47,6 +47,7 @@ def write_report(out: Path, recipe: Recipe, metrics: Mapping[str, Any], history:
         _warnings(metrics["warnings"]),
         _section("Test metrics", _metrics_table(metrics["parts"]["test"]) + _top_table(metrics["parts"]["test"])),
         _section("Losses", plots.losses(history, metrics["best"]["step"])),
+        _section(f"Loss weighting: {recipe.training.weighting.type}", plots.weighting(history)),
         _section("Validation AUC", plots.validation(history, metrics["best"]["step"])),
         _section("Calibration on the test part", plots.calibration(metrics["parts"]["test"]["outputs"]) + CALIBRATION_NOTE),
         _gates(metrics["gates"], history),

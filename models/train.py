@@ -5,7 +5,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from models.training.evaluation import evaluate, gate_utilisation, selected_outp
 from models.training.optimisation import Average, Optimiser
 from models.training.outcome import HISTORY_FILE, METRICS_FILE, prepare_folder, summary, summary_lines
 from models.training.session import Progress, load_session, save_session
+from models.training.weighting import build_weighting
 
 CHECKPOINT_STEPS = 200
 TRACE_POINTS = 200
@@ -63,9 +63,10 @@ def train(
     total_steps = training.epochs * epoch_steps
     optimiser = Optimiser(ranker, training, total_steps)
     average = Average(ranker, training.averaging)
+    weighting = build_weighting(ranker, training)
     identity = {"recipe": recipe.model_dump_json(), "data": data.described["hash"], "threads": torch.get_num_threads()}
     prepare_folder(out, recipe, data, keep=resume)
-    progress = load_session(out, identity, ranker, average, optimiser) if resume else Progress()
+    progress = load_session(out, identity, ranker, average, optimiser, weighting) if resume else Progress()
     evaluate_at = {math.ceil(epoch_steps * (k + 1) / training.evaluations_per_epoch) for k in range(training.evaluations_per_epoch)}
     trace_every = max(1, total_steps // TRACE_POINTS)
 
@@ -78,9 +79,8 @@ def train(
         clock = time.perf_counter()
         for batch in shuffled_batches(data, "train", training.batch_size, training.seed, epoch, first_step, prefetch):
             losses = ranker.losses(batch)
-            total = weighted_total(losses, training.loss_weights)
             optimiser.adam.zero_grad(set_to_none=True)
-            total.backward()
+            weighting.backward(losses, batch, epoch)
             plain = {name: float(loss.detach()) for name, loss in losses.items()}
             if not math.isfinite(sum(plain.values())) or not optimiser.step(progress.step):
                 stop_for(ranker, batch, plain, progress, average, data, out)
@@ -92,12 +92,12 @@ def train(
             bar.update()
             bar.set_postfix({"epoch": epoch + 1} | {name: f"{loss:.4f}" for name, loss in plain.items()}, refresh=False)
             if progress.step % trace_every == 0:
-                progress.trace()
+                progress.trace(weighting.logged())
             in_epoch = progress.step - epoch * epoch_steps
             if in_epoch in evaluate_at:
                 validate(average, data, progress, epoch, out, bar)
             if in_epoch in evaluate_at or progress.step % checkpoint_steps == 0:
-                save_session(out, identity, progress, ranker, average, optimiser)
+                save_session(out, identity, progress, ranker, average, optimiser, weighting)
             if progress.without_gain >= training.patience:
                 break
             clock = time.perf_counter()
@@ -112,12 +112,6 @@ def train(
     (out / METRICS_FILE).write_text(json.dumps(metrics, indent=1))
     (out / RESUME_FILE).unlink(missing_ok=True)
     return metrics
-
-
-def weighted_total(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Sum of the tasks' losses times their weights, 1 where the recipe gives none."""
-    terms = [weights.get(name, 1.0) * loss for name, loss in losses.items()]
-    return torch.stack(terms).sum()
 
 
 def validate(average: Average, data: Data, progress: Progress, epoch: int, out: Path, bar: "tqdm[Any]") -> None:

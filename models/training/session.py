@@ -11,6 +11,7 @@ from models.ranker import Ranker
 from models.recipe import RecipeError
 from models.training.checkpoint import RESUME_FILE, load_whole, save_whole
 from models.training.optimisation import Average, Optimiser
+from models.training.weighting import Weighting
 
 
 @dataclass
@@ -37,9 +38,10 @@ class Progress:
         self.traced_steps += 1
         self.steps_since_evaluation += 1
 
-    def trace(self) -> None:
-        """Put the mean losses since the last trace point on the curve."""
-        self.losses.append({"step": self.step, "losses": {n: v / self.traced_steps for n, v in self.traced.items()}})
+    def trace(self, weighting: Mapping[str, float]) -> None:
+        """Put the mean losses since the last trace point on the curve, and what the weighting says of itself now."""
+        means = {n: v / self.traced_steps for n, v in self.traced.items()}
+        self.losses.append({"step": self.step, "losses": means, "weighting": dict(weighting)})
         self.traced, self.traced_steps = {}, 0
 
     def evaluated(self, entry: dict[str, Any]) -> bool:
@@ -54,7 +56,9 @@ class Progress:
         return False
 
 
-def save_session(folder: Path, identity: dict[str, Any], progress: Progress, ranker: Ranker, average: Average, optimiser: Optimiser) -> None:
+def save_session(
+    folder: Path, identity: dict[str, Any], progress: Progress, ranker: Ranker, average: Average, optimiser: Optimiser, weighting: Weighting
+) -> None:
     """Everything that decides the rest of the run; `identity` is what a resumed run must share (recipe, data, threads)."""
     content = {
         "identity": identity,
@@ -62,12 +66,13 @@ def save_session(folder: Path, identity: dict[str, Any], progress: Progress, ran
         "weights": ranker.state_dict(),
         "average": average.ranker.state_dict() if average.decay else {},
         "optimiser": optimiser.adam.state_dict(),
+        "weighting": weighting.state(),
         "random": torch.get_rng_state(),
     }
     save_whole(content, folder / RESUME_FILE)
 
 
-def load_session(folder: Path, identity: dict[str, Any], ranker: Ranker, average: Average, optimiser: Optimiser) -> Progress:
+def load_session(folder: Path, identity: dict[str, Any], ranker: Ranker, average: Average, optimiser: Optimiser, weighting: Weighting) -> Progress:
     """Put a saved run's state back; from the beginning where none was saved. Raises RecipeError if it is another run's."""
     path = folder / RESUME_FILE
     if not path.is_file():
@@ -80,5 +85,6 @@ def load_session(folder: Path, identity: dict[str, Any], ranker: Ranker, average
     if average.decay:
         average.ranker.load_state_dict(content["average"])
     optimiser.adam.load_state_dict(content["optimiser"])
+    weighting.load(content["weighting"])
     torch.set_rng_state(content["random"])
     return Progress(**content["progress"])

@@ -1,0 +1,51 @@
+"""Owns finding what all heads share: the parameters that every head's logit depends on, and the last layer among them."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from models.ranker import Ranker
+
+TABLE = "inputs.table.weight"
+
+
+def shared_masks(ranker: Ranker, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By name, in the order of the forward pass: each parameter that all heads reach, with the part of it that they reach.
+
+    Grouped layers hold several experts in one tensor, of which PLE gives some to one head alone, so a mask says which groups (the first
+    axis of three) or columns (the last axis of two) are common; it broadcasts against the parameter. Found by the logits' gradients on
+    one batch in evaluation mode, so it holds for any composition.
+    """
+    was_training = ranker.training
+    named = {name: p for name, p in ranker.named_parameters() if p.requires_grad}
+    ranker.eval()
+    logits = ranker.logits(batch)
+    common: dict[str, Tensor] = {}
+    for head in ranker.heads:
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(logits[head].sum(), list(named.values()), retain_graph=True, allow_unused=True)
+        for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
+            reached = _reached(parameter if gradient is None else gradient, gradient is not None)
+            common[name] = common[name] & reached if name in common else reached
+    ranker.train(was_training)
+    return {name: mask for name, mask in common.items() if mask.any()}
+
+
+def _reached(gradient: Tensor, used: bool) -> Tensor:
+    touched = (gradient != 0) & used
+    if touched.dim() < 2:
+        return touched
+    axes = tuple(range(1, touched.dim())) if touched.dim() > 2 else (0,)
+    return touched.any(axes, keepdim=True)
+
+
+def last_shared_layer(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of the shared parameters the weights of the trunk's last layer; where the trunk shares none, the embedding table.
+
+    A layer over several parts has a weight for each of them, and all count. Towers never do, even those of a chain.
+    """
+    of_trunk = [name for name, mask in masks.items() if name.startswith("trunk.") and mask.dim() > 1 and not name.endswith(".bias")]
+    if not of_trunk:
+        return {TABLE: masks[TABLE]}
+    owner = of_trunk[-1].rpartition(".")[0]
+    return {name: masks[name] for name in of_trunk if name.rpartition(".")[0] == owner}
