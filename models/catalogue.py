@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from models.recipe import (
     DinEncoder,
+    DupnEncoder,
     Encoder,
     MmoeTrunk,
     ModelSection,
+    NfwfmTrunk,
     OmoeTrunk,
     PleTrunk,
     PoolingEncoder,
@@ -14,6 +16,7 @@ from models.recipe import (
     SeparateTrunk,
     SharedBottomTrunk,
     Trunk,
+    Youtube2019Trunk,
 )
 from models.refusal import nearest
 
@@ -77,6 +80,38 @@ CATALOGUE: dict[str, Entry] = {
             _CHAIN_OR_NOT,
             DinEncoder(type="din"),
             _SEPARATE,
+        ),
+        Entry(
+            "dupn",
+            "Perceive Your Users in Depth: Learning Universal User Representations from Multiple E-commerce Tasks (KDD 2018)",
+            "https://arxiv.org/abs/1805.10727",
+            ("independent", "rank_weights", "class_preference"),
+            DupnEncoder(type="dupn"),
+            _SEPARATE,
+        ),
+        Entry(
+            "youtube2019",
+            "Recommending What Video to Watch Next: A Multitask Ranking System (RecSys 2019)",
+            "https://dl.acm.org/doi/10.1145/3298689.3346997",
+            _CHAIN_OR_NOT,
+            _POOLING,
+            Youtube2019Trunk(type="youtube2019"),
+        ),
+        Entry(
+            "zhihu",
+            "Zhihu's multi-task ranking: embeddings and first layers shared, a weighted sum of losses (2019)",
+            "",
+            ("independent",),
+            _POOLING,
+            SharedBottomTrunk(type="shared_bottom"),
+        ),
+        Entry(
+            "nfwfm",
+            "Meitu's multi-task NFwFM: Field-weighted Factorization Machines (WWW 2018) into Neural FM (SIGIR 2017)",
+            "https://arxiv.org/abs/1806.03514",
+            _CHAIN_OR_NOT,
+            _POOLING,
+            NfwfmTrunk(type="nfwfm"),
         ),
     )
 }

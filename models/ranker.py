@@ -8,42 +8,58 @@ from torch import Tensor, nn
 from features import Feature, FeatureSchema, RowLayout
 from models.catalogue import entry_of
 from models.encoders.din import Din
+from models.encoders.dupn import Dupn
 from models.encoders.pooling import Pooling
+from models.encoders.view import View
 from models.encoding import Encoding, NumericStats, log1p_columns
 from models.layers.embedding import GroupEmbedding, numerics_of
 from models.layers.linear import GroupedMlp
+from models.layers.part import Part
 from models.layers.probability import LogProbability, log_loss
 from models.position_bias import PositionTower
 from models.recipe import (
+    ClassPreferenceTask,
     DinEncoder,
+    DupnEncoder,
     EmbeddingSection,
+    Esm2Task,
+    EsmmTask,
+    IndependentTask,
     MmoeTrunk,
+    NfwfmTrunk,
     OmoeTrunk,
     PleTrunk,
     PoolingEncoder,
+    RankWeightsTask,
     Recipe,
     RecipeError,
     SeparateTrunk,
     SharedBottomTrunk,
+    Task,
+    Youtube2019Trunk,
 )
 from models.recipe import Encoder as EncoderSection
 from models.recipe import Trunk as TrunkSection
 from models.refusal import nearest
 from models.structures.base import Output, TaskStructure
+from models.structures.class_preference import ClassPreference
 from models.structures.esm2 import Esm2
 from models.structures.esmm import Esmm
 from models.structures.independent import Independent
+from models.structures.rank_weights import RankWeights
+from models.structures.representation import Candidates, OfRepresentation
 from models.trunks.mmoe import Mmoe
+from models.trunks.nfwfm import Nfwfm
 from models.trunks.omoe import Omoe
 from models.trunks.ple import Ple
 from models.trunks.separate import Separate
 from models.trunks.shared_bottom import SharedBottom
+from models.trunks.youtube2019 import Youtube2019
 from models.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
 
-STRUCTURES = {"independent": Independent, "esmm": Esmm, "esm2": Esm2}
 Batch = Mapping[str, Tensor]
-Encoder = Din | Pooling
-Trunk = Separate | SharedBottom | Omoe | Mmoe | Ple
+Encoder = Din | Pooling | Dupn
+Trunk = Separate | SharedBottom | Omoe | Mmoe | Ple | Youtube2019 | Nfwfm
 
 # Shape legend: B impressions or candidates, L behaviours, G a group's width, H heads, X a hidden width.
 
@@ -76,12 +92,27 @@ def _structures(recipe: Recipe) -> list[TaskStructure]:
     for task in recipe.tasks:
         if task.type not in entry.tasks:
             raise RecipeError(f"tasks: '{task.type}' does not go with architecture '{entry.name}'; it takes: {', '.join(entry.tasks)}")
-    structures: list[TaskStructure] = [STRUCTURES[task.type](task) for task in recipe.tasks]
+    structures = [build_structure(task, recipe.features) for task in recipe.tasks]
     names = [o.name for s in structures for o in s.outputs]
     for name in names:
         if names.count(name) > 1:
             raise RecipeError(f"tasks: two of them have the output '{name}'; outputs are unique")
     return structures
+
+
+def build_structure(task: Task, schema: FeatureSchema) -> TaskStructure:
+    """The task structure of a recipe's task. Raises RecipeError where it names a feature that cannot serve it."""
+    match task:
+        case IndependentTask():
+            return Independent(task)
+        case EsmmTask():
+            return Esmm(task)
+        case Esm2Task():
+            return Esm2(task)
+        case RankWeightsTask():
+            return RankWeights(task, schema)
+        case ClassPreferenceTask():
+            return ClassPreference(task, schema)
 
 
 class Inputs(nn.Module):
@@ -121,15 +152,23 @@ class Inputs(nn.Module):
         self.register_buffer("target_keys", torch.tensor(keys), persistent=False)
         self.register_buffer("target_numerics", torch.tensor(numerics), persistent=False)
 
-    def widths(self) -> dict[str, int]:
-        """Width of each group's vector."""
-        return {name: group.width for name, group in self.groups.items() if isinstance(group, GroupEmbedding)}
+    def part(self, name: str) -> Part:
+        """What the vector of a group that the schema has is made of."""
+        group = self.groups[name]
+        assert isinstance(group, GroupEmbedding)
+        numerics, binned = (0 if group.numerics is None else len(group.numerics.missing)), (0 if group.bins is None else len(group.bins.columns))
+        return Part(group.width, name == "item", self.table.embedding_dim, group.keys.pieces, numerics, binned)
 
-    def group(self, name: str, batch: Batch) -> Tensor | None:
-        """`[B or 1, G]` of `user`, `context` or `item`; None if the schema has none."""
-        if name not in self.groups:
-            return None
+    def group(self, name: str, batch: Batch) -> Tensor:
+        """`[B or 1, G]` of `user`, `context` or `item`, where the schema has it."""
         return self.groups[name](batch[f"{name}_rows"], batch.get(f"{name}_numerics"), self.table, self.unknown_rate)
+
+    def candidates(self, batch: Batch) -> Candidates:
+        """The candidates' numerics, raw and scaled."""
+        group = self.groups["item"]
+        assert isinstance(group, GroupEmbedding)
+        assert group.numerics is not None
+        return Candidates(batch["item_numerics"], group.numerics(batch["item_numerics"]))
 
     def behaviours(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The item part then the property part (action, scene, age) `[B or 1, L, I + P]`, and the mask of real ones `[B or 1, L]`."""
@@ -157,17 +196,21 @@ def _columns_of(item: Sequence[Feature], wanted: Sequence[Feature]) -> tuple[lis
     return keys, numerics
 
 
-def build_encoder(section: EncoderSection, item_width: int, property_width: int) -> Encoder:
-    """The encoder of a recipe's section over behaviours of these widths."""
+def build_encoder(section: EncoderSection, item_width: int, property_width: int, user_width: int, context_width: int) -> Encoder:
+    """The encoder of a recipe's section over behaviours, a user and a context of these widths (0: there is none)."""
     match section:
         case PoolingEncoder():
             return Pooling(item_width, property_width)
         case DinEncoder():
             return Din(item_width, property_width, section.hidden, section.activation, section.softmax)
+        case DupnEncoder():
+            hidden, user_hidden = section.hidden, section.user_hidden
+            return Dupn(item_width, property_width, user_width, context_width, hidden, user_hidden, section.attention_hidden)
 
 
-def build_trunk(section: TrunkSection, in_widths: Sequence[int], heads: Sequence[str], dropout: float) -> Trunk:
-    """The trunk of a recipe's section over parts of these widths."""
+def build_trunk(section: TrunkSection, parts: Sequence[Part], heads: Sequence[str], dropout: float) -> Trunk:
+    """The trunk of a recipe's section over these parts."""
+    in_widths = [part.width for part in parts]
     match section:
         case SeparateTrunk():
             return Separate(in_widths, heads, section.hidden, dropout)
@@ -180,6 +223,11 @@ def build_trunk(section: TrunkSection, in_widths: Sequence[int], heads: Sequence
         case PleTrunk():
             hidden, own, shared = section.expert_hidden, section.own_experts, section.shared_experts
             return Ple(in_widths, heads, section.levels, own, shared, hidden, dropout)
+        case Youtube2019Trunk():
+            hidden, experts = section.expert_hidden, section.experts
+            return Youtube2019(in_widths, heads, section.shared_width, experts, hidden, dropout, section.expert_dropout)
+        case NfwfmTrunk():
+            return Nfwfm(parts, section.hidden, dropout)
 
 
 class Ranker(nn.Module):
@@ -192,16 +240,14 @@ class Ranker(nn.Module):
         self.heads: tuple[str, ...] = tuple(h for s in structures for h in s.heads)
         self.outputs: tuple[Output, ...] = tuple(o for s in structures for o in s.outputs)
         self.inputs = Inputs(model.embedding, encoding)
-        widths = self.inputs.widths()
-        self.encoders = nn.ModuleList()
-        if self.inputs.behaviour_item is not None and self.inputs.behaviour_property is not None:
-            item_width, property_width = self.inputs.behaviour_item.width, self.inputs.behaviour_property.width
-            for i, section in enumerate(model.encoders or (entry.encoder,)):
-                encoder = build_encoder(section, item_width, property_width)
-                self.encoders.append(encoder)
-                widths[f"behaviours {i}"] = encoder.out_width
-        self.trunk = build_trunk(model.trunk or entry.trunk, list(widths.values()), self.heads, model.dropout)
+        self.encoders = nn.ModuleList(self._build_encoders(model.encoders or (entry.encoder,)))
+        parts = [*(self.inputs.part(name) for name in self.inputs.groups), *(self._part_of(encoder) for encoder in self.encoders)]
+        self.trunk = build_trunk(model.trunk or entry.trunk, parts, self.heads, model.dropout)
         self.towers = GroupedMlp(len(self.heads), (self.trunk.out_width, *model.tower_hidden, 1), model.dropout, last_linear=True)
+        self.of_representation = nn.ModuleDict()
+        for structure in structures:
+            if isinstance(structure, OfRepresentation):
+                self.of_representation[structure.outputs[0].name] = structure.network(self._representation_width(), model.tower_hidden)
         self.position = position
         self.composition = {
             "encoders": ", ".join(type(encoder).__name__.lower() for encoder in self.encoders) or "none",
@@ -209,19 +255,45 @@ class Ranker(nn.Module):
             "structures": ", ".join(task.type for task in recipe.tasks),
         }
 
+    def _build_encoders(self, sections: Sequence[EncoderSection]) -> list[Encoder]:
+        item, property_ = self.inputs.behaviour_item, self.inputs.behaviour_property
+        if item is None or property_ is None:
+            return []
+        of_user, of_context = (self.inputs.part(name).width if name in self.inputs.groups else 0 for name in ("user", "context"))
+        return [build_encoder(section, item.width, property_.width, of_user, of_context) for section in sections]
+
+    def _part_of(self, encoder: nn.Module) -> Part:
+        assert isinstance(encoder, Encoder)
+        return Part(encoder.out_width, encoder.sees_candidate, self.inputs.table.embedding_dim)
+
+    def _representation_width(self) -> int:
+        widths = [part.width for encoder in self.encoders if not (part := self._part_of(encoder)).of_candidate]
+        if not widths:
+            raise RecipeError("model.encoders: a task reads the user's representation, which needs behaviours and an encoder such as dupn")
+        return sum(widths)
+
+    def _encoded(self, batch: Batch, groups: Mapping[str, Tensor]) -> list[Tensor]:
+        if not self.encoders:
+            return []
+        behaviours_BLG, mask_BL = self.inputs.behaviours(batch)
+        view = View(behaviours_BLG, mask_BL, self.inputs.target(batch), groups.get("user"), groups.get("context"))
+        return [encoder(view) for encoder in self.encoders]
+
     def parts(self, batch: Batch) -> list[Tensor]:
         """What the trunk reads: the groups' vectors and the encoded behaviours, each `[B or 1, width]`."""
-        parts = [part for name in self.inputs.groups if (part := self.inputs.group(name, batch)) is not None]
-        if self.encoders:
-            behaviours_BLG, mask_BL = self.inputs.behaviours(batch)
-            target_BI = self.inputs.target(batch)
-            parts += [encoder(behaviours_BLG, mask_BL, target_BI) for encoder in self.encoders]
-        return parts
+        groups = {name: self.inputs.group(name, batch) for name in self.inputs.groups}
+        return [*groups.values(), *self._encoded(batch, groups)]
 
     def logits(self, batch: Batch) -> dict[str, Tensor]:
         """A logit `[B]` per head; in training the position tower shifts its head's, afterwards only by the missing position's constant."""
-        logits_HB = self.towers(self.trunk(self.parts(batch)))[..., 0]
+        parts = self.parts(batch)
+        logits_HB = self.towers(self.trunk(parts))[..., 0]
         logits = {head: logits_HB[i] for i, head in enumerate(self.heads)}
+        if self.of_representation:
+            encoded = zip(self.encoders, parts[-len(self.encoders) :], strict=True)
+            representation = torch.cat([part for encoder, part in encoded if not encoder.sees_candidate], -1)
+            candidates = self.inputs.candidates(batch)
+            logits |= {name: network(representation, candidates) for name, network in self.of_representation.items()}
         if self.position is not None:
             shift = self.position(batch["position"], batch["position_cross"]) if self.training else self.position.missing_constant()
             logits[self.position.head] = logits[self.position.head] + shift
@@ -271,6 +343,10 @@ def label_of(batch: Batch, columns: tuple[str, ...]) -> Tensor:
 def _mean_loss(score: LogProbability | Tensor, batch: Batch, output: Output) -> Tensor:
     label = label_of(batch, output.label)
     loss = log_loss(score, label) if isinstance(score, LogProbability) else (score - label) ** 2
+    if output.importance:
+        factors = [torch.where(batch[f"label/{column}"] > 0, factor, 0.0) for column, factor in output.importance]
+        largest = torch.stack(factors).amax(0)
+        loss = loss * torch.where(largest > 0, largest, 1.0)
     if not output.space:
         return loss.mean()
     inside = label_of(batch, output.space)

@@ -15,6 +15,7 @@ Column = Annotated[str, Field(min_length=1)]
 Hidden = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+LOG1P = "log1p("  # opens a label that is the logarithm of 1 + a column
 
 
 class RecipeError(ValueError):
@@ -88,7 +89,10 @@ class DataSection(_Strict):
 
 
 class IndependentTask(_Strict):
-    """A head of its own: `name` is the output, `label` its column; `space` restricts its loss to impressions where that column is 1."""
+    """A head of its own: `name` is the output, `label` its column; `space` restricts its loss to impressions where that column is 1.
+
+    A `value` may have the label `log1p(column)`: it learns and gives the natural logarithm of 1 + that column, which must not be negative.
+    """
 
     type: Literal["independent"]
     name: Name
@@ -114,7 +118,37 @@ class Esm2Task(_Strict):
     conversion: Column
 
 
-Task = Annotated[IndependentTask | EsmmTask | Esm2Task, Field(discriminator="type")]
+class RankWeightsTask(_Strict):
+    """DUPN's learning to rank: the user's representation weighs the named numeric item features.
+
+    `importance`: label columns with a factor; an impression's loss counts by the largest of those whose column is 1, or once.
+    """
+
+    type: Literal["rank_weights"]
+    name: Name
+    label: Column
+    features: Annotated[tuple[Column, ...], Field(min_length=1)]
+    importance: dict[Column, Positive] = {}
+
+
+class ClassPreferenceTask(_Strict):
+    """DUPN's price preference: the class of item that the user goes for where `label` is 1; `edges` cut a numeric item `feature` into classes."""
+
+    type: Literal["class_preference"]
+    name: Name
+    label: Column
+    feature: Column
+    edges: Annotated[tuple[float, ...], Field(min_length=1, max_length=63)]
+
+    @field_validator("edges")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("edges must ascend")
+        return value
+
+
+Task = Annotated[IndependentTask | EsmmTask | Esm2Task | RankWeightsTask | ClassPreferenceTask, Field(discriminator="type")]
 
 
 class PositionSection(_Strict):
@@ -144,6 +178,15 @@ class DinEncoder(_Strict):
     hidden: Hidden = (32, 16)
     activation: Literal["prelu", "dice"] = "prelu"
     softmax: bool = False
+
+
+class DupnEncoder(_Strict):
+    """`hidden`: width of the LSTM's state; `user_hidden`: of the user's own part of the representation."""
+
+    type: Literal["dupn"]
+    hidden: Annotated[int, Field(ge=1, le=1024)] = 128
+    user_hidden: Annotated[int, Field(ge=1, le=1024)] = 128
+    attention_hidden: Annotated[int, Field(ge=1, le=1024)] = 64
 
 
 class SeparateTrunk(_Strict):
@@ -181,8 +224,25 @@ class PleTrunk(_Strict):
     expert_hidden: Hidden = (64,)
 
 
-Encoder = Annotated[PoolingEncoder | DinEncoder, Field(discriminator="type")]
-Trunk = Annotated[SeparateTrunk | SharedBottomTrunk | OmoeTrunk | MmoeTrunk | PleTrunk, Field(discriminator="type")]
+class Youtube2019Trunk(_Strict):
+    """One shared layer below a mixture of experts; `expert_dropout` as there."""
+
+    type: Literal["youtube2019"]
+    shared_width: Annotated[int, Field(ge=1, le=4096)] = 128
+    experts: Annotated[int, Field(ge=1, le=64)] = 4
+    expert_hidden: Hidden = (64,)
+    expert_dropout: Rate = 0.1
+
+
+class NfwfmTrunk(_Strict):
+    """`hidden`: the layers that all tasks share above the interactions; give `tower_hidden: []`, so that the tasks split at the last layer."""
+
+    type: Literal["nfwfm"]
+    hidden: Hidden = (128, 64)
+
+
+Encoder = Annotated[PoolingEncoder | DinEncoder | DupnEncoder, Field(discriminator="type")]
+Trunk = Annotated[SeparateTrunk | SharedBottomTrunk | OmoeTrunk | MmoeTrunk | PleTrunk | Youtube2019Trunk | NfwfmTrunk, Field(discriminator="type")]
 
 
 class ModelSection(_Strict):
@@ -192,8 +252,31 @@ class ModelSection(_Strict):
     embedding: EmbeddingSection = EmbeddingSection()
     encoders: tuple[Encoder, ...] | None = None
     trunk: Trunk | None = None
-    tower_hidden: Hidden = (32,)
+    tower_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
     dropout: Rate = 0.0
+
+
+class TransferSection(_Strict):
+    """How the task named `task` is learnt, DUPN's four ways (its section 5.4). Of the other tasks only `retrain_all` keeps any.
+
+    `retrain_single`: alone, from the beginning; `retrain_all`: with all others, from the beginning; `representation_transfer`: embeddings and
+    encoders of the run `from`, frozen, below a fresh network; `fine_tune`: every weight of that run that fits, and all go on training.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+    mode: Literal["retrain_single", "retrain_all", "representation_transfer", "fine_tune"]
+    task: Name
+    source: Annotated[str | None, Field(alias="from")] = None
+
+    @model_validator(mode="after")
+    def _has_source(self) -> "TransferSection":
+        needed = self.mode in ("representation_transfer", "fine_tune")
+        if needed and self.source is None:
+            raise ValueError(f"{self.mode} needs 'from', the folder of a finished run")
+        if not needed and self.source is not None:
+            raise ValueError(f"{self.mode} starts from the beginning; remove 'from'")
+        return self
 
 
 class StaticWeighting(_Strict):
@@ -259,6 +342,7 @@ class TrainingSection(_Strict):
     loss_weights: dict[Name, Positive] = {}
     weighting: Weighting = StaticWeighting(type="static")
     seed: int = 1
+    transfer: TransferSection | None = None
 
 
 class ExtraEvaluation(_Strict):
@@ -283,7 +367,7 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        roles = dict.fromkeys(self.label_columns, "a label")
+        roles = dict.fromkeys(map(source_column, self.label_columns), "a label")
         if self.position:
             roles[self.position.column] = "the position"
         try:
@@ -296,18 +380,25 @@ class Recipe(_Strict):
     def value_columns(self) -> frozenset[str]:
         """Label columns that only `value` tasks read: any finite number, where the others hold 0 or 1."""
         values = {t.label for t in self.tasks if isinstance(t, IndependentTask) and t.kind == "value"}
-        others = {getattr(t, r) for t in self.tasks for r in ("click", "action", "conversion") if hasattr(t, r)}
-        others |= {t.label for t in self.tasks if isinstance(t, IndependentTask) and t.kind == "probability"}
+        others = {column for t in self.tasks for column in _labels_of(t) if getattr(t, "kind", "probability") == "probability"}
         others |= {e.label for e in self.extra_evaluations}
         return frozenset(values - others)
 
     @property
     def label_columns(self) -> tuple[str, ...]:
         """Every column that a task or an evaluation reads as a label, in order, once."""
-        columns: list[str] = []
-        for task in self.tasks:
-            columns += [getattr(task, role) for role in ("label", "space", "click", "action", "conversion") if getattr(task, role, None)]
+        columns = [column for task in self.tasks for column in _labels_of(task)]
         return tuple(dict.fromkeys([*columns, *(e.label for e in self.extra_evaluations)]))
+
+
+def _labels_of(task: Task) -> list[str]:
+    named = [getattr(task, role) for role in ("label", "space", "click", "action", "conversion") if getattr(task, role, None)]
+    return [*named, *getattr(task, "importance", ())]
+
+
+def source_column(label: str) -> str:
+    """The column that a label is read from: of `log1p(column)` that column, else the label itself."""
+    return label.removeprefix(LOG1P).removesuffix(")") if label.startswith(LOG1P) and label.endswith(")") else label
 
 
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:

@@ -23,6 +23,7 @@ from models.training.optimisation import Average, Optimiser
 from models.training.outcome import HISTORY_FILE, METRICS_FILE, prepare_folder, summary, summary_lines
 from models.training.session import Progress, load_session, save_session
 from models.training.weighting import build_weighting
+from models.transfer import narrowed, start_from
 
 CHECKPOINT_STEPS = 200
 TRACE_POINTS = 200
@@ -54,11 +55,13 @@ def train(
 
     Raises RecipeError before anything is trained, NonFiniteLossError while training.
     """
+    recipe = narrowed(recipe)
     data = open_data(recipe, cache)
     training = recipe.training
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(training.seed)
     ranker = build_ranker(recipe, data.encoding, data.cross_values)
+    start_from(recipe, ranker, data.encoding)
     epoch_steps = steps_per_epoch(len(data.parts["train"]), training.batch_size)
     total_steps = training.epochs * epoch_steps
     optimiser = Optimiser(ranker, training, total_steps)

@@ -19,7 +19,20 @@ TASKS = {
     "esmm": [{"type": "esmm", "click": "click", "conversion": "like"}],
     "esm2": [{"type": "esm2", "click": "click", "action": "cart", "conversion": "like"}],
 }
-LABELS = ("click", "cart", "like")
+# What an entry takes beside the first of its structures, or in its place.
+TASKS_OF = {
+    "dupn": [
+        *TASKS["independent"],
+        {"type": "rank_weights", "name": "prank", "label": "click", "features": ["stars", "price"], "importance": {"cart": 2.0, "like": 3.0}},
+        {"type": "class_preference", "name": "pprice", "label": "click", "feature": "price", "edges": [-1.0, 0.0, 1.5]},
+    ],
+    "youtube2019": [
+        *TASKS["independent"],
+        {"type": "independent", "name": "watch_time", "label": "log1p(watch_ms)", "kind": "value"},
+        {"type": "independent", "name": "rating", "label": "rating", "kind": "value", "space": "like"},
+    ],
+}
+OWN_ENCODER = {name: e.encoder.type for name, e in CATALOGUE.items() if e.encoder.type not in ("pooling", "din")}
 FEATURES = {
     "user_id_feature": "user_id",
     "item_id_feature": "item_id",
@@ -51,15 +64,19 @@ class Small:
         return ServingGraph(self.ranker, self.encoding).eval()
 
 
-def small(architecture: str, encoder: str = "din", position: bool = False, wide: bool = True, seed: int = 0, **model: object) -> Small:
-    """A ranker of that architecture with every kind of feature; `wide` draws the weights so that no part hides behind a small one."""
+def small(architecture: str, encoder: str | None = None, position: bool = False, wide: bool = True, seed: int = 0, **model: object) -> Small:
+    """A ranker of that architecture with every kind of feature; `wide` draws the weights so that no part hides behind a small one.
+
+    Its encoder is DIN, the one that looks at the candidate, unless the architecture has one of its own or `encoder` names some.
+    """
+    encoders = [{"type": name} for name in (encoder or OWN_ENCODER.get(architecture, "din")).split("+")]
     raw = {
         "name": f"small-{architecture}",
         "description": "a small ranker for tests",
         "data": {"dir": "nowhere", "split": {"by": "column", "column": "part"}},
         "features": FEATURES,
-        "tasks": TASKS[CATALOGUE[architecture].tasks[0]],
-        "model": {"architecture": architecture, "encoders": [{"type": name} for name in encoder.split("+")], "embedding": {"dim": 4, "unknown_rate": 0.0}, "tower_hidden": [5], **model},
+        "tasks": TASKS_OF.get(architecture, TASKS[CATALOGUE[architecture].tasks[0]]),
+        "model": {"architecture": architecture, "encoders": encoders, "embedding": {"dim": 4, "unknown_rate": 0.0}, "tower_hidden": [5], **model},
     }
     if position:
         raw["position"] = {"column": "position", "cross": "device", "max_position": 10, "head": "pctr"}
@@ -150,8 +167,9 @@ def training_batch(of: Small, n: int, behaviours: int, seed: int = 0) -> dict[st
     batch["label/click"], batch["label/cart"], batch["label/like"] = (
         v.astype(np.float32) for v in (click, click * rng.integers(0, 2, n), click * rng.integers(0, 2, n))
     )
+    batch["label/log1p(watch_ms)"], batch["label/rating"] = _numbers(rng, (n,), missing=0.0) ** 2, _numbers(rng, (n,), missing=0.0)
     return {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in batch.items()}
 
 
-def _numbers(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return np.where(rng.random(shape) < 0.1, np.nan, rng.normal(size=shape)).astype(np.float32)
+def _numbers(rng: np.random.Generator, shape: tuple[int, ...], missing: float = 0.1) -> np.ndarray:
+    return np.where(rng.random(shape) < missing, np.nan, rng.normal(size=shape)).astype(np.float32)

@@ -13,7 +13,7 @@ from models.data.arrays import ArrayFile
 from models.data.entities import Entities, pack
 from models.data.split import PARTS, part_of, split_columns
 from models.data.tables import Columns, Table, numbers, times_ms
-from models.recipe import Recipe, RecipeError
+from models.recipe import Recipe, RecipeError, source_column
 
 
 @dataclass
@@ -65,7 +65,7 @@ def _wanted(recipe: Recipe) -> dict[str, str]:
     wanted = {data.user_id: "data.user_id", data.item_id: "data.item_id", data.time_ms: "data.time_ms"}
     wanted |= split_columns(data)
     wanted |= {f.name: "features.context" for f in recipe.features.context}
-    wanted |= dict.fromkeys(recipe.label_columns, "a task or extra_evaluations")
+    wanted |= dict.fromkeys(map(source_column, recipe.label_columns), "a task or extra_evaluations")
     if recipe.position:
         wanted[recipe.position.column] = "position.column"
         if recipe.position.cross:
@@ -81,7 +81,7 @@ def _encoded(
     yield "item", items.index_of(columns[data.item_id], table, data.item_id)
     yield "time", times_ms(columns[data.time_ms], table, data.time_ms)
     yield "context", pack(layout, {f.name: columns[f.name] for f in layout.features}, n, table)
-    labels = [_label(columns[name], name, recipe, table) for name in recipe.label_columns]
+    labels = [_label(columns[source_column(name)], name, recipe, table) for name in recipe.label_columns]
     yield "labels", np.stack(labels, axis=1)
     if recipe.position:
         position = numbers(columns[recipe.position.column], table, recipe.position.column)
@@ -93,6 +93,8 @@ def _encoded(
 
 def _label(values: np.ndarray, name: str, recipe: Recipe, table: Table) -> np.ndarray:
     label = np.array([bool(v) for v in values], float) if values.dtype.kind == "b" else numbers(values, table, name)
+    if source_column(name) != name:
+        label = np.log1p(np.where(label >= 0, label, np.nan))
     allowed = np.isfinite(label) if name in recipe.value_columns else np.isin(label, (0, 1))
     if not allowed.all():
         bad = values[~allowed].tolist()[0]

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.encoders.view import View
 from models.layers.activation import Dice, PRelu
 
 # Shape legend: B candidates (or impressions), L behaviours, I item part of a behaviour, P its property part, X hidden width.
@@ -53,9 +54,9 @@ class ActivationUnit(nn.Module):
 class Din(nn.Module):
     """The weighted sum of behaviours; weights of padding are exactly zero."""
 
-    def __init__(
-        self, item_width: int, property_width: int, hidden: Sequence[int], activation: Literal["prelu", "dice"], softmax: bool
-    ) -> None:
+    sees_candidate = True
+
+    def __init__(self, item_width: int, property_width: int, hidden: Sequence[int], activation: Literal["prelu", "dice"], softmax: bool) -> None:
         super().__init__()
         self.unit = ActivationUnit(item_width, property_width, hidden, activation)
         self.softmax = softmax
@@ -68,9 +69,10 @@ class Din(nn.Module):
             raw_BL = torch.softmax((raw_BL / math.sqrt(self.item_width)).masked_fill(~mask_BL, -1e9), -1)
         return torch.where(mask_BL, raw_BL, torch.zeros_like(raw_BL))
 
-    def forward(self, behaviours_BLG: Tensor, mask_BL: Tensor, target_BI: Tensor) -> Tensor:
-        """Behaviours `[B or 1, L, I + P]`, mask bool `[B or 1, L]`, target `[B, I]` -> `[B, I + P]`."""
-        weights_BL = self.weights(behaviours_BLG, mask_BL, target_BI)
+    def forward(self, view: View) -> Tensor:
+        """Behaviours `[B or 1, L, I + P]` weighted for each candidate -> `[B, I + P]`."""
+        behaviours_BLG = view.behaviours
+        weights_BL = self.weights(behaviours_BLG, view.mask, view.target)
         if behaviours_BLG.shape[0] == 1:  # one user for all candidates: one plain product instead of one per candidate
             return weights_BL @ behaviours_BLG[0]
         return (weights_BL.unsqueeze(1) @ behaviours_BLG)[:, 0]

@@ -13,7 +13,8 @@ from models.layers.probability import LogProbability
 class Output:
     """One task score. `label`: the columns whose AND it estimates; `space`: the columns whose AND restricts where it means that.
 
-    `trained`: it has a loss of its own, over its space (the whole impression space where that is empty).
+    `trained`: it has a loss of its own, over its space (the whole impression space where that is empty). `importance`: label columns with a
+    factor; an impression's loss counts by the largest factor among those of its columns that are 1, or once.
     """
 
     name: str
@@ -21,12 +22,16 @@ class Output:
     label: tuple[str, ...]
     space: tuple[str, ...] = ()
     trained: bool = True
+    importance: tuple[tuple[str, float], ...] = ()
 
 
 class TaskStructure(Protocol):
     """`heads` are logits `[n]` by name; `scores` makes outputs of them: log probabilities, or plain values."""
 
-    heads: tuple[str, ...]
-    outputs: tuple[Output, ...]
+    @property
+    def heads(self) -> tuple[str, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[Output, ...]: ...
 
     def scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability | Tensor]: ...

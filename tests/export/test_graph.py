@@ -10,7 +10,7 @@ from export.parity import BEHAVIOURS, CANDIDATES
 from models.catalogue import CATALOGUE
 
 
-COMPOSITIONS = [*((name, entry.encoder.type) for name, entry in CATALOGUE.items()), ("mmoe", "din+pooling")]
+COMPOSITIONS = [*((name, entry.encoder.type) for name, entry in CATALOGUE.items()), ("mmoe", "din+pooling"), ("nfwfm", "din")]
 
 
 @pytest.fixture(scope="module", params=COMPOSITIONS, ids="-".join)
@@ -37,7 +37,7 @@ def test_scores_equal_torch_at_every_size(exported):
 
 
 def test_inputs_and_outputs_are_named_and_only_candidates_and_behaviours_are_free(exported):
-    model, graph, session = exported
+    model, _, session = exported
     assert [i.name for i in session.get_inputs()] == [s.name for s in graph_inputs(model.encoding.schema)]
     assert [tuple(i.shape) for i in session.get_inputs()] == [s.shape for s in graph_inputs(model.encoding.schema)]
     assert [(o.name, o.shape, o.type) for o in session.get_outputs()] == [(o.name, ["C"], "tensor(float)") for o in model.ranker.outputs]

@@ -3,26 +3,28 @@
 import numpy as np
 import pytest
 import torch
-from small_rankers import raw_inputs, score, small, training_batch
+from small_rankers import OWN_ENCODER, raw_inputs, score, small, training_batch
 
 from models.catalogue import CATALOGUE
 
 EACH = pytest.mark.parametrize("architecture", list(CATALOGUE))
-ENCODERS = pytest.mark.parametrize("encoder", ["pooling", "din+pooling"])
+ENCODERS = pytest.mark.parametrize(
+    ("architecture", "encoder"), [*((name, e) for name in CATALOGUE for e in ("pooling", "din+pooling")), *OWN_ENCODER.items()]
+)
 
 
-@EACH
 @ENCODERS
-def test_every_output_is_a_probability_per_candidate(architecture, encoder):
+def test_every_output_is_a_probability_or_a_value_per_candidate(architecture, encoder):
     model = small(architecture, encoder)
+    kinds = {o.name: o.kind for o in model.ranker.outputs}
     for candidates, behaviours in ((1, 0), (1, 3), (5, 0), (64, 7)):
         scores = score(model, raw_inputs(model, candidates, behaviours))
         assert list(scores) == [o.name for o in model.ranker.outputs]
-        for values in scores.values():
-            assert values.shape == (candidates,) and ((values > 0) & (values < 1)).all()
+        for name, values in scores.items():
+            assert values.shape == (candidates,) and np.isfinite(values).all()
+            assert kinds[name] == "value" or ((values > 0) & (values < 1)).all()
 
 
-@EACH
 @ENCODERS
 def test_padding_behind_the_behaviours_changes_nothing(architecture, encoder):
     model = small(architecture, encoder)
@@ -69,7 +71,6 @@ def test_the_serving_graph_scores_an_impression_as_training_does(architecture):
                 torch.testing.assert_close(value, of_training[name][i : i + 1], atol=1e-5, rtol=1e-5)
 
 
-@EACH
 @ENCODERS
 def test_gradients_reach_every_parameter(architecture, encoder):
     model = small(architecture, encoder, position=True)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.encoders.din import Din
+from models.encoders.view import View
 
 I, P, L = 6, 4, 5
 
@@ -60,7 +61,7 @@ def test_equals_the_papers_equation(activation, softmax):
     behaviours, target = rng.normal(size=(7, L, I + P)), rng.normal(size=(7, I))
     mask = rng.random((7, L)) < 0.7
     mask[:, 0] = True
-    got = model(torch.from_numpy(behaviours).float(), torch.from_numpy(mask), torch.from_numpy(target).float())
+    got = model(View(torch.from_numpy(behaviours).float(), torch.from_numpy(mask), torch.from_numpy(target).float()))
     expected = np.stack([reference(model, behaviours[i], mask[i], target[i]) for i in range(7)])
     np.testing.assert_allclose(f64(got), expected, atol=2e-5)
 
@@ -71,15 +72,15 @@ def test_padding_changes_nothing():
     mask = torch.ones(4, L, dtype=torch.bool)
     longer = torch.cat([behaviours, torch.randn(4, 9, I + P)], 1)
     longer_mask = torch.cat([mask, torch.zeros(4, 9, dtype=torch.bool)], 1)
-    torch.testing.assert_close(model(behaviours, mask, target), model(longer, longer_mask, target))
+    torch.testing.assert_close(model(View(behaviours, mask, target)), model(View(longer, longer_mask, target)))
     assert (model.weights(longer, longer_mask, target)[:, L:] == 0).all()
 
 
 def test_weights_are_not_normalised_so_intensity_is_kept():
     model = din()
     one, target = torch.randn(1, 1, I + P), torch.randn(1, I)
-    once = model(one, torch.ones(1, 1, dtype=torch.bool), target)
-    twice = model(one.expand(1, 2, -1), torch.ones(1, 2, dtype=torch.bool), target)
+    once = model(View(one, torch.ones(1, 1, dtype=torch.bool), target))
+    twice = model(View(one.expand(1, 2, -1), torch.ones(1, 2, dtype=torch.bool), target))
     torch.testing.assert_close(twice, 2 * once)
 
 
@@ -87,9 +88,10 @@ def test_one_user_for_all_candidates_equals_the_user_repeated():
     model = din()
     behaviours, targets = torch.randn(1, L, I + P), torch.randn(6, I)
     mask = torch.tensor([[True, True, True, False, False]])
-    torch.testing.assert_close(model(behaviours, mask, targets), model(behaviours.expand(6, L, -1), mask.expand(6, L), targets))
+    repeated = View(behaviours.expand(6, L, -1), mask.expand(6, L), targets)
+    torch.testing.assert_close(model(View(behaviours, mask, targets)), model(repeated))
 
 
 def test_no_behaviours_give_a_zero_vector():
-    got = din()(torch.zeros(1, 0, I + P), torch.zeros(1, 0, dtype=torch.bool), torch.randn(3, I))
+    got = din()(View(torch.zeros(1, 0, I + P), torch.zeros(1, 0, dtype=torch.bool), torch.randn(3, I)))
     assert got.shape == (3, I + P) and (got == 0).all()

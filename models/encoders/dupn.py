@@ -1,0 +1,110 @@
+"""Owns DUPN's encoder: a property-gated LSTM over the behaviours, attention that knows the request, and the user's representation.
+
+Ni et al., Perceive Your Users in Depth: Learning Universal User Representations from Multiple E-commerce Tasks, KDD 2018
+(arXiv 1805.10727), sections 4.2 to 4.4. With e the behaviour's item, p its properties (action, scene, time) and h the state before:
+  i = sigmoid(W_ei e + W_pi p + W_hi h + b_i), f and o alike
+  c' = f * c + i * tanh(W_ec e + W_hc h + b_c), without p;  h' = o * tanh(c')
+  a = softmax over real behaviours of a two-layer network on [h_t, query, user, p_t];  rep_s = sum_t a_t h_t;  rep = [rep_s; u]
+The query is the request's context and u a linear map of the user's features. Nothing here looks at the candidate, so the
+representation is computed once per request.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.encoders.view import View
+
+# Shape legend: B requests, L behaviours, I item part, P property part, H state, A attention's hidden width, U user, K context, R representation.
+
+TORCH_ORDER, ONNX_ORDER = "ifco", "iofc"  # how each stacks the gates' weights; c is the cell's candidate
+GATED = "ifo"  # what sees the properties
+
+
+class PropertyGatedLstm(nn.Module):
+    """A standard LSTM on [e; p; 1] whose candidate has no weights for p, so that one fused kernel and one ONNX LSTM op compute it.
+
+    The biases are the weights of the constant 1, which padding does not have: padding then gives the candidate tanh(0) = 0, and a state
+    of zero stays exactly zero. Behaviours come newest first and are read oldest first, so padding is what is read first and changes nothing.
+    """
+
+    def __init__(self, item_width: int, property_width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        bound = 1 / math.sqrt(hidden)
+
+        def weights(gates: str, width: int) -> nn.ParameterDict:
+            return nn.ParameterDict({gate: torch.empty(hidden, width).uniform_(-bound, bound) for gate in gates})
+
+        self.of_item, self.of_state = weights(TORCH_ORDER, item_width), weights(TORCH_ORDER, hidden)
+        self.of_property, self.bias = weights(GATED, property_width), weights(TORCH_ORDER, 1)
+
+    def _stacked(self, order: str) -> tuple[Tensor, Tensor]:
+        """Weights of the input `[4H, I + P + 1]` and of the state `[4H, H]`, gate by gate."""
+        no_property = torch.zeros_like(self.of_property["i"])
+        rows = [torch.cat([self.of_item[g], self.of_property[g] if g in GATED else no_property, self.bias[g]], 1) for g in order]
+        return torch.cat(rows), torch.cat([self.of_state[g] for g in order])
+
+    def forward(self, behaviours_BLG: Tensor, mask_BL: Tensor) -> Tensor:
+        """Behaviours `[B, L, I + P]`, newest first -> the state after each `[B, L, H]`, at the same places; zero at padding behind them."""
+        kept_BL1 = mask_BL.to(behaviours_BLG.dtype).unsqueeze(-1)
+        x = torch.cat([behaviours_BLG * kept_BL1, kept_BL1], -1)
+        x = torch.cat([x, x.new_zeros(x.shape[0], 1, x.shape[2])], 1)  # one step of padding, so that no length is zero
+        states = self._native(x) if torch.compiler.is_exporting() else self._fused(x)
+        return states[:, :-1]
+
+    def _fused(self, x: Tensor) -> Tensor:
+        start = x.new_zeros(1, x.shape[0], self.hidden)
+        weights = list(self._stacked(TORCH_ORDER))
+        states, _, _ = torch.lstm(x.flip(1), (start, start), weights, False, 1, 0.0, self.training, False, True)
+        return states.flip(1)
+
+    def _native(self, x: Tensor) -> Tensor:
+        """One LSTM op of ONNX, which reads backwards by itself and leaves each state at its behaviour's place."""
+        of_input, of_state = self._stacked(ONNX_ORDER)
+        steps = x.transpose(0, 1)
+        states = torch.onnx.ops.symbolic(
+            "LSTM",
+            (steps, of_input.unsqueeze(0), of_state.unsqueeze(0)),
+            attrs={"hidden_size": self.hidden, "direction": "reverse"},
+            dtype=x.dtype,
+            shape=(steps.shape[0], 1, steps.shape[1], self.hidden),
+            version=14,
+        )
+        return states[:, 0].transpose(0, 1)
+
+
+class Dupn(nn.Module):
+    """The representation `[rep_s; u]`: `hidden` numbers of the behaviours and `user_hidden` of the user (128 + 128 in the paper)."""
+
+    sees_candidate = False
+
+    def __init__(
+        self, item_width: int, property_width: int, user_width: int, context_width: int, hidden: int, user_hidden: int, attention_hidden: int
+    ) -> None:
+        super().__init__()
+        self.item_width = item_width
+        self.lstm = PropertyGatedLstm(item_width, property_width, hidden)
+        self.user = nn.Linear(user_width, user_hidden) if user_width else None
+        self.out_width = hidden + (user_hidden if user_width else 0)
+        self.of_step = nn.Linear(hidden + property_width, attention_hidden)
+        request_width = context_width + (user_hidden if user_width else 0)
+        self.of_request = nn.Linear(request_width, attention_hidden, bias=False) if request_width else None
+        self.attention = nn.Linear(attention_hidden, 1, bias=False)  # softmax would not feel a bias
+
+    def weights(self, states_BLH: Tensor, properties_BLP: Tensor, request: list[Tensor], mask_BL: Tensor) -> Tensor:
+        """Attention `[B, L]`: sums to one over real behaviours, zero at padding."""
+        first_BLA = self.of_step(torch.cat([states_BLH, properties_BLP], -1))
+        if self.of_request is not None:
+            first_BLA = first_BLA + self.of_request(torch.cat(request, -1)).unsqueeze(1)
+        raw_BL = self.attention(torch.relu(first_BLA))[..., 0].masked_fill(~mask_BL, -1e9)
+        return torch.where(mask_BL, torch.softmax(raw_BL, -1), 0.0)
+
+    def forward(self, view: View) -> Tensor:
+        """A view of B requests, or of one -> `[B or 1, R]`."""
+        states_BLH = self.lstm(view.behaviours, view.mask)
+        user = [] if self.user is None or view.user is None else [self.user(view.user)]
+        request = [*user, *([] if view.context is None else [view.context])]
+        weights_BL = self.weights(states_BLH, view.behaviours[..., self.item_width :], request, view.mask)
+        return torch.cat([(weights_BL.unsqueeze(1) @ states_BLH)[:, 0], *user], -1)

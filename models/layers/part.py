@@ -1,0 +1,19 @@
+"""Owns what a part of the trunk's input is made of."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """One vector of the trunk's input, `[1, width]` per request or `[C, width]` where it is `of_candidate`.
+
+    A group's vector holds `embedded` feature embeddings of `dim` numbers, then `numerics` plain numbers, then `binned` embeddings of their
+    bins. An encoder's vector holds no fields of its own: all three are 0.
+    """
+
+    width: int
+    of_candidate: bool
+    dim: int
+    embedded: int = 0
+    numerics: int = 0
+    binned: int = 0
