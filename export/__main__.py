@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from torch.onnx import OnnxExporterError
+
 from export.bundle import export_run
 from export.parity import ParityError
 from export.publish import PublishError
@@ -22,7 +24,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         done = export_run(arguments.run, arguments.registry, arguments.version)
-    except (RunError, ParityError, PublishError) as error:
+    except (RunError, ParityError, PublishError, OnnxExporterError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
     parity, manifest = done.manifest.parity, done.manifest

@@ -78,7 +78,7 @@ def _left_out(ranker: Ranker, run: Run) -> tuple[LeftOut, ...]:
     section = run.recipe.position
     if ranker.position is None or section is None:
         return ()
-    constant = float(ranker.position.missing_constant())
+    constant = float(ranker.position.missing_constant().detach())
     columns = (section.column,) if section.cross is None else (section.column, section.cross)
     note = f"shifted the logit of '{section.head}' in training; its value at the missing position, {constant:.6g}, stays as a constant"
     return (LeftOut(part="position_tower", columns=columns, note=note),)

@@ -23,8 +23,9 @@ RECIPES = sorted((ROOT / "models" / "recipes").glob("*.yaml"))
 QUICK = ("training.epochs=1", "training.evaluations_per_epoch=1")
 
 
-def run(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+def run(*arguments: str, redis_url: str = "") -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"FUNNELRANK_REDIS_URL": redis_url} if redis_url else {})
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -85,17 +86,16 @@ def test_a_recipe_goes_from_the_sample_to_a_ranking(path: Path, tmp_path: Path) 
         "--reading-steps",
         "0",
         *overrides,
-        cwd=ROOT,
     )
-    printed = run("export", str(tmp_path / "run"), "--registry", str(registry), cwd=ROOT)
+    printed = run("export", str(tmp_path / "run"), "--registry", str(registry))
     assert "published" in printed
     manifest = json.loads((registry / recipe.name / "1" / "manifest.json").read_text())
-    run("service", "rollout", recipe.name, "1", "--registry", str(registry), cwd=ROOT)
+    run("service", "rollout", recipe.name, "1", "--registry", str(registry))
 
     items = [str(i) for i in pq.read_table(sample / "items.parquet", columns=["item_id"])["item_id"].to_pylist()[:100]]
     users = pq.read_table(sample / recipe.data.impressions, columns=["user_id"])["user_id"]
     with EmbeddedRedis() as redis:
-        run("service", "load", str(sample), "--registry", str(registry), "--redis-url", redis.url, cwd=ROOT)
+        run("service", "load", str(sample), "--registry", str(registry), redis_url=redis.url)
         with serving(registry, redis.url) as url:
             answer = rank(url, {"user_id": str(users[0].as_py()), "candidates": items})
     assert answer["degraded"] == []

@@ -9,7 +9,6 @@ from export.graph import graph_inputs, to_onnx
 from export.parity import BEHAVIOURS, CANDIDATES
 from models.catalogue import CATALOGUE
 
-
 COMPOSITIONS = [*((name, entry.encoder.type) for name, entry in CATALOGUE.items()), ("mmoe", "din+pooling"), ("nfwfm", "din")]
 
 

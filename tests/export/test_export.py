@@ -1,0 +1,117 @@
+"""Promises of `python -m export`: a finished run becomes a bundle that the service accepts, and on any doubt nothing is published."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from small_rankers import Small, raw_inputs, score, small
+
+from export.__main__ import main
+from models.training.checkpoint import WEIGHTS_FILE, save_weights
+from models.training.outcome import ENCODING_FILE, KEPT_FILE, METRICS_FILE, RECIPE_FILE, REPORT_FILE
+from service.bundle import load_bundle
+from service.manifest import Manifest
+
+
+def finished_run(folder: Path, model: Small) -> Path:
+    """The folder that training would have left."""
+    folder.mkdir()
+    (folder / RECIPE_FILE).write_text(yaml.safe_dump(model.recipe.model_dump(mode="json")))
+    model.encoding.save(folder / ENCODING_FILE)
+    pool = [raw_inputs(model, 1, 4, seed=i) for i in range(20)]
+    np.savez(folder / KEPT_FILE, **{name: np.concatenate([one[name] for one in pool]) for name in pool[0]})
+    save_weights(model.ranker.state_dict(), 3 if model.ranker.position else 0, 10, folder / WEIGHTS_FILE)
+    test = {"outputs": {o.name: {"auc": 0.7} for o in model.ranker.outputs}, "extra": []}
+    measured = {"parts": {"test": test}, "data": {"hash": "abc"}, "versions": {"torch": torch.__version__}, "best": {"step": 10}}
+    (folder / METRICS_FILE).write_text(json.dumps(measured))
+    (folder / REPORT_FILE).write_text("<!doctype html><title>report</title>")
+    return folder
+
+
+def export(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["export", *map(str, arguments)])
+    return main()
+
+
+@pytest.fixture(scope="module")
+def model() -> Small:
+    return small("mmoe", "din+pooling", position=True)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, model: Small) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        assert export(patch, finished_run(folder / "run", model), "--registry", folder / "registry") == 0
+    return folder / "registry" / "small-mmoe" / "1"
+
+
+def manifest_of(folder: Path) -> Manifest:
+    return Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+
+
+def test_the_golden_request_holds_what_torch_scores(exported: Path, model: Small) -> None:
+    with np.load(exported / "golden.npz", allow_pickle=False) as golden:
+        inputs = {n.removeprefix("inputs/"): golden[n] for n in golden.files if n.startswith("inputs/")}
+        assert inputs["item_keys"].shape[0] == 64
+        for name, values in score(model, inputs).items():
+            np.testing.assert_array_equal(golden[f"outputs/{name}"], values)
+
+
+def test_the_manifest_says_what_was_left_out_and_what_was_measured(exported: Path) -> None:
+    manifest = manifest_of(exported)
+    (part,) = manifest.left_out
+    assert part.part == "position_tower" and part.columns == ("position", "device")
+    assert not [i for i in manifest.inputs if "position" in i.name]
+    assert manifest.parity.max_abs_difference <= manifest.parity.tolerance == 1e-5
+    assert manifest.parity.candidates == (1, 2, 7, 64, 257, 1000) and manifest.parity.behaviours == (0, 1, 2, 17, 50)
+    assert manifest.metrics["pctr"]["auc"] == 0.7
+    assert manifest.provenance["data"] == {"hash": "abc"} and manifest.provenance["seed"] == 1
+
+
+def test_the_service_accepts_the_bundle(exported: Path) -> None:
+    bundle = load_bundle(exported, threads=1, max_candidates=100)
+    assert bundle.manifest == manifest_of(exported)
+
+
+def broken(change: str, folder: Path, model: Small) -> Path:
+    run = finished_run(folder / "run", model)
+    if change == "no weights":
+        (run / WEIGHTS_FILE).unlink()
+    elif change == "weights of another model":
+        save_weights(small("esmm").ranker.state_dict(), 0, 10, run / WEIGHTS_FILE)
+    elif change == "a weight that is no number":
+        weights: dict[str, Any] = dict(model.ranker.state_dict())
+        weights["towers.layers.0.bias"] = torch.full_like(weights["towers.layers.0.bias"], torch.nan)
+        save_weights(weights, 3, 10, run / WEIGHTS_FILE)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("no weights", "has no checkpoint.pt"),
+        ("weights of another model", "Missing key"),
+        ("a weight that is no number", "a score is not finite"),
+    ],
+)
+def test_a_doubtful_run_publishes_nothing_and_exits_non_zero(
+    change: str, told: str, tmp_path: Path, model: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(monkeypatch, broken(change, tmp_path, model), "--registry", tmp_path / "registry") == 1
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.glob("registry/*/*"))
+
+
+def test_a_graph_that_differs_from_torch_is_not_published(
+    tmp_path: Path, model: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tolerance is made unreachable; the difference itself is real."""
+    monkeypatch.setattr("export.parity.TOLERANCE", -1.0)
+    assert export(monkeypatch, finished_run(tmp_path / "run", model), "--registry", tmp_path / "registry") == 1
+    assert "torch and ONNX Runtime differ" in capsys.readouterr().err
+    assert not list(tmp_path.glob("registry/*/*"))
