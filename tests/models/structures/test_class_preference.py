@@ -1,0 +1,84 @@
+"""Promises of DUPN's price preference, against a float64 softmax cross entropy over the classes (section 4.5.3)."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from small_rankers import small, training_batch
+
+from models.layers.probability import of_logit
+from models.recipe import ClassPreferenceTask
+from models.structures.class_preference import Prefer
+from models.structures.representation import Candidates
+
+EDGES = (-1.0, 0.0, 1.5)
+
+
+def f64(t):
+    return t.detach().double().numpy()
+
+
+def prefer():
+    torch.manual_seed(0)
+    return Prefer(6, (5,), column=1, edges=EDGES).eval()
+
+
+def candidates(values):
+    raw = torch.stack([torch.zeros(len(values)), torch.tensor(values)], 1)
+    return Candidates(raw, raw)
+
+
+def probabilities(network, rep):
+    first, last = network.of_class[0], network.of_class[2]
+    z = np.maximum(rep @ f64(first.weight).T + f64(first.bias), 0) @ f64(last.weight).T + f64(last.bias)
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def test_a_candidates_score_is_the_probability_of_its_class():
+    network, rep = prefer(), np.random.default_rng(0).normal(size=(6, 6))
+    values, classes = [math.nan, -5.0, -1.0, -0.5, 1.4, 1.5], [0, 1, 2, 2, 3, 4]
+    score = of_logit(network(torch.from_numpy(rep).float(), candidates(values)))
+    expected = probabilities(network, rep)[np.arange(6), classes]
+    np.testing.assert_allclose(f64(score.yes.exp()), expected, atol=1e-6)
+    np.testing.assert_allclose(f64(score.no.exp()), 1 - expected, atol=1e-6)
+
+
+def test_the_classes_probabilities_sum_to_one_for_a_user():
+    score = of_logit(prefer()(torch.randn(1, 6), candidates([math.nan, -2.0, -0.5, 0.5, 2.0])))
+    assert float(score.yes.detach().exp().sum()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_loss_is_the_cross_entropy_over_impressions_with_the_label():
+    model, batch = small("dupn"), training_batch(small("dupn"), 64, 4)
+    output = next(o for o in model.ranker.outputs if o.name == "pprice")
+    assert output.label == output.space == ("click",)
+    with torch.no_grad():
+        score, loss = model.ranker(batch)["pprice"], model.ranker.losses(batch)["pprice"]
+    acted = batch["label/click"] > 0
+    assert float(loss) == pytest.approx(float(-score[acted].mean()), rel=1e-5)
+
+
+def test_what_the_score_knows_of_the_candidate_is_its_class_alone():
+    model, batch = small("dupn"), training_batch(small("dupn"), 16, 4)
+    other = batch | {"item_rows": batch["item_rows"].flip(0)}
+    with torch.no_grad():
+        torch.testing.assert_close(model.ranker(batch)["pprice"], model.ranker(other)["pprice"])
+        assert (model.ranker(batch)["pctr"] - model.ranker(other)["pctr"]).abs().max() > 1e-3
+
+
+def test_gradients_are_finite_at_extreme_logits():
+    network = prefer()
+    with torch.no_grad():
+        network.of_class[2].bias.copy_(torch.tensor([80.0, -80.0, 0.0, 80.0, -80.0]))
+    score = of_logit(network(torch.randn(5, 6), candidates([math.nan, -2.0, -0.5, 0.5, 2.0])))
+    (-score.yes.sum() - score.no.sum()).backward()
+    assert torch.isfinite(score.yes).all() and torch.isfinite(score.no).all()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_edges_that_do_not_ascend_are_refused():
+    with pytest.raises(ValidationError, match="ascend"):
+        ClassPreferenceTask(type="class_preference", name="pprice", label="click", feature="price", edges=(1.0, 0.0))
