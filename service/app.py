@@ -45,7 +45,8 @@ def from_environment() -> FastAPI:
 def create_app(settings: Settings) -> FastAPI:
     """The application. Raises FusionError for a fusion file that cannot be used; connects to nothing until it is started."""
     metrics, work = Metrics(), Work(settings.max_inflight)
-    reader = Reader(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
+    cache_bytes = settings.item_cache_mb << 20
+    reader = Reader(settings.redis_url.get_secret_value(), settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms)
     writer = Writer(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
     profiles = read_profiles(settings.fusion_file) if settings.fusion_file else None
     follower = Follower(settings, profiles, reader, metrics)

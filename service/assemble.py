@@ -9,6 +9,7 @@ import numpy as np
 from features import FeatureError, RowLayout
 from service.errors import FieldError, InvalidRequest
 from service.layouts import Layouts, rows_of
+from service.store.item_cache import ItemRows, unknown_rows
 from service.store.reader import EVENT_KEY_BYTES, Stored
 
 _INTEGERS = range(-(2**63), 2**64)
@@ -57,10 +58,12 @@ def assemble(
     user = stored.user if stored else None
     unknown_user = user is None and bool(layouts.schema.user)
     user_rows = rows_of(layouts.user, layouts.unknown_row("user", user_id) if user is None else user, 1)
-    item_rows, unknown_items = _items(layouts, stored, item_ids)
+    items = stored.items if stored else _unknown_items(layouts, item_ids)
+    unknown_items = int(np.count_nonzero(items.states))
     if own_features:
-        item_rows = _with_own_features(layouts.item, item_rows, own_features)
-    inputs = _row_inputs("user", user_rows) | _row_inputs("context", rows_of(layouts.context, context, 1)) | _row_inputs("item", item_rows)
+        _put_own_features(layouts.item, items, own_features)
+    inputs = _row_inputs("user", user_rows) | _row_inputs("context", rows_of(layouts.context, context, 1))
+    inputs["item_keys"], inputs["item_numerics"] = items.keys, items.numerics
     behaviours = 0
     if layouts.behaviour is not None:
         rows = _behaviours(layouts, stored)
@@ -75,33 +78,17 @@ def _row_inputs(name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
     return {f"{name}_keys": np.ascontiguousarray(rows["keys"]), f"{name}_numerics": np.ascontiguousarray(rows["numerics"])}
 
 
-def _items(layouts: Layouts, stored: Stored | None, item_ids: Sequence[str]) -> tuple[np.ndarray, int]:
-    """Item rows `[C]` and how many of them are unknown."""
-    if stored is None:
-        return unknown_items(layouts, item_ids), len(item_ids)
-    missing = stored.items.count(None)
-    if not missing:
-        return rows_of(layouts.item, b"".join(stored.items), len(item_ids)), 0  # type: ignore[arg-type]
-    places = [i for i, row in enumerate(stored.items) if row is None]
-    default = layouts.item.default_row
-    rows = rows_of(layouts.item, b"".join([default if r is None else r for r in stored.items]), len(item_ids)).copy()
-    rows[places] = unknown_items(layouts, [item_ids[i] for i in places])
-    return rows, missing
+def _unknown_items(layouts: Layouts, item_ids: Sequence[str]) -> ItemRows:
+    rows = unknown_rows(layouts, item_ids)
+    return ItemRows(rows["keys"].copy(), rows["numerics"].copy(), np.ones(len(rows), dtype=np.uint8))
 
 
-def unknown_items(layouts: Layouts, item_ids: Sequence[str]) -> np.ndarray:
-    """Rows of items of which nothing but the id is known."""
-    name = layouts.schema.item_id_feature
-    columns = {} if name is None else {name: np.array(item_ids, dtype=object)}
-    return layouts.item.pack_columns(columns, len(item_ids))
-
-
-def _with_own_features(layout: RowLayout, rows: np.ndarray, own: Mapping[int, Mapping[str, object]]) -> np.ndarray:
-    rows = rows.copy()
+def _put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mapping[str, object]]) -> None:
+    row = layout.empty(1)
     for place, values in own.items():
-        packed = pack_raw(layout, values, f"candidates[{place}].features", onto=rows[place].tobytes())
-        rows[place] = rows_of(layout, packed, 1)[0]
-    return rows
+        row["keys"], row["numerics"] = items.keys[place], items.numerics[place]
+        packed = layout.rows(pack_raw(layout, values, f"candidates[{place}].features", onto=row.tobytes()))
+        items.keys[place], items.numerics[place] = packed["keys"][0], packed["numerics"][0]
 
 
 def _behaviours(layouts: Layouts, stored: Stored | None) -> np.ndarray:

@@ -3,16 +3,47 @@
 No label holds an id. Children are bound once, because finding one by its labels costs more than counting.
 """
 
+import asyncio
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+Counts = Callable[[], Mapping[str, int]]
+_BRING_OVER_SECONDS = 0.25
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("store", "assemble", "score", "fuse", "respond")
 _SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5)
 _COUNTS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+class ItemCacheMetrics:
+    """The item caches' own counts, brought over now and then: a ranking pays for counting in plain integers alone."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._counters = {
+            "hits": Counter("funnelrank_item_cache_hits", "Candidates whose row was in memory.", registry=registry),
+            "misses": Counter("funnelrank_item_cache_misses", "Candidates whose row was read from Redis.", registry=registry),
+            "evictions": Counter("funnelrank_item_cache_evictions", "Rows that made room for others.", registry=registry),
+            "invalidations": Counter("funnelrank_item_cache_invalidations", "Changes of item rows that Redis told of.", registry=registry),
+        }
+        self._bytes = Gauge("funnelrank_item_cache_bytes", "Memory of the item rows kept.", multiprocess_mode="livesum", registry=registry)
+        self._due = False
+
+    def bring_over_soon(self, counts: Counts) -> None:
+        """See to it that `counts` are in the metrics within a moment."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_later(_BRING_OVER_SECONDS, self._bring_over, counts)
+
+    def _bring_over(self, counts: Counts) -> None:
+        self._due = False
+        found = counts()
+        for name, counter in self._counters.items():
+            counter.inc(found[name])
+        self._bytes.set(found["bytes"])
 
 
 class Metrics:
@@ -33,6 +64,7 @@ class Metrics:
         self.behaviours = Histogram("funnelrank_behaviours", "Behaviours per ranking.", buckets=(0, *_COUNTS[:8]), registry=registry)
         self.degraded = Counter("funnelrank_degraded", "Rankings that were degraded, by reason.", ["reason"], registry=registry)
         self.corrupt_rows = Counter("funnelrank_corrupt_rows", "Stored rows that did not fit the schema.", ["entity"], registry=registry)
+        self.item_cache = ItemCacheMetrics(registry)
         self.events = Counter("funnelrank_events", "Behaviours written to the store.", registry=registry)
         self.feature_rows = Counter("funnelrank_feature_rows", "Feature rows written to the store.", ["entity"], registry=registry)
         self.model_info = Gauge(

@@ -124,6 +124,7 @@ class Ranker:
             deadline.check("Redis answered")
             degraded.append("store_unavailable")
             return None
+        self.metrics.item_cache.bring_over_soon(self.reader.cache_counts)
         if stored.corrupt:
             degraded.append(f"corrupt_rows:{sum(stored.corrupt.values())}")
             for entity, count in stored.corrupt.items():

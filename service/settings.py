@@ -34,6 +34,10 @@ class Settings(BaseModel):
     registry: Annotated[Path, _setting("directory", "folder with the published model bundles and rollout.json")] = Path("registry")
     redis_url: Annotated[SecretStr, _setting("URL", "Redis with the features; redis://, rediss:// or unix://, with user and password")] = _REDIS
     redis_timeout_ms: Annotated[int, _setting("ms", "longest wait for Redis; after it a ranking is made on defaults", ge=1, le=60_000)] = 100
+    item_cache_mb: Annotated[int, _setting("MiB", "item rows kept in memory per worker and feature schema; 0: none", ge=0, le=1 << 20)] = 64
+    item_cache_ttl_ms: Annotated[
+        int, _setting("ms", "how long an item row is kept where Redis cannot tell of changes (before 6, or forbidden)", ge=1, le=3_600_000)
+    ] = 1000
     admin_token: Annotated[SecretStr, _setting("secret", "bearer token of operators' calls; if empty, only loopback may make them")] = _NONE
     model_threads: Annotated[int, _setting("threads", "ONNX Runtime intra-op threads per worker", ge=1, le=256)] = 1
     max_candidates: Annotated[int, _setting("candidates", "candidates in one request, at most", ge=1, le=100_000)] = 2000

@@ -18,7 +18,7 @@ import pyarrow.parquet
 from redis import Redis
 from tqdm import tqdm
 
-from features import FeatureError, FeatureSchema, MultiCategorical
+from features import FeatureError, FeatureSchema, MultiCategorical, RowLayout
 from features.keys import text_of
 from service.layouts import Entity, Layouts, rows_of
 from service.store.keys import SCHEMAS, behaviours_key, item_key, user_key
@@ -143,12 +143,17 @@ def _objects(values: list[Any]) -> np.ndarray:
     return column
 
 
+def columns_of(layout: RowLayout, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+    """The layout's features that a table has, as `pack_columns` takes them."""
+    return {
+        f.name: _column(batch, f.name, f.type == "numeric", isinstance(f, MultiCategorical)) for f in layout.features if f.name in batch.schema.names
+    }
+
+
 def _load_rows(redis: "Redis", layouts: Layouts, entity: Entity, batch: pa.RecordBatch) -> None:
     layout, id_feature = layouts.layout(entity), layouts.id_feature(entity)
     ids = _ids(batch, f"{entity}_id")
-    columns = {
-        f.name: _column(batch, f.name, f.type == "numeric", isinstance(f, MultiCategorical)) for f in layout.features if f.name in batch.schema.names
-    }
+    columns = columns_of(layout, batch)
     if id_feature is not None:
         columns[id_feature] = _objects(list(ids))
     packed, size = layout.pack_columns(columns, len(ids)).tobytes(), layout.dtype.itemsize

@@ -1,13 +1,17 @@
 """Owns what a ranking reads from Redis: the user's row, the behaviour sequence and the item rows, in one round trip."""
 
 import logging
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from typing import Any
 
+import numpy as np
 import orjson
 
 from service.layouts import Layouts
+from service.store.item_cache import CORRUPT, COUNTS, ItemCache, ItemRows, rows_from_store
 from service.store.keys import SCHEMAS, behaviours_key, item_prefix, user_key
 from service.store.wire import StoreDown, Wire, packed
 
@@ -18,12 +22,12 @@ log = logging.getLogger("funnelrank.store")
 class Stored:
     """What Redis holds for one request. A row that is absent is None; one that does not fit the schema counts as absent.
 
-    `behaviours` are the sorted set's members, newest first; `items` has one entry per candidate.
+    `behaviours` are the sorted set's members, newest first; `items` has one row per candidate, an unknown item's where there is none.
     """
 
     user: bytes | None
     behaviours: list[bytes]
-    items: list[bytes | None]
+    items: ItemRows
     corrupt: dict[str, int]
 
 
@@ -31,37 +35,138 @@ EVENT_KEY_BYTES = 8
 
 
 class Reader:
-    """The reading side of the store for one worker."""
+    """The reading side of the store for one worker.
 
-    def __init__(self, url: str, timeout_ms: int) -> None:
-        self._wire = Wire(url)
+    Item rows come from a cache per feature schema. Redis tells on the reading connection itself which rows changed, in order with its replies:
+    a ranking that asks after a write was answered sees what was written.
+    """
+
+    def __init__(self, url: str, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> None:
+        self._wire = Wire(url, self._told if cache_bytes else None)
         self.timeout = timeout_ms / 1000
+        self._cache_bytes, self._cache_ttl = cache_bytes, cache_ttl_ms / 1000
+        self._caches: dict[int, ItemCache] = {}
+        self._told_of: dict[str, int] = {}  # prefix -> the connection on which Redis tells of it; asking twice would be refused
         self._down = False
+        self._untold = False
         self._told_corrupt: set[str] = set()
+
+    @property
+    def caches(self) -> list[ItemCache]:
+        """One per feature schema in use."""
+        return list({id(cache): cache for cache in self._caches.values()}.values())
+
+    def cache_counts(self) -> dict[str, int]:
+        """What the caches counted since this was last asked, and their size in bytes now."""
+        caches = self.caches
+        found = {name: sum(getattr(cache, name) for cache in caches) for name in COUNTS}
+        for cache in caches:
+            cache.reset_counts()
+        return found | {"bytes": sum(cache.bytes_used for cache in caches)}
 
     async def fetch(self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None) -> Stored:
         """All rows of one request; of the behaviours those older than `before` (milliseconds), all where it is None.
 
-        Raises StoreDown; waits no longer than `timeout` seconds or the store's own limit.
+        One round trip; a second one where Redis told meanwhile that a row in the cache had changed. Raises StoreDown; waits no longer than
+        `timeout` seconds or the store's own limit per round trip.
         """
-        fingerprint, prefix = layouts.fingerprint, item_prefix(layouts.fingerprint)
-        commands = [packed("GET", user_key(fingerprint, user_id))]
-        commands.append(packed("MGET", *map("".join, zip(repeat(prefix), item_ids))))
-        if layouts.behaviour is not None:
-            commands.append(newest(behaviours_key(fingerprint, user_id), layouts.max_behaviours, before))
+        timeout = min(timeout, self.timeout)
         try:
-            replies = await self._wire.ask(b"".join(commands), len(commands), min(timeout, self.timeout))
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise StoreDown(f"Redis refuses to read: {reply}")
+            stored = await self._fetch(layouts, user_id, item_ids, timeout, before)
         except StoreDown as error:
             self._note_down(error)
             raise
         self._note_up()
-        stored = checked(layouts, replies[0], replies[2] if layouts.behaviour is not None else [], replies[1])
         if stored.corrupt:
             self._note_corrupt(layouts.fingerprint, stored.corrupt)
         return stored
+
+    async def _fetch(self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None) -> Stored:
+        await self._wire.connect(timeout)
+        cache, fingerprint, behaviour = self._cache(layouts), layouts.fingerprint, layouts.behaviour
+        if cache.connection != self._wire.connection:
+            self._begin(cache)
+        taken = cache.take(item_ids)
+        commands = packed("GET", user_key(fingerprint, user_id))
+        if behaviour is not None:
+            commands += newest(behaviours_key(fingerprint, user_id), layouts.max_behaviours, before)
+        count = 1 if behaviour is None else 2
+        if taken.missing:
+            replies, rows = await self._ask_items(layouts, cache, [item_ids[i] for i in taken.missing], commands, count, timeout)
+            taken.rows.put(taken.missing, rows)
+        else:
+            replies = refused(await self._wire.ask(commands, count, timeout))
+        if cache.changes != taken.changes:
+            await self._again(layouts, cache, item_ids, taken.rows, set(taken.missing), timeout)
+        return checked(layouts, replies[0], replies[1] if behaviour is not None else [], taken.rows)
+
+    async def _ask_items(
+        self, layouts: Layouts, cache: ItemCache, item_ids: list[str], commands: bytes, count: int, timeout: float
+    ) -> tuple[list[Any], ItemRows]:
+        """The replies to `commands`, and rows that are read with them; the cache gets the rows before Redis can tell of a later change."""
+        connection, came = self._wire.connection, []
+
+        def keep(replies: list[Any]) -> None:
+            if isinstance(replies[-1], list):
+                came.append(rows_from_store(layouts, item_ids, replies[-1]))
+                if cache.connection == connection == self._wire.connection:
+                    cache.keep(item_ids, came[0])
+
+        mget = packed("MGET", *map("".join, zip(repeat(cache.prefix), item_ids)))
+        replies = refused(await self._wire.ask(commands + mget, count + 1, timeout, keep))
+        return replies, came[0]
+
+    async def _again(self, layouts: Layouts, cache: ItemCache, item_ids: Sequence[str], rows: ItemRows, fresh: set[int], timeout: float) -> None:
+        """Rows that were taken from the cache and are not in it any more are read anew; those at the places `fresh` just came."""
+        gone = [place for place in cache.take(item_ids).missing if place not in fresh]
+        if gone:
+            rows.put(gone, (await self._ask_items(layouts, cache, [item_ids[i] for i in gone], b"", 0, timeout))[1])
+
+    def _cache(self, layouts: Layouts) -> ItemCache:
+        """The cache of a schema. It lives as long as the layouts of a bundle that uses it, so an old schema's goes with its last bundle."""
+        found = self._caches.get(id(layouts))
+        if found is not None:
+            return found
+        prefix = item_prefix(layouts.fingerprint)
+        shared = [c for c in self._caches.values() if c.prefix == prefix]
+        cache = self._caches[id(layouts)] = shared[0] if shared else ItemCache(layouts, self._cache_bytes, self._cache_ttl)
+        weakref.finalize(layouts, self._caches.pop, id(layouts), None)
+        return cache
+
+    def _begin(self, cache: ItemCache) -> None:
+        """Ask Redis, ahead of the first read on this connection, to tell of every change under the cache's prefix."""
+        connection = self._wire.connection
+        if not cache.capacity or not self._wire.pushes:
+            self._note_untold(cache, "it does not speak RESP3")
+            cache.start_over(connection, told=False)
+            return
+
+        def answered(replies: list[Any]) -> None:
+            if isinstance(replies[0], Exception):
+                self._note_untold(cache, str(replies[0]))
+                self._told_of.pop(cache.prefix, None)
+                cache.start_over(connection, told=False)
+
+        cache.start_over(connection, told=True)
+        if self._told_of.get(cache.prefix) == connection:
+            return
+        self._told_of[cache.prefix] = connection
+        self._wire.tell(packed("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", cache.prefix), answered)
+
+    def _told(self, push: list[Any]) -> None:
+        """Redis tells that rows have changed; no keys at all stand for every one."""
+        if push[0] != b"invalidate":
+            return
+        caches = {cache.prefix.encode(): cache for cache in self.caches}
+        if push[1] is None:
+            for cache in caches.values():
+                cache.clear()
+            return
+        for key in push[1]:
+            head, colon, item_id = key.partition(b":i:")
+            cache = caches.get(head + colon)  # a schema that is no longer in use is told of until the connection ends
+            if cache is not None:
+                cache.forget(item_id.decode(errors="replace"))
 
     # The log says once that something began; how often it happens, the metrics say.
 
@@ -80,6 +185,11 @@ class Reader:
             self._told_corrupt.update(told)
             log.warning("rows in Redis that do not fit schema %s are taken as missing: %s", fingerprint, ", ".join(told))
 
+    def _note_untold(self, cache: ItemCache, reason: str) -> None:
+        if cache.capacity and not self._untold:
+            self._untold = True
+            log.warning("Redis does not tell of changes (%s); item rows are kept for %g s at most", reason, cache.ttl_seconds)
+
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
         """The packed rows of items, defaults for those without one. Raises StoreDown."""
         if not item_ids:
@@ -96,8 +206,10 @@ class Reader:
         replies = await self._wire.ask(packed("HGETALL", SCHEMAS), 1, max(self.timeout, 1.0))
         if isinstance(replies[0], Exception):
             raise StoreDown(f"Redis refuses to read: {replies[0]}")
-        flat = replies[0]
-        return {k.decode(): v.decode() for k, v in zip(flat[::2], flat[1::2], strict=True)}
+        found = replies[0]
+        if isinstance(found, dict):  # RESP3
+            return {k.decode(): v.decode() for k, v in found.items()}
+        return {k.decode(): v.decode() for k, v in zip(found[::2], found[1::2], strict=True)}
 
     def close(self) -> None:
         self._wire.close()
@@ -110,7 +222,15 @@ def newest(key: str, count: int, before: int | None) -> bytes:
     return packed("ZREVRANGEBYSCORE", key, f"({before}", "-inf", "LIMIT", "0", str(count))
 
 
-def checked(layouts: Layouts, user: bytes | None, behaviours: list[bytes], items: list[bytes | None]) -> Stored:
+def refused(replies: list[Any]) -> list[Any]:
+    """The replies. Raises StoreDown where one of them is an error."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise StoreDown(f"Redis refuses to read: {reply}")
+    return replies
+
+
+def checked(layouts: Layouts, user: bytes | None, behaviours: list[bytes], items: ItemRows) -> Stored:
     """Rows of another length than the schema's are taken as absent, and counted."""
     corrupt: dict[str, int] = {}
     if user is not None and len(user) != layouts.user.dtype.itemsize:
@@ -121,11 +241,8 @@ def checked(layouts: Layouts, user: bytes | None, behaviours: list[bytes], items
             fitting = [b for b in behaviours if len(b) == size]
             corrupt["behaviour"] = len(behaviours) - len(fitting)
             behaviours = fitting
-    size = layouts.item.dtype.itemsize
-    present = items if None not in items else [r for r in items if r is not None]
-    if not set(map(len, present)) <= {size}:  # type: ignore[arg-type]
-        corrupt["item"] = sum(len(r) != size for r in present if r is not None)
-        items = [r if r is not None and len(r) == size else None for r in items]
+    if items.states.any() and (wrong := int(np.count_nonzero(items.states == CORRUPT))):
+        corrupt["item"] = wrong
     return Stored(user, behaviours, items, corrupt)
 
 

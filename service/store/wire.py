@@ -7,6 +7,7 @@ about what a small model costs; this does it in 40. Writes, where that does not 
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, cast
 
@@ -29,19 +30,22 @@ def packed(*command: str) -> bytes:
 class _Pending:
     """Commands that were sent together and the replies that came so far."""
 
-    __slots__ = ("count", "future", "replies", "sent_at")
+    __slots__ = ("count", "future", "replies", "sent_at", "then")
 
-    def __init__(self, count: int, future: "asyncio.Future[list[Any]]") -> None:
+    def __init__(self, count: int, future: "asyncio.Future[list[Any]]", then: Callable[[list[Any]], None] | None) -> None:
         self.count = count
         self.future = future
+        self.then = then
         self.replies: list[Any] = []
         self.sent_at = monotonic()
 
 
 class _Socket(asyncio.Protocol):
-    """Requests out, replies in, in one order."""
+    """Requests out, replies in, in one order; what Redis tells unasked goes to `told` at its place among the replies."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[list[Any]], None] | None) -> None:
+        self.told = told
+        self.pushes = False
         self.reader = hiredis.Reader()
         self.waiting: deque[_Pending] = deque()
         self.transport: asyncio.Transport | None = None
@@ -62,12 +66,18 @@ class _Socket(asyncio.Protocol):
             self.close(StoreDown(f"Redis answered what is not RESP: {error}"))
 
     def _take(self, reply: Any) -> None:
+        if type(reply) is hiredis.PushNotification:
+            if self.told is not None:
+                self.told(reply)
+            return
         if not self.waiting:
             raise hiredis.ProtocolError("a reply that nobody asked for")
         pending = self.waiting[0]
         pending.replies.append(reply)
         if len(pending.replies) == pending.count:
             self.waiting.popleft()
+            if pending.then is not None:
+                pending.then(pending.replies)
             if not pending.future.done():
                 pending.future.set_result(pending.replies)
 
@@ -82,10 +92,10 @@ class _Socket(asyncio.Protocol):
             if not pending.future.done():
                 pending.future.set_exception(reason)
 
-    def send(self, packed: bytes, count: int) -> "asyncio.Future[list[Any]]":
+    def send(self, packed: bytes, count: int, then: Callable[[list[Any]], None] | None = None) -> "asyncio.Future[list[Any]]":
         assert self.transport is not None
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self.waiting.append(_Pending(count, future))
+        self.waiting.append(_Pending(count, future, then))
         self.transport.write(packed)
         return future
 
@@ -96,18 +106,38 @@ class _Socket(asyncio.Protocol):
 
 
 class Wire:
-    """The connection of one worker; connects when first asked, and again after a loss."""
+    """The connection of one worker; connects when first asked, and again after a loss.
 
-    def __init__(self, url: str) -> None:
+    With `told` it speaks RESP3, in which Redis may tell something unasked (that a key changed): `told` gets each such message, in order
+    with the replies. `connection` counts the connections made, and `pushes` says whether the present one can be told anything.
+    """
+
+    def __init__(self, url: str, told: Callable[[list[Any]], None] | None = None) -> None:
+        self._told = told
+        self.connection = 0
         self._options: dict[str, Any] = dict(parse_url(url))
         self._socket: _Socket | None = None
         self._connecting: asyncio.Task[_Socket] | None = None
         self._refused_until = 0.0
         self._refusal = ""
 
-    async def ask(self, packed: bytes, count: int, timeout: float) -> list[Any]:
+    @property
+    def pushes(self) -> bool:
+        return self._socket is not None and self._socket.pushes
+
+    async def connect(self, timeout: float) -> None:
+        """See to it that there is a connection. Raises StoreDown."""
+        if self._socket is None or not self._socket.open:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._connected()
+            except TimeoutError:
+                raise StoreDown(f"no connection to Redis within {timeout * 1000:.0f} ms") from None
+
+    async def ask(self, packed: bytes, count: int, timeout: float, then: Callable[[list[Any]], None] | None = None) -> list[Any]:
         """Send `count` packed commands in one write and wait for all their replies; an error reply stands in the list.
 
+        `then` gets the replies the moment they are read, before anything that Redis sent after them, and also when nobody waits any more.
         Raises StoreDown where Redis is away or does not answer within `timeout` seconds.
         """
         try:
@@ -115,11 +145,16 @@ class Wire:
                 socket = self._socket
                 if socket is None or not socket.open:
                     socket = await self._connected()
-                return await socket.send(packed, count)
+                return await socket.send(packed, count, then)
         except TimeoutError:
             if self._socket is not None and self._socket.silent:
                 self._socket.close(StoreDown("Redis went silent"))
             raise StoreDown(f"Redis did not answer within {timeout * 1000:.0f} ms") from None
+
+    def tell(self, packed: bytes, then: Callable[[list[Any]], None]) -> None:
+        """Send one command without waiting, ahead of whatever is asked next on this connection; `then` gets its reply."""
+        if self._socket is not None and self._socket.open:
+            self._socket.send(packed, 1, then).add_done_callback(_retrieve)
 
     async def _connected(self) -> _Socket:
         """The one attempt to connect that all waiting requests share; after a failure the next starts a moment later."""
@@ -144,14 +179,18 @@ class Wire:
             self._refused_until = monotonic() + _CONNECT_PAUSE_SECONDS
             raise StoreDown(self._refusal) from None
         self._socket = socket
+        self.connection += 1
         return socket
 
     async def _open(self) -> _Socket:
         loop, options = asyncio.get_running_loop(), self._options
         if options.get("connection_class") is UnixDomainSocketConnection:
-            return (await loop.create_unix_connection(_Socket, options["path"]))[1]
+            return (await loop.create_unix_connection(self._protocol, options["path"]))[1]
         context = _tls(options) if options.get("connection_class") is SSLConnection else None
-        return (await loop.create_connection(_Socket, options.get("host", "localhost"), options.get("port", 6379), ssl=context))[1]
+        return (await loop.create_connection(self._protocol, options.get("host", "localhost"), options.get("port", 6379), ssl=context))[1]
+
+    def _protocol(self) -> _Socket:
+        return _Socket(self._told)
 
     async def _greet(self, socket: _Socket) -> None:
         commands: list[tuple[str, ...]] = []
@@ -164,6 +203,9 @@ class Wire:
         for reply in await socket.send(b"".join(packed(*c) for c in commands), len(commands)):
             if isinstance(reply, Exception):
                 raise StoreDown(f"Redis refuses: {reply}")
+        if self._told is not None:  # a Redis before 6, or one that forbids it, refuses and stays with RESP2
+            (hello,) = await socket.send(packed("HELLO", "3"), 1)
+            socket.pushes = not isinstance(hello, Exception)
 
     def close(self) -> None:
         if self._connecting is not None:
@@ -173,7 +215,7 @@ class Wire:
             self._socket = None
 
 
-def _retrieve(task: "asyncio.Task[_Socket]") -> None:
+def _retrieve(task: "asyncio.Future[Any]") -> None:
     """Look at the outcome, so that an attempt nobody waits for any more does not end up as a warning."""
     if not task.cancelled():
         task.exception()

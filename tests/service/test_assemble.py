@@ -12,6 +12,7 @@ from service.assemble import assemble, pack_raw
 from service.embedded_redis import EmbeddedRedis
 from service.errors import InvalidRequest
 from service.layouts import Layouts
+from service.store.item_cache import CORRUPT, KNOWN
 from service.store.keys import behaviours_key, item_key, user_key
 from service.store.reader import Reader, Stored
 from service.store.wire import StoreDown
@@ -100,7 +101,7 @@ def test_rows_of_a_wrong_length_count_as_missing(filled: redis.Redis, redis_serv
     stored = fetch(redis_server.url, layouts, "712", ["1", "2", "3"])
     assert stored.corrupt == {"user": 1, "behaviour": 1, "item": 1}
     assert stored.user is None
-    assert [r is None for r in stored.items] == [False, True, False]
+    assert stored.items.states.tolist() == [KNOWN, CORRUPT, KNOWN]
     assert len(stored.behaviours) == 4
 
 
