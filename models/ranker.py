@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from features import Feature, FeatureSchema, RowLayout
+from models.calibration import Calibration
 from models.catalogue import entry_of
 from models.encoders.din import Din
 from models.encoders.dupn import Dupn
@@ -42,6 +43,7 @@ from models.recipe import Encoder as EncoderSection
 from models.recipe import Trunk as TrunkSection
 from models.refusal import nearest
 from models.structures.base import Output, TaskStructure
+from models.structures.chain import Chain
 from models.structures.class_preference import ClassPreference
 from models.structures.esm2 import Esm2
 from models.structures.esmm import Esmm
@@ -74,6 +76,9 @@ def build_ranker(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> "
     ranker = Ranker(recipe, encoding, structures, position)
     if recipe.position and recipe.position.head not in ranker.heads:
         raise RecipeError(f"position.head: '{recipe.position.head}' is not a head{nearest(recipe.position.head, ranker.heads)}")
+    for name in recipe.calibration.negative_sampling if recipe.calibration else ():
+        if name not in (factors := [f.name for f in ranker.factors]):
+            raise RecipeError(f"calibration.negative_sampling: '{name}' is no factor of a score{nearest(name, factors)}")
     outputs, trained = [o.name for o in ranker.outputs], [o.name for o in ranker.outputs if o.trained]
     training = recipe.training
     weighted = {"training.loss_weights": training.loss_weights, "training.weighting.decay": getattr(training.weighting, "decay", {})}
@@ -249,6 +254,9 @@ class Ranker(nn.Module):
             if isinstance(structure, OfRepresentation):
                 self.of_representation[structure.outputs[0].name] = structure.network(self._representation_width(), model.tower_hidden)
         self.position = position
+        of_chains = (f for s in structures for f in (s.factors if isinstance(s, Chain) else s.outputs))
+        self.factors: tuple[Output, ...] = tuple(f for f in of_chains if f.kind == "probability")
+        self.calibration = Calibration(recipe.calibration, [f.name for f in self.factors]) if recipe.calibration else None
         self.composition = {
             "encoders": ", ".join(type(encoder).__name__.lower() for encoder in self.encoders) or "none",
             "trunk": type(self.trunk).__name__.lower(),
@@ -300,12 +308,29 @@ class Ranker(nn.Module):
         return logits
 
     def scores(self, batch: Batch) -> dict[str, LogProbability | Tensor]:
-        """Every output as log p and log(1 - p), or as a plain value."""
+        """Every output as log p and log(1 - p), or as a plain value; calibrated except in training."""
         logits = self.logits(batch)
         out: dict[str, LogProbability | Tensor] = {}
         for structure in self.structures:
-            out |= structure.scores(logits)
+            if isinstance(structure, Chain):
+                factors = structure.factor_scores(logits)
+                out |= structure.joined({name: self._calibrated(name, p) for name, p in factors.items()})
+            else:
+                plain = structure.scores(logits)
+                out |= {name: self._calibrated(name, p) if isinstance(p, LogProbability) else p for name, p in plain.items()}
         return out
+
+    def _calibrated(self, name: str, p: LogProbability) -> LogProbability:
+        return p if self.calibration is None or self.training else self.calibration(name, p)
+
+    def factor_scores(self, batch: Batch) -> dict[str, LogProbability]:
+        """Every probability factor as the network gives it, before any calibration."""
+        logits = self.logits(batch)
+        found: dict[str, LogProbability] = {}
+        for structure in self.structures:
+            scores = structure.factor_scores(logits) if isinstance(structure, Chain) else structure.scores(logits)
+            found |= {name: p for name, p in scores.items() if isinstance(p, LogProbability)}
+        return found
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Every output `[B]` by name: log probabilities, or plain values for `value` tasks."""

@@ -345,6 +345,18 @@ class TrainingSection(_Strict):
     transfer: TransferSection | None = None
 
 
+class CalibrationSection(_Strict):
+    """Of factors: an independent probability task, or the `pctr`, `pcvr` and (ESM2) `pavr` that a chain multiplies.
+
+    `negative_sampling`: the share of a factor's negatives that the training part kept; validation and test must be whole. `method` is
+    fitted on the validation part, `knots` bounds an isotonic map.
+    """
+
+    method: Literal["none", "platt", "isotonic"] = "platt"
+    knots: Annotated[int, Field(ge=2, le=200)] = 20
+    negative_sampling: dict[Name, Annotated[float, Field(gt=0, le=1)]] = {}
+
+
 class ExtraEvaluation(_Strict):
     """A score held against another label than its own, as when a chain's score ranks for a label outside the chain."""
 
@@ -363,6 +375,7 @@ class Recipe(_Strict):
     position: PositionSection | None = None
     model: ModelSection
     training: TrainingSection = TrainingSection()
+    calibration: CalibrationSection | None = None
     extra_evaluations: tuple[ExtraEvaluation, ...] = ()
 
     @model_validator(mode="after")

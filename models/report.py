@@ -50,6 +50,7 @@ def write_report(out: Path, recipe: Recipe, metrics: Mapping[str, Any], history:
         _section(f"Loss weighting: {recipe.training.weighting.type}", plots.weighting(history)),
         _section("Validation AUC", plots.validation(history, metrics["best"]["step"])),
         _section("Calibration on the test part", plots.calibration(metrics["parts"]["test"]["outputs"]) + CALIBRATION_NOTE),
+        _section("What the calibration changed", _calibration(metrics)),
         _gates(metrics["gates"], history),
         _section("Validation metrics", _metrics_table(metrics["parts"]["validation"])),
         _section("Reading speed", _reading(metrics["speed"])),
@@ -124,6 +125,32 @@ def _top_table(part: Mapping[str, Any]) -> str:
     head = ["recall / precision / F1 at the top, %", *shares]
     rows = [[title, *(f"{100 * t['recall']:.2f} / {100 * t['precision']:.2f} / {100 * t['f1']:.2f}" for t in m["top"])] for title, m in scored]
     return f"<details open><summary>The top of the list</summary>{_table(head, rows)}</details>"
+
+
+def _calibration(metrics: Mapping[str, Any]) -> str:
+    fitted = metrics["calibration"]
+    if not fitted:
+        return ""
+    rows = []
+    for name, before in fitted["ece_before"]["test"].items():
+        of_validation = fitted["ece_before"]["validation"][name], metrics["parts"]["validation"]["outputs"][name]["ece"]
+        figures = (*of_validation, before, metrics["parts"]["test"]["outputs"][name]["ece"])
+        rows.append([name, *(_number(value) for value in figures)])
+    table = _table(["ECE", "validation, before", "after", "test, before", "after"], rows)
+    factors = [[name, f["label"], f["space"], f"{f['positives']:,} / {f['impressions']:,}", _map_of(f)] for name, f in fitted["factors"].items()]
+    table += _table(["factor", "label", "among", "positives / impressions", "its map in logits"], factors, 3)
+    rates = ", ".join(f"{name} {rate:g}" for name, rate in fitted["negative_sampling"].items())
+    sampled = f" Corrected for sampled negatives, share kept: {rates}." if rates else ""
+    note = f"Fitted on the {fitted['fitted_on']} part ({fitted['method']}) and part of the graph; a chain multiplies calibrated factors.{sampled}"
+    return f"{table}<p>{escape(note)}</p>"
+
+
+def _map_of(factor: Mapping[str, Any]) -> str:
+    if "slope" in factor:
+        return f"{factor['slope']:.3f} x {factor['intercept']:+.3f}"
+    if "knots" in factor:
+        return f"{len(factor['knots'])} knots"
+    return f"none: {factor['skipped']}" if "skipped" in factor else "none"
 
 
 def _gates(gates: Mapping[str, Sequence[float]], history: Mapping[str, Any]) -> str:

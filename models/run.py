@@ -54,7 +54,11 @@ def open_run(folder: Path) -> Run:
         "data": measured["data"],
         "versions": measured["versions"],
         "best": measured["best"],
+        "calibration": measured["calibration"],
     }
     test = measured["parts"]["test"]
+    if measured["calibration"]:
+        for name, ece in measured["calibration"]["ece_before"]["test"].items():
+            test["outputs"][name]["ece_before_calibration"] = ece
     metrics = {**test["outputs"], **{f"{m['score']} for {m['label']}": m for m in test["extra"]}}
     return Run(recipe, encoding, ranker.eval(), kept_rows, metrics, provenance, (folder / REPORT_FILE).read_bytes())

@@ -17,6 +17,7 @@ from models.data.cache import DEFAULT_CACHE, Data, open_data
 from models.ranker import Ranker, build_ranker
 from models.recipe import Recipe, RecipeError, at_its_line, load_recipe
 from models.report import write_report
+from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights
 from models.training.evaluation import evaluate, gate_utilisation, selected_outputs, selection_score
 from models.training.optimisation import Average, Optimiser
@@ -108,7 +109,10 @@ def train(
 
     best = average.ranker
     best.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
-    metrics = summary(best, data, progress, epoch_steps, reading_steps, prefetch)
+    calibration = fit_calibration(best, data) if best.calibration else None
+    if calibration:
+        save_weights(best.state_dict(), data.cross_values, progress.best_step, out / WEIGHTS_FILE)
+    metrics = summary(best, data, progress, epoch_steps, reading_steps, prefetch) | {"calibration": calibration}
     history = {"losses": progress.losses, "evaluations": progress.evaluations, "epoch_steps": epoch_steps}
     (out / HISTORY_FILE).write_text(json.dumps(history, indent=1))
     write_report(out, recipe, metrics, history)

@@ -14,9 +14,10 @@ from torch import Tensor
 from models.layers.probability import LogProbability, both, mixture, of_logit
 from models.recipe import Esm2Task
 from models.structures.base import Output
+from models.structures.chain import Chain
 
 
-class Esm2:
+class Esm2(Chain):
     """Heads y1..y4 as `pctr`, `y2`, `y3`, `y4`; outputs pctr, pctavr, pcvr (meant on clicks), pctcvr."""
 
     heads = ("pctr", "y2", "y3", "y4")
@@ -28,9 +29,15 @@ class Esm2:
             Output("pcvr", "probability", (task.conversion,), space=(task.click,), trained=False),
             Output("pctcvr", "probability", (task.click, task.conversion)),
         )
+        pavr = Output("pavr", "probability", (task.action,), space=(task.click,), trained=False)
+        self.factors = (self.outputs[0], pavr, self.outputs[2])
 
-    def scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability | Tensor]:
-        """Logits `[n]` by head -> outputs `[n]` by name."""
+    def factor_scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability]:
+        """pctr, pavr (y2, the action among clicks) and pcvr, the mixture of equation 7."""
         y1, y2, y3, y4 = (of_logit(logits[head]) for head in self.heads)
-        pcvr = mixture(y2, if_yes=y3, if_no=y4)
-        return {"pctr": y1, "pctavr": both(y1, y2), "pcvr": pcvr, "pctcvr": both(y1, pcvr)}
+        return {"pctr": y1, "pavr": y2, "pcvr": mixture(y2, if_yes=y3, if_no=y4)}
+
+    def joined(self, factors: Mapping[str, LogProbability]) -> dict[str, LogProbability | Tensor]:
+        """Equations 6 and 8."""
+        pctr, pcvr = factors["pctr"], factors["pcvr"]
+        return {"pctr": pctr, "pctavr": both(pctr, factors["pavr"]), "pcvr": pcvr, "pctcvr": both(pctr, pcvr)}

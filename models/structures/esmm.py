@@ -12,9 +12,10 @@ from torch import Tensor
 from models.layers.probability import LogProbability, both, of_logit
 from models.recipe import EsmmTask
 from models.structures.base import Output
+from models.structures.chain import Chain
 
 
-class Esmm:
+class Esmm(Chain):
     """Heads `pctr`, `pcvr`; outputs pctr, pcvr (meant on clicks), pctcvr."""
 
     heads = ("pctr", "pcvr")
@@ -25,8 +26,12 @@ class Esmm:
             Output("pcvr", "probability", (task.conversion,), space=(task.click,), trained=False),
             Output("pctcvr", "probability", (task.click, task.conversion)),
         )
+        self.factors = self.outputs[:2]
 
-    def scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability | Tensor]:
-        """Logits `[n]` by head -> outputs `[n]` by name."""
-        pctr, pcvr = of_logit(logits["pctr"]), of_logit(logits["pcvr"])
-        return {"pctr": pctr, "pcvr": pcvr, "pctcvr": both(pctr, pcvr)}
+    def factor_scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability]:
+        """pctr and pcvr."""
+        return {head: of_logit(logits[head]) for head in self.heads}
+
+    def joined(self, factors: Mapping[str, LogProbability]) -> dict[str, LogProbability | Tensor]:
+        """Equation 1."""
+        return {**factors, "pctcvr": both(factors["pctr"], factors["pcvr"])}

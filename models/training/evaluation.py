@@ -35,21 +35,21 @@ def evaluate(ranker: Ranker, data: Data, part: str) -> dict[str, Any]:
     users = np.asarray(data.parts[part].user)
     outputs = {}
     for output in ranker.outputs:
-        space = _all_of(data, part, output.space) > 0
-        label, score = _all_of(data, part, output.label)[space], scores[output.name][space]
+        space = labels_of(data, part, output.space) > 0
+        label, score = labels_of(data, part, output.label)[space], scores[output.name][space]
         measured = metrics.of_probability(label, score, users[space]) if output.kind == "probability" else metrics.of_value(label, score)
         outputs[output.name] = {"label": " AND ".join(output.label), "space": " AND ".join(output.space) or "impression"} | measured
     extra = []
     for evaluation in data.recipe.extra_evaluations:
         if evaluation.score not in scores:
             raise RecipeError(f"extra_evaluations: '{evaluation.score}' is not an output; outputs: {', '.join(scores)}")
-        label = _all_of(data, part, (evaluation.label,))
+        label = labels_of(data, part, (evaluation.label,))
         score = scores[evaluation.score]
         extra.append({"score": evaluation.score, "label": evaluation.label} | metrics.of_probability(label, score, users))
     return {"impressions": len(users), "outputs": outputs, "extra": extra}
 
 
-def _all_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
+def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
     """The AND (product) of label columns, float32 `[n]`; ones for no column."""
     labels, names = data.parts[part].labels, data.recipe.label_columns
     product = np.ones(len(labels), dtype=np.float32)

@@ -22,8 +22,8 @@ def shared_masks(ranker: Ranker, batch: Mapping[str, Tensor]) -> dict[str, Tenso
     ranker.eval()
     logits = ranker.logits(batch)
     common: dict[str, Tensor] = {}
-    for head in ranker.heads:
-        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(logits[head].sum(), list(named.values()), retain_graph=True, allow_unused=True)
+    for logit in logits.values():
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(logit.sum(), list(named.values()), retain_graph=True, allow_unused=True)
         for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
             reached = _reached(parameter if gradient is None else gradient, gradient is not None)
             common[name] = common[name] & reached if name in common else reached

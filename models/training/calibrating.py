@@ -1,0 +1,116 @@
+"""Owns fitting the calibration of a trained ranker on the validation part, days that no weight was trained on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.calibration import Calibration, Isotonic, Platt
+from models.data.batches import ordered_batches
+from models.data.cache import Data
+from models.ranker import Ranker
+from models.structures.base import Output
+from models.training.evaluation import EVALUATION_BATCH, evaluate, labels_of
+
+FITTED_ON = "validation"
+FEWEST = 20  # positives, and negatives, below which a map stays the identity
+NEWTON_STEPS = 50
+
+
+def fit_calibration(ranker: Ranker, data: Data) -> dict[str, Any]:
+    """Fit every factor's map in place; gives what metrics.json says of it, among that each output's ECE before."""
+    calibration = ranker.calibration
+    assert calibration is not None
+    calibration.enabled = False
+    before = {part: {name: m["ece"] for name, m in evaluate(ranker, data, part)["outputs"].items() if "ece" in m} for part in ("validation", "test")}
+    logits = _factor_logits(ranker, data)
+    calibration.enabled = True
+    fitted = {factor.name: _fit(calibration, factor, logits[factor.name], data) for factor in ranker.factors}
+    section = calibration.section
+    return {
+        "method": section.method,
+        "fitted_on": FITTED_ON,
+        "negative_sampling": dict(section.negative_sampling),
+        "factors": fitted,
+        "ece_before": before,
+    }
+
+
+def _factor_logits(ranker: Ranker, data: Data) -> dict[str, np.ndarray]:
+    assert ranker.calibration is not None
+    collected: dict[str, list[np.ndarray]] = {factor.name: [] for factor in ranker.factors}
+    ranker.eval()
+    with torch.no_grad():
+        for batch in ordered_batches(data, FITTED_ON, EVALUATION_BATCH):
+            for name, score in ranker.factor_scores(batch).items():
+                collected[name].append(ranker.calibration.shifted(name, score).numpy())
+    return {name: np.concatenate(pieces).astype(np.float64) for name, pieces in collected.items()}
+
+
+def _fit(calibration: Calibration, factor: Output, logits: np.ndarray, data: Data) -> dict[str, Any]:
+    space = labels_of(data, FITTED_ON, factor.space) > 0
+    label, logit = labels_of(data, FITTED_ON, factor.label)[space].astype(np.float64), logits[space]
+    positives = int(label.sum())
+    described: dict[str, Any] = {"label": " AND ".join(factor.label), "space": " AND ".join(factor.space) or "impression"}
+    described |= {"impressions": len(label), "positives": positives}
+    if factor.name not in calibration.maps:
+        return described
+    chosen = calibration.maps[factor.name]
+    if min(positives, len(label) - positives) < FEWEST:
+        return described | {"skipped": f"fewer than {FEWEST} positives or negatives"}
+    if isinstance(chosen, Platt):
+        slope, intercept = platt(label, logit)
+        chosen.set(slope, intercept)
+        return described | {"slope": slope, "intercept": intercept}
+    assert isinstance(chosen, Isotonic)
+    points = isotonic(label, logit, calibration.section.knots)
+    chosen.set(points)
+    return described | {"knots": [list(point) for point in points]}
+
+
+def platt(label: np.ndarray, logit: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of the log loss' minimum, by Newton's method; where the best slope is not positive, which would turn ranks
+    around, the slope is 1 and the intercept alone is fitted.
+    """
+    slope, intercept = _newton(label, logit, free_slope=True)
+    return (slope, intercept) if slope > 0 else _newton(label, logit, free_slope=False)
+
+
+def _newton(label: np.ndarray, logit: np.ndarray, free_slope: bool) -> tuple[float, float]:
+    columns = np.stack([logit, np.ones_like(logit)])[0 if free_slope else 1 :]
+    line = np.array([1.0, 0.0])
+    moving = line[0 if free_slope else 1 :]  # a view: the line moves with it
+    for _ in range(NEWTON_STEPS):
+        p = 1 / (1 + np.exp(-np.clip(line[0] * logit + line[1], -60, 60)))
+        gradient = columns @ (p - label)
+        curvature = (columns * (p * (1 - p))) @ columns.T + 1e-9 * np.eye(len(moving))
+        step = np.linalg.solve(curvature, gradient)
+        moving -= step * min(1.0, 2.0 / np.abs(step).max(initial=1e-12))
+        if np.abs(step).max() < 1e-10:
+            break
+    return float(line[0]), float(line[1])
+
+
+def isotonic(label: np.ndarray, logit: np.ndarray, knots: int) -> list[tuple[float, float]]:
+    """At most `knots` points (mean logit, logit of the share of positives), both strictly rising.
+
+    Impressions go into `knots` groups of equal size by logit, equal logits staying together; neighbours whose shares do not rise are
+    pooled (pool adjacent violators). A share is (positives + 1/2) / (n + 1), so that its logit is finite.
+    """
+    order = np.argsort(logit, kind="stable")
+    x, y = logit[order], label[order]
+    cuts = np.linspace(0, len(x), knots + 1).round().astype(int)[1:-1]
+    bounds = np.unique(np.concatenate([[0], np.searchsorted(x, x[cuts], side="left"), [len(x)]]))
+    blocks: list[tuple[float, float, int]] = []
+    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        blocks.append((float(x[begin:end].sum()), float(y[begin:end].sum()), int(end - begin)))
+        while len(blocks) > 1 and _share(blocks[-2]) >= _share(blocks[-1]):
+            last, former = blocks.pop(), blocks.pop()
+            blocks.append((last[0] + former[0], last[1] + former[1], last[2] + former[2]))
+    shares = [_share(block) for block in blocks]
+    return [(block[0] / block[2], float(np.log(share / (1 - share)))) for block, share in zip(blocks, shares, strict=True)]
+
+
+def _share(block: Sequence[float]) -> float:
+    return (block[1] + 0.5) / (block[2] + 1)
