@@ -9,10 +9,10 @@ from pathlib import Path
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from service.errors import Conflict
+from service.errors import Conflict, InvalidRequest
 from service.log import without_password
 from service.registry import Target, folder_of
-from service.rollout import RolloutUnreadable, read_rollout, write_rollout
+from service.rollout import Canary, Past, Rollout, RolloutUnreadable, change_rollout, read_rollout, roll_back
 from service.settings import Settings, SettingsError, described
 from service.verify import BundleRejected, read_manifest
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error))
     except RolloutUnreadable as error:
         return _failed(str(error))
-    except (UsageError, BundleRejected, Conflict, OSError) as error:
+    except (UsageError, BundleRejected, Conflict, InvalidRequest, OSError) as error:
         return _failed(str(error))
     except RedisError as error:
         return _failed(f"Redis: {without_password(str(error))}")
@@ -74,10 +74,22 @@ def _parser() -> argparse.ArgumentParser:
 
     rollout = commands.add_parser(
         "rollout", help="show or change what is live", formatter_class=raw,
-        epilog="example:\n  python -m service rollout                   # show\n  python -m service rollout kuairand-mmoe 3   # make it live",
+        description="Without options: shows the document. What is not named keeps its value; workers follow within FUNNELRANK_ROLLOUT_POLL_MS.",
+        epilog="example:\n  python -m service rollout                                          # show\n"
+        "  python -m service rollout kuairand-mmoe 3                          # make it live for all\n"
+        "  python -m service rollout --canary kuairand-mmoe/4 --percent 5     # for 5 % of the users\n"
+        "  python -m service rollout --canary none --shadow kuairand-mmoe/5   # no canary; score 5 in the background\n"
+        "  python -m service rollout --rollback                               # what was live before",
     )  # fmt: skip
     rollout.add_argument("name", nargs="?", help="model name")
     rollout.add_argument("version", nargs="?", help="version")
+    rollout.add_argument("--canary", metavar="NAME/VERSION", help="version for some of the users, or 'none'")
+    rollout.add_argument("--percent", type=float, help="how many of the users get the canary, 0 to 100")
+    rollout.add_argument("--shadow", metavar="NAME/VERSION", help="version that scores in the background, or 'none'")
+    rollout.add_argument("--rollback", action="store_true", help="make live again what was live before")
+    rollout.add_argument("--to", type=int, metavar="REVISION", help="with --rollback: the revision to go back to")
+    rollout.add_argument("--history", action="store_true", help="show what was live before, newest first")
+    rollout.add_argument("--reason", default="", help="why, for the history")
     rollout.add_argument("--registry", type=Path, help="the registry (default: FUNNELRANK_REGISTRY)")
     rollout.set_defaults(command=_rollout)
 
@@ -123,16 +135,61 @@ def _inspect(options: argparse.Namespace, settings: Settings) -> int:
 
 def _rollout(options: argparse.Namespace, settings: Settings) -> int:
     registry = options.registry or settings.registry
-    if options.name is None:
-        document = read_rollout(registry)
-    elif options.version is None:
-        raise UsageError("say both: python -m service rollout NAME VERSION")
+    if options.to is not None and not options.rollback:
+        raise UsageError("--to goes with --rollback")
+    if options.rollback:
+        document = roll_back(registry, getpass.getuser(), reason=options.reason, to=options.to)
+    elif changes := _rollout_changes(options, registry):
+        for target in changes.values():
+            if target is not None:
+                read_manifest(folder_of(registry, target))
+        document = change_rollout(registry, changes, getpass.getuser(), reason=options.reason)
     else:
-        target = _target(options.name, options.version)
-        read_manifest(folder_of(registry, target))
-        document = write_rollout(registry, target, author=getpass.getuser())
-    sys.stdout.write(document.model_dump_json(indent=2) + "\n")
+        document = read_rollout(registry)
+    if options.history:
+        entries: list[Rollout | Past] = [document, *document.history]
+        sys.stdout.write("\n".join(map(_history_line, entries)) + "\n")
+    else:
+        sys.stdout.write(document.model_dump_json(indent=2, exclude={"history"}) + "\n")
     return 0
+
+
+def _rollout_changes(options: argparse.Namespace, registry: Path) -> dict[str, Target | None]:
+    """What the options name of the document. Raises UsageError."""
+    changes: dict[str, Target | None] = {}
+    if options.name is not None:
+        if options.version is None:
+            raise UsageError("say both: python -m service rollout NAME VERSION")
+        changes["stable"] = _target(options.name, options.version)
+    if options.canary == "none":
+        changes["canary"] = None
+    elif options.canary is not None or options.percent is not None:
+        changes["canary"] = _canary(options, registry)
+    if options.shadow is not None:
+        changes["shadow"] = None if options.shadow == "none" else _target(*options.shadow.partition("/")[::2])
+    return changes
+
+
+def _canary(options: argparse.Namespace, registry: Path) -> Canary:
+    if options.percent is None:
+        raise UsageError("say how many of the users: --percent 5")
+    present = read_rollout(registry).canary if options.canary is None else None
+    if options.canary is None and present is None:
+        raise UsageError("there is no canary whose percentage could change: --canary NAME/VERSION --percent 5")
+    name, version = (present.name, present.version) if present else options.canary.partition("/")[::2]
+    target = _target(name, version)
+    try:
+        return Canary(name=target.name, version=target.version, percent=options.percent)
+    except ValidationError as error:
+        raise UsageError(f"--percent: {error.errors()[0]['msg']}") from None
+
+
+def _history_line(entry: Rollout | Past) -> str:
+    canary = f" canary {entry.canary} {entry.canary.percent:g} %" if entry.canary else ""
+    shadow = f" shadow {entry.shadow}" if entry.shadow else ""
+    withdrawn = " (withdrawn)" if isinstance(entry, Past) and entry.withdrawn else ""
+    why = f": {entry.reason}" if entry.reason else ""
+    return f"{entry.revision:>4}  {entry.written_at}  stable {entry.stable}{canary}{shadow}  by {entry.author or '?'}{why}{withdrawn}"
 
 
 def _run_sample(options: argparse.Namespace, settings: Settings) -> int:

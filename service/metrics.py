@@ -73,9 +73,42 @@ class Metrics:
         )  # fmt: skip
         self.swaps = Counter("funnelrank_model_swaps", "Model versions taken into use or refused.", ["result"], registry=registry)
         self.load_seconds = Histogram("funnelrank_model_load_seconds", "Time to load, verify and warm a bundle.", registry=registry)
+        rankings = Counter("funnelrank_rankings", "Rankings by the version's role and whether they failed.", ["role", "result"], registry=registry)
+        self.rankings = {
+            (role, failed): rankings.labels(role, "failed" if failed else "ok") for role in ("stable", "canary") for failed in (False, True)
+        }
+        self.experiments = Counter("funnelrank_experiment_rankings", "Rankings by experiment and arm.", ["experiment", "arm"], registry=registry)
+        self.rollbacks = Counter("funnelrank_automatic_rollbacks", "Versions that a worker took back by itself.", ["role"], registry=registry)
+        self.document_errors = Gauge(
+            "funnelrank_document_unreadable", "1 while a document of the registry cannot be followed and its last good state is.", ["document"],
+            multiprocess_mode="livemax", registry=registry,
+        )  # fmt: skip
+        self._shadow_metrics(registry)
         self.inflight = Gauge("funnelrank_inflight_requests", "Requests in work.", multiprocess_mode="livesum", registry=registry)
         self.workers = Gauge("funnelrank_workers", "Worker processes.", multiprocess_mode="livesum", registry=registry)
         self.ready = Gauge("funnelrank_ready_workers", "Worker processes with a model in use.", multiprocess_mode="livesum", registry=registry)
+
+    def _shadow_metrics(self, registry: CollectorRegistry) -> None:
+        shadow = Counter(
+            "funnelrank_shadow_rankings", "Rankings that the shadow repeated, failed at, or had no budget for.", ["result"], registry=registry
+        )
+        self.shadow = {result: shadow.labels(result) for result in ("scored", "failed", "dropped")}
+        self.shadow_rank_correlation = Histogram(
+            "funnelrank_shadow_rank_correlation", "Spearman's rank correlation of the shadow's ranking with the stable one's.",
+            buckets=(-0.5, 0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0), registry=registry,
+        )  # fmt: skip
+        self.shadow_overlap = Histogram(
+            "funnelrank_shadow_top10_overlap_ratio", "Share of the stable version's first ten that are among the shadow's.",
+            buckets=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), registry=registry,
+        )  # fmt: skip
+        self.shadow_score = Histogram(
+            "funnelrank_shadow_score", "Task scores of the shadow, four candidates per ranking.", ["task"],
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 10.0, 100.0), registry=registry,
+        )  # fmt: skip
+        self.shadow_psi = Gauge(
+            "funnelrank_shadow_score_psi", "PSI of the shadow's scores against the stable version's; the worst worker's.", ["task"],
+            multiprocess_mode="livemax", registry=registry,
+        )  # fmt: skip
 
     def finished(self, route: str, outcome: str, seconds: float) -> None:
         """Count one request."""

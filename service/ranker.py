@@ -1,23 +1,30 @@
 """Owns a ranking: one straight list of verbs from a checked request to ordered candidates."""
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter, time
+from typing import Final
 
 import numpy as np
+from starlette.requests import ClientDisconnect
 
 from service.assemble import assemble, pack_raw
 from service.bundle import Bundle
 from service.deadline import Deadline
-from service.fusion import Formula
+from service.errors import DeadlineExceeded
+from service.fusion import Chosen, Explained, Formula
 from service.layouts import Layouts
 from service.live import Follower, Live
 from service.metrics import Metrics
+from service.recent import Assembly
+from service.shadow import Answered
 from service.store.reader import Reader, Stored
 from service.store.wire import StoreDown
 
 log = logging.getLogger("funnelrank.ranker")
+PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ class Query:
 class Ranking:
     """Ordered candidates, best first, at most `top_k` of them (k below).
 
-    `scores` float64 [k], `predictions` float32 [tasks, k], `parts` float64 [formula's tasks, k] where the request asked to explain.
+    `scores` float64 [k], `predictions` float32 [tasks, k], `explained` with columns [k] where the request asked to explain.
     NaN stands where the model gave no score.
     """
 
@@ -50,25 +57,45 @@ class Ranking:
     item_ids: Sequence[str]
     scores: np.ndarray
     predictions: np.ndarray
-    parts: np.ndarray | None
+    explained: Sequence[Explained] | None
     degraded: list[str]
     requested: int
     scored: int
+    chosen: Chosen | None = None
+
+
+def _nobody_left() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
 class Ranker:
-    """What a ranking needs, handed in once."""
+    """What a ranking needs, handed in once. `chunk` is how many candidates are scored before other requests have their turn."""
 
     follower: Follower
     reader: Reader
     metrics: Metrics
+    chunk: int = 500
 
-    async def rank(self, query: Query, deadline: Deadline) -> Ranking:
-        """Rank a request's candidates. Raises ServiceError; what the store or the model cannot give is a degraded answer instead."""
-        live = self.follower.current()
+    async def rank(self, query: Query, deadline: Deadline, gone: Callable[[], bool] = _nobody_left) -> Ranking:
+        """Rank a request's candidates. Raises ServiceError; what the store or the model cannot give is a degraded answer instead.
+
+        `gone` says whether the caller has left: then ClientDisconnect is raised instead of working on.
+        """
+        live, started = self.follower.current(query.user_id), perf_counter()
+        try:
+            ranking, predictions = await self._rank(live, query, deadline, gone)
+        except DeadlineExceeded:
+            self._note(live, perf_counter() - started, failed=True)
+            raise
+        failed = ranking.scored < ranking.requested
+        self._note(live, perf_counter() - started, failed, predictions)
+        return ranking
+
+    async def _rank(self, live: Live, query: Query, deadline: Deadline, gone: Callable[[], bool]) -> tuple[Ranking, np.ndarray]:
+        """The ranking and the task scores of all candidates, `[tasks, C]`."""
         bundle, stages, started = live.bundle, self.metrics.stages, perf_counter()
-        formula = live.fusion.for_scene(query.scene)
+        formula, chosen = live.fusion.for_user(query.scene, query.user_id)
         if query.weights:
             formula = live.fusion.with_weights(formula, query.weights)
         context = pack_raw(bundle.layouts.context, query.context, "context") if query.context else bundle.layouts.context.default_row
@@ -88,33 +115,56 @@ class Ranker:
         self.metrics.candidates.observe(len(query.item_ids))
         self.metrics.behaviours.observe(assembled.behaviours)
 
-        deadline.check("scoring")
-        predictions = score(bundle, assembled.inputs, len(query.item_ids), degraded)
+        predictions = await self._score(bundle, assembled.inputs, len(query.item_ids), degraded, deadline, gone)
         scored_at = perf_counter()
         stages["score"].observe(scored_at - packed)
 
-        scores = formula.fuse(predictions)
-        scored = int(np.isfinite(scores).sum())
-        if 0 < scored < len(scores):
-            degraded.append(f"unscored_items:{len(scores) - scored}")
-        elif not scored and "model_failed" not in degraded:
-            degraded.append("model_failed")
-        best = order(scores, query.top_k)
-        ranking = Ranking(
-            live=live,
-            formula=formula,
-            item_ids=[query.item_ids[i] for i in best.tolist()],
-            scores=scores[best],
-            predictions=predictions[:, best],
-            parts=formula.parts(predictions)[:, best] if query.explain else None,
-            degraded=degraded,
-            requested=len(scores),
-            scored=scored,
-        )
+        numerics = assembled.inputs["item_numerics"]
+        scores = formula.fuse(predictions, numerics)
+        ranking = _ordered(live, formula, query, scores, predictions, numerics, degraded, chosen)
         stages["fuse"].observe(perf_counter() - scored_at)
         for reason in degraded:
             self.metrics.degraded.labels(reason.partition(":")[0]).inc()
-        return ranking
+        if chosen is not None:
+            self.metrics.experiments.labels(chosen.experiment, chosen.arm).inc()
+        self._remember(live, formula, assembled.inputs, predictions, scores)
+        return ranking, predictions
+
+    async def _score(
+        self, bundle: Bundle, inputs: Mapping[str, np.ndarray], candidates: int, degraded: list[str], deadline: Deadline, gone: Callable[[], bool]
+    ) -> np.ndarray:
+        """Task scores float32 `[tasks, C]`, a chunk at a time, so that a long list does not keep short ones waiting."""
+        used = {name: array for name, array in inputs.items() if name in bundle.inputs}
+        parts = []
+        for start in range(0, candidates, self.chunk):
+            if start:
+                await asyncio.sleep(0)
+            if gone():
+                raise ClientDisconnect
+            deadline.check("scoring")
+            part = used if candidates <= self.chunk else {n: a[start : start + self.chunk] if n in PER_CANDIDATE else a for n, a in used.items()}
+            scores = score(bundle, part, min(self.chunk, candidates - start), degraded)
+            if "model_failed" in degraded:
+                return np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32)
+            parts.append(scores)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _remember(self, live: Live, formula: Formula, inputs: Mapping[str, np.ndarray], predictions: np.ndarray, scores: np.ndarray) -> None:
+        """For the gate of the next version, and for the shadow."""
+        follower = self.follower
+        follower.recent.note(Assembly(live.bundle.layouts.fingerprint, inputs, len(scores)))
+        shadow = follower.serving.shadow
+        if shadow is None or live.role != "stable" or shadow.bundle.layouts.fingerprint != live.bundle.layouts.fingerprint:
+            return
+        repeated = shadow.fusion.formulas.get(formula.profile)
+        if repeated is not None:
+            follower.shadow.offer(Answered(shadow.bundle, repeated, inputs, live.bundle.tasks, predictions, scores))
+
+    def _note(self, live: Live, seconds: float, failed: bool, predictions: np.ndarray | None = None) -> None:
+        """Count a ranking by its version's role, for the metrics and for the watch over a canary."""
+        self.metrics.rankings[live.role, failed].inc()
+        if self.follower.watch is not None:
+            self.follower.watch.note(live.role, seconds, failed, predictions)
 
     async def _fetch(self, layouts: Layouts, query: Query, deadline: Deadline, degraded: list[str]) -> Stored | None:
         """The stored rows; None, and a word in `degraded`, where the store does not answer in its time."""
@@ -147,6 +197,34 @@ def score(bundle: Bundle, inputs: Mapping[str, np.ndarray], candidates: int, deg
         log.exception("model %s failed", bundle.label)
         degraded.append("model_failed")
         return np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32)
+
+
+def _ordered(
+    live: Live, formula: Formula, query: Query, scores: np.ndarray, predictions: np.ndarray, numerics: np.ndarray,
+    degraded: list[str], chosen: Chosen | None,
+) -> Ranking:  # fmt: skip
+    scored = int(np.isfinite(scores).sum())
+    if 0 < scored < len(scores):
+        degraded.append(f"unscored_items:{len(scores) - scored}")
+    elif not scored and "model_failed" not in degraded:
+        degraded.append("model_failed")
+    best = order(scores, query.top_k)
+    explained = None
+    if query.explain:
+        told = formula.explain(predictions, numerics)
+        explained = [replace(e, values=e.values[best], parts=e.parts[best]) for e in told]
+    return Ranking(
+        live=live,
+        formula=formula,
+        item_ids=[query.item_ids[i] for i in best.tolist()],
+        scores=scores[best],
+        predictions=predictions[:, best],
+        explained=explained,
+        degraded=degraded,
+        requested=len(scores),
+        scored=scored,
+        chosen=chosen,
+    )
 
 
 def order(scores: np.ndarray, top_k: int | None) -> np.ndarray:

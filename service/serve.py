@@ -12,11 +12,14 @@ import uvicorn
 
 from service import log as service_log
 from service.fusion import FusionError, bind, plain_profiles, read_profiles
+from service.fusion.document import read_followed_fusion
+from service.live import numerics_of
 from service.metrics import DIRECTORY_VARIABLE
 from service.registry import folder_of
-from service.rollout import RolloutUnreadable, read_rollout
+from service.rollout import RolloutUnreadable, read_followed
 from service.settings import Settings, unknown_variables
 from service.verify import BundleRejected, read_manifest, verified_files
+from service.workers import clear
 
 log = logging.getLogger("funnelrank.serve")
 
@@ -30,11 +33,12 @@ def check_start(settings: Settings) -> None:
     if not settings.registry.is_dir():
         raise CannotStart(f"the registry {settings.registry} is not a folder (FUNNELRANK_REGISTRY)")
     try:
-        target = read_rollout(settings.registry).stable
+        target = read_followed(settings.registry).stable
         manifest = read_manifest(folder_of(settings.registry, target))
         verified_files(folder_of(settings.registry, target), manifest)
-        profiles = read_profiles(settings.fusion_file) if settings.fusion_file else plain_profiles(manifest)
-        bind(profiles, manifest.task_names)
+        from_file = read_profiles(settings.fusion_file) if settings.fusion_file else None
+        profiles = read_followed_fusion(settings.registry) or from_file or plain_profiles(manifest)
+        bind(profiles, manifest.task_names, numerics_of(manifest))
     except (RolloutUnreadable, BundleRejected, FusionError) as error:
         raise CannotStart(str(error)) from None
 
@@ -77,6 +81,7 @@ def prepare_metrics_folder(workers: int) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("*.db"):
             old.unlink()
+        clear(folder)
         return None
     if workers == 1:
         return None

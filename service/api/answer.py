@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import orjson
 
+from service.fusion import Explained
 from service.ranker import Ranking
 
 
@@ -16,6 +17,8 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
     fusion: dict[str, object] = {"profile": formula.profile, "revision": ranking.live.fusion.revision}
     if formula.overridden:
         fusion["overridden"] = True
+    if ranking.chosen is not None:
+        fusion |= {"experiment": ranking.chosen.experiment, "arm": ranking.chosen.arm}
     head = {
         "request_id": request_id,
         "model": {"name": manifest.name, "version": manifest.version, "role": ranking.live.role},
@@ -34,23 +37,22 @@ def ranked(ranking: Ranking) -> bytes:
     for place, task in enumerate(ranking.live.bundle.tasks):
         columns += [b'%b"%b":' % (b"," if place else b"", task.encode()), numbers(ranking.predictions[place])]
     columns.append(b"}")
-    if ranking.parts is not None:
-        columns += _explained(ranking, ranking.parts)
+    if ranking.explained is not None:
+        columns += _explained(ranking.explained)
     columns.append(b"}")
     return interleaved(columns, count)[1:]
 
 
-def _explained(ranking: Ranking, parts: np.ndarray) -> list[bytes | list[bytes]]:
-    """Per task its score, its weight and its part: a summand of a sum, a factor of a product with its logarithm beside it."""
-    formula = ranking.formula
+def _explained(explained: Sequence[Explained]) -> list[bytes | list[bytes]]:
+    """Per input its value, its weight and its part; the part of a product has its logarithm beside it."""
     columns: list[bytes | list[bytes]] = [b',"explain":{']
-    for place, task in enumerate(formula.tasks):
-        weight = orjson.dumps(float(formula.weights[place]))
-        columns += [b'%b"%b":{"score":' % (b"," if place else b"", task.encode()), numbers(ranking.predictions[formula.rows[place]])]
-        columns += [b',"weight":%b,"part":' % weight, numbers(parts[place])]
-        if formula.kind == "weighted_product":
+    for place, told in enumerate(explained):
+        kind = b"score" if told.is_score else b"value"
+        columns += [b'%b%b:{"%b":' % (b"," if place else b"", orjson.dumps(told.name), kind), numbers(told.values)]
+        columns += [b',"weight":%b,"part":' % orjson.dumps(told.weight), numbers(told.parts)]
+        if told.is_factor:
             with np.errstate(divide="ignore"):
-                columns += [b',"log_part":', numbers(np.log(parts[place]))]
+                columns += [b',"log_part":', numbers(np.log(told.parts))]
         columns.append(b"}")
     columns.append(b"}")
     return columns

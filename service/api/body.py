@@ -60,6 +60,11 @@ def parse(model: type[Model], body: bytes) -> Model:
     raise InvalidRequest(f"{found[0].field}: {found[0].message}{more}", errors=found[:_ERRORS_SHOWN])
 
 
+def parse_or_empty(model: type[Model], body: bytes) -> Model:
+    """As `parse`; no body at all is one that names nothing."""
+    return parse(model, body.strip() or b"{}")
+
+
 def bad_fields(details: Sequence[ErrorDetails]) -> list[FieldError]:
     """pydantic's errors in the words of the API: `candidates[3].item_id`, once per field."""
     found: dict[str, FieldError] = {}

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
 from service.fusion import Weights
+from service.fusion.profiles import FusionProfiles
 from service.registry import Target
+from service.rollout import Canary, Limits
 
 MAX_ID_CHARACTERS = 256
 MAX_BATCH = 1000
@@ -107,12 +109,73 @@ class ItemsRequest(_Body):
     items: Annotated[list[ItemFeatures], Field(min_length=1, max_length=MAX_BATCH)]
 
 
-class RolloutRequest(_Body):
-    """What shall be live. With `revision` the change is made only where the document is still at it."""
+Revision = Annotated[int | None, Strict(), Field(ge=0, description="make the change only where the document is still at it")]
+Author = Annotated[str, Field(max_length=200)]
+Reason = Annotated[str, Field(max_length=1000)]
 
-    stable: Target
-    revision: Annotated[int | None, Strict(), Field(ge=0)] = None
-    author: Annotated[str, Field(max_length=200)] = ""
+
+class RolloutRequest(_Body):
+    """What shall be live. What is not named keeps its value, null removes a canary or shadow; a limit that is not named keeps its value too."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "stable": {"name": "kuairand-mmoe", "version": "3"},
+                "canary": {"name": "kuairand-mmoe", "version": "4", "percent": 5},
+                "shadow": None,
+            }
+        }
+    )
+
+    stable: Target | None = None
+    canary: Canary | None = None
+    shadow: Target | None = None
+    limits: Limits | None = None
+    revision: Revision = None
+    author: Author = ""
+    reason: Reason = ""
+
+    @model_validator(mode="after")
+    def _names_something(self) -> "RolloutRequest":
+        named = self.model_fields_set & {"stable", "canary", "shadow", "limits"}
+        if not named:
+            raise ValueError("name stable, canary, shadow or limits")
+        if "stable" in named and self.stable is None:
+            raise ValueError("stable: a version is always live; it cannot be null")
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        """What the request names of the document."""
+        return {name: getattr(self, name) for name in ("stable", "canary", "shadow", "limits") if name in self.model_fields_set}
+
+
+class FusionRequest(FusionProfiles):
+    """The profiles, scenes and experiments that shall hold, all of them. With `revision` only where fusion is still at it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "profiles": {
+                    "default": {"kind": "weighted_sum", "weights": {"pctr": 1.0, "pctcvr": 10.0}},
+                    "shop": {"kind": "formula", "formula": "pctr ** 0.6 * pctcvr ** 1.2 * log1p(price)"},
+                },
+                "scenes": {"shop": "shop"},
+            }
+        }
+    )
+
+    revision: Revision = None  # type: ignore[assignment]
+    author: Author = ""
+    reason: Reason = ""
+
+
+class RollbackRequest(_Body):
+    """Back to what was live before or, with `to`, at an earlier revision."""
+
+    to: Annotated[int | None, Strict(), Field(ge=0)] = None
+    revision: Revision = None
+    author: Author = ""
+    reason: Reason = ""
 
 
 class Prediction(BaseModel):
@@ -122,7 +185,9 @@ class Prediction(BaseModel):
     rank: int
     score: float | None
     predictions: dict[str, float | None]
-    explain: Annotated[dict[str, dict[str, float | None]] | None, Field(description="task -> score, weight, part; only on request")] = None
+    explain: Annotated[
+        dict[str, dict[str, float | None]] | None, Field(description="task or numeric -> score or value, weight, part; only on request")
+    ] = None
 
 
 class RankResponse(BaseModel):
@@ -130,7 +195,7 @@ class RankResponse(BaseModel):
 
     request_id: str
     model: Annotated[dict[str, str], Field(description="name, version and role")]
-    fusion: Annotated[dict[str, Any], Field(description="profile and revision")]
+    fusion: Annotated[dict[str, Any], Field(description="profile and revision; experiment and arm where the user has one")]
     degraded: Annotated[list[str], Field(description="what was missing, e.g. unknown_user, unknown_items:3, store_unavailable")]
     coverage: Annotated[dict[str, int], Field(description="requested and scored candidates")]
     ranking: list[Prediction]

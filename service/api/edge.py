@@ -19,7 +19,7 @@ _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 WORK: Final = frozenset({"/rank", "/events", "/features/users", "/features/items"})
 OTHER: Final = frozenset(
-    {"/fusion", "/models", "/models/rollout", "/models/rollback", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"}
+    {"/fusion", "/fusion/rollback", "/models", "/models/rollout", "/models/rollback", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"}
 )  # fmt: skip
 
 

@@ -1,21 +1,20 @@
-"""Owns `GET /models` and `PUT /models/rollout`: what is published, what this worker serves with, and what shall be live."""
+"""Owns `GET /models`, `PUT /models/rollout` and `POST /models/rollback`: what is published, what the workers serve with, what shall be live."""
 
 import asyncio
-import os
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from service.api.body import parse, read_body
-from service.api.contract import RolloutRequest
+from service.api.body import parse, parse_or_empty, read_body
+from service.api.contract import RollbackRequest, RolloutRequest
 from service.api.openapi import body_of
 from service.api.operators import require_operator
 from service.errors import Conflict, InternalError, UnknownModel, Unusable
-from service.fusion import FusionError, bind, plain_profiles
+from service.fusion import FusionError
 from service.live import Follower
 from service.registry import Target, folder_of, published
-from service.rollout import Rollout, RolloutUnreadable, read_rollout, write_rollout
+from service.rollout import Rollout, RolloutUnreadable, change_rollout, read_rollout, roll_back
 from service.settings import Settings
 from service.verify import BundleRejected, read_manifest
 
@@ -23,23 +22,30 @@ from service.verify import BundleRejected, read_manifest
 def model_routes(follower: Follower, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["models"])
 
-    @router.get("/models", summary="Published versions, the rollout document, and what this worker serves with")
+    @router.get("/models", summary="Published versions, the rollout document, and what every worker serves with")
     async def models() -> Response:
         return JSONResponse(await asyncio.to_thread(overview, follower, settings))
 
-    @router.put("/models/rollout", summary="Make a published version live", openapi_extra=body_of(RolloutRequest))
+    @router.put("/models/rollout", summary="Make published versions live: stable, canary, shadow", openapi_extra=body_of(RolloutRequest))
     async def rollout(request: Request) -> Response:
         require_operator(request, settings)
         wanted = parse(RolloutRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
         document = await asyncio.to_thread(change, follower, settings, wanted)
-        return JSONResponse(document.model_dump())
+        return JSONResponse(document.model_dump(mode="json"))
+
+    @router.post("/models/rollback", summary="Make live again what was live before", openapi_extra=body_of(RollbackRequest))
+    async def rollback(request: Request) -> Response:
+        require_operator(request, settings)
+        wanted = parse_or_empty(RollbackRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
+        document = await asyncio.to_thread(go_back, settings, wanted)
+        return JSONResponse(document.model_dump(mode="json"))
 
     return router
 
 
 def overview(follower: Follower, settings: Settings) -> dict[str, Any]:
     """What `GET /models` shows. A registry that cannot be read shows as a problem, not as an empty list."""
-    answer: dict[str, Any] = {"published": [], "rollout": None, "worker": _worker(follower)}
+    answer: dict[str, Any] = {"published": [], "rollout": None, "worker": follower.described(), "workers": follower.status.all()}
     try:
         for found in published(settings.registry):
             entry: dict[str, Any] = {"name": found.target.name, "version": found.target.version}
@@ -50,7 +56,7 @@ def overview(follower: Follower, settings: Settings) -> dict[str, Any]:
                 entry |= {"created_at": found.manifest.created_at, "architecture": found.manifest.architecture, "tasks": tasks}
                 entry |= {"fingerprint": found.manifest.fingerprint}
             answer["published"].append(entry)
-        answer["rollout"] = read_rollout(settings.registry).model_dump()
+        answer["rollout"] = read_rollout(settings.registry).model_dump(mode="json")
     except OSError as error:
         answer["problem"] = f"the registry cannot be read: {error.strerror}"
     except RolloutUnreadable as error:
@@ -58,20 +64,21 @@ def overview(follower: Follower, settings: Settings) -> dict[str, Any]:
     return answer
 
 
-def _worker(follower: Follower) -> dict[str, Any]:
-    live = follower.live
-    shown = None
-    if live is not None:
-        shown = {"name": live.bundle.manifest.name, "version": live.bundle.manifest.version, "role": live.role, "revision": live.revision}
-    refused = [{"model": r.target, "code": r.code, "detail": r.detail, "at": r.at} for r in reversed(follower.refusals)]
-    return {"pid": os.getpid(), "live": shown, "refused": refused}
-
-
 def change(follower: Follower, settings: Settings, wanted: RolloutRequest) -> Rollout:
-    """Write the document, after every doubt that can be had without loading the model."""
-    check_usable(follower, settings, wanted.stable)
+    """Write the document, after every doubt that can be had without loading a model."""
+    changes = wanted.changes()
+    for target in (changes.get("stable"), changes.get("canary"), changes.get("shadow")):
+        if target is not None:
+            check_usable(follower, settings, target)
     try:
-        return write_rollout(settings.registry, wanted.stable, wanted.author, wanted.revision)
+        return change_rollout(settings.registry, changes, wanted.author, reason=wanted.reason, expected_revision=wanted.revision)
+    except OSError as error:
+        raise InternalError(f"rollout.json cannot be written: {error.strerror}") from error
+
+
+def go_back(settings: Settings, wanted: RollbackRequest) -> Rollout:
+    try:
+        return roll_back(settings.registry, wanted.author, reason=wanted.reason, to=wanted.to, expected_revision=wanted.revision)
     except OSError as error:
         raise InternalError(f"rollout.json cannot be written: {error.strerror}") from error
 
@@ -80,7 +87,7 @@ def check_usable(follower: Follower, settings: Settings, target: Target) -> None
     """Raises UnknownModel, Conflict (it does not fit the fusion profiles) or Unusable."""
     try:
         manifest = read_manifest(folder_of(settings.registry, target))
-        bind(follower.profiles or plain_profiles(manifest), manifest.task_names)
+        follower.bound(manifest)
     except BundleRejected as error:
         if error.code == "bundle_missing":
             raise UnknownModel(f"{target} is not published; GET /models lists what is") from None

@@ -7,12 +7,22 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.api.contract import EventsRequest, ItemsRequest, Problem, RankRequest, RankResponse, RolloutRequest, UsersRequest
+from service.api.contract import (
+    EventsRequest,
+    FusionRequest,
+    ItemsRequest,
+    Problem,
+    RankRequest,
+    RankResponse,
+    RollbackRequest,
+    RolloutRequest,
+    UsersRequest,
+)
 
 _REF = "#/components/schemas/{model}"
-_MODELS: tuple[type[BaseModel], ...] = (RankRequest, EventsRequest, UsersRequest, ItemsRequest, RolloutRequest)
+_MODELS: tuple[type[BaseModel], ...] = (RankRequest, EventsRequest, UsersRequest, ItemsRequest, RolloutRequest, RollbackRequest, FusionRequest)
 _ANSWERS: tuple[type[BaseModel], ...] = (RankResponse, Problem)
-_OPERATOR = {"put"}
+_OPERATOR = frozenset({"/models/rollback", "/fusion/rollback"})
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -36,10 +46,10 @@ def describe(app: FastAPI, max_candidates: int) -> dict[str, Any]:
     components["securitySchemes"] = {"operator": {"type": "http", "scheme": "bearer", "description": "FUNNELRANK_ADMIN_TOKEN"}}
     document["paths"] = {"/rank": {"post": _rank_operation()}} | document["paths"]
     problem = {"description": "Any error", "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}}
-    for path in document["paths"].values():
-        for method, operation in path.items():
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = problem
-            if method in _OPERATOR:
+            if method == "put" or path in _OPERATOR:
                 operation["security"] = [{"operator": []}]
     return document

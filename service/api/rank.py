@@ -1,6 +1,6 @@
 """Owns `POST /rank`, as a plain ASGI application: nothing stands between the socket and the ranking that it does not need."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 from starlette.types import Receive, Scope, Send
@@ -29,7 +29,7 @@ class RankRoute:
             context.request_id = request.request_id
         query = query_of(request, self.settings)
         deadline = Deadline(request.timeout_ms or self.settings.default_timeout_ms, context.started)
-        ranking = await self.ranker.rank(query, deadline)
+        ranking = await self.ranker.rank(query, deadline, has_left(receive))
         started = perf_counter()
         body = answer(ranking, context.request_id)
         self.ranker.metrics.stages["respond"].observe(perf_counter() - started)
@@ -39,6 +39,14 @@ class RankRoute:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def has_left(receive: Receive) -> Callable[[], bool]:
+    """Whether the caller has closed the connection, asked without waiting. uvicorn's `receive` is a method of the exchange, which knows; behind
+    another server nobody is known to leave, and the deadline alone ends the work.
+    """
+    exchange = getattr(receive, "__self__", None)
+    return lambda: bool(getattr(exchange, "disconnected", False))
 
 
 def query_of(request: RankRequest, settings: Settings) -> Query:

@@ -1,49 +1,106 @@
-"""Owns fusion: from task scores to one ranking score per candidate, by the profile of the request's scene.
+"""Owns what operators write about fusion: profiles by name, the profile of a scene, and experiments between profiles.
 
 weighted_sum:      score = sum_t  w_t * s_t
 weighted_product:  score = prod_t s_t ^ w_t, taken in log space; a score below 1e-38 counts as 1e-38
+formula:           an expression over task scores, the item's numerics and the profile's own `weights`, as `service.fusion.expression` reads it
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.errors import invalid
+from service.fusion.expression import ExpressionError, parse
 from service.manifest import Manifest
 
 DEFAULT = "default"
-TINY = 1e-38
-Weight = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
-Weights = Annotated[dict[str, Weight], Field(min_length=1)]
-ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
+Weights = Annotated[dict[str, Number], Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+MAX_PROFILES = 200
 
 
 class FusionError(ValueError):
-    """A fusion file that cannot be used, or a profile that does not fit a model."""
+    """Fusion that cannot be used, or a profile that does not fit a model. `field` is its place in the document."""
+
+    def __init__(self, message: str, field: str = "profiles") -> None:
+        super().__init__(message)
+        self.field = field
 
 
-class Profile(BaseModel):
-    """How one ranking score is made: the kind of formula and one weight per task."""
-
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["weighted_sum", "weighted_product"]
-    weights: Weights
+
+class Bounds(_Strict):
+    """Between what a request may set a weight."""
+
+    min: Number
+    max: Number
+
+    @model_validator(mode="after")
+    def _check(self) -> "Bounds":
+        if self.min > self.max:
+            raise ValueError("min is above max")
+        return self
 
 
-class FusionProfiles(BaseModel):
-    """The fusion file: profiles by name, and which profile a scene uses. A request without a scene uses `default`."""
+class Profile(_Strict):
+    """How one ranking score is made.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    `weights` are by task or, for a formula, by names of its own. `missing` says what a numeric counts as where the item lacks it, 0 where
+    it says nothing. `bounds` holds what a request may override, where overrides are allowed; without any, every weight may be.
+    """
+
+    kind: Literal["weighted_sum", "weighted_product", "formula"]
+    weights: dict[str, Number] = {}
+    formula: Annotated[str | None, Field(max_length=1000)] = None
+    missing: dict[str, Number] = {}
+    bounds: dict[str, Bounds] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Profile":
+        if self.kind != "formula":
+            if not self.weights:
+                raise ValueError(f"weights: a {self.kind} needs at least 1")
+            if self.formula is not None or self.missing:
+                raise ValueError(f"formula and missing are for the kind 'formula', this is a {self.kind}")
+            return self
+        if self.formula is None:
+            raise ValueError("formula: an expression is needed, as 'pctr ** 0.6 * pctcvr ** 1.2'")
+        try:
+            parse(self.formula)
+        except ExpressionError as error:
+            raise ValueError(f"formula: {error}") from None
+        return self
+
+
+class Arm(_Strict):
+    """One side of an experiment: a profile for `percent` of the users."""
+
+    name: Name
+    profile: str
+    percent: Annotated[float, Field(gt=0, le=100)]
+
+
+class Experiment(_Strict):
+    """Profiles against each other on the requests of a scene (or without one). Users fall to an arm by a stable hash with `salt` (default: the
+    experiment's name); those beyond the arms' percentages keep the scene's profile and no arm.
+    """
+
+    scene: str | None = None
+    salt: Annotated[str, Field(max_length=100)] = ""
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1, max_length=20)]
+
+
+class FusionProfiles(_Strict):
+    """Profiles by name, and which profile a scene uses. A request without a scene uses `default`."""
 
     revision: Annotated[int, Field(ge=0)] = 1
-    profiles: dict[ProfileName, Profile]
-    scenes: dict[str, str] = {}
+    profiles: Annotated[dict[Name, Profile], Field(max_length=MAX_PROFILES)]
+    scenes: Annotated[dict[str, str], Field(max_length=MAX_PROFILES)] = {}
+    experiments: Annotated[dict[Name, Experiment], Field(max_length=MAX_PROFILES)] = {}
 
     @model_validator(mode="after")
     def _check(self) -> "FusionProfiles":
@@ -52,7 +109,25 @@ class FusionProfiles(BaseModel):
         for scene, profile in self.scenes.items():
             if profile not in self.profiles:
                 raise ValueError(f"scenes.{scene}: no profile '{profile}'; known: {', '.join(self.profiles)}")
+        self._check_experiments()
         return self
+
+    def _check_experiments(self) -> None:
+        taken: dict[str | None, str] = {}
+        for name, experiment in self.experiments.items():
+            where, scene = f"experiments.{name}", experiment.scene
+            if scene is not None and scene not in self.scenes:
+                raise ValueError(f"{where}.scene: no scene '{scene}'; known: {', '.join(self.scenes) or 'none'}")
+            if scene in taken:
+                raise ValueError(f"{where}.scene: experiment '{taken[scene]}' has these requests already")
+            taken[scene] = name
+            if len({a.name for a in experiment.arms}) != len(experiment.arms):
+                raise ValueError(f"{where}.arms: two have the same name")
+            if sum(a.percent for a in experiment.arms) > 100.0001:
+                raise ValueError(f"{where}.arms: they have more than 100 percent")
+            for arm in experiment.arms:
+                if arm.profile not in self.profiles:
+                    raise ValueError(f"{where}.arms: no profile '{arm.profile}'; known: {', '.join(self.profiles)}")
 
 
 def read_profiles(path: Path) -> FusionProfiles:
@@ -64,81 +139,16 @@ def read_profiles(path: Path) -> FusionProfiles:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FusionError(f"{path}: not YAML: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise FusionError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}") from None
+        raise FusionError(f"{path}: {first_fault(error)}") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first bad field and what is wrong with it."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
 
 
 def plain_profiles(manifest: Manifest) -> FusionProfiles:
-    """What holds where no file is configured: every probability with weight 1, summed; all tasks where there is no probability."""
+    """What holds where nothing is configured: every probability with weight 1, summed; all tasks where there is no probability."""
     tasks = [t.name for t in manifest.tasks if t.kind == "probability"] or list(manifest.task_names)
     return FusionProfiles(revision=0, profiles={DEFAULT: Profile(kind="weighted_sum", weights=dict.fromkeys(tasks, 1.0))})
-
-
-@dataclass(frozen=True, eq=False)
-class Formula:
-    """A profile bound to a model: `rows` are the places of its tasks among the model's, `weights` float64 of equal length."""
-
-    profile: str
-    kind: str
-    tasks: tuple[str, ...]
-    rows: np.ndarray
-    weights: np.ndarray
-    overridden: bool = False
-
-    def fuse(self, scores: np.ndarray) -> np.ndarray:
-        """Ranking scores float64 `[C]` of task scores `[tasks, C]`."""
-        used = scores[self.rows].astype(np.float64)
-        if self.kind == "weighted_sum":
-            return np.asarray(self.weights @ used)
-        with np.errstate(over="ignore"):  # absurd weights make an infinite score, which is answered as no score
-            return np.asarray(np.exp(self.weights @ np.log(np.maximum(used, TINY))))
-
-    def parts(self, scores: np.ndarray) -> np.ndarray:
-        """Each task's part of the ranking score, float64 `[len(tasks), C]`: summands of a sum, factors of a product."""
-        used = scores[self.rows].astype(np.float64)
-        if self.kind == "weighted_sum":
-            return np.asarray(self.weights[:, None] * used)
-        with np.errstate(over="ignore"):
-            return np.asarray(np.exp(self.weights[:, None] * np.log(np.maximum(used, TINY))))
-
-
-@dataclass(frozen=True, eq=False)
-class Fusion:
-    """All profiles bound to one model."""
-
-    revision: int
-    formulas: Mapping[str, Formula]
-    scenes: Mapping[str, str]
-    tasks: tuple[str, ...]
-
-    def for_scene(self, scene: str | None) -> Formula:
-        """The formula of a scene. Raises InvalidRequest with the known scenes."""
-        if scene is None:
-            return self.formulas[DEFAULT]
-        profile = self.scenes.get(scene)
-        if profile is None:
-            raise invalid("scene", f"unknown scene '{scene}'; known: {', '.join(self.scenes) or 'none'}")
-        return self.formulas[profile]
-
-    def with_weights(self, formula: Formula, weights: Mapping[str, float]) -> Formula:
-        """`formula` with some weights replaced for one request. Raises InvalidRequest for a task the model lacks."""
-        for task in weights:
-            if task not in self.tasks:
-                raise invalid(f"fusion.weights.{task}", f"the model has no task '{task}'; known: {', '.join(self.tasks)}")
-        merged = dict(zip(formula.tasks, formula.weights.tolist(), strict=True)) | dict(weights)
-        return replace(_formula(formula.profile, formula.kind, merged, self.tasks), overridden=True)
-
-
-def _formula(name: str, kind: str, weights: Mapping[str, float], tasks: Sequence[str]) -> Formula:
-    rows = np.array([tasks.index(t) for t in weights], dtype=np.int64)
-    return Formula(name, kind, tuple(weights), rows, np.array(list(weights.values()), dtype=np.float64))
-
-
-def bind(profiles: FusionProfiles, tasks: tuple[str, ...]) -> Fusion:
-    """Profiles bound to a model's tasks. Raises FusionError for a profile that names a task the model lacks."""
-    formulas = {}
-    for name, profile in profiles.profiles.items():
-        if lacking := [t for t in profile.weights if t not in tasks]:
-            raise FusionError(f"fusion profile '{name}' names {', '.join(lacking)}, which the model lacks; it has {', '.join(tasks)}")
-        formulas[name] = _formula(name, profile.kind, profile.weights, tasks)
-    return Fusion(profiles.revision, formulas, profiles.scenes, tasks)

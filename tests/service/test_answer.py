@@ -26,8 +26,8 @@ def ranking_of(ids: list[str], kind: str, explain: bool, seed: int) -> Ranking:
     manifest: Any = SimpleNamespace(name="m", version="1")
     live: Any = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest, tasks=TASKS), role="stable", fusion=SimpleNamespace(revision=4))
     scores = formula.fuse(predictions)
-    parts = formula.parts(predictions) if explain else None
-    return Ranking(live, formula, ids, scores, predictions, parts, ["unknown_user"], len(ids), int(np.isfinite(scores).sum()))
+    explained = formula.explain(predictions) if explain else None
+    return Ranking(live, formula, ids, scores, predictions, explained, ["unknown_user"], len(ids), int(np.isfinite(scores).sum()))
 
 
 def plain(ranking: Ranking, request_id: str) -> dict[str, Any]:
@@ -40,10 +40,10 @@ def plain(ranking: Ranking, request_id: str) -> dict[str, Any]:
     for place, item_id in enumerate(ranking.item_ids):
         entry: dict[str, Any] = {"item_id": item_id, "rank": place + 1, "score": number(ranking.scores[place])}
         entry["predictions"] = {task: number(ranking.predictions[row, place]) for row, task in enumerate(TASKS)}
-        if ranking.parts is not None:
+        if ranking.explained is not None:
             entry["explain"] = {}
             for row, task in enumerate(ranking.formula.tasks):
-                part = ranking.parts[row, place]
+                part = ranking.explained[row].parts[place]
                 told = {"score": entry["predictions"][task], "weight": float(ranking.formula.weights[row]), "part": number(part)}
                 if ranking.formula.kind == "weighted_product":
                     told["log_part"] = number(np.log(part))
