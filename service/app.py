@@ -62,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
+        follower.close()
         reader.close()
         await writer.close()
         forget_this_worker()
