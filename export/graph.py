@@ -62,7 +62,8 @@ class ServingGraph(nn.Module):
         place = torch.searchsorted(self.known_keys, keys).clamp(max=len(self.known_keys) - 1)
         return torch.where(self.known_keys[place] == keys, self.known_rows[place], _NO_ROW)
 
-    def _rows(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def rows(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Embedding rows by group, in the shape of its keys."""
         keys = [inputs[f"{group}_keys"] for group in self.groups]
         found = self._lookup(torch.cat([k.flatten() for k in keys]))
         rows, start = {}, 0
@@ -74,7 +75,7 @@ class ServingGraph(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The graph's inputs by name -> task scores `[C]` by name: probabilities, or values."""
-        rows = self._rows(inputs)
+        rows = self.rows(inputs)
         batch = {f"{group}_rows": r for group, r in rows.items()} | {n: t for n, t in inputs.items() if n.endswith("_numerics")}
         for group in ("user", "context", "item"):
             if group not in rows:

@@ -164,9 +164,9 @@ class Reader:
             return
         for key in push[1]:
             head, colon, item_id = key.partition(b":i:")
-            cache = caches.get(head + colon)  # a schema that is no longer in use is told of until the connection ends
-            if cache is not None:
-                cache.forget(item_id.decode(errors="replace"))
+            found = caches.get(head + colon)  # a schema that is no longer in use is told of until the connection ends
+            if found is not None:
+                found.forget(item_id.decode(errors="replace"))
 
     # The log says once that something began; how often it happens, the metrics say.
 

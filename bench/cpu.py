@@ -1,0 +1,39 @@
+"""Owns what a process tree has used: CPU time and memory, read from /proc, so that neither a busy machine nor a waiting client counts."""
+
+import os
+from pathlib import Path
+
+_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += tree(int(child))
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process tree so far."""
+    return sum(_of_process(p) for p in tree(pid))
+
+
+def _of_process(pid: int) -> float:
+    """To the nanosecond where the kernel keeps that (schedstat), to the tick of /proc/<pid>/stat elsewhere."""
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    try:
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) * 1e-9
+    except FileNotFoundError:
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) * _TICK_SECONDS
+
+
+def memory_mib(pid: int) -> dict[str, float]:
+    """Resident and proportional set size of one process: the second counts a page that processes share once in all."""
+    sizes = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, value, *_ = line.split()
+        sizes[name] = int(value) / 1024
+    return {"rss": sizes["Rss:"], "pss": sizes["Pss:"]}
