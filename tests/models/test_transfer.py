@@ -126,3 +126,12 @@ def test_the_run_of_a_transfer_opens_without_the_run_it_came_from(trained, tmp_p
     (tmp_path / "base").rename(tmp_path / "gone")
     section = open_run(tmp_path / "fine_tune").recipe.training.transfer
     assert (section.mode, section.source) == ("fine_tune", str(tmp_path / "base"))
+
+
+def test_a_task_of_the_representation_can_be_learnt_alone(tiny_recipe, tmp_path):
+    transfer = {"mode": "retrain_single", "task": "prank"}
+    options = {"cache": tmp_path / "cache", "quiet": True, "reading_steps": 2}
+    train(tiny_recipe(changes=CHANGES | {"tasks": TASKS, "training.transfer": transfer}), tmp_path / "run", **options)
+    run = open_run(tmp_path / "run")
+    assert (run.ranker.heads, [o.name for o in run.ranker.outputs]) == ((), ["prank"])
+    assert run.metrics["prank"]["auc"] is not None
