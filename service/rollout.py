@@ -177,11 +177,14 @@ def _before(registry: Path, expected_revision: int | None) -> Rollout | None:
 
 
 def _earlier(before: Rollout, to: int | None) -> Past | None:
-    present = (before.stable, before.canary, before.shadow)
     for past in before.history:
-        if past.revision == to or (to is None and not past.withdrawn and (past.stable, past.canary, past.shadow) != present):
+        if past.revision == to or (to is None and not past.withdrawn and _state(past) != _state(before)):
             return past
     return None
+
+
+def _state(entry: Rollout | Past) -> tuple[Target, Canary | None, Target | None]:
+    return entry.stable, entry.canary, entry.shadow
 
 
 def _write(
@@ -192,7 +195,8 @@ def _write(
     kept: Mapping[str, Any] = {}
     merged = before.limits if before else Limits()
     if before is not None:
-        history = (Past(**before.model_dump() | {"withdrawn": withdrawn}), *before.history)[:HISTORY_KEPT]
+        past = (Past(**before.model_dump()), *before.history)[:HISTORY_KEPT]
+        history = tuple(p.model_copy(update={"withdrawn": True}) if withdrawn and _state(p) == _state(before) else p for p in past)
         kept = before.model_extra or {}
     if limits is not None:
         merged = Limits(**merged.model_dump() | limits.model_dump(exclude_unset=True))

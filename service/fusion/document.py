@@ -87,9 +87,9 @@ def earlier_fusion(registry: Path, to: int | None) -> PastFusion:
     """What a rollback would go back to. Raises Conflict where there is nothing."""
     document = read_followed_fusion(registry)
     if document is not None:
-        present = {"profiles": document.profiles, "scenes": document.scenes, "experiments": document.experiments}
+        present = PastFusion(**document.model_dump())
         for past in document.history:
-            if past.revision == to or (to is None and not past.withdrawn and past.content() != present):
+            if past.revision == to or (to is None and not past.withdrawn and past.content() != present.content()):
                 return past
     raise Conflict(f"the history has nothing{'' if to is None else f' at revision {to}'} to go back to")
 
@@ -120,7 +120,9 @@ def _write(
     registry: Path, before: FusionDocument, content: dict[str, Any], author: str, reason: str, *,
     withdrawn: bool = False, restores: int | None = None,
 ) -> FusionDocument:  # fmt: skip
-    history = (PastFusion(**before.model_dump() | {"withdrawn": withdrawn}), *before.history)[:HISTORY_KEPT]
+    present = PastFusion(**before.model_dump())
+    past = (present, *before.history)[:HISTORY_KEPT]
+    history = tuple(p.model_copy(update={"withdrawn": True}) if withdrawn and p.content() == present.content() else p for p in past)
     document = FusionDocument(
         revision=before.revision + 1, **content, author=author, reason=reason, written_at=now(), restores=restores, history=history
     )
