@@ -84,11 +84,12 @@ class Computed(Formula):
     def explain(self, scores: np.ndarray, numerics: np.ndarray | None = None) -> list[Explained]:
         values, count = self._values(scores, numerics), scores.shape[1]
         whole, told = self.expression.compute(values, count), []
+        stated = {task: scores[row] for task, row in zip(self.tasks, self.rows.tolist(), strict=True)}
         for name in (*self.tasks, *self.columns):
             finite = values[name][np.isfinite(values[name])]
             average = np.full(count, finite.mean() if len(finite) else np.nan)
             parts = whole - self.expression.compute({**values, name: average}, count)
-            told.append(Explained(name, values[name], None, parts, is_score=name in self.tasks))
+            told.append(Explained(name, stated.get(name, values[name]), None, parts, is_score=name in stated))
         return told
 
     def named_weights(self) -> dict[str, float]:
