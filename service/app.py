@@ -44,7 +44,7 @@ def from_environment() -> FastAPI:
 
 def create_app(settings: Settings) -> FastAPI:
     """The application. Raises FusionError for a fusion file that cannot be used; connects to nothing until it is started."""
-    metrics, work = Metrics(), Work(settings.max_inflight)
+    metrics, work = Metrics(), Work(settings.max_inflight, settings.max_wait_ms / 1000)
     cache_bytes = settings.item_cache_mb << 20
     reader = Reader(settings.redis_url.get_secret_value(), settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms)
     writer = Writer(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
@@ -71,7 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
         title="funnelrank", version=VERSION, description="Ranks candidates with a multi-task model.", lifespan=lifespan,
         redoc_url=None, redirect_slashes=False, exception_handlers={HTTPException: _http_error},
     )  # fmt: skip
-    app.router.routes.insert(0, Route("/rank", RankRoute(Ranker(follower, reader, metrics), settings), methods=["POST"], include_in_schema=False))
+    ranker = Ranker(follower, reader, metrics, settings.score_chunk)
+    app.router.routes.insert(0, Route("/rank", RankRoute(ranker, settings, work), methods=["POST"], include_in_schema=False))
     app.include_router(event_routes(follower, reader, writer, metrics, settings))
     app.include_router(feature_routes(follower, writer, metrics, settings))
     app.include_router(fusion_routes(follower, settings))

@@ -62,6 +62,7 @@ class Ranking:
     requested: int
     scored: int
     chosen: Chosen | None = None
+    computed_seconds: float = 0.0
 
 
 def _nobody_left() -> bool:
@@ -115,27 +116,28 @@ class Ranker:
         self.metrics.candidates.observe(len(query.item_ids))
         self.metrics.behaviours.observe(assembled.behaviours)
 
-        predictions = await self._score(bundle, assembled.inputs, len(query.item_ids), degraded, deadline, gone)
+        predictions, scoring = await self._score(bundle, assembled.inputs, len(query.item_ids), degraded, deadline, gone)
         scored_at = perf_counter()
-        stages["score"].observe(scored_at - packed)
+        stages["score"].observe(scoring)
 
         numerics = assembled.inputs["item_numerics"]
         scores = formula.fuse(predictions, numerics)
         ranking = _ordered(live, formula, query, scores, predictions, numerics, degraded, chosen)
-        stages["fuse"].observe(perf_counter() - scored_at)
+        fusing = perf_counter() - scored_at
+        stages["fuse"].observe(fusing)
         for reason in degraded:
             self.metrics.degraded.labels(reason.partition(":")[0]).inc()
         if chosen is not None:
             self.metrics.experiments.labels(chosen.experiment, chosen.arm).inc()
         self._remember(live, formula, assembled.inputs, predictions, scores)
-        return ranking, predictions
+        return replace(ranking, computed_seconds=packed - fetched + scoring + fusing), predictions
 
     async def _score(
         self, bundle: Bundle, inputs: Mapping[str, np.ndarray], candidates: int, degraded: list[str], deadline: Deadline, gone: Callable[[], bool]
-    ) -> np.ndarray:
-        """Task scores float32 `[tasks, C]`, a chunk at a time, so that a long list does not keep short ones waiting."""
+    ) -> tuple[np.ndarray, float]:
+        """Task scores float32 `[tasks, C]` and the seconds they took, a chunk at a time: a long list does not keep short ones waiting."""
         used = {name: array for name, array in inputs.items() if name in bundle.inputs}
-        parts = []
+        parts, spent = [], 0.0
         for start in range(0, candidates, self.chunk):
             if start:
                 await asyncio.sleep(0)
@@ -143,11 +145,12 @@ class Ranker:
                 raise ClientDisconnect
             deadline.check("scoring")
             part = used if candidates <= self.chunk else {n: a[start : start + self.chunk] if n in PER_CANDIDATE else a for n, a in used.items()}
-            scores = score(bundle, part, min(self.chunk, candidates - start), degraded)
+            started = perf_counter()
+            parts.append(score(bundle, part, min(self.chunk, candidates - start), degraded))
+            spent += perf_counter() - started
             if "model_failed" in degraded:
-                return np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32)
-            parts.append(scores)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+                return np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32), spent
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)), spent
 
     def _remember(self, live: Live, formula: Formula, inputs: Mapping[str, np.ndarray], predictions: np.ndarray, scores: np.ndarray) -> None:
         """For the gate of the next version, and for the shadow."""

@@ -43,6 +43,11 @@ class Settings(BaseModel):
     max_candidates: Annotated[int, _setting("candidates", "candidates in one request, at most", ge=1, le=100_000)] = 2000
     max_body_bytes: Annotated[int, _setting("bytes", "request body, at most", ge=1024, le=1 << 30)] = 2_097_152
     max_inflight: Annotated[int, _setting("requests", "requests in work per worker; more are answered 503 at once", ge=1, le=100_000)] = 64
+    max_wait_ms: Annotated[
+        int,
+        _setting("ms", "longest that requests in work may have to wait for one another; what would wait longer is answered 503", ge=1, le=600_000),
+    ] = 250
+    score_chunk: Annotated[int, _setting("candidates", "scored at once; a longer list lets other requests in between", ge=1, le=100_000)] = 500
     default_timeout_ms: Annotated[int, _setting("ms", "deadline of a request that does not bring its own timeout_ms", ge=1, le=600_000)] = 1000
     fusion_file: Annotated[Path | None, _setting("YAML file", "fusion profiles and scenes; empty: the plain sum of all probabilities")] = None
     fusion_overrides: Annotated[bool, _setting("true/false", "whether a request may bring its own fusion weights")] = False

@@ -50,13 +50,33 @@ def passed_on(traceparent: bytes) -> bytes:
     return b"00-%b-%b-%b" % (found[1], token_hex(8).encode(), found[3])
 
 
-class Work:
-    """How much this worker does at once, and whether it is about to stop."""
+_SMOOTHING = 0.05
 
-    def __init__(self, limit: int) -> None:
+
+class Work:
+    """How much this worker does at once, and whether it is about to stop.
+
+    A worker computes one ranking after another, so a request waits for about as many rankings as are in work. `seconds` is the running mean
+    of what a ranking computes (waiting for the store not counted); where the wait would be longer than `longest_wait`, work is shed.
+    """
+
+    def __init__(self, limit: int, longest_wait: float) -> None:
         self.limit = limit
+        self.longest_wait = longest_wait
+        self.seconds = 0.0
         self.inflight = 0
         self.draining = False
+
+    def note(self, seconds: float) -> None:
+        """What one ranking has computed."""
+        self.seconds += _SMOOTHING * (seconds - self.seconds)
+
+    def check(self) -> None:
+        """Raises Overloaded where one more request would be too much. Two are always let in, so that the mean can recover."""
+        if self.inflight >= self.limit:
+            raise Overloaded(f"{self.limit} requests are in work in this process (FUNNELRANK_MAX_INFLIGHT)")
+        if self.inflight > 1 and self.inflight * self.seconds > self.longest_wait:
+            raise Overloaded(f"{self.inflight} requests before this one would take {self.inflight * self.seconds:.3f} s (FUNNELRANK_MAX_WAIT_MS)")
 
 
 class Edge:
@@ -89,8 +109,7 @@ class Edge:
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         work = self.work
-        if work.inflight >= work.limit:
-            raise Overloaded(f"{work.limit} requests are in work in this process (FUNNELRANK_MAX_INFLIGHT)")
+        work.check()
         work.inflight += 1
         self.metrics.inflight.inc()
         try:

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 from service.api.answer import answer
 from service.api.body import parse, read_body
 from service.api.contract import Candidate, RankRequest
-from service.api.edge import CONTEXT, RequestContext
+from service.api.edge import CONTEXT, RequestContext, Work
 from service.deadline import Deadline
 from service.errors import InvalidRequest, invalid
 from service.ranker import Query, Ranker
@@ -18,9 +18,10 @@ from service.settings import Settings
 class RankRoute:
     """`POST /rank`."""
 
-    def __init__(self, ranker: Ranker, settings: Settings) -> None:
+    def __init__(self, ranker: Ranker, settings: Settings, work: Work) -> None:
         self.ranker = ranker
         self.settings = settings
+        self.work = work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context: RequestContext = scope[CONTEXT]
@@ -32,7 +33,9 @@ class RankRoute:
         ranking = await self.ranker.rank(query, deadline, has_left(receive))
         started = perf_counter()
         body = answer(ranking, context.request_id)
-        self.ranker.metrics.stages["respond"].observe(perf_counter() - started)
+        spent = perf_counter() - started
+        self.ranker.metrics.stages["respond"].observe(spent)
+        self.work.note(ranking.computed_seconds + spent)
         deadline.check("the answer was ready")
         if ranking.degraded:
             context.outcome = "degraded"
