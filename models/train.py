@@ -131,6 +131,8 @@ def validate(average: Average, data: Data, progress: Progress, epoch: int, out: 
     if best:
         save_weights(ranker.state_dict(), data.cross_values, progress.step, out / WEIGHTS_FILE)
     shown = "  ".join(f"{name} {m['auc']:.4f}" for name, m in measured["outputs"].items() if m.get("auc") is not None)
+    if bar.disable:
+        return
     bar.write(f"step {progress.step}, epoch {epoch + 1}: validation AUC {shown}{'  (best so far)' if best else ''}")
 
 

@@ -1,0 +1,104 @@
+"""Owns what the simulators share: training an ordinary recipe on simulated tables, the measures against the truth, the result's shape."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.data.cache import open_data
+from models.metrics import average_ranks
+from models.recipe import parse_recipe
+from models.run import open_run
+from models.train import train
+from models.training.evaluation import scores_of
+
+PARTS = ("train", "validation", "test")
+Measures = dict[str, float]
+Result = dict[tuple[str, str], Measures]  # by (setting, model)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`model` is claimed to have more of `measure` than `other` (less where `less`) in a setting."""
+
+    setting: str
+    model: str
+    other: str
+    measure: str
+    less: bool = False
+
+    def margin(self, result: Mapping[tuple[str, str], Measures]) -> float:
+        """By how much the claim holds; negative where it does not."""
+        difference = result[self.setting, self.model][self.measure] - result[self.setting, self.other][self.measure]
+        return -difference if self.less else difference
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """`run(seed, size, folder)` gives the measures of every model; `size` scales the number of impressions, 1 for the published figures."""
+
+    name: str
+    claim: str
+    world: str
+    comparisons: tuple[Comparison, ...]
+    run: Callable[[int, float, Path], Result]
+
+
+def part_column(rng: np.random.Generator, n: int, shares: Sequence[float] = (0.6, 0.15, 0.25)) -> np.ndarray:
+    """A part's name for each impression, drawn by these shares of train, validation and test."""
+    return rng.choice(np.array(PARTS), n, p=shares)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def recipe_of(name: str, features: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], model: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """A recipe over simulated tables; `training` in `more` overrides single settings."""
+    training = {"epochs": 8, "batch_size": 256, "learning_rate": 0.003, "schedule": "cosine", "averaging": 0.99, "patience": 3}
+    return {
+        "name": name,
+        "description": "simulated",
+        "data": {"dir": "", "split": {"by": "column", "column": "part"}, "users": "users.parquet", "behaviours": None},
+        "features": dict(features),
+        "tasks": list(tasks),
+        "model": {"embedding": {"dim": 8, "min_count": 1, "unknown_rate": 0.0}, "tower_hidden": [16], **model},
+        **more,
+        "training": training | more.get("training", {}),
+    }
+
+
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+
+
+def scores_on_test(raw: dict[str, Any], folder: Path, seed: int) -> dict[str, np.ndarray]:
+    """Train a recipe on the tables in `folder`; every output's probability on the test part, in the table's order."""
+    raw = raw | {"data": raw["data"] | {"dir": str(folder)}, "training": raw["training"] | {"seed": seed}}
+    recipe = parse_recipe(raw, raw["name"])
+    out, cache = folder / f"run-{raw['name']}", folder / "cache"
+    train(recipe, out, cache=cache, reading_steps=0, quiet=True)
+    scores = scores_of(open_run(out).ranker, open_data(recipe, cache), "test")
+    return {name: np.exp(score.astype(np.float64)) for name, score in scores.items()}
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's, ties sharing their mean rank."""
+    return float(np.corrcoef(average_ranks(a), average_ranks(b))[0, 1])
+
+
+def grouped_rank_correlation(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> float:
+    """The mean over groups (requests) of Spearman's rank correlation inside each."""
+    values = [rank_correlation(a[groups == group], b[groups == group]) for group in np.unique(groups)]
+    return float(np.mean(values))
+
+
+def divergence(truth: np.ndarray, p: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence of a prediction from the true probability, in thousandths of a nat: the log loss it costs."""
+    p = np.clip(p, 1e-7, 1 - 1e-7)
+    return float(1000 * np.mean(truth * np.log(truth / p) + (1 - truth) * np.log((1 - truth) / (1 - p))))

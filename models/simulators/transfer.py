@@ -1,0 +1,96 @@
+"""Owns simulator (d), transfer: a fifth task with few labels, learnt in DUPN's four ways beside four tasks with many."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.simulators.base import (
+    Comparison,
+    Result,
+    Simulator,
+    divergence,
+    part_column,
+    rank_correlation,
+    recipe_of,
+    scores_on_test,
+    sigmoid,
+    write_tables,
+)
+
+IMPRESSIONS, USERS, ITEMS, SHOPS, TASTES, BEHAVIOURS, ASKED = 40_000, 2000, 200, 20, 2, 10, 0.06
+FEATURES: dict[str, Any] = {
+    "item_id_feature": "item_id",
+    "user": [{"name": "trait", "type": "numeric"}],
+    "item": [{"name": "item_id", "type": "categorical"}, {"name": "shop", "type": "categorical"}],
+    "behaviour": {"max_length": BEHAVIOURS, "item_features": ["item_id", "shop"]},
+}
+TASKS = [{"type": "independent", "name": f"p{label}", "label": label} for label in ("click", "like", "cart", "follow")]
+FIFTH = {"type": "independent", "name": "pshop", "label": "shop_preference", "space": "asked"}
+MODEL = {
+    "architecture": "dupn",
+    "encoders": [{"type": "dupn", "hidden": 16, "user_hidden": 16, "attention_hidden": 16}],
+    "trunk": {"type": "separate", "hidden": [32]},
+}
+WAYS = ("retrain_single", "retrain_all", "representation_transfer", "fine_tune")
+
+
+def world(rng: np.random.Generator, n: int) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+    """Tables, and the true probability of the fifth label for every impression.
+
+    A user's taste t shows only in the items of the behaviour sequence. With q an item's nature and s its shop's: click -0.8 + 1.5 t q,
+    like -1.8 + 1.5 t q + 0.5 q1, cart -1.5 + 1.2 t (q + s), follow -2 + 1.5 t s, fifth -1 + 1.8 t s. Few impressions know the fifth.
+    """
+    taste, of_shop = rng.normal(size=(USERS, TASTES)), rng.normal(size=(SHOPS, TASTES))
+    shop = rng.integers(0, SHOPS, ITEMS)
+    nature = of_shop[shop] + rng.normal(size=(ITEMS, TASTES)) * 0.4
+    seen = (taste @ nature.T * 2.0 + rng.gumbel(size=(USERS, ITEMS))).argsort(1)[:, -BEHAVIOURS:]
+    user, item, times = rng.integers(0, USERS, n), rng.integers(0, ITEMS, n), 10**6 + np.arange(n)
+    tq, ts = (taste[user] * nature[item]).sum(1), (taste[user] * of_shop[shop[item]]).sum(1)
+    logits = {"click": -0.8 + 1.5 * tq, "like": -1.8 + 1.5 * tq + 0.5 * nature[item, 0], "cart": -1.5 + 1.2 * (tq + ts), "follow": -2 + 1.5 * ts}
+    truth = sigmoid(-1 + 1.8 * ts)
+    asked = rng.random(n) < ASKED
+    impressions = pd.DataFrame({"user_id": user, "item_id": item, "time_ms": times, "part": part_column(rng, n), "asked": asked.astype(int)})
+    for name, logit in logits.items():
+        impressions[name] = (rng.random(n) < sigmoid(logit)).astype(int)
+    impressions["shop_preference"] = ((rng.random(n) < truth) & asked).astype(int)
+    behaviours = pd.DataFrame({"user_id": np.repeat(np.arange(USERS), BEHAVIOURS), "item_id": seen.ravel()})
+    behaviours["time_ms"], behaviours["action"], behaviours["scene"] = 1 + np.arange(len(behaviours)), "click", "home"
+    users = pd.DataFrame({"user_id": np.arange(USERS), "trait": taste[:, 0] + rng.normal(size=USERS)})
+    items = pd.DataFrame({"item_id": np.arange(ITEMS), "shop": shop})
+    return {"users": users, "items": items, "behaviours": behaviours, "impressions": impressions}, truth
+
+
+def run(seed: int, size: float, folder: Path) -> Result:
+    tables, truth = world(np.random.default_rng([4, seed]), int(IMPRESSIONS * size))
+    write_tables(folder, tables)
+    test = (tables["impressions"]["part"] == "test").to_numpy()
+
+    def recipe(name: str, tasks: list[dict[str, str]], transfer: dict[str, str] | None, select_on: list[str]) -> dict[str, Any]:
+        training = {"epochs": 8, "batch_size": 512, "learning_rate": 0.006, "transfer": transfer, "select_on": select_on}
+        raw = recipe_of(f"transfer-{name.replace('_', '-')}", FEATURES, tasks, MODEL, training=training)
+        return raw | {"data": raw["data"] | {"behaviours": "behaviours.parquet"}}
+
+    four = recipe("source", TASKS, None, [])
+    scores_on_test(four, folder, seed)
+    result: Result = {}
+    for way in WAYS:
+        transfer = {"mode": way, "task": FIFTH["name"]}
+        if way in ("representation_transfer", "fine_tune"):
+            transfer["from"] = str(folder / f"run-{four['name']}")
+        scores = scores_on_test(recipe(way, [*TASKS, FIFTH], transfer, [FIFTH["name"]]), folder, seed)["pshop"]
+        result["", way] = {"rank correlation": rank_correlation(scores, truth[test]), "divergence": divergence(truth[test], scores)}
+    return result
+
+
+SIMULATOR = Simulator(
+    name="transfer",
+    claim="DUPN (KDD 2018), section 5.4: a new task gains from the representation that other tasks trained; fine-tuning it gains most.",
+    world="Tastes show only in the behaviour sequence; four tasks label every impression, the fifth 6 % of them.",
+    comparisons=(
+        *(Comparison("", way, "retrain_single", "rank correlation") for way in WAYS[1:]),
+        *(Comparison("", "fine_tune", way, "rank correlation") for way in ("retrain_all", "representation_transfer")),
+    ),
+    run=run,
+)

@@ -1,0 +1,97 @@
+"""Owns the promises of the simulators: the truth is the one that the world draws from, and the claims that show keep showing."""
+
+import numpy as np
+import pytest
+
+from models.simulators import funnel, position, selection, transfer
+from models.simulators.__main__ import SIMULATORS, main, put_section, results, section
+from models.simulators.base import divergence, grouped_rank_correlation, rank_correlation
+
+
+def test_the_measures_by_hand():
+    assert rank_correlation(np.array([1.0, 2, 3]), np.array([10.0, 20, 30])) == pytest.approx(1)
+    assert rank_correlation(np.array([1.0, 2, 3]), np.array([3.0, 2, 1])) == pytest.approx(-1)
+    grouped = grouped_rank_correlation(np.array([1.0, 2, 5, 4]), np.array([1.0, 2, 3, 4]), np.array([0, 0, 1, 1]))
+    assert grouped == pytest.approx(0), "one request in order, one reversed"
+    assert divergence(np.array([0.5]), np.array([0.5])) == pytest.approx(0)
+    assert divergence(np.array([0.5]), np.array([0.25])) == pytest.approx(1000 * (0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75)))
+
+
+@pytest.mark.parametrize("world", [selection.world, transfer.world])
+def test_the_same_seed_makes_the_same_world_and_another_seed_another(world):
+    (a, of_a), (b, of_b), (c, _) = (world(np.random.default_rng(seed), 500) for seed in (1, 1, 2))
+    assert all(a[name].equals(b[name]) for name in a) and (of_a == of_b).all()
+    assert not a["impressions"].equals(c["impressions"])
+
+
+def test_conversions_follow_the_known_probability_among_clicks_and_clicks_are_no_fair_sample():
+    tables, pcvr = selection.world(np.random.default_rng(1), 200_000)
+    impressions = tables["impressions"]
+    clicked = (impressions["click"] == 1).to_numpy()
+    assert impressions["conversion"][clicked].mean() == pytest.approx(pcvr[clicked].mean(), abs=0.005)
+    assert not impressions["conversion"][~clicked].any()
+    assert pcvr[clicked].mean() > 1.5 * pcvr.mean()
+
+
+def test_purchases_follow_the_funnel_and_fall_with_the_shift():
+    tables, truth = funnel.world(np.random.default_rng(1), 200_000, 0.0)
+    impressions = tables["impressions"]
+    clicked = (impressions["click"] == 1).to_numpy()
+    assert impressions["purchase"].mean() == pytest.approx(truth["pctcvr"].mean(), rel=0.05)
+    assert impressions["purchase"][clicked].mean() == pytest.approx(truth["pcvr"][clicked].mean(), rel=0.05)
+    after_cart = impressions["purchase"][impressions["cart"] == 1].mean()
+    after_other = impressions["purchase"][clicked & (impressions["cart"] == 0).to_numpy()].mean()
+    assert after_cart > 10 * after_other
+    rare, _ = funnel.world(np.random.default_rng(1), 200_000, np.log(1 / 10))
+    assert rare["impressions"]["purchase"].mean() < 0.25 * impressions["purchase"].mean()
+
+
+def test_every_request_shows_every_position_once_and_the_top_is_clicked_more_than_its_worth():
+    tables, utility, request = position.world(np.random.default_rng(1), 5000, 0.0)
+    impressions = tables["impressions"]
+    assert (impressions.groupby(request)["position"].apply(sorted).map(tuple) == tuple(range(1, position.SHOWN + 1))).all()
+    top, bottom = impressions["position"] == 1, impressions["position"] == position.SHOWN
+    assert abs(utility[top].mean() - utility[bottom].mean()) < 0.1
+    assert impressions["click"][top].mean() > 1.5 * impressions["click"][bottom].mean()
+
+
+def test_esmm_beats_clicks_only_over_the_entire_space(tmp_path):
+    result = selection.run(1, 0.25, tmp_path)
+    assert all(comparison.margin(result) > 0 for comparison in selection.SIMULATOR.comparisons[:2])
+
+
+@pytest.mark.slow
+def test_esm2_beats_esmm_on_purchases(tmp_path):
+    result = funnel.run(1, 0.5, tmp_path)
+    claimed = [c for c in funnel.SIMULATOR.comparisons if c.measure == "pctcvr rank correlation"]
+    assert np.mean([comparison.margin(result) for comparison in claimed]) > 0
+
+
+@pytest.mark.slow
+def test_the_tower_beats_no_correction_where_the_old_ranker_was_unlike_the_truth(tmp_path):
+    margins = []
+    for seed in (1, 2):
+        result = position.run(seed, 0.5, tmp_path / str(seed))
+        margins.append(position.SIMULATOR.comparisons[0].margin(result))
+    assert np.mean(margins) > 0
+
+
+def test_the_command_prints_a_table_and_keeps_it_in_a_page(tmp_path, capsys):
+    page = tmp_path / "docs" / "simulators.md"
+    assert main(["selection", "--seeds", "1", "--size", "0.05", "--out", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "| ESMM better than clicks only |" in printed and "of 1 seed" in printed
+    assert printed.strip() in page.read_text()
+    put_section(page, "position", "## position\n\nfigures\n")
+    put_section(page, "selection", "## selection\n\nother figures\n")
+    text = page.read_text()
+    assert text.index("other figures") < text.index("## position") and text.count("## selection") == 1
+
+
+def test_a_claim_that_fails_is_said_to_fail(tmp_path):
+    simulator = SIMULATORS["selection"]
+    row = {"rank correlation, all impressions": 0.5, "divergence, all impressions": 1.0}
+    better = {"rank correlation, all impressions": 0.6, "divergence, all impressions": 0.5}
+    text = section(simulator, [{("", m): row if m == "ESMM" else better for m in selection.MODELS}], 1, 1.0)
+    assert text.count("does not show") == 4
+    assert results(simulator, [], 1) == []
