@@ -114,9 +114,7 @@ class NaiveMmoe(nn.Module):
             [nn.Sequential(columns_of(trunk.first, e * width, (e + 1) * width), nn.ReLU(), *rest_of(trunk.rest, e, False)) for e in range(experts)]
         )
         start = experts * width
-        self.gates = nn.ModuleList(
-            [columns_of(trunk.first, start + h * experts, start + (h + 1) * experts) for h in range(len(trunk.heads))]
-        )
+        self.gates = nn.ModuleList([columns_of(trunk.first, start + h * experts, start + (h + 1) * experts) for h in range(len(trunk.heads))])
 
     def forward(self, x: Tensor) -> list[Tensor]:
         experts = torch.stack([expert(x) for expert in self.experts], 1)
@@ -163,9 +161,7 @@ class Naive(nn.Module):
             rows, times = inputs["behaviour_rows"], inputs["behaviour_times"]
             age = ((inputs["request_time"] - times).clamp(min=0) / 1000.0).to(torch.float32)
             age = torch.where(times > 0, age, torch.nan).unsqueeze(-1)
-            behaviours = torch.cat(
-                [self.of_item(rows[..., :-2], inputs.get("behaviour_numerics")), self.of_property(rows[..., -2:], age)], -1
-            )
+            behaviours = torch.cat([self.of_item(rows[..., :-2], inputs.get("behaviour_numerics")), self.of_property(rows[..., -2:], age)], -1)
             numerics = self.ranker.inputs.target_numerics
             of_target = inputs["item_numerics"][..., numerics] if len(numerics) else None
             target = self.of_item(inputs["item_rows"][..., self.ranker.inputs.target_keys], of_target)

@@ -40,6 +40,8 @@ class ActivationUnit(nn.Module):
 
     def forward(self, behaviours_BLG: Tensor, mask_BL: Tensor, target_BI: Tensor) -> Tensor:
         """Behaviours `[B or 1, L, I + P]`, target `[B, I]` -> raw attention weights `[B, L]`."""
+        if behaviours_BLG.shape[0] == 1 and not self.training:
+            return self._of_one_user(behaviours_BLG[0], target_BI)
         of_behaviour, of_target, of_difference, of_product = self.weight.split(self.item_width)
         items_BLI, properties_BLP = behaviours_BLG[..., : self.item_width], behaviours_BLG[..., self.item_width :]
         behaviour_BLX = items_BLI @ (of_behaviour + of_difference) + properties_BLP @ self.property_weight + self.bias
@@ -48,7 +50,24 @@ class ActivationUnit(nn.Module):
         x = self.first_activation(product_BLX + behaviour_BLX + target_B1X, mask_BL)
         for layer, activation in zip(self.layers, self.activations, strict=True):
             x = activation(layer(x), mask_BL)
-        return self.out(x)[..., 0]
+        return self.out(x).flatten(-2)
+
+    def _of_one_user(self, behaviours_LG: Tensor, target_CI: Tensor) -> Tensor:
+        """The same for one user's behaviours `[L, I + P]` and all candidates -> `[C, L]`: the first layer is a matrix per behaviour.
+
+        W4 (e * v) = (W4 diag(e)) v, so [W2 - W3 + W4 diag(e); (W1 + W3) e + Wp p + b] times [v; 1] is the whole layer. The matrices are
+        the user's, made once per request; of the size of all pairs nothing is made but the layers' results.
+        """
+        of_behaviour, of_target, of_difference, of_product = self.weight.split(self.item_width)
+        items_LI, properties_LP = behaviours_LG[:, : self.item_width], behaviours_LG[:, self.item_width :]
+        of_target_LIX = items_LI.unsqueeze(-1) * of_product + (of_target - of_difference)
+        constant_LX = items_LI @ (of_behaviour + of_difference) + properties_LP @ self.property_weight + self.bias
+        with_one_CJ = torch.cat([target_CI, torch.ones_like(target_CI[:, :1])], -1)
+        pairs_LCX = with_one_CJ @ torch.cat([of_target_LIX, constant_LX.unsqueeze(1)], 1)
+        x = pairs_LCX.flatten(0, 1)  # plain matrices from here on: a bias goes into the product, where over three axes it is a pass of its own
+        for activation, layer in zip((self.first_activation, *self.activations), (*self.layers, self.out), strict=True):
+            x = activation.before(layer, x) if isinstance(activation, PRelu) else layer(activation(x))
+        return x.reshape(pairs_LCX.shape[:2]).T
 
 
 class Din(nn.Module):
@@ -67,7 +86,7 @@ class Din(nn.Module):
         raw_BL = self.unit(behaviours_BLG, mask_BL, target_BI)
         if self.softmax:
             raw_BL = torch.softmax((raw_BL / math.sqrt(self.item_width)).masked_fill(~mask_BL, -1e9), -1)
-        return torch.where(mask_BL, raw_BL, torch.zeros_like(raw_BL))
+        return raw_BL * mask_BL.to(raw_BL.dtype)
 
     def forward(self, view: View) -> Tensor:
         """Behaviours `[B or 1, L, I + P]` weighted for each candidate -> `[B, I + P]`."""

@@ -64,6 +64,17 @@ class NumericBins(nn.Module):
         return self.table(torch.where(torch.isnan(values), 0, place) + self.offsets).flatten(-2)
 
 
+def _runs(columns: Sequence[int]) -> list[slice]:
+    """Ascending columns as slices of neighbours."""
+    runs: list[slice] = []
+    for column in columns:
+        if runs and runs[-1].stop == column:
+            runs[-1] = slice(runs[-1].start, column + 1)
+        else:
+            runs.append(slice(column, column + 1))
+    return runs
+
+
 class KeyColumns(nn.Module):
     """Embeds the key columns of one packed row with a shared table; a multi-valued feature is pooled over its values."""
 
@@ -82,6 +93,7 @@ class KeyColumns(nn.Module):
                 self.multis.append((slice(column, column + feature.max_values), feature.pooling))
                 column += feature.max_values
         self.singles += range(column, column + extra_columns)
+        self.runs = _runs(self.singles)
         self.all_single = not self.multis
         self.pieces = len(self.singles) + len(self.multis)
         self.register_buffer("unknown", torch.tensor(list(unknown_rows), dtype=torch.int64), persistent=False)
@@ -94,11 +106,11 @@ class KeyColumns(nn.Module):
         if self.all_single:
             return table(rows).flatten(-2)
         embedded = table(rows)
-        pieces = [embedded[..., self.singles, :].flatten(-2)] if self.singles else []
+        pieces = [embedded[..., run, :].flatten(-2) for run in self.runs]  # slices: picking columns by index costs the graph two transposes
         for columns, pooling in self.multis:
             total = embedded[..., columns, :].sum(-2)  # missing rows are zero vectors, so the sum is masked already
             if pooling == "mean":
-                total = total / (rows[..., columns] != MISSING_ROW).sum(-1, keepdim=True).clamp(min=1)
+                total = total / (rows[..., columns] != MISSING_ROW).to(total.dtype).sum(-1, keepdim=True).clamp(min=1)
             pieces.append(total)
         return torch.cat(pieces, -1)
 

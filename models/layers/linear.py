@@ -22,11 +22,15 @@ class PartLinear(nn.Module):
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts `[n_p, in_p]`, each n_p either 1 or n -> `[n, out]`. One-row parts are summed first."""
-        products = [part @ weight for part, weight in zip(parts, self.weights, strict=True)]
-        of_user = [p for p in products if p.shape[0] == 1]  # first, so that they add up before they broadcast
-        total = self.bias
-        for product in [*of_user, *(p for p in products if p.shape[0] != 1)]:
-            total = total + product
+        pairs = list(zip(parts, self.weights, strict=True))
+        of_user = [pair for pair in pairs if pair[0].shape[0] == 1]  # first, so that they add up before they broadcast
+        total: Tensor = self.bias
+        for group in (of_user, [pair for pair in pairs if pair[0].shape[0] != 1]):
+            if self.training:
+                for part, weight in group:
+                    total = total + part @ weight
+            elif group:  # at serving the weights are constants, so that side by side they make one product
+                total = torch.cat([part for part, _ in group], -1) @ torch.cat([weight for _, weight in group]) + total
         return total
 
 
