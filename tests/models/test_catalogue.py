@@ -96,6 +96,20 @@ def test_one_batch_can_be_overfitted(architecture):
 
 
 @EACH
+@pytest.mark.parametrize("logit", [80.0, -80.0])
+def test_losses_and_gradients_are_finite_at_extreme_logits(architecture, logit):
+    model, batch = small(architecture), training_batch(small(architecture), 16, 4)
+    with torch.no_grad():
+        model.ranker.towers.layers[-1].bias.fill_(logit)
+    for value in model.ranker(batch).values():
+        assert torch.isfinite(value).all()
+    losses = model.ranker.losses(batch)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(torch.isfinite(p.grad).all() for p in model.ranker.parameters() if p.grad is not None)
+
+
+@EACH
 def test_each_loss_term_changes_the_total(architecture):
     model = small(architecture)
     losses = model.ranker.losses(training_batch(model, 64, 3))
