@@ -134,7 +134,7 @@ def _plain_ticks(axis: Axes, subs: tuple[int, ...]) -> None:
 def gates(utilisation: Mapping[str, Sequence[float]], history: Mapping[str, Any]) -> str:
     """Per head a row: bars of mean gate weight by expert at the end, and the weights by step."""
     with mpl.rc_context(LOOK):
-        figure, axes = _grid(2 * len(utilisation), 1.9, 2)
+        figure, axes = _grid(2 * len(utilisation) + 2, 1.9, 2)
         for i, (head, shares) in enumerate(utilisation.items()):
             bars, lines = axes[2 * i], axes[2 * i + 1]
             colours = _cycle(len(shares))
@@ -147,7 +147,34 @@ def gates(utilisation: Mapping[str, Sequence[float]], history: Mapping[str, Any]
                 lines.plot([e["step"] for e in seen], [e["gates"][head][expert] for e in seen], color=colour, marker="o", markersize=3)
             lines.set_xlabel("step")
             lines.set_ylim(bottom=0)
+        _health(axes[-2], axes[-1], [e for e in history["evaluations"] if e["gate_health"]])
         return _svg(figure, "gate utilisation")
+
+
+def _health(entropies: Axes, cosines: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:
+    """Entropy of each head's gate, and the mean and the largest cosine between experts, by step."""
+    steps = [e["step"] for e in evaluations]
+    heads = list(evaluations[-1]["gate_health"]["entropy"]) if evaluations else []
+    for head, colour in zip(heads, _cycle(len(heads)), strict=True):
+        values = [e["gate_health"]["entropy"][head] for e in evaluations]
+        entropies.plot(steps, values, color=colour, marker="o", markersize=3, label=head)
+    pairs = [_pairs(e["gate_health"]["similarity"]) for e in evaluations]
+    if pairs and pairs[0]:
+        cosines.plot(steps, [max(p) for p in pairs], color=COLOURS[4], marker="o", markersize=3, label="the most alike two")
+        cosines.plot(steps, [sum(p) / len(p) for p in pairs], color=INK, marker="o", markersize=3, label="mean")
+        cosines.legend(loc="lower right")
+    entropies.set_title("entropy of the gates, 1 = all experts alike", loc="left", color="#1b2430")
+    cosines.set_title("cosine between experts, 1 = the same", loc="left", color="#1b2430")
+    entropies.set_ylim(0, 1.05)
+    cosines.set_ylim(top=1.05)
+    for axis in (entropies, cosines):
+        axis.set_xlabel("step")
+    if heads:
+        entropies.legend(loc="lower left", ncols=3)
+
+
+def _pairs(cosines: Sequence[Sequence[float]]) -> list[float]:
+    return [cosines[i][j] for i in range(len(cosines)) for j in range(i)]
 
 
 def _cycle(count: int) -> list[str]:

@@ -14,6 +14,7 @@ from models.encoders.pooling import Pooling
 from models.encoders.view import View
 from models.encoding import Encoding, NumericStats, log1p_columns
 from models.layers.embedding import GroupEmbedding, numerics_of
+from models.layers.gates import Gated, Gating
 from models.layers.linear import GroupedMlp
 from models.layers.part import Part
 from models.layers.probability import LogProbability, log_loss
@@ -347,6 +348,10 @@ class Ranker(nn.Module):
     def gate_means(self, batch: Batch) -> dict[str, Tensor]:
         """Mean gate value per expert `[E]` by head; empty without gates."""
         return self.trunk.gate_means(self.parts(batch))
+
+    def gating(self, batch: Batch) -> Gating | None:
+        """The last gates and the experts below them on a batch; None without gates."""
+        return self.trunk.gating(self.parts(batch)) if isinstance(self.trunk, Gated) else None
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`embedding` (the tables, of which a batch touches few rows) and `dense` (all the rest)."""

@@ -19,7 +19,7 @@ from models.recipe import Recipe, RecipeError, at_its_line, load_recipe
 from models.report import write_report
 from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights
-from models.training.evaluation import evaluate, gate_utilisation, selected_outputs, selection_score
+from models.training.evaluation import evaluate, gate_health, gate_utilisation, selected_outputs, selection_score
 from models.training.optimisation import Average, Optimiser
 from models.training.outcome import HISTORY_FILE, METRICS_FILE, prepare_folder, summary, summary_lines
 from models.training.session import Progress, load_session, save_session
@@ -126,7 +126,8 @@ def validate(average: Average, data: Data, progress: Progress, epoch: int, out: 
     ranker = average.synchronised()
     measured = evaluate(ranker, data, "validation")
     score = selection_score(measured["outputs"], selected_outputs(ranker, data))
-    entry = {"epoch": epoch, "score": score, "validation": measured["outputs"], "gates": gate_utilisation(ranker, data, "validation", GATE_BATCHES)}
+    gates, health = (measure(ranker, data, "validation", GATE_BATCHES) for measure in (gate_utilisation, gate_health))
+    entry = {"epoch": epoch, "score": score, "validation": measured["outputs"], "gates": gates, "gate_health": health}
     best = progress.evaluated(entry)
     if best:
         save_weights(ranker.state_dict(), data.cross_values, progress.step, out / WEIGHTS_FILE)

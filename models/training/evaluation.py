@@ -10,6 +10,7 @@ import torch
 from models import metrics
 from models.data.batches import ordered_batches
 from models.data.cache import Data
+from models.layers.gates import entropy, similarity
 from models.ranker import Ranker
 from models.recipe import RecipeError
 
@@ -91,3 +92,34 @@ def gate_utilisation(ranker: Ranker, data: Data, part: str, batches: int | None 
                 totals[head] = totals.get(head, torch.zeros_like(gates)) + gates * size
     ranker.train(was_training)
     return {head: [float(g) / impressions for g in gates] for head, gates in totals.items()}
+
+
+def gate_health(ranker: Ranker, data: Data, part: str, batches: int | None = None) -> dict[str, Any]:
+    """`{"entropy": {head: 0 to 1}, "similarity": [[cosine]]}` over a part, or over its first few `batches`; empty without gates.
+
+    Entropy near 0: a gate has polarised on one expert; similarity near 1: two experts compute the same.
+    """
+    was_training = ranker.training
+    ranker.eval()
+    entropies: dict[str, float] = {}
+    cosines, impressions = torch.zeros(()), 0
+    with torch.no_grad():
+        for batch in islice(ordered_batches(data, part, EVALUATION_BATCH), batches):
+            found = ranker.gating(batch)
+            if found is None:
+                break
+            size = len(batch["request_time"])
+            impressions += size
+            cosines = cosines + similarity(found.experts) * size
+            for head, gates in found.gates.items():
+                entropies[head] = entropies.get(head, 0.0) + float(entropy(gates)) * size
+    ranker.train(was_training)
+    if not impressions:
+        return {}
+    return {"entropy": {head: total / impressions for head, total in entropies.items()}, "similarity": (cosines / impressions).tolist()}
+
+
+def most_alike(cosines: Sequence[Sequence[float]]) -> tuple[float, int, int]:
+    """The largest cosine between two different experts, and which, counted from 0; (0, 0, 0) for a single expert."""
+    pairs = [(cosines[i][j], i, j) for i in range(len(cosines)) for j in range(i)]
+    return max(pairs, default=(0.0, 0, 0))

@@ -16,9 +16,11 @@ from models.metrics import SUSPICIOUS_AUC
 from models.ranker import Ranker
 from models.recipe import Recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE
-from models.training.evaluation import evaluate, gate_utilisation, selected_outputs
+from models.training.evaluation import evaluate, gate_health, gate_utilisation, most_alike, selected_outputs
 from models.training.reading import reading_speed
 from models.training.session import Progress
+
+POLARISED, ALIKE = 0.05, 0.98  # a gate's entropy below the one, two experts' cosine above the other: worth a warning
 
 RECIPE_FILE, ENCODING_FILE, KEPT_FILE = "recipe.yaml", "encoding.npz", "kept_rows.npz"
 METRICS_FILE, HISTORY_FILE, REPORT_FILE = "metrics.json", "history.json", "report.html"
@@ -39,7 +41,7 @@ def summary(ranker: Ranker, data: Data, progress: Progress, epoch_steps: int, re
     """What metrics.json holds: metrics per part and output, speed, data, versions, warnings. The test part is scored here, once."""
     recipe, rows = data.recipe, len(data.parts["train"])
     validation, test = evaluate(ranker, data, "validation"), evaluate(ranker, data, "test")
-    gates = gate_utilisation(ranker, data, "validation")
+    gates, health = gate_utilisation(ranker, data, "validation"), gate_health(ranker, data, "validation")
     epochs = progress.step / epoch_steps
     groups = ranker.parameter_groups()
     return {
@@ -55,13 +57,14 @@ def summary(ranker: Ranker, data: Data, progress: Progress, epoch_steps: int, re
         "stopped_early": progress.without_gain >= recipe.training.patience,
         "parts": {"train": {"impressions": rows}, "validation": validation, "test": test},
         "gates": gates,
+        "gate_health": health,
         "speed": {
             "seconds_per_epoch": progress.seconds / epochs,
             "rows_per_s": rows * epochs / progress.seconds,
             "reading": reading_speed(ranker, data, reading_steps, prefetch) if reading_steps else None,
         },
         "data": dict(data.described),
-        "warnings": list(_warnings(validation, test, gates, data.described)),
+        "warnings": [*_warnings(validation, test, gates, data.described), *gate_warnings(health)],
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "pyarrow": pyarrow.__version__},
     }
@@ -83,6 +86,18 @@ def _warnings(validation: dict[str, Any], test: dict[str, Any], gates: Mapping[s
             yield f"{described[role]['without_row']:,} {role} have no row in their table and got the default row"
         if described[role]["repeated"]:
             yield f"{described[role]['repeated']:,} rows of {role} repeat an id; the last one counted"
+
+
+def gate_warnings(health: Mapping[str, Any]) -> Iterator[str]:
+    """What `gate_health` says of collapsed gates and experts."""
+    if not health:
+        return
+    for head, share in health["entropy"].items():
+        if share < POLARISED:
+            yield f"gate of {head}: its entropy is {share:.3f} of the largest, it has polarised on one expert; expert_dropout works against that"
+    cosine, one, other = most_alike(health["similarity"])
+    if cosine > ALIKE:
+        yield f"experts {other + 1} and {one + 1} give nearly the same output (cosine {cosine:.3f}); they work as one"
 
 
 def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:

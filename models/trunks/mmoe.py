@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.layers.gates import drop_experts
+from models.layers.gates import Gating, drop_experts
 from models.layers.linear import GroupedMlp, PartLinear
 
 # Shape legend: B impressions or candidates, E experts, H heads, X width of an expert's layer.
@@ -49,6 +49,11 @@ class Mmoe(nn.Module):
             gates_BHE = drop_experts(gates_BHE, self.expert_dropout)
         experts_EBX = self.rest(self.dropout(first_BEX).transpose(0, 1))
         return (gates_BHE @ experts_EBX.transpose(0, 1)).transpose(0, 1)
+
+    def gating(self, parts: Sequence[Tensor]) -> Gating:
+        """The gates by head and the experts' outputs."""
+        first_BEX, gates_BHE = self._first(parts)
+        return Gating({head: gates_BHE[:, i] for i, head in enumerate(self.heads)}, self.rest(first_BEX.transpose(0, 1)))
 
     def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Mean gate value per expert `[E]`, by head."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from models.layers.gates import Gating
 from models.trunks.mmoe import Mmoe
 
 
@@ -22,6 +23,11 @@ class Omoe(nn.Module):
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts `[B or 1, width]` -> `[1, B, out_width]`, which the towers broadcast."""
         return self.mixture(parts)
+
+    def gating(self, parts: Sequence[Tensor]) -> Gating:
+        """The one gate under every head's name, and the experts' outputs."""
+        found = self.mixture.gating(parts)
+        return Gating(dict.fromkeys(self.heads, found.gates["all"]), found.experts)
 
     def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Mean gate value per expert `[E]`; the same gate under every head's name."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.layers.gates import Gating
 from models.layers.linear import GroupedLinear, GroupedMlp, PartLinear
 
 # Shape legend: B impressions or candidates, H heads, O own experts per head, S shared experts, E = H * O + S all experts of a level,
@@ -60,11 +61,15 @@ class FirstLevel(nn.Module):
         gates_HBM = torch.softmax(gates.unflatten(-1, (mixing.heads, mixing.seen)), -1).transpose(0, 1)
         return experts, gates_HBM, torch.softmax(shared, -1)
 
+    def experts_of(self, first: Tensor) -> Tensor:
+        """The experts' first layer as `split` gives it -> all experts `[E, B, X]`."""
+        first_EBX = torch.relu(first).unflatten(-1, (self.mixing.all, self.width)).transpose(0, 1)
+        return self.rest(self.dropout(first_EBX))
+
     def forward(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Parts `[B or 1, width]` -> the heads' fusions `[H, B, X]` and the shared fusion `[B, X]` (None if this level is the last)."""
         first, gates_HBM, shared_BE = self.split(parts)
-        first_EBX = torch.relu(first).unflatten(-1, (self.mixing.all, self.width)).transpose(0, 1)
-        experts_EBX = self.rest(self.dropout(first_EBX))
+        experts_EBX = self.experts_of(first)
         shared = self.mixing.shared_fusion(shared_BE, experts_EBX) if self.shared_gate else None
         return self.mixing.heads_fusion(gates_HBM, experts_EBX), shared
 
@@ -91,10 +96,14 @@ class NextLevel(nn.Module):
         """`[H, B, M]`."""
         return torch.softmax(self.gates(heads_HBX), -1)
 
+    def experts_of(self, heads_HBX: Tensor, shared_BX: Tensor) -> Tensor:
+        """The level before's fusions -> all experts `[E, B, X]`."""
+        inputs = torch.cat([heads_HBX, shared_BX.unsqueeze(0)])
+        return self.experts(inputs[self.source])
+
     def forward(self, heads_HBX: Tensor, shared_BX: Tensor) -> tuple[Tensor, Tensor | None]:
         """The level before's fusions -> this level's, as FirstLevel gives them."""
-        inputs = torch.cat([heads_HBX, shared_BX.unsqueeze(0)])
-        experts_EBX = self.experts(inputs[self.source])
+        experts_EBX = self.experts_of(heads_HBX, shared_BX)
         shared = None
         if self.shared_gate is not None:
             shared = self.mixing.shared_fusion(torch.softmax(self.shared_gate(shared_BX), -1), experts_EBX)
@@ -120,12 +129,17 @@ class Ple(nn.Module):
             heads_HBX, shared_BX = level(heads_HBX, shared_BX)
         return heads_HBX
 
-    def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Mean gate value of the last level per expert that the head sees, its own first `[O + S]`, by head."""
+    def gating(self, parts: Sequence[Tensor]) -> Gating:
+        """Of the last level: the gates by head over the experts that it sees, its own first, and all experts' outputs."""
+        first, gates_HBM, _ = self.first.split(parts)
+        experts_EBX = self.first.experts_of(first)
         heads_HBX, shared_BX = self.first(parts)
-        gates_HBM = self.first.split(parts)[1]
         for level in self.levels:
             assert isinstance(level, NextLevel)
-            gates_HBM = level.head_gates(heads_HBX)
+            gates_HBM, experts_EBX = level.head_gates(heads_HBX), level.experts_of(heads_HBX, shared_BX)
             heads_HBX, shared_BX = level(heads_HBX, shared_BX)
-        return dict(zip(self.heads, gates_HBM.mean(1), strict=True))
+        return Gating(dict(zip(self.heads, gates_HBM, strict=True)), experts_EBX)
+
+    def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Mean gate value of the last level per expert that the head sees, its own first `[O + S]`, by head."""
+        return {head: gates_BM.mean(0) for head, gates_BM in self.gating(parts).gates.items()}

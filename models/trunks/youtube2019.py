@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.layers.gates import Gating
 from models.layers.linear import PartLinear
 from models.trunks.mmoe import Mmoe
 
@@ -40,6 +41,10 @@ class Youtube2019(nn.Module):
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts `[B or 1, width]` -> `[H, B, out_width]`, by head in order."""
         return self.mixture(self._shared(parts))
+
+    def gating(self, parts: Sequence[Tensor]) -> Gating:
+        """The gates by head and the experts' outputs."""
+        return self.mixture.gating(self._shared(parts))
 
     def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Mean gate value per expert `[E]`, by head."""
