@@ -1,6 +1,5 @@
 """Owns a ranking: one straight list of verbs from a checked request to ordered candidates."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from service.recent import Assembly
 from service.shadow import Answered
 from service.store.reader import Reader, Stored
 from service.store.wire import StoreDown
+from service.turns import Turns
 
 log = logging.getLogger("funnelrank.ranker")
 PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics"})
@@ -77,6 +77,7 @@ class Ranker:
     reader: Reader
     metrics: Metrics
     chunk: int = 500
+    turns: Turns = field(default_factory=Turns)
 
     async def rank(self, query: Query, deadline: Deadline, gone: Callable[[], bool] = _nobody_left) -> Ranking:
         """Rank a request's candidates. Raises ServiceError; what the store or the model cannot give is a degraded answer instead.
@@ -139,15 +140,17 @@ class Ranker:
         used = {name: array for name, array in inputs.items() if name in bundle.inputs}
         parts, spent = [], 0.0
         for start in range(0, candidates, self.chunk):
-            if start:
-                await asyncio.sleep(0)
-            if gone():
-                raise ClientDisconnect
-            deadline.check("scoring")
             part = used if candidates <= self.chunk else {n: a[start : start + self.chunk] if n in PER_CANDIDATE else a for n, a in used.items()}
-            started = perf_counter()
-            parts.append(score(bundle, part, min(self.chunk, candidates - start), degraded))
-            spent += perf_counter() - started
+            await self.turns.take()
+            try:
+                if gone():
+                    raise ClientDisconnect
+                deadline.check("scoring")
+                started = perf_counter()
+                parts.append(score(bundle, part, min(self.chunk, candidates - start), degraded))
+                spent += perf_counter() - started
+            finally:
+                self.turns.give()
             if "model_failed" in degraded:
                 return np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32), spent
         return (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)), spent
