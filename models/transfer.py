@@ -35,8 +35,11 @@ def narrowed(recipe: Recipe) -> Recipe:
     alone["tasks"] = [alone["tasks"][names.index(transfer.task)]]
     alone["extra_evaluations"] = [e for e in alone["extra_evaluations"] if e["score"] == transfer.task]
     training = alone["training"]
-    training["loss_weights"] = {n: w for n, w in training["loss_weights"].items() if n == transfer.task}
     training["select_on"] = [n for n in training["select_on"] if n == transfer.task]
+    training["weighting"] = {"type": "static"}  # one task has nothing to be weighed against
+    for section, key in ((training, "loss_weights"), (alone["calibration"] or {}, "negative_sampling")):
+        if key in section:
+            section[key] = {n: value for n, value in section[key].items() if n == transfer.task}
     if alone["position"] and alone["position"]["head"] != transfer.task:
         alone["position"] = None
     return Recipe.model_validate(alone)

@@ -6,6 +6,7 @@ import torch
 from models.recipe import RecipeError
 from models.run import open_run
 from models.train import train
+from models.transfer import narrowed
 
 TASKS = [
     {"type": "independent", "name": "pctr", "label": "click"},
@@ -135,3 +136,22 @@ def test_a_task_of_the_representation_can_be_learnt_alone(tiny_recipe, tmp_path)
     run = open_run(tmp_path / "run")
     assert (run.ranker.heads, [o.name for o in run.ranker.outputs]) == ((), ["prank"])
     assert run.metrics["prank"]["auc"] is not None
+
+
+def test_what_the_recipe_says_of_the_other_tasks_goes_with_them(tiny_recipe):
+    settings = {
+        "tasks": TASKS,
+        "training.transfer": {"mode": "retrain_single", "task": "plike"},
+        "training.loss_weights": {"pctr": 0.5, "plike": 2.0},
+        "training.weighting": {"type": "decayed", "decay": {"pctr": 0.9}},
+        "training.select_on": ["pctr", "plike"],
+        "calibration": {"negative_sampling": {"pctr": 0.1}},
+        "extra_evaluations": [{"score": "pctr", "label": "like"}],
+        "position": {"column": "place", "head": "pctr"},
+    }
+    alone = narrowed(tiny_recipe(changes=CHANGES | settings))
+    assert [task.name for task in alone.tasks] == ["plike"]
+    assert alone.training.loss_weights == {"plike": 2.0} and alone.training.select_on == ("plike",)
+    assert alone.training.weighting.type == "static" and alone.calibration.negative_sampling == {}
+    assert alone.extra_evaluations == () and alone.position is None
+    assert narrowed(alone) == alone
