@@ -30,6 +30,10 @@ class Platt(nn.Module):
     def forward(self, logit: Tensor) -> Tensor:
         return logit * self.line[0] + self.line[1]
 
+    def clear(self) -> None:
+        """Be the identity."""
+        self.set(1.0, 0.0)
+
     def set(self, slope: float, intercept: float) -> None:
         self.line.copy_(torch.tensor([slope, intercept]))
 
@@ -54,6 +58,10 @@ class Isotonic(nn.Module):
     def forward(self, logit: Tensor) -> Tensor:
         inside = torch.minimum(torch.maximum(logit.unsqueeze(-1), self.low), self.high) - self.low
         return logit + (inside * self.extra).sum(-1) + self.shift
+
+    def clear(self) -> None:
+        """Be the identity."""
+        self.set([(0.0, 0.0)])
 
     def set(self, points: Collection[tuple[float, float]]) -> None:
         """Go through points (logit, calibrated logit) with both rising."""

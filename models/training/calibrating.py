@@ -57,13 +57,14 @@ def _fit(calibration: Calibration, factor: Output, logits: np.ndarray, data: Dat
     if factor.name not in calibration.maps:
         return described
     chosen = calibration.maps[factor.name]
+    assert isinstance(chosen, Platt | Isotonic)
+    chosen.clear()  # weights taken over from another run bring its map along
     if min(positives, len(label) - positives) < FEWEST:
         return described | {"skipped": f"fewer than {FEWEST} positives or negatives"}
     if isinstance(chosen, Platt):
         slope, intercept = platt(label, logit)
         chosen.set(slope, intercept)
         return described | {"slope": slope, "intercept": intercept}
-    assert isinstance(chosen, Isotonic)
     points = isotonic(label, logit, calibration.section.knots)
     chosen.set(points)
     return described | {"knots": [list(point) for point in points]}

@@ -14,7 +14,7 @@ from small_rankers import Small, raw_inputs, small, training_batch
 from export.bundle import export_run
 from export.graph import to_onnx
 from models import train as training
-from models.calibration import Isotonic
+from models.calibration import Isotonic, Platt
 from models.metrics import auc
 from models.ranker import build_ranker
 from models.recipe import CalibrationSection, RecipeError
@@ -104,10 +104,13 @@ def test_the_isotonic_map_goes_through_its_points_in_straight_lines_and_rises_ev
     torch.testing.assert_close(chosen(torch.tensor([-10.0, 10.0])), torch.tensor([-12.0, 12.0]))
 
 
-def test_a_single_point_shifts():
+def test_a_single_point_shifts_and_a_cleared_map_is_the_identity():
     chosen = Isotonic(5)
     chosen.set([(0.5, -1.0)])
     torch.testing.assert_close(chosen(torch.tensor([-2.0, 3.0])), torch.tensor([-3.5, 1.5]))
+    for cleared in (chosen, Platt()):
+        cleared.clear()
+        torch.testing.assert_close(cleared(torch.tensor([-2.0, 3.0])), torch.tensor([-2.0, 3.0]))
 
 
 @pytest.mark.parametrize("method", ["platt", "isotonic"])

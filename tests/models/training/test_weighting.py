@@ -13,6 +13,7 @@ from models.catalogue import CATALOGUE
 from models.recipe import TrainingSection
 from models.training.shared import last_shared_layer, shared_masks
 from models.training.weighting import Decayed, PcGrad, Uncertainty, build_weighting, gradnorm_step, weighted_total, without_conflicts
+from models.transfer import narrowed
 
 KINDS = {
     "static": {"type": "static"},
@@ -202,3 +203,14 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bits_and_the_report_shows_
     shown = f"Loss weighting: {kind}" in (tmp_path / "whole" / "report.html").read_text()
     assert shown == (kind != "static")
     assert bool(histories[0]["losses"][-1]["weighting"]) == (kind != "static")
+
+
+def test_a_transfer_that_trains_one_task_leaves_the_others_decay_and_sampling_out(tiny_recipe):
+    changes = {
+        "training.weighting": {"type": "decayed", "decay": {"pctr": 0.5}},
+        "training.transfer": {"mode": "retrain_single", "task": "plong_view"},
+        "calibration": {"negative_sampling": {"pctr": 0.1, "plong_view": 0.2}},
+    }
+    narrow = narrowed(tiny_recipe(None, changes))
+    assert narrow.training.weighting.type == "static"
+    assert narrow.calibration.negative_sampling == {"plong_view": 0.2}
