@@ -72,13 +72,14 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None, redirect_slashes=False, exception_handlers={HTTPException: _http_error},
     )  # fmt: skip
     ranker = Ranker(follower, reader, metrics, settings.score_chunk)
-    app.router.routes.insert(0, Route("/rank", RankRoute(ranker, settings, work), methods=["POST"], include_in_schema=False))
+    rank = RankRoute(ranker, settings, work)
+    app.router.routes.insert(0, Route("/rank", rank, methods=["POST"], include_in_schema=False))
     app.include_router(event_routes(follower, reader, writer, metrics, settings))
     app.include_router(feature_routes(follower, writer, metrics, settings))
     app.include_router(fusion_routes(follower, settings))
     app.include_router(model_routes(follower, settings))
     app.include_router(health_routes(follower, work, metrics, settings))
-    app.add_middleware(Edge, work=work, metrics=metrics)
+    app.add_middleware(Edge, work=work, metrics=metrics, direct={("POST", "/rank"): rank})
     app.openapi = lambda: _described(app, settings)  # type: ignore[method-assign]
     return app
 
