@@ -40,7 +40,7 @@ def section(simulator: Simulator, found: Sequence[Result], size: float, seconds:
     """The simulator's section as markdown: world, measures, and for each comparison the margin over the seeds."""
     scale = "" if size == 1 else f" --size {size:g}"
     lines = [f"## {simulator.name}", "", f"Claim: {simulator.claim}", "", f"World: {simulator.world} Training uses the repository's own recipes.", ""]
-    lines += [f"`python -m models.simulators {simulator.name} --seeds {len(found)}{scale}`, one thread, {seconds:.0f} s:", ""]
+    lines += [f"`python -m models.simulators {simulator.name} --seeds {len(found)}{scale}`, {seconds:.0f} s of one processor:", ""]
     return "\n".join([*lines, *_measures(found), "", *_margins(simulator, found)]) + "\n"
 
 
@@ -92,10 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="PAGE.md", help="put the section into this page as well")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    started = time.perf_counter()
+    started = time.process_time()
     with contextlib.redirect_stdout(sys.stderr):
         found = results(SIMULATORS[given.name], range(1, given.seeds + 1), given.size)
-    text = section(SIMULATORS[given.name], found, given.size, time.perf_counter() - started)
+    text = section(SIMULATORS[given.name], found, given.size, time.process_time() - started)
     if given.out:
         put_section(given.out, given.name, text)
     print(text)
