@@ -103,6 +103,13 @@ class StoreUnavailable(ServiceError):
         super().__init__(detail, headers={"Retry-After": "1"})
 
 
+class RegistryUnavailable(ServiceError):
+    status, code, title = 503, "registry_unavailable", "The registry cannot be written"
+
+    def __init__(self, document: str, error: OSError) -> None:
+        super().__init__(f"{document} cannot be written: {error.strerror}; what is live stays live", headers={"Retry-After": "1"})
+
+
 class DeadlineExceeded(ServiceError):
     status, code, title = 504, "deadline_exceeded", "The deadline has passed"
 

@@ -10,7 +10,7 @@ from service.api.body import parse, parse_or_empty, read_body
 from service.api.contract import FusionRequest, RollbackRequest
 from service.api.openapi import body_of
 from service.api.operators import require_operator
-from service.errors import Conflict, InternalError, NotReady, invalid
+from service.errors import Conflict, NotReady, RegistryUnavailable, invalid
 from service.fusion import FusionError, FusionProfiles, plain_profiles
 from service.fusion.document import FusionDocument, earlier_fusion, read_followed_fusion, roll_back_fusion, write_fusion
 from service.live import Follower
@@ -63,7 +63,7 @@ def _change(follower: Follower, settings: Settings, wanted: FusionRequest) -> Fu
     try:
         return write_fusion(settings.registry, wanted, before, wanted.author, reason=wanted.reason, expected_revision=wanted.revision)
     except OSError as error:
-        raise InternalError(f"fusion.json cannot be written: {error.strerror}") from error
+        raise RegistryUnavailable("fusion.json", error) from error
 
 
 def _roll_back(follower: Follower, settings: Settings, wanted: RollbackRequest) -> FusionDocument:
@@ -75,7 +75,7 @@ def _roll_back(follower: Follower, settings: Settings, wanted: RollbackRequest) 
     except FusionError as error:
         raise Conflict(str(error)) from None
     except OSError as error:
-        raise InternalError(f"fusion.json cannot be written: {error.strerror}") from error
+        raise RegistryUnavailable("fusion.json", error) from error
 
 
 def check_fits(follower: Follower, profiles: FusionProfiles) -> None:

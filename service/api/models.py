@@ -10,7 +10,7 @@ from service.api.body import parse, parse_or_empty, read_body
 from service.api.contract import RollbackRequest, RolloutRequest
 from service.api.openapi import body_of
 from service.api.operators import require_operator
-from service.errors import Conflict, InternalError, UnknownModel, Unusable
+from service.errors import Conflict, RegistryUnavailable, UnknownModel, Unusable
 from service.fusion import FusionError
 from service.live import Follower
 from service.registry import Target, folder_of, published
@@ -73,14 +73,14 @@ def change(follower: Follower, settings: Settings, wanted: RolloutRequest) -> Ro
     try:
         return change_rollout(settings.registry, changes, wanted.author, reason=wanted.reason, expected_revision=wanted.revision)
     except OSError as error:
-        raise InternalError(f"rollout.json cannot be written: {error.strerror}") from error
+        raise RegistryUnavailable("rollout.json", error) from error
 
 
 def go_back(settings: Settings, wanted: RollbackRequest) -> Rollout:
     try:
         return roll_back(settings.registry, wanted.author, reason=wanted.reason, to=wanted.to, expected_revision=wanted.revision)
     except OSError as error:
-        raise InternalError(f"rollout.json cannot be written: {error.strerror}") from error
+        raise RegistryUnavailable("rollout.json", error) from error
 
 
 def check_usable(follower: Follower, settings: Settings, target: Target) -> None:

@@ -1,0 +1,52 @@
+"""What a right answer is during a soak: every ranking held against its own predictions and the fusion profile whose revision it names."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+# The soak's own formula, so that it can be computed here without the service's parser.
+FORMULA = "pctr ** a * log1p(100 * pctr)"
+TOLERANCE = 1e-5
+
+
+def fault_in(body: Mapping[str, Any], request: Mapping[str, Any], profiles: Mapping[int, Mapping[str, Any]], versions: set[str]) -> str | None:
+    """What is wrong with an answer, None where it is right. `profiles` holds the default profile of every revision that was ever live."""
+    ranking, fusion, model = body["ranking"], body["fusion"], body["model"]
+    if f"{model['name']}/{model['version']}" not in versions:
+        return f"a version that was never rolled out: {model}"
+    if sorted(e["item_id"] for e in ranking) != sorted(request["candidates"]):
+        return "the ranked items are not the candidates"
+    scores = [e["score"] for e in ranking]
+    if any(s is None or not math.isfinite(s) for s in scores):
+        return "a score is missing"
+    if scores != sorted(scores, reverse=True):
+        return "scores do not descend"
+    profile = profiles.get(fusion["revision"])
+    if profile is None:
+        return f"fusion revision {fusion['revision']} was never live"
+    for entry in ranking:
+        expected = score_of(profile, entry["predictions"])
+        if not math.isclose(entry["score"], expected, rel_tol=TOLERANCE, abs_tol=1e-9):
+            return f"score {entry['score']} where revision {fusion['revision']} makes {expected} of {entry['predictions']}"
+    return None
+
+
+def score_of(profile: Mapping[str, Any], predictions: Mapping[str, float]) -> float:
+    """The ranking score by one profile."""
+    weights = profile["weights"]
+    if profile["kind"] == "weighted_sum":
+        return math.fsum(w * predictions[t] for t, w in weights.items())
+    if profile["kind"] == "weighted_product":
+        return math.exp(math.fsum(w * math.log(max(predictions[t], 1e-38)) for t, w in weights.items()))
+    if profile["kind"] != "formula" or profile["formula"] != FORMULA:
+        raise ValueError(f"a profile that the soak did not write: {profile}")
+    return float(predictions["pctr"] ** weights["a"] * math.log1p(100 * predictions["pctr"]))
+
+
+def growth(samples: list[float]) -> float:
+    """By which factor a quantity grew: the median of the last quarter over that of the second (the first is warming up)."""
+    quarter = len(samples) // 4
+    if quarter < 1:
+        return 1.0
+    early, late = sorted(samples[quarter : 2 * quarter]), sorted(samples[-quarter:])
+    return late[len(late) // 2] / max(early[len(early) // 2], 1e-9)

@@ -1,0 +1,53 @@
+"""Owns the promises of the soak's judge: a right answer passes, every kind of wrong one is told."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from loadtest.soak_checks import FORMULA, fault_in, growth, score_of
+
+PROFILE = {"kind": "weighted_sum", "weights": {"pctr": 2.0}}
+REQUEST = {"candidates": ["a", "b"]}
+ANSWER = {
+    "model": {"name": "m", "version": "1"},
+    "fusion": {"profile": "default", "revision": 3},
+    "ranking": [{"item_id": "b", "score": 1.0, "predictions": {"pctr": 0.5}}, {"item_id": "a", "score": 0.2, "predictions": {"pctr": 0.1}}],
+}
+
+
+def spoilt(change: Any) -> dict[str, Any]:
+    answer = copy.deepcopy(ANSWER)
+    change(answer)
+    return answer
+
+
+def test_a_right_answer_has_no_fault() -> None:
+    assert fault_in(ANSWER, REQUEST, {3: PROFILE}, {"m/1"}) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda a: a["model"].update(version="2"), "never rolled out"),
+        (lambda a: a["ranking"].pop(), "not the candidates"),
+        (lambda a: a["ranking"].reverse(), "do not descend"),
+        (lambda a: a["ranking"][1].update(score=None), "missing"),
+        (lambda a: a["ranking"][0].update(score=1.1), "revision 3 makes 1.0"),
+        (lambda a: a["fusion"].update(revision=4), "revision 4 was never live"),
+    ],
+)
+def test_every_kind_of_wrong_answer_is_told(change: Any, told: str) -> None:
+    assert told in (fault_in(spoilt(change), REQUEST, {3: PROFILE}, {"m/1"}) or "")
+
+
+def test_scores_of_each_kind_of_profile() -> None:
+    assert score_of({"kind": "weighted_product", "weights": {"pctr": 2}}, {"pctr": 0.5}) == pytest.approx(0.25)
+    assert score_of({"kind": "formula", "formula": FORMULA, "weights": {"a": 1}}, {"pctr": 0.01}) == pytest.approx(0.01 * 0.6931472)
+    with pytest.raises(ValueError, match="did not write"):
+        score_of({"kind": "formula", "formula": "pctr", "weights": {}}, {"pctr": 0.5})
+
+
+def test_growth_compares_the_end_with_what_came_after_the_warm_up() -> None:
+    assert growth([1, 5, 5, 5, 5, 5, 5, 5]) == 1
+    assert growth([1, 5, 5, 5, 5, 5, 10, 10]) == 2
