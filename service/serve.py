@@ -23,7 +23,7 @@ from service.workers import clear
 
 log = logging.getLogger("funnelrank.serve")
 # A worker that dies while the supervisor waits for its sign of life is missed until this has passed; one that starts on a busy machine needs some.
-_HEALTHCHECK_SECONDS = 15
+_HEALTHCHECK_S = 15
 
 
 class CannotStart(Exception):  # noqa: N818 - a state that is told, not a mistake
@@ -61,7 +61,7 @@ def serve(settings: Settings) -> int:
         uvicorn.run(
             "service.app:from_environment", factory=True, host=settings.host, port=settings.port, workers=settings.workers,
             loop="uvloop", http="httptools", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False,
-            timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000), timeout_worker_healthcheck=_HEALTHCHECK_SECONDS, timeout_keep_alive=75,
+            timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000), timeout_worker_healthcheck=_HEALTHCHECK_S, timeout_keep_alive=75,
         )  # fmt: skip
     except SystemExit as stopped:
         return int(stopped.code or 0)

@@ -161,7 +161,7 @@ def test_redis_is_reached_through_tls_and_as_an_acl_user(tmp_path: Path, layouts
             reader.close()
         return True
 
-    allowed = "on >hush ~fr:* &* +get +mget +zrevrange +zrevrangebyscore +hgetall +ping +select +client".split()
+    allowed = ["on", ">hush", "~fr:*", "&*", "+get", "+mget", "+zrevrange", "+zrevrangebyscore", "+hgetall", "+ping", "+select", "+client"]
     with EmbeddedRedis() as own, Proxy(own.port, context).running() as address:
         with redis.Redis.from_url(own.url) as client:
             client.execute_command("ACL", "SETUSER", "ranker", *allowed)

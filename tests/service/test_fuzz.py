@@ -103,6 +103,47 @@ def check_ranking(body: Any, answer: Any) -> None:
     assert scores == sorted(scored, reverse=True) + [None] * (len(scores) - len(scored))
 
 
+WEIGHTED = st.fixed_dictionaries({"kind": st.sampled_from(["weighted_sum", "weighted_product"]), "weights": WEIGHTS})
+FORMULA = st.fixed_dictionaries({"kind": st.just("formula"), "formula": st.text("pctrv()*+-/. 0123456789,<log", max_size=30)})
+TARGET = st.just(LIVE) | st.fixed_dictionaries({"name": ID, "version": ID})
+OPERATORS: dict[tuple[str, str], Any] = {
+    ("PUT", "/fusion"): st.fixed_dictionaries(
+        {"profiles": st.fixed_dictionaries({"default": WEIGHTED | FORMULA})},
+        optional={"scenes": st.dictionaries(TEXT, st.just("default"), max_size=2)},
+    ),
+    ("POST", "/fusion/rollback"): st.fixed_dictionaries({}, optional={"to": st.integers(0, 9), "author": TEXT}),
+    ("POST", "/models/rollback"): st.fixed_dictionaries({}, optional={"to": st.integers(0, 9), "author": TEXT}),
+    ("PUT", "/models/rollout"): st.fixed_dictionaries(
+        {"canary": st.none() | TARGET}, optional={"shadow": TARGET, "limits": st.fixed_dictionaries({"psi": st.floats() | st.none()})}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory: pytest.TempPathFactory, kit: Any, redis_server: Any) -> Any:
+    """A service of its own, whose documents the fuzzing may change."""
+    folder = tmp_path_factory.mktemp("operated")
+    kit.publish(folder / "registry", "1")
+    kit.go_live(folder / "registry", "1")
+    with kit.serving(folder, folder / "registry", redis_server.url) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("method", "path"), list(OPERATORS))
+def test_no_operators_body_makes_the_service_fail(operated: Any, method: str, path: str) -> None:
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(body=OPERATORS[method, path], spoil=st.booleans(), other=ANYTHING, data=st.data())
+    def send(body: Any, spoil: bool, other: Any, data: st.DataObject) -> None:
+        if spoil:
+            body = with_other(body, data.draw(st.sampled_from(places(body))), other)
+        content = json.dumps(body).encode()
+        answer = operated.http.request(method, path, content=content, headers={"Authorization": "Bearer secret"})
+        assert answer.status_code in (200, 400, 404, 409, 422), (body, answer.text)
+
+    send()
+    assert operated.rank(["1", "2"]).status_code == 200
+
+
 @pytest.mark.parametrize(
     "content", [b"\x00", b"\xff" * 50, b'{"a":' * 5000, b"[" * 5000 + b"]" * 5000, b'{"user_id":"\\u0000","candidates":["\\u0000"]}']
 )
