@@ -69,11 +69,8 @@ def test_esm2_beats_esmm_on_purchases(tmp_path):
 
 @pytest.mark.slow
 def test_the_tower_beats_no_correction_where_the_old_ranker_was_unlike_the_truth(tmp_path):
-    margins = []
-    for seed in (1, 2):
-        result = position.run(seed, 0.5, tmp_path / str(seed))
-        margins.append(position.SIMULATOR.comparisons[0].margin(result))
-    assert np.mean(margins) > 0
+    result = position.run(2, 1.0, tmp_path)
+    assert position.SIMULATOR.comparisons[0].margin(result) > 0.03
 
 
 def test_the_command_prints_a_table_and_keeps_it_in_a_page(tmp_path, capsys):
