@@ -8,6 +8,7 @@ import orjson
 
 from bench.store import NOW_MS, USERS, item_id, user_id
 
+BODIES = 128
 HOT_ITEMS = 10_000  # what candidates are drawn from, however many items there are: as in life, a small part of the catalogue is shown
 
 
@@ -22,19 +23,19 @@ class Load:
     item_ids: list[list[str]]
 
 
-def make(folder: Path, candidates: int, behaviours: int, bodies: int, first_item: int = 0, items: int = HOT_ITEMS) -> Load:
-    """`bodies` requests of `candidates` different items each, drawn evenly from `items` items counted from `first_item`."""
+def make(folder: Path, candidates: int, behaviours: int, bodies: int = BODIES) -> Load:
+    """`bodies` requests of `candidates` different items each, drawn evenly from the hot ones."""
     rng = np.random.default_rng(candidates * 1000 + behaviours)
     users = [user_id(i % USERS, behaviours) for i in range(bodies)]
-    drawn = [[item_id(first_item + int(i)) for i in rng.choice(items, candidates, replace=False)] for _ in range(bodies)]
-    return _written(folder / f"c{candidates}-l{behaviours}-{first_item}.jsonl", candidates, behaviours, users, drawn)
+    drawn = [[item_id(int(i)) for i in rng.choice(HOT_ITEMS, candidates, replace=False)] for _ in range(bodies)]
+    return _written(folder / f"c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
 
 
-def make_cold(folder: Path, candidates: int, behaviours: int, bodies: int, items: int) -> Load:
-    """Requests none of whose candidates another one has, so that each finds the cache without them."""
-    assert bodies * candidates <= items
+def make_cold(folder: Path, candidates: int, behaviours: int, items: int) -> Load:
+    """Requests that ask for each item beyond the hot ones once, so that no candidate is in the cache."""
+    bodies = (items - HOT_ITEMS) // candidates
     users = [user_id(i % USERS, behaviours) for i in range(bodies)]
-    drawn = [[item_id(n * candidates + i) for i in range(candidates)] for n in range(bodies)]
+    drawn = [[item_id(HOT_ITEMS + n * candidates + i) for i in range(candidates)] for n in range(bodies)]
     return _written(folder / f"cold-c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
 
 

@@ -1,0 +1,70 @@
+"""Owns the stage table: the service's own steps called one by one in this process on the same requests, in CPU microseconds.
+
+What is left to the whole is HTTP, the event loop, the sockets and the caches of the processor, which in a server are colder than here.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bench.raw import CONTEXT
+from bench.store import NOW_MS
+from bench.workload import Load
+from service.api.answer import interleaved, numbers, strings
+from service.api.body import parse
+from service.api.contract import RankRequest
+from service.assemble import assemble, pack_raw
+from service.bundle import load_bundle
+from service.ranker import order
+from service.store.reader import Reader, Stored
+
+_TIMES = 300
+
+
+def stages(folder: Path, redis_url: str, load: Load) -> dict[str, float]:
+    """CPU microseconds per request by stage."""
+    bundle = load_bundle(folder, 1, 2000)
+    layouts, bodies = bundle.layouts, load.bodies.read_bytes().splitlines()
+    requests = list(zip(load.users, load.item_ids, strict=True))
+    context = pack_raw(layouts.context, CONTEXT, "context")
+    read_us, stored = asyncio.run(_reading(redis_url, bundle.layouts, requests))
+    inputs = [assemble(layouts, s, u, ids, {}, context, NOW_MS).inputs for s, (u, ids) in zip(stored, requests, strict=True)]
+    used = [{n: a for n, a in i.items() if n in bundle.inputs} for i in inputs]
+    predictions = [bundle.score(i) for i in used]
+    sums = [p.sum(0) for p in predictions]
+    n = len(bodies)
+    return {
+        "JSON to a checked request": _us(lambda i: parse(RankRequest, bodies[i]), n),
+        "context packed": _us(lambda i: pack_raw(layouts.context, CONTEXT, "context"), n),
+        "user, behaviours, items fetched": read_us,
+        "arrays assembled": _us(lambda i: assemble(layouts, stored[i], *requests[i], {}, context, NOW_MS), n),
+        "scored by ONNX Runtime": _us(lambda i: bundle.score(used[i]), n),
+        "ordered": _us(lambda i: order(sums[i], None), n),
+        "answer written": _us(lambda i: _written(requests[i][1], sums[i], predictions[i]), n),
+    }
+
+
+def _written(ids: list[str], scores: np.ndarray, predictions: np.ndarray) -> bytes:
+    return interleaved([b'"', strings(ids), b'"', numbers(scores), *(numbers(row) for row in predictions)], len(ids))
+
+
+def _us(work: Callable[[int], object], n: int) -> float:
+    started = time.process_time()
+    for i in range(_TIMES):
+        work(i % n)
+    return (time.process_time() - started) / _TIMES * 1e6
+
+
+async def _reading(redis_url: str, layouts: object, requests: list[tuple[str, list[str]]]) -> tuple[float, list[Stored]]:
+    reader = Reader(redis_url, 5000, 64 << 20)
+    for _ in range(2):
+        stored = [await reader.fetch(layouts, user, ids, 5.0) for user, ids in requests]  # type: ignore[arg-type]
+    started = time.process_time()
+    for i in range(_TIMES):
+        await reader.fetch(layouts, *requests[i % len(requests)], 5.0)  # type: ignore[arg-type]
+    spent = (time.process_time() - started) / _TIMES * 1e6
+    reader.close()
+    return spent, stored
