@@ -10,6 +10,7 @@ CANDIDATES ?= 200
 DURATION ?= 30
 REPORT ?= reports/loadtest.html
 LOADTEST_FLAGS ?=
+BENCH_FLAGS ?=
 
 SERVE := .venv
 LOADTEST := .venv-loadtest
@@ -18,7 +19,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow lint loadtest data sample lock clean
+.PHONY: help run test test-slow lint loadtest bench data sample lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help:  ## this list
@@ -42,6 +43,9 @@ lint: $(TEST)/.test-installed  ## lint, format, types and import rules
 loadtest: $(LOADTEST)/.loadtest-installed  ## open-loop load on a running service: URL, RATE, USERS, CANDIDATES, DURATION, REPORT, LOADTEST_FLAGS
 	$(LOADTEST)/bin/python -m loadtest --url $(URL) --rate $(RATE) --users $(USERS) --candidates $(CANDIDATES) \
 		--duration-s $(DURATION) --report $(REPORT) $(LOADTEST_FLAGS)
+
+bench: $(TEST)/.test-installed  ## CPU cost of a ranking beside the model, an empty route and a plain peer: BENCH_FLAGS=--quick, --full
+	$(TEST)/bin/python -m bench $(BENCH_FLAGS)
 
 data: $(TEST)/.test-installed  ## canonical tables in data/ from the raw logs in $DATA (../shared/data)
 	$(TEST)/bin/python -m models.prepare kuairand --source $(DATA)/kuairand --out data/kuairand

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def costs(bench: Bench, model: Model, ranking: Server, empty: Server, peer: Serv
             inputs = model.raw.inputs_of(load)
             bench.driver.drive(ranking.port, "/rank", load.bodies, workload.BODIES, CONNECTIONS)
             contenders = {
-                "raw": lambda n, i=inputs: model.raw.cpu_seconds(i, n),
+                "raw": partial(model.raw.cpu_seconds, inputs),
                 "empty": over_http(bench.driver, empty, load),
                 "service": over_http(bench.driver, ranking, load),
                 "peer": over_http(bench.driver, peer, load),
@@ -144,7 +145,7 @@ def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) ->
     inputs = model.raw.inputs_of(load)
     warm = {
         "service": over_http(bench.driver, ranking, load),
-        "raw": lambda n: model.raw.cpu_seconds(inputs, n),
+        "raw": partial(model.raw.cpu_seconds, inputs),
         "empty": over_http(bench.driver, empty, load),
     }
     bench.driver.drive(ranking.port, "/rank", load.bodies, workload.BODIES, CONNECTIONS)

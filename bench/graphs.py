@@ -1,8 +1,7 @@
 """Owns the comparison of the exported graph with the naive export of the same trained model."""
 
-import logging
-import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +41,7 @@ def compare(run_folder: Path, sizes: list[tuple[int, int]], rounds: int, round_s
     rng = np.random.default_rng(0)
     ours = open_session(to_onnx(graph, run.encoding).SerializeToString(), 1)
     example = tiled(graph, request(schema, run.kept_rows, 7, 11, rng))
-    for name in ("torch.onnx", "onnxscript"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = open_session(naive_onnx(Naive(run.ranker), example, outputs).SerializeToString(), 1)
+    theirs = open_session(naive_onnx(Naive(run.ranker), example, outputs).SerializeToString(), 1)
     found = []
     for candidates, behaviours in sizes:
         requests: list[Inputs] = [request(schema, run.kept_rows, candidates, behaviours, rng) for _ in range(_REQUESTS)]
@@ -56,8 +51,8 @@ def compare(run_folder: Path, sizes: list[tuple[int, int]], rounds: int, round_s
         assert difference <= 1e-5, f"the naive graph differs by {difference} with {candidates} candidates and {behaviours} behaviours"
         costs = in_turn(
             {
-                "graph": lambda n, r=requests: run_seconds(ours, outputs, r, n),
-                "naive": lambda n, r=wide: run_seconds(theirs, outputs, r, n),
+                "graph": partial(run_seconds, ours, outputs, requests),
+                "naive": partial(run_seconds, theirs, outputs, wide),
             },
             rounds,
             round_seconds,

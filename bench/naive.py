@@ -5,6 +5,8 @@ layer reads the concatenation of all its inputs; experts, gates and towers are m
 per pair and has torch's PReLU. Keys are embedding rows already, so this graph is spared the hash lookup that the product's contains.
 """
 
+import logging
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +19,7 @@ from models.encoders.din import Din
 from models.encoders.pooling import COUNT_SCALE, Pooling
 from models.layers.activation import PRelu
 from models.layers.embedding import GroupEmbedding
-from models.layers.linear import GroupedMlp, PartLinear
+from models.layers.linear import GroupedLinear, GroupedMlp, PartLinear
 from models.ranker import Ranker
 from models.trunks.mmoe import Mmoe
 from models.trunks.separate import Separate
@@ -42,6 +44,7 @@ def rest_of(grouped: GroupedMlp, group: int, last_linear: bool) -> list[nn.Modul
     """One group's layers."""
     modules: list[nn.Module] = []
     for layer in grouped.layers:
+        assert isinstance(layer, GroupedLinear)
         modules += [linear(layer.weight[group], layer.bias[group]), nn.ReLU()]
     return modules[:-1] if last_linear else modules
 
@@ -86,7 +89,8 @@ class NaiveDin(nn.Module):
             x = layer(x)
             x = activation(x.reshape(-1, x.shape[-1])).reshape(x.shape)
         weights = self.out(x).squeeze(-1) * mask
-        return (weights.unsqueeze(1) @ behaviours).squeeze(1)
+        pooled: Tensor = (weights.unsqueeze(1) @ behaviours).squeeze(1)
+        return pooled
 
 
 def _prelu(activation: nn.Module) -> nn.PReLU:
@@ -198,8 +202,11 @@ def to_onnx(naive: Naive, example: Inputs, outputs: Sequence[str]) -> onnx.Model
     free: dict[str, dict[int, torch.export.Dim]] = {}
     candidates, length = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
     for name in example:
-        free[name] = {0: candidates} | ({1: length} if name.startswith("behaviour_") else {})  # type: ignore[dict-item]
-    with torch.no_grad():
+        free[name] = {0: candidates} | ({1: length} if name.startswith("behaviour_") else {})
+    for name in ("torch.onnx", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             naive.eval(),
             kwargs={"inputs": {name: torch.from_numpy(values) for name, values in example.items()}},

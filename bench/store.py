@@ -60,7 +60,7 @@ def fill_users(redis: "Redis", layouts: Layouts, tables: Path, lengths: tuple[in
             actions, scenes = rng.choice(np.array(["click", "exposure"], dtype=object), length), np.full(length, 1)
             behaviours = layouts.behaviour.of_items(items[rng.integers(len(items), size=length)], actions, scenes, times)
             members = {i.to_bytes(8, "big") + row.tobytes(): int(times[i]) for i, row in enumerate(behaviours)}
-            redis.zadd(behaviours_key(layouts.fingerprint, name), members)  # type: ignore[arg-type]
+            redis.zadd(behaviours_key(layouts.fingerprint, name), members)
             told = [_document(layouts.behaviour, row) | {"time": int(row["time"]), "keys": row["keys"].tolist()} for row in behaviours]
             redis.set(f"history:{name}", orjson.dumps(told))
 
