@@ -18,7 +18,7 @@ from redis import Redis
 from bench import profiled, report, store, targets, workload
 from bench.driver import Driver
 from bench.graphs import Compared, compare
-from bench.measure import CONNECTIONS, in_turn, over_http
+from bench.measure import CONNECTIONS, Contender, in_turn, over_http
 from bench.peer import BUNDLE, REDIS
 from bench.plot import write_plot
 from bench.raw import Raw
@@ -129,7 +129,7 @@ def costs(bench: Bench, model: Model, ranking: Server, empty: Server, peer: Serv
             load = workload.make(bench.folder, count, length)
             inputs = model.raw.inputs_of(load)
             bench.driver.drive(ranking.port, "/rank", load.bodies, workload.BODIES, CONNECTIONS)
-            contenders = {
+            contenders: dict[str, Contender] = {
                 "raw": partial(model.raw.cpu_seconds, inputs),
                 "empty": over_http(bench.driver, empty, load),
                 "service": over_http(bench.driver, ranking, load),
@@ -143,7 +143,7 @@ def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) ->
     """What a ranking of 200 costs with few and with many items in Redis, and when none of its candidates is in the cache."""
     load, plan = workload.make(bench.folder, 200, 10), bench.plan
     inputs = model.raw.inputs_of(load)
-    warm = {
+    warm: dict[str, Contender] = {
         "service": over_http(bench.driver, ranking, load),
         "raw": partial(model.raw.cpu_seconds, inputs),
         "empty": over_http(bench.driver, empty, load),
