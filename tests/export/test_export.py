@@ -26,7 +26,7 @@ def finished_run(folder: Path, model: Small) -> Path:
     np.savez(folder / KEPT_FILE, **{name: np.concatenate([one[name] for one in pool]) for name in pool[0]})
     save_weights(model.ranker.state_dict(), 3 if model.ranker.position else 0, 10, folder / WEIGHTS_FILE)
     test = {"outputs": {o.name: {"auc": 0.7} for o in model.ranker.outputs}, "extra": []}
-    measured = {"parts": {"test": test}, "data": {"hash": "abc"}, "versions": {"torch": torch.__version__}, "best": {"step": 10}}
+    measured = {"parts": {"test": test}, "data": {"hash": "abc"}, "versions": {"torch": torch.__version__}, "best": {"step": 10}, "calibration": None}
     (folder / METRICS_FILE).write_text(json.dumps(measured))
     (folder / REPORT_FILE).write_text("<!doctype html><title>report</title>")
     return folder
