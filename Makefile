@@ -51,9 +51,11 @@ data: $(TEST)/.test-installed  ## canonical tables in data/ from the raw logs in
 	$(TEST)/bin/python -m models.prepare kuairand --source $(DATA)/kuairand --out data/kuairand
 	$(TEST)/bin/python -m models.prepare census --source $(DATA)/census --out data/census
 
-sample: $(TEST)/.test-installed  ## train on the sample's tables and publish the bundle as the next version in sample/registry
-	$(TEST)/bin/python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/sample --set data.dir=sample/kuairand
+sample: $(TEST)/.test-installed  ## train the sample's bundle anew and make it live in sample/registry
+	$(TEST)/bin/python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/sample --threads 1 --set data.dir=sample/kuairand
+	rm -rf sample/registry
 	$(TEST)/bin/python -m export runs/sample --registry sample/registry
+	$(TEST)/bin/python -m service rollout kuairand-mmoe 1 --registry sample/registry
 
 lock: $(TEST)/.test-installed  ## resolve pyproject.toml anew into requirements/*.txt
 	$(TEST)/bin/python requirements/lock.py
