@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from models.recipe import Recipe, parse_recipe
 
@@ -115,3 +116,9 @@ def tiny_recipe(tmp_path: Path) -> Callable[..., Recipe]:
         return parse_recipe(merged(RECIPE, {"data.dir": str(folder)} | (changes or {})), "the test")
 
     return make
+
+
+@pytest.fixture
+def tiny_recipe_text() -> str:
+    """The recipe as YAML, for what runs in a process of its own."""
+    return yaml.safe_dump(RECIPE)
