@@ -21,6 +21,7 @@ from service.embedded_redis import EmbeddedRedis, free_port
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "models" / "recipes").glob("*.yaml"))
 QUICK = ("training.epochs=1", "training.evaluations_per_epoch=1")
+ONE_DAY = "data.split.train=[20220504]"
 
 
 def run(*arguments: str, redis_url: str = "") -> str:
@@ -73,7 +74,8 @@ def sample_of(recipe: Recipe) -> Path:
 def test_a_recipe_goes_from_the_sample_to_a_ranking(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
     sample, registry = sample_of(recipe), tmp_path / "registry"
-    overrides = [word for setting in (*QUICK, f"data.dir={sample}") for word in ("--set", setting)]
+    settings = [*QUICK, f"data.dir={sample}", *([ONE_DAY] if sample.name == "kuairand" else [])]
+    overrides = [word for setting in settings for word in ("--set", setting)]
     run(
         "models.train",
         str(path),
