@@ -78,8 +78,8 @@ class ServingGraph(nn.Module):
         rows = self.rows(inputs)
         batch = {f"{group}_rows": r for group, r in rows.items()} | {n: t for n, t in inputs.items() if n.endswith("_numerics")}
         for group in ("user", "context", "item"):
-            if group not in rows:
-                batch[f"{group}_rows"] = inputs[f"{group}_numerics"][:, :0].to(torch.int64) if f"{group}_numerics" in inputs else torch.zeros(1, 0)
+            if group not in rows and f"{group}_numerics" in inputs:  # a group of numbers alone has rows without columns
+                batch[f"{group}_rows"] = inputs[f"{group}_numerics"][:, :0].to(torch.int64)
         if "behaviour" in rows:  # one user: a leading axis of one, which broadcasts against the candidates
             batch["behaviour_rows"] = rows["behaviour"].unsqueeze(0)
             batch["behaviour_times"] = inputs["behaviour_times"].unsqueeze(0)

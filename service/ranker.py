@@ -195,10 +195,10 @@ def note_unknown(degraded: list[str], user: bool, items: int) -> None:
         degraded.append(f"unknown_items:{items}")
 
 
-def score(bundle: Bundle, inputs: Mapping[str, np.ndarray], candidates: int, degraded: list[str]) -> np.ndarray:
+def score(bundle: Bundle, inputs: dict[str, np.ndarray], candidates: int, degraded: list[str]) -> np.ndarray:
     """Task scores float32 `[tasks, C]`; a model that fails gives NaN and a word in `degraded`, not an error to the caller."""
     try:
-        return bundle.score({name: array for name, array in inputs.items() if name in bundle.inputs})
+        return bundle.score(inputs)
     except Exception:
         log.exception("model %s failed", bundle.label)
         degraded.append("model_failed")
