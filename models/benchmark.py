@@ -25,7 +25,7 @@ def measure(path: Path, seeds: int, runs: Path, cache: Path, overrides: tuple[st
     recipe = load_recipe(path, overrides)
     found = []
     for seed in range(1, seeds + 1):
-        seeded = load_recipe(path, (*overrides, f"training.seed={seed}"))
+        seeded = load_recipe(path, (*(o.replace("{seed}", str(seed)) for o in overrides), f"training.seed={seed}"))
         out = runs / f"{recipe.name}-{seed}"
         if not _is_there(out, seeded):
             print(f"{recipe.name}, seed {seed} of {seeds}", file=sys.stderr)
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE.yaml")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N of each recipe (default: 3)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting of every recipe; repeatable")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of all; {seed} is the seed; repeatable")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="where the runs lie (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where encoded data is kept (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch's threads (default: 1, so that a run repeats to the bit)")
