@@ -4,11 +4,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from features import FeatureError, FeatureSchema
+from models.recipe_file import RecipeError, read_recipe
 from models.refusal import Places, explained, located
+
+__all__ = ["Recipe", "RecipeError", "at_its_line", "load_recipe", "parse_recipe", "source_column"]
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Column = Annotated[str, Field(min_length=1)]
@@ -16,10 +18,6 @@ Hidden = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 LOG1P = "log1p("  # opens a label that is the logarithm of 1 + a column
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used; the message names the place and what would be right."""
 
 
 class _Strict(BaseModel):
@@ -71,12 +69,13 @@ class ColumnSplit(_Strict):
 class DataSection(_Strict):
     """Where the canonical tables lie, which columns carry ids and time, and how impressions are split.
 
-    `dir` is tried first, then `fallback` (the sample in the repository). A behaviour is visible to an impression when it is more
-    than `behaviour_lag_s` seconds older, so with 0 still strictly older.
+    `dir` is tried first, then `fallback` (the sample in the repository); `how_to_get` tells somebody who has neither. A behaviour is visible
+    to an impression when it is more than `behaviour_lag_s` seconds older, so with 0 still strictly older.
     """
 
     dir: str
     fallback: str | None = None
+    how_to_get: str | None = None
     impressions: str = "impressions.parquet"
     users: str | None = "users.parquet"
     items: str | None = "items.parquet"
@@ -365,7 +364,7 @@ class ExtraEvaluation(_Strict):
 
 
 class Recipe(_Strict):
-    """All of it. Labels and the position are refused as ordinary features."""
+    """All of it, with what the file `extends` laid under it. Labels and the position are refused as ordinary features."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     description: str
@@ -415,12 +414,16 @@ def source_column(label: str) -> str:
 
 
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """The recipe of a YAML file, with `section.key=value` overrides on top.
+    """The recipe of a YAML file and of those that it `extends`, with `section.key=value` overrides on top.
 
-    Raises RecipeError that names every bad place with its line (or its override) and the nearest valid name.
+    Raises RecipeError that names every bad place with its file and line (or its override) and the nearest valid name.
     """
-    raw, places = _read(path, overrides)
-    return _parsed(raw, places)
+    try:
+        raw, places = read_recipe(path, overrides)
+        return _parsed(raw, places)
+    except RecipeError as error:
+        error.placed = True
+        raise
 
 
 def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
@@ -432,9 +435,7 @@ def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
 
 def at_its_line(error: RecipeError, path: Path, overrides: tuple[str, ...] = ()) -> str:
     """The message of an error that only showed after the recipe was read, with the line (or the override) of what it is about."""
-    if str(error).startswith((str(path), "--")):
-        return str(error)
-    return located(str(error), _read(path, overrides)[1])
+    return str(error) if error.placed else located(str(error), read_recipe(path, overrides)[1])
 
 
 def _parsed(raw: dict[str, Any], places: Places) -> Recipe:
@@ -442,44 +443,3 @@ def _parsed(raw: dict[str, Any], places: Places) -> Recipe:
         return Recipe.model_validate(raw)
     except ValidationError as error:
         raise RecipeError("\n".join(explained(error.errors(), Recipe, places))) from None
-
-
-def _read(path: Path, overrides: tuple[str, ...]) -> tuple[dict[str, Any], Places]:
-    places = Places(str(path))
-    try:
-        text = path.read_text()
-        raw = yaml.safe_load(text)
-        places.add(yaml.compose(text, Loader=yaml.SafeLoader), ())
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file; the recipes that come along are in models/recipes/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with 'name', 'data', 'features', 'tasks', 'model'")
-    for location in places.repeated:
-        raise RecipeError(f"{places.origin(location)}: {'.'.join(map(str, location))}: this key stands here twice; only one can count")
-    for override in overrides:
-        _set(raw, override, places)
-    return raw, places
-
-
-def _set(raw: dict[str, Any], override: str, places: Places) -> None:
-    path, equals, value = override.partition("=")
-    if not equals:
-        raise RecipeError(f"--set {override}: write section.key=value, as in training.epochs=2")
-    *sections, key = path.split(".")
-    target, location = raw, tuple(path.split("."))
-    for i, section in enumerate(sections):
-        target = target.setdefault(section, {})
-        if not isinstance(target, dict):
-            raise RecipeError(f"--set {override}: '{section}' is not a section")
-        places.origins.setdefault(location[: i + 1], f"--set {override}")
-    try:
-        target[key] = yaml.safe_load(value)
-        node = yaml.compose(value, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: '{value}' is not YAML") from None
-    places.origins[location] = f"--set {override}"
-    places.add(node, location, f"--set {override}")

@@ -45,6 +45,14 @@ class Places:
         for part, element in inside or ():
             self.add_plain(element, (*location, part))
 
+    def over(self, base: "Places", replaced: Collection[Location]) -> "Places":
+        """These places laid over those of the recipe that this one extends; of a `replaced` location nothing of the base's stays."""
+
+        def left(of_base: Mapping[Location, str]) -> dict[Location, str]:
+            return {place: text for place, text in of_base.items() if not any(place[: len(r)] == r for r in replaced)}
+
+        return Places(self.name, left(base.origins) | self.origins, left(base.scalars) | self.scalars)
+
     def _add_mapping(self, node: yaml.MappingNode, location: Location, origin: str | None) -> None:
         seen = set()
         for key, value in node.value:
