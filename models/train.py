@@ -5,6 +5,8 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,45 @@ def train(
     """
     recipe = narrowed(recipe)
     data = open_data(recipe, cache)
+    learnt = learn(recipe, data, out, resume=resume, checkpoint_steps=checkpoint_steps, prefetch=prefetch, quiet=quiet)
+    best, progress, epoch_steps = learnt.average.ranker, learnt.progress, learnt.epoch_steps
+    best.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
+    calibration = fit_calibration(best, data) if best.calibration else None
+    if calibration:
+        save_weights(best.state_dict(), data.cross_values, progress.best_step, out / WEIGHTS_FILE)
+    metrics = summary(best, data, progress, epoch_steps, reading_steps, prefetch) | {"calibration": calibration}
+    history = {"losses": progress.losses, "evaluations": progress.evaluations, "epoch_steps": epoch_steps}
+    (out / HISTORY_FILE).write_text(json.dumps(history, indent=1))
+    write_report(out, recipe, metrics, history)
+    (out / METRICS_FILE).write_text(json.dumps(metrics, indent=1))
+    (out / RESUME_FILE).unlink(missing_ok=True)
+    return metrics
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What the loop ends with: the averaged ranker, not yet put back to its best weights, which `out` holds."""
+
+    average: Average
+    progress: Progress
+    epoch_steps: int
+
+
+def learn(
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    *,
+    resume: bool = False,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
+    prefetch: int = 0,
+    quiet: bool = False,
+    watch: Callable[[Progress, float], None] | None = None,
+) -> Learnt:
+    """The training loop: reads the train and validation parts, never the test part, and leaves the best weights in `out`.
+
+    After each evaluation `watch` is told the progress and the share of all steps done; what it raises ends the training.
+    """
     training = recipe.training
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(training.seed)
@@ -100,25 +141,15 @@ def train(
             in_epoch = progress.step - epoch * epoch_steps
             if in_epoch in evaluate_at:
                 validate(average, data, progress, epoch, out, bar)
+                if watch is not None:
+                    watch(progress, progress.step / total_steps)
             if in_epoch in evaluate_at or progress.step % checkpoint_steps == 0:
                 save_session(out, identity, progress, ranker, average, optimiser, weighting)
             if progress.without_gain >= training.patience:
                 break
             clock = time.perf_counter()
     bar.close()
-
-    best = average.ranker
-    best.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
-    calibration = fit_calibration(best, data) if best.calibration else None
-    if calibration:
-        save_weights(best.state_dict(), data.cross_values, progress.best_step, out / WEIGHTS_FILE)
-    metrics = summary(best, data, progress, epoch_steps, reading_steps, prefetch) | {"calibration": calibration}
-    history = {"losses": progress.losses, "evaluations": progress.evaluations, "epoch_steps": epoch_steps}
-    (out / HISTORY_FILE).write_text(json.dumps(history, indent=1))
-    write_report(out, recipe, metrics, history)
-    (out / METRICS_FILE).write_text(json.dumps(metrics, indent=1))
-    (out / RESUME_FILE).unlink(missing_ok=True)
-    return metrics
+    return Learnt(average, progress, epoch_steps)
 
 
 def validate(average: Average, data: Data, progress: Progress, epoch: int, out: Path, bar: "tqdm[Any]") -> None:
