@@ -1,7 +1,8 @@
 """Owns the Census-Income (KDD) files' way into the canonical tables.
 
 Source: UCI Machine Learning Repository, Census-Income (KDD), CC BY 4.0. The set-up is the MMoE paper's (Ma et al., KDD 2018, section
-6.1): the given train file, the given test file split 1:1 into validation and test, education and marital status not among the inputs.
+6.1): the given train file, the given test file split 1:1 into validation and test. What a label is made of is no input: marital status and
+income never are, education where `college` is not predicted; the recipes see to that one.
 There is no ranking in it: every person is an item, shown once to one and the same user.
 """
 
@@ -36,7 +37,7 @@ COLUMNS = (
 )
 # fmt: on
 NUMERICS = ("age", "wage_per_hour", "capital_gains", "capital_losses", "dividends", "employer_size", "weeks_worked")
-NOT_FEATURES = ("education", "marital_status", "instance_weight", "income")
+NOT_FEATURES = ("marital_status", "instance_weight", "income")
 
 
 def prepare_census(source: Path, out: Path) -> dict[str, int]:

