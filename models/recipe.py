@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from features import FeatureError, FeatureSchema
 from models.recipe_file import RecipeError, read_recipe
 from models.refusal import Places, explained, located
+from models.tuning import TuningSection, check_space
 
 __all__ = ["Recipe", "RecipeError", "at_its_line", "load_recipe", "parse_recipe", "source_column"]
 
@@ -376,6 +377,7 @@ class Recipe(_Strict):
     training: TrainingSection = TrainingSection()
     calibration: CalibrationSection | None = None
     extra_evaluations: tuple[ExtraEvaluation, ...] = ()
+    tuning: TuningSection | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
@@ -386,6 +388,8 @@ class Recipe(_Strict):
             self.features.refuse_columns(roles)
         except FeatureError as error:
             raise ValueError(f"feature '{error.field}': {error.message}") from None
+        if self.tuning:
+            check_space(self, self.tuning.space)
         return self
 
     @property

@@ -96,15 +96,19 @@ def nearest(name: object, known: Collection[str]) -> str:
 
 def located(message: str, places: Places) -> str:
     """A message of the form `section.key: ...` (any that quotes a word of the recipe) with the origin of its subject in front."""
-    opening = re.match(r"([a-z_]+(?:\.[a-z_0-9]+)*): ", message)
-    section: Location = tuple(opening[1].split(".")) if opening else ()
-    if section and (section[:1]) not in places.origins:
-        section = ()
+    section = _subject(message, places)
     quoted = re.search(r"'([^']+)'", message)
     place = places.word(quoted[1], places.known(section)) if quoted else None
     if place is None and not section:
         return f"{places.name}: {message}"
     return f"{places.origin(place or section)}: {message}"
+
+
+def _subject(message: str, places: Places) -> Location:
+    """What a message of the form `section.key: ...` is about; nothing where the recipe has no such section."""
+    opening = re.match(r"([a-z_]+(?:\.[a-z_0-9]+)*): ", message)
+    section: Location = tuple(opening[1].split(".")) if opening else ()
+    return section if section[:1] in places.origins else ()
 
 
 def explained(errors: Collection[ErrorDetails], model: type[BaseModel], places: Places) -> Iterator[str]:
@@ -118,7 +122,7 @@ def explained(errors: Collection[ErrorDetails], model: type[BaseModel], places: 
             location = (*location, error["ctx"]["discriminator"].strip("'"))
         elif error["type"] == "value_error":
             quoted = re.search(r"'([^']+)'", problem)
-            word = places.word(quoted[1], places.known(location)) if quoted else None
+            word = places.word(quoted[1], places.known(location or _subject(problem, places))) if quoted else None
             if word is not None:
                 yield f"{places.origin(word)}: {_dotted(places, location, problem)}"
                 continue
