@@ -11,6 +11,7 @@ DURATION ?= 30
 REPORT ?= reports/loadtest.html
 LOADTEST_FLAGS ?=
 BENCH_FLAGS ?=
+BENCHMARK_FLAGS ?=
 
 SERVE := .venv
 LOADTEST := .venv-loadtest
@@ -19,7 +20,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow lint loadtest bench data sample lock clean
+.PHONY: help run test test-slow lint loadtest bench data benchmark sample lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help:  ## this list
@@ -50,6 +51,9 @@ bench: $(TEST)/.test-installed  ## CPU cost of a ranking beside the model, an em
 data: $(TEST)/.test-installed  ## canonical tables in data/ from the raw logs in $DATA (../shared/data)
 	$(TEST)/bin/python -m models.prepare kuairand --source $(DATA)/kuairand --out data/kuairand
 	$(TEST)/bin/python -m models.prepare census --source $(DATA)/census --out data/census
+
+benchmark: $(TEST)/.test-installed  ## every recipe over 5 seeds (hours; finished runs are kept): docs/results.md; BENCHMARK_FLAGS
+	$(TEST)/bin/python -m models.benchmark --out docs/results $(BENCHMARK_FLAGS)
 
 sample: $(TEST)/.test-installed  ## train the sample's bundle anew and make it live in sample/registry
 	$(TEST)/bin/python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/sample --threads 1 --set data.dir=sample/kuairand

@@ -1,8 +1,8 @@
-"""Owns `python -m models.benchmark`: recipes trained over several seeds, and the table of what came out."""
+"""Owns `python -m models.benchmark`: recipes trained over several seeds, and the tables of what came out beside the marks."""
 
 import argparse
 import json
-import statistics
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,130 +11,141 @@ from typing import Any
 import torch
 
 from models.data.cache import DEFAULT_CACHE
-from models.recipe import Recipe, RecipeError, load_recipe
+from models.data.tables import content_hash, data_folder
+from models.recipe import Recipe, RecipeError, at_its_line, load_recipe
+from models.results import group_of, group_tables, listed_groups, row_of
 from models.train import train
 from models.training.outcome import METRICS_FILE, RECIPE_FILE
+from models.transfer import narrowed
+
+RECIPES = Path(os.path.relpath(Path(__file__).with_name("recipes")))
+ABOVE_IS_KEPT = "<!-- made by python -m models.benchmark; the text above stays -->"
+# What a recipe says that no weight depends on; where the tables lay matters less than what was in them.
+NOT_TRAINED: dict[str, Any] = {"description": True, "tuning": True, "data": {"dir", "fallback", "how_to_get"}}
 
 EXAMPLE = """example:
-  python -m models.benchmark models/recipes/kuairand-*.yaml --seeds 3 --out docs/results
+  python -m models.benchmark --out docs/results                                      # every recipe whose data is there, 5 seeds each
+  python -m models.benchmark models/recipes/census-*.yaml --seeds 3
 """
 
 
-def measure(path: Path, seeds: int, runs: Path, cache: Path, overrides: tuple[str, ...]) -> tuple[Recipe, list[dict[str, Any]]]:
-    """The metrics of one recipe for seeds 1 to `seeds`; a run that is there already, of the same recipe, is not repeated."""
-    recipe = load_recipe(path, overrides)
-    found = []
+def measured_runs(path: Path, seeds: int, runs: Path, cache: Path, overrides: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The metrics of one recipe for seeds 1 to `seeds`; a run that is there already, of the same recipe and tables, is not repeated.
+
+    Raises RecipeError, with its place in the recipe, and what training raises.
+    """
     for seed in range(1, seeds + 1):
-        seeded = load_recipe(path, (*(o.replace("{seed}", str(seed)) for o in overrides), f"training.seed={seed}"))
-        out = runs / f"{recipe.name}-{seed}"
-        if not _is_there(out, seeded):
-            print(f"{recipe.name}, seed {seed} of {seeds}", file=sys.stderr)
-            train(seeded, out, cache=cache, reading_steps=0)
-        found.append(json.loads((out / METRICS_FILE).read_text()))
-    return recipe, found
+        settings = (*(o.replace("{seed}", str(seed)) for o in overrides), f"training.seed={seed}")
+        try:
+            recipe = narrowed(load_recipe(path, settings))
+            out = runs / f"{recipe.name}-{seed}"
+            if not _is_there(out, recipe):
+                print(f"{recipe.name}, seed {seed} of {seeds}", file=sys.stderr)
+                train(recipe, out, cache=cache, reading_steps=0)
+        except RecipeError as error:
+            raise RecipeError(at_its_line(error, path, settings)) from None
+        yield json.loads((out / METRICS_FILE).read_text())
 
 
 def _is_there(out: Path, recipe: Recipe) -> bool:
-    return (out / METRICS_FILE).is_file() and load_recipe(out / RECIPE_FILE) == recipe
+    """Whether a finished run of this recipe, and of tables with the bytes that they have now, lies in a folder."""
+    if not (out / METRICS_FILE).is_file():
+        return False
+    try:
+        kept = load_recipe(out / RECIPE_FILE)
+    except RecipeError:
+        return False  # of a time when recipes had other keys
+    if kept.model_dump(exclude=NOT_TRAINED) != recipe.model_dump(exclude=NOT_TRAINED):
+        return False
+    tables = json.loads((out / METRICS_FILE).read_text())["data"]["tables"]
+    folder = data_folder(recipe.data)
+    return all((folder / name).is_file() and content_hash(folder / name) == digest for name, digest in tables.items())
 
 
-def scored(metrics: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each output of the test part with its metrics, and each score that is held against another label."""
-    test = metrics["parts"]["test"]
-    yield from test["outputs"].items()
-    for extra in test["extra"]:
-        yield f"{extra['score']} for {extra['label']}", extra
+def tabulated(recipes: dict[Path, Recipe], measured: dict[Path, list[dict[str, Any]]]) -> tuple[str, list[dict[str, Any]]]:
+    """Markdown and plain data of all groups, in the order of the marks file, the others after them."""
+    listed = listed_groups()
+    groups = {path: group_of(recipes[path], listed) for path in measured}
+    ordered = [*listed, *(group for group in groups.values() if group not in listed)]
+    tables, plain = [], []
+    for title in dict.fromkeys(group.title for group in ordered):
+        rows = [row_of(recipes[path], measured[path]) for path, group in groups.items() if group.title == title]
+        if rows:
+            group = next(group for group in ordered if group.title == title)
+            tables.append(group_tables(group, rows))
+            plain.append(group.model_dump(mode="json") | {"rows": rows})
+    return "\n".join(tables), plain
 
 
-def rows_of(recipe: Recipe, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per output: mean and sample deviation over the seeds of AUC, GAUC, log loss and ECE on the test part."""
-    rows = []
-    for name in dict(scored(runs[0])):
-        measured = [dict(scored(run))[name] for run in runs]
-        row: dict[str, Any] = {"recipe": recipe.name, "output": name, "seeds": len(runs)}
-        for key, values in (
-            ("auc", [m.get("auc") for m in measured]),
-            ("gauc", [(m.get("gauc") or {}).get("value") for m in measured]),
-            ("log_loss", [m.get("log_loss") for m in measured]),
-            ("ece", [m.get("ece") for m in measured]),
-            ("rmse", [m.get("rmse") for m in measured]),
-        ):
-            present = [v for v in values if v is not None]
-            if present:
-                row[key] = {"mean": statistics.fmean(present), "deviation": statistics.stdev(present) if len(present) > 1 else None}
-        rows.append(row)
-    return rows
+def write(out: Path, tables: str, plain: list[dict[str, Any]]) -> None:
+    """PATH.json, and PATH.md below whatever stands there above the mark."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(plain, indent=1) + "\n")
+    page = out.with_suffix(".md")
+    above, found, _ = page.read_text().partition(ABOVE_IS_KEPT) if page.is_file() else ("", "", "")
+    page.write_text(f"{above if found else ''}{ABOVE_IS_KEPT}\n\n{tables}")
 
 
-def costs_of(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Parameters, seconds per epoch and rows per second of a recipe."""
-    seconds = [run["speed"]["seconds_per_epoch"] for run in runs]
-    return {
-        "recipe": recipe.name,
-        "composition": runs[0]["composition"],
-        "parameters": runs[0]["parameters"],
-        "seconds_per_epoch": statistics.fmean(seconds),
-        "epochs": statistics.fmean(run["best"]["epoch"] for run in runs),
-        "data": runs[0]["data"]["hash"],
-    }
+def with_data(paths: list[Path], overrides: tuple[str, ...]) -> dict[Path, Recipe]:
+    """The recipes by file, without those whose data is not there, which is told. Raises RecipeError."""
+    found: dict[Path, Recipe] = {}
+    for path in paths:
+        recipe = narrowed(load_recipe(path, overrides))
+        namesake = next((p for p, r in found.items() if r.name == recipe.name), None)
+        if namesake:
+            raise RecipeError(f"{path}: '{recipe.name}' is also the name of {namesake}; their runs would lie in one folder")
+        try:
+            data_folder(recipe.data)
+        except RecipeError as error:
+            print(f"left out: {path}: {error}", file=sys.stderr)
+            continue
+        found[path] = recipe
+    return found
 
 
-def table_of(rows: list[dict[str, Any]], costs: list[dict[str, Any]]) -> str:
-    """Two markdown tables: metrics, and what the models cost to train."""
-    lines = ["| recipe | score | test AUC | GAUC | log loss | ECE |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        cells = [_cell(row.get(key)) for key in ("auc", "gauc", "log_loss", "ece")]
-        lines.append(f"| {row['recipe']} | {row['output']} | " + " | ".join(cells) + " |")
-    lines += ["", "| recipe | encoders | trunk | parameters, tables + rest | best epoch | seconds per epoch |", "|---|---|---|---|---|---|"]
-    for cost in costs:
-        made, size = cost["composition"], cost["parameters"]
-        lines.append(
-            f"| {cost['recipe']} | {made['encoders']} | {made['trunk']} | {size['embedding']:,} + {size['dense']:,} "
-            f"| {cost['epochs']:.1f} | {cost['seconds_per_epoch']:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: dict[str, float | None] | None) -> str:
-    if value is None:
-        return ""
-    deviation = value["deviation"]
-    return f"{value['mean']:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(
         prog="python -m models.benchmark",
-        description="Train recipes over several seeds and tabulate the test metrics: mean and sample deviation. Finished runs are kept.",
+        description="Train recipes over several seeds and tabulate the test metrics, mean and sample deviation, by data and labels, beside the marks "
+        "of models/marks.yaml. Finished runs are kept and not repeated; a run that fails does not lose the others.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE.yaml")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N of each recipe (default: 3)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of all; {seed} is the seed; repeatable")
-    parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="where the runs lie (default: %(default)s)")
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where encoded data is kept (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch's threads (default: 1, so that a run repeats to the bit)")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md as well")
-    given = parser.parse_args(arguments)
+    out.add_argument("recipes", type=Path, nargs="*", metavar="RECIPE.yaml", help=f"which recipes (default: all in {RECIPES})")
+    out.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 1 to N of each recipe (default: %(default)s)")
+    out.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of all; {seed} is the seed; repeatable")
+    out.add_argument("--runs", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="where the runs lie (default: %(default)s)")
+    out.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where encoded data is kept (default: %(default)s)")
+    out.add_argument("--threads", type=int, default=1, metavar="N", help="torch's threads (default: 1, so that a run repeats to the bit)")
+    out.add_argument("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md as well; text in PATH.md above the tables stays")
+    return out
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
     torch.set_num_threads(given.threads)
-    rows: list[dict[str, Any]] = []
-    costs: list[dict[str, Any]] = []
+    overrides = tuple(given.set)
+    measured: dict[Path, list[dict[str, Any]]] = {}
+    failures = []
     try:
-        for path in given.recipes:
-            recipe, runs = measure(path, given.seeds, given.runs, given.cache, tuple(given.set))
-            rows += rows_of(recipe, runs)
-            costs.append(costs_of(recipe, runs))
+        recipes = with_data(given.recipes or sorted(RECIPES.glob("*.yaml")), overrides)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    table = table_of(rows, costs)
+    for path in recipes:
+        try:
+            for metrics in measured_runs(path, given.seeds, given.runs, given.cache, overrides):
+                measured.setdefault(path, []).append(metrics)
+        except (RuntimeError, ValueError, OSError) as error:
+            failures.append(f"failed: {path}: {error}")
+            print(failures[-1], file=sys.stderr)
+    tables, plain = tabulated(recipes, measured)
     if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.with_suffix(".json").write_text(json.dumps({"rows": rows, "costs": costs}, indent=1))
-        given.out.with_suffix(".md").write_text(table)
-    print(table)
-    return 0
+        write(given.out, tables, plain)
+    print(tables)
+    print("\n".join(failures), file=sys.stderr, end="\n" if failures else "")
+    return 2 if failures else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""Owns the promises of the benchmark: nothing is trained twice, nothing is lost, and every recipe stands beside the marks of its data."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from models import benchmark
+from models.catalogue import CATALOGUE
+from models.recipe import load_recipe
+from models.results import group_of, listed_groups
+
+RECIPES = sorted((Path(__file__).parents[2] / "models" / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def recipe_file(tiny_recipe, tmp_path):
+    def write(name, **changes):
+        recipe = tiny_recipe(changes={"training.epochs": 1, "training.evaluations_per_epoch": 1} | changes)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True) | {"name": name}, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def bench(tmp_path):
+    def run(*paths, seeds=1, out=tmp_path / "results"):
+        words = [*map(str, paths), "--seeds", str(seeds), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), "--out", str(out)]
+        return benchmark.main(words)
+
+    return run
+
+
+def trained_at(tmp_path, run):
+    return (tmp_path / "runs" / run / "metrics.json").stat().st_mtime_ns
+
+
+def test_a_finished_run_counts_until_its_recipe_or_its_tables_change(recipe_file, bench, tmp_path):
+    path = recipe_file("own")
+    assert bench(path) == 0
+    first = trained_at(tmp_path, "own-1")
+    path.write_text(path.read_text().replace("made in the test", "said otherwise"))
+    assert bench(path) == 0
+    assert trained_at(tmp_path, "own-1") == first
+    impressions = Path(load_recipe(path).data.dir) / "impressions.parquet"
+    pd.read_parquet(impressions).iloc[1:].to_parquet(impressions)
+    assert bench(path) == 0
+    second = trained_at(tmp_path, "own-1")
+    assert second > first
+    path.write_text(path.read_text().replace("batch_size: 64", "batch_size: 32"))
+    assert bench(path) == 0
+    assert trained_at(tmp_path, "own-1") > second
+
+
+def test_a_recipe_that_fails_is_told_with_its_line_and_loses_no_other(recipe_file, bench, tmp_path, capsys):
+    bad, good = recipe_file("bad", **{"training.select_on": ["pctx"]}), recipe_file("good")
+    assert bench(bad, good) == 2
+    line = next(i for i, text in enumerate(bad.read_text().splitlines(), 1) if "pctx" in text)
+    assert f"bad.yaml:{line}: training.select_on: 'pctx' is not an output; did you mean 'pctr'?" in capsys.readouterr().err
+    (group,) = json.loads((tmp_path / "results.json").read_text())
+    assert [row["recipe"] for row in group["rows"]] == ["good"]
+
+
+def test_a_recipe_without_data_is_told_and_left_out(recipe_file, bench, tmp_path, capsys):
+    away, here = recipe_file("away"), recipe_file("here")
+    away.write_text(away.read_text().replace(f"dir: {load_recipe(away).data.dir}", f"dir: {tmp_path / 'nowhere'}"))
+    assert bench(away, here) == 0
+    assert f"left out: {away}: " in capsys.readouterr().err
+    assert "| here |" in (tmp_path / "results.md").read_text()
+
+
+def test_a_table_gives_mean_and_deviation_over_the_seeds_and_the_text_above_it_stays(recipe_file, bench, tmp_path):
+    page = tmp_path / "results.md"
+    page.write_text(f"# Words of ours\n{benchmark.ABOVE_IS_KEPT}\nan older table")
+    assert bench(recipe_file("own"), seeds=2) == 0
+    text = page.read_text()
+    assert text.startswith("# Words of ours\n") and "an older table" not in text
+    (group,) = json.loads((tmp_path / "results.json").read_text())
+    aucs = [json.loads((tmp_path / "runs" / f"own-{s}" / "metrics.json").read_text())["parts"]["test"]["outputs"]["pctr"]["auc"] for s in (1, 2)]
+    row = group["rows"][0]
+    assert row["seeds"] == 2
+    assert row["auc"]["click"] == pytest.approx({"mean": sum(aucs) / 2, "deviation": abs(aucs[0] - aucs[1]) / 2**0.5})
+    assert f"{sum(aucs) / 2:.4f} ± " in text
+
+
+def test_two_recipes_of_one_name_are_refused(recipe_file, bench, tmp_path, capsys):
+    other = tmp_path / "other.yaml"
+    other.write_text(recipe_file("own").read_text())
+    assert bench(tmp_path / "own.yaml", other) == 2
+    assert "'own' is also the name of" in capsys.readouterr().err
+
+
+def test_every_model_of_the_catalogue_has_a_recipe():
+    assert {load_recipe(path).model.architecture for path in RECIPES} == set(CATALOGUE)
+
+
+def test_the_recipes_stand_in_the_groups_that_have_marks():
+    listed = listed_groups()
+    named = {path.stem: group_of(load_recipe(path), listed).title for path in RECIPES}
+    assert named["census-ple"] == "Census-Income, income above 50K and never married"
+    assert named["census-college-ple"] == "Census-Income, college degree and never married"
+    assert named["kuairand-esmm"] == named["kuairand-single-task"] == named["kuairand-youtube2019"] == "KuaiRand-Pure, three tasks"
+    assert named["kuairand-zhihu"] == "KuaiRand-Pure, eight tasks"
+    assert all(set(mark.auc) <= set(group.columns) for group in listed for mark in group.marks)
+
+
+def test_labels_that_no_group_has_become_a_group_of_their_own(tiny_recipe):
+    group = group_of(tiny_recipe(), listed_groups())
+    assert set(group.columns) == {"click", "like", "long_view"} and not group.marks
