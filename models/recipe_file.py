@@ -9,6 +9,7 @@ import yaml
 from models.refusal import TAGS, Location, Places, nearest
 
 EXTENDS = "extends"
+SEARCH = "tuning"  # not taken over: its space is that of the other recipe's trunk
 
 
 class RecipeError(ValueError):
@@ -42,6 +43,7 @@ def _with_base(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], Pla
         beside = sorted(p.name for p in base.parent.glob("*.yaml"))
         raise RecipeError(f"{where}: no file '{base}'{nearest(base.name, beside)}")
     below, places_below = _with_base(base, chain)
+    below.pop(SEARCH, None)
     replaced: list[Location] = []
     return _laid_over(below, raw, (), replaced), places.over(places_below, replaced)
 

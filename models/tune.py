@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -12,20 +11,20 @@ from typing import Any
 
 import optuna
 import torch
-import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from models.data.cache import DEFAULT_CACHE, Data, open_data
 from models.ranker import build_ranker
-from models.recipe import Recipe, RecipeError, at_its_line, load_recipe, parse_recipe
+from models.recipe import Recipe, RecipeError, at_its_line, load_recipe
 from models.train import NonFiniteLossError, learn
 from models.training.session import Progress
 from models.transfer import narrowed
+from models.tuned import chosen, report, seconds_of, with_settings, write_search
 from models.tuning import Bounds, Setting, TuningSection, settings_of
 
-STUDY_FILE, TRIALS_FILE, TUNED_FILE, TRIAL_FOLDER = "study.db", "trials.json", "tuned.yaml", "trial"
+STUDY_FILE, TRIAL_FOLDER = "study.db", "trial"
 STARTUP_TRIALS = 8  # drawn at random before the sampler (TPE) models what is good
 JUDGED_FROM, JUDGED_AFTER = 25, 5  # no trial is pruned in its first quarter, nor before so many are complete
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -112,27 +111,6 @@ def own_settings(search: Search) -> dict[str, Any] | None:
     return own
 
 
-def chosen(parameters: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """A trial's settings as a recipe has them: choices out of their JSON, numbers to five digits."""
-    found = {}
-    for name, value in parameters.items():
-        of_choices = isinstance(space[name], CategoricalDistribution)
-        found[name] = json.loads(value) if of_choices else float(f"{value:.5g}") if isinstance(value, float) else value
-    return found
-
-
-def with_settings(recipe: Recipe, settings: Mapping[str, Any], origin: str) -> Recipe:
-    """The recipe with dotted settings put in. Raises RecipeError where they do not go together."""
-    raw = recipe.model_dump(mode="json", exclude_unset=True)
-    for name, value in settings.items():
-        *sections, key = name.split(".")
-        target = raw
-        for section in sections:
-            target = target.setdefault(section, {})
-        target[key] = value
-    return parse_recipe(raw, origin)
-
-
 def search_on(search: Search, quiet: bool = False) -> None:
     """Run trials until the recipe's number of them is reached or its time is spent; each is remembered as soon as it is over."""
     bar = tqdm(total=search.section.trials, initial=len(search.done), unit="trial", disable=quiet, dynamic_ncols=True)
@@ -157,11 +135,7 @@ def search_on(search: Search, quiet: bool = False) -> None:
 
 def _time_is_spent(search: Search) -> bool:
     limit = search.section.time_limit_minutes
-    return limit is not None and sum(_seconds(trial) for trial in search.done) >= limit * 60
-
-
-def _seconds(trial: FrozenTrial) -> float:
-    return trial.duration.total_seconds() if trial.duration else 0.0
+    return limit is not None and sum(seconds_of(trial) for trial in search.done) >= limit * 60
 
 
 def _next_trial(search: Search) -> optuna.Trial:
@@ -211,58 +185,8 @@ def _line(search: Search, trial: FrozenTrial) -> str:
     score = trial.user_attrs.get("score")
     settings = " ".join(f"{name.rpartition('.')[2]}={json.dumps(value)}" for name, value in chosen(trial.params, search.space).items())
     how = f"pruned: {trial.user_attrs['reason']}" if trial.state == TrialState.PRUNED else f"best so far {search.study.best_value:.5f}"
-    return (
-        f"trial {len(search.done)} of {search.section.trials}: {'' if score is None else f'{score:.5f}, '}{how}, {_seconds(trial):.0f} s; {settings}"
-    )
-
-
-def report(search: Search) -> dict[str, Any]:
-    """What trials.json holds: the budget, every trial by number, and the best one's place and settings (None where none was completed)."""
-    trials: list[dict[str, Any]] = []
-    for place, trial in enumerate(search.done, start=1):
-        kept = {key: trial.user_attrs.get(key) for key in ("score", "step", "validation", "reason")}
-        state = {"trial": place, "own": "own" in trial.user_attrs, "state": trial.state.name.lower(), "seconds": round(_seconds(trial), 1)}
-        trials.append(state | {"settings": chosen(trial.params, search.space)} | kept)
-    complete = [t for t in trials if t["state"] == "complete"]
-    best: dict[str, Any] | None = max(complete, key=lambda t: t["score"], default=None)
-    return {
-        "recipe": search.recipe.name,
-        "selected_on": list(search.recipe.training.select_on),
-        "tuning": search.section.model_dump(mode="json", exclude_none=True),
-        "best": best,
-        "trials": trials,
-    }
-
-
-def write_search(search: Search) -> list[str]:
-    """Write trials.json, trials.md and the tuned recipe into the search's folder; gives the lines to print."""
-    found = report(search)
-    (search.out / TRIALS_FILE).write_text(json.dumps(found, indent=1))
-    lines = [*_best_lines(search, found["best"]), "", *_table(search, found["trials"])]
-    (search.out / TRIALS_FILE).with_suffix(".md").write_text("\n".join([f"# Search of {search.recipe.name}", "", *lines, ""]))
-    if found["best"]:
-        tuned = with_settings(search.recipe, found["best"]["settings"], "the best trial").model_dump(mode="json", exclude_unset=True)
-        (search.out / TUNED_FILE).write_text(yaml.safe_dump(tuned, sort_keys=False, allow_unicode=True))
-    return lines
-
-
-def _best_lines(search: Search, best: Mapping[str, Any] | None) -> list[str]:
-    if best is None:
-        return ["No trial was completed: see the reasons below."]
-    aucs = ", ".join(f"{name} {auc:.5f}" for name, auc in best["validation"].items())
-    sets = [f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in best["settings"].items()]
-    opening = f"Best: trial {best['trial']}{' (the recipe as it is)' if best['own'] else ''}, validation score {best['score']:.5f} ({aucs})."
-    return [opening, f"{search.out / TUNED_FILE} is the recipe with its settings; on the command line they are:", "", *(f"    {s}" for s in sets)]
-
-
-def _table(search: Search, trials: list[dict[str, Any]]) -> list[str]:
-    names = list(search.space)
-    lines = [f"| trial | score | {' | '.join(names)} | seconds | remark |", "|---" * (len(names) + 4) + "|"]
-    for t in sorted(trials, key=lambda t: (t["state"] != "complete", -(t["score"] or 0))):
-        remark = "the recipe as it is" if t["own"] and not t["reason"] else (t["reason"] or "").replace("|", "\\|")
-        score = "" if t["score"] is None else f"{t['score']:.5f}"
-        lines.append(f"| {t['trial']} | {score} | {' | '.join(json.dumps(t['settings'][n]) for n in names)} | {t['seconds']:.0f} | {remark} |")
-    return lines
+    said = [*([] if score is None else [f"{score:.5f}"]), how, f"{seconds_of(trial):.0f} s; {settings}"]
+    return f"trial {len(search.done)} of {search.section.trials}: {', '.join(said)}"
 
 
 def tune(recipe: Recipe, out: Path, *, cache: Path = DEFAULT_CACHE, quiet: bool = False) -> dict[str, Any]:
@@ -270,10 +194,11 @@ def tune(recipe: Recipe, out: Path, *, cache: Path = DEFAULT_CACHE, quiet: bool 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = open_search(recipe, out, cache)
     search_on(search, quiet)
-    lines = write_search(search)
+    found = report(recipe, search.section, search.space, search.done)
+    lines = write_search(found, recipe, out)
     if not quiet:
         print("\n".join(lines))
-    return report(search)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

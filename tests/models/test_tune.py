@@ -206,6 +206,15 @@ def test_a_bad_space_is_refused_with_its_line_and_the_nearest_name(searched, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_recipe_that_extends_another_does_not_take_over_its_search(searched, tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text(yaml.safe_dump(searched(space={"model.trunk.experts": {"low": 1, "high": 4}}).model_dump(mode="json", exclude_unset=True)))
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: base.yaml\nmodel: {architecture: shared_bottom, trunk: {type: shared_bottom}}\n")
+    assert load_recipe(base).tuning is not None
+    assert load_recipe(own).tuning is None
+
+
 def test_a_recipe_without_a_tuning_section_is_told_what_to_write(tiny_recipe, tmp_path, capsys):
     recipe_file = tmp_path / "recipe.yaml"
     recipe_file.write_text(yaml.safe_dump(tiny_recipe().model_dump(mode="json")))
