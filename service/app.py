@@ -20,7 +20,7 @@ from service.api.features import feature_routes
 from service.api.fusion import fusion_routes
 from service.api.health import health_routes
 from service.api.models import model_routes
-from service.api.openapi import describe
+from service.api.openapi import OPERATIONS, describe
 from service.api.rank import RankRoute
 from service.errors import PROBLEM_TYPE, MethodNotAllowed, NotFound, ServiceError, problem
 from service.fusion import read_profiles
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="funnelrank", version=VERSION, description="Ranks candidates with a multi-task model.", lifespan=lifespan,
-        redoc_url=None, redirect_slashes=False, exception_handlers={HTTPException: _http_error},
+        redoc_url=None, swagger_ui_oauth2_redirect_url=None, redirect_slashes=False, exception_handlers={HTTPException: _http_error},
     )  # fmt: skip
     ranker = Ranker(follower, reader, metrics, settings.score_chunk)
     rank = RankRoute(ranker, settings, work)
@@ -97,7 +97,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         found = NotFound(f"there is nothing at {request.url.path}; /docs shows what there is")
     elif error.status_code == 405:
-        found = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}", headers=error.headers)
+        # The framework names the methods of the first route that has the path; two routes may share it.
+        allowed = sorted(method.upper() for method, path in OPERATIONS if path == request.url.path)
+        headers = {"Allow": ", ".join(allowed)} if allowed else error.headers
+        found = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}", headers=headers)
     else:
         found = ServiceError(str(error.detail), headers=error.headers)
         found.status, found.code, found.title = error.status_code, "http_error", "The request was refused"

@@ -50,7 +50,7 @@ def _too_large(limit: int) -> BodyTooLarge:
 def parse(model: type[Model], body: bytes) -> Model:
     """A checked body. Raises MalformedJson where it is no JSON, InvalidRequest that names each bad field otherwise."""
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body, strict=True)  # "5" and true are no numbers, whatever pydantic would make of them
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
     if details[0]["type"] == "json_invalid":

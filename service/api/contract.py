@@ -12,6 +12,7 @@ from service.rollout import Canary, Limits
 MAX_ID_CHARACTERS = 256
 MAX_BATCH = 1000
 EARLIEST_MS = 100_000_000_000  # March 1973; a timestamp below it is in seconds by mistake
+LATEST_MS = 253_402_300_799_999  # the end of the year 9999
 LATEST_AHEAD_MS = 86_400_000  # clocks differ; an event from the far future would stay the newest for ever
 Label = Annotated[
     Annotated[str, Strict(), Field(max_length=512)] | Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)], Field(union_mode="left_to_right")
@@ -62,7 +63,7 @@ class RankRequest(_Body):
     timestamp: Annotated[
         int | None,
         Strict(),
-        Field(ge=EARLIEST_MS, description="rank as of then, milliseconds since 1970: only behaviours before it count; now by default"),
+        Field(ge=EARLIEST_MS, le=LATEST_MS, description="rank as of then, milliseconds since 1970: only behaviours before it count; now by default"),
     ] = None
     explain: Annotated[bool, Strict(), Field(description="adds each task's weight and part of the score")] = False
     request_id: RequestId | None = None
@@ -75,7 +76,7 @@ class Event(_Body):
     item_id: Id
     action: Annotated[Label, Field(description="what the user did")]
     scene: Annotated[Label | None, Field(description="where")] = None
-    timestamp: Annotated[int, Strict(), Field(ge=EARLIEST_MS, description="milliseconds since 1970")]
+    timestamp: Annotated[int, Strict(), Field(ge=EARLIEST_MS, le=LATEST_MS, description="milliseconds since 1970")]
     event_id: Annotated[str | None, Field(min_length=1, max_length=MAX_ID_CHARACTERS)] = None
 
 

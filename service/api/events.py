@@ -9,7 +9,6 @@ from fastapi.responses import JSONResponse
 
 from service.api.body import parse, read_body
 from service.api.contract import LATEST_AHEAD_MS, Event, EventsRequest
-from service.api.openapi import body_of
 from service.errors import Conflict, FieldError, InvalidRequest, StoreUnavailable
 from service.layouts import Layouts, rows_of
 from service.live import Follower
@@ -23,7 +22,7 @@ from service.store.writer import Writer, event_keys
 def event_routes(follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["store"])
 
-    @router.post("/events", summary="Behaviours of users", openapi_extra=body_of(EventsRequest))
+    @router.post("/events", summary="Behaviours of users")
     async def events(request: Request) -> Response:
         wanted = parse(EventsRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
         layouts = follower.current().bundle.layouts

@@ -7,7 +7,6 @@ from fastapi.responses import JSONResponse
 
 from service.api.body import parse, read_body
 from service.api.contract import ItemsRequest, UsersRequest
-from service.api.openapi import body_of
 from service.api.operators import require_operator
 from service.assemble import pack_raw
 from service.errors import FieldError, InvalidRequest
@@ -38,13 +37,13 @@ def feature_routes(follower: Follower, writer: Writer, metrics: Metrics, setting
         metrics.feature_rows.labels(entity).inc(len(merged))
         return JSONResponse({"written": len(merged)})
 
-    @router.put("/features/users", summary="Feature values of users", openapi_extra=body_of(UsersRequest))
+    @router.put("/features/users", summary="Feature values of users")
     async def users(request: Request) -> Response:
         require_operator(request, settings)
         wanted = parse(UsersRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
         return await write("user", ((u.user_id, u.features) for u in wanted.users))
 
-    @router.put("/features/items", summary="Feature values of items", openapi_extra=body_of(ItemsRequest))
+    @router.put("/features/items", summary="Feature values of items")
     async def items(request: Request) -> Response:
         require_operator(request, settings)
         wanted = parse(ItemsRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))

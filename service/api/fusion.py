@@ -8,7 +8,6 @@ from fastapi.responses import JSONResponse
 
 from service.api.body import parse, parse_or_empty, read_body
 from service.api.contract import FusionRequest, RollbackRequest
-from service.api.openapi import body_of
 from service.api.operators import require_operator
 from service.errors import Conflict, NotReady, RegistryUnavailable, invalid
 from service.fusion import FusionError, FusionProfiles, plain_profiles
@@ -26,13 +25,13 @@ def fusion_routes(follower: Follower, settings: Settings) -> APIRouter:
         profiles = follower.profiles or plain_profiles(manifest)
         return JSONResponse(shown(profiles) | {"tasks": list(manifest.task_names), "overrides_allowed": settings.fusion_overrides})
 
-    @router.put("/fusion", summary="Make other profiles hold", openapi_extra=body_of(FusionRequest))
+    @router.put("/fusion", summary="Make other profiles hold")
     async def change(request: Request) -> Response:
         require_operator(request, settings)
         wanted = parse(FusionRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
         return JSONResponse(shown(await asyncio.to_thread(_change, follower, settings, wanted)))
 
-    @router.post("/fusion/rollback", summary="Make the profiles hold again that held before", openapi_extra=body_of(RollbackRequest))
+    @router.post("/fusion/rollback", summary="Make the profiles hold again that held before")
     async def rollback(request: Request) -> Response:
         require_operator(request, settings)
         wanted = parse_or_empty(RollbackRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))

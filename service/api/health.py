@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -51,10 +51,10 @@ def health_routes(follower: Follower, work: Work, metrics: Metrics, settings: Se
         return {"status": "ok"}
 
     @router.get("/readyz", summary="Whether this worker takes traffic; ?verbose lists every check")
-    async def readyz(request: Request) -> Response:
+    async def readyz(verbose: str | None = None) -> Response:
         found = await checks(follower, work, settings)
         failing = [c for c in found if not c.ok]
-        if "verbose" in request.query_params:
+        if verbose is not None:
             body = {"status": "failing" if failing else "ok", "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in found]}
             return JSONResponse(body, status_code=503 if failing else 200)
         if failing:

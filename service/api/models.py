@@ -8,7 +8,6 @@ from fastapi.responses import JSONResponse
 
 from service.api.body import parse, parse_or_empty, read_body
 from service.api.contract import RollbackRequest, RolloutRequest
-from service.api.openapi import body_of
 from service.api.operators import require_operator
 from service.errors import Conflict, RegistryUnavailable, UnknownModel, Unusable
 from service.fusion import FusionError
@@ -26,14 +25,14 @@ def model_routes(follower: Follower, settings: Settings) -> APIRouter:
     async def models() -> Response:
         return JSONResponse(await asyncio.to_thread(overview, follower, settings))
 
-    @router.put("/models/rollout", summary="Make published versions live: stable, canary, shadow", openapi_extra=body_of(RolloutRequest))
+    @router.put("/models/rollout", summary="Make published versions live: stable, canary, shadow")
     async def rollout(request: Request) -> Response:
         require_operator(request, settings)
         wanted = parse(RolloutRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
         document = await asyncio.to_thread(change, follower, settings, wanted)
         return JSONResponse(document.model_dump(mode="json"))
 
-    @router.post("/models/rollback", summary="Make live again what was live before", openapi_extra=body_of(RollbackRequest))
+    @router.post("/models/rollback", summary="Make live again what was live before")
     async def rollback(request: Request) -> Response:
         require_operator(request, settings)
         wanted = parse_or_empty(RollbackRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
