@@ -16,11 +16,12 @@ BENCHMARK_FLAGS ?=
 SERVE := .venv
 LOADTEST := .venv-loadtest
 TEST := .venv-test
+AUDIT := .venv-audit
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow lint loadtest bench data benchmark sample lock clean
+.PHONY: help run test test-slow lint audit loadtest bench data benchmark sample lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help:  ## this list
@@ -35,11 +36,17 @@ test: lint  ## lint, types, import rules and every test that is not slow
 test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training, load
 	$(TEST)/bin/python -m pytest -m slow
 
-lint: $(TEST)/.test-installed  ## lint, format, types and import rules
+lint: $(TEST)/.test-installed  ## lint, format, types, import rules and unsafe code
 	$(TEST)/bin/python -m ruff check .
 	$(TEST)/bin/python -m ruff format --check .
 	$(TEST)/bin/python -m mypy
 	$(TEST)/bin/lint-imports
+	$(TEST)/bin/bandit -q -c pyproject.toml -r features service models export loadtest bench requirements
+
+audit:  ## known vulnerabilities of every locked package, by the public advisories: wants the network, so no part of test
+	$(call make_environment,$(AUDIT))
+	@$(AUDIT)/bin/python $(PIP_INSTALL) 'pip-audit>=2.9,<3'
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip $(patsubst %,-r %,$(sort $(wildcard requirements/*.txt)))
 
 loadtest: $(LOADTEST)/.loadtest-installed  ## open-loop load on a running service: URL, RATE, USERS, CANDIDATES, DURATION, REPORT, LOADTEST_FLAGS
 	$(LOADTEST)/bin/python -m loadtest --url $(URL) --rate $(RATE) --users $(USERS) --candidates $(CANDIDATES) \
@@ -65,7 +72,7 @@ lock: $(TEST)/.test-installed  ## resolve pyproject.toml anew into requirements/
 	$(TEST)/bin/python requirements/lock.py
 
 clean:  ## remove the environments and every cache; runs/, data/ and reports/ stay
-	rm -rf $(SERVE) $(LOADTEST) $(TEST) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(SERVE) $(LOADTEST) $(TEST) $(AUDIT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp in each environment: it is installed into again when a lock file is newer.
