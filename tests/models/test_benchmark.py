@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from models import benchmark
-from models.catalogue import CATALOGUE
 from models.recipe import load_recipe
 from models.results import group_of, listed_groups
 
@@ -92,10 +91,6 @@ def test_two_recipes_of_one_name_are_refused(recipe_file, bench, tmp_path, capsy
     other.write_text(recipe_file("own").read_text())
     assert bench(tmp_path / "own.yaml", other) == 2
     assert "'own' is also the name of" in capsys.readouterr().err
-
-
-def test_every_model_of_the_catalogue_has_a_recipe():
-    assert {load_recipe(path).model.architecture for path in RECIPES} == set(CATALOGUE)
 
 
 def test_the_recipes_stand_in_the_groups_that_have_marks():
