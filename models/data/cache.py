@@ -118,7 +118,7 @@ def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
     deciding = {
         "format": FORMAT,
         "tables": dict(hashes),
-        "data": recipe.data.model_dump(mode="json", exclude={"dir", "fallback"}),
+        "data": recipe.data.model_dump(mode="json", exclude={"dir", "fallback", "how_to_get"}),
         "features": recipe.features.model_dump(mode="json"),
         "labels": [list(recipe.label_columns), sorted(recipe.value_columns)],
         "position": None if recipe.position is None else recipe.position.model_dump(include={"column", "cross", "max_position"}),

@@ -71,8 +71,9 @@ def data_folder(data: DataSection) -> Path:
     for name in (data.dir, data.fallback):
         if name is not None and (Path(name) / data.impressions).is_file():
             return Path(name)
-    tried = " nor ".join(f"'{Path(n) / data.impressions}'" for n in (data.dir, data.fallback) if n)
-    raise RecipeError(f"data: found neither {tried}; `python -m models.prepare --help` shows how to make the tables of the recipes that come along")
+    tried = " and no ".join(f"'{Path(n) / data.impressions}'" for n in (data.dir, data.fallback) if n)
+    advice = data.how_to_get or "`python -m models.prepare --help` shows how to make the tables of the recipes that come along"
+    raise RecipeError(f"data.dir: there is no {tried}; {advice}")
 
 
 def content_hash(path: Path) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from models.prepare.census import prepare_census
 from models.prepare.kuairand import prepare_kuairand
 from models.prepare.sample import sample_tables
+from models.prepare.taobao import prepare_taobao
 
 EXAMPLE = """example:
   python -m models.prepare kuairand --source DOWNLOADS/kuairand --out data/kuairand
   python -m models.prepare census --source DOWNLOADS/census --out data/census
+  python -m models.prepare taobao --source DOWNLOADS/taobao --out data/taobao
   python -m models.prepare sample --source data/kuairand --out sample/kuairand
 """
 
@@ -23,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("kuairand", "KuaiRand-Pure"), ("census", "Census-Income (KDD)")):
+    for name, what in (("kuairand", "KuaiRand-Pure"), ("census", "Census-Income (KDD)"), ("taobao", "Taobao's UserBehavior")):
         command = commands.add_parser(name, help=f"{what}: original files -> canonical tables")
         command.add_argument("--source", type=Path, required=True, help="folder of the original files")
         command.add_argument("--out", type=Path, required=True, help="folder to write the tables to")
@@ -38,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             rows = prepare_kuairand(given.source, given.out)
         elif given.command == "census":
             rows = prepare_census(given.source, given.out)
+        elif given.command == "taobao":
+            rows = prepare_taobao(given.source, given.out)
         else:
             rows = sample_tables(given.source, given.out, int(given.max_mb * 1e6), given.seed)
     except (FileNotFoundError, ValueError) as error:

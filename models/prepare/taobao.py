@@ -1,0 +1,116 @@
+"""Owns Taobao's UserBehavior's way into the canonical tables.
+
+Source: Alibaba Tianchi, data set 649, "User Behavior Data from Taobao for Recommendation": page views (pv), carts, wishes (fav) and purchases
+(buy) of 25 November to 3 December 2017. Its terms allow non-commercial research and no passing on, so none of it is part of this project.
+
+There are no impressions in it: what was shown and not clicked is unknown, a pv is a click already. An impression here is a pv, its label
+`click` is always 1, and ESM2's chain starts behind it: click -> cart or wish -> purchase. A model of these tables says what somebody does
+with an item that they look at, not whether they look at it.
+
+Labels are what the same user does within WINDOW after the pv, so nothing in the last WINDOW of the log is an impression, and a recipe leaves
+as much room between its parts. Counts are of 25 and 26 November and impressions start on the 27th, so no feature knows anything of a label.
+The file is read from its beginning for USERS users; it may have been cut inside the last one, who is left out.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from models.prepare.write import write_table
+
+EXTRACT, ORIGINAL = "first_815_users_20171125_1203.parquet", "UserBehavior.csv"
+COLUMNS = ("user_id", "item_id", "category_id", "behavior", "timestamp")
+KINDS = ("pv", "cart", "fav", "buy")
+ACTIONS = ("cart", "fav")  # ESM2's deterministic actions
+USERS = 815
+HOUR_MS = 3_600_000
+UTC_OFFSET_MS = 8 * HOUR_MS
+WINDOW_MS = 6 * HOUR_MS  # 85 % of the purchases that follow within a day
+LOG_START, STATISTICS_END, LOG_END = (
+    int(pd.Timestamp(day, tz="Asia/Shanghai").value // 1_000_000) for day in ("2017-11-25", "2017-11-27", "2017-12-04")
+)
+LABELS = {
+    "action": ("item_id", ACTIONS),
+    "buy": ("item_id", ("buy",)),
+    "action_in_category": ("category_id", ACTIONS),
+    "buy_in_category": ("category_id", ("buy",)),
+}
+
+
+def prepare_taobao(source: Path, out: Path) -> dict[str, int]:
+    """Write users, items, behaviours and impressions under `out`; gives the rows of each. Raises FileNotFoundError, ValueError."""
+    log = read_log(source)
+    early = log[log["time_ms"] < STATISTICS_END]
+    items = log[["item_id", "category_id"]].drop_duplicates("item_id").sort_values("item_id")
+    items = items.join(counts(early, "item_id", "item"), on="item_id").join(counts(early, "category_id", "category"), on="category_id")
+    users = log[["user_id"]].drop_duplicates().sort_values("user_id").join(counts(early, "user_id", "user"), on="user_id")
+    behaviours = log[["user_id", "item_id", "action", "time_ms"]].assign(scene=pd.array([pd.NA] * len(log), dtype="Int8"))
+    tables = {"users": users.fillna(0), "items": items.fillna(0), "behaviours": behaviours, "impressions": impressions_of(log)}
+    for name, table in tables.items():
+        write_table(pa.Table.from_pandas(table, preserve_index=False), out / f"{name}.parquet")
+    return {name: len(table) for name, table in tables.items()}
+
+
+def read_log(source: Path) -> pd.DataFrame:
+    """Events of all users but the last, inside the log's nine days, repeated rows dropped, by user and time; of equal times in the file's order.
+
+    Raises FileNotFoundError where neither the download nor the extract is there, ValueError for a row that is none of the log's.
+    """
+    if (source / EXTRACT).is_file():
+        raw = pd.read_parquet(source / EXTRACT, columns=list(COLUMNS))
+    elif (source / ORIGINAL).is_file():
+        raw = _first_users(source / ORIGINAL)
+    else:
+        raise FileNotFoundError(
+            f"{source}: found neither {ORIGINAL} nor {EXTRACT}; download UserBehavior.csv.zip from "
+            "https://tianchi.aliyun.com/dataset/649 (an account is needed, its terms are non-commercial) and unpack it there"
+        )
+    unknown = sorted(set(raw["behavior"].unique()) - set(KINDS))
+    if unknown:
+        raise ValueError(f"{source}: behaviour type {unknown[0]!r}; the log's are {', '.join(KINDS)}")
+    whole = raw[raw["user_id"] != raw["user_id"].iloc[-1]].drop_duplicates()
+    log = whole.assign(time_ms=whole["timestamp"] * 1000, action=pd.Categorical(whole["behavior"], categories=KINDS))
+    log = log[log["time_ms"].between(LOG_START, LOG_END, inclusive="left")].sort_values(["user_id", "time_ms"], kind="stable")
+    return log[["user_id", "item_id", "category_id", "action", "time_ms"]].reset_index(drop=True)
+
+
+def _first_users(path: Path) -> pd.DataFrame:
+    """The rows of the first USERS users of the download (3.7 GB, no header, users one after the other): it is not read any further."""
+    read: list[pd.DataFrame] = []
+    seen: set[int] = set()
+    with pd.read_csv(path, header=None, names=list(COLUMNS), chunksize=100_000) as chunks:
+        for chunk in chunks:
+            read.append(chunk)
+            seen |= set(chunk["user_id"])
+            if len(seen) > USERS:
+                break
+    rows = pd.concat(read, ignore_index=True)
+    return rows[rows["user_id"].isin(rows["user_id"].unique()[:USERS])]
+
+
+def counts(events: pd.DataFrame, key: str, prefix: str) -> pd.DataFrame:
+    """How many of each kind, as `<prefix>_<kind>` by value of the key, which is the index."""
+    table = pd.crosstab(events[key], events["action"].astype(str)).reindex(columns=list(KINDS), fill_value=0)
+    return table.astype(np.float32).rename(columns=lambda kind: f"{prefix}_{kind}")
+
+
+def impressions_of(log: pd.DataFrame) -> pd.DataFrame:
+    """Every pv between the counted days and the last WINDOW of the log, with what its user does within WINDOW of it; the hour is local (UTC+8)."""
+    views = log[(log["action"] == "pv") & (log["time_ms"] >= STATISTICS_END) & (log["time_ms"] < LOG_END - WINDOW_MS)]
+    rows = views.sort_values("time_ms", kind="stable").drop(columns="action")
+    rows["hour"] = ((rows["time_ms"] + UTC_OFFSET_MS) // HOUR_MS % 24).astype(np.int8)
+    rows["click"] = np.int8(1)
+    for label, (key, kinds) in LABELS.items():
+        rows[label] = _followed(rows, log[log["action"].isin(kinds)], key)
+    return rows.drop(columns="category_id").sort_values(["user_id", "time_ms"], kind="stable").reset_index(drop=True)
+
+
+def _followed(views: pd.DataFrame, acts: pd.DataFrame, key: str) -> np.ndarray:
+    """Whether the user of each view acts on the same item (or category) after it and within WINDOW, int8 `[n]`; views are by time."""
+    acts = acts[["user_id", key, "time_ms"]].assign(next_ms=acts["time_ms"]).sort_values("time_ms", kind="stable")
+    next_act = pd.merge_asof(
+        views[["user_id", key, "time_ms"]], acts, on="time_ms", by=["user_id", key], direction="forward", allow_exact_matches=False
+    )["next_ms"]
+    return np.asarray((next_act - views["time_ms"].to_numpy()) <= WINDOW_MS, dtype=np.int8)
