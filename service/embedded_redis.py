@@ -41,10 +41,10 @@ def free_port() -> int:
 
 
 class EmbeddedRedis:
-    """A redis-server process. `options` are lines of its configuration; it may be stopped and started again on its port."""
+    """A redis-server process. `options` are lines of its configuration; it may be stopped and started again on its port, a free one if None."""
 
-    def __init__(self, *options: str) -> None:
-        self.port = free_port()
+    def __init__(self, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._options = options
         self._folder = Path(tempfile.mkdtemp(prefix="funnelrank-redis-"))

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
+
+from service.redis_url import seeds_of
 
 PREFIX = "FUNNELRANK_"
 
@@ -18,6 +21,14 @@ class SettingsError(ValueError):
 def _setting(unit: str, help_text: str, **bounds: Any) -> Any:
     """A field that knows its unit and what it is for, so that `serve --help` is written from the model itself."""
     return Field(description=help_text, json_schema_extra={"unit": unit}, **bounds)
+
+
+def _known_address(url: SecretStr) -> SecretStr:
+    try:
+        seeds_of(url.get_secret_value())
+    except ValueError as error:
+        raise PydanticCustomError("redis_url", "{problem}", {"problem": str(error)}) from None
+    return url
 
 
 _REDIS, _NONE = SecretStr("redis://127.0.0.1:6379/0"), SecretStr("")
@@ -32,7 +43,11 @@ class Settings(BaseModel):
     port: Annotated[int, _setting("port", "port to listen on", ge=1, le=65535)] = 8000
     workers: Annotated[int, _setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
     registry: Annotated[Path, _setting("directory", "folder with the published model bundles and rollout.json")] = Path("registry")
-    redis_url: Annotated[SecretStr, _setting("URL", "Redis with the features; redis://, rediss:// or unix://, with user and password")] = _REDIS
+    redis_url: Annotated[
+        SecretStr,
+        _setting("URL", "Redis with the features; redis://, rediss:// or unix://, redis+cluster:// or rediss+cluster://host:port,host:port"),
+        AfterValidator(_known_address),
+    ] = _REDIS
     redis_timeout_ms: Annotated[int, _setting("ms", "longest wait for Redis; after it a ranking is made on defaults", ge=1, le=60_000)] = 100
     item_cache_mb: Annotated[int, _setting("MiB", "item rows kept in memory per worker and feature schema; 0: none", ge=0, le=1 << 20)] = 64
     item_cache_ttl_ms: Annotated[
