@@ -28,7 +28,7 @@ from service.live import Follower
 from service.metrics import Metrics, forget_dead_workers, forget_this_worker
 from service.ranker import Ranker
 from service.settings import Settings
-from service.store.reader import Reader
+from service.store.cluster_reader import open_reader
 from service.store.writer import Writer
 
 log = logging.getLogger("funnelrank")
@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The application. Raises FusionError for a fusion file that cannot be used; connects to nothing until it is started."""
     metrics, work = Metrics(), Work(settings.max_inflight, settings.max_wait_ms / 1000)
     cache_bytes = settings.item_cache_mb << 20
-    reader = Reader(settings.redis_url.get_secret_value(), settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms)
+    reader = open_reader(settings.redis_url.get_secret_value(), settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms)
     writer = Writer(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
     profiles = read_profiles(settings.fusion_file) if settings.fusion_file else None
     follower = Follower(settings, profiles, reader, metrics)

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from redis import Redis
 from redis.exceptions import RedisError
 
 from service.embedded_redis import EmbeddedRedis, NoRedisServer
@@ -21,6 +20,7 @@ from service.manifest import Manifest
 from service.registry import folder_of
 from service.rollout import RolloutUnreadable, read_rollout
 from service.settings import Settings, variable_of
+from service.store.clients import client
 from service.store.keys import SCHEMAS
 from service.store.load import LoadError, load_folder
 from service.verify import BundleRejected, read_manifest
@@ -83,7 +83,7 @@ def _say(text: str) -> None:
 
 def _load(sample: Path, manifest: Manifest, redis_url: str) -> None:
     """The sample's tables, unless this Redis holds rows of the model's schema already."""
-    with Redis.from_url(redis_url, socket_timeout=10) as redis:
+    with client(redis_url, 10) as redis:
         if redis.hexists(SCHEMAS, manifest.feature_schema.fingerprint):
             _say("Redis is loaded already")
             return

@@ -9,13 +9,14 @@ from redis import Redis
 
 from features import MISSING_KEY, FeatureSchema, RowLayout
 from service.layouts import Entity, Layouts, rows_of
+from service.store.clients import client
 from service.store.keys import SCHEMAS, behaviours_key, item_key, user_key
 from service.store.reader import EVENT_KEY_BYTES
 
 
 def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:
     """Whether anything is there, and the text for people, for every schema this Redis was loaded with."""
-    with Redis.from_url(redis_url, socket_timeout=10) as redis:
+    with client(redis_url, 10) as redis:
         schemas: Any = redis.hgetall(SCHEMAS)
         if not schemas:
             return False, f"this Redis has not been loaded: the hash {SCHEMAS} is empty"

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from features import FeatureError, FeatureSchema, MultiCategorical, RowLayout
 from features.keys import text_of
 from service.layouts import Entity, Layouts, rows_of
+from service.store.clients import client, values_of
 from service.store.keys import SCHEMAS, behaviours_key, item_key, user_key
 from service.store.writer import ADD_BEHAVIOURS, event_keys
 
@@ -50,7 +51,7 @@ def load_folder(folder: Path, schema: FeatureSchema, redis_url: str) -> dict[str
     if not tables:
         raise LoadError(f"{folder} has none of users, items, behaviours (.parquet or .csv)")
     layouts = Layouts.of(schema)
-    with Redis.from_url(redis_url, socket_timeout=60) as redis:
+    with client(redis_url, 60) as redis:
         redis.ping()
         loaders: dict[str, Callable[[pa.RecordBatch], None]] = {
             "items": lambda batch: _load_rows(redis, layouts, "item", batch),
@@ -177,14 +178,14 @@ def _load_behaviours(redis: "Redis", layouts: Layouts, batch: pa.RecordBatch) ->
     stamps = times.tolist()
     order = np.lexsort((-times, owner))
     starts = np.searchsorted(owner[order], np.arange(len(distinct) + 1))
-    add = redis.register_script(ADD_BEHAVIOURS)
     for first in range(0, len(distinct), _PIPELINE_ROWS // 10):
         with redis.pipeline(transaction=False) as pipeline:
             for user in range(first, min(first + _PIPELINE_ROWS // 10, len(distinct))):
                 args: list[Any] = [layouts.max_behaviours]
                 for place in order[starts[user] : starts[user + 1]][: layouts.max_behaviours].tolist():
                     args += [stamps[place], events[place] + packed[place * size : (place + 1) * size]]
-                add(keys=[behaviours_key(layouts.fingerprint, distinct[user])], args=args, client=pipeline)
+                key = behaviours_key(layouts.fingerprint, distinct[user])
+                pipeline.execute_command("EVAL", ADD_BEHAVIOURS, 1, key, *args)  # type: ignore[no-untyped-call]
             pipeline.execute()
 
 
@@ -203,6 +204,6 @@ def _item_rows(redis: "Redis", layouts: Layouts, items: list[str]) -> np.ndarray
     size, found = layouts.item.dtype.itemsize, []
     for start in range(0, len(distinct), _PIPELINE_ROWS):
         ids = distinct[start : start + _PIPELINE_ROWS]
-        rows: Any = redis.mget([item_key(layouts.fingerprint, i) for i in ids])
+        rows = values_of(redis, [item_key(layouts.fingerprint, i) for i in ids])
         found += [r if r is not None and len(r) == size else layouts.unknown_row("item", i) for i, r in zip(ids, rows, strict=True)]
     return np.asarray(rows_of(layouts.item, b"".join(found), len(found))[place])

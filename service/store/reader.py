@@ -2,8 +2,9 @@
 
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -22,13 +23,15 @@ log = logging.getLogger("funnelrank.store")
 class Stored:
     """What Redis holds for one request. A row that is absent is None; one that does not fit the schema counts as absent.
 
-    `behaviours` are the sorted set's members, newest first; `items` has one row per candidate, an unknown item's where there is none.
+    `behaviours` are the sorted set's members, newest first; `items` has one row per candidate, an unknown item's where there is none. `unread`
+    counts the rows that are missing because their node of a cluster is away.
     """
 
     user: bytes | None
     behaviours: list[bytes]
     items: ItemRows
     corrupt: dict[str, int]
+    unread: int = 0
 
 
 EVENT_KEY_BYTES = 8
@@ -42,14 +45,16 @@ class Reader:
     """
 
     def __init__(self, url: str, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> None:
-        self._wire = Wire(url, self._told if cache_bytes else None)
+        self._reach(url, self._told if cache_bytes else None)
         self.timeout = timeout_ms / 1000
         self._cache_bytes, self._cache_ttl = cache_bytes, cache_ttl_ms / 1000
         self._caches: dict[int, ItemCache] = {}
-        self._told_of: dict[str, int] = {}  # prefix -> the connection on which Redis tells of it; asking twice would be refused
         self._down = False
         self._untold = False
         self._told_corrupt: set[str] = set()
+
+    def _reach(self, url: str, told: Callable[[list[Any]], None] | None) -> None:
+        self._wire = Wire(url, told)
 
     @property
     def caches(self) -> list[ItemCache]:
@@ -85,7 +90,7 @@ class Reader:
         await self._wire.connect(timeout)
         cache, fingerprint, behaviour = self._cache(layouts), layouts.fingerprint, layouts.behaviour
         if cache.connection != self._wire.connection:
-            self._begin(cache)
+            self._begin(cache, [self._wire], self._wire.connection)
         taken = cache.take(item_ids)
         commands = packed("GET", user_key(fingerprint, user_id))
         if behaviour is not None:
@@ -133,25 +138,24 @@ class Reader:
         weakref.finalize(layouts, self._caches.pop, id(layouts), None)
         return cache
 
-    def _begin(self, cache: ItemCache) -> None:
-        """Ask Redis, ahead of the first read on this connection, to tell of every change under the cache's prefix."""
-        connection = self._wire.connection
-        if not cache.capacity or not self._wire.pushes:
+    def _begin(self, cache: ItemCache, wires: Sequence[Wire], connection: int) -> None:
+        """Ask Redis, ahead of the first read on these connections, to tell of every change under the cache's prefix."""
+        told = bool(cache.capacity) and all(wire.pushes for wire in wires)
+        cache.start_over(connection, told)
+        if not told:
             self._note_untold(cache, "it does not speak RESP3")
+            return
+        for wire in wires:
+            if cache.prefix not in wire.prefixes:  # asking twice would be refused
+                wire.prefixes.add(cache.prefix)
+                wire.tell(packed("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", cache.prefix), partial(self._tracking, cache, wire, connection))
+
+    def _tracking(self, cache: ItemCache, wire: Wire, connection: int, replies: list[Any]) -> None:
+        """Where Redis will not tell of changes after all, rows are kept for a short time alone."""
+        if isinstance(replies[0], Exception):
+            self._note_untold(cache, str(replies[0]))
+            wire.prefixes.discard(cache.prefix)
             cache.start_over(connection, told=False)
-            return
-
-        def answered(replies: list[Any]) -> None:
-            if isinstance(replies[0], Exception):
-                self._note_untold(cache, str(replies[0]))
-                self._told_of.pop(cache.prefix, None)
-                cache.start_over(connection, told=False)
-
-        cache.start_over(connection, told=True)
-        if self._told_of.get(cache.prefix) == connection:
-            return
-        self._told_of[cache.prefix] = connection
-        self._wire.tell(packed("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", cache.prefix), answered)
 
     def _told(self, push: list[Any]) -> None:
         """Redis tells that rows have changed; no keys at all stand for every one."""
@@ -206,13 +210,17 @@ class Reader:
         replies = await self._wire.ask(packed("HGETALL", SCHEMAS), 1, max(self.timeout, 1.0))
         if isinstance(replies[0], Exception):
             raise StoreDown(f"Redis refuses to read: {replies[0]}")
-        found = replies[0]
-        if isinstance(found, dict):  # RESP3
-            return {k.decode(): v.decode() for k, v in found.items()}
-        return {k.decode(): v.decode() for k, v in zip(found[::2], found[1::2], strict=True)}
+        return documents(replies[0])
 
     def close(self) -> None:
         self._wire.close()
+
+
+def documents(hash_reply: Any) -> dict[str, str]:
+    """The reply to HGETALL as text, of either protocol."""
+    if isinstance(hash_reply, dict):  # RESP3
+        return {k.decode(): v.decode() for k, v in hash_reply.items()}
+    return {k.decode(): v.decode() for k, v in zip(hash_reply[::2], hash_reply[1::2], strict=True)}
 
 
 def newest(key: str, count: int, before: int | None) -> bytes:

@@ -109,7 +109,8 @@ class Wire:
     """The connection of one worker; connects when first asked, and again after a loss.
 
     With `told` it speaks RESP3, in which Redis may tell something unasked (that a key changed): `told` gets each such message, in order
-    with the replies. `connection` counts the connections made, and `pushes` says whether the present one can be told anything.
+    with the replies. `connection` counts the connections made, `pushes` says whether the present one can be told anything, and `prefixes` are
+    those of the keys that Redis was asked on it to tell of.
     """
 
     def __init__(self, url: str, told: Callable[[list[Any]], None] | None = None) -> None:
@@ -118,12 +119,22 @@ class Wire:
         self._options: dict[str, Any] = dict(parse_url(url))
         self._socket: _Socket | None = None
         self._connecting: asyncio.Task[_Socket] | None = None
+        self.prefixes: set[str] = set()
         self._refused_until = 0.0
         self._refusal = ""
 
     @property
     def pushes(self) -> bool:
         return self._socket is not None and self._socket.pushes
+
+    @property
+    def open(self) -> bool:
+        return self._socket is not None and self._socket.open
+
+    @property
+    def refusal(self) -> str:
+        """Why the last attempt to connect failed; empty where it did not, or none was made."""
+        return self._refusal
 
     async def connect(self, timeout: float) -> None:
         """See to it that there is a connection. Raises StoreDown."""
@@ -140,16 +151,19 @@ class Wire:
         `then` gets the replies the moment they are read, before anything that Redis sent after them, and also when nobody waits any more.
         Raises StoreDown where Redis is away or does not answer within `timeout` seconds.
         """
+        end = monotonic() + timeout
+        socket = self._socket
+        if socket is None or not socket.open:
+            await self.connect(timeout)
+            socket = self._socket
+            assert socket is not None
+        answered = socket.send(packed, count, then)
+        # asyncio.timeout would cost ten times as much.
+        late = asyncio.get_running_loop().call_later(end - monotonic(), _too_late, socket, answered, timeout)
         try:
-            async with asyncio.timeout(timeout):
-                socket = self._socket
-                if socket is None or not socket.open:
-                    socket = await self._connected()
-                return await socket.send(packed, count, then)
-        except TimeoutError:
-            if self._socket is not None and self._socket.silent:
-                self._socket.close(StoreDown("Redis went silent"))
-            raise StoreDown(f"Redis did not answer within {timeout * 1000:.0f} ms") from None
+            return await answered
+        finally:
+            late.cancel()
 
     def tell(self, packed: bytes, then: Callable[[list[Any]], None]) -> None:
         """Send one command without waiting, ahead of whatever is asked next on this connection; `then` gets its reply."""
@@ -160,10 +174,18 @@ class Wire:
         """The one attempt to connect that all waiting requests share; after a failure the next starts a moment later."""
         if monotonic() < self._refused_until:
             raise StoreDown(self._refusal)
+        return await asyncio.shield(self._attempt())
+
+    def connect_soon(self) -> None:
+        """Try again beside whatever goes on, with nobody waiting for it."""
+        if monotonic() >= self._refused_until:
+            self._attempt()
+
+    def _attempt(self) -> "asyncio.Task[_Socket]":
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
             self._connecting.add_done_callback(_retrieve)
-        return await asyncio.shield(self._connecting)
+        return self._connecting
 
     async def _connect(self) -> _Socket:
         try:
@@ -179,6 +201,8 @@ class Wire:
             self._refused_until = monotonic() + _CONNECT_PAUSE_SECONDS
             raise StoreDown(self._refusal) from None
         self._socket = socket
+        self._refusal = ""
+        self.prefixes.clear()
         self.connection += 1
         return socket
 
@@ -213,6 +237,15 @@ class Wire:
         if self._socket is not None:
             self._socket.close(StoreDown("the service stops"))
             self._socket = None
+
+
+def _too_late(socket: _Socket, answered: "asyncio.Future[list[Any]]", timeout: float) -> None:
+    """The caller gets no answer in time; a connection that has been silent for long is given up."""
+    if answered.done():
+        return
+    answered.set_exception(StoreDown(f"Redis did not answer within {timeout * 1000:.0f} ms"))
+    if socket.silent:
+        socket.close(StoreDown("Redis went silent"))
 
 
 def _retrieve(task: "asyncio.Future[Any]") -> None:

@@ -3,14 +3,10 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-
 from features.keys import text_of
 from service.errors import StoreUnavailable
 from service.layouts import Entity, Layouts
+from service.store.clients import REDIS_ERRORS, async_client
 from service.store.keys import behaviours_key, item_key, user_key
 from service.store.reader import EVENT_KEY_BYTES
 
@@ -60,11 +56,7 @@ class Writer:
 
     def __init__(self, url: str, timeout_ms: int) -> None:
         seconds = max(1.0, timeout_ms / 1000)
-        self._redis: Redis = Redis.from_url(
-            url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 1), retry_on_error=[ConnectionError]
-        )
-        self._add = self._redis.register_script(ADD_BEHAVIOURS)
-        self._replace = self._redis.register_script(REPLACE_ROW)
+        self._redis = async_client(url, seconds)
 
     async def merge_rows(self, layouts: Layouts, entity: Entity, values: Mapping[str, Mapping[str, object]]) -> None:
         """Merge raw values onto the rows of `{id: {feature: value}}`. Raises StoreUnavailable; values must have been checked before."""
@@ -76,7 +68,7 @@ class Writer:
                 waiting = await self._merge_round(layouts, entity, values, keys, waiting)
                 if not waiting:
                     return
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             raise StoreUnavailable(f"the rows were not written: {error}") from None
         raise StoreUnavailable(f"{len(waiting)} rows are being changed by others all the time; send them again")
 
@@ -93,7 +85,7 @@ class Writer:
             for i, row in zip(ids, before, strict=True):
                 fits = row is not None and len(row) == layout.dtype.itemsize
                 merged = layout.pack(values[i], onto=row if fits else layouts.unknown_row(entity, i))
-                await self._replace(keys=[keys[i]], args=[row or b"", merged], client=pipeline)
+                pipeline.execute_command("EVAL", REPLACE_ROW, 1, keys[i], row or b"", merged)
             written = await pipeline.execute()
         return [i for i, done in zip(ids, written, strict=True) if not done]
 
@@ -105,9 +97,9 @@ class Writer:
                     args: list[int | bytes] = [layouts.max_behaviours]
                     for time_ms, member in behaviours:
                         args += [time_ms, member]
-                    await self._add(keys=[behaviours_key(layouts.fingerprint, user_id)], args=args, client=pipeline)
+                    pipeline.execute_command("EVAL", ADD_BEHAVIOURS, 1, behaviours_key(layouts.fingerprint, user_id), *args)
                 return sum(await pipeline.execute())
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             raise StoreUnavailable(f"the events were not written: {error}") from None
 
     async def close(self) -> None:

@@ -103,7 +103,7 @@ def test_a_redis_that_accepts_and_says_nothing_leaves_no_connection_behind(redis
         server = await asyncio.start_server(mute, "127.0.0.1", 0)
         async with server:
             wire = Wire(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
-            with pytest.raises(StoreDown, match="did not answer within 50 ms"):
+            with pytest.raises(StoreDown, match="within 50 ms"):
                 await wire.ask(packed("PING"), 1, 0.05)
             with pytest.raises(StoreDown, match="no answer"):
                 await wire.ask(packed("PING"), 1, 5)

@@ -1,0 +1,114 @@
+"""Owns a real Redis Cluster on loopback for the tests: one redis-server process per node, put together by the cluster's own commands."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import redis
+from redis.crc import key_slot
+
+from service.embedded_redis import EmbeddedRedis, free_port
+
+SLOTS = 16384
+_BUS = 10_000  # a node's bus listens so much above its port
+_NODE_TIMEOUT_MS = "1000"
+
+
+def node_port() -> int:
+    """A port whose bus port can be had too."""
+    while True:
+        port = free_port()
+        if port + _BUS > 65535:
+            port -= 20_000
+        with contextlib.suppress(OSError), socket.socket() as own, socket.socket() as bus:
+            own.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + _BUS))
+            return port
+
+
+class Node(EmbeddedRedis):
+    """One node, and what tests ask of it."""
+
+    def __init__(self, *options: str) -> None:
+        own = ("--cluster-enabled", "yes", "--cluster-node-timeout", _NODE_TIMEOUT_MS, "--cluster-require-full-coverage", "no")
+        super().__init__(*own, *options, port=node_port())
+
+    def ask(self, *command: Any) -> Any:
+        with redis.Redis(port=self.port, socket_timeout=10) as client:
+            return client.execute_command(*command)
+
+    def info(self) -> dict[str, str]:
+        text = self.ask("CLUSTER INFO")
+        return dict(text) if isinstance(text, dict) else dict(line.split(":", 1) for line in text.decode().split())
+
+    @property
+    def id(self) -> str:
+        found = self.ask("CLUSTER MYID")
+        return found.decode() if isinstance(found, bytes) else str(found)
+
+
+class RedisCluster:
+    """`nodes` are the primaries, each with an equal share of the slots."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.nodes = nodes
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes) + "/"
+
+    def owner(self, key: str) -> Node:
+        """The node that was given this key's slot at the start."""
+        return self.nodes[key_slot(key.encode()) * len(self.nodes) // SLOTS]
+
+    def join(self) -> None:
+        for place, node in enumerate(self.nodes):
+            mine = [slot for slot in range(SLOTS) if slot * len(self.nodes) // SLOTS == place]
+            node.ask("CLUSTER ADDSLOTS", *mine)
+            node.ask("CLUSTER SET-CONFIG-EPOCH", place + 1)
+        for node in self.nodes[1:]:
+            node.ask("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
+        wait_for(lambda: all(self._knows_all(node) for node in self.nodes))
+
+    def _knows_all(self, node: Node) -> bool:
+        info = node.info()
+        return info["cluster_state"] == "ok" and info["cluster_slots_assigned"] == str(SLOTS) and int(info["cluster_known_nodes"]) >= len(self.nodes)
+
+    @contextmanager
+    def replica_of(self, primary: Node) -> Iterator[Node]:
+        """One more node, which takes over when its primary fails."""
+        with Node() as replica:
+            replica.ask("CLUSTER MEET", "127.0.0.1", primary.port)
+            wait_for(lambda: int(replica.info()["cluster_known_nodes"]) > len(self.nodes))
+            wait_for(lambda: replica.ask("CLUSTER REPLICATE", primary.id) in (b"OK", True))
+            wait_for(lambda: replica.ask("INFO", "replication")["master_link_status"] == "up")
+            yield replica
+
+    def move(self, slot: int, source: Node, target: Node, halfway: Any = None) -> None:
+        """Give a slot and its keys to another node; `halfway` is called while the slot is on its way, its keys there already."""
+        target.ask("CLUSTER SETSLOT", slot, "IMPORTING", source.id)
+        source.ask("CLUSTER SETSLOT", slot, "MIGRATING", target.id)
+        while keys := source.ask("CLUSTER GETKEYSINSLOT", slot, 100):
+            source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        if halfway is not None:
+            halfway()
+        for node in (target, source, *self.nodes):
+            node.ask("CLUSTER SETSLOT", slot, "NODE", target.id)
+
+
+@contextmanager
+def redis_cluster(*options: str, nodes: int = 3) -> Iterator[RedisCluster]:
+    with ExitStack() as started:
+        cluster = RedisCluster([started.enter_context(Node(*options)) for _ in range(nodes)])
+        cluster.join()
+        yield cluster
+
+
+def wait_for(holds: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(redis.exceptions.ResponseError):
+            if holds():
+                return
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
