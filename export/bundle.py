@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from export.graph import ServingGraph, graph_inputs, to_onnx
 from export.parity import check_parity, torch_scores
-from export.publish import next_version, publish, sha256_of
+from export.publish import Sign, next_version, publish, sha256_of
 from export.requests import request
 from models.ranker import Ranker
 from models.run import Run, open_run
@@ -29,8 +29,8 @@ class Published:
     graph_bytes: int
 
 
-def export_run(folder: Path, registry: Path, version: str | None) -> Published:
-    """Turn a run into a published bundle. Raises RunError, ParityError or PublishError, and then nothing was published."""
+def export_run(folder: Path, registry: Path, version: str | None, sign: Sign | None = None) -> Published:
+    """Turn a run into a published bundle, with `sign` a signed one. Raises RunError, ParityError or PublishError, and then nothing was published."""
     run = open_run(folder)
     graph = ServingGraph(run.ranker, run.encoding).eval()
     model = to_onnx(graph, run.encoding)
@@ -39,7 +39,7 @@ def export_run(folder: Path, registry: Path, version: str | None) -> Published:
     parity = check_parity(graph, content, schema, run.kept_rows, seed)
     files = {GRAPH_FILE: content, GOLDEN_FILE: _golden(graph, run, seed), REPORT_FILE: run.report}
     manifest = _manifest(run, version or next_version(registry, run.recipe.name), parity, files)
-    return Published(publish(registry, manifest, files), manifest, len(content))
+    return Published(publish(registry, manifest, files, sign), manifest, len(content))
 
 
 def _golden(graph: ServingGraph, run: Run, seed: int) -> bytes:

@@ -4,10 +4,13 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from service.manifest import MANIFEST_FILE, Manifest
+from service.signature import SIGNATURE_FILE
+
+Sign = Callable[[bytes], bytes]
 
 
 class PublishError(RuntimeError):
@@ -25,8 +28,8 @@ def next_version(registry: Path, name: str) -> str:
     return str(max(taken, default=0) + 1)
 
 
-def publish(registry: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
-    """Write the bundle and return its folder. Raises PublishError if the version exists or the disk refuses.
+def publish(registry: Path, manifest: Manifest, files: Mapping[str, bytes], sign: Sign | None = None) -> Path:
+    """Write the bundle, signed where `sign` is given, and return its folder. Raises PublishError if the version exists or the disk refuses.
 
     The folder is filled under a hidden name, synced, then renamed: a reader sees a whole bundle or none.
     """
@@ -39,7 +42,9 @@ def publish(registry: Path, manifest: Manifest, files: Mapping[str, bytes]) -> P
     except OSError as error:
         raise PublishError(f"{target.parent}: {error.strerror}") from error
     try:
-        for name, content in {**files, MANIFEST_FILE: manifest.model_dump_json(indent=2).encode()}.items():
+        said = manifest.model_dump_json(indent=2).encode()
+        signed = {SIGNATURE_FILE: sign(said)} if sign else {}
+        for name, content in {**files, MANIFEST_FILE: said, **signed}.items():
             _write_synced(aside / name, content)
         aside.chmod(0o755)
         os.rename(aside, target)  # fails on a folder that appeared meanwhile, since that one is not empty

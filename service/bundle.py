@@ -45,9 +45,9 @@ def open_session(graph: bytes, threads: int) -> Any:
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def load_bundle(folder: Path, threads: int, max_candidates: int) -> Bundle:
+def load_bundle(folder: Path, threads: int, max_candidates: int, trusted_keys: Path | None = None) -> Bundle:
     """A bundle that has proved itself. Raises BundleRejected with a code and a detail on any doubt."""
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, trusted_keys)
     files = verified_files(folder, manifest)
     try:
         session = open_session(files[GRAPH_FILE], threads)

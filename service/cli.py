@@ -117,7 +117,7 @@ def _load(options: argparse.Namespace, settings: Settings) -> int:
 
     registry = options.registry or settings.registry
     target = _target(*options.bundle.partition("/")[::2]) if options.bundle else read_rollout(registry).stable
-    manifest = read_manifest(folder_of(registry, target))
+    manifest = read_manifest(folder_of(registry, target), settings.trusted_keys)
     try:
         load_folder(options.folder, manifest.feature_schema, settings.redis_url.get_secret_value())
     except LoadError as error:
@@ -142,7 +142,7 @@ def _rollout(options: argparse.Namespace, settings: Settings) -> int:
     elif changes := _rollout_changes(options, registry):
         for target in changes.values():
             if target is not None:
-                read_manifest(folder_of(registry, target))
+                read_manifest(folder_of(registry, target), settings.trusted_keys)
         document = change_rollout(registry, changes, getpass.getuser(), reason=options.reason)
     else:
         document = read_rollout(registry)

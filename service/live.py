@@ -285,7 +285,7 @@ class Follower:
         """A version that may take requests. Cheap doubts come first, so that a refusal costs nothing."""
         settings, started, stable = self._settings, perf_counter(), self.live
         folder = folder_of(settings.registry, target)
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder, settings.trusted_keys)
         fusion = self.bound(manifest)
         if stable is not None:
             if role == "shadow" and manifest.fingerprint != stable.bundle.layouts.fingerprint:
@@ -294,7 +294,7 @@ class Follower:
             if found.problem is not None:
                 self._waits_for_schema = True
                 raise BundleRejected(SCHEMA_NOT_LOADED, found.problem)
-        bundle = await asyncio.to_thread(load_bundle, folder, settings.model_threads, settings.max_candidates)
+        bundle = await asyncio.to_thread(load_bundle, folder, settings.model_threads, settings.max_candidates, settings.trusted_keys)
         if stable is not None and rollout.restores is None:
             recent = self.recent.of(bundle.layouts.fingerprint)
             self.gates[bundle.label] = await asyncio.to_thread(gate, bundle, stable.bundle, recent, rollout.limits)

@@ -38,14 +38,14 @@ def folder_of(registry: Path, target: Target) -> Path:
     return registry / target.name / target.version
 
 
-def published(registry: Path) -> list[Published]:
+def published(registry: Path, trusted_keys: Path | None = None) -> list[Published]:
     """Every version in the registry, by name and version. An unreadable registry raises OSError."""
     found = []
     for name in _subfolders(registry, _NAME):
         for version in _subfolders(registry / name, _VERSION):
             target = Target(name=name, version=version)
             try:
-                found.append(Published(target, read_manifest(folder_of(registry, target)), None))
+                found.append(Published(target, read_manifest(folder_of(registry, target), trusted_keys), None))
             except BundleRejected as error:
                 found.append(Published(target, None, str(error)))
     return found

@@ -56,7 +56,7 @@ def run_sample(sample: Path, settings: Settings, port: int) -> int:
                 redis_url = started.enter_context(EmbeddedRedis()).url
                 _say(f"started Redis at {redis_url}")
             environment[variable_of("redis_url")] = redis_url
-            _load(sample, read_manifest(folder_of(registry, read_rollout(registry).stable)), redis_url)
+            _load(sample, read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys), redis_url)
             service = subprocess.Popen([sys.executable, "-m", "service", "serve"], env=environment)
             started.callback(_end, service)
             _wait_until_ready(service, settings.host, port)

@@ -36,7 +36,7 @@ def check_start(settings: Settings) -> None:
         raise CannotStart(f"the registry {settings.registry} is not a folder (FUNNELRANK_REGISTRY)")
     try:
         target = read_followed(settings.registry).stable
-        manifest = read_manifest(folder_of(settings.registry, target))
+        manifest = read_manifest(folder_of(settings.registry, target), settings.trusted_keys)
         verified_files(folder_of(settings.registry, target), manifest)
         from_file = read_profiles(settings.fusion_file) if settings.fusion_file else None
         profiles = read_followed_fusion(settings.registry) or from_file or plain_profiles(manifest)

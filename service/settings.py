@@ -43,6 +43,9 @@ class Settings(BaseModel):
     port: Annotated[int, _setting("port", "port to listen on", ge=1, le=65535)] = 8000
     workers: Annotated[int, _setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
     registry: Annotated[Path, _setting("directory", "folder with the published model bundles and rollout.json")] = Path("registry")
+    trusted_keys: Annotated[
+        Path | None, _setting("PEM file", "public Ed25519 keys; bundles signed by none of them are refused; empty: signatures are not looked at")
+    ] = None
     redis_url: Annotated[
         SecretStr,
         _setting("URL", "Redis with the features; redis://, rediss:// or unix://, redis+cluster:// or rediss+cluster://host:port,host:port"),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from service.layouts import FREE_AXES, Layouts, graph_inputs
 from service.manifest import MANIFEST_FILE, Manifest
+from service.signature import UntrustedBundle, check_signature
 
 GOLDEN_TOLERANCE = 1e-4
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
@@ -26,11 +27,16 @@ class BundleRejected(Exception):  # noqa: N818 - a state that is told, not a mis
         self.detail = detail
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest in a bundle's folder, which must be named like it."""
+def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
+    """The manifest in a bundle's folder, which must be named like it; with `trusted_keys`, signed by one of them before it is even read."""
     path = folder / MANIFEST_FILE
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        if trusted_keys is not None:
+            check_signature(folder, content, trusted_keys)
+        manifest = Manifest.model_validate_json(content)
+    except UntrustedBundle as error:
+        raise BundleRejected(error.code, error.detail) from None
     except FileNotFoundError:
         raise BundleRejected("bundle_missing", f"{path} does not exist") from None
     except OSError as error:

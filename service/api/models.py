@@ -46,7 +46,7 @@ def overview(follower: Follower, settings: Settings) -> dict[str, Any]:
     """What `GET /models` shows. A registry that cannot be read shows as a problem, not as an empty list."""
     answer: dict[str, Any] = {"published": [], "rollout": None, "worker": follower.described(), "workers": follower.status.all()}
     try:
-        for found in published(settings.registry):
+        for found in published(settings.registry, settings.trusted_keys):
             entry: dict[str, Any] = {"name": found.target.name, "version": found.target.version}
             if found.manifest is None:
                 entry["problem"] = found.problem
@@ -85,7 +85,7 @@ def go_back(settings: Settings, wanted: RollbackRequest) -> Rollout:
 def check_usable(follower: Follower, settings: Settings, target: Target) -> None:
     """Raises UnknownModel, Conflict (it does not fit the fusion profiles) or Unusable."""
     try:
-        manifest = read_manifest(folder_of(settings.registry, target))
+        manifest = read_manifest(folder_of(settings.registry, target), settings.trusted_keys)
         follower.bound(manifest)
     except BundleRejected as error:
         if error.code == "bundle_missing":

@@ -50,6 +50,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory, model: Small) -> Path:
     return folder / "registry" / "small-mmoe" / "1"
 
 
+def test_a_key_that_cannot_sign_is_told_before_the_work_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(monkeypatch, tmp_path / "no-run", "--registry", tmp_path / "registry", "--sign-with", tmp_path / "no-key.pem") == 1
+    assert "no-key.pem: No such file" in capsys.readouterr().err
+
+
 def manifest_of(folder: Path) -> Manifest:
     return Manifest.model_validate_json((folder / "manifest.json").read_bytes())
 

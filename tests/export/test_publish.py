@@ -10,7 +10,9 @@ from small_rankers import small
 
 from export.graph import graph_inputs
 from export.publish import PublishError, next_version, publish, sha256_of
+from export.sign import signer
 from service.manifest import FORMAT, Manifest, Parity
+from service.verify import read_manifest
 
 FILES = {"model.onnx": b"graph", "golden.npz": b"golden", "report.html": b"<html>"}
 
@@ -41,6 +43,15 @@ def test_a_published_version_is_never_overwritten(tmp_path):
     with pytest.raises(PublishError, match="never overwritten"):
         publish(tmp_path, manifest(), FILES | {"model.onnx": b"other"})
     assert (tmp_path / "small" / "1" / "model.onnx").read_bytes() == b"graph"
+
+
+def test_a_signed_bundle_appears_with_its_signature_in_the_same_step(tmp_path):
+    key, trusted = tmp_path / "key.pem", tmp_path / "trusted.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
+    subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", trusted], check=True)
+    signed, plain = publish(tmp_path, manifest(), FILES, signer(key)), publish(tmp_path, manifest("2"), FILES)
+    assert read_manifest(signed, trusted) == manifest()
+    assert {p.name for p in signed.iterdir()} - {p.name for p in plain.iterdir()} == {"manifest.sig"}
 
 
 def test_versions_count_up_from_the_highest_number(tmp_path):

@@ -1,0 +1,75 @@
+"""Owns signatures of bundles: `manifest.sig`, Ed25519 (RFC 8032) over the bytes of `manifest.json`, which holds the SHA-256 of every other file.
+
+The keys are read anew at each check, so that one can be added or withdrawn while it serves. `cryptography` is imported where keys are set alone.
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+SIGNATURE_FILE = "manifest.sig"
+_PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
+
+
+class UntrustedBundle(Exception):  # noqa: N818 - a state that is told, not a mistake
+    """A manifest that nobody trusted has signed. `code` is for counters and programs, `detail` for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+def check_signature(folder: Path, manifest: bytes, trusted_keys: Path) -> None:
+    """Raises UntrustedBundle unless `manifest.sig` in the folder is by one of the keys over exactly these bytes."""
+    from cryptography.exceptions import InvalidSignature
+
+    keys = public_keys(trusted_keys)
+    path = folder / SIGNATURE_FILE
+    try:
+        signature = path.read_bytes()
+    except FileNotFoundError:
+        told = f"{path} does not exist, and only bundles signed by a key of {trusted_keys} are taken"
+        raise UntrustedBundle("signature_missing", f"{told}; sign it: python -m export.sign {folder} --key KEY.pem") from None
+    except OSError as error:
+        raise UntrustedBundle("signature_missing", f"{path}: {error.strerror}") from None
+    for key in keys:
+        try:
+            key.verify(signature, manifest)
+        except InvalidSignature:
+            continue
+        return
+    raise UntrustedBundle("signature_wrong", f"{path} is by none of the keys of {trusted_keys} over the manifest as it is now ({len(keys)} tried)")
+
+
+def public_keys(path: Path) -> "list[Ed25519PublicKey]":
+    """Every key of a PEM file. Raises UntrustedBundle, which says what is wrong with the file and shows nothing of it."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        blocks = list(_PEM.finditer(path.read_bytes()))
+    except OSError as error:
+        raise _unusable(path, error.strerror or "cannot be read") from None
+    if not blocks:
+        raise _unusable(path, "it holds no public key in PEM form")
+    keys = []
+    for place, block in enumerate(blocks, 1):
+        if b"PRIVATE" in block[1]:
+            raise _unusable(path, f"key {place} is private and has no place on a machine that serves; openssl pkey -pubout makes its public key")
+        try:
+            key = load_pem_public_key(block[0])
+        except (ValueError, UnsupportedAlgorithm):
+            raise _unusable(path, f"key {place} is no public key in PEM form") from None
+        if not isinstance(key, Ed25519PublicKey):
+            raise _unusable(path, f"key {place} is of another kind than Ed25519")
+        keys.append(key)
+    return keys
+
+
+def _unusable(path: Path, why: str) -> UntrustedBundle:
+    return UntrustedBundle("trusted_keys_unusable", f"{path}: {why} (FUNNELRANK_TRUSTED_KEYS)")
