@@ -43,7 +43,7 @@ def stages(folder: Path, redis_url: str, load: Load) -> dict[str, float]:
         "user, behaviours, items fetched": read_us,
         "arrays assembled": _us(lambda i: assemble(layouts, stored[i], *requests[i], {}, context, NOW_MS), n),
         "scored by ONNX Runtime": _us(lambda i: bundle.score(used[i]), n),
-        "ordered": _us(lambda i: order(sums[i], None), n),
+        "ordered": _us(lambda i: order(sums[i], len(sums[i]), None), n),
         "answer written": _us(lambda i: _written(requests[i][1], sums[i], predictions[i]), n),
     }
 

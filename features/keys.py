@@ -11,6 +11,7 @@ stands in every standard library and in SQL engines, so a data warehouse can com
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
 
 import numpy as np
@@ -54,10 +55,14 @@ def _key_of_text(text: str, prefix: bytes) -> int:
     return int.from_bytes(sha256(prefix + encoded).digest()[:8], "big", signed=True) or 1
 
 
+# One value at a time comes with requests, whose contexts are of few values.
+_remembered = lru_cache(maxsize=4096)(_key_of_text)
+
+
 def key_of(vocabulary: str, value: object, field: str | None = None) -> int:
     """The signed 64-bit key of one raw value; MISSING_KEY where it is missing."""
     text = text_of(value, field or vocabulary)
-    return _key_of_text(text, vocabulary.encode() + _SEPARATOR) if text else MISSING_KEY
+    return _remembered(text, vocabulary.encode() + _SEPARATOR) if text else MISSING_KEY
 
 
 def keys_of_column(vocabulary: str, values: np.ndarray | Iterable[object], field: str | None = None) -> np.ndarray:

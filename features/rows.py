@@ -7,6 +7,7 @@ multiple of eight. Rows laid end to end are one numpy array, so a batch of them 
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from struct import Struct
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from features.keys import MISSING_KEY, key_of, keys_of_column
 from features.schema import Feature, FeatureSchema, MultiCategorical, Numeric
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_KEY, _NUMERIC = Struct("<q"), Struct("<f")
+_KEY_TYPE, _NUMERIC_TYPE = np.dtype("<i8"), np.dtype("<f4")
 
 
 def number_of(value: object, field: str, nan_is_missing: bool) -> float:
@@ -61,6 +64,7 @@ class RowLayout:
         if used % 8:
             fields.append(("padding", "V4", ()))
         self.dtype = np.dtype(fields)
+        self._numerics_at = _offset(self.dtype, "numerics")
         self._by_name = {f.name: f for f in self.features}
 
     @cached_property
@@ -79,10 +83,16 @@ class RowLayout:
 
         Raises FeatureError for an unknown feature or a value of the wrong type.
         """
-        row = self.empty(1) if onto is None else np.frombuffer(onto, dtype=self.dtype).copy()
+        row = bytearray(self.default_row if onto is None else onto)
+        if len(row) != self.dtype.itemsize:
+            raise ValueError(f"a packed row has {self.dtype.itemsize} bytes, this one {len(row)}")
         for name, value in values.items():
-            self._set(row[0], self.feature(name), value, nan_is_missing)
-        return row.tobytes()
+            self._set(row, self.feature(name), value, nan_is_missing)
+        return bytes(row)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether it has a feature of that name."""
+        return name in self._by_name
 
     def feature(self, name: str) -> Feature:
         """The feature of that name. Raises FeatureError with the known names."""
@@ -91,15 +101,20 @@ class RowLayout:
             raise FeatureError(name, f"unknown feature; known: {', '.join(self._by_name) or 'none'}")
         return found
 
-    def _set(self, row: np.void, feature: Feature, value: object, nan_is_missing: bool) -> None:
+    def _set(self, row: bytearray, feature: Feature, value: object, nan_is_missing: bool) -> None:
         name = feature.name
         if isinstance(feature, Numeric):
-            row["numerics"][self.numeric_columns[name]] = number_of(value, name, nan_is_missing)
-        elif isinstance(feature, MultiCategorical):
-            columns = self.key_columns[name]
-            row["keys"][columns] = multi_keys(feature, value)
-        else:
-            row["keys"][self.key_columns[name]] = key_of(feature.vocabulary_name, value, name)
+            _NUMERIC.pack_into(row, self._numerics_at + _NUMERIC.size * self.numeric_columns[name], number_of(value, name, nan_is_missing))
+            return
+        start = self.key_columns[name].start
+        keys = multi_keys(feature, value) if isinstance(feature, MultiCategorical) else (key_of(feature.vocabulary_name, value, name),)
+        for place, key in enumerate(keys, start):
+            _KEY.pack_into(row, _KEY.size * place, key)
+
+    def columns_of(self, packed: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Keys int64 `[1, key_width]` and numerics float32 `[1, numeric_width]` of one packed row, without a copy."""
+        keys = np.ndarray((1, self.key_width), _KEY_TYPE, packed)
+        return keys, np.ndarray((1, self.numeric_width), _NUMERIC_TYPE, packed, self._numerics_at)
 
     def pack_columns(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
         """`n` packed rows of raw columns, each `[n]`; a column that is not given is missing. NaN in a column is missing.
@@ -122,6 +137,11 @@ class RowLayout:
     def rows(self, packed: bytes) -> np.ndarray:
         """Packed rows laid end to end as a structured array, without a copy. Raises ValueError on a wrong length."""
         return np.frombuffer(packed, dtype=self.dtype)
+
+
+def _offset(dtype: np.dtype, field: str) -> int:
+    assert dtype.fields is not None
+    return int(dtype.fields[field][1])
 
 
 def _values_of(value: object, field: str) -> list[object]:

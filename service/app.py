@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -12,9 +13,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from service import log as service_log
-from service.api.edge import CONTEXT, Edge, Work
+from service.api.edge import CONTEXT, Edge, Front, Work
 from service.api.events import event_routes
 from service.api.features import feature_routes
 from service.api.fusion import fusion_routes
@@ -33,20 +35,23 @@ from service.store.writer import Writer
 
 log = logging.getLogger("funnelrank")
 VERSION = "0.1.0"
+_COLLECT_AFTER = (10_000, 10, 10)  # new objects; by default 700, which a few requests make
 
 
-def from_environment() -> FastAPI:
+def from_environment() -> ASGIApp:
     """What a worker process runs."""
     settings = Settings.from_environment()
     service_log.configure(settings.log_level)
     return create_app(settings)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> ASGIApp:
     """The application. Raises FusionError for a fusion file that cannot be used; connects to nothing until it is started."""
     metrics, work = Metrics(), Work(settings.max_inflight, settings.max_wait_ms / 1000)
+    metrics.tallies.also(lambda: metrics.inflight.set(work.inflight))
     cache_bytes = settings.item_cache_mb << 20
     reader = open_reader(settings.redis_url.get_secret_value(), settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms)
+    metrics.tallies.also(lambda: metrics.item_cache.bring_over(reader.cache_counts()))
     writer = Writer(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
     profiles = read_profiles(settings.fusion_file) if settings.fusion_file else None
     follower = Follower(settings, profiles, reader, metrics)
@@ -56,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         forget_dead_workers()
         metrics.workers.set(1)
         await follower.step()
+        keep_garbage_collection_short()
         following = asyncio.create_task(follower.follow())
         with drains_on_signal(work, settings.drain_ms):
             yield
@@ -79,9 +85,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(fusion_routes(follower, settings))
     app.include_router(model_routes(follower, settings))
     app.include_router(health_routes(follower, work, metrics, settings))
-    app.add_middleware(Edge, work=work, metrics=metrics, direct={("POST", "/rank"): rank})
+    app.add_middleware(Edge, work=work, metrics=metrics)
     app.openapi = lambda: _described(app, settings)  # type: ignore[method-assign]
-    return app
+    return Front(app, {("POST", "/rank"): Edge(rank, work, metrics)})
 
 
 def _described(app: FastAPI, settings: Settings) -> dict[str, Any]:
@@ -107,6 +113,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     context = request.scope[CONTEXT]
     context.outcome = found.code
     return Response(problem(found, context.request_id), status_code=found.status, headers=found.headers, media_type=PROBLEM_TYPE)
+
+
+def keep_garbage_collection_short() -> None:
+    """What is there at the start stays for ever: the collector need not go through it again and again while requests wait."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 @contextlib.contextmanager

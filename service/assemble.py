@@ -8,14 +8,14 @@ import numpy as np
 
 from features import FeatureError, RowLayout
 from service.errors import FieldError, InvalidRequest
-from service.layouts import Layouts, rows_of
+from service.layouts import Layouts
 from service.store.item_cache import ItemRows, unknown_rows
-from service.store.reader import EVENT_KEY_BYTES, Stored
+from service.store.reader import Stored
 
 _INTEGERS = range(-(2**63), 2**64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Assembled:
     """The graph's inputs for one request, and what was not known."""
 
@@ -57,25 +57,28 @@ def assemble(
     """Inputs of one request; `stored` is None where the store is away, `own_features` are candidates' own values by place."""
     user = stored.user if stored else None
     unknown_user = user is None and bool(layouts.schema.user)
-    user_rows = rows_of(layouts.user, layouts.unknown_row("user", user_id) if user is None else user, 1)
     items = stored.items if stored else _unknown_items(layouts, item_ids)
-    unknown_items = int(np.count_nonzero(items.states))
     if own_features:
         _put_own_features(layouts.item, items, own_features)
-    inputs = _row_inputs("user", user_rows) | _row_inputs("context", rows_of(layouts.context, context, 1))
-    inputs["item_keys"], inputs["item_numerics"] = items.keys, items.numerics
+    user_keys, user_numerics = layouts.user.columns_of(layouts.unknown_row("user", user_id) if user is None else user)
+    context_keys, context_numerics = layouts.context.columns_of(context)
+    inputs = {
+        "user_keys": user_keys,
+        "user_numerics": user_numerics,
+        "context_keys": context_keys,
+        "context_numerics": context_numerics,
+        "item_keys": items.keys,
+        "item_numerics": items.numerics,
+    }
     behaviours = 0
     if layouts.behaviour is not None:
         rows = _behaviours(layouts, stored)
         behaviours = len(rows)
-        inputs |= _row_inputs("behaviour", rows)
+        inputs["behaviour_keys"] = np.ascontiguousarray(rows["keys"])
+        inputs["behaviour_numerics"] = np.ascontiguousarray(rows["numerics"])
         inputs["behaviour_times"] = np.ascontiguousarray(rows["time"])
         inputs["request_time"] = np.array([now_ms], dtype=np.int64)
-    return Assembled(inputs, unknown_user, unknown_items, behaviours)
-
-
-def _row_inputs(name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {f"{name}_keys": np.ascontiguousarray(rows["keys"]), f"{name}_numerics": np.ascontiguousarray(rows["numerics"])}
+    return Assembled(inputs, unknown_user, int(np.count_nonzero(items.states)), behaviours)
 
 
 def _unknown_items(layouts: Layouts, item_ids: Sequence[str]) -> ItemRows:
@@ -94,6 +97,5 @@ def _put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mapp
 def _behaviours(layouts: Layouts, stored: Stored | None) -> np.ndarray:
     """Behaviour rows `[L]`, newest first."""
     assert layouts.behaviour is not None
-    members = stored.behaviours if stored else []
-    dtype = np.dtype([("event", f"V{EVENT_KEY_BYTES}"), ("row", layouts.behaviour.dtype)])
-    return np.frombuffer(b"".join(members), dtype=dtype)["row"] if members else layouts.behaviour.empty(0)
+    members = stored.behaviours if stored else None
+    return np.frombuffer(b"".join(members), layouts.member)["row"] if members else layouts.behaviour.empty(0)

@@ -29,7 +29,8 @@ class Bundle:
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Named inputs -> task scores, float32 `[tasks, C]` in the order of `tasks`. Raises onnxruntime's errors."""
-        return np.stack(self.session.run(self.tasks, inputs))
+        scores: list[np.ndarray] = self.session.run(self.tasks, inputs)
+        return np.concatenate(scores).reshape(len(scores), -1)
 
 
 def open_session(graph: bytes, threads: int) -> Any:

@@ -1,11 +1,13 @@
 """Owns the row layouts of one feature schema, taken together: what the store, the assembly and the bundle's checks share."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from features import BehaviourLayout, FeatureSchema, RowLayout
+from service.store.keys import EVENT_KEY_BYTES
 
 Entity = Literal["user", "item"]
 FREE_AXES = ("C", "L")
@@ -26,9 +28,15 @@ class Layouts:
         behaviour = BehaviourLayout(schema) if schema.behaviour else None
         return cls(schema, RowLayout(schema.user), RowLayout(schema.item), RowLayout(schema.context), behaviour)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return self.schema.fingerprint
+
+    @cached_property
+    def member(self) -> np.dtype:
+        """A behaviour as it stands in the user's sorted set. Only where the schema has behaviours."""
+        assert self.behaviour is not None
+        return np.dtype([("event", f"V{EVENT_KEY_BYTES}"), ("row", self.behaviour.dtype)])
 
     @property
     def max_behaviours(self) -> int:

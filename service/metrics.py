@@ -3,7 +3,6 @@
 No label holds an id. Children are bound once, because finding one by its labels costs more than counting.
 """
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from service.tally import Count, Distribution, Tallies
+
 Counts = Callable[[], Mapping[str, int]]
-_BRING_OVER_SECONDS = 0.25
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("store", "assemble", "score", "fuse", "respond")
 _SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5)
@@ -20,7 +20,7 @@ _COUNTS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 class ItemCacheMetrics:
-    """The item caches' own counts, brought over now and then: a ranking pays for counting in plain integers alone."""
+    """The item caches' own counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._counters = {
@@ -30,17 +30,9 @@ class ItemCacheMetrics:
             "invalidations": Counter("funnelrank_item_cache_invalidations", "Changes of item rows that Redis told of.", registry=registry),
         }
         self._bytes = Gauge("funnelrank_item_cache_bytes", "Memory of the item rows kept.", multiprocess_mode="livesum", registry=registry)
-        self._due = False
 
-    def bring_over_soon(self, counts: Counts) -> None:
-        """See to it that `counts` are in the metrics within a moment."""
-        if not self._due:
-            self._due = True
-            asyncio.get_running_loop().call_later(_BRING_OVER_SECONDS, self._bring_over, counts)
-
-    def _bring_over(self, counts: Counts) -> None:
-        self._due = False
-        found = counts()
+    def bring_over(self, found: Mapping[str, int]) -> None:
+        """Add what was counted since the last time; `bytes` is the size now."""
         for name, counter in self._counters.items():
             counter.inc(found[name])
         self._bytes.set(found["bytes"])
@@ -51,17 +43,19 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
+        tallies = self.tallies = Tallies()
         self.requests = Counter("funnelrank_requests", "Requests by route and outcome.", ["route", "outcome"], registry=registry)
-        self._outcomes: dict[tuple[str, str], Counter] = {}
+        self._outcomes: dict[tuple[str, str], Count] = {}
         stages = Histogram("funnelrank_stage_duration_seconds", "Time per stage of a ranking.", ["stage"], buckets=_SECONDS, registry=registry)
-        self.stages = {stage: stages.labels(stage) for stage in STAGES}
+        self.stages = {stage: tallies.distribution(stages.labels(stage)) for stage in STAGES}
         self._durations = Histogram(
             "funnelrank_request_duration_seconds", "Time from the first byte read to the last byte written.", ["route"], buckets=_SECONDS,
             registry=registry,
         )  # fmt: skip
-        self._duration_children: dict[str, Histogram] = {}
-        self.candidates = Histogram("funnelrank_candidates", "Candidates per ranking.", buckets=_COUNTS, registry=registry)
-        self.behaviours = Histogram("funnelrank_behaviours", "Behaviours per ranking.", buckets=(0, *_COUNTS[:8]), registry=registry)
+        self._duration_children: dict[str, Distribution] = {}
+        self.candidates = tallies.distribution(Histogram("funnelrank_candidates", "Candidates per ranking.", buckets=_COUNTS, registry=registry))
+        behaviours = Histogram("funnelrank_behaviours", "Behaviours per ranking.", buckets=(0, *_COUNTS[:8]), registry=registry)
+        self.behaviours = tallies.distribution(behaviours)
         self.degraded = Counter("funnelrank_degraded", "Rankings that were degraded, by reason.", ["reason"], registry=registry)
         self.corrupt_rows = Counter("funnelrank_corrupt_rows", "Stored rows that did not fit the schema.", ["entity"], registry=registry)
         self.item_cache = ItemCacheMetrics(registry)
@@ -75,7 +69,9 @@ class Metrics:
         self.load_seconds = Histogram("funnelrank_model_load_seconds", "Time to load, verify and warm a bundle.", registry=registry)
         rankings = Counter("funnelrank_rankings", "Rankings by the version's role and whether they failed.", ["role", "result"], registry=registry)
         self.rankings = {
-            (role, failed): rankings.labels(role, "failed" if failed else "ok") for role in ("stable", "canary") for failed in (False, True)
+            (role, failed): tallies.count(rankings.labels(role, "failed" if failed else "ok"))
+            for role in ("stable", "canary")
+            for failed in (False, True)
         }
         self.experiments = Counter("funnelrank_experiment_rankings", "Rankings by experiment and arm.", ["experiment", "arm"], registry=registry)
         self.rollbacks = Counter("funnelrank_automatic_rollbacks", "Versions that a worker took back by itself.", ["role"], registry=registry)
@@ -112,17 +108,19 @@ class Metrics:
 
     def finished(self, route: str, outcome: str, seconds: float) -> None:
         """Count one request."""
-        counter = self._outcomes.get((route, outcome))
-        if counter is None:
-            counter = self._outcomes[route, outcome] = self.requests.labels(route, outcome)
-        counter.inc()
-        duration = self._duration_children.get(route)
-        if duration is None:
-            duration = self._duration_children[route] = self._durations.labels(route)
-        duration.observe(seconds)
+        count = self._outcomes.get((route, outcome))
+        if count is None:
+            count = self._outcomes[route, outcome] = self.tallies.count(self.requests.labels(route, outcome))
+        count.inc()
+        durations = self._duration_children.get(route)
+        if durations is None:
+            durations = self._duration_children[route] = self.tallies.distribution(self._durations.labels(route))
+        durations.observe(seconds)
+        self.tallies.soon()
 
     def page(self) -> bytes:
-        """The text that Prometheus scrapes: all workers together where they share a directory."""
+        """The text that Prometheus scrapes: all workers together where they share a directory, the others as of a moment ago."""
+        self.tallies.bring_over()
         directory = os.environ.get(DIRECTORY_VARIABLE)
         if not directory:
             return generate_latest(self.registry)

@@ -27,7 +27,7 @@ log = logging.getLogger("funnelrank.ranker")
 PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Query:
     """A checked request. `own_features` are candidates' own values by place; `weights` replace the profile's for this request;
     `timestamp` is the moment in milliseconds to rank as of, now where it is None.
@@ -44,7 +44,7 @@ class Query:
     timestamp: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Ranking:
     """Ordered candidates, best first, at most `top_k` of them (k below).
 
@@ -126,18 +126,19 @@ class Ranker:
         ranking = _ordered(live, formula, query, scores, predictions, numerics, degraded, chosen)
         fusing = perf_counter() - scored_at
         stages["fuse"].observe(fusing)
+        ranking.computed_seconds = packed - fetched + scoring + fusing
         for reason in degraded:
             self.metrics.degraded.labels(reason.partition(":")[0]).inc()
         if chosen is not None:
             self.metrics.experiments.labels(chosen.experiment, chosen.arm).inc()
         self._remember(live, formula, assembled.inputs, predictions, scores)
-        return replace(ranking, computed_seconds=packed - fetched + scoring + fusing), predictions
+        return ranking, predictions
 
     async def _score(
         self, bundle: Bundle, inputs: Mapping[str, np.ndarray], candidates: int, degraded: list[str], deadline: Deadline, gone: Callable[[], bool]
     ) -> tuple[np.ndarray, float]:
         """Task scores float32 `[tasks, C]` and the seconds they took, a chunk at a time: a long list does not keep short ones waiting."""
-        used = {name: array for name, array in inputs.items() if name in bundle.inputs}
+        used = {name: inputs[name] for name in bundle.inputs}
         parts, spent = [], 0.0
         for start in range(0, candidates, self.chunk):
             part = used if candidates <= self.chunk else {n: a[start : start + self.chunk] if n in PER_CANDIDATE else a for n, a in used.items()}
@@ -180,7 +181,6 @@ class Ranker:
             deadline.check("Redis answered")
             degraded.append("store_unavailable")
             return None
-        self.metrics.item_cache.bring_over_soon(self.reader.cache_counts)
         if stored.corrupt:
             degraded.append(f"corrupt_rows:{sum(stored.corrupt.values())}")
             for entity, count in stored.corrupt.items():
@@ -209,12 +209,12 @@ def _ordered(
     live: Live, formula: Formula, query: Query, scores: np.ndarray, predictions: np.ndarray, numerics: np.ndarray,
     degraded: list[str], chosen: Chosen | None,
 ) -> Ranking:  # fmt: skip
-    scored = int(np.isfinite(scores).sum())
+    scored = int(np.count_nonzero(np.isfinite(scores)))
     if 0 < scored < len(scores):
         degraded.append(f"unscored_items:{len(scores) - scored}")
     elif not scored and "model_failed" not in degraded:
         degraded.append("model_failed")
-    best = order(scores, query.top_k)
+    best = order(scores, scored, query.top_k)
     explained = None
     if query.explain:
         told = formula.explain(predictions, numerics)
@@ -222,7 +222,7 @@ def _ordered(
     return Ranking(
         live=live,
         formula=formula,
-        item_ids=[query.item_ids[i] for i in best.tolist()],
+        item_ids=list(map(query.item_ids.__getitem__, best.tolist())),
         scores=scores[best],
         predictions=predictions[:, best],
         explained=explained,
@@ -233,7 +233,7 @@ def _ordered(
     )
 
 
-def order(scores: np.ndarray, top_k: int | None) -> np.ndarray:
-    """Places of the best candidates, best first; ties, and those without a score at the end, in the order of the request."""
-    with_last = np.where(np.isfinite(scores), scores, -np.inf)
+def order(scores: np.ndarray, scored: int, top_k: int | None) -> np.ndarray:
+    """Places of the best candidates, best first; ties, and all beyond the `scored` finite ones, in the order of the request."""
+    with_last = scores if scored == len(scores) else np.where(np.isfinite(scores), scores, -np.inf)
     return np.argsort(-with_last, kind="stable")[:top_k]

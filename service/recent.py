@@ -9,7 +9,7 @@ import numpy as np
 _MAX_REQUESTS, _MAX_CANDIDATES = 256, 20_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Assembly:
     """The graph inputs of one answered request, of a feature schema, for `candidates` candidates."""
 

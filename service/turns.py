@@ -4,8 +4,9 @@ import asyncio
 from collections import deque
 
 # uvloop accepts one connection per pass of the loop. With several passes between two chunks new callers come in as fast as they arrive,
-# and are shed at once if need be; without, they wait unseen in the kernel's queue, where no deadline counts.
-_PASSES = 4
+# and are shed at once if need be; without, they wait unseen in the kernel's queue, where no deadline counts. As many passes as wait are
+# enough, and where only one waits a second pass would be for nothing.
+_MOST_PASSES = 4
 
 
 class Turns:
@@ -30,11 +31,11 @@ class Turns:
 
     def give(self) -> None:
         """The turn is free after a pass of the loop at the earliest, for those who would compute in this same pass wait too."""
-        asyncio.get_running_loop().call_soon(self._pass_on, _PASSES)
+        asyncio.get_running_loop().call_soon(self._pass_on, 1)
 
     def _pass_on(self, passes: int) -> None:
-        if passes and self._waiting:
-            asyncio.get_running_loop().call_soon(self._pass_on, passes - 1)
+        if passes < min(len(self._waiting), _MOST_PASSES):
+            asyncio.get_running_loop().call_soon(self._pass_on, passes + 1)
             return
         while self._waiting:
             turn = self._waiting.popleft()

@@ -32,15 +32,17 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
 def ranked(ranking: Ranking) -> bytes:
     """The entries of the ranking, comma-separated."""
     count = len(ranking.item_ids)
-    columns: list[bytes | list[bytes]] = [b',{"item_id":"', strings(ranking.item_ids), b'","rank":', numbers(np.arange(1, count + 1))]
-    columns += [b',"score":', numbers(ranking.scores), b',"predictions":{']
-    for place, task in enumerate(ranking.live.bundle.tasks):
-        columns += [b'%b"%b":' % (b"," if place else b"", task.encode()), numbers(ranking.predictions[place])]
+    columns: list[bytes | list[bytes]] = [b',{"item_id":"', strings(ranking.item_ids), b'","rank":', ranks(count)]
+    columns += [b',"score":', numbers(ranking.scores)]
+    opening = b',"predictions":{"%b":'
+    for task, predictions in zip(ranking.live.bundle.tasks, ranking.predictions, strict=True):
+        columns += [opening % task.encode(), numbers(predictions)]
+        opening = b',"%b":'
     columns.append(b"}")
     if ranking.explained is not None:
         columns += _explained(ranking.explained)
     columns.append(b"}")
-    return interleaved(columns, count)[1:]
+    return interleaved(merged(columns), count)[1:]
 
 
 def _explained(explained: Sequence[Explained]) -> list[bytes | list[bytes]]:
@@ -58,6 +60,16 @@ def _explained(explained: Sequence[Explained]) -> list[bytes | list[bytes]]:
     return columns
 
 
+_RANKS: list[bytes] = []
+
+
+def ranks(count: int) -> list[bytes]:
+    """1 to `count` as JSON."""
+    if len(_RANKS) < count:
+        _RANKS.extend(b"%d" % rank for rank in range(len(_RANKS) + 1, count + 1))
+    return _RANKS[:count]
+
+
 def numbers(values: np.ndarray) -> list[bytes]:
     """Each number as JSON, shortest form that reads back as the same bits of its dtype; NaN and infinities are null."""
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
@@ -69,6 +81,17 @@ def strings(values: Sequence[str]) -> list[bytes]:
     if b"\\" in written:  # a quote inside a string is written with one; without any, every quote belongs to a separator
         return [orjson.dumps(v)[1:-1] for v in values]
     return written[2:-2].split(b'","')
+
+
+def merged(columns: Sequence[bytes | list[bytes]]) -> list[bytes | list[bytes]]:
+    """Constants that stand side by side made one."""
+    found: list[bytes | list[bytes]] = []
+    for column in columns:
+        if found and isinstance(column, bytes) and isinstance(found[-1], bytes):
+            found[-1] += column
+        else:
+            found.append(column)
+    return found
 
 
 def interleaved(columns: Sequence[bytes | list[bytes]], count: int) -> bytes:

@@ -23,7 +23,8 @@ Features = Annotated[dict[str, Any], Field(description="raw values by feature na
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Ids differ from one another: looking for each in a cache of strings costs more than making it.
+    model_config = ConfigDict(extra="forbid", frozen=True, cache_strings="keys")
 
 
 class Candidate(_Body):

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
-from secrets import token_hex
+from random import getrandbits
 from time import monotonic
 from typing import Final
 
@@ -40,7 +40,7 @@ class RequestContext:
             elif name == b"traceparent":
                 self.traceparent = passed_on(value)
         if not self.request_id:
-            self.request_id = token_hex(16)
+            self.request_id = f"{getrandbits(128):032x}"
 
 
 def passed_on(traceparent: bytes) -> bytes:
@@ -48,7 +48,7 @@ def passed_on(traceparent: bytes) -> bytes:
     found = _TRACEPARENT.fullmatch(traceparent)
     if found is None or not any(found[1].strip(b"0")) or not any(found[2].strip(b"0")):
         return b""
-    return b"00-%b-%b-%b" % (found[1], token_hex(8).encode(), found[3])
+    return b"00-%b-%016x-%b" % (found[1], getrandbits(64) or 1, found[3])
 
 
 _SMOOTHING = 0.05
@@ -72,22 +72,35 @@ class Work:
         """What one ranking has computed."""
         self.seconds += _SMOOTHING * (seconds - self.seconds)
 
-    def check(self) -> None:
-        """Raises Overloaded where one more request would be too much. Two are always let in, so that the mean can recover."""
+    def enter(self) -> None:
+        """One more request is in work. Raises Overloaded where it would be too much; two are always let in, so that the mean can recover."""
         if self.inflight >= self.limit:
             raise Overloaded(f"{self.limit} requests are in work in this process (FUNNELRANK_MAX_INFLIGHT)")
         if self.inflight > 1 and self.inflight * self.seconds > self.longest_wait:
             raise Overloaded(f"{self.inflight} requests before this one would take {self.inflight * self.seconds:.3f} s (FUNNELRANK_MAX_WAIT_MS)")
+        self.inflight += 1
+
+
+class Front:
+    """The application as the server sees it: what `direct` has by method and path is called straight away, the rest goes to `app`.
+
+    For a ranking the framework's own layers and its search for the route would cost as much as all checks of the request.
+    """
+
+    def __init__(self, app: ASGIApp, direct: Mapping[tuple[str, str], ASGIApp]) -> None:
+        self.app = app
+        self.direct = direct
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self.direct.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (found or self.app)(scope, receive, send)
 
 
 class Edge:
-    """Wraps the whole application. What `direct` has by method and path is called straight away: for a ranking the framework's
-    own layers and its search for the route would cost as much as all checks of the request.
-    """
+    """Wraps an application: every request that is HTTP goes through it, once."""
 
-    def __init__(self, app: ASGIApp, work: Work, metrics: Metrics, direct: Mapping[tuple[str, str], ASGIApp]) -> None:
+    def __init__(self, app: ASGIApp, work: Work, metrics: Metrics) -> None:
         self.app = app
-        self.direct = direct
         self.work = work
         self.metrics = metrics
 
@@ -96,10 +109,14 @@ class Edge:
             await self.app(scope, receive, send)
             return
         context = scope[CONTEXT] = RequestContext(scope)
-        answer = Answer(send, context, self.work)
-        counted = scope["path"] in WORK
+        answer, work = Answer(send, context, self.work), self.work
+        counted, entered = scope["path"] in WORK, False
         try:
-            await (self._bounded(scope, receive, answer) if counted else self.app(scope, receive, answer))
+            if counted:
+                work.enter()
+                entered = True
+                self.metrics.tallies.soon()
+            await self.app(scope, receive, answer)
         except ServiceError as error:
             await answer.problem(error)
         except ClientDisconnect:
@@ -108,19 +125,10 @@ class Edge:
             log.exception("request failed", extra={"fields": {"request_id": context.request_id, "path": scope["path"]}})
             await answer.problem(InternalError("the service failed; its log has the request_id"))
         finally:
+            if entered:
+                work.inflight -= 1
             route = scope["path"] if counted or scope["path"] in OTHER else "other"
             self.metrics.finished(route, context.outcome, monotonic() - context.started)
-
-    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = self.work
-        work.check()
-        work.inflight += 1
-        self.metrics.inflight.inc()
-        try:
-            await self.direct.get((scope["method"], scope["path"]), self.app)(scope, receive, send)
-        finally:
-            work.inflight -= 1
-            self.metrics.inflight.dec()
 
 
 class Answer:

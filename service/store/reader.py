@@ -13,7 +13,7 @@ import orjson
 
 from service.layouts import Layouts
 from service.store.item_cache import CORRUPT, COUNTS, ItemCache, ItemRows, rows_from_store
-from service.store.keys import SCHEMAS, behaviours_key, item_prefix, user_key
+from service.store.keys import EVENT_KEY_BYTES, SCHEMAS, behaviours_key, item_prefix, user_key
 from service.store.wire import StoreDown, Wire, packed
 
 log = logging.getLogger("funnelrank.store")
@@ -32,9 +32,6 @@ class Stored:
     items: ItemRows
     corrupt: dict[str, int]
     unread: int = 0
-
-
-EVENT_KEY_BYTES = 8
 
 
 class Reader:

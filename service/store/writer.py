@@ -7,8 +7,7 @@ from features.keys import text_of
 from service.errors import StoreUnavailable
 from service.layouts import Entity, Layouts
 from service.store.clients import REDIS_ERRORS, async_client
-from service.store.keys import behaviours_key, item_key, user_key
-from service.store.reader import EVENT_KEY_BYTES
+from service.store.keys import EVENT_KEY_BYTES, behaviours_key, item_key, user_key
 
 _ROUNDS = 20
 

@@ -84,13 +84,13 @@ def test_what_would_wait_too_long_is_shed_and_two_are_always_let_in() -> None:
         work.note(0.01)
     for inflight in (0, 1, 5):
         work.inflight = inflight
-        work.check()
+        work.enter()
     work.inflight = 6
     with pytest.raises(Overloaded, match="FUNNELRANK_MAX_WAIT_MS"):
-        work.check()
+        work.enter()
     work.note(1000.0)
     work.inflight = 1
-    work.check()
+    work.enter()
 
 
 def test_a_shed_request_says_when_to_come_again(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
