@@ -1,19 +1,19 @@
 """Owns the log: one JSON object per line on stderr, with no secret in it."""
 
+import json
 import logging
 import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
-_PASSWORD = re.compile(r"(\w+://)[^/@\s]+@")
+# Up to the last @ of a word, since a password may hold / and @ where somebody forgot to quote them.
+_PASSWORD = re.compile(r"\b(\w{1,24}://)[^\s\"']*@|([?&]\w{0,24}password=)[^&\s\"']+")
 
 
 def without_password(text: str) -> str:
     """A URL, or a text with URLs, whose user and password are hidden."""
-    return _PASSWORD.sub(r"\1***@", text)
+    return _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
 
 
 class JsonLines(logging.Formatter):
@@ -27,10 +27,11 @@ class JsonLines(logging.Formatter):
             "pid": record.process,
             "message": without_password(record.getMessage()),
         }
-        line |= getattr(record, "fields", {})
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        line |= {name: without_password(value) if isinstance(value, str) else value for name, value in fields.items()}
         if record.exc_info:
             line["traceback"] = without_password(self.formatException(record.exc_info))
-        return orjson.dumps(line, default=str).decode()
+        return json.dumps(line, default=str)  # in ASCII, so that no character of a path or a name can break the line or the terminal
 
 
 def configure(level: str) -> None:

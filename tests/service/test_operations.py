@@ -272,3 +272,37 @@ def test_without_a_token_only_loopback_may_operate(
 def test_log_lines_are_json(server: Any) -> None:
     for line in server.log_lines.splitlines():
         assert {"time", "level", "logger", "message"} <= set(json.loads(line))
+
+
+def test_without_a_token_a_page_in_a_browser_on_this_machine_may_not_operate(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
+) -> None:
+    body = {"stable": {"name": "synthetic", "version": "1"}}
+    with kit.serving(tmp_path, registry, redis_server.url, admin_token="") as server:
+        own, port = server.url, server.url.rsplit(":", 1)[1]
+        for headers in (
+            {"Origin": "http://evil.example"},
+            {"Origin": "null"},
+            {"Origin": "http://localhost:3000"},
+            {"Host": f"evil.example:{port}"},
+            {"Host": f"evil.example:{port}", "Origin": f"http://evil.example:{port}"},
+            {"Host": f"127.0.0.1.evil.example:{port}"},
+            {"Host": "["},
+            {"X-Real-IP": "10.0.0.1"},
+            {"Forwarded": "for=10.0.0.1"},
+        ):
+            for method, path in (("PUT", "/models/rollout"), ("POST", "/models/rollback"), ("POST", "/fusion/rollback"), ("PUT", "/fusion")):
+                answer = server.http.request(method, path, json=body, headers=headers)
+                assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (headers, path)
+        for headers in ({}, {"Origin": own}, {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"}, {"Host": f"[::1]:{port}"}):
+            assert server.http.put("/models/rollout", json=body, headers=headers).status_code == 200, headers
+
+
+def test_a_token_may_be_any_text(tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any) -> None:
+    token = "schlüssel 汉字"
+    with kit.serving(tmp_path, registry, redis_server.url, admin_token=token) as server:
+        for sent, status in ((token, 409), (token[:-1], 401), (token + "x", 401)):
+            answer = server.http.post("/models/rollback", headers={"Authorization": f"Bearer {sent}".encode()})
+            assert answer.status_code == status, answer.text
+            assert "schl" not in answer.text
+    assert "schl" not in server.log_lines
