@@ -45,5 +45,10 @@ def async_client(url: str, timeout_seconds: float) -> redis.asyncio.Redis:
 
 def values_of(redis: "Redis", keys: Sequence[str]) -> list[bytes | None]:
     """What the keys hold; a cluster is asked slot by slot."""
-    many = getattr(redis, "mget_nonatomic", redis.mget)
-    return list(many(keys))
+    found: Any = cast(Any, redis).mget_nonatomic(keys) if is_cluster(redis) else redis.mget(keys)
+    return list(found)
+
+
+def is_cluster(redis: "Redis") -> bool:
+    """Whether this is a cluster's client."""
+    return isinstance(cast(object, redis), RedisCluster)

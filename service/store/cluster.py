@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -17,7 +18,7 @@ from hiredis import ReplyError
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from service.redis_url import Address, Seeds
-from service.store.wire import StoreDown, Wire, packed
+from service.store.wire import StoreDown, Wire, packed, retrieve
 
 log = logging.getLogger("funnelrank.store")
 
@@ -28,7 +29,7 @@ _ASKED_FOR_SLOTS = 5
 _RETIRED_SECONDS = 2.0
 _PING, _ASKING, _SLOTS = packed("PING"), packed("ASKING"), packed("CLUSTER", "SLOTS")
 
-Command = tuple[str, bytes]  # the key that decides on the node, and the packed command
+Command = tuple[bytes, bytes]  # the key that decides on the node, and the packed command
 Took = Callable[[Sequence[int], list[Any]], None]
 _Routes = dict[tuple["Node | None", bool], list[int]]  # (whom to ask, whether for a slot on its way there) -> places of commands
 _View = tuple[tuple[int, int, Address], ...]  # first slot, last slot, primary
@@ -55,7 +56,7 @@ class _Asked:
     def came(self, places: Sequence[int], replies: list[Any]) -> None:
         for place, reply in zip(places, replies, strict=True):
             self.replies[place] = reply
-        if self.took is not None and places:
+        if self.took is not None:
             self.took(places, replies)
 
 
@@ -88,9 +89,9 @@ class Cluster:
             self._epoch += 1
         return self._epoch
 
-    def owner(self, key: str) -> Node | None:
+    def owner(self, key: bytes) -> Node | None:
         """The primary that has this key's slot."""
-        return self._owners[key_slot(key.encode())]
+        return self._owners[key_slot(key)]
 
     async def connect(self, timeout: float) -> None:
         """See to it that all nodes are connected. Raises StoreDown where nobody says who they are; nobody waits for a node that refused last."""
@@ -118,30 +119,42 @@ class Cluster:
         for place, (key, _) in enumerate(commands):
             routes.setdefault((self.owner(key), False), []).append(place)
         for _ in range(1 + _REDIRECTIONS):
-            await asyncio.gather(*(self._ask_node(node, asking, places, asked, timeout) for (node, asking), places in routes.items()))
+            await self._ask_along(routes, asked, timeout)
             routes = self._redirected(asked)
             if not routes:
                 break
             await asyncio.gather(*(node.connect(timeout) for node, _ in routes if node and not node.open), return_exceptions=True)
         return asked.replies, asked.silent
 
-    async def _ask_node(self, node: Node | None, asking: bool, places: Sequence[int], asked: _Asked, timeout: float) -> None:
-        """Ask one node for the commands at `places`, or for a sign of life."""
-        step = 2 if asking else 1
-        parts = [asked.commands[place][1] for place in places] or [_PING]
+    async def _ask_along(self, routes: _Routes, asked: _Asked, timeout: float) -> None:
+        """Send to every node first, then wait for all of them."""
+        waiting: list[tuple[Node, Sequence[int], asyncio.Future[list[Any]]]] = []
+        for (node, asking), places in routes.items():
+            try:
+                if node is None:
+                    raise StoreDown("no node of the cluster has this key's slot")
+                waiting.append((node, places, _sent(node, asking, places, asked)))
+            except StoreDown as error:
+                self._failed(asked, node, places, error)
+        late = asyncio.get_running_loop().call_later(timeout, _too_late, waiting, timeout)
         try:
-            if node is None:
-                raise StoreDown("no node of the cluster has this key's slot")
-            if not node.open:
-                raise StoreDown(f"{node.name}: {node.refusal or 'not connected'}")
-            told = (_ASKING if asking else b"").join([b"", *parts])
-            await node.ask(told, len(parts) * step, timeout, lambda replies: asked.came(places, replies[step - 1 :: step] if places else []))
-        except StoreDown as error:
-            for place in places:
-                asked.replies[place] = error
-            if node is not None:
-                asked.silent.add(node)
-            self.learn_soon()
+            for silent, unanswered, answered in waiting:
+                try:
+                    await answered
+                except StoreDown as error:
+                    self._failed(asked, silent, unanswered, error)
+        finally:
+            late.cancel()
+            for _, _, answered in waiting:  # what is left where the caller was cancelled
+                retrieve(answered) if answered.done() else answered.cancel()
+
+    def _failed(self, asked: _Asked, node: Node | None, places: Sequence[int], error: StoreDown) -> None:
+        if node is not None:
+            asked.silent.add(node)
+            error = StoreDown(f"{node.name}: {error}")
+        for place in places:
+            asked.replies[place] = error
+        self.learn_soon()
 
     def _redirected(self, asked: _Asked) -> _Routes:
         """The commands that their node sent elsewhere."""
@@ -244,6 +257,25 @@ class Cluster:
             self._learning.cancel()
         for node in [*self._nodes.values(), *self._retired]:
             node.close()
+
+
+def _sent(node: Node, asking: bool, places: Sequence[int], asked: _Asked) -> "asyncio.Future[list[Any]]":
+    """Ask one node for the commands at `places`, or for a sign of life. Raises StoreDown."""
+    if not places:
+        return node.send(_PING, 1, _nothing)
+    commands = [asked.commands[place][1] for place in places]
+    if not asking:
+        return node.send(b"".join(commands), len(commands), partial(asked.came, places))
+    return node.send(_ASKING.join([b"", *commands]), 2 * len(commands), lambda replies: asked.came(places, replies[1::2]))
+
+
+def _nothing(_replies: list[Any]) -> None:
+    """A sign of life says nothing."""
+
+
+def _too_late(waiting: Sequence[tuple[Node, Sequence[int], "asyncio.Future[list[Any]]"]], timeout: float) -> None:
+    for node, _, answered in waiting:
+        node.too_late(answered, timeout)
 
 
 def _address(told: Sequence[Any], by: Node) -> Address:

@@ -35,15 +35,16 @@ class ClusterReader(Reader):
             self._begin(cache, self._cluster.nodes, epoch)
         taken = cache.take(item_ids)
         key = user_key(layouts.fingerprint, user_id)
-        commands = [(key, packed("GET", key))]
+        commands = [(key.encode(), packed("GET", key))]
         if behaviour is not None:
             key = behaviours_key(layouts.fingerprint, user_id)
-            commands.append((key, newest(key, layouts.max_behaviours, before)))
+            commands.append((key.encode(), newest(key, layouts.max_behaviours, before)))
         asking = _Asking(self._cluster, layouts, cache, item_ids, taken.rows)
         replies = await asking.ask(taken.missing, timeout, commands)
         if cache.changes != taken.changes and (gone := asking.gone(set(taken.missing))):
             await asking.ask(gone, timeout)
         asking.drop_unvouched()
+        asking.over = True
         failed = [reply for reply in replies if isinstance(reply, Exception)]
         if failed and len(asking.unread) == len(item_ids):
             raise _down(failed[0])
@@ -69,7 +70,7 @@ class ClusterReader(Reader):
         timeout = max(self.timeout, 1.0)
         await self._cluster.connect(timeout)
         self._cluster.learn_soon()
-        (reply,), _ = await self._cluster.ask([(SCHEMAS, packed("HGETALL", SCHEMAS))], timeout)
+        (reply,), _ = await self._cluster.ask([(SCHEMAS.encode(), packed("HGETALL", SCHEMAS))], timeout)
         if not isinstance(reply, Exception):
             self._schemas = documents(reply)
         elif self._schemas is None or not isinstance(reply, StoreDown) or not self._cluster.nodes:
@@ -81,11 +82,14 @@ class ClusterReader(Reader):
 
 
 class _Asking:
-    """The item rows of one request on their way: `rows` fill up, `unread` are the places whose node does not answer."""
+    """The item rows of one request on their way: `rows` fill up, `unread` are the places whose node does not answer. Once it is `over`, an answer
+    that was too late goes to the cache alone.
+    """
 
     def __init__(self, cluster: Cluster, layouts: Layouts, cache: ItemCache, item_ids: Sequence[str], rows: ItemRows) -> None:
         self.cluster, self.layouts, self.cache, self.item_ids, self.rows = cluster, layouts, cache, item_ids, rows
         self.unread: set[int] = set()
+        self.over = False
         self._silent: set[Any] = set()
 
     async def ask(self, missing: Sequence[int], timeout: float, ahead: Sequence[Command] = ()) -> list[Any]:
@@ -105,7 +109,8 @@ class _Asking:
         places = [place for place, _ in found]
         ids = [self.item_ids[place] for place in places]
         came = rows_from_store(self.layouts, ids, [row for _, row in found])
-        self.rows.put(places, came)
+        if not self.over:
+            self.rows.put(places, came)
         if self.cache.connection == epoch == self.cluster.epoch():
             self.cache.keep(ids, came)
 
@@ -117,7 +122,7 @@ class _Asking:
         """A row from the cache holds as long as its node answers: it might have changed without our being told."""
         if self._silent:
             prefix, owner = self.cache.prefix, self.cluster.owner
-            self._drop([place for place, item_id in enumerate(self.item_ids) if owner(prefix + item_id) in self._silent])
+            self._drop([place for place, item_id in enumerate(self.item_ids) if owner((prefix + item_id).encode()) in self._silent])
 
     def _drop(self, places: list[int]) -> None:
         if places:
@@ -131,4 +136,5 @@ def _down(reply: Exception) -> StoreDown:
 
 def _reads(prefix: str, item_ids: Sequence[str]) -> list[Command]:
     """One MGET per item: a cluster refuses one over several slots, and GET refuses what is no string where MGET says that nothing is there."""
-    return [(key, packed("MGET", key)) for key in map(prefix.__add__, item_ids)]
+    keys = [(prefix + item_id).encode() for item_id in item_ids]
+    return [(key, b"*2\r\n$4\r\nMGET\r\n$%d\r\n%b\r\n" % (len(key), key)) for key in keys]

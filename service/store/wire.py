@@ -165,10 +165,21 @@ class Wire:
         finally:
             late.cancel()
 
+    def send(self, packed: bytes, count: int, then: Callable[[list[Any]], None]) -> "asyncio.Future[list[Any]]":
+        """As `ask`, without waiting: for who waits for several connections, and says `too_late` when that has been for too long. Raises StoreDown."""
+        if self._socket is None or not self._socket.open:
+            raise StoreDown(self._refusal or "not connected to Redis")
+        return self._socket.send(packed, count, then)
+
+    def too_late(self, answered: "asyncio.Future[list[Any]]", timeout: float) -> None:
+        """Whoever waits for what was sent is told so."""
+        if self._socket is not None:
+            _too_late(self._socket, answered, timeout)
+
     def tell(self, packed: bytes, then: Callable[[list[Any]], None]) -> None:
         """Send one command without waiting, ahead of whatever is asked next on this connection; `then` gets its reply."""
         if self._socket is not None and self._socket.open:
-            self._socket.send(packed, 1, then).add_done_callback(_retrieve)
+            self._socket.send(packed, 1, then).add_done_callback(retrieve)
 
     async def _connected(self) -> _Socket:
         """The one attempt to connect that all waiting requests share; after a failure the next starts a moment later."""
@@ -184,7 +195,7 @@ class Wire:
     def _attempt(self) -> "asyncio.Task[_Socket]":
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
-            self._connecting.add_done_callback(_retrieve)
+            self._connecting.add_done_callback(retrieve)
         return self._connecting
 
     async def _connect(self) -> _Socket:
@@ -248,7 +259,7 @@ def _too_late(socket: _Socket, answered: "asyncio.Future[list[Any]]", timeout: f
         socket.close(StoreDown("Redis went silent"))
 
 
-def _retrieve(task: "asyncio.Future[Any]") -> None:
+def retrieve(task: "asyncio.Future[Any]") -> None:
     """Look at the outcome, so that an attempt nobody waits for any more does not end up as a warning."""
     if not task.cancelled():
         task.exception()

@@ -246,11 +246,13 @@ def test_a_failover_is_followed_without_a_failed_ranking(
         with cluster.replica_of(gone), kit.serving(tmp_path, registry, cluster.url) as server:
             assert degraded(there) == degraded(elsewhere) == set()
             gone.kill()
+            killed = time.monotonic()
             assert f"unknown_items:{len(belonging(cluster, layouts, 0))}" in degraded(elsewhere)
             assert "unknown_user" in degraded(there)
             assert server.http.get("/readyz").status_code == 200
             assert (refused := server.http.post("/events", json={"events": [event]})).status_code == 503, refused.text
             kit.wait_until(lambda: degraded(there) == degraded(elsewhere) == set())
+            print(f"whole again {time.monotonic() - killed:.1f} s after the primary was killed; cluster-node-timeout is 1 s")
             kit.wait_until(lambda: server.http.post("/events", json={"events": [event]}).status_code == 200)
             assert "is away" in server.log_lines
             assert 'outcome="internal_error"' not in server.http.get("/metrics").text
