@@ -128,6 +128,19 @@ def of_probability(labels: np.ndarray, log_probabilities: np.ndarray, users: np.
     }
 
 
+def of_choice(log_probabilities: np.ndarray, classes: np.ndarray) -> dict[str, object]:
+    """Of impressions where a user chose: how probable the chosen class was, ready for JSON; both arrays `[n]`.
+
+    `log_loss` is the cross entropy of the classes, `share_log_loss` that of knowing the classes' shares in these very impressions and nothing
+    of the user: only below it is something learnt. Every impression is a positive, so there is nothing to rank and no calibration.
+    """
+    if not len(classes):
+        return {"impressions": 0, "log_loss": 0.0, "share_log_loss": 0.0}
+    shares = np.unique(classes, return_counts=True)[1] / len(classes)
+    cross_entropy = -float(log_probabilities.astype(np.float64).mean())
+    return {"impressions": len(classes), "log_loss": cross_entropy, "share_log_loss": -float((shares * np.log(shares)).sum())}
+
+
 def of_value(labels: np.ndarray, values: np.ndarray) -> dict[str, object]:
     """Errors of one value output, ready for JSON."""
     error = values.astype(np.float64) - labels

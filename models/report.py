@@ -111,6 +111,10 @@ def _metrics_table(part: Mapping[str, Any]) -> str:
         rows.append([title, m["label"], m["space"], f"{m['impressions']:,}", rate, *figures])
     head = ["output", "label", "among", "impressions", "rate", "AUC", "GAUC", "users / skipped", "log loss", "ECE"]
     html = _table(head, rows, 3) if rows else ""
+    choices = [(name, m) for name, m in part["outputs"].items() if "share_log_loss" in m]
+    if choices:
+        head = ["class preference", "among", "impressions", "cross entropy", "of the classes' shares alone"]
+        html += _table(head, [[n, m["label"], f"{m['impressions']:,}", _number(m["log_loss"]), _number(m["share_log_loss"])] for n, m in choices], 2)
     values = [(name, m) for name, m in part["outputs"].items() if "rmse" in m]
     if values:
         html += _table(["value", "label", "RMSE", "MAE"], [[n, m["label"], _number(m["rmse"]), _number(m["mae"])] for n, m in values], 2)

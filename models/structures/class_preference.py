@@ -7,6 +7,7 @@ and the loss, over impressions with the label, is -log of that score.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +23,11 @@ class ClassPreference(OfRepresentation):
     def __init__(self, task: ClassPreferenceTask, schema: FeatureSchema) -> None:
         super().__init__(Output(task.name, "probability", (task.label,), space=(task.label,)))
         self.edges, self.column = task.edges, item_numeric_column(schema.item, task.feature, task.name)
+
+    def class_of(self, numerics: np.ndarray) -> np.ndarray:
+        """Items' numerics `[n, N]`, NaN for missing -> the class of each, int64 `[n]`, counted as in Prefer."""
+        values = numerics[:, self.column]
+        return np.where(np.isnan(values), 0, np.searchsorted(np.asarray(self.edges, np.float32), values, side="right") + 1)
 
     def network(self, width: int, hidden: Sequence[int]) -> nn.Module:
         return Prefer(width, hidden, self.column, self.edges)

@@ -13,6 +13,7 @@ from models.data.cache import Data
 from models.layers.gates import entropy, similarity
 from models.ranker import Ranker
 from models.recipe import RecipeError
+from models.structures.class_preference import ClassPreference
 
 EVALUATION_BATCH = 4096
 
@@ -33,12 +34,18 @@ def scores_of(ranker: Ranker, data: Data, part: str) -> dict[str, np.ndarray]:
 def evaluate(ranker: Ranker, data: Data, part: str) -> dict[str, Any]:
     """`{"impressions": n, "outputs": {name: metrics}, "extra": [...]}` of one part, each output on its own label and space."""
     scores = scores_of(ranker, data, part)
-    users = np.asarray(data.parts[part].user)
+    users, items = np.asarray(data.parts[part].user), np.asarray(data.parts[part].item)
+    preferences = {s.outputs[0].name: s for s in ranker.structures if isinstance(s, ClassPreference)}
     outputs = {}
     for output in ranker.outputs:
         space = labels_of(data, part, output.space) > 0
         label, score = labels_of(data, part, output.label)[space], scores[output.name][space]
-        measured = metrics.of_probability(label, score, users[space]) if output.kind == "probability" else metrics.of_value(label, score)
+        if output.name in preferences:
+            measured = metrics.of_choice(score, preferences[output.name].class_of(data.item_numerics[items[space]]))
+        elif output.kind == "probability":
+            measured = metrics.of_probability(label, score, users[space])
+        else:
+            measured = metrics.of_value(label, score)
         outputs[output.name] = {"label": " AND ".join(output.label), "space": " AND ".join(output.space) or "impression"} | measured
     extra = []
     for evaluation in data.recipe.extra_evaluations:
@@ -68,11 +75,11 @@ def selected_outputs(ranker: Ranker, data: Data) -> list[str]:
 
 
 def selection_score(outputs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> float:
-    """Mean AUC over `names`, higher is better. A value task counts by minus its RMSE; where a label has one class only and there is no
-    AUC, the log loss decides instead, for all of them.
+    """Mean AUC over `names`, higher is better. A value task counts by minus its RMSE, a class preference by minus its cross entropy; where a
+    label has one class only and there is no AUC, the log loss decides instead, for all of them.
     """
     probabilities = [outputs[n] for n in names if "auc" in outputs[n]]
-    values = [-float(outputs[n]["rmse"]) for n in names if "rmse" in outputs[n]]
+    values = [-float(outputs[n].get("rmse", outputs[n].get("log_loss", 0.0))) for n in names if "auc" not in outputs[n]]
     if all(o["auc"] is not None for o in probabilities):
         return float(np.mean([o["auc"] for o in probabilities] + values))
     return float(np.mean([-o["log_loss"] for o in probabilities] + values))

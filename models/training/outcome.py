@@ -107,6 +107,8 @@ def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
     for name, m in test["outputs"].items():
         if "auc" in m:
             yield _line(name, m)
+        elif "share_log_loss" in m:
+            yield f"  {name:<28} cross entropy {m['log_loss']:.4f}, of the shares alone {m['share_log_loss']:.4f}"
         else:
             yield f"  {name:<28} RMSE {m['rmse']:.4f}  MAE {m['mae']:.4f}"
     for m in test["extra"]:

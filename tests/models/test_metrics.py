@@ -100,6 +100,15 @@ def test_a_part_without_impressions_gives_no_figures_and_no_error():
     assert metrics.of_probability(empty, empty, empty)["auc"] is None
 
 
+def test_a_choice_is_held_against_the_shares_of_the_classes():
+    classes = np.array([1, 1, 1, 4])
+    knowing_the_shares = metrics.of_choice(np.log([0.75, 0.75, 0.75, 0.25]), classes)
+    assert knowing_the_shares["log_loss"] == pytest.approx(knowing_the_shares["share_log_loss"])
+    assert metrics.of_choice(np.log([0.9, 0.9, 0.9, 0.5]), classes)["log_loss"] < knowing_the_shares["share_log_loss"]
+    assert not {"auc", "ece"} & set(knowing_the_shares), "every impression is a positive"
+    assert metrics.of_choice(np.zeros(0), np.zeros(0))["impressions"] == 0
+
+
 def test_value_errors_by_hand():
     found = metrics.of_value(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     assert (found["rmse"], found["mae"]) == (pytest.approx(2**0.5), 1.0)

@@ -8,10 +8,12 @@ import torch
 from pydantic import ValidationError
 from small_rankers import small, training_batch
 
+from features import FeatureSchema
 from models.layers.probability import of_logit
 from models.recipe import ClassPreferenceTask
-from models.structures.class_preference import Prefer
+from models.structures.class_preference import ClassPreference, Prefer
 from models.structures.representation import Candidates
+from models.training.evaluation import selection_score
 
 EDGES = (-1.0, 0.0, 1.5)
 
@@ -61,6 +63,14 @@ def test_the_loss_is_the_cross_entropy_over_impressions_with_the_label():
     assert float(loss) == pytest.approx(float(-score[acted].mean()), rel=1e-5)
 
 
+def test_evaluation_counts_the_same_classes_as_the_network():
+    task = ClassPreferenceTask(type="class_preference", name="pprice", label="click", feature="price", edges=EDGES)
+    schema = FeatureSchema.model_validate({"item": [{"name": "stars", "type": "numeric"}, {"name": "price", "type": "numeric"}]})
+    values = [math.nan, -5.0, -1.0, -0.5, 0.0, 1.4, 1.5, 9.0]
+    numerics = np.stack([np.zeros(8), np.array(values)], 1).astype(np.float32)
+    assert ClassPreference(task, schema).class_of(numerics).tolist() == [0, 1, 2, 2, 3, 3, 4, 4]
+
+
 def test_what_the_score_knows_of_the_candidate_is_its_class_alone():
     model, batch = small("dupn"), training_batch(small("dupn"), 16, 4)
     other = batch | {"item_rows": batch["item_rows"].flip(0)}
@@ -77,6 +87,12 @@ def test_gradients_are_finite_at_extreme_logits():
     (-score.yes.sum() - score.no.sum()).backward()
     assert torch.isfinite(score.yes).all() and torch.isfinite(score.no).all()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_its_cross_entropy_selects_the_best_weights():
+    better, worse = ({"pprice": {"log_loss": x, "share_log_loss": 1.6}, "pctr": {"auc": 0.7, "log_loss": 0.5}} for x in (1.2, 1.5))
+    assert selection_score(better, ["pprice"]) == -1.2
+    assert selection_score(better, ["pprice", "pctr"]) > selection_score(worse, ["pprice", "pctr"])
 
 
 def test_edges_that_do_not_ascend_are_refused():
