@@ -24,6 +24,7 @@ from service.api.health import health_routes
 from service.api.models import model_routes
 from service.api.openapi import OPERATIONS, describe
 from service.api.rank import RankRoute
+from service.connection import READ_TIMEOUT
 from service.errors import PROBLEM_TYPE, MethodNotAllowed, NotFound, ServiceError, problem
 from service.fusion import read_profiles
 from service.live import Follower
@@ -57,14 +58,14 @@ def create_app(settings: Settings) -> ASGIApp:
     follower = Follower(settings, profiles, reader, metrics)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, float]]:
         forget_dead_workers()
         metrics.workers.set(1)
         await follower.step()
         keep_garbage_collection_short()
         following = asyncio.create_task(follower.follow())
         with drains_on_signal(work, settings.drain_ms):
-            yield
+            yield {READ_TIMEOUT: settings.read_timeout_ms / 1000}
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following

@@ -60,12 +60,20 @@ class MethodNotAllowed(ServiceError):
     status, code, title = 405, "method_not_allowed", "Method not allowed"
 
 
+class RequestTooSlow(ServiceError):
+    status, code, title = 408, "request_too_slow", "The request did not arrive in time"
+
+
 class Conflict(ServiceError):
     status, code, title = 409, "conflict", "The state has changed"
 
 
 class BodyTooLarge(ServiceError):
     status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class HeadTooLarge(ServiceError):
+    status, code, title = 431, "head_too_large", "The request line and headers are too large"
 
 
 class InvalidRequest(ServiceError):

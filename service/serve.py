@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 
 from service import log as service_log
+from service.connection import BoundedConnection
 from service.fusion import FusionError, bind, plain_profiles, read_profiles
 from service.fusion.document import read_followed_fusion
 from service.live import numerics_of
@@ -60,8 +61,9 @@ def serve(settings: Settings) -> int:
     try:
         uvicorn.run(
             "service.app:from_environment", factory=True, host=settings.host, port=settings.port, workers=settings.workers,
-            loop="uvloop", http="httptools", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False, proxy_headers=False,
-            timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000), timeout_worker_healthcheck=_HEALTHCHECK_S, timeout_keep_alive=75,
+            loop="uvloop", http=BoundedConnection, ws="none", lifespan="on", log_config=None, access_log=False,
+            server_header=False, proxy_headers=False, timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000),
+            timeout_worker_healthcheck=_HEALTHCHECK_S, timeout_keep_alive=75,
         )  # fmt: skip
     except SystemExit as stopped:
         return int(stopped.code or 0)

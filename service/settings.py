@@ -60,6 +60,7 @@ class Settings(BaseModel):
     model_threads: Annotated[int, _setting("threads", "ONNX Runtime intra-op threads per worker", ge=1, le=256)] = 1
     max_candidates: Annotated[int, _setting("candidates", "candidates in one request, at most", ge=1, le=100_000)] = 2000
     max_body_bytes: Annotated[int, _setting("bytes", "request body, at most", ge=1024, le=1 << 30)] = 2_097_152
+    read_timeout_ms: Annotated[int, _setting("ms", "longest that a request may take to arrive, from its first byte", ge=100, le=600_000)] = 10_000
     max_inflight: Annotated[int, _setting("requests", "requests in work per worker; more are answered 503 at once", ge=1, le=100_000)] = 64
     max_wait_ms: Annotated[
         int,
