@@ -16,7 +16,8 @@ from redis import Redis
 from features import RowLayout
 from service.layouts import Layouts
 from service.store.keys import behaviours_key, item_key, user_key
-from service.store.load import columns_of, register_schema
+from service.store.load import columns_of
+from service.store.schemas import register_schema
 
 USERS = 64
 _BATCH = 5_000

@@ -82,7 +82,7 @@ def create_app(settings: Settings) -> ASGIApp:
     rank = RankRoute(ranker, settings, work)
     app.router.routes.insert(0, Route("/rank", rank, methods=["POST"], include_in_schema=False))
     app.include_router(event_routes(follower, reader, writer, metrics, settings))
-    app.include_router(feature_routes(follower, writer, metrics, settings))
+    app.include_router(feature_routes(follower, reader, writer, metrics, settings))
     app.include_router(fusion_routes(follower, settings))
     app.include_router(model_routes(follower, settings))
     app.include_router(health_routes(follower, work, metrics, settings))

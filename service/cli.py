@@ -22,7 +22,7 @@ class UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 1 could not be done (the reason is on stderr), 2 wrong usage."""
+    """The exit code: 0 done, 1 could not be done (the reason is on stderr), 2 wrong usage, 130 interrupted."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace, Settings], int] = options.command
     try:
@@ -54,12 +54,16 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(command=_serve)
 
     load = commands.add_parser(
-        "load", help="bulk-load users, items and behaviours into Redis", formatter_class=raw,
+        "load", help="bulk-load users, items and behaviours into Redis; retire a feature schema", formatter_class=raw,
         description="Reads users, items and behaviours (.parquet or .csv) in a folder; any of them may be absent.\n"
-        "May be run again: rows are replaced, behaviours are merged and never doubled.",
-        epilog="example:\n  python -m service load data/ --registry registry --bundle kuairand-mmoe/3",
+        "After an interruption the same command goes on where it stopped. A finished load may be run again: rows are\n"
+        "replaced, behaviours are merged and never doubled.",
+        epilog="example:\n  python -m service load data/ --registry registry --bundle kuairand-mmoe/3\n"
+        "  python -m service load --forget 1f0c5a7e9b3d2846    # when no version of that schema will be live again",
     )  # fmt: skip
-    load.add_argument("folder", type=Path, help="folder with users, items and behaviours")
+    load.add_argument("folder", type=Path, nargs="?", help="folder with users, items and behaviours")
+    load.add_argument("--restart", action="store_true", help="begin anew instead of going on after an interruption")
+    load.add_argument("--forget", metavar="FINGERPRINT", help="remove all rows of a feature schema; live writes go to it no longer")
     load.add_argument("--registry", type=Path, help="the registry (default: FUNNELRANK_REGISTRY)")
     load.add_argument("--bundle", help="NAME/VERSION whose feature schema is loaded (default: the live one)")
     load.set_defaults(command=_load)
@@ -115,13 +119,38 @@ def _serve(_options: argparse.Namespace, settings: Settings) -> int:
 def _load(options: argparse.Namespace, settings: Settings) -> int:
     from service.store.load import LoadError, load_folder
 
-    registry = options.registry or settings.registry
+    registry, redis_url = options.registry or settings.registry, settings.redis_url.get_secret_value()
+    if (options.folder is None) == (options.forget is None):
+        raise UsageError("name a folder to load, or --forget FINGERPRINT")
+    if options.forget is not None:
+        return _forget(options.forget, registry, redis_url)
     target = _target(*options.bundle.partition("/")[::2]) if options.bundle else read_rollout(registry).stable
     manifest = read_manifest(folder_of(registry, target), settings.trusted_keys)
     try:
-        load_folder(options.folder, manifest.feature_schema, settings.redis_url.get_secret_value())
+        load_folder(options.folder, manifest.feature_schema, redis_url, options.restart)
     except LoadError as error:
         raise UsageError(str(error)) from None
+    except RedisError as error:
+        raise UsageError(f"Redis: {without_password(str(error))}; run the same command again: it goes on from there") from None
+    except KeyboardInterrupt:
+        _failed("interrupted; run the same command again: it goes on from there")
+        return 130
+    return 0
+
+
+def _forget(fingerprint: str, registry: Path, redis_url: str) -> int:
+    """Refused for a schema of what is live: its workers would write its rows again."""
+    from service.store.schemas import forget_schema, listed
+
+    live = read_rollout(registry)
+    for target in filter(None, (live.stable, live.canary, live.shadow)):
+        if read_manifest(folder_of(registry, target)).fingerprint == fingerprint:
+            raise UsageError(f"{target} is live and has the schema {fingerprint}; take it out of the rollout first")
+    try:
+        gone = forget_schema(redis_url, fingerprint)
+    except KeyError:
+        raise UsageError(f"nothing of a schema {fingerprint} is here; Redis has {listed(redis_url)}") from None
+    sys.stdout.write(f"{gone} keys of schema {fingerprint} are gone\n")
     return 0
 
 

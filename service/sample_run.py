@@ -11,6 +11,7 @@ import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -23,6 +24,7 @@ from service.settings import Settings, variable_of
 from service.store.clients import client
 from service.store.keys import SCHEMAS
 from service.store.load import LoadError, load_folder
+from service.store.schemas import is_loaded
 from service.verify import BundleRejected, read_manifest
 
 _START_SECONDS = 60
@@ -84,7 +86,8 @@ def _say(text: str) -> None:
 def _load(sample: Path, manifest: Manifest, redis_url: str) -> None:
     """The sample's tables, unless this Redis holds rows of the model's schema already."""
     with client(redis_url, 10) as redis:
-        if redis.hexists(SCHEMAS, manifest.feature_schema.fingerprint):
+        document: Any = redis.hget(SCHEMAS, manifest.feature_schema.fingerprint)
+        if document is not None and is_loaded(document):
             _say("Redis is loaded already")
             return
     load_folder(_tables(sample, manifest.name), manifest.feature_schema, redis_url)

@@ -1,4 +1,4 @@
-"""Owns `POST /events`: behaviours of users, seen by their next ranking on any worker."""
+"""Owns `POST /events`: behaviours of users, seen by their next ranking on any worker, under every feature schema in use."""
 
 from collections.abc import Sequence
 from time import time
@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from service.api.body import parse, read_body
 from service.api.contract import LATEST_AHEAD_MS, Event, EventsRequest
+from service.api.written import Written, all_done
 from service.errors import Conflict, FieldError, InvalidRequest, StoreUnavailable
 from service.layouts import Layouts, rows_of
 from service.live import Follower
@@ -20,19 +21,18 @@ from service.store.writer import Writer, event_keys
 
 
 def event_routes(follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings) -> APIRouter:
-    router = APIRouter(tags=["store"])
+    router, written = APIRouter(tags=["store"]), Written(follower, reader)
 
     @router.post("/events", summary="Behaviours of users")
     async def events(request: Request) -> Response:
         wanted = parse(EventsRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
-        layouts = follower.current().bundle.layouts
-        if layouts.behaviour is None:
-            raise Conflict("the live model reads no behaviour sequence")
+        schemas = [layouts for layouts in await written.layouts() if layouts.behaviour is not None]
+        if not schemas:
+            raise Conflict("no model in use reads a behaviour sequence")
         _check_times(wanted.events)
-        by_user = await packed(layouts, reader, wanted.events)
-        new = await writer.add_behaviours(layouts, by_user)
-        metrics.events.inc(new)
-        return JSONResponse({"accepted": len(wanted.events), "new": new})
+        new = await all_done(_add(layouts, reader, writer, wanted.events) for layouts in schemas)
+        metrics.events.inc(new[0])
+        return JSONResponse({"accepted": len(wanted.events), "new": new[0]})
 
     return router
 
@@ -45,8 +45,13 @@ def _check_times(events: Sequence[Event]) -> None:
         raise InvalidRequest(f"{bad[0].field}: {bad[0].message}", errors=bad)
 
 
+async def _add(layouts: Layouts, reader: Reader, writer: Writer, events: Sequence[Event]) -> int:
+    """How many of the events this schema's sequences did not have yet."""
+    return await writer.add_behaviours(layouts, await packed(layouts, reader, events))
+
+
 async def packed(layouts: Layouts, reader: Reader, events: Sequence[Event]) -> dict[str, list[tuple[int, bytes]]]:
-    """Events as members of the users' sorted sets; each carries its item's features as they are now. Raises StoreUnavailable."""
+    """Events as members of the users' sorted sets; each carries its item's features as this schema has them now. Raises StoreUnavailable."""
     assert layouts.behaviour is not None
     distinct = list(dict.fromkeys(e.item_id for e in events))
     try:

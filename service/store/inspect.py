@@ -25,7 +25,7 @@ def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:
             layouts = Layouts.of(FeatureSchema.model_validate(stored["schema"]))
             lines = _entity(redis, layouts, entity, entity_id)
             found = found or bool(lines)
-            title = f"schema {layouts.fingerprint}, loaded at {stored['loaded_at']}"
+            title = f"schema {layouts.fingerprint}, loaded at {stored['loaded_at'] or '- (its load is not through)'}"
             parts.append("\n".join([title, *(lines or [f"  nothing for {entity} {entity_id}"])]))
     return found, "\n\n".join(parts)
 

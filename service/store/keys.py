@@ -25,3 +25,13 @@ def item_prefix(fingerprint: str) -> str:
 def item_key(fingerprint: str, item_id: str) -> str:
     """String: the packed item row."""
     return item_prefix(fingerprint) + item_id
+
+
+def load_key(fingerprint: str, tables: str) -> str:
+    """Hash: how many rows of each of these tables are loaded; there while a bulk load is not through."""
+    return f"fr:{fingerprint}:load:{tables}"
+
+
+def every_key(fingerprint: str) -> str:
+    """The pattern that all keys of one schema match, and no other."""
+    return f"fr:{fingerprint}:*"

@@ -1,17 +1,16 @@
 """Owns the bulk load: canonical tables (parquet or CSV) into Redis, packed column by column.
 
-`users` (user_id and user features), `items` (item_id and item features), `behaviours` (user_id, item_id, action, scene, time_ms). Running
-it again replaces rows and merges behaviours, so an interrupted load is simply started anew.
+`users` (user_id and user features), `items` (item_id and item features), `behaviours` (user_id, item_id, action, scene, time_ms, and an
+event_id where events had one). An interrupted load goes on where it stopped; running a finished one again replaces rows and merges behaviours.
 """
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -21,11 +20,14 @@ from tqdm import tqdm
 from features import FeatureError, FeatureSchema, MultiCategorical, RowLayout
 from features.keys import text_of
 from service.layouts import Entity, Layouts, rows_of
-from service.store.clients import client, values_of
-from service.store.keys import SCHEMAS, behaviours_key, item_key, user_key
+from service.store.checkpoint import Checkpoint, Emptied
+from service.store.clients import client, is_cluster, values_of
+from service.store.keys import behaviours_key, item_key, user_key
+from service.store.schemas import announce_schema, longest, register_schema
 from service.store.writer import ADD_BEHAVIOURS, event_keys
 
-BATCH_ROWS = 20_000
+TABLES = ("items", "users", "behaviours")
+BATCH_ROWS = 50_000
 _PIPELINE_ROWS = 2_000
 _LIST_SEPARATOR = "|"
 _BEHAVIOUR_COLUMNS = ("user_id", "item_id", "action", "scene", "time_ms")
@@ -37,36 +39,43 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Table:
-    """One table on disk."""
+    """One table on disk; `batches` gives what comes after so many rows."""
 
     path: Path
     rows: int | None
     columns: tuple[str, ...]
-    batches: Callable[[], Iterator[pa.RecordBatch]]
+    batches: Callable[[int], Iterator[pa.RecordBatch]]
 
 
-def load_folder(folder: Path, schema: FeatureSchema, redis_url: str) -> dict[str, int]:
-    """Load what the folder has of users, items and behaviours; how many rows of each. Raises LoadError and redis' errors."""
-    tables = {name: table for name in ("items", "users", "behaviours") if (table := _find(folder, name)) is not None}
+def load_folder(folder: Path, schema: FeatureSchema, redis_url: str, restart: bool = False) -> dict[str, int]:
+    """Load what the folder has of users, items and behaviours; how many rows of each. Raises LoadError and redis' errors.
+
+    The same call goes on where an earlier one was interrupted, unless it shall `restart`. From when the items are in, live writes go to this
+    schema too: an event that comes during the load finds the features of its item.
+    """
+    tables = {name: table for name in TABLES if (table := _find(folder, name)) is not None}
     if not tables:
         raise LoadError(f"{folder} has none of users, items, behaviours (.parquet or .csv)")
-    layouts = Layouts.of(schema)
     with client(redis_url, 60) as redis:
         redis.ping()
+        schema = longest(redis, schema)
+        layouts = Layouts.of(schema)
+        if layouts.behaviour is None:
+            tables.pop("behaviours", None)
         loaders: dict[str, Callable[[pa.RecordBatch], None]] = {
             "items": lambda batch: _load_rows(redis, layouts, "item", batch),
             "users": lambda batch: _load_rows(redis, layouts, "user", batch),
             "behaviours": lambda batch: _load_behaviours(redis, layouts, batch),
         }
-        loaded = {name: _load_table(name, table, loaders[name]) for name, table in tables.items() if name != "behaviours" or layouts.behaviour}
+        checkpoint = Checkpoint(redis, layouts.fingerprint, {name: table.path for name, table in tables.items()}, restart)
+        loaded = {}
+        for name, table in tables.items():
+            if name != "items":
+                announce_schema(redis, schema)
+            loaded[name] = _load_table(name, table, loaders[name], checkpoint)
         register_schema(redis, schema)
+        checkpoint.finish()
     return loaded
-
-
-def register_schema(redis: "Redis", schema: FeatureSchema) -> None:
-    """Note in Redis that rows of this schema are there; from then on a model of another schema is refused."""
-    loaded_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    redis.hset(SCHEMAS, schema.fingerprint, orjson.dumps({"schema": schema.model_dump(mode="json"), "loaded_at": loaded_at}))
 
 
 def _find(folder: Path, name: str) -> Table | None:
@@ -74,32 +83,54 @@ def _find(folder: Path, name: str) -> Table | None:
     try:
         if parquet.exists():
             file = pa.parquet.ParquetFile(parquet)
-            return Table(parquet, file.metadata.num_rows, tuple(file.schema_arrow.names), lambda: file.iter_batches(BATCH_ROWS))
+            return Table(parquet, file.metadata.num_rows, tuple(file.schema_arrow.names), lambda done: _parquet_after(done, file))
         if csv.exists():
             # Everything is read as text first: what a number is, the schema says and not the look of the first rows.
             names = tuple(pa.csv.open_csv(csv).schema.names)
             options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""])
-            return Table(csv, None, names, lambda: iter(pa.csv.open_csv(csv, convert_options=options)))
+            return Table(csv, None, names, lambda done: _after(done, pa.csv.open_csv(csv, convert_options=options)))
     except (pa.ArrowException, OSError) as error:
         raise LoadError(f"{parquet if parquet.exists() else csv}: {error}") from None
     return None
 
 
-def _load_table(name: str, table: Table, load: Callable[[pa.RecordBatch], None]) -> int:
+def _parquet_after(done: int, file: "pa.parquet.ParquetFile") -> Iterator[pa.RecordBatch]:
+    """Row groups that are done are not even read."""
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    first = 0
+    while first < len(sizes) and sizes[first] <= done:
+        done -= sizes[first]
+        first += 1
+    return _after(done, file.iter_batches(BATCH_ROWS, row_groups=list(range(first, len(sizes)))) if first < len(sizes) else ())
+
+
+def _after(done: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if done < batch.num_rows:
+            yield batch.slice(done)
+        done = max(0, done - batch.num_rows)
+
+
+def _load_table(name: str, table: Table, load: Callable[[pa.RecordBatch], None], checkpoint: Checkpoint) -> int:
     needed = _BEHAVIOUR_COLUMNS if name == "behaviours" else (f"{name[:-1]}_id",)
     if lacking := [c for c in needed if c not in table.columns]:
         raise LoadError(f"{table.path}: no column {', '.join(lacking)}; it has {', '.join(table.columns)}")
-    done = 0
+    done = checkpoint.done[name]
     try:
-        with tqdm(total=table.rows, desc=name, unit=" rows") as progress:
-            for batch in table.batches():
+        with tqdm(total=table.rows, initial=done, desc=name, unit=" rows") as progress:
+            if done:
+                progress.write(f"{name}: goes on after the {done} rows that an interrupted load brought in; --restart begins anew", file=sys.stderr)
+            for batch in table.batches(done):
                 load(batch)
                 done += batch.num_rows
+                checkpoint.note(name, done)
                 progress.update(batch.num_rows)
     except FeatureError as error:
         raise LoadError(f"{table.path}: column {error.field}: {error.message}") from None
     except pa.ArrowException as error:
         raise LoadError(f"{table.path}: {error}") from None
+    except Emptied:
+        raise LoadError("Redis was emptied, or restarted empty, while it was loaded; run the same command again: it begins anew") from None
     return done
 
 
@@ -159,11 +190,10 @@ def _load_rows(redis: "Redis", layouts: Layouts, entity: Entity, batch: pa.Recor
         columns[id_feature] = _objects(list(ids))
     packed, size = layout.pack_columns(columns, len(ids)).tobytes(), layout.dtype.itemsize
     key_of = user_key if entity == "user" else item_key
+    set_all = getattr(redis, "mset_nonatomic", redis.mset)  # a cluster's client has one that sorts keys by node
     for start in range(0, len(ids), _PIPELINE_ROWS):
-        with redis.pipeline(transaction=False) as pipeline:
-            for place in range(start, min(start + _PIPELINE_ROWS, len(ids))):
-                pipeline.set(key_of(layouts.fingerprint, ids[place]), packed[place * size : (place + 1) * size])
-            pipeline.execute()
+        places = range(start, min(start + _PIPELINE_ROWS, len(ids)))
+        set_all({key_of(layouts.fingerprint, ids[place]): packed[place * size : (place + 1) * size] for place in places})
 
 
 def _load_behaviours(redis: "Redis", layouts: Layouts, batch: pa.RecordBatch) -> None:
@@ -171,22 +201,35 @@ def _load_behaviours(redis: "Redis", layouts: Layouts, batch: pa.RecordBatch) ->
     assert layouts.behaviour is not None
     users, items = _ids(batch, "user_id"), _ids(batch, "item_id")
     actions, scenes = (_column(batch, c, numeric=False, many=False) for c in ("action", "scene"))
+    event_ids = _column(batch, "event_id", numeric=False, many=False).tolist() if "event_id" in batch.schema.names else None
     times = _times(batch)
     rows = layouts.behaviour.of_items(_item_rows(redis, layouts, items), actions, scenes, times)
-    events, packed, size = event_keys(items, actions.tolist(), scenes.tolist()), rows.tobytes(), rows.dtype.itemsize
+    events, packed, size = event_keys(items, actions.tolist(), scenes.tolist(), event_ids), rows.tobytes(), rows.dtype.itemsize
     distinct, owner = _distinct(users)
     stamps = times.tolist()
-    order = np.lexsort((-times, owner))
+    order = _newest_first(owner, times, np.frombuffer(b"".join(events), dtype=np.int64))
     starts = np.searchsorted(owner[order], np.arange(len(distinct) + 1))
+    # A cluster's client takes no EVALSHA into a pipeline; one Redis is spared the script's text per user.
+    add = ("EVAL", ADD_BEHAVIOURS) if is_cluster(redis) else ("EVALSHA", redis.script_load(ADD_BEHAVIOURS))
     for first in range(0, len(distinct), _PIPELINE_ROWS // 10):
         with redis.pipeline(transaction=False) as pipeline:
             for user in range(first, min(first + _PIPELINE_ROWS // 10, len(distinct))):
                 args: list[Any] = [layouts.max_behaviours]
-                for place in order[starts[user] : starts[user + 1]][: layouts.max_behaviours].tolist():
+                for place in reversed(order[starts[user] : starts[user + 1]][: layouts.max_behaviours].tolist()):
                     args += [stamps[place], events[place] + packed[place * size : (place + 1) * size]]
-                key = behaviours_key(layouts.fingerprint, distinct[user])
-                pipeline.execute_command("EVAL", ADD_BEHAVIOURS, 1, key, *args)  # type: ignore[no-untyped-call]
+                pipeline.execute_command(*add, 1, behaviours_key(layouts.fingerprint, distinct[user]), *args)  # type: ignore[no-untyped-call]
             pipeline.execute()
+
+
+def _newest_first(owner: np.ndarray, times: np.ndarray, events: np.ndarray) -> np.ndarray:
+    """The places of a batch's rows by owner, each owner's newest first; of equal times the later row is newer. Repeats are left out."""
+    place = np.arange(len(times))
+    by_event = np.lexsort((place, events, times, owner))
+    alike = [np.diff(column[by_event]) == 0 for column in (owner, times, events)]
+    first = np.ones(len(times), dtype=bool)
+    first[by_event[1:]] = ~np.logical_and.reduce(alike)
+    order = np.lexsort((-place, -times, owner))
+    return np.asarray(order[first[order]])
 
 
 def _times(batch: pa.RecordBatch) -> np.ndarray:

@@ -14,6 +14,7 @@ import orjson
 from service.layouts import Layouts
 from service.store.item_cache import CORRUPT, COUNTS, ItemCache, ItemRows, rows_from_store
 from service.store.keys import EVENT_KEY_BYTES, SCHEMAS, behaviours_key, item_prefix, user_key
+from service.store.schemas import is_loaded
 from service.store.wire import StoreDown, Wire, packed
 
 log = logging.getLogger("funnelrank.store")
@@ -268,7 +269,7 @@ async def check_schema(reader: Reader, layouts: Layouts) -> SchemaCheck:
         return SchemaCheck(reachable=False, loaded=frozenset(), problem=None)
     except UnicodeDecodeError as error:
         return SchemaCheck(reachable=True, loaded=frozenset(), problem=f"the hash {SCHEMAS} cannot be read: {error}")
-    loaded = frozenset(schemas)
+    loaded = frozenset(f for f, document in schemas.items() if is_loaded(document))
     if loaded and layouts.fingerprint not in loaded:
         known = ", ".join(f"{f} ({_described(schemas[f])})" for f in sorted(loaded))
         wanted = f"{layouts.fingerprint} ({len(layouts.schema.user)} user and {len(layouts.schema.item)} item features)"

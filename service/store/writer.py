@@ -11,21 +11,27 @@ from service.store.keys import EVENT_KEY_BYTES, behaviours_key, item_key, user_k
 
 _ROUNDS = 20
 
-# One event is one member: at its time, a member that starts with the same event key is replaced and not doubled. Order comes from the
-# score, so events may arrive in any order; what is older than the newest ARGV[1] goes.
+# One event is one member: at its time, a member that starts with the same event key is replaced, in its place, and not doubled. Order comes
+# from the score, so events may arrive in any order; what is older than the newest ARGV[1] goes. Of events of one millisecond a later arrival
+# counts as newer, as a later row does in training: its score lies 1/2048 above the last one's, which a double keeps exact until the year 2109.
 ADD_BEHAVIOURS = f"""
 local new = 0
 for i = 2, #ARGV, 2 do
-  local score, member = ARGV[i], ARGV[i + 1]
-  local event, known = string.sub(member, 1, {EVENT_KEY_BYTES}), false
-  for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], score, score)) do
-    if string.sub(old, 1, {EVENT_KEY_BYTES}) == event then
-      known = true
-      redis.call('ZREM', KEYS[1], old)
+  local time, member = ARGV[i], ARGV[i + 1]
+  local event, score = string.sub(member, 1, {EVENT_KEY_BYTES}), nil
+  local there = redis.call('ZRANGEBYSCORE', KEYS[1], time, string.format('(%.17g', time + 1), 'WITHSCORES')
+  for k = 1, #there, 2 do
+    if string.sub(there[k], 1, {EVENT_KEY_BYTES}) == event then
+      score = there[k + 1]
+      redis.call('ZREM', KEYS[1], there[k])
     end
   end
+  if not score then
+    new = new + 1
+    score = time
+    if #there > 0 then score = string.format('%.17g', math.min(there[#there] + 1 / 2048, time + 2047 / 2048)) end
+  end
   redis.call('ZADD', KEYS[1], score, member)
-  if not known then new = new + 1 end
 end
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -(tonumber(ARGV[1]) + 1))
 return new

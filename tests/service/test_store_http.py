@@ -13,7 +13,7 @@ from service.embedded_redis import EmbeddedRedis
 from service.layouts import Layouts
 from service.store.inspect import decoded
 from service.store.keys import SCHEMAS, behaviours_key, item_key, user_key
-from service.store.load import register_schema
+from service.store.schemas import register_schema
 
 NOW = int(time.time() * 1000)
 
@@ -83,6 +83,14 @@ def test_events_out_of_order_are_put_in_order_and_the_oldest_go(server: Any, sto
     for offset in (3, 9, 1, 7, 5, 8, 2):
         send(server, event("5", NOW + offset))
     assert sequence(store, layouts)["time"].tolist() == [NOW + o for o in (9, 8, 7, 5, 3)]
+
+
+def test_events_of_one_millisecond_keep_the_order_in_which_they_came(server: Any, store: redis.Redis, layouts: Layouts) -> None:
+    send(server, event("a", NOW + 1), event("z", NOW), event("c", NOW))
+    send(server, event("b", NOW), event("z", NOW), event("d", NOW, event_id="e-1"))
+    keys = [int(layouts.item.rows(layouts.item.pack({"item_id": i}))["keys"][0][0]) for i in ("a", "d", "b", "c", "z")]
+    assert sequence(store, layouts)["keys"][:, 0].tolist() == keys
+    assert sequence(store, layouts)["time"].tolist() == [NOW + 1] + [NOW] * 4
 
 
 @pytest.mark.parametrize(

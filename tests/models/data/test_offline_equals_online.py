@@ -2,11 +2,16 @@
 
 import numpy as np
 import pandas as pd
+import pytest
+import redis
 
 from features import BehaviourLayout, RowLayout
 from models.data.batches import gather
 from models.data.cache import open_data
 from models.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
+from service.embedded_redis import EmbeddedRedis
+from service.store import load
+from service.store.keys import behaviours_key
 
 
 def online_rows(data, group, values):
@@ -69,3 +74,27 @@ def test_rows_kept_for_the_exporter_are_raw_keys_of_the_same_impressions(tiny_re
             np.testing.assert_array_equal(kept["item_keys"][row], packed["keys"])
         assert kept["behaviour_keys"].shape[1] == BehaviourLayout(data.recipe.features).key_width
         assert set(times) <= set(np.asarray(data.parts["validation"].time))
+
+
+def test_behaviours_of_one_millisecond_lie_in_the_same_order_in_training_and_in_the_store(tiny_recipe, tables, tmp_path):
+    """Both keep the table's order among equal times, also where the store gets the table in pieces, and both count repeats once."""
+    behaviours = tables["behaviours"].sample(frac=1, random_state=2, ignore_index=True)
+    behaviours["time_ms"] -= behaviours["time_ms"] % (3 * 86_400_000)
+    tables["behaviours"] = pd.concat([behaviours, behaviours.sample(200, random_state=3)], ignore_index=True)
+    recipe = tiny_recipe(tables, {"features.behaviour.max_length": 1000})
+    data = open_data(recipe, tmp_path / "cache")
+    vocabulary, part, layout = data.encoding.vocabulary, data.parts["validation"], BehaviourLayout(recipe.features)
+    unknown = np.array([vocabulary.unknown_rows[n] for n in behaviour_column_vocabularies(recipe.features)], np.int32)
+    batch = {name: values.numpy() for name, values in gather(data, part, np.arange(len(part))).items()}
+    of_time, tied = tables["impressions"].set_index("time_ms").user_id, 0
+    with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as store, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(load, "BATCH_ROWS", 97)
+        load.load_folder(tmp_path / "data", recipe.features, server.url)
+        for row, time in enumerate(np.asarray(part.time)):
+            members = store.zrevrangebyscore(behaviours_key(recipe.features.fingerprint, str(of_time[time])), f"({time}", "-inf")
+            packed = layout.rows(b"".join(member[8:] for member in members))
+            tied += int((np.diff(packed["time"]) == 0).sum())
+            np.testing.assert_array_equal(batch["behaviour_rows"][row, : len(packed)], vocabulary.rows_of(packed["keys"], unknown))
+            np.testing.assert_array_equal(batch["behaviour_times"][row, : len(packed)], packed["time"])
+            assert not batch["behaviour_times"][row, len(packed) :].any()
+    assert tied > 1000
