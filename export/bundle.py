@@ -9,13 +9,19 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from export import reduction
 from export.graph import ServingGraph, graph_inputs, to_onnx
+from export.judged import impressions_of
+from export.page import with_reduction
 from export.parity import check_parity, torch_scores
+from export.precision import Precision, reduced
 from export.publish import Sign, next_version, publish, sha256_of
-from export.requests import request
+from export.requests import Inputs, request
+from models.data.cache import DEFAULT_CACHE
 from models.ranker import Ranker
 from models.run import Run, open_run
-from service.manifest import FORMAT, GOLDEN_FILE, GRAPH_FILE, REPORT_FILE, LeftOut, Manifest, Parity, TaskSpec
+from service.bundle import open_session
+from service.manifest import FORMAT, GOLDEN_FILE, GRAPH_FILE, REPORT_FILE, LeftOut, Manifest, Parity, Reduced, Reduction, TaskSpec
 
 GOLDEN_CANDIDATES = 64
 
@@ -29,30 +35,61 @@ class Published:
     graph_bytes: int
 
 
-def export_run(folder: Path, registry: Path, version: str | None, sign: Sign | None = None) -> Published:
-    """Turn a run into a published bundle, with `sign` a signed one. Raises RunError, ParityError or PublishError, and then nothing was published."""
+def export_run(
+    folder: Path,
+    registry: Path,
+    version: str | None,
+    precision: Precision = "float32",
+    max_loss: float = reduction.MAX_LOSS,
+    cache: Path = DEFAULT_CACHE,
+    sign: Sign | None = None,
+) -> Published:
+    """Turn a run into a published bundle, with `sign` a signed one.
+
+    Raises RunError, ParityError, ReductionError or PublishError, and then nothing was published.
+    Torch is held against the float32 graph, whatever the precision; a reduced graph is held against the float32 one, on labels, and its
+    golden request has its own scores.
+    """
     run = open_run(folder)
     graph = ServingGraph(run.ranker, run.encoding).eval()
     model = to_onnx(graph, run.encoding)
     content = model.SerializeToString()
     schema, seed = run.encoding.schema, run.recipe.training.seed
     parity = check_parity(graph, content, schema, run.kept_rows, seed)
-    files = {GRAPH_FILE: content, GOLDEN_FILE: _golden(graph, run, seed), REPORT_FILE: run.report}
-    manifest = _manifest(run, version or next_version(registry, run.recipe.name), parity, files)
-    return Published(publish(registry, manifest, files, sign), manifest, len(content))
+    golden = _golden_request(run, seed)
+    files = {GRAPH_FILE: content, GOLDEN_FILE: _golden(golden, torch_scores(graph, golden)), REPORT_FILE: run.report}
+    found = None
+    if precision != "float32":
+        files, found = _in_reduced(run, model, precision, golden, max_loss, cache)
+    manifest = _manifest(run, version or next_version(registry, run.recipe.name), parity, found, files)
+    return Published(publish(registry, manifest, files, sign), manifest, len(files[GRAPH_FILE]))
 
 
-def _golden(graph: ServingGraph, run: Run, seed: int) -> bytes:
+def _in_reduced(
+    run: Run, model: onnx.ModelProto, precision: Reduced, golden: Inputs, max_loss: float, cache: Path
+) -> tuple[dict[str, bytes], Reduction]:
+    impressions = impressions_of(run, cache)
+    content = reduced(model, precision).SerializeToString()
+    found = reduction.measure(run, model.SerializeToString(), content, precision, impressions, max_loss)
+    names = [o.name for o in run.ranker.outputs]
+    scores = dict(zip(names, open_session(content, 1).run(names, golden), strict=True))
+    return {GRAPH_FILE: content, GOLDEN_FILE: _golden(golden, scores), REPORT_FILE: with_reduction(run.report, found)}, found
+
+
+def _golden_request(run: Run, seed: int) -> Inputs:
     schema = run.encoding.schema
     length = schema.behaviour.max_length if schema.behaviour else 0
-    inputs = request(schema, run.kept_rows, GOLDEN_CANDIDATES, length, np.random.default_rng(seed + 1))
-    arrays = {f"inputs/{n}": v for n, v in inputs.items()} | {f"outputs/{n}": v for n, v in torch_scores(graph, inputs).items()}
+    return request(schema, run.kept_rows, GOLDEN_CANDIDATES, length, np.random.default_rng(seed + 1))
+
+
+def _golden(inputs: Inputs, scores: dict[str, np.ndarray]) -> bytes:
+    arrays = {f"inputs/{n}": v for n, v in inputs.items()} | {f"outputs/{n}": v for n, v in scores.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
-def _manifest(run: Run, version: str, parity: Parity, files: dict[str, bytes]) -> Manifest:
+def _manifest(run: Run, version: str, parity: Parity, found: Reduction | None, files: dict[str, bytes]) -> Manifest:
     return Manifest(
         format=FORMAT,
         name=run.recipe.name,
@@ -69,6 +106,7 @@ def _manifest(run: Run, version: str, parity: Parity, files: dict[str, bytes]) -
         left_out=_left_out(run.ranker, run),
         metrics=run.metrics,
         parity=parity,
+        reduction=found,
         provenance=run.provenance | {"exporter": {"onnx": onnx.__version__, "onnxruntime": ort.__version__}},
         files={name: sha256_of(content) for name, content in files.items()},
     )

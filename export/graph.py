@@ -1,6 +1,7 @@
 """Owns the serving graph: raw keys and raw numbers in, task scores out, everything between them inside."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Mapping
 
@@ -8,6 +9,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
+from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
 from features import MISSING_KEY, FeatureSchema
@@ -63,7 +65,9 @@ class ServingGraph(nn.Module):
         return torch.where(self.known_keys[place] == keys, self.known_rows[place], _NO_ROW)
 
     def rows(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embedding rows by group, in the shape of its keys."""
+        """Embedding rows by group, in the shape of its keys; a schema of numbers alone has none."""
+        if not self.groups:
+            return {}
         keys = [inputs[f"{group}_keys"] for group in self.groups]
         found = self._lookup(torch.cat([k.flatten() for k in keys]))
         rows, start = {}, 0
@@ -123,15 +127,55 @@ def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
+    _fold_constants(program.model)
     model = program.model_proto
+    _out_of_log_space(model)
     _fill_lookup(model, encoding.vocabulary)
     _name_axes(model, specs)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
+def _fold_constants(model: ir.Model) -> None:
+    """Weights that are put together from others become weights; the exporter by itself leaves the large ones to be made at each load."""
+    optimizer.fold_constants(model, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize)
+    optimizer.remove_unused_nodes(model)
+
+
+def _out_of_log_space(model: onnx.ModelProto) -> None:
+    """exp(log p) is p, and exp(log p + log q) is p q: probabilities leave the graph without the way there and back."""
+    graph = model.graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    plain: dict[str, str] = {}
+    for end in [n for n in graph.node if n.op_type == "Exp"]:
+        source = made_by.get(end.input[0])
+        logs = [made_by.get(name) for name in source.input] if source is not None and source.op_type == "Add" else [source]
+        factors = [node.input[0] for node in logs if node is not None and node.op_type == "Log"]
+        if len(factors) < len(logs):
+            continue
+        if len(factors) == 1 and factors[0] not in plain:
+            plain[factors[0]] = end.output[0]
+            graph.node.remove(end)
+        else:
+            end.CopyFrom(helper.make_node("Mul" if len(factors) == 2 else "Identity", factors, list(end.output), name=end.name))
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [plain.get(name, name) for name in names]
+    while unused := _unused(graph):
+        for node in unused:
+            graph.node.remove(node)
+
+
+def _unused(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    return [node for node in graph.node if not used.intersection(node.output)]
+
+
 def _fill_lookup(model: onnx.ModelProto, vocabulary: Vocabulary) -> None:
-    (node,) = [n for n in model.graph.node if n.op_type == "LabelEncoder"]
+    nodes = [n for n in model.graph.node if n.op_type == "LabelEncoder"]
+    if not nodes:  # a schema of numbers alone looks nothing up
+        return
+    (node,) = nodes
     keys, rows = lookup_table(vocabulary)
     del node.attribute[:]
     node.attribute.extend(

@@ -13,7 +13,7 @@ from models.encoders.dupn import Dupn
 from models.encoders.pooling import Pooling
 from models.encoders.view import View
 from models.encoding import Encoding, NumericStats, log1p_columns
-from models.layers.embedding import GroupEmbedding, numerics_of
+from models.layers.embedding import GroupEmbedding, numerics_of, pieces_of, runs_of
 from models.layers.gates import Gated, Gating
 from models.layers.linear import GroupedMlp
 from models.layers.part import Part
@@ -157,6 +157,10 @@ class Inputs(nn.Module):
         keys, numerics = _columns_of(schema.item, features)
         self.register_buffer("target_keys", torch.tensor(keys), persistent=False)
         self.register_buffer("target_numerics", torch.tensor(numerics), persistent=False)
+        of_item, wanted = pieces_of(schema.item), pieces_of(features)
+        self.target_runs = runs_of(
+            [column for name in wanted for column in range(of_item.index(name) * section.dim, (of_item.index(name) + 1) * section.dim)]
+        )
 
     def part(self, name: str) -> Part:
         """What the vector of a group that the schema has is made of."""
@@ -185,12 +189,17 @@ class Inputs(nn.Module):
         age_s = torch.where(times > 0, age_s, torch.nan).unsqueeze(-1)
         items = self.behaviour_item(rows[..., :-2], batch.get("behaviour_numerics"), self.table, self.unknown_rate)
         properties = self.behaviour_property(rows[..., -2:], age_s, self.table, self.unknown_rate)
-        return torch.cat([items, properties], -1), (rows != MISSING_ROW).any(-1)
+        return torch.cat([items, properties], -1), rows.amax(-1) > MISSING_ROW  # rows are never negative, and a behaviour has key columns
 
-    def target(self, batch: Batch) -> Tensor:
-        """The candidate seen as a behaviour's item part `[B, I]`: same features, same table, same order."""
+    def target(self, batch: Batch, item: Tensor) -> Tensor:
+        """The candidate seen as a behaviour's item part `[B, I]`: same features, same table, same order.
+
+        In a graph the embeddings are cut out of the candidate's own vector `item` `[B, G]`; training hides ids in each of the two by itself.
+        """
         assert self.behaviour_item is not None
         numerics = batch["item_numerics"][..., self.target_numerics] if len(self.target_numerics) else None
+        if torch.compiler.is_exporting():
+            return self.behaviour_item.beside([item[..., run] for run in self.target_runs], numerics, 0.0)
         return self.behaviour_item(batch["item_rows"][..., self.target_keys], numerics, self.table, self.unknown_rate)
 
 
@@ -285,7 +294,7 @@ class Ranker(nn.Module):
         if not self.encoders:
             return []
         behaviours_BLG, mask_BL = self.inputs.behaviours(batch)
-        view = View(behaviours_BLG, mask_BL, self.inputs.target(batch), groups.get("user"), groups.get("context"))
+        view = View(behaviours_BLG, mask_BL, self.inputs.target(batch, groups["item"]), groups.get("user"), groups.get("context"))
         return [encoder(view) for encoder in self.encoders]
 
     def parts(self, batch: Batch) -> list[Tensor]:
@@ -296,7 +305,7 @@ class Ranker(nn.Module):
     def logits(self, batch: Batch) -> dict[str, Tensor]:
         """A logit `[B]` per head; in training the position tower shifts its head's, afterwards only by the missing position's constant."""
         parts = self.parts(batch)
-        logits_HB = self.towers(self.trunk(parts))[..., 0]
+        logits_HB = self.towers(self.trunk(parts)).squeeze(-1)
         logits = {head: logits_HB[i] for i, head in enumerate(self.heads)}
         if self.of_representation:
             encoded = zip(self.encoders, parts[-len(self.encoders) :], strict=True)

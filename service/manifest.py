@@ -12,6 +12,7 @@ BUNDLE_FILES = (GRAPH_FILE, GOLDEN_FILE, REPORT_FILE)
 
 BundleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Reduced = Literal["int8", "float16"]
 
 
 class _Strict(BaseModel):
@@ -55,6 +56,36 @@ class Parity(_Strict):
     max_abs_difference: float
 
 
+class ReducedOutput(_Strict):
+    """One output in both precisions: `loss` is what the AUC falls by, or by which share the RMSE of a value rises; None without labels."""
+
+    measure: Literal["AUC", "RMSE"]
+    float32: float | None
+    reduced: float | None
+    loss: float | None
+    max_abs_difference: float
+    mean_abs_difference: float
+
+
+class Reduction(_Strict):
+    """A graph in reduced precision beside the float32 one of the same weights: quality on labelled impressions, each scored among
+    `candidates`; CPU time of one run at `speed_candidates` and `speed_behaviours`; size of the graph's file.
+    """
+
+    precision: Reduced
+    part: str
+    impressions: int
+    candidates: int
+    outputs: dict[str, ReducedOutput]
+    max_loss: float
+    speed_candidates: int
+    speed_behaviours: int
+    float32_cpu_ms: float
+    cpu_ms: float
+    float32_bytes: int
+    graph_bytes: int
+
+
 class Manifest(_Strict):
     """`manifest.json` of a bundle."""
 
@@ -71,6 +102,7 @@ class Manifest(_Strict):
     left_out: tuple[LeftOut, ...] = ()
     metrics: dict[str, dict[str, Any]]
     parity: Parity
+    reduction: Reduction | None = None
     provenance: dict[str, Any]
     files: dict[str, str]
 

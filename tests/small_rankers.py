@@ -105,7 +105,7 @@ def random_encoding(recipe: Recipe, seed: int, known: int = 40) -> Encoding:
     keys = np.unique(rng.integers(-(2**63), 2**63 - 1, known))
     rows = (1 + len(names) + np.arange(len(keys))).astype(np.int32)
     numerics = {g: _stats(rng, RowLayout(schema.group(g)).numeric_width) for g in ("user", "context", "item")}
-    numerics["behaviour"] = _stats(rng, BehaviourLayout(schema).numeric_width + len([AGE]))
+    numerics["behaviour"] = _stats(rng, (BehaviourLayout(schema).numeric_width if schema.behaviour else 0) + len([AGE]))
     return Encoding(schema, Vocabulary(keys, rows, {n: i + 1 for i, n in enumerate(names)}), numerics)
 
 

@@ -65,8 +65,11 @@ class ActivationUnit(nn.Module):
         with_one_CJ = torch.cat([target_CI, torch.ones_like(target_CI[:, :1])], -1)
         pairs_LCX = with_one_CJ @ torch.cat([of_target_LIX, constant_LX.unsqueeze(1)], 1)
         x = pairs_LCX.flatten(0, 1)  # plain matrices from here on: a bias goes into the product, where over three axes it is a pass of its own
-        for activation, layer in zip((self.first_activation, *self.activations), (*self.layers, self.out), strict=True):
+        *activations, last = self.first_activation, *self.activations
+        for activation, layer in zip(activations, self.layers, strict=True):
+            assert isinstance(layer, nn.Linear)
             x = activation.before(layer, x) if isinstance(activation, PRelu) else layer(activation(x))
+        x = last.before_one(self.out, x) if isinstance(last, PRelu) else self.out(last(x))
         return x.reshape(pairs_LCX.shape[:2]).T
 
 

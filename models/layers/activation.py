@@ -22,6 +22,12 @@ class PRelu(nn.Module):
         of_all = torch.addmm(layer.bias, x, self.alpha.unsqueeze(-1) * weight)
         return torch.addmm(of_all, torch.relu(x), (1 - self.alpha).unsqueeze(-1) * weight)
 
+    def before_one(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        """The same for a layer of one output -> `[1, n]`: a row times a matrix, since a matrix times a column costs as much as sixteen columns."""
+        x_TN = x.T
+        of_all = torch.addmm(layer.bias, self.alpha * layer.weight, x_TN)
+        return torch.addmm(of_all, (1 - self.alpha) * layer.weight, torch.relu(x_TN))
+
 
 class Dice(nn.Module):
     """f(s) = p(s) s + (1 - p(s)) alpha s, p(s) = sigmoid((s - E[s]) / sqrt(Var[s] + eps)), eps = 1e-8, per channel.

@@ -10,6 +10,8 @@ from features import Categorical, Feature, MultiCategorical, Numeric
 from models.encoding import NumericStats
 from models.vocabulary import MISSING_ROW
 
+_LARGEST_SUM_AS_PRODUCT = 4096  # multiplications per row
+
 # Shape legend: ... any leading axes, K key columns, N numerics, D embedding width, G pieces of a group side by side.
 
 
@@ -64,7 +66,7 @@ class NumericBins(nn.Module):
         return self.table(torch.where(torch.isnan(values), 0, place) + self.offsets).flatten(-2)
 
 
-def _runs(columns: Sequence[int]) -> list[slice]:
+def runs_of(columns: Sequence[int]) -> list[slice]:
     """Ascending columns as slices of neighbours."""
     runs: list[slice] = []
     for column in columns:
@@ -93,7 +95,7 @@ class KeyColumns(nn.Module):
                 self.multis.append((slice(column, column + feature.max_values), feature.pooling))
                 column += feature.max_values
         self.singles += range(column, column + extra_columns)
-        self.runs = _runs(self.singles)
+        self.runs = runs_of(self.singles)
         self.all_single = not self.multis
         self.pieces = len(self.singles) + len(self.multis)
         self.register_buffer("unknown", torch.tensor(list(unknown_rows), dtype=torch.int64), persistent=False)
@@ -108,11 +110,19 @@ class KeyColumns(nn.Module):
         embedded = table(rows)
         pieces = [embedded[..., run, :].flatten(-2) for run in self.runs]  # slices: picking columns by index costs the graph two transposes
         for columns, pooling in self.multis:
-            total = embedded[..., columns, :].sum(-2)  # missing rows are zero vectors, so the sum is masked already
+            total = _sum_of_values(embedded[..., columns, :])  # missing rows are zero vectors, so the sum is masked already
             if pooling == "mean":
-                total = total / (rows[..., columns] != MISSING_ROW).to(total.dtype).sum(-1, keepdim=True).clamp(min=1)
+                total = total / (rows[..., columns] > MISSING_ROW).to(total.dtype).sum(-1, keepdim=True).clamp(min=1)
             pieces.append(total)
         return torch.cat(pieces, -1)
+
+
+def _sum_of_values(embedded: Tensor) -> Tensor:
+    """`[..., values, D]` -> `[..., D]`. In a graph short vectors add up as a product with stacked identities: there a sum costs ten times that."""
+    values, dim = embedded.shape[-2:]
+    if torch.compiler.is_exporting() and values * dim * dim <= _LARGEST_SUM_AS_PRODUCT:
+        return embedded.flatten(-2) @ torch.eye(dim).repeat(values, 1)
+    return embedded.sum(-2)
 
 
 class GroupEmbedding(nn.Module):
@@ -136,7 +146,11 @@ class GroupEmbedding(nn.Module):
 
     def forward(self, rows: Tensor, raw: Tensor | None, table: nn.Embedding, unknown_rate: float) -> Tensor:
         """Rows `[..., K]` and raw numerics `[..., N]` -> `[..., G]`; in training some ids and numbers are shown as unknown or missing."""
-        parts = [self.keys(rows, table, unknown_rate)] if self.keys.pieces else []
+        return self.beside([self.keys(rows, table, unknown_rate)] if self.keys.pieces else [], raw, unknown_rate)
+
+    def beside(self, keys: list[Tensor], raw: Tensor | None, unknown_rate: float) -> Tensor:
+        """The embeddings of the key columns, in one tensor or several, and the numerics beside them -> `[..., G]`."""
+        parts = list(keys)
         if self.numerics is not None and raw is not None:
             if self.training and unknown_rate:
                 raw = raw.masked_fill(torch.rand_like(raw) < unknown_rate, torch.nan)
@@ -149,3 +163,9 @@ class GroupEmbedding(nn.Module):
 def numerics_of(features: Sequence[Feature]) -> int:
     """How many numerics these features have."""
     return sum(isinstance(f, Numeric) for f in features)
+
+
+def pieces_of(features: Sequence[Feature]) -> list[str]:
+    """The features whose embeddings make up the key part of a group's vector, in its order: single values, then pooled ones."""
+    kinds: tuple[type, ...] = (Categorical, MultiCategorical)
+    return [f.name for kind in kinds for f in features if isinstance(f, kind)]

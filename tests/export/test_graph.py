@@ -3,11 +3,12 @@
 import numpy as np
 import onnxruntime as ort
 import pytest
-from small_rankers import raw_inputs, score, small
+from small_rankers import Small, random_encoding, raw_inputs, score, small
 
 from export.graph import graph_inputs, to_onnx
 from export.parity import BEHAVIOURS, CANDIDATES
 from models.catalogue import CATALOGUE
+from models.ranker import build_ranker
 
 COMPOSITIONS = [*((name, entry.encoder.type) for name, entry in CATALOGUE.items()), ("mmoe", "din+pooling"), ("nfwfm", "din")]
 
@@ -61,3 +62,26 @@ def test_the_users_part_is_not_repeated_per_candidate(exported):
     """No tensor that depends on the user alone is expanded to the candidates before the first product with weights."""
     _, graph, _ = exported
     assert not [n for n in graph.graph.node if n.op_type == "Tile"]
+
+
+def test_a_schema_of_numbers_alone_has_a_graph_too():
+    """There is no key to look up then, and no lookup."""
+    mixed = small("esmm", "pooling").recipe
+    numbers = {"user": [{"name": "age", "type": "numeric"}], "item": [{"name": "price", "type": "numeric", "transform": "log1p"}]}
+    recipe = type(mixed).model_validate(mixed.model_dump(mode="json") | {"features": numbers})
+    encoding = random_encoding(recipe, seed=0, known=0)
+    model = Small(recipe, encoding, build_ranker(recipe, encoding).eval())
+    session = ort.InferenceSession(to_onnx(model.graph, encoding).SerializeToString())
+    assert [i.name for i in session.get_inputs()] == ["user_numerics", "item_numerics"]
+    for candidates in (1, 9):
+        inputs = raw_inputs(model, candidates, 0, seed=candidates)
+        for name, values in score(model, inputs).items():
+            np.testing.assert_allclose(run(session, inputs)[name], values, atol=1e-5, rtol=0)
+
+
+def test_probabilities_are_not_taken_through_logarithms_and_back(exported):
+    """A chain's product of probabilities is a product in the graph; only a mixture (ESM2, a calibrated sum) stays in log space."""
+    model, graph, _ = exported
+    if "esm2" not in model.recipe.model.architecture and not model.ranker.of_representation:
+        made_by = {name: node.op_type for node in graph.graph.node for name in node.output}
+        assert {made_by[o.name] for o in model.ranker.outputs if o.kind == "probability"} <= {"Sigmoid", "Mul"}

@@ -1,0 +1,106 @@
+"""Owns what a graph in reduced precision costs and saves beside the float32 one: AUC, score differences, speed and size."""
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from export.judged import CANDIDATES, Impressions, Judged
+from export.precision import ReductionError
+from export.requests import Inputs, request
+from models.metrics import auc
+from models.ranker import Ranker
+from models.run import Run
+from service.bundle import open_session
+from service.manifest import Reduced, ReducedOutput, Reduction
+
+MAX_LOSS = 0.001
+SPEED_CANDIDATES = 200
+_REQUESTS, _ROUNDS, _RUNS = 16, 9, 64
+_SHOW_EVERY = 2000
+
+
+def measure(run: Run, full: bytes, reduced: bytes, precision: Reduced, impressions: Impressions, max_loss: float) -> Reduction:
+    """Both graphs on the same requests. Raises ReductionError where an output loses more than `max_loss`."""
+    names = [o.name for o in run.ranker.outputs]
+    sessions = [open_session(graph, 1) for graph in (full, reduced)]
+    length = run.encoding.schema.behaviour.max_length if run.encoding.schema.behaviour else 0
+    float32_ms, reduced_ms = _cpu_ms(run, sessions, names, length)
+    found = Reduction(
+        precision=precision,
+        part=impressions.part,
+        impressions=len(impressions.picked),
+        candidates=CANDIDATES,
+        outputs=_quality(run.ranker, impressions, sessions, names, run.recipe.training.seed),
+        max_loss=max_loss,
+        speed_candidates=SPEED_CANDIDATES,
+        speed_behaviours=length,
+        float32_cpu_ms=float32_ms,
+        cpu_ms=reduced_ms,
+        float32_bytes=len(full),
+        graph_bytes=len(reduced),
+    )
+    _refuse(found)
+    return found
+
+
+def _refuse(found: Reduction) -> None:
+    for name, output in found.outputs.items():
+        if output.loss is not None and output.loss > found.max_loss:
+            raise ReductionError(
+                f"{name}: {output.measure} {output.float32:.5f} in float32 and {output.reduced:.5f} in {found.precision} over "
+                f"{found.impressions:,} impressions of the {found.part} part: a loss of {output.loss:.5f}, {found.max_loss:g} is allowed; "
+                "export in float32 or raise --max-auc-loss"
+            )
+
+
+def _quality(ranker: Ranker, impressions: Impressions, sessions: Sequence[Any], names: list[str], seed: int) -> dict[str, ReducedOutput]:
+    n = len(impressions.picked)
+    scores = np.empty((len(sessions), len(names), n), np.float32)
+    largest, total = np.zeros(len(names)), np.zeros(len(names))
+    for i, inputs in enumerate(impressions.requests(seed)):
+        both = np.stack([np.stack(session.run(names, inputs)) for session in sessions])
+        scores[:, :, i] = both[:, :, 0]
+        difference = np.abs(both[1].astype(np.float64) - both[0])
+        largest, total = np.maximum(largest, difference.max(1)), total + difference.mean(1)
+        if (i + 1) % _SHOW_EVERY == 0:
+            print(f"measured    {i + 1:,} of {n:,} impressions in both precisions", file=sys.stderr, flush=True)
+    kinds = {o.name: o.kind for o in ranker.outputs}
+    return {
+        name: judge(impressions.judged[name], kinds[name], scores[0, j], scores[1, j], float(largest[j]), float(total[j] / n))
+        for j, name in enumerate(names)
+    }
+
+
+def judge(by: Judged, kind: str, full: np.ndarray, reduced: np.ndarray, largest: float, mean: float) -> ReducedOutput:
+    """One output's AUC in both precisions and what is lost; of a value output its RMSE, the loss relative. None where it has no label."""
+    label, differences = by.label[by.inside], {"max_abs_difference": largest, "mean_abs_difference": mean}
+    if kind == "probability":
+        areas = [auc(label, scores[by.inside]) for scores in (full, reduced)]
+        loss = None if areas[0] is None or areas[1] is None else areas[0] - areas[1]
+        return ReducedOutput(measure="AUC", float32=areas[0], reduced=areas[1], loss=loss, **differences)
+    if not len(label):
+        return ReducedOutput(measure="RMSE", float32=None, reduced=None, loss=None, **differences)
+    a, b = (float(np.sqrt(((scores[by.inside].astype(np.float64) - label) ** 2).mean())) for scores in (full, reduced))
+    return ReducedOutput(measure="RMSE", float32=a, reduced=b, loss=(b - a) / max(a, 1e-12), **differences)
+
+
+def _cpu_ms(run: Run, sessions: Sequence[Any], names: list[str], length: int) -> tuple[float, float]:
+    """CPU milliseconds per run of both graphs: in turn, round by round, so that a busy machine hits both alike; the median of the rounds."""
+    rng = np.random.default_rng(run.recipe.training.seed)
+    requests = [request(run.encoding.schema, run.kept_rows, SPEED_CANDIDATES, length, rng) for _ in range(_REQUESTS)]
+    taken: list[list[float]] = [[], []]
+    for _ in range(_ROUNDS):
+        for times, session in zip(taken, sessions, strict=True):
+            times.append(_seconds(session, names, requests) / _RUNS * 1000)
+    return statistics.median(taken[0]), statistics.median(taken[1])
+
+
+def _seconds(session: Any, names: list[str], requests: Sequence[Inputs]) -> float:
+    started = time.process_time()
+    for i in range(_RUNS):
+        session.run(names, requests[i % len(requests)])
+    return time.process_time() - started
