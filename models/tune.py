@@ -80,7 +80,9 @@ def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
 
 def _claim(study: optuna.Study, recipe: Recipe, data: Data, out: Path) -> None:
     """Refuse a folder whose trials cannot be compared with this recipe's; how many trials and how long may change."""
-    described = recipe.model_dump(mode="json", exclude={"data": {"dir", "fallback"}, "tuning": {"trials", "time_limit_minutes"}})
+    described = recipe.model_dump(
+        mode="json", exclude={"description": True, "data": {"dir", "fallback", "how_to_get"}, "tuning": {"trials", "time_limit_minutes"}}
+    )
     identity = json.loads(json.dumps({"recipe": described, "data": data.described["tables"], "threads": torch.get_num_threads()}))
     for name, mine in identity.items():
         if study.user_attrs.get(name, mine) != mine:
