@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from models.data.tables import data_folder
 from models.recipe import Recipe
 
 MARKS = Path(__file__).with_name("marks.yaml")
@@ -69,7 +70,7 @@ def row_of(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "parameters": runs[0]["parameters"],
         "seconds_per_epoch": min(run["speed"]["seconds_per_epoch"] for run in runs),
         "best_epoch": statistics.fmean(run["best"]["epoch"] for run in runs),
-        "data": {"folder": runs[0]["data"]["folder"], "hash": runs[0]["data"]["hash"], "impressions": runs[0]["data"]["impressions"]},
+        "data": {"folder": str(data_folder(recipe.data)), "hash": runs[0]["data"]["hash"], "impressions": runs[0]["data"]["impressions"]},
         "auc": _auc_by_label(scores),
         "scores": scores,
     }

@@ -83,7 +83,7 @@ def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=cache))
         try:
-            described = build(recipe, tables, unfinished) | {"folder": str(source), "tables": hashes, "hash": key}
+            described = build(recipe, tables, unfinished) | {"tables": hashes, "hash": key}
             (unfinished / "described.json").write_text(json.dumps(described, indent=1))
             try:
                 os.rename(unfinished, folder)
@@ -92,7 +92,7 @@ def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    return _open(recipe, folder)
+    return _open(recipe, folder, source)
 
 
 def _tables(recipe: Recipe, source: Path) -> dict[str, Table]:
@@ -127,8 +127,8 @@ def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _open(recipe: Recipe, folder: Path) -> Data:
-    described = json.loads((folder / "described.json").read_text())
+def _open(recipe: Recipe, folder: Path, source: Path) -> Data:
+    described = json.loads((folder / "described.json").read_text()) | {"folder": str(source)}  # it may have been built from a copy elsewhere
     users = _group(folder / "users", recipe.features, "user", described["users"]["rows"])
     items = _group(folder / "items", recipe.features, "item", described["items"]["rows"])
     behaviours = None

@@ -1,5 +1,7 @@
 """Owns the promises of encoding: nothing leaks, nothing is lost, and what does not fit is named."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -192,6 +194,13 @@ def test_an_encoded_data_set_is_reused_until_content_or_schema_change(tiny_recip
     assert open_data(tiny_recipe(tables, {"model.embedding.min_count": 3}), tmp_path / "cache").described["hash"] != first
     tables["users"].loc[0, "fans"] = 5.0
     assert open_data(tiny_recipe(tables), tmp_path / "cache").described["hash"] != first
+
+
+def test_a_data_set_encoded_from_a_copy_is_named_by_the_folder_that_was_asked_for(tiny_recipe, tmp_path):
+    recipe = tiny_recipe()
+    shutil.copytree(recipe.data.dir, tmp_path / "copy")
+    copied = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dir": str(tmp_path / "copy")})})
+    assert [open_data(r, tmp_path / "cache").described["folder"] for r in (copied, recipe)] == [str(tmp_path / "copy"), recipe.data.dir]
 
 
 def test_position_is_clipped_and_crossed_with_values_of_the_training_part(tiny_recipe, tables, tmp_path):
