@@ -12,6 +12,7 @@ from service.errors import BodyTooLarge, FieldError, InvalidRequest, MalformedJs
 
 Model = TypeVar("Model", bound=BaseModel)
 _ERRORS_SHOWN = 20
+_ERRORS_LOOKED_AT = 200  # of a body made of nothing else there can be as many as it has bytes
 _CANDIDATE = 'a candidate is a non-empty string of at most 256 characters, or {"item_id": ..., "features": {...}}'
 
 
@@ -52,10 +53,10 @@ def parse(model: type[Model], body: bytes) -> Model:
     try:
         return model.model_validate_json(body, strict=True)  # "5" and true are no numbers, whatever pydantic would make of them
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False)
+        details = error.errors(include_url=False, include_context=False, include_input=False)
     if details[0]["type"] == "json_invalid":
         raise MalformedJson(details[0]["msg"])
-    found = bad_fields(details)
+    found = bad_fields(details[:_ERRORS_LOOKED_AT])
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     raise InvalidRequest(f"{found[0].field}: {found[0].message}{more}", errors=found[:_ERRORS_SHOWN])
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, model_validator
 
 from service.fusion import Weights
 from service.fusion.profiles import FusionProfiles
@@ -11,6 +11,7 @@ from service.rollout import Canary, Limits
 
 MAX_ID_CHARACTERS = 256
 MAX_BATCH = 1000
+MAX_LIST = 100_000  # candidates that FUNNELRANK_MAX_CANDIDATES can allow; long lists end at their first bad entry, so that none costs seconds
 EARLIEST_MS = 100_000_000_000  # March 1973; a timestamp below it is in seconds by mistake
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999
 LATEST_AHEAD_MS = 86_400_000  # clocks differ; an event from the far future would stay the newest for ever
@@ -55,7 +56,7 @@ class RankRequest(_Body):
     )
 
     user_id: Id
-    candidates: Annotated[list[Annotated[Id | Candidate, Field(union_mode="left_to_right")]], Field(min_length=1)]
+    candidates: Annotated[list[Annotated[Id | Candidate, Field(union_mode="left_to_right")]], Field(min_length=1, max_length=MAX_LIST), FailFast()]
     scene: Annotated[str | None, Field(description="picks the fusion profile")] = None
     context: Annotated[dict[str, Any], Field(description="raw values of the context features")] = {}
     top_k: Annotated[int | None, Strict(), Field(ge=1, description="how many to answer with; all by default")] = None
@@ -86,7 +87,7 @@ class EventsRequest(_Body):
         json_schema_extra={"example": {"events": [{"user_id": "712", "item_id": "5239", "action": "click", "timestamp": 1650988800000}]}}
     )
 
-    events: Annotated[list[Event], Field(min_length=1, max_length=MAX_BATCH)]
+    events: Annotated[list[Event], Field(min_length=1, max_length=MAX_BATCH), FailFast()]
 
 
 class UserFeatures(_Body):
@@ -102,13 +103,13 @@ class ItemFeatures(_Body):
 class UsersRequest(_Body):
     """Values that are merged onto what is stored; a feature that is not named keeps its value, null makes it missing."""
 
-    users: Annotated[list[UserFeatures], Field(min_length=1, max_length=MAX_BATCH)]
+    users: Annotated[list[UserFeatures], Field(min_length=1, max_length=MAX_BATCH), FailFast()]
 
 
 class ItemsRequest(_Body):
     """Values that are merged onto what is stored; a feature that is not named keeps its value, null makes it missing."""
 
-    items: Annotated[list[ItemFeatures], Field(min_length=1, max_length=MAX_BATCH)]
+    items: Annotated[list[ItemFeatures], Field(min_length=1, max_length=MAX_BATCH), FailFast()]
 
 
 Revision = Annotated[int | None, Strict(), Field(ge=0, description="make the change only where the document is still at it")]

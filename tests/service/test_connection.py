@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +144,39 @@ ODD: list[tuple[bytes, int]] = [
 def test_numbers_nesting_and_characters_have_bounds(hurried: Any, member: bytes, status: int) -> None:
     """The last of two members of one name counts, as in nearly all readers of JSON."""
     assert hurried.http.post("/rank", content=BODY[:-1] + b", " + member + b"}").status_code == status
+
+
+MANY: list[tuple[str, str, Any]] = [
+    ("POST", "/rank", {"user_id": "1", "candidates": [1] * 900_000}),
+    ("POST", "/rank", {"user_id": "1", "candidates": [1] * 90_000}),
+    ("POST", "/rank", {"user_id": "1", "candidates": [{}] * 500_000}),
+    ("POST", "/rank", {"user_id": "1", "candidates": [str(i) for i in range(150_000)]}),
+    ("POST", "/rank", {"user_id": "1", "candidates": ["1"]} | {f"k{i}": 1 for i in range(130_000)}),
+    ("POST", "/rank", {"user_id": "1", "candidates": ["1"], "fusion": {"weights": {f"k{i}": "x" for i in range(100_000)}}}),
+    ("POST", "/rank", {"user_id": "1", "candidates": ["1"], "context": {f"k{i}": 1 for i in range(130_000)}}),
+    ("POST", "/rank", {"user_id": "1", "candidates": [{"item_id": "1", "features": {f"f{i}": 1 for i in range(130_000)}}]}),
+    ("POST", "/events", {"events": [{}] * 500_000}),
+    ("POST", "/events", {"events": [{f"x{i}": 1 for i in range(100)} for _ in range(1000)]}),
+    ("PUT", "/features/users", {"users": [{"user_id": str(j), "features": {f"f{i}": 1 for i in range(100)}} for j in range(1000)]}),
+    ("PUT", "/features/items", {"items": [[]] * 500_000}),
+    ("PUT", "/fusion", {"profiles": {f"p{i}": {} for i in range(20_000)}}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), MANY, ids=range(len(MANY)))
+def test_a_body_full_of_faults_is_refused_before_it_costs_seconds(hurried: Any, method: str, path: str, body: Any) -> None:
+    """The worker reads no further than a few faults: comparing all with all took it minutes, in which nobody was answered."""
+    before = cpu_seconds(hurried)
+    answered = hurried.http.request(method, path, json=body, headers={"Authorization": "Bearer secret"})
+    assert (answered.status_code, answered.json()["code"]) == (422, "invalid_request")
+    assert len(answered.content) < 10_000
+    assert cpu_seconds(hurried) - before < 5
+
+
+def cpu_seconds(server: Any) -> float:
+    """What the one worker has computed: unlike the time on the clock, it is no matter of what else the machine does."""
+    fields = Path(f"/proc/{server.http.get('/models').json()['worker']['pid']}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize(
