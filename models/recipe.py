@@ -321,12 +321,14 @@ class TrainingSection(_Strict):
     """`select_on`: the outputs whose mean validation AUC picks the best weights; `averaging`: decay of the weight average, 0 for none.
 
     The learning rates rise linearly over `warmup_steps` and then stay, or with `cosine` fall to `final_rate` of themselves at the end.
-    `embedding_weight_decay` touches a row only in steps in which it occurs. `gradient_clip` bounds the gradient's norm, 0 for none.
-    `loss_weights` (1 for an output that is not there) are what `weighting` starts from.
+    `optimiser`: `adagrad` is DUPN's; its steps only grow smaller, so give it larger rates. `embedding_weight_decay` touches a row only
+    in steps in which it occurs. `gradient_clip` bounds the gradient's norm, 0 for none. `loss_weights` (1 for an output that is not there)
+    are what `weighting` starts from.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 3
     batch_size: Annotated[int, Field(ge=2)] = 1024
+    optimiser: Literal["adam", "adagrad"] = "adam"
     learning_rate: Positive = 1e-3
     embedding_learning_rate: Positive | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

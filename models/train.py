@@ -124,7 +124,7 @@ def learn(
         clock = time.perf_counter()
         for batch in shuffled_batches(data, "train", training.batch_size, training.seed, epoch, first_step, prefetch):
             losses = ranker.losses(batch)
-            optimiser.adam.zero_grad(set_to_none=True)
+            optimiser.rule.zero_grad(set_to_none=True)
             weighting.backward(losses, batch, epoch)
             plain = {name: float(loss.detach()) for name, loss in losses.items()}
             if not math.isfinite(sum(plain.values())) or not optimiser.step(progress.step):

@@ -1,4 +1,4 @@
-"""Owns how weights move: Adam with a learning rate of its own for embeddings, the schedule, weight decay, clipping, averaging."""
+"""Owns how weights move: Adam or AdaGrad with a learning rate of its own for embeddings, the schedule, weight decay, clipping, averaging."""
 
 import copy
 import math
@@ -13,8 +13,8 @@ from models.recipe import TrainingSection
 class Optimiser:
     """One `step` per batch over a ranker's gradients.
 
-    Adam in all rows (a row without gradient still coasts on its momentum). Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019):
-    w -= rate * decay * w. For embeddings it touches only rows that occur in the batch, so that rare ids are not worn down by the many
+    Adam in all rows (a row without gradient still coasts on its momentum), or AdaGrad (Duchi et al., JMLR 2011), which moves a row only where
+    it has a gradient. Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019): w -= rate * decay * w. For embeddings it touches only rows that occur in the batch, so that rare ids are not worn down by the many
     batches without them.
     """
 
@@ -24,14 +24,20 @@ class Optimiser:
         self.embeddings, dense = groups["embedding"], groups["dense"]
         self.parameters = [*self.embeddings, *dense]
         embedding_rate = section.embedding_learning_rate or section.learning_rate
-        self.adam = torch.optim.AdamW(
-            [
-                {"params": self.embeddings, "lr": embedding_rate, "weight_decay": 0.0},
-                {"params": dense, "lr": section.learning_rate, "weight_decay": section.weight_decay},
-            ],
-            fused=True,
-        )
         self.base_rates = (embedding_rate, section.learning_rate)
+        self.dense_decay = 0.0
+        self.rule: torch.optim.Optimizer
+        if section.optimiser == "adagrad":  # its own weight_decay would be scaled like a gradient
+            self.dense_decay = section.weight_decay
+            self.rule = torch.optim.Adagrad([{"params": self.embeddings, "lr": embedding_rate}, {"params": dense, "lr": section.learning_rate}])
+        else:
+            self.rule = torch.optim.AdamW(
+                [
+                    {"params": self.embeddings, "lr": embedding_rate, "weight_decay": 0.0},
+                    {"params": dense, "lr": section.learning_rate, "weight_decay": section.weight_decay},
+                ],
+                fused=True,
+            )
 
     def step(self, number: int) -> bool:
         """Apply the gradients of step `number`, counted from 0; False, and nothing changed, if a gradient is not finite."""
@@ -39,11 +45,14 @@ class Optimiser:
         if not torch.isfinite(norm):
             return False
         factor = rate_factor(self.section, number, self.total_steps)
-        for group, rate in zip(self.adam.param_groups, self.base_rates, strict=True):
+        for group, rate in zip(self.rule.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         if self.section.embedding_weight_decay:
             self._decay_embeddings(self.base_rates[0] * factor * self.section.embedding_weight_decay)
-        self.adam.step()
+        if self.dense_decay:
+            moving = [p.data for p in self.parameters[len(self.embeddings) :] if p.grad is not None]
+            torch._foreach_mul_(moving, 1 - self.base_rates[1] * factor * self.dense_decay)
+        self.rule.step()
         return True
 
     @torch.no_grad()

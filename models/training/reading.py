@@ -48,6 +48,6 @@ def reading_speed(ranker: Ranker, data: Data, steps: int, prefetch: int) -> dict
 
 def _step(ranker: Ranker, optimiser: Optimiser, batch: Batch) -> None:
     loss = torch.stack(list(ranker.losses(batch).values())).sum()
-    optimiser.adam.zero_grad(set_to_none=True)
+    optimiser.rule.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step(0)

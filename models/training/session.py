@@ -65,7 +65,7 @@ def save_session(
         "progress": vars(progress),
         "weights": ranker.state_dict(),
         "average": average.ranker.state_dict() if average.decay else {},
-        "optimiser": optimiser.adam.state_dict(),
+        "optimiser": optimiser.rule.state_dict(),
         "weighting": weighting.state(),
         "random": torch.get_rng_state(),
     }
@@ -84,7 +84,7 @@ def load_session(folder: Path, identity: dict[str, Any], ranker: Ranker, average
     ranker.load_state_dict(content["weights"])
     if average.decay:
         average.ranker.load_state_dict(content["average"])
-    optimiser.adam.load_state_dict(content["optimiser"])
+    optimiser.rule.load_state_dict(content["optimiser"])
     weighting.load(content["weighting"])
     torch.set_rng_state(content["random"])
     return Progress(**content["progress"])

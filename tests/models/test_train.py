@@ -163,7 +163,7 @@ def test_embedding_decay_spares_rows_that_the_batch_does_not_hold(tiny_recipe, t
     data = open_data(recipe, tmp_path / "cache")
     ranker = build_ranker(recipe, data.encoding, data.cross_values)
     optimiser = Optimiser(ranker, recipe.training.model_copy(update={"embedding_learning_rate": 0.1}), 10)
-    optimiser.adam.param_groups[0]["lr"] = 0.0
+    optimiser.rule.param_groups[0]["lr"] = 0.0
     (table,) = optimiser.embeddings
     before = table.detach().clone()
     table.grad = torch.zeros_like(table)
@@ -172,6 +172,21 @@ def test_embedding_decay_spares_rows_that_the_batch_does_not_hold(tiny_recipe, t
     changed = (table != before).any(1)
     assert changed.nonzero().flatten().tolist() == [3]
     assert torch.allclose(table[3], before[3] * 0.9)
+
+
+def test_adagrad_moves_by_the_gradient_over_the_root_of_all_its_squares(tiny_recipe, tmp_path):
+    recipe = tiny_recipe(None, {"training.optimiser": "adagrad", "training.learning_rate": 0.1, "training.weight_decay": 0.5})
+    data = open_data(recipe, tmp_path / "cache")
+    ranker = build_ranker(recipe, data.encoding, data.cross_values)
+    optimiser = Optimiser(ranker, recipe.training, 10)
+    dense, untouched = optimiser.parameters[-1], optimiser.parameters[-2]
+    before, kept = dense.detach().clone(), untouched.detach().clone()
+    for number in range(2):
+        dense.grad = torch.full_like(dense, 2.0)
+        assert optimiser.step(number)
+    once = before * (1 - 0.1 * 0.5) - 0.1
+    torch.testing.assert_close(dense.detach(), once * (1 - 0.1 * 0.5) - 0.1 * 2 / 8**0.5)
+    assert torch.equal(untouched, kept), "what has no gradient, as in a frozen representation, stays"
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine(tiny_recipe):
