@@ -14,8 +14,8 @@ class Optimiser:
     """One `step` per batch over a ranker's gradients.
 
     Adam in all rows (a row without gradient still coasts on its momentum), or AdaGrad (Duchi et al., JMLR 2011), which moves a row only where
-    it has a gradient. Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019): w -= rate * decay * w. For embeddings it touches only rows that occur in the batch, so that rare ids are not worn down by the many
-    batches without them.
+    it has a gradient. Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019): w -= rate * decay * w. For embeddings it touches only rows
+    that occur in the batch, so that rare ids are not worn down by the many batches without them.
     """
 
     def __init__(self, ranker: Ranker, section: TrainingSection, total_steps: int) -> None:
