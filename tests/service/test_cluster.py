@@ -4,7 +4,6 @@ import asyncio
 import csv
 import os
 import signal
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -54,6 +53,16 @@ def cluster(tables: Path, schema: FeatureSchema) -> Iterator[RedisCluster]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace, cluster: RedisCluster) -> Iterator[Any]:
+    """A service with two workers over that cluster."""
+    folder = tmp_path_factory.mktemp("served")
+    kit.publish(folder / "registry", "1")
+    kit.go_live(folder / "registry", "1")
+    with kit.serving(folder, folder / "registry", cluster.url, workers=2) as server:
+        yield server
+
+
 def reading(url: str, work: Callable[[Reader], Awaitable[Any]], timeout_ms: int = 2000) -> Any:
     async def go() -> Any:
         reader = open_reader(url, timeout_ms, 1 << 20)
@@ -82,38 +91,34 @@ def a_user_of(cluster: RedisCluster, layouts: Layouts, node: int) -> str:
 
 
 def test_rankings_from_a_cluster_are_those_from_one_redis(
-    tmp_path: Path, registry: Path, kit: SimpleNamespace, cluster: RedisCluster, tables: Path, schema: FeatureSchema, redis_server: EmbeddedRedis,
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, served: Any, tables: Path, schema: FeatureSchema, redis_server: EmbeddedRedis,
     store: redis.Redis,
 ) -> None:  # fmt: skip
     load_folder(tables, schema, redis_server.url)
     asked = [(user, [*IDS[start:], "unheard-of"], NOW) for user in (*USERS, "a stranger") for start in (0, 0, 25)]
-    answers = []
-    for url in (redis_server.url, cluster.url):
-        with kit.serving(tmp_path, registry, url) as server:
-            answers.append([server.rank(ids, user_id=user, timestamp=at).json() for user, ids, at in asked])
+    with kit.serving(tmp_path, registry, redis_server.url) as server:
+        answers = [[each.rank(ids, user_id=user, timestamp=at).json() for user, ids, at in asked] for each in (server, served)]
     for one, many in zip(*answers, strict=True):
         assert len(one["ranking"]) > 30
         assert (one["ranking"], one["degraded"]) == (many["ranking"], many["degraded"])
 
 
-def test_what_is_written_over_http_is_in_the_next_ranking_of_every_worker(
-    tmp_path: Path, registry: Path, kit: SimpleNamespace, cluster: RedisCluster
-) -> None:
-    def scores(server: Any) -> tuple[float, ...]:
-        found = {item["item_id"]: item["score"] for item in server.rank(IDS, user_id=USERS[0], timestamp=NOW + 10).json()["ranking"]}
+def test_what_is_written_over_http_is_in_the_next_ranking_of_every_worker(served: Any) -> None:
+    def scores() -> tuple[float, ...]:
+        found = {item["item_id"]: item["score"] for item in served.rank(IDS, user_id=USERS[0], timestamp=NOW + 10).json()["ranking"]}
         return tuple(found[i] for i in IDS)
 
-    with kit.serving(tmp_path, registry, cluster.url, workers=2) as server:
-        before = {scores(server) for _ in range(10)}
-        assert len(before) == 1
-        assert server.put("/features/items", {"items": [{"item_id": i, "features": {"quality": 40 + int(i)}} for i in IDS]}).status_code == 200
-        after = {scores(server) for _ in range(10)}
-        assert len(after) == 1
-        assert all(new != old for new, old in zip(after.pop(), before.pop(), strict=True)), "of items on every node"
-        event = {"user_id": USERS[0], "item_id": "3", "action": "click", "timestamp": NOW + 5}
-        seen = scores(server)
-        assert server.http.post("/events", json={"events": [event, event | {"user_id": USERS[1]}]}).json() == {"accepted": 2, "new": 2}
-        assert scores(server) != seen
+    before = {scores() for _ in range(10)}
+    assert len(before) == 1
+    changed = [{"item_id": i, "features": {"quality": 40 + int(i)}} for i in IDS]
+    assert served.put("/features/items", {"items": changed}).status_code == 200
+    after = {scores() for _ in range(10)}
+    assert len(after) == 1
+    assert all(new != old for new, old in zip(after.pop(), before.pop(), strict=True)), "of items on every node"
+    event = {"user_id": USERS[0], "item_id": "3", "action": "click", "timestamp": NOW + 5}
+    seen = scores()
+    assert served.http.post("/events", json={"events": [event, event | {"user_id": USERS[1]}]}).json() == {"accepted": 2, "new": 2}
+    assert scores() != seen
 
 
 def test_a_changed_row_is_seen_by_the_very_next_ranking_whose_rows_are_all_in_the_cache(cluster: RedisCluster, layouts: Layouts) -> None:
@@ -146,36 +151,32 @@ def test_a_slot_that_moves_is_followed_on_its_way_and_after(cluster: RedisCluste
     slot, source = key_slot(key.encode()), cluster.owner(key)
     target = next(node for node in cluster.nodes if node is not source)
 
-    def fetched() -> Stored:
-        return asyncio.run_coroutine_threadsafe(reader.fetch(layouts, USERS[0], IDS, 2), loop).result(10)
+    async def work(reader: Reader) -> None:
+        loop = asyncio.get_running_loop()
 
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    reader = open_reader(cluster.url, 2000, 1 << 20)
-    try:
-        source.ask("SET", key, layouts.item.pack({"item_id": "7", "price": 70}))
-        assert prices(fetched())[7] == 70
-        on_its_way: list[tuple[float, int]] = []
+        def seen() -> tuple[float, int]:
+            stored = asyncio.run_coroutine_threadsafe(reader.fetch(layouts, USERS[0], IDS, 2), loop).result(10)
+            return prices(stored)[7], stored.unread
 
-        def halfway() -> None:
-            stored = fetched()
-            on_its_way.append((prices(stored)[7], stored.unread))
+        def write(node: Any, price: float) -> None:
+            node.ask("SET", key, layouts.item.pack({"item_id": "7", "price": price}))
 
-        cluster.move(slot, source, target, halfway)
-        assert on_its_way == [(70.0, 0)]
-        assert "cmdstat_asking" in target.ask("INFO", "commandstats")
-        for price in (71, 72, 73):
-            target.ask("SET", key, layouts.item.pack({"item_id": "7", "price": price}))
-            stored = fetched()
-            assert (prices(stored)[7], stored.unread) == (price, 0)
-        cluster.move(slot, target, source)
-        assert prices(fetched())[7] == 73
-    finally:
-        loop.call_soon_threadsafe(reader.close)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        def moves() -> None:
+            write(source, 70)
+            assert seen() == (70, 0)
+            on_its_way: list[tuple[float, int]] = []
+            cluster.move(slot, source, target, lambda: on_its_way.append(seen()))
+            assert on_its_way == [(70, 0)]
+            assert "cmdstat_asking" in target.ask("INFO", "commandstats")
+            for price in (71, 72, 73):
+                write(target, price)
+                assert seen() == (price, 0)
+            cluster.move(slot, target, source)
+            assert seen() == (73, 0)
+
+        await asyncio.to_thread(moves)
+
+    reading(cluster.url, work)
 
 
 def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(tables: Path, schema: FeatureSchema, layouts: Layouts) -> None:
