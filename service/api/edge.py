@@ -40,7 +40,7 @@ class RequestContext:
             elif name == b"traceparent":
                 self.traceparent = passed_on(value)
         if not self.request_id:
-            self.request_id = f"{getrandbits(128):032x}"
+            self.request_id = f"{getrandbits(128):032x}"  # nosec B311 # a name, no secret
 
 
 def passed_on(traceparent: bytes) -> bytes:
@@ -48,7 +48,7 @@ def passed_on(traceparent: bytes) -> bytes:
     found = _TRACEPARENT.fullmatch(traceparent)
     if found is None or not any(found[1].strip(b"0")) or not any(found[2].strip(b"0")):
         return b""
-    return b"00-%b-%016x-%b" % (found[1], getrandbits(64) or 1, found[3])
+    return b"00-%b-%016x-%b" % (found[1], getrandbits(64) or 1, found[3])  # nosec B311 # a name, no secret
 
 
 _SMOOTHING = 0.05

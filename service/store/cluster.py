@@ -199,7 +199,7 @@ class Cluster:
 
     async def _learn(self) -> None:
         nodes = self.nodes
-        views = await self._views_of(random.sample(nodes, min(len(nodes), _ASKED_FOR_SLOTS)))
+        views = await self._views_of(random.sample(nodes, min(len(nodes), _ASKED_FOR_SLOTS)))  # nosec B311 # spreads the load
         if not views:
             views = await self._views_of([self._node(seed) for seed in self._seeds.nodes])
         if views:
