@@ -260,7 +260,8 @@ class TransferSection(_Strict):
     """How the task named `task` is learnt, DUPN's four ways (its section 5.4). Of the other tasks only `retrain_all` keeps any.
 
     `retrain_single`: alone, from the beginning; `retrain_all`: with all others, from the beginning; `representation_transfer`: embeddings and
-    encoders of the run `from`, frozen, below a fresh network; `fine_tune`: every weight of that run that fits, and all go on training.
+    encoders of the run `from`, frozen, below a fresh network; `fine_tune`: every weight of that run that fits, and all go on training, embeddings
+    and encoders at `representation_rate` times the learning rates. Few labels call for a low one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
@@ -268,6 +269,7 @@ class TransferSection(_Strict):
     mode: Literal["retrain_single", "retrain_all", "representation_transfer", "fine_tune"]
     task: Name
     source: Annotated[str | None, Field(alias="from")] = None
+    representation_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @model_validator(mode="after")
     def _has_source(self) -> "TransferSection":
@@ -276,6 +278,8 @@ class TransferSection(_Strict):
             raise ValueError(f"{self.mode} needs 'from', the folder of a finished run")
         if not needed and self.source is not None:
             raise ValueError(f"{self.mode} starts from the beginning; remove 'from'")
+        if self.mode != "fine_tune" and self.representation_rate != 1:
+            raise ValueError(f"{self.mode} has no use for 'representation_rate', which is fine_tune's")
         return self
 
 

@@ -15,10 +15,10 @@ from models.encoding import Encoding
 from models.ranker import Ranker
 from models.recipe import Recipe, RecipeError
 from models.run import RunError, open_run
+from models.training.optimisation import REPRESENTATION
 from models.vocabulary import Vocabulary
 
 TABLE = "inputs.table.weight"
-REPRESENTATION = ("inputs.", "encoders.")
 
 
 def narrowed(recipe: Recipe) -> Recipe:

@@ -2,12 +2,15 @@
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.ranker import Ranker
 from models.recipe import TrainingSection
+
+REPRESENTATION = ("inputs.", "encoders.")  # how the names of embeddings and encoders begin, which a transfer takes over
 
 
 class Optimiser:
@@ -24,20 +27,20 @@ class Optimiser:
         self.embeddings, dense = groups["embedding"], groups["dense"]
         self.parameters = [*self.embeddings, *dense]
         embedding_rate = section.embedding_learning_rate or section.learning_rate
-        self.base_rates = (embedding_rate, section.learning_rate)
-        self.dense_decay = 0.0
+        careful = section.transfer.representation_rate if section.transfer else 1.0
+        taken_over = {id(p) for name, p in ranker.named_parameters() if careful != 1 and name.startswith(REPRESENTATION)}
+        moved: list[dict[str, Any]] = [
+            {"params": self.embeddings, "lr": embedding_rate * careful, "weight_decay": 0.0},
+            {"params": [p for p in dense if id(p) not in taken_over], "lr": section.learning_rate, "weight_decay": section.weight_decay},
+            {"params": [p for p in dense if id(p) in taken_over], "lr": section.learning_rate * careful, "weight_decay": section.weight_decay},
+        ]
+        moved = [group for group in moved if group["params"]]
+        self.base_rates = tuple(group["lr"] for group in moved)
         self.rule: torch.optim.Optimizer
-        if section.optimiser == "adagrad":  # its own weight_decay would be scaled like a gradient
-            self.dense_decay = section.weight_decay
-            self.rule = torch.optim.Adagrad([{"params": self.embeddings, "lr": embedding_rate}, {"params": dense, "lr": section.learning_rate}])
+        if section.optimiser == "adagrad":  # torch would scale its weight_decay like a gradient
+            self.rule = torch.optim.Adagrad([{"params": g["params"], "lr": g["lr"], "decoupled_decay": g["weight_decay"]} for g in moved])
         else:
-            self.rule = torch.optim.AdamW(
-                [
-                    {"params": self.embeddings, "lr": embedding_rate, "weight_decay": 0.0},
-                    {"params": dense, "lr": section.learning_rate, "weight_decay": section.weight_decay},
-                ],
-                fused=True,
-            )
+            self.rule = torch.optim.AdamW(moved, fused=True)
 
     def step(self, number: int) -> bool:
         """Apply the gradients of step `number`, counted from 0; False, and nothing changed, if a gradient is not finite."""
@@ -49,9 +52,9 @@ class Optimiser:
             group["lr"] = rate * factor
         if self.section.embedding_weight_decay:
             self._decay_embeddings(self.base_rates[0] * factor * self.section.embedding_weight_decay)
-        if self.dense_decay:
-            moving = [p.data for p in self.parameters[len(self.embeddings) :] if p.grad is not None]
-            torch._foreach_mul_(moving, 1 - self.base_rates[1] * factor * self.dense_decay)
+        for group in self.rule.param_groups:
+            if group.get("decoupled_decay"):
+                torch._foreach_mul_([p.data for p in group["params"] if p.grad is not None], 1 - group["lr"] * group["decoupled_decay"])
         self.rule.step()
         return True
 

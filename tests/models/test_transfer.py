@@ -83,6 +83,15 @@ def test_fine_tune_starts_there_and_moves_on(trained):
     assert (run.ranker.inputs.table.weight != base.ranker.inputs.table.weight).any()
 
 
+def test_a_low_representation_rate_keeps_what_was_taken_over_near_where_it_was(trained, tmp_path):
+    base, learn = trained
+    carefully = {"mode": "fine_tune", "task": "plike", "from": str(tmp_path / "base"), "representation_rate": 0.01}
+    before, moved = of_representation(base), {}
+    for rate, run in (("full", learn("fine_tune")), ("low", learn("fine_tune", **{"training.transfer": carefully}))):
+        moved[rate] = max(float((p - before[n]).detach().abs().max()) for n, p in of_representation(run).items())
+    assert 0 < moved["low"] < 0.1 * moved["full"]
+
+
 def test_embeddings_go_by_key_when_rows_have_moved(tiny_recipe, tables, tmp_path):
     options = {"cache": tmp_path / "cache", "quiet": True, "reading_steps": 0}
     train(tiny_recipe(changes=CHANGES), tmp_path / "base", **options)
@@ -104,6 +113,7 @@ def test_embeddings_go_by_key_when_rows_have_moved(tiny_recipe, tables, tmp_path
         ({"mode": "fine_tune", "task": "plike"}, "needs 'from'"),
         ({"mode": "retrain_all", "task": "plike", "from": "somewhere"}, "remove 'from'"),
         ({"mode": "fine_tune", "task": "plike", "from": "nowhere"}, "training.transfer.from: nowhere has no recipe.yaml"),
+        ({"mode": "retrain_all", "task": "plike", "representation_rate": 0.1}, "has no use for 'representation_rate'"),
         ({"mode": "retrain_single", "task": "pbuy"}, "no task has the name 'pbuy'"),
     ],
 )
