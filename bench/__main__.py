@@ -29,6 +29,7 @@ from service.embedded_redis import EmbeddedRedis
 
 _TABLES = Path("sample/kuairand")
 _PROFILED_REQUESTS = 300
+_VERSIONS = 100
 Table = dict[tuple[int, int], dict[str, float]]
 
 
@@ -154,6 +155,8 @@ def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) ->
         store.fill(redis, model.raw.layouts, _TABLES, plan.items, peer=False)
     bench.driver.drive(ranking.port, "/rank", load.bodies, workload.BODIES, CONNECTIONS)
     many = in_turn(warm, plan.rounds, plan.round_seconds)
+    publish_copies(model.bundle, _VERSIONS)
+    versions = in_turn(warm, plan.rounds, plan.round_seconds)
     cold_load = workload.make_cold(bench.folder, 200, 10, min(plan.items, 100_000))
     requests = len(cold_load.users)
     cold = over_http(bench.driver, ranking, cold_load)(requests) / requests * 1000
@@ -162,10 +165,26 @@ def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) ->
         targets.Verdict(f"{model.name}: all candidates cold / warm, C=200 L=10", cold / warm_now, 2.0, at_least=False),
         targets.Verdict(
             f"{model.name}: overhead with {plan.items:,} items / with {workload.HOT_ITEMS:,}, each against the empty route",
-            (targets.overhead_ms(many) / many["empty"]) / (targets.overhead_ms(few) / few["empty"]), 1.15, at_least=False,
+            targets.grown(few, many), 1.15, at_least=False,
+        ),
+        targets.Verdict(
+            f"{model.name}: overhead with {_VERSIONS} more versions published / without, each against the empty route",
+            targets.grown(many, versions), 1.15, at_least=False,
         ),
     ]  # fmt: skip
-    return {"costs": {"few_items": few, "many_items": many, "cold_ms": cold, "warm_ms": warm_now, "items": plan.items}, "verdicts": verdicts}
+    return {
+        "costs": {"few_items": few, "many_items": many, "many_versions": versions, "cold_ms": cold, "warm_ms": warm_now, "items": plan.items},
+        "verdicts": verdicts,
+    }
+
+
+def publish_copies(bundle: Path, count: int) -> None:
+    """`count` more versions beside a bundle, its files linked."""
+    for number in range(count):
+        copy = bundle.parent / f"copy-{number}"
+        copy.mkdir()
+        for file in bundle.iterdir():
+            os.link(file, copy / file.name)
 
 
 def profile(bench: Bench, model: Model) -> list[profiled.Called]:

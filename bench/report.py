@@ -44,7 +44,8 @@ def table(costs: Table) -> str:
 def more(costs: Mapping[str, Any], memory: Mapping[str, float]) -> str:
     return (
         f"cold candidates {costs['cold_ms']:.3f} ms, warm {costs['warm_ms']:.3f} ms; {costs['items']:,} items in Redis: "
-        f"{costs['many_items']['service']:.3f} ms, 10,000: {costs['few_items']['service']:.3f} ms; "
+        f"{costs['many_items']['service']:.3f} ms, 10,000: {costs['few_items']['service']:.3f} ms, and with 100 more versions published: "
+        f"{costs['many_versions']['service']:.3f} ms; "
         f"memory of the worker {memory['rss']:.0f} MiB resident, {memory['pss']:.0f} MiB proportional"
     )
 

@@ -31,6 +31,11 @@ def overhead_ms(costs: Costs) -> float:
     return costs["service"] - costs["raw"]
 
 
+def grown(before: Costs, after: Costs) -> float:
+    """By what the overhead has grown, each time against the empty route of the same moment."""
+    return (overhead_ms(after) / after["empty"]) / (overhead_ms(before) / before["empty"])
+
+
 def of_service(model: str, table: Mapping[tuple[int, int], Costs]) -> list[Verdict]:
     """`table`: (candidates, behaviours) -> CPU milliseconds per request by contender."""
     found = []

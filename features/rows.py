@@ -94,10 +94,6 @@ class RowLayout:
         """Whether it has a feature of that name."""
         return name in self._by_name
 
-    def __contains__(self, name: object) -> bool:
-        """Whether it has a feature of that name."""
-        return name in self._by_name
-
     def feature(self, name: str) -> Feature:
         """The feature of that name. Raises FeatureError with the known names."""
         found = self._by_name.get(name)

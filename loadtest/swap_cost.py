@@ -37,11 +37,18 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="model name")
     parser.add_argument("--versions", nargs="+", required=True, help="versions to swap among, in turn")
     parser.add_argument("--swaps", type=int, default=100)
+    parser.add_argument(
+        "--calm", type=int, default=2000, metavar="N", help="rankings before the first swap: a worst of many is worse than one of few"
+    )
     parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--pause-s", type=float, default=0.005, help="between two rankings")
     options = parser.parse_args()
     request = {"user_id": "712", "candidates": [str(i) for i in range(options.candidates)]}
-    calm = sorted(timed_rank(options, request)[0] for _ in range(300))
+    calm = []
+    for _ in range(options.calm):
+        calm.append(timed_rank(options, request)[0])
+        time.sleep(options.pause_s)
+    calm.sort()
     memory_before, during, until_live = memory(options), [], []
     for number in range(options.swaps):
         version = options.versions[number % len(options.versions)]
@@ -55,6 +62,7 @@ def main() -> int:
     ordered = sorted(during)
     told = {
         "swaps": options.swaps, "rankings_during": len(during), "p50_before_ms": calm[len(calm) // 2], "p99_before_ms": calm[int(0.99 * len(calm))],
+        "worst_before_ms": calm[-1],
         "p99_during_ms": ordered[int(0.99 * len(ordered))], "worst_during_ms": ordered[-1],
         "swap_p50_ms": sorted(until_live)[len(until_live) // 2], "swap_worst_ms": max(until_live),
         "memory_before_bytes": memory_before, "memory_after_bytes": memory(options),

@@ -46,7 +46,7 @@ def open_session(graph: bytes, threads: int) -> Any:
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def load_bundle(folder: Path, threads: int, max_candidates: int, trusted_keys: Path | None = None) -> Bundle:
+def load_bundle(folder: Path, threads: int, largest: int, trusted_keys: Path | None = None) -> Bundle:
     """A bundle that has proved itself. Raises BundleRejected with a code and a detail on any doubt."""
     manifest = read_manifest(folder, trusted_keys)
     files = verified_files(folder, manifest)
@@ -59,7 +59,7 @@ def load_bundle(folder: Path, threads: int, max_candidates: int, trusted_keys: P
     bundle = Bundle(manifest, layouts, session, manifest.task_names, frozenset(i.name for i in manifest.inputs))
     replay_golden(bundle.score, files[GOLDEN_FILE], manifest)
     try:
-        warm(bundle.score, manifest, layouts.max_behaviours, max_candidates)
+        warm(bundle.score, manifest, layouts.max_behaviours, largest)
     except Exception as error:  # as above
         raise BundleRejected("warm_up_failed", str(error)) from error
     return bundle

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 
 from features import BehaviourLayout, FeatureSchema, RowLayout
-from service.store.keys import EVENT_KEY_BYTES
 
 Entity = Literal["user", "item"]
 FREE_AXES = ("C", "L")
+EVENT_KEY_BYTES = 8  # what tells one behaviour from another stands before its row
 
 
 @dataclass(frozen=True)

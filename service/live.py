@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
 from typing import Any, Literal
 
+from service.background import Background
 from service.bundle import Bundle, load_bundle
 from service.canary import Watch
 from service.document import Signature, now
@@ -107,6 +108,7 @@ class Follower:
         self.serving = Serving()
         self.recent = Recent()
         self.shadow = Shadow(metrics)
+        self._background = Background()
         self.watch: Watch | None = None
         self._watched: tuple[Bundle, Bundle] | None = None
         self.status = StatusFile()
@@ -158,6 +160,7 @@ class Follower:
 
     def close(self) -> None:
         self.shadow.close()
+        self._background.close()
         self.status.forget()
 
     def described(self) -> dict[str, Any]:
@@ -294,11 +297,12 @@ class Follower:
             if found.problem is not None:
                 self._waits_for_schema = True
                 raise BundleRejected(SCHEMA_NOT_LOADED, found.problem)
-        bundle = await asyncio.to_thread(load_bundle, folder, settings.model_threads, settings.max_candidates, settings.trusted_keys)
+        largest = min(settings.score_chunk, settings.max_candidates)
+        bundle = await self._background.run(load_bundle, folder, settings.model_threads, largest, settings.trusted_keys)
         if stable is not None and rollout.restores is None:
             alike = bundle.layouts.fingerprint == stable.bundle.layouts.fingerprint  # another schema's inputs the live version cannot score
             recent = self.recent.of(bundle.layouts.fingerprint) if alike else []
-            self.gates[bundle.label] = await asyncio.to_thread(gate, bundle, stable.bundle, recent, rollout.limits)
+            self.gates[bundle.label] = await self._background.run(gate, bundle, stable.bundle, recent, rollout.limits)
         self._metrics.load_seconds.observe(perf_counter() - started)
         self._metrics.swaps.labels("taken").inc()
         return Live(bundle, fusion, role, rollout.revision)

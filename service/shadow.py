@@ -12,6 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
+from service.background import step_back
 from service.bundle import Bundle
 from service.compare import overlap, psi, rank_correlation
 from service.fusion import Formula
@@ -73,6 +74,7 @@ class Shadow:
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
+        step_back()
         while (answered := self._waiting.get()) is not None:
             started = perf_counter()
             try:

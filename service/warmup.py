@@ -6,14 +6,17 @@ import numpy as np
 
 from service.manifest import Manifest
 
-CANDIDATES = (1, 20, 200, 1000)
+CANDIDATES = (1, 20, 200)
 _DTYPES = {"int64": np.int64, "float32": np.float32}
 
 
-def warm(score: Callable[[dict[str, np.ndarray]], np.ndarray], manifest: Manifest, max_behaviours: int, max_candidates: int) -> None:
-    """Score once per candidate count and behaviour length, so that allocations and lazy choices are made beforehand."""
+def warm(score: Callable[[dict[str, np.ndarray]], np.ndarray], manifest: Manifest, max_behaviours: int, largest: int) -> None:
+    """Score once per candidate count and behaviour length, so that allocations and lazy choices are made beforehand.
+
+    `largest`: the most candidates that are scored at once.
+    """
     for behaviours in sorted({0, max_behaviours // 5, max_behaviours}):
-        for candidates in (*(c for c in CANDIDATES if c < max_candidates), max_candidates):
+        for candidates in (*(c for c in CANDIDATES if c < largest), largest):
             axes = {"C": candidates, "L": behaviours}
             inputs = {}
             for spec in manifest.inputs:

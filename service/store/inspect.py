@@ -8,9 +8,9 @@ import orjson
 from redis import Redis
 
 from features import MISSING_KEY, FeatureSchema, RowLayout
-from service.layouts import Entity, Layouts, rows_of
+from service.layouts import EVENT_KEY_BYTES, Entity, Layouts, rows_of
 from service.store.clients import client
-from service.store.keys import EVENT_KEY_BYTES, SCHEMAS, behaviours_key, item_key, user_key
+from service.store.keys import SCHEMAS, behaviours_key, item_key, user_key
 
 
 def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:

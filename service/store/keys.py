@@ -5,7 +5,6 @@ to one user lies in one slot.
 """
 
 SCHEMAS = "fr:schemas"
-EVENT_KEY_BYTES = 8
 
 
 def user_key(fingerprint: str, user_id: str) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.layouts import Layouts
+from service.layouts import EVENT_KEY_BYTES, Layouts
 from service.store.item_cache import CORRUPT, COUNTS, ItemCache, ItemRows, rows_from_store
-from service.store.keys import EVENT_KEY_BYTES, SCHEMAS, behaviours_key, item_prefix, user_key
+from service.store.keys import SCHEMAS, behaviours_key, item_prefix, user_key
 from service.store.schemas import is_loaded
 from service.store.wire import StoreDown, Wire, packed
 

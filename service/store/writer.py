@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from features.keys import text_of
 from service.errors import StoreUnavailable
-from service.layouts import Entity, Layouts
+from service.layouts import EVENT_KEY_BYTES, Entity, Layouts
 from service.store.clients import REDIS_ERRORS, async_client
-from service.store.keys import EVENT_KEY_BYTES, behaviours_key, item_key, user_key
+from service.store.keys import behaviours_key, item_key, user_key
 
 _ROUNDS = 20
 

@@ -81,7 +81,7 @@ def test_the_manifest_says_what_was_left_out_and_what_was_measured(exported: Pat
 
 
 def test_the_service_accepts_the_bundle(exported: Path) -> None:
-    bundle = load_bundle(exported, threads=1, max_candidates=100)
+    bundle = load_bundle(exported, threads=1, largest=100)
     assert bundle.manifest == manifest_of(exported)
 
 

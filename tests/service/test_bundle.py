@@ -14,7 +14,7 @@ from service.verify import BundleRejected
 
 
 def load(folder: Path) -> Any:
-    return load_bundle(folder, threads=1, max_candidates=50)
+    return load_bundle(folder, threads=1, largest=50)
 
 
 def rejection(folder: Path) -> BundleRejected:

@@ -1,0 +1,103 @@
+"""Owns `python -m bench.threads`: workers by ONNX Runtime threads, spinning, and scoring in a thread, CPU time and rate of each in one run."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+
+from bench import store, workload
+from bench.driver import Driver
+from bench.raw import Raw
+from bench.report import machine
+from bench.runs import published, trained
+from bench.servers import Server, application, service
+from bench.variants import NAMES, VARIANT
+from service.embedded_redis import EmbeddedRedis
+
+EXAMPLE = """example:
+  python -m bench.threads --recipe kuairand-mmoe
+"""
+_TABLES = Path("sample/kuairand")
+_CONNECTIONS, _ROUNDS = 8, 5
+
+
+@dataclass
+class Setting:
+    """One way to run the service, and what was measured of it: CPU milliseconds per request, and requests per second."""
+
+    name: str
+    server: Server
+    cpu_ms: list[float]
+    rates: list[float]
+
+
+def settings_of(stack: ExitStack, registry: Path, redis_url: str) -> Iterator[Setting]:
+    for workers in (1, 2):
+        for threads in (1, 2):
+            server = stack.enter_context(service(registry, redis_url, workers, model_threads=threads))
+            yield Setting(f"{workers} workers, {threads} threads", server, [], [])
+    environment = {"FUNNELRANK_REGISTRY": str(registry), "FUNNELRANK_REDIS_URL": redis_url, "UVICORN_FACTORY": "1", "FUNNELRANK_LOG_LEVEL": "warning"}
+    environment |= {"FUNNELRANK_REDIS_TIMEOUT_MS": "5000"}
+    for name in NAMES:
+        for threads in (1, 2) if name == "spinning" else (1,):
+            varied = environment | {VARIANT: name, "FUNNELRANK_MODEL_THREADS": str(threads)}
+            server = stack.enter_context(application(name, "bench.variants:create_app", varied))
+            yield Setting(f"1 worker, {threads} threads, {name}", server, [], [])
+
+
+def measure(setting: Setting, driver: Driver, load: workload.Load, requests: int) -> None:
+    cpu, started = setting.server.cpu_seconds(), time.perf_counter()
+    driver.drive(setting.server.port, "/rank", load.bodies, requests, _CONNECTIONS)
+    setting.rates.append(requests / (time.perf_counter() - started))
+    setting.cpu_ms.append((setting.server.cpu_seconds() - cpu) / requests * 1000)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.threads", description="Workers, threads, spinning and scoring in a thread, beside one another.", epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--recipe", default="kuairand-mmoe", help="one that make bench trains (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=300, metavar="N", help="per setting and round (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/bench"), metavar="DIR", help="where the short training runs are kept")
+    given = parser.parse_args(arguments)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, EmbeddedRedis() as redis, Driver() as driver, ExitStack() as stack:
+        registry = Path(folder) / "registry"
+        raw = Raw(published(trained(given.recipe, given.runs), registry), redis.url)
+        with Redis.from_url(redis.url) as client:
+            store.fill(client, raw.layouts, _TABLES, workload.HOT_ITEMS, peer=False)
+            store.fill_users(client, raw.layouts, _TABLES, (50,))
+        settings = list(settings_of(stack, registry, redis.url))
+        print(f"{given.recipe}, 50 behaviours, {_CONNECTIONS} connections, medians of {_ROUNDS} rounds, {machine()}")
+        for candidates in (200, 1000):
+            load = workload.make(Path(folder), candidates, 50)
+            table(settings, driver, load, max(given.requests * 200 // candidates, 40))
+    return 0
+
+
+def table(settings: list[Setting], driver: Driver, load: workload.Load, requests: int) -> None:
+    """All settings in turn, round by round, so that a busy machine hits them alike; the first round is not counted."""
+    for _ in range(_ROUNDS + 1):
+        for setting in settings:
+            measure(setting, driver, load, requests)
+    print(f"\n{'C=' + str(load.candidates):<32} {'CPU ms':>8} {'requests/s':>11}")
+    for setting in settings:
+        print(f"{setting.name:<32} {_median(setting.cpu_ms):>8.2f} {_median(setting.rates):>11.0f}", flush=True)
+        setting.cpu_ms.clear()
+        setting.rates.clear()
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values[1:])[len(values[1:]) // 2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
