@@ -26,19 +26,22 @@ class Mark(BaseModel):
 
 
 class Group(BaseModel):
-    """Recipes on the same data and labels. `data`: the name of the data's folder; `columns`: labels with what the table calls them."""
+    """Recipes on the same data and labels. `data`: the name of the data's folder; `columns`: labels with what the table calls them;
+    `others`: labels that have no column.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     data: str
     columns: dict[str, str]
+    others: tuple[str, ...] = ()
     marks: tuple[Mark, ...] = ()
 
     @property
     def labels(self) -> frozenset[str]:
-        """The label columns behind the table's columns."""
-        return frozenset(label for column in self.columns for label in re.split(r" AND | where ", column))
+        """The label columns that a recipe of the group may have."""
+        return frozenset(label for column in (*self.columns, *self.others) for label in re.split(r" AND | where ", column))
 
 
 def listed_groups(path: Path = MARKS) -> list[Group]:

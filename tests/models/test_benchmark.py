@@ -99,6 +99,7 @@ def test_the_recipes_stand_in_the_groups_that_have_marks():
     assert named["census-ple"] == "Census-Income, income above 50K and never married"
     assert named["census-college-ple"] == "Census-Income, college degree and never married"
     assert named["kuairand-esmm"] == named["kuairand-single-task"] == named["kuairand-youtube2019"] == "KuaiRand-Pure, three tasks"
+    assert named["taobao-esm2"] == named["taobao-dupn"] == "Taobao UserBehavior, after a page view"
     assert named["kuairand-zhihu"] == "KuaiRand-Pure, eight tasks"
     assert all(set(mark.auc) <= set(group.columns) for group in listed for mark in group.marks)
 
