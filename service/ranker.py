@@ -181,6 +181,8 @@ class Ranker:
             deadline.check("Redis answered")
             degraded.append("store_unavailable")
             return None
+        if stored.unread:
+            degraded.append(f"store_unavailable:{stored.unread}")
         if stored.corrupt:
             degraded.append(f"corrupt_rows:{sum(stored.corrupt.values())}")
             for entity, count in stored.corrupt.items():

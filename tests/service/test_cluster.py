@@ -250,6 +250,7 @@ def test_a_failover_is_followed_without_a_failed_ranking(
             killed = time.monotonic()
             assert f"unknown_items:{len(belonging(cluster, layouts, 0))}" in degraded(elsewhere)
             assert "unknown_user" in degraded(there)
+            assert f"store_unavailable:{len(belonging(cluster, layouts, 0))}" in degraded(elsewhere), "rows that are not read are not merely unknown"
             assert server.http.get("/readyz").status_code == 200
             assert (refused := server.http.post("/events", json={"events": [event]})).status_code == 503, refused.text
             kit.wait_until(lambda: degraded(there) == degraded(elsewhere) == set())
