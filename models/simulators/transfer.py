@@ -1,5 +1,7 @@
 """Owns simulator (d), transfer: a fifth task with few labels, learnt in DUPN's four ways beside four tasks with many."""
 
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from models.simulators.base import (
     write_tables,
 )
 
-IMPRESSIONS, USERS, ITEMS, SHOPS, TASTES, BEHAVIOURS, ASKED = 40_000, 2000, 200, 20, 2, 10, 0.06
+IMPRESSIONS, USERS, ITEMS, SHOPS, TASTES, BEHAVIOURS = 28_000, 2000, 200, 20, 2, 10
+ASKED = {"8 % of the labels": 0.08, "40 % of the labels": 0.4}
 FEATURES: dict[str, Any] = {
     "item_id_feature": "item_id",
     "user": [{"name": "trait", "type": "numeric"}],
@@ -33,14 +36,23 @@ MODEL = {
     "encoders": [{"type": "dupn", "hidden": 16, "user_hidden": 16, "attention_hidden": 16}],
     "trunk": {"type": "separate", "hidden": [32]},
 }
-WAYS = ("retrain_single", "retrain_all", "representation_transfer", "fine_tune")
+SLOWLY = "fine_tune, representation at a tenth of the rate"
+WAYS: dict[str, dict[str, Any]] = {
+    "retrain_single": {"mode": "retrain_single"},
+    "retrain_all": {"mode": "retrain_all"},
+    "representation_transfer": {"mode": "representation_transfer"},
+    "fine_tune": {"mode": "fine_tune"},
+    SLOWLY: {"mode": "fine_tune", "representation_rate": 0.1},
+}
+FINE_TUNED, NOT_FINE_TUNED = ("fine_tune", SLOWLY), ("retrain_all", "representation_transfer")
 
 
-def world(rng: np.random.Generator, n: int) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
+def world(rng: np.random.Generator, n: int, share: float = 0.08) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
     """Tables, and the true probability of the fifth label for every impression.
 
     A user's taste t shows only in the items of the behaviour sequence. With q an item's nature and s its shop's: click -0.8 + 1.5 t q,
-    like -1.8 + 1.5 t q + 0.5 q1, cart -1.5 + 1.2 t (q + s), follow -2 + 1.5 t s, fifth -1 + 1.8 t s. Few impressions know the fifth.
+    like -1.8 + 1.5 t q + 0.5 q1, cart -1.5 + 1.2 t (q + s), follow -2 + 1.5 t s, fifth -1 + 1.8 t s.
+    Only a `share` of the impressions knows the fifth; all else is the same for every share.
     """
     taste, of_shop = rng.normal(size=(USERS, TASTES)), rng.normal(size=(SHOPS, TASTES))
     shop = rng.integers(0, SHOPS, ITEMS)
@@ -50,7 +62,7 @@ def world(rng: np.random.Generator, n: int) -> tuple[dict[str, pd.DataFrame], np
     tq, ts = (taste[user] * nature[item]).sum(1), (taste[user] * of_shop[shop[item]]).sum(1)
     logits = {"click": -0.8 + 1.5 * tq, "like": -1.8 + 1.5 * tq + 0.5 * nature[item, 0], "cart": -1.5 + 1.2 * (tq + ts), "follow": -2 + 1.5 * ts}
     truth = sigmoid(-1 + 1.8 * ts)
-    asked = rng.random(n) < ASKED
+    asked = rng.random(n) < share
     impressions = pd.DataFrame({"user_id": user, "item_id": item, "time_ms": times, "part": part_column(rng, n), "asked": asked.astype(int)})
     for name, logit in logits.items():
         impressions[name] = (rng.random(n) < sigmoid(logit)).astype(int)
@@ -63,34 +75,37 @@ def world(rng: np.random.Generator, n: int) -> tuple[dict[str, pd.DataFrame], np
 
 
 def run(seed: int, size: float, folder: Path) -> Result:
-    tables, truth = world(np.random.default_rng([4, seed]), int(IMPRESSIONS * size))
-    write_tables(folder, tables)
-    test = (tables["impressions"]["part"] == "test").to_numpy()
-
-    def recipe(name: str, tasks: list[dict[str, str]], transfer: dict[str, str] | None, select_on: list[str]) -> dict[str, Any]:
-        training = {"epochs": 8, "batch_size": 512, "learning_rate": 0.006, "transfer": transfer, "select_on": select_on}
-        raw = recipe_of(f"transfer-{name.replace('_', '-')}", FEATURES, tasks, MODEL, training=training)
-        return raw | {"data": raw["data"] | {"behaviours": "behaviours.parquet"}}
-
-    four = recipe("source", TASKS, None, [])
-    scores_on_test(four, folder, seed)
+    source = folder / "source"
     result: Result = {}
-    for way in WAYS:
-        transfer = {"mode": way, "task": FIFTH["name"]}
-        if way in ("representation_transfer", "fine_tune"):
-            transfer["from"] = str(folder / f"run-{four['name']}")
-        scores = scores_on_test(recipe(way, [*TASKS, FIFTH], transfer, [FIFTH["name"]]), folder, seed)["pshop"]
-        result["", way] = {"rank correlation": rank_correlation(scores, truth[test]), "divergence": divergence(truth[test], scores)}
+    for setting, share in ASKED.items():
+        tables, truth = world(np.random.default_rng([4, seed]), int(IMPRESSIONS * size), share)
+        place = folder / f"{share}"
+        write_tables(place, tables)
+        if not result:
+            scores_on_test(recipe("source", TASKS, None, []), place, seed)
+            (place / "run-transfer-source").rename(source)
+        truth = truth[(tables["impressions"]["part"] == "test").to_numpy()]
+        for number, (way, chosen) in enumerate(WAYS.items()):
+            transfer = chosen | {"task": FIFTH["name"]} | ({} if way.startswith("retrain") else {"from": str(source)})
+            scores = scores_on_test(recipe(f"{number}", [*TASKS, FIFTH], transfer, [FIFTH["name"]]), place, seed)["pshop"]
+            result[setting, way] = {"rank correlation": rank_correlation(scores, truth), "divergence": divergence(truth, scores)}
     return result
+
+
+def recipe(name: str, tasks: Sequence[Mapping[str, str]], transfer: Mapping[str, Any] | None, select_on: list[str]) -> dict[str, Any]:
+    """The recipe of the source, or of one way from it."""
+    training = {"epochs": 8, "batch_size": 512, "learning_rate": 0.006, "transfer": transfer, "select_on": select_on}
+    raw = recipe_of(f"transfer-{name}", FEATURES, tasks, MODEL, training=training)
+    return raw | {"data": raw["data"] | {"behaviours": "behaviours.parquet"}}
 
 
 SIMULATOR = Simulator(
     name="transfer",
     claim="DUPN (KDD 2018), section 5.4: a new task gains from the representation that other tasks trained; fine-tuning it gains most.",
-    world="Tastes show only in the behaviour sequence; four tasks label every impression, the fifth 6 % of them.",
+    world="Tastes show only in the behaviour sequence; four tasks label every impression, the fifth a share of them.",
     comparisons=(
-        *(Comparison("", way, "retrain_single", "rank correlation") for way in WAYS[1:]),
-        *(Comparison("", "fine_tune", way, "rank correlation") for way in ("retrain_all", "representation_transfer")),
+        *(Comparison(setting, way, "retrain_single", "rank correlation") for setting in ASKED for way in list(WAYS)[1:]),
+        *(Comparison(setting, way, other, "rank correlation") for setting in ASKED for way, other in product(FINE_TUNED, NOT_FINE_TUNED)),
     ),
     run=run,
 )
