@@ -42,14 +42,14 @@ def settings_of(stack: ExitStack, registry: Path, redis_url: str) -> Iterator[Se
     for workers in (1, 2):
         for threads in (1, 2):
             server = stack.enter_context(service(registry, redis_url, workers, model_threads=threads))
-            yield Setting(f"{workers} workers, {threads} threads", server, [], [])
+            yield Setting(f"{workers} x {threads}", server, [], [])
     environment = {"FUNNELRANK_REGISTRY": str(registry), "FUNNELRANK_REDIS_URL": redis_url, "UVICORN_FACTORY": "1", "FUNNELRANK_LOG_LEVEL": "warning"}
     environment |= {"FUNNELRANK_REDIS_TIMEOUT_MS": "5000"}
     for name in NAMES:
         for threads in (1, 2) if name == "spinning" else (1,):
             varied = environment | {VARIANT: name, "FUNNELRANK_MODEL_THREADS": str(threads)}
             server = stack.enter_context(application(name, "bench.variants:create_app", varied))
-            yield Setting(f"1 worker, {threads} threads, {name}", server, [], [])
+            yield Setting(f"1 x {threads}, {name}", server, [], [])
 
 
 def measure(setting: Setting, driver: Driver, load: workload.Load, requests: int) -> None:
@@ -88,7 +88,7 @@ def table(settings: list[Setting], driver: Driver, load: workload.Load, requests
     for _ in range(_ROUNDS + 1):
         for setting in settings:
             measure(setting, driver, load, requests)
-    print(f"\n{'C=' + str(load.candidates):<32} {'CPU ms':>8} {'requests/s':>11}")
+    print(f"\n{'workers x threads, C=' + str(load.candidates):<32} {'CPU ms':>8} {'requests/s':>11}")
     for setting in settings:
         print(f"{setting.name:<32} {_median(setting.cpu_ms):>8.2f} {_median(setting.rates):>11.0f}", flush=True)
         setting.cpu_ms.clear()
