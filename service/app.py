@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> ASGIApp:
         follower.close()
         reader.close()
         await writer.close()
+        metrics.tallies.bring_over()
         forget_this_worker()
 
     app = FastAPI(

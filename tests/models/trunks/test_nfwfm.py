@@ -112,7 +112,7 @@ def test_a_user_without_features_leaves_the_candidates_pairs():
 
 
 def test_user_pairs_are_summed_once_per_request_in_the_graph():
-    """Of the products of fields with fields in the ONNX graph, those of the user's fields have one row however many candidates there are."""
+    """Of the products that have a row per field in the ONNX graph, all but the candidates' own have one row however many candidates there are."""
     model = small("nfwfm", "pooling", tower_hidden=[])
     graph = onnx.shape_inference.infer_shapes(to_onnx(model.graph, model.encoding), data_prop=True).graph
     shapes = {v.name: [d.dim_value or d.dim_param for d in v.type.tensor_type.shape.dim] for v in [*graph.value_info, *graph.output]}
@@ -120,7 +120,9 @@ def test_user_pairs_are_summed_once_per_request_in_the_graph():
     dim = model.ranker.inputs.table.embedding_dim
     products = [shapes[n.output[0]] for n in graph.node if n.op_type == "MatMul" and shapes.get(n.output[0], [0])[-1] == dim]
     of_fields = [shape for shape in products if len(shape) == 3]
-    assert sorted(shape[0] == 1 for shape in of_fields) == [False, True, True], of_fields
+    per_candidate = [shape for shape in of_fields if shape[0] != 1]
+    assert len(of_fields) >= 3, of_fields
+    assert len(per_candidate) == 1, of_fields
 
 
 def test_with_an_empty_tower_the_tasks_split_at_the_last_layer():
