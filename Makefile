@@ -30,6 +30,9 @@ help:  ## this list
 run: $(SERVE)/.serve-installed  ## serve the sample on http://127.0.0.1:$PORT (8000) with an embedded Redis
 	@exec $(SERVE)/bin/python -m service run-sample --sample sample --port $(PORT)
 
+# Small matrices: a second thread of torch waits more than it computes, and on a busy machine it spins.
+test test-slow: export OMP_NUM_THREADS = 1
+
 test: lint  ## lint, types, import rules and every test that is not slow
 	$(TEST)/bin/python -m pytest -m "not slow"
 
