@@ -251,10 +251,11 @@ def redis_server() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def store(redis_server: EmbeddedRedis) -> Iterator[redis.Redis]:
-    """An empty Redis."""
+    """An empty Redis, left empty: rows of another test's schema would keep the next service from being ready."""
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
         yield client
+        client.flushall()
 
 
 class Server:
