@@ -132,6 +132,7 @@ def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
     _out_of_log_space(model)
     _fill_lookup(model, encoding.vocabulary)
     _name_axes(model, specs)
+    _forget_origin(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -140,6 +141,13 @@ def _fold_constants(model: ir.Model) -> None:
     """Weights that are put together from others become weights; the exporter by itself leaves the large ones to be made at each load."""
     optimizer.fold_constants(model, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize)
     optimizer.remove_unused_nodes(model)
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """What the exporter notes about where a node came from, with the paths of this machine's files, has no place in a bundle."""
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
 
 
 def _out_of_log_space(model: onnx.ModelProto) -> None:

@@ -1,5 +1,7 @@
 """Promises of the ONNX graph of every model in the catalogue: it is the trained model, at any size, on raw keys and numbers."""
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -85,3 +87,8 @@ def test_probabilities_are_not_taken_through_logarithms_and_back(exported):
     if "esm2" not in model.recipe.model.architecture and not model.ranker.of_representation:
         made_by = {name: node.op_type for node in graph.graph.node for name in node.output}
         assert {made_by[o.name] for o in model.ranker.outputs if o.kind == "probability"} <= {"Sigmoid", "Mul"}
+
+
+def test_a_graph_holds_no_path_of_the_machine_that_made_it() -> None:
+    model = small("mmoe", "din")
+    assert str(Path(__file__).parents[2]).encode() not in to_onnx(model.graph, model.encoding).SerializeToString()
