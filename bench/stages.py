@@ -33,7 +33,7 @@ def stages(folder: Path, redis_url: str, load: Load) -> dict[str, float]:
     context = pack_raw(layouts.context, CONTEXT, "context")
     read_us, stored = asyncio.run(_reading(redis_url, bundle.layouts, requests))
     inputs = [assemble(layouts, s, u, ids, {}, context, NOW_MS).inputs for s, (u, ids) in zip(stored, requests, strict=True)]
-    used = [{n: a for n, a in i.items() if n in bundle.inputs} for i in inputs]
+    used = [bundle.own(i) for i in inputs]
     predictions = [bundle.score(i) for i in used]
     sums = [p.sum(0) for p in predictions]
     n = len(bodies)

@@ -27,8 +27,7 @@ class ThreadedRanker(Ranker):
     async def _score(
         self, bundle: Bundle, inputs: Mapping[str, np.ndarray], candidates: int, degraded: list[str], deadline: Deadline, gone: Callable[[], bool]
     ) -> tuple[np.ndarray, float]:
-        used = {name: inputs[name] for name in bundle.inputs}
-        return await asyncio.get_running_loop().run_in_executor(_POOL, score, bundle, used, candidates, degraded), 0.0
+        return await asyncio.get_running_loop().run_in_executor(_POOL, score, bundle, bundle.own(inputs), candidates, degraded), 0.0
 
 
 _POOL = ThreadPoolExecutor(1, thread_name_prefix="score")

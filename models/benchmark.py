@@ -12,7 +12,7 @@ import torch
 
 from models.data.cache import DEFAULT_CACHE
 from models.data.tables import content_hash, data_folder
-from models.recipe import Recipe, RecipeError, at_its_line, load_recipe
+from models.recipe import WHERE_DATA_LIES, Recipe, RecipeError, at_its_line, load_recipe
 from models.results import group_of, group_tables, listed_groups, row_of
 from models.train import train
 from models.training.outcome import METRICS_FILE, RECIPE_FILE
@@ -20,8 +20,8 @@ from models.transfer import narrowed
 
 RECIPES = Path(os.path.relpath(Path(__file__).with_name("recipes")))
 ABOVE_IS_KEPT = "<!-- made by python -m models.benchmark; the text above stays -->"
-# What a recipe says that no weight depends on; where the tables lay matters less than what was in them.
-NOT_TRAINED: dict[str, Any] = {"description": True, "tuning": True, "data": {"dir", "fallback", "how_to_get"}}
+# What a recipe says that no weight depends on.
+NOT_TRAINED: dict[str, Any] = {"description": True, "tuning": True, "data": WHERE_DATA_LIES}
 
 EXAMPLE = """example:
   python -m models.benchmark --out docs/results                                      # every recipe whose data is there, 5 seeds each

@@ -18,6 +18,7 @@ Column = Annotated[str, Field(min_length=1)]
 Hidden = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+WHERE_DATA_LIES = {"dir", "fallback", "how_to_get"}  # of the section `data`: matters less than what is in the tables
 LOG1P = "log1p("  # opens a label that is the logarithm of 1 + a column
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from models.data.cache import DEFAULT_CACHE, Data, open_data
 from models.ranker import build_ranker
-from models.recipe import Recipe, RecipeError, at_its_line, load_recipe
+from models.recipe import WHERE_DATA_LIES, Recipe, RecipeError, at_its_line, load_recipe
 from models.train import NonFiniteLossError, learn
 from models.training.session import Progress
 from models.transfer import narrowed
@@ -80,9 +80,7 @@ def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
 
 def _claim(study: optuna.Study, recipe: Recipe, data: Data, out: Path) -> None:
     """Refuse a folder whose trials cannot be compared with this recipe's; how many trials and how long may change."""
-    described = recipe.model_dump(
-        mode="json", exclude={"description": True, "data": {"dir", "fallback", "how_to_get"}, "tuning": {"trials", "time_limit_minutes"}}
-    )
+    described = recipe.model_dump(mode="json", exclude={"description": True, "data": WHERE_DATA_LIES, "tuning": {"trials", "time_limit_minutes"}})
     identity = json.loads(json.dumps({"recipe": described, "data": data.described["tables"], "threads": torch.get_num_threads()}))
     for name, mine in identity.items():
         if study.user_attrs.get(name, mine) != mine:

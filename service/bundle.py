@@ -1,5 +1,6 @@
 """Owns a model bundle in memory: loaded, verified against its manifest and its golden requests, warmed, ready to score."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ class Bundle:
     @property
     def label(self) -> str:
         return f"{self.manifest.name}/{self.manifest.version}"
+
+    def own(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of a request's inputs those that this graph has."""
+        return {name: inputs[name] for name in self.inputs}
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Named inputs -> task scores, float32 `[tasks, C]` in the order of `tasks`. Raises onnxruntime's errors."""

@@ -54,7 +54,7 @@ def gate(new: Bundle, live: Bundle, recent: Sequence[Assembly], limits: Limits) 
 
 def _timed(bundle: Bundle, assembly: Assembly) -> tuple[np.ndarray, float]:
     started = perf_counter()
-    scores = bundle.score({name: array for name, array in assembly.inputs.items() if name in bundle.inputs})
+    scores = bundle.score(bundle.own(assembly.inputs))
     return scores, perf_counter() - started
 
 

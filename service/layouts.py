@@ -53,6 +53,11 @@ class Layouts:
         layout, name = self.layout(entity), self.id_feature(entity)
         return layout.default_row if name is None else layout.pack({name: entity_id})
 
+    def row_or_unknown(self, entity: Entity, entity_id: str, stored: bytes | None) -> bytes:
+        """A row as the store has it; that of an unknown entity where there is none, or one that does not fit the schema."""
+        fits = stored is not None and len(stored) == self.layout(entity).dtype.itemsize
+        return stored if fits else self.unknown_row(entity, entity_id)  # type: ignore[return-value]
+
 
 def rows_of(layout: RowLayout, packed: bytes, n: int) -> np.ndarray:
     """`n` packed rows laid end to end as a structured array; unlike frombuffer it bears an entity without features."""

@@ -4,7 +4,7 @@ No label holds an id. Children are bound once, because finding one by its labels
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -12,7 +12,6 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from service.tally import Count, Distribution, Tallies
 
-Counts = Callable[[], Mapping[str, int]]
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("store", "assemble", "score", "fuse", "respond")
 _SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5)

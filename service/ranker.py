@@ -138,7 +138,7 @@ class Ranker:
         self, bundle: Bundle, inputs: Mapping[str, np.ndarray], candidates: int, degraded: list[str], deadline: Deadline, gone: Callable[[], bool]
     ) -> tuple[np.ndarray, float]:
         """Task scores float32 `[tasks, C]` and the seconds they took, a chunk at a time: a long list does not keep short ones waiting."""
-        used = {name: inputs[name] for name in bundle.inputs}
+        used = bundle.own(inputs)
         parts, spent = [], 0.0
         for start in range(0, candidates, self.chunk):
             part = used if candidates <= self.chunk else {n: a[start : start + self.chunk] if n in PER_CANDIDATE else a for n, a in used.items()}

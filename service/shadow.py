@@ -91,8 +91,7 @@ class Shadow:
 
     def _compare(self, answered: Answered) -> None:
         shadow, candidates = answered.shadow, answered.predictions.shape[1]
-        inputs = {name: array for name, array in answered.inputs.items() if name in shadow.inputs}
-        predictions = shadow.score(inputs)
+        predictions = shadow.score(shadow.own(answered.inputs))
         scores = answered.formula.fuse(predictions, answered.inputs.get("item_numerics"))
         metrics = self._metrics
         usable = np.isfinite(scores) & np.isfinite(answered.scores)

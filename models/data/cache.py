@@ -19,7 +19,7 @@ from models.data.fit import item_key_columns, item_numeric_columns
 from models.data.split import PARTS
 from models.data.tables import Table, content_hash, data_folder, open_table
 from models.encoding import Encoding, load_encoding
-from models.recipe import Recipe, RecipeError
+from models.recipe import WHERE_DATA_LIES, Recipe, RecipeError
 
 FORMAT = 3
 DEFAULT_CACHE = Path("runs/cache")
@@ -118,7 +118,7 @@ def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
     deciding = {
         "format": FORMAT,
         "tables": dict(hashes),
-        "data": recipe.data.model_dump(mode="json", exclude={"dir", "fallback", "how_to_get"}),
+        "data": recipe.data.model_dump(mode="json", exclude=WHERE_DATA_LIES),
         "features": recipe.features.model_dump(mode="json"),
         "labels": [list(recipe.label_columns), sorted(recipe.value_columns)],
         "position": None if recipe.position is None else recipe.position.model_dump(include={"column", "cross", "max_position"}),

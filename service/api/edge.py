@@ -11,6 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.openapi import OPERATIONS
 from service.errors import PROBLEM_TYPE, InternalError, Overloaded, ServiceError, problem
 from service.metrics import Metrics
 
@@ -18,10 +19,8 @@ log = logging.getLogger("funnelrank.api")
 CONTEXT: Final = "funnelrank"
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-WORK: Final = frozenset({"/rank", "/events", "/features/users", "/features/items"})
-OTHER: Final = frozenset(
-    {"/fusion", "/fusion/rollback", "/models", "/models/rollout", "/models/rollback", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"}
-)  # fmt: skip
+WORK: Final = frozenset(path for (_, path), operation in OPERATIONS.items() if Overloaded in operation.refuses)
+ROUTES: Final = frozenset(path for _, path in OPERATIONS) | {"/openapi.json", "/docs"}
 
 
 class RequestContext:
@@ -127,7 +126,7 @@ class Edge:
         finally:
             if entered:
                 work.inflight -= 1
-            route = scope["path"] if counted or scope["path"] in OTHER else "other"
+            route = scope["path"] if scope["path"] in ROUTES else "other"
             self.metrics.finished(route, context.outcome, monotonic() - context.started)
 
 

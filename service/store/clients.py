@@ -3,7 +3,7 @@
 A cluster's client stands in for one Redis' here: it has the same commands, of which MGET over several keys and, in a pipeline, EVALSHA do not work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import redis.asyncio
@@ -47,6 +47,11 @@ def values_of(redis: "Redis", keys: Sequence[str]) -> list[bytes | None]:
     """What the keys hold; a cluster is asked slot by slot."""
     found: Any = cast(Any, redis).mget_nonatomic(keys) if is_cluster(redis) else redis.mget(keys)
     return list(found)
+
+
+def set_values(redis: "Redis", values: Mapping[str, bytes]) -> None:
+    """Have the keys hold these; a cluster is told slot by slot."""
+    cast(Any, redis).mset_nonatomic(values) if is_cluster(redis) else redis.mset(values)
 
 
 def is_cluster(redis: "Redis") -> bool:

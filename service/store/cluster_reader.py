@@ -9,7 +9,7 @@ from service.redis_url import seeds_of
 from service.store.cluster import Cluster, Command
 from service.store.item_cache import ItemCache, ItemRows, rows_from_store
 from service.store.keys import SCHEMAS, behaviours_key, item_prefix, user_key
-from service.store.reader import Reader, Stored, checked, documents, newest
+from service.store.reader import Reader, Stored, checked, documents, down, newest, refused
 from service.store.wire import StoreDown, packed
 
 
@@ -47,7 +47,7 @@ class ClusterReader(Reader):
         asking.over = True
         failed = [reply for reply in replies if isinstance(reply, Exception)]
         if failed and len(asking.unread) == len(item_ids):
-            raise _down(failed[0])
+            raise down(failed[0])
         user, *more = [None if isinstance(reply, Exception) else reply for reply in replies]
         stored = checked(layouts, user, (more[0] if more else None) or [], taken.rows)
         stored.unread = len(asking.unread) + bool(failed)
@@ -57,13 +57,7 @@ class ClusterReader(Reader):
         """The packed rows of items, defaults for those without one. Raises StoreDown where any node does not answer."""
         await self._cluster.connect(self.timeout)
         replies, _ = await self._cluster.ask(_reads(item_prefix(layouts.fingerprint), item_ids), self.timeout)
-        size, rows = layouts.item.dtype.itemsize, []
-        for item_id, reply in zip(item_ids, replies, strict=True):
-            if isinstance(reply, Exception):
-                raise _down(reply)
-            row = reply[0]
-            rows.append(row if row is not None and len(row) == size else layouts.unknown_row("item", item_id))
-        return rows
+        return [layouts.row_or_unknown("item", item_id, row) for item_id, (row,) in zip(item_ids, refused(replies), strict=True)]
 
     async def schemas(self) -> dict[str, str]:
         """What this cluster has been loaded with; what was last read of it while that node alone is away. Raises StoreDown."""
@@ -74,7 +68,7 @@ class ClusterReader(Reader):
         if not isinstance(reply, Exception):
             self._schemas = documents(reply)
         elif self._schemas is None or not isinstance(reply, StoreDown) or not self._cluster.nodes:
-            raise _down(reply)
+            raise down(reply)
         return self._schemas
 
     def close(self) -> None:
@@ -128,10 +122,6 @@ class _Asking:
         if places:
             self.unread.update(places)
             self.rows.put(places, rows_from_store(self.layouts, [self.item_ids[place] for place in places], [None] * len(places)))
-
-
-def _down(reply: Exception) -> StoreDown:
-    return reply if isinstance(reply, StoreDown) else StoreDown(f"Redis refuses to read: {reply}")
 
 
 def _reads(prefix: str, item_ids: Sequence[str]) -> list[Command]:

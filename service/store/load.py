@@ -21,7 +21,7 @@ from features import FeatureError, FeatureSchema, MultiCategorical, RowLayout
 from features.keys import text_of
 from service.layouts import Entity, Layouts, rows_of
 from service.store.checkpoint import Checkpoint, Emptied
-from service.store.clients import client, is_cluster, values_of
+from service.store.clients import client, is_cluster, set_values, values_of
 from service.store.keys import behaviours_key, item_key, user_key
 from service.store.schemas import announce_schema, longest, register_schema
 from service.store.writer import ADD_BEHAVIOURS, event_keys
@@ -190,10 +190,9 @@ def _load_rows(redis: "Redis", layouts: Layouts, entity: Entity, batch: pa.Recor
         columns[id_feature] = _objects(list(ids))
     packed, size = layout.pack_columns(columns, len(ids)).tobytes(), layout.dtype.itemsize
     key_of = user_key if entity == "user" else item_key
-    set_all = getattr(redis, "mset_nonatomic", redis.mset)  # a cluster's client has one that sorts keys by node
     for start in range(0, len(ids), _PIPELINE_ROWS):
         places = range(start, min(start + _PIPELINE_ROWS, len(ids)))
-        set_all({key_of(layouts.fingerprint, ids[place]): packed[place * size : (place + 1) * size] for place in places})
+        set_values(redis, {key_of(layouts.fingerprint, ids[place]): packed[place * size : (place + 1) * size] for place in places})
 
 
 def _load_behaviours(redis: "Redis", layouts: Layouts, batch: pa.RecordBatch) -> None:
@@ -244,9 +243,9 @@ def _times(batch: pa.RecordBatch) -> np.ndarray:
 
 def _item_rows(redis: "Redis", layouts: Layouts, items: list[str]) -> np.ndarray:
     distinct, place = _distinct(items)
-    size, found = layouts.item.dtype.itemsize, []
+    found: list[bytes] = []
     for start in range(0, len(distinct), _PIPELINE_ROWS):
         ids = distinct[start : start + _PIPELINE_ROWS]
         rows = values_of(redis, [item_key(layouts.fingerprint, i) for i in ids])
-        found += [r if r is not None and len(r) == size else layouts.unknown_row("item", i) for i, r in zip(ids, rows, strict=True)]
+        found += [layouts.row_or_unknown("item", i, row) for i, row in zip(ids, rows, strict=True)]
     return np.asarray(rows_of(layouts.item, b"".join(found), len(found))[place])

@@ -197,18 +197,13 @@ class Reader:
         if not item_ids:
             return []
         prefix = item_prefix(layouts.fingerprint)
-        replies = await self._wire.ask(packed("MGET", *(prefix + i for i in item_ids)), 1, self.timeout)
-        if isinstance(replies[0], Exception):
-            raise StoreDown(f"Redis refuses to read: {replies[0]}")
-        size = layouts.item.dtype.itemsize
-        return [r if r is not None and len(r) == size else layouts.unknown_row("item", i) for i, r in zip(item_ids, replies[0], strict=True)]
+        (rows,) = refused(await self._wire.ask(packed("MGET", *(prefix + i for i in item_ids)), 1, self.timeout))
+        return [layouts.row_or_unknown("item", i, row) for i, row in zip(item_ids, rows, strict=True)]
 
     async def schemas(self) -> dict[str, str]:
         """What this Redis has been loaded with: fingerprint -> JSON. Raises StoreDown."""
-        replies = await self._wire.ask(packed("HGETALL", SCHEMAS), 1, max(self.timeout, 1.0))
-        if isinstance(replies[0], Exception):
-            raise StoreDown(f"Redis refuses to read: {replies[0]}")
-        return documents(replies[0])
+        (found,) = refused(await self._wire.ask(packed("HGETALL", SCHEMAS), 1, max(self.timeout, 1.0)))
+        return documents(found)
 
     def close(self) -> None:
         self._wire.close()
@@ -232,8 +227,13 @@ def refused(replies: list[Any]) -> list[Any]:
     """The replies. Raises StoreDown where one of them is an error."""
     for reply in replies:
         if isinstance(reply, Exception):
-            raise StoreDown(f"Redis refuses to read: {reply}")
+            raise down(reply)
     return replies
+
+
+def down(reply: Exception) -> StoreDown:
+    """What an error in the place of a reply means to whoever wanted to read."""
+    return reply if isinstance(reply, StoreDown) else StoreDown(f"Redis refuses to read: {reply}")
 
 
 def checked(layouts: Layouts, user: bytes | None, behaviours: list[bytes], items: ItemRows) -> Stored:

@@ -88,8 +88,7 @@ class Writer:
             before: list[bytes | None] = await pipeline.execute()
         async with self._redis.pipeline(transaction=False) as pipeline:
             for i, row in zip(ids, before, strict=True):
-                fits = row is not None and len(row) == layout.dtype.itemsize
-                merged = layout.pack(values[i], onto=row if fits else layouts.unknown_row(entity, i))
+                merged = layout.pack(values[i], onto=layouts.row_or_unknown(entity, i, row))
                 pipeline.execute_command("EVAL", REPLACE_ROW, 1, keys[i], row or b"", merged)
             written = await pipeline.execute()
         return [i for i, done in zip(ids, written, strict=True) if not done]

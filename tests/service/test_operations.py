@@ -28,12 +28,14 @@ def test_metrics_count_all_workers_together(tmp_path: Path, registry: Path, kit:
         for _ in range(30):
             httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1", "2"]})
         httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": []})
-        of_rank = 'funnelrank_requests_total{outcome="degraded",route="/rank"}'
-        kit.wait_until(lambda: counters(server, "funnelrank_requests_total").get(of_rank) == 30)  # the other worker counts in plain numbers at first
-        for _ in range(5):  # whichever worker answers
-            requests = counters(server, "funnelrank_requests_total")
-            assert requests[of_rank] == 30
-            assert requests['funnelrank_requests_total{outcome="invalid_request",route="/rank"}'] == 1
+        expected = {"degraded": 30, "invalid_request": 1}
+
+        def of_rank() -> dict[str, float]:
+            counted = counters(server, "funnelrank_requests_total")
+            return {outcome: counted.get(f'funnelrank_requests_total{{outcome="{outcome}",route="/rank"}}', 0) for outcome in expected}
+
+        kit.wait_until(lambda: of_rank() == expected)  # the other worker counts in plain numbers at first
+        assert [of_rank() for _ in range(5)] == [expected] * 5  # whichever worker answers
         for stage in ("store", "assemble", "score", "fuse", "respond"):
             assert counters(server, "funnelrank_stage_duration_seconds_count")[f'funnelrank_stage_duration_seconds_count{{stage="{stage}"}}'] == 30
         assert counters(server, "funnelrank_degraded_total") == {
