@@ -225,8 +225,8 @@ def _ordered(
         live=live,
         formula=formula,
         item_ids=list(map(query.item_ids.__getitem__, best.tolist())),
-        scores=scores[best],
-        predictions=predictions[:, best],
+        scores=scores.take(best),
+        predictions=predictions.take(best, 1),
         explained=explained,
         degraded=degraded,
         requested=len(scores),
@@ -238,4 +238,4 @@ def _ordered(
 def order(scores: np.ndarray, scored: int, top_k: int | None) -> np.ndarray:
     """Places of the best candidates, best first; ties, and all beyond the `scored` finite ones, in the order of the request."""
     with_last = scores if scored == len(scores) else np.where(np.isfinite(scores), scores, -np.inf)
-    return np.argsort(-with_last, kind="stable")[:top_k]
+    return (-with_last).argsort(kind="stable")[:top_k]

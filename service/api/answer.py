@@ -32,11 +32,10 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
 def ranked(ranking: Ranking) -> bytes:
     """The entries of the ranking, comma-separated."""
     count = len(ranking.item_ids)
-    columns: list[bytes | list[bytes]] = [b',{"item_id":"', strings(ranking.item_ids), b'","rank":', ranks(count)]
-    columns += [b',"score":', numbers(ranking.scores)]
-    opening = b',"predictions":{"%b":'
-    for task, predictions in zip(ranking.live.bundle.tasks, ranking.predictions, strict=True):
-        columns += [opening % task.encode(), numbers(predictions)]
+    columns: list[bytes | list[bytes]] = [b',{"item_id":"', strings(ranking.item_ids), between_id_and_score(count), numbers(ranking.scores)]
+    opening, predictions = b',"predictions":{"%b":', numbers(ranking.predictions.ravel())
+    for place, task in enumerate(ranking.live.bundle.tasks):
+        columns += [opening % task.encode(), predictions[place * count : (place + 1) * count]]
         opening = b',"%b":'
     columns.append(b"}")
     if ranking.explained is not None:
@@ -63,10 +62,10 @@ def _explained(explained: Sequence[Explained]) -> list[bytes | list[bytes]]:
 _RANKS: list[bytes] = []
 
 
-def ranks(count: int) -> list[bytes]:
-    """1 to `count` as JSON."""
+def between_id_and_score(count: int) -> list[bytes]:
+    """The ranks from 1 to `count`, with what stands around each in every answer."""
     if len(_RANKS) < count:
-        _RANKS.extend(b"%d" % rank for rank in range(len(_RANKS) + 1, count + 1))
+        _RANKS.extend(b'","rank":%d,"score":' % rank for rank in range(len(_RANKS) + 1, count + 1))
     return _RANKS[:count]
 
 

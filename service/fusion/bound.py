@@ -43,7 +43,7 @@ class Formula:
 
     def fuse(self, scores: np.ndarray, numerics: np.ndarray | None = None) -> np.ndarray:
         """Ranking scores float64 `[C]` of task scores `[tasks, C]`; `numerics` `[C, N]` are the items', for formulas that read them."""
-        used = scores[self.rows].astype(np.float64)
+        used = scores.take(self.rows, 0).astype(np.float64)
         if self.kind == "weighted_sum":
             return np.asarray(self.weights @ used)
         with np.errstate(over="ignore"):  # absurd weights make an infinite score, which is answered as no score

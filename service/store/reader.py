@@ -247,7 +247,7 @@ def checked(layouts: Layouts, user: bytes | None, behaviours: list[bytes], items
             fitting = [b for b in behaviours if len(b) == size]
             corrupt["behaviour"] = len(behaviours) - len(fitting)
             behaviours = fitting
-    if items.states.any() and (wrong := int(np.count_nonzero(items.states == CORRUPT))):
+    if np.count_nonzero(items.states) and (wrong := int(np.count_nonzero(items.states == CORRUPT))):
         corrupt["item"] = wrong
     return Stored(user, behaviours, items, corrupt)
 

@@ -215,7 +215,7 @@ def publish(
 @pytest.fixture(scope="session")
 def kit() -> SimpleNamespace:
     """The helpers of this file, for tests to call."""
-    functions = (publish, go_live, serving, scores_by_hand, golden_inputs, graph_of, wait_until)
+    functions = (publish, go_live, serving, scores_by_hand, golden_inputs, graph_of, wait_until, recovered)
     return SimpleNamespace(SCHEMA=SCHEMA, TASKS=TASKS, **{f.__name__: f for f in functions})
 
 
@@ -284,12 +284,30 @@ class Server:
         return self.log.read_text()
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for something that another process does."""
-    end = time.monotonic() + seconds
+def wait_until(holds: Callable[[], bool], seconds: float = 20, recovery: str = "") -> None:
+    """Wait for something that another process does; `recovery` is from what, where that is a figure to be told at the end."""
+    started = time.monotonic()
     while not holds():
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < started + seconds, "it did not come about"
         time.sleep(0.02)
+    if recovery:
+        recovered(recovery, started)
+
+
+_RECOVERIES: list[tuple[str, float]] = []
+
+
+def recovered(fault: str, since: float) -> None:
+    """All is as before a fault again; what it took is told at the end."""
+    _RECOVERIES.append((fault, time.monotonic() - since))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The time from each fault's end (or, where nothing ends it, its begin) to the first answer as before."""
+    if _RECOVERIES:
+        terminalreporter.section("recovery, seconds")
+    for fault, seconds in _RECOVERIES:
+        terminalreporter.write_line(f"{seconds:6.2f}  {fault}")
 
 
 @contextmanager

@@ -212,7 +212,9 @@ def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(tables: Path
         reading(cluster.url, work)
 
 
-def test_a_node_that_hangs_costs_no_more_than_the_timeout_and_its_rows_in_the_cache_do_not_count(cluster: RedisCluster, layouts: Layouts) -> None:
+def test_a_node_that_hangs_costs_no_more_than_the_timeout_and_its_rows_in_the_cache_do_not_count(
+    cluster: RedisCluster, layouts: Layouts, kit: SimpleNamespace
+) -> None:
     lost, here = belonging(cluster, layouts, 2), a_user_of(cluster, layouts, 0)
 
     async def work(reader: Reader) -> None:
@@ -224,9 +226,11 @@ def test_a_node_that_hangs_costs_no_more_than_the_timeout_and_its_rows_in_the_ca
                 assert (unknown(stored), stored.unread) == (lost, len(lost))
         finally:
             os.kill(cluster.nodes[2].pid, signal.SIGCONT)
+        goes_on = time.monotonic()
         async with asyncio.timeout(20):
             while unknown(await reader.fetch(layouts, here, IDS, 2)):
                 await asyncio.sleep(0.02)
+        kit.recovered("a cluster's node hanging, from when it goes on", goes_on)
 
     reading(cluster.url, work, timeout_ms=100)
 
@@ -254,13 +258,13 @@ def test_a_failover_is_followed_without_a_failed_ranking(
             assert server.http.get("/readyz").status_code == 200
             assert (refused := server.http.post("/events", json={"events": [event]})).status_code == 503, refused.text
             kit.wait_until(lambda: degraded(there) == degraded(elsewhere) == set())
-            print(f"whole again {time.monotonic() - killed:.1f} s after the primary was killed; cluster-node-timeout is 1 s")
+            kit.recovered("a cluster's primary killed (cluster-node-timeout 1 s), from its end", killed)
             kit.wait_until(lambda: server.http.post("/events", json={"events": [event]}).status_code == 200)
             assert "is away" in server.log_lines
             assert 'outcome="internal_error"' not in server.http.get("/metrics").text
 
 
-def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(layouts: Layouts) -> None:
+def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(layouts: Layouts, kit: SimpleNamespace) -> None:
     async def work(reader: Reader) -> None:
         for node in cluster.nodes:
             await asyncio.to_thread(node.kill)
@@ -269,6 +273,7 @@ def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(layouts
                 await ask()
         for node in cluster.nodes:
             await asyncio.to_thread(node.start)
+        back = time.monotonic()
         async with asyncio.timeout(20):
             while True:
                 try:
@@ -276,6 +281,7 @@ def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(layouts
                     break
                 except (StoreDown, AssertionError):
                     await asyncio.sleep(0.02)
+        kit.recovered("a whole cluster gone, from when its nodes are back", back)
 
     with redis_cluster() as cluster:
         reading(cluster.url, work)

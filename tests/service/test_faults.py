@@ -23,11 +23,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Proxy:
-    """An address that leads to a Redis which may change, as after a failover; with a certificate it speaks TLS."""
+    """An address that leads to a Redis which may change, as after a failover; with a certificate it speaks TLS. `mute`, it only takes."""
 
     def __init__(self, upstream: int, context: ssl.SSLContext | None = None) -> None:
         self.upstream = upstream
         self.context = context
+        self.mute = False
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._links: set[asyncio.StreamWriter] = set()
@@ -46,8 +47,9 @@ class Proxy:
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while content := await reader.read(65536):
-            writer.write(content)
-            await writer.drain()
+            if not self.mute:
+                writer.write(content)
+                await writer.drain()
         writer.close()
 
     def lead_to(self, upstream: int) -> None:
@@ -102,7 +104,7 @@ def test_a_registry_that_is_gone_changes_nothing_but_what_can_be_changed(
         assert (fusion.status_code, fusion.json()["code"]) == (503, "registry_unavailable")
         away.rename(registry)
         assert server.put("/models/rollout", {"stable": {"name": "synthetic", "version": "2"}}).status_code == 200
-        kit.wait_until(lambda: server.rank(["1"]).json()["model"]["version"] == "2")
+        kit.wait_until(lambda: server.rank(["1"]).json()["model"]["version"] == "2", recovery="registry gone, from the first change after it is back")
 
 
 def test_a_disk_that_is_full_leaves_the_document_as_it_was(registry: Path, kit: SimpleNamespace) -> None:
@@ -134,13 +136,38 @@ def test_a_failover_costs_degraded_answers_and_no_failed_one(tmp_path: Path, reg
             kit.wait_until(lambda: server.rank(["1"]).json()["degraded"] == ["unknown_user"])
             primary.kill()
             address.lead_to(replica.port)
-            kit.wait_until(lambda: server.rank(["1"]).json()["degraded"] == ["unknown_user"])
+            kit.wait_until(
+                lambda: server.rank(["1"]).json()["degraded"] == ["unknown_user"], recovery="failover, from when the address leads elsewhere"
+            )
             refused = server.http.post("/events", json={"events": [event]})
             assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable"), "a replica takes no writes"
             with redis.Redis.from_url(replica.url) as client:
                 client.replicaof("NO", "ONE")
-            kit.wait_until(lambda: server.http.post("/events", json={"events": [event]}).status_code == 200)
+            kit.wait_until(
+                lambda: server.http.post("/events", json={"events": [event]}).status_code == 200, recovery="failover, writes, from the promotion"
+            )
             assert 'outcome="internal_error"' not in server.http.get("/metrics").text
+
+
+def test_a_connection_that_is_half_open_costs_no_more_than_the_timeout_and_is_given_up(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
+) -> None:
+    def degraded() -> list[str]:
+        answer = server.rank(["1"])
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["degraded"])
+
+    with (
+        Proxy(redis_server.port).running() as address,
+        kit.serving(tmp_path, registry, f"redis://127.0.0.1:{address.port}/0", redis_timeout_ms=50) as server,
+    ):
+        whole = degraded()
+        assert "store_unavailable" not in whole
+        address.mute = True
+        for _ in range(30):  # over a second at 50 ms each: also new connections are taken and told nothing
+            assert degraded() == ["store_unavailable"]
+        address.mute = False
+        kit.wait_until(lambda: degraded() == whole, recovery="Redis half open (takes all, says nothing), from when it speaks")
 
 
 def test_redis_is_reached_through_tls_and_as_an_acl_user(tmp_path: Path, layouts: Layouts) -> None:

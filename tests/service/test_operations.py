@@ -53,7 +53,7 @@ def test_a_killed_worker_is_replaced_and_not_counted_for_ever(
     with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
         worker = server.http.get("/models").json()["worker"]["pid"]
         subprocess.run(["kill", "-9", str(worker)], check=True)
-        kit.wait_until(lambda: server.log_lines.count("is in use") == 3)
+        kit.wait_until(lambda: server.log_lines.count("is in use") == 3, recovery="worker killed, from its end")
         server.http.close()
         server.http = httpx.Client(base_url=server.url, timeout=10)
         kit.wait_until(lambda: counters(server, "funnelrank_ready_workers") == {"funnelrank_ready_workers": 2})
@@ -129,7 +129,7 @@ def test_redis_dying_and_coming_back_fails_no_ranking(tmp_path: Path, registry: 
         own.kill()
         kit.wait_until(lambda: (200, ("store_unavailable",)) in seen)
         own.start()
-        kit.wait_until(lambda: (200, ("unknown_user", "unknown_items:1")) in seen)
+        kit.wait_until(lambda: (200, ("unknown_user", "unknown_items:1")) in seen, recovery="Redis dead, from when it is back")
         fill()
         kit.wait_until(lambda: seen[-1] == (200, ()))
         stop.set()
@@ -150,7 +150,7 @@ def test_a_redis_that_hangs_delays_an_answer_no_longer_than_its_limit(tmp_path: 
             assert server.http.get("/livez").status_code == 200
         finally:
             subprocess.run(["kill", "-CONT", str(own_process)], check=True)
-        kit.wait_until(lambda: "store_unavailable" not in server.rank(["1"]).json()["degraded"])
+        kit.wait_until(lambda: "store_unavailable" not in server.rank(["1"]).json()["degraded"], recovery="Redis hanging, from when it goes on")
 
 
 def test_more_work_than_allowed_is_shed_at_once(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:

@@ -179,5 +179,5 @@ def test_a_store_of_another_schema_is_refused_with_both_named(
         assert "python -m service load" in problem["detail"]
     assert server.http.get("/readyz").status_code == 503
     register_schema(store, schema)
-    kit.wait_until(lambda: all(server.rank(["1"]).status_code == 200 for _ in range(10)))
+    kit.wait_until(lambda: all(server.rank(["1"]).status_code == 200 for _ in range(10)), recovery="Redis of another schema, from when it is loaded")
     assert server.http.get("/readyz").status_code == 200

@@ -131,7 +131,10 @@ def test_a_version_that_scores_otherwise_is_stopped_at_the_gate_with_the_numbers
     kit.publish(registry, "3", bias=0.01)
     ask_much(running, 60)
     assert roll_out(running, stable=CANARY).status_code == 200
-    kit.wait_until(lambda: running.http.get("/models").json()["rollout"]["author"] == "automatic")
+    kit.wait_until(
+        lambda: running.http.get("/models").json()["rollout"]["author"] == "automatic",
+        recovery="a version that scores otherwise, from its going live",
+    )
     document = running.http.get("/models").json()["rollout"]
     assert document["stable"] == STABLE
     assert "score_drift: pctr: PSI" in document["reason"]
@@ -179,7 +182,7 @@ def test_a_canary_that_fails_is_taken_back_by_itself(running: Any, registry: Pat
     assert roll_out(running, canary=CANARY | {"percent": 50}, limits={"min_requests": 10}).status_code == 200
     kit.wait_until(lambda: everywhere(running, "canary") == {"2"})
     ask_much(running, 80, 60)
-    kit.wait_until(lambda: running.http.get("/models").json()["rollout"]["author"] == "automatic")
+    kit.wait_until(lambda: running.http.get("/models").json()["rollout"]["author"] == "automatic", recovery="canary that fails, from enough rankings")
     document = running.http.get("/models").json()["rollout"]
     assert "error rate" in document["reason"] and "limits.error_rate" in document["reason"]
     refused = {r["code"] for w in running.http.get("/models").json()["workers"] for r in w["refused"]}
