@@ -33,11 +33,16 @@ run: $(SERVE)/.serve-installed  ## serve the sample on http://127.0.0.1:$PORT (8
 # Small matrices: a second thread of torch waits more than it computes, and on a busy machine it spins.
 test test-slow: export OMP_NUM_THREADS = 1
 
+# Tests that compute run side by side; those that start servers and break them have the machine to themselves.
+COMPUTING := tests/features tests/models tests/export tests/test_whole_path.py
+
 test: lint  ## lint, types, import rules and every test that is not slow
-	$(TEST)/bin/python -m pytest -m "not slow"
+	$(TEST)/bin/python -m pytest -m "not slow" -n auto $(COMPUTING)
+	$(TEST)/bin/python -m pytest -m "not slow" $(addprefix --ignore=,$(COMPUTING))
 
 test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training, load
-	$(TEST)/bin/python -m pytest -m slow
+	$(TEST)/bin/python -m pytest -m slow -n auto $(COMPUTING)
+	$(TEST)/bin/python -m pytest -m slow $(addprefix --ignore=,$(COMPUTING))
 
 lint: $(TEST)/.test-installed  ## lint, format, types, import rules and unsafe code
 	$(TEST)/bin/python -m ruff check .

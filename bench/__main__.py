@@ -16,6 +16,7 @@ import orjson
 from redis import Redis
 
 from bench import profiled, report, store, targets, workload
+from bench.cpu import cores, stay_on
 from bench.driver import Driver
 from bench.graphs import Compared, compare
 from bench.measure import CONNECTIONS, Contender, in_turn, over_http
@@ -75,10 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"), metavar="DIR", help="where the short training runs are kept")
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
-    plan = Plan((20, 200), (0, 50), 3, 0.15, 50_000) if given.quick else Plan((1, 20, 200, 1000), (0, 10, 50), 5, 0.25, 100_000)
+    plan = Plan((20, 200), (0, 50), 5, 0.1, 50_000) if given.quick else Plan((1, 20, 200, 1000), (0, 10, 50), 9, 0.15, 100_000)
     if given.full:
         plan = Plan(plan.counts, plan.lengths, plan.rounds, plan.round_seconds, 1_000_000)
+    own, others = cores()
+    stay_on(others)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, EmbeddedRedis() as redis, Driver() as driver:
+        stay_on(own)  # a process that wanders between cores leaves its caches behind
         bench = Bench(plan, Path(folder), redis.url, driver)
         found = {recipe: measured(bench, recipe, given.runs) for recipe in RECIPES}
     written(found, given.out)

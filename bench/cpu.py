@@ -1,9 +1,23 @@
-"""Owns what a process tree has used: CPU time and memory, read from /proc, so that neither a busy machine nor a waiting client counts."""
+"""Owns where a process tree runs and what it has used: CPU time and memory from /proc, so that neither a busy machine nor a waiting client counts."""
 
 import os
 from pathlib import Path
 
 _TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def cores() -> tuple[set[int], set[int]]:
+    """One core for what is measured, the others for who asks it; all for both where there is one, or the system cannot tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return set(), set()
+    first, *others = sorted(os.sched_getaffinity(0))
+    return ({first}, set(others)) if others else ({first}, {first})
+
+
+def stay_on(chosen: set[int]) -> None:
+    """Have this process, and those that it starts from now on, run on these cores alone."""
+    if chosen:
+        os.sched_setaffinity(0, chosen)
 
 
 def tree(pid: int) -> list[int]:

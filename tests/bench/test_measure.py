@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from bench.cpu import cpu_seconds, memory_mib, tree
+from bench.cpu import cores, cpu_seconds, memory_mib, stay_on, tree
 from bench.measure import in_turn
 from bench.profiled import called, per_candidate
 from bench.targets import Verdict
@@ -37,9 +37,22 @@ def test_memory_is_resident_at_least_as_much_as_proportional() -> None:
     assert sizes["rss"] >= sizes["pss"] > 1
 
 
-def test_contenders_run_in_turn_and_the_median_stands() -> None:
+def test_what_is_measured_has_a_core_that_its_driver_keeps_off() -> None:
+    before = os.sched_getaffinity(0)
+    own, others = cores()
+    assert own | others == before
+    assert own.isdisjoint(others) or len(before) == 1
+    try:
+        stay_on(own)
+        told = subprocess.run([sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], capture_output=True, text=True, check=True)
+        assert told.stdout.strip() == str(own)
+    finally:
+        stay_on(before)
+
+
+def test_contenders_run_in_turn_and_the_lower_quartile_stands() -> None:
     order: list[str] = []
-    spent = iter([0.1, 0.1, 1.0, 2.0, 9.0, 2.0, 3.0, 2.0])
+    spent = iter([0.1, 0.1, 1.0, 2.0, 9.0, 2.0, 3.0, 2.0, 4.0, 2.0, 9.0, 7.0])
 
     def contender(name: str):
         def cost(requests: int) -> float:
@@ -48,9 +61,9 @@ def test_contenders_run_in_turn_and_the_median_stands() -> None:
 
         return cost
 
-    found = in_turn({"a": contender("a"), "b": contender("b")}, rounds=3, round_seconds=1)
-    assert order == ["a", "b"] * 4
-    assert found == {"a": 3000.0, "b": 2000.0}
+    found = in_turn({"a": contender("a"), "b": contender("b")}, rounds=5, round_seconds=1)
+    assert order == ["a", "b"] * 6
+    assert found == {"a": 3000.0, "b": 2000.0}, "the second smallest of five"
 
 
 def test_a_function_called_once_per_candidate_is_named() -> None:

@@ -133,7 +133,7 @@ def test_a_version_that_scores_otherwise_is_stopped_at_the_gate_with_the_numbers
     assert roll_out(running, stable=CANARY).status_code == 200
     kit.wait_until(
         lambda: running.http.get("/models").json()["rollout"]["author"] == "automatic",
-        recovery="a version that scores otherwise, from its going live",
+        recovery="version that scores otherwise, from its going live",
     )
     document = running.http.get("/models").json()["rollout"]
     assert document["stable"] == STABLE
