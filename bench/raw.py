@@ -30,15 +30,15 @@ class Raw:
         self.session = open_session((folder / GRAPH_FILE).read_bytes(), 1)
         self._redis_url = redis_url
 
-    def inputs_of(self, load: Load, limit: int = 64) -> list[Inputs]:
-        """The graph's inputs for the first requests of a load."""
+    def inputs_of(self, load: Load) -> list[Inputs]:
+        """The graph's inputs for the requests of a load."""
         wanted = {i.name for i in self.manifest.inputs}
         context = pack_raw(RowLayout(self.manifest.feature_schema.context), CONTEXT, "context")
 
         async def fetched() -> list[Inputs]:
             reader = Reader(self._redis_url, 5000)
             made = []
-            for user, ids in zip(load.users[:limit], load.item_ids[:limit], strict=True):
+            for user, ids in zip(load.users, load.item_ids, strict=True):
                 stored = await reader.fetch(self.layouts, user, ids, 5.0)
                 inputs = assemble(self.layouts, stored, user, ids, {}, context, NOW_MS).inputs
                 made.append({name: np.array(values) for name, values in inputs.items() if name in wanted})

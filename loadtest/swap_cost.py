@@ -8,6 +8,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+_SETTLED_S = 3.0  # a version's memory is given back a poll of the rollout after its last ranking
+
 
 def call(options: argparse.Namespace, method: str, path: str, body: Any = None) -> Any:
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {options.token}"}
@@ -59,6 +61,7 @@ def main() -> int:
             during.append(ms)
             time.sleep(options.pause_s)
         until_live.append((time.perf_counter() - started) * 1000)
+    time.sleep(_SETTLED_S)
     ordered = sorted(during)
     told = {
         "swaps": options.swaps, "rankings_during": len(during), "p50_before_ms": calm[len(calm) // 2], "p99_before_ms": calm[int(0.99 * len(calm))],

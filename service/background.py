@@ -1,6 +1,7 @@
 """Owns the thread for work that no request waits for: loading, checking and trying versions. The system prefers the event loop to it."""
 
 import asyncio
+import ctypes
 import os
 import sys
 import threading
@@ -17,6 +18,13 @@ def step_back() -> None:
     """Give this thread a lower priority than the event loop's. Only Linux knows priorities of threads."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def give_back() -> None:
+    """Return to the system what the allocator keeps of versions that have gone. Only glibc's keeps it, and has a call for that."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class Background:

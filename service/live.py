@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
 from typing import Any, Literal
 
-from service.background import Background
+from service.background import Background, give_back
 from service.bundle import Bundle, load_bundle
 from service.canary import Watch
 from service.document import Signature, now
@@ -109,6 +109,7 @@ class Follower:
         self.recent = Recent()
         self.shadow = Shadow(metrics)
         self._background = Background()
+        self._have_gone = False  # versions, since memory was last given back
         self.watch: Watch | None = None
         self._watched: tuple[Bundle, Bundle] | None = None
         self.status = StatusFile()
@@ -146,6 +147,9 @@ class Follower:
     async def step(self) -> None:
         """Take up what the documents ask for, where they have changed; look at what the store holds and how a canary does."""
         self._follow_fusion()
+        if self._have_gone:  # a poll later no request holds them any more
+            self._have_gone = False
+            await self._background.run(give_back)
         seen = signature(self._settings.registry)
         changed = seen != self._seen
         if changed:
@@ -309,6 +313,8 @@ class Follower:
 
     def _assign(self, after: Serving) -> None:
         before, self.serving = self.serving, after
+        if {id(x.bundle) for x in before.loaded()} - {id(x.bundle) for x in after.loaded()}:
+            self._have_gone = True
         were, are = ({(x.bundle.manifest.name, x.bundle.manifest.version, x.role) for x in s.loaded()} for s in (before, after))
         for name, version, role in were - are:
             self._metrics.model_info.labels(name, version, role).set(0)

@@ -70,3 +70,25 @@ def test_no_request_fails_while_the_model_is_swapped(run_loadtest: Callable[...,
     assert outcome.phase["failures"] == 0
     assert outcome.phase["models"].keys() == {first, second}
     assert outcome.summary["swaps"]["done"] >= 10
+
+
+@pytest.mark.slow
+def test_swapping_again_and_again_leaves_the_memory_where_it_was(tmp_path: Path) -> None:
+    first, second = two_versions(tmp_path / "registry")
+    with sample_service(tmp_path / "registry", tmp_path / "service.log") as url:
+        command = [
+            "--url",
+            url,
+            "--token",
+            "let-me-in",
+            "--model",
+            first.partition("/")[0],
+            "--versions",
+            *(v.partition("/")[2] for v in (second, first)),
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "loadtest.swap_cost", *command, "--swaps", "16", "--calm", "300"], cwd=ROOT, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["memory_after_bytes"] < 1.2 * told["memory_before_bytes"], told
