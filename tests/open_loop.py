@@ -54,13 +54,15 @@ def request_of(body: dict[str, Any]) -> bytes:
     return _HEAD.format(len(content)).encode() + content
 
 
-async def offered(client: Client, request: bytes, rate: float, seconds: float) -> Load:
-    """`rate` requests per second, evenly spread, whatever becomes of them."""
-    load, start, waiting = Load(seconds), time.perf_counter(), []
+async def offered(client: Client, request: bytes, rate: float, seconds: float, settling: float = 0.0) -> Load:
+    """`rate` requests per second, evenly spread, whatever becomes of them; those of the first `settling` seconds are sent and not counted."""
+    load, start, waiting = Load(seconds - settling), time.perf_counter(), []
 
     async def one(due: float) -> None:
         load.lag_ms = max(load.lag_ms, (time.perf_counter() - due) * 1000)
         status = await client.ask(request)
+        if due < start + settling:
+            return
         load.ms.setdefault(status, []).append((time.perf_counter() - due) * 1000)
 
     for i in range(int(rate * seconds)):

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
+from math import inf
 from random import getrandbits
 from time import monotonic
 from typing import Final
@@ -51,6 +52,7 @@ def passed_on(traceparent: bytes) -> bytes:
 
 
 _SMOOTHING = 0.05
+_ONCE_SHED = 0.2  # of the longest wait
 
 
 class Work:
@@ -58,12 +60,16 @@ class Work:
 
     A worker computes one ranking after another, so a request waits for about as many rankings as are in work. `seconds` is the running mean
     of what a ranking computes (waiting for the store not counted); where the wait would be longer than `longest_wait`, work is shed.
+
+    More work than can be done fills any queue, and then the queue only makes all wait. So once something had to be shed, a fifth of the wait is
+    the limit until nothing was for that long: as many are answered, and about as fast as ever. A burst still has the whole of it.
     """
 
     def __init__(self, limit: int, longest_wait: float) -> None:
         self.limit = limit
         self.longest_wait = longest_wait
         self.seconds = 0.0
+        self.shed_at = -inf
         self.inflight = 0
         self.draining = False
 
@@ -75,7 +81,10 @@ class Work:
         """One more request is in work. Raises Overloaded where it would be too much; two are always let in, so that the mean can recover."""
         if self.inflight >= self.limit:
             raise Overloaded(f"{self.limit} requests are in work in this process (FUNNELRANK_MAX_INFLIGHT)")
-        if self.inflight > 1 and self.inflight * self.seconds > self.longest_wait:
+        now = monotonic()
+        longest = self.longest_wait * (_ONCE_SHED if now - self.shed_at < self.longest_wait else 1.0)
+        if self.inflight > 1 and self.inflight * self.seconds > longest:
+            self.shed_at = now
             raise Overloaded(f"{self.inflight} requests before this one would take {self.inflight * self.seconds:.3f} s (FUNNELRANK_MAX_WAIT_MS)")
         self.inflight += 1
 

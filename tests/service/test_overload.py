@@ -22,7 +22,7 @@ def test_goodput_at_three_times_the_sustainable_load_stays(tmp_path: Path, kit: 
         client = Client(port)
         await offered(client, request, 5, 1)
         rate = await sustainable(client, request, IN_TIME_MS)
-        loads = [await offered(client, request, times * rate, 5) for times in (1, 3)]
+        loads = [await offered(client, request, times * rate, 6, settling=1) for times in (1, 3)]
         await client.close()
         return rate, loads[0], loads[1]
 
