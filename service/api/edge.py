@@ -52,7 +52,7 @@ def passed_on(traceparent: bytes) -> bytes:
 
 
 _SMOOTHING = 0.05
-_ONCE_SHED = 0.2  # of the longest wait
+_ONCE_SHED = 0.1  # of the longest wait
 
 
 class Work:
@@ -61,7 +61,7 @@ class Work:
     A worker computes one ranking after another, so a request waits for about as many rankings as are in work. `seconds` is the running mean
     of what a ranking computes (waiting for the store not counted); where the wait would be longer than `longest_wait`, work is shed.
 
-    More work than can be done fills any queue, and then the queue only makes all wait. So once something had to be shed, a fifth of the wait is
+    More work than can be done fills any queue, and then the queue only makes all wait. So once something had to be shed, a tenth of the wait is
     the limit until nothing was for that long: as many are answered, and about as fast as ever. A burst still has the whole of it.
     """
 

@@ -94,15 +94,16 @@ def test_what_would_wait_too_long_is_shed_and_two_are_always_let_in() -> None:
     work.enter()
 
 
-def test_a_burst_has_the_whole_wait_and_once_something_was_shed_a_fifth_of_it_until_nothing_was_for_that_long() -> None:
+def test_a_burst_has_the_whole_wait_and_once_something_was_shed_a_tenth_of_it_until_nothing_was_for_that_long() -> None:
     work = Work(64, longest_wait=0.2)
     for _ in range(200):
-        work.note(0.016)
-    work.inflight = 12
+        work.note(0.008)
+    work.inflight = 24
     work.enter()
+    work.inflight = 26
     with pytest.raises(Overloaded):
         work.enter()
-    for inflight, let_in in ((3, False), (2, True), (12, False)):
+    for inflight, let_in in ((3, False), (2, True), (24, False)):
         work.inflight = inflight
         if let_in:
             work.enter()
@@ -110,7 +111,7 @@ def test_a_burst_has_the_whole_wait_and_once_something_was_shed_a_fifth_of_it_un
             with pytest.raises(Overloaded):
                 work.enter()
     time.sleep(0.21)
-    work.inflight = 12
+    work.inflight = 24
     work.enter()
 
 

@@ -11,6 +11,7 @@ from service.embedded_redis import EmbeddedRedis
 
 ROOT = Path(__file__).parents[2]
 IN_TIME_MS = 400
+MAX_WAIT_MS = 100
 ATTEMPTS = 3  # other work on the machine may hit one side of a comparison
 
 
@@ -27,7 +28,7 @@ def test_goodput_at_three_times_the_sustainable_load_stays(tmp_path: Path, kit: 
         return rate, loads[0], loads[1]
 
     told = []
-    with kit.serving(tmp_path, ROOT / "sample" / "registry", redis_server.url, max_wait_ms=100) as server:
+    with kit.serving(tmp_path, ROOT / "sample" / "registry", redis_server.url, max_wait_ms=MAX_WAIT_MS) as server:
         for _ in range(ATTEMPTS):
             rate, once, thrice = uvloop.run(measured(int(server.url.rsplit(":", 1)[1])))
             ratio = thrice.goodput(IN_TIME_MS) / once.goodput(IN_TIME_MS)
@@ -39,6 +40,6 @@ def test_goodput_at_three_times_the_sustainable_load_stays(tmp_path: Path, kit: 
             )
             print(told[-1])
             assert set(thrice.ms) <= {200, 503, 504}
-            if ratio >= 0.9 and thrice.percentile(0.99) <= IN_TIME_MS * 1.1:
+            if ratio >= 0.9 and thrice.percentile(0.99) <= max(1.2 * once.percentile(0.99), MAX_WAIT_MS):
                 return
     pytest.fail("; ".join(told))
