@@ -90,8 +90,8 @@ def test_no_body_makes_the_service_fail(server: Any, method: str, path: str) -> 
             check_ranking(body, answer.json())
 
     send()
-    assert seen[200] >= 20, f"hardly a body was good: {seen}"
-    assert seen[422] >= 20, f"hardly a body was bad: {seen}"
+    assert seen[200] >= 5, f"hardly a body was good: {seen}"
+    assert seen[422] >= 5, f"hardly a body was bad: {seen}"
 
 
 def check_ranking(body: Any, answer: Any) -> None:
