@@ -15,18 +15,20 @@ from typing import Any
 import orjson
 from redis import Redis
 
-from bench import profiled, report, store, targets, workload
-from bench.cpu import cores, stay_on
-from bench.driver import Driver
+from bench.contenders import profiled
+from bench.contenders.peer import BUNDLE, REDIS
+from bench.contenders.raw import Raw
 from bench.graphs import Compared, compare
-from bench.measure import CONNECTIONS, Contender, in_turn, over_http
-from bench.peer import BUNDLE, REDIS
-from bench.plot import write_plot
-from bench.raw import Raw
-from bench.runs import ATTENTION, RECIPES, published, trained
-from bench.servers import Server, application, service
+from bench.inputs import store, workload
+from bench.inputs.runs import ATTENTION, RECIPES, published, trained
+from bench.measuring.cpu import cores, stay_on
+from bench.measuring.driver import Driver
+from bench.measuring.measure import CONNECTIONS, Contender, in_turn, over_http
+from bench.measuring.servers import Server, application, service
+from bench.results import report, targets
+from bench.results.plot import write_plot
 from bench.stages import stages
-from service.embedded_redis import EmbeddedRedis
+from service.sample.embedded_redis import EmbeddedRedis
 
 _TABLES = Path("sample/kuairand")
 _PROFILED_REQUESTS = 300
@@ -120,8 +122,8 @@ def servers(bench: Bench, model: Model) -> Iterator[tuple[Server, Server, Server
     environment = {BUNDLE: str(model.bundle), REDIS: bench.redis_url}
     with (
         service(model.registry, bench.redis_url) as ranking,
-        application("empty", "bench.empty:app", {}) as empty,
-        application("peer", "bench.peer:app", environment) as peer,
+        application("empty", "bench.contenders.empty:app", {}) as empty,
+        application("peer", "bench.contenders.peer:app", environment) as peer,
     ):
         yield ranking, empty, peer
 
@@ -195,7 +197,7 @@ def profile(bench: Bench, model: Model) -> list[profiled.Called]:
     """What the worker's event loop runs per request of 200 candidates. Raises RuntimeError where something runs once per candidate."""
     environment = {"FUNNELRANK_REGISTRY": str(model.registry), "FUNNELRANK_REDIS_URL": bench.redis_url, "FUNNELRANK_LOG_LEVEL": "warning"}
     load = workload.make(bench.folder, 200, 50)
-    with application("profiled", "bench.profiled:create_app", environment | {"UVICORN_FACTORY": "1"}) as server:
+    with application("profiled", "bench.contenders.profiled:create_app", environment | {"UVICORN_FACTORY": "1"}) as server:
         bench.driver.drive(server.port, "/rank", load.bodies, workload.BODIES * 2, CONNECTIONS)
         _post(server, profiled.START)
         bench.driver.drive(server.port, "/rank", load.bodies, _PROFILED_REQUESTS, CONNECTIONS)

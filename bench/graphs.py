@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.measure import in_turn
-from bench.naive import Inputs, Naive, tiled
-from bench.naive import to_onnx as naive_onnx
-from bench.raw import run_seconds
+from bench.contenders.naive import Inputs, Naive, tiled
+from bench.contenders.naive import to_onnx as naive_onnx
+from bench.contenders.raw import run_seconds
+from bench.measuring.measure import in_turn
 from export.graph import ServingGraph, to_onnx
 from export.requests import request
-from models.run import open_run
-from service.bundle import open_session
+from models.training.run import open_run
+from service.bundle.loading import open_session
 
 _REQUESTS = 32
 

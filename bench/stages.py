@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.raw import CONTEXT
-from bench.store import NOW_MS
-from bench.workload import Load
+from bench.contenders.raw import CONTEXT
+from bench.inputs.store import NOW_MS
+from bench.inputs.workload import Load
+from features.layouts import Layouts
 from service.api.answer import interleaved, numbers, strings
 from service.api.body import parse
-from service.api.contract import RankRequest
-from service.assemble import assemble, pack_raw
-from service.bundle import load_bundle
-from service.layouts import Layouts
-from service.ranker import order
-from service.store.reader import Reader, Stored
+from service.api.requests import RankRequest
+from service.bundle.loading import load_bundle
+from service.ranking.assemble import assemble, pack_raw
+from service.ranking.ranker import order
+from service.store.redis.reader import Reader, Stored
 
 _TIMES = 300
 

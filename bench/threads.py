@@ -12,14 +12,14 @@ from pathlib import Path
 
 from redis import Redis
 
-from bench import store, workload
-from bench.driver import Driver
-from bench.raw import Raw
-from bench.report import machine
-from bench.runs import published, trained
-from bench.servers import Server, application, service
-from bench.variants import NAMES, VARIANT
-from service.embedded_redis import EmbeddedRedis
+from bench.contenders.raw import Raw
+from bench.contenders.variants import NAMES, VARIANT
+from bench.inputs import store, workload
+from bench.inputs.runs import published, trained
+from bench.measuring.driver import Driver
+from bench.measuring.servers import Server, application, service
+from bench.results.report import machine
+from service.sample.embedded_redis import EmbeddedRedis
 
 EXAMPLE = """example:
   python -m bench.threads --recipe kuairand-mmoe
@@ -48,7 +48,7 @@ def settings_of(stack: ExitStack, registry: Path, redis_url: str) -> Iterator[Se
     for name in NAMES:
         for threads in (1, 2) if name == "spinning" else (1,):
             varied = environment | {VARIANT: name, "FUNNELRANK_MODEL_THREADS": str(threads)}
-            server = stack.enter_context(application(name, "bench.variants:create_app", varied))
+            server = stack.enter_context(application(name, "bench.contenders.variants:create_app", varied))
             yield Setting(f"1 x {threads}, {name}", server, [], [])
 
 

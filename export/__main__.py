@@ -15,8 +15,8 @@ from export.publish import PublishError
 from export.reduction import MAX_LOSS
 from export.sign import signer
 from models.data.cache import DEFAULT_CACHE
-from models.run import RunError
-from service.manifest import Reduced
+from models.training.run import RunError
+from service.bundle.manifest import Reduced
 
 
 def main() -> int:

@@ -18,10 +18,10 @@ from export.precision import Precision, reduced
 from export.publish import Sign, next_version, publish, sha256_of
 from export.requests import Inputs, request
 from models.data.cache import DEFAULT_CACHE
-from models.ranker import Ranker
-from models.run import Run, open_run
-from service.bundle import open_session
-from service.manifest import FORMAT, GOLDEN_FILE, GRAPH_FILE, REPORT_FILE, LeftOut, Manifest, Parity, Reduced, Reduction, TaskSpec
+from models.network.model import Ranker
+from models.training.run import Run, open_run
+from service.bundle.loading import open_session
+from service.bundle.manifest import FORMAT, GOLDEN_FILE, GRAPH_FILE, REPORT_FILE, LeftOut, Manifest, Parity, Reduced, Reduction, TaskSpec
 
 GOLDEN_CANDIDATES = 64
 

@@ -12,12 +12,11 @@ from onnx import helper, numpy_helper
 from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
-from features import MISSING_KEY, FeatureSchema
-from models.encoding import Encoding
-from models.ranker import Ranker
-from models.vocabulary import MISSING_ROW, Vocabulary, behaviour_column_vocabularies, key_column_vocabularies
-from service import layouts
-from service.manifest import TensorSpec
+from features import MISSING_KEY, FeatureSchema, layouts
+from models.data.encoding import Encoding
+from models.data.vocabulary import MISSING_ROW, Vocabulary, behaviour_column_vocabularies, key_column_vocabularies
+from models.network.model import Ranker
+from service.bundle.manifest import TensorSpec
 
 # Two different primes, so that the exporter can tie no axis to another or to 1.
 _EXAMPLE_CANDIDATES, _EXAMPLE_BEHAVIOURS = 7, 11

@@ -13,10 +13,10 @@ from export.requests import Inputs
 from features import MISSING_KEY
 from models.data.batches import gather
 from models.data.cache import Data, open_data
-from models.recipe import RecipeError
-from models.run import Run
+from models.data.vocabulary import MISSING_ROW, Vocabulary
+from models.recipe.recipe import RecipeError
 from models.training.evaluation import labels_of
-from models.vocabulary import MISSING_ROW, Vocabulary
+from models.training.run import Run
 
 MOST_IMPRESSIONS = 20_000
 CANDIDATES = 64  # int8 scales an input over all candidates of a request, so an impression alone would look better than it is

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 
-from service.manifest import Reduction
+from service.bundle.manifest import Reduction
 
 _END = b"</main>"
 

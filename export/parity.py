@@ -9,7 +9,7 @@ import torch
 from export.graph import ServingGraph
 from export.requests import Inputs, request
 from features import FeatureSchema
-from service.manifest import Parity
+from service.bundle.manifest import Parity
 
 CANDIDATES = (1, 2, 7, 64, 257, 1000)
 BEHAVIOURS = (0, 1, 2, 17, 50)

@@ -9,7 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from service.manifest import Reduced
+from service.bundle.manifest import Reduced
 
 Precision = Literal["float32"] | Reduced
 FEWEST_WEIGHTS = 4096  # a smaller product costs less than bringing its input to eight bits

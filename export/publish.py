@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from service.manifest import MANIFEST_FILE, Manifest
-from service.signature import SIGNATURE_FILE
+from service.bundle.manifest import MANIFEST_FILE, Manifest
+from service.bundle.signature import SIGNATURE_FILE
 
 Sign = Callable[[bytes], bytes]
 

@@ -11,11 +11,11 @@ import numpy as np
 from export.judged import CANDIDATES, Impressions, Judged
 from export.precision import ReductionError
 from export.requests import Inputs, request
-from models.metrics import auc
-from models.ranker import Ranker
-from models.run import Run
-from service.bundle import open_session
-from service.manifest import Reduced, ReducedOutput, Reduction
+from models.network.model import Ranker
+from models.training.metrics import auc
+from models.training.run import Run
+from service.bundle.loading import open_session
+from service.bundle.manifest import Reduced, ReducedOutput, Reduction
 
 MAX_LOSS = 0.001
 SPEED_CANDIDATES = 200

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from export.publish import PublishError, Sign
-from service.document import replace
-from service.manifest import MANIFEST_FILE
-from service.signature import SIGNATURE_FILE
-from service.verify import BundleRejected, read_manifest, verified_files
+from service.bundle.manifest import MANIFEST_FILE
+from service.bundle.signature import SIGNATURE_FILE
+from service.bundle.verify import BundleRejected, read_manifest, verified_files
+from service.documents import replace
 
 _MAKE_ONE = """a key pair:
   openssl genpkey -algorithm ed25519 -out KEY.pem          # private: stays with whoever publishes

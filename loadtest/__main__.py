@@ -11,7 +11,7 @@ from loadtest.options import build_parser, plan_of
 from loadtest.phases import Phase
 from loadtest.run import Result, execute, summary_of
 from loadtest.target import TargetError, require_loopback
-from loadtest.workload import WorkloadError
+from loadtest.workload.workload import WorkloadError
 
 # A generator this late at its 99th percentile measures itself; the numbers then say little about the service.
 LATE_GENERATOR_MS = 10.0

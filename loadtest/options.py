@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.counts import CandidateCounts
+from loadtest.workload.counts import CandidateCounts
 
 LONGEST_S = 3600.0
 

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 
 import numpy as np
 
-from loadtest.measurements import Measurements
+from loadtest.checks.measurements import Measurements
 from loadtest.options import Plan
 
 # The search stops when the lowest rate that failed is within 8 % of the highest that held: noise between equal steps is about as large.

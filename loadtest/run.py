@@ -14,9 +14,9 @@ from locust.stats import stats_history
 
 from loadtest.options import Plan
 from loadtest.phases import Phase, steady_load, stepped_load
-from loadtest.swap import Swaps, keep_swapping
+from loadtest.swaps.swap import Swaps, keep_swapping
 from loadtest.users import Load, PhasedShape, user_class
-from loadtest.workload import Workload, read_popularity
+from loadtest.workload.workload import Workload, read_popularity
 
 
 @dataclass(frozen=True)

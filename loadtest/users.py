@@ -8,10 +8,10 @@ import gevent
 import orjson
 from locust import FastHttpUser, LoadTestShape, task
 
-from loadtest.answers import Answer, judge
+from loadtest.checks.answers import Answer, judge
 from loadtest.options import Plan
 from loadtest.phases import Phase
-from loadtest.workload import Workload
+from loadtest.workload.workload import Workload
 
 # A user without anything due looks again after this long; shorter than the gap between phases, long enough to cost nothing.
 IDLE_S = 0.02

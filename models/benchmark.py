@@ -12,11 +12,11 @@ import torch
 
 from models.data.cache import DEFAULT_CACHE
 from models.data.tables import content_hash, data_folder
-from models.recipe import WHERE_DATA_LIES, Recipe, RecipeError, at_its_line, load_recipe
-from models.results import group_of, group_tables, listed_groups, row_of
+from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError, at_its_line, load_recipe
+from models.reports.results import group_of, group_tables, listed_groups, row_of
 from models.train import train
 from models.training.outcome import METRICS_FILE, RECIPE_FILE
-from models.transfer import narrowed
+from models.training.transfer import narrowed
 
 RECIPES = Path(os.path.relpath(Path(__file__).with_name("recipes")))
 ABOVE_IS_KEPT = "<!-- made by python -m models.benchmark; the text above stays -->"
@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="python -m models.benchmark",
         description="Train recipes over several seeds and tabulate the test metrics, mean and sample deviation, by data and labels, beside the marks "
-        "of models/marks.yaml. Finished runs are kept and not repeated; a run that fails does not lose the others.",
+        "of models/reports/marks.yaml. Finished runs are kept and not repeated; a run that fails does not lose the others.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from models.recipe import (
+from models.recipe.errors import nearest
+from models.recipe.recipe import (
     DinEncoder,
     DupnEncoder,
     Encoder,
@@ -18,7 +19,6 @@ from models.recipe import (
     Trunk,
     Youtube2019Trunk,
 )
-from models.refusal import nearest
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,17 @@ from tqdm import tqdm
 
 from models.data.batches import shuffled_batches, steps_per_epoch
 from models.data.cache import DEFAULT_CACHE, Data, open_data
-from models.ranker import Ranker, build_ranker
-from models.recipe import Recipe, RecipeError, at_its_line, load_recipe
-from models.report import write_report
+from models.network.model import Ranker, build_ranker
+from models.recipe.recipe import Recipe, RecipeError, at_its_line, load_recipe
+from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights
 from models.training.evaluation import evaluate, gate_health, gate_utilisation, selected_outputs, selection_score
 from models.training.optimisation import Average, Optimiser
 from models.training.outcome import HISTORY_FILE, METRICS_FILE, prepare_folder, summary, summary_lines
 from models.training.session import Progress, load_session, save_session
+from models.training.transfer import narrowed, start_from
 from models.training.weighting import build_weighting
-from models.transfer import narrowed, start_from
 
 CHECKPOINT_STEPS = 200
 TRACE_POINTS = 200

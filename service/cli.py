@@ -9,12 +9,12 @@ from pathlib import Path
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
+from service.bundle.registry import Target, folder_of
+from service.bundle.verify import BundleRejected, read_manifest
 from service.errors import Conflict, InvalidRequest
 from service.log import without_password
-from service.registry import Target, folder_of
-from service.rollout import Canary, Past, Rollout, RolloutUnreadable, change_rollout, read_rollout, roll_back
+from service.rollout.rollout import Canary, Past, Rollout, RolloutUnreadable, change_rollout, read_rollout, roll_back
 from service.settings import Settings, SettingsError, described
-from service.verify import BundleRejected, read_manifest
 
 
 class UsageError(Exception):
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(_options: argparse.Namespace, settings: Settings) -> int:
-    from service.serve import CannotStart, serve
+    from service.server.serve import CannotStart, serve
 
     try:
         return serve(settings)
@@ -117,7 +117,7 @@ def _serve(_options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _load(options: argparse.Namespace, settings: Settings) -> int:
-    from service.store.load import LoadError, load_folder
+    from service.store.redis.load import LoadError, load_folder
 
     registry, redis_url = options.registry or settings.registry, settings.redis_url.get_secret_value()
     if (options.folder is None) == (options.forget is None):
@@ -140,7 +140,7 @@ def _load(options: argparse.Namespace, settings: Settings) -> int:
 
 def _forget(fingerprint: str, registry: Path, redis_url: str) -> int:
     """Refused for a schema of what is live: its workers would write its rows again."""
-    from service.store.schemas import forget_schema, listed
+    from service.store.redis.schemas import forget_schema, listed
 
     live = read_rollout(registry)
     for target in filter(None, (live.stable, live.canary, live.shadow)):
@@ -155,7 +155,7 @@ def _forget(fingerprint: str, registry: Path, redis_url: str) -> int:
 
 
 def _inspect(options: argparse.Namespace, settings: Settings) -> int:
-    from service.store.inspect import shown
+    from service.store.redis.inspect import shown
 
     found, text = shown(settings.redis_url.get_secret_value(), options.entity, options.id)
     sys.stdout.write(text + "\n")
@@ -222,7 +222,7 @@ def _history_line(entry: Rollout | Past) -> str:
 
 
 def _run_sample(options: argparse.Namespace, settings: Settings) -> int:
-    from service.sample_run import SampleError, run_sample
+    from service.sample.run import SampleError, run_sample
 
     try:
         return run_sample(options.sample, settings, options.port or settings.port)

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from service.embedded_redis import EmbeddedRedis, free_port
+from service.sample.embedded_redis import EmbeddedRedis, free_port
 
 SLOTS = 16384
 _BUS = 10_000  # a node's bus listens so much above its port

@@ -8,10 +8,10 @@ import torch
 from export.graph import ServingGraph, graph_inputs
 from features import BehaviourLayout, RowLayout
 from models.catalogue import CATALOGUE
-from models.encoding import AGE, Encoding, NumericStats
-from models.ranker import Ranker, build_ranker
-from models.recipe import Recipe, parse_recipe
-from models.vocabulary import Vocabulary, behaviour_column_vocabularies, key_column_vocabularies, vocabulary_names
+from models.data.encoding import AGE, Encoding, NumericStats
+from models.data.vocabulary import Vocabulary, behaviour_column_vocabularies, key_column_vocabularies, vocabulary_names
+from models.network.model import Ranker, build_ranker
+from models.recipe.recipe import Recipe, parse_recipe
 
 NOW_MS = 1_650_812_741_436
 TASKS = {

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from models.ranker import build_structure
-from models.recipe import load_recipe
+from models.network.model import build_structure
+from models.recipe.recipe import load_recipe
 from service.fusion.profiles import read_profiles
 
 ROOT = Path(__file__).parents[1]

@@ -24,9 +24,9 @@ from export.bundle import export_run
 from models.catalogue import CATALOGUE
 from models.prepare.sample import sample_tables
 from models.prepare.taobao import prepare_taobao
-from models.recipe import load_recipe
+from models.recipe.recipe import load_recipe
 from models.train import train
-from service.embedded_redis import EmbeddedRedis, free_port
+from service.sample.embedded_redis import EmbeddedRedis, free_port
 
 ROOT = Path(__file__).parents[1]
 LOADED = {path: load_recipe(path) for path in sorted((ROOT / "models" / "recipes").glob("*.yaml"))}

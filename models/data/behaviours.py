@@ -9,7 +9,7 @@ from features import keys_of_column
 from models.data.arrays import ArrayFile, new_array, read_array
 from models.data.entities import Entities
 from models.data.tables import BATCH_ROWS, Table, times_ms
-from models.recipe import Recipe
+from models.recipe.recipe import Recipe
 
 EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("action", "<i8"), ("scene", "<i8")])
 

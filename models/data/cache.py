@@ -15,11 +15,11 @@ import numpy as np
 from features import FeatureSchema, RowLayout
 from models.data.arrays import read_array
 from models.data.build import build
+from models.data.encoding import Encoding, load_encoding
 from models.data.fit import item_key_columns, item_numeric_columns
 from models.data.split import PARTS
 from models.data.tables import Table, content_hash, data_folder, open_table
-from models.encoding import Encoding, load_encoding
-from models.recipe import WHERE_DATA_LIES, Recipe, RecipeError
+from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError
 
 FORMAT = 3
 DEFAULT_CACHE = Path("runs/cache")

@@ -8,7 +8,7 @@ from features import FeatureError, MultiCategorical, RowLayout, keys_of_column
 from features.keys import MISSING_KEY
 from models.data.arrays import ArrayFile, read_array
 from models.data.tables import Table, numbers
-from models.recipe import RecipeError
+from models.recipe.recipe import RecipeError
 
 
 class Entities:

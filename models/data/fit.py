@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import FeatureSchema, RowLayout
-from models.encoding import (
+from models.data.encoding import (
     Encoding,
     NumericStats,
     behaviour_age_s,
@@ -21,8 +21,8 @@ from models.encoding import (
     standardisation,
     transformed,
 )
-from models.recipe import Recipe
-from models.vocabulary import fit_vocabulary, vocabulary_names
+from models.data.vocabulary import fit_vocabulary, vocabulary_names
+from models.recipe.recipe import Recipe
 
 CHUNK = 1 << 16
 

@@ -13,7 +13,7 @@ from models.data.arrays import ArrayFile
 from models.data.entities import Entities, pack
 from models.data.split import PARTS, part_of, split_columns
 from models.data.tables import Columns, Table, numbers, times_ms
-from models.recipe import Recipe, RecipeError, source_column
+from models.recipe.recipe import Recipe, RecipeError, source_column
 
 
 @dataclass

@@ -6,7 +6,7 @@ import numpy as np
 
 from features.keys import text_of
 from models.data.tables import Table, times_ms
-from models.recipe import DataSection, TimeSplit
+from models.recipe.recipe import DataSection, TimeSplit
 
 PARTS = ("train", "validation", "test")
 UNUSED = -1

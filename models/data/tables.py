@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from models.recipe import DataSection, RecipeError
+from models.recipe.recipe import DataSection, RecipeError
 
 BATCH_ROWS = 1 << 16
 LIST_SEPARATOR = "|"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from features import FeatureSchema
-from models.recipe import ClassPreferenceTask
+from models.recipe.recipe import ClassPreferenceTask
 from models.structures.base import Output
 from models.structures.representation import Candidates, OfRepresentation, item_numeric_column, small_network
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from models.layers.probability import LogProbability, both, mixture, of_logit
-from models.recipe import Esm2Task
+from models.recipe.recipe import Esm2Task
 from models.structures.base import Output
 from models.structures.chain import Chain
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from models.layers.probability import LogProbability, both, of_logit
-from models.recipe import EsmmTask
+from models.recipe.recipe import EsmmTask
 from models.structures.base import Output
 from models.structures.chain import Chain
 

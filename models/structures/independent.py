@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from models.layers.probability import LogProbability, of_logit
-from models.recipe import IndependentTask
+from models.recipe.recipe import IndependentTask
 from models.structures.base import Output
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from features import RowLayout
 from features.schema import Feature
 from models.layers.probability import LogProbability, of_logit
-from models.recipe import RecipeError
+from models.recipe.recipe import RecipeError
 from models.structures.base import Output
 
 

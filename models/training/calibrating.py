@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.calibration import Calibration, Isotonic, Platt
 from models.data.batches import ordered_batches
 from models.data.cache import Data
-from models.ranker import Ranker
+from models.network.calibration import Calibration, Isotonic, Platt
+from models.network.model import Ranker
 from models.structures.base import Output
 from models.training.evaluation import EVALUATION_BATCH, evaluate, labels_of
 

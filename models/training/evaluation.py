@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import metrics
 from models.data.batches import ordered_batches
 from models.data.cache import Data
 from models.layers.gates import entropy, similarity
-from models.ranker import Ranker
-from models.recipe import RecipeError
+from models.network.model import Ranker
+from models.recipe.recipe import RecipeError
 from models.structures.class_preference import ClassPreference
+from models.training import metrics
 
 EVALUATION_BATCH = 4096
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.ranker import Ranker
-from models.recipe import TrainingSection
+from models.network.model import Ranker
+from models.recipe.recipe import TrainingSection
 
 REPRESENTATION = ("inputs.", "encoders.")  # how the names of embeddings and encoders begin, which a transfer takes over
 

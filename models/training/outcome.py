@@ -12,11 +12,11 @@ import torch
 import yaml
 
 from models.data.cache import Data
-from models.metrics import SUSPICIOUS_AUC
-from models.ranker import Ranker
-from models.recipe import Recipe
+from models.network.model import Ranker
+from models.recipe.recipe import Recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE
 from models.training.evaluation import evaluate, gate_health, gate_utilisation, most_alike, selected_outputs
+from models.training.metrics import SUSPICIOUS_AUC
 from models.training.reading import reading_speed
 from models.training.session import Progress
 

@@ -9,7 +9,7 @@ import torch
 
 from models.data.batches import Batch, shuffled_batches
 from models.data.cache import Data
-from models.ranker import Ranker
+from models.network.model import Ranker
 from models.training.optimisation import Optimiser
 
 TURNS = 3

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from models.ranker import Ranker
+from models.network.model import Ranker
 
 TABLE = "inputs.table.weight"
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from models.ranker import Ranker
-from models.recipe import DecayedWeighting, GradnormWeighting, PcgradWeighting, StaticWeighting, TrainingSection, UncertaintyWeighting
+from models.network.model import Ranker
+from models.recipe.recipe import DecayedWeighting, GradnormWeighting, PcgradWeighting, StaticWeighting, TrainingSection, UncertaintyWeighting
 from models.training.shared import last_shared_layer, shared_masks
 
 Batch = Mapping[str, Tensor]

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from service.fusion import Explained
-from service.ranker import Ranking
+from service.ranking.ranker import Ranking
 
 
 def answer(ranking: Ranking, request_id: str) -> bytes:

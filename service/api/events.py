@@ -7,17 +7,17 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from features.layouts import Layouts, rows_of
 from service.api.body import parse, read_body
-from service.api.contract import LATEST_AHEAD_MS, Event, EventsRequest
-from service.api.written import Written, all_done
+from service.api.live_writes import Written, all_done
+from service.api.requests import LATEST_AHEAD_MS, Event, EventsRequest
 from service.errors import Conflict, FieldError, InvalidRequest, StoreUnavailable
-from service.layouts import Layouts, rows_of
-from service.live import Follower
-from service.metrics import Metrics
+from service.metrics.metrics import Metrics
+from service.rollout.follower import Follower
 from service.settings import Settings
-from service.store.reader import Reader
-from service.store.wire import StoreDown
-from service.store.writer import Writer, event_keys
+from service.store.redis.reader import Reader
+from service.store.redis.wire import StoreDown
+from service.store.redis.writer import Writer, event_keys
 
 
 def event_routes(follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings) -> APIRouter:

@@ -6,18 +6,18 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from features import RowLayout
+from features.layouts import Entity
 from service.api.body import parse, read_body
-from service.api.contract import ItemsRequest, UsersRequest
+from service.api.live_writes import Written, all_done
 from service.api.operators import require_operator
-from service.api.written import Written, all_done
-from service.assemble import pack_raw
+from service.api.requests import ItemsRequest, UsersRequest
 from service.errors import FieldError, InvalidRequest
-from service.layouts import Entity
-from service.live import Follower
-from service.metrics import Metrics
+from service.metrics.metrics import Metrics
+from service.ranking.assemble import pack_raw
+from service.rollout.follower import Follower
 from service.settings import Settings
-from service.store.reader import Reader
-from service.store.writer import Writer
+from service.store.redis.reader import Reader
+from service.store.redis.writer import Writer
 
 
 def feature_routes(follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings) -> APIRouter:

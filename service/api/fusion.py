@@ -7,12 +7,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from service.api.body import parse, parse_or_empty, read_body
-from service.api.contract import FusionRequest, RollbackRequest
 from service.api.operators import require_operator
+from service.api.requests import FusionRequest, RollbackRequest
 from service.errors import Conflict, NotReady, RegistryUnavailable, invalid
 from service.fusion import FusionError, FusionProfiles, plain_profiles
 from service.fusion.document import FusionDocument, earlier_fusion, read_followed_fusion, roll_back_fusion, write_fusion
-from service.live import Follower
+from service.rollout.follower import Follower
 from service.settings import Settings
 
 

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.api.edge import Work
+from service.api.middleware import Work
 from service.errors import NotReady
-from service.live import Follower
-from service.metrics import Metrics
+from service.metrics.metrics import Metrics
+from service.rollout.follower import Follower
 from service.settings import Settings
-from service.store.reader import check_schema
+from service.store.redis.reader import check_schema
 
 
 @dataclass(frozen=True)

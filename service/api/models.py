@@ -7,15 +7,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from service.api.body import parse, parse_or_empty, read_body
-from service.api.contract import RollbackRequest, RolloutRequest
 from service.api.operators import require_operator
+from service.api.requests import RollbackRequest, RolloutRequest
+from service.bundle.registry import Target, folder_of, published
+from service.bundle.verify import BundleRejected, read_manifest
 from service.errors import Conflict, RegistryUnavailable, UnknownModel, Unusable
 from service.fusion import FusionError
-from service.live import Follower
-from service.registry import Target, folder_of, published
-from service.rollout import Rollout, RolloutUnreadable, change_rollout, read_rollout, roll_back
+from service.rollout.follower import Follower
+from service.rollout.rollout import Rollout, RolloutUnreadable, change_rollout, read_rollout, roll_back
 from service.settings import Settings
-from service.verify import BundleRejected, read_manifest
 
 
 def model_routes(follower: Follower, settings: Settings) -> APIRouter:

@@ -12,10 +12,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service import errors
-from service.api import contract, shown
+from service.api import requests as contract
+from service.api import responses as shown
 from service.errors import PROBLEM_TYPE, ServiceError
 from service.fusion.document import FusionDocument
-from service.rollout import Rollout
+from service.rollout.rollout import Rollout
 
 Errors = tuple[type[ServiceError], ...]
 _BODY: Errors = (errors.MalformedJson, errors.BodyTooLarge, errors.InvalidRequest)

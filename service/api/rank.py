@@ -7,11 +7,11 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.answer import answer
 from service.api.body import parse, read_body
-from service.api.contract import Candidate, RankRequest
-from service.api.edge import CONTEXT, RequestContext, Work
-from service.deadline import Deadline
+from service.api.middleware import CONTEXT, RequestContext, Work
+from service.api.requests import Candidate, RankRequest
 from service.errors import InvalidRequest, invalid
-from service.ranker import Query, Ranker
+from service.ranking.deadline import Deadline
+from service.ranking.ranker import Query, Ranker
 from service.settings import Settings
 
 

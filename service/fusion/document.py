@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.document import last_good, now, replace_document, writer_lock
+from service.documents import last_good, now, replace_document, writer_lock
 from service.errors import Conflict
 from service.fusion.profiles import Experiment, FusionError, FusionProfiles, Profile, first_fault
 

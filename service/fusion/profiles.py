@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from service.bundle.manifest import Manifest
 from service.fusion.expression import ExpressionError, parse
-from service.manifest import Manifest
 
 DEFAULT = "default"
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]

@@ -11,7 +11,7 @@ from time import monotonic
 
 import numpy as np
 
-from service.layouts import Layouts, rows_of
+from features.layouts import Layouts, rows_of
 from service.store.keys import item_prefix
 
 COUNTS = ("hits", "misses", "evictions", "invalidations")

@@ -5,10 +5,10 @@ import subprocess
 import sys
 import time
 
-from bench.cpu import cores, cpu_seconds, memory_mib, stay_on, tree
-from bench.measure import in_turn
-from bench.profiled import called, per_candidate
-from bench.targets import Verdict
+from bench.contenders.profiled import called, per_candidate
+from bench.measuring.cpu import cores, cpu_seconds, memory_mib, stay_on, tree
+from bench.measuring.measure import in_turn
+from bench.results.targets import Verdict
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass"
 

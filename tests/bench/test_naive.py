@@ -5,7 +5,7 @@ import onnxruntime as ort
 import pytest
 from small_rankers import raw_inputs, score, small
 
-from bench.naive import Naive, tiled, to_onnx
+from bench.contenders.naive import Naive, tiled, to_onnx
 
 
 @pytest.mark.parametrize(("architecture", "encoder"), [("mmoe", "din+pooling"), ("esmm", "pooling")])

@@ -13,8 +13,8 @@ from small_rankers import Small, raw_inputs, score, small
 from export.__main__ import main
 from models.training.checkpoint import WEIGHTS_FILE, save_weights
 from models.training.outcome import ENCODING_FILE, KEPT_FILE, METRICS_FILE, RECIPE_FILE, REPORT_FILE
-from service.bundle import load_bundle
-from service.manifest import Manifest
+from service.bundle.loading import load_bundle
+from service.bundle.manifest import Manifest
 
 
 def finished_run(folder: Path, model: Small) -> Path:

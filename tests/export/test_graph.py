@@ -10,7 +10,7 @@ from small_rankers import Small, random_encoding, raw_inputs, score, small
 from export.graph import graph_inputs, to_onnx
 from export.parity import BEHAVIOURS, CANDIDATES
 from models.catalogue import CATALOGUE
-from models.ranker import build_ranker
+from models.network.model import build_ranker
 
 COMPOSITIONS = [*((name, entry.encoder.type) for name, entry in CATALOGUE.items()), ("mmoe", "din+pooling"), ("nfwfm", "din")]
 

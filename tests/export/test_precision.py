@@ -17,11 +17,11 @@ from export.graph import to_onnx
 from export.judged import Impressions, Judged, impressions_of, keys_of_rows
 from export.precision import ReductionError, reduced
 from export.reduction import judge
-from models.recipe import parse_recipe
-from models.run import open_run
+from models.recipe.recipe import parse_recipe
 from models.train import train
-from service.bundle import load_bundle
-from service.manifest import Manifest
+from models.training.run import open_run
+from service.bundle.loading import load_bundle
+from service.bundle.manifest import Manifest
 
 VALUE = {"type": "independent", "name": "place", "label": "log1p(place)", "kind": "value"}
 MODELS: dict[str, dict[str, Any]] = {

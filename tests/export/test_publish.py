@@ -11,8 +11,8 @@ from small_rankers import small
 from export.graph import graph_inputs
 from export.publish import PublishError, next_version, publish, sha256_of
 from export.sign import signer
-from service.manifest import FORMAT, Manifest, Parity
-from service.verify import read_manifest
+from service.bundle.manifest import FORMAT, Manifest, Parity
+from service.bundle.verify import read_manifest
 
 FILES = {"model.onnx": b"graph", "golden.npz": b"golden", "report.html": b"<html>"}
 

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from loadtest.answers import judge
+from loadtest.checks.answers import judge
 
 REQUEST = {"user_id": "7", "candidates": ["a", "b", "c"]}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from loadtest.answers import Answer
-from loadtest.measurements import Measurements, percentile
+from loadtest.checks.answers import Answer
+from loadtest.checks.measurements import Measurements, percentile
 from loadtest.phases import PRECISION, Phase, search_rates
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.republish import republish
+from loadtest.swaps.republish import republish
 
 
 def test_the_copy_differs_in_its_version_alone(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.soak_checks import FORMULA, fault_in, growth, score_of
+from loadtest.soak.checks import FORMULA, fault_in, growth, score_of
 
 PROFILE = {"kind": "weighted_sum", "weights": {"pctr": 2.0}}
 REQUEST = {"candidates": ["a", "b"]}

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.republish import republish
+from loadtest.swaps.republish import republish
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample"
@@ -87,7 +87,7 @@ def test_swapping_again_and_again_leaves_the_memory_where_it_was(tmp_path: Path)
             *(v.partition("/")[2] for v in (second, first)),
         ]
         done = subprocess.run(
-            [sys.executable, "-m", "loadtest.swap_cost", *command, "--swaps", "16", "--calm", "300"], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, "-m", "loadtest.swaps.cost", *command, "--swaps", "16", "--calm", "300"], cwd=ROOT, capture_output=True, text=True
         )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

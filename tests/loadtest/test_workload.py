@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.counts import CandidateCounts
-from loadtest.workload import Popularity, Workload, WorkloadError, read_popularity
+from loadtest.workload.counts import CandidateCounts
+from loadtest.workload.workload import Popularity, Workload, WorkloadError, read_popularity
 
 
 def workload(spec: str, items: int = 1000, unknown_share: float = 0.0) -> Workload:

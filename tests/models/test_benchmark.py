@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from models import benchmark
-from models.recipe import load_recipe
-from models.results import group_of, listed_groups
+from models.recipe.recipe import load_recipe
+from models.reports.results import group_of, listed_groups
 
 RECIPES = sorted((Path(__file__).parents[2] / "models" / "recipes").glob("*.yaml"))
 

@@ -15,12 +15,12 @@ import yaml
 from models import train as training
 from models.data.batches import ordered_batches
 from models.data.cache import open_data
-from models.metrics import auc
-from models.ranker import build_ranker
-from models.recipe import RecipeError
-from models.run import open_run
+from models.network.model import build_ranker
+from models.recipe.recipe import RecipeError
 from models.training.evaluation import evaluate
+from models.training.metrics import auc
 from models.training.optimisation import Average, Optimiser, rate_factor
+from models.training.run import open_run
 
 
 def run(recipe, tmp_path, name="run", **options):

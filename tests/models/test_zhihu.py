@@ -7,7 +7,7 @@ import torch
 from small_rankers import small, training_batch
 
 from models.layers.probability import log_loss, of_logit
-from models.recipe import load_recipe
+from models.recipe.recipe import load_recipe
 from models.training.weighting import weighted_total
 
 RECIPE = Path(__file__).parents[2] / "models" / "recipes" / "kuairand-zhihu.yaml"

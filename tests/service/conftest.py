@@ -22,10 +22,10 @@ import redis
 from onnx import TensorProto, helper, numpy_helper
 
 from features import FeatureSchema
-from service.embedded_redis import EmbeddedRedis, free_port
-from service.layouts import Layouts, graph_inputs
-from service.registry import Target
-from service.rollout import write_rollout
+from features.layouts import Layouts, graph_inputs
+from service.bundle.registry import Target
+from service.rollout.rollout import write_rollout
+from service.sample.embedded_redis import EmbeddedRedis, free_port
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("pctr", "pcvr", "pctcvr")

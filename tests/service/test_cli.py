@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 import redis
 
-from service.embedded_redis import EmbeddedRedis, free_port
+from service.sample.embedded_redis import EmbeddedRedis, free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,8 +12,8 @@ from models.data import tables as table_reading
 from models.data.batches import gather
 from models.data.behaviours import visible_range
 from models.data.cache import open_data
-from models.recipe import RecipeError
-from models.vocabulary import key_column_vocabularies
+from models.data.vocabulary import key_column_vocabularies
+from models.recipe.recipe import RecipeError
 
 
 def every(data, part="train"):

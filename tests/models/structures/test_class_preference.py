@@ -10,7 +10,7 @@ from small_rankers import small, training_batch
 
 from features import FeatureSchema
 from models.layers.probability import of_logit
-from models.recipe import ClassPreferenceTask
+from models.recipe.recipe import ClassPreferenceTask
 from models.structures.class_preference import ClassPreference, Prefer
 from models.structures.representation import Candidates
 from models.training.evaluation import selection_score

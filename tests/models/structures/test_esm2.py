@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from models.layers.probability import log_loss
-from models.recipe import Esm2Task
+from models.recipe.recipe import Esm2Task
 from models.structures.esm2 import Esm2
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from models.layers.probability import log_loss
-from models.recipe import EsmmTask
+from models.recipe.recipe import EsmmTask
 from models.structures.esmm import Esmm
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_rankers import small, training_batch
 
-from models.recipe import RankWeightsTask, RecipeError
+from models.recipe.recipe import RankWeightsTask, RecipeError
 from models.structures.rank_weights import RankWeights, Weigh
 from models.structures.representation import Candidates
 

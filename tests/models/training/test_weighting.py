@@ -10,10 +10,10 @@ from small_rankers import small, training_batch
 
 from models import train as training
 from models.catalogue import CATALOGUE
-from models.recipe import TrainingSection
+from models.recipe.recipe import TrainingSection
 from models.training.shared import last_shared_layer, shared_masks
+from models.training.transfer import narrowed
 from models.training.weighting import Decayed, PcGrad, Uncertainty, build_weighting, gradnorm_step, weighted_total, without_conflicts
-from models.transfer import narrowed
 
 KINDS = {
     "static": {"type": "static"},

@@ -1,0 +1,1 @@
+"""The servers and scorers that the benchmark compares."""

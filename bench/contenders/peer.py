@@ -1,0 +1,115 @@
+"""Owns the peer: a ranking server on plain FastAPI, written the way most people would write one, on the same model and the same data.
+
+Pydantic objects in, JSON rows in Redis read with GET and MGET by redis-py's asyncio client, the features of each candidate put together in
+Python, a list of objects out. Nothing in it is wrong or slowed down on purpose: its rows hold ready keys, so that it hashes nothing, its
+session has the service's options, and it reads users, behaviours and items at the same time.
+"""
+
+import asyncio
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import redis.asyncio
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from features import RowLayout
+from features.layouts import Layouts
+from service.bundle.loading import open_session
+from service.bundle.manifest import GRAPH_FILE
+from service.bundle.verify import read_manifest
+
+BUNDLE, REDIS = "BENCH_BUNDLE", "BENCH_REDIS"
+
+
+class RankRequest(BaseModel):
+    user_id: str
+    candidates: list[str]
+    context: dict[str, int | str | float] = {}
+    timestamp: int
+
+
+class RankedItem(BaseModel):
+    item_id: str
+    rank: int
+    score: float
+    predictions: dict[str, float]
+
+
+class RankResponse(BaseModel):
+    ranking: list[RankedItem]
+
+
+def feature_row(layout: RowLayout, row: dict[str, Any]) -> tuple[list[int], list[float]]:
+    """One entity's keys and numbers in the order that the graph wants."""
+    keys: list[int] = []
+    for name, columns in layout.key_columns.items():
+        width = columns.stop - columns.start
+        value = row.get(name)
+        keys += (value or [0] * width) if isinstance(value, list) else [value or 0] * width
+    numerics = [math.nan if (value := row.get(name)) is None else value for name in layout.numeric_columns]
+    return keys, numerics
+
+
+def arrays(rows: Sequence[tuple[list[int], list[float]]], name: str) -> dict[str, np.ndarray]:
+    keys = np.array([keys for keys, _ in rows], dtype=np.int64)
+    return {f"{name}_keys": keys, f"{name}_numerics": np.array([numerics for _, numerics in rows], dtype=np.float32)}
+
+
+def create_app() -> FastAPI:
+    folder = Path(os.environ[BUNDLE])
+    manifest = read_manifest(folder)
+    layouts = Layouts.of(manifest.feature_schema)
+    session = open_session((folder / GRAPH_FILE).read_bytes(), 1)
+    store = redis.asyncio.Redis.from_url(os.environ[REDIS])
+    wanted = {i.name for i in manifest.inputs}
+    context_row = RowLayout(manifest.feature_schema.context)
+    app = FastAPI()
+
+    def behaviour_inputs(history: list[dict[str, Any]], now: int) -> dict[str, np.ndarray]:
+        if layouts.behaviour is None:
+            return {}
+        rows = [(entry["keys"], feature_row(layouts.behaviour, entry)[1]) for entry in history[: layouts.max_behaviours]]
+        inputs = arrays(rows, "behaviour")
+        inputs["behaviour_keys"] = inputs["behaviour_keys"].reshape(len(rows), layouts.behaviour.key_width)
+        inputs["behaviour_times"] = np.array([entry["time"] for entry in history[: layouts.max_behaviours]], dtype=np.int64)
+        inputs["request_time"] = np.array([now], dtype=np.int64)
+        return inputs
+
+    @app.post("/rank")
+    async def rank(request: RankRequest) -> RankResponse:
+        user, history, items = await asyncio.gather(
+            store.get(f"user:{request.user_id}"),
+            store.get(f"history:{request.user_id}"),
+            store.mget([f"item:{item_id}" for item_id in request.candidates]),
+        )
+        user_row = feature_row(layouts.user, json.loads(user) if user else {})
+        item_rows = [feature_row(layouts.item, json.loads(item) if item else {}) for item in items]
+        packed = context_row.rows(context_row.pack(request.context))[0]
+        context_values = (packed["keys"].tolist(), packed["numerics"].tolist())
+        inputs = arrays([user_row], "user") | arrays([context_values], "context") | arrays(item_rows, "item")
+        inputs |= behaviour_inputs(json.loads(history) if history else [], request.timestamp)
+        outputs = session.run(manifest.task_names, {name: array for name, array in inputs.items() if name in wanted})
+        predictions = dict(zip(manifest.task_names, outputs, strict=True))
+        scored = []
+        for i, item_id in enumerate(request.candidates):
+            of_item = {task: float(scores[i]) for task, scores in predictions.items()}
+            scored.append((sum(of_item.values()), item_id, of_item))
+        scored.sort(key=lambda entry: entry[0], reverse=True)
+        return RankResponse(
+            ranking=[RankedItem(item_id=i, rank=place, score=score, predictions=p) for place, (score, i, p) in enumerate(scored, start=1)]
+        )
+
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    """`app` is made when uvicorn asks for it, since it reads the environment."""
+    if name != "app":
+        raise AttributeError(name)
+    return create_app()

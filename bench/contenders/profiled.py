@@ -1,0 +1,71 @@
+"""Owns the profile: the service with a profiler in its worker, switched on and off over HTTP, and what it saw per request."""
+
+import cProfile
+import pstats
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+START, STOP = "/bench/profile/start", "/bench/profile/stop"
+
+
+@dataclass(frozen=True)
+class Called:
+    """A function: how often it was called per request, and microseconds per request in itself and in all that it called."""
+
+    name: str
+    calls: float
+    own_us: float
+    all_us: float
+
+
+class Profiled:
+    """Wraps an application; everything that its event loop runs between START and STOP is seen."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.profile = cProfile.Profile(time.thread_time)  # CPU time: a write that wakes a neighbour is not charged with his work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in (START, STOP):
+            await self.app(scope, receive, send)
+            return
+        body = b"{}"
+        if scope["path"] == START:
+            self.profile.enable()
+        else:
+            self.profile.disable()
+            body = orjson.dumps(_rows(self.profile))
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _rows(profile: cProfile.Profile) -> list[list[Any]]:
+    stats: dict[tuple[str, int, str], Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    return [[_name(where), calls, own, everything] for where, (_, calls, own, everything, _callers) in stats.items()]
+
+
+def _name(where: tuple[str, int, str]) -> str:
+    file, line, function = where
+    return function if file == "~" else f"{'/'.join(file.split('/')[-2:])}:{line} {function}"
+
+
+def called(rows: list[list[Any]], requests: int) -> list[Called]:
+    """What was seen, most expensive first."""
+    found = [Called(name, calls / requests, own / requests * 1e6, everything / requests * 1e6) for name, calls, own, everything in rows]
+    return sorted(found, key=lambda c: -c.own_us)
+
+
+def per_candidate(found: list[Called], candidates: int) -> list[Called]:
+    """Functions that were called once per candidate or nearly so: there should be none."""
+    return [c for c in found if c.calls >= candidates / 2]
+
+
+def create_app() -> ASGIApp:
+    from service.server.app import from_environment
+
+    return Profiled(from_environment())

@@ -1,0 +1,54 @@
+"""Owns what the service does not offer and the bench measures all the same, so that its defaults have a reason: ONNX Runtime's threads
+spinning while idle, and scoring in a thread of its own instead of in the event loop.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import onnxruntime as ort
+from starlette.types import ASGIApp
+
+from service.bundle.loading import Bundle
+from service.ranking.deadline import Deadline
+from service.ranking.ranker import Ranker, score
+
+VARIANT = "BENCH_VARIANT"
+NAMES = ("event loop", "thread", "spinning")
+
+
+class ThreadedRanker(Ranker):
+    """Scores in a thread: the event loop goes on meanwhile, at the price of two handovers of the interpreter."""
+
+    async def _score(
+        self, bundle: Bundle, inputs: Mapping[str, np.ndarray], candidates: int, degraded: list[str], deadline: Deadline, gone: Callable[[], bool]
+    ) -> tuple[np.ndarray, float]:
+        return await asyncio.get_running_loop().run_in_executor(_POOL, score, bundle, bundle.own(inputs), candidates, degraded), 0.0
+
+
+_POOL = ThreadPoolExecutor(1, thread_name_prefix="score")
+
+
+class _SpinningOptions(ort.SessionOptions):  # type: ignore[misc]
+    """Session options that will not be told to spare the idle core."""
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        super().add_session_config_entry(key, "1" if key.endswith("allow_spinning") else value)
+
+
+def create_app() -> ASGIApp:
+    """The service, varied as the environment says."""
+    from service.server.app import from_environment
+
+    varied: dict[str, tuple[str, Any]] = {
+        "thread": ("service.server.app.Ranker", ThreadedRanker),
+        "spinning": ("onnxruntime.SessionOptions", _SpinningOptions),
+    }
+    found = varied.get(os.environ[VARIANT])
+    if found is not None:
+        patch(*found).start()
+    return from_environment()

@@ -1,0 +1,1 @@
+"""The models, stored rows and requests of the benchmark."""

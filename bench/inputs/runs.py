@@ -1,0 +1,34 @@
+"""Owns the models that are measured: both trained shortly on the sample's tables, once, and exported by the exporter of this tree."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from service.bundle.registry import Target
+from service.rollout.rollout import write_rollout
+
+RECIPES = ("kuairand-mmoe", "kuairand-esmm")
+ATTENTION = frozenset({"kuairand-mmoe"})
+_SHORT = ["--set", "data.dir=sample/kuairand", "--set", "training.epochs=1", "--set", "training.evaluations_per_epoch=1", "--reading-steps", "0"]
+
+
+def trained(recipe: str, folder: Path) -> Path:
+    """The run of a recipe after one epoch; speed does not depend on how well a model has learnt."""
+    run = folder / recipe
+    if not (run / "metrics.json").exists():
+        print(f"training {recipe} for one epoch, once, into {run}", flush=True)
+        _call("models.train", f"models/recipes/{recipe}.yaml", "--out", str(run), "--threads", "1", *_SHORT)
+    return run
+
+
+def published(run: Path, registry: Path) -> Path:
+    """The bundle of a run, live in a registry of its own."""
+    _call("export", str(run), "--registry", str(registry), "--version", "1")
+    write_rollout(registry, Target(name=run.name, version="1"), "bench")
+    return registry / run.name / "1"
+
+
+def _call(module: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{module} {' '.join(arguments)} failed: {done.stderr[-1000:]}")

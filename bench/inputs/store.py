@@ -1,0 +1,88 @@
+"""Owns what lies in Redis while the bench runs: the sample's items and users, and as many more as asked for, twice over.
+
+The service finds packed rows under its own keys; the plain peer finds JSON. The peer's JSON holds ready hash keys and numbers, so that it
+is spared the hashing that the service's writer did, and differs in how it reads and builds alone.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow.parquet
+from redis import Redis
+
+from features import RowLayout
+from features.layouts import Layouts
+from service.store.keys import behaviours_key, item_key, user_key
+from service.store.redis.load import columns_of
+from service.store.redis.schemas import register_schema
+
+USERS = 64
+_BATCH = 5_000
+NOW_MS = 1_652_025_600_000
+
+
+def item_id(place: int) -> str:
+    return f"v{place}"
+
+
+def user_id(place: int, behaviours: int) -> str:
+    return f"u{place}-{behaviours}"
+
+
+def fill(redis: "Redis", layouts: Layouts, tables: Path, items: int, peer: bool) -> None:
+    """`items` items, drawn from the sample's rows, for the service, and for the plain peer if `peer`."""
+    rows = _rows(layouts.item, tables / "items.parquet")
+    drawn = rows[np.random.default_rng(1).integers(len(rows), size=items)]
+    for start in range(0, items, _BATCH):
+        part = drawn[start : start + _BATCH]
+        ids = [item_id(start + i) for i in range(len(part))]
+        redis.mset({item_key(layouts.fingerprint, i): row.tobytes() for i, row in zip(ids, part, strict=True)})
+        if peer:
+            redis.mset({f"item:{i}": document for i, document in zip(ids, _documents(layouts.item, part), strict=True)})
+    register_schema(redis, layouts.schema)
+
+
+def fill_users(redis: "Redis", layouts: Layouts, tables: Path, lengths: tuple[int, ...]) -> None:
+    """For each length `USERS` users with that many behaviours."""
+    users, items = _rows(layouts.user, tables / "users.parquet"), _rows(layouts.item, tables / "items.parquet")
+    rng = np.random.default_rng(2)
+    for length in lengths:
+        documents = _documents(layouts.user, users[:USERS])
+        for place, document in zip(range(USERS), documents, strict=True):
+            name = user_id(place, length)
+            redis.set(user_key(layouts.fingerprint, name), users[place].tobytes())
+            redis.set(f"user:{name}", document)
+            if layouts.behaviour is None or not length:
+                continue
+            times = NOW_MS - 60_000 * np.arange(1, length + 1)
+            actions, scenes = rng.choice(np.array(["click", "exposure"], dtype=object), length), np.full(length, 1)
+            behaviours = layouts.behaviour.of_items(items[rng.integers(len(items), size=length)], actions, scenes, times)
+            members = {i.to_bytes(8, "big") + row.tobytes(): int(times[i]) for i, row in enumerate(behaviours)}
+            redis.zadd(behaviours_key(layouts.fingerprint, name), members)
+            told = [_document(layouts.behaviour, row) | {"time": int(row["time"]), "keys": row["keys"].tolist()} for row in behaviours]
+            redis.set(f"history:{name}", orjson.dumps(told))
+
+
+def _rows(layout: RowLayout, table: Path) -> np.ndarray:
+    (batch,) = pyarrow.parquet.read_table(table).combine_chunks().to_batches()
+    return layout.pack_columns(columns_of(layout, batch), batch.num_rows)
+
+
+def _document(layout: RowLayout, row: Any) -> dict[str, Any]:
+    """A row as people write it: one entry per feature."""
+    keys, numerics = row["keys"].tolist(), row["numerics"].tolist()
+    found: dict[str, Any] = {}
+    for name, columns in layout.key_columns.items():
+        values = keys[columns]
+        found[name] = values if len(values) > 1 else values[0]
+    for name, column in layout.numeric_columns.items():
+        found[name] = None if np.isnan(numerics[column]) else numerics[column]
+    return found
+
+
+def _documents(layout: RowLayout, rows: np.ndarray) -> Iterator[bytes]:
+    for row in rows:
+        yield orjson.dumps(_document(layout, row))

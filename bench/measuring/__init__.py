@@ -1,0 +1,1 @@
+"""CPU time, load and servers of the benchmark."""

@@ -1,0 +1,39 @@
+"""Owns how a cost is taken: several contenders in turn, several rounds, and for each the lower quartile of its rounds."""
+
+from collections.abc import Callable, Mapping
+
+from bench.inputs.workload import Load
+from bench.measuring.driver import Driver
+from bench.measuring.servers import Server
+
+Contender = Callable[[int], float]
+CONNECTIONS = 4
+_WARM_REQUESTS, _FEWEST, _MOST = 40, 60, 3000
+
+
+def over_http(driver: Driver, server: Server, load: Load) -> Contender:
+    """CPU seconds that a server's processes use for a number of requests."""
+
+    def cost(requests: int) -> float:
+        before = server.cpu_seconds()
+        driver.drive(server.port, "/rank", load.bodies, requests, CONNECTIONS)
+        return server.cpu_seconds() - before
+
+    return cost
+
+
+def in_turn(contenders: Mapping[str, Contender], rounds: int, round_seconds: float) -> dict[str, float]:
+    """CPU milliseconds per request of each. In each round all run one after another, so that a busy machine hits them alike; of the rounds
+    the lower quartile counts, because what else runs on a machine can only add.
+
+    `round_seconds`: how much CPU time one contender should use in one round.
+    """
+    requests = {}
+    for name, cost in contenders.items():
+        once = max(cost(_WARM_REQUESTS) / _WARM_REQUESTS, 1e-6)
+        requests[name] = min(_MOST, max(_FEWEST, int(round_seconds / once)))
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, cost in contenders.items():
+            taken[name].append(cost(requests[name]) / requests[name] * 1000)
+    return {name: sorted(values)[(rounds - 1) // 4] for name, values in taken.items()}

@@ -1,0 +1,1 @@
+"""Targets, printed report and plot of the benchmark."""

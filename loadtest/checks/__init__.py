@@ -1,0 +1,1 @@
+"""The checks on answers and the measurements of a phase."""

@@ -1,0 +1,1 @@
+"""The soak test: traffic, events, swaps, canaries, weight changes and faults together."""

@@ -1,0 +1,1 @@
+"""Version swaps under load and their cost."""

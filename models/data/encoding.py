@@ -1,0 +1,117 @@
+"""Owns what is fitted on the training part before a model trains: the vocabulary and the numerics' mean and deviation."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from features import FeatureSchema, Numeric
+from models.data.vocabulary import Vocabulary
+
+GROUPS = ("user", "context", "item", "behaviour")
+NUMERIC_PARTS = ("mean", "deviation", "edges")
+AGE = "age"  # the behaviour's age, the one numeric that is derived (from request_time and behaviour_times)
+
+
+@dataclass(frozen=True)
+class NumericStats:
+    """Of a group's numeric columns over present training values: `mean` and `deviation` after their transform, float32 `[N]`.
+
+    `edges` float32 `[N, E]`: ascending edges of the raw values' bins, +inf where a column has fewer than E or asks for no bins.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    edges: np.ndarray
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """`numerics` by group; the behaviour group has one column more than the row's numerics, the age, which is last."""
+
+    schema: FeatureSchema
+    vocabulary: Vocabulary
+    numerics: Mapping[str, NumericStats]
+
+    def save(self, path: Path) -> None:
+        arrays = {f"numerics/{g}/{part}": getattr(s, part) for g, s in self.numerics.items() for part in NUMERIC_PARTS}
+        described = {"schema": self.schema.model_dump(mode="json"), "unknown_rows": dict(self.vocabulary.unknown_rows)}
+        np.savez_compressed(path, keys=self.vocabulary.keys, rows=self.vocabulary.rows, described=np.array(json.dumps(described)), **arrays)
+
+
+def load_encoding(path: Path) -> Encoding:
+    with np.load(path, allow_pickle=False) as stored:
+        described = json.loads(str(stored["described"]))
+        vocabulary = Vocabulary(stored["keys"], stored["rows"], described["unknown_rows"])
+        numerics = {g: NumericStats(*(stored[f"numerics/{g}/{part}"] for part in NUMERIC_PARTS)) for g in GROUPS}
+    return Encoding(FeatureSchema.model_validate(described["schema"]), vocabulary, numerics)
+
+
+def transformed(values: np.ndarray, log1p: np.ndarray) -> np.ndarray:
+    """Numerics `[n, N]` after signed log1p where `log1p` bool `[N]` asks for it."""
+    values = values.astype(np.float64)
+    return np.where(log1p, np.sign(values) * np.log1p(np.abs(values)), values)
+
+
+def log1p_columns(schema: FeatureSchema, group: str) -> np.ndarray:
+    """Which numeric columns of a group take signed log1p, bool `[N]`; a behaviour's age does."""
+    features = schema.behaviour_item_features if group == "behaviour" else schema.group(group)
+    flags = [f.transform == "log1p" for f in features if isinstance(f, Numeric)]
+    return np.array([*flags, True] if group == "behaviour" else flags, dtype=bool)
+
+
+def behaviour_age_s(request_time_ms: np.ndarray, behaviour_times_ms: np.ndarray) -> np.ndarray:
+    """Age of behaviours at their request in seconds, float64 `[n]`, never negative; NaN where the time is unknown (0)."""
+    age_s = np.maximum(request_time_ms - behaviour_times_ms, 0) / 1000.0
+    return np.where(behaviour_times_ms > 0, age_s, np.nan)
+
+
+def standardisation(count: np.ndarray, total: np.ndarray, squares: np.ndarray, edges: np.ndarray) -> NumericStats:
+    """Mean and deviation from running sums per column, and the edges; a constant or empty column gets deviation 1."""
+    n = np.maximum(count, 1)
+    mean = total / n
+    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
+    return NumericStats(mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32), edges)
+
+
+def bins_of(schema: FeatureSchema, group: str) -> list[int]:
+    """How many bins each numeric column of a group asks for; a behaviour's age none."""
+    features = schema.behaviour_item_features if group == "behaviour" else schema.group(group)
+    bins = [f.bins for f in features if isinstance(f, Numeric)]
+    return [*bins, 0] if group == "behaviour" else bins
+
+
+def no_edges(columns: int) -> np.ndarray:
+    """Edges of columns without bins."""
+    return np.zeros((columns, 0), dtype=np.float32)
+
+
+def quantile_edges(values: np.ndarray, counts: np.ndarray, bins: list[int]) -> np.ndarray:
+    """Edges `[N, E]` of raw numerics float32 `[n, N]`, each row counted `counts` `[n]` times.
+
+    A value that makes up over half of a column (a zero, mostly) gets a bin of its own and the quantiles are those of the rest, since
+    plain quantiles would all fall on it.
+    """
+    edges = [_column_edges(values[:, i], counts, n) for i, n in enumerate(bins)]
+    out = np.full((len(bins), max((len(e) for e in edges), default=0)), np.inf, dtype=np.float32)
+    for i, column in enumerate(edges):
+        out[i, : len(column)] = column
+    return out
+
+
+def _column_edges(values: np.ndarray, counts: np.ndarray, bins: int) -> np.ndarray:
+    used = (counts > 0) & ~np.isnan(values)
+    if not bins or not used.any():
+        return np.zeros(0, dtype=np.float32)
+    distinct, inverse = np.unique(values[used], return_inverse=True)
+    weight = np.bincount(inverse, weights=counts[used])
+    own = np.zeros(0, dtype=np.float32)
+    if weight.max() * 2 > weight.sum() and len(distinct) > 1:
+        common = distinct[weight.argmax()]
+        own = np.array([common, np.nextafter(common, np.float32(np.inf))], dtype=np.float32)
+        keep = distinct != common
+        distinct, weight = distinct[keep], weight[keep]
+    reached = np.searchsorted(np.cumsum(weight), np.arange(1, bins) / bins * weight.sum(), side="right")
+    return np.unique(np.concatenate([own, distinct[np.minimum(reached, len(distinct) - 1)]])).astype(np.float32)

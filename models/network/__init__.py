@@ -1,0 +1,1 @@
+"""The network of a recipe: embeddings, encoders, trunk, towers, task structures and calibration."""

@@ -1,0 +1,97 @@
+"""Owns the calibration that ships inside the graph: the correction for sampled negatives, and a monotone map fitted on held-out days.
+
+Both act on the factors of a score (an independent task's own probability, or the conditional probabilities of a chain) in logit space,
+after training only. A chain's outputs are then multiplied from calibrated factors, so pctcvr = pctr * pcvr and pctavr <= pctr hold to
+the last bit; calibrating pctcvr itself would fit it better and break that.
+
+Sampling: if training kept a share r of the negatives, p is too high, and p / (p + (1 - p) / r) corrects it (He et al., Practical Lessons
+from Predicting Clicks on Ads at Facebook, ADKDD 2014, section 6.3): in logits, a shift by log r.
+"""
+
+import math
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from models.layers.probability import LogProbability, of_logit
+from models.recipe.recipe import CalibrationSection
+
+
+class Platt(nn.Module):
+    """logit -> slope * logit + intercept (Platt 1999)."""
+
+    line: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("line", torch.tensor([1.0, 0.0]))
+
+    def forward(self, logit: Tensor) -> Tensor:
+        return logit * self.line[0] + self.line[1]
+
+    def clear(self) -> None:
+        """Be the identity."""
+        self.set(1.0, 0.0)
+
+    def set(self, slope: float, intercept: float) -> None:
+        self.line.copy_(torch.tensor([slope, intercept]))
+
+
+class Isotonic(nn.Module):
+    """logit -> a rising, piecewise linear function through at most `knots` points, with slope 1 outside of them.
+
+    f(x) = x + sum over pieces of (slope - 1) (min(max(x, low), high) - low) + shift: comparisons and a product, no search. Since it rises
+    everywhere, it moves no rank. Pieces that are not needed have no length.
+    """
+
+    low: Tensor
+    high: Tensor
+    extra: Tensor
+    shift: Tensor
+
+    def __init__(self, knots: int) -> None:
+        super().__init__()
+        for name, size in (("low", knots - 1), ("high", knots - 1), ("extra", knots - 1), ("shift", 1)):
+            self.register_buffer(name, torch.zeros(size))
+
+    def forward(self, logit: Tensor) -> Tensor:
+        inside = torch.minimum(torch.maximum(logit.unsqueeze(-1), self.low), self.high) - self.low
+        return logit + (inside * self.extra).sum(-1) + self.shift
+
+    def clear(self) -> None:
+        """Be the identity."""
+        self.set([(0.0, 0.0)])
+
+    def set(self, points: Collection[tuple[float, float]]) -> None:
+        """Go through points (logit, calibrated logit) with both rising."""
+        (x, y), pieces = list(zip(*points, strict=True)), len(points) - 1
+        low, high, extra = torch.zeros_like(self.low), torch.zeros_like(self.high), torch.zeros_like(self.extra)
+        low[:pieces], high[:pieces] = torch.tensor(x[:-1]), torch.tensor(x[1:])
+        extra[:pieces] = torch.tensor([(y[i + 1] - y[i]) / (x[i + 1] - x[i]) - 1 for i in range(pieces)])
+        for mine, new in ((self.low, low), (self.high, high), (self.extra, extra), (self.shift, torch.tensor([y[0] - x[0]]))):
+            mine.copy_(new)
+
+
+class Calibration(nn.Module):
+    """One map per probability factor; until it is fitted, a map is the identity. Switched off by `enabled`."""
+
+    def __init__(self, section: CalibrationSection, factors: Collection[str]) -> None:
+        super().__init__()
+        self.enabled = True
+        self.section = section
+        self.shifts = {name: math.log(rate) for name, rate in section.negative_sampling.items()}
+        self.maps = nn.ModuleDict()
+        if section.method != "none":
+            self.maps.update({name: Platt() if section.method == "platt" else Isotonic(section.knots) for name in factors})
+
+    def shifted(self, name: str, p: LogProbability) -> Tensor:
+        """The logit of a factor `[n]`, corrected for sampled negatives."""
+        return p.yes - p.no + self.shifts.get(name, 0.0)
+
+    def forward(self, name: str, p: LogProbability) -> LogProbability:
+        """A factor as the network gives it -> calibrated, `[n]` each."""
+        if not self.enabled or not (name in self.maps or name in self.shifts):
+            return p
+        logit = self.shifted(name, p)
+        return of_logit(self.maps[name](logit) if name in self.maps else logit)

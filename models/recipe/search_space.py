@@ -1,0 +1,123 @@
+"""Owns the `tuning` section of a recipe: which settings a search may change, within which bounds, and for how long."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from models.recipe.errors import nearest
+
+SECTIONS = ("features", "model", "training")
+# They say what a trial is worth or which model it starts from: a search over them would compare what cannot be compared.
+FIXED = ("training.seed", "training.select_on", "training.transfer", "training.evaluations_per_epoch")
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Bounds(BaseModel):
+    """What a setting may become: a number from `low` to `high`, both included (whole numbers where the setting is one), or one of `choices`.
+
+    `log`: orders of magnitude count alike; `low` must then be above 0.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: Finite | None = None
+    high: Finite | None = None
+    log: bool = False
+    choices: Annotated[tuple[Any, ...] | None, Field(min_length=1)] = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Bounds":
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log:
+                raise ValueError("give either choices, or low and high")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give low and high, or choices")
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low:g} is not below high {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"with log, low must be above 0, found {self.low:g}")
+        return self
+
+
+class TuningSection(BaseModel):
+    """`space`: bounds by dotted setting, as `training.learning_rate`; `seed`: the sampler's. After `time_limit_minutes` of trials none starts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 20
+    time_limit_minutes: Annotated[float, Field(gt=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 1
+    space: Annotated[dict[str, Bounds], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of a recipe: its type with all limits, and its present value (None where the recipe has none)."""
+
+    kind: Any
+    value: Any
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a whole number."""
+        return int in _members(self.kind) and float not in _members(self.kind)
+
+    def checked(self, value: object) -> Any:
+        """The value as the recipe would hold it. Raises ValueError with what is wrong."""
+        try:
+            return TypeAdapter(self.kind).validate_python(value)
+        except ValidationError as error:
+            found = error.errors()[0]
+            raise ValueError(f"{found['msg']}, found {found['input']!r}") from None
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return tuple(member for argument in get_args(kind) for member in _members(argument))
+    return (kind,)
+
+
+def settings_of(recipe: BaseModel) -> dict[str, Setting]:
+    """Every setting that a search may change, by dotted name; a whole section is one too, before its own settings."""
+    found = {name: setting for section in SECTIONS for name, setting in _within(getattr(recipe, section), section)}
+    return {name: setting for name, setting in found.items() if name not in FIXED}
+
+
+def _within(section: BaseModel, prefix: str) -> Iterator[tuple[str, Setting]]:
+    for name, field in type(section).model_fields.items():
+        value, dotted = getattr(section, name), f"{prefix}.{name}"
+        yield dotted, Setting(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation, value)
+        if isinstance(value, BaseModel):
+            yield from _within(value, dotted)
+        if get_origin(field.annotation) is dict:
+            yield from ((f"{dotted}.{key}", Setting(get_args(field.annotation)[1], element)) for key, element in value.items())
+
+
+def check_space(recipe: BaseModel, space: Mapping[str, Bounds]) -> None:
+    """Raises ValueError that quotes the setting which the recipe does not have, or whose bounds it would never accept."""
+    settings = settings_of(recipe)
+    for name, bounds in space.items():
+        if name in FIXED:
+            raise ValueError(f"tuning.space: '{name}' cannot be searched: trials that differ in it cannot be compared")
+        if name not in settings:
+            raise ValueError(f"tuning.space: '{name}' is no setting of this recipe{nearest(name, settings)}")
+        if inside := [other for other in space if other.startswith(f"{name}.")]:
+            raise ValueError(f"tuning.space: '{inside[0]}' lies inside '{name}', which is searched as a whole; keep one of the two")
+        _check_bounds(name, settings[name], bounds)
+
+
+def _check_bounds(name: str, setting: Setting, bounds: Bounds) -> None:
+    if bounds.choices is None and not {int, float} & set(_members(setting.kind)):
+        raise ValueError(f"tuning.space: '{name}' is no number; give choices in place of low and high")
+    ends = [int(end) if end == int(end) else end for end in (bounds.low, bounds.high) if end is not None]
+    for value in bounds.choices or ends:
+        try:
+            setting.checked(value)
+        except ValueError as error:
+            raise ValueError(f"tuning.space: '{name}': {error}") from None

@@ -1,0 +1,260 @@
+"""Owns `python -m models.paths`: which actions between click and conversion are worth modelling, read from an event log.
+
+Wen et al., SIGIR 2020 (arXiv 1910.07099), sections 1 and 3: a purchase follows few clicks, but many carts and wishes, so an action that is
+frequent after clicks and decisive for conversions splits one sparse step into two denser ones. This mines a log for such actions.
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from models.reports.plots import COLOURS, INK, LINE
+from models.reports.report import STYLE
+
+MOST_ACTIONS = 5
+EXAMPLE = """example:
+  python -m models.paths events.parquet --action behavior --time timestamp --click pv --actions cart fav --conversion buy --out paths
+"""
+
+
+class PathsError(ValueError):
+    """A log that cannot be read as asked; the message says what is there."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of a log's columns."""
+
+    user: str = "user_id"
+    item: str = "item_id"
+    action: str = "action"
+    time: str = "time_ms"
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """What taking `actions` (any of them) as the step between click and conversion would mean; counts are of (user, item) pairs.
+
+    `removed`: of the sparsity 1 / p(conversion | click), the share that is gone when the sparser of the two steps through the action
+    counts instead. `explained`: of the conversion's entropy among clicked pairs, the share that knowing the action takes away.
+    """
+
+    actions: str
+    clicked: int
+    acted: int
+    converted: int
+    converted_after_action: int
+    action_rate: float
+    conversion_rate: float
+    conversion_after_action: float
+    conversion_without_action: float
+    coverage: float
+    removed: float
+    explained: float
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Per clicked pair: which actions came after the first click and not after the first conversion, and whether one came."""
+
+    acted: pd.DataFrame
+    converted: np.ndarray
+    routes: pd.Series
+    unclicked: int
+
+
+def read_paths(events: pd.DataFrame, columns: Columns, click: str, actions: Sequence[str], conversion: str) -> Paths:
+    """The paths of every (user, item) pair that was clicked. Raises PathsError for a name that the log does not have.
+
+    What happens before the pair's first click is left out (it may have been clicked before the log begins); at the same time a click
+    counts as earlier than an action, and an action as earlier than a conversion. `unclicked`: pairs with an action or a conversion alone.
+    """
+    _refuse_unknown(events, columns, [click, *actions, conversion])
+    pair = [columns.user, columns.item]
+    first_click = events[events[columns.action] == click].groupby(pair)[columns.time].min().rename("clicked_at")
+    used = events[events[columns.action].isin([*actions, conversion])]
+    later = used.join(first_click, on=pair)
+    unclicked = len(later[later["clicked_at"].isna()][pair].drop_duplicates()) if len(later) else 0
+    later = later[later[columns.time] >= later["clicked_at"]]
+    first = later.groupby([*pair, columns.action])[columns.time].min().unstack().reindex(index=first_click.index)
+    bought_at = first[conversion] if conversion in first else pd.Series(np.nan, index=first.index)
+    times = {a: (first[a] if a in first else pd.Series(np.nan, index=first.index)) for a in actions}
+    acted = pd.DataFrame({a: at.notna() & ~(at > bought_at) for a, at in times.items()})
+    order = pd.DataFrame({a: at.where(acted[a]) for a, at in times.items()})
+    return Paths(acted, bought_at.notna().to_numpy(), _routes(order, click, conversion, bought_at.notna()), unclicked)
+
+
+def _refuse_unknown(events: pd.DataFrame, columns: Columns, names: Sequence[str]) -> None:
+    for role, column in asdict(columns).items():
+        if column not in events:
+            raise PathsError(f"--{role}: the log has no column '{column}'; it has: {', '.join(events)}")
+    known = sorted(map(str, events[columns.action].dropna().unique()))
+    for name in names:
+        if name not in known:
+            raise PathsError(f"'{name}' does not occur in the column '{columns.action}'; it holds: {', '.join(known)}")
+
+
+def _routes(order: pd.DataFrame, click: str, conversion: str, converted: pd.Series) -> pd.Series:
+    """How many pairs took each route, as `pv > cart > buy`, most frequent first."""
+    values, names = order.to_numpy(dtype=float), np.array(order.columns)
+    middle = pd.Series([" > ".join(names[[i for i in np.argsort(row, kind="stable") if not np.isnan(row[i])]]) for row in values], index=order.index)
+    route = click + middle.map(lambda text: f" > {text}" if text else "") + np.where(converted, f" > {conversion}", "")
+    return route.value_counts()
+
+
+def decompositions(paths: Paths) -> list[Decomposition]:
+    """Every set of the actions, single ones first."""
+    names = list(paths.acted)
+    sets = [chosen for n in range(1, len(names) + 1) for chosen in itertools.combinations(names, n)]
+    return [decomposition(" or ".join(chosen), paths.acted[list(chosen)].any(axis=1).to_numpy(), paths.converted) for chosen in sets]
+
+
+def decomposition(name: str, acted: np.ndarray, converted: np.ndarray) -> Decomposition:
+    """The figures of one set of actions from bool `[clicked pairs]`."""
+    n, of_action, of_conversion, both = len(acted), int(acted.sum()), int(converted.sum()), int((acted & converted).sum())
+    p_action, p = _share(of_action, n), _share(of_conversion, n)
+    after, without = _share(both, of_action), _share(of_conversion - both, n - of_action)
+    entropy = _entropy(p)
+    left = p_action * _entropy(after) + (1 - p_action) * _entropy(without)
+    return Decomposition(
+        actions=name,
+        clicked=n,
+        acted=of_action,
+        converted=of_conversion,
+        converted_after_action=both,
+        action_rate=p_action,
+        conversion_rate=p,
+        conversion_after_action=after,
+        conversion_without_action=without,
+        coverage=_share(both, of_conversion),
+        removed=max(0.0, 1 - p / min(p_action, after)) if min(p_action, after) > 0 else 0.0,
+        explained=1 - left / entropy if entropy > 0 else 0.0,
+    )
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _entropy(p: float) -> float:
+    return 0.0 if p <= 0 or p >= 1 else -(p * np.log(p) + (1 - p) * np.log(1 - p))
+
+
+def markdown(found: Sequence[Decomposition], paths: Paths, routes: int = 12) -> str:
+    """The decompositions and the most frequent routes as two tables."""
+    head = ["action", "action / click", "conversion / click", "conversion / action", "conversion / click without", "coverage", "removed", "explained"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for d in found:
+        rates = [d.action_rate, d.conversion_rate, d.conversion_after_action, d.conversion_without_action]
+        shares = [d.coverage, d.removed, d.explained]
+        lines.append(f"| {d.actions} | " + " | ".join([*(f"{r:.2%}" for r in rates), *(f"{s:.1%}" for s in shares)]) + " |")
+    lines += ["", f"{len(paths.converted):,} clicked pairs; {paths.unclicked:,} pairs were acted on or converted without a click in the log.", ""]
+    lines += ["| route | pairs | share |", "|---|---|---|"]
+    lines += [f"| {route} | {count:,} | {count / len(paths.converted):.2%} |" for route, count in paths.routes.head(routes).items()]
+    return "\n".join(lines) + "\n"
+
+
+def page(found: Sequence[Decomposition], paths: Paths, title: str) -> str:
+    """A self-contained HTML page: the picture, then the tables."""
+    blocks = [f"<h1>{escape(title)}</h1><section><h2>Rates of each path</h2>{picture(found)}{NOTE}</section>"]
+    for table in markdown(found, paths).split("\n\n"):
+        lines = [line.strip("| ").split(" | ") for line in table.strip().splitlines() if not line.startswith("|---")]
+        if len(lines) == 1:
+            blocks.append(f"<p>{escape(lines[0][0])}</p>")
+            continue
+        rows = ["".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line) for tag, line in zip(["th", *["td"] * len(lines)], lines, strict=False)]
+        blocks.append(f"<section><div class=scroll><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div></section>")
+    return (
+        f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><main>{''.join(blocks)}</main></body></html>\n"
+    )
+
+
+NOTE = """<p>A good action lies right of the conversion's own rate (it is less rare), and the rate of conversion after it far right of the rate
+without it (it decides). Coverage is the share of conversions that go through it.</p>"""
+SERIES = (
+    ("conversion / click", "conversion_rate"),
+    ("action / click", "action_rate"),
+    ("conversion / action", "conversion_after_action"),
+    ("conversion / click without", "conversion_without_action"),
+)
+
+
+def picture(found: Sequence[Decomposition]) -> str:
+    """One row per set of actions, its four rates as dots on a logarithmic axis."""
+    width, left, row = 1000, 190, 44
+    present = [rate for d in found for _, name in SERIES if (rate := getattr(d, name)) > 0]
+    low = np.floor(np.log10(min(present, default=0.1)))
+
+    def x(rate: float) -> float:
+        return left + (np.log10(rate) - low) / max(1.0, -low) * (width - left - 60)
+
+    height = 70 + row * len(found)
+    parts = [f'<svg role="img" aria-label="rates by action" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="13">']
+    for power in range(int(low), 1):
+        at = x(10.0**power)
+        parts.append(f'<line x1="{at:.1f}" y1="34" x2="{at:.1f}" y2="{height - 30}" stroke="{LINE}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{height - 10}" text-anchor="middle" fill="{INK}">{10.0**power:.4g}</text>')
+    for i, (label, _) in enumerate(SERIES):
+        parts.append(f'<circle cx="{left + 190 * i}" cy="14" r="6" fill="{COLOURS[i]}"/><text x="{left + 12 + 190 * i}" y="18">{label}</text>')
+    for i, d in enumerate(found):
+        y = 58 + row * i
+        parts.append(f'<text x="0" y="{y + 4}">{escape(d.actions)}</text><line x1="{left}" y1="{y}" x2="{width - 60}" y2="{y}" stroke="{LINE}"/>')
+        for (label, name), colour in zip(SERIES, COLOURS, strict=False):
+            if (rate := getattr(d, name)) > 0:
+                parts.append(f'<circle cx="{x(rate):.1f}" cy="{y}" r="6" fill="{colour}"><title>{label} {rate:.3%}</title></circle>')
+    return "".join([*parts, "</svg>"])
+
+
+def read_events(path: Path) -> pd.DataFrame:
+    """The log of a .parquet or .csv file. Raises PathsError."""
+    try:
+        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise PathsError(f"{path}: cannot be read: {error}") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.paths",
+        description="From an event log, the rates of click -> action -> conversion paths and the sparsity that each choice of actions removes.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = Columns()
+    parser.add_argument("events", type=Path, metavar="EVENTS.parquet", help="one row per event; .csv works too")
+    for role in ("user", "item", "action", "time"):
+        parser.add_argument(f"--{role}", default=getattr(default, role), metavar="COLUMN", help="its column (default: %(default)s)")
+    parser.add_argument("--click", default="click", metavar="VALUE", help="the value that is a click (default: %(default)s)")
+    parser.add_argument("--actions", nargs="+", required=True, metavar="VALUE", help=f"the values to try between, at most {MOST_ACTIONS}")
+    parser.add_argument("--conversion", required=True, metavar="VALUE", help="the value that is a conversion")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="write PATH.md, PATH.csv and PATH.html as well")
+    given = parser.parse_args(arguments)
+    try:
+        if len(given.actions) > MOST_ACTIONS:
+            raise PathsError(f"--actions: {len(given.actions)} actions have too many sets to compare; give at most {MOST_ACTIONS}")
+        columns = Columns(given.user, given.item, given.action, given.time)
+        paths = read_paths(read_events(given.events), columns, given.click, given.actions, given.conversion)
+    except PathsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    found = decompositions(paths)
+    text = markdown(found, paths)
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.with_suffix(".md").write_text(text)
+        pd.DataFrame([asdict(d) for d in found]).to_csv(given.out.with_suffix(".csv"), index=False)
+        given.out.with_suffix(".html").write_text(page(found, paths, f"Paths from {given.click} to {given.conversion}"))
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

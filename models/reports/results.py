@@ -1,0 +1,143 @@
+"""Owns the benchmark's results: runs of a recipe over several seeds as one row, rows in groups, groups as tables beside the marks."""
+
+import re
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from models.data.tables import data_folder
+from models.recipe.recipe import Recipe
+
+MARKS = Path(__file__).with_name("marks.yaml")
+METRICS = ("auc", "gauc", "log_loss", "ece", "rmse")
+
+
+class Mark(BaseModel):
+    """Somebody's AUC by column; `name` says whose and where it is from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    auc: dict[str, float]
+
+
+class Group(BaseModel):
+    """Recipes on the same data and labels. `data`: the name of the data's folder; `columns`: labels with what the table calls them;
+    `others`: labels that have no column.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    data: str
+    columns: dict[str, str]
+    others: tuple[str, ...] = ()
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The label columns that a recipe of the group may have."""
+        return frozenset(label for column in (*self.columns, *self.others) for label in re.split(r" AND | where ", column))
+
+
+def listed_groups(path: Path = MARKS) -> list[Group]:
+    """The groups of a marks file."""
+    return [Group.model_validate(group) for group in yaml.safe_load(path.read_text())]
+
+
+def group_of(recipe: Recipe, listed: list[Group]) -> Group:
+    """The smallest listed group of this data that has all labels of the recipe's probabilities, else one of its own with a column per label."""
+    data, labels = Path(recipe.data.dir).name, set(recipe.label_columns) - recipe.value_columns
+    fitting = [group for group in listed if group.data == data and labels <= group.labels]
+    if fitting:
+        return min(fitting, key=lambda group: len(group.labels))
+    columns = {label: label for label in sorted(labels)}
+    return Group(title=f"{data}: {', '.join(columns.values())}", data=data, columns=columns)
+
+
+def row_of(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """A recipe's line: its cost, the AUC by label and all metrics by score, each as mean and sample deviation over the seeds' test parts.
+
+    `seconds_per_epoch` is that of the fastest seed, since what else a machine does only ever makes a run slower.
+    """
+    tests = [list(_scored(run)) for run in runs]
+    scores = [_measured(name, [dict(test)[name] for test in tests]) for name, _ in tests[0]]
+    return {
+        "recipe": recipe.name,
+        "seeds": len(runs),
+        "composition": runs[0]["composition"],
+        "parameters": runs[0]["parameters"],
+        "seconds_per_epoch": min(run["speed"]["seconds_per_epoch"] for run in runs),
+        "best_epoch": statistics.fmean(run["best"]["epoch"] for run in runs),
+        "data": {"folder": str(data_folder(recipe.data)), "hash": runs[0]["data"]["hash"], "impressions": runs[0]["data"]["impressions"]},
+        "auc": _auc_by_label(scores),
+        "scores": scores,
+    }
+
+
+def _scored(run: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each output of the test part, and each score that is held against another label."""
+    test = run["parts"]["test"]
+    yield from test["outputs"].items()
+    for extra in test["extra"]:
+        yield f"{extra['score']} for {extra['label']}", extra
+
+
+def _measured(name: str, measured: list[dict[str, Any]]) -> dict[str, Any]:
+    space = measured[0].get("space", "impression")
+    row: dict[str, Any] = {"output": name, "label": measured[0]["label"] + ("" if space == "impression" else f" where {space}")}
+    for key in METRICS:
+        values = [m[key]["value"] if key == "gauc" and m.get(key) else m.get(key) for m in measured]
+        present = [value for value in values if value is not None]
+        if present:
+            row[key] = {"mean": statistics.fmean(present), "deviation": statistics.stdev(present) if len(present) > 1 else None}
+    return row
+
+
+def _auc_by_label(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of several scores for one label the first counts, which is the task's own."""
+    found: dict[str, Any] = {}
+    for score in scores:
+        if "auc" in score:
+            found.setdefault(score["label"], score["auc"])
+    return found
+
+
+def group_tables(group: Group, rows: list[dict[str, Any]]) -> str:
+    """Markdown: test AUC and cost per recipe with the marks below them, then every score's metrics."""
+    data = rows[0]["data"]
+    parts = ", ".join(f"{data['impressions'][part]:,} {part}" for part in ("train", "validation", "test"))
+    lines = [f"## {group.title}", "", f"Test AUC; {parts} impressions of `{data['folder']}`.", ""]
+    lines += _table(["model", *group.columns.values(), "parameters, tables + rest", "s / epoch", "seeds"], [_line(group, row) for row in rows])
+    if group.marks:
+        marks = [[mark.name, *(_number(mark.auc.get(column)) for column in group.columns)] for mark in group.marks]
+        lines += ["", *_table(["mark", *group.columns.values()], marks)]
+    cells = [[row["recipe"], score["output"], *(_cell(score.get(key)) for key in METRICS)] for row in rows for score in row["scores"]]
+    lines += ["", "<details><summary>every score</summary>", ""]
+    lines += [*_table(["model", "score", "AUC", "GAUC", "log loss", "ECE", "RMSE"], cells), "", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def _line(group: Group, row: dict[str, Any]) -> list[str]:
+    size = row["parameters"]
+    aucs = [_cell(row["auc"].get(column)) for column in group.columns]
+    return [row["recipe"], *aucs, f"{size['embedding']:,} + {size['dense']:,}", f"{row['seconds_per_epoch']:.1f}", str(row["seeds"])]
+
+
+def _table(head: list[str], cells: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *cells)]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _cell(value: dict[str, float | None] | None) -> str:
+    if value is None:
+        return ""
+    deviation = value["deviation"]
+    return _number(value["mean"]) + (f" ± {deviation:.4f}" if deviation is not None else "")

@@ -1,0 +1,64 @@
+"""Owns reading a finished run back: its recipe, its encoding, the ranker with the best weights, and what training said of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.data.encoding import Encoding, load_encoding
+from models.network.model import Ranker, build_ranker
+from models.recipe.recipe import Recipe, RecipeError, load_recipe
+from models.training.checkpoint import WEIGHTS_FILE, load_whole
+from models.training.outcome import ENCODING_FILE, KEPT_FILE, METRICS_FILE, RECIPE_FILE, REPORT_FILE
+
+
+class RunError(RuntimeError):
+    """A folder that is not a finished run; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """`kept_rows`: real raw rows by graph input name; `metrics`: of the test part by output; `report`: the page itself."""
+
+    recipe: Recipe
+    encoding: Encoding
+    ranker: Ranker
+    kept_rows: Mapping[str, np.ndarray]
+    metrics: dict[str, dict[str, Any]]
+    provenance: dict[str, Any]
+    report: bytes
+
+
+def open_run(folder: Path) -> Run:
+    """The run in a folder. Raises RunError."""
+    for name in (RECIPE_FILE, ENCODING_FILE, KEPT_FILE, WEIGHTS_FILE, METRICS_FILE, REPORT_FILE):
+        if not (folder / name).is_file():
+            raise RunError(f"{folder} has no {name}: it is not a finished run; train one with `python -m models.train RECIPE.yaml --out {folder}`")
+    try:
+        recipe = load_recipe(folder / RECIPE_FILE)
+        encoding = load_encoding(folder / ENCODING_FILE)
+        stored = load_whole(folder / WEIGHTS_FILE)
+        ranker = build_ranker(recipe, encoding, stored["cross_values"])
+        ranker.load_state_dict(stored["weights"])
+        with np.load(folder / KEPT_FILE, allow_pickle=False) as kept:
+            kept_rows = {name: kept[name] for name in kept.files}
+        measured = json.loads((folder / METRICS_FILE).read_text())
+    except (RecipeError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise RunError(f"{folder}: {error}") from error
+    provenance = {
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": recipe.training.seed,
+        "data": measured["data"],
+        "versions": measured["versions"],
+        "best": measured["best"],
+        "calibration": measured["calibration"],
+    }
+    test = measured["parts"]["test"]
+    if measured["calibration"]:
+        for name, ece in measured["calibration"]["ece_before"]["test"].items():
+            test["outputs"][name]["ece_before_calibration"] = ece
+    metrics = {**test["outputs"], **{f"{m['score']} for {m['label']}": m for m in test["extra"]}}
+    return Run(recipe, encoding, ranker.eval(), kept_rows, metrics, provenance, (folder / REPORT_FILE).read_bytes())

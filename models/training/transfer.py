@@ -1,0 +1,86 @@
+"""Owns how a new task is learnt beside, or from, a model that other tasks have trained: DUPN's four ways.
+
+Ni et al., KDD 2018 (arXiv 1805.10727), section 5.4: retrain a single-task model, retrain all tasks with the new one, transfer the
+representation and train a shallow network on it, or fine-tune the whole network.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.data.encoding import Encoding
+from models.data.vocabulary import Vocabulary
+from models.network.model import Ranker
+from models.recipe.recipe import Recipe, RecipeError
+from models.training.optimisation import REPRESENTATION
+from models.training.run import RunError, open_run
+
+TABLE = "inputs.table.weight"
+
+
+def narrowed(recipe: Recipe) -> Recipe:
+    """The recipe with the tasks that its transfer trains: the new one alone, or all of them. Raises RecipeError."""
+    transfer = recipe.training.transfer
+    if transfer is None:
+        return recipe
+    names = [getattr(task, "name", None) for task in recipe.tasks]
+    if transfer.task not in names:
+        raise RecipeError(f"training.transfer.task: no task has the name '{transfer.task}'; named: {', '.join(n for n in names if n) or 'none'}")
+    if transfer.mode == "retrain_all":
+        return recipe
+    alone = recipe.model_dump(mode="json")
+    alone["tasks"] = [alone["tasks"][names.index(transfer.task)]]
+    alone["extra_evaluations"] = [e for e in alone["extra_evaluations"] if e["score"] == transfer.task]
+    training = alone["training"]
+    training["select_on"] = [n for n in training["select_on"] if n == transfer.task]
+    training["weighting"] = {"type": "static"}  # one task has nothing to be weighed against
+    for section, key in ((training, "loss_weights"), (alone["calibration"] or {}, "negative_sampling")):
+        if key in section:
+            section[key] = {n: value for n, value in section[key].items() if n == transfer.task}
+    if alone["position"] and alone["position"]["head"] != transfer.task:
+        alone["position"] = None
+    return Recipe.model_validate(alone)
+
+
+def start_from(recipe: Recipe, ranker: Ranker, encoding: Encoding) -> None:
+    """Give the ranker the weights that its transfer starts from, and freeze what that way keeps. Raises RecipeError."""
+    transfer = recipe.training.transfer
+    if transfer is None or transfer.source is None:
+        return
+    try:
+        run = open_run(Path(transfer.source))
+    except RunError as error:
+        raise RecipeError(f"training.transfer.from: {error}") from None
+    if run.encoding.schema != encoding.schema:
+        raise RecipeError(f"training.transfer.from: {transfer.source} was trained on other features; take over its recipe's section 'features'")
+    if run.ranker.composition["encoders"] != ranker.composition["encoders"] or run.recipe.model.encoders != recipe.model.encoders:
+        raise RecipeError(f"training.transfer.from: {transfer.source} has other encoders; take over its recipe's model.encoders")
+    only_representation = transfer.mode == "representation_transfer"
+    _take_weights(ranker, run.ranker.state_dict(), run.encoding.vocabulary, encoding.vocabulary, only_representation)
+    if only_representation:
+        for name, parameter in ranker.named_parameters():
+            parameter.requires_grad_(not name.startswith(REPRESENTATION))
+
+
+def _take_weights(ranker: Ranker, given: Mapping[str, Tensor], old: Vocabulary, new: Vocabulary, only_representation: bool) -> None:
+    """Copy every weight of the same name and shape; embedding rows go by key, since the same id may have another row now."""
+    weights = ranker.state_dict()  # the ranker's own tensors
+    for name, value in given.items():
+        if name == TABLE:
+            _take_rows(weights[name], value, old, new)
+        elif name in weights and weights[name].shape == value.shape and (name.startswith(REPRESENTATION) or not only_representation):
+            weights[name].copy_(value)
+        elif name.startswith(REPRESENTATION):
+            raise RecipeError(f"training.transfer.from: '{name}' has the shape {tuple(value.shape)} there; take over its recipe's section 'model'")
+
+
+def _take_rows(table: Tensor, given: Tensor, old: Vocabulary, new: Vocabulary) -> None:
+    if table.shape[1] != given.shape[1]:
+        raise RecipeError(f"training.transfer.from: its model.embedding.dim is {given.shape[1]}, here it is {table.shape[1]}")
+    _, of_new, of_old = np.intersect1d(new.keys, old.keys, assume_unique=True, return_indices=True)
+    table[torch.from_numpy(new.rows[of_new]).long()] = given[torch.from_numpy(old.rows[of_old]).long()]
+    for name, row in new.unknown_rows.items():
+        table[row] = given[old.unknown_rows[name]]

@@ -1,0 +1,98 @@
+"""Owns what a search leaves behind: the table of its trials, the tuned recipe, and the options that make it from the command line."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial
+
+from models.recipe.recipe import Recipe, parse_recipe
+from models.recipe.search_space import TuningSection
+
+TRIALS_FILE, TABLE_FILE, TUNED_FILE = "trials.json", "trials.md", "tuned.yaml"
+
+
+def chosen(parameters: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """A trial's settings as a recipe has them: choices out of their JSON, numbers to five digits."""
+    found = {}
+    for name, value in parameters.items():
+        of_choices = isinstance(space[name], CategoricalDistribution)
+        found[name] = json.loads(value) if of_choices else float(f"{value:.5g}") if isinstance(value, float) else value
+    return found
+
+
+def with_settings(recipe: Recipe, settings: Mapping[str, Any], origin: str) -> Recipe:
+    """The recipe with dotted settings put in. Raises RecipeError where they do not go together."""
+    raw = recipe.model_dump(mode="json", exclude_unset=True)
+    for name, value in settings.items():
+        *sections, key = name.split(".")
+        target = raw
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[key] = value
+    return parse_recipe(raw, origin)
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """How long a finished trial took."""
+    return trial.duration.total_seconds() if trial.duration else 0.0
+
+
+def report(recipe: Recipe, section: TuningSection, space: Mapping[str, BaseDistribution], done: Sequence[FrozenTrial]) -> dict[str, Any]:
+    """What trials.json holds: the budget, every trial by number, and the best one's place and settings (None where none was completed)."""
+    trials: list[dict[str, Any]] = []
+    for place, trial in enumerate(done, start=1):
+        kept = {key: trial.user_attrs.get(key) for key in ("score", "step", "validation", "reason")}
+        state = {"trial": place, "own": "own" in trial.user_attrs, "state": trial.state.name.lower(), "seconds": round(seconds_of(trial), 1)}
+        trials.append(state | {"settings": chosen(trial.params, space)} | kept)
+    complete = [t for t in trials if t["state"] == "complete"]
+    best: dict[str, Any] | None = max(complete, key=lambda t: t["score"], default=None)
+    return {
+        "recipe": recipe.name,
+        "selected_on": list(recipe.training.select_on),
+        "tuning": section.model_dump(mode="json", exclude_none=True),
+        "best": best,
+        "trials": trials,
+    }
+
+
+def write_search(found: Mapping[str, Any], recipe: Recipe, out: Path) -> list[str]:
+    """Write a report as trials.json and trials.md, and the tuned recipe, into a search's folder; gives the lines to print."""
+    (out / TRIALS_FILE).write_text(json.dumps(found, indent=1))
+    lines = [*_best_lines(found["best"], out), "", *_table(found["trials"], list(found["tuning"]["space"]))]
+    (out / TABLE_FILE).write_text("\n".join([f"# Search of {recipe.name}", "", *lines, ""]))
+    if found["best"]:
+        tuned = with_settings(recipe, found["best"]["settings"], "the best trial").model_dump(mode="json", exclude_unset=True)
+        (out / TUNED_FILE).write_text(yaml.safe_dump(tuned, sort_keys=False, allow_unicode=True))
+    return lines
+
+
+def _best_lines(best: Mapping[str, Any] | None, out: Path) -> list[str]:
+    if best is None:
+        return ["No trial was completed: see the reasons below."]
+    aucs = ", ".join(f"{name} {auc:.5f}" for name, auc in best["validation"].items())
+    sets = [f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in best["settings"].items()]
+    opening = f"Best: trial {best['trial']}{' (the recipe as it is)' if best['own'] else ''}, validation score {best['score']:.5f} ({aucs})."
+    return [opening, f"{out / TUNED_FILE} is the recipe with its settings; on the command line they are:", "", *(f"    {s}" for s in sets)]
+
+
+def _table(trials: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Best first, then those that were pruned; `validation` holds the AUC of every output at the trial's best evaluation."""
+    outputs = next((list(t["validation"]) for t in trials if t["validation"]), [])
+    columns = ["trial", "score", *outputs, *names, "seconds", "remark"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for t in sorted(trials, key=lambda t: (t["state"] != "complete", -(t["score"] or 0))):
+        aucs = [t["score"], *((t["validation"] or {}).get(name) for name in outputs)]
+        remark = "the recipe as it is" if t["own"] and not t["reason"] else (t["reason"] or "").replace("|", "\\|")
+        cells = [
+            *("" if auc is None else f"{auc:.5f}" for auc in aucs),
+            *(json.dumps(t["settings"][n]) for n in names),
+            f"{t['seconds']:.0f}",
+            remark,
+        ]
+        lines.append(f"| {t['trial']} | {' | '.join(cells)} |")
+    return lines

@@ -1,0 +1,232 @@
+"""Owns `python -m models.tune`: a bounded search over a recipe's settings, judged on the validation part alone."""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from models.data.cache import DEFAULT_CACHE, Data, open_data
+from models.network.model import build_ranker
+from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError, at_its_line, load_recipe
+from models.recipe.search_space import Bounds, Setting, TuningSection, settings_of
+from models.train import NonFiniteLossError, learn
+from models.training.session import Progress
+from models.training.transfer import narrowed
+from models.tuning.outcome import chosen, report, seconds_of, with_settings, write_search
+
+STUDY_FILE, TRIAL_FOLDER = "study.db", "trial"
+STARTUP_TRIALS = 8  # drawn at random before the sampler (TPE) models what is good
+JUDGED_FROM, JUDGED_AFTER = 25, 5  # no trial is pruned in its first quarter, nor before so many are complete
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+EXAMPLE = """example:
+  python -m models.tune models/recipes/census-mmoe.yaml --out runs/census-tuning
+  python -m models.tune models/recipes/census-mmoe.yaml --out runs/census-tuning --set tuning.trials=40
+
+The same command goes on where it was stopped; more trials than before are added to those that are there.
+"""
+
+
+class PrunedError(Exception):
+    """A trial that is not worth, or not able, to go on; the message says why."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A recipe's search in its folder: the distributions by setting, and the study that remembers every trial."""
+
+    recipe: Recipe
+    section: TuningSection
+    out: Path
+    cache: Path
+    study: optuna.Study
+    space: Mapping[str, BaseDistribution]
+
+    @property
+    def done(self) -> list[FrozenTrial]:
+        """The trials that count, in order; one that was interrupted is run again and does not."""
+        return self.study.get_trials(deepcopy=False, states=DONE)
+
+
+def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
+    """The search in `out`, begun or gone on with. Raises RecipeError if the recipe cannot be searched or `out` holds another one's search."""
+    if recipe.tuning is None:
+        raise RecipeError(
+            "tuning: is missing; give its trials and its space, as in `tuning: {trials: 20, space: {model.dropout: {low: 0.0, high: 0.3}}}`"
+        )
+    data = open_data(narrowed(recipe), cache)
+    build_ranker(data.recipe, data.encoding, data.cross_values)  # what is wrong with the recipe itself is no trial's fault
+    out.mkdir(parents=True, exist_ok=True)
+    storage = f"sqlite:///{out / STUDY_FILE}"
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=JUDGED_AFTER, n_warmup_steps=JUDGED_FROM)
+    study = optuna.create_study(storage=storage, study_name="tuning", direction="maximize", pruner=pruner, load_if_exists=True)
+    _claim(study, recipe, data, out)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)  # it was interrupted
+    settings = settings_of(recipe)
+    space = {name: _distribution(settings[name], bounds) for name, bounds in recipe.tuning.space.items()}
+    return Search(recipe, recipe.tuning, out, cache, study, space)
+
+
+def _claim(study: optuna.Study, recipe: Recipe, data: Data, out: Path) -> None:
+    """Refuse a folder whose trials cannot be compared with this recipe's; how many trials and how long may change."""
+    described = recipe.model_dump(mode="json", exclude={"description": True, "data": WHERE_DATA_LIES, "tuning": {"trials", "time_limit_minutes"}})
+    identity = json.loads(json.dumps({"recipe": described, "data": data.described["tables"], "threads": torch.get_num_threads()}))
+    for name, mine in identity.items():
+        if study.user_attrs.get(name, mine) != mine:
+            raise RecipeError(f"--out {out}: holds trials made with another {name}; give another folder, or the same {name} as before")
+        study.set_user_attr(name, mine)
+
+
+def _distribution(setting: Setting, bounds: Bounds) -> BaseDistribution:
+    if bounds.choices is not None:
+        return CategoricalDistribution([json.dumps(choice) for choice in bounds.choices])
+    assert bounds.low is not None
+    assert bounds.high is not None
+    if setting.whole:
+        return IntDistribution(int(bounds.low), int(bounds.high), log=bounds.log)
+    return FloatDistribution(bounds.low, bounds.high, log=bounds.log)
+
+
+def own_settings(search: Search) -> dict[str, Any] | None:
+    """The recipe's own settings as a trial's, or None where one of them lies outside the space."""
+    settings, own = settings_of(search.recipe), {}
+    for name, distribution in search.space.items():
+        value = settings[name].value
+        if isinstance(distribution, CategoricalDistribution):
+            value = next((text for text in distribution.choices if settings[name].checked(json.loads(str(text))) == value), None)
+        if value is None or not distribution._contains(distribution.to_internal_repr(value)):
+            return None
+        own[name] = value
+    return own
+
+
+def search_on(search: Search, quiet: bool = False) -> None:
+    """Run trials until the recipe's number of them is reached or its time is spent; each is remembered as soon as it is over."""
+    bar = tqdm(total=search.section.trials, initial=len(search.done), unit="trial", disable=quiet, dynamic_ncols=True)
+    while len(search.done) < search.section.trials and not _time_is_spent(search):
+        trial = _next_trial(search)
+        settings = chosen(trial.params, search.space)
+        try:
+            value = _run(search, trial, settings, bar)
+            search.study.tell(trial, value)
+        except PrunedError as pruned:
+            trial.set_user_attr("reason", str(pruned))
+            search.study.tell(trial, state=TrialState.PRUNED)
+        except KeyboardInterrupt:
+            search.study.tell(trial, state=TrialState.FAIL)
+            raise
+        bar.update()
+        if not quiet:
+            bar.write(_line(search, search.done[-1]))
+    bar.close()
+    shutil.rmtree(search.out / TRIAL_FOLDER, ignore_errors=True)
+
+
+def _time_is_spent(search: Search) -> bool:
+    limit = search.section.time_limit_minutes
+    return limit is not None and sum(seconds_of(trial) for trial in search.done) >= limit * 60
+
+
+def _next_trial(search: Search) -> optuna.Trial:
+    """The first trial is the recipe's own settings. The sampler is seeded by the trial's place, so that a search gone on with draws
+    what an uninterrupted one would have drawn.
+    """
+    place = len(search.done)
+    search.study.sampler = optuna.samplers.TPESampler(seed=search.section.seed * 10_007 + place, n_startup_trials=STARTUP_TRIALS)
+    own = own_settings(search) if place == 0 else None
+    if own is not None and not search.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        search.study.enqueue_trial(own, user_attrs={"own": True})
+    return search.study.ask(dict(search.space))
+
+
+def _run(search: Search, trial: optuna.Trial, settings: Mapping[str, Any], bar: "tqdm[Any]") -> float:
+    """Train with these settings; gives the best validation score. Raises PrunedError with the reason."""
+
+    def watch(progress: Progress, share: float) -> None:
+        trial.report(progress.evaluations[-1]["score"], round(share * 100))
+        _remember(trial, progress)
+        bar.set_postfix_str(f"trial {len(search.done) + 1}: {share:.0%}, {progress.best_score:.5f}")
+        if share < 1 and trial.should_prune():
+            raise PrunedError(f"below the median of the trials before it at {share:.0%} of its steps")
+
+    try:
+        recipe = narrowed(with_settings(search.recipe, settings, "the trial"))
+        progress = learn(recipe, without_test(open_data(recipe, search.cache)), search.out / TRIAL_FOLDER, quiet=True, watch=watch).progress
+    except (RecipeError, NonFiniteLossError) as error:
+        raise PrunedError(str(error).partition("\n")[0]) from None
+    assert progress.best_score is not None
+    return progress.best_score
+
+
+def without_test(data: Data) -> Data:
+    """The data with no test part in it, so that no trial can look there."""
+    return replace(data, parts={name: part for name, part in data.parts.items() if name != "test"})
+
+
+def _remember(trial: optuna.Trial, progress: Progress) -> None:
+    best = max(progress.evaluations, key=lambda entry: float(entry["score"]))
+    trial.set_user_attr("score", best["score"])
+    trial.set_user_attr("step", best["step"])
+    trial.set_user_attr("validation", {name: o["auc"] for name, o in best["validation"].items() if o.get("auc") is not None})
+
+
+def _line(search: Search, trial: FrozenTrial) -> str:
+    score = trial.user_attrs.get("score")
+    settings = " ".join(f"{name.rpartition('.')[2]}={json.dumps(value)}" for name, value in chosen(trial.params, search.space).items())
+    how = f"pruned: {trial.user_attrs['reason']}" if trial.state == TrialState.PRUNED else f"best so far {search.study.best_value:.5f}"
+    said = [*([] if score is None else [f"{score:.5f}"]), how, f"{seconds_of(trial):.0f} s; {settings}"]
+    return f"trial {len(search.done)} of {search.section.trials}: {', '.join(said)}"
+
+
+def tune(recipe: Recipe, out: Path, *, cache: Path = DEFAULT_CACHE, quiet: bool = False) -> dict[str, Any]:
+    """Search a recipe's space and write what was found into `out`; gives what trials.json holds. Raises RecipeError."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    search = open_search(recipe, out, cache)
+    search_on(search, quiet)
+    found = report(recipe, search.section, search.space, search.done)
+    lines = write_search(found, recipe, out)
+    if not quiet:
+        print("\n".join(lines))
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.tune",
+        description="Searches the space of a recipe's tuning section on its validation part. Writes trials.md, trials.json, tuned.yaml, study.db.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="a recipe with a tuning section")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the search, one at a time (default: runs/<the recipe's name>-tuning)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, as tuning.trials=40; repeatable")
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where encoded data is kept (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch's threads (default: 1, so that a search repeats to the bit)")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    overrides = tuple(given.set)
+    try:
+        recipe = load_recipe(given.recipe, overrides)
+        found = tune(recipe, given.out or Path("runs") / f"{recipe.name}-tuning", cache=given.cache)
+    except RecipeError as error:
+        print(f"error: {at_its_line(error, given.recipe, overrides)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with the trial that it stopped in", file=sys.stderr)
+        return 130
+    return 0 if found["best"] else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One model version: its manifest, its checks, and the bundle in memory."""

@@ -1,0 +1,65 @@
+"""Owns the registry: which versions are published, whether they are live or not. Reads folders and manifests, loads nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from service.bundle.manifest import BundleName, Manifest, Version
+from service.bundle.verify import BundleRejected, read_manifest
+
+_NAME: TypeAdapter[str] = TypeAdapter(BundleName)
+_VERSION: TypeAdapter[str] = TypeAdapter(Version)
+
+
+class Target(BaseModel):
+    """A published version, by name. Both parts are checked against a pattern, so no request's text becomes a path of its own choice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: BundleName
+    version: Version
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version in the registry; `manifest` is None where it cannot be read, and `problem` then says why."""
+
+    target: Target
+    manifest: Manifest | None
+    problem: str | None
+
+
+def folder_of(registry: Path, target: Target) -> Path:
+    return registry / target.name / target.version
+
+
+def published(registry: Path, trusted_keys: Path | None = None) -> list[Published]:
+    """Every version in the registry, by name and version. An unreadable registry raises OSError."""
+    found = []
+    for name in _subfolders(registry, _NAME):
+        for version in _subfolders(registry / name, _VERSION):
+            target = Target(name=name, version=version)
+            try:
+                found.append(Published(target, read_manifest(folder_of(registry, target), trusted_keys), None))
+            except BundleRejected as error:
+                found.append(Published(target, None, str(error)))
+    return found
+
+
+def _subfolders(folder: Path, pattern: TypeAdapter[str]) -> Iterator[str]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and _fits(path.name, pattern):
+            yield path.name
+
+
+def _fits(name: str, pattern: TypeAdapter[str]) -> bool:
+    try:
+        pattern.validate_python(name)
+    except ValidationError:
+        return False
+    return True

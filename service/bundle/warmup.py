@@ -1,0 +1,25 @@
+"""Owns the warm-up: a bundle meets every size of request before a caller's request meets the bundle."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from service.bundle.manifest import Manifest
+
+CANDIDATES = (1, 20, 200)
+_DTYPES = {"int64": np.int64, "float32": np.float32}
+
+
+def warm(score: Callable[[dict[str, np.ndarray]], np.ndarray], manifest: Manifest, max_behaviours: int, largest: int) -> None:
+    """Score once per candidate count and behaviour length, so that allocations and lazy choices are made beforehand.
+
+    `largest`: the most candidates that are scored at once.
+    """
+    for behaviours in sorted({0, max_behaviours // 5, max_behaviours}):
+        for candidates in (*(c for c in CANDIDATES if c < largest), largest):
+            axes = {"C": candidates, "L": behaviours}
+            inputs = {}
+            for spec in manifest.inputs:
+                shape = [axes[a] if isinstance(a, str) else a for a in spec.shape]
+                inputs[spec.name] = np.zeros(shape, dtype=_DTYPES[spec.dtype])
+            score(inputs)

@@ -1,0 +1,1 @@
+"""Prometheus metrics and the status files of the workers."""

@@ -1,0 +1,1 @@
+"""One ranking, from a checked request to ordered candidates."""

@@ -1,0 +1,101 @@
+"""Owns the way from packed rows to the graph's named inputs. No Python runs per candidate, but for those that bring their own features."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from features import FeatureError, RowLayout
+from features.layouts import Layouts
+from service.errors import FieldError, InvalidRequest
+from service.store.item_cache import ItemRows, unknown_rows
+from service.store.redis.reader import Stored
+
+_INTEGERS = range(-(2**63), 2**64)
+
+
+@dataclass(slots=True, eq=False)
+class Assembled:
+    """The graph's inputs for one request, and what was not known."""
+
+    inputs: dict[str, np.ndarray]
+    unknown_user: bool
+    unknown_items: int
+    behaviours: int
+
+
+def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: bytes | None = None) -> bytes:
+    """A packed row of values that came as JSON. Raises InvalidRequest that names `field` and the feature."""
+    try:
+        for name, value in values.items():
+            _check_json_value(name, value)
+        return layout.pack(values, onto=onto)
+    except FeatureError as error:
+        where = f"{field}.{error.field}"
+        raise InvalidRequest(f"{where}: {error.message}", errors=[FieldError(where, error.message)]) from None
+
+
+def _check_json_value(name: str, value: object) -> None:
+    """What JSON parsers let through and a feature must not be: NaN, infinities and integers of any length."""
+    for part in value if isinstance(value, list) else (value,):
+        if isinstance(part, float) and not math.isfinite(part):
+            raise FeatureError(name, "NaN and Infinity are no values; send null for a missing one")
+        if isinstance(part, int) and part not in _INTEGERS:
+            raise FeatureError(name, "an integer has at most 64 bits")
+
+
+def assemble(
+    layouts: Layouts,
+    stored: Stored | None,
+    user_id: str,
+    item_ids: Sequence[str],
+    own_features: Mapping[int, Mapping[str, object]],
+    context: bytes,
+    now_ms: int,
+) -> Assembled:
+    """Inputs of one request; `stored` is None where the store is away, `own_features` are candidates' own values by place."""
+    user = stored.user if stored else None
+    unknown_user = user is None and bool(layouts.schema.user)
+    items = stored.items if stored else _unknown_items(layouts, item_ids)
+    if own_features:
+        _put_own_features(layouts.item, items, own_features)
+    user_keys, user_numerics = layouts.user.columns_of(layouts.unknown_row("user", user_id) if user is None else user)
+    context_keys, context_numerics = layouts.context.columns_of(context)
+    inputs = {
+        "user_keys": user_keys,
+        "user_numerics": user_numerics,
+        "context_keys": context_keys,
+        "context_numerics": context_numerics,
+        "item_keys": items.keys,
+        "item_numerics": items.numerics,
+    }
+    behaviours = 0
+    if layouts.behaviour is not None:
+        rows = _behaviours(layouts, stored)
+        behaviours = len(rows)
+        inputs["behaviour_keys"] = np.ascontiguousarray(rows["keys"])
+        inputs["behaviour_numerics"] = np.ascontiguousarray(rows["numerics"])
+        inputs["behaviour_times"] = np.ascontiguousarray(rows["time"])
+        inputs["request_time"] = np.array([now_ms], dtype=np.int64)
+    return Assembled(inputs, unknown_user, int(np.count_nonzero(items.states)), behaviours)
+
+
+def _unknown_items(layouts: Layouts, item_ids: Sequence[str]) -> ItemRows:
+    rows = unknown_rows(layouts, item_ids)
+    return ItemRows(rows["keys"].copy(), rows["numerics"].copy(), np.ones(len(rows), dtype=np.uint8))
+
+
+def _put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mapping[str, object]]) -> None:
+    row = layout.empty(1)
+    for place, values in own.items():
+        row["keys"], row["numerics"] = items.keys[place], items.numerics[place]
+        packed = layout.rows(pack_raw(layout, values, f"candidates[{place}].features", onto=row.tobytes()))
+        items.keys[place], items.numerics[place] = packed["keys"][0], packed["numerics"][0]
+
+
+def _behaviours(layouts: Layouts, stored: Stored | None) -> np.ndarray:
+    """Behaviour rows `[L]`, newest first."""
+    assert layouts.behaviour is not None
+    members = stored.behaviours if stored else None
+    return np.frombuffer(b"".join(members), layouts.member)["row"] if members else layouts.behaviour.empty(0)

@@ -1,0 +1,89 @@
+"""Owns the gate: a version that has proved itself alone is held against the live one on recent requests before it takes traffic."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from service.bundle.loading import Bundle
+from service.bundle.verify import BundleRejected
+from service.rollout.comparison import psi
+from service.rollout.recent import Assembly
+from service.rollout.rollout import Limits
+
+DRIFT, SLOW, NOT_FINITE = "score_drift", "too_slow", "scores_not_finite"
+GATE_CODES = frozenset({DRIFT, SLOW, NOT_FINITE})
+_MAX_SECONDS = 2.0
+_MIN_TIMED = 10
+# Below this a ratio of times says more about the clock and the neighbours than about the model.
+_FLOOR_SECONDS = 0.0005
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What was measured: per task the PSI against the live version, and the median ratio of times. Empty where too little was recent."""
+
+    against: str
+    requests: int = 0
+    scores: int = 0
+    psi: dict[str, float] = field(default_factory=dict)
+    latency_ratio: float | None = None
+
+
+def gate(new: Bundle, live: Bundle, recent: Sequence[Assembly], limits: Limits) -> GateReport:
+    """What the new version makes of recent requests. Raises BundleRejected with the numbers where it breaks a limit."""
+    scored: list[tuple[np.ndarray, np.ndarray]] = []
+    seconds: list[tuple[float, float]] = []
+    end = perf_counter() + _MAX_SECONDS
+    for assembly in reversed(recent):
+        (old_scores, old_time), (new_scores, new_time) = (_timed(bundle, assembly) for bundle in (live, new))
+        scored.append((old_scores, new_scores))
+        seconds.append((old_time, new_time))
+        if perf_counter() > end:
+            break
+    if not scored:
+        return GateReport(live.label)
+    old, other = (np.concatenate([pair[side] for pair in scored], axis=1) for side in (0, 1))
+    tasks = [t for t in new.tasks if t in live.tasks]
+    pairs = {t: (old[live.tasks.index(t)], other[new.tasks.index(t)]) for t in tasks}
+    report = GateReport(live.label, len(scored), old.shape[1], _psi(pairs, limits), _ratio(seconds))
+    _judge(report, pairs, limits)
+    return report
+
+
+def _timed(bundle: Bundle, assembly: Assembly) -> tuple[np.ndarray, float]:
+    started = perf_counter()
+    scores = bundle.score(bundle.own(assembly.inputs))
+    return scores, perf_counter() - started
+
+
+def _psi(pairs: dict[str, tuple[np.ndarray, np.ndarray]], limits: Limits) -> dict[str, float]:
+    found = {}
+    for task, (old, new) in pairs.items():
+        usable = np.isfinite(old) & np.isfinite(new)
+        if usable.sum() >= limits.min_scores:
+            found[task] = round(psi(old[usable], new[usable]), 4)
+    return found
+
+
+def _ratio(seconds: Sequence[tuple[float, float]]) -> float | None:
+    """The median over requests, so that what interrupts one of them does not decide."""
+    if len(seconds) < _MIN_TIMED:
+        return None
+    return round(float(np.median([max(new, _FLOOR_SECONDS) / max(old, _FLOOR_SECONDS) for old, new in seconds])), 3)
+
+
+def _judge(report: GateReport, pairs: dict[str, tuple[np.ndarray, np.ndarray]], limits: Limits) -> None:
+    where = f"on {report.requests} recent requests against {report.against}"
+    for task, (old, new) in pairs.items():
+        broken = int((np.isfinite(old) & ~np.isfinite(new)).sum())
+        if broken:
+            raise BundleRejected(NOT_FINITE, f"{task}: {broken} of {report.scores} scores are NaN or infinite {where}")
+    for task, found in report.psi.items():
+        if limits.psi is not None and found > limits.psi:
+            detail = f"{task}: PSI {found:.3f} over {report.scores} scores, {limits.psi:g} is allowed (limits.psi), {where}"
+            raise BundleRejected(DRIFT, detail)
+    if limits.latency_ratio is not None and report.latency_ratio is not None and report.latency_ratio > limits.latency_ratio:
+        detail = f"{report.latency_ratio:.2f} times as slow {where}, {limits.latency_ratio:g} times is allowed (limits.latency_ratio)"
+        raise BundleRejected(SLOW, detail)

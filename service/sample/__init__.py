@@ -1,0 +1,1 @@
+"""The sample that `make run` serves, with an embedded Redis."""

@@ -1,0 +1,158 @@
+"""Owns how the parts come together: settings in, ASGI application out."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from service import log as service_log
+from service.api.events import event_routes
+from service.api.features import feature_routes
+from service.api.fusion import fusion_routes
+from service.api.health import health_routes
+from service.api.middleware import CONTEXT, Edge, Front, Work
+from service.api.models import model_routes
+from service.api.openapi import OPERATIONS, describe
+from service.api.rank import RankRoute
+from service.errors import PROBLEM_TYPE, MethodNotAllowed, NotFound, ServiceError, problem
+from service.fusion import read_profiles
+from service.metrics.metrics import Metrics, forget_dead_workers, forget_this_worker
+from service.ranking.ranker import Ranker
+from service.rollout.follower import Follower
+from service.server.connection import READ_TIMEOUT
+from service.settings import Settings
+from service.store.redis.cluster_reader import open_reader
+from service.store.redis.writer import Writer
+
+log = logging.getLogger("funnelrank")
+VERSION = "0.1.0"
+_COLLECT_AFTER = (10_000, 10, 10)  # new objects; by default 700, which a few requests make
+_SWITCH_SECONDS = 0.0005  # by default 0.005, which a ranking beside a load would wait several times over
+
+
+def from_environment() -> ASGIApp:
+    """What a worker process runs."""
+    settings = Settings.from_environment()
+    service_log.configure(settings.log_level)
+    return create_app(settings)
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The application. Raises FusionError for a fusion file that cannot be used; connects to nothing until it is started."""
+    metrics, work = Metrics(), Work(settings.max_inflight, settings.max_wait_ms / 1000)
+    metrics.tallies.also(lambda: metrics.inflight.set(work.inflight))
+    cache_bytes = settings.item_cache_mb << 20
+    reader = open_reader(settings.redis_url.get_secret_value(), settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms)
+    metrics.tallies.also(lambda: metrics.item_cache.bring_over(reader.cache_counts()))
+    writer = Writer(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
+    profiles = read_profiles(settings.fusion_file) if settings.fusion_file else None
+    follower = Follower(settings, profiles, reader, metrics)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, float]]:
+        forget_dead_workers()
+        metrics.workers.set(1)
+        await follower.step()
+        keep_pauses_short()
+        following = asyncio.create_task(follower.follow())
+        with drains_on_signal(work, settings.drain_ms):
+            yield {READ_TIMEOUT: settings.read_timeout_ms / 1000}
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+        follower.close()
+        reader.close()
+        await writer.close()
+        metrics.tallies.bring_over()
+        forget_this_worker()
+
+    app = FastAPI(
+        title="funnelrank", version=VERSION, description="Ranks candidates with a multi-task model.", lifespan=lifespan,
+        redoc_url=None, swagger_ui_oauth2_redirect_url=None, redirect_slashes=False, exception_handlers={HTTPException: _http_error},
+    )  # fmt: skip
+    ranker = Ranker(follower, reader, metrics, settings.score_chunk)
+    rank = RankRoute(ranker, settings, work)
+    app.router.routes.insert(0, Route("/rank", rank, methods=["POST"], include_in_schema=False))
+    app.include_router(event_routes(follower, reader, writer, metrics, settings))
+    app.include_router(feature_routes(follower, reader, writer, metrics, settings))
+    app.include_router(fusion_routes(follower, settings))
+    app.include_router(model_routes(follower, settings))
+    app.include_router(health_routes(follower, work, metrics, settings))
+    app.add_middleware(Edge, work=work, metrics=metrics)
+    app.openapi = lambda: _described(app, settings)  # type: ignore[method-assign]
+    return Front(app, {("POST", "/rank"): Edge(rank, work, metrics)})
+
+
+def _described(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        app.openapi_schema = describe(app, settings.max_candidates)
+    return app.openapi_schema
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """The framework's own refusals (no such path, wrong method) in the envelope of all errors."""
+    assert isinstance(error, HTTPException)
+    found: ServiceError
+    if error.status_code == 404:
+        found = NotFound(f"there is nothing at {request.url.path}; /docs shows what there is")
+    elif error.status_code == 405:
+        # The framework names the methods of the first route that has the path; two routes may share it.
+        allowed = sorted(method.upper() for method, path in OPERATIONS if path == request.url.path)
+        headers = {"Allow": ", ".join(allowed)} if allowed else error.headers
+        found = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}", headers=headers)
+    else:
+        found = ServiceError(str(error.detail), headers=error.headers)
+        found.status, found.code, found.title = error.status_code, "http_error", "The request was refused"
+    context = request.scope[CONTEXT]
+    context.outcome = found.code
+    return Response(problem(found, context.request_id), status_code=found.status, headers=found.headers, media_type=PROBLEM_TYPE)
+
+
+def keep_pauses_short() -> None:
+    """What is there at the start stays for ever, so the collector need not go through it again and again while requests wait; and while a
+    version is loaded beside them, the event loop gets the interpreter back at once.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+
+
+@contextlib.contextmanager
+def drains_on_signal(work: Work, drain_ms: int) -> Iterator[None]:
+    """On SIGTERM or SIGINT let /readyz fail for `drain_ms` before the server stops listening, so that balancers look elsewhere first."""
+    loop = asyncio.get_running_loop()
+    before: dict[signal.Signals, Any] = {}
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        if work.draining and number == signal.SIGTERM:
+            return
+        wait = 0.0 if work.draining else drain_ms / 1000
+        work.draining = True
+        stop = before[signal.Signals(number)]
+        loop.call_soon_threadsafe(loop.call_later, wait, stop, number, frame)
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            found = signal.getsignal(number)
+            if callable(found):
+                before[number] = found
+                signal.signal(number, drain)
+    except ValueError:  # not the main thread: whoever runs the server there stops it in their own way
+        before.clear()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,94 @@
+"""Owns starting the service: what can be checked before a worker starts is checked here, then uvicorn takes over."""
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from service import log as service_log
+from service.bundle.registry import folder_of
+from service.bundle.verify import BundleRejected, read_manifest, verified_files
+from service.fusion import FusionError, bind, plain_profiles, read_profiles
+from service.fusion.document import read_followed_fusion
+from service.metrics.metrics import DIRECTORY_VARIABLE
+from service.metrics.workers import clear
+from service.rollout.follower import numerics_of
+from service.rollout.rollout import RolloutUnreadable, read_followed
+from service.server.connection import BoundedConnection
+from service.settings import Settings, unknown_variables
+
+log = logging.getLogger("funnelrank.serve")
+# A worker that dies while the supervisor waits for its sign of life is missed until this has passed; one that starts on a busy machine needs some.
+_HEALTHCHECK_S = 15
+
+
+class CannotStart(Exception):  # noqa: N818 - a state that is told, not a mistake
+    """What an operator must put right before the service can start."""
+
+
+def check_start(settings: Settings) -> None:
+    """Raises CannotStart where the registry, the live bundle's files or the fusion profiles are not usable."""
+    if not settings.registry.is_dir():
+        raise CannotStart(f"the registry {settings.registry} is not a folder (FUNNELRANK_REGISTRY)")
+    try:
+        target = read_followed(settings.registry).stable
+        manifest = read_manifest(folder_of(settings.registry, target), settings.trusted_keys)
+        verified_files(folder_of(settings.registry, target), manifest)
+        from_file = read_profiles(settings.fusion_file) if settings.fusion_file else None
+        profiles = read_followed_fusion(settings.registry) or from_file or plain_profiles(manifest)
+        bind(profiles, manifest.task_names, numerics_of(manifest))
+    except (RolloutUnreadable, BundleRejected, FusionError) as error:
+        raise CannotStart(str(error)) from None
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Raises CannotStart."""
+    service_log.configure(settings.log_level)
+    for variable in unknown_variables():
+        log.warning("%s is no setting of this service; python -m service serve --help lists them", variable)
+    check_start(settings)
+    if not settings.admin_token.get_secret_value() and not settings.on_loopback:
+        log.warning("FUNNELRANK_ADMIN_TOKEN is not set, so operators' calls are refused")
+    metrics_folder = prepare_metrics_folder(settings.workers)
+    # uvicorn raises the signal that ended it once more; this turns it into an exit that cleans up.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    try:
+        uvicorn.run(
+            "service.server.app:from_environment", factory=True, host=settings.host, port=settings.port, workers=settings.workers,
+            loop="uvloop", http=BoundedConnection, ws="none", lifespan="on", log_config=None, access_log=False,
+            server_header=False, proxy_headers=False, timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000),
+            timeout_worker_healthcheck=_HEALTHCHECK_S, timeout_keep_alive=75,
+        )  # fmt: skip
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    finally:
+        if metrics_folder is not None:
+            shutil.rmtree(metrics_folder, ignore_errors=True)
+    return 0
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def prepare_metrics_folder(workers: int) -> Path | None:
+    """An empty folder through which several workers share their metrics. One that the operator names is emptied; ours is returned, to be removed."""
+    named = os.environ.get(DIRECTORY_VARIABLE)
+    if named:
+        folder = Path(named)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.db"):
+            old.unlink()
+        clear(folder)
+        return None
+    if workers == 1:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="funnelrank-metrics-"))
+    os.environ[DIRECTORY_VARIABLE] = str(folder)
+    return folder

@@ -1,0 +1,105 @@
+"""Owns the promises of the path report on a log small enough to count by hand."""
+
+import csv
+import math
+
+import pandas as pd
+import pytest
+
+from models.reports.paths import Columns, PathsError, decompositions, main, read_paths
+
+# Ten clicked pairs: a cart after 4 of them, of which 3 are bought; a wish after 2 (one also carted), 1 bought; 1 bought straight away.
+LOG = [
+    *(("u1", f"i{k}", "click", 10 * k) for k in range(10)),
+    *(("u1", f"i{k}", "cart", 10 * k + 1) for k in range(4)),
+    *(("u1", f"i{k}", "buy", 10 * k + 3) for k in range(3)),
+    ("u1", "i3", "wish", 32),
+    ("u1", "i4", "wish", 41),
+    ("u1", "i4", "buy", 42),
+    ("u1", "i5", "buy", 51),
+    ("u1", "i5", "cart", 52),  # after the purchase: no path
+    ("u1", "i6", "wish", 59),  # before the click: no path
+    ("u2", "i0", "buy", 5),  # never clicked in the log
+    ("u1", "i0", "click", 500),  # a second click changes nothing
+]
+
+
+@pytest.fixture
+def log():
+    return pd.DataFrame(LOG, columns=["user_id", "item_id", "action", "time_ms"]).sample(frac=1, random_state=0)
+
+
+def test_the_rates_are_those_counted_by_hand(log):
+    cart, wish, either = decompositions(read_paths(log, Columns(), "click", ["cart", "wish"], "buy"))
+    assert (cart.actions, wish.actions, either.actions) == ("cart", "wish", "cart or wish")
+    assert (cart.clicked, cart.acted, cart.converted, cart.converted_after_action) == (10, 4, 5, 3)
+    assert cart.action_rate == pytest.approx(0.4)
+    assert cart.conversion_after_action == pytest.approx(3 / 4)
+    assert cart.conversion_without_action == pytest.approx(2 / 6)
+    assert cart.coverage == pytest.approx(3 / 5)
+    assert (wish.acted, wish.converted_after_action) == (2, 1)
+    assert (either.acted, either.converted_after_action) == (5, 4)
+    assert either.removed == 0, "the action is no more frequent than the conversion here"
+    entropy = math.log(2)
+    left = 0.5 * -(0.8 * math.log(0.8) + 0.2 * math.log(0.2)) * 2
+    assert either.explained == pytest.approx(1 - left / entropy)
+
+
+def test_sparsity_removed_is_what_the_sparser_of_the_two_steps_leaves():
+    pairs = [(k, "click", 0) for k in range(100)] + [(k, "cart", 1) for k in range(20)] + [(k, "buy", 2) for k in range(5)]
+    log = pd.DataFrame([("u", item, action, at) for item, action, at in pairs], columns=["user_id", "item_id", "action", "time_ms"])
+    (cart,) = decompositions(read_paths(log, Columns(), "click", ["cart"], "buy"))
+    assert (cart.action_rate, cart.conversion_after_action, cart.coverage) == (0.2, 0.25, 1.0)
+    assert cart.removed == pytest.approx(1 - 0.05 / 0.2), "one in 20 becomes one in 5 and one in 4"
+
+
+def test_routes_are_in_the_order_of_time_and_pairs_without_a_click_are_counted_apart(log):
+    paths = read_paths(log, Columns(), "click", ["cart", "wish"], "buy")
+    assert paths.routes.to_dict() == {
+        "click": 4,
+        "click > cart > buy": 3,
+        "click > cart > wish": 1,
+        "click > wish > buy": 1,
+        "click > buy": 1,
+    }
+    assert paths.unclicked == 1
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_the_command_writes_a_table_and_a_picture_that_needs_nothing_from_outside(log, tmp_path, capsys, form):
+    renamed = log.rename(columns={"user_id": "who", "action": "what"})
+    source = tmp_path / f"log.{form}"
+    renamed.to_csv(source, index=False) if form == "csv" else renamed.to_parquet(source)
+    out = tmp_path / "out" / "paths"
+    assert main([str(source), "--user", "who", "--action", "what", "--actions", "cart", "wish", "--conversion", "buy", "--out", str(out)]) == 0
+    assert "| cart | 40.00% | 50.00% | 75.00% | 33.33% | 60.0% |" in capsys.readouterr().out
+    rows = list(csv.DictReader(out.with_suffix(".csv").read_text().splitlines()))
+    assert [row["actions"] for row in rows] == ["cart", "wish", "cart or wish"]
+    assert "40.00%" in out.with_suffix(".md").read_text()
+    page = out.with_suffix(".html").read_text()
+    assert page.count("<svg") == 1 and "conversion / action 75.000%" in page
+    assert "http" not in page and "<script" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--actions", "crt", "--conversion", "buy"], "'crt' does not occur in the column 'action'; it holds: buy, cart, click, wish"),
+        (["--user", "who", "--actions", "cart", "--conversion", "buy"], "--user: the log has no column 'who'"),
+        (["--actions", *"abcdef", "--conversion", "buy"], "give at most 5"),
+    ],
+)
+def test_a_log_that_cannot_answer_is_refused_with_what_is_there(log, tmp_path, capsys, arguments, message):
+    log.to_parquet(tmp_path / "log.parquet")
+    assert main([str(tmp_path / "log.parquet"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path, capsys):
+    assert main([str(tmp_path / "none.parquet"), "--actions", "cart", "--conversion", "buy"]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_an_unknown_name_is_an_error(log):
+    with pytest.raises(PathsError):
+        read_paths(log, Columns(), "klick", ["cart"], "buy")

@@ -1,0 +1,77 @@
+"""Owns the promise that `/openapi.json` tells the truth: fuzzed from it, no route fails and none answers what it does not state."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from service.api.openapi import OPERATIONS
+from service.sample.embedded_redis import EmbeddedRedis
+
+PROBLEM = "application/problem+json"
+OPERATORS = sorted(key for key, operation in OPERATIONS.items() if operation.operators)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace, redis_server: EmbeddedRedis) -> Iterator[Any]:
+    """A service of its own, whose documents the fuzzing changes."""
+    folder = tmp_path_factory.mktemp("fuzzed")
+    kit.publish(folder / "registry", "1")
+    kit.go_live(folder / "registry", "1")
+    with kit.serving(folder, folder / "registry", redis_server.url, fusion_overrides=True) as running:
+        yield running
+
+
+@pytest.mark.parametrize("examples", [10, pytest.param(150, marks=pytest.mark.slow)])
+def test_every_route_answers_what_the_document_states_and_never_500(fuzzed: Any, tmp_path: Path, examples: int) -> None:
+    """A process of its own: what it warns about is its own affair, and its exit code is not."""
+    command = [
+        *(Path(sys.executable).with_name("schemathesis"), "--config-file", Path(__file__).with_name("schemathesis.toml")),
+        *("run", f"{fuzzed.url}/openapi.json", "--no-color", "--max-examples", str(examples)),
+        *("--report", "json", "--report-json-path", tmp_path / "report.json"),
+    ]
+    done = subprocess.run(command, env=os.environ | {"FUZZ_TOKEN": "secret"}, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["operations"]["tested"], report["operations"]["errored"]) == (len(OPERATIONS), 0)
+    assert report["test_cases"]["generated"] > 10 * examples
+    for operation, phases in report["valid_rates"].items():
+        assert any(phase["accepted"] for phase in phases.values()) or "rollback" in operation, f"{operation} never had a good request"
+    assert "request failed" not in fuzzed.log_lines
+    assert fuzzed.rank(["1", "2"]).status_code == 200
+
+
+def test_the_document_names_every_route_and_every_error_of_it(fuzzed: Any) -> None:
+    document = fuzzed.http.get("/openapi.json").json()
+    assert {(method, path) for path, methods in document["paths"].items() for method in methods} == set(OPERATIONS)
+    for methods in document["paths"].values():
+        for described in methods.values():
+            errors = {status: answer for status, answer in described["responses"].items() if status != "200"}
+            assert all(PROBLEM in answer["content"] for answer in errors.values())
+            assert "default" not in errors
+    assert set(document["paths"]["/rank"]["post"]["responses"]) == {"200", "400", "413", "422", "503", "504"}
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATORS)
+@pytest.mark.parametrize(
+    "sent",
+    [None, "Bearer", "Bearer wrong", "Bearer secret2", "Bearer secre", "Basic c2VjcmV0", "secret", "Bearer s\u00e9cret", "Bearer " + "x" * 5000],
+)
+def test_operators_routes_want_the_token_before_they_look_at_the_body(fuzzed: Any, method: str, path: str, sent: str | None) -> None:
+    headers = {"Authorization": sent.encode()} if sent else {}
+    for content in (b"{}", b"{", b"x" * 3_000_000):
+        answer = fuzzed.http.request(method, path, content=content, headers=headers)
+        assert (answer.status_code, answer.headers["content-type"], answer.json()["code"]) == (401, PROBLEM, "unauthorized")
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert "secret" not in answer.text
+
+
+def test_a_wrong_method_is_told_all_that_the_path_has(fuzzed: Any) -> None:
+    answer = fuzzed.http.delete("/fusion")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, PUT")

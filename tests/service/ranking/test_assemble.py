@@ -1,0 +1,126 @@
+"""Owns the promise that what is read from Redis becomes the very arrays that the packing of the raw rows gives."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from features.layouts import Layouts
+from service.errors import InvalidRequest
+from service.ranking.assemble import assemble, pack_raw
+from service.sample.embedded_redis import EmbeddedRedis
+from service.store.item_cache import CORRUPT, KNOWN
+from service.store.keys import behaviours_key, item_key, user_key
+from service.store.redis.reader import Reader, Stored
+from service.store.redis.wire import StoreDown
+
+USER = {"user_id": "712", "gender": "f", "interests": ["a", "b", "c", "d"], "age": 31}
+ITEMS: dict[str, dict[str, Any]] = {
+    "1": {"item_id": "1", "tag": 39, "topics": ["a"], "price": 3.5, "quality": None},
+    "2": {"item_id": "2", "tag": None, "topics": [], "price": None, "quality": 0.25},
+    "3": {"item_id": "3", "tag": "39", "topics": ["x", "y", "z"], "price": 1e9, "quality": -1},
+}
+
+
+def fetch(url: str, layouts: Layouts, user_id: str, item_ids: list[str]) -> Stored:
+    async def go() -> Stored:
+        reader = Reader(url, 1000)
+        try:
+            return await reader.fetch(layouts, user_id, item_ids, 1.0)
+        finally:
+            reader.close()
+
+    return asyncio.run(go())
+
+
+def columns(rows: list[dict[str, Any]], names: list[str]) -> dict[str, np.ndarray]:
+    made = {}
+    for name in names:
+        made[name] = np.empty(len(rows), dtype=object)
+        made[name][:] = [r.get(name) for r in rows]
+    return made
+
+
+@pytest.fixture
+def filled(store: redis.Redis, layouts: Layouts) -> redis.Redis:
+    assert layouts.behaviour is not None
+    store.set(user_key(layouts.fingerprint, "712"), layouts.user.pack(USER))
+    for item_id, values in ITEMS.items():
+        store.set(item_key(layouts.fingerprint, item_id), layouts.item.pack(values))
+    for place, item_id in enumerate("12312312"):
+        row = layouts.behaviour.pack_event(layouts.item.pack(ITEMS[item_id]), "click", 1, 1_650_000_000_000 + place)
+        store.zadd(behaviours_key(layouts.fingerprint, "712"), {place.to_bytes(8, "big") + row: 1_650_000_000_000 + place})
+    return store
+
+
+def test_arrays_from_redis_equal_the_packed_columns(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    order = ["3", "1", "2"]
+    stored = fetch(redis_server.url, layouts, "712", order)
+    context = pack_raw(layouts.context, {"tab": 1, "hour": 13}, "context")
+    made = assemble(layouts, stored, "712", order, {}, context, 1_650_000_100_000)
+    assert (made.unknown_user, made.unknown_items, made.behaviours) == (False, 0, 5)
+    items = layouts.item.pack_columns(columns([ITEMS[i] for i in order], list(layouts.item.key_columns | layouts.item.numeric_columns)), 3)
+    user = layouts.user.pack_columns(columns([USER], list(USER)), 1)
+    newest = [ITEMS[i] for i in reversed("12312312"[3:])]
+    rows = layouts.item.pack_columns(columns(newest, list(ITEMS["1"])), 5)
+    times = np.arange(1_650_000_000_007, 1_650_000_000_002, -1)
+    assert layouts.behaviour is not None
+    behaviours = layouts.behaviour.of_items(rows, np.array(["click"] * 5, dtype=object), np.array([1] * 5), times)
+    for name, expected in (("user", user), ("item", items), ("behaviour", behaviours)):
+        assert made.inputs[f"{name}_keys"].tobytes() == expected["keys"].tobytes()
+        assert made.inputs[f"{name}_numerics"].tobytes() == expected["numerics"].tobytes()
+    assert made.inputs["behaviour_times"].tolist() == times.tolist()
+    assert made.inputs["request_time"].tolist() == [1_650_000_100_000]
+    assert made.inputs["item_keys"].flags.c_contiguous
+
+
+def test_unknown_entities_are_known_by_their_id_alone(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    stored = fetch(redis_server.url, layouts, "nobody", ["1", "new", "2", "newer"])
+    made = assemble(layouts, stored, "nobody", ["1", "new", "2", "newer"], {}, layouts.context.default_row, 1)
+    assert (made.unknown_user, made.unknown_items, made.behaviours) == (True, 2, 0)
+    expected = [layouts.item.pack(r) for r in (ITEMS["1"], {"item_id": "new"}, ITEMS["2"], {"item_id": "newer"})]
+    assert made.inputs["item_keys"].tobytes() == layouts.item.rows(b"".join(expected))["keys"].tobytes()
+    assert made.inputs["user_keys"].tobytes() == layouts.user.rows(layouts.user.pack({"user_id": "nobody"}))["keys"].tobytes()
+
+
+def test_a_candidates_own_features_replace_the_stored_ones(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    stored = fetch(redis_server.url, layouts, "712", ["1", "2"])
+    made = assemble(layouts, stored, "712", ["1", "2"], {1: {"price": 7, "tag": "new"}}, layouts.context.default_row, 1)
+    expected = layouts.item.rows(layouts.item.pack(ITEMS["1"]) + layouts.item.pack(ITEMS["2"] | {"price": 7, "tag": "new"}))
+    assert made.inputs["item_keys"].tobytes() == expected["keys"].tobytes()
+    assert made.inputs["item_numerics"].tobytes() == expected["numerics"].tobytes()
+
+
+def test_rows_of_a_wrong_length_count_as_missing(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    filled.set(item_key(layouts.fingerprint, "2"), b"short")
+    filled.set(user_key(layouts.fingerprint, "712"), b"x" * 999)
+    filled.zadd(behaviours_key(layouts.fingerprint, "712"), {b"rubbish": 1_750_000_000_000})
+    stored = fetch(redis_server.url, layouts, "712", ["1", "2", "3"])
+    assert stored.corrupt == {"user": 1, "behaviour": 1, "item": 1}
+    assert stored.user is None
+    assert stored.items.states.tolist() == [KNOWN, CORRUPT, KNOWN]
+    assert len(stored.behaviours) == 4
+
+
+def test_a_key_of_another_type_is_a_store_that_refuses(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    filled.delete(user_key(layouts.fingerprint, "712"))
+    filled.lpush(user_key(layouts.fingerprint, "712"), "x")
+    with pytest.raises(StoreDown, match="WRONGTYPE"):
+        fetch(redis_server.url, layouts, "712", ["1"])
+
+
+def test_without_the_store_everything_is_a_default(layouts: Layouts, kit: SimpleNamespace) -> None:
+    made = assemble(layouts, None, "712", ["1", "2"], {}, layouts.context.default_row, 1)
+    assert made.inputs["behaviour_keys"].shape == (0, layouts.behaviour.key_width if layouts.behaviour else 0)
+    assert np.isnan(made.inputs["item_numerics"]).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, [10**400], 2**64, {"a": 1}, [[1]], "x" * 600])
+@pytest.mark.parametrize("feature", ["tag", "topics", "price"])
+def test_what_is_no_feature_value_is_told_by_name(layouts: Layouts, feature: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        pack_raw(layouts.item, {feature: value}, "candidates[3].features")
+    assert error.value.errors[0].field == f"candidates[3].features.{feature}"

@@ -1,0 +1,128 @@
+"""Owns the promises about work nobody waits for and lists that are long: dropped, taken in chunks, shed before it piles up."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import pytest
+import redis
+
+from service.api.middleware import Work
+from service.errors import Overloaded
+from service.metrics.metrics import Metrics
+from service.ranking.deadline import Deadline
+from service.ranking.ranker import Query, Ranker
+from service.rollout.follower import Follower
+from service.sample.embedded_redis import EmbeddedRedis
+from service.settings import Settings
+from service.store.redis.reader import Reader
+
+
+def test_work_for_a_caller_who_has_left_is_dropped(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
+    with EmbeddedRedis() as own, kit.serving(tmp_path, registry, own.url, redis_timeout_ms=9000, default_timeout_ms=9000) as server:
+        subprocess.run(["kill", "-STOP", str(own.pid)], check=True)
+        body = json.dumps({"user_id": "1", "candidates": ["1"]}).encode()
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as caller:
+            head = f"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            caller.sendall(head.encode() + body)
+            kit.wait_until(lambda: "funnelrank_inflight_requests 1.0" in server.http.get("/metrics").text)
+        subprocess.run(["kill", "-CONT", str(own.pid)], check=True)
+        gone = 'funnelrank_requests_total{outcome="client_gone",route="/rank"} 1.0'
+        kit.wait_until(lambda: gone in server.http.get("/metrics").text)
+        page = server.http.get("/metrics").text
+        assert 'funnelrank_stage_duration_seconds_count{stage="assemble"} 1.0' in page
+        assert 'funnelrank_stage_duration_seconds_count{stage="score"} 0.0' in page
+        assert server.rank(["1"]).status_code == 200
+
+
+@pytest.fixture
+def ranker(registry: Path, redis_server: EmbeddedRedis, store: redis.Redis) -> Ranker:
+    metrics, reader = Metrics(), Reader(redis_server.url, 2000)
+    return Ranker(Follower(Settings(registry=registry), None, reader, metrics), reader, metrics, chunk=10)
+
+
+def query(count: int) -> Query:
+    return Query("712", [str(i) for i in range(count)], {}, {})
+
+
+def test_a_short_list_is_ranked_while_a_long_one_is_on_its_way(ranker: Ranker) -> None:
+    async def go() -> list[int]:
+        await ranker.follower.step()
+        finished: list[int] = []
+
+        async def rank(count: int) -> None:
+            finished.append((await ranker.rank(query(count), Deadline(60_000))).requested)
+
+        await asyncio.gather(rank(20_000), *(rank(5) for _ in range(3)))
+        ranker.reader.close()
+        return finished
+
+    assert asyncio.run(go()) == [5, 5, 5, 20_000]
+
+
+def test_chunks_score_as_the_whole_list_does(ranker: Ranker) -> None:
+    async def go() -> None:
+        await ranker.follower.step()
+        whole = Ranker(ranker.follower, ranker.reader, ranker.metrics, chunk=1000)
+        found = [await r.rank(query(57), Deadline(60_000)) for r in (ranker, whole)]
+        assert found[0].item_ids == found[1].item_ids
+        assert np.allclose(found[0].predictions, found[1].predictions, atol=1e-6)
+        ranker.reader.close()
+
+    asyncio.run(go())
+
+
+def test_what_would_wait_too_long_is_shed_and_two_are_always_let_in() -> None:
+    work = Work(64, longest_wait=0.05)
+    for _ in range(200):
+        work.note(0.01)
+    for inflight in (0, 1, 5):
+        work.inflight = inflight
+        work.enter()
+    work.inflight = 6
+    with pytest.raises(Overloaded, match="FUNNELRANK_MAX_WAIT_MS"):
+        work.enter()
+    work.note(1000.0)
+    work.inflight = 1
+    work.enter()
+
+
+def test_a_burst_has_the_whole_wait_and_once_something_was_shed_a_tenth_of_it_until_nothing_was_for_that_long() -> None:
+    work = Work(64, longest_wait=0.2)
+    for _ in range(200):
+        work.note(0.008)
+    work.inflight = 24
+    work.enter()
+    work.inflight = 26
+    with pytest.raises(Overloaded):
+        work.enter()
+    for inflight, let_in in ((3, False), (2, True), (24, False)):
+        work.inflight = inflight
+        if let_in:
+            work.enter()
+        else:
+            with pytest.raises(Overloaded):
+                work.enter()
+    time.sleep(0.21)
+    work.inflight = 24
+    work.enter()
+
+
+def test_a_shed_request_says_when_to_come_again(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
+    with EmbeddedRedis() as own, kit.serving(tmp_path, registry, own.url, max_inflight=1, redis_timeout_ms=5000, default_timeout_ms=9000) as server:
+        subprocess.run(["kill", "-STOP", str(own.pid)], check=True)
+        try:
+            with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as caller:
+                caller.sendall(b'POST /rank HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n{"user_id":"1","candidates":["1"]}')
+                kit.wait_until(lambda: "funnelrank_inflight_requests 1.0" in server.http.get("/metrics").text)
+                shed = httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]})
+        finally:
+            subprocess.run(["kill", "-CONT", str(own.pid)], check=True)
+        assert (shed.status_code, shed.json()["code"], shed.headers["retry-after"]) == (503, "overloaded", "1")

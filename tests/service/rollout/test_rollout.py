@@ -1,0 +1,64 @@
+"""Owns the promises about the rollout document and the registry."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from pydantic import ValidationError
+
+from service.bundle.registry import Target, published
+from service.errors import Conflict
+from service.rollout.rollout import ROLLOUT_FILE, RolloutUnreadable, read_rollout, signature, write_rollout
+
+
+def test_every_write_is_a_new_revision_and_a_new_signature(registry: Path) -> None:
+    before = signature(registry)
+    document = write_rollout(registry, Target(name="synthetic", version="2"), "ann")
+    assert document.revision == 2
+    assert read_rollout(registry) == document
+    assert signature(registry) != before
+
+
+def test_writers_at_once_lose_no_revision(registry: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        documents = list(pool.map(lambda i: write_rollout(registry, Target(name="synthetic", version=str(i)), "x"), range(20)))
+    assert sorted(d.revision for d in documents) == list(range(2, 22))
+    assert {p.name for p in registry.iterdir()} == {"synthetic", ROLLOUT_FILE, ".rollout.lock", f".{ROLLOUT_FILE}.last"}
+
+
+def test_a_change_to_a_document_that_moved_on_is_a_conflict(registry: Path) -> None:
+    write_rollout(registry, Target(name="synthetic", version="2"), "ann", expected_revision=1)
+    with pytest.raises(Conflict, match="at revision 2, not 1"):
+        write_rollout(registry, Target(name="synthetic", version="3"), "bob", expected_revision=1)
+
+
+def test_what_a_newer_writer_added_is_kept(registry: Path) -> None:
+    text = (registry / ROLLOUT_FILE).read_text().replace('"revision"', '"region": "north", "revision"')
+    (registry / ROLLOUT_FILE).write_text(text)
+    write_rollout(registry, Target(name="synthetic", version="2"), "ann")
+    assert '"region"' in (registry / ROLLOUT_FILE).read_text()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"revision": 1}', '{"revision": 1, "stable": {"name": "../x", "version": "1"}}'])
+def test_a_document_that_cannot_be_followed_is_told(registry: Path, text: str) -> None:
+    (registry / ROLLOUT_FILE).write_text(text)
+    with pytest.raises(RolloutUnreadable, match=ROLLOUT_FILE):
+        read_rollout(registry)
+
+
+@pytest.mark.parametrize(("name", "version"), [("..", "1"), ("a/b", "1"), ("synthetic", "../1"), ("synthetic", ""), ("synthetic", "1\n"), ("A", "1")])
+def test_no_name_is_a_path(name: str, version: str) -> None:
+    with pytest.raises(ValidationError):
+        Target(name=name, version=version)
+
+
+def test_published_lists_good_and_bad_versions(registry: Path, kit: SimpleNamespace) -> None:
+    kit.publish(registry, "2")
+    (registry / "synthetic" / "3").mkdir()
+    os.symlink("/etc", registry / "synthetic" / "..hidden")
+    found = {str(p.target): p for p in published(registry)}
+    assert set(found) == {"synthetic/1", "synthetic/2", "synthetic/3"}
+    assert found["synthetic/2"].manifest is not None
+    assert "bundle_missing" in (found["synthetic/3"].problem or "")

@@ -1,0 +1,200 @@
+"""Owns the promises about faults from outside: the registry gone, the disk full, Redis failing over, Redis behind TLS. All are done for real."""
+
+import asyncio
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import redis
+
+from features.layouts import Layouts
+from service.rollout.rollout import read_rollout
+from service.sample.embedded_redis import EmbeddedRedis
+from service.store.keys import item_key
+from service.store.redis.reader import Reader
+from service.store.redis.wire import StoreDown
+
+ROOT = Path(__file__).parents[3]
+
+
+class Proxy:
+    """An address that leads to a Redis which may change, as after a failover; with a certificate it speaks TLS. `mute`, it only takes."""
+
+    def __init__(self, upstream: int, context: ssl.SSLContext | None = None) -> None:
+        self.upstream = upstream
+        self.context = context
+        self.mute = False
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+        self._links: set[asyncio.StreamWriter] = set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._links.add(writer)
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+            self._links.add(up_writer)
+            await asyncio.gather(self._copy(reader, up_writer), self._copy(up_reader, writer))
+        except OSError:
+            pass
+        finally:
+            writer.close()
+            self._links.discard(writer)
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while content := await reader.read(65536):
+            if not self.mute:
+                writer.write(content)
+                await writer.drain()
+        writer.close()
+
+    def lead_to(self, upstream: int) -> None:
+        """New connections go to another Redis; those that are open are cut."""
+
+        def change() -> None:
+            self.upstream = upstream
+            for link in list(self._links):
+                link.transport.abort()
+
+        self._loop.call_soon_threadsafe(change)
+
+    @contextmanager
+    def running(self) -> Iterator["Proxy"]:
+        started = threading.Event()
+
+        servers: list[asyncio.Server] = []
+
+        async def go() -> None:
+            servers.append(await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context))
+            self.port = servers[0].sockets[0].getsockname()[1]
+            started.set()
+
+        thread = threading.Thread(target=lambda: (self._loop.create_task(go()), self._loop.run_forever()))
+        thread.start()
+        assert started.wait(10)
+        try:
+            yield self
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            thread.join()
+            servers[0].close()
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+            self._loop.run_until_complete(asyncio.sleep(0.05))
+            self._loop.close()
+
+
+def test_a_registry_that_is_gone_changes_nothing_but_what_can_be_changed(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
+) -> None:
+    kit.publish(registry, "2")
+    with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
+        away = registry.rename(registry.with_name("away"))
+        for _ in range(10):
+            assert server.rank(["1"]).json()["model"]["version"] == "1"
+        kit.wait_until(lambda: "problem" in server.http.get("/models").json())
+        assert server.http.get("/readyz").status_code == 200
+        answer = server.http.post("/models/rollback", headers={"Authorization": "Bearer secret"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "registry_unavailable")
+        fusion = server.put("/fusion", {"profiles": {"default": {"kind": "weighted_sum", "weights": {"pctr": 1}}}})
+        assert (fusion.status_code, fusion.json()["code"]) == (503, "registry_unavailable")
+        away.rename(registry)
+        assert server.put("/models/rollout", {"stable": {"name": "synthetic", "version": "2"}}).status_code == 200
+        kit.wait_until(lambda: server.rank(["1"]).json()["model"]["version"] == "2", recovery="registry gone, from the first change after it is back")
+
+
+def test_a_disk_that_is_full_leaves_the_document_as_it_was(registry: Path, kit: SimpleNamespace) -> None:
+    kit.publish(registry, "2")
+    for _ in range(10):
+        kit.go_live(registry, "1")
+    before = read_rollout(registry)
+    files = sorted(p.name for p in registry.iterdir())
+    command = f"ulimit -f 1; exec {sys.executable} -m service rollout synthetic 2 --registry {registry}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert "File too large" in done.stderr
+    assert read_rollout(registry) == before
+    assert sorted(p.name for p in registry.iterdir()) == files, "nothing half-written is left"
+
+
+def test_a_failover_costs_degraded_answers_and_no_failed_one(tmp_path: Path, registry: Path, kit: SimpleNamespace, layouts: Layouts) -> None:
+    event = {"user_id": "712", "item_id": "1", "action": "click", "timestamp": 1_700_000_000_000}
+    with (
+        EmbeddedRedis() as primary,
+        EmbeddedRedis("--replicaof", "127.0.0.1", str(primary.port)) as replica,
+        Proxy(primary.port).running() as address,
+    ):
+        with redis.Redis.from_url(primary.url) as client:
+            client.set(item_key(layouts.fingerprint, "1"), layouts.item.pack({"item_id": "1", "price": 1}))
+        with redis.Redis.from_url(replica.url) as client:
+            kit.wait_until(lambda: client.exists(item_key(layouts.fingerprint, "1")) == 1)
+        with kit.serving(tmp_path, registry, f"redis://127.0.0.1:{address.port}/0") as server:
+            kit.wait_until(lambda: server.rank(["1"]).json()["degraded"] == ["unknown_user"])
+            primary.kill()
+            address.lead_to(replica.port)
+            kit.wait_until(
+                lambda: server.rank(["1"]).json()["degraded"] == ["unknown_user"], recovery="failover, from when the address leads elsewhere"
+            )
+            refused = server.http.post("/events", json={"events": [event]})
+            assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable"), "a replica takes no writes"
+            with redis.Redis.from_url(replica.url) as client:
+                client.replicaof("NO", "ONE")
+            kit.wait_until(
+                lambda: server.http.post("/events", json={"events": [event]}).status_code == 200, recovery="failover, writes, from the promotion"
+            )
+            assert 'outcome="internal_error"' not in server.http.get("/metrics").text
+
+
+def test_a_connection_that_is_half_open_costs_no_more_than_the_timeout_and_is_given_up(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
+) -> None:
+    def degraded() -> list[str]:
+        answer = server.rank(["1"])
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["degraded"])
+
+    with (
+        Proxy(redis_server.port).running() as address,
+        kit.serving(tmp_path, registry, f"redis://127.0.0.1:{address.port}/0", redis_timeout_ms=50) as server,
+    ):
+        whole = degraded()
+        assert "store_unavailable" not in whole
+        address.mute = True
+        for _ in range(30):  # over a second at 50 ms each: also new connections are taken and told nothing
+            assert degraded() == ["store_unavailable"]
+        address.mute = False
+        kit.wait_until(lambda: degraded() == whole, recovery="Redis half open (takes all, says nothing), from when it speaks")
+
+
+def test_redis_is_reached_through_tls_and_as_an_acl_user(tmp_path: Path, layouts: Layouts) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout", str(key), "-out", str(certificate), *names]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def ask(url: str) -> bool:
+        reader = Reader(url, 5000)
+        try:
+            await reader.fetch(layouts, "712", ["1"], 5)
+        except StoreDown:
+            return False
+        finally:
+            reader.close()
+        return True
+
+    allowed = ["on", ">hush", "~fr:*", "&*", "+get", "+mget", "+zrevrange", "+zrevrangebyscore", "+hgetall", "+ping", "+select", "+client"]
+    with EmbeddedRedis() as own, Proxy(own.port, context).running() as address:
+        with redis.Redis.from_url(own.url) as client:
+            client.execute_command("ACL", "SETUSER", "ranker", *allowed)
+            client.execute_command("ACL", "SETUSER", "default", "off")
+        good = f"rediss://ranker:hush@localhost:{address.port}/0?ssl_ca_certs={certificate}"
+        assert asyncio.run(ask(good))
+        assert asyncio.run(ask(good.replace("hush", "wrong"))) is False
+        assert asyncio.run(ask(f"rediss://ranker:hush@localhost:{address.port}/0")) is False, "a certificate that nobody vouches for"
+        assert asyncio.run(ask(f"rediss://ranker:hush@localhost:{address.port}/0?ssl_cert_reqs=none"))

@@ -1,0 +1,252 @@
+"""Owns the promises of the item cache: what Redis holds is what is ranked, at once, in bounded memory, and without Redis' help for a moment only."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from features import FeatureSchema
+from features.layouts import Layouts
+from service.sample.embedded_redis import EmbeddedRedis
+from service.store.item_cache import CORRUPT, KNOWN, UNKNOWN, ItemCache, rows_from_store
+from service.store.keys import item_key
+from service.store.redis.reader import Reader, Stored
+
+MIB = 1 << 20
+IDS = [str(i) for i in range(100)]
+
+
+def packed(layouts: Layouts, price: float) -> bytes:
+    return layouts.item.pack({"tag": "a", "price": price})
+
+
+def prices(stored: Stored) -> list[float]:
+    return [float(p) for p in stored.items.numerics[:, 0]]
+
+
+@pytest.fixture
+def filled(store: redis.Redis, layouts: Layouts) -> redis.Redis:
+    """Item `i` costs `i`."""
+    store.mset({item_key(layouts.fingerprint, i): packed(layouts, float(i)) for i in IDS})
+    return store
+
+
+def with_reader(url: str, work: Callable[[Reader], Awaitable[Any]], cache_bytes: int = MIB, ttl_ms: int = 60_000) -> Any:
+    async def go() -> Any:
+        reader = Reader(url, 2000, cache_bytes, ttl_ms)
+        try:
+            return await work(reader)
+        finally:
+            reader.close()
+
+    return asyncio.run(go())
+
+
+def test_a_row_is_read_once_and_equals_what_redis_holds(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    async def work(reader: Reader) -> tuple[Stored, Stored, ItemCache]:
+        return await reader.fetch(layouts, "1", IDS, 2), await reader.fetch(layouts, "1", IDS[::-1], 2), reader.caches[0]
+
+    cold, warm, cache = with_reader(redis_server.url, work)
+    assert prices(cold) == [float(i) for i in IDS]
+    assert prices(warm) == [float(i) for i in IDS[::-1]]
+    assert (cold.items.keys == warm.items.keys[::-1]).all()
+    assert (cache.hits, cache.misses, len(cache)) == (100, 100, 100)
+
+
+def test_a_changed_row_is_seen_by_the_very_next_ranking(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    async def work(reader: Reader) -> list[list[float]]:
+        seen = []
+        for price in range(1000, 1200):
+            await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "3"), packed(layouts, price))
+            seen.append(prices(await reader.fetch(layouts, "1", ["1", "2", "3"], 2)))
+        return seen
+
+    assert with_reader(redis_server.url, work) == [[1.0, 2.0, float(price)] for price in range(1000, 1200)]
+
+
+def test_an_unknown_item_is_remembered_as_such_until_it_is_written(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    async def work(reader: Reader) -> list[Stored]:
+        found = [await reader.fetch(layouts, "1", ["1", "new"], 2) for _ in range(2)]
+        await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "new"), packed(layouts, 7))
+        found.append(await reader.fetch(layouts, "1", ["1", "new"], 2))
+        await asyncio.to_thread(filled.delete, item_key(layouts.fingerprint, "new"))
+        found.append(await reader.fetch(layouts, "1", ["1", "new"], 2))
+        assert reader.caches[0].misses == 2 + 1 + 1
+        return found
+
+    found = with_reader(redis_server.url, work)
+    assert [f.items.states.tolist() for f in found] == [[KNOWN, UNKNOWN], [KNOWN, UNKNOWN], [KNOWN, KNOWN], [KNOWN, UNKNOWN]]
+    assert found[2].items.numerics[1, 0] == 7
+    assert (found[1].items.keys == found[0].items.keys).all()
+
+
+def test_a_row_of_another_schema_counts_as_corrupt_also_from_the_cache(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    filled.set(item_key(layouts.fingerprint, "2"), b"a row of another length")
+
+    async def work(reader: Reader) -> list[Stored]:
+        return [await reader.fetch(layouts, "1", ["1", "2"], 2) for _ in range(2)]
+
+    for stored in with_reader(redis_server.url, work):
+        assert stored.corrupt == {"item": 1}
+        assert stored.items.states.tolist() == [KNOWN, CORRUPT]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 60])
+def test_a_cache_smaller_than_a_requests_candidates_answers_right(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts, rows: int
+) -> None:
+    limit = rows * ItemCache(layouts, MIB, 1).row_bytes
+    rng = np.random.default_rng(rows)
+
+    async def work(reader: Reader) -> None:
+        for _ in range(50):
+            ids = [IDS[i] for i in rng.permutation(100)]
+            several = await asyncio.gather(*(reader.fetch(layouts, "1", ids[n:], 2) for n in (0, 10, 90)))
+            for n, stored in zip((0, 10, 90), several, strict=True):
+                assert prices(stored) == [float(i) for i in ids[n:]]
+            assert all(len(cache) <= rows and cache.bytes_used <= limit for cache in reader.caches)
+        assert not rows or reader.caches[0].evictions
+
+    with_reader(redis_server.url, work, cache_bytes=limit)
+
+
+def test_rows_in_use_outlive_a_stream_of_new_ones(layouts: Layouts) -> None:
+    cache = ItemCache(layouts, 320 * ItemCache(layouts, MIB, 1).row_bytes, 60)
+
+    def keep(ids: list[str]) -> None:
+        cache.keep(ids, rows_from_store(layouts, ids, [packed(layouts, float(i)) for i in ids]))
+
+    keep(IDS)
+    for start in range(1000, 20_000, 10):
+        assert not cache.take(IDS).missing
+        keep([str(i) for i in range(start, start + 10)])
+        assert len(cache) <= 320
+
+
+def test_ids_of_any_length_stay_within_the_bound(layouts: Layouts) -> None:
+    cache = ItemCache(layouts, MIB, 60)
+    ids = ["x" * 256, "short", "ü" * 100, "漢" * 60]
+    cache.keep(ids, rows_from_store(layouts, ids, [packed(layouts, 1.0)] * 4))
+    assert cache.take(ids).missing == [0, 2, 3]
+
+
+def test_a_flood_of_invalidations_takes_no_memory_and_is_counted(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    async def work(reader: Reader) -> tuple[ItemCache, list[float]]:
+        await reader.fetch(layouts, "1", IDS, 2)
+        changes = {item_key(layouts.fingerprint, f"other-{i}"): b"x" for i in range(50_000)}
+        await asyncio.to_thread(filled.mset, changes)
+        await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "5"), packed(layouts, 55))
+        return reader.caches[0], prices(await reader.fetch(layouts, "1", IDS, 2))
+
+    cache, seen = with_reader(redis_server.url, work)
+    assert seen == [55.0 if i == "5" else float(i) for i in IDS]
+    assert cache.invalidations == 50_001
+    assert len(cache) == 100
+
+
+def test_a_flushed_redis_empties_the_cache(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    async def work(reader: Reader) -> Stored:
+        await reader.fetch(layouts, "1", IDS, 2)
+        await asyncio.to_thread(filled.flushall)
+        return await reader.fetch(layouts, "1", IDS, 2)
+
+    assert with_reader(redis_server.url, work).items.states.tolist() == [UNKNOWN] * 100
+
+
+def test_after_a_killed_connection_nothing_old_is_ranked(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+    def kill() -> None:
+        filled.client_kill_filter(_type="normal", skipme=True)
+        filled.set(item_key(layouts.fingerprint, "3"), packed(layouts, 33))
+
+    async def work(reader: Reader) -> tuple[list[float], list[float]]:
+        await reader.fetch(layouts, "1", IDS, 2)
+        await asyncio.to_thread(kill)
+        await asyncio.sleep(0.05)
+        after = prices(await reader.fetch(layouts, "1", ["3"], 2))
+        await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "3"), packed(layouts, 34))
+        return after, prices(await reader.fetch(layouts, "1", ["3"], 2))
+
+    assert with_reader(redis_server.url, work) == ([33.0], [34.0])
+
+
+def test_where_redis_cannot_tell_of_changes_a_row_stays_for_a_short_time_only(
+    filled: redis.Redis, layouts: Layouts, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EmbeddedRedis("--rename-command", "CLIENT", "") as server, redis.Redis(port=server.port, decode_responses=False) as client:
+        key = item_key(layouts.fingerprint, "3")
+        client.execute_command("SET", key, packed(layouts, 3))
+
+        async def work(reader: Reader) -> None:
+            assert prices(await reader.fetch(layouts, "1", ["3"], 2)) == [3.0]
+            await asyncio.to_thread(client.execute_command, "SET", key, packed(layouts, 4))
+            assert prices(await reader.fetch(layouts, "1", ["3"], 2)) == [3.0]
+            await asyncio.sleep(0.4)
+            assert prices(await reader.fetch(layouts, "1", ["3"], 2)) == [4.0]
+
+        with_reader(server.url, work, ttl_ms=300)
+    assert "Redis does not tell of changes" in caplog.text
+
+
+def test_each_schema_has_a_cache_of_its_own_that_goes_with_its_last_bundle(
+    filled: redis.Redis, redis_server: EmbeddedRedis, schema: FeatureSchema, kit: SimpleNamespace
+) -> None:
+    other = FeatureSchema.model_validate(kit.SCHEMA | {"item": [*kit.SCHEMA["item"], {"name": "colour", "type": "categorical"}]})
+
+    async def work(reader: Reader) -> None:
+        old, same, new = Layouts.of(schema), Layouts.of(schema), Layouts.of(other)
+        for layouts in (old, same, new):
+            await reader.fetch(layouts, "1", IDS, 2)
+        assert len(reader.caches) == 2
+        del old
+        assert len(reader.caches) == 2
+        del same
+        layouts = new
+        assert [cache.prefix for cache in reader.caches] == [f"fr:{new.fingerprint}:i:"]
+        again = Layouts.of(schema)  # back to the first schema, on the same connection
+        await reader.fetch(again, "1", ["3"], 2)
+        await asyncio.to_thread(filled.set, item_key(again.fingerprint, "3"), packed(again, 33))
+        assert prices(await reader.fetch(again, "1", ["3"], 2)) == [33.0]
+        assert layouts is new
+
+    with_reader(redis_server.url, work)
+
+
+@pytest.fixture
+def stocked(server: Any, store: redis.Redis, layouts: Layouts) -> redis.Redis:
+    store.set(item_key(layouts.fingerprint, "1"), packed(layouts, 1))
+    return store
+
+
+def test_a_changed_item_changes_the_next_ranking_on_every_worker(server: Any, stocked: redis.Redis) -> None:
+    def scores() -> set[float]:
+        with ThreadPoolExecutor(4) as pool:
+            return set(pool.map(lambda _: float(server.rank(["1"]).json()["ranking"][0]["score"]), range(20)))
+
+    seen: set[float] = set()
+    for price in (5.0, 500.0, 50_000.0):
+        assert server.put("/features/items", {"items": [{"item_id": "1", "features": {"price": price}}]}).status_code == 200
+        now = scores()
+        assert len(now) == 1
+        assert not now & seen
+        seen |= now
+
+
+def test_hits_misses_and_invalidations_are_metrics(server: Any, stocked: redis.Redis, kit: SimpleNamespace, tmp_path: Path) -> None:
+    def count(name: str) -> float:
+        lines = server.http.get("/metrics").text.splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith(f"funnelrank_item_cache_{name}"))
+
+    before = {name: count(name) for name in ("hits_total", "misses_total", "invalidations_total")}
+    for _ in range(20):
+        server.rank(["1", "2", "3"])
+    server.put("/features/items", {"items": [{"item_id": "1", "features": {"price": 3}}]})
+    server.rank(["1"])
+    for name, was in before.items():
+        kit.wait_until(lambda name=name, was=was: count(name) > was)
+    assert count("bytes") > 0
