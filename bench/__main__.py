@@ -70,15 +70,24 @@ class Model:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description="CPU time of a ranking beside the model itself, an empty route and a plain peer."
+        prog="python -m bench",
+        description="CPU time of a ranking beside the model itself, an empty route and a plain peer.",
     )
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: a minute or two")
     parser.add_argument("--full", action="store_true", help="also 1,000,000 items in Redis")
-    parser.add_argument("--out", type=Path, default=Path("reports/bench.json"), metavar="FILE", help="JSON; the plot lies beside it")
-    parser.add_argument("--runs", type=Path, default=Path("runs/bench"), metavar="DIR", help="where the short training runs are kept")
+    parser.add_argument(
+        "--out", type=Path, default=Path("reports/bench.json"), metavar="FILE", help="JSON; the plot lies beside it"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/bench"), metavar="DIR", help="where the short training runs are kept"
+    )
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
-    plan = Plan((20, 200), (0, 50), 5, 0.1, 50_000) if given.quick else Plan((1, 20, 200, 1000), (0, 10, 50), 9, 0.15, 100_000)
+    plan = (
+        Plan((20, 200), (0, 50), 5, 0.1, 50_000)
+        if given.quick
+        else Plan((1, 20, 200, 1000), (0, 10, 50), 9, 0.15, 100_000)
+    )
     if given.full:
         plan = Plan(plan.counts, plan.lengths, plan.rounds, plan.round_seconds, 1_000_000)
     own, others = cores()
@@ -110,11 +119,34 @@ def measured(bench: Bench, recipe: str, runs: Path) -> dict[str, Any]:
     calls = profile(bench, model)
     sizes = [(1, 50), (20, 50), (200, 0), (200, 50)]
     compared = compare(run, sizes, bench.plan.rounds, bench.plan.round_seconds)
-    verdicts = [*targets.of_service(recipe, table), *targets.of_graphs(recipe, compared, recipe in ATTENTION), *more["verdicts"]]
+    verdicts = [
+        *targets.of_service(recipe, table),
+        *targets.of_graphs(recipe, compared, recipe in ATTENTION),
+        *more["verdicts"],
+    ]
     verdicts += targets.of_peer(recipe, table) if recipe not in ATTENTION else []
-    print(report.table(table), report.more(more["costs"], memory), report.stage_table(step_costs, table[200, 50]), sep="\n")
-    print(report.profile(calls, 200), report.graphs(compared), report.density(table), *(v.line() for v in verdicts), sep="\n", flush=True)
-    return {"table": table, "more": more["costs"], "memory_mib": memory, "stages_us": step_costs, "graphs": compared, "verdicts": verdicts}
+    print(
+        report.table(table),
+        report.more(more["costs"], memory),
+        report.stage_table(step_costs, table[200, 50]),
+        sep="\n",
+    )
+    print(
+        report.profile(calls, 200),
+        report.graphs(compared),
+        report.density(table),
+        *(v.line() for v in verdicts),
+        sep="\n",
+        flush=True,
+    )
+    return {
+        "table": table,
+        "more": more["costs"],
+        "memory_mib": memory,
+        "stages_us": step_costs,
+        "graphs": compared,
+        "verdicts": verdicts,
+    }
 
 
 @contextmanager
@@ -148,7 +180,8 @@ def costs(bench: Bench, model: Model, ranking: Server, empty: Server, peer: Serv
 
 def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) -> dict[str, Any]:
     """What a ranking of 200 costs with few and with many items in Redis, and when none of its candidates is in the cache."""
-    load, plan = workload.make(bench.folder, 200, 10), bench.plan
+    load = workload.make(bench.folder, 200, 10)
+    plan = bench.plan
     inputs = model.raw.inputs_of(load)
     warm: dict[str, Contender] = {
         "service": over_http(bench.driver, ranking, load),
@@ -171,15 +204,26 @@ def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) ->
         targets.Verdict(f"{model.name}: all candidates cold / warm, C=200 L=10", cold / warm_now, 2.0, at_least=False),
         targets.Verdict(
             f"{model.name}: overhead with {plan.items:,} items / with {workload.HOT_ITEMS:,}, each against the empty route",
-            targets.grown(few, many), 1.15, at_least=False,
+            targets.grown(few, many),
+            1.15,
+            at_least=False,
         ),
         targets.Verdict(
             f"{model.name}: overhead with {_VERSIONS} more versions published / without, each against the empty route",
-            targets.grown(many, versions), 1.15, at_least=False,
+            targets.grown(many, versions),
+            1.15,
+            at_least=False,
         ),
-    ]  # fmt: skip
+    ]
     return {
-        "costs": {"few_items": few, "many_items": many, "many_versions": versions, "cold_ms": cold, "warm_ms": warm_now, "items": plan.items},
+        "costs": {
+            "few_items": few,
+            "many_items": many,
+            "many_versions": versions,
+            "cold_ms": cold,
+            "warm_ms": warm_now,
+            "items": plan.items,
+        },
         "verdicts": verdicts,
     }
 
@@ -195,9 +239,15 @@ def publish_copies(bundle: Path, count: int) -> None:
 
 def profile(bench: Bench, model: Model) -> list[profiled.Called]:
     """What the worker's event loop runs per request of 200 candidates. Raises RuntimeError where something runs once per candidate."""
-    environment = {"FUNNELRANK_REGISTRY": str(model.registry), "FUNNELRANK_REDIS_URL": bench.redis_url, "FUNNELRANK_LOG_LEVEL": "warning"}
+    environment = {
+        "FUNNELRANK_REGISTRY": str(model.registry),
+        "FUNNELRANK_REDIS_URL": bench.redis_url,
+        "FUNNELRANK_LOG_LEVEL": "warning",
+    }
     load = workload.make(bench.folder, 200, 50)
-    with application("profiled", "bench.contenders.profiled:create_app", environment | {"UVICORN_FACTORY": "1"}) as server:
+    with application(
+        "profiled", "bench.contenders.profiled:create_app", environment | {"UVICORN_FACTORY": "1"}
+    ) as server:
         bench.driver.drive(server.port, "/rank", load.bodies, workload.BODIES * 2, CONNECTIONS)
         _post(server, profiled.START)
         bench.driver.drive(server.port, "/rank", load.bodies, _PROFILED_REQUESTS, CONNECTIONS)
@@ -221,7 +271,9 @@ def written(found: dict[str, dict[str, Any]], out: Path) -> None:
         name: of_model | {"table": [{"candidates": c, "behaviours": n} | v for (c, n), v in of_model["table"].items()]}
         for name, of_model in found.items()
     }
-    out.write_bytes(orjson.dumps({"machine": report.machine(), "models": plain}, option=orjson.OPT_INDENT_2, default=_plain))
+    out.write_bytes(
+        orjson.dumps({"machine": report.machine(), "models": plain}, option=orjson.OPT_INDENT_2, default=_plain)
+    )
     write_plot(out.with_suffix(".html"), {name: of_model["table"] for name, of_model in found.items()})
     print(f"written: {out} and {out.with_suffix('.html')}")
 

@@ -37,7 +37,8 @@ def compare(run_folder: Path, sizes: list[tuple[int, int]], rounds: int, round_s
     """Both graphs of a run, in turn, on the same varied requests. Raises AssertionError where their scores differ by over 1e-5."""
     run = open_run(run_folder)
     graph = ServingGraph(run.ranker, run.encoding).eval()
-    schema, outputs = run.encoding.schema, [o.name for o in run.ranker.outputs]
+    schema = run.encoding.schema
+    outputs = [o.name for o in run.ranker.outputs]
     rng = np.random.default_rng(0)
     ours = open_session(to_onnx(graph, run.encoding).SerializeToString(), 1)
     example = tiled(graph, request(schema, run.kept_rows, 7, 11, rng))
@@ -48,7 +49,9 @@ def compare(run_folder: Path, sizes: list[tuple[int, int]], rounds: int, round_s
         wide = [tiled(graph, r) for r in requests]
         pairs = [(ours.run(outputs, a), theirs.run(outputs, b)) for a, b in zip(requests[:4], wide[:4], strict=True)]
         difference = max(float(np.abs(x - y).max()) for a, b in pairs for x, y in zip(a, b, strict=True))
-        assert difference <= 1e-5, f"the naive graph differs by {difference} with {candidates} candidates and {behaviours} behaviours"
+        assert difference <= 1e-5, (
+            f"the naive graph differs by {difference} with {candidates} candidates and {behaviours} behaviours"
+        )
         costs = in_turn(
             {
                 "graph": partial(run_seconds, ours, outputs, requests),

@@ -28,11 +28,14 @@ _TIMES = 300
 def stages(folder: Path, redis_url: str, load: Load) -> dict[str, float]:
     """CPU microseconds per request by stage."""
     bundle = load_bundle(folder, 1, 2000)
-    layouts, bodies = bundle.layouts, load.bodies.read_bytes().splitlines()
+    layouts = bundle.layouts
+    bodies = load.bodies.read_bytes().splitlines()
     requests = list(zip(load.users, load.item_ids, strict=True))
     context = pack_raw(layouts.context, CONTEXT, "context")
     read_us, stored = asyncio.run(_reading(redis_url, bundle.layouts, requests))
-    inputs = [assemble(layouts, s, u, ids, {}, context, NOW_MS).inputs for s, (u, ids) in zip(stored, requests, strict=True)]
+    inputs = [
+        assemble(layouts, s, u, ids, {}, context, NOW_MS).inputs for s, (u, ids) in zip(stored, requests, strict=True)
+    ]
     used = [bundle.own(i) for i in inputs]
     predictions = [bundle.score(i) for i in used]
     sums = [p.sum(0) for p in predictions]
@@ -59,7 +62,9 @@ def _us(work: Callable[[int], object], n: int) -> float:
     return (time.process_time() - started) / _TIMES * 1e6
 
 
-async def _reading(redis_url: str, layouts: Layouts, requests: list[tuple[str, list[str]]]) -> tuple[float, list[Stored]]:
+async def _reading(
+    redis_url: str, layouts: Layouts, requests: list[tuple[str, list[str]]]
+) -> tuple[float, list[Stored]]:
     reader = Reader(redis_url, 5000, 64 << 20)
     for user, ids in requests:  # into the cache
         await reader.fetch(layouts, user, ids, 5.0)

@@ -25,7 +25,8 @@ EXAMPLE = """example:
   python -m bench.threads --recipe kuairand-mmoe
 """
 _TABLES = Path("sample/kuairand")
-_CONNECTIONS, _ROUNDS = 8, 5
+_CONNECTIONS = 8
+_ROUNDS = 5
 
 
 @dataclass
@@ -43,7 +44,12 @@ def settings_of(stack: ExitStack, registry: Path, redis_url: str) -> Iterator[Se
         for threads in (1, 2):
             server = stack.enter_context(service(registry, redis_url, workers, model_threads=threads))
             yield Setting(f"{workers} x {threads}", server, [], [])
-    environment = {"FUNNELRANK_REGISTRY": str(registry), "FUNNELRANK_REDIS_URL": redis_url, "UVICORN_FACTORY": "1", "FUNNELRANK_LOG_LEVEL": "warning"}
+    environment = {
+        "FUNNELRANK_REGISTRY": str(registry),
+        "FUNNELRANK_REDIS_URL": redis_url,
+        "UVICORN_FACTORY": "1",
+        "FUNNELRANK_LOG_LEVEL": "warning",
+    }
     environment |= {"FUNNELRANK_REDIS_TIMEOUT_MS": "5000"}
     for name in NAMES:
         for threads in (1, 2) if name == "spinning" else (1,):
@@ -53,7 +59,8 @@ def settings_of(stack: ExitStack, registry: Path, redis_url: str) -> Iterator[Se
 
 
 def measure(setting: Setting, driver: Driver, load: workload.Load, requests: int) -> None:
-    cpu, started = setting.server.cpu_seconds(), time.perf_counter()
+    cpu = setting.server.cpu_seconds()
+    started = time.perf_counter()
     driver.drive(setting.server.port, "/rank", load.bodies, requests, _CONNECTIONS)
     setting.rates.append(requests / (time.perf_counter() - started))
     setting.cpu_ms.append((setting.server.cpu_seconds() - cpu) / requests * 1000)
@@ -61,15 +68,26 @@ def measure(setting: Setting, driver: Driver, load: workload.Load, requests: int
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.threads", description="Workers, threads, spinning and scoring in a thread, beside one another.", epilog=EXAMPLE,
+        prog="python -m bench.threads",
+        description="Workers, threads, spinning and scoring in a thread, beside one another.",
+        epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--recipe", default="kuairand-mmoe", help="one that make bench trains (default: %(default)s)")
-    parser.add_argument("--requests", type=int, default=300, metavar="N", help="per setting and round (default: %(default)s)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/bench"), metavar="DIR", help="where the short training runs are kept")
+    parser.add_argument(
+        "--requests", type=int, default=300, metavar="N", help="per setting and round (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/bench"), metavar="DIR", help="where the short training runs are kept"
+    )
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, EmbeddedRedis() as redis, Driver() as driver, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        EmbeddedRedis() as redis,
+        Driver() as driver,
+        ExitStack() as stack,
+    ):
         registry = Path(folder) / "registry"
         raw = Raw(published(trained(given.recipe, given.runs), registry), redis.url)
         with Redis.from_url(redis.url) as client:

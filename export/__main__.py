@@ -42,18 +42,39 @@ def main() -> int:
         metavar="X",
         help="the most that any output's AUC may fall by reduced precision, or the RMSE of a value rise, as a share (default: %(default)s)",
     )
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where encoded data is kept (default: %(default)s)")
-    parser.add_argument("--sign-with", type=Path, metavar="KEY.pem", help="private Ed25519 key; export.sign --help says how to make one")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=DEFAULT_CACHE,
+        metavar="DIR",
+        help="where encoded data is kept (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sign-with", type=Path, metavar="KEY.pem", help="private Ed25519 key; export.sign --help says how to make one"
+    )
     arguments = parser.parse_args()
     try:
         sign = signer(arguments.sign_with) if arguments.sign_with else None
-        done = export_run(arguments.run, arguments.registry, arguments.version, arguments.precision, arguments.max_auc_loss, arguments.cache, sign)
+        done = export_run(
+            arguments.run,
+            arguments.registry,
+            arguments.version,
+            arguments.precision,
+            arguments.max_auc_loss,
+            arguments.cache,
+            sign,
+        )
     except (RunError, ParityError, ReductionError, PublishError, OnnxExporterError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
-    parity, manifest = done.manifest.parity, done.manifest
-    print(f"parity      torch against ONNX Runtime: largest difference {parity.max_abs_difference:.2e} (allowed {parity.tolerance:g})")
-    print(f"            over {len(parity.candidates)} candidate counts x {len(parity.behaviours)} behaviour counts, unknown ids included")
+    parity = done.manifest.parity
+    manifest = done.manifest
+    print(
+        f"parity      torch against ONNX Runtime: largest difference {parity.max_abs_difference:.2e} (allowed {parity.tolerance:g})"
+    )
+    print(
+        f"            over {len(parity.candidates)} candidate counts x {len(parity.behaviours)} behaviour counts, unknown ids included"
+    )
     for line in lines(manifest.reduction) if manifest.reduction else ():
         print(line)
     print(f"graph       {done.graph_bytes / 2**20:.2f} MiB, tasks {', '.join(manifest.task_names)}")

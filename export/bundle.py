@@ -21,7 +21,18 @@ from models.data.cache import DEFAULT_CACHE
 from models.network.model import Ranker
 from models.training.run import Run, open_run
 from service.bundle.loading import open_session
-from service.bundle.manifest import FORMAT, GOLDEN_FILE, GRAPH_FILE, REPORT_FILE, LeftOut, Manifest, Parity, Reduced, Reduction, TaskSpec
+from service.bundle.manifest import (
+    FORMAT,
+    GOLDEN_FILE,
+    GRAPH_FILE,
+    REPORT_FILE,
+    LeftOut,
+    Manifest,
+    Parity,
+    Reduced,
+    Reduction,
+    TaskSpec,
+)
 
 GOLDEN_CANDIDATES = 64
 
@@ -54,7 +65,8 @@ def export_run(
     graph = ServingGraph(run.ranker, run.encoding).eval()
     model = to_onnx(graph, run.encoding)
     content = model.SerializeToString()
-    schema, seed = run.encoding.schema, run.recipe.training.seed
+    schema = run.encoding.schema
+    seed = run.recipe.training.seed
     parity = check_parity(graph, content, schema, run.kept_rows, seed)
     golden = _golden_request(run, seed)
     files = {GRAPH_FILE: content, GOLDEN_FILE: _golden(golden, torch_scores(graph, golden)), REPORT_FILE: run.report}
@@ -73,7 +85,11 @@ def _in_reduced(
     found = reduction.measure(run, model.SerializeToString(), content, precision, impressions, max_loss)
     names = [o.name for o in run.ranker.outputs]
     scores = dict(zip(names, open_session(content, 1).run(names, golden), strict=True))
-    return {GRAPH_FILE: content, GOLDEN_FILE: _golden(golden, scores), REPORT_FILE: with_reduction(run.report, found)}, found
+    return {
+        GRAPH_FILE: content,
+        GOLDEN_FILE: _golden(golden, scores),
+        REPORT_FILE: with_reduction(run.report, found),
+    }, found
 
 
 def _golden_request(run: Run, seed: int) -> Inputs:
@@ -101,7 +117,8 @@ def _manifest(run: Run, version: str, parity: Parity, found: Reduction | None, f
         fingerprint=run.encoding.schema.fingerprint,
         inputs=graph_inputs(run.encoding.schema),
         tasks=tuple(
-            TaskSpec(name=o.name, kind=o.kind, label=" AND ".join(o.label), space=" AND ".join(o.space) or "impression") for o in run.ranker.outputs
+            TaskSpec(name=o.name, kind=o.kind, label=" AND ".join(o.label), space=" AND ".join(o.space) or "impression")
+            for o in run.ranker.outputs
         ),
         left_out=_left_out(run.ranker, run),
         metrics=run.metrics,

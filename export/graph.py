@@ -19,7 +19,8 @@ from models.network.model import Ranker
 from service.bundle.manifest import TensorSpec
 
 # Two different primes, so that the exporter can tie no axis to another or to 1.
-_EXAMPLE_CANDIDATES, _EXAMPLE_BEHAVIOURS = 7, 11
+_EXAMPLE_CANDIDATES = 7
+_EXAMPLE_BEHAVIOURS = 11
 _LOOKUP = "ai.onnx.ml::LabelEncoder"
 _NO_ROW = -1
 
@@ -27,7 +28,10 @@ _NO_ROW = -1
 def graph_inputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
     """The inputs of a schema's graph; a group without keys or without numerics has no such input, and position never has one."""
     inputs = layouts.graph_inputs(layouts.Layouts.of(schema))
-    return tuple(TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": shape}) for name, (dtype, shape) in inputs.items())
+    return tuple(
+        TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": shape})
+        for name, (dtype, shape) in inputs.items()
+    )
 
 
 class ServingGraph(nn.Module):
@@ -39,7 +43,8 @@ class ServingGraph(nn.Module):
     def __init__(self, ranker: Ranker, encoding: Encoding) -> None:
         super().__init__()
         self.ranker = ranker
-        schema, vocabulary = encoding.schema, encoding.vocabulary
+        schema = encoding.schema
+        vocabulary = encoding.vocabulary
         self.kinds = {output.name: output.kind for output in ranker.outputs}
         self.groups: list[str] = []
         columns = {g: key_column_vocabularies(schema.group(g)) for g in ("user", "context", "item")} | {
@@ -69,7 +74,8 @@ class ServingGraph(nn.Module):
             return {}
         keys = [inputs[f"{group}_keys"] for group in self.groups]
         found = self._lookup(torch.cat([k.flatten() for k in keys]))
-        rows, start = {}, 0
+        rows = {}
+        start = 0
         for group, group_keys in zip(self.groups, keys, strict=True):
             piece = found[start : start + group_keys.numel()].reshape(group_keys.shape)
             rows[group] = torch.where(piece < 0, getattr(self, f"unknown_{group}"), piece)
@@ -79,7 +85,9 @@ class ServingGraph(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The graph's inputs by name -> task scores `[C]` by name: probabilities, or values."""
         rows = self.rows(inputs)
-        batch = {f"{group}_rows": r for group, r in rows.items()} | {n: t for n, t in inputs.items() if n.endswith("_numerics")}
+        batch = {f"{group}_rows": r for group, r in rows.items()} | {
+            n: t for n, t in inputs.items() if n.endswith("_numerics")
+        }
         for group in ("user", "context", "item"):
             if group not in rows and f"{group}_numerics" in inputs:  # a group of numbers alone has rows without columns
                 batch[f"{group}_rows"] = inputs[f"{group}_numerics"][:, :0].to(torch.int64)
@@ -90,7 +98,9 @@ class ServingGraph(nn.Module):
             if "behaviour_numerics" in inputs:
                 batch["behaviour_numerics"] = inputs["behaviour_numerics"].unsqueeze(0)
         scores = self.ranker(batch)
-        return {name: torch.exp(score) if self.kinds[name] == "probability" else score for name, score in scores.items()}
+        return {
+            name: torch.exp(score) if self.kinds[name] == "probability" else score for name, score in scores.items()
+        }
 
 
 def lookup_table(vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +154,15 @@ def _fold_constants(model: ir.Model) -> None:
 
 def _forget_origin(model: onnx.ModelProto) -> None:
     """What the exporter notes about where a node came from, with the paths of this machine's files, has no place in a bundle."""
-    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+    for part in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.initializer,
+    ):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
 
@@ -156,7 +174,9 @@ def _out_of_log_space(model: onnx.ModelProto) -> None:
     plain: dict[str, str] = {}
     for end in [n for n in graph.node if n.op_type == "Exp"]:
         source = made_by.get(end.input[0])
-        logs = [made_by.get(name) for name in source.input] if source is not None and source.op_type == "Add" else [source]
+        logs = (
+            [made_by.get(name) for name in source.input] if source is not None and source.op_type == "Add" else [source]
+        )
         factors = [node.input[0] for node in logs if node is not None and node.op_type == "Log"]
         if len(factors) < len(logs):
             continue
@@ -164,7 +184,9 @@ def _out_of_log_space(model: onnx.ModelProto) -> None:
             plain[factors[0]] = end.output[0]
             graph.node.remove(end)
         else:
-            end.CopyFrom(helper.make_node("Mul" if len(factors) == 2 else "Identity", factors, list(end.output), name=end.name))
+            end.CopyFrom(
+                helper.make_node("Mul" if len(factors) == 2 else "Identity", factors, list(end.output), name=end.name)
+            )
     for node in graph.node:
         for names in (node.input, node.output):
             names[:] = [plain.get(name, name) for name in names]

@@ -19,7 +19,9 @@ from models.training.evaluation import labels_of
 from models.training.run import Run
 
 MOST_IMPRESSIONS = 20_000
-CANDIDATES = 64  # int8 scales an input over all candidates of a request, so an impression alone would look better than it is
+CANDIDATES = (
+    64  # int8 scales an input over all candidates of a request, so an impression alone would look better than it is
+)
 _CHUNK = 1024
 
 
@@ -41,7 +43,9 @@ class Impressions:
 
     def requests(self, seed: int) -> Iterator[Inputs]:
         """One request per impression: its own candidate first, then others drawn from the part's impressions."""
-        data, part, rng = self.data, self.data.parts[self.part], np.random.default_rng(seed)
+        data = self.data
+        part = self.data.parts[self.part]
+        rng = np.random.default_rng(seed)
         keys = keys_of_rows(data.encoding.vocabulary)
         names = [s.name for s in graph_inputs(data.encoding.schema)]
         for start in range(0, len(self.picked), _CHUNK):
@@ -50,7 +54,10 @@ class Impressions:
             lengths = part.end[picked] - part.start[picked]
             for i in range(len(picked)):
                 items = part.item[np.concatenate([picked[i : i + 1], rng.integers(len(part), size=CANDIDATES - 1)])]
-                own = {name: values[i, : lengths[i]] if name.startswith("behaviour_") else values[i : i + 1] for name, values in batch.items()}
+                own = {
+                    name: values[i, : lengths[i]] if name.startswith("behaviour_") else values[i : i + 1]
+                    for name, values in batch.items()
+                }
                 own |= {"item_rows": data.item_rows[items], "item_numerics": data.item_numerics[items]}
                 made = {name: own[name] if name in own else keys[own[name.replace("_keys", "_rows")]] for name in names}
                 yield {name: np.ascontiguousarray(values) for name, values in made.items()}
@@ -58,7 +65,9 @@ class Impressions:
 
 def keys_of_rows(vocabulary: Vocabulary) -> np.ndarray:
     """A key for each embedding row, int64 `[rows]`: the graph's lookup leads from each back to its row."""
-    unknown = next(key for key in range(1, len(vocabulary.keys) + 2) if key != MISSING_KEY and key not in vocabulary.keys)
+    unknown = next(
+        key for key in range(1, len(vocabulary.keys) + 2) if key != MISSING_KEY and key not in vocabulary.keys
+    )
     keys = np.full(vocabulary.n_rows, unknown, np.int64)
     keys[MISSING_ROW] = MISSING_KEY
     keys[vocabulary.rows] = vocabulary.keys
@@ -70,7 +79,9 @@ def impressions_of(run: Run, cache: Path) -> Impressions:
     try:
         data = open_data(run.recipe, cache)
     except (RecipeError, OSError) as error:
-        raise ReductionError(f"the loss by reduced precision is measured on the run's own data, which cannot be opened: {error}") from error
+        raise ReductionError(
+            f"the loss by reduced precision is measured on the run's own data, which cannot be opened: {error}"
+        ) from error
     if data.described["hash"] != run.provenance["data"]["hash"]:
         raise ReductionError(
             f"the data in {data.described['folder']} is not what the run was trained on (hash {data.described['hash']}, "
@@ -80,11 +91,16 @@ def impressions_of(run: Run, cache: Path) -> Impressions:
         found = _impressions(run, data, part)
         if any(one.inside.any() and np.ptp(one.label[one.inside]) > 0 for one in found.judged.values()):
             return found
-    raise ReductionError("neither the test nor the validation part has a label that varies, so no loss can be measured; export in float32")
+    raise ReductionError(
+        "neither the test nor the validation part has a label that varies, so no loss can be measured; export in float32"
+    )
 
 
 def _impressions(run: Run, data: Data, part: str) -> Impressions:
     n = len(data.parts[part])
     picked = np.unique(np.linspace(0, n - 1, min(n, MOST_IMPRESSIONS)).astype(np.int64))
-    judged = {o.name: Judged(labels_of(data, part, o.label)[picked], labels_of(data, part, o.space)[picked] > 0) for o in run.ranker.outputs}
+    judged = {
+        o.name: Judged(labels_of(data, part, o.label)[picked], labels_of(data, part, o.space)[picked] > 0)
+        for o in run.ranker.outputs
+    }
     return Impressions(data, part, picked, judged)

@@ -27,7 +27,9 @@ def torch_scores(graph: ServingGraph, inputs: Inputs) -> dict[str, np.ndarray]:
     return {name: score.numpy() for name, score in scores.items()}
 
 
-def check_parity(graph: ServingGraph, model: bytes, schema: FeatureSchema, kept: Mapping[str, np.ndarray], seed: int) -> Parity:
+def check_parity(
+    graph: ServingGraph, model: bytes, schema: FeatureSchema, kept: Mapping[str, np.ndarray], seed: int
+) -> Parity:
     """Try every size of the grid. Raises ParityError with the task and the size of the first difference over the tolerance."""
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]

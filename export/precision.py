@@ -35,7 +35,9 @@ def _with_int8_products(model: onnx.ModelProto) -> onnx.ModelProto:
     large = {name for name, dims in sizes.items() if len(dims) == 2 and dims[0] * dims[1] >= FEWEST_WEIGHTS}
     products = [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in large]
     if not products:
-        raise ReductionError(f"int8: no layer has {FEWEST_WEIGHTS:,} weights or more, so there is nothing to reduce; export in float32")
+        raise ReductionError(
+            f"int8: no layer has {FEWEST_WEIGHTS:,} weights or more, so there is nothing to reduce; export in float32"
+        )
     helper.set_model_props(model, _AS_IF_PREPARED)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
@@ -49,17 +51,24 @@ def _with_half_tables(model: onnx.ModelProto) -> onnx.ModelProto:
     tables = {t.name: t for t in model.graph.initializer if len(t.dims) == 2 and t.data_type == onnx.TensorProto.FLOAT}
     lookups = [n for n in model.graph.node if n.op_type == "Gather" and n.input[0] in tables]
     if not lookups:
-        raise ReductionError("float16: the graph looks nothing up in a table, so there is nothing to reduce; export in float32")
+        raise ReductionError(
+            "float16: the graph looks nothing up in a table, so there is nothing to reduce; export in float32"
+        )
     for name in {n.input[0] for n in lookups}:
         values = numpy_helper.to_array(tables[name])
         if np.abs(values).max(initial=0) > _LARGEST_HALF:
-            raise ReductionError(f"float16: the table '{name}' holds a number beyond {_LARGEST_HALF:g}; export in float32")
+            raise ReductionError(
+                f"float16: the table '{name}' holds a number beyond {_LARGEST_HALF:g}; export in float32"
+            )
         tables[name].CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
     nodes = list(model.graph.node)
     for lookup in lookups:
         found = lookup.output[0]
         lookup.output[0] = f"{found}_half"
-        nodes.insert(nodes.index(lookup) + 1, helper.make_node("Cast", [f"{found}_half"], [found], name=f"{found}_float", to=onnx.TensorProto.FLOAT))
+        nodes.insert(
+            nodes.index(lookup) + 1,
+            helper.make_node("Cast", [f"{found}_half"], [found], name=f"{found}_float", to=onnx.TensorProto.FLOAT),
+        )
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model

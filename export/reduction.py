@@ -19,11 +19,15 @@ from service.bundle.manifest import Reduced, ReducedOutput, Reduction
 
 MAX_LOSS = 0.001
 SPEED_CANDIDATES = 200
-_REQUESTS, _ROUNDS, _RUNS = 16, 9, 64
+_REQUESTS = 16
+_ROUNDS = 9
+_RUNS = 64
 _SHOW_EVERY = 2000
 
 
-def measure(run: Run, full: bytes, reduced: bytes, precision: Reduced, impressions: Impressions, max_loss: float) -> Reduction:
+def measure(
+    run: Run, full: bytes, reduced: bytes, precision: Reduced, impressions: Impressions, max_loss: float
+) -> Reduction:
     """Both graphs on the same requests. Raises ReductionError where an output loses more than `max_loss`."""
     names = [o.name for o in run.ranker.outputs]
     sessions = [open_session(graph, 1) for graph in (full, reduced)]
@@ -57,27 +61,34 @@ def _refuse(found: Reduction) -> None:
             )
 
 
-def _quality(ranker: Ranker, impressions: Impressions, sessions: Sequence[Any], names: list[str], seed: int) -> dict[str, ReducedOutput]:
+def _quality(
+    ranker: Ranker, impressions: Impressions, sessions: Sequence[Any], names: list[str], seed: int
+) -> dict[str, ReducedOutput]:
     n = len(impressions.picked)
     scores = np.empty((len(sessions), len(names), n), np.float32)
-    largest, total = np.zeros(len(names)), np.zeros(len(names))
+    largest = np.zeros(len(names))
+    total = np.zeros(len(names))
     for i, inputs in enumerate(impressions.requests(seed)):
         both = np.stack([np.stack(session.run(names, inputs)) for session in sessions])
         scores[:, :, i] = both[:, :, 0]
         difference = np.abs(both[1].astype(np.float64) - both[0])
-        largest, total = np.maximum(largest, difference.max(1)), total + difference.mean(1)
+        largest = np.maximum(largest, difference.max(1))
+        total = total + difference.mean(1)
         if (i + 1) % _SHOW_EVERY == 0:
             print(f"measured    {i + 1:,} of {n:,} impressions in both precisions", file=sys.stderr, flush=True)
     kinds = {o.name: o.kind for o in ranker.outputs}
     return {
-        name: judge(impressions.judged[name], kinds[name], scores[0, j], scores[1, j], float(largest[j]), float(total[j] / n))
+        name: judge(
+            impressions.judged[name], kinds[name], scores[0, j], scores[1, j], float(largest[j]), float(total[j] / n)
+        )
         for j, name in enumerate(names)
     }
 
 
 def judge(by: Judged, kind: str, full: np.ndarray, reduced: np.ndarray, largest: float, mean: float) -> ReducedOutput:
     """One output's AUC in both precisions and what is lost; of a value output its RMSE, the loss relative. None where it has no label."""
-    label, differences = by.label[by.inside], {"max_abs_difference": largest, "mean_abs_difference": mean}
+    label = by.label[by.inside]
+    differences = {"max_abs_difference": largest, "mean_abs_difference": mean}
     if kind == "probability":
         areas = [auc(label, scores[by.inside]) for scores in (full, reduced)]
         loss = None if areas[0] is None or areas[1] is None else areas[0] - areas[1]

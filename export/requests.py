@@ -11,7 +11,9 @@ Inputs = dict[str, np.ndarray]
 UNKNOWN_SHARE = 0.05
 
 
-def request(schema: FeatureSchema, kept: Mapping[str, np.ndarray], candidates: int, behaviours: int, rng: np.random.Generator) -> Inputs:
+def request(
+    schema: FeatureSchema, kept: Mapping[str, np.ndarray], candidates: int, behaviours: int, rng: np.random.Generator
+) -> Inputs:
     """One request of `candidates` x `behaviours` drawn from kept rows (`<input name>` `[n, ...]`, see models/data), with some ids
     replaced by keys that no vocabulary knows.
 
@@ -37,7 +39,9 @@ def request(schema: FeatureSchema, kept: Mapping[str, np.ndarray], candidates: i
     return {name: np.ascontiguousarray(drawn[name]) for name in order}
 
 
-def _behaviours(schema: FeatureSchema, kept: Mapping[str, np.ndarray], behaviours: int, rng: np.random.Generator) -> Inputs:
+def _behaviours(
+    schema: FeatureSchema, kept: Mapping[str, np.ndarray], behaviours: int, rng: np.random.Generator
+) -> Inputs:
     times = kept["behaviour_times"]
     picked = rng.integers(len(times), size=behaviours) if len(times) else np.zeros(0, np.int64)
     picked = picked[np.argsort(-times[picked], kind="stable")]

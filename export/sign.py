@@ -28,11 +28,17 @@ def signer(path: Path) -> Sign:
     except OSError as error:
         raise PublishError(f"{path}: {error.strerror}") from None
     except TypeError:
-        raise PublishError(f"{path} wants a passphrase; give a key without one: openssl pkey -in {path} -out KEY.pem") from None
+        raise PublishError(
+            f"{path} wants a passphrase; give a key without one: openssl pkey -in {path} -out KEY.pem"
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise PublishError(f"{path} is no private key in PEM form; make one: openssl genpkey -algorithm ed25519 -out KEY.pem") from None
+        raise PublishError(
+            f"{path} is no private key in PEM form; make one: openssl genpkey -algorithm ed25519 -out KEY.pem"
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise PublishError(f"{path} is a key of another kind than Ed25519; make one: openssl genpkey -algorithm ed25519 -out KEY.pem")
+        raise PublishError(
+            f"{path} is a key of another kind than Ed25519; make one: openssl genpkey -algorithm ed25519 -out KEY.pem"
+        )
     return key.sign
 
 
@@ -57,7 +63,9 @@ def main() -> int:
         epilog=_MAKE_ONE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", type=Path, nargs="+", metavar="BUNDLE", help="folder of a bundle: REGISTRY/NAME/VERSION")
+    parser.add_argument(
+        "bundle", type=Path, nargs="+", metavar="BUNDLE", help="folder of a bundle: REGISTRY/NAME/VERSION"
+    )
     parser.add_argument("--key", type=Path, required=True, metavar="KEY.pem", help="private Ed25519 key")
     arguments = parser.parse_args()
     try:

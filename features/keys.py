@@ -32,7 +32,9 @@ def text_of(value: object, field: str) -> str:
         return ""
     if isinstance(value, str):
         if len(value) > MAX_VALUE_CHARACTERS:
-            raise FeatureError(field, f"a categorical value has at most {MAX_VALUE_CHARACTERS} characters, this one {len(value)}")
+            raise FeatureError(
+                field, f"a categorical value has at most {MAX_VALUE_CHARACTERS} characters, this one {len(value)}"
+            )
         return value
     if isinstance(value, bool | np.bool_):
         return "1" if value else "0"

@@ -50,7 +50,8 @@ class Layouts:
 
     def unknown_row(self, entity: Entity, entity_id: str) -> bytes:
         """The row of an entity without one: everything missing but its own id, where the schema has that as a feature."""
-        layout, name = self.layout(entity), self.id_feature(entity)
+        layout = self.layout(entity)
+        name = self.id_feature(entity)
         return layout.default_row if name is None else layout.pack({name: entity_id})
 
     def row_or_unknown(self, entity: Entity, entity_id: str, stored: bytes | None) -> bytes:
@@ -76,7 +77,9 @@ def graph_inputs(layouts: Layouts) -> dict[str, tuple[str, tuple[int | str, ...]
     return inputs
 
 
-def _add_row(inputs: dict[str, tuple[str, tuple[int | str, ...]]], name: str, layout: RowLayout, rows: int | str) -> None:
+def _add_row(
+    inputs: dict[str, tuple[str, tuple[int | str, ...]]], name: str, layout: RowLayout, rows: int | str
+) -> None:
     if layout.key_width:
         inputs[f"{name}_keys"] = ("int64", (rows, layout.key_width))
     if layout.numeric_width:

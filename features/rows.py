@@ -16,8 +16,10 @@ from features.keys import MISSING_KEY, key_of, keys_of_column
 from features.schema import Feature, FeatureSchema, MultiCategorical, Numeric
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_KEY, _NUMERIC = Struct("<q"), Struct("<f")
-_KEY_TYPE, _NUMERIC_TYPE = np.dtype("<i8"), np.dtype("<f4")
+_KEY = Struct("<q")
+_NUMERIC = Struct("<f")
+_KEY_TYPE = np.dtype("<i8")
+_NUMERIC_TYPE = np.dtype("<f4")
 
 
 def number_of(value: object, field: str, nan_is_missing: bool) -> float:
@@ -104,10 +106,18 @@ class RowLayout:
     def _set(self, row: bytearray, feature: Feature, value: object, nan_is_missing: bool) -> None:
         name = feature.name
         if isinstance(feature, Numeric):
-            _NUMERIC.pack_into(row, self._numerics_at + _NUMERIC.size * self.numeric_columns[name], number_of(value, name, nan_is_missing))
+            _NUMERIC.pack_into(
+                row,
+                self._numerics_at + _NUMERIC.size * self.numeric_columns[name],
+                number_of(value, name, nan_is_missing),
+            )
             return
         start = self.key_columns[name].start
-        keys = multi_keys(feature, value) if isinstance(feature, MultiCategorical) else (key_of(feature.vocabulary_name, value, name),)
+        keys = (
+            multi_keys(feature, value)
+            if isinstance(feature, MultiCategorical)
+            else (key_of(feature.vocabulary_name, value, name),)
+        )
         for place, key in enumerate(keys, start):
             _KEY.pack_into(row, _KEY.size * place, key)
 
@@ -131,7 +141,9 @@ class RowLayout:
             elif isinstance(feature, MultiCategorical):
                 rows["keys"][:, self.key_columns[feature.name]] = multi_keys_of_column(feature, column)
             else:
-                rows["keys"][:, self.key_columns[feature.name].start] = keys_of_column(feature.vocabulary_name, column, feature.name)
+                rows["keys"][:, self.key_columns[feature.name].start] = keys_of_column(
+                    feature.vocabulary_name, column, feature.name
+                )
         return rows
 
     def rows(self, packed: bytes) -> np.ndarray:
@@ -168,7 +180,8 @@ def multi_keys_of_column(feature: MultiCategorical, column: np.ndarray) -> np.nd
     keys = keys_of_column(feature.vocabulary_name, flat, feature.name)
     owner = np.repeat(np.arange(len(lists)), [len(v) for v in lists])
     present = keys != MISSING_KEY
-    keys, owner = keys[present], owner[present]
+    keys = keys[present]
+    owner = owner[present]
     starts = np.searchsorted(owner, np.arange(len(lists)))
     place = np.arange(len(keys)) - starts[owner]
     fits = place < feature.max_values
@@ -208,7 +221,10 @@ class BehaviourLayout(RowLayout):
         self._item_numerics = np.array([self._item.numeric_columns[n] for n in self.numeric_columns], dtype=np.int64)
         self.item_key_width = self.key_width
         self.key_width += 2
-        widened = [("keys", "<i8", (self.key_width,)), *[(n, self.dtype[n]) for n in self.dtype.names or () if n != "keys"]]
+        widened = [
+            ("keys", "<i8", (self.key_width,)),
+            *[(n, self.dtype[n]) for n in self.dtype.names or () if n != "keys"],
+        ]
         self.dtype = np.dtype(widened)
 
     def of_items(self, item_rows: np.ndarray, actions: np.ndarray, scenes: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -224,4 +240,6 @@ class BehaviourLayout(RowLayout):
     def pack_event(self, item_row: bytes, action: object, scene: object, time_ms: int) -> bytes:
         """One packed behaviour; the online twin of `of_items`."""
         rows = self._item.rows(item_row)
-        return self.of_items(rows, np.array([action], dtype=object), np.array([scene], dtype=object), np.array([time_ms], dtype=np.int64)).tobytes()
+        return self.of_items(
+            rows, np.array([action], dtype=object), np.array([scene], dtype=object), np.array([time_ms], dtype=np.int64)
+        ).tobytes()

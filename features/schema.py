@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from features.errors import FeatureError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
-ACTION, SCENE = "action", "scene"
+ACTION = "action"
+SCENE = "scene"
 
 
 class _Strict(BaseModel):
@@ -99,7 +100,9 @@ class FeatureSchema(_Strict):
             known = {f.name for f in self.item}
             for name in self.behaviour.item_features:
                 if name not in known:
-                    raise ValueError(f"behaviour.item_features: '{name}' is not an item feature; known: {', '.join(sorted(known))}")
+                    raise ValueError(
+                        f"behaviour.item_features: '{name}' is not an item feature; known: {', '.join(sorted(known))}"
+                    )
         return self
 
     @staticmethod
@@ -131,7 +134,9 @@ class FeatureSchema(_Strict):
         for feature in self.all_features:
             if feature.name in forbidden:
                 role = forbidden[feature.name]
-                raise FeatureError(feature.name, f"this column is {role} and cannot be an ordinary feature; remove it from 'features'")
+                raise FeatureError(
+                    feature.name, f"this column is {role} and cannot be an ordinary feature; remove it from 'features'"
+                )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -142,11 +147,17 @@ class FeatureSchema(_Strict):
         """
         rows = {
             group: [
-                f.model_dump(exclude={"pooling", "transform", "bins"}) | {"vocabulary": getattr(f, "vocabulary_name", None)}
+                f.model_dump(exclude={"pooling", "transform", "bins"})
+                | {"vocabulary": getattr(f, "vocabulary_name", None)}
                 for f in self.group(group)
             ]
             for group in ("user", "item")
         }
         behaviour = None if self.behaviour is None else self.behaviour.model_dump(exclude={"max_length"})
-        described = {"format": 1, "rows": rows, "behaviour": behaviour, "ids": [self.user_id_feature, self.item_id_feature]}
+        described = {
+            "format": 1,
+            "rows": rows,
+            "behaviour": behaviour,
+            "ids": [self.user_id_feature, self.item_id_feature],
+        }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]

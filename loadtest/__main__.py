@@ -47,20 +47,25 @@ def describe(result: Result) -> str:
     if result.plan.find_limit:
         best = result.best()
         rate = f"{best.rate:.0f} requests/s" if best else "none of the rates tried"
-        lines.append(f"highest load with p99 <= {result.plan.p99_limit_ms:g} ms and no failure, {result.plan.candidates.text} candidates: {rate}")
+        lines.append(
+            f"highest load with p99 <= {result.plan.p99_limit_ms:g} ms and no failure, {result.plan.candidates.text} candidates: {rate}"
+        )
     if result.plan.swap:
         lines.append(f"{len(result.swaps.done)} rollouts; answers by version: {dict(sorted(result.models.items()))}")
     degraded = sum((phase.measurements.degraded for phase in result.phases), Counter[str]())
     lines += [f"degraded answers: {dict(degraded)}"] if degraded else []
     lines += [warning for phase in result.phases if (warning := _late_generator(phase))]
     faults = result.faults()
-    lines += [f"FAILED: {fault}" for fault in faults] or ["every answer was right" if not result.plan.find_limit else "done"]
+    lines += [f"FAILED: {fault}" for fault in faults] or [
+        "every answer was right" if not result.plan.find_limit else "done"
+    ]
     return "\n".join(lines)
 
 
 def _row(phase: Phase) -> str:
     found = phase.measurements.summary()
-    latency, service = found["latency_ms"], found["service_ms"]
+    latency = found["latency_ms"]
+    service = found["service_ms"]
     cells = [latency["p50"], latency["p95"], latency["p99"], service["p99"]]
     texts = ["-" if value is None else f"{value:.1f}" for value in cells]
     return f"{phase.rate:8.0f} {found['answered']:9d} {found['failures']:9d} {texts[0]:>9} {texts[1]:>9} {texts[2]:>9} {texts[3]:>12}"

@@ -24,7 +24,11 @@ class Ranker(RankingUser):
 @events.init_command_line_parser.add_listener
 def add_flags(parser: LocustArgumentParser) -> None:
     add_load_arguments(parser)
-    parser.add_argument("--allow-remote", action="store_true", help="allow a service that is not on this machine's loopback; ask its owner first")
+    parser.add_argument(
+        "--allow-remote",
+        action="store_true",
+        help="allow a service that is not on this machine's loopback; ask its owner first",
+    )
 
 
 @events.init.add_listener
@@ -36,8 +40,11 @@ def set_up(environment: Environment, **_: Any) -> None:
     if not options.allow_remote:
         require_loopback(url)
     run_time_s = float(options.run_time or 30)
-    load = prepare(plan_of(options, url=url, users=options.num_users or 64, duration_s=run_time_s, report=None, summary=None))
-    Ranker.load, Ranker.host = load, url
+    load = prepare(
+        plan_of(options, url=url, users=options.num_users or 64, duration_s=run_time_s, report=None, summary=None)
+    )
+    Ranker.load = load
+    Ranker.host = url
     if isinstance(environment.shape_class, PhasedShape):
         environment.shape_class.load = load
 

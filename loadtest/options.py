@@ -62,11 +62,22 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the running service (%(default)s)")
-    parser.add_argument("--users", type=_positive_int, default=64, help="connections, so the most requests under way at once (%(default)s)")
-    parser.add_argument("--duration-s", type=_seconds, default=30.0, help=f"measured time, at most {LONGEST_S:.0f} (%(default)s)")
+    parser.add_argument(
+        "--users",
+        type=_positive_int,
+        default=64,
+        help="connections, so the most requests under way at once (%(default)s)",
+    )
+    parser.add_argument(
+        "--duration-s", type=_seconds, default=30.0, help=f"measured time, at most {LONGEST_S:.0f} (%(default)s)"
+    )
     parser.add_argument("--report", type=Path, help="write locust's HTML report here")
     parser.add_argument("--summary", type=Path, help="write the summary as JSON here")
-    parser.add_argument("--allow-remote", action="store_true", help="allow a service that is not on this machine's loopback; ask its owner first")
+    parser.add_argument(
+        "--allow-remote",
+        action="store_true",
+        help="allow a service that is not on this machine's loopback; ask its owner first",
+    )
     add_load_arguments(parser)
     return parser
 
@@ -80,7 +91,12 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_workload(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("requests")
-    group.add_argument("--data", type=Path, default=Path("sample/kuairand"), help="folder with users and items tables, parquet or CSV (%(default)s)")
+    group.add_argument(
+        "--data",
+        type=Path,
+        default=Path("sample/kuairand"),
+        help="folder with users and items tables, parquet or CSV (%(default)s)",
+    )
     group.add_argument(
         "--candidates",
         type=CandidateCounts.parse,
@@ -88,34 +104,68 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
         metavar="SPEC",
         help="per request: 200, or 50-500 (uniform), or 50:0.6,200:0.3,1000:0.1 (weighted) (%(default)s)",
     )
-    group.add_argument("--zipf", type=float, default=1.0, help="skew: the r-th most popular id is drawn in proportion to 1/r^zipf (%(default)s)")
     group.add_argument(
-        "--unknown-share", type=_share, default=0.01, help="share of users, and of candidates, that the service has never seen (%(default)s)"
+        "--zipf",
+        type=float,
+        default=1.0,
+        help="skew: the r-th most popular id is drawn in proportion to 1/r^zipf (%(default)s)",
+    )
+    group.add_argument(
+        "--unknown-share",
+        type=_share,
+        default=0.01,
+        help="share of users, and of candidates, that the service has never seen (%(default)s)",
     )
     group.add_argument("--scene", help="`scene` of every request")
     group.add_argument("--context", type=json.loads, default={}, metavar="JSON", help="`context` of every request")
     group.add_argument("--top-k", type=_positive_int, help="`top_k` of every request")
     group.add_argument("--seed", type=int, default=1, help="of arrivals and draws (%(default)s)")
-    group.add_argument("--allow-degraded", action="store_true", help="count degraded answers as right; unknown users and items are always allowed")
+    group.add_argument(
+        "--allow-degraded",
+        action="store_true",
+        help="count degraded answers as right; unknown users and items are always allowed",
+    )
 
 
 def _add_pace(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("pace")
-    group.add_argument("--rate", type=_positive, default=50.0, help="requests per second; with --find-limit the rate of the first step (%(default)s)")
+    group.add_argument(
+        "--rate",
+        type=_positive,
+        default=50.0,
+        help="requests per second; with --find-limit the rate of the first step (%(default)s)",
+    )
     group.add_argument("--warmup-s", type=_seconds, default=3.0, help="sent first and not counted (%(default)s)")
     group.add_argument(
-        "--drain-s", type=_seconds, default=5.0, help="how long late requests may still be sent and answered after the end (%(default)s)"
+        "--drain-s",
+        type=_seconds,
+        default=5.0,
+        help="how long late requests may still be sent and answered after the end (%(default)s)",
     )
-    group.add_argument("--timeout-s", type=_positive, default=5.0, help="an answer that takes longer is a failure (%(default)s)")
-    group.add_argument("--find-limit", action="store_true", help="step the rate to find the highest that keeps --p99-limit-ms without a failure")
-    group.add_argument("--p99-limit-ms", type=_positive, default=50.0, help="of the latency from the due time (%(default)s)")
+    group.add_argument(
+        "--timeout-s", type=_positive, default=5.0, help="an answer that takes longer is a failure (%(default)s)"
+    )
+    group.add_argument(
+        "--find-limit",
+        action="store_true",
+        help="step the rate to find the highest that keeps --p99-limit-ms without a failure",
+    )
+    group.add_argument(
+        "--p99-limit-ms", type=_positive, default=50.0, help="of the latency from the due time (%(default)s)"
+    )
     group.add_argument("--step-s", type=_seconds, default=10.0, help="length of one step (%(default)s)")
     group.add_argument("--max-steps", type=_positive_int, default=12, help="steps at most (%(default)s)")
 
 
 def _add_swap(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("swapping models under load")
-    group.add_argument("--swap", action="append", default=[], metavar="NAME/VERSION", help="roll out these in turn; give it twice or more")
+    group.add_argument(
+        "--swap",
+        action="append",
+        default=[],
+        metavar="NAME/VERSION",
+        help="roll out these in turn; give it twice or more",
+    )
     group.add_argument("--swap-every-s", type=_positive, default=3.0, help="(%(default)s)")
     group.add_argument(
         "--admin-token",

@@ -17,7 +17,10 @@ class Phase:
     the n-th request is due at its own time, answered or not were the ones before. All times are seconds of one monotonic clock."""
 
     def __init__(self, name: str, rate: float, duration_s: float, drain_s: float, rng: np.random.Generator) -> None:
-        self.name, self.rate, self.duration_s, self.drain_s = name, rate, duration_s, drain_s
+        self.name = name
+        self.rate = rate
+        self.duration_s = duration_s
+        self.drain_s = drain_s
         count = max(int(rng.poisson(rate * duration_s)), 1)
         self.offsets: list[float] = np.sort(rng.uniform(0.0, duration_s, count)).tolist()
         self.measurements = Measurements()
@@ -44,7 +47,9 @@ class Phase:
     def close(self) -> None:
         """Ends the phase: what was due and never sent, or sent and not answered by now, has failed."""
         self.closed = True
-        self.measurements.record_unanswered(len(self.offsets) - self.taken, "never sent: all users were waiting for answers")
+        self.measurements.record_unanswered(
+            len(self.offsets) - self.taken, "never sent: all users were waiting for answers"
+        )
         self.measurements.record_unanswered(self.taken - self.finished, "not answered by the end of the phase")
 
 
@@ -70,7 +75,9 @@ def stepped_load(plan: Plan, rng: np.random.Generator) -> Iterator[Phase]:
 
 def search_rates(start: float, max_steps: int) -> Generator[float, bool, None]:
     """Yields rates to try and is sent whether each held: doubles (or halves) until both sides are known, then halves the gap."""
-    held, failed, rate = 0.0, math.inf, start
+    held = 0.0
+    failed = math.inf
+    rate = start
     for _ in range(max_steps):
         if (yield rate):
             held = max(held, rate)

@@ -40,7 +40,9 @@ class Result:
         """Why this run failed; empty when it did not. Steps of a search may fail, that is what they are for, but one of them has to hold."""
         if self.plan.find_limit:
             return [] if self.best() else [f"no step kept p99 within {self.plan.p99_limit_ms} ms without a failure"]
-        found = [f"{count} x {why}" for phase in self.phases for why, count in phase.measurements.failures.most_common()]
+        found = [
+            f"{count} x {why}" for phase in self.phases for why, count in phase.measurements.failures.most_common()
+        ]
         if not any(phase.measurements.latencies_ms for phase in self.phases):
             found.append("nothing was answered")
         found += [f"rollout refused: {refusal}" for refusal in self.swaps.refused]
@@ -54,7 +56,14 @@ def prepare(plan: Plan) -> Load:
     users = read_popularity(plan.data, "users", "user_id", plan.zipf, rng)
     items = read_popularity(plan.data, "items", "item_id", plan.zipf, rng)
     fixed = {"scene": plan.scene, "context": plan.context or None, "top_k": plan.top_k}
-    workload = Workload(users, items, plan.candidates, plan.unknown_share, {name: value for name, value in fixed.items() if value is not None}, rng)
+    workload = Workload(
+        users,
+        items,
+        plan.candidates,
+        plan.unknown_share,
+        {name: value for name, value in fixed.items() if value is not None},
+        rng,
+    )
     phases = stepped_load(plan, rng) if plan.find_limit else steady_load(plan, rng)
     return Load(plan, workload, phases)
 
@@ -97,14 +106,18 @@ def _write(path: Path, text: str) -> None:
 
 def summary_of(result: Result) -> dict[str, Any]:
     """The result as the JSON that `--summary` writes."""
-    plan, best = result.plan, result.best()
+    plan = result.plan
+    best = result.best()
     return {
         "url": plan.url,
         "users": plan.users,
         "candidates": plan.candidates.text,
         "seed": plan.seed,
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "phases": [{"rate": phase.rate, "duration_s": phase.duration_s, **phase.measurements.summary()} for phase in result.phases],
+        "phases": [
+            {"rate": phase.rate, "duration_s": phase.duration_s, **phase.measurements.summary()}
+            for phase in result.phases
+        ],
         "limit": {"p99_limit_ms": plan.p99_limit_ms, "rate": best.rate if best else None} if plan.find_limit else None,
         "swaps": {"done": len(result.swaps.done), "refused": result.swaps.refused},
         "faults": result.faults(),

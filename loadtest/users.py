@@ -21,7 +21,9 @@ class Load:
     """One run: the plan, the requests to draw, the phase in force and all phases so far."""
 
     def __init__(self, plan: Plan, workload: Workload, phases: Iterator[Phase]) -> None:
-        self.plan, self.workload, self._coming = plan, workload, phases
+        self.plan = plan
+        self.workload = workload
+        self._coming = phases
         self.phase: Phase | None = None
         self.past: list[Phase] = []
 
@@ -78,7 +80,9 @@ class RankingUser(FastHttpUser):
     def _send(self, phase: Phase, due: float, request: dict[str, Any]) -> None:
         sent = time.perf_counter()
         headers = {"Content-Type": "application/json"}
-        with self.client.post("/rank", data=orjson.dumps(request).decode(), headers=headers, name=phase.name, catch_response=True) as response:
+        with self.client.post(
+            "/rank", data=orjson.dumps(request).decode(), headers=headers, name=phase.name, catch_response=True
+        ) as response:
             done = time.perf_counter()
             # Locust would count from the sending; a request that had to wait for a free user would look fast.
             response.request_meta["response_time"] = (done - due) * 1000
@@ -100,5 +104,11 @@ class RankingUser(FastHttpUser):
 def user_class(load: Load) -> type[RankingUser]:
     """The user class of one run, bound to its load and service."""
     timeout_s = load.plan.timeout_s
-    members = {"load": load, "host": load.plan.url, "abstract": False, "network_timeout": timeout_s, "connection_timeout": timeout_s}
+    members = {
+        "load": load,
+        "host": load.plan.url,
+        "abstract": False,
+        "network_timeout": timeout_s,
+        "connection_timeout": timeout_s,
+    }
     return type("Ranker", (RankingUser,), members)

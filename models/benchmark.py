@@ -29,7 +29,9 @@ EXAMPLE = """example:
 """
 
 
-def measured_runs(path: Path, seeds: int, runs: Path, cache: Path, overrides: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def measured_runs(
+    path: Path, seeds: int, runs: Path, cache: Path, overrides: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
     """The metrics of one recipe for seeds 1 to `seeds`; a run that is there already, of the same recipe and tables, is not repeated.
 
     Raises RecipeError, with its place in the recipe, and what training raises.
@@ -62,12 +64,15 @@ def _is_there(out: Path, recipe: Recipe) -> bool:
     return all((folder / name).is_file() and content_hash(folder / name) == digest for name, digest in tables.items())
 
 
-def tabulated(recipes: dict[Path, Recipe], measured: dict[Path, list[dict[str, Any]]]) -> tuple[str, list[dict[str, Any]]]:
+def tabulated(
+    recipes: dict[Path, Recipe], measured: dict[Path, list[dict[str, Any]]]
+) -> tuple[str, list[dict[str, Any]]]:
     """Markdown and plain data of all groups, in the order of the marks file, the others after them."""
     listed = listed_groups()
     groups = {path: group_of(recipes[path], listed) for path in measured}
     ordered = [*listed, *(group for group in groups.values() if group not in listed)]
-    tables, plain = [], []
+    tables = []
+    plain = []
     for title in dict.fromkeys(group.title for group in ordered):
         rows = [row_of(recipes[path], measured[path]) for path, group in groups.items() if group.title == title]
         if rows:
@@ -93,7 +98,9 @@ def with_data(paths: list[Path], overrides: tuple[str, ...]) -> dict[Path, Recip
         recipe = narrowed(load_recipe(path, overrides))
         namesake = next((p for p, r in found.items() if r.name == recipe.name), None)
         if namesake:
-            raise RecipeError(f"{path}: '{recipe.name}' is also the name of {namesake}; their runs would lie in one folder")
+            raise RecipeError(
+                f"{path}: '{recipe.name}' is also the name of {namesake}; their runs would lie in one folder"
+            )
         try:
             data_folder(recipe.data)
         except RecipeError as error:
@@ -112,13 +119,46 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    out.add_argument("recipes", type=Path, nargs="*", metavar="RECIPE.yaml", help=f"which recipes (default: all in {RECIPES})")
-    out.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 1 to N of each recipe (default: %(default)s)")
-    out.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of all; {seed} is the seed; repeatable")
-    out.add_argument("--runs", type=Path, default=Path("runs/benchmark"), metavar="DIR", help="where the runs lie (default: %(default)s)")
-    out.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where encoded data is kept (default: %(default)s)")
-    out.add_argument("--threads", type=int, default=1, metavar="N", help="torch's threads (default: 1, so that a run repeats to the bit)")
-    out.add_argument("--out", type=Path, metavar="PATH", help="write PATH.json and PATH.md as well; text in PATH.md above the tables stays")
+    out.add_argument(
+        "recipes", type=Path, nargs="*", metavar="RECIPE.yaml", help=f"which recipes (default: all in {RECIPES})"
+    )
+    out.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="seeds 1 to N of each recipe (default: %(default)s)"
+    )
+    out.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting of all; {seed} is the seed; repeatable",
+    )
+    out.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/benchmark"),
+        metavar="DIR",
+        help="where the runs lie (default: %(default)s)",
+    )
+    out.add_argument(
+        "--cache",
+        type=Path,
+        default=DEFAULT_CACHE,
+        metavar="DIR",
+        help="where encoded data is kept (default: %(default)s)",
+    )
+    out.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="torch's threads (default: 1, so that a run repeats to the bit)",
+    )
+    out.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="write PATH.json and PATH.md as well; text in PATH.md above the tables stays",
+    )
     return out
 
 

@@ -121,5 +121,7 @@ def entry_of(model: ModelSection) -> Entry:
     """The catalogue entry a recipe names. Raises RecipeError with the known names."""
     found = CATALOGUE.get(model.architecture)
     if found is None:
-        raise RecipeError(f"model.architecture: '{model.architecture}' is not in the catalogue{nearest(model.architecture, CATALOGUE)}")
+        raise RecipeError(
+            f"model.architecture: '{model.architecture}' is not in the catalogue{nearest(model.architecture, CATALOGUE)}"
+        )
     return found

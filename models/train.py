@@ -61,7 +61,9 @@ def train(
     recipe = narrowed(recipe)
     data = open_data(recipe, cache)
     learnt = learn(recipe, data, out, resume=resume, checkpoint_steps=checkpoint_steps, prefetch=prefetch, quiet=quiet)
-    best, progress, epoch_steps = learnt.average.ranker, learnt.progress, learnt.epoch_steps
+    best = learnt.average.ranker
+    progress = learnt.progress
+    epoch_steps = learnt.epoch_steps
     best.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
     calibration = fit_calibration(best, data) if best.calibration else None
     if calibration:
@@ -112,11 +114,18 @@ def learn(
     identity = {"recipe": recipe.model_dump_json(), "data": data.described["hash"], "threads": torch.get_num_threads()}
     prepare_folder(out, recipe, data, keep=resume)
     progress = load_session(out, identity, ranker, average, optimiser, weighting) if resume else Progress()
-    evaluate_at = {math.ceil(epoch_steps * (k + 1) / training.evaluations_per_epoch) for k in range(training.evaluations_per_epoch)}
+    evaluate_at = {
+        math.ceil(epoch_steps * (k + 1) / training.evaluations_per_epoch) for k in range(training.evaluations_per_epoch)
+    }
     trace_every = max(1, total_steps // TRACE_POINTS)
 
     bar = tqdm(
-        total=total_steps, initial=progress.step, unit="batch", disable=quiet, dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 15
+        total=total_steps,
+        initial=progress.step,
+        unit="batch",
+        disable=quiet,
+        dynamic_ncols=True,
+        mininterval=0.2 if sys.stderr.isatty() else 15,
     )
     ranker.train()
     while progress.step < total_steps and progress.without_gain < training.patience:
@@ -132,7 +141,9 @@ def learn(
             average.update(progress.step)
 
             progress.step += 1
-            progress.seconds += time.perf_counter() - clock  # reading and training; evaluation and checkpoints are left out
+            progress.seconds += (
+                time.perf_counter() - clock
+            )  # reading and training; evaluation and checkpoints are left out
             progress.add(plain)
             bar.update()
             bar.set_postfix({"epoch": epoch + 1} | {name: f"{loss:.4f}" for name, loss in plain.items()}, refresh=False)
@@ -168,7 +179,15 @@ def validate(average: Average, data: Data, progress: Progress, epoch: int, out: 
     bar.write(f"step {progress.step}, epoch {epoch + 1}: validation AUC {shown}{'  (best so far)' if best else ''}")
 
 
-def stop_for(ranker: Ranker, batch: dict[str, Tensor], losses: dict[str, float], progress: Progress, average: Average, data: Data, out: Path) -> None:
+def stop_for(
+    ranker: Ranker,
+    batch: dict[str, Tensor],
+    losses: dict[str, float],
+    progress: Progress,
+    average: Average,
+    data: Data,
+    out: Path,
+) -> None:
     """Name the task whose loss or gradient is not finite, keep the last good weights, and raise NonFiniteLossError."""
     bad = [name for name, loss in losses.items() if not math.isfinite(loss)] or _with_bad_gradient(ranker, batch)
     kept = f"the best ones, of step {progress.best_step}"
@@ -187,7 +206,9 @@ def _with_bad_gradient(ranker: Ranker, batch: dict[str, Tensor]) -> list[str]:
     parameters = [p for p in ranker.parameters() if p.requires_grad]
     bad = []
     for name, loss in ranker.losses(batch).items():
-        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+            loss, parameters, retain_graph=True, allow_unused=True
+        )
         if not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
             bad.append(name)
     return bad or ["the sum of all tasks"]
@@ -202,13 +223,48 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="what to train; models/recipes/ has some")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/<the recipe's name>)")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of weights, shuffling and dropout (default: the recipe's)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, as training.epochs=2; repeatable")
-    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run in the same folder stopped, to the same bits")
-    parser.add_argument("--threads", type=int, metavar="N", help="torch's threads (default: torch's choice); part of what makes a run repeatable")
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where encoded data is kept (default: %(default)s)")
-    parser.add_argument("--reading-steps", type=int, default=20, metavar="N", help="steps of the reading-speed check, 0 for none (default: 20)")
-    parser.add_argument("--prefetch", type=int, default=0, metavar="N", help="batches that a thread reads ahead, for data beyond memory (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="seed of weights, shuffling and dropout (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting, as training.epochs=2; repeatable",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an interrupted run in the same folder stopped, to the same bits",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="torch's threads (default: torch's choice); part of what makes a run repeatable",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=DEFAULT_CACHE,
+        metavar="DIR",
+        help="where encoded data is kept (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reading-steps",
+        type=int,
+        default=20,
+        metavar="N",
+        help="steps of the reading-speed check, 0 for none (default: 20)",
+    )
+    parser.add_argument(
+        "--prefetch",
+        type=int,
+        default=0,
+        metavar="N",
+        help="batches that a thread reads ahead, for data beyond memory (default: 0)",
+    )
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -216,7 +272,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         recipe = load_recipe(given.recipe, tuple(overrides))
         out = given.out or Path("runs") / recipe.name
-        metrics = train(recipe, out, resume=given.resume, cache=given.cache, reading_steps=given.reading_steps, prefetch=given.prefetch)
+        metrics = train(
+            recipe,
+            out,
+            resume=given.resume,
+            cache=given.cache,
+            reading_steps=given.reading_steps,
+            prefetch=given.prefetch,
+        )
     except RecipeError as error:
         print(f"error: {at_its_line(error, given.recipe, tuple(overrides))}", file=sys.stderr)
         return 2

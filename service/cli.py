@@ -49,42 +49,53 @@ def _parser() -> argparse.ArgumentParser:
     settings = f"settings (environment; default; [unit] meaning):\n{described()}"
 
     serve = commands.add_parser(
-        "serve", help="serve over HTTP", formatter_class=raw, epilog=f"{settings}\n\nexample:\n  FUNNELRANK_WORKERS=2 python -m service serve"
+        "serve",
+        help="serve over HTTP",
+        formatter_class=raw,
+        epilog=f"{settings}\n\nexample:\n  FUNNELRANK_WORKERS=2 python -m service serve",
     )
     serve.set_defaults(command=_serve)
 
     load = commands.add_parser(
-        "load", help="bulk-load users, items and behaviours into Redis; retire a feature schema", formatter_class=raw,
+        "load",
+        help="bulk-load users, items and behaviours into Redis; retire a feature schema",
+        formatter_class=raw,
         description="Reads users, items and behaviours (.parquet or .csv) in a folder; any of them may be absent.\n"
         "After an interruption the same command goes on where it stopped. A finished load may be run again: rows are\n"
         "replaced, behaviours are merged and never doubled.",
         epilog="example:\n  python -m service load data/ --registry registry --bundle kuairand-mmoe/3\n"
         "  python -m service load --forget 1f0c5a7e9b3d2846    # when no version of that schema will be live again",
-    )  # fmt: skip
+    )
     load.add_argument("folder", type=Path, nargs="?", help="folder with users, items and behaviours")
     load.add_argument("--restart", action="store_true", help="begin anew instead of going on after an interruption")
-    load.add_argument("--forget", metavar="FINGERPRINT", help="remove all rows of a feature schema; live writes go to it no longer")
+    load.add_argument(
+        "--forget", metavar="FINGERPRINT", help="remove all rows of a feature schema; live writes go to it no longer"
+    )
     load.add_argument("--registry", type=Path, help="the registry (default: FUNNELRANK_REGISTRY)")
     load.add_argument("--bundle", help="NAME/VERSION whose feature schema is loaded (default: the live one)")
     load.set_defaults(command=_load)
 
     inspect = commands.add_parser(
-        "inspect", help="show what Redis holds for a user or item", formatter_class=raw,
+        "inspect",
+        help="show what Redis holds for a user or item",
+        formatter_class=raw,
         epilog="example:\n  python -m service inspect user 712\n  python -m service inspect item 6831",
-    )  # fmt: skip
+    )
     inspect.add_argument("entity", choices=("user", "item"))
     inspect.add_argument("id")
     inspect.set_defaults(command=_inspect)
 
     rollout = commands.add_parser(
-        "rollout", help="show or change what is live", formatter_class=raw,
+        "rollout",
+        help="show or change what is live",
+        formatter_class=raw,
         description="Without options: shows the document. What is not named keeps its value; workers follow within FUNNELRANK_ROLLOUT_POLL_MS.",
         epilog="example:\n  python -m service rollout                                          # show\n"
         "  python -m service rollout kuairand-mmoe 3                          # make it live for all\n"
         "  python -m service rollout --canary kuairand-mmoe/4 --percent 5     # for 5 % of the users\n"
         "  python -m service rollout --canary none --shadow kuairand-mmoe/5   # no canary; score 5 in the background\n"
         "  python -m service rollout --rollback                               # what was live before",
-    )  # fmt: skip
+    )
     rollout.add_argument("name", nargs="?", help="model name")
     rollout.add_argument("version", nargs="?", help="version")
     rollout.add_argument("--canary", metavar="NAME/VERSION", help="version for some of the users, or 'none'")
@@ -98,9 +109,11 @@ def _parser() -> argparse.ArgumentParser:
     rollout.set_defaults(command=_rollout)
 
     sample = commands.add_parser(
-        "run-sample", help="serve the sample, with a Redis of its own where none is set", formatter_class=raw,
+        "run-sample",
+        help="serve the sample, with a Redis of its own where none is set",
+        formatter_class=raw,
         epilog="example:\n  python -m service run-sample --sample sample/ --port 8000",
-    )  # fmt: skip
+    )
     sample.add_argument("--sample", type=Path, default=Path("sample"), help="the sample folder (default: sample)")
     sample.add_argument("--port", type=int, help="port to listen on (default: FUNNELRANK_PORT)")
     sample.set_defaults(command=_run_sample)
@@ -119,7 +132,8 @@ def _serve(_options: argparse.Namespace, settings: Settings) -> int:
 def _load(options: argparse.Namespace, settings: Settings) -> int:
     from service.store.redis.load import LoadError, load_folder
 
-    registry, redis_url = options.registry or settings.registry, settings.redis_url.get_secret_value()
+    registry = options.registry or settings.registry
+    redis_url = settings.redis_url.get_secret_value()
     if (options.folder is None) == (options.forget is None):
         raise UsageError("name a folder to load, or --forget FINGERPRINT")
     if options.forget is not None:
@@ -131,7 +145,9 @@ def _load(options: argparse.Namespace, settings: Settings) -> int:
     except LoadError as error:
         raise UsageError(str(error)) from None
     except RedisError as error:
-        raise UsageError(f"Redis: {without_password(str(error))}; run the same command again: it goes on from there") from None
+        raise UsageError(
+            f"Redis: {without_password(str(error))}; run the same command again: it goes on from there"
+        ) from None
     except KeyboardInterrupt:
         _failed("interrupted; run the same command again: it goes on from there")
         return 130

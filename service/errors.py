@@ -25,7 +25,9 @@ class ServiceError(Exception):
     code = "internal_error"
     title = "Internal error"
 
-    def __init__(self, detail: str, *, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, detail: str, *, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)
@@ -37,59 +39,85 @@ class InternalError(ServiceError):
 
 
 class MalformedJson(ServiceError):
-    status, code, title = 400, "malformed_json", "The body is not JSON"
+    status = 400
+    code = "malformed_json"
+    title = "The body is not JSON"
 
 
 class Unauthorized(ServiceError):
-    status, code, title = 401, "unauthorized", "The operators' token is needed"
+    status = 401
+    code = "unauthorized"
+    title = "The operators' token is needed"
 
 
 class Forbidden(ServiceError):
-    status, code, title = 403, "forbidden", "Operators' calls are not allowed here"
+    status = 403
+    code = "forbidden"
+    title = "Operators' calls are not allowed here"
 
 
 class NotFound(ServiceError):
-    status, code, title = 404, "not_found", "Not found"
+    status = 404
+    code = "not_found"
+    title = "Not found"
 
 
 class UnknownModel(ServiceError):
-    status, code, title = 404, "unknown_model", "No such model version"
+    status = 404
+    code = "unknown_model"
+    title = "No such model version"
 
 
 class MethodNotAllowed(ServiceError):
-    status, code, title = 405, "method_not_allowed", "Method not allowed"
+    status = 405
+    code = "method_not_allowed"
+    title = "Method not allowed"
 
 
 class RequestTooSlow(ServiceError):
-    status, code, title = 408, "request_too_slow", "The request did not arrive in time"
+    status = 408
+    code = "request_too_slow"
+    title = "The request did not arrive in time"
 
 
 class Conflict(ServiceError):
-    status, code, title = 409, "conflict", "The state has changed"
+    status = 409
+    code = "conflict"
+    title = "The state has changed"
 
 
 class BodyTooLarge(ServiceError):
-    status, code, title = 413, "body_too_large", "The body is too large"
+    status = 413
+    code = "body_too_large"
+    title = "The body is too large"
 
 
 class HeadTooLarge(ServiceError):
-    status, code, title = 431, "head_too_large", "The request line and headers are too large"
+    status = 431
+    code = "head_too_large"
+    title = "The request line and headers are too large"
 
 
 class InvalidRequest(ServiceError):
     """The body is JSON and says something that is not allowed."""
 
-    status, code, title = 422, "invalid_request", "The request is not valid"
+    status = 422
+    code = "invalid_request"
+    title = "The request is not valid"
 
 
 class Unusable(ServiceError):
     """A bundle that cannot be rolled out."""
 
-    status, code, title = 422, "unusable_model", "That model version cannot be used"
+    status = 422
+    code = "unusable_model"
+    title = "That model version cannot be used"
 
 
 class NotReady(ServiceError):
-    status, code, title = 503, "not_ready", "Not ready"
+    status = 503
+    code = "not_ready"
+    title = "Not ready"
 
     def __init__(self, detail: str, code: str | None = None) -> None:
         super().__init__(detail, headers={"Retry-After": "1"})
@@ -98,28 +126,38 @@ class NotReady(ServiceError):
 
 
 class Overloaded(ServiceError):
-    status, code, title = 503, "overloaded", "Too much work at once"
+    status = 503
+    code = "overloaded"
+    title = "Too much work at once"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, headers={"Retry-After": "1"})
 
 
 class StoreUnavailable(ServiceError):
-    status, code, title = 503, "store_unavailable", "The feature store cannot be reached"
+    status = 503
+    code = "store_unavailable"
+    title = "The feature store cannot be reached"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, headers={"Retry-After": "1"})
 
 
 class RegistryUnavailable(ServiceError):
-    status, code, title = 503, "registry_unavailable", "The registry cannot be written"
+    status = 503
+    code = "registry_unavailable"
+    title = "The registry cannot be written"
 
     def __init__(self, document: str, error: OSError) -> None:
-        super().__init__(f"{document} cannot be written: {error.strerror}; what is live stays live", headers={"Retry-After": "1"})
+        super().__init__(
+            f"{document} cannot be written: {error.strerror}; what is live stays live", headers={"Retry-After": "1"}
+        )
 
 
 class DeadlineExceeded(ServiceError):
-    status, code, title = 504, "deadline_exceeded", "The deadline has passed"
+    status = 504
+    code = "deadline_exceeded"
+    title = "The deadline has passed"
 
 
 def invalid(field: str, message: str) -> InvalidRequest:

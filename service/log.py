@@ -31,7 +31,9 @@ class JsonLines(logging.Formatter):
         line |= {name: without_password(value) if isinstance(value, str) else value for name, value in fields.items()}
         if record.exc_info:
             line["traceback"] = without_password(self.formatException(record.exc_info))
-        return json.dumps(line, default=str)  # in ASCII, so that no character of a path or a name can break the line or the terminal
+        return json.dumps(
+            line, default=str
+        )  # in ASCII, so that no character of a path or a name can break the line or the terminal
 
 
 def configure(level: str) -> None:
@@ -43,4 +45,6 @@ def configure(level: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
-        logger.propagate = name != "uvicorn.access"  # a line per request costs more than the request; metrics count them
+        logger.propagate = (
+            name != "uvicorn.access"
+        )  # a line per request costs more than the request; metrics count them

@@ -34,11 +34,15 @@ def seeds_of(url: str) -> Seeds | None:
     """What a cluster's URL says; None where it names one Redis. Raises ValueError, which never quotes the URL: it may hold a password."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
-        raise ValueError(f"a URL that starts with {', '.join(f'{s}://' for s in SCHEMES[:-1])} or {SCHEMES[-1]}:// is expected")
+        raise ValueError(
+            f"a URL that starts with {', '.join(f'{s}://' for s in SCHEMES[:-1])} or {SCHEMES[-1]}:// is expected"
+        )
     credentials, at, hosts = parts.netloc.rpartition("@")
     if not parts.scheme.endswith(_CLUSTER):
         if "," in hosts:
-            raise ValueError(f"several hosts are the nodes of a cluster: {parts.scheme}{_CLUSTER}://host:port,host:port/")
+            raise ValueError(
+                f"several hosts are the nodes of a cluster: {parts.scheme}{_CLUSTER}://host:port,host:port/"
+            )
         if parts.scheme != "unix" and hosts:
             _address(hosts)
         return None
@@ -51,9 +55,13 @@ def seeds_of(url: str) -> Seeds | None:
 def _address(text: str) -> Address:
     try:
         found = urlsplit("//" + text)
-        host, port = found.hostname, found.port
+        host = found.hostname
+        port = found.port
     except ValueError:
-        host, port = None, None
+        host = None
+        port = None
     if not host or port == 0:
-        raise ValueError("host:port is expected, the port from 1 to 65535; in a user or password write : / ? # [ ] @ as %3A %2F %3F %23 %5B %5D %40")
+        raise ValueError(
+            "host:port is expected, the port from 1 to 65535; in a user or password write : / ? # [ ] @ as %3A %2F %3F %23 %5B %5D %40"
+        )
     return host, port or _PORT

@@ -31,7 +31,8 @@ def _known_address(url: SecretStr) -> SecretStr:
     return url
 
 
-_REDIS, _NONE = SecretStr("redis://127.0.0.1:6379/0"), SecretStr("")
+_REDIS = SecretStr("redis://127.0.0.1:6379/0")
+_NONE = SecretStr("")
 
 
 class Settings(BaseModel):
@@ -39,52 +40,110 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    host: Annotated[str, _setting("address", "address to listen on; outside loopback operators' calls need ADMIN_TOKEN")] = "127.0.0.1"
+    host: Annotated[
+        str, _setting("address", "address to listen on; outside loopback operators' calls need ADMIN_TOKEN")
+    ] = "127.0.0.1"
     port: Annotated[int, _setting("port", "port to listen on", ge=1, le=65535)] = 8000
     workers: Annotated[int, _setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
-    registry: Annotated[Path, _setting("directory", "folder with the published model bundles and rollout.json")] = Path("registry")
+    registry: Annotated[Path, _setting("directory", "folder with the published model bundles and rollout.json")] = Path(
+        "registry"
+    )
     trusted_keys: Annotated[
-        Path | None, _setting("PEM file", "public Ed25519 keys; bundles signed by none of them are refused; empty: signatures are not looked at")
+        Path | None,
+        _setting(
+            "PEM file",
+            "public Ed25519 keys; bundles signed by none of them are refused; empty: signatures are not looked at",
+        ),
     ] = None
     redis_url: Annotated[
         SecretStr,
-        _setting("URL", "Redis with the features; redis://, rediss:// or unix://, redis+cluster:// or rediss+cluster://host:port,host:port"),
+        _setting(
+            "URL",
+            "Redis with the features; redis://, rediss:// or unix://, redis+cluster:// or rediss+cluster://host:port,host:port",
+        ),
         AfterValidator(_known_address),
     ] = _REDIS
-    redis_timeout_ms: Annotated[int, _setting("ms", "longest wait for Redis; after it a ranking is made on defaults", ge=1, le=60_000)] = 100
-    item_cache_mb: Annotated[int, _setting("MiB", "item rows kept in memory per worker and feature schema; 0: none", ge=0, le=1 << 20)] = 64
+    redis_timeout_ms: Annotated[
+        int, _setting("ms", "longest wait for Redis; after it a ranking is made on defaults", ge=1, le=60_000)
+    ] = 100
+    item_cache_mb: Annotated[
+        int, _setting("MiB", "item rows kept in memory per worker and feature schema; 0: none", ge=0, le=1 << 20)
+    ] = 64
     item_cache_ttl_ms: Annotated[
-        int, _setting("ms", "how long an item row is kept where Redis cannot tell of changes (before 6, or forbidden)", ge=1, le=3_600_000)
+        int,
+        _setting(
+            "ms",
+            "how long an item row is kept where Redis cannot tell of changes (before 6, or forbidden)",
+            ge=1,
+            le=3_600_000,
+        ),
     ] = 1000
-    admin_token: Annotated[SecretStr, _setting("secret", "bearer token of operators' calls; if empty, only loopback may make them")] = _NONE
+    admin_token: Annotated[
+        SecretStr, _setting("secret", "bearer token of operators' calls; if empty, only loopback may make them")
+    ] = _NONE
     model_threads: Annotated[int, _setting("threads", "ONNX Runtime intra-op threads per worker", ge=1, le=256)] = 1
-    max_candidates: Annotated[int, _setting("candidates", "candidates in one request, at most", ge=1, le=100_000)] = 2000
+    max_candidates: Annotated[int, _setting("candidates", "candidates in one request, at most", ge=1, le=100_000)] = (
+        2000
+    )
     max_body_bytes: Annotated[int, _setting("bytes", "request body, at most", ge=1024, le=1 << 30)] = 2_097_152
-    read_timeout_ms: Annotated[int, _setting("ms", "longest that a request may take to arrive, from its first byte", ge=100, le=600_000)] = 10_000
-    max_inflight: Annotated[int, _setting("requests", "requests in work per worker; more are answered 503 at once", ge=1, le=100_000)] = 64
+    read_timeout_ms: Annotated[
+        int, _setting("ms", "longest that a request may take to arrive, from its first byte", ge=100, le=600_000)
+    ] = 10_000
+    max_inflight: Annotated[
+        int, _setting("requests", "requests in work per worker; more are answered 503 at once", ge=1, le=100_000)
+    ] = 64
     max_wait_ms: Annotated[
         int,
-        _setting("ms", "longest that requests in work may have to wait for one another; what would wait longer is answered 503", ge=1, le=600_000),
+        _setting(
+            "ms",
+            "longest that requests in work may have to wait for one another; what would wait longer is answered 503",
+            ge=1,
+            le=600_000,
+        ),
     ] = 250
-    score_chunk: Annotated[int, _setting("candidates", "scored at once; a longer list lets other requests in between", ge=1, le=100_000)] = 500
-    default_timeout_ms: Annotated[int, _setting("ms", "deadline of a request that does not bring its own timeout_ms", ge=1, le=600_000)] = 1000
-    fusion_file: Annotated[Path | None, _setting("YAML file", "fusion profiles and scenes; empty: the plain sum of all probabilities")] = None
-    fusion_overrides: Annotated[bool, _setting("true/false", "whether a request may bring its own fusion weights")] = False
-    rollout_poll_ms: Annotated[int, _setting("ms", "how often a worker looks at rollout.json and at Redis' state", ge=20, le=600_000)] = 1000
-    allow_degraded_ready: Annotated[bool, _setting("true/false", "whether /readyz stays green while Redis is away")] = False
-    drain_ms: Annotated[int, _setting("ms", "how long /readyz fails after SIGTERM before the listener closes", ge=0, le=600_000)] = 500
-    shutdown_timeout_ms: Annotated[int, _setting("ms", "longest wait for requests in work at the end", ge=0, le=600_000)] = 10_000
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], _setting("level", "least severe log line that is written")] = "info"
+    score_chunk: Annotated[
+        int, _setting("candidates", "scored at once; a longer list lets other requests in between", ge=1, le=100_000)
+    ] = 500
+    default_timeout_ms: Annotated[
+        int, _setting("ms", "deadline of a request that does not bring its own timeout_ms", ge=1, le=600_000)
+    ] = 1000
+    fusion_file: Annotated[
+        Path | None, _setting("YAML file", "fusion profiles and scenes; empty: the plain sum of all probabilities")
+    ] = None
+    fusion_overrides: Annotated[bool, _setting("true/false", "whether a request may bring its own fusion weights")] = (
+        False
+    )
+    rollout_poll_ms: Annotated[
+        int, _setting("ms", "how often a worker looks at rollout.json and at Redis' state", ge=20, le=600_000)
+    ] = 1000
+    allow_degraded_ready: Annotated[bool, _setting("true/false", "whether /readyz stays green while Redis is away")] = (
+        False
+    )
+    drain_ms: Annotated[
+        int, _setting("ms", "how long /readyz fails after SIGTERM before the listener closes", ge=0, le=600_000)
+    ] = 500
+    shutdown_timeout_ms: Annotated[
+        int, _setting("ms", "longest wait for requests in work at the end", ge=0, le=600_000)
+    ] = 10_000
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], _setting("level", "least severe log line that is written")
+    ] = "info"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Settings of the environment. Raises SettingsError that names every bad variable, and never shows a secret's value."""
         source = os.environ if environment is None else environment
-        given = {name: source[variable_of(name)].strip() for name in cls.model_fields if source.get(variable_of(name), "").strip()}
+        given = {
+            name: source[variable_of(name)].strip()
+            for name in cls.model_fields
+            if source.get(variable_of(name), "").strip()
+        }
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            lines = [f"{variable_of(str(e['loc'][0]))}: {e['msg']}{_shown(str(e['loc'][0]), given)}" for e in error.errors()]
+            lines = [
+                f"{variable_of(str(e['loc'][0]))}: {e['msg']}{_shown(str(e['loc'][0]), given)}" for e in error.errors()
+            ]
             raise SettingsError("; ".join(lines)) from None
 
     @property

@@ -56,7 +56,9 @@ def request_of(body: dict[str, Any]) -> bytes:
 
 async def offered(client: Client, request: bytes, rate: float, seconds: float, settling: float = 0.0) -> Load:
     """`rate` requests per second, evenly spread, whatever becomes of them; those of the first `settling` seconds are sent and not counted."""
-    load, start, waiting = Load(seconds - settling), time.perf_counter(), []
+    load = Load(seconds - settling)
+    start = time.perf_counter()
+    waiting = []
 
     async def one(due: float) -> None:
         load.lag_ms = max(load.lag_ms, (time.perf_counter() - due) * 1000)
@@ -75,9 +77,13 @@ async def offered(client: Client, request: bytes, rate: float, seconds: float, s
     return load
 
 
-async def sustainable(client: Client, request: bytes, within_ms: float, start: float = 10.0, factor: float = 1.3, seconds: float = 1.5) -> float:
+async def sustainable(
+    client: Client, request: bytes, within_ms: float, start: float = 10.0, factor: float = 1.3, seconds: float = 1.5
+) -> float:
     """The highest of the rates `start`, `start * factor`, ... at which nearly all rankings come in time."""
-    rate, best = start, start
+    rate = start
+    best = start
     while (await offered(client, request, rate, seconds)).goodput(within_ms) >= 0.97 * rate:
-        best, rate = rate, rate * factor
+        best = rate
+        rate = rate * factor
     return best

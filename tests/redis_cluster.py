@@ -33,7 +33,14 @@ class Node(EmbeddedRedis):
     """One node, and what tests ask of it."""
 
     def __init__(self, *options: str) -> None:
-        own = ("--cluster-enabled", "yes", "--cluster-node-timeout", _NODE_TIMEOUT_MS, "--cluster-require-full-coverage", "no")
+        own = (
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            _NODE_TIMEOUT_MS,
+            "--cluster-require-full-coverage",
+            "no",
+        )
         super().__init__(*own, *options, port=node_port())
 
     def ask(self, *command: Any) -> Any:
@@ -72,7 +79,11 @@ class RedisCluster:
 
     def _knows_all(self, node: Node) -> bool:
         info = node.info()
-        return info["cluster_state"] == "ok" and info["cluster_slots_assigned"] == str(SLOTS) and int(info["cluster_known_nodes"]) >= len(self.nodes)
+        return (
+            info["cluster_state"] == "ok"
+            and info["cluster_slots_assigned"] == str(SLOTS)
+            and int(info["cluster_known_nodes"]) >= len(self.nodes)
+        )
 
     @contextmanager
     def replica_of(self, primary: Node) -> Iterator[Node]:

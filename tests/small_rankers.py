@@ -15,7 +15,10 @@ from models.recipe.recipe import Recipe, parse_recipe
 
 NOW_MS = 1_650_812_741_436
 TASKS = {
-    "independent": [{"type": "independent", "name": "pctr", "label": "click"}, {"type": "independent", "name": "plike", "label": "like"}],
+    "independent": [
+        {"type": "independent", "name": "pctr", "label": "click"},
+        {"type": "independent", "name": "plike", "label": "like"},
+    ],
     "esmm": [{"type": "esmm", "click": "click", "conversion": "like"}],
     "esm2": [{"type": "esm2", "click": "click", "action": "cart", "conversion": "like"}],
 }
@@ -23,7 +26,13 @@ TASKS = {
 TASKS_OF = {
     "dupn": [
         *TASKS["independent"],
-        {"type": "rank_weights", "name": "prank", "label": "click", "features": ["stars", "price"], "importance": {"cart": 2.0, "like": 3.0}},
+        {
+            "type": "rank_weights",
+            "name": "prank",
+            "label": "click",
+            "features": ["stars", "price"],
+            "importance": {"cart": 2.0, "like": 3.0},
+        },
         {"type": "class_preference", "name": "pprice", "label": "click", "feature": "price", "edges": [-1.0, 0.0, 1.5]},
     ],
     "youtube2019": [
@@ -64,7 +73,14 @@ class Small:
         return ServingGraph(self.ranker, self.encoding).eval()
 
 
-def small(architecture: str, encoder: str | None = None, position: bool = False, wide: bool = True, seed: int = 0, **model: object) -> Small:
+def small(
+    architecture: str,
+    encoder: str | None = None,
+    position: bool = False,
+    wide: bool = True,
+    seed: int = 0,
+    **model: object,
+) -> Small:
     """A ranker of that architecture with every kind of feature; `wide` draws the weights so that no part hides behind a small one.
 
     Its encoder is DIN, the one that looks at the candidate, unless the architecture has one of its own or `encoder` names some.
@@ -76,7 +92,13 @@ def small(architecture: str, encoder: str | None = None, position: bool = False,
         "data": {"dir": "nowhere", "split": {"by": "column", "column": "part"}},
         "features": FEATURES,
         "tasks": TASKS_OF.get(architecture, TASKS[CATALOGUE[architecture].tasks[0]]),
-        "model": {"architecture": architecture, "encoders": encoders, "embedding": {"dim": 4, "unknown_rate": 0.0}, "tower_hidden": [5], **model},
+        "model": {
+            "architecture": architecture,
+            "encoders": encoders,
+            "embedding": {"dim": 4, "unknown_rate": 0.0},
+            "tower_hidden": [5],
+            **model,
+        },
     }
     if position:
         raw["position"] = {"column": "position", "cross": "device", "max_position": 10, "head": "pctr"}
@@ -100,7 +122,8 @@ def _widen(ranker: Ranker) -> None:
 
 
 def random_encoding(recipe: Recipe, seed: int, known: int = 40) -> Encoding:
-    rng, schema = np.random.default_rng(seed), recipe.features
+    rng = np.random.default_rng(seed)
+    schema = recipe.features
     names = vocabulary_names(schema)
     keys = np.unique(rng.integers(-(2**63), 2**63 - 1, known))
     rows = (1 + len(names) + np.arange(len(keys))).astype(np.int32)
@@ -115,14 +138,19 @@ def _stats(rng: np.random.Generator, n: int) -> NumericStats:
     return NumericStats(rng.normal(size=n).astype(np.float32), rng.uniform(0.5, 2, n).astype(np.float32), edges)
 
 
-def raw_inputs(of: Small, candidates: int, behaviours: int, seed: int = 0, unknown: float = 0.2, missing: float = 0.2) -> dict[str, np.ndarray]:
+def raw_inputs(
+    of: Small, candidates: int, behaviours: int, seed: int = 0, unknown: float = 0.2, missing: float = 0.2
+) -> dict[str, np.ndarray]:
     """A request of the graph's raw inputs: known, unknown and missing keys, present and missing numbers."""
-    rng, keys = np.random.default_rng(seed), of.encoding.vocabulary.keys
+    rng = np.random.default_rng(seed)
+    keys = of.encoding.vocabulary.keys
     out: dict[str, np.ndarray] = {}
     for spec in graph_inputs(of.encoding.schema):
         shape = [{"C": candidates, "L": behaviours}.get(str(n), n) for n in spec.shape]
         if spec.name.endswith("_keys"):
-            drawn = np.where(rng.random(shape) < unknown, rng.integers(-(2**63), 2**63 - 1, shape), rng.choice(keys, shape))
+            drawn = np.where(
+                rng.random(shape) < unknown, rng.integers(-(2**63), 2**63 - 1, shape), rng.choice(keys, shape)
+            )
             drawn = np.where(rng.random(shape) < missing, 0, drawn)
             if spec.name == "behaviour_keys":  # a real behaviour has an action
                 drawn[:, -2] = rng.choice(keys, behaviours)
@@ -144,7 +172,9 @@ def score(of: Small, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def training_batch(of: Small, n: int, behaviours: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """`n` impressions as training sees them: each its own user, embedding rows in place of keys, some numbers and times missing."""
-    rng, schema, voc = np.random.default_rng(seed), of.encoding.schema, of.encoding.vocabulary
+    rng = np.random.default_rng(seed)
+    schema = of.encoding.schema
+    voc = of.encoding.vocabulary
     one = raw_inputs(of, n, behaviours, seed)
     batch: dict[str, np.ndarray] = {}
     for group in ("user", "context", "item"):
@@ -162,12 +192,14 @@ def training_batch(of: Small, n: int, behaviours: int, seed: int = 0) -> dict[st
     batch["behaviour_times"] = np.where(known_time, NOW_MS - rng.integers(0, 10**9, real.shape), 0)
     batch["behaviour_numerics"] = _numbers(rng, (n, behaviours, one["behaviour_numerics"].shape[1]))
     batch["request_time"] = np.full(n, NOW_MS)
-    batch["position"], batch["position_cross"] = rng.integers(1, 11, n), rng.integers(0, 4, n)
+    batch["position"] = rng.integers(1, 11, n)
+    batch["position_cross"] = rng.integers(0, 4, n)
     click = rng.integers(0, 2, n)
     batch["label/click"], batch["label/cart"], batch["label/like"] = (
         v.astype(np.float32) for v in (click, click * rng.integers(0, 2, n), click * rng.integers(0, 2, n))
     )
-    batch["label/log1p(watch_ms)"], batch["label/rating"] = _numbers(rng, (n,), missing=0.0) ** 2, _numbers(rng, (n,), missing=0.0)
+    batch["label/log1p(watch_ms)"] = _numbers(rng, (n,), missing=0.0) ** 2
+    batch["label/rating"] = _numbers(rng, (n,), missing=0.0)
     return {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in batch.items()}
 
 

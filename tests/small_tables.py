@@ -9,7 +9,9 @@ import pandas as pd
 
 DAY_MS = 86_400_000
 START_MS = 1_651_334_400_000  # 2022-05-01T00:00:00+08:00
-USERS, ITEMS, IMPRESSIONS = 40, 30, 1500
+USERS = 40
+ITEMS = 30
+IMPRESSIONS = 1500
 
 RECIPE: dict[str, Any] = {
     "name": "tiny",
@@ -43,8 +45,20 @@ RECIPE: dict[str, Any] = {
         {"type": "esmm", "click": "click", "conversion": "like"},
         {"type": "independent", "name": "plong_view", "label": "long_view"},
     ],
-    "model": {"architecture": "mmoe", "embedding": {"dim": 4, "min_count": 2}, "encoders": [{"type": "din", "hidden": [8]}], "tower_hidden": [8]},
-    "training": {"epochs": 2, "batch_size": 64, "learning_rate": 0.01, "evaluations_per_epoch": 2, "averaging": 0.9, "patience": 10},
+    "model": {
+        "architecture": "mmoe",
+        "embedding": {"dim": 4, "min_count": 2},
+        "encoders": [{"type": "din", "hidden": [8]}],
+        "tower_hidden": [8],
+    },
+    "training": {
+        "epochs": 2,
+        "batch_size": 64,
+        "learning_rate": 0.01,
+        "evaluations_per_epoch": 2,
+        "averaging": 0.9,
+        "patience": 10,
+    },
     "extra_evaluations": [{"score": "pctcvr", "label": "like"}],
 }
 
@@ -64,11 +78,16 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def make_tables(seed: int = 3) -> dict[str, pd.DataFrame]:
     """Users, items, behaviours and impressions in which taste is real: a user clicks the tag that is his."""
     rng = np.random.default_rng(seed)
-    users = pd.DataFrame({"user_id": np.arange(USERS), "city": rng.choice(["a", "b", None], USERS), "fans": rng.integers(0, 1000, USERS)})
+    users = pd.DataFrame(
+        {"user_id": np.arange(USERS), "city": rng.choice(["a", "b", None], USERS), "fans": rng.integers(0, 1000, USERS)}
+    )
     users["fans"] = users["fans"].astype(float).where(rng.random(USERS) > 0.2)
     tags = [[int(t) for t in rng.permutation(4)[: rng.integers(0, 4)]] for _ in range(ITEMS)]
-    items = pd.DataFrame({"item_id": np.arange(ITEMS), "tags": tags, "length": rng.random(ITEMS).astype(np.float32) * 60})
-    user, item = rng.integers(0, USERS, IMPRESSIONS), rng.integers(0, ITEMS, IMPRESSIONS)
+    items = pd.DataFrame(
+        {"item_id": np.arange(ITEMS), "tags": tags, "length": rng.random(ITEMS).astype(np.float32) * 60}
+    )
+    user = rng.integers(0, USERS, IMPRESSIONS)
+    item = rng.integers(0, ITEMS, IMPRESSIONS)
     liked = np.array([(u % 4) in tags[i] for u, i in zip(user, item, strict=True)])
     click = (rng.random(IMPRESSIONS) < np.where(liked, 0.8, 0.2)).astype(int)
     impressions = pd.DataFrame(

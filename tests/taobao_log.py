@@ -5,14 +5,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-START_S, DAYS = 1_511_539_200, 9  # 25 November 2017, 00:00 in China
+# 25 November 2017, 00:00 in China
+START_S = 1_511_539_200
+DAYS = 9
 
 
 def write_log(folder: Path, users: int = 60, items: int = 400, categories: int = 20, events: int = 120) -> Path:
     """Write `folder/UserBehavior.csv`: no header, user after user, each one's events by time; gives the folder."""
     rng = np.random.default_rng(0)
     n = users * events
-    user, item = np.repeat(np.arange(1, users + 1), events), rng.integers(1, items + 1, n)
+    user = np.repeat(np.arange(1, users + 1), events)
+    item = rng.integers(1, items + 1, n)
     time_s = START_S + np.sort(rng.integers(0, DAYS * 86_400, (users, events)), axis=1).ravel()
     kind = rng.choice(["pv", "cart", "fav", "buy"], n, p=[0.7, 0.1, 0.1, 0.1])
     log = pd.DataFrame({"user": user, "item": item, "category": item % categories, "kind": kind, "time": time_s})

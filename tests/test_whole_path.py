@@ -60,8 +60,14 @@ def run(*arguments: str, redis_url: str = "") -> str:
 def serving(registry: Path, redis_url: str) -> Iterator[str]:
     port = free_port()
     environment = {n: v for n, v in os.environ.items() if not n.startswith("FUNNELRANK_")}
-    environment |= {"FUNNELRANK_REGISTRY": str(registry), "FUNNELRANK_REDIS_URL": redis_url, "FUNNELRANK_PORT": str(port)}
-    process = subprocess.Popen([sys.executable, "-m", "service", "serve"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    environment |= {
+        "FUNNELRANK_REGISTRY": str(registry),
+        "FUNNELRANK_REDIS_URL": redis_url,
+        "FUNNELRANK_PORT": str(port),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service", "serve"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         end = time.monotonic() + 60
@@ -95,8 +101,11 @@ def test_every_model_of_the_catalogue_goes_the_whole_path() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", LOADED, ids=lambda p: p.stem)
-def test_a_recipe_goes_from_the_sample_to_a_ranking(path: Path, parts: dict[str, Path], cache: Path, tmp_path: Path) -> None:
-    data, registry = parts[Path(LOADED[path].data.dir).name], tmp_path / "registry"
+def test_a_recipe_goes_from_the_sample_to_a_ranking(
+    path: Path, parts: dict[str, Path], cache: Path, tmp_path: Path
+) -> None:
+    data = parts[Path(LOADED[path].data.dir).name]
+    registry = tmp_path / "registry"
     recipe = load_recipe(path, (*QUICK, f"data.dir={data}"))
     train(recipe, tmp_path / "run", cache=cache, reading_steps=0, quiet=True)
     manifest = export_run(tmp_path / "run", registry, version=None).manifest

@@ -54,7 +54,8 @@ class NaiveGroup(nn.Module):
 
     def __init__(self, group: GroupEmbedding, table: nn.Embedding) -> None:
         super().__init__()
-        self.group, self.table = group, table
+        self.group = group
+        self.table = table
 
     def forward(self, rows: Tensor, numerics: Tensor | None) -> Tensor:
         keys = self.group.keys
@@ -79,10 +80,12 @@ class NaiveDin(nn.Module):
         first = linear(torch.cat([unit.weight, unit.property_weight]), unit.bias)
         self.layers = nn.ModuleList([first, *unit.layers])
         self.activations = nn.ModuleList([_prelu(a) for a in (unit.first_activation, *unit.activations)])
-        self.out, self.item_width = unit.out, din.item_width
+        self.out = unit.out
+        self.item_width = din.item_width
 
     def forward(self, behaviours: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        items, properties = behaviours[..., : self.item_width], behaviours[..., self.item_width :]
+        items = behaviours[..., : self.item_width]
+        properties = behaviours[..., self.item_width :]
         queries = target.unsqueeze(1).expand(-1, behaviours.shape[1], -1)
         x = torch.cat([items, queries, items - queries, items * queries, properties], -1)
         for layer, activation in zip(self.layers, self.activations, strict=True):
@@ -113,12 +116,20 @@ class NaiveMmoe(nn.Module):
 
     def __init__(self, trunk: Mmoe) -> None:
         super().__init__()
-        width, experts = trunk.first_width, trunk.experts
+        width = trunk.first_width
+        experts = trunk.experts
         self.experts = nn.ModuleList(
-            [nn.Sequential(columns_of(trunk.first, e * width, (e + 1) * width), nn.ReLU(), *rest_of(trunk.rest, e, False)) for e in range(experts)]
+            [
+                nn.Sequential(
+                    columns_of(trunk.first, e * width, (e + 1) * width), nn.ReLU(), *rest_of(trunk.rest, e, False)
+                )
+                for e in range(experts)
+            ]
         )
         start = experts * width
-        self.gates = nn.ModuleList([columns_of(trunk.first, start + h * experts, start + (h + 1) * experts) for h in range(len(trunk.heads))])
+        self.gates = nn.ModuleList(
+            [columns_of(trunk.first, start + h * experts, start + (h + 1) * experts) for h in range(len(trunk.heads))]
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         experts = torch.stack([expert(x) for expert in self.experts], 1)
@@ -133,7 +144,9 @@ class NaiveSeparate(nn.Module):
         width = trunk.first_width
         self.networks = nn.ModuleList(
             [
-                nn.Sequential(columns_of(trunk.first, h * width, (h + 1) * width), nn.ReLU(), *rest_of(trunk.rest, h, False))
+                nn.Sequential(
+                    columns_of(trunk.first, h * width, (h + 1) * width), nn.ReLU(), *rest_of(trunk.rest, h, False)
+                )
                 for h in range(len(trunk.heads))
             ]
         )
@@ -151,7 +164,9 @@ class Naive(nn.Module):
         inputs = ranker.inputs
         self.groups = nn.ModuleDict({name: NaiveGroup(inputs.groups[name], inputs.table) for name in inputs.groups})  # type: ignore[arg-type]
         self.of_item = NaiveGroup(inputs.behaviour_item, inputs.table) if inputs.behaviour_item is not None else None
-        self.of_property = NaiveGroup(inputs.behaviour_property, inputs.table) if inputs.behaviour_property is not None else None
+        self.of_property = (
+            NaiveGroup(inputs.behaviour_property, inputs.table) if inputs.behaviour_property is not None else None
+        )
         self.encoders = nn.ModuleList([NaiveDin(e) if isinstance(e, Din) else NaivePooling() for e in ranker.encoders])
         assert all(isinstance(e, Din | Pooling) for e in ranker.encoders)
         trunk = ranker.trunk
@@ -162,10 +177,14 @@ class Naive(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         parts = [group(inputs[f"{name}_rows"], inputs.get(f"{name}_numerics")) for name, group in self.groups.items()]
         if self.of_item is not None and self.of_property is not None:
-            rows, times = inputs["behaviour_rows"], inputs["behaviour_times"]
+            rows = inputs["behaviour_rows"]
+            times = inputs["behaviour_times"]
             age = ((inputs["request_time"] - times).clamp(min=0) / 1000.0).to(torch.float32)
             age = torch.where(times > 0, age, torch.nan).unsqueeze(-1)
-            behaviours = torch.cat([self.of_item(rows[..., :-2], inputs.get("behaviour_numerics")), self.of_property(rows[..., -2:], age)], -1)
+            behaviours = torch.cat(
+                [self.of_item(rows[..., :-2], inputs.get("behaviour_numerics")), self.of_property(rows[..., -2:], age)],
+                -1,
+            )
             numerics = self.ranker.inputs.target_numerics
             of_target = inputs["item_numerics"][..., numerics] if len(numerics) else None
             target = self.of_item(inputs["item_rows"][..., self.ranker.inputs.target_keys], of_target)
@@ -200,7 +219,8 @@ def tiled(graph: ServingGraph, inputs: Inputs) -> Inputs:
 def to_onnx(naive: Naive, example: Inputs, outputs: Sequence[str]) -> onnx.ModelProto:
     """torch's exporter with its optimiser, free axes and nothing else."""
     free: dict[str, dict[int, torch.export.Dim]] = {}
-    candidates, length = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
+    candidates = torch.export.Dim.DYNAMIC
+    length = torch.export.Dim.DYNAMIC
     for name in example:
         free[name] = {0: candidates} | ({1: length} if name.startswith("behaviour_") else {})
     for name in ("torch.onnx", "onnxscript"):

@@ -24,7 +24,8 @@ from service.bundle.loading import open_session
 from service.bundle.manifest import GRAPH_FILE
 from service.bundle.verify import read_manifest
 
-BUNDLE, REDIS = "BENCH_BUNDLE", "BENCH_REDIS"
+BUNDLE = "BENCH_BUNDLE"
+REDIS = "BENCH_REDIS"
 
 
 class RankRequest(BaseModel):
@@ -74,10 +75,14 @@ def create_app() -> FastAPI:
     def behaviour_inputs(history: list[dict[str, Any]], now: int) -> dict[str, np.ndarray]:
         if layouts.behaviour is None:
             return {}
-        rows = [(entry["keys"], feature_row(layouts.behaviour, entry)[1]) for entry in history[: layouts.max_behaviours]]
+        rows = [
+            (entry["keys"], feature_row(layouts.behaviour, entry)[1]) for entry in history[: layouts.max_behaviours]
+        ]
         inputs = arrays(rows, "behaviour")
         inputs["behaviour_keys"] = inputs["behaviour_keys"].reshape(len(rows), layouts.behaviour.key_width)
-        inputs["behaviour_times"] = np.array([entry["time"] for entry in history[: layouts.max_behaviours]], dtype=np.int64)
+        inputs["behaviour_times"] = np.array(
+            [entry["time"] for entry in history[: layouts.max_behaviours]], dtype=np.int64
+        )
         inputs["request_time"] = np.array([now], dtype=np.int64)
         return inputs
 
@@ -102,7 +107,10 @@ def create_app() -> FastAPI:
             scored.append((sum(of_item.values()), item_id, of_item))
         scored.sort(key=lambda entry: entry[0], reverse=True)
         return RankResponse(
-            ranking=[RankedItem(item_id=i, rank=place, score=score, predictions=p) for place, (score, i, p) in enumerate(scored, start=1)]
+            ranking=[
+                RankedItem(item_id=i, rank=place, score=score, predictions=p)
+                for place, (score, i, p) in enumerate(scored, start=1)
+            ]
         )
 
     return app

@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-START, STOP = "/bench/profile/start", "/bench/profile/stop"
+START = "/bench/profile/start"
+STOP = "/bench/profile/stop"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class Profiled:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.profile = cProfile.Profile(time.thread_time)  # CPU time: a write that wakes a neighbour is not charged with his work
+        self.profile = cProfile.Profile(
+            time.thread_time
+        )  # CPU time: a write that wakes a neighbour is not charged with his work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in (START, STOP):
@@ -56,7 +59,10 @@ def _name(where: tuple[str, int, str]) -> str:
 
 def called(rows: list[list[Any]], requests: int) -> list[Called]:
     """What was seen, most expensive first."""
-    found = [Called(name, calls / requests, own / requests * 1e6, everything / requests * 1e6) for name, calls, own, everything in rows]
+    found = [
+        Called(name, calls / requests, own / requests * 1e6, everything / requests * 1e6)
+        for name, calls, own, everything in rows
+    ]
     return sorted(found, key=lambda c: -c.own_us)
 
 

@@ -25,9 +25,17 @@ class ThreadedRanker(Ranker):
     """Scores in a thread: the event loop goes on meanwhile, at the price of two handovers of the interpreter."""
 
     async def _score(
-        self, bundle: Bundle, inputs: Mapping[str, np.ndarray], candidates: int, degraded: list[str], deadline: Deadline, gone: Callable[[], bool]
+        self,
+        bundle: Bundle,
+        inputs: Mapping[str, np.ndarray],
+        candidates: int,
+        degraded: list[str],
+        deadline: Deadline,
+        gone: Callable[[], bool],
     ) -> tuple[np.ndarray, float]:
-        return await asyncio.get_running_loop().run_in_executor(_POOL, score, bundle, bundle.own(inputs), candidates, degraded), 0.0
+        return await asyncio.get_running_loop().run_in_executor(
+            _POOL, score, bundle, bundle.own(inputs), candidates, degraded
+        ), 0.0
 
 
 _POOL = ThreadPoolExecutor(1, thread_name_prefix="score")

@@ -9,7 +9,16 @@ from service.rollout.rollout import write_rollout
 
 RECIPES = ("kuairand-mmoe", "kuairand-esmm")
 ATTENTION = frozenset({"kuairand-mmoe"})
-_SHORT = ["--set", "data.dir=sample/kuairand", "--set", "training.epochs=1", "--set", "training.evaluations_per_epoch=1", "--reading-steps", "0"]
+_SHORT = [
+    "--set",
+    "data.dir=sample/kuairand",
+    "--set",
+    "training.epochs=1",
+    "--set",
+    "training.evaluations_per_epoch=1",
+    "--reading-steps",
+    "0",
+]
 
 
 def trained(recipe: str, folder: Path) -> Path:

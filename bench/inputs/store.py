@@ -47,7 +47,8 @@ def fill(redis: "Redis", layouts: Layouts, tables: Path, items: int, peer: bool)
 
 def fill_users(redis: "Redis", layouts: Layouts, tables: Path, lengths: tuple[int, ...]) -> None:
     """For each length `USERS` users with that many behaviours."""
-    users, items = _rows(layouts.user, tables / "users.parquet"), _rows(layouts.item, tables / "items.parquet")
+    users = _rows(layouts.user, tables / "users.parquet")
+    items = _rows(layouts.item, tables / "items.parquet")
     rng = np.random.default_rng(2)
     for length in lengths:
         documents = _documents(layouts.user, users[:USERS])
@@ -58,11 +59,17 @@ def fill_users(redis: "Redis", layouts: Layouts, tables: Path, lengths: tuple[in
             if layouts.behaviour is None or not length:
                 continue
             times = NOW_MS - 60_000 * np.arange(1, length + 1)
-            actions, scenes = rng.choice(np.array(["click", "exposure"], dtype=object), length), np.full(length, 1)
-            behaviours = layouts.behaviour.of_items(items[rng.integers(len(items), size=length)], actions, scenes, times)
+            actions = rng.choice(np.array(["click", "exposure"], dtype=object), length)
+            scenes = np.full(length, 1)
+            behaviours = layouts.behaviour.of_items(
+                items[rng.integers(len(items), size=length)], actions, scenes, times
+            )
             members = {i.to_bytes(8, "big") + row.tobytes(): int(times[i]) for i, row in enumerate(behaviours)}
             redis.zadd(behaviours_key(layouts.fingerprint, name), members)
-            told = [_document(layouts.behaviour, row) | {"time": int(row["time"]), "keys": row["keys"].tolist()} for row in behaviours]
+            told = [
+                _document(layouts.behaviour, row) | {"time": int(row["time"]), "keys": row["keys"].tolist()}
+                for row in behaviours
+            ]
             redis.set(f"history:{name}", orjson.dumps(told))
 
 
@@ -73,7 +80,8 @@ def _rows(layout: RowLayout, table: Path) -> np.ndarray:
 
 def _document(layout: RowLayout, row: Any) -> dict[str, Any]:
     """A row as people write it: one entry per feature."""
-    keys, numerics = row["keys"].tolist(), row["numerics"].tolist()
+    keys = row["keys"].tolist()
+    numerics = row["numerics"].tolist()
     found: dict[str, Any] = {}
     for name, columns in layout.key_columns.items():
         values = keys[columns]

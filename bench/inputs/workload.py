@@ -42,7 +42,8 @@ def make_cold(folder: Path, candidates: int, behaviours: int, items: int) -> Loa
 def _written(path: Path, candidates: int, behaviours: int, users: list[str], drawn: list[list[str]]) -> Load:
     context = {"tab": 1, "hour": 20}
     lines = [
-        orjson.dumps({"user_id": user, "candidates": ids, "context": context, "timestamp": NOW_MS}) for user, ids in zip(users, drawn, strict=True)
+        orjson.dumps({"user_id": user, "candidates": ids, "context": context, "timestamp": NOW_MS})
+        for user, ids in zip(users, drawn, strict=True)
     ]
     path.write_bytes(b"\n".join(lines))
     return Load(candidates, behaviours, path, users, drawn)

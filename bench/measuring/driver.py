@@ -43,7 +43,9 @@ class Driver:
     """The handle of the driving process."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen([sys.executable, "-m", "bench.measuring.driver"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.measuring.driver"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def drive(self, port: int, path: str, bodies: Path, requests: int, connections: int) -> None:
         """Send `requests` bodies in turn. Raises RuntimeError unless every answer is a 200."""

@@ -8,7 +8,9 @@ from bench.measuring.servers import Server
 
 Contender = Callable[[int], float]
 CONNECTIONS = 4
-_WARM_REQUESTS, _FEWEST, _MOST = 40, 60, 3000
+_WARM_REQUESTS = 40
+_FEWEST = 60
+_MOST = 3000
 
 
 def over_http(driver: Driver, server: Server, load: Load) -> Contender:

@@ -36,7 +36,11 @@ class Server:
 @contextmanager
 def service(registry: Path, redis_url: str, workers: int = 1, **settings: object) -> Iterator[Server]:
     """`python -m service serve`; `settings` are FUNNELRANK_* by their lower-case names."""
-    patient = {"drain_ms": 0, "log_level": "warning", "redis_timeout_ms": 5000}  # a ranking made without the store would cost less
+    patient = {
+        "drain_ms": 0,
+        "log_level": "warning",
+        "redis_timeout_ms": 5000,
+    }  # a ranking made without the store would cost less
     chosen = patient | {"registry": registry, "redis_url": redis_url, "workers": workers} | settings
     environment = {f"FUNNELRANK_{name.upper()}": str(value) for name, value in chosen.items()}
     with _running("service", [sys.executable, "-m", "service", "serve"], environment, "/readyz") as server:

@@ -4,7 +4,11 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 620, 360, 60, 40, 20
+_WIDTH = 620
+_HEIGHT = 360
+_LEFT = 60
+_BOTTOM = 40
+_TOP = 20
 _COLOURS = {"raw": "#2a7f62", "empty": "#888888", "service": "#1f4e9c", "peer": "#c0392b"}
 
 
@@ -17,13 +21,16 @@ def write_plot(path: Path, tables: Mapping[str, Mapping[tuple[int, int], Mapping
     ]
     style = "body{font:14px sans-serif;margin:2em} svg{margin:1em}"
     title = "CPU milliseconds per request against candidates"
-    path.write_text(f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style><h1>{title}</h1>{''.join(charts)}\n")
+    path.write_text(
+        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style><h1>{title}</h1>{''.join(charts)}\n"
+    )
 
 
 def _chart(title: str, by_count: Mapping[int, Mapping[str, float]]) -> str:
     counts = sorted(by_count)
     values = [v for costs in by_count.values() for v in costs.values()]
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    low = math.floor(math.log10(min(values)))
+    high = math.ceil(math.log10(max(values)))
 
     def x(count: int) -> float:
         span = math.log10(counts[-1] / counts[0]) or 1
@@ -35,7 +42,9 @@ def _chart(title: str, by_count: Mapping[int, Mapping[str, float]]) -> str:
     parts = [f'<text x="{_LEFT}" y="14" font-weight="bold">{title}</text>']
     for power in range(low, high + 1):
         at = y(10**power)
-        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 90}" y1="{at}" y2="{at}" stroke="#ddd"/><text x="6" y="{at + 4}">{10**power:g} ms</text>')
+        parts.append(
+            f'<line x1="{_LEFT}" x2="{_WIDTH - 90}" y1="{at}" y2="{at}" stroke="#ddd"/><text x="6" y="{at + 4}">{10**power:g} ms</text>'
+        )
     parts += [f'<text x="{x(c) - 8}" y="{_HEIGHT - 16}">{c}</text>' for c in counts]
     for name, colour in _COLOURS.items():
         points = [(x(c), y(by_count[c][name])) for c in counts if name in by_count[c]]

@@ -15,7 +15,11 @@ Table = Mapping[tuple[int, int], Mapping[str, float]]
 
 def machine() -> dict[str, Any]:
     """What the figures hold for: processor, cores, Python, and how busy the machine was."""
-    model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return {
         "processor": model[0] if model else platform.machine(),
         "cores": os.cpu_count(),
@@ -33,7 +37,8 @@ def table(costs: Table) -> str:
         f"{'C':>5} {'L':>3} {'raw ORT':>9} {'empty':>7} {'service':>9} {'peer':>9} {'overhead/empty':>15} {'us/candidate':>13} {'peer/service':>13}"
     ]
     for (count, length), of in costs.items():
-        beside, peer = overhead_ms(of), of["peer"]
+        beside = overhead_ms(of)
+        peer = of["peer"]
         lines.append(
             f"{count:>5} {length:>3} {of['raw']:>9.3f} {of['empty']:>7.3f} {of['service']:>9.3f} {peer:>9.3f} {beside / of['empty']:>15.2f} "
             f"{beside * 1000 / count:>13.2f} {peer / of['service']:>13.2f}"
@@ -53,14 +58,24 @@ def more(costs: Mapping[str, Any], memory: Mapping[str, float]) -> str:
 def stage_table(steps: Mapping[str, float], whole: Mapping[str, float]) -> str:
     rest = whole["service"] * 1000 - sum(steps.values())
     lines = ["stage, C=200 L=50 (called alone, caches hot)", *(f"{us:>9.1f} us  {name}" for name, us in steps.items())]
-    return "\n".join([*lines, f"{rest:>9.1f} us  the rest: HTTP, event loop, sockets, metrics, and caches that are colder in a server"])
+    return "\n".join(
+        [
+            *lines,
+            f"{rest:>9.1f} us  the rest: HTTP, event loop, sockets, metrics, and caches that are colder in a server",
+        ]
+    )
 
 
 def profile(found: Sequence[Called], candidates: int) -> str:
     lines = [f"profile of the worker's loop, {candidates} candidates, per request (the profiler's own cost included):"]
     lines += [f"{c.calls:>8.2f} calls {c.own_us:>8.1f} us own {c.all_us:>8.1f} us in all  {c.name}" for c in found[:20]]
     most = max(found, key=lambda c: c.calls)
-    return "\n".join([*lines, f"no function is called once per candidate; the most often called one is {most.name}, {most.calls:.0f} times"])
+    return "\n".join(
+        [
+            *lines,
+            f"no function is called once per candidate; the most often called one is {most.name}, {most.calls:.0f} times",
+        ]
+    )
 
 
 def graphs(compared: Sequence[Compared]) -> str:

@@ -48,15 +48,28 @@ def of_service(model: str, table: Mapping[tuple[int, int], Costs]) -> list[Verdi
     for length in lengths:
         counts = sorted(c for c, n in table if n == length and c >= 20)
         if len(counts) > 1:
-            low, high = counts[0], counts[-1]
+            low = counts[0]
+            high = counts[-1]
             grown = (overhead_ms(table[high, length]) - overhead_ms(table[low, length])) / (high - low) * 1000
-            found.append(Verdict(f"{model}: microseconds of overhead per candidate, C={low} to {high}, L={length}", grown, 3.0, at_least=False))
+            found.append(
+                Verdict(
+                    f"{model}: microseconds of overhead per candidate, C={low} to {high}, L={length}",
+                    grown,
+                    3.0,
+                    at_least=False,
+                )
+            )
     return found
 
 
 def of_peer(model: str, table: Mapping[tuple[int, int], Costs]) -> list[Verdict]:
     return [
-        Verdict(f"{model}: plain FastAPI peer / service, C={c} L={length}", costs["peer"] / costs["service"], 4.0, at_least=True)
+        Verdict(
+            f"{model}: plain FastAPI peer / service, C={c} L={length}",
+            costs["peer"] / costs["service"],
+            4.0,
+            at_least=True,
+        )
         for (c, length), costs in table.items()
         if "peer" in costs and c == 200
     ]
@@ -69,7 +82,13 @@ def of_graphs(model: str, compared: Sequence[Compared], attention: bool) -> list
         if c.candidates == 1:
             found.append(Verdict(f"{model}: graph / naive export, {size}", 1 / c.ratio, 1.3, at_least=False))
         elif c.candidates == 200 and (c.behaviours or not attention):
-            found.append(Verdict(f"{model}: naive export / graph, {size}", c.ratio, 3.0 if attention else 1.5, at_least=True))
+            found.append(
+                Verdict(f"{model}: naive export / graph, {size}", c.ratio, 3.0 if attention else 1.5, at_least=True)
+            )
         elif c.candidates == 200:
-            found.append(Verdict(f"{model}: naive export / graph, {size} (no history: the trunk alone)", c.ratio, 1.5, at_least=True))
+            found.append(
+                Verdict(
+                    f"{model}: naive export / graph, {size} (no history: the trunk alone)", c.ratio, 1.5, at_least=True
+                )
+            )
     return found

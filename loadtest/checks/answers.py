@@ -27,7 +27,8 @@ def judge(status: int, content: bytes | None, request: dict[str, Any], allow_deg
     if status != 200:
         return Answer(f"HTTP {status} {body.get('code', '') if isinstance(body, dict) else ''}".rstrip())
     try:
-        model, degraded = f"{body['model']['name']}/{body['model']['version']}", tuple(reason.split(":")[0] for reason in body["degraded"])
+        model = f"{body['model']['name']}/{body['model']['version']}"
+        degraded = tuple(reason.split(":")[0] for reason in body["degraded"])
         fault = _fault_in(body["ranking"], request) or _fault_in_model(body["model"])
     except (KeyError, TypeError, AttributeError) as error:
         return Answer(f"not the shape of an answer: {type(error).__name__} {error}")
@@ -38,7 +39,8 @@ def judge(status: int, content: bytes | None, request: dict[str, Any], allow_deg
 
 
 def _fault_in(ranking: list[dict[str, Any]], request: dict[str, Any]) -> str | None:
-    candidates, top_k = request["candidates"], request.get("top_k")
+    candidates = request["candidates"]
+    top_k = request.get("top_k")
     expected = min(len(candidates), top_k or len(candidates))
     if len(ranking) != expected:
         return f"ranking of {len(ranking)} items, {expected} expected"

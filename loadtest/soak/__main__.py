@@ -133,7 +133,8 @@ def change_weights(soak: Soak, profile: dict[str, Any]) -> None:
 
 def break_something(soak: Soak, rng: random.Random) -> None:
     """One fault: Redis hangs for a moment, or a worker is killed."""
-    redis_pid, done = soak.options.redis_pid, "none"
+    redis_pid = soak.options.redis_pid
+    done = "none"
     _, overview = soak.call("GET", "/models")
     workers = [w["pid"] for w in overview["workers"]] if isinstance(overview, dict) else []
     if redis_pid and rng.random() < 0.6:
@@ -156,7 +157,9 @@ def measure(soak: Soak, _rng: random.Random) -> None:
     if isinstance(overview, dict) and not soak.fault_in_force():
         pids = [w["pid"] for w in overview["workers"]]
         try:
-            memory = sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) for p in pids) * os.sysconf("SC_PAGE_SIZE")
+            memory = sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) for p in pids) * os.sysconf(
+                "SC_PAGE_SIZE"
+            )
             files = sum(len(list(Path(f"/proc/{p}/fd").iterdir())) for p in pids)
         except OSError:
             return
@@ -178,7 +181,13 @@ def repeat(soak: Soak, what: Callable[[Soak, random.Random], None], seed: int) -
 
 def run(options: argparse.Namespace) -> int:
     """The exit code; the summary is JSON on stdout."""
-    soak = Soak(options, [f"{options.bundle.parent.name}/{v}" for v in sorted(p.name for p in options.bundle.parent.iterdir() if p.is_dir())])
+    soak = Soak(
+        options,
+        [
+            f"{options.bundle.parent.name}/{v}"
+            for v in sorted(p.name for p in options.bundle.parent.iterdir() if p.is_dir())
+        ],
+    )
     change_weights(soak, PROFILES[0])
     time.sleep(2.0)  # until every worker has the soak's own profile
     jobs = [rank] * options.clients + [send_event, operate, break_something, measure]
@@ -208,14 +217,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.soak", description="Everything at once, for as long as you say.")
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest.soak", description="Everything at once, for as long as you say."
+    )
     parser.add_argument("--url", required=True, help="the service")
     parser.add_argument("--token", required=True, help="FUNNELRANK_ADMIN_TOKEN of the service")
-    parser.add_argument("--bundle", type=Path, required=True, help="REGISTRY/NAME/VERSION; all versions beside it are swapped among")
+    parser.add_argument(
+        "--bundle", type=Path, required=True, help="REGISTRY/NAME/VERSION; all versions beside it are swapped among"
+    )
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=4, help="threads that rank without a pause")
     parser.add_argument("--items", type=int, default=1000, help="item ids are 0 .. ITEMS-1")
-    parser.add_argument("--redis-pid", type=int, help="a Redis on this host that may be stopped for a second now and then")
+    parser.add_argument(
+        "--redis-pid", type=int, help="a Redis on this host that may be stopped for a second now and then"
+    )
     parser.add_argument("--operate-every-s", type=float, default=2.0)
     parser.add_argument("--fault-every-s", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)

@@ -9,9 +9,13 @@ FORMULA = "pctr ** a * log1p(100 * pctr)"
 TOLERANCE = 1e-5
 
 
-def fault_in(body: Mapping[str, Any], request: Mapping[str, Any], profiles: Mapping[int, Mapping[str, Any]], versions: set[str]) -> str | None:
+def fault_in(
+    body: Mapping[str, Any], request: Mapping[str, Any], profiles: Mapping[int, Mapping[str, Any]], versions: set[str]
+) -> str | None:
     """What is wrong with an answer, None where it is right. `profiles` holds the default profile of every revision that was ever live."""
-    ranking, fusion, model = body["ranking"], body["fusion"], body["model"]
+    ranking = body["ranking"]
+    fusion = body["fusion"]
+    model = body["model"]
     if f"{model['name']}/{model['version']}" not in versions:
         return f"a version that was never rolled out: {model}"
     if sorted(e["item_id"] for e in ranking) != sorted(request["candidates"]):
@@ -27,7 +31,9 @@ def fault_in(body: Mapping[str, Any], request: Mapping[str, Any], profiles: Mapp
     for entry in ranking:
         expected = score_of(profile, entry["predictions"])
         if not math.isclose(entry["score"], expected, rel_tol=TOLERANCE, abs_tol=1e-9):
-            return f"score {entry['score']} where revision {fusion['revision']} makes {expected} of {entry['predictions']}"
+            return (
+                f"score {entry['score']} where revision {fusion['revision']} makes {expected} of {entry['predictions']}"
+            )
     return None
 
 
@@ -48,5 +54,6 @@ def growth(samples: list[float]) -> float:
     quarter = len(samples) // 4
     if quarter < 1:
         return 1.0
-    early, late = sorted(samples[quarter : 2 * quarter]), sorted(samples[-quarter:])
+    early = sorted(samples[quarter : 2 * quarter])
+    late = sorted(samples[-quarter:])
     return late[len(late) // 2] / max(early[len(early) // 2], 1e-9)

@@ -24,7 +24,9 @@ def republish(bundle: Path, version: str) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.swaps.republish", description="Publish a bundle once more under another version.")
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest.swaps.republish", description="Publish a bundle once more under another version."
+    )
     parser.add_argument("bundle", type=Path, help="REGISTRY/NAME/VERSION")
     parser.add_argument("version", help="the new version")
     options = parser.parse_args()

@@ -58,7 +58,12 @@ class Workload:
     ) -> None:
         if max(counts.counts) > len(items.ids):
             raise WorkloadError(f"{max(counts.counts)} candidates are asked for, but there are {len(items.ids)} items")
-        self.users, self.items, self.counts, self.unknown_share, self.fixed, self.rng = users, items, counts, unknown_share, fixed, rng
+        self.users = users
+        self.items = items
+        self.counts = counts
+        self.unknown_share = unknown_share
+        self.fixed = fixed
+        self.rng = rng
 
     def next_request(self) -> dict[str, Any]:
         """One body for POST /rank: a user, distinct candidates and what every request has alike."""

@@ -11,7 +11,8 @@ class ArrayFile:
     """Appends arrays `[n]` or `[n, width]` of one dtype to a file; close it before reading."""
 
     def __init__(self, path: Path, dtype: DTypeLike) -> None:
-        self.path, self.dtype = path, np.dtype(dtype)
+        self.path = path
+        self.dtype = np.dtype(dtype)
         self._file = path.open("wb")
 
     def append(self, values: np.ndarray) -> None:
@@ -20,7 +21,9 @@ class ArrayFile:
     def __enter__(self) -> "ArrayFile":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

@@ -18,7 +18,9 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
-def shuffled_batches(data: Data, part: str, batch_size: int, seed: int, epoch: int, first_step: int = 0, ahead: int = 0) -> Iterator[Batch]:
+def shuffled_batches(
+    data: Data, part: str, batch_size: int, seed: int, epoch: int, first_step: int = 0, ahead: int = 0
+) -> Iterator[Batch]:
     """The batches of one epoch from step `first_step` on: a uniform shuffle that (seed, epoch) alone decides.
 
     `ahead`: how many batches a background thread keeps ready. 0, to gather in the loop, is fastest while the files fit into memory:
@@ -27,7 +29,9 @@ def shuffled_batches(data: Data, part: str, batch_size: int, seed: int, epoch: i
     """
     n = len(data.parts[part])
     order = np.random.default_rng([seed, epoch]).permutation(n)
-    picks = (np.sort(order[s * batch_size : (s + 1) * batch_size]) for s in range(first_step, steps_per_epoch(n, batch_size)))
+    picks = (
+        np.sort(order[s * batch_size : (s + 1) * batch_size]) for s in range(first_step, steps_per_epoch(n, batch_size))
+    )
     work = (partial(gather, data, data.parts[part], picked) for picked in picks)
     return prefetched(work, ahead) if ahead else (job() for job in work)
 
@@ -44,7 +48,8 @@ def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
 
     L is the longest sequence of the batch and may be 0; shorter ones are padded with rows of 0.
     """
-    user, item = part.user.take(picked), part.item.take(picked)
+    user = part.user.take(picked)
+    item = part.item.take(picked)
     arrays: dict[str, np.ndarray] = {
         "user_rows": data.user_rows.take(user, axis=0).astype(np.int64),
         "user_numerics": data.user_numerics.take(user, axis=0),
@@ -71,7 +76,11 @@ def _sequences(events: Behaviours, start: np.ndarray, end: np.ndarray) -> dict[s
     place_BL = end[:, None] - np.arange(longest)  # one further than the event, since event 0 of the arrays is padding
     place_BL = np.where(place_BL > start[:, None], place_BL, 0)
     rows = events.rows.take(place_BL, axis=0).astype(np.int64)
-    return {"behaviour_rows": rows, "behaviour_numerics": events.numerics.take(place_BL, axis=0), "behaviour_times": events.time.take(place_BL)}
+    return {
+        "behaviour_rows": rows,
+        "behaviour_numerics": events.numerics.take(place_BL, axis=0),
+        "behaviour_times": events.time.take(place_BL),
+    }
 
 
 def prefetched(work: Iterator[Callable[[], Batch]], ahead: int) -> Iterator[Batch]:

@@ -42,11 +42,22 @@ def encode_behaviours(
     return np.cumsum(kept), int(counts.sum() - kept.sum())
 
 
-def _read(table: Table, recipe: Recipe, users: Entities, items: Entities, wanted_users: np.ndarray) -> Iterator[np.ndarray]:
-    data, schema = recipe.data, recipe.features.behaviour
+def _read(
+    table: Table, recipe: Recipe, users: Entities, items: Entities, wanted_users: np.ndarray
+) -> Iterator[np.ndarray]:
+    data = recipe.data
+    schema = recipe.features.behaviour
     assert schema is not None
     why = "features.behaviour"
-    table.require({data.user_id: "data.user_id", data.item_id: "data.item_id", data.time_ms: "data.time_ms", "action": why, "scene": why})
+    table.require(
+        {
+            data.user_id: "data.user_id",
+            data.item_id: "data.item_id",
+            data.time_ms: "data.time_ms",
+            "action": why,
+            "scene": why,
+        }
+    )
     for columns, _ in table.batches([data.user_id, data.item_id, "action", "scene", data.time_ms]):
         user = users.known_index_of(columns[data.user_id], table, data.user_id)
         kept = (user >= 0) & wanted_users[np.maximum(user, 0)]
@@ -75,7 +86,8 @@ def _by_user(spilled: np.ndarray, starts: np.ndarray, path: Path) -> np.ndarray:
 
 def _stretches(starts: np.ndarray) -> Iterator[tuple[int, int]]:
     """Ranges of users whose events fit a batch (or a single user's, if they alone do not)."""
-    first, users = 0, len(starts) - 1
+    first = 0
+    users = len(starts) - 1
     while first < users:
         last = int(np.searchsorted(starts, starts[first] + 8 * BATCH_ROWS, side="right")) - 1
         last = min(max(last, first + 1), users)
@@ -85,19 +97,24 @@ def _stretches(starts: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _sorted_distinct(events: np.ndarray) -> np.ndarray:
     events = events[np.lexsort((events["time"], events["user"]))]  # stable: equal times keep the table's order
-    order = np.lexsort((np.arange(len(events)), events["scene"], events["action"], events["item"], events["time"], events["user"]))
+    order = np.lexsort(
+        (np.arange(len(events)), events["scene"], events["action"], events["item"], events["time"], events["user"])
+    )
     by_value = events[order]
     repeat = np.zeros(len(events), dtype=bool)
     repeat[order[1:]] = by_value[1:] == by_value[:-1]
     return np.asarray(events[~repeat])
 
 
-def visible_range(times: np.ndarray, starts: np.ndarray, user: np.ndarray, before_ms: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray]:
+def visible_range(
+    times: np.ndarray, starts: np.ndarray, user: np.ndarray, before_ms: np.ndarray, max_length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """For each impression the range [start, end) of its user's newest `max_length` events with time < `before_ms`, int64 `[n]` each.
 
     A vectorised binary search: `times` are ascending within a user, users' stretches begin at `starts`.
     """
-    low, high = starts[user].copy(), starts[user + 1].copy()
+    low = starts[user].copy()
+    high = starts[user + 1].copy()
     first = low.copy()
     while (open_ := low < high).any():
         middle = (low + high) // 2

@@ -33,7 +33,9 @@ def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path) -> dict[str
         return _encode(recipe, tables, folder, users, items)
 
 
-def _encode(recipe: Recipe, tables: Mapping[str, Table], folder: Path, users: Entities, items: Entities) -> dict[str, Any]:
+def _encode(
+    recipe: Recipe, tables: Mapping[str, Table], folder: Path, users: Entities, items: Entities
+) -> dict[str, Any]:
     data = recipe.data
     if "users" in tables:
         users.read(tables["users"], data.user_id)
@@ -69,7 +71,8 @@ def _encode(recipe: Recipe, tables: Mapping[str, Table], folder: Path, users: En
 
 
 def _write_ranges(recipe: Recipe, folder: Path, part: str, events: np.ndarray | None, starts: np.ndarray) -> None:
-    user, time = read_array(folder / f"{part}.user", np.int32), read_array(folder / f"{part}.time", np.int64)
+    user = read_array(folder / f"{part}.user", np.int32)
+    time = read_array(folder / f"{part}.time", np.int64)
     lag_ms = int(recipe.data.behaviour_lag_s * 1000)
     length = recipe.features.behaviour.max_length if recipe.features.behaviour else 0
     with ArrayFile(folder / f"{part}.start", np.int64) as first, ArrayFile(folder / f"{part}.end", np.int64) as last:
@@ -78,17 +81,23 @@ def _write_ranges(recipe: Recipe, folder: Path, part: str, events: np.ndarray | 
             n = len(user[chunk])
             start = end = np.zeros(n, dtype=np.int64)
             if events is not None:
-                start, end = visible_range(events["time"], starts, np.asarray(user[chunk]), time[chunk] - lag_ms, length)
+                start, end = visible_range(
+                    events["time"], starts, np.asarray(user[chunk]), time[chunk] - lag_ms, length
+                )
             first.append(start)
             last.append(end)
 
 
-def _packed_part(recipe: Recipe, folder: Path, part: str, packed: Mapping[str, np.ndarray], events: np.ndarray | None, n: int) -> PackedPart:
+def _packed_part(
+    recipe: Recipe, folder: Path, part: str, packed: Mapping[str, np.ndarray], events: np.ndarray | None, n: int
+) -> PackedPart:
     layout = RowLayout(recipe.features.context)
     return PackedPart(
         users=packed["user"],
         items=packed["item"],
-        context=read_array(folder / f"{part}.context", layout.dtype) if layout.dtype.itemsize else np.zeros(n, dtype=layout.dtype),
+        context=read_array(folder / f"{part}.context", layout.dtype)
+        if layout.dtype.itemsize
+        else np.zeros(n, dtype=layout.dtype),
         events=events,
         user=read_array(folder / f"{part}.user", np.int32),
         item=read_array(folder / f"{part}.item", np.int32),
@@ -99,7 +108,12 @@ def _packed_part(recipe: Recipe, folder: Path, part: str, packed: Mapping[str, n
 
 
 def _write_rows(
-    recipe: Recipe, folder: Path, encoding: Encoding, packed: Mapping[str, np.ndarray], events: np.ndarray | None, counts: Mapping[str, int]
+    recipe: Recipe,
+    folder: Path,
+    encoding: Encoding,
+    packed: Mapping[str, np.ndarray],
+    events: np.ndarray | None,
+    counts: Mapping[str, int],
 ) -> int:
     """Turn packed keys into embedding rows on disk; gives how many cross values of the position the training part has."""
     schema = recipe.features
@@ -119,7 +133,8 @@ def _write_events(recipe: Recipe, folder: Path, encoding: Encoding, items: np.nd
     """Every event with its item's rows, so that a sequence lies in one piece on disk; the first event is padding."""
     names = behaviour_column_vocabularies(recipe.features)
     unknown = np.array([encoding.vocabulary.unknown_rows[name] for name in names], dtype=np.int32)
-    keys, columns = item_key_columns(recipe), item_numeric_columns(recipe)
+    keys = item_key_columns(recipe)
+    columns = item_numeric_columns(recipe)
     with (
         ArrayFile(folder / "events.rows", np.int32) as rows,
         ArrayFile(folder / "events.numerics", np.float32) as numerics,

@@ -96,7 +96,8 @@ def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
 
 
 def _tables(recipe: Recipe, source: Path) -> dict[str, Table]:
-    data, schema = recipe.data, recipe.features
+    data = recipe.data
+    schema = recipe.features
     tables = {"impressions": open_table(source, "impressions", data.impressions)}
     for role, name, features, id_feature in (
         ("users", data.users, schema.user, schema.user_id_feature),
@@ -106,7 +107,9 @@ def _tables(recipe: Recipe, source: Path) -> dict[str, Table]:
         if name is not None:
             tables[role] = open_table(source, role, name)
         elif beyond_id:
-            raise RecipeError(f"data.{role} is null, but features.{role.removesuffix('s')} names '{beyond_id[0]}', which only that table can hold")
+            raise RecipeError(
+                f"data.{role} is null, but features.{role.removesuffix('s')} names '{beyond_id[0]}', which only that table can hold"
+            )
     if schema.behaviour is not None:
         if data.behaviours is None:
             raise RecipeError("data.behaviours is null, but features.behaviour asks for behaviour sequences")
@@ -121,26 +124,45 @@ def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
         "data": recipe.data.model_dump(mode="json", exclude=WHERE_DATA_LIES),
         "features": recipe.features.model_dump(mode="json"),
         "labels": [list(recipe.label_columns), sorted(recipe.value_columns)],
-        "position": None if recipe.position is None else recipe.position.model_dump(include={"column", "cross", "max_position"}),
+        "position": None
+        if recipe.position is None
+        else recipe.position.model_dump(include={"column", "cross", "max_position"}),
         "min_count": recipe.model.embedding.min_count,
     }
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _open(recipe: Recipe, folder: Path, source: Path) -> Data:
-    described = json.loads((folder / "described.json").read_text()) | {"folder": str(source)}  # it may have been built from a copy elsewhere
+    described = json.loads((folder / "described.json").read_text()) | {
+        "folder": str(source)
+    }  # it may have been built from a copy elsewhere
     users = _group(folder / "users", recipe.features, "user", described["users"]["rows"])
     items = _group(folder / "items", recipe.features, "item", described["items"]["rows"])
     behaviours = None
     if recipe.features.behaviour is not None:
         behaviours = Behaviours(
             rows=read_array(folder / "events.rows", np.int32, len(item_key_columns(recipe)) + 2),
-            numerics=read_array(folder / "events.numerics", np.float32, len(item_numeric_columns(recipe)), described["behaviours"]["rows"] + 1),
+            numerics=read_array(
+                folder / "events.numerics",
+                np.float32,
+                len(item_numeric_columns(recipe)),
+                described["behaviours"]["rows"] + 1,
+            ),
             time=read_array(folder / "events.time", np.int64),
         )
     parts = {part: _open_part(recipe, folder, part, described["impressions"][part]) for part in PARTS}
     encoding = load_encoding(folder / "encoding.npz")
-    return Data(recipe, encoding, *users, *items, behaviours, parts, described["cross_values"], folder / "kept_rows.npz", described)
+    return Data(
+        recipe,
+        encoding,
+        *users,
+        *items,
+        behaviours,
+        parts,
+        described["cross_values"],
+        folder / "kept_rows.npz",
+        described,
+    )
 
 
 def _group(path: Path, schema: FeatureSchema, group: str, rows: int) -> tuple[np.ndarray, np.ndarray]:

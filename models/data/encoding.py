@@ -38,7 +38,13 @@ class Encoding:
     def save(self, path: Path) -> None:
         arrays = {f"numerics/{g}/{part}": getattr(s, part) for g, s in self.numerics.items() for part in NUMERIC_PARTS}
         described = {"schema": self.schema.model_dump(mode="json"), "unknown_rows": dict(self.vocabulary.unknown_rows)}
-        np.savez_compressed(path, keys=self.vocabulary.keys, rows=self.vocabulary.rows, described=np.array(json.dumps(described)), **arrays)
+        np.savez_compressed(
+            path,
+            keys=self.vocabulary.keys,
+            rows=self.vocabulary.rows,
+            described=np.array(json.dumps(described)),
+            **arrays,
+        )
 
 
 def load_encoding(path: Path) -> Encoding:
@@ -112,6 +118,7 @@ def _column_edges(values: np.ndarray, counts: np.ndarray, bins: int) -> np.ndarr
         common = distinct[weight.argmax()]
         own = np.array([common, np.nextafter(common, np.float32(np.inf))], dtype=np.float32)
         keep = distinct != common
-        distinct, weight = distinct[keep], weight[keep]
+        distinct = distinct[keep]
+        weight = weight[keep]
     reached = np.searchsorted(np.cumsum(weight), np.arange(1, bins) / bins * weight.sum(), side="right")
     return np.unique(np.concatenate([own, distinct[np.minimum(reached, len(distinct) - 1)]])).astype(np.float32)

@@ -18,7 +18,8 @@ class Entities:
     """
 
     def __init__(self, path: Path, layout: RowLayout, id_feature: str | None) -> None:
-        self.layout, self.id_feature = layout, id_feature
+        self.layout = layout
+        self.id_feature = id_feature
         self.repeated = 0
         self.without_row = 0
         self._file = ArrayFile(path, layout.dtype)
@@ -42,7 +43,8 @@ class Entities:
         distinct = np.unique(self._keys[::-1], return_index=True)
         kept = len(self._keys) - 1 - distinct[1]
         self.repeated = len(self._keys) - len(kept)
-        self._keys, self._places = distinct[0], self._places[kept]
+        self._keys = distinct[0]
+        self._places = self._places[kept]
 
     def index_of(self, ids: np.ndarray, table: Table, id_column: str) -> np.ndarray:
         """Row index of each raw id, int64 `[n]`; unknown ids are given rows."""
@@ -53,7 +55,8 @@ class Entities:
             features = {} if self.id_feature is None else {self.id_feature: raw}
             self._append(pack(self.layout, features, len(new), table), new)
             order = np.argsort(self._keys, kind="stable")
-            self._keys, self._places = self._keys[order], self._places[order]
+            self._keys = self._keys[order]
+            self._places = self._places[order]
             self.without_row += len(new)
         return self._places[np.searchsorted(self._keys, keys)]
 

@@ -51,8 +51,14 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
     seen = np.zeros(len(part.items), dtype=np.int64)
     if part.events is not None:
         for chunk in _chunks(len(part.events)):
-            seen += np.bincount(part.events["item"][chunk], weights=views[chunk], minlength=len(part.items)).astype(np.int64)
-    vocabulary = fit_vocabulary(vocabulary_names(schema), _counted(recipe, part, of_user, of_item, seen, views), recipe.model.embedding.min_count)
+            seen += np.bincount(part.events["item"][chunk], weights=views[chunk], minlength=len(part.items)).astype(
+                np.int64
+            )
+    vocabulary = fit_vocabulary(
+        vocabulary_names(schema),
+        _counted(recipe, part, of_user, of_item, seen, views),
+        recipe.model.embedding.min_count,
+    )
     numerics = {
         "user": _stats(part.users, of_user, schema, "user"),
         "item": _stats(part.items, of_item, schema, "item"),
@@ -82,7 +88,11 @@ def _counted(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """`(keys, counts)` of every key column, chunk by chunk; equal keys of a chunk summed."""
     sequence_columns = item_key_columns(recipe)
-    for rows, counts in ((part.users, of_user), (part.items, of_item), (part.context, np.ones(len(part.context), np.int64))):
+    for rows, counts in (
+        (part.users, of_user),
+        (part.items, of_item),
+        (part.context, np.ones(len(part.context), np.int64)),
+    ):
         for chunk in _chunks(len(rows)):
             yield from _summed(rows["keys"][chunk], counts[chunk])
     if part.events is None:
@@ -105,7 +115,9 @@ def item_key_columns(recipe: Recipe) -> np.ndarray:
     """The key columns of an item row that a behaviour carries, in its order, int64."""
     layout = RowLayout(recipe.features.item)
     columns = [
-        np.arange(layout.key_width)[layout.key_columns[f.name]] for f in recipe.features.behaviour_item_features if f.name in layout.key_columns
+        np.arange(layout.key_width)[layout.key_columns[f.name]]
+        for f in recipe.features.behaviour_item_features
+        if f.name in layout.key_columns
     ]
     return np.concatenate(columns) if columns else np.zeros(0, dtype=np.int64)
 
@@ -126,7 +138,8 @@ def _sums(values: np.ndarray, counts: np.ndarray, log1p: np.ndarray) -> np.ndarr
 
 
 def _stats(rows: np.ndarray, counts: np.ndarray, schema: FeatureSchema, group: str) -> NumericStats:
-    log1p, bins = log1p_columns(schema, group), bins_of(schema, group)
+    log1p = log1p_columns(schema, group)
+    bins = bins_of(schema, group)
     totals = np.zeros((3, len(log1p)))
     for chunk in _chunks(len(rows)):
         totals += _sums(rows["numerics"][chunk], counts[chunk], log1p)
@@ -145,13 +158,16 @@ def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> Nume
         items += _sums(part.items["numerics"][chunk][:, columns], seen[chunk], log1p[:-1])
     ages = np.zeros((3, 1))
     for begin in range(0, len(part.user), 4096):
-        start, end = part.start[begin : begin + 4096], part.end[begin : begin + 4096]
+        start = part.start[begin : begin + 4096]
+        end = part.end[begin : begin + 4096]
         length = end - start
         place = np.repeat(start - np.concatenate([[0], np.cumsum(length)[:-1]]), length) + np.arange(length.sum())
         age_s = behaviour_age_s(np.repeat(part.time[begin : begin + 4096], length), part.events["time"][place])
         ages += _sums(age_s[:, None], np.ones(len(age_s), np.int64), log1p[-1:])
     bins = bins_of(recipe.features, "behaviour")
-    edges = quantile_edges(_with_age(part.items["numerics"][:, columns]), seen, bins) if any(bins) else no_edges(len(bins))
+    edges = (
+        quantile_edges(_with_age(part.items["numerics"][:, columns]), seen, bins) if any(bins) else no_edges(len(bins))
+    )
     totals = np.concatenate([items, ages], axis=1)
     return standardisation(totals[0], totals[1], totals[2], edges)
 

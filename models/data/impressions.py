@@ -31,7 +31,8 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
     wanted = _wanted(recipe)
     table.require(wanted)
     lists = frozenset(f.name for f in layout.features if isinstance(f, MultiCategorical))
-    counts, seen = Counts(), []
+    counts = Counts()
+    seen = []
     dtypes: dict[str, DTypeLike] = {
         "user": np.int32,
         "item": np.int32,
@@ -42,12 +43,18 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
         "cross": np.int64,
     }
     with ExitStack() as stack:
-        files = {(part, name): stack.enter_context(ArrayFile(folder / f"{part}.{name}", dtype)) for part in PARTS for name, dtype in dtypes.items()}
+        files = {
+            (part, name): stack.enter_context(ArrayFile(folder / f"{part}.{name}", dtype))
+            for part in PARTS
+            for name, dtype in dtypes.items()
+        }
         for columns, _ in table.batches(list(wanted), lists):
             part = part_of(recipe.data, columns, table)
             counts.unused += int((part < 0).sum())
             used = np.flatnonzero(part >= 0)
-            encoded = dict(_encoded({name: v[used] for name, v in columns.items()}, len(used), recipe, layout, users, items, table))
+            encoded = dict(
+                _encoded({name: v[used] for name, v in columns.items()}, len(used), recipe, layout, users, items, table)
+            )
             seen.append(_fingerprint(encoded))
             for i, name in enumerate(PARTS):
                 of_part = part[used] == i
@@ -86,7 +93,10 @@ def _encoded(
     if recipe.position:
         position = numbers(columns[recipe.position.column], table, recipe.position.column)
         present = ~np.isnan(position) & (position >= 1)
-        yield "position", np.where(present, np.clip(np.nan_to_num(position), 1, recipe.position.max_position), 0).astype(np.int32)
+        yield (
+            "position",
+            np.where(present, np.clip(np.nan_to_num(position), 1, recipe.position.max_position), 0).astype(np.int32),
+        )
         cross = recipe.position.cross
         yield "cross", np.zeros(n, np.int64) if cross is None else keys_of_column(cross, columns[cross])
 
@@ -99,7 +109,9 @@ def _label(values: np.ndarray, name: str, recipe: Recipe, table: Table) -> np.nd
     if not allowed.all():
         bad = values[~allowed].tolist()[0]
         what = "a finite number" if name in recipe.value_columns else "0 or 1"
-        raise RecipeError(f"{table.path.name} ({table.role}): label '{name}' must be {what} in every row of the split, found {bad!r}")
+        raise RecipeError(
+            f"{table.path.name} ({table.role}): label '{name}' must be {what} in every row of the split, found {bad!r}"
+        )
     return label.astype(np.float32)
 
 
@@ -116,4 +128,6 @@ def _refuse_empty(counts: Counts) -> None:
     for part, n in counts.parts.items():
         if n == 0:
             found = ", ".join(f"{name} {count:,}" for name, count in counts.parts.items())
-            raise RecipeError(f"data.split: the {part} part is empty (impressions: {found}, in no part {counts.unused:,}); check data.split.{part}")
+            raise RecipeError(
+                f"data.split: the {part} part is empty (impressions: {found}, in no part {counts.unused:,}); check data.split.{part}"
+            )

@@ -23,7 +23,9 @@ def kept_rows(recipe: Recipe, part: PackedPart) -> dict[str, np.ndarray]:
         "context": part.context[picked],
         "item": part.items[part.item[picked]],
     }
-    kept = {f"{group}_{field}": np.array(rows[field]) for group, rows in groups.items() for field in ("keys", "numerics")}
+    kept = {
+        f"{group}_{field}": np.array(rows[field]) for group, rows in groups.items() for field in ("keys", "numerics")
+    }
     kept["request_time"] = np.array(part.time[picked])
     if part.events is None:
         return kept

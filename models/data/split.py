@@ -29,4 +29,6 @@ def part_of(data: DataSection, columns: Mapping[str, np.ndarray], table: Table) 
             part[(times >= start.timestamp() * 1000) & (times < end.timestamp() * 1000)] = i
         return part
     place = {text_of(value, split.column): i for i, name in enumerate(PARTS) for value in getattr(split, name)}
-    return np.array([place.get(text_of(v, split.column), UNUSED) for v in columns[split.column].tolist()], dtype=np.int64)
+    return np.array(
+        [place.get(text_of(v, split.column), UNUSED) for v in columns[split.column].tolist()], dtype=np.int64
+    )

@@ -32,7 +32,9 @@ class Table:
         for column, why in wanted.items():
             if column not in self.columns:
                 near = difflib.get_close_matches(column, self.columns, n=3, cutoff=0.5) or list(self.columns)
-                raise RecipeError(f"{self.path.name} ({self.role}): no column '{column}', which {why} names; nearest: {', '.join(near)}")
+                raise RecipeError(
+                    f"{self.path.name} ({self.role}): no column '{column}', which {why} names; nearest: {', '.join(near)}"
+                )
 
     def batches(self, columns: Sequence[str], lists: frozenset[str] = frozenset()) -> Iterator[tuple[Columns, int]]:
         """`({column: raw values [n]}, n)` batch by batch. A CSV's columns are text; those in `lists` are split at `|`."""
@@ -72,7 +74,10 @@ def data_folder(data: DataSection) -> Path:
         if name is not None and (Path(name) / data.impressions).is_file():
             return Path(name)
     tried = " and no ".join(f"'{Path(n) / data.impressions}'" for n in (data.dir, data.fallback) if n)
-    advice = data.how_to_get or "`python -m models.prepare --help` shows how to make the tables of the recipes that come along"
+    advice = (
+        data.how_to_get
+        or "`python -m models.prepare --help` shows how to make the tables of the recipes that come along"
+    )
     raise RecipeError(f"data.dir: there is no {tried}; {advice}")
 
 
@@ -84,7 +89,10 @@ def content_hash(path: Path) -> str:
 
 def _csv_batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     options = pa_csv.ConvertOptions(
-        column_types=dict.fromkeys(columns, pa.string()), include_columns=columns, strings_can_be_null=True, null_values=[""]
+        column_types=dict.fromkeys(columns, pa.string()),
+        include_columns=columns,
+        strings_can_be_null=True,
+        null_values=[""],
     )
     with pa_csv.open_csv(path, convert_options=options) as reader:
         yield from reader
@@ -121,7 +129,9 @@ def numbers(values: np.ndarray, table: Table, column: str) -> np.ndarray:
         return np.array([np.nan if v is None else float(v) for v in values.tolist()], dtype=np.float64)
     except (TypeError, ValueError):
         bad = next(v for v in values.tolist() if v is not None and not _is_number(v))
-        raise RecipeError(f"{table.path.name} ({table.role}): column '{column}' holds {bad!r}, which is no number") from None
+        raise RecipeError(
+            f"{table.path.name} ({table.role}): column '{column}' holds {bad!r}, which is no number"
+        ) from None
 
 
 def _is_number(value: object) -> bool:
@@ -139,4 +149,6 @@ def times_ms(values: np.ndarray, table: Table, column: str) -> np.ndarray:
     try:
         return np.array([0 if v is None or v != v else int(v) for v in values.tolist()], dtype=np.int64)
     except (TypeError, ValueError):
-        raise RecipeError(f"{table.path.name} ({table.role}): column '{column}' must hold whole milliseconds since 1970") from None
+        raise RecipeError(
+            f"{table.path.name} ({table.role}): column '{column}' must hold whole milliseconds since 1970"
+        ) from None

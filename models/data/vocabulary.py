@@ -37,7 +37,9 @@ class Vocabulary:
         return np.where(keys == MISSING_KEY, MISSING_ROW, rows).astype(np.int32)
 
 
-def fit_vocabulary(names: Sequence[str], counted: Iterable[tuple[np.ndarray, np.ndarray]], min_count: int) -> Vocabulary:
+def fit_vocabulary(
+    names: Sequence[str], counted: Iterable[tuple[np.ndarray, np.ndarray]], min_count: int
+) -> Vocabulary:
     """A vocabulary over `names` from `(keys, counts)` of the training part; keys rarer than `min_count` stay unknown."""
     parts = list(counted)
     keys = np.concatenate([np.zeros(0, np.int64), *(k for k, _ in parts)])
@@ -63,7 +65,11 @@ def behaviour_column_vocabularies(schema: FeatureSchema) -> tuple[str, ...]:
     """The vocabulary of each key column of a packed behaviour row."""
     if schema.behaviour is None:
         return ()
-    return (*key_column_vocabularies(schema.behaviour_item_features), schema.behaviour.action_vocabulary, schema.behaviour.scene_vocabulary)
+    return (
+        *key_column_vocabularies(schema.behaviour_item_features),
+        schema.behaviour.action_vocabulary,
+        schema.behaviour.scene_vocabulary,
+    )
 
 
 def vocabulary_names(schema: FeatureSchema) -> tuple[str, ...]:

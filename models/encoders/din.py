@@ -25,7 +25,9 @@ class ActivationUnit(nn.Module):
     request and the candidate's once per candidate; only the product term is per pair.
     """
 
-    def __init__(self, item_width: int, property_width: int, hidden: Sequence[int], activation: Literal["prelu", "dice"]) -> None:
+    def __init__(
+        self, item_width: int, property_width: int, hidden: Sequence[int], activation: Literal["prelu", "dice"]
+    ) -> None:
         super().__init__()
         bound = 1 / math.sqrt(4 * item_width + property_width)
         self.item_width = item_width
@@ -43,7 +45,8 @@ class ActivationUnit(nn.Module):
         if behaviours_BLG.shape[0] == 1 and not self.training:
             return self._of_one_user(behaviours_BLG[0], target_BI)
         of_behaviour, of_target, of_difference, of_product = self.weight.split(self.item_width)
-        items_BLI, properties_BLP = behaviours_BLG[..., : self.item_width], behaviours_BLG[..., self.item_width :]
+        items_BLI = behaviours_BLG[..., : self.item_width]
+        properties_BLP = behaviours_BLG[..., self.item_width :]
         behaviour_BLX = items_BLI @ (of_behaviour + of_difference) + properties_BLP @ self.property_weight + self.bias
         target_B1X = (target_BI @ (of_target - of_difference)).unsqueeze(1)
         product_BLX = (items_BLI * target_BI.unsqueeze(1)) @ of_product
@@ -59,12 +62,15 @@ class ActivationUnit(nn.Module):
         the user's, made once per request; of the size of all pairs nothing is made but the layers' results.
         """
         of_behaviour, of_target, of_difference, of_product = self.weight.split(self.item_width)
-        items_LI, properties_LP = behaviours_LG[:, : self.item_width], behaviours_LG[:, self.item_width :]
+        items_LI = behaviours_LG[:, : self.item_width]
+        properties_LP = behaviours_LG[:, self.item_width :]
         of_target_LIX = items_LI.unsqueeze(-1) * of_product + (of_target - of_difference)
         constant_LX = items_LI @ (of_behaviour + of_difference) + properties_LP @ self.property_weight + self.bias
         with_one_CJ = torch.cat([target_CI, torch.ones_like(target_CI[:, :1])], -1)
         pairs_LCX = with_one_CJ @ torch.cat([of_target_LIX, constant_LX.unsqueeze(1)], 1)
-        x = pairs_LCX.flatten(0, 1)  # plain matrices from here on: a bias goes into the product, where over three axes it is a pass of its own
+        x = pairs_LCX.flatten(
+            0, 1
+        )  # plain matrices from here on: a bias goes into the product, where over three axes it is a pass of its own
         *activations, last = self.first_activation, *self.activations
         for activation, layer in zip(activations, self.layers, strict=True):
             assert isinstance(layer, nn.Linear)
@@ -78,11 +84,19 @@ class Din(nn.Module):
 
     sees_candidate = True
 
-    def __init__(self, item_width: int, property_width: int, hidden: Sequence[int], activation: Literal["prelu", "dice"], softmax: bool) -> None:
+    def __init__(
+        self,
+        item_width: int,
+        property_width: int,
+        hidden: Sequence[int],
+        activation: Literal["prelu", "dice"],
+        softmax: bool,
+    ) -> None:
         super().__init__()
         self.unit = ActivationUnit(item_width, property_width, hidden, activation)
         self.softmax = softmax
-        self.item_width, self.out_width = item_width, item_width + property_width
+        self.item_width = item_width
+        self.out_width = item_width + property_width
 
     def weights(self, behaviours_BLG: Tensor, mask_BL: Tensor, target_BI: Tensor) -> Tensor:
         """Attention weights `[B, L]`, zero where `mask_BL` is False."""

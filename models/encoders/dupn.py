@@ -18,7 +18,8 @@ from models.encoders.view import View
 
 # Shape legend: B requests, L behaviours, I item part, P property part, H state, A attention's hidden width, U user, K context, R representation.
 
-TORCH_ORDER, ONNX_ORDER = "ifco", "iofc"  # how each stacks the gates' weights; c is the cell's candidate
+TORCH_ORDER = "ifco"
+ONNX_ORDER = "iofc"  # how each stacks the gates' weights; c is the cell's candidate
 GATED = "ifo"  # what sees the properties
 
 
@@ -37,13 +38,18 @@ class PropertyGatedLstm(nn.Module):
         def weights(gates: str, width: int) -> nn.ParameterDict:
             return nn.ParameterDict({gate: torch.empty(hidden, width).uniform_(-bound, bound) for gate in gates})
 
-        self.of_item, self.of_state = weights(TORCH_ORDER, item_width), weights(TORCH_ORDER, hidden)
-        self.of_property, self.bias = weights(GATED, property_width), weights(TORCH_ORDER, 1)
+        self.of_item = weights(TORCH_ORDER, item_width)
+        self.of_state = weights(TORCH_ORDER, hidden)
+        self.of_property = weights(GATED, property_width)
+        self.bias = weights(TORCH_ORDER, 1)
 
     def _stacked(self, order: str) -> tuple[Tensor, Tensor]:
         """Weights of the input `[4H, I + P + 1]` and of the state `[4H, H]`, gate by gate."""
         no_property = torch.zeros_like(self.of_property["i"])
-        rows = [torch.cat([self.of_item[g], self.of_property[g] if g in GATED else no_property, self.bias[g]], 1) for g in order]
+        rows = [
+            torch.cat([self.of_item[g], self.of_property[g] if g in GATED else no_property, self.bias[g]], 1)
+            for g in order
+        ]
         return torch.cat(rows), torch.cat([self.of_state[g] for g in order])
 
     def forward(self, behaviours_BLG: Tensor, mask_BL: Tensor) -> Tensor:
@@ -81,7 +87,14 @@ class Dupn(nn.Module):
     sees_candidate = False
 
     def __init__(
-        self, item_width: int, property_width: int, user_width: int, context_width: int, hidden: int, user_hidden: int, attention_hidden: int
+        self,
+        item_width: int,
+        property_width: int,
+        user_width: int,
+        context_width: int,
+        hidden: int,
+        user_hidden: int,
+        attention_hidden: int,
     ) -> None:
         super().__init__()
         self.item_width = item_width

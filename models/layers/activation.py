@@ -41,13 +41,15 @@ class Dice(nn.Module):
     def __init__(self, width: int, momentum: float = 0.01, eps: float = 1e-8) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.zeros(width))
-        self.momentum, self.eps = momentum, eps
+        self.momentum = momentum
+        self.eps = eps
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`[..., width]` -> the same; padding, where `mask` `[...]` is False, does not enter the statistics."""
-        mean, variance = self.mean, self.variance
+        mean = self.mean
+        variance = self.variance
         if self.training:
             mean, variance = self._batch_statistics(x, mask)
         p = torch.sigmoid((x - mean) / torch.sqrt(variance + self.eps))

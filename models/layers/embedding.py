@@ -31,7 +31,8 @@ class Numerics(nn.Module):
         self.register_buffer("deviation", torch.from_numpy(stats.deviation.copy()))
         self.register_buffer("log1p", torch.from_numpy(log1p.copy()))
         self.missing = nn.Parameter(torch.zeros(len(stats.mean)))
-        self.any_log1p, self.all_log1p = bool(log1p.any()), bool(log1p.all())
+        self.any_log1p = bool(log1p.any())
+        self.all_log1p = bool(log1p.all())
 
     def forward(self, raw: Tensor) -> Tensor:
         """Raw `[..., N]` with NaN for missing -> `[..., N]` in (-1, 1), or the learned value."""
@@ -108,9 +109,13 @@ class KeyColumns(nn.Module):
         if self.all_single:
             return table(rows).flatten(-2)
         embedded = table(rows)
-        pieces = [embedded[..., run, :].flatten(-2) for run in self.runs]  # slices: picking columns by index costs the graph two transposes
+        pieces = [
+            embedded[..., run, :].flatten(-2) for run in self.runs
+        ]  # slices: picking columns by index costs the graph two transposes
         for columns, pooling in self.multis:
-            total = _sum_of_values(embedded[..., columns, :])  # missing rows are zero vectors, so the sum is masked already
+            total = _sum_of_values(
+                embedded[..., columns, :]
+            )  # missing rows are zero vectors, so the sum is masked already
             if pooling == "mean":
                 total = total / (rows[..., columns] > MISSING_ROW).to(total.dtype).sum(-1, keepdim=True).clamp(min=1)
             pieces.append(total)

@@ -65,11 +65,20 @@ class Isotonic(nn.Module):
 
     def set(self, points: Collection[tuple[float, float]]) -> None:
         """Go through points (logit, calibrated logit) with both rising."""
-        (x, y), pieces = list(zip(*points, strict=True)), len(points) - 1
-        low, high, extra = torch.zeros_like(self.low), torch.zeros_like(self.high), torch.zeros_like(self.extra)
-        low[:pieces], high[:pieces] = torch.tensor(x[:-1]), torch.tensor(x[1:])
+        (x, y) = list(zip(*points, strict=True))
+        pieces = len(points) - 1
+        low = torch.zeros_like(self.low)
+        high = torch.zeros_like(self.high)
+        extra = torch.zeros_like(self.extra)
+        low[:pieces] = torch.tensor(x[:-1])
+        high[:pieces] = torch.tensor(x[1:])
         extra[:pieces] = torch.tensor([(y[i + 1] - y[i]) / (x[i + 1] - x[i]) - 1 for i in range(pieces)])
-        for mine, new in ((self.low, low), (self.high, high), (self.extra, extra), (self.shift, torch.tensor([y[0] - x[0]]))):
+        for mine, new in (
+            (self.low, low),
+            (self.high, high),
+            (self.extra, extra),
+            (self.shift, torch.tensor([y[0] - x[0]])),
+        ):
             mine.copy_(new)
 
 
@@ -83,7 +92,9 @@ class Calibration(nn.Module):
         self.shifts = {name: math.log(rate) for name, rate in section.negative_sampling.items()}
         self.maps = nn.ModuleDict()
         if section.method != "none":
-            self.maps.update({name: Platt() if section.method == "platt" else Isotonic(section.knots) for name in factors})
+            self.maps.update(
+                {name: Platt() if section.method == "platt" else Isotonic(section.knots) for name in factors}
+            )
 
     def shifted(self, name: str, p: LogProbability) -> Tensor:
         """The logit of a factor `[n]`, corrected for sampled negatives."""

@@ -76,14 +76,25 @@ def build_ranker(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> "
     position = PositionTower(recipe.position, cross_values) if recipe.position else None
     ranker = Ranker(recipe, encoding, structures, position)
     if recipe.position and recipe.position.head not in ranker.heads:
-        raise RecipeError(f"position.head: '{recipe.position.head}' is not a head{nearest(recipe.position.head, ranker.heads)}")
+        raise RecipeError(
+            f"position.head: '{recipe.position.head}' is not a head{nearest(recipe.position.head, ranker.heads)}"
+        )
     for name in recipe.calibration.negative_sampling if recipe.calibration else ():
         if name not in (factors := [f.name for f in ranker.factors]):
-            raise RecipeError(f"calibration.negative_sampling: '{name}' is no factor of a score{nearest(name, factors)}")
-    outputs, trained = [o.name for o in ranker.outputs], [o.name for o in ranker.outputs if o.trained]
+            raise RecipeError(
+                f"calibration.negative_sampling: '{name}' is no factor of a score{nearest(name, factors)}"
+            )
+    outputs = [o.name for o in ranker.outputs]
+    trained = [o.name for o in ranker.outputs if o.trained]
     training = recipe.training
-    weighted = {"training.loss_weights": training.loss_weights, "training.weighting.decay": getattr(training.weighting, "decay", {})}
-    named = weighted | {"training.select_on": training.select_on, "extra_evaluations": [e.score for e in recipe.extra_evaluations]}
+    weighted = {
+        "training.loss_weights": training.loss_weights,
+        "training.weighting.decay": getattr(training.weighting, "decay", {}),
+    }
+    named = weighted | {
+        "training.select_on": training.select_on,
+        "extra_evaluations": [e.score for e in recipe.extra_evaluations],
+    }
     for section, names in named.items():
         for name in names:
             if name not in outputs:
@@ -97,7 +108,9 @@ def _structures(recipe: Recipe) -> list[TaskStructure]:
     entry = entry_of(recipe.model)
     for task in recipe.tasks:
         if task.type not in entry.tasks:
-            raise RecipeError(f"tasks: '{task.type}' does not go with architecture '{entry.name}'; it takes: {', '.join(entry.tasks)}")
+            raise RecipeError(
+                f"tasks: '{task.type}' does not go with architecture '{entry.name}'; it takes: {', '.join(entry.tasks)}"
+            )
     structures = [build_structure(task, recipe.features) for task in recipe.tasks]
     names = [o.name for s in structures for o in s.outputs]
     for name in names:
@@ -129,7 +142,8 @@ class Inputs(nn.Module):
 
     def __init__(self, section: EmbeddingSection, encoding: Encoding) -> None:
         super().__init__()
-        schema, self.unknown_rate = encoding.schema, section.unknown_rate
+        schema = encoding.schema
+        self.unknown_rate = section.unknown_rate
         self.table = nn.Embedding(encoding.vocabulary.n_rows, section.dim, padding_idx=MISSING_ROW)
         nn.init.normal_(self.table.weight, std=0.05)
         with torch.no_grad():
@@ -148,7 +162,9 @@ class Inputs(nn.Module):
 
     def _build_behaviours(self, schema: FeatureSchema, section: EmbeddingSection, encoding: Encoding) -> None:
         rows = [encoding.vocabulary.unknown_rows[v] for v in behaviour_column_vocabularies(schema)]
-        features, stats, log1p = schema.behaviour_item_features, encoding.numerics["behaviour"], log1p_columns(schema, "behaviour")
+        features = schema.behaviour_item_features
+        stats = encoding.numerics["behaviour"]
+        log1p = log1p_columns(schema, "behaviour")
         n = numerics_of(features)
         item_stats = NumericStats(stats.mean[:n], stats.deviation[:n], stats.edges[:n])
         age_stats = NumericStats(stats.mean[n:], stats.deviation[n:], stats.edges[n:])
@@ -157,16 +173,22 @@ class Inputs(nn.Module):
         keys, numerics = _columns_of(schema.item, features)
         self.register_buffer("target_keys", torch.tensor(keys), persistent=False)
         self.register_buffer("target_numerics", torch.tensor(numerics), persistent=False)
-        of_item, wanted = pieces_of(schema.item), pieces_of(features)
+        of_item = pieces_of(schema.item)
+        wanted = pieces_of(features)
         self.target_runs = runs_of(
-            [column for name in wanted for column in range(of_item.index(name) * section.dim, (of_item.index(name) + 1) * section.dim)]
+            [
+                column
+                for name in wanted
+                for column in range(of_item.index(name) * section.dim, (of_item.index(name) + 1) * section.dim)
+            ]
         )
 
     def part(self, name: str) -> Part:
         """What the vector of a group that the schema has is made of."""
         group = self.groups[name]
         assert isinstance(group, GroupEmbedding)
-        numerics, binned = (0 if group.numerics is None else len(group.numerics.missing)), (0 if group.bins is None else len(group.bins.columns))
+        numerics = 0 if group.numerics is None else len(group.numerics.missing)
+        binned = 0 if group.bins is None else len(group.bins.columns)
         return Part(group.width, name == "item", self.table.embedding_dim, group.keys.pieces, numerics, binned)
 
     def group(self, name: str, batch: Batch) -> Tensor:
@@ -184,12 +206,15 @@ class Inputs(nn.Module):
         """The item part then the property part (action, scene, age) `[B or 1, L, I + P]`, and the mask of real ones `[B or 1, L]`."""
         assert self.behaviour_item is not None
         assert self.behaviour_property is not None
-        rows, times = batch["behaviour_rows"], batch["behaviour_times"]
+        rows = batch["behaviour_rows"]
+        times = batch["behaviour_times"]
         age_s = ((batch["request_time"].unsqueeze(-1) - times).clamp(min=0) / 1000.0).to(torch.float32)
         age_s = torch.where(times > 0, age_s, torch.nan).unsqueeze(-1)
         items = self.behaviour_item(rows[..., :-2], batch.get("behaviour_numerics"), self.table, self.unknown_rate)
         properties = self.behaviour_property(rows[..., -2:], age_s, self.table, self.unknown_rate)
-        return torch.cat([items, properties], -1), rows.amax(-1) > MISSING_ROW  # rows are never negative, and a behaviour has key columns
+        return torch.cat([items, properties], -1), rows.amax(
+            -1
+        ) > MISSING_ROW  # rows are never negative, and a behaviour has key columns
 
     def target(self, batch: Batch, item: Tensor) -> Tensor:
         """The candidate seen as a behaviour's item part `[B, I]`: same features, same table, same order.
@@ -206,12 +231,19 @@ class Inputs(nn.Module):
 def _columns_of(item: Sequence[Feature], wanted: Sequence[Feature]) -> tuple[list[int], list[int]]:
     """Key and numeric columns of the wanted features in an item row, in the order they are wanted."""
     layout = RowLayout(item)
-    keys = [c for f in wanted if f.name in layout.key_columns for c in range(*layout.key_columns[f.name].indices(layout.key_width))]
+    keys = [
+        c
+        for f in wanted
+        if f.name in layout.key_columns
+        for c in range(*layout.key_columns[f.name].indices(layout.key_width))
+    ]
     numerics = [layout.numeric_columns[f.name] for f in wanted if f.name in layout.numeric_columns]
     return keys, numerics
 
 
-def build_encoder(section: EncoderSection, item_width: int, property_width: int, user_width: int, context_width: int) -> Encoder:
+def build_encoder(
+    section: EncoderSection, item_width: int, property_width: int, user_width: int, context_width: int
+) -> Encoder:
     """The encoder of a recipe's section over behaviours, a user and a context of these widths (0: there is none)."""
     match section:
         case PoolingEncoder():
@@ -219,8 +251,11 @@ def build_encoder(section: EncoderSection, item_width: int, property_width: int,
         case DinEncoder():
             return Din(item_width, property_width, section.hidden, section.activation, section.softmax)
         case DupnEncoder():
-            hidden, user_hidden = section.hidden, section.user_hidden
-            return Dupn(item_width, property_width, user_width, context_width, hidden, user_hidden, section.attention_hidden)
+            hidden = section.hidden
+            user_hidden = section.user_hidden
+            return Dupn(
+                item_width, property_width, user_width, context_width, hidden, user_hidden, section.attention_hidden
+            )
 
 
 def build_trunk(section: TrunkSection, parts: Sequence[Part], heads: Sequence[str], dropout: float) -> Trunk:
@@ -236,10 +271,13 @@ def build_trunk(section: TrunkSection, parts: Sequence[Part], heads: Sequence[st
         case MmoeTrunk():
             return Mmoe(in_widths, heads, section.experts, section.expert_hidden, dropout, section.expert_dropout)
         case PleTrunk():
-            hidden, own, shared = section.expert_hidden, section.own_experts, section.shared_experts
+            hidden = section.expert_hidden
+            own = section.own_experts
+            shared = section.shared_experts
             return Ple(in_widths, heads, section.levels, own, shared, hidden, dropout)
         case Youtube2019Trunk():
-            hidden, experts = section.expert_hidden, section.experts
+            hidden = section.expert_hidden
+            experts = section.experts
             return Youtube2019(in_widths, heads, section.shared_width, experts, hidden, dropout, section.expert_dropout)
         case NfwfmTrunk():
             return Nfwfm(parts, section.hidden, dropout)
@@ -248,25 +286,37 @@ def build_trunk(section: TrunkSection, parts: Sequence[Part], heads: Sequence[st
 class Ranker(nn.Module):
     """`forward(batch)` gives every output by name; the composition is encoders, trunk, towers, task structures."""
 
-    def __init__(self, recipe: Recipe, encoding: Encoding, structures: list[TaskStructure], position: PositionTower | None) -> None:
+    def __init__(
+        self, recipe: Recipe, encoding: Encoding, structures: list[TaskStructure], position: PositionTower | None
+    ) -> None:
         super().__init__()
-        entry, model = entry_of(recipe.model), recipe.model
+        entry = entry_of(recipe.model)
+        model = recipe.model
         self.structures = structures
         self.heads: tuple[str, ...] = tuple(h for s in structures for h in s.heads)
         self.outputs: tuple[Output, ...] = tuple(o for s in structures for o in s.outputs)
         self.inputs = Inputs(model.embedding, encoding)
         self.encoders = nn.ModuleList(self._build_encoders(model.encoders or (entry.encoder,)))
-        parts = [*(self.inputs.part(name) for name in self.inputs.groups), *(self._part_of(encoder) for encoder in self.encoders)]
+        parts = [
+            *(self.inputs.part(name) for name in self.inputs.groups),
+            *(self._part_of(encoder) for encoder in self.encoders),
+        ]
         self.trunk = build_trunk(model.trunk or entry.trunk, parts, self.heads, model.dropout)
-        self.towers = GroupedMlp(len(self.heads), (self.trunk.out_width, *model.tower_hidden, 1), model.dropout, last_linear=True)
+        self.towers = GroupedMlp(
+            len(self.heads), (self.trunk.out_width, *model.tower_hidden, 1), model.dropout, last_linear=True
+        )
         self.of_representation = nn.ModuleDict()
         for structure in structures:
             if isinstance(structure, OfRepresentation):
-                self.of_representation[structure.outputs[0].name] = structure.network(self._representation_width(), model.tower_hidden)
+                self.of_representation[structure.outputs[0].name] = structure.network(
+                    self._representation_width(), model.tower_hidden
+                )
         self.position = position
         of_chains = (f for s in structures for f in (s.factors if isinstance(s, Chain) else s.outputs))
         self.factors: tuple[Output, ...] = tuple(f for f in of_chains if f.kind == "probability")
-        self.calibration = Calibration(recipe.calibration, [f.name for f in self.factors]) if recipe.calibration else None
+        self.calibration = (
+            Calibration(recipe.calibration, [f.name for f in self.factors]) if recipe.calibration else None
+        )
         self.composition = {
             "encoders": ", ".join(type(encoder).__name__.lower() for encoder in self.encoders) or "none",
             "trunk": type(self.trunk).__name__.lower(),
@@ -274,10 +324,13 @@ class Ranker(nn.Module):
         }
 
     def _build_encoders(self, sections: Sequence[EncoderSection]) -> list[Encoder]:
-        item, property_ = self.inputs.behaviour_item, self.inputs.behaviour_property
+        item = self.inputs.behaviour_item
+        property_ = self.inputs.behaviour_property
         if item is None or property_ is None:
             return []
-        of_user, of_context = (self.inputs.part(name).width if name in self.inputs.groups else 0 for name in ("user", "context"))
+        of_user, of_context = (
+            self.inputs.part(name).width if name in self.inputs.groups else 0 for name in ("user", "context")
+        )
         return [build_encoder(section, item.width, property_.width, of_user, of_context) for section in sections]
 
     def _part_of(self, encoder: nn.Module) -> Part:
@@ -287,14 +340,22 @@ class Ranker(nn.Module):
     def _representation_width(self) -> int:
         widths = [part.width for encoder in self.encoders if not (part := self._part_of(encoder)).of_candidate]
         if not widths:
-            raise RecipeError("model.encoders: a task reads the user's representation, which needs behaviours and an encoder such as dupn")
+            raise RecipeError(
+                "model.encoders: a task reads the user's representation, which needs behaviours and an encoder such as dupn"
+            )
         return sum(widths)
 
     def _encoded(self, batch: Batch, groups: Mapping[str, Tensor]) -> list[Tensor]:
         if not self.encoders:
             return []
         behaviours_BLG, mask_BL = self.inputs.behaviours(batch)
-        view = View(behaviours_BLG, mask_BL, self.inputs.target(batch, groups["item"]), groups.get("user"), groups.get("context"))
+        view = View(
+            behaviours_BLG,
+            mask_BL,
+            self.inputs.target(batch, groups["item"]),
+            groups.get("user"),
+            groups.get("context"),
+        )
         return [encoder(view) for encoder in self.encoders]
 
     def parts(self, batch: Batch) -> list[Tensor]:
@@ -313,7 +374,11 @@ class Ranker(nn.Module):
             candidates = self.inputs.candidates(batch)
             logits |= {name: network(representation, candidates) for name, network in self.of_representation.items()}
         if self.position is not None:
-            shift = self.position(batch["position"], batch["position_cross"]) if self.training else self.position.missing_constant()
+            shift = (
+                self.position(batch["position"], batch["position_cross"])
+                if self.training
+                else self.position.missing_constant()
+            )
             logits[self.position.head] = logits[self.position.head] + shift
         return logits
 
@@ -327,7 +392,9 @@ class Ranker(nn.Module):
                 out |= structure.joined({name: self._calibrated(name, p) for name, p in factors.items()})
             else:
                 plain = structure.scores(logits)
-                out |= {name: self._calibrated(name, p) if isinstance(p, LogProbability) else p for name, p in plain.items()}
+                out |= {
+                    name: self._calibrated(name, p) if isinstance(p, LogProbability) else p for name, p in plain.items()
+                }
         return out
 
     def _calibrated(self, name: str, p: LogProbability) -> LogProbability:
@@ -364,7 +431,11 @@ class Ranker(nn.Module):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """`embedding` (the tables, of which a batch touches few rows) and `dense` (all the rest)."""
-        embeddings = {name for name, module in self.named_modules() if isinstance(module, nn.Embedding) and not name.startswith("position")}
+        embeddings = {
+            name
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Embedding) and not name.startswith("position")
+        }
         groups: dict[str, list[nn.Parameter]] = {"embedding": [], "dense": []}
         for name, parameter in self.named_parameters():
             groups["embedding" if name.rpartition(".")[0] in embeddings else "dense"].append(parameter)

@@ -19,7 +19,8 @@ class PositionTower(nn.Module):
 
     def __init__(self, section: PositionSection, cross_values: int) -> None:
         super().__init__()
-        self.head, self.drop_rate = section.head, section.drop_rate
+        self.head = section.head
+        self.drop_rate = section.drop_rate
         self.cross_values = cross_values
         self.bias = nn.Embedding((section.max_position + 1) * (cross_values + 1), 1)
         nn.init.zeros_(self.bias.weight)
@@ -28,7 +29,9 @@ class PositionTower(nn.Module):
     def forward(self, position_B: Tensor, cross_B: Tensor) -> Tensor:
         """Positions and cross values int64 `[B]` -> the logit's shift `[B]`."""
         if self.training:
-            position_B = position_B.masked_fill(torch.rand(position_B.shape, device=position_B.device) < self.drop_rate, 0)
+            position_B = position_B.masked_fill(
+                torch.rand(position_B.shape, device=position_B.device) < self.drop_rate, 0
+            )
             self.cross_counts += torch.bincount(cross_B, minlength=self.cross_values + 1)
         return self.bias(position_B * (self.cross_values + 1) + cross_B)[:, 0]
 

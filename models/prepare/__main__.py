@@ -25,14 +25,24 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("kuairand", "KuaiRand-Pure"), ("census", "Census-Income (KDD)"), ("taobao", "Taobao's UserBehavior")):
+    for name, what in (
+        ("kuairand", "KuaiRand-Pure"),
+        ("census", "Census-Income (KDD)"),
+        ("taobao", "Taobao's UserBehavior"),
+    ):
         command = commands.add_parser(name, help=f"{what}: original files -> canonical tables")
         command.add_argument("--source", type=Path, required=True, help="folder of the original files")
         command.add_argument("--out", type=Path, required=True, help="folder to write the tables to")
     command = commands.add_parser("sample", help="canonical tables -> a seeded subset of whole users that fits a size")
-    command.add_argument("--source", type=Path, default=Path("data/kuairand"), help="folder of the tables (default: %(default)s)")
-    command.add_argument("--out", type=Path, default=Path("sample/kuairand"), help="folder to write to (default: %(default)s)")
-    command.add_argument("--max-mb", type=float, default=7.5, help="largest total size of the parquet files in MB (default: %(default)s)")
+    command.add_argument(
+        "--source", type=Path, default=Path("data/kuairand"), help="folder of the tables (default: %(default)s)"
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("sample/kuairand"), help="folder to write to (default: %(default)s)"
+    )
+    command.add_argument(
+        "--max-mb", type=float, default=7.5, help="largest total size of the parquet files in MB (default: %(default)s)"
+    )
     command.add_argument("--seed", type=int, default=1, help="seed of the choice of users (default: %(default)s)")
     given = parser.parse_args(arguments)
     try:

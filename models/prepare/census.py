@@ -16,7 +16,9 @@ import pyarrow as pa
 
 from models.prepare.write import write_table
 
-TRAIN, TEST, DESCRIPTION = "census-income.data.gz", "census-income.test.gz", "census-income.names"
+TRAIN = "census-income.data.gz"
+TEST = "census-income.test.gz"
+DESCRIPTION = "census-income.names"
 SPLIT_SEED = 2024
 MISSING = "?"  # and nothing else: `NA` is a Hispanic origin, `Not in universe` an answer
 COLLEGE = (
@@ -26,29 +28,65 @@ COLLEGE = (
     "Doctorate degree(PhD EdD)",
 )
 
-# fmt: off
 COLUMNS = (
-    "age", "class_of_worker", "industry_code", "occupation_code", "education", "wage_per_hour", "enrolled_last_week", "marital_status",
-    "major_industry", "major_occupation", "race", "hispanic_origin", "sex", "union_member", "unemployment_reason", "employment_status",
-    "capital_gains", "capital_losses", "dividends", "tax_filer", "previous_region", "previous_state", "household_detail", "household_summary",
-    "instance_weight", "migration_msa", "migration_region", "migration_within_region", "same_house", "migration_sunbelt", "employer_size",
-    "family_under_18", "father_country", "mother_country", "own_country", "citizenship", "self_employed", "veteran_questionnaire",
-    "veteran_benefits", "weeks_worked", "year", "income",
+    "age",
+    "class_of_worker",
+    "industry_code",
+    "occupation_code",
+    "education",
+    "wage_per_hour",
+    "enrolled_last_week",
+    "marital_status",
+    "major_industry",
+    "major_occupation",
+    "race",
+    "hispanic_origin",
+    "sex",
+    "union_member",
+    "unemployment_reason",
+    "employment_status",
+    "capital_gains",
+    "capital_losses",
+    "dividends",
+    "tax_filer",
+    "previous_region",
+    "previous_state",
+    "household_detail",
+    "household_summary",
+    "instance_weight",
+    "migration_msa",
+    "migration_region",
+    "migration_within_region",
+    "same_house",
+    "migration_sunbelt",
+    "employer_size",
+    "family_under_18",
+    "father_country",
+    "mother_country",
+    "own_country",
+    "citizenship",
+    "self_employed",
+    "veteran_questionnaire",
+    "veteran_benefits",
+    "weeks_worked",
+    "year",
+    "income",
 )
-# fmt: on
 NUMERICS = ("age", "wage_per_hour", "capital_gains", "capital_losses", "dividends", "employer_size", "weeks_worked")
 NOT_FEATURES = ("marital_status", "instance_weight", "income")
 
 
 def prepare_census(source: Path, out: Path) -> dict[str, int]:
     """Write items and impressions under `out`; gives the rows of each. Raises FileNotFoundError."""
-    train, test = read_census(source / TRAIN), read_census(source / TEST)
+    train = read_census(source / TRAIN)
+    test = read_census(source / TEST)
     people = pd.concat([train, test], ignore_index=True)
     people.insert(0, "item_id", np.arange(len(people), dtype=np.int32))
     part = np.full(len(people), "train", dtype=object)
     shuffled = len(train) + np.random.default_rng(SPLIT_SEED).permutation(len(test))
     half = len(test) // 2
-    part[shuffled[:half]], part[shuffled[half:]] = "validation", "test"
+    part[shuffled[:half]] = "validation"
+    part[shuffled[half:]] = "test"
     impressions = pd.DataFrame(
         {
             "user_id": np.zeros(len(people), dtype=np.int8),
@@ -62,7 +100,9 @@ def prepare_census(source: Path, out: Path) -> dict[str, int]:
     )
     items = people.drop(columns=list(NOT_FEATURES))
     write_table(pa.Table.from_pandas(items, preserve_index=False), out / "items.parquet", delta=("item_id",))
-    write_table(pa.Table.from_pandas(impressions, preserve_index=False), out / "impressions.parquet", delta=("item_id",))
+    write_table(
+        pa.Table.from_pandas(impressions, preserve_index=False), out / "impressions.parquet", delta=("item_id",)
+    )
     shutil.copyfile(source / DESCRIPTION, out / DESCRIPTION)
     return {"items": len(items), "impressions": len(impressions)}
 
@@ -70,7 +110,9 @@ def prepare_census(source: Path, out: Path) -> dict[str, int]:
 def read_census(path: Path) -> pd.DataFrame:
     """One of the two files, every category as its own text, `?` as missing, numerics as float32."""
     with gzip.open(path, "rt") as lines:
-        rows = pd.read_csv(lines, header=None, names=list(COLUMNS), sep=",", skipinitialspace=True, dtype=str, keep_default_na=False)
+        rows = pd.read_csv(
+            lines, header=None, names=list(COLUMNS), sep=",", skipinitialspace=True, dtype=str, keep_default_na=False
+        )
     if len(rows) and rows["income"].eq("").any():
         raise ValueError(f"{path}: a line has fewer than {len(COLUMNS)} columns")
     for name in rows.columns:

@@ -14,8 +14,10 @@ import pyarrow as pa
 from models.prepare.statistics import Rates, smoothed_rates
 from models.prepare.write import write_table
 
-LOG, USERS = "log_standard_0425_0508.parquet", "user_features_pure.parquet"
-HISTORY, ITEMS = "user_history_0408_0424.parquet", "video_features_basic_pure.parquet"
+LOG = "log_standard_0425_0508.parquet"
+USERS = "user_features_pure.parquet"
+HISTORY = "user_history_0408_0424.parquet"
+ITEMS = "video_features_basic_pure.parquet"
 LICENCE = "LICENSE.KuaiRand.CC-BY-SA-4.0.txt"
 HOUR_MS = 3_600_000
 UTC_OFFSET_MS = 8 * HOUR_MS
@@ -62,7 +64,9 @@ def prepare_kuairand(source: Path, out: Path) -> dict[str, int]:
     tables = {
         "users": pa.Table.from_pandas(users, preserve_index=False),
         "items": pa.Table.from_pandas(items, preserve_index=False),
-        "behaviours": pa.Table.from_pandas(behaviours[["user_id", "item_id", "action", "scene", "time_ms"]], preserve_index=False),
+        "behaviours": pa.Table.from_pandas(
+            behaviours[["user_id", "item_id", "action", "scene", "time_ms"]], preserve_index=False
+        ),
         "impressions": pa.Table.from_pandas(log, preserve_index=False),
     }
     for name, table in tables.items():
@@ -79,7 +83,9 @@ def read_log(path: Path) -> pd.DataFrame:
     raw = pd.read_parquet(path).drop_duplicates().sort_values(["user_id", "time_ms"], kind="stable")
     rows = raw.rename(columns={"video_id": "item_id"})
     rows["hour"] = ((rows["time_ms"] + UTC_OFFSET_MS) // HOUR_MS % 24).astype(np.int8)
-    return rows[["user_id", "item_id", "time_ms", "date", "tab", "hour", *LABELS, "play_time_ms"]].reset_index(drop=True)
+    return rows[["user_id", "item_id", "time_ms", "date", "tab", "hour", *LABELS, "play_time_ms"]].reset_index(
+        drop=True
+    )
 
 
 def read_items(path: Path) -> pd.DataFrame:
@@ -120,9 +126,13 @@ def read_history(path: Path) -> pd.DataFrame:
     step = np.maximum(newest - start, 0) / lengths[owner]
     items = np.concatenate(raw["watch_seq"].to_numpy()).astype(np.int32)
     rows = pd.DataFrame({"user_id": raw["user_id"].to_numpy()[owner].astype(np.int32), "item_id": items})
-    rows["is_like"], rows["long_view"] = (_among(owner, items, raw[c]).astype(np.int8) for c in ("like_seq", "long_watch_seq"))
+    rows["is_like"], rows["long_view"] = (
+        _among(owner, items, raw[c]).astype(np.int8) for c in ("like_seq", "long_watch_seq")
+    )
     rows["time_ms"] = ((newest - age_rank * step) // HOUR_MS * HOUR_MS).astype(np.int64)
-    rows["action"] = _strongest(np.zeros(n, bool), rows["long_view"], rows["is_like"]).rename_categories({ACTIONS[0]: SEEN})
+    rows["action"] = _strongest(np.zeros(n, bool), rows["long_view"], rows["is_like"]).rename_categories(
+        {ACTIONS[0]: SEEN}
+    )
     rows["scene"] = pd.array([pd.NA] * n, dtype="Int8")
     return rows
 

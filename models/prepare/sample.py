@@ -21,7 +21,9 @@ def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[st
     """
     present = [name for name in TABLES if (source / f"{name}.parquet").exists()]
     if "impressions" not in present:
-        raise FileNotFoundError(f"{source / 'impressions.parquet'}: no such table; run `python -m models.prepare kuairand` (or census) first")
+        raise FileNotFoundError(
+            f"{source / 'impressions.parquet'}: no such table; run `python -m models.prepare kuairand` (or census) first"
+        )
     out.mkdir(parents=True, exist_ok=True)
     size = sum((source / f"{name}.parquet").stat().st_size for name in present)
     others = [p for p in source.iterdir() if p.is_file() and p.suffix != ".parquet"]
@@ -48,7 +50,10 @@ def _subset(tables: dict[str, pa.Table], share: float, seed: int) -> dict[str, p
     distinct = np.sort(impressions[unit].unique().to_numpy(zero_copy_only=False))
     rng = np.random.default_rng(seed)
     chosen = pa.array(np.sort(rng.permutation(distinct)[: max(1, round(share * len(distinct)))]))
-    kept = {name: table.filter(_among(table[unit], chosen)) if unit in table.column_names else table for name, table in tables.items()}
+    kept = {
+        name: table.filter(_among(table[unit], chosen)) if unit in table.column_names else table
+        for name, table in tables.items()
+    }
     if unit == "user_id" and "items" in kept:
         seen = [kept[name]["item_id"].unique() for name in ("impressions", "behaviours") if name in kept]
         ids = pa.concat_arrays([s.cast(pa.int64()) if pa.types.is_integer(s.type) else s for s in seen]).unique()

@@ -27,5 +27,7 @@ def smoothed_rates(rows: pd.DataFrame, rates: Rates) -> pd.DataFrame:
     for label, column in rates.labels.items():
         prior = rates.prior[label]
         overall = float(rows[column].mean()) if len(rows) else 0.0
-        out[f"{rates.prefix}_{label}_rate"] = ((grouped[column].sum() + prior * overall) / (n + prior)).round(4).astype(np.float32)
+        out[f"{rates.prefix}_{label}_rate"] = (
+            ((grouped[column].sum() + prior * overall) / (n + prior)).round(4).astype(np.float32)
+        )
     return out

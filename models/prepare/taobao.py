@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from models.prepare.write import write_table
 
-EXTRACT, ORIGINAL = "first_815_users_20171125_1203.parquet", "UserBehavior.csv"
+EXTRACT = "first_815_users_20171125_1203.parquet"
+ORIGINAL = "UserBehavior.csv"
 COLUMNS = ("user_id", "item_id", "category_id", "behavior", "timestamp")
 KINDS = ("pv", "cart", "fav", "buy")
 ACTIONS = ("cart", "fav")  # ESM2's deterministic actions
@@ -44,10 +45,21 @@ def prepare_taobao(source: Path, out: Path) -> dict[str, int]:
     log = read_log(source)
     early = log[log["time_ms"] < STATISTICS_END]
     items = log[["item_id", "category_id"]].drop_duplicates("item_id").sort_values("item_id")
-    items = items.join(counts(early, "item_id", "item"), on="item_id").join(counts(early, "category_id", "category"), on="category_id")
-    users = log[["user_id"]].drop_duplicates().sort_values("user_id").join(counts(early, "user_id", "user"), on="user_id")
-    behaviours = log[["user_id", "item_id", "action", "time_ms"]].assign(scene=pd.array([pd.NA] * len(log), dtype="Int8"))
-    tables = {"users": users.fillna(0), "items": items.fillna(0), "behaviours": behaviours, "impressions": impressions_of(log)}
+    items = items.join(counts(early, "item_id", "item"), on="item_id").join(
+        counts(early, "category_id", "category"), on="category_id"
+    )
+    users = (
+        log[["user_id"]].drop_duplicates().sort_values("user_id").join(counts(early, "user_id", "user"), on="user_id")
+    )
+    behaviours = log[["user_id", "item_id", "action", "time_ms"]].assign(
+        scene=pd.array([pd.NA] * len(log), dtype="Int8")
+    )
+    tables = {
+        "users": users.fillna(0),
+        "items": items.fillna(0),
+        "behaviours": behaviours,
+        "impressions": impressions_of(log),
+    }
     for name, table in tables.items():
         write_table(pa.Table.from_pandas(table, preserve_index=False), out / f"{name}.parquet")
     return {name: len(table) for name, table in tables.items()}
@@ -72,7 +84,9 @@ def read_log(source: Path) -> pd.DataFrame:
         raise ValueError(f"{source}: behaviour type {unknown[0]!r}; the log's are {', '.join(KINDS)}")
     whole = raw[raw["user_id"] != raw["user_id"].iloc[-1]].drop_duplicates()
     log = whole.assign(time_ms=whole["timestamp"] * 1000, action=pd.Categorical(whole["behavior"], categories=KINDS))
-    log = log[log["time_ms"].between(LOG_START, LOG_END, inclusive="left")].sort_values(["user_id", "time_ms"], kind="stable")
+    log = log[log["time_ms"].between(LOG_START, LOG_END, inclusive="left")].sort_values(
+        ["user_id", "time_ms"], kind="stable"
+    )
     return log[["user_id", "item_id", "category_id", "action", "time_ms"]].reset_index(drop=True)
 
 
@@ -111,6 +125,11 @@ def _followed(views: pd.DataFrame, acts: pd.DataFrame, key: str) -> np.ndarray:
     """Whether the user of each view acts on the same item (or category) after it and within WINDOW, int8 `[n]`; views are by time."""
     acts = acts[["user_id", key, "time_ms"]].assign(next_ms=acts["time_ms"]).sort_values("time_ms", kind="stable")
     next_act = pd.merge_asof(
-        views[["user_id", key, "time_ms"]], acts, on="time_ms", by=["user_id", key], direction="forward", allow_exact_matches=False
+        views[["user_id", key, "time_ms"]],
+        acts,
+        on="time_ms",
+        by=["user_id", key],
+        direction="forward",
+        allow_exact_matches=False,
     )["next_ms"]
     return np.asarray((next_act - views["time_ms"].to_numpy()) <= WINDOW_MS, dtype=np.int8)

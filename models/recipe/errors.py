@@ -39,7 +39,13 @@ class Places:
         """Note a value that came from no file, and all below it, with the name as their origin."""
         if location:
             self.origins[location] = self.name
-        inside = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else None
+        inside = (
+            value.items()
+            if isinstance(value, Mapping)
+            else enumerate(value)
+            if isinstance(value, list | tuple)
+            else None
+        )
         if inside is None:
             self.scalars[location] = str(value)
         for part, element in inside or ():
@@ -80,7 +86,9 @@ class Places:
     def word(self, text: str, section: Location) -> Location | None:
         """The first place inside a section where `text` stands as a value or a key."""
         inside = [place for place in self.origins if place[: len(section)] == section]
-        values = [place for place in inside if self.scalars.get(place) == text and place not in (("name",), ("description",))]
+        values = [
+            place for place in inside if self.scalars.get(place) == text and place not in (("name",), ("description",))
+        ]
         return next(iter([*values, *(place for place in inside if place[-1] == text)]), None)
 
     def origin(self, location: Location) -> str:
@@ -138,7 +146,8 @@ def _dotted(places: Places, location: Location, problem: str) -> str:
 
 
 def _problem(error: ErrorDetails, model: type[BaseModel]) -> str:
-    location, given = tuple(error["loc"]), error["input"]
+    location = tuple(error["loc"])
+    given = error["input"]
     context: Mapping[str, Any] = error.get("ctx", {})
     if error["type"] == "extra_forbidden":
         return f"'{location[-1]}' is not an option here{nearest(location[-1], options_at(model, location[:-1]))}"

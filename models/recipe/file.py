@@ -48,12 +48,18 @@ def _with_base(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], Pla
     return _laid_over(below, raw, (), replaced), places.over(places_below, replaced)
 
 
-def _laid_over(base: dict[str, Any], own: dict[str, Any], location: Location, replaced: list[Location]) -> dict[str, Any]:
+def _laid_over(
+    base: dict[str, Any], own: dict[str, Any], location: Location, replaced: list[Location]
+) -> dict[str, Any]:
     """Mappings merge; lists, scalars and a mapping of another `type` (or `by`) replace, and their locations go to `replaced`."""
     whole = dict(base)
     for key, value in own.items():
         below = base.get(key)
-        if isinstance(value, dict) and isinstance(below, dict) and all(value.get(tag, below.get(tag)) == below.get(tag) for tag in TAGS):
+        if (
+            isinstance(value, dict)
+            and isinstance(below, dict)
+            and all(value.get(tag, below.get(tag)) == below.get(tag) for tag in TAGS)
+        ):
             whole[key] = _laid_over(below, value, (*location, str(key)), replaced)
         else:
             whole[key] = value
@@ -76,7 +82,9 @@ def _read(path: Path) -> tuple[dict[str, Any], Places]:
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with 'name', 'data', 'features', 'tasks', 'model'")
     for location in places.repeated:
-        raise RecipeError(f"{places.origin(location)}: {'.'.join(map(str, location))}: this key stands here twice; only one can count")
+        raise RecipeError(
+            f"{places.origin(location)}: {'.'.join(map(str, location))}: this key stands here twice; only one can count"
+        )
     return raw, places
 
 
@@ -85,7 +93,8 @@ def _set(raw: dict[str, Any], override: str, places: Places) -> None:
     if not equals:
         raise RecipeError(f"--set {override}: write section.key=value, as in training.epochs=2")
     *sections, key = path.split(".")
-    target, location = raw, tuple(path.split("."))
+    target = raw
+    location = tuple(path.split("."))
     for i, section in enumerate(sections):
         target = target.setdefault(section, {})
         if not isinstance(target, dict):

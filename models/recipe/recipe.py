@@ -149,7 +149,9 @@ class ClassPreferenceTask(_Strict):
         return value
 
 
-Task = Annotated[IndependentTask | EsmmTask | Esm2Task | RankWeightsTask | ClassPreferenceTask, Field(discriminator="type")]
+Task = Annotated[
+    IndependentTask | EsmmTask | Esm2Task | RankWeightsTask | ClassPreferenceTask, Field(discriminator="type")
+]
 
 
 class PositionSection(_Strict):
@@ -243,7 +245,10 @@ class NfwfmTrunk(_Strict):
 
 
 Encoder = Annotated[PoolingEncoder | DinEncoder | DupnEncoder, Field(discriminator="type")]
-Trunk = Annotated[SeparateTrunk | SharedBottomTrunk | OmoeTrunk | MmoeTrunk | PleTrunk | Youtube2019Trunk | NfwfmTrunk, Field(discriminator="type")]
+Trunk = Annotated[
+    SeparateTrunk | SharedBottomTrunk | OmoeTrunk | MmoeTrunk | PleTrunk | Youtube2019Trunk | NfwfmTrunk,
+    Field(discriminator="type"),
+]
 
 
 class ModelSection(_Strict):
@@ -265,7 +270,9 @@ class TransferSection(_Strict):
     and encoders at `representation_rate` times the learning rates. Few labels call for a low one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
     mode: Literal["retrain_single", "retrain_all", "representation_transfer", "fine_tune"]
     task: Name
@@ -319,7 +326,10 @@ class PcgradWeighting(_Strict):
     type: Literal["pcgrad"]
 
 
-Weighting = Annotated[StaticWeighting | DecayedWeighting | UncertaintyWeighting | GradnormWeighting | PcgradWeighting, Field(discriminator="type")]
+Weighting = Annotated[
+    StaticWeighting | DecayedWeighting | UncertaintyWeighting | GradnormWeighting | PcgradWeighting,
+    Field(discriminator="type"),
+]
 
 
 class TrainingSection(_Strict):
@@ -403,7 +413,9 @@ class Recipe(_Strict):
     def value_columns(self) -> frozenset[str]:
         """Label columns that only `value` tasks read: any finite number, where the others hold 0 or 1."""
         values = {t.label for t in self.tasks if isinstance(t, IndependentTask) and t.kind == "value"}
-        others = {column for t in self.tasks for column in _labels_of(t) if getattr(t, "kind", "probability") == "probability"}
+        others = {
+            column for t in self.tasks for column in _labels_of(t) if getattr(t, "kind", "probability") == "probability"
+        }
         others |= {e.label for e in self.extra_evaluations}
         return frozenset(values - others)
 
@@ -415,7 +427,9 @@ class Recipe(_Strict):
 
 
 def _labels_of(task: Task) -> list[str]:
-    named = [getattr(task, role) for role in ("label", "space", "click", "action", "conversion") if getattr(task, role, None)]
+    named = [
+        getattr(task, role) for role in ("label", "space", "click", "action", "conversion") if getattr(task, role, None)
+    ]
     return [*named, *getattr(task, "importance", ())]
 
 

@@ -91,12 +91,18 @@ def settings_of(recipe: BaseModel) -> dict[str, Setting]:
 
 def _within(section: BaseModel, prefix: str) -> Iterator[tuple[str, Setting]]:
     for name, field in type(section).model_fields.items():
-        value, dotted = getattr(section, name), f"{prefix}.{name}"
-        yield dotted, Setting(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation, value)
+        value = getattr(section, name)
+        dotted = f"{prefix}.{name}"
+        yield (
+            dotted,
+            Setting(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation, value),
+        )
         if isinstance(value, BaseModel):
             yield from _within(value, dotted)
         if get_origin(field.annotation) is dict:
-            yield from ((f"{dotted}.{key}", Setting(get_args(field.annotation)[1], element)) for key, element in value.items())
+            yield from (
+                (f"{dotted}.{key}", Setting(get_args(field.annotation)[1], element)) for key, element in value.items()
+            )
 
 
 def check_space(recipe: BaseModel, space: Mapping[str, Bounds]) -> None:
@@ -108,7 +114,9 @@ def check_space(recipe: BaseModel, space: Mapping[str, Bounds]) -> None:
         if name not in settings:
             raise ValueError(f"tuning.space: '{name}' is no setting of this recipe{nearest(name, settings)}")
         if inside := [other for other in space if other.startswith(f"{name}.")]:
-            raise ValueError(f"tuning.space: '{inside[0]}' lies inside '{name}', which is searched as a whole; keep one of the two")
+            raise ValueError(
+                f"tuning.space: '{inside[0]}' lies inside '{name}', which is searched as a whole; keep one of the two"
+            )
         _check_bounds(name, settings[name], bounds)
 
 

@@ -103,8 +103,12 @@ def _refuse_unknown(events: pd.DataFrame, columns: Columns, names: Sequence[str]
 
 def _routes(order: pd.DataFrame, click: str, conversion: str, converted: pd.Series) -> pd.Series:
     """How many pairs took each route, as `pv > cart > buy`, most frequent first."""
-    values, names = order.to_numpy(dtype=float), np.array(order.columns)
-    middle = pd.Series([" > ".join(names[[i for i in np.argsort(row, kind="stable") if not np.isnan(row[i])]]) for row in values], index=order.index)
+    values = order.to_numpy(dtype=float)
+    names = np.array(order.columns)
+    middle = pd.Series(
+        [" > ".join(names[[i for i in np.argsort(row, kind="stable") if not np.isnan(row[i])]]) for row in values],
+        index=order.index,
+    )
     route = click + middle.map(lambda text: f" > {text}" if text else "") + np.where(converted, f" > {conversion}", "")
     return route.value_counts()
 
@@ -113,14 +117,22 @@ def decompositions(paths: Paths) -> list[Decomposition]:
     """Every set of the actions, single ones first."""
     names = list(paths.acted)
     sets = [chosen for n in range(1, len(names) + 1) for chosen in itertools.combinations(names, n)]
-    return [decomposition(" or ".join(chosen), paths.acted[list(chosen)].any(axis=1).to_numpy(), paths.converted) for chosen in sets]
+    return [
+        decomposition(" or ".join(chosen), paths.acted[list(chosen)].any(axis=1).to_numpy(), paths.converted)
+        for chosen in sets
+    ]
 
 
 def decomposition(name: str, acted: np.ndarray, converted: np.ndarray) -> Decomposition:
     """The figures of one set of actions from bool `[clicked pairs]`."""
-    n, of_action, of_conversion, both = len(acted), int(acted.sum()), int(converted.sum()), int((acted & converted).sum())
-    p_action, p = _share(of_action, n), _share(of_conversion, n)
-    after, without = _share(both, of_action), _share(of_conversion - both, n - of_action)
+    n = len(acted)
+    of_action = int(acted.sum())
+    of_conversion = int(converted.sum())
+    both = int((acted & converted).sum())
+    p_action = _share(of_action, n)
+    p = _share(of_conversion, n)
+    after = _share(both, of_action)
+    without = _share(of_conversion - both, n - of_action)
     entropy = _entropy(p)
     left = p_action * _entropy(after) + (1 - p_action) * _entropy(without)
     return Decomposition(
@@ -149,15 +161,33 @@ def _entropy(p: float) -> float:
 
 def markdown(found: Sequence[Decomposition], paths: Paths, routes: int = 12) -> str:
     """The decompositions and the most frequent routes as two tables."""
-    head = ["action", "action / click", "conversion / click", "conversion / action", "conversion / click without", "coverage", "removed", "explained"]
+    head = [
+        "action",
+        "action / click",
+        "conversion / click",
+        "conversion / action",
+        "conversion / click without",
+        "coverage",
+        "removed",
+        "explained",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for d in found:
         rates = [d.action_rate, d.conversion_rate, d.conversion_after_action, d.conversion_without_action]
         shares = [d.coverage, d.removed, d.explained]
-        lines.append(f"| {d.actions} | " + " | ".join([*(f"{r:.2%}" for r in rates), *(f"{s:.1%}" for s in shares)]) + " |")
-    lines += ["", f"{len(paths.converted):,} clicked pairs; {paths.unclicked:,} pairs were acted on or converted without a click in the log.", ""]
+        lines.append(
+            f"| {d.actions} | " + " | ".join([*(f"{r:.2%}" for r in rates), *(f"{s:.1%}" for s in shares)]) + " |"
+        )
+    lines += [
+        "",
+        f"{len(paths.converted):,} clicked pairs; {paths.unclicked:,} pairs were acted on or converted without a click in the log.",
+        "",
+    ]
     lines += ["| route | pairs | share |", "|---|---|---|"]
-    lines += [f"| {route} | {count:,} | {count / len(paths.converted):.2%} |" for route, count in paths.routes.head(routes).items()]
+    lines += [
+        f"| {route} | {count:,} | {count / len(paths.converted):.2%} |"
+        for route, count in paths.routes.head(routes).items()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -169,8 +199,13 @@ def page(found: Sequence[Decomposition], paths: Paths, title: str) -> str:
         if len(lines) == 1:
             blocks.append(f"<p>{escape(lines[0][0])}</p>")
             continue
-        rows = ["".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line) for tag, line in zip(["th", *["td"] * len(lines)], lines, strict=False)]
-        blocks.append(f"<section><div class=scroll><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div></section>")
+        rows = [
+            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line)
+            for tag, line in zip(["th", *["td"] * len(lines)], lines, strict=False)
+        ]
+        blocks.append(
+            f"<section><div class=scroll><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div></section>"
+        )
     return (
         f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style></head>"
         f"<body><main>{''.join(blocks)}</main></body></html>\n"
@@ -189,7 +224,9 @@ SERIES = (
 
 def picture(found: Sequence[Decomposition]) -> str:
     """One row per set of actions, its four rates as dots on a logarithmic axis."""
-    width, left, row = 1000, 190, 44
+    width = 1000
+    left = 190
+    row = 44
     present = [rate for d in found for _, name in SERIES if (rate := getattr(d, name)) > 0]
     low = np.floor(np.log10(min(present, default=0.1)))
 
@@ -197,19 +234,27 @@ def picture(found: Sequence[Decomposition]) -> str:
         return left + (np.log10(rate) - low) / max(1.0, -low) * (width - left - 60)
 
     height = 70 + row * len(found)
-    parts = [f'<svg role="img" aria-label="rates by action" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="13">']
+    parts = [
+        f'<svg role="img" aria-label="rates by action" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="13">'
+    ]
     for power in range(int(low), 1):
         at = x(10.0**power)
         parts.append(f'<line x1="{at:.1f}" y1="34" x2="{at:.1f}" y2="{height - 30}" stroke="{LINE}"/>')
         parts.append(f'<text x="{at:.1f}" y="{height - 10}" text-anchor="middle" fill="{INK}">{10.0**power:.4g}</text>')
     for i, (label, _) in enumerate(SERIES):
-        parts.append(f'<circle cx="{left + 190 * i}" cy="14" r="6" fill="{COLOURS[i]}"/><text x="{left + 12 + 190 * i}" y="18">{label}</text>')
+        parts.append(
+            f'<circle cx="{left + 190 * i}" cy="14" r="6" fill="{COLOURS[i]}"/><text x="{left + 12 + 190 * i}" y="18">{label}</text>'
+        )
     for i, d in enumerate(found):
         y = 58 + row * i
-        parts.append(f'<text x="0" y="{y + 4}">{escape(d.actions)}</text><line x1="{left}" y1="{y}" x2="{width - 60}" y2="{y}" stroke="{LINE}"/>')
+        parts.append(
+            f'<text x="0" y="{y + 4}">{escape(d.actions)}</text><line x1="{left}" y1="{y}" x2="{width - 60}" y2="{y}" stroke="{LINE}"/>'
+        )
         for (label, name), colour in zip(SERIES, COLOURS, strict=False):
             if (rate := getattr(d, name)) > 0:
-                parts.append(f'<circle cx="{x(rate):.1f}" cy="{y}" r="6" fill="{colour}"><title>{label} {rate:.3%}</title></circle>')
+                parts.append(
+                    f'<circle cx="{x(rate):.1f}" cy="{y}" r="6" fill="{colour}"><title>{label} {rate:.3%}</title></circle>'
+                )
     return "".join([*parts, "</svg>"])
 
 
@@ -231,15 +276,27 @@ def main(arguments: list[str] | None = None) -> int:
     default = Columns()
     parser.add_argument("events", type=Path, metavar="EVENTS.parquet", help="one row per event; .csv works too")
     for role in ("user", "item", "action", "time"):
-        parser.add_argument(f"--{role}", default=getattr(default, role), metavar="COLUMN", help="its column (default: %(default)s)")
-    parser.add_argument("--click", default="click", metavar="VALUE", help="the value that is a click (default: %(default)s)")
-    parser.add_argument("--actions", nargs="+", required=True, metavar="VALUE", help=f"the values to try between, at most {MOST_ACTIONS}")
+        parser.add_argument(
+            f"--{role}", default=getattr(default, role), metavar="COLUMN", help="its column (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--click", default="click", metavar="VALUE", help="the value that is a click (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--actions",
+        nargs="+",
+        required=True,
+        metavar="VALUE",
+        help=f"the values to try between, at most {MOST_ACTIONS}",
+    )
     parser.add_argument("--conversion", required=True, metavar="VALUE", help="the value that is a conversion")
     parser.add_argument("--out", type=Path, metavar="PATH", help="write PATH.md, PATH.csv and PATH.html as well")
     given = parser.parse_args(arguments)
     try:
         if len(given.actions) > MOST_ACTIONS:
-            raise PathsError(f"--actions: {len(given.actions)} actions have too many sets to compare; give at most {MOST_ACTIONS}")
+            raise PathsError(
+                f"--actions: {len(given.actions)} actions have too many sets to compare; give at most {MOST_ACTIONS}"
+            )
         columns = Columns(given.user, given.item, given.action, given.time)
         paths = read_paths(read_events(given.events), columns, given.click, given.actions, given.conversion)
     except PathsError as error:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLOURS = ("#2563a8", "#d1701f", "#2f8f5b", "#8a4fb0", "#b8365a", "#5b6b7a", "#a08a1f", "#1d8a99")
-INK, LINE = "#5c6b7d", "#dfe5ec"
+INK = "#5c6b7d"
+LINE = "#dfe5ec"
 LOOK: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "funnelrank",
@@ -41,22 +42,36 @@ def _grid(count: int, height: float, columns: int) -> tuple[Figure, list[Axes]]:
 
 def _svg(figure: Figure, title: str) -> str:
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     svg = text.getvalue()
     return svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
 def losses(history: Mapping[str, Any], best_step: int) -> str:
     """One panel per trained output: the training loss, and on validation the log loss of the same output."""
-    points, evaluations = history["losses"], history["evaluations"]
+    points = history["losses"]
+    evaluations = history["evaluations"]
     names = list(points[0]["losses"]) if points else []
     if not names:
         return ""
     with mpl.rc_context(LOOK):
         figure, axes = _grid(len(names), 2.7, 3)
         for axis, name, colour in zip(axes, names, _cycle(len(names)), strict=True):
-            axis.plot([p["step"] for p in points], [p["losses"][name] for p in points], color=colour, linewidth=1, alpha=0.55, label="training")
-            scored = [(e["step"], e["validation"][name]["log_loss"]) for e in evaluations if "log_loss" in e["validation"][name]]
+            axis.plot(
+                [p["step"] for p in points],
+                [p["losses"][name] for p in points],
+                color=colour,
+                linewidth=1,
+                alpha=0.55,
+                label="training",
+            )
+            scored = [
+                (e["step"], e["validation"][name]["log_loss"])
+                for e in evaluations
+                if "log_loss" in e["validation"][name]
+            ]
             if scored:
                 steps, values = zip(*scored, strict=True)
                 axis.plot(steps, values, color=colour, marker="o", markersize=4, linewidth=1.6, label="validation")
@@ -76,7 +91,13 @@ def weighting(history: Mapping[str, Any]) -> str:
     with mpl.rc_context(LOOK):
         figure, (axis,) = _grid(1, 2.5, 1)
         for name, colour in zip(names, _cycle(len(names)), strict=True):
-            axis.plot([p["step"] for p in points], [p["weighting"][name] for p in points], color=colour, linewidth=1.4, label=name)
+            axis.plot(
+                [p["step"] for p in points],
+                [p["weighting"][name] for p in points],
+                color=colour,
+                linewidth=1.4,
+                label=name,
+            )
         axis.set_xlabel("step")
         axis.set_ylim(bottom=0)
         axis.legend(loc="upper left", ncols=4)
@@ -92,7 +113,13 @@ def validation(history: Mapping[str, Any], best_step: int) -> str:
     with mpl.rc_context(LOOK):
         figure, axes = _grid(len(names), 2.5, 4)
         for axis, name, colour in zip(axes, names, _cycle(len(names)), strict=True):
-            axis.plot([e["step"] for e in evaluations], [e["validation"][name]["auc"] for e in evaluations], color=colour, marker="o", markersize=4)
+            axis.plot(
+                [e["step"] for e in evaluations],
+                [e["validation"][name]["auc"] for e in evaluations],
+                color=colour,
+                marker="o",
+                markersize=4,
+            )
             axis.axvline(best_step, color=INK, linewidth=0.8, linestyle=":")
             axis.set_title(name, loc="left", color="#1b2430")
             axis.set_xlabel("step")
@@ -111,7 +138,8 @@ def calibration(outputs: Mapping[str, Any]) -> str:
             shown = [(p, o) for p, o, _ in curve if p > 0 and o > 0]
             if shown:
                 predicted, observed = zip(*shown, strict=True)
-                low, high = min(*predicted, *observed) * 0.8, max(*predicted, *observed) * 1.25
+                low = min(*predicted, *observed) * 0.8
+                high = max(*predicted, *observed) * 1.25
                 axis.plot([low, high], [low, high], color=INK, linewidth=0.9, linestyle="--")
                 axis.loglog(predicted, observed, color=colour, marker="o", markersize=4, linewidth=1)
                 axis.set_xlim(low, high)
@@ -136,7 +164,8 @@ def gates(utilisation: Mapping[str, Sequence[float]], history: Mapping[str, Any]
     with mpl.rc_context(LOOK):
         figure, axes = _grid(2 * len(utilisation) + 2, 1.9, 2)
         for i, (head, shares) in enumerate(utilisation.items()):
-            bars, lines = axes[2 * i], axes[2 * i + 1]
+            bars = axes[2 * i]
+            lines = axes[2 * i + 1]
             colours = _cycle(len(shares))
             bars.bar([str(e + 1) for e in range(len(shares))], shares, color=colours, width=0.65)
             bars.axhline(1 / len(shares), color=INK, linewidth=0.8, linestyle="--")
@@ -144,7 +173,13 @@ def gates(utilisation: Mapping[str, Sequence[float]], history: Mapping[str, Any]
             bars.set_xlabel("expert")
             seen = [e for e in history["evaluations"] if head in e["gates"]]
             for expert, colour in enumerate(colours):
-                lines.plot([e["step"] for e in seen], [e["gates"][head][expert] for e in seen], color=colour, marker="o", markersize=3)
+                lines.plot(
+                    [e["step"] for e in seen],
+                    [e["gates"][head][expert] for e in seen],
+                    color=colour,
+                    marker="o",
+                    markersize=3,
+                )
             lines.set_xlabel("step")
             lines.set_ylim(bottom=0)
         _health(axes[-2], axes[-1], [e for e in history["evaluations"] if e["gate_health"]])
@@ -160,7 +195,9 @@ def _health(entropies: Axes, cosines: Axes, evaluations: Sequence[Mapping[str, A
         entropies.plot(steps, values, color=colour, marker="o", markersize=3, label=head)
     pairs = [_pairs(e["gate_health"]["similarity"]) for e in evaluations]
     if pairs and pairs[0]:
-        cosines.plot(steps, [max(p) for p in pairs], color=COLOURS[4], marker="o", markersize=3, label="the most alike two")
+        cosines.plot(
+            steps, [max(p) for p in pairs], color=COLOURS[4], marker="o", markersize=3, label="the most alike two"
+        )
         cosines.plot(steps, [sum(p) / len(p) for p in pairs], color=INK, marker="o", markersize=3, label="mean")
         cosines.legend(loc="lower right")
     entropies.set_title("entropy of the gates, 1 = all experts alike", loc="left", color="#1b2430")

@@ -49,7 +49,9 @@ def write_report(out: Path, recipe: Recipe, metrics: Mapping[str, Any], history:
         _section("Losses", plots.losses(history, metrics["best"]["step"])),
         _section(f"Loss weighting: {recipe.training.weighting.type}", plots.weighting(history)),
         _section("Validation AUC", plots.validation(history, metrics["best"]["step"])),
-        _section("Calibration on the test part", plots.calibration(metrics["parts"]["test"]["outputs"]) + CALIBRATION_NOTE),
+        _section(
+            "Calibration on the test part", plots.calibration(metrics["parts"]["test"]["outputs"]) + CALIBRATION_NOTE
+        ),
         _section("What the calibration changed", _calibration(metrics)),
         _gates(metrics["gates"], history),
         _section("Validation metrics", _metrics_table(metrics["parts"]["validation"])),
@@ -70,18 +72,40 @@ def _section(title: str, content: str) -> str:
 
 
 def _tiles(metrics: Mapping[str, Any]) -> str:
-    tiles = [(f"{_number(m['auc'])}", f"test AUC {name}") for name, m in metrics["parts"]["test"]["outputs"].items() if "auc" in m]
-    tiles += [(_number(m["rmse"]), f"test RMSE {name}") for name, m in metrics["parts"]["test"]["outputs"].items() if "rmse" in m]
-    best, speed = metrics["best"], metrics["speed"]
-    tiles.append((f"{best['epoch']:.2f}", f"best epoch of {metrics['epochs']:.2f}" + (", stopped early" if metrics["stopped_early"] else "")))
+    tiles = [
+        (f"{_number(m['auc'])}", f"test AUC {name}")
+        for name, m in metrics["parts"]["test"]["outputs"].items()
+        if "auc" in m
+    ]
+    tiles += [
+        (_number(m["rmse"]), f"test RMSE {name}")
+        for name, m in metrics["parts"]["test"]["outputs"].items()
+        if "rmse" in m
+    ]
+    best = metrics["best"]
+    speed = metrics["speed"]
+    tiles.append(
+        (
+            f"{best['epoch']:.2f}",
+            f"best epoch of {metrics['epochs']:.2f}" + (", stopped early" if metrics["stopped_early"] else ""),
+        )
+    )
     tiles.append((f"{speed['seconds_per_epoch']:.1f} s", "per epoch"))
-    return "<div class=tiles>" + "".join(f"<div class=tile><b>{escape(v)}</b><span>{escape(k)}</span></div>" for v, k in tiles) + "</div>"
+    return (
+        "<div class=tiles>"
+        + "".join(f"<div class=tile><b>{escape(v)}</b><span>{escape(k)}</span></div>" for v, k in tiles)
+        + "</div>"
+    )
 
 
 def _warnings(warnings: Sequence[str]) -> str:
     if not warnings:
         return ""
-    return "<div class=warning><b>Look at this</b><ul>" + "".join(f"<li>{escape(w)}</li>" for w in warnings) + "</ul></div>"
+    return (
+        "<div class=warning><b>Look at this</b><ul>"
+        + "".join(f"<li>{escape(w)}</li>" for w in warnings)
+        + "</ul></div>"
+    )
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -90,8 +114,16 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
     """A table of plain text; the first `text_columns` are set left."""
-    head_html = "".join(f"<th style='text-align:left'>{escape(h)}</th>" if i < text_columns else f"<th>{escape(h)}</th>" for i, h in enumerate(head))
-    cells = ["".join(f"<td class=text>{escape(c)}</td>" if i < text_columns else f"<td>{escape(c)}</td>" for i, c in enumerate(r)) for r in rows]
+    head_html = "".join(
+        f"<th style='text-align:left'>{escape(h)}</th>" if i < text_columns else f"<th>{escape(h)}</th>"
+        for i, h in enumerate(head)
+    )
+    cells = [
+        "".join(
+            f"<td class=text>{escape(c)}</td>" if i < text_columns else f"<td>{escape(c)}</td>" for i, c in enumerate(r)
+        )
+        for r in rows
+    ]
     return f"<div class=scroll><table><tr>{head_html}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table></div>"
 
 
@@ -114,10 +146,21 @@ def _metrics_table(part: Mapping[str, Any]) -> str:
     choices = [(name, m) for name, m in part["outputs"].items() if "share_log_loss" in m]
     if choices:
         head = ["class preference", "among", "impressions", "cross entropy", "of the classes' shares alone"]
-        html += _table(head, [[n, m["label"], f"{m['impressions']:,}", _number(m["log_loss"]), _number(m["share_log_loss"])] for n, m in choices], 2)
+        html += _table(
+            head,
+            [
+                [n, m["label"], f"{m['impressions']:,}", _number(m["log_loss"]), _number(m["share_log_loss"])]
+                for n, m in choices
+            ],
+            2,
+        )
     values = [(name, m) for name, m in part["outputs"].items() if "rmse" in m]
     if values:
-        html += _table(["value", "label", "RMSE", "MAE"], [[n, m["label"], _number(m["rmse"]), _number(m["mae"])] for n, m in values], 2)
+        html += _table(
+            ["value", "label", "RMSE", "MAE"],
+            [[n, m["label"], _number(m["rmse"]), _number(m["mae"])] for n, m in values],
+            2,
+        )
     return html
 
 
@@ -127,7 +170,10 @@ def _top_table(part: Mapping[str, Any]) -> str:
         return ""
     shares = [f"{top['share']:.1%}" for top in scored[0][1]["top"]]
     head = ["recall / precision / F1 at the top, %", *shares]
-    rows = [[title, *(f"{100 * t['recall']:.2f} / {100 * t['precision']:.2f} / {100 * t['f1']:.2f}" for t in m["top"])] for title, m in scored]
+    rows = [
+        [title, *(f"{100 * t['recall']:.2f} / {100 * t['precision']:.2f} / {100 * t['f1']:.2f}" for t in m["top"])]
+        for title, m in scored
+    ]
     return f"<details open><summary>The top of the list</summary>{_table(head, rows)}</details>"
 
 
@@ -141,7 +187,10 @@ def _calibration(metrics: Mapping[str, Any]) -> str:
         figures = (*of_validation, before, metrics["parts"]["test"]["outputs"][name]["ece"])
         rows.append([name, *(_number(value) for value in figures)])
     table = _table(["ECE", "validation, before", "after", "test, before", "after"], rows)
-    factors = [[name, f["label"], f["space"], f"{f['positives']:,} / {f['impressions']:,}", _map_of(f)] for name, f in fitted["factors"].items()]
+    factors = [
+        [name, f["label"], f["space"], f"{f['positives']:,} / {f['impressions']:,}", _map_of(f)]
+        for name, f in fitted["factors"].items()
+    ]
     table += _table(["factor", "label", "among", "positives / impressions", "its map in logits"], factors, 3)
     rates = ", ".join(f"{name} {rate:g}" for name, rate in fitted["negative_sampling"].items())
     sampled = f" Corrected for sampled negatives, share kept: {rates}." if rates else ""
@@ -178,17 +227,29 @@ def _reading(speed: Mapping[str, Any]) -> str:
 
 
 def _provenance(metrics: Mapping[str, Any]) -> str:
-    data, impressions = metrics["data"], metrics["data"]["impressions"]
+    data = metrics["data"]
+    impressions = metrics["data"]["impressions"]
     behaviours = data["behaviours"]
     parts = ", ".join(f"{part} {impressions[part]:,}" for part in ("train", "validation", "test"))
     rows = [
-        ["architecture", f"{metrics['architecture']} ({', '.join(f'{k}: {v}' for k, v in metrics['composition'].items())})"],
+        [
+            "architecture",
+            f"{metrics['architecture']} ({', '.join(f'{k}: {v}' for k, v in metrics['composition'].items())})",
+        ],
         ["parameters", ", ".join(f"{group} {n:,}" for group, n in metrics["parameters"].items())],
-        ["weights selected on", f"mean validation AUC of {', '.join(metrics['selected_on'])}: {metrics['best']['score']:.4f}"],
+        [
+            "weights selected on",
+            f"mean validation AUC of {', '.join(metrics['selected_on'])}: {metrics['best']['score']:.4f}",
+        ],
         ["seed, threads", f"{metrics['seed']}, {metrics['threads']}"],
         ["impressions", f"{parts}; in no part {impressions['unused']:,}"],
         ["users, items", f"{data['users']['rows']:,}, {data['items']['rows']:,}"],
-        ["behaviours", "none" if behaviours is None else f"{behaviours['rows']:,} ({behaviours['repeated']:,} repeated ones dropped)"],
+        [
+            "behaviours",
+            "none"
+            if behaviours is None
+            else f"{behaviours['rows']:,} ({behaviours['repeated']:,} repeated ones dropped)",
+        ],
         ["embedding rows", f"{data['embedding_rows']:,}"],
         ["data", f"{data['folder']}, encoded as {data['hash']}"],
         *[[f"SHA-256 of {name}", digest] for name, digest in data["tables"].items()],
@@ -196,6 +257,8 @@ def _provenance(metrics: Mapping[str, Any]) -> str:
     ]
     return (
         "<div class=scroll><table>"
-        + "".join(f"<tr><td class=text>{escape(k)}</td><td class=text><code>{escape(v)}</code></td></tr>" for k, v in rows)
+        + "".join(
+            f"<tr><td class=text>{escape(k)}</td><td class=text><code>{escape(v)}</code></td></tr>" for k, v in rows
+        )
         + "</table></div>"
     )

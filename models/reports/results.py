@@ -41,7 +41,9 @@ class Group(BaseModel):
     @property
     def labels(self) -> frozenset[str]:
         """The label columns that a recipe of the group may have."""
-        return frozenset(label for column in (*self.columns, *self.others) for label in re.split(r" AND | where ", column))
+        return frozenset(
+            label for column in (*self.columns, *self.others) for label in re.split(r" AND | where ", column)
+        )
 
 
 def listed_groups(path: Path = MARKS) -> list[Group]:
@@ -51,7 +53,8 @@ def listed_groups(path: Path = MARKS) -> list[Group]:
 
 def group_of(recipe: Recipe, listed: list[Group]) -> Group:
     """The smallest listed group of this data that has all labels of the recipe's probabilities, else one of its own with a column per label."""
-    data, labels = Path(recipe.data.dir).name, set(recipe.label_columns) - recipe.value_columns
+    data = Path(recipe.data.dir).name
+    labels = set(recipe.label_columns) - recipe.value_columns
     fitting = [group for group in listed if group.data == data and labels <= group.labels]
     if fitting:
         return min(fitting, key=lambda group: len(group.labels))
@@ -73,7 +76,11 @@ def row_of(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "parameters": runs[0]["parameters"],
         "seconds_per_epoch": min(run["speed"]["seconds_per_epoch"] for run in runs),
         "best_epoch": statistics.fmean(run["best"]["epoch"] for run in runs),
-        "data": {"folder": str(data_folder(recipe.data)), "hash": runs[0]["data"]["hash"], "impressions": runs[0]["data"]["impressions"]},
+        "data": {
+            "folder": str(data_folder(recipe.data)),
+            "hash": runs[0]["data"]["hash"],
+            "impressions": runs[0]["data"]["impressions"],
+        },
         "auc": _auc_by_label(scores),
         "scores": scores,
     }
@@ -89,12 +96,18 @@ def _scored(run: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _measured(name: str, measured: list[dict[str, Any]]) -> dict[str, Any]:
     space = measured[0].get("space", "impression")
-    row: dict[str, Any] = {"output": name, "label": measured[0]["label"] + ("" if space == "impression" else f" where {space}")}
+    row: dict[str, Any] = {
+        "output": name,
+        "label": measured[0]["label"] + ("" if space == "impression" else f" where {space}"),
+    }
     for key in METRICS:
         values = [m[key]["value"] if key == "gauc" and m.get(key) else m.get(key) for m in measured]
         present = [value for value in values if value is not None]
         if present:
-            row[key] = {"mean": statistics.fmean(present), "deviation": statistics.stdev(present) if len(present) > 1 else None}
+            row[key] = {
+                "mean": statistics.fmean(present),
+                "deviation": statistics.stdev(present) if len(present) > 1 else None,
+            }
     return row
 
 
@@ -112,11 +125,18 @@ def group_tables(group: Group, rows: list[dict[str, Any]]) -> str:
     data = rows[0]["data"]
     parts = ", ".join(f"{data['impressions'][part]:,} {part}" for part in ("train", "validation", "test"))
     lines = [f"## {group.title}", "", f"Test AUC; {parts} impressions of `{data['folder']}`.", ""]
-    lines += _table(["model", *group.columns.values(), "parameters, tables + rest", "s / epoch", "seeds"], [_line(group, row) for row in rows])
+    lines += _table(
+        ["model", *group.columns.values(), "parameters, tables + rest", "s / epoch", "seeds"],
+        [_line(group, row) for row in rows],
+    )
     if group.marks:
         marks = [[mark.name, *(_number(mark.auc.get(column)) for column in group.columns)] for mark in group.marks]
         lines += ["", *_table(["mark", *group.columns.values()], marks)]
-    cells = [[row["recipe"], score["output"], *(_cell(score.get(key)) for key in METRICS)] for row in rows for score in row["scores"]]
+    cells = [
+        [row["recipe"], score["output"], *(_cell(score.get(key)) for key in METRICS)]
+        for row in rows
+        for score in row["scores"]
+    ]
     lines += ["", "<details><summary>every score</summary>", ""]
     lines += [*_table(["model", "score", "AUC", "GAUC", "log loss", "ECE", "RMSE"], cells), "", "</details>"]
     return "\n".join(lines) + "\n"
@@ -125,7 +145,13 @@ def group_tables(group: Group, rows: list[dict[str, Any]]) -> str:
 def _line(group: Group, row: dict[str, Any]) -> list[str]:
     size = row["parameters"]
     aucs = [_cell(row["auc"].get(column)) for column in group.columns]
-    return [row["recipe"], *aucs, f"{size['embedding']:,} + {size['dense']:,}", f"{row['seconds_per_epoch']:.1f}", str(row["seeds"])]
+    return [
+        row["recipe"],
+        *aucs,
+        f"{size['embedding']:,} + {size['dense']:,}",
+        f"{row['seconds_per_epoch']:.1f}",
+        str(row["seeds"]),
+    ]
 
 
 def _table(head: list[str], cells: list[list[str]]) -> list[str]:

@@ -39,8 +39,18 @@ def results(simulator: Simulator, seeds: Sequence[int], size: float) -> list[Res
 def section(simulator: Simulator, found: Sequence[Result], size: float, seconds: float) -> str:
     """The simulator's section as markdown: world, measures, and for each comparison the margin over the seeds."""
     scale = "" if size == 1 else f" --size {size:g}"
-    lines = [f"## {simulator.name}", "", f"Claim: {simulator.claim}", "", f"World: {simulator.world} Training uses the repository's own recipes.", ""]
-    lines += [f"`python -m models.simulators {simulator.name} --seeds {len(found)}{scale}`, {seconds:.0f} s of one processor:", ""]
+    lines = [
+        f"## {simulator.name}",
+        "",
+        f"Claim: {simulator.claim}",
+        "",
+        f"World: {simulator.world} Training uses the repository's own recipes.",
+        "",
+    ]
+    lines += [
+        f"`python -m models.simulators {simulator.name} --seeds {len(found)}{scale}`, {seconds:.0f} s of one processor:",
+        "",
+    ]
     return "\n".join([*lines, *_measures(found), "", *_margins(simulator, found)]) + "\n"
 
 
@@ -88,7 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("name", choices=list(SIMULATORS), metavar="NAME", help=", ".join(SIMULATORS))
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N (default: 3)")
-    parser.add_argument("--size", type=float, default=1.0, metavar="X", help="scale the number of impressions (default: 1)")
+    parser.add_argument(
+        "--size", type=float, default=1.0, metavar="X", help="scale the number of impressions (default: 1)"
+    )
     parser.add_argument("--out", type=Path, metavar="PAGE.md", help="put the section into this page as well")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -56,9 +56,18 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def recipe_of(name: str, features: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], model: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+def recipe_of(
+    name: str, features: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], model: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
     """A recipe over simulated tables; `training` in `more` overrides single settings."""
-    training = {"epochs": 8, "batch_size": 256, "learning_rate": 0.003, "schedule": "cosine", "averaging": 0.99, "patience": 3}
+    training = {
+        "epochs": 8,
+        "batch_size": 256,
+        "learning_rate": 0.003,
+        "schedule": "cosine",
+        "averaging": 0.99,
+        "patience": 3,
+    }
     return {
         "name": name,
         "description": "simulated",
@@ -81,7 +90,8 @@ def scores_on_test(raw: dict[str, Any], folder: Path, seed: int) -> dict[str, np
     """Train a recipe on the tables in `folder`; every output's probability on the test part, in the table's order."""
     raw = raw | {"data": raw["data"] | {"dir": str(folder)}, "training": raw["training"] | {"seed": seed}}
     recipe = parse_recipe(raw, raw["name"])
-    out, cache = folder / f"run-{raw['name']}", folder / "cache"
+    out = folder / f"run-{raw['name']}"
+    cache = folder / "cache"
     train(recipe, out, cache=cache, reading_steps=0, quiet=True)
     scores = scores_of(open_run(out).ranker, open_data(recipe, cache), "test")
     return {name: np.exp(score.astype(np.float64)) for name, score in scores.items()}

@@ -18,7 +18,10 @@ from models.simulators.base import (
     write_tables,
 )
 
-IMPRESSIONS, USERS, ITEMS, TRAITS = 80_000, 3000, 600, 3
+IMPRESSIONS = 80_000
+USERS = 3000
+ITEMS = 600
+TRAITS = 3
 RATES = {"purchase rate x 1": 0.0, "purchase rate x 1/3": np.log(1 / 3), "purchase rate x 1/10": np.log(1 / 10)}
 FEATURES = {
     "item_id_feature": "item_id",
@@ -27,7 +30,11 @@ FEATURES = {
 }
 MODELS = {
     "ESMM": ("esmm", [{"type": "esmm", "click": "click", "conversion": "purchase"}], ["pctr", "pctcvr"]),
-    "ESM2": ("esm2", [{"type": "esm2", "click": "click", "action": "cart", "conversion": "purchase"}], ["pctr", "pctavr", "pctcvr"]),
+    "ESM2": (
+        "esm2",
+        [{"type": "esm2", "click": "click", "action": "cart", "conversion": "purchase"}],
+        ["pctr", "pctavr", "pctcvr"],
+    ),
 }
 
 
@@ -37,9 +44,11 @@ def world(rng: np.random.Generator, n: int, shift: float) -> tuple[dict[str, pd.
     y1 = p(click), y2 = p(cart | click), y3 = p(purchase | cart), y4 = p(purchase | click, no cart), each a logit of the item's own share,
     a match of traits, and an item's quirk; y3 is about thirty times y4, as carts go. `shift` moves the logits of y3 and y4.
     """
-    x, v = rng.normal(size=(USERS, TRAITS)), rng.normal(size=(2, ITEMS, TRAITS)) * 0.6
+    x = rng.normal(size=(USERS, TRAITS))
+    v = rng.normal(size=(2, ITEMS, TRAITS)) * 0.6
     own = rng.normal(size=(4, ITEMS)) * 0.5
-    user, item = rng.integers(0, USERS, n), rng.integers(0, ITEMS, n)
+    user = rng.integers(0, USERS, n)
+    item = rng.integers(0, ITEMS, n)
     liking, need = ((x[user] * v[k][item]).sum(1) for k in (0, 1))
     y1 = sigmoid(-1.8 + own[0][item] + liking)
     y2 = sigmoid(-2.0 + own[1][item] + need + 0.3 * liking)
@@ -50,7 +59,9 @@ def world(rng: np.random.Generator, n: int, shift: float) -> tuple[dict[str, pd.
     cart = click & (rng.random(n) < y2)
     purchase = click & (rng.random(n) < np.where(cart, y3, y4))
     impressions = pd.DataFrame({"user_id": user, "item_id": item, "time_ms": np.arange(n), "part": part_column(rng, n)})
-    impressions["click"], impressions["cart"], impressions["purchase"] = click.astype(int), cart.astype(int), purchase.astype(int)
+    impressions["click"] = click.astype(int)
+    impressions["cart"] = cart.astype(int)
+    impressions["purchase"] = purchase.astype(int)
     users = pd.DataFrame({"user_id": np.arange(USERS)} | {f"trait_{i}": x[:, i] for i in range(TRAITS)})
     tables = {"users": users, "items": pd.DataFrame({"item_id": np.arange(ITEMS)}), "impressions": impressions}
     return tables, {"pcvr": pcvr, "pctcvr": y1 * pcvr}
@@ -81,7 +92,9 @@ SIMULATOR = Simulator(
     claim="ESM2 (SIGIR 2020): decomposing the post-click behaviour helps where conversions are sparse, so its lead over ESMM grows as they fall.",
     world="Known y1 to y4; a purchase is about thirty times likelier after a cart.",
     comparisons=tuple(
-        Comparison(setting, "ESM2", "ESMM", measure) for setting in RATES for measure in ("pcvr rank correlation", "pctcvr rank correlation")
+        Comparison(setting, "ESM2", "ESMM", measure)
+        for setting in RATES
+        for measure in ("pcvr rank correlation", "pctcvr rank correlation")
     ),
     run=run,
 )

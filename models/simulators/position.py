@@ -19,9 +19,17 @@ from models.simulators.base import (
     write_tables,
 )
 
-REQUESTS, SHOWN, USERS, ITEMS, TRAITS = 6000, 10, 3000, 400, 3
+REQUESTS = 6000
+SHOWN = 10
+USERS = 3000
+ITEMS = 400
+TRAITS = 3
 USER = [{"name": f"trait_{i}", "type": "numeric"} for i in range(TRAITS)]
-FEATURES: dict[str, Any] = {"item_id_feature": "item_id", "user": USER, "item": [{"name": "item_id", "type": "categorical"}]}
+FEATURES: dict[str, Any] = {
+    "item_id_feature": "item_id",
+    "user": USER,
+    "item": [{"name": "item_id", "type": "categorical"}],
+}
 TOWER = {"column": "position", "cross": "device", "max_position": SHOWN, "drop_rate": 0.1, "head": "pctr"}
 AS_FEATURE = [{"name": "shown_at", "type": "categorical"}, {"name": "shown_on", "type": "categorical"}]
 MODELS: dict[str, tuple[list[dict[str, str]], dict[str, Any]]] = {
@@ -39,21 +47,31 @@ def world(rng: np.random.Generator, n: int, rightness: float) -> tuple[dict[str,
     logit p(click) = utility + bias(position, device), the bias falling from 0 to -2.4 on a phone and half as far on a desktop. In the test
     part candidates are shown nowhere yet, so a model that has the position as a feature is asked for the top.
     """
-    x, v = rng.normal(size=(USERS, TRAITS)), rng.normal(size=(ITEMS, TRAITS)) * 0.5
-    worth, fancy = rng.normal(size=ITEMS) * 0.6, rng.normal(size=ITEMS)
-    user, item = np.repeat(rng.integers(0, USERS, n), SHOWN), rng.integers(0, ITEMS, n * SHOWN)
+    x = rng.normal(size=(USERS, TRAITS))
+    v = rng.normal(size=(ITEMS, TRAITS)) * 0.5
+    worth = rng.normal(size=ITEMS) * 0.6
+    fancy = rng.normal(size=ITEMS)
+    user = np.repeat(rng.integers(0, USERS, n), SHOWN)
+    item = rng.integers(0, ITEMS, n * SHOWN)
     utility = -1.0 + worth[item] + (x[user] * v[item]).sum(1)
     old = rightness * utility + fancy[item] + rng.normal(size=len(item))
     position = (-old.reshape(n, SHOWN)).argsort(1).argsort(1).ravel() + 1
     desktop = np.repeat(rng.random(n) < 0.5, SHOWN)
     bias = -2.4 * np.log(position) / np.log(SHOWN) * np.where(desktop, 0.5, 1.0)
     part = np.repeat(part_column(rng, n), SHOWN)
-    impressions = pd.DataFrame({"user_id": user, "item_id": item, "time_ms": np.arange(n * SHOWN), "part": part, "position": position})
+    impressions = pd.DataFrame(
+        {"user_id": user, "item_id": item, "time_ms": np.arange(n * SHOWN), "part": part, "position": position}
+    )
     impressions["device"] = np.where(desktop, "desktop", "phone")
     impressions["click"] = (rng.random(len(item)) < sigmoid(utility + bias)).astype(int)
-    impressions["shown_at"], impressions["shown_on"] = np.where(part == "test", 1, position), impressions["device"]
+    impressions["shown_at"] = np.where(part == "test", 1, position)
+    impressions["shown_on"] = impressions["device"]
     users = pd.DataFrame({"user_id": np.arange(USERS)} | {f"trait_{i}": x[:, i] for i in range(TRAITS)})
-    return {"users": users, "items": pd.DataFrame({"item_id": np.arange(ITEMS)}), "impressions": impressions}, utility, np.repeat(np.arange(n), SHOWN)
+    return (
+        {"users": users, "items": pd.DataFrame({"item_id": np.arange(ITEMS)}), "impressions": impressions},
+        utility,
+        np.repeat(np.arange(n), SHOWN),
+    )
 
 
 def run(seed: int, size: float, folder: Path) -> Result:
@@ -81,7 +99,9 @@ SIMULATOR = Simulator(
     claim="YouTube (RecSys 2019): a shallow position tower beside the model beats no correction and the position as an ordinary feature.",
     world="Clicks follow utility + bias(position, device); an old ranker with favourites of its own chose the positions.",
     comparisons=tuple(
-        Comparison(setting, "position tower", other, _MEASURE) for setting in SETTINGS for other in ("no correction", "position as a feature")
+        Comparison(setting, "position tower", other, _MEASURE)
+        for setting in SETTINGS
+        for other in ("no correction", "position as a feature")
     ),
     run=run,
 )

@@ -18,7 +18,10 @@ from models.simulators.base import (
     write_tables,
 )
 
-IMPRESSIONS, USERS, ITEMS, TRAITS = 60_000, 3000, 600, 3
+IMPRESSIONS = 60_000
+USERS = 3000
+ITEMS = 600
+TRAITS = 3
 FEATURES = {
     "item_id_feature": "item_id",
     "user": [{"name": f"trait_{i}", "type": "numeric"} for i in range(TRAITS)],
@@ -39,16 +42,20 @@ def world(rng: np.random.Generator, n: int) -> tuple[dict[str, pd.DataFrame], np
     logit pctr = -2.8 + b_i + x_u . v_i; logit pcvr = -2.2 + 0.7 b_i + 0.5 e_i + 0.7 x_u . v_i + 0.5 x_u1, with traits x_u seen and everything
     of the item hidden behind its id: what is clicked is also bought more, so clicks are no fair sample of impressions.
     """
-    x, items = rng.normal(size=(USERS, TRAITS)), rng.normal(size=(ITEMS, TRAITS + 2))
-    user, item = rng.integers(0, USERS, n), rng.integers(0, ITEMS, n)
+    x = rng.normal(size=(USERS, TRAITS))
+    items = rng.normal(size=(ITEMS, TRAITS + 2))
+    user = rng.integers(0, USERS, n)
+    item = rng.integers(0, ITEMS, n)
     affinity = (x[user] * items[item, :TRAITS]).sum(1) * 0.7
-    b, e = items[item, TRAITS], items[item, TRAITS + 1]
+    b = items[item, TRAITS]
+    e = items[item, TRAITS + 1]
     pctr = sigmoid(-2.8 + b + affinity)
     pcvr = sigmoid(-2.2 + 0.7 * b + 0.5 * e + 0.7 * affinity + 0.5 * x[user, 0])
     click = rng.random(n) < pctr
     conversion = click & (rng.random(n) < pcvr)
     impressions = pd.DataFrame({"user_id": user, "item_id": item, "time_ms": np.arange(n), "part": part_column(rng, n)})
-    impressions["click"], impressions["conversion"] = click.astype(int), conversion.astype(int)
+    impressions["click"] = click.astype(int)
+    impressions["conversion"] = conversion.astype(int)
     users = pd.DataFrame({"user_id": np.arange(USERS)} | {f"trait_{i}": x[:, i] for i in range(TRAITS)})
     return {"users": users, "items": pd.DataFrame({"item_id": np.arange(ITEMS)}), "impressions": impressions}, pcvr
 
@@ -83,7 +90,9 @@ SIMULATOR = Simulator(
         Comparison("", "ESMM", "clicks only", _CLAIMED),
         Comparison("", "ESMM", "clicks only", "divergence, all impressions", less=True),
         Comparison("", "ESMM", "clicks only, embeddings shared with a click task", _CLAIMED),
-        Comparison("", "ESMM", "clicks only, embeddings shared with a click task", "divergence, all impressions", less=True),
+        Comparison(
+            "", "ESMM", "clicks only, embeddings shared with a click task", "divergence, all impressions", less=True
+        ),
     ),
     run=run,
 )

@@ -21,7 +21,12 @@ from models.simulators.base import (
     write_tables,
 )
 
-IMPRESSIONS, USERS, ITEMS, SHOPS, TASTES, BEHAVIOURS = 28_000, 2000, 200, 20, 2, 10
+IMPRESSIONS = 28_000
+USERS = 2000
+ITEMS = 200
+SHOPS = 20
+TASTES = 2
+BEHAVIOURS = 10
 ASKED = {"8 % of the labels": 0.08, "40 % of the labels": 0.4}
 FEATURES: dict[str, Any] = {
     "item_id_feature": "item_id",
@@ -44,7 +49,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "fine_tune": {"mode": "fine_tune"},
     SLOWLY: {"mode": "fine_tune", "representation_rate": 0.1},
 }
-FINE_TUNED, NOT_FINE_TUNED = ("fine_tune", SLOWLY), ("retrain_all", "representation_transfer")
+FINE_TUNED = ("fine_tune", SLOWLY)
+NOT_FINE_TUNED = ("retrain_all", "representation_transfer")
 
 
 def world(rng: np.random.Generator, n: int, share: float = 0.08) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
@@ -54,21 +60,34 @@ def world(rng: np.random.Generator, n: int, share: float = 0.08) -> tuple[dict[s
     like -1.8 + 1.5 t q + 0.5 q1, cart -1.5 + 1.2 t (q + s), follow -2 + 1.5 t s, fifth -1 + 1.8 t s.
     Only a `share` of the impressions knows the fifth; all else is the same for every share.
     """
-    taste, of_shop = rng.normal(size=(USERS, TASTES)), rng.normal(size=(SHOPS, TASTES))
+    taste = rng.normal(size=(USERS, TASTES))
+    of_shop = rng.normal(size=(SHOPS, TASTES))
     shop = rng.integers(0, SHOPS, ITEMS)
     nature = of_shop[shop] + rng.normal(size=(ITEMS, TASTES)) * 0.4
     seen = (taste @ nature.T * 2.0 + rng.gumbel(size=(USERS, ITEMS))).argsort(1)[:, -BEHAVIOURS:]
-    user, item, times = rng.integers(0, USERS, n), rng.integers(0, ITEMS, n), 10**6 + np.arange(n)
-    tq, ts = (taste[user] * nature[item]).sum(1), (taste[user] * of_shop[shop[item]]).sum(1)
-    logits = {"click": -0.8 + 1.5 * tq, "like": -1.8 + 1.5 * tq + 0.5 * nature[item, 0], "cart": -1.5 + 1.2 * (tq + ts), "follow": -2 + 1.5 * ts}
+    user = rng.integers(0, USERS, n)
+    item = rng.integers(0, ITEMS, n)
+    times = 10**6 + np.arange(n)
+    tq = (taste[user] * nature[item]).sum(1)
+    ts = (taste[user] * of_shop[shop[item]]).sum(1)
+    logits = {
+        "click": -0.8 + 1.5 * tq,
+        "like": -1.8 + 1.5 * tq + 0.5 * nature[item, 0],
+        "cart": -1.5 + 1.2 * (tq + ts),
+        "follow": -2 + 1.5 * ts,
+    }
     truth = sigmoid(-1 + 1.8 * ts)
     asked = rng.random(n) < share
-    impressions = pd.DataFrame({"user_id": user, "item_id": item, "time_ms": times, "part": part_column(rng, n), "asked": asked.astype(int)})
+    impressions = pd.DataFrame(
+        {"user_id": user, "item_id": item, "time_ms": times, "part": part_column(rng, n), "asked": asked.astype(int)}
+    )
     for name, logit in logits.items():
         impressions[name] = (rng.random(n) < sigmoid(logit)).astype(int)
     impressions["shop_preference"] = ((rng.random(n) < truth) & asked).astype(int)
     behaviours = pd.DataFrame({"user_id": np.repeat(np.arange(USERS), BEHAVIOURS), "item_id": seen.ravel()})
-    behaviours["time_ms"], behaviours["action"], behaviours["scene"] = 1 + np.arange(len(behaviours)), "click", "home"
+    behaviours["time_ms"] = 1 + np.arange(len(behaviours))
+    behaviours["action"] = "click"
+    behaviours["scene"] = "home"
     users = pd.DataFrame({"user_id": np.arange(USERS), "trait": taste[:, 0] + rng.normal(size=USERS)})
     items = pd.DataFrame({"item_id": np.arange(ITEMS), "shop": shop})
     return {"users": users, "items": items, "behaviours": behaviours, "impressions": impressions}, truth
@@ -87,12 +106,19 @@ def run(seed: int, size: float, folder: Path) -> Result:
         truth = truth[(tables["impressions"]["part"] == "test").to_numpy()]
         for number, (way, chosen) in enumerate(WAYS.items()):
             transfer = chosen | {"task": FIFTH["name"]} | ({} if way.startswith("retrain") else {"from": str(source)})
-            scores = scores_on_test(recipe(f"{number}", [*TASKS, FIFTH], transfer, [FIFTH["name"]]), place, seed)["pshop"]
-            result[setting, way] = {"rank correlation": rank_correlation(scores, truth), "divergence": divergence(truth, scores)}
+            scores = scores_on_test(recipe(f"{number}", [*TASKS, FIFTH], transfer, [FIFTH["name"]]), place, seed)[
+                "pshop"
+            ]
+            result[setting, way] = {
+                "rank correlation": rank_correlation(scores, truth),
+                "divergence": divergence(truth, scores),
+            }
     return result
 
 
-def recipe(name: str, tasks: Sequence[Mapping[str, str]], transfer: Mapping[str, Any] | None, select_on: list[str]) -> dict[str, Any]:
+def recipe(
+    name: str, tasks: Sequence[Mapping[str, str]], transfer: Mapping[str, Any] | None, select_on: list[str]
+) -> dict[str, Any]:
     """The recipe of the source, or of one way from it."""
     training = {"epochs": 8, "batch_size": 512, "learning_rate": 0.006, "transfer": transfer, "select_on": select_on}
     raw = recipe_of(f"transfer-{name}", FEATURES, tasks, MODEL, training=training)
@@ -104,8 +130,16 @@ SIMULATOR = Simulator(
     claim="DUPN (KDD 2018), section 5.4: a new task gains from the representation that other tasks trained; fine-tuning it gains most.",
     world="Tastes show only in the behaviour sequence; four tasks label every impression, the fifth a share of them.",
     comparisons=(
-        *(Comparison(setting, way, "retrain_single", "rank correlation") for setting in ASKED for way in list(WAYS)[1:]),
-        *(Comparison(setting, way, other, "rank correlation") for setting in ASKED for way, other in product(FINE_TUNED, NOT_FINE_TUNED)),
+        *(
+            Comparison(setting, way, "retrain_single", "rank correlation")
+            for setting in ASKED
+            for way in list(WAYS)[1:]
+        ),
+        *(
+            Comparison(setting, way, other, "rank correlation")
+            for setting in ASKED
+            for way, other in product(FINE_TUNED, NOT_FINE_TUNED)
+        ),
     ),
     run=run,
 )

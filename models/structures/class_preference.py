@@ -22,12 +22,15 @@ class ClassPreference(OfRepresentation):
 
     def __init__(self, task: ClassPreferenceTask, schema: FeatureSchema) -> None:
         super().__init__(Output(task.name, "probability", (task.label,), space=(task.label,)))
-        self.edges, self.column = task.edges, item_numeric_column(schema.item, task.feature, task.name)
+        self.edges = task.edges
+        self.column = item_numeric_column(schema.item, task.feature, task.name)
 
     def class_of(self, numerics: np.ndarray) -> np.ndarray:
         """Items' numerics `[n, N]`, NaN for missing -> the class of each, int64 `[n]`, counted as in Prefer."""
         values = numerics[:, self.column]
-        return np.where(np.isnan(values), 0, np.searchsorted(np.asarray(self.edges, np.float32), values, side="right") + 1)
+        return np.where(
+            np.isnan(values), 0, np.searchsorted(np.asarray(self.edges, np.float32), values, side="right") + 1
+        )
 
     def network(self, width: int, hidden: Sequence[int]) -> nn.Module:
         return Prefer(width, hidden, self.column, self.edges)
@@ -41,7 +44,8 @@ class Prefer(nn.Module):
 
     def __init__(self, width: int, hidden: Sequence[int], column: int, edges: Sequence[float]) -> None:
         super().__init__()
-        self.column, self.classes = column, len(edges) + 2
+        self.column = column
+        self.classes = len(edges) + 2
         self.of_class = small_network((width, *hidden, self.classes))
         self.register_buffer("edges", torch.tensor(edges, dtype=torch.float32), persistent=False)
         self.register_buffer("index", torch.arange(self.classes), persistent=False)

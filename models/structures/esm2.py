@@ -39,5 +39,6 @@ class Esm2(Chain):
 
     def joined(self, factors: Mapping[str, LogProbability]) -> dict[str, LogProbability | Tensor]:
         """Equations 6 and 8."""
-        pctr, pcvr = factors["pctr"], factors["pcvr"]
+        pctr = factors["pctr"]
+        pcvr = factors["pcvr"]
         return {"pctr": pctr, "pctavr": both(pctr, factors["pavr"]), "pcvr": pcvr, "pctcvr": both(pctr, pcvr)}

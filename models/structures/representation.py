@@ -41,7 +41,9 @@ def item_numeric_column(item: Sequence[Feature], name: str, task: str) -> int:
     """The place of a numeric item feature among the item's numerics. Raises RecipeError."""
     columns = RowLayout(item).numeric_columns
     if name not in columns:
-        raise RecipeError(f"tasks: '{task}' names '{name}', which is no numeric item feature; those are: {', '.join(columns) or 'none'}")
+        raise RecipeError(
+            f"tasks: '{task}' names '{name}', which is no numeric item feature; those are: {', '.join(columns) or 'none'}"
+        )
     return columns[name]
 
 

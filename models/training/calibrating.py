@@ -23,7 +23,10 @@ def fit_calibration(ranker: Ranker, data: Data) -> dict[str, Any]:
     calibration = ranker.calibration
     assert calibration is not None
     calibration.enabled = False
-    before = {part: {name: m["ece"] for name, m in evaluate(ranker, data, part)["outputs"].items() if "ece" in m} for part in ("validation", "test")}
+    before = {
+        part: {name: m["ece"] for name, m in evaluate(ranker, data, part)["outputs"].items() if "ece" in m}
+        for part in ("validation", "test")
+    }
     logits = _factor_logits(ranker, data)
     calibration.enabled = True
     fitted = {factor.name: _fit(calibration, factor, logits[factor.name], data) for factor in ranker.factors}
@@ -50,9 +53,13 @@ def _factor_logits(ranker: Ranker, data: Data) -> dict[str, np.ndarray]:
 
 def _fit(calibration: Calibration, factor: Output, logits: np.ndarray, data: Data) -> dict[str, Any]:
     space = labels_of(data, FITTED_ON, factor.space) > 0
-    label, logit = labels_of(data, FITTED_ON, factor.label)[space].astype(np.float64), logits[space]
+    label = labels_of(data, FITTED_ON, factor.label)[space].astype(np.float64)
+    logit = logits[space]
     positives = int(label.sum())
-    described: dict[str, Any] = {"label": " AND ".join(factor.label), "space": " AND ".join(factor.space) or "impression"}
+    described: dict[str, Any] = {
+        "label": " AND ".join(factor.label),
+        "space": " AND ".join(factor.space) or "impression",
+    }
     described |= {"impressions": len(label), "positives": positives}
     if factor.name not in calibration.maps:
         return described
@@ -100,17 +107,21 @@ def isotonic(label: np.ndarray, logit: np.ndarray, knots: int) -> list[tuple[flo
     pooled (pool adjacent violators). A share is (positives + 1/2) / (n + 1), so that its logit is finite.
     """
     order = np.argsort(logit, kind="stable")
-    x, y = logit[order], label[order]
+    x = logit[order]
+    y = label[order]
     cuts = np.linspace(0, len(x), knots + 1).round().astype(int)[1:-1]
     bounds = np.unique(np.concatenate([[0], np.searchsorted(x, x[cuts], side="left"), [len(x)]]))
     blocks: list[tuple[float, float, int]] = []
     for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
         blocks.append((float(x[begin:end].sum()), float(y[begin:end].sum()), int(end - begin)))
         while len(blocks) > 1 and _share(blocks[-2]) >= _share(blocks[-1]):
-            last, former = blocks.pop(), blocks.pop()
+            last = blocks.pop()
+            former = blocks.pop()
             blocks.append((last[0] + former[0], last[1] + former[1], last[2] + former[2]))
     shares = [_share(block) for block in blocks]
-    return [(block[0] / block[2], float(np.log(share / (1 - share)))) for block, share in zip(blocks, shares, strict=True)]
+    return [
+        (block[0] / block[2], float(np.log(share / (1 - share)))) for block, share in zip(blocks, shares, strict=True)
+    ]
 
 
 def _share(block: Sequence[float]) -> float:

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-RESUME_FILE, WEIGHTS_FILE = "resume.pt", "checkpoint.pt"
+RESUME_FILE = "resume.pt"
+WEIGHTS_FILE = "checkpoint.pt"
 FORMAT = 1
 
 

@@ -34,32 +34,40 @@ def scores_of(ranker: Ranker, data: Data, part: str) -> dict[str, np.ndarray]:
 def evaluate(ranker: Ranker, data: Data, part: str) -> dict[str, Any]:
     """`{"impressions": n, "outputs": {name: metrics}, "extra": [...]}` of one part, each output on its own label and space."""
     scores = scores_of(ranker, data, part)
-    users, items = np.asarray(data.parts[part].user), np.asarray(data.parts[part].item)
+    users = np.asarray(data.parts[part].user)
+    items = np.asarray(data.parts[part].item)
     preferences = {s.outputs[0].name: s for s in ranker.structures if isinstance(s, ClassPreference)}
     outputs = {}
     for output in ranker.outputs:
         space = labels_of(data, part, output.space) > 0
-        label, score = labels_of(data, part, output.label)[space], scores[output.name][space]
+        label = labels_of(data, part, output.label)[space]
+        score = scores[output.name][space]
         if output.name in preferences:
             measured = metrics.of_choice(score, preferences[output.name].class_of(data.item_numerics[items[space]]))
         elif output.kind == "probability":
             measured = metrics.of_probability(label, score, users[space])
         else:
             measured = metrics.of_value(label, score)
-        outputs[output.name] = {"label": " AND ".join(output.label), "space": " AND ".join(output.space) or "impression"} | measured
+        outputs[output.name] = {
+            "label": " AND ".join(output.label),
+            "space": " AND ".join(output.space) or "impression",
+        } | measured
     extra = []
     for evaluation in data.recipe.extra_evaluations:
         if evaluation.score not in scores:
             raise RecipeError(f"extra_evaluations: '{evaluation.score}' is not an output; outputs: {', '.join(scores)}")
         label = labels_of(data, part, (evaluation.label,))
         score = scores[evaluation.score]
-        extra.append({"score": evaluation.score, "label": evaluation.label} | metrics.of_probability(label, score, users))
+        extra.append(
+            {"score": evaluation.score, "label": evaluation.label} | metrics.of_probability(label, score, users)
+        )
     return {"impressions": len(users), "outputs": outputs, "extra": extra}
 
 
 def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
     """The AND (product) of label columns, float32 `[n]`; ones for no column."""
-    labels, names = data.parts[part].labels, data.recipe.label_columns
+    labels = data.parts[part].labels
+    names = data.recipe.label_columns
     product = np.ones(len(labels), dtype=np.float32)
     for column in columns:
         product *= labels[:, names.index(column)]
@@ -109,7 +117,8 @@ def gate_health(ranker: Ranker, data: Data, part: str, batches: int | None = Non
     was_training = ranker.training
     ranker.eval()
     entropies: dict[str, float] = {}
-    cosines, impressions = torch.zeros(()), 0
+    cosines = torch.zeros(())
+    impressions = 0
     with torch.no_grad():
         for batch in islice(ordered_batches(data, part, EVALUATION_BATCH), batches):
             found = ranker.gating(batch)
@@ -123,7 +132,10 @@ def gate_health(ranker: Ranker, data: Data, part: str, batches: int | None = Non
     ranker.train(was_training)
     if not impressions:
         return {}
-    return {"entropy": {head: total / impressions for head, total in entropies.items()}, "similarity": (cosines / impressions).tolist()}
+    return {
+        "entropy": {head: total / impressions for head, total in entropies.items()},
+        "similarity": (cosines / impressions).tolist(),
+    }
 
 
 def most_alike(cosines: Sequence[Sequence[float]]) -> tuple[float, int, int]:

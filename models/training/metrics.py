@@ -50,7 +50,9 @@ def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> GroupedAu
     if not len(labels):
         return GroupedAuc(None, 0, 0)
     order = np.lexsort((scores, users))
-    label, score, user = labels[order], scores[order], users[order]
+    label = labels[order]
+    score = scores[order]
+    user = users[order]
     new_user = np.r_[True, user[1:] != user[:-1]]
     new_tie = new_user | np.r_[True, score[1:] != score[:-1]]
     owner = np.cumsum(new_user) - 1
@@ -75,18 +77,28 @@ def log_loss(labels: np.ndarray, log_probabilities: np.ndarray) -> float:
     return float(-np.where(labels > 0, log_p, np.log(-np.expm1(log_p))).mean())
 
 
-def calibration_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS) -> list[tuple[float, float, int]]:
+def calibration_curve(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS
+) -> list[tuple[float, float, int]]:
     """`(mean prediction, share of positives, impressions)` of `bins` bins of equal mass, lowest first.
 
     Equal mass, because rare labels crowd the low end: bins of equal width would put nearly everything into one. Equal predictions stay
     together, so a bin may be larger and the next one missing.
     """
     order = np.argsort(probabilities, kind="stable")
-    ranked, label = probabilities[order].astype(np.float64), labels[order]
+    ranked = probabilities[order].astype(np.float64)
+    label = labels[order]
     edges = np.linspace(0, len(ranked), bins + 1).round().astype(int)
-    edges = np.unique(np.searchsorted(ranked, ranked[np.minimum(edges[1:-1], max(len(ranked) - 1, 0))], side="left")) if len(ranked) else edges[:0]
+    edges = (
+        np.unique(np.searchsorted(ranked, ranked[np.minimum(edges[1:-1], max(len(ranked) - 1, 0))], side="left"))
+        if len(ranked)
+        else edges[:0]
+    )
     bounds = np.unique(np.concatenate([[0], edges, [len(ranked)]]))
-    return [(float(ranked[a:b].mean()), float(label[a:b].mean()), int(b - a)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [
+        (float(ranked[a:b].mean()), float(label[a:b].mean()), int(b - a))
+        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+    ]
 
 
 def expected_calibration_error(curve: list[tuple[float, float, int]]) -> float:
@@ -100,17 +112,27 @@ def top_share(labels: np.ndarray, scores: np.ndarray, share: float) -> TopShare:
     k = max(1, round(share * len(labels)))
     ranked = np.sort(scores)[::-1]
     border = ranked[k - 1]
-    above, tied = scores > border, scores == border
+    above = scores > border
+    tied = scores == border
     hits = float(labels[above].sum() + labels[tied].mean() * (k - int(above.sum())))
     positives = float(labels.sum())
-    recall, precision = (hits / positives if positives else 0.0), hits / k
+    recall = hits / positives if positives else 0.0
+    precision = hits / k
     return TopShare(share, recall, precision, 2 * recall * precision / (recall + precision) if hits else 0.0)
 
 
 def of_probability(labels: np.ndarray, log_probabilities: np.ndarray, users: np.ndarray) -> dict[str, object]:
     """All metrics of one probability output as plain numbers, ready for JSON; all arrays `[n]`."""
     if not len(labels):
-        return {"impressions": 0, "positives": 0, "auc": None, "log_loss": 0.0, "ece": 0.0, "top": [], "calibration": []}
+        return {
+            "impressions": 0,
+            "positives": 0,
+            "auc": None,
+            "log_loss": 0.0,
+            "ece": 0.0,
+            "top": [],
+            "calibration": [],
+        }
     scores = log_probabilities.astype(np.float64)
     probabilities = np.exp(scores)
     curve = calibration_curve(labels, probabilities)
@@ -138,7 +160,11 @@ def of_choice(log_probabilities: np.ndarray, classes: np.ndarray) -> dict[str, o
         return {"impressions": 0, "log_loss": 0.0, "share_log_loss": 0.0}
     shares = np.unique(classes, return_counts=True)[1] / len(classes)
     cross_entropy = -float(log_probabilities.astype(np.float64).mean())
-    return {"impressions": len(classes), "log_loss": cross_entropy, "share_log_loss": -float((shares * np.log(shares)).sum())}
+    return {
+        "impressions": len(classes),
+        "log_loss": cross_entropy,
+        "share_log_loss": -float((shares * np.log(shares)).sum()),
+    }
 
 
 def of_value(labels: np.ndarray, values: np.ndarray) -> dict[str, object]:

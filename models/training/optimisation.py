@@ -23,22 +23,36 @@ class Optimiser:
 
     def __init__(self, ranker: Ranker, section: TrainingSection, total_steps: int) -> None:
         groups = ranker.parameter_groups()
-        self.section, self.total_steps = section, total_steps
-        self.embeddings, dense = groups["embedding"], groups["dense"]
+        self.section = section
+        self.total_steps = total_steps
+        self.embeddings = groups["embedding"]
+        dense = groups["dense"]
         self.parameters = [*self.embeddings, *dense]
         embedding_rate = section.embedding_learning_rate or section.learning_rate
         careful = section.transfer.representation_rate if section.transfer else 1.0
-        taken_over = {id(p) for name, p in ranker.named_parameters() if careful != 1 and name.startswith(REPRESENTATION)}
+        taken_over = {
+            id(p) for name, p in ranker.named_parameters() if careful != 1 and name.startswith(REPRESENTATION)
+        }
         moved: list[dict[str, Any]] = [
             {"params": self.embeddings, "lr": embedding_rate * careful, "weight_decay": 0.0},
-            {"params": [p for p in dense if id(p) not in taken_over], "lr": section.learning_rate, "weight_decay": section.weight_decay},
-            {"params": [p for p in dense if id(p) in taken_over], "lr": section.learning_rate * careful, "weight_decay": section.weight_decay},
+            {
+                "params": [p for p in dense if id(p) not in taken_over],
+                "lr": section.learning_rate,
+                "weight_decay": section.weight_decay,
+            },
+            {
+                "params": [p for p in dense if id(p) in taken_over],
+                "lr": section.learning_rate * careful,
+                "weight_decay": section.weight_decay,
+            },
         ]
         moved = [group for group in moved if group["params"]]
         self.base_rates = tuple(group["lr"] for group in moved)
         self.rule: torch.optim.Optimizer
         if section.optimiser == "adagrad":  # torch would scale its weight_decay like a gradient
-            self.rule = torch.optim.Adagrad([{"params": g["params"], "lr": g["lr"], "decoupled_decay": g["weight_decay"]} for g in moved])
+            self.rule = torch.optim.Adagrad(
+                [{"params": g["params"], "lr": g["lr"], "decoupled_decay": g["weight_decay"]} for g in moved]
+            )
         else:
             self.rule = torch.optim.AdamW(moved, fused=True)
 
@@ -54,7 +68,9 @@ class Optimiser:
             self._decay_embeddings(self.base_rates[0] * factor * self.section.embedding_weight_decay)
         for group in self.rule.param_groups:
             if group.get("decoupled_decay"):
-                torch._foreach_mul_([p.data for p in group["params"] if p.grad is not None], 1 - group["lr"] * group["decoupled_decay"])
+                torch._foreach_mul_(
+                    [p.data for p in group["params"] if p.grad is not None], 1 - group["lr"] * group["decoupled_decay"]
+                )
         self.rule.step()
         return True
 
@@ -82,7 +98,8 @@ class Average:
     """
 
     def __init__(self, ranker: Ranker, decay: float) -> None:
-        self.decay, self.live = decay, ranker
+        self.decay = decay
+        self.live = ranker
         self.ranker = copy.deepcopy(ranker) if decay else ranker
 
     @torch.no_grad()

@@ -20,10 +20,16 @@ from models.training.metrics import SUSPICIOUS_AUC
 from models.training.reading import reading_speed
 from models.training.session import Progress
 
-POLARISED, ALIKE = 0.05, 0.98  # a gate's entropy below the one, two experts' cosine above the other: worth a warning
+# a gate's entropy below the one, two experts' cosine above the other: worth a warning
+POLARISED = 0.05
+ALIKE = 0.98
 
-RECIPE_FILE, ENCODING_FILE, KEPT_FILE = "recipe.yaml", "encoding.npz", "kept_rows.npz"
-METRICS_FILE, HISTORY_FILE, REPORT_FILE = "metrics.json", "history.json", "report.html"
+RECIPE_FILE = "recipe.yaml"
+ENCODING_FILE = "encoding.npz"
+KEPT_FILE = "kept_rows.npz"
+METRICS_FILE = "metrics.json"
+HISTORY_FILE = "history.json"
+REPORT_FILE = "report.html"
 
 
 def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
@@ -37,11 +43,16 @@ def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
     shutil.copyfile(data.kept_rows, out / KEPT_FILE)
 
 
-def summary(ranker: Ranker, data: Data, progress: Progress, epoch_steps: int, reading_steps: int, prefetch: int) -> dict[str, Any]:
+def summary(
+    ranker: Ranker, data: Data, progress: Progress, epoch_steps: int, reading_steps: int, prefetch: int
+) -> dict[str, Any]:
     """What metrics.json holds: metrics per part and output, speed, data, versions, warnings. The test part is scored here, once."""
-    recipe, rows = data.recipe, len(data.parts["train"])
-    validation, test = evaluate(ranker, data, "validation"), evaluate(ranker, data, "test")
-    gates, health = gate_utilisation(ranker, data, "validation"), gate_health(ranker, data, "validation")
+    recipe = data.recipe
+    rows = len(data.parts["train"])
+    validation = evaluate(ranker, data, "validation")
+    test = evaluate(ranker, data, "test")
+    gates = gate_utilisation(ranker, data, "validation")
+    health = gate_health(ranker, data, "validation")
     epochs = progress.step / epoch_steps
     groups = ranker.parameter_groups()
     return {
@@ -66,11 +77,18 @@ def summary(ranker: Ranker, data: Data, progress: Progress, epoch_steps: int, re
         "data": dict(data.described),
         "warnings": [*_warnings(validation, test, gates, data.described), *gate_warnings(health)],
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "pyarrow": pyarrow.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "pyarrow": pyarrow.__version__,
+        },
     }
 
 
-def _warnings(validation: dict[str, Any], test: dict[str, Any], gates: Mapping[str, list[float]], described: Mapping[str, Any]) -> Iterator[str]:
+def _warnings(
+    validation: dict[str, Any], test: dict[str, Any], gates: Mapping[str, list[float]], described: Mapping[str, Any]
+) -> Iterator[str]:
     for part, measured in (("validation", validation), ("test", test)):
         for name, output in measured["outputs"].items():
             if (output.get("auc") or 0) > SUSPICIOUS_AUC:
@@ -102,7 +120,8 @@ def gate_warnings(health: Mapping[str, Any]) -> Iterator[str]:
 
 def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
     """The test metrics as lines for the terminal."""
-    best, test = metrics["best"], metrics["parts"]["test"]
+    best = metrics["best"]
+    test = metrics["parts"]["test"]
     yield f"best weights of step {best['step']} (epoch {best['epoch']:.2f}); test part, {test['impressions']:,} rows:"
     for name, m in test["outputs"].items():
         if "auc" in m:
@@ -123,5 +142,7 @@ def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
 
 
 def _line(name: str, m: Mapping[str, Any]) -> str:
-    area, grouped = ("    -  " if v is None else f"{v:.4f}" for v in (m["auc"], m["gauc"]["value"] if m.get("gauc") else None))
+    area, grouped = (
+        "    -  " if v is None else f"{v:.4f}" for v in (m["auc"], m["gauc"]["value"] if m.get("gauc") else None)
+    )
     return f"  {name:<28} AUC {area}  GAUC {grouped}  log loss {m['log_loss']:.4f}  ECE {m['ece']:.4f}"

@@ -26,7 +26,8 @@ def reading_speed(ranker: Ranker, data: Data, steps: int, prefetch: int) -> dict
     copied = copy.deepcopy(ranker).train()
     optimiser = Optimiser(copied, training, len(in_memory))
     _step(copied, optimiser, in_memory[0])
-    files, memory = [], []
+    files = []
+    memory = []
     for _ in range(TURNS):
         read = shuffled_batches(data, "train", training.batch_size, training.seed, 0, ahead=prefetch)
         for held in in_memory:

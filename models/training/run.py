@@ -36,7 +36,9 @@ def open_run(folder: Path) -> Run:
     """The run in a folder. Raises RunError."""
     for name in (RECIPE_FILE, ENCODING_FILE, KEPT_FILE, WEIGHTS_FILE, METRICS_FILE, REPORT_FILE):
         if not (folder / name).is_file():
-            raise RunError(f"{folder} has no {name}: it is not a finished run; train one with `python -m models.train RECIPE.yaml --out {folder}`")
+            raise RunError(
+                f"{folder} has no {name}: it is not a finished run; train one with `python -m models.train RECIPE.yaml --out {folder}`"
+            )
     try:
         recipe = load_recipe(folder / RECIPE_FILE)
         encoding = load_encoding(folder / ENCODING_FILE)

@@ -42,22 +42,32 @@ class Progress:
         """Put the mean losses since the last trace point on the curve, and what the weighting says of itself now."""
         means = {n: v / self.traced_steps for n, v in self.traced.items()}
         self.losses.append({"step": self.step, "losses": means, "weighting": dict(weighting)})
-        self.traced, self.traced_steps = {}, 0
+        self.traced = {}
+        self.traced_steps = 0
 
     def evaluated(self, entry: dict[str, Any]) -> bool:
         """Note an evaluation (its `score` selects); True if it is the best so far."""
         means = {n: v / max(1, self.steps_since_evaluation) for n, v in self.since_evaluation.items()}
         self.evaluations.append(entry | {"step": self.step, "losses": means})
-        self.since_evaluation, self.steps_since_evaluation = {}, 0
+        self.since_evaluation = {}
+        self.steps_since_evaluation = 0
         if self.best_score is None or entry["score"] > self.best_score:
-            self.best_score, self.best_step, self.without_gain = entry["score"], self.step, 0
+            self.best_score = entry["score"]
+            self.best_step = self.step
+            self.without_gain = 0
             return True
         self.without_gain += 1
         return False
 
 
 def save_session(
-    folder: Path, identity: dict[str, Any], progress: Progress, ranker: Ranker, average: Average, optimiser: Optimiser, weighting: Weighting
+    folder: Path,
+    identity: dict[str, Any],
+    progress: Progress,
+    ranker: Ranker,
+    average: Average,
+    optimiser: Optimiser,
+    weighting: Weighting,
 ) -> None:
     """Everything that decides the rest of the run; `identity` is what a resumed run must share (recipe, data, threads)."""
     content = {
@@ -72,7 +82,9 @@ def save_session(
     save_whole(content, folder / RESUME_FILE)
 
 
-def load_session(folder: Path, identity: dict[str, Any], ranker: Ranker, average: Average, optimiser: Optimiser, weighting: Weighting) -> Progress:
+def load_session(
+    folder: Path, identity: dict[str, Any], ranker: Ranker, average: Average, optimiser: Optimiser, weighting: Weighting
+) -> Progress:
     """Put a saved run's state back; from the beginning where none was saved. Raises RecipeError if it is another run's."""
     path = folder / RESUME_FILE
     if not path.is_file():
@@ -80,7 +92,9 @@ def load_session(folder: Path, identity: dict[str, Any], ranker: Ranker, average
     content = load_whole(path)
     for name, mine in identity.items():
         if content["identity"].get(name) != mine:
-            raise RecipeError(f"--resume: {path} was made with another {name}; start afresh without --resume, or give the same one")
+            raise RecipeError(
+                f"--resume: {path} was made with another {name}; start afresh without --resume, or give the same one"
+            )
     ranker.load_state_dict(content["weights"])
     if average.decay:
         average.ranker.load_state_dict(content["average"])

@@ -23,7 +23,9 @@ def shared_masks(ranker: Ranker, batch: Mapping[str, Tensor]) -> dict[str, Tenso
     logits = ranker.logits(batch)
     common: dict[str, Tensor] = {}
     for logit in logits.values():
-        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(logit.sum(), list(named.values()), retain_graph=True, allow_unused=True)
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+            logit.sum(), list(named.values()), retain_graph=True, allow_unused=True
+        )
         for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
             reached = _reached(parameter if gradient is None else gradient, gradient is not None)
             common[name] = common[name] & reached if name in common else reached
@@ -44,7 +46,11 @@ def last_shared_layer(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     A layer over several parts has a weight for each of them, and all count. Towers never do, even those of a chain.
     """
-    of_trunk = [name for name, mask in masks.items() if name.startswith("trunk.") and mask.dim() > 1 and not name.endswith(".bias")]
+    of_trunk = [
+        name
+        for name, mask in masks.items()
+        if name.startswith("trunk.") and mask.dim() > 1 and not name.endswith(".bias")
+    ]
     if not of_trunk:
         return {TABLE: masks[TABLE]}
     owner = of_trunk[-1].rpartition(".")[0]

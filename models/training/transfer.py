@@ -28,7 +28,9 @@ def narrowed(recipe: Recipe) -> Recipe:
         return recipe
     names = [getattr(task, "name", None) for task in recipe.tasks]
     if transfer.task not in names:
-        raise RecipeError(f"training.transfer.task: no task has the name '{transfer.task}'; named: {', '.join(n for n in names if n) or 'none'}")
+        raise RecipeError(
+            f"training.transfer.task: no task has the name '{transfer.task}'; named: {', '.join(n for n in names if n) or 'none'}"
+        )
     if transfer.mode == "retrain_all":
         return recipe
     alone = recipe.model_dump(mode="json")
@@ -55,9 +57,16 @@ def start_from(recipe: Recipe, ranker: Ranker, encoding: Encoding) -> None:
     except RunError as error:
         raise RecipeError(f"training.transfer.from: {error}") from None
     if run.encoding.schema != encoding.schema:
-        raise RecipeError(f"training.transfer.from: {transfer.source} was trained on other features; take over its recipe's section 'features'")
-    if run.ranker.composition["encoders"] != ranker.composition["encoders"] or run.recipe.model.encoders != recipe.model.encoders:
-        raise RecipeError(f"training.transfer.from: {transfer.source} has other encoders; take over its recipe's model.encoders")
+        raise RecipeError(
+            f"training.transfer.from: {transfer.source} was trained on other features; take over its recipe's section 'features'"
+        )
+    if (
+        run.ranker.composition["encoders"] != ranker.composition["encoders"]
+        or run.recipe.model.encoders != recipe.model.encoders
+    ):
+        raise RecipeError(
+            f"training.transfer.from: {transfer.source} has other encoders; take over its recipe's model.encoders"
+        )
     only_representation = transfer.mode == "representation_transfer"
     _take_weights(ranker, run.ranker.state_dict(), run.encoding.vocabulary, encoding.vocabulary, only_representation)
     if only_representation:
@@ -65,21 +74,31 @@ def start_from(recipe: Recipe, ranker: Ranker, encoding: Encoding) -> None:
             parameter.requires_grad_(not name.startswith(REPRESENTATION))
 
 
-def _take_weights(ranker: Ranker, given: Mapping[str, Tensor], old: Vocabulary, new: Vocabulary, only_representation: bool) -> None:
+def _take_weights(
+    ranker: Ranker, given: Mapping[str, Tensor], old: Vocabulary, new: Vocabulary, only_representation: bool
+) -> None:
     """Copy every weight of the same name and shape; embedding rows go by key, since the same id may have another row now."""
     weights = ranker.state_dict()  # the ranker's own tensors
     for name, value in given.items():
         if name == TABLE:
             _take_rows(weights[name], value, old, new)
-        elif name in weights and weights[name].shape == value.shape and (name.startswith(REPRESENTATION) or not only_representation):
+        elif (
+            name in weights
+            and weights[name].shape == value.shape
+            and (name.startswith(REPRESENTATION) or not only_representation)
+        ):
             weights[name].copy_(value)
         elif name.startswith(REPRESENTATION):
-            raise RecipeError(f"training.transfer.from: '{name}' has the shape {tuple(value.shape)} there; take over its recipe's section 'model'")
+            raise RecipeError(
+                f"training.transfer.from: '{name}' has the shape {tuple(value.shape)} there; take over its recipe's section 'model'"
+            )
 
 
 def _take_rows(table: Tensor, given: Tensor, old: Vocabulary, new: Vocabulary) -> None:
     if table.shape[1] != given.shape[1]:
-        raise RecipeError(f"training.transfer.from: its model.embedding.dim is {given.shape[1]}, here it is {table.shape[1]}")
+        raise RecipeError(
+            f"training.transfer.from: its model.embedding.dim is {given.shape[1]}, here it is {table.shape[1]}"
+        )
     _, of_new, of_old = np.intersect1d(new.keys, old.keys, assume_unique=True, return_indices=True)
     table[torch.from_numpy(new.rows[of_new]).long()] = given[torch.from_numpy(old.rows[of_old]).long()]
     for name, row in new.unknown_rows.items():

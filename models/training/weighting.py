@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from models.network.model import Ranker
-from models.recipe.recipe import DecayedWeighting, GradnormWeighting, PcgradWeighting, StaticWeighting, TrainingSection, UncertaintyWeighting
+from models.recipe.recipe import (
+    DecayedWeighting,
+    GradnormWeighting,
+    PcgradWeighting,
+    StaticWeighting,
+    TrainingSection,
+    UncertaintyWeighting,
+)
 from models.training.shared import last_shared_layer, shared_masks
 
 Batch = Mapping[str, Tensor]
@@ -57,7 +64,9 @@ class Decayed:
     """w_k^(t) = w_k0 * gamma_k^t with t the epoch from 0 (PLE, RecSys 2020, equation 10); gamma 1 keeps a weight as it is."""
 
     def __init__(self, base: Mapping[str, float], decay: Mapping[str, float]) -> None:
-        self.base, self.decay, self.epoch = base, decay, 0
+        self.base = base
+        self.decay = decay
+        self.epoch = 0
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {name: weight * self.decay.get(name, 1.0) ** epoch for name, weight in self.base.items()}
@@ -87,7 +96,9 @@ class Uncertainty:
     """
 
     def __init__(self, base: Mapping[str, float], values: set[str], bound: float, rate: float) -> None:
-        self.base, self.bound, self.rate = base, bound, rate
+        self.base = base
+        self.bound = bound
+        self.rate = rate
         self.scale = {name: 0.5 if name in values else 1.0 for name in base}
         self.s = dict.fromkeys(base, 0.0)
 
@@ -118,7 +129,10 @@ class GradNorm:
     SMALLEST = 1e-3
 
     def __init__(self, ranker: Ranker, base: Mapping[str, float], alpha: float, rate: float) -> None:
-        self.ranker, self.alpha, self.rate, self.total = ranker, alpha, rate, sum(base.values())
+        self.ranker = ranker
+        self.alpha = alpha
+        self.rate = rate
+        self.total = sum(base.values())
         self.weights = dict(base)
         self.first_losses: dict[str, float] = {}
         self.layer: dict[str, Tensor] = {}
@@ -135,7 +149,9 @@ class GradNorm:
         moving = [name for name in norms if norms[name] > 0 and math.isfinite(norms[name])]
         if len(moving) > 1:
             ratios = {name: plain[name] / self.first_losses[name] for name in moving}
-            self.weights |= gradnorm_step({n: self.weights[n] for n in moving}, norms, ratios, self.alpha, self.rate, self.SMALLEST)
+            self.weights |= gradnorm_step(
+                {n: self.weights[n] for n in moving}, norms, ratios, self.alpha, self.rate, self.SMALLEST
+            )
             scale = self.total / sum(self.weights.values())
             self.weights = {name: weight * scale for name, weight in self.weights.items()}
 
@@ -145,8 +161,14 @@ class GradNorm:
         layer = [named[name] for name in self.layer]
         norms = {}
         for task, loss in losses.items():
-            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(loss, layer, retain_graph=True, allow_unused=True)
-            squares = [float(((g * mask) ** 2).sum()) for g, mask in zip(gradients, self.layer.values(), strict=True) if g is not None]
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+                loss, layer, retain_graph=True, allow_unused=True
+            )
+            squares = [
+                float(((g * mask) ** 2).sum())
+                for g, mask in zip(gradients, self.layer.values(), strict=True)
+                if g is not None
+            ]
             norms[task] = math.sqrt(sum(squares))
         return norms
 
@@ -157,18 +179,26 @@ class GradNorm:
         return {"weights": dict(self.weights), "first_losses": dict(self.first_losses), "layer": dict(self.layer)}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.weights, self.first_losses, self.layer = dict(state["weights"]), dict(state["first_losses"]), dict(state["layer"])
+        self.weights = dict(state["weights"])
+        self.first_losses = dict(state["first_losses"])
+        self.layer = dict(state["layer"])
 
 
 def gradnorm_step(
-    weights: Mapping[str, float], norms: Mapping[str, float], ratios: Mapping[str, float], alpha: float, rate: float, smallest: float
+    weights: Mapping[str, float],
+    norms: Mapping[str, float],
+    ratios: Mapping[str, float],
+    alpha: float,
+    rate: float,
+    smallest: float,
 ) -> dict[str, float]:
     """The weights after one descent on sum_k |w_k norm_k - target_k|, before they are scaled; none falls below `smallest`.
 
     `norms`: |grad_W L_k| without the weight; `ratios`: L_k / L_k(0).
     """
     sizes = {name: weight * norms[name] for name, weight in weights.items()}
-    mean_size, mean_ratio = sum(sizes.values()) / len(sizes), sum(ratios.values()) / len(ratios)
+    mean_size = sum(sizes.values()) / len(sizes)
+    mean_ratio = sum(ratios.values()) / len(ratios)
     moved = {}
     for name, weight in weights.items():
         target = mean_size * (ratios[name] / mean_ratio) ** alpha
@@ -184,9 +214,11 @@ class PcGrad:
     """
 
     def __init__(self, ranker: Ranker, base: Mapping[str, float]) -> None:
-        self.ranker, self.base = ranker, base
+        self.ranker = ranker
+        self.base = base
         self.masks: dict[str, Tensor] = {}
-        self.conflicts, self.pairs = 0, 0
+        self.conflicts = 0
+        self.pairs = 0
 
     def backward(self, losses: Losses, batch: Batch, epoch: int) -> None:
         if not self.masks:
@@ -207,8 +239,12 @@ class PcGrad:
 
     @staticmethod
     def _gradients(loss: Tensor, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
-        return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)}
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            loss, list(named.values()), retain_graph=True, allow_unused=True
+        )
+        return {
+            name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)
+        }
 
     def logged(self) -> dict[str, float]:
         """Of all ordered pairs of tasks since the start, the share whose gradients were in conflict when they met."""
@@ -218,7 +254,9 @@ class PcGrad:
         return {"masks": dict(self.masks), "conflicts": self.conflicts, "pairs": self.pairs}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.masks, self.conflicts, self.pairs = dict(state["masks"]), state["conflicts"], state["pairs"]
+        self.masks = dict(state["masks"])
+        self.conflicts = state["conflicts"]
+        self.pairs = state["pairs"]
 
 
 def without_conflicts(gradients: Sequence[Tensor], orders: Sequence[Sequence[int]]) -> tuple[list[Tensor], int]:
@@ -227,7 +265,8 @@ def without_conflicts(gradients: Sequence[Tensor], orders: Sequence[Sequence[int
     g_i <- g_i - (g_i . g_j) / |g_j|^2 g_j wherever g_i . g_j < 0, with g_j as it came and g_i as it is by then.
     """
     squares = [float(g @ g) for g in gradients]
-    out, conflicts = [], 0
+    out = []
+    conflicts = 0
     for i, order in enumerate(orders):
         left = gradients[i]
         for j in order:

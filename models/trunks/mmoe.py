@@ -28,7 +28,10 @@ class Mmoe(nn.Module):
         expert_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.heads, self.experts, self.first_width, self.out_width = tuple(heads), experts, hidden[0], hidden[-1]
+        self.heads = tuple(heads)
+        self.experts = experts
+        self.first_width = hidden[0]
+        self.out_width = hidden[-1]
         self.expert_dropout = expert_dropout
         self.first = PartLinear(in_widths, experts * hidden[0] + len(heads) * experts)
         self.rest = GroupedMlp(experts, hidden, dropout, last_linear=False)
@@ -53,7 +56,9 @@ class Mmoe(nn.Module):
     def gating(self, parts: Sequence[Tensor]) -> Gating:
         """The gates by head and the experts' outputs."""
         first_BEX, gates_BHE = self._first(parts)
-        return Gating({head: gates_BHE[:, i] for i, head in enumerate(self.heads)}, self.rest(first_BEX.transpose(0, 1)))
+        return Gating(
+            {head: gates_BHE[:, i] for i, head in enumerate(self.heads)}, self.rest(first_BEX.transpose(0, 1))
+        )
 
     def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Mean gate value per expert `[E]`, by head."""

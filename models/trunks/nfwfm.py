@@ -28,7 +28,9 @@ class Fields(nn.Module):
         whole = not sum(self.sizes)
         self.fields = 1 if whole else part.embedded + part.numerics + part.binned
         self.of_whole = nn.Linear(part.width, part.dim) if whole else None
-        self.of_numerics = nn.Parameter(torch.empty(part.numerics, part.dim).normal_(std=0.1)) if part.numerics else None
+        self.of_numerics = (
+            nn.Parameter(torch.empty(part.numerics, part.dim).normal_(std=0.1)) if part.numerics else None
+        )
 
     def forward(self, part: Tensor) -> Tensor:
         """`[B, width]` -> `[B, F, D]`."""
@@ -49,7 +51,9 @@ class PairWeighted(nn.Module):
 
     def __init__(self, user_fields: int, item_fields: int) -> None:
         super().__init__()
-        self.user_user, self.item_item = (nn.Parameter(torch.ones(n * (n - 1) // 2)) if n > 1 else None for n in (user_fields, item_fields))
+        self.user_user, self.item_item = (
+            nn.Parameter(torch.ones(n * (n - 1) // 2)) if n > 1 else None for n in (user_fields, item_fields)
+        )
         self.item_user = nn.Parameter(torch.ones(item_fields, user_fields)) if item_fields and user_fields else None
 
     def forward(self, user_BUD: Tensor | None, item_BID: Tensor | None) -> Tensor:
@@ -80,10 +84,12 @@ class Nfwfm(nn.Module):
 
     def __init__(self, parts: Sequence[Part], hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
-        self.fields = nn.ModuleList([Fields(part) for part in parts])
+        fields = [Fields(part) for part in parts]
+        self.fields = nn.ModuleList(fields)
         self.of_candidate = [part.of_candidate for part in parts]
-        counts = [sum(f.fields for f, own in zip(self.fields, self.of_candidate, strict=True) if own == side) for side in (False, True)]  # type: ignore[misc]
-        self.interaction = PairWeighted(*counts)
+        user_fields = sum(f.fields for f, part in zip(fields, parts, strict=True) if not part.of_candidate)
+        candidate_fields = sum(f.fields for f, part in zip(fields, parts, strict=True) if part.of_candidate)
+        self.interaction = PairWeighted(user_fields, candidate_fields)
         self.linear = PartLinear([part.width for part in parts], 1)
         self.network = GroupedMlp(1, (parts[0].dim, *hidden), dropout, last_linear=False)
         self.dropout = nn.Dropout(dropout)

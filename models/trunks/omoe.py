@@ -14,7 +14,9 @@ from models.trunks.mmoe import Mmoe
 class Omoe(nn.Module):
     """A mixture of experts with a single gate; every head's tower reads the same vector."""
 
-    def __init__(self, in_widths: Sequence[int], heads: Sequence[str], experts: int, hidden: Sequence[int], dropout: float) -> None:
+    def __init__(
+        self, in_widths: Sequence[int], heads: Sequence[str], experts: int, hidden: Sequence[int], dropout: float
+    ) -> None:
         super().__init__()
         self.heads = tuple(heads)
         self.mixture = Mmoe(in_widths, ("all",), experts, hidden, dropout)

@@ -25,7 +25,9 @@ class Mixing(nn.Module):
 
     def __init__(self, heads: int, own: int, shared: int) -> None:
         super().__init__()
-        self.heads, self.seen, self.all = heads, own + shared, heads * own + shared
+        self.heads = heads
+        self.seen = own + shared
+        self.all = heads * own + shared
         common = list(range(heads * own, self.all))
         index = [[*range(k * own, (k + 1) * own), *common] for k in range(heads)]
         self.register_buffer("index", torch.tensor(index), persistent=False)
@@ -43,9 +45,12 @@ class Mixing(nn.Module):
 class FirstLevel(nn.Module):
     """Level 1: every expert and every gate reads the input itself, so their first layers are one product."""
 
-    def __init__(self, in_widths: Sequence[int], mixing: Mixing, hidden: Sequence[int], dropout: float, last: bool) -> None:
+    def __init__(
+        self, in_widths: Sequence[int], mixing: Mixing, hidden: Sequence[int], dropout: float, last: bool
+    ) -> None:
         super().__init__()
-        self.mixing, self.width = mixing, hidden[0]
+        self.mixing = mixing
+        self.width = hidden[0]
         self.shared_gate = 0 if last else mixing.all
         self.first = PartLinear(in_widths, mixing.all * hidden[0] + mixing.heads * mixing.seen + self.shared_gate)
         self.rest = GroupedMlp(mixing.all, hidden, dropout, last_linear=False)
@@ -79,7 +84,9 @@ class NextLevel(nn.Module):
 
     source: Tensor
 
-    def __init__(self, in_width: int, mixing: Mixing, own: int, shared: int, hidden: Sequence[int], dropout: float, last: bool) -> None:
+    def __init__(
+        self, in_width: int, mixing: Mixing, own: int, shared: int, hidden: Sequence[int], dropout: float, last: bool
+    ) -> None:
         super().__init__()
         self.mixing = mixing
         source = [k for k in range(mixing.heads) for _ in range(own)] + [mixing.heads] * shared
@@ -114,13 +121,26 @@ class Ple(nn.Module):
     """`levels` extraction levels with `own` experts per head and `shared` common ones; one level is CGC."""
 
     def __init__(
-        self, in_widths: Sequence[int], heads: Sequence[str], levels: int, own: int, shared: int, hidden: Sequence[int], dropout: float
+        self,
+        in_widths: Sequence[int],
+        heads: Sequence[str],
+        levels: int,
+        own: int,
+        shared: int,
+        hidden: Sequence[int],
+        dropout: float,
     ) -> None:
         super().__init__()
-        self.heads, self.out_width = tuple(heads), hidden[-1]
+        self.heads = tuple(heads)
+        self.out_width = hidden[-1]
         mixing = Mixing(len(heads), own, shared)
         self.first = FirstLevel(in_widths, mixing, hidden, dropout, last=levels == 1)
-        self.levels = nn.ModuleList([NextLevel(hidden[-1], mixing, own, shared, hidden, dropout, last=j == levels) for j in range(2, levels + 1)])
+        self.levels = nn.ModuleList(
+            [
+                NextLevel(hidden[-1], mixing, own, shared, hidden, dropout, last=j == levels)
+                for j in range(2, levels + 1)
+            ]
+        )
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts `[B or 1, width]` -> `[H, B, out_width]`, by head in order."""
@@ -136,7 +156,8 @@ class Ple(nn.Module):
         heads_HBX, shared_BX = self.first(parts)
         for level in self.levels:
             assert isinstance(level, NextLevel)
-            gates_HBM, experts_EBX = level.head_gates(heads_HBX), level.experts_of(heads_HBX, shared_BX)
+            gates_HBM = level.head_gates(heads_HBX)
+            experts_EBX = level.experts_of(heads_HBX, shared_BX)
             heads_HBX, shared_BX = level(heads_HBX, shared_BX)
         return Gating(dict(zip(self.heads, gates_HBM, strict=True)), experts_EBX)
 

@@ -15,7 +15,9 @@ class Separate(nn.Module):
 
     def __init__(self, in_widths: Sequence[int], heads: Sequence[str], hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
-        self.heads, self.first_width, self.out_width = tuple(heads), hidden[0], hidden[-1]
+        self.heads = tuple(heads)
+        self.first_width = hidden[0]
+        self.out_width = hidden[-1]
         self.first = PartLinear(in_widths, len(heads) * hidden[0])
         self.rest = GroupedMlp(len(heads), hidden, dropout, last_linear=False)
         self.dropout = nn.Dropout(dropout)

@@ -13,7 +13,9 @@ from optuna.trial import FrozenTrial
 from models.recipe.recipe import Recipe, parse_recipe
 from models.recipe.search_space import TuningSection
 
-TRIALS_FILE, TABLE_FILE, TUNED_FILE = "trials.json", "trials.md", "tuned.yaml"
+TRIALS_FILE = "trials.json"
+TABLE_FILE = "trials.md"
+TUNED_FILE = "tuned.yaml"
 
 
 def chosen(parameters: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
@@ -42,12 +44,19 @@ def seconds_of(trial: FrozenTrial) -> float:
     return trial.duration.total_seconds() if trial.duration else 0.0
 
 
-def report(recipe: Recipe, section: TuningSection, space: Mapping[str, BaseDistribution], done: Sequence[FrozenTrial]) -> dict[str, Any]:
+def report(
+    recipe: Recipe, section: TuningSection, space: Mapping[str, BaseDistribution], done: Sequence[FrozenTrial]
+) -> dict[str, Any]:
     """What trials.json holds: the budget, every trial by number, and the best one's place and settings (None where none was completed)."""
     trials: list[dict[str, Any]] = []
     for place, trial in enumerate(done, start=1):
         kept = {key: trial.user_attrs.get(key) for key in ("score", "step", "validation", "reason")}
-        state = {"trial": place, "own": "own" in trial.user_attrs, "state": trial.state.name.lower(), "seconds": round(seconds_of(trial), 1)}
+        state = {
+            "trial": place,
+            "own": "own" in trial.user_attrs,
+            "state": trial.state.name.lower(),
+            "seconds": round(seconds_of(trial), 1),
+        }
         trials.append(state | {"settings": chosen(trial.params, space)} | kept)
     complete = [t for t in trials if t["state"] == "complete"]
     best: dict[str, Any] | None = max(complete, key=lambda t: t["score"], default=None)
@@ -66,7 +75,9 @@ def write_search(found: Mapping[str, Any], recipe: Recipe, out: Path) -> list[st
     lines = [*_best_lines(found["best"], out), "", *_table(found["trials"], list(found["tuning"]["space"]))]
     (out / TABLE_FILE).write_text("\n".join([f"# Search of {recipe.name}", "", *lines, ""]))
     if found["best"]:
-        tuned = with_settings(recipe, found["best"]["settings"], "the best trial").model_dump(mode="json", exclude_unset=True)
+        tuned = with_settings(recipe, found["best"]["settings"], "the best trial").model_dump(
+            mode="json", exclude_unset=True
+        )
         (out / TUNED_FILE).write_text(yaml.safe_dump(tuned, sort_keys=False, allow_unicode=True))
     return lines
 
@@ -77,7 +88,12 @@ def _best_lines(best: Mapping[str, Any] | None, out: Path) -> list[str]:
     aucs = ", ".join(f"{name} {auc:.5f}" for name, auc in best["validation"].items())
     sets = [f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in best["settings"].items()]
     opening = f"Best: trial {best['trial']}{' (the recipe as it is)' if best['own'] else ''}, validation score {best['score']:.5f} ({aucs})."
-    return [opening, f"{out / TUNED_FILE} is the recipe with its settings; on the command line they are:", "", *(f"    {s}" for s in sets)]
+    return [
+        opening,
+        f"{out / TUNED_FILE} is the recipe with its settings; on the command line they are:",
+        "",
+        *(f"    {s}" for s in sets),
+    ]
 
 
 def _table(trials: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:

@@ -24,9 +24,12 @@ from models.training.session import Progress
 from models.training.transfer import narrowed
 from models.tuning.outcome import chosen, report, seconds_of, with_settings, write_search
 
-STUDY_FILE, TRIAL_FOLDER = "study.db", "trial"
+STUDY_FILE = "study.db"
+TRIAL_FOLDER = "trial"
 STARTUP_TRIALS = 8  # drawn at random before the sampler (TPE) models what is good
-JUDGED_FROM, JUDGED_AFTER = 25, 5  # no trial is pruned in its first quarter, nor before so many are complete
+# no trial is pruned in its first quarter, nor before so many are complete
+JUDGED_FROM = 25
+JUDGED_AFTER = 5
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 EXAMPLE = """example:
@@ -65,11 +68,15 @@ def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
             "tuning: is missing; give its trials and its space, as in `tuning: {trials: 20, space: {model.dropout: {low: 0.0, high: 0.3}}}`"
         )
     data = open_data(narrowed(recipe), cache)
-    build_ranker(data.recipe, data.encoding, data.cross_values)  # what is wrong with the recipe itself is no trial's fault
+    build_ranker(
+        data.recipe, data.encoding, data.cross_values
+    )  # what is wrong with the recipe itself is no trial's fault
     out.mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///{out / STUDY_FILE}"
     pruner = optuna.pruners.MedianPruner(n_startup_trials=JUDGED_AFTER, n_warmup_steps=JUDGED_FROM)
-    study = optuna.create_study(storage=storage, study_name="tuning", direction="maximize", pruner=pruner, load_if_exists=True)
+    study = optuna.create_study(
+        storage=storage, study_name="tuning", direction="maximize", pruner=pruner, load_if_exists=True
+    )
     _claim(study, recipe, data, out)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)  # it was interrupted
@@ -80,11 +87,17 @@ def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
 
 def _claim(study: optuna.Study, recipe: Recipe, data: Data, out: Path) -> None:
     """Refuse a folder whose trials cannot be compared with this recipe's; how many trials and how long may change."""
-    described = recipe.model_dump(mode="json", exclude={"description": True, "data": WHERE_DATA_LIES, "tuning": {"trials", "time_limit_minutes"}})
-    identity = json.loads(json.dumps({"recipe": described, "data": data.described["tables"], "threads": torch.get_num_threads()}))
+    described = recipe.model_dump(
+        mode="json", exclude={"description": True, "data": WHERE_DATA_LIES, "tuning": {"trials", "time_limit_minutes"}}
+    )
+    identity = json.loads(
+        json.dumps({"recipe": described, "data": data.described["tables"], "threads": torch.get_num_threads()})
+    )
     for name, mine in identity.items():
         if study.user_attrs.get(name, mine) != mine:
-            raise RecipeError(f"--out {out}: holds trials made with another {name}; give another folder, or the same {name} as before")
+            raise RecipeError(
+                f"--out {out}: holds trials made with another {name}; give another folder, or the same {name} as before"
+            )
         study.set_user_attr(name, mine)
 
 
@@ -100,11 +113,14 @@ def _distribution(setting: Setting, bounds: Bounds) -> BaseDistribution:
 
 def own_settings(search: Search) -> dict[str, Any] | None:
     """The recipe's own settings as a trial's, or None where one of them lies outside the space."""
-    settings, own = settings_of(search.recipe), {}
+    settings = settings_of(search.recipe)
+    own = {}
     for name, distribution in search.space.items():
         value = settings[name].value
         if isinstance(distribution, CategoricalDistribution):
-            value = next((text for text in distribution.choices if settings[name].checked(json.loads(str(text))) == value), None)
+            value = next(
+                (text for text in distribution.choices if settings[name].checked(json.loads(str(text))) == value), None
+            )
         if value is None or not distribution._contains(distribution.to_internal_repr(value)):
             return None
         own[name] = value
@@ -143,7 +159,9 @@ def _next_trial(search: Search) -> optuna.Trial:
     what an uninterrupted one would have drawn.
     """
     place = len(search.done)
-    search.study.sampler = optuna.samplers.TPESampler(seed=search.section.seed * 10_007 + place, n_startup_trials=STARTUP_TRIALS)
+    search.study.sampler = optuna.samplers.TPESampler(
+        seed=search.section.seed * 10_007 + place, n_startup_trials=STARTUP_TRIALS
+    )
     own = own_settings(search) if place == 0 else None
     if own is not None and not search.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         search.study.enqueue_trial(own, user_attrs={"own": True})
@@ -162,7 +180,9 @@ def _run(search: Search, trial: optuna.Trial, settings: Mapping[str, Any], bar: 
 
     try:
         recipe = narrowed(with_settings(search.recipe, settings, "the trial"))
-        progress = learn(recipe, without_test(open_data(recipe, search.cache)), search.out / TRIAL_FOLDER, quiet=True, watch=watch).progress
+        progress = learn(
+            recipe, without_test(open_data(recipe, search.cache)), search.out / TRIAL_FOLDER, quiet=True, watch=watch
+        ).progress
     except (RecipeError, NonFiniteLossError) as error:
         raise PrunedError(str(error).partition("\n")[0]) from None
     assert progress.best_score is not None
@@ -178,13 +198,21 @@ def _remember(trial: optuna.Trial, progress: Progress) -> None:
     best = max(progress.evaluations, key=lambda entry: float(entry["score"]))
     trial.set_user_attr("score", best["score"])
     trial.set_user_attr("step", best["step"])
-    trial.set_user_attr("validation", {name: o["auc"] for name, o in best["validation"].items() if o.get("auc") is not None})
+    trial.set_user_attr(
+        "validation", {name: o["auc"] for name, o in best["validation"].items() if o.get("auc") is not None}
+    )
 
 
 def _line(search: Search, trial: FrozenTrial) -> str:
     score = trial.user_attrs.get("score")
-    settings = " ".join(f"{name.rpartition('.')[2]}={json.dumps(value)}" for name, value in chosen(trial.params, search.space).items())
-    how = f"pruned: {trial.user_attrs['reason']}" if trial.state == TrialState.PRUNED else f"best so far {search.study.best_value:.5f}"
+    settings = " ".join(
+        f"{name.rpartition('.')[2]}={json.dumps(value)}" for name, value in chosen(trial.params, search.space).items()
+    )
+    how = (
+        f"pruned: {trial.user_attrs['reason']}"
+        if trial.state == TrialState.PRUNED
+        else f"best so far {search.study.best_value:.5f}"
+    )
     said = [*([] if score is None else [f"{score:.5f}"]), how, f"{seconds_of(trial):.0f} s; {settings}"]
     return f"trial {len(search.done)} of {search.section.trials}: {', '.join(said)}"
 
@@ -209,10 +237,33 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="a recipe with a tuning section")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the search, one at a time (default: runs/<the recipe's name>-tuning)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, as tuning.trials=40; repeatable")
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where encoded data is kept (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch's threads (default: 1, so that a search repeats to the bit)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the search, one at a time (default: runs/<the recipe's name>-tuning)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting, as tuning.trials=40; repeatable",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=DEFAULT_CACHE,
+        metavar="DIR",
+        help="where encoded data is kept (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="torch's threads (default: 1, so that a search repeats to the bit)",
+    )
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     overrides = tuple(given.set)

@@ -13,7 +13,8 @@ from service.ranking.ranker import Ranking
 
 def answer(ranking: Ranking, request_id: str) -> bytes:
     """The JSON body of a 200."""
-    manifest, formula = ranking.live.bundle.manifest, ranking.formula
+    manifest = ranking.live.bundle.manifest
+    formula = ranking.formula
     fusion: dict[str, object] = {"profile": formula.profile, "revision": ranking.live.fusion.revision}
     if formula.overridden:
         fusion["overridden"] = True
@@ -32,8 +33,14 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
 def ranked(ranking: Ranking) -> bytes:
     """The entries of the ranking, comma-separated."""
     count = len(ranking.item_ids)
-    columns: list[bytes | list[bytes]] = [b',{"item_id":"', strings(ranking.item_ids), between_id_and_score(count), numbers(ranking.scores)]
-    opening, predictions = b',"predictions":{"%b":', numbers(ranking.predictions.ravel())
+    columns: list[bytes | list[bytes]] = [
+        b',{"item_id":"',
+        strings(ranking.item_ids),
+        between_id_and_score(count),
+        numbers(ranking.scores),
+    ]
+    opening = b',"predictions":{"%b":'
+    predictions = numbers(ranking.predictions.ravel())
     for place, task in enumerate(ranking.live.bundle.tasks):
         columns += [opening % task.encode(), predictions[place * count : (place + 1) * count]]
         opening = b',"%b":'

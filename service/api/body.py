@@ -31,7 +31,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 
 async def _read_on(message: Any, receive: Receive, limit: int) -> bytes:
-    parts, size = [], 0
+    parts = []
+    size = 0
     while message["type"] == "http.request":
         part = message.get("body", b"")
         size += len(part)
@@ -51,7 +52,9 @@ def _too_large(limit: int) -> BodyTooLarge:
 def parse(model: type[Model], body: bytes) -> Model:
     """A checked body. Raises MalformedJson where it is no JSON, InvalidRequest that names each bad field otherwise."""
     try:
-        return model.model_validate_json(body, strict=True)  # "5" and true are no numbers, whatever pydantic would make of them
+        return model.model_validate_json(
+            body, strict=True
+        )  # "5" and true are no numbers, whatever pydantic would make of them
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
     if details[0]["type"] == "json_invalid":
@@ -70,14 +73,16 @@ def bad_fields(details: Sequence[ErrorDetails]) -> list[FieldError]:
     """pydantic's errors in the words of the API: `candidates[3].item_id`, once per field."""
     found: dict[str, FieldError] = {}
     for detail in details:
-        location, message = detail["loc"], detail["msg"]
+        location = detail["loc"]
+        message = detail["msg"]
         if location[:1] == ("candidates",) and len(location) > 2:
             of_object = location[2] == "Candidate" and len(location) > 3
             location, message = (location[:2] + location[3:], message) if of_object else (location[:2], _CANDIDATE)
             if not of_object and any(f.startswith(path_of(location) + ".") for f in found):
                 continue
         if location[:1] == ("events",) and len(location) > 3:
-            location, message = location[:3], "a string or an integer"
+            location = location[:3]
+            message = "a string or an integer"
         path = path_of(location)
         found.setdefault(path, FieldError(path, message))
     return without_parents(list(found.values()))

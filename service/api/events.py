@@ -21,7 +21,8 @@ from service.store.redis.writer import Writer, event_keys
 
 
 def event_routes(follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings) -> APIRouter:
-    router, written = APIRouter(tags=["store"]), Written(follower, reader)
+    router = APIRouter(tags=["store"])
+    written = Written(follower, reader)
 
     @router.post("/events", summary="Behaviours of users")
     async def events(request: Request) -> Response:
@@ -67,7 +68,9 @@ async def packed(layouts: Layouts, reader: Reader, events: Sequence[Event]) -> d
         np.array([e.timestamp for e in events], dtype=np.int64),
     )
     by_user: dict[str, list[tuple[int, bytes]]] = {}
-    keys = event_keys([e.item_id for e in events], [e.action for e in events], [e.scene for e in events], [e.event_id for e in events])
+    keys = event_keys(
+        [e.item_id for e in events], [e.action for e in events], [e.scene for e in events], [e.event_id for e in events]
+    )
     for event, key, row in zip(events, keys, behaviours, strict=True):
         by_user.setdefault(event.user_id, []).append((event.timestamp, key + row.tobytes()))
     return by_user

@@ -20,13 +20,18 @@ from service.store.redis.reader import Reader
 from service.store.redis.writer import Writer
 
 
-def feature_routes(follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings) -> APIRouter:
-    router, written = APIRouter(tags=["store"]), Written(follower, reader)
+def feature_routes(
+    follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings
+) -> APIRouter:
+    router = APIRouter(tags=["store"])
+    written = Written(follower, reader)
 
     async def write(entity: Entity, rows: Iterable[tuple[str, Mapping[str, object]]]) -> Response:
         schemas = await written.layouts()
         ids, values = by_schema([layouts.layout(entity) for layouts in schemas], entity, rows)
-        await all_done(writer.merge_rows(layouts, entity, own) for layouts, own in zip(schemas, values, strict=True) if own)
+        await all_done(
+            writer.merge_rows(layouts, entity, own) for layouts, own in zip(schemas, values, strict=True) if own
+        )
         metrics.feature_rows.labels(entity).inc(len(ids))
         return JSONResponse({"written": len(ids)})
 
@@ -64,7 +69,9 @@ def by_schema(
     return ids, own
 
 
-def _wrong(layouts: Sequence[RowLayout], parts: Sequence[Mapping[str, object]], values: Mapping[str, object], field: str) -> Sequence[FieldError]:
+def _wrong(
+    layouts: Sequence[RowLayout], parts: Sequence[Mapping[str, object]], values: Mapping[str, object], field: str
+) -> Sequence[FieldError]:
     """What is wrong with one row: a value that a schema does not take, or else the features that no schema has."""
     for place, (layout, part) in enumerate(zip(layouts, parts, strict=True)):
         try:

@@ -23,7 +23,9 @@ def fusion_routes(follower: Follower, settings: Settings) -> APIRouter:
     async def fusion() -> Response:
         manifest = follower.current().bundle.manifest
         profiles = follower.profiles or plain_profiles(manifest)
-        return JSONResponse(shown(profiles) | {"tasks": list(manifest.task_names), "overrides_allowed": settings.fusion_overrides})
+        return JSONResponse(
+            shown(profiles) | {"tasks": list(manifest.task_names), "overrides_allowed": settings.fusion_overrides}
+        )
 
     @router.put("/fusion", summary="Make other profiles hold")
     async def change(request: Request) -> Response:
@@ -34,7 +36,9 @@ def fusion_routes(follower: Follower, settings: Settings) -> APIRouter:
     @router.post("/fusion/rollback", summary="Make the profiles hold again that held before")
     async def rollback(request: Request) -> Response:
         require_operator(request, settings)
-        wanted = parse_or_empty(RollbackRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
+        wanted = parse_or_empty(
+            RollbackRequest, await read_body(request.scope, request.receive, settings.max_body_bytes)
+        )
         return JSONResponse(shown(await asyncio.to_thread(_roll_back, follower, settings, wanted)))
 
     return router
@@ -43,7 +47,9 @@ def fusion_routes(follower: Follower, settings: Settings) -> APIRouter:
 def shown(profiles: FusionProfiles) -> dict[str, Any]:
     """A document as JSON, without what a profile leaves at its default."""
     document = profiles.model_dump(mode="json")
-    document["profiles"] = {name: p.model_dump(mode="json", exclude_defaults=True) for name, p in profiles.profiles.items()}
+    document["profiles"] = {
+        name: p.model_dump(mode="json", exclude_defaults=True) for name, p in profiles.profiles.items()
+    }
     if isinstance(profiles, FusionDocument):
         document["history"] = [_past(past.model_dump(mode="json", exclude_defaults=True)) for past in profiles.history]
     return document
@@ -60,7 +66,9 @@ def _change(follower: Follower, settings: Settings, wanted: FusionRequest) -> Fu
         raise NotReady("no model is loaded that the profiles could be checked against")
     before = follower.started_with or plain_profiles(live.bundle.manifest)
     try:
-        return write_fusion(settings.registry, wanted, before, wanted.author, reason=wanted.reason, expected_revision=wanted.revision)
+        return write_fusion(
+            settings.registry, wanted, before, wanted.author, reason=wanted.reason, expected_revision=wanted.revision
+        )
     except OSError as error:
         raise RegistryUnavailable("fusion.json", error) from error
 
@@ -70,7 +78,9 @@ def _roll_back(follower: Follower, settings: Settings, wanted: RollbackRequest) 
         document = read_followed_fusion(settings.registry)
         if document is not None:
             check_fits(follower, FusionProfiles(**earlier_fusion(settings.registry, wanted.to).content()))
-        return roll_back_fusion(settings.registry, wanted.author, reason=wanted.reason, to=wanted.to, expected_revision=wanted.revision)
+        return roll_back_fusion(
+            settings.registry, wanted.author, reason=wanted.reason, to=wanted.to, expected_revision=wanted.revision
+        )
     except FusionError as error:
         raise Conflict(str(error)) from None
     except OSError as error:

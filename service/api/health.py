@@ -35,7 +35,13 @@ async def checks(follower: Follower, work: Work, settings: Settings) -> list[Che
     store = await check_schema(follower.reader, live.bundle.layouts)
     if not store.reachable:
         allowed = settings.allow_degraded_ready
-        found.append(Check("store", allowed, "Redis does not answer" + ("; rankings are degraded, which is allowed" if allowed else "")))
+        found.append(
+            Check(
+                "store",
+                allowed,
+                "Redis does not answer" + ("; rankings are degraded, which is allowed" if allowed else ""),
+            )
+        )
     elif store.problem is not None:
         found.append(Check("schema", False, f"schema_not_loaded: {store.problem}"))
     else:
@@ -55,7 +61,10 @@ def health_routes(follower: Follower, work: Work, metrics: Metrics, settings: Se
         found = await checks(follower, work, settings)
         failing = [c for c in found if not c.ok]
         if verbose is not None:
-            body = {"status": "failing" if failing else "ok", "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in found]}
+            body = {
+                "status": "failing" if failing else "ok",
+                "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in found],
+            }
             return JSONResponse(body, status_code=503 if failing else 200)
         if failing:
             raise NotReady("; ".join(f"{c.name}: {c.detail}" for c in failing))

@@ -22,7 +22,8 @@ class Written:
     """
 
     def __init__(self, follower: Follower, reader: Reader) -> None:
-        self._follower, self._reader = follower, reader
+        self._follower = follower
+        self._reader = reader
         self._listed: dict[str, Layouts | None] = {}
 
     async def layouts(self) -> list[Layouts]:

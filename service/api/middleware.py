@@ -85,7 +85,9 @@ class Work:
         longest = self.longest_wait * (_ONCE_SHED if now - self.shed_at < self.longest_wait else 1.0)
         if self.inflight > 1 and self.inflight * self.seconds > longest:
             self.shed_at = now
-            raise Overloaded(f"{self.inflight} requests before this one would take {self.inflight * self.seconds:.3f} s (FUNNELRANK_MAX_WAIT_MS)")
+            raise Overloaded(
+                f"{self.inflight} requests before this one would take {self.inflight * self.seconds:.3f} s (FUNNELRANK_MAX_WAIT_MS)"
+            )
         self.inflight += 1
 
 
@@ -117,8 +119,10 @@ class Edge:
             await self.app(scope, receive, send)
             return
         context = scope[CONTEXT] = RequestContext(scope)
-        answer, work = Answer(send, context, self.work), self.work
-        counted, entered = scope["path"] in WORK, False
+        answer = Answer(send, context, self.work)
+        work = self.work
+        counted = scope["path"] in WORK
+        entered = False
         try:
             if counted:
                 work.enter()
@@ -167,6 +171,8 @@ class Answer:
         if self.started:
             return
         body = problem(error, self.context.request_id)
-        headers = MutableHeaders(headers={"content-type": PROBLEM_TYPE, "content-length": str(len(body))} | error.headers)
+        headers = MutableHeaders(
+            headers={"content-type": PROBLEM_TYPE, "content-length": str(len(body))} | error.headers
+        )
         await self({"type": "http.response.start", "status": error.status, "headers": headers.raw})
         await self.send({"type": "http.response.body", "body": body})

@@ -35,7 +35,9 @@ def model_routes(follower: Follower, settings: Settings) -> APIRouter:
     @router.post("/models/rollback", summary="Make live again what was live before")
     async def rollback(request: Request) -> Response:
         require_operator(request, settings)
-        wanted = parse_or_empty(RollbackRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
+        wanted = parse_or_empty(
+            RollbackRequest, await read_body(request.scope, request.receive, settings.max_body_bytes)
+        )
         document = await asyncio.to_thread(go_back, settings, wanted)
         return JSONResponse(document.model_dump(mode="json"))
 
@@ -44,7 +46,12 @@ def model_routes(follower: Follower, settings: Settings) -> APIRouter:
 
 def overview(follower: Follower, settings: Settings) -> dict[str, Any]:
     """What `GET /models` shows. A registry that cannot be read shows as a problem, not as an empty list."""
-    answer: dict[str, Any] = {"published": [], "rollout": None, "worker": follower.described(), "workers": follower.status.all()}
+    answer: dict[str, Any] = {
+        "published": [],
+        "rollout": None,
+        "worker": follower.described(),
+        "workers": follower.status.all(),
+    }
     try:
         for found in published(settings.registry, settings.trusted_keys):
             entry: dict[str, Any] = {"name": found.target.name, "version": found.target.version}
@@ -52,7 +59,11 @@ def overview(follower: Follower, settings: Settings) -> dict[str, Any]:
                 entry["problem"] = found.problem
             else:
                 tasks = [{"name": t.name, "kind": t.kind} for t in found.manifest.tasks]
-                entry |= {"created_at": found.manifest.created_at, "architecture": found.manifest.architecture, "tasks": tasks}
+                entry |= {
+                    "created_at": found.manifest.created_at,
+                    "architecture": found.manifest.architecture,
+                    "tasks": tasks,
+                }
                 entry |= {"fingerprint": found.manifest.fingerprint}
             answer["published"].append(entry)
         answer["rollout"] = read_rollout(settings.registry).model_dump(mode="json")
@@ -70,14 +81,18 @@ def change(follower: Follower, settings: Settings, wanted: RolloutRequest) -> Ro
         if target is not None:
             check_usable(follower, settings, target)
     try:
-        return change_rollout(settings.registry, changes, wanted.author, reason=wanted.reason, expected_revision=wanted.revision)
+        return change_rollout(
+            settings.registry, changes, wanted.author, reason=wanted.reason, expected_revision=wanted.revision
+        )
     except OSError as error:
         raise RegistryUnavailable("rollout.json", error) from error
 
 
 def go_back(settings: Settings, wanted: RollbackRequest) -> Rollout:
     try:
-        return roll_back(settings.registry, wanted.author, reason=wanted.reason, to=wanted.to, expected_revision=wanted.revision)
+        return roll_back(
+            settings.registry, wanted.author, reason=wanted.reason, to=wanted.to, expected_revision=wanted.revision
+        )
     except OSError as error:
         raise RegistryUnavailable("rollout.json", error) from error
 

@@ -48,10 +48,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("put", "/features/items"): Operation(shown.Written, contract.ItemsRequest, _WRITES, operators=True),
     ("get", "/fusion"): Operation(shown.FusionShown, refuses=(errors.NotReady,)),
     ("put", "/fusion"): Operation(FusionDocument, contract.FusionRequest, (*_CHANGES, errors.NotReady), operators=True),
-    ("post", "/fusion/rollback"): Operation(FusionDocument, contract.RollbackRequest, _CHANGES, operators=True, body_required=False),
+    ("post", "/fusion/rollback"): Operation(
+        FusionDocument, contract.RollbackRequest, _CHANGES, operators=True, body_required=False
+    ),
     ("get", "/models"): Operation(shown.ModelsShown),
-    ("put", "/models/rollout"): Operation(Rollout, contract.RolloutRequest, (*_CHANGES, errors.UnknownModel, errors.Unusable), operators=True),
-    ("post", "/models/rollback"): Operation(Rollout, contract.RollbackRequest, _CHANGES, operators=True, body_required=False),
+    ("put", "/models/rollout"): Operation(
+        Rollout, contract.RolloutRequest, (*_CHANGES, errors.UnknownModel, errors.Unusable), operators=True
+    ),
+    ("post", "/models/rollback"): Operation(
+        Rollout, contract.RollbackRequest, _CHANGES, operators=True, body_required=False
+    ),
     ("get", "/livez"): Operation(shown.Alive),
     ("get", "/readyz"): Operation(shown.Readiness, refuses=(errors.NotReady,)),
     ("get", "/metrics"): Operation(None),
@@ -77,18 +83,27 @@ def describe(app: FastAPI, max_candidates: int) -> dict[str, Any]:
 
 def _described(operation: Operation) -> dict[str, Any]:
     """The part of an operation that the framework cannot know."""
-    described: dict[str, Any] = {"responses": {"200": {"description": "Done", "content": _answer(operation)}} | _problems(operation.errors)}
+    described: dict[str, Any] = {
+        "responses": {"200": {"description": "Done", "content": _answer(operation)}} | _problems(operation.errors)
+    }
     if operation.answer is shown.Readiness:
         described["responses"]["503"]["content"] |= _answer(operation)
     if operation.body:
-        described["requestBody"] = {"required": operation.body_required, "content": {"application/json": {"schema": _schema(operation.body)}}}
+        described["requestBody"] = {
+            "required": operation.body_required,
+            "content": {"application/json": {"schema": _schema(operation.body)}},
+        }
     if operation.operators:
         described["security"] = [{"operator": []}]
     return described
 
 
 def _answer(operation: Operation) -> dict[str, Any]:
-    return {"application/json": {"schema": _schema(operation.answer)}} if operation.answer else {"text/plain": {"schema": {"type": "string"}}}
+    return (
+        {"application/json": {"schema": _schema(operation.answer)}}
+        if operation.answer
+        else {"text/plain": {"schema": {"type": "string"}}}
+    )
 
 
 def _problems(refused: Iterable[type[ServiceError]]) -> dict[str, Any]:
@@ -97,7 +112,9 @@ def _problems(refused: Iterable[type[ServiceError]]) -> dict[str, Any]:
     for error in refused:
         codes.setdefault(error.status, []).append(f"`{error.code}`: {error.title}")
     content = {PROBLEM_TYPE: {"schema": _schema(contract.Problem)}}
-    return {str(status): {"description": "; ".join(codes[status]), "content": dict(content)} for status in sorted(codes)}
+    return {
+        str(status): {"description": "; ".join(codes[status]), "content": dict(content)} for status in sorted(codes)
+    }
 
 
 def _schema(model: type[BaseModel]) -> dict[str, str]:
@@ -105,7 +122,9 @@ def _schema(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _schemas(max_candidates: int) -> dict[str, Any]:
-    inputs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(m, "validation") for m in sorted(_MODELS, key=lambda m: m.__name__)]
+    inputs: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (m, "validation") for m in sorted(_MODELS, key=lambda m: m.__name__)
+    ]
     schemas: dict[str, Any] = models_json_schema(inputs, ref_template=_REF)[1]["$defs"]
     schemas["RankRequest"]["properties"]["candidates"]["maxItems"] = max_candidates
     return schemas

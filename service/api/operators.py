@@ -8,7 +8,12 @@ from starlette.requests import Request
 from service.errors import Forbidden, Unauthorized
 from service.settings import Settings, is_loopback
 
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # a proxy on this machine speaks for callers that are not on it
+_FORWARDED = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-real-ip",
+    "via",
+)  # a proxy on this machine speaks for callers that are not on it
 
 
 def require_operator(request: Request, settings: Settings) -> None:
@@ -21,7 +26,9 @@ def require_operator(request: Request, settings: Settings) -> None:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given:
         raise Unauthorized("send 'Authorization: Bearer TOKEN'", headers={"WWW-Authenticate": "Bearer"})
-    if not compare_digest(given.strip().encode("latin-1"), token.encode()):  # headers are decoded as latin-1; a token may be any text
+    if not compare_digest(
+        given.strip().encode("latin-1"), token.encode()
+    ):  # headers are decoded as latin-1; a token may be any text
         raise Unauthorized("the token is wrong", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 

@@ -56,7 +56,9 @@ def query_of(request: RankRequest, settings: Settings) -> Query:
     """What the ranker needs of a request. Raises InvalidRequest for what the JSON schema cannot say."""
     count = len(request.candidates)
     if count > settings.max_candidates:
-        raise invalid("candidates", f"{count} candidates, {settings.max_candidates} are allowed (FUNNELRANK_MAX_CANDIDATES)")
+        raise invalid(
+            "candidates", f"{count} candidates, {settings.max_candidates} are allowed (FUNNELRANK_MAX_CANDIDATES)"
+        )
     ids, own_features = candidates_of(request.candidates)
     if len(set(ids)) != count:
         raise _duplicates(ids)
@@ -87,5 +89,7 @@ def _duplicates(ids: list[str]) -> InvalidRequest:
     first: dict[str, int] = {}
     for place, item_id in enumerate(ids):
         if first.setdefault(item_id, place) != place:
-            return invalid(f"candidates[{place}]", f"the item stands at candidates[{first[item_id]}] already; ids are unique")
+            return invalid(
+                f"candidates[{place}]", f"the item stands at candidates[{first[item_id]}] already; ids are unique"
+            )
     raise AssertionError("no id occurs twice")

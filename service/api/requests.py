@@ -16,7 +16,8 @@ EARLIEST_MS = 100_000_000_000  # March 1973; a timestamp below it is in seconds 
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999
 LATEST_AHEAD_MS = 86_400_000  # clocks differ; an event from the far future would stay the newest for ever
 Label = Annotated[
-    Annotated[str, Strict(), Field(max_length=512)] | Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)], Field(union_mode="left_to_right")
+    Annotated[str, Strict(), Field(max_length=512)] | Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)],
+    Field(union_mode="left_to_right"),
 ]
 RequestId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
 Id = Annotated[str, Strict(), Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
@@ -56,16 +57,26 @@ class RankRequest(_Body):
     )
 
     user_id: Id
-    candidates: Annotated[list[Annotated[Id | Candidate, Field(union_mode="left_to_right")]], Field(min_length=1, max_length=MAX_LIST), FailFast()]
+    candidates: Annotated[
+        list[Annotated[Id | Candidate, Field(union_mode="left_to_right")]],
+        Field(min_length=1, max_length=MAX_LIST),
+        FailFast(),
+    ]
     scene: Annotated[str | None, Field(description="picks the fusion profile")] = None
     context: Annotated[dict[str, Any], Field(description="raw values of the context features")] = {}
     top_k: Annotated[int | None, Strict(), Field(ge=1, description="how many to answer with; all by default")] = None
-    timeout_ms: Annotated[int | None, Strict(), Field(ge=1, le=600_000, description="deadline, counted from arrival")] = None
+    timeout_ms: Annotated[
+        int | None, Strict(), Field(ge=1, le=600_000, description="deadline, counted from arrival")
+    ] = None
     fusion: FusionOverride | None = None
     timestamp: Annotated[
         int | None,
         Strict(),
-        Field(ge=EARLIEST_MS, le=LATEST_MS, description="rank as of then, milliseconds since 1970: only behaviours before it count; now by default"),
+        Field(
+            ge=EARLIEST_MS,
+            le=LATEST_MS,
+            description="rank as of then, milliseconds since 1970: only behaviours before it count; now by default",
+        ),
     ] = None
     explain: Annotated[bool, Strict(), Field(description="adds each task's weight and part of the score")] = False
     request_id: RequestId | None = None
@@ -84,7 +95,11 @@ class Event(_Body):
 
 class EventsRequest(_Body):
     model_config = ConfigDict(
-        json_schema_extra={"example": {"events": [{"user_id": "712", "item_id": "5239", "action": "click", "timestamp": 1650988800000}]}}
+        json_schema_extra={
+            "example": {
+                "events": [{"user_id": "712", "item_id": "5239", "action": "click", "timestamp": 1650988800000}]
+            }
+        }
     )
 
     events: Annotated[list[Event], Field(min_length=1, max_length=MAX_BATCH), FailFast()]
@@ -112,7 +127,9 @@ class ItemsRequest(_Body):
     items: Annotated[list[ItemFeatures], Field(min_length=1, max_length=MAX_BATCH), FailFast()]
 
 
-Revision = Annotated[int | None, Strict(), Field(ge=0, description="make the change only where the document is still at it")]
+Revision = Annotated[
+    int | None, Strict(), Field(ge=0, description="make the change only where the document is still at it")
+]
 Author = Annotated[str, Field(max_length=200)]
 Reason = Annotated[str, Field(max_length=1000)]
 
@@ -149,7 +166,11 @@ class RolloutRequest(_Body):
 
     def changes(self) -> dict[str, Any]:
         """What the request names of the document."""
-        return {name: getattr(self, name) for name in ("stable", "canary", "shadow", "limits") if name in self.model_fields_set}
+        return {
+            name: getattr(self, name)
+            for name in ("stable", "canary", "shadow", "limits")
+            if name in self.model_fields_set
+        }
 
 
 class FusionRequest(FusionProfiles):
@@ -189,7 +210,8 @@ class Prediction(BaseModel):
     score: float | None
     predictions: dict[str, float | None]
     explain: Annotated[
-        dict[str, dict[str, float | None]] | None, Field(description="task or numeric -> score or value, weight, part; only on request")
+        dict[str, dict[str, float | None]] | None,
+        Field(description="task or numeric -> score or value, weight, part; only on request"),
     ] = None
 
 
@@ -198,8 +220,12 @@ class RankResponse(BaseModel):
 
     request_id: str
     model: Annotated[dict[str, str], Field(description="name, version and role")]
-    fusion: Annotated[dict[str, Any], Field(description="profile and revision; experiment and arm where the user has one")]
-    degraded: Annotated[list[str], Field(description="what was missing, e.g. unknown_user, unknown_items:3, store_unavailable")]
+    fusion: Annotated[
+        dict[str, Any], Field(description="profile and revision; experiment and arm where the user has one")
+    ]
+    degraded: Annotated[
+        list[str], Field(description="what was missing, e.g. unknown_user, unknown_items:3, store_unavailable")
+    ]
     coverage: Annotated[dict[str, int], Field(description="requested and scored candidates")]
     ranking: list[Prediction]
 

@@ -7,7 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from features import FeatureSchema
 
 FORMAT: Literal[1] = 1
-MANIFEST_FILE, GRAPH_FILE, GOLDEN_FILE, REPORT_FILE = "manifest.json", "model.onnx", "golden.npz", "report.html"
+MANIFEST_FILE = "manifest.json"
+GRAPH_FILE = "model.onnx"
+GOLDEN_FILE = "golden.npz"
+REPORT_FILE = "report.html"
 BUNDLE_FILES = (GRAPH_FILE, GOLDEN_FILE, REPORT_FILE)
 
 BundleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -109,7 +112,9 @@ class Manifest(_Strict):
     @model_validator(mode="after")
     def _check(self) -> "Manifest":
         if self.fingerprint != self.feature_schema.fingerprint:
-            raise ValueError(f"fingerprint {self.fingerprint} is not that of the feature schema ({self.feature_schema.fingerprint})")
+            raise ValueError(
+                f"fingerprint {self.fingerprint} is not that of the feature schema ({self.feature_schema.fingerprint})"
+            )
         if missing := set(BUNDLE_FILES) - set(self.files):
             raise ValueError(f"files: no SHA-256 for {', '.join(sorted(missing))}")
         return self

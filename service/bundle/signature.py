@@ -33,7 +33,9 @@ def check_signature(folder: Path, manifest: bytes, trusted_keys: Path) -> None:
         signature = path.read_bytes()
     except FileNotFoundError:
         told = f"{path} does not exist, and only bundles signed by a key of {trusted_keys} are taken"
-        raise UntrustedBundle("signature_missing", f"{told}; sign it: python -m export.sign {folder} --key KEY.pem") from None
+        raise UntrustedBundle(
+            "signature_missing", f"{told}; sign it: python -m export.sign {folder} --key KEY.pem"
+        ) from None
     except OSError as error:
         raise UntrustedBundle("signature_missing", f"{path}: {error.strerror}") from None
     for key in keys:
@@ -42,7 +44,10 @@ def check_signature(folder: Path, manifest: bytes, trusted_keys: Path) -> None:
         except InvalidSignature:
             continue
         return
-    raise UntrustedBundle("signature_wrong", f"{path} is by none of the keys of {trusted_keys} over the manifest as it is now ({len(keys)} tried)")
+    raise UntrustedBundle(
+        "signature_wrong",
+        f"{path} is by none of the keys of {trusted_keys} over the manifest as it is now ({len(keys)} tried)",
+    )
 
 
 def public_keys(path: Path) -> "list[Ed25519PublicKey]":
@@ -60,7 +65,10 @@ def public_keys(path: Path) -> "list[Ed25519PublicKey]":
     keys = []
     for place, block in enumerate(blocks, 1):
         if b"PRIVATE" in block[1]:
-            raise _unusable(path, f"key {place} is private and has no place on a machine that serves; openssl pkey -pubout makes its public key")
+            raise _unusable(
+                path,
+                f"key {place} is private and has no place on a machine that serves; openssl pkey -pubout makes its public key",
+            )
         try:
             key = load_pem_public_key(block[0])
         except (ValueError, UnsupportedAlgorithm):

@@ -46,7 +46,10 @@ def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
         where = ".".join(str(p) for p in first["loc"]) or "the document"
         raise BundleRejected("manifest_invalid", f"{path}: {where}: {first['msg']}") from None
     if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
-        raise BundleRejected("manifest_invalid", f"{path} says {manifest.name}/{manifest.version}, its folder {folder.parent.name}/{folder.name}")
+        raise BundleRejected(
+            "manifest_invalid",
+            f"{path} says {manifest.name}/{manifest.version}, its folder {folder.parent.name}/{folder.name}",
+        )
     return manifest
 
 
@@ -73,28 +76,42 @@ def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
     stated = {i.name: (i.dtype, tuple(i.shape)) for i in manifest.inputs}
     for name, described in stated.items():
         if name not in allowed:
-            raise BundleRejected("inputs_mismatch", f"the manifest's input {name!r} is none of this schema; known: {', '.join(allowed)}")
+            raise BundleRejected(
+                "inputs_mismatch", f"the manifest's input {name!r} is none of this schema; known: {', '.join(allowed)}"
+            )
         if described != allowed[name]:
-            raise BundleRejected("inputs_mismatch", f"the manifest's input {name!r} is {described}, the schema makes it {allowed[name]}")
+            raise BundleRejected(
+                "inputs_mismatch", f"the manifest's input {name!r} is {described}, the schema makes it {allowed[name]}"
+            )
     graph = {i.name: i for i in session.get_inputs()}
     if set(graph) != set(stated):
-        raise BundleRejected("inputs_mismatch", f"the graph wants {sorted(graph)}, the manifest states {sorted(stated)}")
+        raise BundleRejected(
+            "inputs_mismatch", f"the graph wants {sorted(graph)}, the manifest states {sorted(stated)}"
+        )
     for name, (dtype, shape) in stated.items():
         _check_tensor(name, graph[name], dtype, shape)
     outputs = {o.name: o for o in session.get_outputs()}
     if set(outputs) != set(manifest.task_names):
-        raise BundleRejected("outputs_mismatch", f"the graph gives {sorted(outputs)}, the manifest states {sorted(manifest.task_names)}")
+        raise BundleRejected(
+            "outputs_mismatch", f"the graph gives {sorted(outputs)}, the manifest states {sorted(manifest.task_names)}"
+        )
     for name, output in outputs.items():
         if _DTYPES.get(output.type) != "float32" or len(output.shape) != 1:
-            raise BundleRejected("outputs_mismatch", f"output {name!r} is {output.type} {output.shape}, a task score is float32 [C]")
+            raise BundleRejected(
+                "outputs_mismatch", f"output {name!r} is {output.type} {output.shape}, a task score is float32 [C]"
+            )
 
 
 def _check_tensor(name: str, tensor: Any, dtype: str, shape: tuple[int | str, ...]) -> None:
     fits = len(tensor.shape) == len(shape) and all(
-        isinstance(found, str) or found is None if wanted in FREE_AXES else found == wanted for found, wanted in zip(tensor.shape, shape, strict=True)
+        isinstance(found, str) or found is None if wanted in FREE_AXES else found == wanted
+        for found, wanted in zip(tensor.shape, shape, strict=True)
     )
     if _DTYPES.get(tensor.type) != dtype or not fits:
-        raise BundleRejected("inputs_mismatch", f"the graph wants {name!r} as {tensor.type} {tensor.shape}, the manifest says {dtype} {list(shape)}")
+        raise BundleRejected(
+            "inputs_mismatch",
+            f"the graph wants {name!r} as {tensor.type} {tensor.shape}, the manifest says {dtype} {list(shape)}",
+        )
 
 
 def replay_golden(score: Callable[[dict[str, np.ndarray]], np.ndarray], golden: bytes, manifest: Manifest) -> None:
@@ -113,8 +130,13 @@ def replay_golden(score: Callable[[dict[str, np.ndarray]], np.ndarray], golden: 
     if not (np.isfinite(scored).all() and np.isfinite(expected).all()):
         raise BundleRejected("golden_not_finite", "a task score of the golden request is NaN or infinite")
     if scored.shape != expected.shape:
-        raise BundleRejected("golden_mismatch", f"the graph gives scores {scored.shape}, the trainer's are {expected.shape}")
+        raise BundleRejected(
+            "golden_mismatch", f"the graph gives scores {scored.shape}, the trainer's are {expected.shape}"
+        )
     difference = (np.abs(scored - expected) / np.maximum(1, np.abs(expected))).max(axis=1)
     if difference.max() > GOLDEN_TOLERANCE:
         task = manifest.task_names[int(difference.argmax())]
-        raise BundleRejected("golden_mismatch", f"{task} differs by {difference.max():.3g} from the trainer's score, {GOLDEN_TOLERANCE:g} is allowed")
+        raise BundleRejected(
+            "golden_mismatch",
+            f"{task} differs by {difference.max():.3g} from the trainer's score, {GOLDEN_TOLERANCE:g} is allowed",
+        )

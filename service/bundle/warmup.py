@@ -10,7 +10,9 @@ CANDIDATES = (1, 20, 200)
 _DTYPES = {"int64": np.int64, "float32": np.float32}
 
 
-def warm(score: Callable[[dict[str, np.ndarray]], np.ndarray], manifest: Manifest, max_behaviours: int, largest: int) -> None:
+def warm(
+    score: Callable[[dict[str, np.ndarray]], np.ndarray], manifest: Manifest, max_behaviours: int, largest: int
+) -> None:
     """Score once per candidate count and behaviour length, so that allocations and lazy choices are made beforehand.
 
     `largest`: the most candidates that are scored at once.

@@ -1,7 +1,15 @@
 """Owns fusion: from task scores to one ranking score per candidate, by a profile that operators change while it serves."""
 
 from service.fusion.formulas import Chosen, Explained, Formula, Fusion, bind
-from service.fusion.profiles import DEFAULT, FusionError, FusionProfiles, Profile, Weights, plain_profiles, read_profiles
+from service.fusion.profiles import (
+    DEFAULT,
+    FusionError,
+    FusionProfiles,
+    Profile,
+    Weights,
+    plain_profiles,
+    read_profiles,
+)
 
 __all__ = [
     "DEFAULT",

@@ -74,7 +74,13 @@ def _read(path: Path) -> FusionDocument:
 
 
 def write_fusion(
-    registry: Path, wanted: FusionProfiles, started_with: FusionProfiles, author: str, *, reason: str = "", expected_revision: int | None = None
+    registry: Path,
+    wanted: FusionProfiles,
+    started_with: FusionProfiles,
+    author: str,
+    *,
+    reason: str = "",
+    expected_revision: int | None = None,
 ) -> FusionDocument:
     """Make `wanted` live. `started_with` is what held where there was no document. Raises Conflict, OSError."""
     with writer_lock(registry):
@@ -94,7 +100,9 @@ def earlier_fusion(registry: Path, to: int | None) -> PastFusion:
     raise Conflict(f"the history has nothing{'' if to is None else f' at revision {to}'} to go back to")
 
 
-def roll_back_fusion(registry: Path, author: str, *, reason: str = "", to: int | None = None, expected_revision: int | None = None) -> FusionDocument:
+def roll_back_fusion(
+    registry: Path, author: str, *, reason: str = "", to: int | None = None, expected_revision: int | None = None
+) -> FusionDocument:
     """Make live again what held before, or at revision `to`. Raises Conflict, OSError."""
     with writer_lock(registry):
         found = earlier_fusion(registry, to)
@@ -110,21 +118,37 @@ def _before(registry: Path, started_with: FusionProfiles, expected_revision: int
         log.error("a new fusion document is begun: %s", error)
         before = None
     if before is None:
-        before = FusionDocument(**started_with.model_dump(include={"revision", "profiles", "scenes", "experiments"}), author="start")
+        before = FusionDocument(
+            **started_with.model_dump(include={"revision", "profiles", "scenes", "experiments"}), author="start"
+        )
     if expected_revision is not None and expected_revision != before.revision:
         raise Conflict(f"fusion is at revision {before.revision}, not {expected_revision}")
     return before
 
 
 def _write(
-    registry: Path, before: FusionDocument, content: dict[str, Any], author: str, reason: str, *,
-    withdrawn: bool = False, restores: int | None = None,
-) -> FusionDocument:  # fmt: skip
+    registry: Path,
+    before: FusionDocument,
+    content: dict[str, Any],
+    author: str,
+    reason: str,
+    *,
+    withdrawn: bool = False,
+    restores: int | None = None,
+) -> FusionDocument:
     present = PastFusion(**before.model_dump())
     past = (present, *before.history)[:HISTORY_KEPT]
-    history = tuple(p.model_copy(update={"withdrawn": True}) if withdrawn and p.content() == present.content() else p for p in past)
+    history = tuple(
+        p.model_copy(update={"withdrawn": True}) if withdrawn and p.content() == present.content() else p for p in past
+    )
     document = FusionDocument(
-        revision=before.revision + 1, **content, author=author, reason=reason, written_at=now(), restores=restores, history=history
+        revision=before.revision + 1,
+        **content,
+        author=author,
+        reason=reason,
+        written_at=now(),
+        restores=restores,
+        history=history,
     )
     replace_document(registry / FUSION_FILE, document.model_dump_json(indent=2).encode() + b"\n")
     return document

@@ -12,7 +12,9 @@ import numpy as np
 
 Values = Mapping[str, np.ndarray]
 _Step = Callable[[Values], np.ndarray]
-_MAX_CHARACTERS, _MAX_NODES, _MAX_DEPTH = 1000, 200, 40
+_MAX_CHARACTERS = 1000
+_MAX_NODES = 200
+_MAX_DEPTH = 40
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

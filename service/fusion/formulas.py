@@ -59,7 +59,8 @@ class Formula:
 
     def explain(self, scores: np.ndarray, numerics: np.ndarray | None = None) -> list[Explained]:
         """What every task did to the ranking scores."""
-        parts, factor = self.parts(scores), self.kind == "weighted_product"
+        parts = self.parts(scores)
+        factor = self.kind == "weighted_product"
         return [
             Explained(task, scores[row], float(weight), part, is_factor=factor)
             for task, row, weight, part in zip(self.tasks, self.rows.tolist(), self.weights, parts, strict=True)
@@ -82,8 +83,10 @@ class Computed(Formula):
         return self.expression.compute(self._values(scores, numerics), scores.shape[1])
 
     def explain(self, scores: np.ndarray, numerics: np.ndarray | None = None) -> list[Explained]:
-        values, count = self._values(scores, numerics), scores.shape[1]
-        whole, told = self.expression.compute(values, count), []
+        values = self._values(scores, numerics)
+        count = scores.shape[1]
+        whole = self.expression.compute(values, count)
+        told = []
         stated = {task: scores[row] for task, row in zip(self.tasks, self.rows.tolist(), strict=True)}
         for name in (*self.tasks, *self.columns):
             finite = values[name][np.isfinite(values[name])]
@@ -96,7 +99,9 @@ class Computed(Formula):
         return dict(self.constants)
 
     def _values(self, scores: np.ndarray, numerics: np.ndarray | None) -> dict[str, np.ndarray]:
-        values = {task: scores[row].astype(np.float64) for task, row in zip(self.tasks, self.rows.tolist(), strict=True)}
+        values = {
+            task: scores[row].astype(np.float64) for task, row in zip(self.tasks, self.rows.tolist(), strict=True)
+        }
         values |= {name: np.asarray(np.float64(value)) for name, value in self.constants.items()}
         for name, column in self.columns.items():
             stated = np.full(scores.shape[1], np.nan) if numerics is None else numerics[:, column].astype(np.float64)
@@ -138,7 +143,8 @@ class Fusion:
         if found is None:
             return formula, None
         name, experiment = found
-        place, end = place_of(user_id, experiment.salt or name), 0.0
+        place = place_of(user_id, experiment.salt or name)
+        end = 0.0
         for arm in experiment.arms:
             end += arm.percent
             if place < round(end * PLACES / 100):
@@ -153,13 +159,17 @@ class Fusion:
         merged = formula.named_weights() | dict(weights)
         if isinstance(formula, Computed):
             return replace(formula, constants=merged, overridden=True)
-        return replace(formula, tasks=tuple(merged), rows=_rows(merged, self.tasks), weights=_array(merged), overridden=True)
+        return replace(
+            formula, tasks=tuple(merged), rows=_rows(merged, self.tasks), weights=_array(merged), overridden=True
+        )
 
 
 def _check_weight(formula: Formula, name: str, weight: float, known: Sequence[str] | Mapping[str, float]) -> None:
     field_name = f"fusion.weights.{name}"
     if name not in known:
-        what = f"profile '{formula.profile}' has no weight" if isinstance(formula, Computed) else "the model has no task"
+        what = (
+            f"profile '{formula.profile}' has no weight" if isinstance(formula, Computed) else "the model has no task"
+        )
         raise invalid(field_name, f"{what} '{name}'; known: {', '.join(known) or 'none'}")
     if not formula.bounds:
         return
@@ -192,29 +202,50 @@ def _bound(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Sequen
         told = f"fusion profile '{name}' names {', '.join(lacking)}, which the model lacks; it has {', '.join(tasks)}"
         raise FusionError(told, f"profiles.{name}.weights")
     if unbounded := [t for t in profile.bounds if t not in tasks]:
-        raise FusionError(f"fusion profile '{name}' bounds {', '.join(unbounded)}, which the model lacks", f"profiles.{name}.bounds")
+        raise FusionError(
+            f"fusion profile '{name}' bounds {', '.join(unbounded)}, which the model lacks", f"profiles.{name}.bounds"
+        )
     weights = profile.weights
     return Formula(name, profile.kind, tuple(weights), _rows(weights, tasks), _array(weights), bounds=profile.bounds)
 
 
 def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Sequence[str]) -> Computed:
-    expression, where = parse(profile.formula or ""), f"profiles.{name}.formula"
+    expression = parse(profile.formula or "")
+    where = f"profiles.{name}.formula"
     known = [*tasks, *numerics, *profile.weights]
     for used, column in expression.names.items():
         if used not in known:
             told = f"fusion profile '{name}': column {column}: unknown name '{used}'; known: {', '.join(known)}; functions: {', '.join(FUNCTIONS)}"
             raise FusionError(told, where)
         if known.count(used) > 1:
-            raise FusionError(f"fusion profile '{name}': column {column}: '{used}' is a task, a numeric or a weight at once", where)
+            raise FusionError(
+                f"fusion profile '{name}': column {column}: '{used}' is a task, a numeric or a weight at once", where
+            )
     used_tasks = [t for t in tasks if t in expression.names]
     if not used_tasks:
-        raise FusionError(f"fusion profile '{name}': the formula reads no task score; the model has {', '.join(tasks)}", where)
+        raise FusionError(
+            f"fusion profile '{name}': the formula reads no task score; the model has {', '.join(tasks)}", where
+        )
     if strange := [n for n in profile.missing if n not in numerics]:
-        raise FusionError(f"fusion profile '{name}': missing names {', '.join(strange)}, which is no numeric of the item", f"profiles.{name}.missing")
+        raise FusionError(
+            f"fusion profile '{name}': missing names {', '.join(strange)}, which is no numeric of the item",
+            f"profiles.{name}.missing",
+        )
     if strange := [n for n in profile.bounds if n not in profile.weights]:
-        raise FusionError(f"fusion profile '{name}' bounds {', '.join(strange)}, which is none of its weights", f"profiles.{name}.bounds")
+        raise FusionError(
+            f"fusion profile '{name}' bounds {', '.join(strange)}, which is none of its weights",
+            f"profiles.{name}.bounds",
+        )
     columns = {n: i for i, n in enumerate(numerics) if n in expression.names}
     return Computed(
-        name, profile.kind, tuple(used_tasks), _rows(used_tasks, tasks), np.ones(len(used_tasks)), bounds=profile.bounds,
-        expression=expression, constants=dict(profile.weights), columns=columns, missing=profile.missing,
-    )  # fmt: skip
+        name,
+        profile.kind,
+        tuple(used_tasks),
+        _rows(used_tasks, tasks),
+        np.ones(len(used_tasks)),
+        bounds=profile.bounds,
+        expression=expression,
+        constants=dict(profile.weights),
+        columns=columns,
+        missing=profile.missing,
+    )

@@ -115,7 +115,8 @@ class FusionProfiles(_Strict):
     def _check_experiments(self) -> None:
         taken: dict[str | None, str] = {}
         for name, experiment in self.experiments.items():
-            where, scene = f"experiments.{name}", experiment.scene
+            where = f"experiments.{name}"
+            scene = experiment.scene
             if scene is not None and scene not in self.scenes:
                 raise ValueError(f"{where}.scene: no scene '{scene}'; known: {', '.join(self.scenes) or 'none'}")
             if scene in taken:
@@ -151,4 +152,6 @@ def first_fault(error: ValidationError) -> str:
 def plain_profiles(manifest: Manifest) -> FusionProfiles:
     """What holds where nothing is configured: every probability with weight 1, summed; all tasks where there is no probability."""
     tasks = [t.name for t in manifest.tasks if t.kind == "probability"] or list(manifest.task_names)
-    return FusionProfiles(revision=0, profiles={DEFAULT: Profile(kind="weighted_sum", weights=dict.fromkeys(tasks, 1.0))})
+    return FusionProfiles(
+        revision=0, profiles={DEFAULT: Profile(kind="weighted_sum", weights=dict.fromkeys(tasks, 1.0))}
+    )

@@ -56,7 +56,8 @@ class Distribution:
             if count:
                 bucket.inc(count)
         self._histogram._sum.inc(self._sum)
-        self._pending, self._sum = [0] * len(pending), 0.0
+        self._pending = [0] * len(pending)
+        self._sum = 0.0
 
 
 class Tallies:

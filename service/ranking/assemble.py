@@ -89,9 +89,11 @@ def _unknown_items(layouts: Layouts, item_ids: Sequence[str]) -> ItemRows:
 def _put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mapping[str, object]]) -> None:
     row = layout.empty(1)
     for place, values in own.items():
-        row["keys"], row["numerics"] = items.keys[place], items.numerics[place]
+        row["keys"] = items.keys[place]
+        row["numerics"] = items.numerics[place]
         packed = layout.rows(pack_raw(layout, values, f"candidates[{place}].features", onto=row.tobytes()))
-        items.keys[place], items.numerics[place] = packed["keys"][0], packed["numerics"][0]
+        items.keys[place] = packed["keys"][0]
+        items.numerics[place] = packed["numerics"][0]
 
 
 def _behaviours(layouts: Layouts, stored: Stored | None) -> np.ndarray:

@@ -84,7 +84,8 @@ class Ranker:
 
         `gone` says whether the caller has left: then ClientDisconnect is raised instead of working on.
         """
-        live, started = self.follower.current(query.user_id), perf_counter()
+        live = self.follower.current(query.user_id)
+        started = perf_counter()
         try:
             ranking, predictions = await self._rank(live, query, deadline, gone)
         except DeadlineExceeded:
@@ -94,13 +95,21 @@ class Ranker:
         self._note(live, perf_counter() - started, failed, predictions)
         return ranking
 
-    async def _rank(self, live: Live, query: Query, deadline: Deadline, gone: Callable[[], bool]) -> tuple[Ranking, np.ndarray]:
+    async def _rank(
+        self, live: Live, query: Query, deadline: Deadline, gone: Callable[[], bool]
+    ) -> tuple[Ranking, np.ndarray]:
         """The ranking and the task scores of all candidates, `[tasks, C]`."""
-        bundle, stages, started = live.bundle, self.metrics.stages, perf_counter()
+        bundle = live.bundle
+        stages = self.metrics.stages
+        started = perf_counter()
         formula, chosen = live.fusion.for_user(query.scene, query.user_id)
         if query.weights:
             formula = live.fusion.with_weights(formula, query.weights)
-        context = pack_raw(bundle.layouts.context, query.context, "context") if query.context else bundle.layouts.context.default_row
+        context = (
+            pack_raw(bundle.layouts.context, query.context, "context")
+            if query.context
+            else bundle.layouts.context.default_row
+        )
         degraded: list[str] = []
 
         stored = await self._fetch(bundle.layouts, query, deadline, degraded)
@@ -108,7 +117,13 @@ class Ranker:
         stages["store"].observe(fetched - started)
 
         assembled = assemble(
-            bundle.layouts, stored, query.user_id, query.item_ids, query.own_features, context, query.timestamp or int(time() * 1000)
+            bundle.layouts,
+            stored,
+            query.user_id,
+            query.item_ids,
+            query.own_features,
+            context,
+            query.timestamp or int(time() * 1000),
         )
         if stored is not None:
             note_unknown(degraded, assembled.unknown_user, assembled.unknown_items)
@@ -117,7 +132,9 @@ class Ranker:
         self.metrics.candidates.observe(len(query.item_ids))
         self.metrics.behaviours.observe(assembled.behaviours)
 
-        predictions, scoring = await self._score(bundle, assembled.inputs, len(query.item_ids), degraded, deadline, gone)
+        predictions, scoring = await self._score(
+            bundle, assembled.inputs, len(query.item_ids), degraded, deadline, gone
+        )
         scored_at = perf_counter()
         stages["score"].observe(scoring)
 
@@ -135,13 +152,24 @@ class Ranker:
         return ranking, predictions
 
     async def _score(
-        self, bundle: Bundle, inputs: Mapping[str, np.ndarray], candidates: int, degraded: list[str], deadline: Deadline, gone: Callable[[], bool]
+        self,
+        bundle: Bundle,
+        inputs: Mapping[str, np.ndarray],
+        candidates: int,
+        degraded: list[str],
+        deadline: Deadline,
+        gone: Callable[[], bool],
     ) -> tuple[np.ndarray, float]:
         """Task scores float32 `[tasks, C]` and the seconds they took, a chunk at a time: a long list does not keep short ones waiting."""
         used = bundle.own(inputs)
-        parts, spent = [], 0.0
+        parts = []
+        spent = 0.0
         for start in range(0, candidates, self.chunk):
-            part = used if candidates <= self.chunk else {n: a[start : start + self.chunk] if n in PER_CANDIDATE else a for n, a in used.items()}
+            part = (
+                used
+                if candidates <= self.chunk
+                else {n: a[start : start + self.chunk] if n in PER_CANDIDATE else a for n, a in used.items()}
+            )
             await self.turns.take()
             try:
                 if gone():
@@ -156,12 +184,23 @@ class Ranker:
                 return np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32), spent
         return (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)), spent
 
-    def _remember(self, live: Live, formula: Formula, inputs: Mapping[str, np.ndarray], predictions: np.ndarray, scores: np.ndarray) -> None:
+    def _remember(
+        self,
+        live: Live,
+        formula: Formula,
+        inputs: Mapping[str, np.ndarray],
+        predictions: np.ndarray,
+        scores: np.ndarray,
+    ) -> None:
         """For the gate of the next version, and for the shadow."""
         follower = self.follower
         follower.recent.note(Assembly(live.bundle.layouts.fingerprint, inputs, len(scores)))
         shadow = follower.serving.shadow
-        if shadow is None or live.role != "stable" or shadow.bundle.layouts.fingerprint != live.bundle.layouts.fingerprint:
+        if (
+            shadow is None
+            or live.role != "stable"
+            or shadow.bundle.layouts.fingerprint != live.bundle.layouts.fingerprint
+        ):
             return
         repeated = shadow.fusion.formulas.get(formula.profile)
         if repeated is not None:
@@ -176,7 +215,9 @@ class Ranker:
     async def _fetch(self, layouts: Layouts, query: Query, deadline: Deadline, degraded: list[str]) -> Stored | None:
         """The stored rows; None, and a word in `degraded`, where the store does not answer in its time."""
         try:
-            stored = await self.reader.fetch(layouts, query.user_id, query.item_ids, deadline.remaining(), query.timestamp)
+            stored = await self.reader.fetch(
+                layouts, query.user_id, query.item_ids, deadline.remaining(), query.timestamp
+            )
         except StoreDown:
             deadline.check("Redis answered")
             degraded.append("store_unavailable")
@@ -208,9 +249,15 @@ def score(bundle: Bundle, inputs: dict[str, np.ndarray], candidates: int, degrad
 
 
 def _ordered(
-    live: Live, formula: Formula, query: Query, scores: np.ndarray, predictions: np.ndarray, numerics: np.ndarray,
-    degraded: list[str], chosen: Chosen | None,
-) -> Ranking:  # fmt: skip
+    live: Live,
+    formula: Formula,
+    query: Query,
+    scores: np.ndarray,
+    predictions: np.ndarray,
+    numerics: np.ndarray,
+    degraded: list[str],
+    chosen: Chosen | None,
+) -> Ranking:
     scored = int(np.count_nonzero(np.isfinite(scores)))
     if 0 < scored < len(scores):
         degraded.append(f"unscored_items:{len(scores) - scored}")

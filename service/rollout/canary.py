@@ -49,7 +49,8 @@ class Watch:
 
     def verdict(self, limits: Limits) -> str | None:
         """Which limit is broken, with the numbers; None where none is or too little was seen."""
-        canary, stable = self.sides["canary"], self.sides["stable"]
+        canary = self.sides["canary"]
+        stable = self.sides["stable"]
         if len(canary.failed) < limits.min_requests:
             return None
         return _errors(canary, stable, limits) or _latency(canary, stable, limits) or _drift(canary, stable, limits)
@@ -75,7 +76,8 @@ def _latency(canary: Side, stable: Side, limits: Limits) -> str | None:
 def _drift(canary: Side, stable: Side, limits: Limits) -> str | None:
     if limits.psi is None:
         return None
-    of_canary, of_stable = canary.samples.by_task(), stable.samples.by_task()
+    of_canary = canary.samples.by_task()
+    of_stable = stable.samples.by_task()
     for task in of_canary.keys() & of_stable.keys():
         if min(len(of_canary[task]), len(of_stable[task])) < limits.min_scores:
             continue

@@ -29,14 +29,25 @@ from service.rollout.background import Background, give_back
 from service.rollout.canary import Watch
 from service.rollout.gate import GATE_CODES, GateReport, gate
 from service.rollout.recent import Recent
-from service.rollout.rollout import AUTOMATIC, Limits, Rollout, RolloutUnreadable, change_rollout, read_followed, read_rollout, roll_back, signature
+from service.rollout.rollout import (
+    AUTOMATIC,
+    Limits,
+    Rollout,
+    RolloutUnreadable,
+    change_rollout,
+    read_followed,
+    read_rollout,
+    roll_back,
+    signature,
+)
 from service.rollout.shadow import Shadow
 from service.settings import Settings
 from service.store.redis.reader import Reader, SchemaCheck, check_schema
 from service.user_split import within
 
 log = logging.getLogger("funnelrank.live")
-SCHEMA_NOT_LOADED, SCHEMA_DIFFERS = "schema_not_loaded", "schema_differs"
+SCHEMA_NOT_LOADED = "schema_not_loaded"
+SCHEMA_DIFFERS = "schema_differs"
 Role = Literal["stable", "canary", "shadow"]
 ROLES: tuple[Role, ...] = ("stable", "canary", "shadow")
 _REFUSALS_KEPT = 20
@@ -176,12 +187,19 @@ class Follower:
             shown[name] = None
             if live is not None:
                 manifest = live.bundle.manifest
-                shown[name] = {"name": manifest.name, "version": manifest.version, "role": live.role, "revision": live.revision}
+                shown[name] = {
+                    "name": manifest.name,
+                    "version": manifest.version,
+                    "role": live.role,
+                    "revision": live.revision,
+                }
         if serving.canary is not None:
             shown["canary"]["percent"] = serving.percent
         profiles = self.profiles
         shown["fusion_revision"] = profiles.revision if profiles is not None else 0
-        shown["refused"] = [{"model": r.target, "code": r.code, "detail": r.detail, "at": r.at} for r in reversed(self.refusals)]
+        shown["refused"] = [
+            {"model": r.target, "code": r.code, "detail": r.detail, "at": r.at} for r in reversed(self.refusals)
+        ]
         labels = {live.bundle.label for live in serving.loaded()}
         shown["gate"] = {label: asdict(report) for label, report in self.gates.items() if label in labels}
         return shown
@@ -196,10 +214,13 @@ class Follower:
         seen = signature_of(registry / FUSION_FILE)
         if seen == self._seen_fusion:
             return
-        first, self._seen_fusion = self._seen_fusion is None and self.live is None, seen
+        first = self._seen_fusion is None and self.live is None
+        self._seen_fusion = seen
         try:
             profiles = self._read_fusion(first) or self.started_with
-            bound: dict[str, Any] = {live.role: replace(live, fusion=self._fusion_of(live, profiles)) for live in self.serving.loaded()}
+            bound: dict[str, Any] = {
+                live.role: replace(live, fusion=self._fusion_of(live, profiles)) for live in self.serving.loaded()
+            }
         except FusionError as error:
             self._metrics.document_errors.labels("fusion").set(1)
             self._told.pop(FUSION_FILE, None)
@@ -235,7 +256,11 @@ class Follower:
             self._metrics.document_errors.labels("rollout").set(1)
             self._refuse("rollout.json", "rollout_unreadable", str(error))
             return
-        wanted: dict[Role, Target | None] = {"stable": rollout.stable, "canary": rollout.canary, "shadow": rollout.shadow}
+        wanted: dict[Role, Target | None] = {
+            "stable": rollout.stable,
+            "canary": rollout.canary,
+            "shadow": rollout.shadow,
+        }
         missing = self._rearranged(rollout, wanted)
         for role in missing:
             await self._fill(role, wanted, rollout)
@@ -252,7 +277,11 @@ class Follower:
                 raise
             document = read_followed(registry)
             self._metrics.document_errors.labels("rollout").set(1)
-            self._refuse("rollout.json", "rollout_unreadable", f"{error}; revision {document.revision}, the last good one, is followed")
+            self._refuse(
+                "rollout.json",
+                "rollout_unreadable",
+                f"{error}; revision {document.revision}, the last good one, is followed",
+            )
         return document
 
     def _rearranged(self, rollout: Rollout, wanted: Mapping[Role, Target | None]) -> list[Role]:
@@ -276,7 +305,9 @@ class Follower:
         target = wanted[role]
         assert target is not None
         try:
-            found = next((x for x in self.serving.loaded() if x.bundle.label == str(target)), None)  # canary and shadow may be one version
+            found = next(
+                (x for x in self.serving.loaded() if x.bundle.label == str(target)), None
+            )  # canary and shadow may be one version
             live = replace(found, role=role) if found else await self._loaded(role, target, rollout)
             filled: dict[str, Any] = {role: live}
             self._assign(replace(self.serving, **filled))
@@ -290,13 +321,18 @@ class Follower:
 
     async def _loaded(self, role: Role, target: Target, rollout: Rollout) -> Live:
         """A version that may take requests. Cheap doubts come first, so that a refusal costs nothing."""
-        settings, started, stable = self._settings, perf_counter(), self.live
+        settings = self._settings
+        started = perf_counter()
+        stable = self.live
         folder = folder_of(settings.registry, target)
         manifest = read_manifest(folder, settings.trusted_keys)
         fusion = self.bound(manifest)
         if stable is not None:
             if role == "shadow" and manifest.fingerprint != stable.bundle.layouts.fingerprint:
-                raise BundleRejected(SCHEMA_DIFFERS, f"a shadow scores the stable version's inputs, and {target} has another feature schema")
+                raise BundleRejected(
+                    SCHEMA_DIFFERS,
+                    f"a shadow scores the stable version's inputs, and {target} has another feature schema",
+                )
             found = await check_schema(self.reader, Layouts.of(manifest.feature_schema))
             if found.problem is not None:
                 self._waits_for_schema = True
@@ -304,7 +340,9 @@ class Follower:
         largest = min(settings.score_chunk, settings.max_candidates)
         bundle = await self._background.run(load_bundle, folder, settings.model_threads, largest, settings.trusted_keys)
         if stable is not None and rollout.restores is None:
-            alike = bundle.layouts.fingerprint == stable.bundle.layouts.fingerprint  # another schema's inputs the live version cannot score
+            alike = (
+                bundle.layouts.fingerprint == stable.bundle.layouts.fingerprint
+            )  # another schema's inputs the live version cannot score
             recent = self.recent.of(bundle.layouts.fingerprint) if alike else []
             self.gates[bundle.label] = await self._background.run(gate, bundle, stable.bundle, recent, rollout.limits)
         self._metrics.load_seconds.observe(perf_counter() - started)
@@ -312,22 +350,32 @@ class Follower:
         return Live(bundle, fusion, role, rollout.revision)
 
     def _assign(self, after: Serving) -> None:
-        before, self.serving = self.serving, after
+        before = self.serving
+        self.serving = after
         if {id(x.bundle) for x in before.loaded()} - {id(x.bundle) for x in after.loaded()}:
             self._have_gone = True
-        were, are = ({(x.bundle.manifest.name, x.bundle.manifest.version, x.role) for x in s.loaded()} for s in (before, after))
+        were, are = (
+            {(x.bundle.manifest.name, x.bundle.manifest.version, x.role) for x in s.loaded()} for s in (before, after)
+        )
         for name, version, role in were - are:
             self._metrics.model_info.labels(name, version, role).set(0)
         for name, version, role in are:
             self._metrics.model_info.labels(name, version, role).set(1)
-        self.gates = {label: report for label, report in self.gates.items() if any(x.bundle.label == label for x in after.loaded())}
+        self.gates = {
+            label: report
+            for label, report in self.gates.items()
+            if any(x.bundle.label == label for x in after.loaded())
+        }
         if after.stable is not None:
             self._metrics.ready.set(1)
         for place in ROLES:
-            old, new = before.of(place), after.of(place)
+            old = before.of(place)
+            new = after.of(place)
             if new is not None and (old is None or old.bundle is not new.bundle):
                 told = {"fields": {"before": old.bundle.label if old else None}}
-                log.info("model %s is in use%s", new.bundle.label, "" if place == "stable" else f" as {place}", extra=told)
+                log.info(
+                    "model %s is in use%s", new.bundle.label, "" if place == "stable" else f" as {place}", extra=told
+                )
 
     def _refuse(self, target: str, code: str, detail: str) -> None:
         if self._told.get(target) == code:
@@ -340,14 +388,16 @@ class Follower:
 
     def _watch_anew(self) -> None:
         """Begin to count anew where canary or stable are others than before."""
-        canary, stable = self.serving.canary, self.serving.stable
+        canary = self.serving.canary
+        stable = self.serving.stable
         pair = (canary.bundle, stable.bundle) if canary is not None and stable is not None else None
         if pair != self._watched:
             self._watched = pair
             self.watch = Watch(pair[0].tasks, pair[1].tasks) if pair else None
 
     async def _judge_canary(self) -> None:
-        watch, canary = self.watch, self.serving.canary
+        watch = self.watch
+        canary = self.serving.canary
         if watch is None or canary is None:
             return
         verdict = watch.verdict(self.serving.limits)
@@ -360,12 +410,21 @@ class Follower:
 
     async def _withdraw(self, role: Role, rollout: Rollout | None, reason: str, revision: int | None = None) -> None:
         """Take a version out of the document for all workers, unless somebody has changed it meanwhile."""
-        registry, expected = self._settings.registry, rollout.revision if rollout else revision
+        registry = self._settings.registry
+        expected = rollout.revision if rollout else revision
         try:
             if role == "stable":
                 await asyncio.to_thread(roll_back, registry, AUTOMATIC, reason=reason, expected_revision=expected)
             else:
-                await asyncio.to_thread(change_rollout, registry, {role: None}, AUTOMATIC, reason=reason, expected_revision=expected, withdraws=True)
+                await asyncio.to_thread(
+                    change_rollout,
+                    registry,
+                    {role: None},
+                    AUTOMATIC,
+                    reason=reason,
+                    expected_revision=expected,
+                    withdraws=True,
+                )
         except (Conflict, OSError) as error:
             log.warning("the rollout document was not changed: %s", error, extra={"fields": {"reason": reason}})
             return

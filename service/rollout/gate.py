@@ -12,7 +12,9 @@ from service.rollout.comparison import psi
 from service.rollout.recent import Assembly
 from service.rollout.rollout import Limits
 
-DRIFT, SLOW, NOT_FINITE = "score_drift", "too_slow", "scores_not_finite"
+DRIFT = "score_drift"
+SLOW = "too_slow"
+NOT_FINITE = "scores_not_finite"
 GATE_CODES = frozenset({DRIFT, SLOW, NOT_FINITE})
 _MAX_SECONDS = 2.0
 _MIN_TIMED = 10
@@ -82,8 +84,14 @@ def _judge(report: GateReport, pairs: dict[str, tuple[np.ndarray, np.ndarray]], 
             raise BundleRejected(NOT_FINITE, f"{task}: {broken} of {report.scores} scores are NaN or infinite {where}")
     for task, found in report.psi.items():
         if limits.psi is not None and found > limits.psi:
-            detail = f"{task}: PSI {found:.3f} over {report.scores} scores, {limits.psi:g} is allowed (limits.psi), {where}"
+            detail = (
+                f"{task}: PSI {found:.3f} over {report.scores} scores, {limits.psi:g} is allowed (limits.psi), {where}"
+            )
             raise BundleRejected(DRIFT, detail)
-    if limits.latency_ratio is not None and report.latency_ratio is not None and report.latency_ratio > limits.latency_ratio:
+    if (
+        limits.latency_ratio is not None
+        and report.latency_ratio is not None
+        and report.latency_ratio > limits.latency_ratio
+    ):
         detail = f"{report.latency_ratio:.2f} times as slow {where}, {limits.latency_ratio:g} times is allowed (limits.latency_ratio)"
         raise BundleRejected(SLOW, detail)

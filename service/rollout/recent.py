@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_MAX_REQUESTS, _MAX_CANDIDATES = 256, 20_000
+_MAX_REQUESTS = 256
+_MAX_CANDIDATES = 20_000
 
 
 @dataclass(slots=True, eq=False)

@@ -110,7 +110,9 @@ def _read(path: Path) -> Rollout:
         raise RolloutUnreadable(f"{path}: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise RolloutUnreadable(f"{path}: {'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}") from None
+        raise RolloutUnreadable(
+            f"{path}: {'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
+        ) from None
 
 
 def signature(registry: Path) -> Signature | None:
@@ -124,7 +126,13 @@ def write_rollout(registry: Path, stable: Target, author: str, expected_revision
 
 
 def change_rollout(
-    registry: Path, changes: Mapping[str, Any], author: str, *, reason: str = "", expected_revision: int | None = None, withdraws: bool = False
+    registry: Path,
+    changes: Mapping[str, Any],
+    author: str,
+    *,
+    reason: str = "",
+    expected_revision: int | None = None,
+    withdraws: bool = False,
 ) -> Rollout:
     """Change `stable`, `canary`, `shadow` and `limits`, whichever are named.
 
@@ -146,7 +154,9 @@ def change_rollout(
         return _write(registry, before, live, changes.get("limits"), author, reason, withdrawn=withdraws)
 
 
-def roll_back(registry: Path, author: str, *, reason: str = "", to: int | None = None, expected_revision: int | None = None) -> Rollout:
+def roll_back(
+    registry: Path, author: str, *, reason: str = "", to: int | None = None, expected_revision: int | None = None
+) -> Rollout:
     """Make live again what was live before, or at revision `to`. Raises Conflict where there is nothing to go back to; as `change_rollout`."""
     with writer_lock(registry):
         before = _before(registry, expected_revision)
@@ -188,21 +198,37 @@ def _state(entry: Rollout | Past) -> tuple[Target, Canary | None, Target | None]
 
 
 def _write(
-    registry: Path, before: Rollout | None, live: Mapping[str, Any], limits: Limits | None, author: str, reason: str, *,
-    withdrawn: bool = False, restores: int | None = None,
-) -> Rollout:  # fmt: skip
+    registry: Path,
+    before: Rollout | None,
+    live: Mapping[str, Any],
+    limits: Limits | None,
+    author: str,
+    reason: str,
+    *,
+    withdrawn: bool = False,
+    restores: int | None = None,
+) -> Rollout:
     history: tuple[Past, ...] = ()
     kept: Mapping[str, Any] = {}
     merged = before.limits if before else Limits()
     if before is not None:
         past = (Past(**before.model_dump()), *before.history)[:HISTORY_KEPT]
-        history = tuple(p.model_copy(update={"withdrawn": True}) if withdrawn and _state(p) == _state(before) else p for p in past)
+        history = tuple(
+            p.model_copy(update={"withdrawn": True}) if withdrawn and _state(p) == _state(before) else p for p in past
+        )
         kept = before.model_extra or {}
     if limits is not None:
         merged = Limits(**merged.model_dump() | limits.model_dump(exclude_unset=True))
     document = Rollout(
-        revision=(before.revision if before else 0) + 1, **live, limits=merged, author=author, reason=reason, written_at=now(),
-        restores=restores, history=history, **kept,
-    )  # fmt: skip
+        revision=(before.revision if before else 0) + 1,
+        **live,
+        limits=merged,
+        author=author,
+        reason=reason,
+        written_at=now(),
+        restores=restores,
+        history=history,
+        **kept,
+    )
     replace_document(registry / ROLLOUT_FILE, document.model_dump_json(indent=2).encode() + b"\n")
     return document

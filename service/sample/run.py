@@ -58,7 +58,11 @@ def run_sample(sample: Path, settings: Settings, port: int) -> int:
                 redis_url = started.enter_context(EmbeddedRedis()).url
                 _say(f"started Redis at {redis_url}")
             environment[variable_of("redis_url")] = redis_url
-            _load(sample, read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys), redis_url)
+            _load(
+                sample,
+                read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys),
+                redis_url,
+            )
             service = subprocess.Popen([sys.executable, "-m", "service", "serve"], env=environment)
             started.callback(_end, service)
             _wait_until_ready(service, settings.host, port)
@@ -103,7 +107,8 @@ def _tables(sample: Path, model: str) -> Path:
 
 
 def _wait_until_ready(service: "subprocess.Popen[bytes]", host: str, port: int) -> None:
-    end, problem = time.monotonic() + _START_SECONDS, "no answer"
+    end = time.monotonic() + _START_SECONDS
+    problem = "no answer"
     while time.monotonic() < end:
         if service.poll() is not None:
             raise SampleError(f"the service ended with exit code {service.returncode}; its log says why")

@@ -50,10 +50,13 @@ def from_environment() -> ASGIApp:
 
 def create_app(settings: Settings) -> ASGIApp:
     """The application. Raises FusionError for a fusion file that cannot be used; connects to nothing until it is started."""
-    metrics, work = Metrics(), Work(settings.max_inflight, settings.max_wait_ms / 1000)
+    metrics = Metrics()
+    work = Work(settings.max_inflight, settings.max_wait_ms / 1000)
     metrics.tallies.also(lambda: metrics.inflight.set(work.inflight))
     cache_bytes = settings.item_cache_mb << 20
-    reader = open_reader(settings.redis_url.get_secret_value(), settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms)
+    reader = open_reader(
+        settings.redis_url.get_secret_value(), settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms
+    )
     metrics.tallies.also(lambda: metrics.item_cache.bring_over(reader.cache_counts()))
     writer = Writer(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
     profiles = read_profiles(settings.fusion_file) if settings.fusion_file else None
@@ -78,9 +81,15 @@ def create_app(settings: Settings) -> ASGIApp:
         forget_this_worker()
 
     app = FastAPI(
-        title="funnelrank", version=VERSION, description="Ranks candidates with a multi-task model.", lifespan=lifespan,
-        redoc_url=None, swagger_ui_oauth2_redirect_url=None, redirect_slashes=False, exception_handlers={HTTPException: _http_error},
-    )  # fmt: skip
+        title="funnelrank",
+        version=VERSION,
+        description="Ranks candidates with a multi-task model.",
+        lifespan=lifespan,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _http_error},
+    )
     ranker = Ranker(follower, reader, metrics, settings.score_chunk)
     rank = RankRoute(ranker, settings, work)
     app.router.routes.insert(0, Route("/rank", rank, methods=["POST"], include_in_schema=False))
@@ -113,10 +122,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
         found = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}", headers=headers)
     else:
         found = ServiceError(str(error.detail), headers=error.headers)
-        found.status, found.code, found.title = error.status_code, "http_error", "The request was refused"
+        found.status = error.status_code
+        found.code = "http_error"
+        found.title = "The request was refused"
     context = request.scope[CONTEXT]
     context.outcome = found.code
-    return Response(problem(found, context.request_id), status_code=found.status, headers=found.headers, media_type=PROBLEM_TYPE)
+    return Response(
+        problem(found, context.request_id), status_code=found.status, headers=found.headers, media_type=PROBLEM_TYPE
+    )
 
 
 def keep_pauses_short() -> None:

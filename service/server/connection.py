@@ -40,7 +40,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._arriving, self._head_bytes = True, 0
+        self._arriving = True
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -76,7 +77,9 @@ class BoundedConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         cycle: Any = self.cycle  # None before the first request; while a head arrives, that of the request before it
-        silent = cycle is None or cycle.response_complete if self._head_bytes is not None else not cycle.response_started
+        silent = (
+            cycle is None or cycle.response_complete if self._head_bytes is not None else not cycle.response_started
+        )
         if silent and not self.pipeline:
             body = problem(error, token_hex(16))
             head = f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"

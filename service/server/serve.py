@@ -60,11 +60,23 @@ def serve(settings: Settings) -> int:
         signal.signal(number, _leave)
     try:
         uvicorn.run(
-            "service.server.app:from_environment", factory=True, host=settings.host, port=settings.port, workers=settings.workers,
-            loop="uvloop", http=BoundedConnection, ws="none", lifespan="on", log_config=None, access_log=False,
-            server_header=False, proxy_headers=False, timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000),
-            timeout_worker_healthcheck=_HEALTHCHECK_S, timeout_keep_alive=75,
-        )  # fmt: skip
+            "service.server.app:from_environment",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            loop="uvloop",
+            http=BoundedConnection,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000),
+            timeout_worker_healthcheck=_HEALTHCHECK_S,
+            timeout_keep_alive=75,
+        )
     except SystemExit as stopped:
         return int(stopped.code or 0)
     finally:

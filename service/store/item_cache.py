@@ -15,7 +15,9 @@ from features.layouts import Layouts, rows_of
 from service.store.keys import item_prefix
 
 COUNTS = ("hits", "misses", "evictions", "invalidations")
-KNOWN, UNKNOWN, CORRUPT = 0, 1, 2
+KNOWN = 0
+UNKNOWN = 1
+CORRUPT = 2
 # Beside its row an entry costs its id (at most 64 ASCII characters; longer ones are not kept), its slot number, its place in the dict and
 # in the columns of ids, states and uses: this much at most.
 _ENTRY_BYTES = 240
@@ -33,7 +35,9 @@ class ItemRows:
 
     def put(self, places: Sequence[int], other: "ItemRows") -> None:
         """Set the rows at `places`."""
-        self.keys[places], self.numerics[places], self.states[places] = other.keys, other.numerics, other.states
+        self.keys[places] = other.keys
+        self.numerics[places] = other.numerics
+        self.states[places] = other.states
 
 
 @dataclass(slots=True)
@@ -90,11 +94,17 @@ class ItemCache:
         self.hits += len(found) - len(missing)
         self.misses += len(missing)
         if len(missing) == len(found):
-            keys, numerics = (np.empty((len(found), column.shape[1]), column.dtype) for column in (self._keys, self._numerics))
+            keys, numerics = (
+                np.empty((len(found), column.shape[1]), column.dtype) for column in (self._keys, self._numerics)
+            )
             return Taken(ItemRows(keys, numerics, np.zeros(len(found), np.uint8)), missing, self.changes)
         slots = np.array(found, dtype=np.intp)
         self._used[slots] = True
-        return Taken(ItemRows(self._keys.take(slots, 0), self._numerics.take(slots, 0), self._states.take(slots)), missing, self.changes)
+        return Taken(
+            ItemRows(self._keys.take(slots, 0), self._numerics.take(slots, 0), self._states.take(slots)),
+            missing,
+            self.changes,
+        )
 
     def keep(self, item_ids: Sequence[str], rows: ItemRows) -> None:
         """Put rows in that Redis has just sent; what does not fit stays out."""
@@ -111,8 +121,11 @@ class ItemCache:
             self._drop([i for i, slot in zip(item_ids, known, strict=True) if slot is not None])
         n = len(item_ids)
         slots = self._room(n)
-        self._keys[slots], self._numerics[slots], self._states[slots] = rows.keys[:n], rows.numerics[:n], rows.states[:n]
-        self._ids[slots], self._used[slots] = item_ids, False
+        self._keys[slots] = rows.keys[:n]
+        self._numerics[slots] = rows.numerics[:n]
+        self._states[slots] = rows.states[:n]
+        self._ids[slots] = item_ids
+        self._used[slots] = False
         self._slots.update(zip(item_ids, slots, strict=True))
 
     def _room(self, n: int) -> list[int]:
@@ -172,7 +185,8 @@ class ItemCache:
 def rows_from_store(layouts: Layouts, item_ids: Sequence[str], packed: Sequence[bytes | None]) -> ItemRows:
     """Rows as they came; one that is absent or of another length than the schema's is an unknown item's."""
     layout = layouts.item
-    size, n = layout.dtype.itemsize, len(packed)
+    size = layout.dtype.itemsize
+    n = len(packed)
     states = np.zeros(n, dtype=np.uint8)
     if None not in packed and set(map(len, packed)) <= {size}:  # type: ignore[arg-type]
         rows = rows_of(layout, b"".join(packed), n)  # type: ignore[arg-type]
@@ -184,7 +198,8 @@ def rows_from_store(layouts: Layouts, item_ids: Sequence[str], packed: Sequence[
     rows = rows_of(layout, b"".join(filled), n)  # type: ignore[arg-type]
     made = ItemRows(rows["keys"].copy(), rows["numerics"].copy(), states)
     unknown = unknown_rows(layouts, [item_ids[place] for place in places])
-    made.keys[places], made.numerics[places] = unknown["keys"], unknown["numerics"]
+    made.keys[places] = unknown["keys"]
+    made.numerics[places] = unknown["numerics"]
     return made
 
 

@@ -44,7 +44,12 @@ def test_what_is_measured_has_a_core_that_its_driver_keeps_off() -> None:
     assert own.isdisjoint(others) or len(before) == 1
     try:
         stay_on(own)
-        told = subprocess.run([sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], capture_output=True, text=True, check=True)
+        told = subprocess.run(
+            [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert told.stdout.strip() == str(own)
     finally:
         stay_on(before)

@@ -26,7 +26,13 @@ def finished_run(folder: Path, model: Small) -> Path:
     np.savez(folder / KEPT_FILE, **{name: np.concatenate([one[name] for one in pool]) for name in pool[0]})
     save_weights(model.ranker.state_dict(), 3 if model.ranker.position else 0, 10, folder / WEIGHTS_FILE)
     test = {"outputs": {o.name: {"auc": 0.7} for o in model.ranker.outputs}, "extra": []}
-    measured = {"parts": {"test": test}, "data": {"hash": "abc"}, "versions": {"torch": torch.__version__}, "best": {"step": 10}, "calibration": None}
+    measured = {
+        "parts": {"test": test},
+        "data": {"hash": "abc"},
+        "versions": {"torch": torch.__version__},
+        "best": {"step": 10},
+        "calibration": None,
+    }
     (folder / METRICS_FILE).write_text(json.dumps(measured))
     (folder / REPORT_FILE).write_text("<!doctype html><title>report</title>")
     return folder
@@ -53,7 +59,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory, model: Small) -> Path:
 def test_a_key_that_cannot_sign_is_told_before_the_work_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert export(monkeypatch, tmp_path / "no-run", "--registry", tmp_path / "registry", "--sign-with", tmp_path / "no-key.pem") == 1
+    assert (
+        export(
+            monkeypatch,
+            tmp_path / "no-run",
+            "--registry",
+            tmp_path / "registry",
+            "--sign-with",
+            tmp_path / "no-key.pem",
+        )
+        == 1
+    )
     assert "no-key.pem: No such file" in capsys.readouterr().err
 
 
@@ -107,7 +123,12 @@ def broken(change: str, folder: Path, model: Small) -> Path:
     ],
 )
 def test_a_doubtful_run_publishes_nothing_and_exits_non_zero(
-    change: str, told: str, tmp_path: Path, model: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    change: str,
+    told: str,
+    tmp_path: Path,
+    model: Small,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert export(monkeypatch, broken(change, tmp_path, model), "--registry", tmp_path / "registry") == 1
     assert told in capsys.readouterr().err

@@ -12,7 +12,11 @@ from export.parity import BEHAVIOURS, CANDIDATES
 from models.catalogue import CATALOGUE
 from models.network.model import build_ranker
 
-COMPOSITIONS = [*((name, entry.encoder.type) for name, entry in CATALOGUE.items()), ("mmoe", "din+pooling"), ("nfwfm", "din")]
+COMPOSITIONS = [
+    *((name, entry.encoder.type) for name, entry in CATALOGUE.items()),
+    ("mmoe", "din+pooling"),
+    ("nfwfm", "din"),
+]
 
 
 @pytest.fixture(scope="module", params=COMPOSITIONS, ids="-".join)
@@ -42,7 +46,9 @@ def test_inputs_and_outputs_are_named_and_only_candidates_and_behaviours_are_fre
     model, _, session = exported
     assert [i.name for i in session.get_inputs()] == [s.name for s in graph_inputs(model.encoding.schema)]
     assert [tuple(i.shape) for i in session.get_inputs()] == [s.shape for s in graph_inputs(model.encoding.schema)]
-    assert [(o.name, o.shape, o.type) for o in session.get_outputs()] == [(o.name, ["C"], "tensor(float)") for o in model.ranker.outputs]
+    assert [(o.name, o.shape, o.type) for o in session.get_outputs()] == [
+        (o.name, ["C"], "tensor(float)") for o in model.ranker.outputs
+    ]
 
 
 def test_nothing_of_the_position_is_in_the_graph(exported):
@@ -54,8 +60,10 @@ def test_unknown_keys_get_their_vocabularys_unknown_row(exported):
     model, _, session = exported
     inputs = raw_inputs(model, 4, 3)
     a, b = (dict(inputs) for _ in range(2))
-    a["item_keys"], b["item_keys"] = inputs["item_keys"].copy(), inputs["item_keys"].copy()
-    a["item_keys"][:, 0], b["item_keys"][:, 0] = 17, -(2**63)
+    a["item_keys"] = inputs["item_keys"].copy()
+    b["item_keys"] = inputs["item_keys"].copy()
+    a["item_keys"][:, 0] = 17
+    b["item_keys"][:, 0] = -(2**63)
     for name, values in run(session, a).items():
         np.testing.assert_array_equal(values, run(session, b)[name])
 
@@ -69,7 +77,10 @@ def test_the_users_part_is_not_repeated_per_candidate(exported):
 def test_a_schema_of_numbers_alone_has_a_graph_too():
     """There is no key to look up then, and no lookup."""
     mixed = small("esmm", "pooling").recipe
-    numbers = {"user": [{"name": "age", "type": "numeric"}], "item": [{"name": "price", "type": "numeric", "transform": "log1p"}]}
+    numbers = {
+        "user": [{"name": "age", "type": "numeric"}],
+        "item": [{"name": "price", "type": "numeric", "transform": "log1p"}],
+    }
     recipe = type(mixed).model_validate(mixed.model_dump(mode="json") | {"features": numbers})
     encoding = random_encoding(recipe, seed=0, known=0)
     model = Small(recipe, encoding, build_ranker(recipe, encoding).eval())

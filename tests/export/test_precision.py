@@ -44,7 +44,15 @@ class Trained:
     tested: dict[str, Any]
 
     def export(self, precision: str, version: str, *more: str, registry: Path | None = None) -> int:
-        arguments = [str(self.run), "--registry", str(registry or self.registry), "--version", version, "--cache", str(self.cache)]
+        arguments = [
+            str(self.run),
+            "--registry",
+            str(registry or self.registry),
+            "--version",
+            version,
+            "--cache",
+            str(self.cache),
+        ]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["export", *arguments, "--precision", precision, *more])
             return main()
@@ -53,12 +61,25 @@ class Trained:
         return self.registry / self.run.name / version
 
 
-@pytest.fixture(scope="module", params=["mmoe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("esmm", "dupn"))])
+@pytest.fixture(
+    scope="module", params=["mmoe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("esmm", "dupn"))]
+)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A ranker trained on small tables, exported in all three precisions."""
-    folder, name = tmp_path_factory.mktemp("precision"), request.param
-    changes = {"name": name, "data.dir": str(write_tables(folder / "data", make_tables())), "training.epochs": 1} | MODELS[name]
-    measured = train(parse_recipe(merged(RECIPE, changes), "the test"), folder / name, cache=folder / "cache", reading_steps=0, quiet=True)
+    folder = tmp_path_factory.mktemp("precision")
+    name = request.param
+    changes = {
+        "name": name,
+        "data.dir": str(write_tables(folder / "data", make_tables())),
+        "training.epochs": 1,
+    } | MODELS[name]
+    measured = train(
+        parse_recipe(merged(RECIPE, changes), "the test"),
+        folder / name,
+        cache=folder / "cache",
+        reading_steps=0,
+        quiet=True,
+    )
     made = Trained(folder / name, folder / "cache", folder / "registry", measured["parts"]["test"]["outputs"])
     for precision in ("float32", "int8", "float16"):
         assert made.export(precision, precision, "--max-auc-loss", "0.2") == 0
@@ -81,7 +102,10 @@ def test_the_service_loads_a_reduced_bundle_and_ranks_with_its_own_scores(traine
     scores = bundle.score(inputs)
     assert scores.shape == full.shape == (len(bundle.tasks), 64)
     assert 0 < np.abs(scores - full).max() < 0.05
-    with np.load(trained.folder(precision) / "golden.npz") as own, np.load(trained.folder("float32") / "golden.npz") as other:
+    with (
+        np.load(trained.folder(precision) / "golden.npz") as own,
+        np.load(trained.folder("float32") / "golden.npz") as other,
+    ):
         assert any(not np.array_equal(own[f"outputs/{task}"], other[f"outputs/{task}"]) for task in bundle.tasks)
 
 
@@ -93,8 +117,11 @@ def test_float32_measures_nothing_and_says_nothing_of_it(trained: Trained) -> No
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_the_auc_that_is_shown_is_that_of_both_graphs(trained: Trained, precision: str) -> None:
     """In float32 it is training's own test AUC; the rest is computed here anew, pair by pair."""
-    shown, of = manifest_of(trained.folder(precision)).reduction, impressions(trained)
-    assert shown is not None and shown.part == "test" and shown.impressions == len(of.picked) == len(of.data.parts["test"])
+    shown = manifest_of(trained.folder(precision)).reduction
+    of = impressions(trained)
+    assert (
+        shown is not None and shown.part == "test" and shown.impressions == len(of.picked) == len(of.data.parts["test"])
+    )
     sessions = [ort.InferenceSession(trained.folder(p) / "model.onnx") for p in ("float32", precision)]
     names = list(shown.outputs)
     requests = list(of.requests(open_run(trained.run).recipe.training.seed))
@@ -104,7 +131,9 @@ def test_the_auc_that_is_shown_is_that_of_both_graphs(trained: Trained, precisio
         own = scores[:, :, i, 0][:, by.inside]
         assert output.float32 is not None and output.reduced is not None and output.loss is not None
         if output.measure == "AUC":
-            assert output.float32 == pytest.approx(trained.tested[name]["auc"], abs=1e-4)  # float32 sums in another order may swap a pair
+            assert output.float32 == pytest.approx(
+                trained.tested[name]["auc"], abs=1e-4
+            )  # float32 sums in another order may swap a pair
             assert output.reduced == pytest.approx(pairwise_auc(by.label[by.inside], own[1]), abs=1e-9)
             assert output.loss == pytest.approx(output.float32 - output.reduced, abs=1e-12)
         else:
@@ -141,7 +170,9 @@ def test_a_loss_above_the_limit_publishes_nothing_and_names_the_output_and_its_n
     assert not (tmp_path / "registry").exists()
 
 
-def test_tables_that_changed_since_training_are_refused(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_that_changed_since_training_are_refused(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = Path(open_run(trained.run).recipe.data.dir)
     kept = (data / "users.parquet").read_bytes()
     write_tables(data, {"users": make_tables(seed=4)["users"]})
@@ -157,7 +188,9 @@ def test_every_row_has_a_key_that_leads_back_to_it() -> None:
     vocabulary = small("esmm").encoding.vocabulary
     keys = keys_of_rows(vocabulary)
     for name, unknown in vocabulary.unknown_rows.items():
-        known = [row for row in range(vocabulary.n_rows) if row == unknown or row not in vocabulary.unknown_rows.values()]
+        known = [
+            row for row in range(vocabulary.n_rows) if row == unknown or row not in vocabulary.unknown_rows.values()
+        ]
         assert vocabulary.rows_of(keys[known], np.array([unknown], np.int32)).tolist() == known, name
 
 

@@ -20,12 +20,21 @@ FILES = {"model.onnx": b"graph", "golden.npz": b"golden", "report.html": b"<html
 def manifest(version="1", name="small"):
     schema = small("esmm").encoding.schema
     return Manifest(
-        format=FORMAT, name=name, version=version, created_at="2026-01-01T00:00:00+00:00", architecture="esmm", composition={},
-        feature_schema=schema, fingerprint=schema.fingerprint, inputs=graph_inputs(schema),
-        tasks=({"name": "pctr", "kind": "probability", "label": "click", "space": "impression"},), metrics={},
-        parity=Parity(candidates=(1,), behaviours=(0,), tolerance=1e-5, max_abs_difference=0.0), provenance={},
+        format=FORMAT,
+        name=name,
+        version=version,
+        created_at="2026-01-01T00:00:00+00:00",
+        architecture="esmm",
+        composition={},
+        feature_schema=schema,
+        fingerprint=schema.fingerprint,
+        inputs=graph_inputs(schema),
+        tasks=({"name": "pctr", "kind": "probability", "label": "click", "space": "impression"},),
+        metrics={},
+        parity=Parity(candidates=(1,), behaviours=(0,), tolerance=1e-5, max_abs_difference=0.0),
+        provenance={},
         files={n: sha256_of(c) for n, c in FILES.items()},
-    )  # fmt: skip
+    )
 
 
 def test_a_published_bundle_has_every_file_and_its_hash(tmp_path):
@@ -46,10 +55,12 @@ def test_a_published_version_is_never_overwritten(tmp_path):
 
 
 def test_a_signed_bundle_appears_with_its_signature_in_the_same_step(tmp_path):
-    key, trusted = tmp_path / "key.pem", tmp_path / "trusted.pem"
+    key = tmp_path / "key.pem"
+    trusted = tmp_path / "trusted.pem"
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
     subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", trusted], check=True)
-    signed, plain = publish(tmp_path, manifest(), FILES, signer(key)), publish(tmp_path, manifest("2"), FILES)
+    signed = publish(tmp_path, manifest(), FILES, signer(key))
+    plain = publish(tmp_path, manifest("2"), FILES)
     assert read_manifest(signed, trusted) == manifest()
     assert {p.name for p in signed.iterdir()} - {p.name for p in plain.iterdir()} == {"manifest.sig"}
 

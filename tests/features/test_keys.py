@@ -55,12 +55,23 @@ def test_a_value_that_is_no_category_is_refused_by_name(value):
 
 def test_another_process_computes_the_same_keys():
     code = "from features import key_of; print(key_of('tag', 'Zürich'), key_of('tag', 7))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"PYTHONHASHSEED": "5"}, cwd=ROOT)
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": "5"},
+        cwd=ROOT,
+    )
     assert out.stdout.split() == [str(key_of("tag", "Zürich")), str(key_of("tag", 7))]
 
 
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.text(max_size=20), st.floats(allow_nan=True).filter(lambda x: x != x)
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.text(max_size=20),
+    st.floats(allow_nan=True).filter(lambda x: x != x),
 )
 
 

@@ -53,15 +53,25 @@ def test_a_float_column_packs_like_its_numbers_and_nan_is_missing(values):
 def test_behaviours_of_a_table_equal_events_packed_one_by_one(events):
     layout = BehaviourLayout(SCHEMA)
     rows = np.concatenate([LAYOUT.rows(LAYOUT.pack(item)) for item, *_ in events])
-    actions, scenes = column([e[1] for e in events]), column([e[2] for e in events])
+    actions = column([e[1] for e in events])
+    scenes = column([e[2] for e in events])
     offline = layout.of_items(rows, actions, scenes, np.array([e[3] for e in events], dtype=np.int64)).tobytes()
-    assert offline == b"".join(layout.pack_event(LAYOUT.pack(item), action, scene, time) for item, action, scene, time in events)
+    assert offline == b"".join(
+        layout.pack_event(LAYOUT.pack(item), action, scene, time) for item, action, scene, time in events
+    )
 
 
 def test_a_behaviour_carries_the_items_features_in_its_own_order_then_action_and_scene():
     layout = BehaviourLayout(SCHEMA)
     row = layout.rows(layout.pack_event(LAYOUT.pack({"item_id": 7, "tags": [1, 2], "length": 3.5}), "like", 4, 1234))[0]
-    assert row["keys"].tolist() == [key_of("tags", 1), key_of("tags", 2), 0, key_of("item_id", 7), key_of("action", "like"), key_of("tab", 4)]
+    assert row["keys"].tolist() == [
+        key_of("tags", 1),
+        key_of("tags", 2),
+        0,
+        key_of("item_id", 7),
+        key_of("action", "like"),
+        key_of("tab", 4),
+    ]
     assert row["numerics"].tolist() == [3.5]
     assert row["time"] == 1234
 

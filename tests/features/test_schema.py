@@ -30,7 +30,10 @@ def schema(change=lambda raw: None):
         (lambda r: r["context"].append({"name": "price", "type": "numeric"}), "'price' is defined twice"),
         (lambda r: r.update(item=[]), "at least one item feature"),
         (lambda r: r.update(user_id_feature="price"), "user_id_feature: 'price' is not a categorical feature"),
-        (lambda r: r["behaviour"].update(item_features=["prize"]), "'prize' is not an item feature; known: item_id, price"),
+        (
+            lambda r: r["behaviour"].update(item_features=["prize"]),
+            "'prize' is not an item feature; known: item_id, price",
+        ),
         (lambda r: r["item"][1].update(transfrom="log1p"), "transfrom"),
         (lambda r: r["item"][1].update(type="number"), "number"),
         (lambda r: r["item"][1].update(name="the price"), "name"),

@@ -53,7 +53,9 @@ def start_service() -> Iterator[Callable[[str], str]]:
         with closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        started.append(subprocess.Popen([sys.executable, str(Path(__file__).with_name("stub_service.py")), str(port), fault]))
+        started.append(
+            subprocess.Popen([sys.executable, str(Path(__file__).with_name("stub_service.py")), str(port), fault])
+        )
         _wait_until_listening(port, started[-1])
         return f"http://127.0.0.1:{port}"
 
@@ -77,7 +79,8 @@ def run_loadtest(ids: Path, tmp_path: Path) -> Callable[..., Outcome]:
     """`python -m loadtest` in a process of its own, as a user runs it (importing locust patches the process it is in)."""
 
     def run(url: str, *flags: str) -> Outcome:
-        summary, report = tmp_path / "summary.json", tmp_path / "report.html"
+        summary = tmp_path / "summary.json"
+        report = tmp_path / "report.html"
         files = ["--data", str(ids), "--summary", str(summary), "--report", str(report)]
         pace = ["--warmup-s", "0", "--duration-s", "2", "--rate", "50", "--users", "16", "--candidates", "20"]
         environment = {**os.environ, "FUNNELRANK_ADMIN_TOKEN": "let-me-in"}

@@ -19,7 +19,10 @@ TOKEN = "let-me-in"
 
 
 def ranking_of(candidates: list[str]) -> list[dict[str, Any]]:
-    return [{"item_id": item, "rank": place, "score": 1.0 / place, "predictions": {}} for place, item in enumerate(candidates, 1)]
+    return [
+        {"item_id": item, "rank": place, "score": 1.0 / place, "predictions": {}}
+        for place, item in enumerate(candidates, 1)
+    ]
 
 
 def spoil(body: dict[str, Any], fault: str) -> Response:

@@ -11,8 +11,15 @@ REQUEST = {"user_id": "7", "candidates": ["a", "b", "c"]}
 
 
 def answer(**changes: Any) -> dict[str, Any]:
-    ranking = [{"item_id": item, "rank": place, "score": score} for place, (item, score) in enumerate([("b", 0.5), ("a", 0.5), ("c", 0.1)], 1)]
-    return {"model": {"name": "m", "version": "3", "role": "stable"}, "degraded": ["unknown_items:3"], "ranking": ranking} | changes
+    ranking = [
+        {"item_id": item, "rank": place, "score": score}
+        for place, (item, score) in enumerate([("b", 0.5), ("a", 0.5), ("c", 0.1)], 1)
+    ]
+    return {
+        "model": {"name": "m", "version": "3", "role": "stable"},
+        "degraded": ["unknown_items:3"],
+        "ranking": ranking,
+    } | changes
 
 
 def test_a_complete_descending_ranking_is_right() -> None:

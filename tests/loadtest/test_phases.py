@@ -52,7 +52,8 @@ def test_what_was_not_sent_or_not_answered_has_failed() -> None:
 @pytest.mark.parametrize("capacity", [3.0, 50.0, 71.0, 1234.0])
 def test_the_search_closes_in_on_the_capacity_from_below(capacity: float) -> None:
     search = search_rates(50.0, 30)
-    held, rate = 0.0, next(search)
+    held = 0.0
+    rate = next(search)
     while True:
         held = max(held, rate if rate <= capacity else 0.0)
         try:

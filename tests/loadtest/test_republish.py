@@ -16,7 +16,11 @@ def test_the_copy_differs_in_its_version_alone(tmp_path: Path) -> None:
     copy = republish(bundle, "2")
     assert copy == tmp_path / "m" / "2"
     assert (copy / "model.onnx").read_bytes() == b"graph"
-    assert json.loads((copy / "manifest.json").read_text()) == {"name": "m", "version": "2", "files": {"model.onnx": "digest"}}
+    assert json.loads((copy / "manifest.json").read_text()) == {
+        "name": "m",
+        "version": "2",
+        "files": {"model.onnx": "digest"},
+    }
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["1", "2"]
     with pytest.raises(FileExistsError):
         republish(bundle, "2")

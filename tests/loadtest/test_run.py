@@ -19,7 +19,12 @@ def test_right_answers_give_percentiles_a_report_and_exit_code_0(start_service: 
     assert outcome.code == 0, outcome.text
     assert outcome.phase["answered"] > 50
     assert outcome.phase["failures"] == 0
-    assert 0 < outcome.phase["latency_ms"]["p50"] <= outcome.phase["latency_ms"]["p95"] <= outcome.phase["latency_ms"]["p99"]
+    assert (
+        0
+        < outcome.phase["latency_ms"]["p50"]
+        <= outcome.phase["latency_ms"]["p95"]
+        <= outcome.phase["latency_ms"]["p99"]
+    )
     assert outcome.phase["models"] == {"stub/1": outcome.phase["answered"]}
     assert "every answer was right" in outcome.text
     assert "/rank" in outcome.report
@@ -34,7 +39,9 @@ def test_right_answers_give_percentiles_a_report_and_exit_code_0(start_service: 
         pytest.param("degraded", "degraded: store_unavailable", marks=pytest.mark.slow),
     ],
 )
-def test_wrong_answers_are_failures_however_fast(fault: str, words: str, start_service: Start, run_loadtest: Run) -> None:
+def test_wrong_answers_are_failures_however_fast(
+    fault: str, words: str, start_service: Start, run_loadtest: Run
+) -> None:
     outcome = run_loadtest(start_service(fault))
     assert outcome.code == 1
     assert outcome.phase["failures"] > 0
@@ -59,7 +66,9 @@ def test_a_service_that_is_not_there_fails_the_run(run_loadtest: Run) -> None:
 
 @pytest.mark.slow
 def test_overload_ends_in_bounded_time_and_counts_what_was_never_sent(start_service: Start, run_loadtest: Run) -> None:
-    outcome = run_loadtest(start_service("slow"), "--rate", "1000", "--duration-s", "1", "--drain-s", "0", "--users", "4")
+    outcome = run_loadtest(
+        start_service("slow"), "--rate", "1000", "--duration-s", "1", "--drain-s", "0", "--users", "4"
+    )
     assert outcome.code == 1
     assert outcome.phase["failed_because"]["never sent: all users were waiting for answers"] > 0
     assert outcome.phase["answered"] + outcome.phase["failures"] > 900
@@ -101,7 +110,19 @@ def test_a_folder_without_ids_is_named(run_loadtest: Run, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_the_search_ends_at_a_rate_that_held(start_service: Start, run_loadtest: Run) -> None:
-    flags = ["--find-limit", "--rate", "20", "--step-s", "2", "--max-steps", "6", "--p99-limit-ms", "250", "--users", "64"]
+    flags = [
+        "--find-limit",
+        "--rate",
+        "20",
+        "--step-s",
+        "2",
+        "--max-steps",
+        "6",
+        "--p99-limit-ms",
+        "250",
+        "--users",
+        "64",
+    ]
     outcome = run_loadtest(start_service("slow"), *flags)
     assert outcome.code == 0, outcome.text
     limit = outcome.summary["limit"]["rate"]
@@ -115,7 +136,23 @@ def test_the_search_ends_at_a_rate_that_held(start_service: Start, run_loadtest:
 @pytest.mark.slow
 def test_locusts_own_command_runs_the_same_users(start_service: Start, ids: Path) -> None:
     url = start_service("unsorted")
-    flags = ["--headless", "-u", "8", "-t", "2", "--host", url, "--data", str(ids), "--rate", "50", "--warmup-s", "0", "--candidates", "10"]
+    flags = [
+        "--headless",
+        "-u",
+        "8",
+        "-t",
+        "2",
+        "--host",
+        url,
+        "--data",
+        str(ids),
+        "--rate",
+        "50",
+        "--warmup-s",
+        "0",
+        "--candidates",
+        "10",
+    ]
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1

@@ -13,11 +13,32 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_two_minutes_of_everything_leave_no_wrong_answer_and_nothing_growing(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
+def test_two_minutes_of_everything_leave_no_wrong_answer_and_nothing_growing(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace
+) -> None:
     for version in ("2", "3"):
         kit.publish(registry, version, bias=0.05 * float(version))
-    with EmbeddedRedis() as own, kit.serving(tmp_path, registry, own.url, workers=2, redis_timeout_ms=200, max_wait_ms=5000) as server:
-        command = [sys.executable, "-m", "loadtest.soak", "--url", server.url, "--token", "secret", "--bundle", str(registry / "synthetic" / "1")]
-        done = subprocess.run([*command, "--minutes", "2", "--redis-pid", str(own.pid)], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    with (
+        EmbeddedRedis() as own,
+        kit.serving(tmp_path, registry, own.url, workers=2, redis_timeout_ms=200, max_wait_ms=5000) as server,
+    ):
+        command = [
+            sys.executable,
+            "-m",
+            "loadtest.soak",
+            "--url",
+            server.url,
+            "--token",
+            "secret",
+            "--bundle",
+            str(registry / "synthetic" / "1"),
+        ]
+        done = subprocess.run(
+            [*command, "--minutes", "2", "--redis-pid", str(own.pid)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
         print(done.stdout)
         assert done.returncode == 0, done.stdout + done.stderr

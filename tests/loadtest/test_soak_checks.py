@@ -12,7 +12,10 @@ REQUEST = {"candidates": ["a", "b"]}
 ANSWER = {
     "model": {"name": "m", "version": "1"},
     "fusion": {"profile": "default", "revision": 3},
-    "ranking": [{"item_id": "b", "score": 1.0, "predictions": {"pctr": 0.5}}, {"item_id": "a", "score": 0.2, "predictions": {"pctr": 0.1}}],
+    "ranking": [
+        {"item_id": "b", "score": 1.0, "predictions": {"pctr": 0.5}},
+        {"item_id": "a", "score": 0.2, "predictions": {"pctr": 0.1}},
+    ],
 }
 
 
@@ -43,7 +46,9 @@ def test_every_kind_of_wrong_answer_is_told(change: Any, told: str) -> None:
 
 def test_scores_of_each_kind_of_profile() -> None:
     assert score_of({"kind": "weighted_product", "weights": {"pctr": 2}}, {"pctr": 0.5}) == pytest.approx(0.25)
-    assert score_of({"kind": "formula", "formula": FORMULA, "weights": {"a": 1}}, {"pctr": 0.01}) == pytest.approx(0.01 * 0.6931472)
+    assert score_of({"kind": "formula", "formula": FORMULA, "weights": {"a": 1}}, {"pctr": 0.01}) == pytest.approx(
+        0.01 * 0.6931472
+    )
     with pytest.raises(ValueError, match="did not write"):
         score_of({"kind": "formula", "formula": "pctr", "weights": {}}, {"pctr": 0.5})
 

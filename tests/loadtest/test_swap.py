@@ -65,7 +65,9 @@ def test_no_request_fails_while_the_model_is_swapped(run_loadtest: Callable[...,
     first, second = two_versions(tmp_path / "registry")
     with sample_service(tmp_path / "registry", tmp_path / "service.log") as url:
         swap = ["--swap", first, "--swap", second, "--swap-every-s", "0.5"]
-        outcome = run_loadtest(url, "--data", str(SAMPLE / "kuairand"), "--rate", "30", "--duration-s", "10", "--candidates", "50", *swap)
+        outcome = run_loadtest(
+            url, "--data", str(SAMPLE / "kuairand"), "--rate", "30", "--duration-s", "10", "--candidates", "50", *swap
+        )
     assert outcome.code == 0, outcome.text
     assert outcome.phase["failures"] == 0
     assert outcome.phase["models"].keys() == {first, second}
@@ -87,7 +89,10 @@ def test_swapping_again_and_again_leaves_the_memory_where_it_was(tmp_path: Path)
             *(v.partition("/")[2] for v in (second, first)),
         ]
         done = subprocess.run(
-            [sys.executable, "-m", "loadtest.swaps.cost", *command, "--swaps", "16", "--calm", "300"], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, "-m", "loadtest.swaps.cost", *command, "--swaps", "16", "--calm", "300"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
         )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -12,8 +12,11 @@ from loadtest.workload.workload import Popularity, Workload, WorkloadError, read
 
 
 def workload(spec: str, items: int = 1000, unknown_share: float = 0.0) -> Workload:
-    users, videos = Popularity([f"u{n}" for n in range(50)], 1.0), Popularity([f"i{n}" for n in range(items)], 1.0)
-    return Workload(users, videos, CandidateCounts.parse(spec), unknown_share, {"scene": "home"}, np.random.default_rng(5))
+    users = Popularity([f"u{n}" for n in range(50)], 1.0)
+    videos = Popularity([f"i{n}" for n in range(items)], 1.0)
+    return Workload(
+        users, videos, CandidateCounts.parse(spec), unknown_share, {"scene": "home"}, np.random.default_rng(5)
+    )
 
 
 @pytest.mark.parametrize("spec", ["1", "200", "999", "1000"])

@@ -19,7 +19,9 @@ def recipe_file(tiny_recipe, tmp_path):
     def write(name, **changes):
         recipe = tiny_recipe(changes={"training.epochs": 1, "training.evaluations_per_epoch": 1} | changes)
         path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True) | {"name": name}, sort_keys=False))
+        path.write_text(
+            yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True) | {"name": name}, sort_keys=False)
+        )
         return path
 
     return write
@@ -28,7 +30,17 @@ def recipe_file(tiny_recipe, tmp_path):
 @pytest.fixture
 def bench(tmp_path):
     def run(*paths, seeds=1, out=tmp_path / "results"):
-        words = [*map(str, paths), "--seeds", str(seeds), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), "--out", str(out)]
+        words = [
+            *map(str, paths),
+            "--seeds",
+            str(seeds),
+            "--runs",
+            str(tmp_path / "runs"),
+            "--cache",
+            str(tmp_path / "cache"),
+            "--out",
+            str(out),
+        ]
         return benchmark.main(words)
 
     return run
@@ -56,16 +68,20 @@ def test_a_finished_run_counts_until_its_recipe_or_its_tables_change(recipe_file
 
 
 def test_a_recipe_that_fails_is_told_with_its_line_and_loses_no_other(recipe_file, bench, tmp_path, capsys):
-    bad, good = recipe_file("bad", **{"training.select_on": ["pctx"]}), recipe_file("good")
+    bad = recipe_file("bad", **{"training.select_on": ["pctx"]})
+    good = recipe_file("good")
     assert bench(bad, good) == 2
     line = next(i for i, text in enumerate(bad.read_text().splitlines(), 1) if "pctx" in text)
-    assert f"bad.yaml:{line}: training.select_on: 'pctx' is not an output; did you mean 'pctr'?" in capsys.readouterr().err
+    assert (
+        f"bad.yaml:{line}: training.select_on: 'pctx' is not an output; did you mean 'pctr'?" in capsys.readouterr().err
+    )
     (group,) = json.loads((tmp_path / "results.json").read_text())
     assert [row["recipe"] for row in group["rows"]] == ["good"]
 
 
 def test_a_recipe_without_data_is_told_and_left_out(recipe_file, bench, tmp_path, capsys):
-    away, here = recipe_file("away"), recipe_file("here")
+    away = recipe_file("away")
+    here = recipe_file("here")
     away.write_text(away.read_text().replace(f"dir: {load_recipe(away).data.dir}", f"dir: {tmp_path / 'nowhere'}"))
     assert bench(away, here) == 0
     assert f"left out: {away}: " in capsys.readouterr().err
@@ -79,7 +95,12 @@ def test_a_table_gives_mean_and_deviation_over_the_seeds_and_the_text_above_it_s
     text = page.read_text()
     assert text.startswith("# Words of ours\n") and "an older table" not in text
     (group,) = json.loads((tmp_path / "results.json").read_text())
-    aucs = [json.loads((tmp_path / "runs" / f"own-{s}" / "metrics.json").read_text())["parts"]["test"]["outputs"]["pctr"]["auc"] for s in (1, 2)]
+    aucs = [
+        json.loads((tmp_path / "runs" / f"own-{s}" / "metrics.json").read_text())["parts"]["test"]["outputs"]["pctr"][
+            "auc"
+        ]
+        for s in (1, 2)
+    ]
     row = group["rows"][0]
     assert row["seeds"] == 2
     assert row["auc"]["click"] == pytest.approx({"mean": sum(aucs) / 2, "deviation": abs(aucs[0] - aucs[1]) / 2**0.5})
@@ -98,7 +119,12 @@ def test_the_recipes_stand_in_the_groups_that_have_marks():
     named = {path.stem: group_of(load_recipe(path), listed).title for path in RECIPES}
     assert named["census-ple"] == "Census-Income, income above 50K and never married"
     assert named["census-college-ple"] == "Census-Income, college degree and never married"
-    assert named["kuairand-esmm"] == named["kuairand-single-task"] == named["kuairand-youtube2019"] == "KuaiRand-Pure, three tasks"
+    assert (
+        named["kuairand-esmm"]
+        == named["kuairand-single-task"]
+        == named["kuairand-youtube2019"]
+        == "KuaiRand-Pure, three tasks"
+    )
     assert named["taobao-esm2"] == named["taobao-dupn"] == "Taobao UserBehavior, after a page view"
     assert named["kuairand-zhihu"] == "KuaiRand-Pure, eight tasks"
     assert all(set(mark.auc) <= set(group.columns) for group in listed for mark in group.marks)

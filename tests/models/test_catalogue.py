@@ -9,7 +9,8 @@ from models.catalogue import CATALOGUE
 
 EACH = pytest.mark.parametrize("architecture", list(CATALOGUE))
 ENCODERS = pytest.mark.parametrize(
-    ("architecture", "encoder"), [*((name, e) for name in CATALOGUE for e in ("pooling", "din+pooling")), *OWN_ENCODER.items()]
+    ("architecture", "encoder"),
+    [*((name, e) for name in CATALOGUE for e in ("pooling", "din+pooling")), *OWN_ENCODER.items()],
 )
 
 
@@ -30,7 +31,9 @@ def test_padding_behind_the_behaviours_changes_nothing(architecture, encoder):
     model = small(architecture, encoder)
     inputs = raw_inputs(model, 6, 5)
     padded = dict(inputs)
-    padded["behaviour_keys"] = np.concatenate([inputs["behaviour_keys"], np.zeros((9, inputs["behaviour_keys"].shape[1]), np.int64)])
+    padded["behaviour_keys"] = np.concatenate(
+        [inputs["behaviour_keys"], np.zeros((9, inputs["behaviour_keys"].shape[1]), np.int64)]
+    )
     padded["behaviour_times"] = np.concatenate([inputs["behaviour_times"], np.zeros(9, np.int64)])
     padded["behaviour_numerics"] = np.concatenate([inputs["behaviour_numerics"], np.full((9, 1), np.nan, np.float32)])
     for name, values in score(model, inputs).items():
@@ -85,7 +88,8 @@ def test_gradients_reach_every_parameter(architecture, encoder):
 @EACH
 def test_one_batch_can_be_overfitted(architecture):
     model = small(architecture, wide=False, tower_hidden=[32])
-    ranker, batch = model.ranker.train(), training_batch(model, 16, 4)
+    ranker = model.ranker.train()
+    batch = training_batch(model, 16, 4)
     optimiser = torch.optim.Adam(ranker.parameters(), lr=0.01)
     for _ in range(300):
         optimiser.zero_grad()
@@ -98,7 +102,8 @@ def test_one_batch_can_be_overfitted(architecture):
 @EACH
 @pytest.mark.parametrize("logit", [80.0, -80.0])
 def test_losses_and_gradients_are_finite_at_extreme_logits(architecture, logit):
-    model, batch = small(architecture), training_batch(small(architecture), 16, 4)
+    model = small(architecture)
+    batch = training_batch(small(architecture), 16, 4)
     with torch.no_grad():
         model.ranker.towers.layers[-1].bias.fill_(logit)
     for value in model.ranker(batch).values():

@@ -24,7 +24,9 @@ from models.training.run import open_run
 
 
 def run(recipe, tmp_path, name="run", **options):
-    return training.train(recipe, tmp_path / name, cache=tmp_path / "cache", quiet=True, **({"reading_steps": 0} | options))
+    return training.train(
+        recipe, tmp_path / name, cache=tmp_path / "cache", quiet=True, **({"reading_steps": 0} | options)
+    )
 
 
 def weights(folder):
@@ -39,8 +41,14 @@ def test_a_run_learns_and_leaves_everything_that_export_needs(tiny_recipe, tmp_p
     metrics = run(tiny_recipe(None, {"training.epochs": 4}), tmp_path, reading_steps=3)
     out = tmp_path / "run"
     assert sorted(p.name for p in out.iterdir()) == [
-        "checkpoint.pt", "encoding.npz", "history.json", "kept_rows.npz", "metrics.json", "recipe.yaml", "report.html",
-    ]  # fmt: skip
+        "checkpoint.pt",
+        "encoding.npz",
+        "history.json",
+        "kept_rows.npz",
+        "metrics.json",
+        "recipe.yaml",
+        "report.html",
+    ]
     assert metrics["parts"]["test"]["outputs"]["pctr"]["auc"] > 0.6
     assert metrics["speed"]["reading"]["ratio"] > 0
     assert open_run(out).recipe.name == "tiny"
@@ -59,13 +67,22 @@ def command(recipe_file, out, tmp_path, *more):
 
 
 def test_a_run_killed_and_resumed_ends_with_the_same_bits(tiny_recipe, tmp_path):
-    changes = {"training.epochs": 6, "training.batch_size": 16, "training.evaluations_per_epoch": 4, "model.dropout": 0.2, "training.patience": 99}
+    changes = {
+        "training.epochs": 6,
+        "training.batch_size": 16,
+        "training.evaluations_per_epoch": 4,
+        "model.dropout": 0.2,
+        "training.patience": 99,
+    }
     recipe_file = tmp_path / "recipe.yaml"
     recipe_file.write_text(yaml.safe_dump(tiny_recipe(None, changes).model_dump(mode="json")))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
+    killed = tmp_path / "killed"
     subprocess.run(command(recipe_file, whole, tmp_path), check=True, capture_output=True)
 
-    process = subprocess.Popen(command(recipe_file, killed, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(recipe_file, killed, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not (killed / "resume.pt").exists() and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
@@ -105,7 +122,9 @@ def test_the_weights_kept_are_those_of_the_best_validation_score(tiny_recipe, tm
 
 
 def test_training_stops_early_when_validation_no_longer_gains(tiny_recipe, tmp_path):
-    metrics = run(tiny_recipe(None, {"training.epochs": 30, "training.learning_rate": 0.1, "training.patience": 2}), tmp_path)
+    metrics = run(
+        tiny_recipe(None, {"training.epochs": 30, "training.learning_rate": 0.1, "training.patience": 2}), tmp_path
+    )
     assert metrics["stopped_early"]
     assert metrics["epochs"] < 30
 
@@ -127,7 +146,8 @@ def test_evaluate_equals_the_metric_of_the_scores(tiny_recipe, tmp_path):
     (batch,) = ordered_batches(data, "validation", 10_000)
     with torch.no_grad():
         scores = {name: score.numpy() for name, score in ranker(batch).items()}
-    click, like = batch["label/click"].numpy(), batch["label/like"].numpy()
+    click = batch["label/click"].numpy()
+    like = batch["label/like"].numpy()
     assert found["outputs"]["pctr"]["auc"] == pytest.approx(auc(click, scores["pctr"]), abs=1e-6)
     assert found["outputs"]["pctcvr"]["auc"] == pytest.approx(auc(click * like, scores["pctcvr"]), abs=1e-6)
     clicked = click > 0
@@ -136,7 +156,9 @@ def test_evaluate_equals_the_metric_of_the_scores(tiny_recipe, tmp_path):
     assert found["extra"][0]["auc"] == pytest.approx(auc(like, scores["pctcvr"]), abs=1e-6)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_names_the_task_and_keeps_the_last_good_weights(tiny_recipe, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_names_the_task_and_keeps_the_last_good_weights(
+    tiny_recipe, tmp_path, monkeypatch
+):
     recipe = tiny_recipe()
     seen = []
 
@@ -175,12 +197,16 @@ def test_embedding_decay_spares_rows_that_the_batch_does_not_hold(tiny_recipe, t
 
 
 def test_adagrad_moves_by_the_gradient_over_the_root_of_all_its_squares(tiny_recipe, tmp_path):
-    recipe = tiny_recipe(None, {"training.optimiser": "adagrad", "training.learning_rate": 0.1, "training.weight_decay": 0.5})
+    recipe = tiny_recipe(
+        None, {"training.optimiser": "adagrad", "training.learning_rate": 0.1, "training.weight_decay": 0.5}
+    )
     data = open_data(recipe, tmp_path / "cache")
     ranker = build_ranker(recipe, data.encoding, data.cross_values)
     optimiser = Optimiser(ranker, recipe.training, 10)
-    dense, untouched = optimiser.parameters[-1], optimiser.parameters[-2]
-    before, kept = dense.detach().clone(), untouched.detach().clone()
+    dense = optimiser.parameters[-1]
+    untouched = optimiser.parameters[-2]
+    before = dense.detach().clone()
+    kept = untouched.detach().clone()
     for number in range(2):
         dense.grad = torch.full_like(dense, 2.0)
         assert optimiser.step(number)
@@ -190,7 +216,9 @@ def test_adagrad_moves_by_the_gradient_over_the_root_of_all_its_squares(tiny_rec
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine(tiny_recipe):
-    section = tiny_recipe(None, {"training.warmup_steps": 10, "training.schedule": "cosine", "training.final_rate": 0.1}).training
+    section = tiny_recipe(
+        None, {"training.warmup_steps": 10, "training.schedule": "cosine", "training.final_rate": 0.1}
+    ).training
     assert rate_factor(section, 0, 100) == pytest.approx(0.1)
     assert rate_factor(section, 50, 100) == pytest.approx(0.1 + 0.9 * 0.5)
     assert rate_factor(section, 100, 100) == pytest.approx(0.1)
@@ -217,7 +245,11 @@ def test_the_report_needs_nothing_from_outside(tiny_recipe, tmp_path):
     assert page.count("<svg") == 4
     for word in ("Losses", "Calibration", "Gate utilisation", "users / skipped", "SHA-256 of impressions.parquet"):
         assert word in page
-    without_names = page.replace('"http://www.w3.org/', "").replace('"http://purl.org/', "").replace('"http://creativecommons.org/', "")
+    without_names = (
+        page.replace('"http://www.w3.org/', "")
+        .replace('"http://purl.org/', "")
+        .replace('"http://creativecommons.org/', "")
+    )
     assert "http" not in without_names
     assert "<script" not in page
     assert "src=" not in page

@@ -19,7 +19,16 @@ def f64(t):
 
 def test_the_recipe_has_its_eight_tasks_with_a_weight_each():
     recipe = load_recipe(RECIPE)
-    labels = {"is_click", "long_view", "is_like", "is_follow", "is_comment", "is_forward", "is_profile_enter", "is_hate"}
+    labels = {
+        "is_click",
+        "long_view",
+        "is_like",
+        "is_follow",
+        "is_comment",
+        "is_forward",
+        "is_profile_enter",
+        "is_hate",
+    }
     assert {task.label for task in recipe.tasks} == labels
     assert set(recipe.training.loss_weights) == {task.name for task in recipe.tasks}
 
@@ -27,11 +36,15 @@ def test_the_recipe_has_its_eight_tasks_with_a_weight_each():
 def test_every_head_reads_the_same_shared_layers():
     """y_k = h_k(f(x)): f the shared network of two layers here, h_k the tower of head k."""
     model = small("zhihu", trunk={"type": "shared_bottom", "hidden": [7, 6]})
-    ranker, batch = model.ranker, training_batch(model, 12, 4)
+    ranker = model.ranker
+    batch = training_batch(model, 12, 4)
     with torch.no_grad():
-        parts, logits = ranker.parts(batch), ranker.logits(batch)
+        parts = ranker.parts(batch)
+        logits = ranker.logits(batch)
     x = np.concatenate([f64(p) for p in parts], 1)
-    shared = np.maximum(x @ np.concatenate([f64(w) for w in ranker.trunk.first.weights]) + f64(ranker.trunk.first.bias), 0)
+    shared = np.maximum(
+        x @ np.concatenate([f64(w) for w in ranker.trunk.first.weights]) + f64(ranker.trunk.first.bias), 0
+    )
     (second,) = ranker.trunk.rest.layers
     shared = np.maximum(shared @ f64(second.weight)[0] + f64(second.bias)[0, 0], 0)
     first, last = ranker.towers.layers
@@ -42,7 +55,11 @@ def test_every_head_reads_the_same_shared_layers():
 
 def test_the_loss_is_the_weighted_sum_of_the_tasks_losses():
     model = small("zhihu")
-    batch, weights = training_batch(model, 32, 3), {"pctr": 1.0, "plike": 0.25}
+    batch = training_batch(model, 32, 3)
+    weights = {"pctr": 1.0, "plike": 0.25}
     logits = model.ranker.logits(batch)
-    expected = sum(w * log_loss(of_logit(logits[n]), batch[f"label/{'click' if n == 'pctr' else 'like'}"]).mean() for n, w in weights.items())
+    expected = sum(
+        w * log_loss(of_logit(logits[n]), batch[f"label/{'click' if n == 'pctr' else 'like'}"]).mean()
+        for n, w in weights.items()
+    )
     torch.testing.assert_close(weighted_total(model.ranker.losses(batch), weights), expected)

@@ -45,16 +45,21 @@ def test_compose_gives_the_service_a_redis_a_registry_and_no_default_token() -> 
 
 @pytest.mark.slow
 def test_the_image_steps_give_a_service_that_starts(tmp_path: Path) -> None:
-    environment, app = tmp_path / "environment", tmp_path / "app"
+    environment = tmp_path / "environment"
+    app = tmp_path / "app"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = str(environment / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", str(ROOT / "requirements" / "serve.txt")], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "-r", str(ROOT / "requirements" / "serve.txt")], check=True
+    )
     app.mkdir()
     for source in copied():
         if source != "requirements/serve.txt":
             take = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
             take(ROOT / source, app / source)
     clean = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([python, "-m", "service", "serve", "--help"], cwd=app, env=clean, capture_output=True, text=True)
+    done = subprocess.run(
+        [python, "-m", "service", "serve", "--help"], cwd=app, env=clean, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "FUNNELRANK_REDIS_URL" in done.stdout

@@ -68,11 +68,21 @@ def normalised(name: str) -> str:
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("features", ()), ("service", ("demo",)), ("models", ("train",)), ("export", ("train",)), ("loadtest", ("loadtest",))],
+    [
+        ("features", ()),
+        ("service", ("demo",)),
+        ("models", ("train",)),
+        ("export", ("train",)),
+        ("loadtest", ("loadtest",)),
+    ],
 )
 def test_a_package_imports_only_what_the_project_declares(package: str, extras: tuple[str, ...]) -> None:
     # The ground that fastapi, pydantic and locust stand on, and part of their public faces.
     declared_names = declared(*extras) | {"starlette", "pydantic-core", "gevent"}
     distributions = packages_distributions()
-    undeclared = {name for name in imported_by(package) if not {normalised(owner) for owner in distributions.get(name, [name])} & declared_names}
+    undeclared = {
+        name
+        for name in imported_by(package)
+        if not {normalised(owner) for owner in distributions.get(name, [name])} & declared_names
+    }
     assert undeclared == set()

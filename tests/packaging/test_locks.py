@@ -14,7 +14,12 @@ LOCKS = {"serve": (), "demo": ("demo",), "loadtest": ("loadtest",), "test": ("de
 
 def pins(*names: str) -> dict[str, str]:
     """Normalised package name -> version, of one or more lock files."""
-    lines = [line for name in names for line in (ROOT / "requirements" / f"{name}.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for name in names
+        for line in (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     return {normalised(name): version for name, version in (line.split("==") for line in lines)}
 
 
@@ -32,7 +37,11 @@ def test_every_line_is_a_name_and_an_exact_version(lock: str) -> None:
 @pytest.mark.parametrize(("lock", "extras"), LOCKS.items())
 def test_a_lock_satisfies_what_the_project_declares(lock: str, extras: tuple[str, ...]) -> None:
     locked = pins("serve", "torch", lock)
-    wanted = [Requirement(line) for line in PROJECT["dependencies"] + [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]]
+    wanted = [
+        Requirement(line)
+        for line in PROJECT["dependencies"]
+        + [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
+    ]
     unmet = [str(wish) for wish in wanted if not wish.specifier.contains(locked.get(normalised(wish.name), "0"))]
     assert unmet == [], "run `make lock`"
 
@@ -44,4 +53,8 @@ def test_a_package_has_one_version_in_all_locks(lock: str) -> None:
 
 
 def test_serving_installs_nothing_of_the_offline_half() -> None:
-    assert pins("serve", "demo").keys() & {"torch", "pandas", "scikit-learn", "matplotlib", "onnx", "onnxscript", "locust", "pytest"} == set()
+    assert (
+        pins("serve", "demo").keys()
+        & {"torch", "pandas", "scikit-learn", "matplotlib", "onnx", "onnxscript", "locust", "pytest"}
+        == set()
+    )

@@ -72,13 +72,23 @@ def listens(port: int) -> bool:
 
 @pytest.mark.slow
 def test_make_run_ranks_real_videos_and_stops_all_it_started(tmp_path: Path) -> None:
-    tree, port, log = copy_of_the_tree(tmp_path), free_port(), tmp_path / "make.log"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "FUNNELRANK_"))}
-    videos = pyarrow.parquet.read_table(ROOT / "sample" / "kuairand" / "items.parquet", columns=["item_id"])["item_id"].to_pylist()[:50]
-    users = pyarrow.parquet.read_table(ROOT / "sample" / "kuairand" / "users.parquet", columns=["user_id"])["user_id"].to_pylist()
+    tree = copy_of_the_tree(tmp_path)
+    port = free_port()
+    log = tmp_path / "make.log"
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "FUNNELRANK_"))
+    }
+    videos = pyarrow.parquet.read_table(ROOT / "sample" / "kuairand" / "items.parquet", columns=["item_id"])[
+        "item_id"
+    ].to_pylist()[:50]
+    users = pyarrow.parquet.read_table(ROOT / "sample" / "kuairand" / "users.parquet", columns=["user_id"])[
+        "user_id"
+    ].to_pylist()
     request = {"user_id": str(users[0]), "candidates": [str(video) for video in videos]}
     with log.open("wb") as sink:
-        process = subprocess.Popen(["make", "run", f"PORT={port}"], cwd=tree, env=environment, stdout=sink, stderr=sink, start_new_session=True)
+        process = subprocess.Popen(
+            ["make", "run", f"PORT={port}"], cwd=tree, env=environment, stdout=sink, stderr=sink, start_new_session=True
+        )
     try:
         answer = wait_for_answer(f"http://127.0.0.1:{port}/rank", request, process, log)
     finally:

@@ -80,7 +80,8 @@ def scores_by_hand(inputs: Mapping[str, np.ndarray], bias: float = 0.0) -> dict[
         return np.where(np.isnan(numerics), np.float32(0.5), numerics).sum(axis=-1) * np.float32(0.01)
 
     def of_rows(name: str) -> np.ndarray:
-        keys, numerics = inputs.get(f"{name}_keys"), inputs.get(f"{name}_numerics")
+        keys = inputs.get(f"{name}_keys")
+        numerics = inputs.get(f"{name}_numerics")
         parts = [of_keys(keys)] if keys is not None else []
         return sum(parts + ([of_numerics(numerics)] if numerics is not None else []), np.float32(0))
 
@@ -110,7 +111,8 @@ def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None
         return name
 
     inputs = graph_inputs(layouts)
-    last, everything = constant([-1], np.int64), constant([0], np.int64)
+    last = constant([-1], np.int64)
+    everything = constant([0], np.int64)
 
     def rows(name: str) -> str:
         parts = []
@@ -127,7 +129,9 @@ def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None
         if f"{name}_keys" in inputs or f"{name}_numerics" in inputs:
             shared = node("Add", shared, node("ReduceSum", rows(name), everything, keepdims=0))
     if "behaviour_keys" in inputs:
-        shared = node("Add", shared, node("Mul", constant(0.1), node("ReduceSum", rows("behaviour"), everything, keepdims=0)))
+        shared = node(
+            "Add", shared, node("Mul", constant(0.1), node("ReduceSum", rows("behaviour"), everything, keepdims=0))
+        )
         times = node("Cast", node("Mod", "behaviour_times", constant(1000, np.int64)), to=TensorProto.FLOAT)
         shared = node("Add", shared, node("Div", node("ReduceSum", times, everything, keepdims=0), constant(1000)))
         zero = node("Mul", node("Cast", "request_time", to=TensorProto.FLOAT), constant(0))
@@ -160,7 +164,9 @@ def golden_inputs(layouts: Layouts, candidates: int = 64, behaviours: int = 3) -
     made = {}
     for name, (dtype, shape) in graph_inputs(layouts).items():
         size = [axes[a] if isinstance(a, str) else a for a in shape]
-        made[name] = generator.integers(0, 10**12, size) if dtype == "int64" else generator.normal(size=size).astype(np.float32)
+        made[name] = (
+            generator.integers(0, 10**12, size) if dtype == "int64" else generator.normal(size=size).astype(np.float32)
+        )
     return made
 
 
@@ -187,7 +193,11 @@ def publish(
         outputs["pctr"][3] = np.nan
     golden = io.BytesIO()
     np.savez(golden, **{f"inputs/{k}": v for k, v in inputs.items()}, **{f"outputs/{k}": v for k, v in outputs.items()})
-    files = {"model.onnx": graph_of(layouts, bias, nan_above), "golden.npz": golden.getvalue(), "report.html": b"<p>synthetic</p>"}
+    files = {
+        "model.onnx": graph_of(layouts, bias, nan_above),
+        "golden.npz": golden.getvalue(),
+        "report.html": b"<p>synthetic</p>",
+    }
     for file, content in files.items():
         (folder / file).write_bytes(content)
     manifest: dict[str, Any] = {
@@ -226,7 +236,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, redis_server: EmbeddedRedis
     publish(folder / "registry", "1")
     go_live(folder / "registry", "1")
     (folder / "fusion.yaml").write_text(FUSION)
-    with serving(folder, folder / "registry", redis_server.url, workers=2, fusion_file=folder / "fusion.yaml", fusion_overrides=True) as running:
+    with serving(
+        folder,
+        folder / "registry",
+        redis_server.url,
+        workers=2,
+        fusion_file=folder / "fusion.yaml",
+        fusion_overrides=True,
+    ) as running:
         yield running
 
 
@@ -311,15 +328,26 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @contextmanager
-def serving(folder: Path, registry: Path, redis_url: str, wait_for: str | None = "/readyz", **settings: Any) -> Iterator[Server]:
+def serving(
+    folder: Path, registry: Path, redis_url: str, wait_for: str | None = "/readyz", **settings: Any
+) -> Iterator[Server]:
     """`python -m service serve`; `settings` are FUNNELRANK_* by their lower-case names."""
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
-    chosen = {"port": port, "registry": registry, "redis_url": redis_url, "rollout_poll_ms": 50, "admin_token": "secret", "drain_ms": 50} | settings
+    chosen = {
+        "port": port,
+        "registry": registry,
+        "redis_url": redis_url,
+        "rollout_poll_ms": 50,
+        "admin_token": "secret",
+        "drain_ms": 50,
+    } | settings
     environment |= {f"FUNNELRANK_{k.upper()}": str(v) for k, v in chosen.items()}
     log = folder / f"serve-{port}.log"
     with log.open("wb") as sink:
-        process = subprocess.Popen([sys.executable, "-m", "service", "serve"], cwd=ROOT, env=environment, stderr=sink, stdout=sink)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve"], cwd=ROOT, env=environment, stderr=sink, stdout=sink
+        )
     server = Server(process, port, log)
     try:
         if wait_for is not None:

@@ -28,7 +28,9 @@ def environment(**settings: Any) -> dict[str, str]:
 
 def run(*arguments: Any, **settings: Any) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "service", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment(**settings), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(**settings), capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.fixture
@@ -60,7 +62,11 @@ def test_rollout_shows_and_changes_the_document(registry: Path, kit: SimpleNames
     assert json.loads(run("rollout", registry=registry).stdout)["stable"]["version"] == "1"
     changed = json.loads(run("rollout", "synthetic", "2", "--registry", registry).stdout)
     assert (changed["revision"], changed["stable"]["version"]) == (2, "2")
-    for name, version, told in (("synthetic", "9", "bundle_missing"), ("../x", "1", "name"), ("synthetic", "a/b", "version")):
+    for name, version, told in (
+        ("synthetic", "9", "bundle_missing"),
+        ("../x", "1", "name"),
+        ("synthetic", "a/b", "version"),
+    ):
         refused = run("rollout", name, version, registry=registry)
         assert refused.returncode == 1
         assert told in refused.stderr
@@ -97,7 +103,13 @@ def started(sample: Path) -> Iterator[Any]:
         port = free_port()
         command = [sys.executable, "-m", "service", "run-sample", "--sample", str(sample), "--port", str(port)]
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(**settings), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment(**settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
         )
         processes.append(process)
         return process, port
@@ -137,12 +149,17 @@ def test_one_command_ranks_the_sample_and_one_signal_stops_it_all(started: Any, 
         client.ping()
 
 
-def test_the_sample_runs_on_a_redis_that_is_given(started: Any, redis_server: EmbeddedRedis, store: redis.Redis) -> None:
+def test_the_sample_runs_on_a_redis_that_is_given(
+    started: Any, redis_server: EmbeddedRedis, store: redis.Redis
+) -> None:
     process, port = started(redis_url=redis_server.url)
     text = told_until(process, '"ranking"')
     assert "started Redis" not in text
     assert store.hlen("fr:schemas") == 1
-    assert httpx.post(f"http://127.0.0.1:{port}/rank", json={"user_id": "712", "candidates": ["1"]}).json()["degraded"] == []
+    assert (
+        httpx.post(f"http://127.0.0.1:{port}/rank", json={"user_id": "712", "candidates": ["1"]}).json()["degraded"]
+        == []
+    )
 
 
 def test_a_sample_that_is_not_there_is_told(tmp_path: Path) -> None:

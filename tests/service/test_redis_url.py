@@ -10,19 +10,32 @@ from service.settings import Settings, SettingsError
     ("url", "nodes", "first"),
     [
         ("redis+cluster://one", (("one", 6379),), "redis://one:6379/"),
-        ("redis+cluster://one:7000,two:7001,10.0.0.3:7002/", (("one", 7000), ("two", 7001), ("10.0.0.3", 7002)), "redis://one:7000/"),
+        (
+            "redis+cluster://one:7000,two:7001,10.0.0.3:7002/",
+            (("one", 7000), ("two", 7001), ("10.0.0.3", 7002)),
+            "redis://one:7000/",
+        ),
         ("redis+cluster://me:h%40sh@one:1,two:2/0", (("one", 1), ("two", 2)), "redis://me:h%40sh@one:1/"),
-        ("rediss+cluster://:hush@[::1]:7000/?ssl_ca_certs=/ca.pem", (("::1", 7000),), "rediss://:hush@[::1]:7000/?ssl_ca_certs=/ca.pem"),
+        (
+            "rediss+cluster://:hush@[::1]:7000/?ssl_ca_certs=/ca.pem",
+            (("::1", 7000),),
+            "rediss://:hush@[::1]:7000/?ssl_ca_certs=/ca.pem",
+        ),
     ],
 )
-def test_a_clusters_address_names_its_nodes_and_how_to_reach_each(url: str, nodes: tuple[tuple[str, int], ...], first: str) -> None:
+def test_a_clusters_address_names_its_nodes_and_how_to_reach_each(
+    url: str, nodes: tuple[tuple[str, int], ...], first: str
+) -> None:
     seeds = seeds_of(url)
     assert seeds is not None
     assert seeds.nodes == nodes
     assert seeds.at(nodes[0]) == first
 
 
-@pytest.mark.parametrize("url", ["redis://h/3", "redis://u:p@h:1/0?socket_timeout=1", "rediss://h", "unix:///run/redis.sock", "redis://[::1]:6379"])
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h/3", "redis://u:p@h:1/0?socket_timeout=1", "rediss://h", "unix:///run/redis.sock", "redis://[::1]:6379"],
+)
 def test_one_redis_is_no_cluster(url: str) -> None:
     assert seeds_of(url) is None
 

@@ -14,7 +14,9 @@ def test_every_setting_has_a_default_a_unit_and_a_meaning() -> None:
 
 
 def test_settings_come_from_the_environment() -> None:
-    settings = Settings.from_environment({"FUNNELRANK_WORKERS": "3", "FUNNELRANK_FUSION_OVERRIDES": "true", "FUNNELRANK_PORT": " 9000 "})
+    settings = Settings.from_environment(
+        {"FUNNELRANK_WORKERS": "3", "FUNNELRANK_FUSION_OVERRIDES": "true", "FUNNELRANK_PORT": " 9000 "}
+    )
     assert (settings.workers, settings.fusion_overrides, settings.port) == (3, True, 9000)
 
 
@@ -27,15 +29,22 @@ def test_bad_values_are_told_by_variable() -> None:
 
 
 def test_secrets_show_up_in_no_text() -> None:
-    settings = Settings.from_environment({"FUNNELRANK_ADMIN_TOKEN": "hush", "FUNNELRANK_REDIS_URL": "redis://me:hush@host/0"})
+    settings = Settings.from_environment(
+        {"FUNNELRANK_ADMIN_TOKEN": "hush", "FUNNELRANK_REDIS_URL": "redis://me:hush@host/0"}
+    )
     assert "hush" not in repr(settings)
     assert "hush" not in settings.model_dump_json()
 
 
 def test_a_misspelt_variable_is_noticed() -> None:
-    assert unknown_variables({"FUNNELRANK_WORKER": "2", "FUNNELRANK_WORKERS": "2", "HOME": "/"}) == ["FUNNELRANK_WORKER"]
+    assert unknown_variables({"FUNNELRANK_WORKER": "2", "FUNNELRANK_WORKERS": "2", "HOME": "/"}) == [
+        "FUNNELRANK_WORKER"
+    ]
 
 
-@pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("ranker", False)])
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("ranker", False)],
+)
 def test_loopback_is_known(host: str, loopback: bool) -> None:
     assert Settings.from_environment({"FUNNELRANK_HOST": host}).on_loopback is loopback

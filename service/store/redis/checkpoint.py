@@ -31,7 +31,8 @@ class Checkpoint:
 
     def __init__(self, redis: "Redis", fingerprint: str, paths: Mapping[str, Path], restart: bool) -> None:
         """Take up what is noted, or begin. `paths` are the tables' files; one that has changed since makes another load of it."""
-        self._redis, self._key = redis, load_key(fingerprint, _identity(paths))
+        self._redis = redis
+        self._key = load_key(fingerprint, _identity(paths))
         if restart:
             redis.delete(self._key)
         noted: Any = redis.hgetall(self._key)

@@ -35,7 +35,11 @@ def client(url: str, timeout_seconds: float) -> "Redis":
 def async_client(url: str, timeout_seconds: float) -> redis.asyncio.Redis:
     """The same for an event loop; a command that fails for the connection's sake is tried once more."""
     seeds = seeds_of(url)
-    chosen: dict[str, Any] = {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds, "retry": Retry(NoBackoff(), 1)}
+    chosen: dict[str, Any] = {
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+        "retry": Retry(NoBackoff(), 1),
+    }
     if seeds is None:
         return redis.asyncio.Redis.from_url(url, **chosen)
     nodes = [AsyncClusterNode(*address) for address in seeds.nodes]

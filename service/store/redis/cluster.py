@@ -27,11 +27,15 @@ _LEARN_TIMEOUT_SECONDS = 1.0
 _REDIRECTIONS = 3
 _ASKED_FOR_SLOTS = 5
 _RETIRED_SECONDS = 2.0
-_PING, _ASKING, _SLOTS = packed("PING"), packed("ASKING"), packed("CLUSTER", "SLOTS")
+_PING = packed("PING")
+_ASKING = packed("ASKING")
+_SLOTS = packed("CLUSTER", "SLOTS")
 
 Command = tuple[bytes, bytes]  # the key that decides on the node, and the packed command
 Took = Callable[[Sequence[int], list[Any]], None]
-_Routes = dict[tuple["Node | None", bool], list[int]]  # (whom to ask, whether for a slot on its way there) -> places of commands
+_Routes = dict[
+    tuple["Node | None", bool], list[int]
+]  # (whom to ask, whether for a slot on its way there) -> places of commands
 _View = tuple[tuple[int, int, Address], ...]  # first slot, last slot, primary
 
 
@@ -64,7 +68,8 @@ class Cluster:
     """The nodes of a cluster as one worker sees them; learns who they are when first asked, and again when something speaks against it."""
 
     def __init__(self, seeds: Seeds, told: Callable[[list[Any]], None] | None) -> None:
-        self._seeds, self._told = seeds, told
+        self._seeds = seeds
+        self._told = told
         self._nodes: dict[Address, Node] = {}
         self._owners: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._view: _View = ()
@@ -123,7 +128,9 @@ class Cluster:
             routes = self._redirected(asked)
             if not routes:
                 break
-            await asyncio.gather(*(node.connect(timeout) for node, _ in routes if node and not node.open), return_exceptions=True)
+            await asyncio.gather(
+                *(node.connect(timeout) for node, _ in routes if node and not node.open), return_exceptions=True
+            )
         return asked.replies, asked.silent
 
     async def _ask_along(self, routes: _Routes, asked: _Asked, timeout: float) -> None:
@@ -163,7 +170,9 @@ class Cluster:
             if isinstance(reply, ReplyError):
                 word, *told = str(reply).split()
                 if word in ("MOVED", "ASK") and len(told) == 2:
-                    routes.setdefault((self._named(told[1], self.owner(asked.commands[place][0])), word == "ASK"), []).append(place)
+                    routes.setdefault(
+                        (self._named(told[1], self.owner(asked.commands[place][0])), word == "ASK"), []
+                    ).append(place)
                 self.learn_soon()
         return routes
 
@@ -247,7 +256,9 @@ class Cluster:
         if away == self._away:
             return
         for address in away - self._away:
-            log.warning("the cluster's node %s:%d is away: %s", *address, self._nodes[address].refusal or "not connected yet")
+            log.warning(
+                "the cluster's node %s:%d is away: %s", *address, self._nodes[address].refusal or "not connected yet"
+            )
         for address in (self._away - away) & self._nodes.keys():
             log.info("the cluster's node %s:%d answers again", *address)
         self._away = away
@@ -266,7 +277,9 @@ def _sent(node: Node, asking: bool, places: Sequence[int], asked: _Asked) -> "as
     commands = [asked.commands[place][1] for place in places]
     if not asking:
         return node.send(b"".join(commands), len(commands), partial(asked.came, places))
-    return node.send(_ASKING.join([b"", *commands]), 2 * len(commands), lambda replies: asked.came(places, replies[1::2]))
+    return node.send(
+        _ASKING.join([b"", *commands]), 2 * len(commands), lambda replies: asked.came(places, replies[1::2])
+    )
 
 
 def _nothing(_replies: list[Any]) -> None:

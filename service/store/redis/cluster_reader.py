@@ -28,9 +28,12 @@ class ClusterReader(Reader):
         self._cluster = Cluster(seeds, told)
         self._schemas: dict[str, str] | None = None
 
-    async def _fetch(self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None) -> Stored:
+    async def _fetch(
+        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None
+    ) -> Stored:
         await self._cluster.connect(timeout)
-        cache, behaviour = self._cache(layouts), layouts.behaviour
+        cache = self._cache(layouts)
+        behaviour = layouts.behaviour
         if cache.connection != (epoch := self._cluster.epoch()):
             self._begin(cache, self._cluster.nodes, epoch)
         taken = cache.take(item_ids)
@@ -57,7 +60,10 @@ class ClusterReader(Reader):
         """The packed rows of items, defaults for those without one. Raises StoreDown where any node does not answer."""
         await self._cluster.connect(self.timeout)
         replies, _ = await self._cluster.ask(_reads(item_prefix(layouts.fingerprint), item_ids), self.timeout)
-        return [layouts.row_or_unknown("item", item_id, row) for item_id, (row,) in zip(item_ids, refused(replies), strict=True)]
+        return [
+            layouts.row_or_unknown("item", item_id, row)
+            for item_id, (row,) in zip(item_ids, refused(replies), strict=True)
+        ]
 
     async def schemas(self) -> dict[str, str]:
         """What this cluster has been loaded with; what was last read of it while that node alone is away. Raises StoreDown."""
@@ -80,8 +86,14 @@ class _Asking:
     that was too late goes to the cache alone.
     """
 
-    def __init__(self, cluster: Cluster, layouts: Layouts, cache: ItemCache, item_ids: Sequence[str], rows: ItemRows) -> None:
-        self.cluster, self.layouts, self.cache, self.item_ids, self.rows = cluster, layouts, cache, item_ids, rows
+    def __init__(
+        self, cluster: Cluster, layouts: Layouts, cache: ItemCache, item_ids: Sequence[str], rows: ItemRows
+    ) -> None:
+        self.cluster = cluster
+        self.layouts = layouts
+        self.cache = cache
+        self.item_ids = item_ids
+        self.rows = rows
         self.unread: set[int] = set()
         self.over = False
         self._silent: set[Any] = set()
@@ -92,12 +104,18 @@ class _Asking:
         took = partial(self._took, missing, len(ahead), self.cluster.epoch())
         replies, silent = await self.cluster.ask([*ahead, *items], timeout, took, everywhere=bool(ahead))
         self._silent |= silent
-        self._drop([place for place, reply in zip(missing, replies[len(ahead) :], strict=True) if isinstance(reply, Exception)])
+        self._drop(
+            [place for place, reply in zip(missing, replies[len(ahead) :], strict=True) if isinstance(reply, Exception)]
+        )
         return replies[: len(ahead)]
 
     def _took(self, missing: Sequence[int], ahead: int, epoch: int, asked: Sequence[int], replies: list[Any]) -> None:
         """Rows that were just read go to the request, and to the cache before their node can tell of a later change."""
-        found = [(missing[at - ahead], reply[0]) for at, reply in zip(asked, replies, strict=True) if at >= ahead and isinstance(reply, list)]
+        found = [
+            (missing[at - ahead], reply[0])
+            for at, reply in zip(asked, replies, strict=True)
+            if at >= ahead and isinstance(reply, list)
+        ]
         if not found:
             return
         places = [place for place, _ in found]
@@ -115,13 +133,22 @@ class _Asking:
     def drop_unvouched(self) -> None:
         """A row from the cache holds as long as its node answers: it might have changed without our being told."""
         if self._silent:
-            prefix, owner = self.cache.prefix, self.cluster.owner
-            self._drop([place for place, item_id in enumerate(self.item_ids) if owner((prefix + item_id).encode()) in self._silent])
+            prefix = self.cache.prefix
+            owner = self.cluster.owner
+            self._drop(
+                [
+                    place
+                    for place, item_id in enumerate(self.item_ids)
+                    if owner((prefix + item_id).encode()) in self._silent
+                ]
+            )
 
     def _drop(self, places: list[int]) -> None:
         if places:
             self.unread.update(places)
-            self.rows.put(places, rows_from_store(self.layouts, [self.item_ids[place] for place in places], [None] * len(places)))
+            self.rows.put(
+                places, rows_from_store(self.layouts, [self.item_ids[place] for place in places], [None] * len(places))
+            )
 
 
 def _reads(prefix: str, item_ids: Sequence[str]) -> list[Command]:

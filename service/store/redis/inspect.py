@@ -19,7 +19,8 @@ def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:
         schemas: Any = redis.hgetall(SCHEMAS)
         if not schemas:
             return False, f"this Redis has not been loaded: the hash {SCHEMAS} is empty"
-        found, parts = False, []
+        found = False
+        parts = []
         for document in schemas.values():
             stored = orjson.loads(document)
             layouts = Layouts.of(FeatureSchema.model_validate(stored["schema"]))
@@ -59,7 +60,8 @@ def decoded(layout: RowLayout, row: np.void) -> dict[str, str]:
 
 def _behaviours(redis: "Redis", layouts: Layouts, user_id: str) -> list[str]:
     assert layouts.behaviour is not None
-    layout, key = layouts.behaviour, behaviours_key(layouts.fingerprint, user_id)
+    layout = layouts.behaviour
+    key = behaviours_key(layouts.fingerprint, user_id)
     members: Any = redis.zrevrange(key, 0, -1, withscores=True)
     if not members:
         return []

@@ -67,7 +67,9 @@ def load_folder(folder: Path, schema: FeatureSchema, redis_url: str, restart: bo
             "users": lambda batch: _load_rows(redis, layouts, "user", batch),
             "behaviours": lambda batch: _load_behaviours(redis, layouts, batch),
         }
-        checkpoint = Checkpoint(redis, layouts.fingerprint, {name: table.path for name, table in tables.items()}, restart)
+        checkpoint = Checkpoint(
+            redis, layouts.fingerprint, {name: table.path for name, table in tables.items()}, restart
+        )
         loaded = {}
         for name, table in tables.items():
             if name != "items":
@@ -79,15 +81,20 @@ def load_folder(folder: Path, schema: FeatureSchema, redis_url: str, restart: bo
 
 
 def _find(folder: Path, name: str) -> Table | None:
-    parquet, csv = folder / f"{name}.parquet", folder / f"{name}.csv"
+    parquet = folder / f"{name}.parquet"
+    csv = folder / f"{name}.csv"
     try:
         if parquet.exists():
             file = pa.parquet.ParquetFile(parquet)
-            return Table(parquet, file.metadata.num_rows, tuple(file.schema_arrow.names), lambda done: _parquet_after(done, file))
+            return Table(
+                parquet, file.metadata.num_rows, tuple(file.schema_arrow.names), lambda done: _parquet_after(done, file)
+            )
         if csv.exists():
             # Everything is read as text first: what a number is, the schema says and not the look of the first rows.
             names = tuple(pa.csv.open_csv(csv).schema.names)
-            options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""])
+            options = pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+            )
             return Table(csv, None, names, lambda done: _after(done, pa.csv.open_csv(csv, convert_options=options)))
     except (pa.ArrowException, OSError) as error:
         raise LoadError(f"{parquet if parquet.exists() else csv}: {error}") from None
@@ -101,7 +108,9 @@ def _parquet_after(done: int, file: "pa.parquet.ParquetFile") -> Iterator[pa.Rec
     while first < len(sizes) and sizes[first] <= done:
         done -= sizes[first]
         first += 1
-    return _after(done, file.iter_batches(BATCH_ROWS, row_groups=list(range(first, len(sizes)))) if first < len(sizes) else ())
+    return _after(
+        done, file.iter_batches(BATCH_ROWS, row_groups=list(range(first, len(sizes)))) if first < len(sizes) else ()
+    )
 
 
 def _after(done: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -119,7 +128,10 @@ def _load_table(name: str, table: Table, load: Callable[[pa.RecordBatch], None],
     try:
         with tqdm(total=table.rows, initial=done, desc=name, unit=" rows") as progress:
             if done:
-                progress.write(f"{name}: goes on after the {done} rows that an interrupted load brought in; --restart begins anew", file=sys.stderr)
+                progress.write(
+                    f"{name}: goes on after the {done} rows that an interrupted load brought in; --restart begins anew",
+                    file=sys.stderr,
+                )
             for batch in table.batches(done):
                 load(batch)
                 done += batch.num_rows
@@ -130,7 +142,9 @@ def _load_table(name: str, table: Table, load: Callable[[pa.RecordBatch], None],
     except pa.ArrowException as error:
         raise LoadError(f"{table.path}: {error}") from None
     except Emptied:
-        raise LoadError("Redis was emptied, or restarted empty, while it was loaded; run the same command again: it begins anew") from None
+        raise LoadError(
+            "Redis was emptied, or restarted empty, while it was loaded; run the same command again: it begins anew"
+        ) from None
     return done
 
 
@@ -178,32 +192,44 @@ def _objects(values: list[Any]) -> np.ndarray:
 def columns_of(layout: RowLayout, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
     """The layout's features that a table has, as `pack_columns` takes them."""
     return {
-        f.name: _column(batch, f.name, f.type == "numeric", isinstance(f, MultiCategorical)) for f in layout.features if f.name in batch.schema.names
+        f.name: _column(batch, f.name, f.type == "numeric", isinstance(f, MultiCategorical))
+        for f in layout.features
+        if f.name in batch.schema.names
     }
 
 
 def _load_rows(redis: "Redis", layouts: Layouts, entity: Entity, batch: pa.RecordBatch) -> None:
-    layout, id_feature = layouts.layout(entity), layouts.id_feature(entity)
+    layout = layouts.layout(entity)
+    id_feature = layouts.id_feature(entity)
     ids = _ids(batch, f"{entity}_id")
     columns = columns_of(layout, batch)
     if id_feature is not None:
         columns[id_feature] = _objects(list(ids))
-    packed, size = layout.pack_columns(columns, len(ids)).tobytes(), layout.dtype.itemsize
+    packed = layout.pack_columns(columns, len(ids)).tobytes()
+    size = layout.dtype.itemsize
     key_of = user_key if entity == "user" else item_key
     for start in range(0, len(ids), _PIPELINE_ROWS):
         places = range(start, min(start + _PIPELINE_ROWS, len(ids)))
-        set_values(redis, {key_of(layouts.fingerprint, ids[place]): packed[place * size : (place + 1) * size] for place in places})
+        set_values(
+            redis,
+            {key_of(layouts.fingerprint, ids[place]): packed[place * size : (place + 1) * size] for place in places},
+        )
 
 
 def _load_behaviours(redis: "Redis", layouts: Layouts, batch: pa.RecordBatch) -> None:
     """Behaviours of a batch, each with the features that Redis now holds for its item."""
     assert layouts.behaviour is not None
-    users, items = _ids(batch, "user_id"), _ids(batch, "item_id")
+    users = _ids(batch, "user_id")
+    items = _ids(batch, "item_id")
     actions, scenes = (_column(batch, c, numeric=False, many=False) for c in ("action", "scene"))
-    event_ids = _column(batch, "event_id", numeric=False, many=False).tolist() if "event_id" in batch.schema.names else None
+    event_ids = (
+        _column(batch, "event_id", numeric=False, many=False).tolist() if "event_id" in batch.schema.names else None
+    )
     times = _times(batch)
     rows = layouts.behaviour.of_items(_item_rows(redis, layouts, items), actions, scenes, times)
-    events, packed, size = event_keys(items, actions.tolist(), scenes.tolist(), event_ids), rows.tobytes(), rows.dtype.itemsize
+    events = event_keys(items, actions.tolist(), scenes.tolist(), event_ids)
+    packed = rows.tobytes()
+    size = rows.dtype.itemsize
     distinct, owner = _distinct(users)
     stamps = times.tolist()
     order = _newest_first(owner, times, np.frombuffer(b"".join(events), dtype=np.int64))

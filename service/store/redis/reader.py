@@ -45,7 +45,8 @@ class Reader:
     def __init__(self, url: str, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> None:
         self._reach(url, self._told if cache_bytes else None)
         self.timeout = timeout_ms / 1000
-        self._cache_bytes, self._cache_ttl = cache_bytes, cache_ttl_ms / 1000
+        self._cache_bytes = cache_bytes
+        self._cache_ttl = cache_ttl_ms / 1000
         self._caches: dict[int, ItemCache] = {}
         self._down = False
         self._untold = False
@@ -67,7 +68,9 @@ class Reader:
             cache.reset_counts()
         return found | {"bytes": sum(cache.bytes_used for cache in caches)}
 
-    async def fetch(self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None) -> Stored:
+    async def fetch(
+        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
+    ) -> Stored:
         """All rows of one request; of the behaviours those older than `before` (milliseconds), all where it is None.
 
         One round trip; a second one where Redis told meanwhile that a row in the cache had changed. Raises StoreDown; waits no longer than
@@ -84,9 +87,13 @@ class Reader:
             self._note_corrupt(layouts.fingerprint, stored.corrupt)
         return stored
 
-    async def _fetch(self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None) -> Stored:
+    async def _fetch(
+        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None
+    ) -> Stored:
         await self._wire.connect(timeout)
-        cache, fingerprint, behaviour = self._cache(layouts), layouts.fingerprint, layouts.behaviour
+        cache = self._cache(layouts)
+        fingerprint = layouts.fingerprint
+        behaviour = layouts.behaviour
         if cache.connection != self._wire.connection:
             self._begin(cache, [self._wire], self._wire.connection)
         taken = cache.take(item_ids)
@@ -95,7 +102,9 @@ class Reader:
             commands += newest(behaviours_key(fingerprint, user_id), layouts.max_behaviours, before)
         count = 1 if behaviour is None else 2
         if taken.missing:
-            replies, rows = await self._ask_items(layouts, cache, [item_ids[i] for i in taken.missing], commands, count, timeout)
+            replies, rows = await self._ask_items(
+                layouts, cache, [item_ids[i] for i in taken.missing], commands, count, timeout
+            )
             taken.rows.put(taken.missing, rows)
         else:
             replies = refused(await self._wire.ask(commands, count, timeout))
@@ -107,7 +116,8 @@ class Reader:
         self, layouts: Layouts, cache: ItemCache, item_ids: list[str], commands: bytes, count: int, timeout: float
     ) -> tuple[list[Any], ItemRows]:
         """The replies to `commands`, and rows that are read with them; the cache gets the rows before Redis can tell of a later change."""
-        connection, came = self._wire.connection, []
+        connection = self._wire.connection
+        came = []
 
         def keep(replies: list[Any]) -> None:
             if isinstance(replies[-1], list):
@@ -119,7 +129,15 @@ class Reader:
         replies = refused(await self._wire.ask(commands + mget, count + 1, timeout, keep))
         return replies, came[0]
 
-    async def _again(self, layouts: Layouts, cache: ItemCache, item_ids: Sequence[str], rows: ItemRows, fresh: set[int], timeout: float) -> None:
+    async def _again(
+        self,
+        layouts: Layouts,
+        cache: ItemCache,
+        item_ids: Sequence[str],
+        rows: ItemRows,
+        fresh: set[int],
+        timeout: float,
+    ) -> None:
         """Rows that were taken from the cache and are not in it any more are read anew; those at the places `fresh` just came."""
         gone = [place for place in cache.take(item_ids).missing if place not in fresh]
         if gone:
@@ -132,7 +150,9 @@ class Reader:
             return found
         prefix = item_prefix(layouts.fingerprint)
         shared = [c for c in self._caches.values() if c.prefix == prefix]
-        cache = self._caches[id(layouts)] = shared[0] if shared else ItemCache(layouts, self._cache_bytes, self._cache_ttl)
+        cache = self._caches[id(layouts)] = (
+            shared[0] if shared else ItemCache(layouts, self._cache_bytes, self._cache_ttl)
+        )
         weakref.finalize(layouts, self._caches.pop, id(layouts), None)
         return cache
 
@@ -146,7 +166,10 @@ class Reader:
         for wire in wires:
             if cache.prefix not in wire.prefixes:  # asking twice would be refused
                 wire.prefixes.add(cache.prefix)
-                wire.tell(packed("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", cache.prefix), partial(self._tracking, cache, wire, connection))
+                wire.tell(
+                    packed("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", cache.prefix),
+                    partial(self._tracking, cache, wire, connection),
+                )
 
     def _tracking(self, cache: ItemCache, wire: Wire, connection: int, replies: list[Any]) -> None:
         """Where Redis will not tell of changes after all, rows are kept for a short time alone."""
@@ -185,12 +208,16 @@ class Reader:
     def _note_corrupt(self, fingerprint: str, corrupt: dict[str, int]) -> None:
         if told := sorted(corrupt.keys() - self._told_corrupt):
             self._told_corrupt.update(told)
-            log.warning("rows in Redis that do not fit schema %s are taken as missing: %s", fingerprint, ", ".join(told))
+            log.warning(
+                "rows in Redis that do not fit schema %s are taken as missing: %s", fingerprint, ", ".join(told)
+            )
 
     def _note_untold(self, cache: ItemCache, reason: str) -> None:
         if cache.capacity and not self._untold:
             self._untold = True
-            log.warning("Redis does not tell of changes (%s); item rows are kept for %g s at most", reason, cache.ttl_seconds)
+            log.warning(
+                "Redis does not tell of changes (%s); item rows are kept for %g s at most", reason, cache.ttl_seconds
+            )
 
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
         """The packed rows of items, defaults for those without one. Raises StoreDown."""
@@ -240,7 +267,8 @@ def checked(layouts: Layouts, user: bytes | None, behaviours: list[bytes], items
     """Rows of another length than the schema's are taken as absent, and counted."""
     corrupt: dict[str, int] = {}
     if user is not None and len(user) != layouts.user.dtype.itemsize:
-        user, corrupt["user"] = None, 1
+        user = None
+        corrupt["user"] = 1
     if layouts.behaviour is not None and behaviours:
         size = layouts.behaviour.dtype.itemsize + EVENT_KEY_BYTES
         if set(map(len, behaviours)) != {size}:

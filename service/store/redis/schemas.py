@@ -31,7 +31,11 @@ def announce_schema(redis: "Redis", schema: FeatureSchema) -> None:
 
 def register_schema(redis: "Redis", schema: FeatureSchema) -> None:
     """Note that rows of this schema are there; from then on a model of a schema that is not on the list is refused."""
-    redis.hset(SCHEMAS, schema.fingerprint, _document(schema, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")))
+    redis.hset(
+        SCHEMAS,
+        schema.fingerprint,
+        _document(schema, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")),
+    )
 
 
 def is_loaded(document: str | bytes) -> bool:
@@ -66,7 +70,10 @@ def listed(redis_url: str) -> str:
     """The list in words."""
     with client(redis_url, 10) as redis:
         found: Any = redis.hgetall(SCHEMAS)
-    entries = (f"{name.decode()} ({'loaded' if is_loaded(document) else 'being loaded'})" for name, document in sorted(found.items()))
+    entries = (
+        f"{name.decode()} ({'loaded' if is_loaded(document) else 'being loaded'})"
+        for name, document in sorted(found.items())
+    )
     return ", ".join(entries) or "none"
 
 
@@ -87,7 +94,8 @@ def forget_schema(redis_url: str, fingerprint: str) -> int:
 
 
 def _remove(redis: "Redis", pattern: str, progress: "tqdm[Any]") -> int:
-    gone, keys = 0, redis.scan_iter(match=pattern, count=_SCAN_COUNT)
+    gone = 0
+    keys = redis.scan_iter(match=pattern, count=_SCAN_COUNT)
     while batch := list(islice(keys, _SCAN_COUNT)):
         with redis.pipeline(transaction=False) as pipeline:
             for key in batch:

@@ -32,7 +32,9 @@ class _Pending:
 
     __slots__ = ("count", "future", "replies", "sent_at", "then")
 
-    def __init__(self, count: int, future: "asyncio.Future[list[Any]]", then: Callable[[list[Any]], None] | None) -> None:
+    def __init__(
+        self, count: int, future: "asyncio.Future[list[Any]]", then: Callable[[list[Any]], None] | None
+    ) -> None:
         self.count = count
         self.future = future
         self.then = then
@@ -92,7 +94,9 @@ class _Socket(asyncio.Protocol):
             if not pending.future.done():
                 pending.future.set_exception(reason)
 
-    def send(self, packed: bytes, count: int, then: Callable[[list[Any]], None] | None = None) -> "asyncio.Future[list[Any]]":
+    def send(
+        self, packed: bytes, count: int, then: Callable[[list[Any]], None] | None = None
+    ) -> "asyncio.Future[list[Any]]":
         assert self.transport is not None
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self.waiting.append(_Pending(count, future, then))
@@ -145,7 +149,9 @@ class Wire:
             except TimeoutError:
                 raise StoreDown(f"no connection to Redis within {timeout * 1000:.0f} ms") from None
 
-    async def ask(self, packed: bytes, count: int, timeout: float, then: Callable[[list[Any]], None] | None = None) -> list[Any]:
+    async def ask(
+        self, packed: bytes, count: int, timeout: float, then: Callable[[list[Any]], None] | None = None
+    ) -> list[Any]:
         """Send `count` packed commands in one write and wait for all their replies; an error reply stands in the list.
 
         `then` gets the replies the moment they are read, before anything that Redis sent after them, and also when nobody waits any more.
@@ -218,11 +224,16 @@ class Wire:
         return socket
 
     async def _open(self) -> _Socket:
-        loop, options = asyncio.get_running_loop(), self._options
+        loop = asyncio.get_running_loop()
+        options = self._options
         if options.get("connection_class") is UnixDomainSocketConnection:
             return (await loop.create_unix_connection(self._protocol, options["path"]))[1]
         context = _tls(options) if options.get("connection_class") is SSLConnection else None
-        return (await loop.create_connection(self._protocol, options.get("host", "localhost"), options.get("port", 6379), ssl=context))[1]
+        return (
+            await loop.create_connection(
+                self._protocol, options.get("host", "localhost"), options.get("port", 6379), ssl=context
+            )
+        )[1]
 
     def _protocol(self) -> _Socket:
         return _Socket(self._told)

@@ -46,13 +46,21 @@ return 1
 
 
 def event_keys(
-    item_ids: Sequence[str], actions: Sequence[object], scenes: Sequence[object], event_ids: Sequence[str | None] | None = None
+    item_ids: Sequence[str],
+    actions: Sequence[object],
+    scenes: Sequence[object],
+    event_ids: Sequence[str | None] | None = None,
 ) -> list[bytes]:
     """Per event the 8 bytes that tell it from another at the same time: of its own id, or else of item, action and scene."""
     texts = {value: text_of(value, "action or scene") for value in {*actions, *scenes}}
-    plain = [f"{item}\x1f{texts[action]}\x1f{texts[scene]}" for item, action, scene in zip(item_ids, actions, scenes, strict=True)]
+    plain = [
+        f"{item}\x1f{texts[action]}\x1f{texts[scene]}"
+        for item, action, scene in zip(item_ids, actions, scenes, strict=True)
+    ]
     if event_ids is not None:
-        plain = [text if event_id is None else f"id\x1f{event_id}" for text, event_id in zip(plain, event_ids, strict=True)]
+        plain = [
+            text if event_id is None else f"id\x1f{event_id}" for text, event_id in zip(plain, event_ids, strict=True)
+        ]
     return [hashlib.sha256(text.encode()).digest()[:EVENT_KEY_BYTES] for text in plain]
 
 
@@ -78,7 +86,12 @@ class Writer:
         raise StoreUnavailable(f"{len(waiting)} rows are being changed by others all the time; send them again")
 
     async def _merge_round(
-        self, layouts: Layouts, entity: Entity, values: Mapping[str, Mapping[str, object]], keys: Mapping[str, str], ids: Sequence[str]
+        self,
+        layouts: Layouts,
+        entity: Entity,
+        values: Mapping[str, Mapping[str, object]],
+        keys: Mapping[str, str],
+        ids: Sequence[str],
     ) -> list[str]:
         """One attempt for `ids`; those whose row changed meanwhile are to be tried again."""
         layout = layouts.layout(entity)
@@ -101,7 +114,9 @@ class Writer:
                     args: list[int | bytes] = [layouts.max_behaviours]
                     for time_ms, member in behaviours:
                         args += [time_ms, member]
-                    pipeline.execute_command("EVAL", ADD_BEHAVIOURS, 1, behaviours_key(layouts.fingerprint, user_id), *args)
+                    pipeline.execute_command(
+                        "EVAL", ADD_BEHAVIOURS, 1, behaviours_key(layouts.fingerprint, user_id), *args
+                    )
                 return sum(await pipeline.execute())
         except REDIS_ERRORS as error:
             raise StoreUnavailable(f"the events were not written: {error}") from None

@@ -33,7 +33,10 @@ def test_reading_ahead_gives_the_same_batches(data):
 
 
 def test_reading_goes_on_from_any_step(data):
-    assert times(shuffled_batches(data, "train", 64, 1, 0, first_step=4)) == times(shuffled_batches(data, "train", 64, 1, 0))[4:]
+    assert (
+        times(shuffled_batches(data, "train", 64, 1, 0, first_step=4))
+        == times(shuffled_batches(data, "train", 64, 1, 0))[4:]
+    )
 
 
 def test_batches_have_the_agreed_shapes_and_types(data):

@@ -25,7 +25,8 @@ def test_a_sequence_holds_the_users_newest_behaviours_strictly_before_the_impres
     lag_s = 3600
     recipe = tiny_recipe(tables, {"data.behaviour_lag_s": lag_s})
     data = open_data(recipe, tmp_path / "cache")
-    part, batch = data.parts["train"], every(data)
+    part = data.parts["train"]
+    batch = every(data)
     events = tables["behaviours"].drop_duplicates()
     train = tables["impressions"].merge(pd.DataFrame({"time_ms": np.asarray(part.time)}), on="time_ms")
     assert len(train) == len(part)
@@ -68,7 +69,9 @@ def test_an_unknown_user_or_item_gets_the_default_row_with_its_own_id(tiny_recip
     whole = open_data(tiny_recipe(tables), tmp_path / "cache")
     layout = RowLayout(data.recipe.features.user)
     vocabulary = data.encoding.vocabulary
-    unknown = np.array([vocabulary.unknown_rows[n] for n in key_column_vocabularies(data.recipe.features.user)], np.int32)
+    unknown = np.array(
+        [vocabulary.unknown_rows[n] for n in key_column_vocabularies(data.recipe.features.user)], np.int32
+    )
     expected = vocabulary.rows_of(layout.rows(layout.pack({"user_id": 0}))["keys"], unknown)
     users = tables["impressions"].set_index("time_ms").user_id[np.asarray(data.parts["train"].time)].to_numpy()
     batch = every(data)
@@ -90,9 +93,12 @@ def test_vocabulary_and_scaling_know_the_training_part_only(tiny_recipe, tables,
 
 
 def test_keys_are_counted_by_the_training_impressions_that_show_them(tiny_recipe, tables, tmp_path):
-    data = open_data(tiny_recipe(tables, {"model.embedding.min_count": 60, "features.behaviour": None}), tmp_path / "cache")
+    data = open_data(
+        tiny_recipe(tables, {"model.embedding.min_count": 60, "features.behaviour": None}), tmp_path / "cache"
+    )
     train = tables["impressions"][tables["impressions"].time_ms.isin(np.asarray(data.parts["train"].time))]
-    layout, vocabulary = RowLayout(data.recipe.features.item), data.encoding.vocabulary
+    layout = RowLayout(data.recipe.features.item)
+    vocabulary = data.encoding.vocabulary
     counts = train.item_id.value_counts()
     for item in range(30):
         key = layout.rows(layout.pack({"item_id": item}))["keys"][0, 0]
@@ -137,7 +143,8 @@ def test_visible_range_agrees_with_counting():
     sizes = rng.integers(0, 9, 20)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     times = np.concatenate([np.sort(rng.integers(0, 30, n)) for n in sizes])
-    user, before = rng.integers(0, 20, 500), rng.integers(-1, 32, 500)
+    user = rng.integers(0, 20, 500)
+    before = rng.integers(-1, 32, 500)
     start, end = visible_range(times, starts, user, before, 4)
     for u, b, s, e in zip(user, before, start, end, strict=True):
         older = int((times[starts[u] : starts[u + 1]] < b).sum())
@@ -159,20 +166,48 @@ def _nothing(tables):
 @pytest.mark.parametrize(
     ("changes", "broken", "message"),
     [
-        ({}, _column("users", "city", "town"), "users.parquet (users): no column 'city', which features.user names; nearest: "),
-        ({}, _column("impressions", "like", "liked"), "no column 'like', which a task or extra_evaluations names; nearest: liked"),
-        ({}, _column("behaviours", "scene", "page"), "behaviours.parquet (behaviours): no column 'scene', which features.behaviour names"),
-        ({}, _value("impressions", "click", 2), "impressions.parquet (impressions): label 'click' must be 0 or 1 in every row of the split, found 2"),
+        (
+            {},
+            _column("users", "city", "town"),
+            "users.parquet (users): no column 'city', which features.user names; nearest: ",
+        ),
+        (
+            {},
+            _column("impressions", "like", "liked"),
+            "no column 'like', which a task or extra_evaluations names; nearest: liked",
+        ),
+        (
+            {},
+            _column("behaviours", "scene", "page"),
+            "behaviours.parquet (behaviours): no column 'scene', which features.behaviour names",
+        ),
+        (
+            {},
+            _value("impressions", "click", 2),
+            "impressions.parquet (impressions): label 'click' must be 0 or 1 in every row of the split, found 2",
+        ),
         ({}, _value("impressions", "click", "yes"), "column 'click' holds 'yes', which is no number"),
         ({}, _value("impressions", "user_id", None), "column 'user_id' has a missing id"),
-        ({}, _value("items", "length", float("inf")), "items.parquet (items): column length: a numeric value lies within"),
+        (
+            {},
+            _value("items", "length", float("inf")),
+            "items.parquet (items): column length: a numeric value lies within",
+        ),
         ({}, _value("items", "tags", "1,2"), "items.parquet (items): column tags: a multi-valued feature is a list"),
         ({"data.behaviours": None}, _nothing, "data.behaviours is null, but features.behaviour asks"),
         ({"data.items": None}, _nothing, "data.items is null, but features.item names 'tags'"),
         ({"data.users": "people.parquet"}, _nothing, "data.users: no file 'people.parquet'"),
         ({"data.users": "users.xlsx"}, _nothing, "data.users: no file 'users.xlsx'"),
-        ({"data.split": {"by": "column", "column": "part"}}, _nothing, "no column 'part', which data.split.column names"),
-        ({"data.split": {"by": "column", "column": "tab", "train": [0], "validation": [1], "test": [9]}}, _nothing, "the test part is empty"),
+        (
+            {"data.split": {"by": "column", "column": "part"}},
+            _nothing,
+            "no column 'part', which data.split.column names",
+        ),
+        (
+            {"data.split": {"by": "column", "column": "tab", "train": [0], "validation": [1], "test": [9]}},
+            _nothing,
+            "the test part is empty",
+        ),
     ],
 )
 def test_tables_that_do_not_fit_the_recipe_are_refused_by_name(tiny_recipe, tables, tmp_path, changes, broken, message):
@@ -191,7 +226,9 @@ def test_missing_data_says_how_to_make_it(tiny_recipe, tmp_path):
 def test_an_encoded_data_set_is_reused_until_content_or_schema_change(tiny_recipe, tables, tmp_path):
     first = open_data(tiny_recipe(tables), tmp_path / "cache").described["hash"]
     assert open_data(tiny_recipe(tables, {"training.epochs": 9}), tmp_path / "cache").described["hash"] == first
-    assert open_data(tiny_recipe(tables, {"model.embedding.min_count": 3}), tmp_path / "cache").described["hash"] != first
+    assert (
+        open_data(tiny_recipe(tables, {"model.embedding.min_count": 3}), tmp_path / "cache").described["hash"] != first
+    )
     tables["users"].loc[0, "fans"] = 5.0
     assert open_data(tiny_recipe(tables), tmp_path / "cache").described["hash"] != first
 
@@ -200,7 +237,10 @@ def test_a_data_set_encoded_from_a_copy_is_named_by_the_folder_that_was_asked_fo
     recipe = tiny_recipe()
     shutil.copytree(recipe.data.dir, tmp_path / "copy")
     copied = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dir": str(tmp_path / "copy")})})
-    assert [open_data(r, tmp_path / "cache").described["folder"] for r in (copied, recipe)] == [str(tmp_path / "copy"), recipe.data.dir]
+    assert [open_data(r, tmp_path / "cache").described["folder"] for r in (copied, recipe)] == [
+        str(tmp_path / "copy"),
+        recipe.data.dir,
+    ]
 
 
 def test_position_is_clipped_and_crossed_with_values_of_the_training_part(tiny_recipe, tables, tmp_path):

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[3]
-USERS, ITEMS = 20_000, 2_000
-DAY_MS, START_MS = 86_400_000, 1_651_248_000_000
+USERS = 20_000
+ITEMS = 2_000
+DAY_MS = 86_400_000
+START_MS = 1_651_248_000_000
 # A training row of this recipe (keys as 8 bytes, numerics as 4, five behaviours) takes over 300 bytes; here every impression is a behaviour too,
 # and both are sorted in memory by what identifies them.
 MOST_BYTES_PER_IMPRESSION = 128
@@ -43,16 +45,22 @@ print(rows, peak * 1024)
 def write_tables(folder: Path, impressions: int) -> None:
     rng = np.random.default_rng(1)
     folder.mkdir()
-    user, item = rng.integers(0, USERS, impressions), rng.integers(0, ITEMS, impressions)
+    user = rng.integers(0, USERS, impressions)
+    item = rng.integers(0, ITEMS, impressions)
     time_ms = START_MS + rng.integers(0, 9 * DAY_MS, impressions)
-    tab, click = rng.integers(0, 3, impressions), rng.integers(0, 2, impressions)
+    tab = rng.integers(0, 3, impressions)
+    click = rng.integers(0, 2, impressions)
     like = click * rng.integers(0, 2, impressions)
     columns = {"user_id": user, "item_id": item, "time_ms": time_ms, "tab": tab, "battery": rng.random(impressions)}
     tables = {
         "impressions": columns | {"click": click, "long_view": click, "like": like},
         "behaviours": {"user_id": user, "item_id": item, "time_ms": time_ms, "action": click.astype(str), "scene": tab},
         "users": {"user_id": np.arange(USERS), "city": rng.integers(0, 9, USERS), "fans": rng.random(USERS)},
-        "items": {"item_id": np.arange(ITEMS), "tags": [[int(t)] for t in rng.integers(0, 9, ITEMS)], "length": rng.random(ITEMS)},
+        "items": {
+            "item_id": np.arange(ITEMS),
+            "tags": [[int(t)] for t in rng.integers(0, 9, ITEMS)],
+            "length": rng.random(ITEMS),
+        },
     }
     for name, table in tables.items():
         pq.write_table(pa.table(table), folder / f"{name}.parquet", row_group_size=50_000)
@@ -71,7 +79,9 @@ def peak_bytes(tmp_path: Path, recipe: str, impressions: int) -> tuple[int, int]
 
 
 @pytest.mark.slow
-def test_ten_times_the_impressions_cost_an_index_in_memory_not_their_rows(tmp_path: Path, tiny_recipe_text: str) -> None:
+def test_ten_times_the_impressions_cost_an_index_in_memory_not_their_rows(
+    tmp_path: Path, tiny_recipe_text: str
+) -> None:
     few_rows, few = peak_bytes(tmp_path, tiny_recipe_text, 100_000)
     many_rows, many = peak_bytes(tmp_path, tiny_recipe_text, 1_000_000)
     assert many_rows > 9 * few_rows

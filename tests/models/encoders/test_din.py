@@ -9,7 +9,9 @@ import torch
 from models.encoders.din import Din
 from models.encoders.view import View
 
-I, P, L = 6, 4, 5
+I = 6
+P = 4
+L = 5
 
 
 def din(activation="prelu", softmax=False):
@@ -35,10 +37,16 @@ def activate(module, x):
 
 def reference(model, behaviours, mask, target):
     """v_U(A) = sum_j a(e_j, v) e_j for one row, a() on [e, v, e - v, e * v] and the behaviour's properties."""
-    unit, raw = model.unit, []
+    unit = model.unit
+    raw = []
     for h in behaviours:
-        e, p = h[:I], h[I:]
-        x = np.concatenate([e, target, e - target, e * target]) @ f64(unit.weight) + p @ f64(unit.property_weight) + f64(unit.bias)
+        e = h[:I]
+        p = h[I:]
+        x = (
+            np.concatenate([e, target, e - target, e * target]) @ f64(unit.weight)
+            + p @ f64(unit.property_weight)
+            + f64(unit.bias)
+        )
         x = activate(unit.first_activation, x)
         for layer, activation in zip(unit.layers, unit.activations, strict=True):
             x = activate(activation, x @ f64(layer.weight).T + f64(layer.bias))
@@ -53,12 +61,14 @@ def reference(model, behaviours, mask, target):
 @pytest.mark.parametrize("activation", ["prelu", "dice"])
 @pytest.mark.parametrize("softmax", [False, True])
 def test_equals_the_papers_equation(activation, softmax):
-    model, rng = din(activation, softmax), np.random.default_rng(1)
+    model = din(activation, softmax)
+    rng = np.random.default_rng(1)
     if activation == "dice":
         with torch.no_grad():
             for module in [model.unit.first_activation, *model.unit.activations]:
                 module.variance.abs_().add_(0.5)
-    behaviours, target = rng.normal(size=(7, L, I + P)), rng.normal(size=(7, I))
+    behaviours = rng.normal(size=(7, L, I + P))
+    target = rng.normal(size=(7, I))
     mask = rng.random((7, L)) < 0.7
     mask[:, 0] = True
     got = model(View(torch.from_numpy(behaviours).float(), torch.from_numpy(mask), torch.from_numpy(target).float()))
@@ -68,7 +78,8 @@ def test_equals_the_papers_equation(activation, softmax):
 
 def test_padding_changes_nothing():
     model = din()
-    behaviours, target = torch.randn(4, L, I + P), torch.randn(4, I)
+    behaviours = torch.randn(4, L, I + P)
+    target = torch.randn(4, I)
     mask = torch.ones(4, L, dtype=torch.bool)
     longer = torch.cat([behaviours, torch.randn(4, 9, I + P)], 1)
     longer_mask = torch.cat([mask, torch.zeros(4, 9, dtype=torch.bool)], 1)
@@ -78,7 +89,8 @@ def test_padding_changes_nothing():
 
 def test_weights_are_not_normalised_so_intensity_is_kept():
     model = din()
-    one, target = torch.randn(1, 1, I + P), torch.randn(1, I)
+    one = torch.randn(1, 1, I + P)
+    target = torch.randn(1, I)
     once = model(View(one, torch.ones(1, 1, dtype=torch.bool), target))
     twice = model(View(one.expand(1, 2, -1), torch.ones(1, 2, dtype=torch.bool), target))
     torch.testing.assert_close(twice, 2 * once)
@@ -86,7 +98,8 @@ def test_weights_are_not_normalised_so_intensity_is_kept():
 
 def test_one_user_for_all_candidates_equals_the_user_repeated():
     model = din()
-    behaviours, targets = torch.randn(1, L, I + P), torch.randn(6, I)
+    behaviours = torch.randn(1, L, I + P)
+    targets = torch.randn(6, I)
     mask = torch.tensor([[True, True, True, False, False]])
     repeated = View(behaviours.expand(6, L, -1), mask.expand(6, L), targets)
     torch.testing.assert_close(model(View(behaviours, mask, targets)), model(repeated))

@@ -11,7 +11,11 @@ from export.graph import to_onnx
 from models.encoders.dupn import Dupn, PropertyGatedLstm
 from models.encoders.view import View
 
-I, P, U, K, L = 6, 4, 5, 3, 7
+I = 6
+P = 4
+U = 5
+K = 3
+L = 7
 
 
 def wide(model):
@@ -29,8 +33,15 @@ def dupn(user=U, context=K):
 def views(n, seed=1):
     rng = np.random.default_rng(seed)
     mask = np.arange(L) < rng.integers(0, L + 1, n)[:, None]
-    mask[0], mask[1] = True, False
-    arrays = rng.normal(size=(n, L, I + P)), mask, rng.normal(size=(n, I)), rng.normal(size=(n, U)), rng.normal(size=(n, K))
+    mask[0] = True
+    mask[1] = False
+    arrays = (
+        rng.normal(size=(n, L, I + P)),
+        mask,
+        rng.normal(size=(n, I)),
+        rng.normal(size=(n, U)),
+        rng.normal(size=(n, K)),
+    )
     return View(*(torch.from_numpy(a) if a.dtype == bool else torch.from_numpy(a).float() for a in arrays))
 
 
@@ -44,8 +55,12 @@ def sigmoid(x):
 
 def states(lstm, items, properties):
     """The state after each behaviour, these newest first as given; the loop goes from the oldest to the newest."""
-    e_of, p_of, h_of, b_of = ({g: f64(w) for g, w in d.items()} for d in (lstm.of_item, lstm.of_property, lstm.of_state, lstm.bias))
-    h, c, out = np.zeros(lstm.hidden), np.zeros(lstm.hidden), []
+    e_of, p_of, h_of, b_of = (
+        {g: f64(w) for g, w in d.items()} for d in (lstm.of_item, lstm.of_property, lstm.of_state, lstm.bias)
+    )
+    h = np.zeros(lstm.hidden)
+    c = np.zeros(lstm.hidden)
+    out = []
     for e, p in zip(items[::-1], properties[::-1], strict=True):
         i, f, o = (sigmoid(e_of[g] @ e + p_of[g] @ p + h_of[g] @ h + b_of[g][:, 0]) for g in "ifo")
         c = f * c + i * np.tanh(e_of["c"] @ e + h_of["c"] @ h + b_of["c"][:, 0])
@@ -68,7 +83,8 @@ def representation(model, behaviours, user, query):
 
 
 def test_the_fused_lstm_equals_the_papers_loop():
-    lstm, view = wide(PropertyGatedLstm(I, P, 8)), views(9)
+    lstm = wide(PropertyGatedLstm(I, P, 8))
+    view = views(9)
     got = f64(lstm(view.behaviours, view.mask))
     for row, mask, x in zip(got, view.mask.numpy(), f64(view.behaviours), strict=True):
         np.testing.assert_allclose(row[mask], states(lstm, x[mask, :I], x[mask, I:]), atol=1e-6)
@@ -76,7 +92,8 @@ def test_the_fused_lstm_equals_the_papers_loop():
 
 
 def test_the_representation_equals_the_papers_equations():
-    model, view = dupn(), views(9)
+    model = dupn()
+    view = views(9)
     got = f64(model(view))
     assert got.shape == (9, 8 + 9)
     for i, mask in enumerate(view.mask.numpy()):
@@ -92,29 +109,35 @@ def test_the_cells_candidate_never_sees_the_properties():
     with torch.no_grad():
         for gate in "ifo":
             lstm.of_property[gate].zero_()
-    x, mask = torch.randn(2, L, I + P), torch.ones(2, L, dtype=torch.bool)
+    x = torch.randn(2, L, I + P)
+    mask = torch.ones(2, L, dtype=torch.bool)
     moved = torch.cat([x[..., :I], torch.randn(2, L, P)], -1)
     torch.testing.assert_close(lstm(x, mask), lstm(moved, mask), atol=0, rtol=0)
 
 
 def test_order_matters_and_the_oldest_is_read_first():
-    lstm, x = wide(PropertyGatedLstm(I, P, 8)), torch.randn(1, L, I + P)
+    lstm = wide(PropertyGatedLstm(I, P, 8))
+    x = torch.randn(1, L, I + P)
     mask = torch.ones(1, L, dtype=torch.bool)
     states_1LH = lstm(x, mask)
-    torch.testing.assert_close(states_1LH[:, 3:], lstm(x[:, 3:], mask[:, 3:]))  # a newer behaviour changes no older state
+    torch.testing.assert_close(
+        states_1LH[:, 3:], lstm(x[:, 3:], mask[:, 3:])
+    )  # a newer behaviour changes no older state
     assert (states_1LH[:, 0] - lstm(x.flip(1), mask)[:, 0]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("padding", [1, 9])
 def test_padding_behind_the_oldest_changes_nothing(padding):
-    model, view = dupn(), views(9)
+    model = dupn()
+    view = views(9)
     behaviours = torch.cat([view.behaviours, torch.randn(9, padding, I + P)], 1)
     mask = torch.cat([view.mask, torch.zeros(9, padding, dtype=torch.bool)], 1)
     torch.testing.assert_close(model(view), model(view._replace(behaviours=behaviours, mask=mask)), atol=1e-6, rtol=0)
 
 
 def test_no_behaviours_leave_the_users_own_part():
-    model, view = dupn(), views(3)
+    model = dupn()
+    view = views(3)
     none = view._replace(behaviours=view.behaviours[:, :0], mask=view.mask[:, :0])
     got = model(none)
     assert (got[:, :8] == 0).all()
@@ -122,12 +145,14 @@ def test_no_behaviours_leave_the_users_own_part():
 
 
 def test_the_candidate_is_not_looked_at():
-    model, view = dupn(), views(4)
+    model = dupn()
+    view = views(4)
     torch.testing.assert_close(model(view), model(view._replace(target=torch.randn(4, I))), atol=0, rtol=0)
 
 
 def test_a_schema_without_user_or_context_has_a_representation_too():
-    model, view = dupn(user=0, context=0), views(4)._replace(user=None, context=None)
+    model = dupn(user=0, context=0)
+    view = views(4)._replace(user=None, context=None)
     assert model(view).shape == (4, model.out_width) == (4, 8)
 
 

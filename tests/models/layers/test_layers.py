@@ -25,7 +25,9 @@ def test_numerics_are_standardised_then_squashed_and_a_missing_one_is_learned():
 
 
 def test_missing_numerics_give_finite_gradients():
-    layer = Numerics(NumericStats(np.zeros(2, np.float32), np.ones(2, np.float32), no_edges(2)), np.array([True, False]))
+    layer = Numerics(
+        NumericStats(np.zeros(2, np.float32), np.ones(2, np.float32), no_edges(2)), np.array([True, False])
+    )
     layer(torch.tensor([[torch.nan, 1.0], [2.0, torch.nan]])).sum().backward()
     np.testing.assert_allclose(layer.missing.grad, [1.0, 1.0])
 
@@ -33,7 +35,9 @@ def test_missing_numerics_give_finite_gradients():
 def test_bins_are_quantiles_of_what_is_not_the_common_value():
     values = np.array([[0.0, 1.0]] * 60 + [[float(i), float("nan")] for i in range(1, 41)], np.float32)
     edges = quantile_edges(values, np.ones(100), [4, 4])
-    np.testing.assert_array_equal(edges[0], np.array([0.0, np.nextafter(np.float32(0), np.float32(1)), 11.0, 21.0, 31.0], np.float32))
+    np.testing.assert_array_equal(
+        edges[0], np.array([0.0, np.nextafter(np.float32(0), np.float32(1)), 11.0, 21.0, 31.0], np.float32)
+    )
     np.testing.assert_array_equal(edges[1], np.array([1.0, np.inf, np.inf, np.inf, np.inf], np.float32))
     weighted = quantile_edges(np.array([[1.0], [2.0], [3.0]], np.float32), np.array([2, 1, 1]), [2])
     np.testing.assert_array_equal(weighted, [[2.0]])
@@ -48,10 +52,13 @@ def test_a_number_is_embedded_by_its_bin_and_a_missing_one_apart():
 
 
 def test_dice_uses_batch_statistics_of_real_rows_in_training_and_running_ones_after():
-    layer, rng = Dice(3, momentum=0.1), np.random.default_rng(0)
-    x, mask = rng.normal(2, 3, size=(50, 4, 3)), rng.random((50, 4)) < 0.6
+    layer = Dice(3, momentum=0.1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(2, 3, size=(50, 4, 3))
+    mask = rng.random((50, 4)) < 0.6
     got = layer.train()(torch.from_numpy(x).float(), torch.from_numpy(mask))
-    mean, variance = x[mask].mean(0), x[mask].var(0)
+    mean = x[mask].mean(0)
+    variance = x[mask].var(0)
     p = 1 / (1 + np.exp(-(x - mean) / np.sqrt(variance + 1e-8)))
     np.testing.assert_allclose(got.detach(), p * x, atol=1e-5)  # alpha starts at 0
     np.testing.assert_allclose(layer.mean, 0.1 * mean, rtol=1e-5)
@@ -61,7 +68,8 @@ def test_dice_uses_batch_statistics_of_real_rows_in_training_and_running_ones_af
 
 
 def test_prelu_equals_torchs():
-    layer, theirs = PRelu(4), torch.nn.PReLU(4)
+    layer = PRelu(4)
+    theirs = torch.nn.PReLU(4)
     with torch.no_grad():
         layer.alpha.copy_(torch.tensor([0.1, 0.2, -0.3, 1.5]))
         theirs.weight.copy_(layer.alpha)
@@ -88,7 +96,9 @@ def test_unknown_rows_train_by_replacing_known_ids_and_never_padding():
     table = torch.nn.Embedding(4, 1, padding_idx=0)
     with torch.no_grad():
         table.weight.copy_(torch.tensor([[0.0], [100.0], [200.0], [1.0]]))
-    columns = KeyColumns((Categorical(name="a", type="categorical"), Categorical(name="b", type="categorical")), [1, 2]).train()
+    columns = KeyColumns(
+        (Categorical(name="a", type="categorical"), Categorical(name="b", type="categorical")), [1, 2]
+    ).train()
     torch.manual_seed(0)
     got = columns(torch.tensor([[3, 3]] * 4000 + [[0, 0]] * 100), table, 0.25)
     shares = (got[:4000] >= 100).float().mean(0)
@@ -108,13 +118,18 @@ def test_part_linear_is_a_linear_layer_on_the_concatenation():
 def test_log_probabilities_match_float64():
     a, b, c = (torch.randn(100) * 5 for _ in range(3))
     pa, pb, pc = (1 / (1 + np.exp(-t.double().numpy())) for t in (a, b, c))
-    for got, p in ((both(of_logit(a), of_logit(b)), pa * pb), (mixture(of_logit(a), of_logit(b), of_logit(c)), pa * pb + (1 - pa) * pc)):
+    for got, p in (
+        (both(of_logit(a), of_logit(b)), pa * pb),
+        (mixture(of_logit(a), of_logit(b), of_logit(c)), pa * pb + (1 - pa) * pc),
+    ):
         np.testing.assert_allclose(got.yes, np.log(p), rtol=2e-5, atol=1e-6)
         np.testing.assert_allclose(got.no, np.log1p(-p), rtol=2e-5, atol=1e-6)
 
 
 def position_tower():
-    tower = PositionTower(PositionSection(column="position", cross="device", max_position=5, drop_rate=0.1, head="pctr"), 2)
+    tower = PositionTower(
+        PositionSection(column="position", cross="device", max_position=5, drop_rate=0.1, head="pctr"), 2
+    )
     with torch.no_grad():
         tower.bias.weight.copy_(torch.arange(18.0).unsqueeze(1))
     return tower
@@ -127,7 +142,9 @@ def test_position_bias_has_a_value_per_position_and_cross_value():
 
 
 def test_a_tenth_of_positions_are_dropped_to_missing_in_training_only():
-    tower, positions, cross = position_tower(), torch.full((20_000,), 4), torch.ones(20_000, dtype=torch.int64)
+    tower = position_tower()
+    positions = torch.full((20_000,), 4)
+    cross = torch.ones(20_000, dtype=torch.int64)
     torch.manual_seed(0)
     dropped = (tower.train()(positions, cross) == 1).float().mean()
     assert 0.09 < dropped < 0.11

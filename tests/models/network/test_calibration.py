@@ -45,7 +45,8 @@ def probabilities(model, batch):
 def test_sampled_negatives_are_corrected_by_p_over_p_plus_one_minus_p_over_r():
     plain, corrected = calibrated("mmoe", "none", negative_sampling={"pctr": 0.1})
     batch = training_batch(plain, 64, 4)
-    before, after = probabilities(plain, batch), probabilities(corrected, batch)
+    before = probabilities(plain, batch)
+    after = probabilities(corrected, batch)
     p = before["pctr"]
     torch.testing.assert_close(after["pctr"], p / (p + (1 - p) / 0.1), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(after["plike"], before["plike"])
@@ -67,7 +68,9 @@ def test_platt_finds_the_line_that_made_the_labels_and_agrees_with_logistic_regr
     slope, intercept = platt(label, logit)
     assert slope == pytest.approx(0.7, abs=0.02) and intercept == pytest.approx(-0.4, abs=0.05)
     other = LogisticRegression(C=np.inf, tol=1e-10).fit(logit[:, None], label)
-    assert slope == pytest.approx(other.coef_[0, 0], abs=1e-4) and intercept == pytest.approx(other.intercept_[0], abs=1e-4)
+    assert slope == pytest.approx(other.coef_[0, 0], abs=1e-4) and intercept == pytest.approx(
+        other.intercept_[0], abs=1e-4
+    )
 
 
 def test_platt_never_turns_the_ranks_around():
@@ -99,7 +102,9 @@ def test_the_isotonic_map_goes_through_its_points_in_straight_lines_and_rises_ev
     x = torch.linspace(-8, 8, 1001)
     y = chosen(x)
     inside = (x >= -3) & (x <= 2)
-    torch.testing.assert_close(y[inside], torch.from_numpy(np.interp(x[inside], *zip(*points, strict=True))).float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        y[inside], torch.from_numpy(np.interp(x[inside], *zip(*points, strict=True))).float(), atol=1e-5, rtol=1e-5
+    )
     assert (y.diff() > 0).all()
     torch.testing.assert_close(chosen(torch.tensor([-10.0, 10.0])), torch.tensor([-12.0, 12.0]))
 
@@ -140,37 +145,57 @@ def test_calibration_leaves_training_alone(method):
 @pytest.mark.parametrize("architecture", ["mmoe", "esmm", "esm2"])
 def test_the_onnx_graph_is_calibrated_as_torch_is(architecture, method):
     plain, model = calibrated(architecture, method, negative_sampling={"pctr": 0.2})
-    session = ort.InferenceSession(to_onnx(model.graph, model.encoding).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        to_onnx(model.graph, model.encoding).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     names = [o.name for o in session.get_outputs()]
     assert "pavr" not in names, "a factor that is no output stays inside"
     for candidates, behaviours in ((1, 0), (64, 7)):
         inputs = raw_inputs(model, candidates, behaviours)
         given = {n: torch.from_numpy(v) for n, v in inputs.items()}
         with torch.no_grad():
-            expected, uncalibrated = model.graph(given), plain.graph(given)
+            expected = model.graph(given)
+            uncalibrated = plain.graph(given)
         for name, got in zip(names, session.run(names, inputs), strict=True):
             np.testing.assert_allclose(got, expected[name].numpy(), atol=1e-5)
         assert (expected["pctr"] - uncalibrated["pctr"]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
-def test_a_run_fits_on_validation_and_tells_the_ece_before_and_after_in_report_and_manifest(tiny_recipe, tmp_path, method):
+def test_a_run_fits_on_validation_and_tells_the_ece_before_and_after_in_report_and_manifest(
+    tiny_recipe, tmp_path, method
+):
     changes = {"training.epochs": 4, "calibration": {"method": method, "negative_sampling": {"pctr": 0.05}}}
     recipe = tiny_recipe(None, changes)
     metrics = training.train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
-    fitted, after = metrics["calibration"], metrics["parts"]["validation"]["outputs"]
+    fitted = metrics["calibration"]
+    after = metrics["parts"]["validation"]["outputs"]
     assert set(fitted["factors"]) == {"pctr", "pcvr", "plong_view"}
     assert fitted["fitted_on"] == "validation"
-    assert after["pctr"]["mean_prediction"] == pytest.approx(after["pctr"]["mean_label"], abs=0.02), "the fit outweighs a wrong sampling rate"
-    plain = training.train(tiny_recipe(None, {"training.epochs": 4}), tmp_path / "plain", cache=tmp_path / "cache", quiet=True, reading_steps=0)
+    assert after["pctr"]["mean_prediction"] == pytest.approx(after["pctr"]["mean_label"], abs=0.02), (
+        "the fit outweighs a wrong sampling rate"
+    )
+    plain = training.train(
+        tiny_recipe(None, {"training.epochs": 4}),
+        tmp_path / "plain",
+        cache=tmp_path / "cache",
+        quiet=True,
+        reading_steps=0,
+    )
     for part in ("validation", "test"):
         for name, ece in fitted["ece_before"][part].items():
-            assert ece == pytest.approx(plain["parts"][part]["outputs"][name]["ece"]), "before means without any calibration"
-    assert plain["parts"]["test"]["outputs"]["pctr"]["auc"] == pytest.approx(metrics["parts"]["test"]["outputs"]["pctr"]["auc"], abs=2e-4)
+            assert ece == pytest.approx(plain["parts"][part]["outputs"][name]["ece"]), (
+                "before means without any calibration"
+            )
+    assert plain["parts"]["test"]["outputs"]["pctr"]["auc"] == pytest.approx(
+        metrics["parts"]["test"]["outputs"]["pctr"]["auc"], abs=2e-4
+    )
 
     page = (tmp_path / "run" / "report.html").read_text()
     assert "What the calibration changed" in page and "pctr 0.05" in page
-    manifest = json.loads((export_run(tmp_path / "run", tmp_path / "registry", None).folder / "manifest.json").read_text())
+    manifest = json.loads(
+        (export_run(tmp_path / "run", tmp_path / "registry", None).folder / "manifest.json").read_text()
+    )
     assert manifest["metrics"]["pctr"]["ece_before_calibration"] == pytest.approx(fitted["ece_before"]["test"]["pctr"])
     assert manifest["metrics"]["pctr"]["ece"] == pytest.approx(metrics["parts"]["test"]["outputs"]["pctr"]["ece"])
     assert manifest["provenance"]["calibration"]["method"] == method
@@ -195,7 +220,8 @@ def test_a_sampling_rate_of_no_factor_is_refused_with_the_nearest(tiny_recipe, t
 def test_calibration_keeps_the_order():
     plain, model = calibrated("mmoe", "isotonic")
     batch = training_batch(plain, 200, 4)
-    before, after = probabilities(plain, batch), probabilities(model, batch)
+    before = probabilities(plain, batch)
+    after = probabilities(model, batch)
     label = batch["label/click"].numpy()
     for name in before:
         assert auc(label, before[name].numpy()) == pytest.approx(auc(label, after[name].numpy()), abs=1e-4)

@@ -7,7 +7,9 @@ import pytest
 
 from models.prepare.census import COLUMNS, DESCRIPTION, TEST, TRAIN, prepare_census
 
-PERSON = dict.fromkeys(COLUMNS, "x") | dict.fromkeys(("age", "wage_per_hour", "capital_gains", "capital_losses", "dividends"), "7")
+PERSON = dict.fromkeys(COLUMNS, "x") | dict.fromkeys(
+    ("age", "wage_per_hour", "capital_gains", "capital_losses", "dividends"), "7"
+)
 PERSON |= {"employer_size": "2", "weeks_worked": "52", "instance_weight": "1700.09", "income": "- 50000."}
 
 
@@ -45,7 +47,10 @@ def test_categories_are_the_same_text_in_both_files(tables):
 def test_labels_and_the_weight_are_no_features(tables):
     assert not {"marital_status", "instance_weight", "income"} & set(tables["items"].columns)
     impressions = tables["impressions"].set_index("item_id")
-    assert impressions.loc[[0, 1], ["income_50k", "never_married", "college"]].to_numpy().tolist() == [[0, 0, 0], [1, 1, 0]]
+    assert impressions.loc[[0, 1], ["income_50k", "never_married", "college"]].to_numpy().tolist() == [
+        [0, 0, 0],
+        [1, 1, 0],
+    ]
     assert impressions.college[5] == 1
 
 

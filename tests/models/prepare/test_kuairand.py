@@ -7,7 +7,9 @@ import pytest
 from models.prepare.__main__ import main
 from models.prepare.kuairand import HISTORY, ITEMS, LICENCE, LOG, USERS, prepare_kuairand
 
-APRIL_26, MAY_2 = (int(pd.Timestamp(day, tz="Asia/Shanghai").value // 1_000_000) for day in ("2022-04-26 12:00", "2022-05-02 12:00"))
+APRIL_26, MAY_2 = (
+    int(pd.Timestamp(day, tz="Asia/Shanghai").value // 1_000_000) for day in ("2022-04-26 12:00", "2022-05-02 12:00")
+)
 LABELS = ("is_click", "long_view", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "is_profile_enter")
 
 
@@ -21,14 +23,35 @@ def source(tmp_path):
     folder = tmp_path / "original"
     folder.mkdir()
     early = log_row(1, 10, APRIL_26, 20220426, is_click=1, long_view=1)
-    log = [early, early, log_row(1, 11, APRIL_26 + 5, 20220426, is_click=1), log_row(2, 10, MAY_2, 20220502, is_click=1, is_like=1, long_view=1)]
+    log = [
+        early,
+        early,
+        log_row(1, 11, APRIL_26 + 5, 20220426, is_click=1),
+        log_row(2, 10, MAY_2, 20220502, is_click=1, is_like=1, long_view=1),
+    ]
     pd.DataFrame(log).to_parquet(folder / LOG)
-    users = {"user_id": [1, 2], "is_lowactive_period": [0, 0], "onehot_feat4": [3.0, np.nan], "user_active_degree": ["full", "middle"]}
+    users = {
+        "user_id": [1, 2],
+        "is_lowactive_period": [0, 0],
+        "onehot_feat4": [3.0, np.nan],
+        "user_active_degree": ["full", "middle"],
+    }
     pd.DataFrame(users).to_parquet(folder / USERS)
-    videos = {"video_id": [10, 11], "author_id": [5, 5], "visible_status": [0.0, 0.0], "video_duration": [8000.0, np.nan], "tag": ["39,2", None]}
+    videos = {
+        "video_id": [10, 11],
+        "author_id": [5, 5],
+        "visible_status": [0.0, 0.0],
+        "video_duration": [8000.0, np.nan],
+        "tag": ["39,2", None],
+    }
     videos |= {"server_width": [720.0, 1.0], "server_height": [1280.0, 1.0], "music_type": [9.0, np.nan]}
     pd.DataFrame(videos).to_parquet(folder / ITEMS)
-    history = {"user_id": [1], "history_len": [3], "last_time_ms": [APRIL_26 - 3 * 86_400_000], "watch_seq": [[11, 10, 11, 10]]}
+    history = {
+        "user_id": [1],
+        "history_len": [3],
+        "last_time_ms": [APRIL_26 - 3 * 86_400_000],
+        "watch_seq": [[11, 10, 11, 10]],
+    }
     history |= {"like_seq": [np.zeros(0, np.int64)], "long_watch_seq": [[10]]}
     pd.DataFrame(history).to_parquet(folder / HISTORY)
     (folder / LICENCE).write_text("the licence")
@@ -51,7 +74,8 @@ def test_statistics_end_on_30_april(tables):
     assert np.isnan(users.user_impressions[2]), "user 2 appears on 2 May only"
     items = tables["items"].set_index("item_id")
     assert items.item_impressions.to_dict() == {10: 1, 11: 1}
-    overall, prior = 0.5, 20
+    overall = 0.5
+    prior = 20
     assert items.item_long_view_rate[10] == pytest.approx((1 + prior * overall) / (1 + prior), abs=1e-4)
     assert (items.item_like_rate == 0).all(), "the like of 2 May is not known yet"
 

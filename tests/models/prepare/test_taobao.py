@@ -49,7 +49,10 @@ def tables(tmp_path):
 def test_a_view_is_labelled_by_what_its_user_does_within_six_hours_after_it(tables):
     impressions = tables["impressions"]
     labels = ["action", "buy", "action_in_category", "buy_in_category"]
-    found = {(row.item_id, row.time_ms // 1000): tuple(getattr(row, name) for name in labels) for row in impressions.itertuples()}
+    found = {
+        (row.item_id, row.time_ms // 1000): tuple(getattr(row, name) for name in labels)
+        for row in impressions.itertuples()
+    }
     assert found == {
         (10, seconds("11-27", "00:00:00")): (0, 0, 0, 0),
         (11, seconds("11-28")): (0, 0, 0, 1),
@@ -79,7 +82,8 @@ def test_the_last_user_and_other_days_are_left_out_and_repeated_rows_count_once(
 
 def test_the_download_is_read_for_the_first_users_alone_and_gives_what_the_extract_gives(tmp_path):
     one_each = [(user, user, user % 5, "pv", seconds("11-28")) for user in range(1, USERS + 40)]
-    whole, extract = tmp_path / "whole", tmp_path / "extract"
+    whole = tmp_path / "whole"
+    extract = tmp_path / "extract"
     for folder in (whole, extract):
         folder.mkdir()
     pd.DataFrame(one_each).to_csv(whole / ORIGINAL, header=False, index=False)
@@ -87,7 +91,9 @@ def test_the_download_is_read_for_the_first_users_alone_and_gives_what_the_extra
     expected = {"users": USERS - 1, "items": USERS - 1, "behaviours": USERS - 1, "impressions": USERS - 1}
     assert prepare_taobao(whole, whole / "out") == prepare_taobao(extract, extract / "out") == expected
     for name in expected:
-        pd.testing.assert_frame_equal(pd.read_parquet(whole / "out" / f"{name}.parquet"), pd.read_parquet(extract / "out" / f"{name}.parquet"))
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(whole / "out" / f"{name}.parquet"), pd.read_parquet(extract / "out" / f"{name}.parquet")
+        )
 
 
 def test_where_the_log_comes_from_is_said_when_it_is_missing(tmp_path, capsys):
@@ -98,11 +104,15 @@ def test_where_the_log_comes_from_is_said_when_it_is_missing(tmp_path, capsys):
 
 def test_a_recipe_without_its_tables_says_how_to_get_them(tmp_path):
     recipe = load_recipe(RECIPES / "taobao-esm2.yaml", (f"data.dir={tmp_path}",))
-    with pytest.raises(RecipeError, match=r"no '.*impressions.parquet'; download .*tianchi.*python -m models.prepare taobao"):
+    with pytest.raises(
+        RecipeError, match=r"no '.*impressions.parquet'; download .*tianchi.*python -m models.prepare taobao"
+    ):
         open_data(recipe, tmp_path / "cache")
 
 
 def test_a_behaviour_that_the_log_does_not_have_is_refused(tmp_path, capsys):
-    pd.DataFrame([(1, 10, 7, "like", seconds("11-28")), (2, 10, 7, "pv", seconds("11-28"))]).to_csv(tmp_path / ORIGINAL, header=False, index=False)
+    pd.DataFrame([(1, 10, 7, "like", seconds("11-28")), (2, 10, 7, "pv", seconds("11-28"))]).to_csv(
+        tmp_path / ORIGINAL, header=False, index=False
+    )
     assert main(["taobao", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "'like'" in capsys.readouterr().err

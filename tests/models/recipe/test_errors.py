@@ -10,21 +10,61 @@ from models.recipe.recipe import RecipeError, load_recipe
 
 LABEL = "- {name: tab, type: categorical}"
 CASES = {
-    "unknown model": ("architecture: mmoe", "architecture: mmeo", "model.architecture: 'mmeo' is not in the catalogue; did you mean 'mmoe'?"),
+    "unknown model": (
+        "architecture: mmoe",
+        "architecture: mmeo",
+        "model.architecture: 'mmeo' is not in the catalogue; did you mean 'mmoe'?",
+    ),
     "unknown task": ("- type: esmm", "- type: esm", "tasks.0.type: 'esm' is unknown; did you mean 'esmm'?"),
-    "unknown feature": ("    - item_id\n", "    - item_ids\n", "behaviour.item_features: 'item_ids' is not an item feature; did you mean 'item_id'?"),
-    "unknown feature type": ("type: multi_categorical", "type: multicategorical", "features.item.1.type: 'multicategorical' is unknown; did you"),
-    "unknown option": ("batch_size: 64", "batch_sise: 64", "training.batch_sise: 'batch_sise' is not an option here; did you mean 'batch_size'?"),
-    "unknown option of an encoder": ("    hidden:", "    hiden:", "model.encoders.0.hiden: 'hiden' is not an option here; did you mean 'hidden'?"),
+    "unknown feature": (
+        "    - item_id\n",
+        "    - item_ids\n",
+        "behaviour.item_features: 'item_ids' is not an item feature; did you mean 'item_id'?",
+    ),
+    "unknown feature type": (
+        "type: multi_categorical",
+        "type: multicategorical",
+        "features.item.1.type: 'multicategorical' is unknown; did you",
+    ),
+    "unknown option": (
+        "batch_size: 64",
+        "batch_sise: 64",
+        "training.batch_sise: 'batch_sise' is not an option here; did you mean 'batch_size'?",
+    ),
+    "unknown option of an encoder": (
+        "    hidden:",
+        "    hiden:",
+        "model.encoders.0.hiden: 'hiden' is not an option here; did you mean 'hidden'?",
+    ),
     "task without label": ("  label: long_view\n", "", "tasks.1.label: is missing"),
     "label that no column holds": ("label: long_view", "label: long_vew", "no column 'long_vew'"),
-    "negative weight": ("  patience: 10", "  patience: 10\n  loss_weights: {pctr: -0.5}", "training.loss_weights.pctr: Input should be greater"),
-    "weight of no output": ("  patience: 10", "  patience: 10\n  loss_weights: {pctrr: 1}", "'pctrr' is not an output; did you mean 'pctr'?"),
-    "label as an input": ("- name: tab", "- name: click", "'click': this column is a label and cannot be an ordinary feature"),
-    "evaluation of no output": ("score: pctcvr", "score: pcctcvr", "extra_evaluations: 'pcctcvr' is not an output; did you mean 'pctcvr'?"),
-    "a key that stands twice": ("  patience: 10", "  patience: 10\n  patience: 11", "training.patience: this key stands here twice"),
+    "negative weight": (
+        "  patience: 10",
+        "  patience: 10\n  loss_weights: {pctr: -0.5}",
+        "training.loss_weights.pctr: Input should be greater",
+    ),
+    "weight of no output": (
+        "  patience: 10",
+        "  patience: 10\n  loss_weights: {pctrr: 1}",
+        "'pctrr' is not an output; did you mean 'pctr'?",
+    ),
+    "label as an input": (
+        "- name: tab",
+        "- name: click",
+        "'click': this column is a label and cannot be an ordinary feature",
+    ),
+    "evaluation of no output": (
+        "score: pctcvr",
+        "score: pcctcvr",
+        "extra_evaluations: 'pcctcvr' is not an output; did you mean 'pctcvr'?",
+    ),
+    "a key that stands twice": (
+        "  patience: 10",
+        "  patience: 10\n  patience: 11",
+        "training.patience: this key stands here twice",
+    ),
     "a value of two parts": ("by: time", "by: tame", "data.split.by: 'tame' is unknown; did you mean 'time'?"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -56,10 +96,22 @@ def test_a_bad_recipe_is_refused_with_its_line_and_the_nearest_name(recipe_file,
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.architecture=mmeo", "--set model.architecture=mmeo: model.architecture: 'mmeo' is not in the catalogue; did you mean 'mmoe'?"),
-        ("trainin.epochs=1", "--set trainin.epochs=1: trainin: 'trainin' is not an option here; did you mean 'training'?"),
-        ("training.loss_weights={pctr: -1}", "--set training.loss_weights={pctr: -1}: training.loss_weights.pctr: Input should be greater"),
-        ("training.select_on=[pctx]", "--set training.select_on=[pctx]: training.select_on: 'pctx' is not an output; did you mean 'pctr'?"),
+        (
+            "model.architecture=mmeo",
+            "--set model.architecture=mmeo: model.architecture: 'mmeo' is not in the catalogue; did you mean 'mmoe'?",
+        ),
+        (
+            "trainin.epochs=1",
+            "--set trainin.epochs=1: trainin: 'trainin' is not an option here; did you mean 'training'?",
+        ),
+        (
+            "training.loss_weights={pctr: -1}",
+            "--set training.loss_weights={pctr: -1}: training.loss_weights.pctr: Input should be greater",
+        ),
+        (
+            "training.select_on=[pctx]",
+            "--set training.select_on=[pctx]: training.select_on: 'pctx' is not an output; did you mean 'pctr'?",
+        ),
         ("training.epochs=[", "'[' is not YAML"),
         ("name.x=3", "'name' is not a section"),
     ],

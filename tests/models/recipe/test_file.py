@@ -38,7 +38,8 @@ def test_a_recipe_that_says_nothing_is_the_one_that_it_extends(base_file, extend
 
 
 def test_mappings_merge_deeply_and_lists_and_scalars_replace(base_file, extending):
-    base, own = load_recipe(base_file), load_recipe(extending("training: {epochs: 7, select_on: [pctr]}\nmodel: {embedding: {dim: 6}}\n"))
+    base = load_recipe(base_file)
+    own = load_recipe(extending("training: {epochs: 7, select_on: [pctr]}\nmodel: {embedding: {dim: 6}}\n"))
     assert own.training == base.training.model_copy(update={"epochs": 7, "select_on": ("pctr",)})
     assert own.model.embedding == base.model.embedding.model_copy(update={"dim": 6})
     assert own.features == base.features and own.data == base.data
@@ -53,8 +54,11 @@ def test_a_part_of_another_type_inherits_nothing(extending):
 
 
 def test_a_run_holds_the_whole_recipe(extending, tmp_path):
-    path, out = extending("name: own\ntraining: {epochs: 1}\n"), tmp_path / "out"
-    assert training.main([str(path), "--out", str(out), "--cache", str(tmp_path / "cache"), "--reading-steps", "0"]) == 0
+    path = extending("name: own\ntraining: {epochs: 1}\n")
+    out = tmp_path / "out"
+    assert (
+        training.main([str(path), "--out", str(out), "--cache", str(tmp_path / "cache"), "--reading-steps", "0"]) == 0
+    )
     assert "extends" not in (out / "recipe.yaml").read_text()
     assert load_recipe(out / "recipe.yaml") == load_recipe(path)
 

@@ -46,8 +46,12 @@ def test_the_rates_are_those_counted_by_hand(log):
 
 
 def test_sparsity_removed_is_what_the_sparser_of_the_two_steps_leaves():
-    pairs = [(k, "click", 0) for k in range(100)] + [(k, "cart", 1) for k in range(20)] + [(k, "buy", 2) for k in range(5)]
-    log = pd.DataFrame([("u", item, action, at) for item, action, at in pairs], columns=["user_id", "item_id", "action", "time_ms"])
+    pairs = (
+        [(k, "click", 0) for k in range(100)] + [(k, "cart", 1) for k in range(20)] + [(k, "buy", 2) for k in range(5)]
+    )
+    log = pd.DataFrame(
+        [("u", item, action, at) for item, action, at in pairs], columns=["user_id", "item_id", "action", "time_ms"]
+    )
     (cart,) = decompositions(read_paths(log, Columns(), "click", ["cart"], "buy"))
     assert (cart.action_rate, cart.conversion_after_action, cart.coverage) == (0.2, 0.25, 1.0)
     assert cart.removed == pytest.approx(1 - 0.05 / 0.2), "one in 20 becomes one in 5 and one in 4"
@@ -71,7 +75,25 @@ def test_the_command_writes_a_table_and_a_picture_that_needs_nothing_from_outsid
     source = tmp_path / f"log.{form}"
     renamed.to_csv(source, index=False) if form == "csv" else renamed.to_parquet(source)
     out = tmp_path / "out" / "paths"
-    assert main([str(source), "--user", "who", "--action", "what", "--actions", "cart", "wish", "--conversion", "buy", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                str(source),
+                "--user",
+                "who",
+                "--action",
+                "what",
+                "--actions",
+                "cart",
+                "wish",
+                "--conversion",
+                "buy",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert "| cart | 40.00% | 50.00% | 75.00% | 33.33% | 60.0% |" in capsys.readouterr().out
     rows = list(csv.DictReader(out.with_suffix(".csv").read_text().splitlines()))
     assert [row["actions"] for row in rows] == ["cart", "wish", "cart or wish"]
@@ -84,7 +106,10 @@ def test_the_command_writes_a_table_and_a_picture_that_needs_nothing_from_outsid
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--actions", "crt", "--conversion", "buy"], "'crt' does not occur in the column 'action'; it holds: buy, cart, click, wish"),
+        (
+            ["--actions", "crt", "--conversion", "buy"],
+            "'crt' does not occur in the column 'action'; it holds: buy, cart, click, wish",
+        ),
         (["--user", "who", "--actions", "cart", "--conversion", "buy"], "--user: the log has no column 'who'"),
         (["--actions", *"abcdef", "--conversion", "buy"], "give at most 5"),
     ],

@@ -14,7 +14,9 @@ def test_the_measures_by_hand():
     grouped = grouped_rank_correlation(np.array([1.0, 2, 5, 4]), np.array([1.0, 2, 3, 4]), np.array([0, 0, 1, 1]))
     assert grouped == pytest.approx(0), "one request in order, one reversed"
     assert divergence(np.array([0.5]), np.array([0.5])) == pytest.approx(0)
-    assert divergence(np.array([0.5]), np.array([0.25])) == pytest.approx(1000 * (0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75)))
+    assert divergence(np.array([0.5]), np.array([0.25])) == pytest.approx(
+        1000 * (0.5 * np.log(2) + 0.5 * np.log(0.5 / 0.75))
+    )
 
 
 @pytest.mark.parametrize("world", [selection.world, transfer.world])
@@ -49,8 +51,11 @@ def test_purchases_follow_the_funnel_and_fall_with_the_shift():
 def test_every_request_shows_every_position_once_and_the_top_is_clicked_more_than_its_worth():
     tables, utility, request = position.world(np.random.default_rng(1), 5000, 0.0)
     impressions = tables["impressions"]
-    assert (impressions.groupby(request)["position"].apply(sorted).map(tuple) == tuple(range(1, position.SHOWN + 1))).all()
-    top, bottom = impressions["position"] == 1, impressions["position"] == position.SHOWN
+    assert (
+        impressions.groupby(request)["position"].apply(sorted).map(tuple) == tuple(range(1, position.SHOWN + 1))
+    ).all()
+    top = impressions["position"] == 1
+    bottom = impressions["position"] == position.SHOWN
     assert abs(utility[top].mean() - utility[bottom].mean()) < 0.1
     assert impressions["click"][top].mean() > 1.5 * impressions["click"][bottom].mean()
 

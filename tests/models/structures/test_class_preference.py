@@ -33,15 +33,18 @@ def candidates(values):
 
 
 def probabilities(network, rep):
-    first, last = network.of_class[0], network.of_class[2]
+    first = network.of_class[0]
+    last = network.of_class[2]
     z = np.maximum(rep @ f64(first.weight).T + f64(first.bias), 0) @ f64(last.weight).T + f64(last.bias)
     e = np.exp(z - z.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
 
 
 def test_a_candidates_score_is_the_probability_of_its_class():
-    network, rep = prefer(), np.random.default_rng(0).normal(size=(6, 6))
-    values, classes = [math.nan, -5.0, -1.0, -0.5, 1.4, 1.5], [0, 1, 2, 2, 3, 4]
+    network = prefer()
+    rep = np.random.default_rng(0).normal(size=(6, 6))
+    values = [math.nan, -5.0, -1.0, -0.5, 1.4, 1.5]
+    classes = [0, 1, 2, 2, 3, 4]
     score = of_logit(network(torch.from_numpy(rep).float(), candidates(values)))
     expected = probabilities(network, rep)[np.arange(6), classes]
     np.testing.assert_allclose(f64(score.yes.exp()), expected, atol=1e-6)
@@ -54,25 +57,30 @@ def test_the_classes_probabilities_sum_to_one_for_a_user():
 
 
 def test_the_loss_is_the_cross_entropy_over_impressions_with_the_label():
-    model, batch = small("dupn"), training_batch(small("dupn"), 64, 4)
+    model = small("dupn")
+    batch = training_batch(small("dupn"), 64, 4)
     output = next(o for o in model.ranker.outputs if o.name == "pprice")
     assert output.label == output.space == ("click",)
     with torch.no_grad():
-        score, loss = model.ranker(batch)["pprice"], model.ranker.losses(batch)["pprice"]
+        score = model.ranker(batch)["pprice"]
+        loss = model.ranker.losses(batch)["pprice"]
     acted = batch["label/click"] > 0
     assert float(loss) == pytest.approx(float(-score[acted].mean()), rel=1e-5)
 
 
 def test_evaluation_counts_the_same_classes_as_the_network():
     task = ClassPreferenceTask(type="class_preference", name="pprice", label="click", feature="price", edges=EDGES)
-    schema = FeatureSchema.model_validate({"item": [{"name": "stars", "type": "numeric"}, {"name": "price", "type": "numeric"}]})
+    schema = FeatureSchema.model_validate(
+        {"item": [{"name": "stars", "type": "numeric"}, {"name": "price", "type": "numeric"}]}
+    )
     values = [math.nan, -5.0, -1.0, -0.5, 0.0, 1.4, 1.5, 9.0]
     numerics = np.stack([np.zeros(8), np.array(values)], 1).astype(np.float32)
     assert ClassPreference(task, schema).class_of(numerics).tolist() == [0, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_what_the_score_knows_of_the_candidate_is_its_class_alone():
-    model, batch = small("dupn"), training_batch(small("dupn"), 16, 4)
+    model = small("dupn")
+    batch = training_batch(small("dupn"), 16, 4)
     other = batch | {"item_rows": batch["item_rows"].flip(0)}
     with torch.no_grad():
         torch.testing.assert_close(model.ranker(batch)["pprice"], model.ranker(other)["pprice"])
@@ -90,7 +98,9 @@ def test_gradients_are_finite_at_extreme_logits():
 
 
 def test_its_cross_entropy_selects_the_best_weights():
-    better, worse = ({"pprice": {"log_loss": x, "share_log_loss": 1.6}, "pctr": {"auc": 0.7, "log_loss": 0.5}} for x in (1.2, 1.5))
+    better, worse = (
+        {"pprice": {"log_loss": x, "share_log_loss": 1.6}, "pctr": {"auc": 0.7, "log_loss": 0.5}} for x in (1.2, 1.5)
+    )
     assert selection_score(better, ["pprice"]) == -1.2
     assert selection_score(better, ["pprice", "pctr"]) > selection_score(worse, ["pprice", "pctr"])
 

@@ -57,8 +57,12 @@ def test_every_loss_reaches_the_probabilities_of_its_equation_and_no_other():
 
 def test_gradients_are_finite_at_extreme_logits():
     for signs in np.ndindex(2, 2, 2, 2):
-        given = {h: torch.tensor([80.0 if s else -80.0], requires_grad=True) for h, s in zip(Esm2.heads, signs, strict=True)}
+        given = {
+            h: torch.tensor([80.0 if s else -80.0], requires_grad=True) for h, s in zip(Esm2.heads, signs, strict=True)
+        }
         scores = esm2().scores(given)
-        loss = sum(log_loss(scores[n], torch.tensor([y])).sum() for n in ("pctr", "pctavr", "pctcvr") for y in (0.0, 1.0))
+        loss = sum(
+            log_loss(scores[n], torch.tensor([y])).sum() for n in ("pctr", "pctavr", "pctcvr") for y in (0.0, 1.0)
+        )
         loss.backward()
         assert torch.isfinite(loss) and all(torch.isfinite(t.grad).all() for t in given.values())

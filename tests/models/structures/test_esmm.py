@@ -24,7 +24,8 @@ def logits(n=200, seed=0, spread=4.0, dtype=torch.float32):
 def test_pctcvr_is_the_product_of_pctr_and_pcvr():
     given = logits()
     scores = esmm().scores(given)
-    pctr, pcvr = sigmoid(given["pctr"]), sigmoid(given["pcvr"])
+    pctr = sigmoid(given["pctr"])
+    pcvr = sigmoid(given["pcvr"])
     np.testing.assert_allclose(scores["pctr"].yes.exp(), pctr, atol=1e-6)
     np.testing.assert_allclose(scores["pcvr"].yes.exp(), pcvr, atol=1e-6)
     np.testing.assert_allclose(scores["pctcvr"].yes.exp(), pctr * pcvr, atol=1e-6)
@@ -36,7 +37,10 @@ def test_both_losses_run_over_all_impressions():
     click = rng.integers(0, 2, 200).astype(np.float64)
     both = click * rng.integers(0, 2, 200)
     scores = esmm().scores(given)
-    for name, p, y in (("pctr", sigmoid(given["pctr"]), click), ("pctcvr", sigmoid(given["pctr"]) * sigmoid(given["pcvr"]), both)):
+    for name, p, y in (
+        ("pctr", sigmoid(given["pctr"]), click),
+        ("pctcvr", sigmoid(given["pctr"]) * sigmoid(given["pcvr"]), both),
+    ):
         expected = -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
         np.testing.assert_allclose(log_loss(scores[name], torch.from_numpy(y).float()).mean(), expected, rtol=1e-5)
 
@@ -58,7 +62,9 @@ def test_gradients_are_finite_and_right_at_extreme_logits():
             assert all(torch.isfinite(g.grad).all() for g in given.values())
     given = {"pctr": torch.tensor([80.0], requires_grad=True), "pcvr": torch.tensor([80.0], requires_grad=True)}
     log_loss(esmm().scores(given)["pctcvr"], torch.tensor([0.0])).sum().backward()
-    np.testing.assert_allclose(given["pctr"].grad, [0.5], rtol=1e-5)  # both share the blame: d/da of -log(1 - sig(a) sig(b))
+    np.testing.assert_allclose(
+        given["pctr"].grad, [0.5], rtol=1e-5
+    )  # both share the blame: d/da of -log(1 - sig(a) sig(b))
 
 
 def test_a_rare_conversion_keeps_its_precision():

@@ -23,25 +23,31 @@ def f64(t):
 
 def weights_of(network, rep):
     """weight(rep) of the network's two layers."""
-    first, last = network.weight[0], network.weight[2]
+    first = network.weight[0]
+    last = network.weight[2]
     return np.maximum(rep @ f64(first.weight).T + f64(first.bias), 0) @ f64(last.weight).T + f64(last.bias)
 
 
 def test_the_logit_is_the_users_weights_on_the_candidates_features():
-    network, rng = weigh(), np.random.default_rng(0)
-    rep, r = rng.normal(size=(9, 6)), rng.normal(size=(9, 4))
+    network = weigh()
+    rng = np.random.default_rng(0)
+    rep = rng.normal(size=(9, 6))
+    r = rng.normal(size=(9, 4))
     given = Candidates(torch.full((9, 4), torch.nan), torch.from_numpy(r).float())
     got = network(torch.from_numpy(rep).float(), given)
     np.testing.assert_allclose(f64(got), (weights_of(network, rep) * r[:, [2, 0, 1]]).sum(1), atol=1e-6)
 
 
 def test_one_users_weights_serve_all_candidates():
-    network, rep, r = weigh(), torch.randn(1, 6), torch.randn(7, 4)
+    network = weigh()
+    rep = torch.randn(1, 6)
+    r = torch.randn(7, 4)
     torch.testing.assert_close(network(rep, Candidates(r, r)), network(rep.expand(7, 6), Candidates(r, r)))
 
 
 def test_the_loss_is_the_papers_with_the_strongest_behaviours_importance():
-    model, batch = small("dupn"), training_batch(small("dupn"), 64, 4)
+    model = small("dupn")
+    batch = training_batch(small("dupn"), 64, 4)
     with torch.no_grad():
         s = f64(model.ranker.logits(batch)["prank"])
         loss = float(model.ranker.losses(batch)["prank"])
@@ -54,7 +60,10 @@ def test_the_loss_is_the_papers_with_the_strongest_behaviours_importance():
 def test_gradients_are_finite_at_extreme_logits():
     for value in (80.0, -80.0):
         logit = torch.tensor([value], requires_grad=True)
-        structure = RankWeights(RankWeightsTask(type="rank_weights", name="prank", label="click", features=("price",)), small("dupn").recipe.features)
+        structure = RankWeights(
+            RankWeightsTask(type="rank_weights", name="prank", label="click", features=("price",)),
+            small("dupn").recipe.features,
+        )
         score = structure.scores({"prank": logit})["prank"]
         (score.yes.sum() + score.no.sum()).backward()
         assert torch.isfinite(score.yes).all() and torch.isfinite(score.no).all() and torch.isfinite(logit.grad).all()

@@ -17,14 +17,17 @@ GATED = ("mmoe", "omoe", "cgc", "ple", "youtube2019")
 
 def test_entropy_is_one_for_even_gates_and_zero_for_polarised_ones():
     assert entropy(torch.full((5, 4), 0.25)).item() == pytest.approx(1)
-    assert entropy(torch.eye(4)).item() == 0, "each impression has one expert, although all four are used alike on average"
+    assert entropy(torch.eye(4)).item() == 0, (
+        "each impression has one expert, although all four are used alike on average"
+    )
     assert entropy(torch.tensor([[0.5, 0.5, 0.0, 0.0]])).item() == pytest.approx(math.log(2) / math.log(4))
     assert entropy(torch.ones(3, 1)).item() == 1
 
 
 def test_similarity_is_one_for_equal_experts_and_zero_for_unrelated_ones():
     torch.manual_seed(0)
-    a, b = torch.relu(torch.randn(2000, 8)), torch.relu(torch.randn(2000, 8))
+    a = torch.relu(torch.randn(2000, 8))
+    b = torch.relu(torch.randn(2000, 8))
     cosines = similarity(torch.stack([a, 3 * a + 1, b]))
     assert cosines[0, 1].item() == pytest.approx(1, abs=1e-5), "scale and offset make no other expert"
     assert abs(cosines[0, 2].item()) < 0.05
@@ -37,7 +40,8 @@ def test_every_gated_model_shows_its_gates_and_experts(architecture):
     model = small(architecture)
     batch = training_batch(model, 32, 4)
     with torch.no_grad():
-        found, means = model.ranker.gating(batch), model.ranker.gate_means(batch)
+        found = model.ranker.gating(batch)
+        means = model.ranker.gate_means(batch)
     assert isinstance(model.ranker.trunk, Gated)
     assert list(found.gates) == list(means)
     for head, gates in found.gates.items():

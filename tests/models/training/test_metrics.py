@@ -16,7 +16,8 @@ SCORES = np.log(np.clip(RNG.random(3000) * 0.7 + LABELS * 0.2, 1e-9, 1 - 1e-9))
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=40))
 def test_auc_counts_ties_as_one_half_like_scikit_learn(rows):
-    labels, scores = np.array([float(y) for y, _ in rows]), np.array([float(s) for _, s in rows])
+    labels = np.array([float(y) for y, _ in rows])
+    scores = np.array([float(s) for _, s in rows])
     ours = metrics.auc(labels, scores)
     if len(set(labels)) == 1:
         assert ours is None
@@ -35,7 +36,8 @@ def test_gauc_weights_users_by_impressions_and_skips_users_of_one_class():
 
 
 def test_gauc_equals_a_loop_over_users_with_scikit_learn():
-    users, scores = RNG.integers(0, 200, 3000), np.round(SCORES, 1)
+    users = RNG.integers(0, 200, 3000)
+    scores = np.round(SCORES, 1)
     total = weight = skipped = 0
     for user in np.unique(users):
         mine = users == user
@@ -91,7 +93,9 @@ def test_the_top_of_the_list_by_hand():
 
 def test_ties_at_the_border_of_the_top_enter_in_proportion():
     labels = np.array([1.0, 0, 1, 0, 0, 0, 0, 0, 0, 0])
-    top = metrics.top_share(labels, np.array([9.0, 5, 5, 5, 5, 1, 1, 1, 1, 1]), 0.3)  # the 9, and two of the four 5s of which one is positive
+    top = metrics.top_share(
+        labels, np.array([9.0, 5, 5, 5, 5, 1, 1, 1, 1, 1]), 0.3
+    )  # the 9, and two of the four 5s of which one is positive
     assert top.precision == pytest.approx((1 + 0.25 * 2) / 3)
 
 

@@ -65,7 +65,8 @@ def test_representation_transfer_keeps_the_representation_as_it_was(trained):
     base, learn = trained
     run = learn("representation_transfer")
     assert [o.name for o in run.ranker.outputs] == ["plike"]
-    kept, before = of_representation(run), of_representation(base)
+    kept = of_representation(run)
+    before = of_representation(base)
     assert set(kept) == set(before)
     for name, parameter in kept.items():
         torch.testing.assert_close(parameter, before[name], atol=0, rtol=0, msg=name)
@@ -86,7 +87,8 @@ def test_fine_tune_starts_there_and_moves_on(trained):
 def test_a_low_representation_rate_keeps_what_was_taken_over_near_where_it_was(trained, tmp_path):
     base, learn = trained
     carefully = {"mode": "fine_tune", "task": "plike", "from": str(tmp_path / "base"), "representation_rate": 0.01}
-    before, moved = of_representation(base), {}
+    before = of_representation(base)
+    moved = {}
     for rate, run in (("full", learn("fine_tune")), ("low", learn("fine_tune", **{"training.transfer": carefully}))):
         moved[rate] = max(float((p - before[n]).detach().abs().max()) for n, p in of_representation(run).items())
     assert 0 < moved["low"] < 0.1 * moved["full"]
@@ -96,11 +98,16 @@ def test_embeddings_go_by_key_when_rows_have_moved(tiny_recipe, tables, tmp_path
     options = {"cache": tmp_path / "cache", "quiet": True, "reading_steps": 0}
     train(tiny_recipe(changes=CHANGES), tmp_path / "base", **options)
     base = open_run(tmp_path / "base")
-    tables["impressions"] = tables["impressions"][tables["impressions"].user_id > 10]  # the rarer ids leave the vocabulary, the rest move up
+    tables["impressions"] = tables["impressions"][
+        tables["impressions"].user_id > 10
+    ]  # the rarer ids leave the vocabulary, the rest move up
     transfer = {"mode": "representation_transfer", "task": "plike", "from": str(tmp_path / "base")}
     train(tiny_recipe(tables, CHANGES | {"tasks": TASKS, "training.transfer": transfer}), tmp_path / "moved", **options)
     run = open_run(tmp_path / "moved")
-    old, new = (dict(zip(r.encoding.vocabulary.keys.tolist(), r.encoding.vocabulary.rows.tolist(), strict=True)) for r in (base, run))
+    old, new = (
+        dict(zip(r.encoding.vocabulary.keys.tolist(), r.encoding.vocabulary.rows.tolist(), strict=True))
+        for r in (base, run)
+    )
     common = sorted(set(old) & set(new))
     assert any(old[k] != new[k] for k in common)
     before, after = (r.ranker.inputs.table.weight for r in (base, run))
@@ -112,21 +119,33 @@ def test_embeddings_go_by_key_when_rows_have_moved(tiny_recipe, tables, tmp_path
     [
         ({"mode": "fine_tune", "task": "plike"}, "needs 'from'"),
         ({"mode": "retrain_all", "task": "plike", "from": "somewhere"}, "remove 'from'"),
-        ({"mode": "fine_tune", "task": "plike", "from": "nowhere"}, "training.transfer.from: nowhere has no recipe.yaml"),
+        (
+            {"mode": "fine_tune", "task": "plike", "from": "nowhere"},
+            "training.transfer.from: nowhere has no recipe.yaml",
+        ),
         ({"mode": "retrain_all", "task": "plike", "representation_rate": 0.1}, "has no use for 'representation_rate'"),
         ({"mode": "retrain_single", "task": "pbuy"}, "no task has the name 'pbuy'"),
     ],
 )
 def test_a_transfer_that_cannot_be_is_refused(tiny_recipe, tmp_path, transfer, message):
     with pytest.raises(RecipeError, match=message):
-        train(tiny_recipe(changes=CHANGES | {"tasks": TASKS, "training.transfer": transfer}), tmp_path / "out", cache=tmp_path / "cache", quiet=True)
+        train(
+            tiny_recipe(changes=CHANGES | {"tasks": TASKS, "training.transfer": transfer}),
+            tmp_path / "out",
+            cache=tmp_path / "cache",
+            quiet=True,
+        )
 
 
 def test_another_encoder_is_refused(tiny_recipe, tmp_path):
     options = {"cache": tmp_path / "cache", "quiet": True, "reading_steps": 0}
     train(tiny_recipe(changes=CHANGES), tmp_path / "base", **options)
     transfer = {"mode": "fine_tune", "task": "plike", "from": str(tmp_path / "base")}
-    changes = CHANGES | {"tasks": TASKS[:2] + TASKS[3:], "model.encoders": [{"type": "pooling"}], "training.transfer": transfer}
+    changes = CHANGES | {
+        "tasks": TASKS[:2] + TASKS[3:],
+        "model.encoders": [{"type": "pooling"}],
+        "training.transfer": transfer,
+    }
     with pytest.raises(RecipeError, match=r"other encoders; take over its recipe's model\.encoders"):
         train(tiny_recipe(changes=changes), tmp_path / "out", **options)
 

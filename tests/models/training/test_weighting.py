@@ -13,7 +13,15 @@ from models.catalogue import CATALOGUE
 from models.recipe.recipe import TrainingSection
 from models.training.shared import last_shared_layer, shared_masks
 from models.training.transfer import narrowed
-from models.training.weighting import Decayed, PcGrad, Uncertainty, build_weighting, gradnorm_step, weighted_total, without_conflicts
+from models.training.weighting import (
+    Decayed,
+    PcGrad,
+    Uncertainty,
+    build_weighting,
+    gradnorm_step,
+    weighted_total,
+    without_conflicts,
+)
 
 KINDS = {
     "static": {"type": "static"},
@@ -38,7 +46,11 @@ def test_static_weights_sum_the_losses():
 
 def test_decayed_weights_fall_by_their_factor_each_epoch():
     weighting = Decayed({"a": 2.0, "b": 0.5}, {"a": 0.5})
-    assert [weighting.weights(epoch) for epoch in (0, 1, 3)] == [{"a": 2.0, "b": 0.5}, {"a": 1.0, "b": 0.5}, {"a": 0.25, "b": 0.5}]
+    assert [weighting.weights(epoch) for epoch in (0, 1, 3)] == [
+        {"a": 2.0, "b": 0.5},
+        {"a": 1.0, "b": 0.5},
+        {"a": 0.25, "b": 0.5},
+    ]
     x, losses = two_losses()
     weighting.backward(losses, {}, epoch=3)
     assert x.grad.item() == pytest.approx(0.25 * 0.2 + 0.5 * 3.0)
@@ -49,13 +61,20 @@ def test_uncertainty_moves_by_its_gradient_and_has_another_formula_for_values():
     weighting = Uncertainty({"a": 1.0, "b": 1.0}, values={"b"}, bound=2.0, rate=0.1)
     x, losses = two_losses(a=0.2, b=3.0)
     weighting.backward(losses, {}, epoch=0)
-    assert x.grad.item() == pytest.approx(1.0 * 0.2 + 0.5 * 3.0), "exp(-0) L for a probability, exp(-0) / 2 L for a value"
+    assert x.grad.item() == pytest.approx(1.0 * 0.2 + 0.5 * 3.0), (
+        "exp(-0) L for a probability, exp(-0) / 2 L for a value"
+    )
     assert weighting.s == {"a": pytest.approx(-0.1 * (0.5 - 0.2)), "b": pytest.approx(-0.1 * (0.5 - 1.5))}
 
 
 def test_uncertainty_settles_at_its_optimum_and_never_leaves_its_bound():
     weighting = Uncertainty(dict.fromkeys(("a", "b", "rare", "huge"), 1.0), values={"b"}, bound=2.0, rate=0.1)
-    losses = {"a": torch.tensor(0.2, requires_grad=True), "b": torch.tensor(3.0), "rare": torch.tensor(0.001), "huge": torch.tensor(1e6)}
+    losses = {
+        "a": torch.tensor(0.2, requires_grad=True),
+        "b": torch.tensor(3.0),
+        "rare": torch.tensor(0.001),
+        "huge": torch.tensor(1e6),
+    }
     for _ in range(500):
         weighting.backward(losses, {}, epoch=0)
     assert weighting.s["a"] == pytest.approx(math.log(2 * 0.2), abs=1e-6), "exp(-s) L = 1/2"
@@ -69,19 +88,28 @@ def test_uncertainty_settles_at_its_optimum_and_never_leaves_its_bound():
 
 def test_gradnorm_moves_each_weight_towards_the_common_gradient_size():
     # G = (1 * 4, 1 * 2), mean 3. Equal ratios: both targets 3, so a falls by 0.1 * 4 and b rises by 0.1 * 2.
-    equal = gradnorm_step({"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 2.0}, {"a": 0.5, "b": 0.5}, alpha=1.0, rate=0.1, smallest=1e-3)
+    equal = gradnorm_step(
+        {"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 2.0}, {"a": 0.5, "b": 0.5}, alpha=1.0, rate=0.1, smallest=1e-3
+    )
     assert equal == {"a": pytest.approx(0.6), "b": pytest.approx(1.2)}
     # r = (0.9, 0.1) / 0.5 = (1.8, 0.2): targets 5.4 and 0.6, so a, which learned least, rises although its gradient is the larger.
-    slow = gradnorm_step({"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 2.0}, {"a": 0.9, "b": 0.1}, alpha=1.0, rate=0.1, smallest=1e-3)
+    slow = gradnorm_step(
+        {"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 2.0}, {"a": 0.9, "b": 0.1}, alpha=1.0, rate=0.1, smallest=1e-3
+    )
     assert slow == {"a": pytest.approx(1.4), "b": pytest.approx(0.8)}
-    ignored = gradnorm_step({"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 2.0}, {"a": 0.9, "b": 0.1}, alpha=0.0, rate=0.1, smallest=1e-3)
+    ignored = gradnorm_step(
+        {"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 2.0}, {"a": 0.9, "b": 0.1}, alpha=0.0, rate=0.1, smallest=1e-3
+    )
     assert ignored == equal, "alpha 0 asks for equal sizes, whatever was learned"
 
 
 def test_gradnorm_keeps_the_sum_of_the_weights_and_evens_the_gradients_out():
     model = small("shared_bottom")
-    section = TrainingSection(loss_weights={"pctr": 8.0}, weighting={"type": "gradnorm", "alpha": 0.0, "learning_rate": 0.5})
-    ranker, batch = model.ranker.train(), training_batch(model, 64, 4)
+    section = TrainingSection(
+        loss_weights={"pctr": 8.0}, weighting={"type": "gradnorm", "alpha": 0.0, "learning_rate": 0.5}
+    )
+    ranker = model.ranker.train()
+    batch = training_batch(model, 64, 4)
     weighting = build_weighting(ranker, section)
     for _ in range(200):
         weighting.backward(ranker.losses(batch), batch, epoch=0)
@@ -93,7 +121,8 @@ def test_gradnorm_keeps_the_sum_of_the_weights_and_evens_the_gradients_out():
 
 def test_pcgrad_takes_the_conflicting_component_away():
     # g_a . g_b = -1, |g_a|^2 = 1, |g_b|^2 = 2: g_a + 1/2 g_b = (1/2, 1/2), g_b + 1 g_a = (0, 1).
-    a, b = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
+    a = torch.tensor([1.0, 0.0])
+    b = torch.tensor([-1.0, 1.0])
     (of_a, of_b), conflicts = without_conflicts([a, b], [[1, 0], [0, 1]])
     assert conflicts == 2
     torch.testing.assert_close(of_a, torch.tensor([0.5, 0.5]))
@@ -104,7 +133,8 @@ def test_pcgrad_takes_the_conflicting_component_away():
 
 def test_pcgrad_changes_what_is_shared_and_nothing_else():
     model = small("mmoe")
-    ranker, batch = model.ranker, training_batch(model, 64, 4)
+    ranker = model.ranker
+    batch = training_batch(model, 64, 4)
     plain = copy.deepcopy(ranker)
     weighted_total(plain.losses(batch), {"pctr": 1.0, "plike": 1.0}).backward()
     expected = {name: p.grad for name, p in plain.named_parameters()}
@@ -115,20 +145,24 @@ def test_pcgrad_changes_what_is_shared_and_nothing_else():
     assert weighting.logged() == {"conflicts": 1.0}
     for name, parameter in ranker.named_parameters():
         if name.startswith("towers"):
-            of_pctr, of_plike = parameter.grad, expected[name]
+            of_pctr = parameter.grad
+            of_plike = expected[name]
             torch.testing.assert_close(of_pctr[0], -of_plike[0])
             torch.testing.assert_close(of_pctr[1], of_plike[1])
 
 
 def test_pcgrad_without_conflict_is_the_plain_sum():
     model = small("ple")
-    ranker, batch = model.ranker, training_batch(model, 64, 4)
+    ranker = model.ranker
+    batch = training_batch(model, 64, 4)
     plain = copy.deepcopy(ranker)
     (2 * plain.losses(batch)["pctr"]).backward()
     loss = ranker.losses(batch)["pctr"]
     PcGrad(ranker, {"a": 1.0, "b": 1.0}).backward({"a": loss, "b": loss}, batch, epoch=0)
     for (name, parameter), other in zip(ranker.named_parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter) if other.grad is None else other.grad, msg=name)
+        torch.testing.assert_close(
+            parameter.grad, torch.zeros_like(parameter) if other.grad is None else other.grad, msg=name
+        )
 
 
 LAST = {
@@ -152,7 +186,9 @@ def test_of_a_single_layer_of_experts_the_gates_are_not_shared():
     model = small("cgc")
     layer = last_shared_layer(shared_masks(model.ranker, training_batch(model, 256, 4)))
     assert layer and all(name.startswith("trunk.first.first.weights.") for name in layer)
-    own, shared, width = 2 * 2, 2, 64
+    own = 2 * 2
+    shared = 2
+    width = 64
     for mask in layer.values():
         assert not mask[0, : own * width].any(), "a head's own experts"
         assert mask[0, own * width : (own + shared) * width].float().mean() > 0.9
@@ -169,7 +205,8 @@ def test_of_ples_experts_only_the_shared_ones_are_shared():
 @pytest.mark.parametrize("kind", ["gradnorm", "pcgrad"])
 def test_every_model_takes_every_weighting(architecture, kind):
     model = small(architecture)
-    ranker, batch = model.ranker.train(), training_batch(model, 64, 4)
+    ranker = model.ranker.train()
+    batch = training_batch(model, 64, 4)
     weighting = build_weighting(ranker, TrainingSection(weighting=KINDS[kind]))
     weighting.backward(ranker.losses(batch), batch, epoch=0)
     assert all(math.isfinite(value) for value in weighting.logged().values())
@@ -177,12 +214,15 @@ def test_every_model_takes_every_weighting(architecture, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_stopped_and_resumed_ends_with_the_same_bits_and_the_report_shows_the_weights(tiny_recipe, tmp_path, monkeypatch, kind):
+def test_a_run_stopped_and_resumed_ends_with_the_same_bits_and_the_report_shows_the_weights(
+    tiny_recipe, tmp_path, monkeypatch, kind
+):
     recipe = tiny_recipe(None, {"training.weighting": KINDS[kind], "model.dropout": 0.1, "training.patience": 99})
     options = {"cache": tmp_path / "cache", "quiet": True, "reading_steps": 0}
     training.train(recipe, tmp_path / "whole", **options)
 
-    save, seen = training.save_session, []
+    save = training.save_session
+    seen = []
 
     def stop(*arguments):
         save(*arguments)
@@ -196,7 +236,9 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bits_and_the_report_shows_
             training.train(recipe, tmp_path / "stopped", **options)
     training.train(recipe, tmp_path / "stopped", resume=True, **options)
 
-    whole, resumed = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["weights"] for name in ("whole", "stopped"))
+    whole, resumed = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["weights"] for name in ("whole", "stopped")
+    )
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "stopped")]
     assert histories[0] == histories[1]

@@ -5,7 +5,10 @@ import torch
 
 from models.trunks.mmoe import Mmoe
 
-WIDTHS, HEADS, EXPERTS, HIDDEN = (5, 3), ("a", "b", "c"), 4, (6, 7)
+WIDTHS = (5, 3)
+HEADS = ("a", "b", "c")
+EXPERTS = 4
+HIDDEN = (6, 7)
 
 
 def mmoe(dropout=0.0):
@@ -40,7 +43,8 @@ def reference(model, x):
 
 
 def test_equals_the_papers_equation():
-    model, rng = mmoe(), np.random.default_rng(0)
+    model = mmoe()
+    rng = np.random.default_rng(0)
     x = rng.normal(size=(9, sum(WIDTHS)))
     parts = [torch.from_numpy(x[:, :5]).float(), torch.from_numpy(x[:, 5:]).float()]
     np.testing.assert_allclose(f64(model(parts)), reference(model, x), atol=1e-6)
@@ -48,12 +52,14 @@ def test_equals_the_papers_equation():
 
 def test_a_user_part_of_one_row_equals_the_same_row_repeated():
     model = mmoe()
-    user, items = torch.randn(1, 5), torch.randn(8, 3)
+    user = torch.randn(1, 5)
+    items = torch.randn(8, 3)
     torch.testing.assert_close(model([user, items]), model([user.expand(8, 5), items]))
 
 
 def test_gates_are_linear_in_the_input():
-    model, rng = mmoe(), np.random.default_rng(1)
+    model = mmoe()
+    rng = np.random.default_rng(1)
     split = EXPERTS * HIDDEN[0]
     a, b = (torch.from_numpy(rng.normal(size=(1, 8))).float() for _ in range(2))
 

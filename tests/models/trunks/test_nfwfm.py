@@ -18,7 +18,8 @@ PARTS = (
     Part(width=5, of_candidate=True, dim=D),
 )
 HIDDEN = (6, 5)
-USER_FIELDS, ITEM_FIELDS = 5, 6
+USER_FIELDS = 5
+ITEM_FIELDS = 6
 
 
 def nfwfm():
@@ -32,7 +33,10 @@ def nfwfm():
 
 def inputs(n, users=None, seed=0):
     rng = np.random.default_rng(seed)
-    return [torch.from_numpy(rng.normal(size=(n if part.of_candidate else users or n, part.width))).float() for part in PARTS]
+    return [
+        torch.from_numpy(rng.normal(size=(n if part.of_candidate else users or n, part.width))).float()
+        for part in PARTS
+    ]
 
 
 def f64(t):
@@ -60,7 +64,9 @@ def weight_of_pair(model, i, j):
     pairs = model.interaction
     if i < USER_FIELDS <= j:
         return f64(pairs.item_user)[j - USER_FIELDS, i]
-    n, kept, shift = (USER_FIELDS, pairs.user_user, 0) if j < USER_FIELDS else (ITEM_FIELDS, pairs.item_item, USER_FIELDS)
+    n, kept, shift = (
+        (USER_FIELDS, pairs.user_user, 0) if j < USER_FIELDS else (ITEM_FIELDS, pairs.item_item, USER_FIELDS)
+    )
     order = [(a, b) for a in range(n) for b in range(a + 1, n)]
     return f64(kept)[order.index((i - shift, j - shift))]
 
@@ -80,7 +86,8 @@ def reference(model, parts):
 
 
 def test_equals_the_papers_equations():
-    model, parts = nfwfm().double(), [p.double() for p in inputs(9)]
+    model = nfwfm().double()
+    parts = [p.double() for p in inputs(9)]
     got = f64(model(parts))
     assert got.shape == (1, 9, HIDDEN[-1] + 1)
     expected = np.stack([reference(model, [f64(p)[i] for p in parts]) for i in range(9)])
@@ -88,19 +95,24 @@ def test_equals_the_papers_equations():
 
 
 def test_equals_them_in_single_precision_too():
-    model, parts = nfwfm(), inputs(9)
-    np.testing.assert_allclose(f64(model(parts)), f64(model.double()([p.double() for p in parts])), atol=1e-5, rtol=1e-6)
+    model = nfwfm()
+    parts = inputs(9)
+    np.testing.assert_allclose(
+        f64(model(parts)), f64(model.double()([p.double() for p in parts])), atol=1e-5, rtol=1e-6
+    )
 
 
 def test_a_user_of_one_row_equals_the_same_user_repeated():
-    model, parts = nfwfm(), inputs(8, users=1)
+    model = nfwfm()
+    parts = inputs(8, users=1)
     repeated = [p if part.of_candidate else p.expand(8, -1) for p, part in zip(parts, PARTS, strict=True)]
     torch.testing.assert_close(model(parts), model(repeated))
 
 
 def test_with_all_pair_weights_one_it_is_neural_fm():
     model = Nfwfm(PARTS, HIDDEN, dropout=0.0).eval()
-    users, items = torch.randn(3, USER_FIELDS, D), torch.randn(3, ITEM_FIELDS, D)
+    users = torch.randn(3, USER_FIELDS, D)
+    items = torch.randn(3, ITEM_FIELDS, D)
     v = torch.cat([users, items], 1)
     bi_interaction = ((v.sum(1) ** 2) - (v**2).sum(1)) / 2
     torch.testing.assert_close(model.interaction(users, items), bi_interaction, atol=1e-5, rtol=1e-5)
@@ -115,10 +127,15 @@ def test_user_pairs_are_summed_once_per_request_in_the_graph():
     """Of the products that have a row per field in the ONNX graph, all but the candidates' own have one row however many candidates there are."""
     model = small("nfwfm", "pooling", tower_hidden=[])
     graph = onnx.shape_inference.infer_shapes(to_onnx(model.graph, model.encoding), data_prop=True).graph
-    shapes = {v.name: [d.dim_value or d.dim_param for d in v.type.tensor_type.shape.dim] for v in [*graph.value_info, *graph.output]}
+    shapes = {
+        v.name: [d.dim_value or d.dim_param for d in v.type.tensor_type.shape.dim]
+        for v in [*graph.value_info, *graph.output]
+    }
     shapes |= {t.name: list(t.dims) for t in graph.initializer}
     dim = model.ranker.inputs.table.embedding_dim
-    products = [shapes[n.output[0]] for n in graph.node if n.op_type == "MatMul" and shapes.get(n.output[0], [0])[-1] == dim]
+    products = [
+        shapes[n.output[0]] for n in graph.node if n.op_type == "MatMul" and shapes.get(n.output[0], [0])[-1] == dim
+    ]
     of_fields = [shape for shape in products if len(shape) == 3]
     per_candidate = [shape for shape in of_fields if shape[0] != 1]
     assert len(of_fields) >= 3, of_fields
@@ -127,4 +144,6 @@ def test_user_pairs_are_summed_once_per_request_in_the_graph():
 
 def test_with_an_empty_tower_the_tasks_split_at_the_last_layer():
     ranker = small("nfwfm", tower_hidden=[]).ranker
-    assert [tuple(layer.weight.shape) for layer in ranker.towers.layers] == [(len(ranker.heads), ranker.trunk.out_width, 1)]
+    assert [tuple(layer.weight.shape) for layer in ranker.towers.layers] == [
+        (len(ranker.heads), ranker.trunk.out_width, 1)
+    ]

@@ -6,8 +6,13 @@ import torch
 
 from models.trunks.ple import Ple
 
-WIDTHS, HEADS, OWN, SHARED, HIDDEN = (5, 3), ("a", "b"), 2, 3, (6, 4)
-ALL, SEEN = len(HEADS) * OWN + SHARED, OWN + SHARED
+WIDTHS = (5, 3)
+HEADS = ("a", "b")
+OWN = 2
+SHARED = 3
+HIDDEN = (6, 4)
+ALL = len(HEADS) * OWN + SHARED
+SEEN = OWN + SHARED
 
 
 def ple(levels):
@@ -40,8 +45,10 @@ def mlp(layers, i, h):
 
 
 def first_level(model, x, last):
-    w, b = np.concatenate([f64(p) for p in model.first.first.weights]), f64(model.first.first.bias)
-    z, width = x @ w + b, HIDDEN[0]
+    w = np.concatenate([f64(p) for p in model.first.first.weights])
+    b = f64(model.first.first.bias)
+    z = x @ w + b
+    width = HIDDEN[0]
     experts = [mlp(model.first.rest.layers, i, np.maximum(z[:, i * width : (i + 1) * width], 0)) for i in range(ALL)]
     start = ALL * width
     gates = [softmax(z[:, start + k * SEEN : start + (k + 1) * SEEN]) for k in range(len(HEADS))]
@@ -64,7 +71,8 @@ def fuse(experts, gates, shared_gate):
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_equals_the_papers_equations(levels):
-    model, x = ple(levels), np.random.default_rng(0).normal(size=(9, sum(WIDTHS)))
+    model = ple(levels)
+    x = np.random.default_rng(0).normal(size=(9, sum(WIDTHS)))
     heads, shared = first_level(model, x, last=levels == 1)
     for j, level in enumerate(model.levels, start=2):
         heads, shared = next_level(level, heads, shared, last=j == levels)
@@ -80,7 +88,8 @@ def test_the_last_level_has_no_shared_gate():
 
 
 def test_another_tasks_own_experts_do_not_reach_a_task_in_cgc():
-    model, parts = ple(1), [torch.randn(4, 5), torch.randn(4, 3)]
+    model = ple(1)
+    parts = [torch.randn(4, 5), torch.randn(4, 3)]
     before = model(parts)
     with torch.no_grad():
         model.first.rest.layers[0].weight[OWN : 2 * OWN].normal_()  # task b's own experts
@@ -90,7 +99,8 @@ def test_another_tasks_own_experts_do_not_reach_a_task_in_cgc():
 
 
 def test_gate_means_are_those_of_the_last_level():
-    model, parts = ple(2), [torch.randn(30, 5), torch.randn(30, 3)]
+    model = ple(2)
+    parts = [torch.randn(30, 5), torch.randn(30, 3)]
     with torch.no_grad():
         means = model.gate_means(parts)
         heads, _ = model.first(parts)

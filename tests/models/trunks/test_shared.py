@@ -10,7 +10,8 @@ from models.trunks.shared_bottom import SharedBottom
 
 def test_omoe_is_mmoe_with_every_gate_the_same():
     torch.manual_seed(0)
-    one, parts = Omoe((5, 3), ("a", "b"), 4, (6, 7), 0.0).eval(), [torch.randn(9, 5), torch.randn(9, 3)]
+    one = Omoe((5, 3), ("a", "b"), 4, (6, 7), 0.0).eval()
+    parts = [torch.randn(9, 5), torch.randn(9, 3)]
     many = Mmoe((5, 3), ("a", "b"), 4, (6, 7), 0.0).eval()
     with torch.no_grad():
         for to, of in zip(many.first.weights, one.mixture.first.weights, strict=True):
@@ -22,7 +23,8 @@ def test_omoe_is_mmoe_with_every_gate_the_same():
 
 def test_a_shared_bottom_gives_every_head_the_same_vector():
     torch.manual_seed(0)
-    model, parts = SharedBottom((5, 3), ("a", "b"), (6, 4), 0.0).eval(), [torch.randn(9, 5), torch.randn(9, 3)]
+    model = SharedBottom((5, 3), ("a", "b"), (6, 4), 0.0).eval()
+    parts = [torch.randn(9, 5), torch.randn(9, 3)]
     first = torch.relu(torch.cat(parts, 1) @ torch.cat(list(model.first.weights)) + model.first.bias)
     layer = model.rest.layers[0]
     torch.testing.assert_close(model(parts)[0], torch.relu(first @ layer.weight[0] + layer.bias[0]))

@@ -6,7 +6,11 @@ import torch
 from models.layers.gates import drop_experts
 from models.trunks.youtube2019 import Youtube2019
 
-WIDTHS, HEADS, SHARED, EXPERTS, HIDDEN = (5, 3), ("pctr", "plike", "watch_time", "rating"), 6, 3, (7, 4)
+WIDTHS = (5, 3)
+HEADS = ("pctr", "plike", "watch_time", "rating")
+SHARED = 6
+EXPERTS = 3
+HIDDEN = (7, 4)
 
 
 def trunk(expert_dropout=0.1):
@@ -25,7 +29,8 @@ def f64(t):
 def reference(model, x):
     """s = relu(W x + b); f^k = sum_i g^k(s)_i f_i(s); g^k = softmax(W_gk s)."""
     s = np.maximum(x @ np.concatenate([f64(w) for w in model.shared.weights]) + f64(model.shared.bias), 0)
-    first, bias = f64(model.mixture.first.weights[0]), f64(model.mixture.first.bias)
+    first = f64(model.mixture.first.weights[0])
+    bias = f64(model.mixture.first.bias)
     experts = []
     for i in range(EXPERTS):
         place = slice(i * HIDDEN[0], (i + 1) * HIDDEN[0])
@@ -48,13 +53,16 @@ def parts_of(x):
 
 
 def test_equals_the_papers_equations():
-    model, x = trunk(), np.random.default_rng(0).normal(size=(9, sum(WIDTHS)))
+    model = trunk()
+    x = np.random.default_rng(0).normal(size=(9, sum(WIDTHS)))
     np.testing.assert_allclose(f64(model(parts_of(x))), reference(model, x), atol=1e-6)
 
 
 def test_experts_and_gates_read_the_shared_layer_and_nothing_else():
     model = trunk()
-    assert [tuple(w.shape) for w in model.mixture.first.weights] == [(SHARED, EXPERTS * HIDDEN[0] + len(HEADS) * EXPERTS)]
+    assert [tuple(w.shape) for w in model.mixture.first.weights] == [
+        (SHARED, EXPERTS * HIDDEN[0] + len(HEADS) * EXPERTS)
+    ]
     with torch.no_grad():
         for weight in model.shared.weights:
             weight.zero_()
@@ -63,12 +71,15 @@ def test_experts_and_gates_read_the_shared_layer_and_nothing_else():
 
 
 def test_a_user_part_of_one_row_equals_the_same_row_repeated():
-    model, user, items = trunk(), torch.randn(1, 5), torch.randn(8, 3)
+    model = trunk()
+    user = torch.randn(1, 5)
+    items = torch.randn(8, 3)
     torch.testing.assert_close(model([user, items]), model([user.expand(8, 5), items]))
 
 
 def test_a_tenth_of_the_experts_is_dropped_in_training_and_none_afterwards():
-    model, parts = trunk(expert_dropout=0.5), parts_of(np.random.default_rng(3).normal(size=(64, sum(WIDTHS))))
+    model = trunk(expert_dropout=0.5)
+    parts = parts_of(np.random.default_rng(3).normal(size=(64, sum(WIDTHS))))
     torch.testing.assert_close(model(parts), model(parts))
     model.train()
     assert (model(parts) - model(parts)).abs().max() > 0.01

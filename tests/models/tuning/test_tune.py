@@ -22,7 +22,11 @@ SPACE = {
     "model.trunk": {"choices": [{"type": "mmoe", "experts": 2}, {"type": "shared_bottom", "hidden": [8]}]},
     "training.batch_size": {"low": 32, "high": 128, "log": True},
 }
-OWN = {"model.trunk": {"type": "mmoe", "experts": 2}, "training.epochs": 1, "training.select_on": ["pctr", "plong_view"]}
+OWN = {
+    "model.trunk": {"type": "mmoe", "experts": 2},
+    "training.epochs": 1,
+    "training.select_on": ["pctr", "plong_view"],
+}
 
 
 @pytest.fixture
@@ -52,14 +56,20 @@ def test_a_search_ends_with_a_recipe_that_scores_what_it_promised(searched, tmp_
     tuned = load_recipe(tmp_path / "search" / "tuned.yaml")
     metrics = training.train(tuned, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
     assert metrics["best"]["score"] == report["best"]["score"]
-    assert report["best"]["score"] == pytest.approx(np.mean([report["best"]["validation"][n] for n in ("pctr", "plong_view")]))
+    assert report["best"]["score"] == pytest.approx(
+        np.mean([report["best"]["validation"][n] for n in ("pctr", "plong_view")])
+    )
     assert not (tmp_path / "search" / "trial").exists()
 
 
 def test_the_first_trial_is_the_recipe_as_it_is(searched, tmp_path):
     first = tune(searched(trials=1), tmp_path)["best"]
     assert first["own"]
-    assert first["settings"] == {"model.dropout": 0.0, "model.trunk": SPACE["model.trunk"]["choices"][0], "training.batch_size": 64}
+    assert first["settings"] == {
+        "model.dropout": 0.0,
+        "model.trunk": SPACE["model.trunk"]["choices"][0],
+        "training.batch_size": 64,
+    }
 
 
 def test_own_settings_outside_the_space_are_no_trial(searched, tmp_path):
@@ -73,14 +83,22 @@ def test_the_set_lines_of_the_report_make_the_tuned_recipe(searched, tmp_path):
     tune(recipe, tmp_path)
     recipe_file = tmp_path / "recipe.yaml"
     recipe_file.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True)))
-    lines = [line.split(maxsplit=1)[1] for line in (tmp_path / "search" / "trials.md").read_text().splitlines() if line.startswith("    --set")]
+    lines = [
+        line.split(maxsplit=1)[1]
+        for line in (tmp_path / "search" / "trials.md").read_text().splitlines()
+        if line.startswith("    --set")
+    ]
     assert len(lines) == len(SPACE)
-    overrides = subprocess.run(["bash", "-c", f"printf '%s\\n' {' '.join(lines)}"], capture_output=True, text=True, check=True).stdout.splitlines()
+    overrides = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {' '.join(lines)}"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     assert load_recipe(recipe_file, tuple(overrides)) == load_recipe(tmp_path / "search" / "tuned.yaml")
 
 
 def test_the_same_seed_draws_the_same_trials_and_another_seed_others(searched, tmp_path):
-    first, same, other = (found(tune(searched(seed=seed), tmp_path, name)) for name, seed in (("a", 4), ("b", 4), ("c", 5)))
+    first, same, other = (
+        found(tune(searched(seed=seed), tmp_path, name)) for name, seed in (("a", 4), ("b", 4), ("c", 5))
+    )
     assert first == same
     assert [t["settings"] for t in first[1:]] != [t["settings"] for t in other[1:]]
 
@@ -95,7 +113,17 @@ def test_the_test_part_has_no_say_and_is_not_even_there(searched, tables, tmp_pa
 
 
 def command(recipe_file, out, tmp_path, *more):
-    return [sys.executable, "-m", "models.tune", str(recipe_file), "--out", str(out), "--cache", str(tmp_path / "cache"), *more]
+    return [
+        sys.executable,
+        "-m",
+        "models.tune",
+        str(recipe_file),
+        "--out",
+        str(out),
+        "--cache",
+        str(tmp_path / "cache"),
+        *more,
+    ]
 
 
 def trials_in(folder):
@@ -108,10 +136,13 @@ def trials_in(folder):
 def test_a_search_killed_and_started_again_finds_what_an_uninterrupted_one_finds(searched, tmp_path):
     recipe_file = tmp_path / "recipe.yaml"
     recipe_file.write_text(yaml.safe_dump(searched(changes={"training.epochs": 4}, trials=4).model_dump(mode="json")))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
+    killed = tmp_path / "killed"
     subprocess.run(command(recipe_file, whole, tmp_path), check=True, capture_output=True)
 
-    process = subprocess.Popen(command(recipe_file, killed, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(recipe_file, killed, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not (killed / "trial" / "resume.pt").exists() and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
@@ -133,7 +164,9 @@ def test_more_trials_are_added_to_those_that_are_there(searched, tmp_path):
 
 def test_a_folder_with_another_recipes_trials_is_refused(searched, tmp_path):
     tune(searched(trials=1), tmp_path)
-    with pytest.raises(RecipeError, match=r"--out .*search: holds trials made with another recipe; give another folder"):
+    with pytest.raises(
+        RecipeError, match=r"--out .*search: holds trials made with another recipe; give another folder"
+    ):
         tune(searched(changes={"model.tower_hidden": [4]}), tmp_path)
 
 
@@ -142,7 +175,10 @@ def test_no_trial_starts_after_the_time_limit(searched, tmp_path):
 
 
 def test_settings_that_do_not_go_together_are_pruned_with_the_reason(searched, tmp_path):
-    space = {"model.architecture": {"choices": ["mmoe", "youtube2019"]}, "training.weighting": {"choices": [{"type": "static"}, {"type": "pcgrad"}]}}
+    space = {
+        "model.architecture": {"choices": ["mmoe", "youtube2019"]},
+        "training.weighting": {"choices": [{"type": "static"}, {"type": "pcgrad"}]},
+    }
     decayed = {"type": "decayed", "decay": {"nobody": 0.9}}
     space["training.weighting"]["choices"].append(decayed)
     report = tune(searched(trials=8, space=space), tmp_path)
@@ -167,28 +203,58 @@ def test_a_trial_far_below_the_others_is_given_up_early(searched, tmp_path, monk
     report = tune(searched(changes={"training.epochs": 2}, trials=6, space=space), tmp_path)
     slow = [t for t in report["trials"] if t["settings"]["training.learning_rate"] == 1e-9]
     assert slow, "the seed draws it"
-    assert all(t["state"] == "pruned" and t["reason"] == "below the median of the trials before it at 25% of its steps" for t in slow)
+    assert all(
+        t["state"] == "pruned" and t["reason"] == "below the median of the trials before it at 25% of its steps"
+        for t in slow
+    )
     assert "below the median" in (tmp_path / "search" / "trials.md").read_text()
 
 
 BAD = {
-    "no such setting": ({"model.dropuot": {"low": 0, "high": 0.3}}, "'model.dropuot' is no setting of this recipe; did you mean 'model.dropout'?"),
-    "no such section": ({"trainin.epochs": {"low": 1, "high": 3}}, "'trainin.epochs' is no setting of this recipe; did you mean 'training.epochs'?"),
-    "another trunk's setting": ({"model.trunk.own_experts": {"low": 1, "high": 3}}, "did you mean 'model.trunk.experts'?"),
-    "a value it never takes": ({"training.epochs": {"low": 0, "high": 3}}, "'training.epochs': Input should be greater than or equal to 1, found 0"),
-    "half a batch": ({"training.batch_size": {"low": 8.5, "high": 64}}, "'training.batch_size': Input should be a valid integer"),
+    "no such setting": (
+        {"model.dropuot": {"low": 0, "high": 0.3}},
+        "'model.dropuot' is no setting of this recipe; did you mean 'model.dropout'?",
+    ),
+    "no such section": (
+        {"trainin.epochs": {"low": 1, "high": 3}},
+        "'trainin.epochs' is no setting of this recipe; did you mean 'training.epochs'?",
+    ),
+    "another trunk's setting": (
+        {"model.trunk.own_experts": {"low": 1, "high": 3}},
+        "did you mean 'model.trunk.experts'?",
+    ),
+    "a value it never takes": (
+        {"training.epochs": {"low": 0, "high": 3}},
+        "'training.epochs': Input should be greater than or equal to 1, found 0",
+    ),
+    "half a batch": (
+        {"training.batch_size": {"low": 8.5, "high": 64}},
+        "'training.batch_size': Input should be a valid integer",
+    ),
     "a choice it never takes": ({"model.trunk": {"choices": [{"type": "mmeo"}]}}, "'model.trunk': Input tag 'mmeo'"),
-    "an empty range": ({"model.dropout": {"low": 0.3, "high": 0.3}}, "tuning.space.model.dropout: low 0.3 is not below high 0.3"),
+    "an empty range": (
+        {"model.dropout": {"low": 0.3, "high": 0.3}},
+        "tuning.space.model.dropout: low 0.3 is not below high 0.3",
+    ),
     "half a range": ({"model.dropout": {"low": 0.3}}, "tuning.space.model.dropout: give low and high, or choices"),
-    "both kinds": ({"model.dropout": {"low": 0.1, "choices": [0.2]}}, "tuning.space.model.dropout: give either choices, or low and high"),
+    "both kinds": (
+        {"model.dropout": {"low": 0.1, "choices": [0.2]}},
+        "tuning.space.model.dropout: give either choices, or low and high",
+    ),
     "log from 0": ({"model.dropout": {"low": 0, "high": 0.3, "log": True}}, "with log, low must be above 0, found 0"),
-    "an unknown bound": ({"model.dropout": {"hihg": 0.3}}, "tuning.space.model.dropout.hihg: 'hihg' is not an option here; did you mean 'high'?"),
+    "an unknown bound": (
+        {"model.dropout": {"hihg": 0.3}},
+        "tuning.space.model.dropout.hihg: 'hihg' is not an option here; did you mean 'high'?",
+    ),
     "no number": ({"training.schedule": {"low": 1, "high": 2}}, "'training.schedule' is no number; give choices"),
     "the seed": ({"training.seed": {"low": 1, "high": 9}}, "'training.seed' cannot be searched"),
     "what selects": ({"training.select_on": {"choices": [["pctr"]]}}, "'training.select_on' cannot be searched"),
-    "inside another": ({"model.trunk": {"choices": [{"type": "ple"}]}, "model.trunk.experts": {"low": 1, "high": 3}}, "lies inside 'model.trunk'"),
+    "inside another": (
+        {"model.trunk": {"choices": [{"type": "ple"}]}, "model.trunk.experts": {"low": 1, "high": 3}},
+        "lies inside 'model.trunk'",
+    ),
     "nothing": ({}, "tuning.space: Dictionary should have at least 1 item"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -208,7 +274,11 @@ def test_a_bad_space_is_refused_with_its_line_and_the_nearest_name(searched, tmp
 
 def test_a_recipe_that_extends_another_does_not_take_over_its_search(searched, tmp_path):
     base = tmp_path / "base.yaml"
-    base.write_text(yaml.safe_dump(searched(space={"model.trunk.experts": {"low": 1, "high": 4}}).model_dump(mode="json", exclude_unset=True)))
+    base.write_text(
+        yaml.safe_dump(
+            searched(space={"model.trunk.experts": {"low": 1, "high": 4}}).model_dump(mode="json", exclude_unset=True)
+        )
+    )
     own = tmp_path / "own.yaml"
     own.write_text("extends: base.yaml\nmodel: {architecture: shared_bottom, trunk: {type: shared_bottom}}\n")
     assert load_recipe(base).tuning is not None

@@ -24,10 +24,14 @@ def ranking_of(ids: list[str], kind: str, explain: bool, seed: int) -> Ranking:
     predictions[0, generator.random(len(ids)) < 0.2] = np.nan
     formula = Formula("home", kind, ("pctr", "watch_time"), np.array([0, 2]), np.array([0.5, 2.0]))
     manifest: Any = SimpleNamespace(name="m", version="1")
-    live: Any = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest, tasks=TASKS), role="stable", fusion=SimpleNamespace(revision=4))
+    live: Any = SimpleNamespace(
+        bundle=SimpleNamespace(manifest=manifest, tasks=TASKS), role="stable", fusion=SimpleNamespace(revision=4)
+    )
     scores = formula.fuse(predictions)
     explained = formula.explain(predictions) if explain else None
-    return Ranking(live, formula, ids, scores, predictions, explained, ["unknown_user"], len(ids), int(np.isfinite(scores).sum()))
+    return Ranking(
+        live, formula, ids, scores, predictions, explained, ["unknown_user"], len(ids), int(np.isfinite(scores).sum())
+    )
 
 
 def plain(ranking: Ranking, request_id: str) -> dict[str, Any]:
@@ -44,7 +48,11 @@ def plain(ranking: Ranking, request_id: str) -> dict[str, Any]:
             entry["explain"] = {}
             for row, task in enumerate(ranking.formula.tasks):
                 part = ranking.explained[row].parts[place]
-                told = {"score": entry["predictions"][task], "weight": float(ranking.formula.weights[row]), "part": number(part)}
+                told = {
+                    "score": entry["predictions"][task],
+                    "weight": float(ranking.formula.weights[row]),
+                    "part": number(part),
+                }
                 if ranking.formula.kind == "weighted_product":
                     told["log_part"] = number(np.log(part))
                 entry["explain"][task] = told
@@ -74,7 +82,10 @@ def test_the_bytes_are_the_json_of_the_plain_structure(ids: list[str], kind: str
 def test_task_scores_read_back_as_the_same_float32_bits() -> None:
     ranking = ranking_of([str(i) for i in range(500)], "weighted_sum", False, 1)
     read = json.loads(answer(ranking, "r1"))["ranking"]
-    back = np.array([[e["predictions"][t] if e["predictions"][t] is not None else np.nan for e in read] for t in TASKS], dtype=np.float32)
+    back = np.array(
+        [[e["predictions"][t] if e["predictions"][t] is not None else np.nan for e in read] for t in TASKS],
+        dtype=np.float32,
+    )
     assert back.tobytes() == ranking.predictions.tobytes()
     scores = np.array([e["score"] if e["score"] is not None else np.nan for e in read])
     assert np.array_equal(scores, ranking.scores, equal_nan=True)

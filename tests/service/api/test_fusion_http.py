@@ -20,8 +20,12 @@ ITEMS = [{"item_id": str(i), "features": {"price": i, "quality": 1, "tag": str(i
 
 
 @pytest.fixture
-def running(tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis) -> Iterator[Any]:
-    (tmp_path / "fusion.yaml").write_text("{revision: 4, profiles: {default: {kind: weighted_sum, weights: {pctr: 1.0}}}}")
+def running(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
+) -> Iterator[Any]:
+    (tmp_path / "fusion.yaml").write_text(
+        "{revision: 4, profiles: {default: {kind: weighted_sum, weights: {pctr: 1.0}}}}"
+    )
     options = {"workers": 2, "fusion_file": tmp_path / "fusion.yaml", "fusion_overrides": True}
     with kit.serving(tmp_path, registry, redis_server.url, **options) as server:
         yield server
@@ -38,14 +42,18 @@ def post(server: Any, path: str, body: Any = None) -> httpx.Response:
 
 
 def wait_for_revision(kit: SimpleNamespace, server: Any, revision: int) -> None:
-    kit.wait_until(lambda: [w["fusion_revision"] for w in server.http.get("/models").json()["workers"]] == [revision] * 2)
+    kit.wait_until(
+        lambda: [w["fusion_revision"] for w in server.http.get("/models").json()["workers"]] == [revision] * 2
+    )
 
 
 def rank(server: Any, **more: Any) -> httpx.Response:
     return httpx.post(f"{server.url}/rank", json={"user_id": "712", "candidates": ITEMS} | more)
 
 
-def test_new_weights_hold_on_every_worker_and_every_answer_fits_its_revision(running: Any, kit: SimpleNamespace) -> None:
+def test_new_weights_hold_on_every_worker_and_every_answer_fits_its_revision(
+    running: Any, kit: SimpleNamespace
+) -> None:
     answer = put(running, {"kind": "weighted_sum", "weights": {"pcvr": 2.0}}, author="ann", reason="more carts")
     assert (answer.status_code, answer.json()["revision"]) == (200, 5)
     seen = set()
@@ -68,8 +76,11 @@ def test_a_formula_over_scores_and_item_numerics_ranks(running: Any, kit: Simple
     wait_for_revision(kit, running, 5)
     body = rank(running, explain=True).json()
     for entry in body["ranking"]:
-        scores, price = entry["predictions"], float(entry["item_id"])
-        assert entry["score"] == pytest.approx(scores["pctr"] ** 0.6 * scores["pctcvr"] ** 1.2 * math.log1p(price), rel=1e-6)
+        scores = entry["predictions"]
+        price = float(entry["item_id"])
+        assert entry["score"] == pytest.approx(
+            scores["pctr"] ** 0.6 * scores["pctcvr"] ** 1.2 * math.log1p(price), rel=1e-6
+        )
         assert list(entry["explain"]) == ["pctr", "pctcvr", "price"]
         assert entry["explain"]["price"]["value"] == price
         assert entry["explain"]["pctr"]["score"] == scores["pctr"]
@@ -86,11 +97,21 @@ def test_a_formula_over_scores_and_item_numerics_ranks(running: Any, kit: Simple
         ({"kind": "weighted_sum", "weights": {"plike": 1}}, "profiles.default.weights", "plike, which the model lacks"),
         ({"kind": "weighted_sum", "weights": {}}, "profiles.default", "at least 1"),
         ({"kind": "weighted_sum", "weights": {"pctr": 1e9}}, "profiles.default.weights.pctr", "less than or equal"),
-        ({"kind": "weighted_sum", "weights": {"pctr": 1}, "formula": "pctr"}, "profiles.default", "for the kind 'formula'"),
-        ({"kind": "weighted_sum", "weights": {"pctr": 1}, "bounds": {"pctr": {"min": 2, "max": 1}}}, "profiles.default.bounds.pctr", "min is above"),
+        (
+            {"kind": "weighted_sum", "weights": {"pctr": 1}, "formula": "pctr"},
+            "profiles.default",
+            "for the kind 'formula'",
+        ),
+        (
+            {"kind": "weighted_sum", "weights": {"pctr": 1}, "bounds": {"pctr": {"min": 2, "max": 1}}},
+            "profiles.default.bounds.pctr",
+            "min is above",
+        ),
     ],
 )
-def test_profiles_that_cannot_hold_are_refused_with_field_and_column(server: Any, default: Any, field: str, told: str) -> None:
+def test_profiles_that_cannot_hold_are_refused_with_field_and_column(
+    server: Any, default: Any, field: str, told: str
+) -> None:
     before = server.http.get("/fusion").json()
     answer = put(server, default)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
@@ -165,7 +186,9 @@ def test_a_broken_fusion_document_changes_nothing_also_after_a_restart(
     assert put(running, {"kind": "weighted_sum", "weights": {"pctr": 5.0}}).status_code == 200
     wait_for_revision(kit, running, 5)
     (registry / FUSION_FILE).write_text("{")
-    kit.wait_until(lambda: 'funnelrank_model_swaps_total{result="fusion_refused"} 2.0' in running.http.get("/metrics").text)
+    kit.wait_until(
+        lambda: 'funnelrank_model_swaps_total{result="fusion_refused"} 2.0' in running.http.get("/metrics").text
+    )
     assert rank(running).json()["fusion"]["revision"] == 5
     with kit.serving(tmp_path, registry, redis_server.url) as restarted:
         assert rank(restarted).json()["fusion"]["revision"] == 5

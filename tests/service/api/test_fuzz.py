@@ -19,15 +19,25 @@ from service.settings import Settings
 ROUTES = [("POST", "/rank"), ("POST", "/events"), ("PUT", "/features/users"), ("PUT", "/features/items")]
 TEXT = st.text(max_size=8)
 SCALAR = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | TEXT
-ANYTHING = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=8)
+ANYTHING = st.recursive(
+    SCALAR, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=8
+)
 ID = st.text(min_size=1, max_size=5)
 LIST = st.lists(TEXT | st.integers(-5, 5), max_size=4)
-ITEM = st.fixed_dictionaries({}, optional={"tag": TEXT, "topics": LIST, "price": st.floats(-1e30, 1e30) | st.none(), "quality": st.integers(-9, 9)})
+ITEM = st.fixed_dictionaries(
+    {},
+    optional={"tag": TEXT, "topics": LIST, "price": st.floats(-1e30, 1e30) | st.none(), "quality": st.integers(-9, 9)},
+)
 USER = st.fixed_dictionaries({}, optional={"gender": TEXT, "interests": LIST, "age": st.integers(0, 120) | st.none()})
 CONTEXT = st.fixed_dictionaries({}, optional={"tab": st.integers(0, 9) | TEXT, "hour": st.floats(0, 23)})
 WEIGHTS = st.dictionaries(st.sampled_from(["pctr", "pcvr", "pctcvr"]), st.floats(-1e6, 1e6), min_size=1)
 CANDIDATE = ID | st.fixed_dictionaries({"item_id": ID}, optional={"features": ITEM})
-EVENT = {"user_id": ID, "item_id": ID, "action": TEXT | st.integers(0, 9), "timestamp": st.integers(10**11, 17 * 10**11)}
+EVENT = {
+    "user_id": ID,
+    "item_id": ID,
+    "action": TEXT | st.integers(0, 9),
+    "timestamp": st.integers(10**11, 17 * 10**11),
+}
 RANK_OPTIONS = {
     "scene": st.sampled_from(["home", "shop"]),
     "context": CONTEXT,
@@ -43,12 +53,15 @@ def id_of(candidate: Any) -> Any:
 
 
 def batch(name: str, entry: dict[str, Any], **optional: Any) -> Any:
-    return st.fixed_dictionaries({name: st.lists(st.fixed_dictionaries(entry, optional=optional), min_size=1, max_size=4)})
+    return st.fixed_dictionaries(
+        {name: st.lists(st.fixed_dictionaries(entry, optional=optional), min_size=1, max_size=4)}
+    )
 
 
 GOOD: dict[str, Any] = {
     "/rank": st.fixed_dictionaries(
-        {"user_id": ID, "candidates": st.lists(CANDIDATE, min_size=1, max_size=5, unique_by=id_of)}, optional=RANK_OPTIONS
+        {"user_id": ID, "candidates": st.lists(CANDIDATE, min_size=1, max_size=5, unique_by=id_of)},
+        optional=RANK_OPTIONS,
     ),
     "/events": batch("events", EVENT, scene=TEXT, event_id=ID),
     "/features/users": batch("users", {"user_id": ID, "features": USER}),
@@ -80,7 +93,9 @@ def test_no_body_makes_the_service_fail(server: Any, method: str, path: str) -> 
     def send(body: Any, spoil: bool, other: Any, data: st.DataObject) -> None:
         if spoil:
             body = with_other(body, data.draw(st.sampled_from(places(body))), other)
-        answer = server.http.request(method, path, content=json.dumps(body).encode(), headers={"Authorization": "Bearer secret"})
+        answer = server.http.request(
+            method, path, content=json.dumps(body).encode(), headers={"Authorization": "Bearer secret"}
+        )
         seen[answer.status_code] += 1
         assert answer.status_code in (200, 400, 404, 409, 422), (body, answer.text)
         if answer.status_code != 200:
@@ -104,7 +119,14 @@ def check_ranking(body: Any, answer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x00", b"\xff" * 50, b'{"a":' * 5000, b"[" * 5000 + b"]" * 5000, b'{"user_id":"\\u0000","candidates":["\\u0000"]}']
+    "content",
+    [
+        b"\x00",
+        b"\xff" * 50,
+        b'{"a":' * 5000,
+        b"[" * 5000 + b"]" * 5000,
+        b'{"user_id":"\\u0000","candidates":["\\u0000"]}',
+    ],
 )
 def test_no_bytes_make_the_service_fail(server: Any, content: bytes) -> None:
     for method, path in ROUTES:

@@ -17,7 +17,9 @@ from service.sample.embedded_redis import EmbeddedRedis
 
 
 @pytest.fixture
-def running(tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis) -> Iterator[Any]:
+def running(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
+) -> Iterator[Any]:
     """A service of its own with two workers, for tests that change what is live."""
     (tmp_path / "fusion.yaml").write_text("profiles: {default: {kind: weighted_sum, weights: {pctr: 1.0}}}")
     with kit.serving(tmp_path, registry, redis_server.url, workers=2, fusion_file=tmp_path / "fusion.yaml") as server:
@@ -26,7 +28,10 @@ def running(tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: 
 
 def versions(server: Any, asks: int = 20) -> set[str]:
     """Versions that answer, over new connections, so that every worker has its turn."""
-    return {httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]}).json()["model"]["version"] for _ in range(asks)}
+    return {
+        httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]}).json()["model"]["version"]
+        for _ in range(asks)
+    }
 
 
 def metric(server: Any, line: str) -> float:
@@ -60,7 +65,9 @@ class Traffic:
                     self.failures.append(answer.text)
                 else:
                     body = answer.json()
-                    self.scores.setdefault(body["model"]["version"], set()).add(body["ranking"][0]["predictions"]["pctr"])
+                    self.scores.setdefault(body["model"]["version"], set()).add(
+                        body["ranking"][0]["predictions"]["pctr"]
+                    )
 
     def __enter__(self) -> "Traffic":
         for thread in self.threads:
@@ -73,7 +80,9 @@ class Traffic:
             thread.join()
 
 
-def test_versions_swap_under_traffic_without_a_failed_request(running: Any, registry: Path, kit: SimpleNamespace) -> None:
+def test_versions_swap_under_traffic_without_a_failed_request(
+    running: Any, registry: Path, kit: SimpleNamespace
+) -> None:
     for version in ("2", "3", "4"):
         kit.publish(registry, version, bias=float(version))
     with Traffic(running) as traffic:
@@ -118,7 +127,11 @@ def test_a_rejected_bundle_keeps_the_old_one_serving(running: Any, registry: Pat
 
 
 def metric_sum(server: Any) -> float:
-    lines = [x for x in server.http.get("/metrics").text.splitlines() if x.startswith("funnelrank_model_swaps_total") and "taken" not in x]
+    lines = [
+        x
+        for x in server.http.get("/metrics").text.splitlines()
+        if x.startswith("funnelrank_model_swaps_total") and "taken" not in x
+    ]
     return sum(float(x.rsplit(" ", 1)[1]) for x in lines)
 
 
@@ -196,7 +209,9 @@ def test_scores_that_are_nan_never_reach_a_caller(
     kit.go_live(tmp_path / "registry", "1")
     price = {"price": 5000, "quality": 1}
     with kit.serving(tmp_path, tmp_path / "registry", redis_server.url) as server:
-        body = server.rank([{"item_id": "bad", "features": price}, {"item_id": "good", "features": {"price": 1, "quality": 1}}]).json()
+        body = server.rank(
+            [{"item_id": "bad", "features": price}, {"item_id": "good", "features": {"price": 1, "quality": 1}}]
+        ).json()
         assert [e["item_id"] for e in body["ranking"]] == ["good", "bad"]
         assert body["ranking"][1]["score"] is None
         assert "unscored_items:1" in body["degraded"]

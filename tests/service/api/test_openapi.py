@@ -19,7 +19,9 @@ OPERATORS = sorted(key for key, operation in OPERATIONS.items() if operation.ope
 
 
 @pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace, redis_server: EmbeddedRedis) -> Iterator[Any]:
+def fuzzed(
+    tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace, redis_server: EmbeddedRedis
+) -> Iterator[Any]:
     """A service of its own, whose documents the fuzzing changes."""
     folder = tmp_path_factory.mktemp("fuzzed")
     kit.publish(folder / "registry", "1")
@@ -32,17 +34,25 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace, redis
 def test_every_route_answers_what_the_document_states_and_never_500(fuzzed: Any, tmp_path: Path, examples: int) -> None:
     """A process of its own: what it warns about is its own affair, and its exit code is not."""
     command = [
-        *(Path(sys.executable).with_name("schemathesis"), "--config-file", Path(__file__).with_name("schemathesis.toml")),
+        *(
+            Path(sys.executable).with_name("schemathesis"),
+            "--config-file",
+            Path(__file__).with_name("schemathesis.toml"),
+        ),
         *("run", f"{fuzzed.url}/openapi.json", "--no-color", "--max-examples", str(examples)),
         *("--report", "json", "--report-json-path", tmp_path / "report.json"),
     ]
-    done = subprocess.run(command, env=os.environ | {"FUZZ_TOKEN": "secret"}, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        command, env=os.environ | {"FUZZ_TOKEN": "secret"}, cwd=tmp_path, capture_output=True, text=True, timeout=500
+    )
     assert done.returncode == 0, done.stdout
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["operations"]["tested"], report["operations"]["errored"]) == (len(OPERATIONS), 0)
     assert report["test_cases"]["generated"] > 10 * examples
     for operation, phases in report["valid_rates"].items():
-        assert any(phase["accepted"] for phase in phases.values()) or "rollback" in operation, f"{operation} never had a good request"
+        assert any(phase["accepted"] for phase in phases.values()) or "rollback" in operation, (
+            f"{operation} never had a good request"
+        )
     assert "request failed" not in fuzzed.log_lines
     assert fuzzed.rank(["1", "2"]).status_code == 200
 
@@ -61,13 +71,29 @@ def test_the_document_names_every_route_and_every_error_of_it(fuzzed: Any) -> No
 @pytest.mark.parametrize(("method", "path"), OPERATORS)
 @pytest.mark.parametrize(
     "sent",
-    [None, "Bearer", "Bearer wrong", "Bearer secret2", "Bearer secre", "Basic c2VjcmV0", "secret", "Bearer s\u00e9cret", "Bearer " + "x" * 5000],
+    [
+        None,
+        "Bearer",
+        "Bearer wrong",
+        "Bearer secret2",
+        "Bearer secre",
+        "Basic c2VjcmV0",
+        "secret",
+        "Bearer s\u00e9cret",
+        "Bearer " + "x" * 5000,
+    ],
 )
-def test_operators_routes_want_the_token_before_they_look_at_the_body(fuzzed: Any, method: str, path: str, sent: str | None) -> None:
+def test_operators_routes_want_the_token_before_they_look_at_the_body(
+    fuzzed: Any, method: str, path: str, sent: str | None
+) -> None:
     headers = {"Authorization": sent.encode()} if sent else {}
     for content in (b"{}", b"{", b"x" * 3_000_000):
         answer = fuzzed.http.request(method, path, content=content, headers=headers)
-        assert (answer.status_code, answer.headers["content-type"], answer.json()["code"]) == (401, PROBLEM, "unauthorized")
+        assert (answer.status_code, answer.headers["content-type"], answer.json()["code"]) == (
+            401,
+            PROBLEM,
+            "unauthorized",
+        )
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert "secret" not in answer.text
 

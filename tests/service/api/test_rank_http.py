@@ -25,7 +25,9 @@ def known(store: redis.Redis, layouts: Layouts) -> list[str]:
     return ids
 
 
-def by_hand(kit: SimpleNamespace, layouts: Layouts, store: redis.Redis, ids: list[str], context: dict[str, Any]) -> dict[str, np.ndarray]:
+def by_hand(
+    kit: SimpleNamespace, layouts: Layouts, store: redis.Redis, ids: list[str], context: dict[str, Any]
+) -> dict[str, np.ndarray]:
     """The scores of user 712, who has no behaviours, from what the store holds."""
     user = layouts.user.rows(store.get(user_key(layouts.fingerprint, "712")))  # type: ignore[arg-type]
     items = layouts.item.rows(b"".join(store.mget([item_key(layouts.fingerprint, i) for i in ids])))  # type: ignore[arg-type]
@@ -55,11 +57,16 @@ def test_a_ranking_is_the_models_scores_fused_and_ordered(
         place = known.index(entry["item_id"])
         for task in kit.TASKS:
             assert entry["predictions"][task] == pytest.approx(float(expected[task][place]), abs=1e-5)
-        assert entry["score"] == pytest.approx(0.5 * entry["predictions"]["pctr"] + 2 * entry["predictions"]["pctcvr"], abs=1e-7)
+        assert entry["score"] == pytest.approx(
+            0.5 * entry["predictions"]["pctr"] + 2 * entry["predictions"]["pctcvr"], abs=1e-7
+        )
 
 
 def test_top_k_cuts_and_ties_keep_the_order_of_the_request(server: Any, known: list[str]) -> None:
-    same = [{"item_id": i, "features": {"item_id": None, "tag": None, "topics": None, "price": None, "quality": 1}} for i in ("b", "a", "d", "c")]
+    same = [
+        {"item_id": i, "features": {"item_id": None, "tag": None, "topics": None, "price": None, "quality": 1}}
+        for i in ("b", "a", "d", "c")
+    ]
     ranking = server.rank(same).json()["ranking"]
     assert [e["item_id"] for e in ranking] == ["b", "a", "d", "c"]
     assert [e["item_id"] for e in server.rank(same, top_k=2).json()["ranking"]] == ["b", "a"]
@@ -90,7 +97,9 @@ def test_unknown_user_and_items_are_ranked_on_defaults_and_told(server: Any, kno
     assert len(body["ranking"]) == 4
 
 
-def test_rows_of_another_length_are_ranked_on_defaults_and_told(server: Any, known: list[str], store: redis.Redis, layouts: Layouts) -> None:
+def test_rows_of_another_length_are_ranked_on_defaults_and_told(
+    server: Any, known: list[str], store: redis.Redis, layouts: Layouts
+) -> None:
     store.set(item_key(layouts.fingerprint, "3"), b"rubbish")
     assert server.rank(known).json()["degraded"] == ["corrupt_rows:1", "unknown_items:1"]
 
@@ -119,7 +128,16 @@ def test_the_openapi_document_shows_rank_with_an_example(server: Any) -> None:
     model = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
     assert model["properties"]["candidates"]["maxItems"] == 2000
     assert "candidates" in model["example"]
-    assert set(document["paths"]) >= {"/rank", "/events", "/features/users", "/features/items", "/fusion", "/models", "/models/rollout", "/livez"}
+    assert set(document["paths"]) >= {
+        "/rank",
+        "/events",
+        "/features/users",
+        "/features/items",
+        "/fusion",
+        "/models",
+        "/models/rollout",
+        "/livez",
+    }
     assert '"HTTPValidationError"' not in json.dumps(document)
     references = {part.split('"')[0] for part in json.dumps(document).split('"#/components/schemas/')[1:]}
     assert references <= set(document["components"]["schemas"])
@@ -148,10 +166,30 @@ BAD: list[tuple[Any, int, str, str | None]] = [
     ({"candidates": [{"features": {}}]}, 422, "invalid_request", "candidates[0].item_id"),
     ({"candidates": [{"item_id": "1", "price": 3}]}, 422, "invalid_request", "candidates[0].price"),
     ({"candidates": [str(i) for i in range(2001)]}, 422, "invalid_request", "candidates"),
-    ({"candidates": [{"item_id": "1", "features": {"price": "3"}}]}, 422, "invalid_request", "candidates[0].features.price"),
-    ({"candidates": [{"item_id": "1", "features": {"colour": 3}}]}, 422, "invalid_request", "candidates[0].features.colour"),
-    (b'{"user_id":"1","candidates":[{"item_id":"1","features":{"price":NaN}}]}', 422, "invalid_request", "candidates[0].features.price"),
-    (b'{"user_id":"1","candidates":[{"item_id":"1","features":{"tag":Infinity}}]}', 422, "invalid_request", "candidates[0].features.tag"),
+    (
+        {"candidates": [{"item_id": "1", "features": {"price": "3"}}]},
+        422,
+        "invalid_request",
+        "candidates[0].features.price",
+    ),
+    (
+        {"candidates": [{"item_id": "1", "features": {"colour": 3}}]},
+        422,
+        "invalid_request",
+        "candidates[0].features.colour",
+    ),
+    (
+        b'{"user_id":"1","candidates":[{"item_id":"1","features":{"price":NaN}}]}',
+        422,
+        "invalid_request",
+        "candidates[0].features.price",
+    ),
+    (
+        b'{"user_id":"1","candidates":[{"item_id":"1","features":{"tag":Infinity}}]}',
+        422,
+        "invalid_request",
+        "candidates[0].features.tag",
+    ),
     ({"context": {"weather": 1}}, 422, "invalid_request", "context.weather"),
     ({"context": {"hour": []}}, 422, "invalid_request", "context.hour"),
     ({"context": []}, 422, "invalid_request", "context"),
@@ -160,7 +198,12 @@ BAD: list[tuple[Any, int, str, str | None]] = [
     ({"fusion": {"weights": {"pctr": "much"}}}, 422, "invalid_request", "fusion.weights.pctr"),
     ({"fusion": {"weights": {"pctr": "1"}}}, 422, "invalid_request", "fusion.weights.pctr"),
     ({"fusion": {"weights": {"pctr": True}}}, 422, "invalid_request", "fusion.weights.pctr"),
-    (b'{"user_id":"1","candidates":["1"],"fusion":{"weights":{"pctr":NaN}}}', 422, "invalid_request", "fusion.weights.pctr"),
+    (
+        b'{"user_id":"1","candidates":["1"],"fusion":{"weights":{"pctr":NaN}}}',
+        422,
+        "invalid_request",
+        "fusion.weights.pctr",
+    ),
     ({"top_k": 0}, 422, "invalid_request", "top_k"),
     ({"top_k": 1.5}, 422, "invalid_request", "top_k"),
     ({"timeout_ms": -1}, 422, "invalid_request", "timeout_ms"),
@@ -173,7 +216,9 @@ BAD: list[tuple[Any, int, str, str | None]] = [
 
 
 @pytest.mark.parametrize(("body", "status", "code", "field"), BAD, ids=range(len(BAD)))
-def test_bad_input_is_told_by_field_in_one_envelope(server: Any, body: Any, status: int, code: str, field: str | None) -> None:
+def test_bad_input_is_told_by_field_in_one_envelope(
+    server: Any, body: Any, status: int, code: str, field: str | None
+) -> None:
     if isinstance(body, dict) and body:
         body = {"user_id": "1", "candidates": ["1"]} | body
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -209,7 +254,8 @@ def test_a_body_over_the_limit_is_refused_with_and_without_a_length(server: Any)
 
 
 def test_paths_and_methods_that_do_not_exist_have_the_envelope_too(server: Any) -> None:
-    missing, wrong = server.http.get("/nothing"), server.http.get("/rank")
+    missing = server.http.get("/nothing")
+    wrong = server.http.get("/rank")
     assert (missing.status_code, missing.json()["code"], missing.headers["content-type"]) == (404, "not_found", PROBLEM)
     assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "POST")
 

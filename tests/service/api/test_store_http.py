@@ -67,25 +67,32 @@ def test_a_behaviour_carries_its_items_features(server: Any, store: redis.Redis,
     store.set(item_key(layouts.fingerprint, "5"), layouts.item.pack({"item_id": "5", "tag": "x", "price": 2.5}))
     send(server, event("5", NOW, scene=3))
     assert layouts.behaviour is not None
-    expected = layouts.behaviour.pack_event(layouts.item.pack({"item_id": "5", "tag": "x", "price": 2.5}), "click", 3, NOW)
+    expected = layouts.behaviour.pack_event(
+        layouts.item.pack({"item_id": "5", "tag": "x", "price": 2.5}), "click", 3, NOW
+    )
     assert sequence(store, layouts).tobytes() == expected
 
 
 def test_an_event_that_is_sent_twice_counts_once(server: Any, store: redis.Redis, layouts: Layouts) -> None:
-    one, with_id = event("5", NOW), event("6", NOW, event_id="e-1")
+    one = event("5", NOW)
+    with_id = event("6", NOW, event_id="e-1")
     assert send(server, one, with_id)["new"] == 2
     assert send(server, one, with_id, one) == {"accepted": 3, "new": 0}
     assert send(server, event("5", NOW, action="like"), event("5", NOW + 1))["new"] == 2
     assert len(sequence(store, layouts)) == 4
 
 
-def test_events_out_of_order_are_put_in_order_and_the_oldest_go(server: Any, store: redis.Redis, layouts: Layouts) -> None:
+def test_events_out_of_order_are_put_in_order_and_the_oldest_go(
+    server: Any, store: redis.Redis, layouts: Layouts
+) -> None:
     for offset in (3, 9, 1, 7, 5, 8, 2):
         send(server, event("5", NOW + offset))
     assert sequence(store, layouts)["time"].tolist() == [NOW + o for o in (9, 8, 7, 5, 3)]
 
 
-def test_events_of_one_millisecond_keep_the_order_in_which_they_came(server: Any, store: redis.Redis, layouts: Layouts) -> None:
+def test_events_of_one_millisecond_keep_the_order_in_which_they_came(
+    server: Any, store: redis.Redis, layouts: Layouts
+) -> None:
     send(server, event("a", NOW + 1), event("z", NOW), event("c", NOW))
     send(server, event("b", NOW), event("z", NOW), event("d", NOW, event_id="e-1"))
     keys = [int(layouts.item.rows(layouts.item.pack({"item_id": i}))["keys"][0][0]) for i in ("a", "d", "b", "c", "z")]
@@ -107,7 +114,9 @@ def test_events_of_one_millisecond_keep_the_order_in_which_they_came(server: Any
         ({"weight": 7}, "events[1].weight"),
     ],
 )
-def test_one_bad_event_writes_nothing(server: Any, store: redis.Redis, layouts: Layouts, change: dict[str, Any], field: str) -> None:
+def test_one_bad_event_writes_nothing(
+    server: Any, store: redis.Redis, layouts: Layouts, change: dict[str, Any], field: str
+) -> None:
     answer = server.http.post("/events", json={"events": [event("5", NOW), event("5", NOW) | change]})
     assert answer.status_code == 422
     assert [e["field"] for e in answer.json()["errors"]] == [field]
@@ -149,13 +158,17 @@ def test_one_bad_value_writes_nothing_and_is_told_by_place(server: Any, store: r
 def test_updates_at_once_lose_no_value(server: Any, store: redis.Redis, layouts: Layouts) -> None:
     values = [{"tag": "a"}, {"topics": ["b"]}, {"price": 1}, {"quality": 2}] * 5
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda v: server.put("/features/items", {"items": [{"item_id": "9", "features": v}]}), values))
+        answers = list(
+            pool.map(lambda v: server.put("/features/items", {"items": [{"item_id": "9", "features": v}]}), values)
+        )
     assert {a.status_code for a in answers} == {200}
     row: Any = store.get(item_key(layouts.fingerprint, "9"))
     assert "missing" not in decoded(layouts.item, layouts.item.rows(row)[0]).values()
 
 
-@pytest.mark.parametrize(("headers", "status"), [({}, 401), ({"Authorization": "Basic x"}, 401), ({"Authorization": "Bearer wrong"}, 401)])
+@pytest.mark.parametrize(
+    ("headers", "status"), [({}, 401), ({"Authorization": "Basic x"}, 401), ({"Authorization": "Bearer wrong"}, 401)]
+)
 def test_operators_calls_want_the_token(server: Any, headers: dict[str, str], status: int) -> None:
     for path in ("/features/items", "/features/users", "/models/rollout"):
         answer = server.http.put(path, json={}, headers=headers)
@@ -179,5 +192,8 @@ def test_a_store_of_another_schema_is_refused_with_both_named(
         assert "python -m service load" in problem["detail"]
     assert server.http.get("/readyz").status_code == 503
     register_schema(store, schema)
-    kit.wait_until(lambda: all(server.rank(["1"]).status_code == 200 for _ in range(10)), recovery="Redis of another schema, from when it is loaded")
+    kit.wait_until(
+        lambda: all(server.rank(["1"]).status_code == 200 for _ in range(10)),
+        recovery="Redis of another schema, from when it is loaded",
+    )
     assert server.http.get("/readyz").status_code == 200

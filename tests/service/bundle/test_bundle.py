@@ -107,7 +107,9 @@ def _other_schema(manifest: dict[str, Any]) -> None:
         (lambda m: m["files"].pop("golden.npz"), "manifest_invalid"),
     ],
 )
-def test_a_manifest_that_does_not_fit_its_graph_is_rejected(tmp_path: Path, kit: SimpleNamespace, change: Any, code: str) -> None:
+def test_a_manifest_that_does_not_fit_its_graph_is_rejected(
+    tmp_path: Path, kit: SimpleNamespace, change: Any, code: str
+) -> None:
     assert rejection(kit.publish(tmp_path, "1", change=change)).code == code
 
 

@@ -28,7 +28,9 @@ def key_pair(folder: Path, name: str, algorithm: str = "ed25519") -> tuple[Path,
 @pytest.fixture
 def keys(tmp_path: Path) -> SimpleNamespace:
     """Two trusted keys in one file, and one that nobody trusts."""
-    (first, first_public), (second, second_public), (other, _) = (key_pair(tmp_path, name) for name in ("first", "second", "other"))
+    (first, first_public), (second, second_public), (other, _) = (
+        key_pair(tmp_path, name) for name in ("first", "second", "other")
+    )
     trusted = tmp_path / "trusted.pem"
     trusted.write_bytes(b"# the team's keys\n" + first_public + b"\n" + second_public)
     return SimpleNamespace(first=first, second=second, other=other, trusted=trusted)
@@ -52,7 +54,8 @@ def test_any_of_the_trusted_keys_will_do_and_no_other(registry: Path, keys: Simp
 
 
 def test_a_signature_holds_for_one_manifest_alone(registry: Path, kit: SimpleNamespace, keys: SimpleNamespace) -> None:
-    folder, other = registry / "synthetic" / "1", kit.publish(registry, "2")
+    folder = registry / "synthetic" / "1"
+    other = kit.publish(registry, "2")
     signature = sign_bundle(folder, signer(keys.first)).read_bytes()
     (other / SIGNATURE_FILE).write_bytes(signature)
     assert refused(other, keys.trusted) == "signature_wrong"
@@ -69,7 +72,18 @@ def test_a_signature_holds_for_one_manifest_alone(registry: Path, kit: SimpleNam
 def test_openssl_agrees_with_a_signature(registry: Path, keys: SimpleNamespace) -> None:
     folder = registry / "synthetic" / "1"
     sign_bundle(folder, signer(keys.first))
-    command = ["openssl", "pkeyutl", "-verify", "-inkey", keys.first, "-rawin", "-in", folder / "manifest.json", "-sigfile", folder / SIGNATURE_FILE]
+    command = [
+        "openssl",
+        "pkeyutl",
+        "-verify",
+        "-inkey",
+        keys.first,
+        "-rawin",
+        "-in",
+        folder / "manifest.json",
+        "-sigfile",
+        folder / SIGNATURE_FILE,
+    ]
     assert "Verified Successfully" in subprocess.run(command, capture_output=True, text=True).stdout
 
 
@@ -118,7 +132,14 @@ def refusal(server: Any) -> tuple[str, str] | None:
 
 def command(*arguments: Any, **settings: Any) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {f"FUNNELRANK_{k.upper()}": str(v) for k, v in settings.items()}
-    return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def test_the_rollout_command_refuses_ahead(registry: Path, kit: SimpleNamespace, keys: SimpleNamespace) -> None:
@@ -133,7 +154,9 @@ def test_the_rollout_command_refuses_ahead(registry: Path, kit: SimpleNamespace,
     assert command("service", "rollout", "synthetic", "2", **trusting).returncode == 0
 
 
-def test_keys_that_cannot_be_used_are_told_at_the_start_and_never_shown(registry: Path, tmp_path: Path, keys: SimpleNamespace) -> None:
+def test_keys_that_cannot_be_used_are_told_at_the_start_and_never_shown(
+    registry: Path, tmp_path: Path, keys: SimpleNamespace
+) -> None:
     _, rsa = key_pair(tmp_path, "rsa", "RSA")
     broken = b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAo3nHbwV2PWoYhushhushhush\n-----END PUBLIC KEY-----\n"
     cases = {
@@ -147,7 +170,11 @@ def test_keys_that_cannot_be_used_are_told_at_the_start_and_never_shown(registry
     for content, told in cases.items():
         keys.trusted.write_bytes(content)
         failed = command("service", "serve", registry=registry, trusted_keys=keys.trusted)
-        assert (failed.returncode, told in failed.stderr, "FUNNELRANK_TRUSTED_KEYS" in failed.stderr) == (1, True, True), failed.stderr
+        assert (failed.returncode, told in failed.stderr, "FUNNELRANK_TRUSTED_KEYS" in failed.stderr) == (
+            1,
+            True,
+            True,
+        ), failed.stderr
         assert "Traceback" not in failed.stderr
         assert "hush" not in failed.stderr
         assert secret not in failed.stderr
@@ -155,10 +182,16 @@ def test_keys_that_cannot_be_used_are_told_at_the_start_and_never_shown(registry
         public_keys(tmp_path / "nowhere.pem")
 
 
-def test_private_keys_that_cannot_be_used_are_told_and_never_shown(registry: Path, tmp_path: Path, keys: SimpleNamespace) -> None:
+def test_private_keys_that_cannot_be_used_are_told_and_never_shown(
+    registry: Path, tmp_path: Path, keys: SimpleNamespace
+) -> None:
     rsa, _ = key_pair(tmp_path, "rsa", "RSA")
     locked = tmp_path / "locked.pem"
-    subprocess.run(["openssl", "pkey", "-in", keys.first, "-aes256", "-passout", "pass:hush", "-out", locked], check=True, capture_output=True)
+    subprocess.run(
+        ["openssl", "pkey", "-in", keys.first, "-aes256", "-passout", "pass:hush", "-out", locked],
+        check=True,
+        capture_output=True,
+    )
     (tmp_path / "rubbish.pem").write_text("hush")
     for path, told in (
         (rsa, "another kind"),
@@ -177,5 +210,11 @@ def test_the_service_does_not_load_cryptography_where_no_keys_are_set(registry: 
         "import service.server.app, service.server.serve, service.cli\n"
         "load_bundle(Path(sys.argv[1]), 1, 10); print('cryptography.hazmat.bindings._rust' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script, registry / "synthetic" / "1"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, registry / "synthetic" / "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == "False"

@@ -9,7 +9,8 @@ from service.errors import InvalidRequest
 from service.fusion import FusionError, FusionProfiles, bind
 from service.fusion.expression import ExpressionError, parse
 
-TASKS, NUMERICS = ("pctr", "pctcvr"), ("price", "quality")
+TASKS = ("pctr", "pctcvr")
+NUMERICS = ("price", "quality")
 SCORES = np.array([[0.5, 0.1, 0.9], [0.2, 0.4, 0.0]], dtype=np.float32)
 ITEMS = np.array([[10.0, 1.0], [np.nan, 2.0], [3.0, np.nan]], dtype=np.float32)
 A = {"a": np.array([0.25, 4.0]), "b": np.array([-1.0, 2.0])}
@@ -103,7 +104,10 @@ def test_what_cannot_be_computed_for_an_item_is_no_score_for_that_item() -> None
     [
         ({"formula": "pctr * colour"}, r"column 8: unknown name 'colour'; known: pctr, pctcvr, price, quality"),
         ({"formula": "price * 2"}, "reads no task score"),
-        ({"formula": "pctr * price", "weights": {"price": 2}}, "column 8: 'price' is a task, a numeric or a weight at once"),
+        (
+            {"formula": "pctr * price", "weights": {"price": 2}},
+            "column 8: 'price' is a task, a numeric or a weight at once",
+        ),
         ({"formula": "pctr", "missing": {"pctr": 2}}, "missing names pctr"),
         ({"formula": "pctr", "bounds": {"x": {"min": 0, "max": 1}}}, "bounds x"),
     ],
@@ -114,17 +118,28 @@ def test_a_formula_that_does_not_fit_the_model_is_refused(profile: dict[str, obj
 
 
 def test_a_formulas_own_weights_can_be_overridden_within_their_bounds() -> None:
-    profile = {"kind": "formula", "formula": "pctr ** a * pctcvr ** b", "weights": {"a": 1, "b": 1}, "bounds": {"a": {"min": 0, "max": 2}}}
+    profile = {
+        "kind": "formula",
+        "formula": "pctr ** a * pctcvr ** b",
+        "weights": {"a": 1, "b": 1},
+        "bounds": {"a": {"min": 0, "max": 2}},
+    }
     fusion = bind(FusionProfiles.model_validate({"profiles": {"default": profile}}), TASKS, NUMERICS)
     formula = fusion.for_scene(None)
     assert fusion.with_weights(formula, {"a": 2}).fuse(SCORES) == pytest.approx([0.05, 0.004, 0])
-    for name, weight, told in (("a", 2.5, "outside 0..2"), ("b", 1, "the operator keeps this weight; open are a"), ("c", 1, "no weight 'c'")):
+    for name, weight, told in (
+        ("a", 2.5, "outside 0..2"),
+        ("b", 1, "the operator keeps this weight; open are a"),
+        ("c", 1, "no weight 'c'"),
+    ):
         with pytest.raises(InvalidRequest, match=told):
             fusion.with_weights(formula, {name: weight})
 
 
 def test_parts_of_a_formula_say_what_an_items_own_value_moved() -> None:
-    profiles = FusionProfiles.model_validate({"profiles": {"default": {"kind": "formula", "formula": "2 * pctr + price"}}})
+    profiles = FusionProfiles.model_validate(
+        {"profiles": {"default": {"kind": "formula", "formula": "2 * pctr + price"}}}
+    )
     told = {e.name: e for e in bind(profiles, TASKS, NUMERICS).for_scene(None).explain(SCORES, ITEMS)}
     assert told["pctr"].parts == pytest.approx(2 * (SCORES[0] - SCORES[0].mean()), abs=1e-6)
     assert told["price"].values.tolist() == [10, 0, 3]

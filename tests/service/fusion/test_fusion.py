@@ -13,7 +13,9 @@ SCORES = np.array([[0.5, 0.1, 0.0], [0.2, 0.9, 0.4]], dtype=np.float32)
 
 
 def profiles(**kinds: dict[str, float]) -> FusionProfiles:
-    return FusionProfiles.model_validate({"profiles": {n: {"kind": "weighted_sum", "weights": w} for n, w in kinds.items()}, "scenes": {}})
+    return FusionProfiles.model_validate(
+        {"profiles": {n: {"kind": "weighted_sum", "weights": w} for n, w in kinds.items()}, "scenes": {}}
+    )
 
 
 def product(weights: dict[str, float]) -> FusionProfiles:
@@ -52,7 +54,10 @@ def test_a_profile_with_a_task_that_the_model_lacks_is_refused_by_name() -> None
 
 
 def test_an_unknown_scene_or_weight_names_the_known_ones() -> None:
-    fusion = bind(FusionProfiles.model_validate(profiles(default={"pctr": 1.0}).model_dump() | {"scenes": {"home": "default"}}), TASKS)
+    fusion = bind(
+        FusionProfiles.model_validate(profiles(default={"pctr": 1.0}).model_dump() | {"scenes": {"home": "default"}}),
+        TASKS,
+    )
     with pytest.raises(InvalidRequest, match="unknown scene 'shop'; known: home"):
         fusion.for_scene("shop")
     with pytest.raises(InvalidRequest, match="no task 'plike'; known: pctr, pcvr"):

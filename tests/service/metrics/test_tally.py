@@ -15,10 +15,12 @@ BOUNDS = (0.001, 0.01, 0.1, 1.0)
 def test_brought_over_is_what_observing_one_by_one_gives(values: list[float], split: int) -> None:
     pages = []
     for plain in (False, True):
-        registry, tallies = CollectorRegistry(), Tallies()
+        registry = CollectorRegistry()
+        tallies = Tallies()
         seconds = Histogram("seconds", "s", ["stage"], buckets=BOUNDS, registry=registry).labels("store")
         asked = Counter("asked", "a", registry=registry)
-        distribution, count = tallies.distribution(seconds), tallies.count(asked)
+        distribution = tallies.distribution(seconds)
+        count = tallies.count(asked)
         for place, value in enumerate(values):
             (distribution if plain else seconds).observe(value)
             (count if plain else asked).inc()

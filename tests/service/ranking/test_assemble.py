@@ -52,17 +52,23 @@ def filled(store: redis.Redis, layouts: Layouts) -> redis.Redis:
         store.set(item_key(layouts.fingerprint, item_id), layouts.item.pack(values))
     for place, item_id in enumerate("12312312"):
         row = layouts.behaviour.pack_event(layouts.item.pack(ITEMS[item_id]), "click", 1, 1_650_000_000_000 + place)
-        store.zadd(behaviours_key(layouts.fingerprint, "712"), {place.to_bytes(8, "big") + row: 1_650_000_000_000 + place})
+        store.zadd(
+            behaviours_key(layouts.fingerprint, "712"), {place.to_bytes(8, "big") + row: 1_650_000_000_000 + place}
+        )
     return store
 
 
-def test_arrays_from_redis_equal_the_packed_columns(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_arrays_from_redis_equal_the_packed_columns(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     order = ["3", "1", "2"]
     stored = fetch(redis_server.url, layouts, "712", order)
     context = pack_raw(layouts.context, {"tab": 1, "hour": 13}, "context")
     made = assemble(layouts, stored, "712", order, {}, context, 1_650_000_100_000)
     assert (made.unknown_user, made.unknown_items, made.behaviours) == (False, 0, 5)
-    items = layouts.item.pack_columns(columns([ITEMS[i] for i in order], list(layouts.item.key_columns | layouts.item.numeric_columns)), 3)
+    items = layouts.item.pack_columns(
+        columns([ITEMS[i] for i in order], list(layouts.item.key_columns | layouts.item.numeric_columns)), 3
+    )
     user = layouts.user.pack_columns(columns([USER], list(USER)), 1)
     newest = [ITEMS[i] for i in reversed("12312312"[3:])]
     rows = layouts.item.pack_columns(columns(newest, list(ITEMS["1"])), 5)
@@ -77,24 +83,35 @@ def test_arrays_from_redis_equal_the_packed_columns(filled: redis.Redis, redis_s
     assert made.inputs["item_keys"].flags.c_contiguous
 
 
-def test_unknown_entities_are_known_by_their_id_alone(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_unknown_entities_are_known_by_their_id_alone(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     stored = fetch(redis_server.url, layouts, "nobody", ["1", "new", "2", "newer"])
     made = assemble(layouts, stored, "nobody", ["1", "new", "2", "newer"], {}, layouts.context.default_row, 1)
     assert (made.unknown_user, made.unknown_items, made.behaviours) == (True, 2, 0)
     expected = [layouts.item.pack(r) for r in (ITEMS["1"], {"item_id": "new"}, ITEMS["2"], {"item_id": "newer"})]
     assert made.inputs["item_keys"].tobytes() == layouts.item.rows(b"".join(expected))["keys"].tobytes()
-    assert made.inputs["user_keys"].tobytes() == layouts.user.rows(layouts.user.pack({"user_id": "nobody"}))["keys"].tobytes()
+    assert (
+        made.inputs["user_keys"].tobytes()
+        == layouts.user.rows(layouts.user.pack({"user_id": "nobody"}))["keys"].tobytes()
+    )
 
 
-def test_a_candidates_own_features_replace_the_stored_ones(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_a_candidates_own_features_replace_the_stored_ones(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     stored = fetch(redis_server.url, layouts, "712", ["1", "2"])
     made = assemble(layouts, stored, "712", ["1", "2"], {1: {"price": 7, "tag": "new"}}, layouts.context.default_row, 1)
-    expected = layouts.item.rows(layouts.item.pack(ITEMS["1"]) + layouts.item.pack(ITEMS["2"] | {"price": 7, "tag": "new"}))
+    expected = layouts.item.rows(
+        layouts.item.pack(ITEMS["1"]) + layouts.item.pack(ITEMS["2"] | {"price": 7, "tag": "new"})
+    )
     assert made.inputs["item_keys"].tobytes() == expected["keys"].tobytes()
     assert made.inputs["item_numerics"].tobytes() == expected["numerics"].tobytes()
 
 
-def test_rows_of_a_wrong_length_count_as_missing(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_rows_of_a_wrong_length_count_as_missing(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     filled.set(item_key(layouts.fingerprint, "2"), b"short")
     filled.set(user_key(layouts.fingerprint, "712"), b"x" * 999)
     filled.zadd(behaviours_key(layouts.fingerprint, "712"), {b"rubbish": 1_750_000_000_000})
@@ -105,7 +122,9 @@ def test_rows_of_a_wrong_length_count_as_missing(filled: redis.Redis, redis_serv
     assert len(stored.behaviours) == 4
 
 
-def test_a_key_of_another_type_is_a_store_that_refuses(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_a_key_of_another_type_is_a_store_that_refuses(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     filled.delete(user_key(layouts.fingerprint, "712"))
     filled.lpush(user_key(layouts.fingerprint, "712"), "x")
     with pytest.raises(StoreDown, match="WRONGTYPE"):

@@ -25,7 +25,10 @@ from service.store.redis.reader import Reader
 
 
 def test_work_for_a_caller_who_has_left_is_dropped(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
-    with EmbeddedRedis() as own, kit.serving(tmp_path, registry, own.url, redis_timeout_ms=9000, default_timeout_ms=9000) as server:
+    with (
+        EmbeddedRedis() as own,
+        kit.serving(tmp_path, registry, own.url, redis_timeout_ms=9000, default_timeout_ms=9000) as server,
+    ):
         subprocess.run(["kill", "-STOP", str(own.pid)], check=True)
         body = json.dumps({"user_id": "1", "candidates": ["1"]}).encode()
         host, port = server.url.removeprefix("http://").split(":")
@@ -44,7 +47,8 @@ def test_work_for_a_caller_who_has_left_is_dropped(tmp_path: Path, registry: Pat
 
 @pytest.fixture
 def ranker(registry: Path, redis_server: EmbeddedRedis, store: redis.Redis) -> Ranker:
-    metrics, reader = Metrics(), Reader(redis_server.url, 2000)
+    metrics = Metrics()
+    reader = Reader(redis_server.url, 2000)
     return Ranker(Follower(Settings(registry=registry), None, reader, metrics), reader, metrics, chunk=10)
 
 
@@ -116,11 +120,18 @@ def test_a_burst_has_the_whole_wait_and_once_something_was_shed_a_tenth_of_it_un
 
 
 def test_a_shed_request_says_when_to_come_again(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
-    with EmbeddedRedis() as own, kit.serving(tmp_path, registry, own.url, max_inflight=1, redis_timeout_ms=5000, default_timeout_ms=9000) as server:
+    with (
+        EmbeddedRedis() as own,
+        kit.serving(
+            tmp_path, registry, own.url, max_inflight=1, redis_timeout_ms=5000, default_timeout_ms=9000
+        ) as server,
+    ):
         subprocess.run(["kill", "-STOP", str(own.pid)], check=True)
         try:
             with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as caller:
-                caller.sendall(b'POST /rank HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n{"user_id":"1","candidates":["1"]}')
+                caller.sendall(
+                    b'POST /rank HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n{"user_id":"1","candidates":["1"]}'
+                )
                 kit.wait_until(lambda: "funnelrank_inflight_requests 1.0" in server.http.get("/metrics").text)
                 shed = httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]})
         finally:

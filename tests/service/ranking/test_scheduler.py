@@ -16,7 +16,8 @@ async def _computing(turns: Turns, done: list[int], number: int) -> None:
 
 def test_turns_go_by_the_order_of_asking_and_who_left_is_passed_over() -> None:
     async def go() -> list[int]:
-        turns, done = Turns(), []
+        turns = Turns()
+        done = []
         tasks = [asyncio.create_task(_computing(turns, done, n)) for n in range(6)]
         await asyncio.sleep(0)
         tasks[3].cancel()
@@ -29,7 +30,8 @@ def test_turns_go_by_the_order_of_asking_and_who_left_is_passed_over() -> None:
 
 def test_those_who_left_do_not_keep_the_turn() -> None:
     async def go() -> list[int]:
-        turns, done = Turns(), []
+        turns = Turns()
+        done = []
         await turns.take()
         waiting = asyncio.create_task(_computing(turns, done, 1))
         await asyncio.sleep(0)
@@ -57,7 +59,8 @@ def test_connections_are_accepted_between_two_chunks_that_came_together() -> Non
         connections = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(1)]
         callers = [asyncio.create_task(asyncio.open_connection("127.0.0.1", port)) for _ in range(12)]
         await asyncio.sleep(0)
-        turns, seen = Turns(), []
+        turns = Turns()
+        seen = []
 
         async def compute() -> None:
             await turns.take()

@@ -17,7 +17,9 @@ def test_the_event_loop_goes_first() -> None:
     async def go() -> tuple[int, int]:
         background = Background()
         try:
-            return os.getpriority(os.PRIO_PROCESS, 0), await background.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return os.getpriority(os.PRIO_PROCESS, 0), await background.run(
+                lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            )
         finally:
             background.close()
 

@@ -14,14 +14,16 @@ RANDOM = np.random.default_rng(5)
 
 
 def test_psi_of_normals_is_the_squared_distance_of_their_means() -> None:
-    one, other = RANDOM.normal(size=200_000), RANDOM.normal(size=200_000)
+    one = RANDOM.normal(size=200_000)
+    other = RANDOM.normal(size=200_000)
     assert psi(one, other) < 0.001
     assert psi(one, other + 0.5) == pytest.approx(0.25, abs=0.03)
     assert psi(one, other + 1) == pytest.approx(1.0, abs=0.12)
 
 
 def test_psi_bears_constant_scores() -> None:
-    constant, spread = np.full(1000, 0.3), RANDOM.random(1000)
+    constant = np.full(1000, 0.3)
+    spread = RANDOM.random(1000)
     assert psi(constant, constant) == pytest.approx(0, abs=1e-6)
     assert psi(constant, constant + 0.1) < psi(constant, constant - 0.1)
     assert np.isfinite(psi(spread, constant)) and psi(spread, constant) > 3

@@ -21,7 +21,9 @@ def follower_of(registry: Path, url: str) -> Follower:
     return Follower(Settings(registry=registry, max_candidates=50), None, Reader(url, 500), Metrics())
 
 
-def test_the_old_bundle_goes_with_its_last_request(registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: object) -> None:
+def test_the_old_bundle_goes_with_its_last_request(
+    registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: object
+) -> None:
     async def go() -> None:
         follower = follower_of(registry, redis_server.url)
         await follower.step()
@@ -41,7 +43,9 @@ def test_the_old_bundle_goes_with_its_last_request(registry: Path, kit: SimpleNa
     asyncio.run(go())
 
 
-def test_an_unchanged_document_costs_one_look_and_no_load(registry: Path, redis_server: EmbeddedRedis, store: object) -> None:
+def test_an_unchanged_document_costs_one_look_and_no_load(
+    registry: Path, redis_server: EmbeddedRedis, store: object
+) -> None:
     async def go() -> None:
         follower = follower_of(registry, redis_server.url)
         await follower.step()
@@ -54,7 +58,9 @@ def test_an_unchanged_document_costs_one_look_and_no_load(registry: Path, redis_
     asyncio.run(go())
 
 
-def test_without_a_document_there_is_no_model_until_one_is_written(registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis) -> None:
+def test_without_a_document_there_is_no_model_until_one_is_written(
+    registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis
+) -> None:
     async def go() -> None:
         (registry / ROLLOUT_FILE).unlink()
         follower = follower_of(registry, redis_server.url)

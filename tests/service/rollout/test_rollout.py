@@ -23,7 +23,9 @@ def test_every_write_is_a_new_revision_and_a_new_signature(registry: Path) -> No
 
 def test_writers_at_once_lose_no_revision(registry: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        documents = list(pool.map(lambda i: write_rollout(registry, Target(name="synthetic", version=str(i)), "x"), range(20)))
+        documents = list(
+            pool.map(lambda i: write_rollout(registry, Target(name="synthetic", version=str(i)), "x"), range(20))
+        )
     assert sorted(d.revision for d in documents) == list(range(2, 22))
     assert {p.name for p in registry.iterdir()} == {"synthetic", ROLLOUT_FILE, ".rollout.lock", f".{ROLLOUT_FILE}.last"}
 
@@ -41,14 +43,19 @@ def test_what_a_newer_writer_added_is_kept(registry: Path) -> None:
     assert '"region"' in (registry / ROLLOUT_FILE).read_text()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"revision": 1}', '{"revision": 1, "stable": {"name": "../x", "version": "1"}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"revision": 1}', '{"revision": 1, "stable": {"name": "../x", "version": "1"}}']
+)
 def test_a_document_that_cannot_be_followed_is_told(registry: Path, text: str) -> None:
     (registry / ROLLOUT_FILE).write_text(text)
     with pytest.raises(RolloutUnreadable, match=ROLLOUT_FILE):
         read_rollout(registry)
 
 
-@pytest.mark.parametrize(("name", "version"), [("..", "1"), ("a/b", "1"), ("synthetic", "../1"), ("synthetic", ""), ("synthetic", "1\n"), ("A", "1")])
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [("..", "1"), ("a/b", "1"), ("synthetic", "../1"), ("synthetic", ""), ("synthetic", "1\n"), ("A", "1")],
+)
 def test_no_name_is_a_path(name: str, version: str) -> None:
     with pytest.raises(ValidationError):
         Target(name=name, version=version)

@@ -15,11 +15,14 @@ from service.sample.embedded_redis import EmbeddedRedis
 from service.user_split import within
 
 USERS = [str(i) for i in range(60)]
-STABLE, CANARY = {"name": "synthetic", "version": "1"}, {"name": "synthetic", "version": "2"}
+STABLE = {"name": "synthetic", "version": "1"}
+CANARY = {"name": "synthetic", "version": "2"}
 
 
 @pytest.fixture
-def running(tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis) -> Iterator[Any]:
+def running(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
+) -> Iterator[Any]:
     with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
         yield server
 
@@ -54,7 +57,9 @@ def everywhere(server: Any, role: str) -> set[str | None]:
     return {w[role]["version"] if w[role] else None for w in workers} if len(workers) == 2 else set()
 
 
-def test_a_canary_gets_its_share_of_users_and_each_user_keeps_their_version(running: Any, registry: Path, kit: SimpleNamespace) -> None:
+def test_a_canary_gets_its_share_of_users_and_each_user_keeps_their_version(
+    running: Any, registry: Path, kit: SimpleNamespace
+) -> None:
     kit.publish(registry, "2", bias=0.1)
     answer = roll_out(running, canary=CANARY | {"percent": 30}, author="ann", reason="first look")
     assert answer.status_code == 200
@@ -66,14 +71,20 @@ def test_a_canary_gets_its_share_of_users_and_each_user_keeps_their_version(runn
     assert roll_out(running, canary=CANARY | {"percent": 60}).status_code == 200
     kit.wait_until(lambda: {w["canary"]["percent"] for w in running.http.get("/models").json()["workers"]} == {60})
     more = versions_by_user(running)
-    assert all(more[u] == ("2", "canary") for u in USERS if found[u][1] == "canary"), "raising the percentage takes nobody's version"
+    assert all(more[u] == ("2", "canary") for u in USERS if found[u][1] == "canary"), (
+        "raising the percentage takes nobody's version"
+    )
     assert metric(running, 'funnelrank_model_info{name="synthetic",role="canary",version="2"}') == 1
     assert roll_out(running, stable=CANARY).json()["canary"] is None, "a canary that became stable is none any more"
     kit.wait_until(lambda: set(versions_by_user(running).values()) == {("2", "stable")})
-    assert metric(running, 'funnelrank_model_swaps_total{result="taken"}') == 4, "what is loaded already is not loaded again"
+    assert metric(running, 'funnelrank_model_swaps_total{result="taken"}') == 4, (
+        "what is loaded already is not loaded again"
+    )
 
 
-def test_a_canary_that_cannot_be_loaded_leaves_its_users_with_the_stable_version(running: Any, registry: Path, kit: SimpleNamespace) -> None:
+def test_a_canary_that_cannot_be_loaded_leaves_its_users_with_the_stable_version(
+    running: Any, registry: Path, kit: SimpleNamespace
+) -> None:
     kit.publish(registry, "2", golden_nan=True)
     assert roll_out(running, canary=CANARY | {"percent": 100}).status_code == 200
     kit.wait_until(lambda: metric(running, 'funnelrank_model_swaps_total{result="golden_not_finite"}') == 2)
@@ -83,16 +94,30 @@ def test_a_canary_that_cannot_be_loaded_leaves_its_users_with_the_stable_version
         assert "NaN" in worker["refused"][0]["detail"]
 
 
-def test_one_call_goes_back_and_the_history_tells_who_and_why(running: Any, registry: Path, kit: SimpleNamespace) -> None:
+def test_one_call_goes_back_and_the_history_tells_who_and_why(
+    running: Any, registry: Path, kit: SimpleNamespace
+) -> None:
     for version in ("2", "3"):
         kit.publish(registry, version)
-        assert roll_out(running, stable={"name": "synthetic", "version": version}, author="ann", reason=f"try {version}").status_code == 200
+        assert (
+            roll_out(
+                running, stable={"name": "synthetic", "version": version}, author="ann", reason=f"try {version}"
+            ).status_code
+            == 200
+        )
     document = post(running, "/models/rollback").json()
     assert (document["stable"]["version"], document["revision"], document["restores"]) == ("2", 4, 2)
     again = post(running, "/models/rollback", {"author": "bob", "reason": "worse still"}).json()
-    assert (again["stable"]["version"], again["author"]) == ("1", "bob"), "going back twice does not lead to what was withdrawn"
+    assert (again["stable"]["version"], again["author"]) == ("1", "bob"), (
+        "going back twice does not lead to what was withdrawn"
+    )
     told = [(h["revision"], h["stable"]["version"], h["reason"], h["withdrawn"]) for h in again["history"]]
-    assert told == [(4, "2", "back from revision 3 to 2", True), (3, "3", "try 3", True), (2, "2", "try 2", True), (1, "1", "", False)]
+    assert told == [
+        (4, "2", "back from revision 3 to 2", True),
+        (3, "3", "try 3", True),
+        (2, "2", "try 2", True),
+        (1, "1", "", False),
+    ]
     kit.wait_until(lambda: everywhere(running, "live") == {"1"})
     nothing = post(running, "/models/rollback")
     assert (nothing.status_code, nothing.json()["code"]) == (409, "conflict")
@@ -126,7 +151,9 @@ def ask_much(server: Any, requests: int = 24, candidates: int = 100) -> None:
         assert answer.status_code == 200
 
 
-def test_a_version_that_scores_otherwise_is_stopped_at_the_gate_with_the_numbers(running: Any, registry: Path, kit: SimpleNamespace) -> None:
+def test_a_version_that_scores_otherwise_is_stopped_at_the_gate_with_the_numbers(
+    running: Any, registry: Path, kit: SimpleNamespace
+) -> None:
     kit.publish(registry, "2", bias=4.0)
     kit.publish(registry, "3", bias=0.01)
     ask_much(running, 60)
@@ -144,7 +171,9 @@ def test_a_version_that_scores_otherwise_is_stopped_at_the_gate_with_the_numbers
     roll_out(running, stable={"name": "synthetic", "version": "3"})
     kit.wait_until(lambda: everywhere(running, "live") == {"3"})
     reports = [w["gate"].get("synthetic/3") for w in running.http.get("/models").json()["workers"]]
-    assert any(r and r["psi"]["pctr"] < 0.1 and r["latency_ratio"] < 3 and r["against"] == "synthetic/1" for r in reports)
+    assert any(
+        r and r["psi"]["pctr"] < 0.1 and r["latency_ratio"] < 3 and r["against"] == "synthetic/1" for r in reports
+    )
 
 
 def test_an_operator_may_lift_a_limit(running: Any, registry: Path, kit: SimpleNamespace) -> None:
@@ -164,9 +193,14 @@ def test_going_back_is_never_stopped_by_the_gate(running: Any, registry: Path, k
     kit.wait_until(lambda: everywhere(running, "live") == {"1"})
 
 
-def test_a_canary_whose_scores_run_away_is_taken_back_by_itself(running: Any, registry: Path, kit: SimpleNamespace) -> None:
+def test_a_canary_whose_scores_run_away_is_taken_back_by_itself(
+    running: Any, registry: Path, kit: SimpleNamespace
+) -> None:
     kit.publish(registry, "2", bias=3.0)
-    assert roll_out(running, canary=CANARY | {"percent": 50}, limits={"min_requests": 10, "min_scores": 100}).status_code == 200
+    assert (
+        roll_out(running, canary=CANARY | {"percent": 50}, limits={"min_requests": 10, "min_scores": 100}).status_code
+        == 200
+    )
     kit.wait_until(lambda: everywhere(running, "canary") == {"2"})
     ask_much(running, 120, 20)
     kit.wait_until(lambda: running.http.get("/models").json()["rollout"]["canary"] is None)
@@ -182,14 +216,19 @@ def test_a_canary_that_fails_is_taken_back_by_itself(running: Any, registry: Pat
     assert roll_out(running, canary=CANARY | {"percent": 50}, limits={"min_requests": 10}).status_code == 200
     kit.wait_until(lambda: everywhere(running, "canary") == {"2"})
     ask_much(running, 80, 60)
-    kit.wait_until(lambda: running.http.get("/models").json()["rollout"]["author"] == "automatic", recovery="canary that fails, from enough rankings")
+    kit.wait_until(
+        lambda: running.http.get("/models").json()["rollout"]["author"] == "automatic",
+        recovery="canary that fails, from enough rankings",
+    )
     document = running.http.get("/models").json()["rollout"]
     assert "error rate" in document["reason"] and "limits.error_rate" in document["reason"]
     refused = {r["code"] for w in running.http.get("/models").json()["workers"] for r in w["refused"]}
     assert refused == {"canary_broke_limits"}
 
 
-def test_a_shadow_scores_in_the_background_and_answers_nobody(running: Any, registry: Path, kit: SimpleNamespace) -> None:
+def test_a_shadow_scores_in_the_background_and_answers_nobody(
+    running: Any, registry: Path, kit: SimpleNamespace
+) -> None:
     kit.publish(registry, "2", bias=2.0)
     assert roll_out(running, shadow=CANARY, limits={"psi": None, "shadow_share": 1.0}).status_code == 200
     kit.wait_until(lambda: everywhere(running, "shadow") == {"2"})

@@ -19,7 +19,9 @@ HEAD = b"POST /rank HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n" % len(
 
 
 @pytest.fixture(scope="module")
-def hurried(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace, redis_server: EmbeddedRedis) -> Iterator[Any]:
+def hurried(
+    tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace, redis_server: EmbeddedRedis
+) -> Iterator[Any]:
     """A service that waits for a request for half a second, and has two requests in work at most."""
     folder = tmp_path_factory.mktemp("hurried")
     kit.publish(folder / "registry", "1")
@@ -50,7 +52,9 @@ def answer(caller: socket.socket) -> tuple[int, dict[str, Any]]:
     return int(head.split()[1]), json.loads(body)
 
 
-@pytest.mark.parametrize("begun", [b"G", HEAD[:-2], HEAD, HEAD + BODY[:5]], ids=["a letter", "half a head", "no body", "half a body"])
+@pytest.mark.parametrize(
+    "begun", [b"G", HEAD[:-2], HEAD, HEAD + BODY[:5]], ids=["a letter", "half a head", "no body", "half a body"]
+)
 def test_a_request_that_never_ends_is_ended(hurried: Any, begun: bytes) -> None:
     with connection(hurried) as caller:
         caller.sendall(begun)
@@ -64,7 +68,9 @@ def test_a_connection_over_which_nothing_comes_is_closed(hurried: Any) -> None:
         assert rest(caller) == b""
 
 
-def test_callers_that_never_end_their_bodies_keep_their_places_for_a_while_alone(hurried: Any, kit: SimpleNamespace) -> None:
+def test_callers_that_never_end_their_bodies_keep_their_places_for_a_while_alone(
+    hurried: Any, kit: SimpleNamespace
+) -> None:
     callers = [connection(hurried) for _ in range(2)]
     for caller in callers:
         caller.sendall(HEAD)
@@ -121,7 +127,9 @@ def test_a_chunked_body_is_a_body_and_is_bounded_too(hurried: Any) -> None:
 
 
 def test_a_compressed_body_is_not_unpacked(hurried: Any) -> None:
-    answered = hurried.http.post("/rank", content=gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"})
+    answered = hurried.http.post(
+        "/rank", content=gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"}
+    )
     assert (answered.status_code, answered.json()["code"]) == (400, "malformed_json")
 
 
@@ -152,19 +160,33 @@ MANY: list[tuple[str, str, Any]] = [
     ("POST", "/rank", {"user_id": "1", "candidates": [{}] * 500_000}),
     ("POST", "/rank", {"user_id": "1", "candidates": [str(i) for i in range(150_000)]}),
     ("POST", "/rank", {"user_id": "1", "candidates": ["1"]} | {f"k{i}": 1 for i in range(130_000)}),
-    ("POST", "/rank", {"user_id": "1", "candidates": ["1"], "fusion": {"weights": {f"k{i}": "x" for i in range(100_000)}}}),
+    (
+        "POST",
+        "/rank",
+        {"user_id": "1", "candidates": ["1"], "fusion": {"weights": {f"k{i}": "x" for i in range(100_000)}}},
+    ),
     ("POST", "/rank", {"user_id": "1", "candidates": ["1"], "context": {f"k{i}": 1 for i in range(130_000)}}),
-    ("POST", "/rank", {"user_id": "1", "candidates": [{"item_id": "1", "features": {f"f{i}": 1 for i in range(130_000)}}]}),
+    (
+        "POST",
+        "/rank",
+        {"user_id": "1", "candidates": [{"item_id": "1", "features": {f"f{i}": 1 for i in range(130_000)}}]},
+    ),
     ("POST", "/events", {"events": [{}] * 500_000}),
     ("POST", "/events", {"events": [{f"x{i}": 1 for i in range(100)} for _ in range(1000)]}),
-    ("PUT", "/features/users", {"users": [{"user_id": str(j), "features": {f"f{i}": 1 for i in range(100)}} for j in range(1000)]}),
+    (
+        "PUT",
+        "/features/users",
+        {"users": [{"user_id": str(j), "features": {f"f{i}": 1 for i in range(100)}} for j in range(1000)]},
+    ),
     ("PUT", "/features/items", {"items": [[]] * 500_000}),
     ("PUT", "/fusion", {"profiles": {f"p{i}": {} for i in range(20_000)}}),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "body"), MANY, ids=range(len(MANY)))
-def test_a_body_full_of_faults_is_refused_before_it_costs_seconds(hurried: Any, method: str, path: str, body: Any) -> None:
+def test_a_body_full_of_faults_is_refused_before_it_costs_seconds(
+    hurried: Any, method: str, path: str, body: Any
+) -> None:
     """The worker reads no further than a few faults: comparing all with all took it minutes, in which nobody was answered."""
     before = cpu_seconds(hurried)
     answered = hurried.http.request(method, path, json=body, headers={"Authorization": "Bearer secret"})
@@ -175,12 +197,21 @@ def test_a_body_full_of_faults_is_refused_before_it_costs_seconds(hurried: Any, 
 
 def cpu_seconds(server: Any) -> float:
     """What the one worker has computed: unlike the time on the clock, it is no matter of what else the machine does."""
-    fields = Path(f"/proc/{server.http.get('/models').json()['worker']['pid']}/stat").read_text().rsplit(")", 1)[1].split()
+    fields = (
+        Path(f"/proc/{server.http.get('/models').json()['worker']['pid']}/stat").read_text().rsplit(")", 1)[1].split()
+    )
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize(
-    "path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/models/..%2f..%2fetc%2fpasswd", "/docs/../models/x", "//etc/passwd"]
+    "path",
+    [
+        "/../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/models/..%2f..%2fetc%2fpasswd",
+        "/docs/../models/x",
+        "//etc/passwd",
+    ],
 )
 def test_no_path_of_a_request_is_a_path_of_the_file_system(hurried: Any, path: str) -> None:
     with connection(hurried) as caller:

@@ -104,7 +104,10 @@ def test_a_registry_that_is_gone_changes_nothing_but_what_can_be_changed(
         assert (fusion.status_code, fusion.json()["code"]) == (503, "registry_unavailable")
         away.rename(registry)
         assert server.put("/models/rollout", {"stable": {"name": "synthetic", "version": "2"}}).status_code == 200
-        kit.wait_until(lambda: server.rank(["1"]).json()["model"]["version"] == "2", recovery="registry gone, from the first change after it is back")
+        kit.wait_until(
+            lambda: server.rank(["1"]).json()["model"]["version"] == "2",
+            recovery="registry gone, from the first change after it is back",
+        )
 
 
 def test_a_disk_that_is_full_leaves_the_document_as_it_was(registry: Path, kit: SimpleNamespace) -> None:
@@ -121,7 +124,9 @@ def test_a_disk_that_is_full_leaves_the_document_as_it_was(registry: Path, kit: 
     assert sorted(p.name for p in registry.iterdir()) == files, "nothing half-written is left"
 
 
-def test_a_failover_costs_degraded_answers_and_no_failed_one(tmp_path: Path, registry: Path, kit: SimpleNamespace, layouts: Layouts) -> None:
+def test_a_failover_costs_degraded_answers_and_no_failed_one(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, layouts: Layouts
+) -> None:
     event = {"user_id": "712", "item_id": "1", "action": "click", "timestamp": 1_700_000_000_000}
     with (
         EmbeddedRedis() as primary,
@@ -137,14 +142,18 @@ def test_a_failover_costs_degraded_answers_and_no_failed_one(tmp_path: Path, reg
             primary.kill()
             address.lead_to(replica.port)
             kit.wait_until(
-                lambda: server.rank(["1"]).json()["degraded"] == ["unknown_user"], recovery="failover, from when the address leads elsewhere"
+                lambda: server.rank(["1"]).json()["degraded"] == ["unknown_user"],
+                recovery="failover, from when the address leads elsewhere",
             )
             refused = server.http.post("/events", json={"events": [event]})
-            assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable"), "a replica takes no writes"
+            assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable"), (
+                "a replica takes no writes"
+            )
             with redis.Redis.from_url(replica.url) as client:
                 client.replicaof("NO", "ONE")
             kit.wait_until(
-                lambda: server.http.post("/events", json={"events": [event]}).status_code == 200, recovery="failover, writes, from the promotion"
+                lambda: server.http.post("/events", json={"events": [event]}).status_code == 200,
+                recovery="failover, writes, from the promotion",
             )
             assert 'outcome="internal_error"' not in server.http.get("/metrics").text
 
@@ -167,13 +176,30 @@ def test_a_connection_that_is_half_open_costs_no_more_than_the_timeout_and_is_gi
         for _ in range(30):  # over a second at 50 ms each: also new connections are taken and told nothing
             assert degraded() == ["store_unavailable"]
         address.mute = False
-        kit.wait_until(lambda: degraded() == whole, recovery="Redis half open (takes all, says nothing), from when it speaks")
+        kit.wait_until(
+            lambda: degraded() == whole, recovery="Redis half open (takes all, says nothing), from when it speaks"
+        )
 
 
 def test_redis_is_reached_through_tls_and_as_an_acl_user(tmp_path: Path, layouts: Layouts) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    key = tmp_path / "key.pem"
+    certificate = tmp_path / "cert.pem"
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout", str(key), "-out", str(certificate), *names]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+        *names,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -188,7 +214,20 @@ def test_redis_is_reached_through_tls_and_as_an_acl_user(tmp_path: Path, layouts
             reader.close()
         return True
 
-    allowed = ["on", ">hush", "~fr:*", "&*", "+get", "+mget", "+zrevrange", "+zrevrangebyscore", "+hgetall", "+ping", "+select", "+client"]
+    allowed = [
+        "on",
+        ">hush",
+        "~fr:*",
+        "&*",
+        "+get",
+        "+mget",
+        "+zrevrange",
+        "+zrevrangebyscore",
+        "+hgetall",
+        "+ping",
+        "+select",
+        "+client",
+    ]
     with EmbeddedRedis() as own, Proxy(own.port, context).running() as address:
         with redis.Redis.from_url(own.url) as client:
             client.execute_command("ACL", "SETUSER", "ranker", *allowed)
@@ -196,5 +235,7 @@ def test_redis_is_reached_through_tls_and_as_an_acl_user(tmp_path: Path, layouts
         good = f"rediss://ranker:hush@localhost:{address.port}/0?ssl_ca_certs={certificate}"
         assert asyncio.run(ask(good))
         assert asyncio.run(ask(good.replace("hush", "wrong"))) is False
-        assert asyncio.run(ask(f"rediss://ranker:hush@localhost:{address.port}/0")) is False, "a certificate that nobody vouches for"
+        assert asyncio.run(ask(f"rediss://ranker:hush@localhost:{address.port}/0")) is False, (
+            "a certificate that nobody vouches for"
+        )
         assert asyncio.run(ask(f"rediss://ranker:hush@localhost:{address.port}/0?ssl_cert_reqs=none"))

@@ -23,7 +23,9 @@ def counters(server: Any, name: str) -> dict[str, float]:
     return {x.rsplit(" ", 1)[0]: float(x.rsplit(" ", 1)[1]) for x in lines}
 
 
-def test_metrics_count_all_workers_together(tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any) -> None:
+def test_metrics_count_all_workers_together(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
+) -> None:
     with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
         for _ in range(30):
             httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1", "2"]})
@@ -32,18 +34,28 @@ def test_metrics_count_all_workers_together(tmp_path: Path, registry: Path, kit:
 
         def of_rank() -> dict[str, float]:
             counted = counters(server, "funnelrank_requests_total")
-            return {outcome: counted.get(f'funnelrank_requests_total{{outcome="{outcome}",route="/rank"}}', 0) for outcome in expected}
+            return {
+                outcome: counted.get(f'funnelrank_requests_total{{outcome="{outcome}",route="/rank"}}', 0)
+                for outcome in expected
+            }
 
         kit.wait_until(lambda: of_rank() == expected)  # the other worker counts in plain numbers at first
         assert [of_rank() for _ in range(5)] == [expected] * 5  # whichever worker answers
         for stage in ("store", "assemble", "score", "fuse", "respond"):
-            assert counters(server, "funnelrank_stage_duration_seconds_count")[f'funnelrank_stage_duration_seconds_count{{stage="{stage}"}}'] == 30
+            assert (
+                counters(server, "funnelrank_stage_duration_seconds_count")[
+                    f'funnelrank_stage_duration_seconds_count{{stage="{stage}"}}'
+                ]
+                == 30
+            )
         assert counters(server, "funnelrank_degraded_total") == {
             'funnelrank_degraded_total{reason="unknown_user"}': 30,
             'funnelrank_degraded_total{reason="unknown_items"}': 30,
         }
         assert counters(server, "funnelrank_candidates_sum") == {"funnelrank_candidates_sum": 60}
-        assert counters(server, "funnelrank_model_info") == {'funnelrank_model_info{name="synthetic",role="stable",version="1"}': 1}
+        assert counters(server, "funnelrank_model_info") == {
+            'funnelrank_model_info{name="synthetic",role="stable",version="1"}': 1
+        }
         assert counters(server, "funnelrank_workers") == {"funnelrank_workers": 2}
 
 
@@ -60,10 +72,15 @@ def test_a_killed_worker_is_replaced_and_not_counted_for_ever(
         assert server.rank(["1"]).status_code == 200
 
 
-def test_one_worker_has_metrics_too(tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any) -> None:
+def test_one_worker_has_metrics_too(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
+) -> None:
     with kit.serving(tmp_path, registry, redis_server.url, workers=1) as server:
         server.rank(["1"])
-        assert counters(server, "funnelrank_requests_total")['funnelrank_requests_total{outcome="degraded",route="/rank"}'] == 1
+        assert (
+            counters(server, "funnelrank_requests_total")['funnelrank_requests_total{outcome="degraded",route="/rank"}']
+            == 1
+        )
     assert server.process.returncode == 0
 
 
@@ -73,7 +90,9 @@ def test_no_id_is_a_label(server: Any) -> None:
     assert "very-special" not in server.http.get("/metrics").text
 
 
-def test_redis_away_at_the_start_means_degraded_answers_and_not_ready(tmp_path: Path, registry: Path, kit: SimpleNamespace, layouts: Layouts) -> None:
+def test_redis_away_at_the_start_means_degraded_answers_and_not_ready(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, layouts: Layouts
+) -> None:
     redis_later = EmbeddedRedis()
     try:
         with kit.serving(tmp_path, registry, redis_later.url, wait_for="/livez") as server:
@@ -87,16 +106,24 @@ def test_redis_away_at_the_start_means_degraded_answers_and_not_ready(tmp_path: 
             event = {"user_id": "1", "item_id": "1", "action": "x", "timestamp": 1_700_000_000_000}
             written = server.http.post("/events", json={"events": [event]})
             assert (written.status_code, written.json()["code"]) == (503, "store_unavailable")
-            assert server.put("/features/items", {"items": [{"item_id": "1", "features": {"price": 1}}]}).status_code == 503
+            assert (
+                server.put("/features/items", {"items": [{"item_id": "1", "features": {"price": 1}}]}).status_code
+                == 503
+            )
             redis_later.start()
             kit.wait_until(lambda: server.http.get("/readyz").status_code == 200)
-            assert server.put("/features/items", {"items": [{"item_id": "1", "features": {"price": 1}}]}).status_code == 200
+            assert (
+                server.put("/features/items", {"items": [{"item_id": "1", "features": {"price": 1}}]}).status_code
+                == 200
+            )
             kit.wait_until(lambda: server.rank(["1"]).json()["degraded"] == ["unknown_user"])
     finally:
         redis_later.close()
 
 
-def test_degradation_may_be_ready_where_the_operator_says_so(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
+def test_degradation_may_be_ready_where_the_operator_says_so(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace
+) -> None:
     url = f"redis://me:hush@127.0.0.1:{free_port()}/0"
     with kit.serving(tmp_path, registry, url, allow_degraded_ready=True) as server:
         assert "degraded" in server.http.get("/readyz?verbose").text
@@ -104,7 +131,9 @@ def test_degradation_may_be_ready_where_the_operator_says_so(tmp_path: Path, reg
     assert "hush" not in server.log_lines
 
 
-def test_redis_dying_and_coming_back_fails_no_ranking(tmp_path: Path, registry: Path, kit: SimpleNamespace, layouts: Layouts) -> None:
+def test_redis_dying_and_coming_back_fails_no_ranking(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, layouts: Layouts
+) -> None:
     with EmbeddedRedis() as own, kit.serving(tmp_path, registry, own.url, workers=2) as server:
 
         def fill() -> None:
@@ -129,7 +158,9 @@ def test_redis_dying_and_coming_back_fails_no_ranking(tmp_path: Path, registry: 
         own.kill()
         kit.wait_until(lambda: (200, ("store_unavailable",)) in seen)
         own.start()
-        kit.wait_until(lambda: (200, ("unknown_user", "unknown_items:1")) in seen, recovery="Redis dead, from when it is back")
+        kit.wait_until(
+            lambda: (200, ("unknown_user", "unknown_items:1")) in seen, recovery="Redis dead, from when it is back"
+        )
         fill()
         kit.wait_until(lambda: seen[-1] == (200, ()))
         stop.set()
@@ -139,7 +170,9 @@ def test_redis_dying_and_coming_back_fails_no_ranking(tmp_path: Path, registry: 
         assert server.log_lines.count("rankings are made without the store") <= 4
 
 
-def test_a_redis_that_hangs_delays_an_answer_no_longer_than_its_limit(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
+def test_a_redis_that_hangs_delays_an_answer_no_longer_than_its_limit(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace
+) -> None:
     with EmbeddedRedis() as own, kit.serving(tmp_path, registry, own.url, redis_timeout_ms=50) as server:
         own_process = own.pid
         subprocess.run(["kill", "-STOP", str(own_process)], check=True)
@@ -150,15 +183,26 @@ def test_a_redis_that_hangs_delays_an_answer_no_longer_than_its_limit(tmp_path: 
             assert server.http.get("/livez").status_code == 200
         finally:
             subprocess.run(["kill", "-CONT", str(own_process)], check=True)
-        kit.wait_until(lambda: "store_unavailable" not in server.rank(["1"]).json()["degraded"], recovery="Redis hanging, from when it goes on")
+        kit.wait_until(
+            lambda: "store_unavailable" not in server.rank(["1"]).json()["degraded"],
+            recovery="Redis hanging, from when it goes on",
+        )
 
 
 def test_more_work_than_allowed_is_shed_at_once(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
-    with EmbeddedRedis() as own, kit.serving(tmp_path, registry, own.url, redis_timeout_ms=2000, max_inflight=2, default_timeout_ms=5000) as server:
+    with (
+        EmbeddedRedis() as own,
+        kit.serving(
+            tmp_path, registry, own.url, redis_timeout_ms=2000, max_inflight=2, default_timeout_ms=5000
+        ) as server,
+    ):
         subprocess.run(["kill", "-STOP", str(own.pid)], check=True)
         answers: list[httpx.Response] = []
         body = {"user_id": "1", "candidates": ["1"]}
-        threads = [threading.Thread(target=lambda: answers.append(httpx.post(f"{server.url}/rank", json=body, timeout=20))) for _ in range(6)]
+        threads = [
+            threading.Thread(target=lambda: answers.append(httpx.post(f"{server.url}/rank", json=body, timeout=20)))
+            for _ in range(6)
+        ]
         for thread in threads:
             thread.start()
         kit.wait_until(lambda: len(answers) == 4)
@@ -185,7 +229,10 @@ def test_sigterm_fails_readiness_first_and_loses_no_request(
 
 
 def test_a_request_in_work_is_finished_after_sigterm(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
-    with EmbeddedRedis() as own, kit.serving(tmp_path, registry, own.url, redis_timeout_ms=5000, default_timeout_ms=9000, drain_ms=0) as server:
+    with (
+        EmbeddedRedis() as own,
+        kit.serving(tmp_path, registry, own.url, redis_timeout_ms=5000, default_timeout_ms=9000, drain_ms=0) as server,
+    ):
         server.rank(["1"])
         subprocess.run(["kill", "-STOP", str(own.pid)], check=True)
         answers: list[httpx.Response] = []
@@ -237,7 +284,9 @@ def test_a_start_that_cannot_work_says_why_and_exits(tmp_path: Path, registry: P
     assert "FUNNELRANK_REGISTRY" in start_fails({"FUNNELRANK_REGISTRY": str(tmp_path / "nowhere")})
     assert "rollout.json does not exist" in start_fails({"FUNNELRANK_REGISTRY": str(tmp_path / "empty")})
     assert "FUNNELRANK_WORKERS" in start_fails(here | {"FUNNELRANK_WORKERS": "0"})
-    assert "plike, which the model lacks" in start_fails(here | {"FUNNELRANK_FUSION_FILE": str(tmp_path / "fusion.yaml")})
+    assert "plike, which the model lacks" in start_fails(
+        here | {"FUNNELRANK_FUSION_FILE": str(tmp_path / "fusion.yaml")}
+    )
     (registry / "synthetic" / "1" / "model.onnx").write_bytes(b"x")
     assert "hash_mismatch" in start_fails(here)
     (registry / "synthetic" / "1" / "manifest.json").unlink()
@@ -283,7 +332,8 @@ def test_without_a_token_a_page_in_a_browser_on_this_machine_may_not_operate(
 ) -> None:
     body = {"stable": {"name": "synthetic", "version": "1"}}
     with kit.serving(tmp_path, registry, redis_server.url, admin_token="") as server:
-        own, port = server.url, server.url.rsplit(":", 1)[1]
+        own = server.url
+        port = server.url.rsplit(":", 1)[1]
         for headers in (
             {"Origin": "http://evil.example"},
             {"Origin": "null"},
@@ -295,14 +345,26 @@ def test_without_a_token_a_page_in_a_browser_on_this_machine_may_not_operate(
             {"X-Real-IP": "10.0.0.1"},
             {"Forwarded": "for=10.0.0.1"},
         ):
-            for method, path in (("PUT", "/models/rollout"), ("POST", "/models/rollback"), ("POST", "/fusion/rollback"), ("PUT", "/fusion")):
+            for method, path in (
+                ("PUT", "/models/rollout"),
+                ("POST", "/models/rollback"),
+                ("POST", "/fusion/rollback"),
+                ("PUT", "/fusion"),
+            ):
                 answer = server.http.request(method, path, json=body, headers=headers)
                 assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (headers, path)
-        for headers in ({}, {"Origin": own}, {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"}, {"Host": f"[::1]:{port}"}):
+        for headers in (
+            {},
+            {"Origin": own},
+            {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"},
+            {"Host": f"[::1]:{port}"},
+        ):
             assert server.http.put("/models/rollout", json=body, headers=headers).status_code == 200, headers
 
 
-def test_a_token_may_be_any_text(tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any) -> None:
+def test_a_token_may_be_any_text(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
+) -> None:
     token = "schlüssel 汉字"
     with kit.serving(tmp_path, registry, redis_server.url, admin_token=token) as server:
         for sent, status in ((token, 409), (token[:-1], 401), (token + "x", 401)):

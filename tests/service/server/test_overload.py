@@ -16,7 +16,9 @@ ATTEMPTS = 3  # other work on the machine may hit one side of a comparison
 
 
 @pytest.mark.slow
-def test_goodput_at_three_times_the_sustainable_load_stays(tmp_path: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis) -> None:
+def test_goodput_at_three_times_the_sustainable_load_stays(
+    tmp_path: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis
+) -> None:
     request = request_of({"user_id": "712", "candidates": [str(i) for i in range(1000)], "timeout_ms": IN_TIME_MS})
 
     async def measured(port: int) -> tuple[float, Load, Load]:

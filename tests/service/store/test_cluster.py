@@ -37,7 +37,10 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows: dict[str, list[list[Any]]] = {
         "items": [["item_id", "tag", "price"], *([i, f"t{int(i) % 7}", int(i)] for i in IDS)],
         "users": [["user_id", "gender", "age"], *([u, "f", int(u) - 680] for u in USERS)],
-        "behaviours": [["user_id", "item_id", "action", "scene", "time_ms"], *([u, i, "click", 1, NOW - int(i)] for u in USERS for i in IDS[:8])],
+        "behaviours": [
+            ["user_id", "item_id", "action", "scene", "time_ms"],
+            *([u, i, "click", 1, NOW - int(i)] for u in USERS for i in IDS[:8]),
+        ],
     }
     for name, table in rows.items():
         with (folder / f"{name}.csv").open("w", newline="") as file:
@@ -91,13 +94,21 @@ def a_user_of(cluster: RedisCluster, layouts: Layouts, node: int) -> str:
 
 
 def test_rankings_from_a_cluster_are_those_from_one_redis(
-    tmp_path: Path, registry: Path, kit: SimpleNamespace, served: Any, tables: Path, schema: FeatureSchema, redis_server: EmbeddedRedis,
+    tmp_path: Path,
+    registry: Path,
+    kit: SimpleNamespace,
+    served: Any,
+    tables: Path,
+    schema: FeatureSchema,
+    redis_server: EmbeddedRedis,
     store: redis.Redis,
-) -> None:  # fmt: skip
+) -> None:
     load_folder(tables, schema, redis_server.url)
     asked = [(user, [*IDS[start:], "unheard-of"], NOW) for user in (*USERS, "a stranger") for start in (0, 0, 25)]
     with kit.serving(tmp_path, registry, redis_server.url) as server:
-        answers = [[each.rank(ids, user_id=user, timestamp=at).json() for user, ids, at in asked] for each in (server, served)]
+        answers = [
+            [each.rank(ids, user_id=user, timestamp=at).json() for user, ids, at in asked] for each in (server, served)
+        ]
     for one, many in zip(*answers, strict=True):
         assert len(one["ranking"]) > 30
         assert (one["ranking"], one["degraded"]) == (many["ranking"], many["degraded"])
@@ -105,7 +116,10 @@ def test_rankings_from_a_cluster_are_those_from_one_redis(
 
 def test_what_is_written_over_http_is_in_the_next_ranking_of_every_worker(served: Any) -> None:
     def scores() -> tuple[float, ...]:
-        found = {item["item_id"]: item["score"] for item in served.rank(IDS, user_id=USERS[0], timestamp=NOW + 10).json()["ranking"]}
+        found = {
+            item["item_id"]: item["score"]
+            for item in served.rank(IDS, user_id=USERS[0], timestamp=NOW + 10).json()["ranking"]
+        }
         return tuple(found[i] for i in IDS)
 
     before = {scores() for _ in range(10)}
@@ -117,11 +131,16 @@ def test_what_is_written_over_http_is_in_the_next_ranking_of_every_worker(served
     assert all(new != old for new, old in zip(after.pop(), before.pop(), strict=True)), "of items on every node"
     event = {"user_id": USERS[0], "item_id": "3", "action": "click", "timestamp": NOW + 5}
     seen = scores()
-    assert served.http.post("/events", json={"events": [event, event | {"user_id": USERS[1]}]}).json() == {"accepted": 2, "new": 2}
+    assert served.http.post("/events", json={"events": [event, event | {"user_id": USERS[1]}]}).json() == {
+        "accepted": 2,
+        "new": 2,
+    }
     assert scores() != seen
 
 
-def test_a_changed_row_is_seen_by_the_very_next_ranking_whose_rows_are_all_in_the_cache(cluster: RedisCluster, layouts: Layouts) -> None:
+def test_a_changed_row_is_seen_by_the_very_next_ranking_whose_rows_are_all_in_the_cache(
+    cluster: RedisCluster, layouts: Layouts
+) -> None:
     async def work(reader: Reader) -> list[bool]:
         seen = []
         for price in range(1000, 1100):
@@ -148,7 +167,8 @@ def test_a_cluster_can_be_inspected(cluster: RedisCluster, layouts: Layouts) -> 
 
 def test_a_slot_that_moves_is_followed_on_its_way_and_after(cluster: RedisCluster, layouts: Layouts) -> None:
     key = item_key(layouts.fingerprint, "7")
-    slot, source = key_slot(key.encode()), cluster.owner(key)
+    slot = key_slot(key.encode())
+    source = cluster.owner(key)
     target = next(node for node in cluster.nodes if node is not source)
 
     async def work(reader: Reader) -> None:
@@ -179,11 +199,15 @@ def test_a_slot_that_moves_is_followed_on_its_way_and_after(cluster: RedisCluste
     reading(cluster.url, work)
 
 
-def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(tables: Path, schema: FeatureSchema, layouts: Layouts) -> None:
+def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(
+    tables: Path, schema: FeatureSchema, layouts: Layouts
+) -> None:
     with redis_cluster() as cluster:
         load_folder(tables, schema, cluster.url)
         gone = cluster.nodes.index(cluster.owner(SCHEMAS))
-        lost, here, there = belonging(cluster, layouts, gone), a_user_of(cluster, layouts, gone - 1), a_user_of(cluster, layouts, gone)
+        lost = belonging(cluster, layouts, gone)
+        here = a_user_of(cluster, layouts, gone - 1)
+        there = a_user_of(cluster, layouts, gone)
         assert 0 < len(lost) < len(IDS)
 
         async def work(reader: Reader) -> None:
@@ -195,7 +219,9 @@ def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(tables: Path
                 part = await reader.fetch(layouts, here, IDS, 2)
                 assert (unknown(part), part.unread) == (lost, len(lost))
                 assert (part.user, part.behaviours) == (whole.user, whole.behaviours)
-            assert [price for i, price in zip(IDS, prices(part), strict=True) if i not in lost] == [float(i) for i in IDS if i not in lost]
+            assert [price for i, price in zip(IDS, prices(part), strict=True) if i not in lost] == [
+                float(i) for i in IDS if i not in lost
+            ]
             without = await reader.fetch(layouts, there, IDS, 2)
             assert (without.user, without.behaviours, without.unread) == (None, [], len(lost) + 1)
             assert await reader.schemas() == listed != {}
@@ -215,7 +241,8 @@ def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(tables: Path
 def test_a_node_that_hangs_costs_no_more_than_the_timeout_and_its_rows_in_the_cache_do_not_count(
     cluster: RedisCluster, layouts: Layouts, kit: SimpleNamespace
 ) -> None:
-    lost, here = belonging(cluster, layouts, 2), a_user_of(cluster, layouts, 0)
+    lost = belonging(cluster, layouts, 2)
+    here = a_user_of(cluster, layouts, 0)
 
     async def work(reader: Reader) -> None:
         assert unknown(await reader.fetch(layouts, here, IDS, 2)) == set()
@@ -246,7 +273,8 @@ def test_a_failover_is_followed_without_a_failed_ranking(
     with redis_cluster() as cluster:
         load_folder(tables, schema, cluster.url)
         gone = cluster.nodes[0]
-        there, elsewhere = a_user_of(cluster, layouts, 0), a_user_of(cluster, layouts, 1)
+        there = a_user_of(cluster, layouts, 0)
+        elsewhere = a_user_of(cluster, layouts, 1)
         event = {"user_id": there, "item_id": "1", "action": "click", "timestamp": NOW}
         with cluster.replica_of(gone), kit.serving(tmp_path, registry, cluster.url) as server:
             assert degraded(there) == degraded(elsewhere) == set()
@@ -254,7 +282,9 @@ def test_a_failover_is_followed_without_a_failed_ranking(
             killed = time.monotonic()
             assert f"unknown_items:{len(belonging(cluster, layouts, 0))}" in degraded(elsewhere)
             assert "unknown_user" in degraded(there)
-            assert f"store_unavailable:{len(belonging(cluster, layouts, 0))}" in degraded(elsewhere), "rows that are not read are not merely unknown"
+            assert f"store_unavailable:{len(belonging(cluster, layouts, 0))}" in degraded(elsewhere), (
+                "rows that are not read are not merely unknown"
+            )
             assert server.http.get("/readyz").status_code == 200
             assert (refused := server.http.post("/events", json={"events": [event]})).status_code == 503, refused.text
             kit.wait_until(lambda: degraded(there) == degraded(elsewhere) == set())
@@ -264,7 +294,9 @@ def test_a_failover_is_followed_without_a_failed_ranking(
             assert 'outcome="internal_error"' not in server.http.get("/metrics").text
 
 
-def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(layouts: Layouts, kit: SimpleNamespace) -> None:
+def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(
+    layouts: Layouts, kit: SimpleNamespace
+) -> None:
     async def work(reader: Reader) -> None:
         for node in cluster.nodes:
             await asyncio.to_thread(node.kill)
@@ -289,7 +321,9 @@ def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(layouts
 
 def test_one_redis_under_a_clusters_address_is_told(redis_server: EmbeddedRedis, layouts: Layouts) -> None:
     with pytest.raises(StoreDown, match=r"no node of a cluster that is set up: .*cluster support disabled"):
-        reading(redis_server.url.replace("redis://", "redis+cluster://"), lambda reader: reader.fetch(layouts, "1", IDS, 2))
+        reading(
+            redis_server.url.replace("redis://", "redis+cluster://"), lambda reader: reader.fetch(layouts, "1", IDS, 2)
+        )
 
 
 def test_a_password_holds_for_every_node(layouts: Layouts) -> None:

@@ -37,7 +37,9 @@ def filled(store: redis.Redis, layouts: Layouts) -> redis.Redis:
     return store
 
 
-def with_reader(url: str, work: Callable[[Reader], Awaitable[Any]], cache_bytes: int = MIB, ttl_ms: int = 60_000) -> Any:
+def with_reader(
+    url: str, work: Callable[[Reader], Awaitable[Any]], cache_bytes: int = MIB, ttl_ms: int = 60_000
+) -> Any:
     async def go() -> Any:
         reader = Reader(url, 2000, cache_bytes, ttl_ms)
         try:
@@ -48,9 +50,15 @@ def with_reader(url: str, work: Callable[[Reader], Awaitable[Any]], cache_bytes:
     return asyncio.run(go())
 
 
-def test_a_row_is_read_once_and_equals_what_redis_holds(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_a_row_is_read_once_and_equals_what_redis_holds(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     async def work(reader: Reader) -> tuple[Stored, Stored, ItemCache]:
-        return await reader.fetch(layouts, "1", IDS, 2), await reader.fetch(layouts, "1", IDS[::-1], 2), reader.caches[0]
+        return (
+            await reader.fetch(layouts, "1", IDS, 2),
+            await reader.fetch(layouts, "1", IDS[::-1], 2),
+            reader.caches[0],
+        )
 
     cold, warm, cache = with_reader(redis_server.url, work)
     assert prices(cold) == [float(i) for i in IDS]
@@ -59,7 +67,9 @@ def test_a_row_is_read_once_and_equals_what_redis_holds(filled: redis.Redis, red
     assert (cache.hits, cache.misses, len(cache)) == (100, 100, 100)
 
 
-def test_a_changed_row_is_seen_by_the_very_next_ranking(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_a_changed_row_is_seen_by_the_very_next_ranking(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     async def work(reader: Reader) -> list[list[float]]:
         seen = []
         for price in range(1000, 1200):
@@ -70,7 +80,9 @@ def test_a_changed_row_is_seen_by_the_very_next_ranking(filled: redis.Redis, red
     assert with_reader(redis_server.url, work) == [[1.0, 2.0, float(price)] for price in range(1000, 1200)]
 
 
-def test_an_unknown_item_is_remembered_as_such_until_it_is_written(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_an_unknown_item_is_remembered_as_such_until_it_is_written(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     async def work(reader: Reader) -> list[Stored]:
         found = [await reader.fetch(layouts, "1", ["1", "new"], 2) for _ in range(2)]
         await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "new"), packed(layouts, 7))
@@ -81,12 +93,19 @@ def test_an_unknown_item_is_remembered_as_such_until_it_is_written(filled: redis
         return found
 
     found = with_reader(redis_server.url, work)
-    assert [f.items.states.tolist() for f in found] == [[KNOWN, UNKNOWN], [KNOWN, UNKNOWN], [KNOWN, KNOWN], [KNOWN, UNKNOWN]]
+    assert [f.items.states.tolist() for f in found] == [
+        [KNOWN, UNKNOWN],
+        [KNOWN, UNKNOWN],
+        [KNOWN, KNOWN],
+        [KNOWN, UNKNOWN],
+    ]
     assert found[2].items.numerics[1, 0] == 7
     assert (found[1].items.keys == found[0].items.keys).all()
 
 
-def test_a_row_of_another_schema_counts_as_corrupt_also_from_the_cache(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_a_row_of_another_schema_counts_as_corrupt_also_from_the_cache(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     filled.set(item_key(layouts.fingerprint, "2"), b"a row of another length")
 
     async def work(reader: Reader) -> list[Stored]:
@@ -136,7 +155,9 @@ def test_ids_of_any_length_stay_within_the_bound(layouts: Layouts) -> None:
     assert cache.take(ids).missing == [0, 2, 3]
 
 
-def test_a_flood_of_invalidations_takes_no_memory_and_is_counted(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_a_flood_of_invalidations_takes_no_memory_and_is_counted(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     async def work(reader: Reader) -> tuple[ItemCache, list[float]]:
         await reader.fetch(layouts, "1", IDS, 2)
         changes = {item_key(layouts.fingerprint, f"other-{i}"): b"x" for i in range(50_000)}
@@ -159,7 +180,9 @@ def test_a_flushed_redis_empties_the_cache(filled: redis.Redis, redis_server: Em
     assert with_reader(redis_server.url, work).items.states.tolist() == [UNKNOWN] * 100
 
 
-def test_after_a_killed_connection_nothing_old_is_ranked(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_after_a_killed_connection_nothing_old_is_ranked(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     def kill() -> None:
         filled.client_kill_filter(_type="normal", skipme=True)
         filled.set(item_key(layouts.fingerprint, "3"), packed(layouts, 33))
@@ -178,7 +201,10 @@ def test_after_a_killed_connection_nothing_old_is_ranked(filled: redis.Redis, re
 def test_where_redis_cannot_tell_of_changes_a_row_stays_for_a_short_time_only(
     filled: redis.Redis, layouts: Layouts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with EmbeddedRedis("--rename-command", "CLIENT", "") as server, redis.Redis(port=server.port, decode_responses=False) as client:
+    with (
+        EmbeddedRedis("--rename-command", "CLIENT", "") as server,
+        redis.Redis(port=server.port, decode_responses=False) as client,
+    ):
         key = item_key(layouts.fingerprint, "3")
         client.execute_command("SET", key, packed(layouts, 3))
 
@@ -196,10 +222,14 @@ def test_where_redis_cannot_tell_of_changes_a_row_stays_for_a_short_time_only(
 def test_each_schema_has_a_cache_of_its_own_that_goes_with_its_last_bundle(
     filled: redis.Redis, redis_server: EmbeddedRedis, schema: FeatureSchema, kit: SimpleNamespace
 ) -> None:
-    other = FeatureSchema.model_validate(kit.SCHEMA | {"item": [*kit.SCHEMA["item"], {"name": "colour", "type": "categorical"}]})
+    other = FeatureSchema.model_validate(
+        kit.SCHEMA | {"item": [*kit.SCHEMA["item"], {"name": "colour", "type": "categorical"}]}
+    )
 
     async def work(reader: Reader) -> None:
-        old, same, new = Layouts.of(schema), Layouts.of(schema), Layouts.of(other)
+        old = Layouts.of(schema)
+        same = Layouts.of(schema)
+        new = Layouts.of(other)
         for layouts in (old, same, new):
             await reader.fetch(layouts, "1", IDS, 2)
         assert len(reader.caches) == 2
@@ -230,14 +260,19 @@ def test_a_changed_item_changes_the_next_ranking_on_every_worker(server: Any, st
 
     seen: set[float] = set()
     for price in (5.0, 500.0, 50_000.0):
-        assert server.put("/features/items", {"items": [{"item_id": "1", "features": {"price": price}}]}).status_code == 200
+        assert (
+            server.put("/features/items", {"items": [{"item_id": "1", "features": {"price": price}}]}).status_code
+            == 200
+        )
         now = scores()
         assert len(now) == 1
         assert not now & seen
         seen |= now
 
 
-def test_hits_misses_and_invalidations_are_metrics(server: Any, stocked: redis.Redis, kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_hits_misses_and_invalidations_are_metrics(
+    server: Any, stocked: redis.Redis, kit: SimpleNamespace, tmp_path: Path
+) -> None:
     def count(name: str) -> float:
         lines = server.http.get("/metrics").text.splitlines()
         return sum(float(line.split()[1]) for line in lines if line.startswith(f"funnelrank_item_cache_{name}"))

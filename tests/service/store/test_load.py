@@ -31,8 +31,19 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def tables(tmp_path: Path) -> dict[str, pa.Table]:
-    users = {"user_id": [712, 9], "gender": ["f", None], "interests": [["a", "b"], []], "age": [31, None], "not_a_feature": [1, 2]}
-    items = {"item_id": [1, 2, BIG], "tag": pa.array([39, None, BIG], pa.int64()), "topics": [["x", "y", "z"], None, ["x"]], "price": [1.5, None, 3]}
+    users = {
+        "user_id": [712, 9],
+        "gender": ["f", None],
+        "interests": [["a", "b"], []],
+        "age": [31, None],
+        "not_a_feature": [1, 2],
+    }
+    items = {
+        "item_id": [1, 2, BIG],
+        "tag": pa.array([39, None, BIG], pa.int64()),
+        "topics": [["x", "y", "z"], None, ["x"]],
+        "price": [1.5, None, 3],
+    }
     events = [(712, 1, "click", 1, 50), (9, 2, "like", None, 20), (712, BIG, "click", 2, 40), (712, 77, "click", 1, 60)]
     names = ("user_id", "item_id", "action", "scene", "time_ms")
     behaviours = {n: [e[i] for e in events] for i, n in enumerate(names)}
@@ -63,7 +74,13 @@ def as_csv(folder: Path, tables: dict[str, pa.Table]) -> None:
 
 @pytest.mark.parametrize("write", [as_parquet, as_csv])
 def test_what_is_loaded_is_what_the_packing_gives(
-    tmp_path: Path, tables: dict[str, pa.Table], write: Any, schema: FeatureSchema, layouts: Layouts, redis_server: EmbeddedRedis, store: redis.Redis
+    tmp_path: Path,
+    tables: dict[str, pa.Table],
+    write: Any,
+    schema: FeatureSchema,
+    layouts: Layouts,
+    redis_server: EmbeddedRedis,
+    store: redis.Redis,
 ) -> None:
     write(tmp_path, tables)
     assert load_folder(tmp_path, schema, redis_server.url) == {"items": 3, "users": 2, "behaviours": 4}
@@ -75,13 +92,17 @@ def test_what_is_loaded_is_what_the_packing_gives(
     }
     for item_id, row in items.items():
         assert store.get(item_key(fp, item_id)) == row
-    assert store.get(user_key(fp, "712")) == layouts.user.pack({"user_id": 712, "gender": "f", "interests": ["a", "b"], "age": 31})
+    assert store.get(user_key(fp, "712")) == layouts.user.pack(
+        {"user_id": 712, "gender": "f", "interests": ["a", "b"], "age": 31}
+    )
     assert store.get(user_key(fp, "9")) == layouts.user.pack({"user_id": 9})
     assert layouts.behaviour is not None
     members: Any = store.zrevrange(behaviours_key(fp, "712"), 0, -1)
     unknown = layouts.item.pack({"item_id": 77})
     expected = [(unknown, 1, 60), (items["1"], 1, 50), (items[str(BIG)], 2, 40)]
-    assert [m[8:] for m in members] == [layouts.behaviour.pack_event(row, "click", scene, at) for row, scene, at in expected]
+    assert [m[8:] for m in members] == [
+        layouts.behaviour.pack_event(row, "click", scene, at) for row, scene, at in expected
+    ]
     assert store.hexists(SCHEMAS, fp)
 
 
@@ -99,7 +120,15 @@ def test_a_long_history_is_cut_to_the_newest(
     tmp_path: Path, schema: FeatureSchema, layouts: Layouts, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
     times = np.random.default_rng(0).permutation(50_000)
-    table = pa.table({"user_id": ["1"] * 50_000, "item_id": ["2"] * 50_000, "action": ["a"] * 50_000, "scene": ["s"] * 50_000, "time_ms": times})
+    table = pa.table(
+        {
+            "user_id": ["1"] * 50_000,
+            "item_id": ["2"] * 50_000,
+            "action": ["a"] * 50_000,
+            "scene": ["s"] * 50_000,
+            "time_ms": times,
+        }
+    )
     pa.parquet.write_table(table, tmp_path / "behaviours.parquet")
     load_folder(tmp_path, schema, redis_server.url)
     found: Any = store.zrevrange(behaviours_key(layouts.fingerprint, "1"), 0, -1, withscores=True)
@@ -110,18 +139,28 @@ def test_rows_of_one_millisecond_keep_the_tables_order_and_repeats_count_once(
     tmp_path: Path, schema: FeatureSchema, layouts: Layouts, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
     items = ["a", "b", "a", "c", "d", "e", "b", "f"]
-    table = pa.table({"user_id": ["1"] * 8, "item_id": items, "action": ["x"] * 8, "scene": ["s"] * 8, "time_ms": [10**12] * 8})
+    table = pa.table(
+        {"user_id": ["1"] * 8, "item_id": items, "action": ["x"] * 8, "scene": ["s"] * 8, "time_ms": [10**12] * 8}
+    )
     for _ in range(2):
         pa.parquet.write_table(table, tmp_path / "behaviours.parquet")
         load_folder(tmp_path, schema, redis_server.url)
-        assert items_of(store, layouts, "1") == [layouts.item.rows(layouts.item.pack({"item_id": i}))["keys"][0][0] for i in "fedcb"]
+        assert items_of(store, layouts, "1") == [
+            layouts.item.rows(layouts.item.pack({"item_id": i}))["keys"][0][0] for i in "fedcb"
+        ]
 
 
 def test_behaviours_with_an_event_id_are_the_events_that_were_sent_with_it(
     tmp_path: Path, schema: FeatureSchema, layouts: Layouts, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
     sent = event_keys(["a", "a"], ["x", "x"], ["s", "s"], ["e-1", "e-2"])
-    columns = {"user_id": ["1"] * 3, "item_id": ["a"] * 3, "action": ["x"] * 3, "scene": ["s"] * 3, "time_ms": [10**12] * 3}
+    columns = {
+        "user_id": ["1"] * 3,
+        "item_id": ["a"] * 3,
+        "action": ["x"] * 3,
+        "scene": ["s"] * 3,
+        "time_ms": [10**12] * 3,
+    }
     pa.parquet.write_table(pa.table(columns | {"event_id": ["e-1", "e-2", None]}), tmp_path / "behaviours.parquet")
     load_folder(tmp_path, schema, redis_server.url)
     members: Any = store.zrange(behaviours_key(layouts.fingerprint, "1"), 0, -1)
@@ -130,9 +169,16 @@ def test_behaviours_with_an_event_id_are_the_events_that_were_sent_with_it(
 
 def long_tables(folder: Path, rows: int) -> Path:
     """Items, and behaviours in several row groups."""
-    users, items = np.arange(rows) % 5000, np.arange(rows) % 300
+    users = np.arange(rows) % 5000
+    items = np.arange(rows) % 300
     pa.parquet.write_table(pa.table({"item_id": np.arange(300), "price": np.arange(300) / 7}), folder / "items.parquet")
-    columns = {"user_id": users, "item_id": items, "action": ["click"] * rows, "scene": [1] * rows, "time_ms": 10**12 + np.arange(rows)}
+    columns = {
+        "user_id": users,
+        "item_id": items,
+        "action": ["click"] * rows,
+        "scene": [1] * rows,
+        "time_ms": 10**12 + np.arange(rows),
+    }
     pa.parquet.write_table(pa.table(columns), folder / "behaviours.parquet", row_group_size=rows // 4 + 1)
     return folder
 
@@ -148,7 +194,14 @@ def everything(store: redis.Redis) -> dict[bytes, Any]:
 
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_a_load_that_is_ended_half_way_goes_on_from_there(
-    tmp_path: Path, registry: Path, kit: SimpleNamespace, layouts: Layouts, redis_server: EmbeddedRedis, store: redis.Redis, end: int, code: int
+    tmp_path: Path,
+    registry: Path,
+    kit: SimpleNamespace,
+    layouts: Layouts,
+    redis_server: EmbeddedRedis,
+    store: redis.Redis,
+    end: int,
+    code: int,
 ) -> None:
     begin = loading(long_tables(tmp_path, 250_000), registry, redis_server.url)
     with begin() as half:
@@ -173,7 +226,9 @@ def test_a_load_that_is_ended_half_way_goes_on_from_there(
 
 
 def loading(tables: Path, registry: Path, redis_url: str, *more: str) -> "Callable[[], subprocess.Popen[str]]":
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("FUNNELRANK_")} | {"FUNNELRANK_REDIS_URL": redis_url}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("FUNNELRANK_")} | {
+        "FUNNELRANK_REDIS_URL": redis_url
+    }
     command = [sys.executable, "-m", "service", "load", str(tables), "--registry", str(registry), *more]
     return lambda: subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -203,7 +258,9 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, FeatureSchem
 def test_a_load_goes_on_only_where_nothing_has_changed(
     tmp_path: Path, layouts: Layouts, redis_server: EmbeddedRedis, store: redis.Redis, interrupted: Any, capfd: Any
 ) -> None:
-    tables, schema, url = long_tables(tmp_path, 5000), layouts.schema, redis_server.url
+    tables = long_tables(tmp_path, 5000)
+    schema = layouts.schema
+    url = redis_server.url
 
     def again(restart: bool = False) -> str:
         capfd.readouterr()
@@ -226,7 +283,12 @@ def test_a_load_goes_on_only_where_nothing_has_changed(
 
 
 def test_a_redis_that_is_emptied_meanwhile_ends_the_load(
-    tmp_path: Path, registry: Path, kit: SimpleNamespace, layouts: Layouts, redis_server: EmbeddedRedis, store: redis.Redis
+    tmp_path: Path,
+    registry: Path,
+    kit: SimpleNamespace,
+    layouts: Layouts,
+    redis_server: EmbeddedRedis,
+    store: redis.Redis,
 ) -> None:
     with loading(long_tables(tmp_path, 250_000), registry, redis_server.url)() as half:
         kit.wait_until(lambda: rows_done(store, layouts) > 0)
@@ -247,11 +309,18 @@ def test_what_is_done_is_skipped_to_the_row(tmp_path: Path, kind: str, done: int
         pa.parquet.write_table(table, tmp_path / "items.parquet", row_group_size=3)
     found = load._find(tmp_path, "items")
     assert found is not None
-    assert [i for batch in found.batches(done) for i in batch.column("item_id").to_pylist()] == list("abcdefghij")[done:]
+    assert [i for batch in found.batches(done) for i in batch.column("item_id").to_pylist()] == list("abcdefghij")[
+        done:
+    ]
 
 
 def test_a_schema_that_reads_fewer_behaviours_does_not_cut_what_another_keeps(
-    tmp_path: Path, tables: dict[str, pa.Table], schema: FeatureSchema, layouts: Layouts, redis_server: EmbeddedRedis, store: redis.Redis
+    tmp_path: Path,
+    tables: dict[str, pa.Table],
+    schema: FeatureSchema,
+    layouts: Layouts,
+    redis_server: EmbeddedRedis,
+    store: redis.Redis,
 ) -> None:
     assert schema.behaviour is not None
     shorter = schema.model_copy(update={"behaviour": schema.behaviour.model_copy(update={"max_length": 1})})
@@ -274,7 +343,14 @@ def test_a_schema_that_reads_fewer_behaviours_does_not_cut_what_another_keeps(
     ],
 )
 def test_a_bad_value_is_told_with_its_file_and_column(
-    tmp_path: Path, tables: dict[str, pa.Table], schema: FeatureSchema, redis_server: EmbeddedRedis, table: str, column: str, values: Any, told: str
+    tmp_path: Path,
+    tables: dict[str, pa.Table],
+    schema: FeatureSchema,
+    redis_server: EmbeddedRedis,
+    table: str,
+    column: str,
+    values: Any,
+    told: str,
 ) -> None:
     place = tables[table].column_names.index(column)
     tables[table] = tables[table].set_column(place, column, pa.array(values))
@@ -297,7 +373,12 @@ def test_missing_columns_files_and_broken_files_are_told(
 
 
 def test_inspection_shows_numbers_keys_and_behaviours_with_their_times(
-    tmp_path: Path, tables: dict[str, pa.Table], schema: FeatureSchema, layouts: Layouts, redis_server: EmbeddedRedis, store: redis.Redis
+    tmp_path: Path,
+    tables: dict[str, pa.Table],
+    schema: FeatureSchema,
+    layouts: Layouts,
+    redis_server: EmbeddedRedis,
+    store: redis.Redis,
 ) -> None:
     assert shown(redis_server.url, "user", "712")[0] is False
     as_parquet(tmp_path, tables)

@@ -24,9 +24,16 @@ from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.keys import SCHEMAS, behaviours_key, user_key
 
-USERS, ITEMS, START = [f"u{i}" for i in range(20)], [f"i{i}" for i in range(40)], int(time.time() * 1000)
-OF_USER = {u: {"user_id": u, "gender": "fm"[i % 2], "city": ["Bern", "Basel", "Genf"][i % 3], "age": 20 + i} for i, u in enumerate(USERS)}
-OF_ITEM = {t: {"item_id": t, "tag": i % 7, "price": i / 3, "colour": ["red", "blue"][i % 2]} for i, t in enumerate(ITEMS)}
+USERS = [f"u{i}" for i in range(20)]
+ITEMS = [f"i{i}" for i in range(40)]
+START = int(time.time() * 1000)
+OF_USER = {
+    u: {"user_id": u, "gender": "fm"[i % 2], "city": ["Bern", "Basel", "Genf"][i % 3], "age": 20 + i}
+    for i, u in enumerate(USERS)
+}
+OF_ITEM = {
+    t: {"item_id": t, "tag": i % 7, "price": i / 3, "colour": ["red", "blue"][i % 2]} for i, t in enumerate(ITEMS)
+}
 
 
 def next_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -42,12 +49,20 @@ class Traffic:
     """Events of all users, one after the other; `log` has those that the service took."""
 
     def __init__(self, server: Any) -> None:
-        self.server, self.log, self._stop = server, [], threading.Event()
+        self.server = server
+        self.log = []
+        self._stop = threading.Event()
 
     def send(self, count: int = 1) -> None:
         for _ in range(count):
             n = len(self.log)
-            event = {"user_id": USERS[n % 20], "item_id": ITEMS[(n * 7) % 40], "action": "click", "scene": n % 3, "timestamp": START + n}
+            event = {
+                "user_id": USERS[n % 20],
+                "item_id": ITEMS[(n * 7) % 40],
+                "action": "click",
+                "scene": n % 3,
+                "timestamp": START + n,
+            }
             answer = self.server.http.post("/events", json={"events": [event]})
             assert answer.status_code == 200, answer.text
             self.log.append(event)
@@ -87,8 +102,13 @@ def command(registry: Path, redis_url: str, *arguments: Any) -> str:
     environment |= {"FUNNELRANK_REDIS_URL": redis_url, "FUNNELRANK_REGISTRY": str(registry)}
     done = subprocess.run(
         [sys.executable, "-m", "service", *map(str, arguments)],
-        cwd=Path(__file__).parents[3], env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[3],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -102,7 +122,9 @@ def own(layouts: Layouts, values: dict[str, Any], entity: Any) -> bytes:
     return layout.pack({n: v for n, v in values.items() if n in layout})
 
 
-def expected(kit: SimpleNamespace, layouts: Layouts, log: list[dict[str, Any]], user_id: str, item_ids: list[str]) -> np.ndarray:
+def expected(
+    kit: SimpleNamespace, layouts: Layouts, log: list[dict[str, Any]], user_id: str, item_ids: list[str]
+) -> np.ndarray:
     """pCTR of the items, computed by hand from the raw values alone."""
     assert layouts.behaviour is not None
     packed = []
@@ -119,7 +141,9 @@ def expected(kit: SimpleNamespace, layouts: Layouts, log: list[dict[str, Any]], 
     return np.asarray(kit.scores_by_hand(inputs | {"behaviour_times": rows["behaviour"]["time"]})["pctr"])
 
 
-def assert_ranks_from(kit: SimpleNamespace, server: Any, layouts: Layouts, log: list[dict[str, Any]], version: str) -> None:
+def assert_ranks_from(
+    kit: SimpleNamespace, server: Any, layouts: Layouts, log: list[dict[str, Any]], version: str
+) -> None:
     """Every user's ranking, on any worker, is the one that raw values and the whole log give."""
     for user_id in USERS:
         answer = server.rank(ITEMS, user_id=user_id).json()
@@ -138,7 +162,9 @@ def is_live(server: Any, version: str, role: str = "live") -> bool:
 def test_a_new_feature_schema_goes_live_while_events_come_and_loses_none_under_either(
     tmp_path: Path, kit: SimpleNamespace, layouts: Layouts, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
-    registry, url, other = tmp_path / "registry", redis_server.url, next_schema(kit.SCHEMA)
+    registry = tmp_path / "registry"
+    url = redis_server.url
+    other = next_schema(kit.SCHEMA)
     after = Layouts.of(FeatureSchema.model_validate(other))
     kit.publish(registry, "1")
     kit.go_live(registry, "1")
@@ -161,7 +187,10 @@ def test_a_new_feature_schema_goes_live_while_events_come_and_loses_none_under_e
             traffic.grown(kit)
             command(registry, url, "rollout", "synthetic", "2")
             kit.wait_until(lambda: is_live(server, "2"))
-            changed = server.put("/features/users", {"users": [{"user_id": "u3", "features": {"age": 77, "gender": "x", "city": "Chur"}}]})
+            changed = server.put(
+                "/features/users",
+                {"users": [{"user_id": "u3", "features": {"age": 77, "gender": "x", "city": "Chur"}}]},
+            )
             assert changed.status_code == 200
         OF_USER["u3"] |= {"age": 77, "gender": "x", "city": "Chur"}
         assert_ranks_from(kit, server, after, traffic.log, "2")

@@ -60,7 +60,8 @@ def sequence(store: redis.Redis, layouts: Layouts) -> np.ndarray:
 def test_an_event_goes_to_every_schema_with_the_item_as_that_schema_has_it(
     server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts
 ) -> None:
-    old, new = {"item_id": "5", "tag": "x", "price": 2.5}, {"item_id": "5", "tag": "x", "colour": "red"}
+    old = {"item_id": "5", "tag": "x", "price": 2.5}
+    new = {"item_id": "5", "tag": "x", "colour": "red"}
     both.set(item_key(layouts.fingerprint, "5"), layouts.item.pack(old))
     both.set(item_key(next_layouts.fingerprint, "5"), next_layouts.item.pack(new))
     assert send(server, event("5", NOW, scene=3)) == {"accepted": 1, "new": 1}
@@ -69,7 +70,9 @@ def test_an_event_goes_to_every_schema_with_the_item_as_that_schema_has_it(
         assert sequence(both, kind).tobytes() == kind.behaviour.pack_event(kind.item.pack(item), "click", 3, NOW)
 
 
-def test_an_event_counts_once_in_each_schema_whatever_the_other_had(server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts) -> None:
+def test_an_event_counts_once_in_each_schema_whatever_the_other_had(
+    server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts
+) -> None:
     both.hdel(SCHEMAS, next_layouts.fingerprint)
     send(server, event("5", NOW, event_id="e-1"))
     announce_schema(both, next_layouts.schema)
@@ -79,7 +82,9 @@ def test_an_event_counts_once_in_each_schema_whatever_the_other_had(server: Any,
         assert sequence(both, kind)["time"].tolist() == [NOW + 1, NOW]
 
 
-def test_every_write_that_begins_after_a_schema_is_listed_goes_to_it(server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts) -> None:
+def test_every_write_that_begins_after_a_schema_is_listed_goes_to_it(
+    server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts
+) -> None:
     """No worker lags behind the list, whenever it last looked at it."""
     for turn in range(10):
         both.hdel(SCHEMAS, next_layouts.fingerprint)
@@ -99,14 +104,24 @@ def test_values_go_to_the_schemas_that_have_the_feature_and_keep_what_was_there(
     assert put({"gender": "f", "city": "Bern", "age": 30}).json() == {"written": 1}
     assert put({"age": 31}).json() == {"written": 1}
     assert put({"city": "Basel"}).json() == {"written": 1}
-    assert both.get(user_key(layouts.fingerprint, "712")) == layouts.user.pack({"user_id": "712", "gender": "f", "age": 31})
-    assert both.get(user_key(next_layouts.fingerprint, "712")) == next_layouts.user.pack({"user_id": "712", "city": "Basel", "age": 31})
+    assert both.get(user_key(layouts.fingerprint, "712")) == layouts.user.pack(
+        {"user_id": "712", "gender": "f", "age": 31}
+    )
+    assert both.get(user_key(next_layouts.fingerprint, "712")) == next_layouts.user.pack(
+        {"user_id": "712", "city": "Basel", "age": 31}
+    )
 
 
-def test_a_schema_without_any_of_the_features_gets_no_row(server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts) -> None:
-    assert server.put("/features/items", {"items": [{"item_id": "9", "features": {"colour": "red"}}]}).json() == {"written": 1}
+def test_a_schema_without_any_of_the_features_gets_no_row(
+    server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts
+) -> None:
+    assert server.put("/features/items", {"items": [{"item_id": "9", "features": {"colour": "red"}}]}).json() == {
+        "written": 1
+    }
     assert both.get(item_key(layouts.fingerprint, "9")) is None
-    assert both.get(item_key(next_layouts.fingerprint, "9")) == next_layouts.item.pack({"item_id": "9", "colour": "red"})
+    assert both.get(item_key(next_layouts.fingerprint, "9")) == next_layouts.item.pack(
+        {"item_id": "9", "colour": "red"}
+    )
 
 
 def test_a_feature_that_no_schema_has_or_one_will_not_take_writes_nothing(
@@ -123,7 +138,9 @@ def test_a_feature_that_no_schema_has_or_one_will_not_take_writes_nothing(
     assert not both.keys(f"fr:{next_layouts.fingerprint}:u:*")
 
 
-def test_a_list_that_cannot_be_read_in_part_is_obeyed_in_the_rest(server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts) -> None:
+def test_a_list_that_cannot_be_read_in_part_is_obeyed_in_the_rest(
+    server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts
+) -> None:
     document: Any = both.hget(SCHEMAS, layouts.fingerprint)
     both.hset(SCHEMAS, mapping={"0" * 16: document, "1" * 16: "{", "2" * 16: '{"schema": {"item": 3}}'})
     assert send(server, event("5", NOW))["new"] == 1
@@ -145,7 +162,13 @@ def test_a_schema_whose_load_is_not_through_is_not_ranked_from(
 def forget(fingerprint: str, redis_url: str, registry: Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "service", "load", "--forget", fingerprint, "--registry", str(registry)]
     return subprocess.run(
-        command, cwd=Path(__file__).parents[3], env={"FUNNELRANK_REDIS_URL": redis_url}, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=Path(__file__).parents[3],
+        env={"FUNNELRANK_REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -165,9 +188,15 @@ def test_a_retired_schema_is_gone_to_the_last_key_and_gets_no_more_writes(
     assert len(sequence(both, layouts)) == 2
 
 
-def test_what_is_live_or_not_there_cannot_be_retired(both: redis.Redis, layouts: Layouts, redis_server: EmbeddedRedis, registry: Path) -> None:
+def test_what_is_live_or_not_there_cannot_be_retired(
+    both: redis.Redis, layouts: Layouts, redis_server: EmbeddedRedis, registry: Path
+) -> None:
     before = both.dbsize()
-    for wanted, told in ((layouts.fingerprint, "synthetic/1 is live"), ("0" * 16, f"{layouts.fingerprint} (loaded)"), ("*", "nothing of a schema *")):
+    for wanted, told in (
+        (layouts.fingerprint, "synthetic/1 is live"),
+        ("0" * 16, f"{layouts.fingerprint} (loaded)"),
+        ("*", "nothing of a schema *"),
+    ):
         refused = forget(wanted, redis_server.url, registry)
         assert refused.returncode == 1
         assert told in refused.stderr
