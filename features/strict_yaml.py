@@ -1,0 +1,112 @@
+"""Reads YAML strictly: a key that stands twice is refused, and every value knows its file and line."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Location = tuple[str | int, ...]  # ("tasks", 0, "label"): keys and positions from the document's root
+MOST_VALUES = 100_000  # aliases can make a short text stand for a huge document
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value stands: a file, or the option that set it, and a line from 1 (None where there is no line)."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+class YamlError(ValueError):
+    """A text that is not strict YAML. `place` and `location` say where; the message opens with the place."""
+
+    def __init__(self, message: str, place: Place, location: Location = ()) -> None:
+        super().__init__(f"{place}: {message}")
+        self.message = message
+        self.place = place
+        self.location = location
+
+
+@dataclass(frozen=True)
+class YamlDocument:
+    """A parsed text: its plain value, the place of every key and list element, and the text of every scalar."""
+
+    value: Any
+    source: str
+    places: dict[Location, Place] = field(default_factory=dict)
+    scalars: dict[Location, str] = field(default_factory=dict)
+
+    def place_of(self, location: Location) -> Place:
+        """The place of the innermost part of a location that the document has; the source alone for the root."""
+        for length in range(len(location), 0, -1):
+            if location[:length] in self.places:
+                return self.places[location[:length]]
+        return Place(self.source)
+
+
+def read_yaml(path: Path) -> YamlDocument:
+    """The document in a file. Raises OSError if it cannot be read, and YamlError for what `parse_yaml` refuses."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise YamlError(f"not YAML: {error}", Place(str(path))) from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> YamlDocument:
+    """The document in a text; `source` names it in places and messages.
+
+    Raises YamlError for text that is not YAML, for a key that stands twice in one mapping, for a value that contains
+    itself, and for more than MOST_VALUES values.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            root = loader.get_single_node()
+            document = YamlDocument(None, source)
+            if root is None:
+                return document
+            _add(root, (), document, frozenset())
+            return YamlDocument(loader.construct_document(root), source, document.places, document.scalars)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = None if mark is None else mark.line + 1
+        raise YamlError(f"not YAML: {error}", Place(source, line)) from None
+    except RecursionError:
+        raise YamlError("not YAML: nested too deep", Place(source)) from None
+
+
+def _add(node: yaml.Node, location: Location, document: YamlDocument, above: frozenset[int]) -> None:
+    """Note the places and scalars at and below a node; `above`: the nodes that contain it."""
+    if isinstance(node, yaml.ScalarNode):
+        document.scalars[location] = node.value
+        return
+    place = Place(document.source, node.start_mark.line + 1)
+    if id(node) in above:
+        raise YamlError("this value contains itself", place, location)
+    for below, named_by, value in _children(node, location):
+        if below in document.places:
+            name = ".".join(map(str, below))
+            at = Place(document.source, named_by.start_mark.line + 1)
+            raise YamlError(f"{name}: this key stands here twice; only one can count", at, below)
+        if len(document.places) >= MOST_VALUES:
+            raise YamlError(f"more than {MOST_VALUES:,} values", place, location)
+        document.places[below] = Place(document.source, named_by.start_mark.line + 1)
+        _add(value, below, document, above | {id(node)})
+
+
+def _children(node: yaml.Node, location: Location) -> Iterator[tuple[Location, yaml.Node, yaml.Node]]:
+    """The location of each child, the node whose line it is told by (its key, or itself), and its value."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*location, str(key.value)), key, value
+    elif isinstance(node, yaml.SequenceNode):
+        for i, element in enumerate(node.value):
+            yield (*location, i), element, element
