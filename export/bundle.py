@@ -18,7 +18,7 @@ from export.precision import Precision, reduced
 from export.publish import Sign, next_version, publish, sha256_of
 from export.requests import Inputs, request
 from models.data.cache import DEFAULT_CACHE
-from models.network.model import Ranker
+from models.network.model import MultiTaskModel
 from models.training.run import Run, open_run
 from service.bundle.loading import open_session
 from service.bundle.manifest import (
@@ -129,7 +129,7 @@ def _manifest(run: Run, version: str, parity: Parity, found: Reduction | None, f
     )
 
 
-def _left_out(ranker: Ranker, run: Run) -> tuple[LeftOut, ...]:
+def _left_out(ranker: MultiTaskModel, run: Run) -> tuple[LeftOut, ...]:
     section = run.recipe.position
     if ranker.position is None or section is None:
         return ()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from features import MISSING_KEY, FeatureSchema, layouts
 from models.data.encoding import Encoding
 from models.data.vocabulary import MISSING_ROW, Vocabulary, behaviour_column_vocabularies, key_column_vocabularies
-from models.network.model import Ranker
+from models.network.model import MultiTaskModel
 from service.bundle.manifest import TensorSpec
 
 # Two different primes, so that the exporter can tie no axis to another or to 1.
@@ -40,7 +40,7 @@ class ServingGraph(nn.Module):
     known_keys: Tensor
     known_rows: Tensor
 
-    def __init__(self, ranker: Ranker, encoding: Encoding) -> None:
+    def __init__(self, ranker: MultiTaskModel, encoding: Encoding) -> None:
         super().__init__()
         self.ranker = ranker
         schema = encoding.schema

@@ -11,8 +11,8 @@ import numpy as np
 from export.judged import CANDIDATES, Impressions, Judged
 from export.precision import ReductionError
 from export.requests import Inputs, request
-from models.network.model import Ranker
-from models.training.metrics import auc
+from models.metrics import auc
+from models.network.model import MultiTaskModel
 from models.training.run import Run
 from service.bundle.loading import open_session
 from service.bundle.manifest import Reduced, ReducedOutput, Reduction
@@ -62,7 +62,7 @@ def _refuse(found: Reduction) -> None:
 
 
 def _quality(
-    ranker: Ranker, impressions: Impressions, sessions: Sequence[Any], names: list[str], seed: int
+    ranker: MultiTaskModel, impressions: Impressions, sessions: Sequence[Any], names: list[str], seed: int
 ) -> dict[str, ReducedOutput]:
     n = len(impressions.picked)
     scores = np.empty((len(sessions), len(names), n), np.float32)

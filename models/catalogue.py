@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from models.recipe.errors import nearest
+from models.errors import nearest
 from models.recipe.recipe import (
     DinEncoder,
     DupnEncoder,

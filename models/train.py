@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from models.data.batches import shuffled_batches, steps_per_epoch
 from models.data.cache import DEFAULT_CACHE, Data, open_data
-from models.network.model import Ranker, build_ranker
+from models.network.model import MultiTaskModel, build_model
 from models.recipe.recipe import Recipe, RecipeError, at_its_line, load_recipe
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
@@ -104,7 +104,7 @@ def learn(
     training = recipe.training
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(training.seed)
-    ranker = build_ranker(recipe, data.encoding, data.cross_values)
+    ranker = build_model(recipe, data.encoding, data.cross_values)
     start_from(recipe, ranker, data.encoding)
     epoch_steps = steps_per_epoch(len(data.parts["train"]), training.batch_size)
     total_steps = training.epochs * epoch_steps
@@ -180,7 +180,7 @@ def validate(average: Average, data: Data, progress: Progress, epoch: int, out: 
 
 
 def stop_for(
-    ranker: Ranker,
+    ranker: MultiTaskModel,
     batch: dict[str, Tensor],
     losses: dict[str, float],
     progress: Progress,
@@ -202,7 +202,7 @@ def stop_for(
     )
 
 
-def _with_bad_gradient(ranker: Ranker, batch: dict[str, Tensor]) -> list[str]:
+def _with_bad_gradient(ranker: MultiTaskModel, batch: dict[str, Tensor]) -> list[str]:
     parameters = [p for p in ranker.parameters() if p.requires_grad]
     bad = []
     for name, loss in ranker.losses(batch).items():

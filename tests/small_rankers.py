@@ -10,7 +10,7 @@ from features import BehaviourLayout, RowLayout
 from models.catalogue import CATALOGUE
 from models.data.encoding import AGE, Encoding, NumericStats
 from models.data.vocabulary import Vocabulary, behaviour_column_vocabularies, key_column_vocabularies, vocabulary_names
-from models.network.model import Ranker, build_ranker
+from models.network.model import MultiTaskModel, build_model
 from models.recipe.recipe import Recipe, parse_recipe
 
 NOW_MS = 1_650_812_741_436
@@ -66,7 +66,7 @@ FEATURES = {
 class Small:
     recipe: Recipe
     encoding: Encoding
-    ranker: Ranker
+    ranker: MultiTaskModel
 
     @property
     def graph(self) -> ServingGraph:
@@ -105,13 +105,13 @@ def small(
     recipe = parse_recipe(raw, "test")
     torch.manual_seed(seed)
     encoding = random_encoding(recipe, seed)
-    ranker = build_ranker(recipe, encoding, cross_values=3 if position else 0)
+    ranker = build_model(recipe, encoding, cross_values=3 if position else 0)
     if wide:
         _widen(ranker)
     return Small(recipe, encoding, ranker.eval())
 
 
-def _widen(ranker: Ranker) -> None:
+def _widen(ranker: MultiTaskModel) -> None:
     with torch.no_grad():
         for name, parameter in ranker.named_parameters():
             if parameter.dim() < 2 or "table" in name or "position" in name:

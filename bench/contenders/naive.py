@@ -18,9 +18,9 @@ from export.graph import ServingGraph
 from models.encoders.din import Din
 from models.encoders.pooling import COUNT_SCALE, Pooling
 from models.layers.activation import PRelu
-from models.layers.embedding import GroupEmbedding
 from models.layers.linear import GroupedLinear, GroupedMlp, PartLinear
-from models.network.model import Ranker
+from models.network.embedding import GroupEmbedding
+from models.network.model import MultiTaskModel
 from models.trunks.mmoe import Mmoe
 from models.trunks.separate import Separate
 
@@ -158,7 +158,7 @@ class NaiveSeparate(nn.Module):
 class Naive(nn.Module):
     """A ranker of groups, DIN or pooling, MMoE or separate towers, on tiled inputs."""
 
-    def __init__(self, ranker: Ranker) -> None:
+    def __init__(self, ranker: MultiTaskModel) -> None:
         super().__init__()
         self.ranker = ranker
         inputs = ranker.inputs

@@ -13,14 +13,14 @@ from models.encoders.din import Din
 from models.encoders.dupn import Dupn
 from models.encoders.pooling import Pooling
 from models.encoders.view import View
-from models.layers.embedding import GroupEmbedding, numerics_of, pieces_of, runs_of
+from models.errors import nearest
 from models.layers.gates import Gated, Gating
+from models.layers.input_part import InputPart
 from models.layers.linear import GroupedMlp
-from models.layers.part import Part
 from models.layers.probability import LogProbability, log_loss
 from models.network.calibration import Calibration
+from models.network.embedding import GroupEmbedding, numerics_of, pieces_of, runs_of
 from models.network.position_bias import PositionTower
-from models.recipe.errors import nearest
 from models.recipe.recipe import (
     ClassPreferenceTask,
     DinEncoder,
@@ -67,14 +67,14 @@ Trunk = Separate | SharedBottom | Omoe | Mmoe | Ple | Youtube2019 | Nfwfm
 # Shape legend: B impressions or candidates, L behaviours, G a group's width, H heads, X a hidden width.
 
 
-def build_ranker(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> "Ranker":
+def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> "MultiTaskModel":
     """An untrained ranker for a recipe. `cross_values`: how many distinct values the position is crossed with.
 
     Raises RecipeError where tasks, heads and architecture do not fit together.
     """
     structures = _structures(recipe)
     position = PositionTower(recipe.position, cross_values) if recipe.position else None
-    ranker = Ranker(recipe, encoding, structures, position)
+    ranker = MultiTaskModel(recipe, encoding, structures, position)
     if recipe.position and recipe.position.head not in ranker.heads:
         raise RecipeError(
             f"position.head: '{recipe.position.head}' is not a head{nearest(recipe.position.head, ranker.heads)}"
@@ -183,13 +183,13 @@ class Inputs(nn.Module):
             ]
         )
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> InputPart:
         """What the vector of a group that the schema has is made of."""
         group = self.groups[name]
         assert isinstance(group, GroupEmbedding)
         numerics = 0 if group.numerics is None else len(group.numerics.missing)
         binned = 0 if group.bins is None else len(group.bins.columns)
-        return Part(group.width, name == "item", self.table.embedding_dim, group.keys.pieces, numerics, binned)
+        return InputPart(group.width, name == "item", self.table.embedding_dim, group.keys.pieces, numerics, binned)
 
     def group(self, name: str, batch: Batch) -> Tensor:
         """`[B or 1, G]` of `user`, `context` or `item`, where the schema has it."""
@@ -258,7 +258,7 @@ def build_encoder(
             )
 
 
-def build_trunk(section: TrunkSection, parts: Sequence[Part], heads: Sequence[str], dropout: float) -> Trunk:
+def build_trunk(section: TrunkSection, parts: Sequence[InputPart], heads: Sequence[str], dropout: float) -> Trunk:
     """The trunk of a recipe's section over these parts."""
     in_widths = [part.width for part in parts]
     match section:
@@ -283,7 +283,7 @@ def build_trunk(section: TrunkSection, parts: Sequence[Part], heads: Sequence[st
             return Nfwfm(parts, section.hidden, dropout)
 
 
-class Ranker(nn.Module):
+class MultiTaskModel(nn.Module):
     """`forward(batch)` gives every output by name; the composition is encoders, trunk, towers, task structures."""
 
     def __init__(
@@ -333,9 +333,9 @@ class Ranker(nn.Module):
         )
         return [build_encoder(section, item.width, property_.width, of_user, of_context) for section in sections]
 
-    def _part_of(self, encoder: nn.Module) -> Part:
+    def _part_of(self, encoder: nn.Module) -> InputPart:
         assert isinstance(encoder, Encoder)
-        return Part(encoder.out_width, encoder.sees_candidate, self.inputs.table.embedding_dim)
+        return InputPart(encoder.out_width, encoder.sees_candidate, self.inputs.table.embedding_dim)
 
     def _representation_width(self) -> int:
         widths = [part.width for encoder in self.encoders if not (part := self._part_of(encoder)).of_candidate]

@@ -1,6 +1,5 @@
 """Owns how a refused recipe is explained: where in the YAML (or which --set option) the fault stands, and the nearest valid name."""
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
+
+from models.errors import nearest
 
 Location = tuple[str | int, ...]
 TAGS = ("type", "by")  # the keys whose value says which kind of section it is
@@ -94,12 +95,6 @@ class Places:
     def origin(self, location: Location) -> str:
         """`file:line` of the innermost part of a location that is known; the file alone for the whole recipe."""
         return self.origins.get(self.known(location), self.name)
-
-
-def nearest(name: object, known: Collection[str]) -> str:
-    """What a message about an unknown name ends with: `; did you mean 'mmoe'?`, or all that are known."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"
 
 
 def located(message: str, places: Places) -> str:

@@ -6,16 +6,11 @@ from typing import Any
 
 import yaml
 
-from models.recipe.errors import TAGS, Location, Places, nearest
+from models.errors import RecipeError, nearest
+from models.recipe.errors import TAGS, Location, Places
 
 EXTENDS = "extends"
 SEARCH = "tuning"  # not taken over: its space is that of the other recipe's trunk
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used; the message names the place (if `placed`, with file and line) and what would be right."""
-
-    placed = False
 
 
 def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> tuple[dict[str, Any], Places]:

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from features import FeatureError, FeatureSchema
+from models.errors import RecipeError
 from models.recipe.errors import Places, explained, located
-from models.recipe.file import RecipeError, read_recipe
+from models.recipe.file import read_recipe
 from models.recipe.search_space import TuningSection, check_space
 
 __all__ = ["Recipe", "RecipeError", "at_its_line", "load_recipe", "parse_recipe", "source_column"]

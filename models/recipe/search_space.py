@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from models.recipe.errors import nearest
+from models.errors import nearest
 
 SECTIONS = ("features", "model", "training")
 # They say what a trial is worth or which model it starts from: a search over them would compare what cannot be compared.
@@ -15,7 +15,7 @@ FIXED = ("training.seed", "training.select_on", "training.transfer", "training.e
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Bounds(BaseModel):
+class SearchBounds(BaseModel):
     """What a setting may become: a number from `low` to `high`, both included (whole numbers where the setting is one), or one of `choices`.
 
     `log`: orders of magnitude count alike; `low` must then be above 0.
@@ -29,7 +29,7 @@ class Bounds(BaseModel):
     choices: Annotated[tuple[Any, ...] | None, Field(min_length=1)] = None
 
     @model_validator(mode="after")
-    def _one_kind(self) -> "Bounds":
+    def _one_kind(self) -> "SearchBounds":
         if self.choices is not None:
             if self.low is not None or self.high is not None or self.log:
                 raise ValueError("give either choices, or low and high")
@@ -51,11 +51,11 @@ class TuningSection(BaseModel):
     trials: Annotated[int, Field(ge=1, le=10_000)] = 20
     time_limit_minutes: Annotated[float, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0)] = 1
-    space: Annotated[dict[str, Bounds], Field(min_length=1)]
+    space: Annotated[dict[str, SearchBounds], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
-class Setting:
+class SearchedSetting:
     """A setting of a recipe: its type with all limits, and its present value (None where the recipe has none)."""
 
     kind: Any
@@ -83,29 +83,32 @@ def _members(kind: Any) -> tuple[Any, ...]:
     return (kind,)
 
 
-def settings_of(recipe: BaseModel) -> dict[str, Setting]:
+def settings_of(recipe: BaseModel) -> dict[str, SearchedSetting]:
     """Every setting that a search may change, by dotted name; a whole section is one too, before its own settings."""
     found = {name: setting for section in SECTIONS for name, setting in _within(getattr(recipe, section), section)}
     return {name: setting for name, setting in found.items() if name not in FIXED}
 
 
-def _within(section: BaseModel, prefix: str) -> Iterator[tuple[str, Setting]]:
+def _within(section: BaseModel, prefix: str) -> Iterator[tuple[str, SearchedSetting]]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         dotted = f"{prefix}.{name}"
         yield (
             dotted,
-            Setting(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation, value),
+            SearchedSetting(
+                Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation, value
+            ),
         )
         if isinstance(value, BaseModel):
             yield from _within(value, dotted)
         if get_origin(field.annotation) is dict:
             yield from (
-                (f"{dotted}.{key}", Setting(get_args(field.annotation)[1], element)) for key, element in value.items()
+                (f"{dotted}.{key}", SearchedSetting(get_args(field.annotation)[1], element))
+                for key, element in value.items()
             )
 
 
-def check_space(recipe: BaseModel, space: Mapping[str, Bounds]) -> None:
+def check_space(recipe: BaseModel, space: Mapping[str, SearchBounds]) -> None:
     """Raises ValueError that quotes the setting which the recipe does not have, or whose bounds it would never accept."""
     settings = settings_of(recipe)
     for name, bounds in space.items():
@@ -120,7 +123,7 @@ def check_space(recipe: BaseModel, space: Mapping[str, Bounds]) -> None:
         _check_bounds(name, settings[name], bounds)
 
 
-def _check_bounds(name: str, setting: Setting, bounds: Bounds) -> None:
+def _check_bounds(name: str, setting: SearchedSetting, bounds: SearchBounds) -> None:
     if bounds.choices is None and not {int, float} & set(_members(setting.kind)):
         raise ValueError(f"tuning.space: '{name}' is no number; give choices in place of low and high")
     ends = [int(end) if end == int(end) else end for end in (bounds.low, bounds.high) if end is not None]

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from models.data.cache import open_data
+from models.metrics import average_ranks
 from models.recipe.recipe import parse_recipe
 from models.train import train
 from models.training.evaluation import scores_of
-from models.training.metrics import average_ranks
 from models.training.run import open_run
 
 PARTS = ("train", "validation", "test")

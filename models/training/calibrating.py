@@ -9,7 +9,7 @@ import torch
 from models.data.batches import ordered_batches
 from models.data.cache import Data
 from models.network.calibration import Calibration, Isotonic, Platt
-from models.network.model import Ranker
+from models.network.model import MultiTaskModel
 from models.structures.base import Output
 from models.training.evaluation import EVALUATION_BATCH, evaluate, labels_of
 
@@ -18,7 +18,7 @@ FEWEST = 20  # positives, and negatives, below which a map stays the identity
 NEWTON_STEPS = 50
 
 
-def fit_calibration(ranker: Ranker, data: Data) -> dict[str, Any]:
+def fit_calibration(ranker: MultiTaskModel, data: Data) -> dict[str, Any]:
     """Fit every factor's map in place; gives what metrics.json says of it, among that each output's ECE before."""
     calibration = ranker.calibration
     assert calibration is not None
@@ -40,7 +40,7 @@ def fit_calibration(ranker: Ranker, data: Data) -> dict[str, Any]:
     }
 
 
-def _factor_logits(ranker: Ranker, data: Data) -> dict[str, np.ndarray]:
+def _factor_logits(ranker: MultiTaskModel, data: Data) -> dict[str, np.ndarray]:
     assert ranker.calibration is not None
     collected: dict[str, list[np.ndarray]] = {factor.name: [] for factor in ranker.factors}
     ranker.eval()

@@ -27,5 +27,5 @@ def load_whole(path: Path) -> dict[str, Any]:
 
 
 def save_weights(weights: dict[str, torch.Tensor], cross_values: int, step: int, path: Path) -> None:
-    """The run's product: weights by name, and what `build_ranker` needs beside the recipe and the encoding."""
+    """The run's product: weights by name, and what `build_model` needs beside the recipe and the encoding."""
     save_whole({"format": FORMAT, "weights": weights, "cross_values": cross_values, "step": step}, path)

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from models import metrics
 from models.data.batches import ordered_batches
 from models.data.cache import Data
 from models.layers.gates import entropy, similarity
-from models.network.model import Ranker
+from models.network.model import MultiTaskModel
 from models.recipe.recipe import RecipeError
 from models.structures.class_preference import ClassPreference
-from models.training import metrics
 
 EVALUATION_BATCH = 4096
 
 
-def scores_of(ranker: Ranker, data: Data, part: str) -> dict[str, np.ndarray]:
+def scores_of(ranker: MultiTaskModel, data: Data, part: str) -> dict[str, np.ndarray]:
     """Every output's score `[n]` in the part's order: log probabilities, or plain values."""
     was_training = ranker.training
     ranker.eval()
@@ -31,7 +31,7 @@ def scores_of(ranker: Ranker, data: Data, part: str) -> dict[str, np.ndarray]:
     return {name: np.concatenate(pieces) for name, pieces in collected.items()}
 
 
-def evaluate(ranker: Ranker, data: Data, part: str) -> dict[str, Any]:
+def evaluate(ranker: MultiTaskModel, data: Data, part: str) -> dict[str, Any]:
     """`{"impressions": n, "outputs": {name: metrics}, "extra": [...]}` of one part, each output on its own label and space."""
     scores = scores_of(ranker, data, part)
     users = np.asarray(data.parts[part].user)
@@ -74,7 +74,7 @@ def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
     return product
 
 
-def selected_outputs(ranker: Ranker, data: Data) -> list[str]:
+def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
     """The outputs that select: the recipe's, or else every trained probability, or else every trained value."""
     if data.recipe.training.select_on:
         return list(data.recipe.training.select_on)
@@ -93,7 +93,9 @@ def selection_score(outputs: Mapping[str, Mapping[str, Any]], names: Sequence[st
     return float(np.mean([-o["log_loss"] for o in probabilities] + values))
 
 
-def gate_utilisation(ranker: Ranker, data: Data, part: str, batches: int | None = None) -> dict[str, list[float]]:
+def gate_utilisation(
+    ranker: MultiTaskModel, data: Data, part: str, batches: int | None = None
+) -> dict[str, list[float]]:
     """Mean gate value per expert by head over a part, or over its first few `batches`; empty without gates."""
     was_training = ranker.training
     ranker.eval()
@@ -109,7 +111,7 @@ def gate_utilisation(ranker: Ranker, data: Data, part: str, batches: int | None 
     return {head: [float(g) / impressions for g in gates] for head, gates in totals.items()}
 
 
-def gate_health(ranker: Ranker, data: Data, part: str, batches: int | None = None) -> dict[str, Any]:
+def gate_health(ranker: MultiTaskModel, data: Data, part: str, batches: int | None = None) -> dict[str, Any]:
     """`{"entropy": {head: 0 to 1}, "similarity": [[cosine]]}` over a part, or over its first few `batches`; empty without gates.
 
     Entropy near 0: a gate has polarised on one expert; similarity near 1: two experts compute the same.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.network.model import Ranker
+from models.network.model import MultiTaskModel
 from models.recipe.recipe import TrainingSection
 
 REPRESENTATION = ("inputs.", "encoders.")  # how the names of embeddings and encoders begin, which a transfer takes over
@@ -21,7 +21,7 @@ class Optimiser:
     that occur in the batch, so that rare ids are not worn down by the many batches without them.
     """
 
-    def __init__(self, ranker: Ranker, section: TrainingSection, total_steps: int) -> None:
+    def __init__(self, ranker: MultiTaskModel, section: TrainingSection, total_steps: int) -> None:
         groups = ranker.parameter_groups()
         self.section = section
         self.total_steps = total_steps
@@ -97,7 +97,7 @@ class Average:
     The decay at step t is min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten. Running statistics are copied.
     """
 
-    def __init__(self, ranker: Ranker, decay: float) -> None:
+    def __init__(self, ranker: MultiTaskModel, decay: float) -> None:
         self.decay = decay
         self.live = ranker
         self.ranker = copy.deepcopy(ranker) if decay else ranker
@@ -109,7 +109,7 @@ class Average:
             torch._foreach_lerp_(list(self.ranker.parameters()), list(self.live.parameters()), 1 - decay)
 
     @torch.no_grad()
-    def synchronised(self) -> Ranker:
+    def synchronised(self) -> MultiTaskModel:
         """The averaged ranker with the live one's running statistics, ready to evaluate."""
         if self.decay:
             live: dict[str, Tensor] = dict(self.live.named_buffers())

@@ -12,11 +12,11 @@ import torch
 import yaml
 
 from models.data.cache import Data
-from models.network.model import Ranker
+from models.metrics import SUSPICIOUS_AUC
+from models.network.model import MultiTaskModel
 from models.recipe.recipe import Recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE
 from models.training.evaluation import evaluate, gate_health, gate_utilisation, most_alike, selected_outputs
-from models.training.metrics import SUSPICIOUS_AUC
 from models.training.reading import reading_speed
 from models.training.session import Progress
 
@@ -44,7 +44,7 @@ def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
 
 
 def summary(
-    ranker: Ranker, data: Data, progress: Progress, epoch_steps: int, reading_steps: int, prefetch: int
+    ranker: MultiTaskModel, data: Data, progress: Progress, epoch_steps: int, reading_steps: int, prefetch: int
 ) -> dict[str, Any]:
     """What metrics.json holds: metrics per part and output, speed, data, versions, warnings. The test part is scored here, once."""
     recipe = data.recipe

@@ -9,13 +9,13 @@ import torch
 
 from models.data.batches import Batch, shuffled_batches
 from models.data.cache import Data
-from models.network.model import Ranker
+from models.network.model import MultiTaskModel
 from models.training.optimisation import Optimiser
 
 TURNS = 3
 
 
-def reading_speed(ranker: Ranker, data: Data, steps: int, prefetch: int) -> dict[str, float]:
+def reading_speed(ranker: MultiTaskModel, data: Data, steps: int, prefetch: int) -> dict[str, float]:
     """Rows/s of the training loop over the memory-mapped files and over the same batches held ready as tensors, and their ratio.
 
     Both train a copy of the ranker, a step of one after a step of the other, and count by their median step, so that a busy machine
@@ -47,7 +47,7 @@ def reading_speed(ranker: Ranker, data: Data, steps: int, prefetch: int) -> dict
     }
 
 
-def _step(ranker: Ranker, optimiser: Optimiser, batch: Batch) -> None:
+def _step(ranker: MultiTaskModel, optimiser: Optimiser, batch: Batch) -> None:
     loss = torch.stack(list(ranker.losses(batch).values())).sum()
     optimiser.rule.zero_grad(set_to_none=True)
     loss.backward()

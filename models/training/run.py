@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.data.encoding import Encoding, load_encoding
-from models.network.model import Ranker, build_ranker
+from models.network.model import MultiTaskModel, build_model
 from models.recipe.recipe import Recipe, RecipeError, load_recipe
 from models.training.checkpoint import WEIGHTS_FILE, load_whole
 from models.training.outcome import ENCODING_FILE, KEPT_FILE, METRICS_FILE, RECIPE_FILE, REPORT_FILE
@@ -25,7 +25,7 @@ class Run:
 
     recipe: Recipe
     encoding: Encoding
-    ranker: Ranker
+    ranker: MultiTaskModel
     kept_rows: Mapping[str, np.ndarray]
     metrics: dict[str, dict[str, Any]]
     provenance: dict[str, Any]
@@ -43,7 +43,7 @@ def open_run(folder: Path) -> Run:
         recipe = load_recipe(folder / RECIPE_FILE)
         encoding = load_encoding(folder / ENCODING_FILE)
         stored = load_whole(folder / WEIGHTS_FILE)
-        ranker = build_ranker(recipe, encoding, stored["cross_values"])
+        ranker = build_model(recipe, encoding, stored["cross_values"])
         ranker.load_state_dict(stored["weights"])
         with np.load(folder / KEPT_FILE, allow_pickle=False) as kept:
             kept_rows = {name: kept[name] for name in kept.files}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from models.network.model import Ranker
+from models.network.model import MultiTaskModel
 from models.recipe.recipe import RecipeError
 from models.training.checkpoint import RESUME_FILE, load_whole, save_whole
 from models.training.optimisation import Average, Optimiser
@@ -64,7 +64,7 @@ def save_session(
     folder: Path,
     identity: dict[str, Any],
     progress: Progress,
-    ranker: Ranker,
+    ranker: MultiTaskModel,
     average: Average,
     optimiser: Optimiser,
     weighting: Weighting,
@@ -83,7 +83,12 @@ def save_session(
 
 
 def load_session(
-    folder: Path, identity: dict[str, Any], ranker: Ranker, average: Average, optimiser: Optimiser, weighting: Weighting
+    folder: Path,
+    identity: dict[str, Any],
+    ranker: MultiTaskModel,
+    average: Average,
+    optimiser: Optimiser,
+    weighting: Weighting,
 ) -> Progress:
     """Put a saved run's state back; from the beginning where none was saved. Raises RecipeError if it is another run's."""
     path = folder / RESUME_FILE

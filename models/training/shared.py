@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from models.network.model import Ranker
+from models.network.model import MultiTaskModel
 
 TABLE = "inputs.table.weight"
 
 
-def shared_masks(ranker: Ranker, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def shared_masks(ranker: MultiTaskModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """By name, in the order of the forward pass: each parameter that all heads reach, with the part of it that they reach.
 
     Grouped layers hold several experts in one tensor, of which PLE gives some to one head alone, so a mask says which groups (the first

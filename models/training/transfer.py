@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.data.encoding import Encoding
 from models.data.vocabulary import Vocabulary
-from models.network.model import Ranker
+from models.network.model import MultiTaskModel
 from models.recipe.recipe import Recipe, RecipeError
 from models.training.optimisation import REPRESENTATION
 from models.training.run import RunError, open_run
@@ -47,7 +47,7 @@ def narrowed(recipe: Recipe) -> Recipe:
     return Recipe.model_validate(alone)
 
 
-def start_from(recipe: Recipe, ranker: Ranker, encoding: Encoding) -> None:
+def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> None:
     """Give the ranker the weights that its transfer starts from, and freeze what that way keeps. Raises RecipeError."""
     transfer = recipe.training.transfer
     if transfer is None or transfer.source is None:
@@ -75,7 +75,7 @@ def start_from(recipe: Recipe, ranker: Ranker, encoding: Encoding) -> None:
 
 
 def _take_weights(
-    ranker: Ranker, given: Mapping[str, Tensor], old: Vocabulary, new: Vocabulary, only_representation: bool
+    ranker: MultiTaskModel, given: Mapping[str, Tensor], old: Vocabulary, new: Vocabulary, only_representation: bool
 ) -> None:
     """Copy every weight of the same name and shape; embedding rows go by key, since the same id may have another row now."""
     weights = ranker.state_dict()  # the ranker's own tensors

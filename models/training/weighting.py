@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from models.network.model import Ranker
+from models.network.model import MultiTaskModel
 from models.recipe.recipe import (
     DecayedWeighting,
     GradnormWeighting,
@@ -38,7 +38,7 @@ class Weighting(Protocol):
     def load(self, state: dict[str, Any]) -> None: ...
 
 
-def build_weighting(ranker: Ranker, section: TrainingSection) -> Weighting:
+def build_weighting(ranker: MultiTaskModel, section: TrainingSection) -> Weighting:
     """The weighting of a recipe for a ranker's trained outputs."""
     base = {o.name: section.loss_weights.get(o.name, 1.0) for o in ranker.outputs if o.trained}
     match section.weighting:
@@ -128,7 +128,7 @@ class GradNorm:
 
     SMALLEST = 1e-3
 
-    def __init__(self, ranker: Ranker, base: Mapping[str, float], alpha: float, rate: float) -> None:
+    def __init__(self, ranker: MultiTaskModel, base: Mapping[str, float], alpha: float, rate: float) -> None:
         self.ranker = ranker
         self.alpha = alpha
         self.rate = rate
@@ -213,7 +213,7 @@ class PcGrad:
     Over the parameters that all heads share, taken as one vector; everything else gets the plain sum.
     """
 
-    def __init__(self, ranker: Ranker, base: Mapping[str, float]) -> None:
+    def __init__(self, ranker: MultiTaskModel, base: Mapping[str, float]) -> None:
         self.ranker = ranker
         self.base = base
         self.masks: dict[str, Tensor] = {}

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.layers.input_part import InputPart
 from models.layers.linear import GroupedMlp, PartLinear
-from models.layers.part import Part
 
 # Shape legend: B impressions or candidates (1 for user parts at serving), F fields (U user's, I item's), D embedding width, X hidden width.
 
@@ -21,7 +21,7 @@ from models.layers.part import Part
 class Fields(nn.Module):
     """The fields of one part as vectors x_i v_i: embeddings as they are, a number times a vector of its own, an encoder's vector mapped to one."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: InputPart) -> None:
         super().__init__()
         self.sizes = [part.embedded * part.dim, part.numerics, part.binned * part.dim]
         self.dim = part.dim
@@ -82,7 +82,7 @@ def _within(v_BFD: Tensor, pairs: Tensor) -> Tensor:
 class Nfwfm(nn.Module):
     """The shared hidden layers' last vector and the linear term, side by side."""
 
-    def __init__(self, parts: Sequence[Part], hidden: Sequence[int], dropout: float) -> None:
+    def __init__(self, parts: Sequence[InputPart], hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
         fields = [Fields(part) for part in parts]
         self.fields = nn.ModuleList(fields)

@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from models.data.cache import DEFAULT_CACHE, Data, open_data
-from models.network.model import build_ranker
+from models.network.model import build_model
 from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError, at_its_line, load_recipe
-from models.recipe.search_space import Bounds, Setting, TuningSection, settings_of
+from models.recipe.search_space import SearchBounds, SearchedSetting, TuningSection, settings_of
 from models.train import NonFiniteLossError, learn
 from models.training.session import Progress
 from models.training.transfer import narrowed
@@ -68,7 +68,7 @@ def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
             "tuning: is missing; give its trials and its space, as in `tuning: {trials: 20, space: {model.dropout: {low: 0.0, high: 0.3}}}`"
         )
     data = open_data(narrowed(recipe), cache)
-    build_ranker(
+    build_model(
         data.recipe, data.encoding, data.cross_values
     )  # what is wrong with the recipe itself is no trial's fault
     out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _claim(study: optuna.Study, recipe: Recipe, data: Data, out: Path) -> None:
         study.set_user_attr(name, mine)
 
 
-def _distribution(setting: Setting, bounds: Bounds) -> BaseDistribution:
+def _distribution(setting: SearchedSetting, bounds: SearchBounds) -> BaseDistribution:
     if bounds.choices is not None:
         return CategoricalDistribution([json.dumps(choice) for choice in bounds.choices])
     assert bounds.low is not None

@@ -10,7 +10,7 @@ from small_rankers import Small, random_encoding, raw_inputs, score, small
 from export.graph import graph_inputs, to_onnx
 from export.parity import BEHAVIOURS, CANDIDATES
 from models.catalogue import CATALOGUE
-from models.network.model import build_ranker
+from models.network.model import build_model
 
 COMPOSITIONS = [
     *((name, entry.encoder.type) for name, entry in CATALOGUE.items()),
@@ -83,7 +83,7 @@ def test_a_schema_of_numbers_alone_has_a_graph_too():
     }
     recipe = type(mixed).model_validate(mixed.model_dump(mode="json") | {"features": numbers})
     encoding = random_encoding(recipe, seed=0, known=0)
-    model = Small(recipe, encoding, build_ranker(recipe, encoding).eval())
+    model = Small(recipe, encoding, build_model(recipe, encoding).eval())
     session = ort.InferenceSession(to_onnx(model.graph, encoding).SerializeToString())
     assert [i.name for i in session.get_inputs()] == ["user_numerics", "item_numerics"]
     for candidates in (1, 9):

@@ -15,10 +15,10 @@ import yaml
 from models import train as training
 from models.data.batches import ordered_batches
 from models.data.cache import open_data
-from models.network.model import build_ranker
+from models.metrics import auc
+from models.network.model import build_model
 from models.recipe.recipe import RecipeError
 from models.training.evaluation import evaluate
-from models.training.metrics import auc
 from models.training.optimisation import Average, Optimiser, rate_factor
 from models.training.run import open_run
 
@@ -141,7 +141,7 @@ def test_evaluate_equals_the_metric_of_the_scores(tiny_recipe, tmp_path):
     recipe = tiny_recipe()
     data = open_data(recipe, tmp_path / "cache")
     torch.manual_seed(0)
-    ranker = build_ranker(recipe, data.encoding, data.cross_values).eval()
+    ranker = build_model(recipe, data.encoding, data.cross_values).eval()
     found = evaluate(ranker, data, "validation")
     (batch,) = ordered_batches(data, "validation", 10_000)
     with torch.no_grad():
@@ -162,12 +162,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_names_the_task_and_keeps_the_la
     recipe = tiny_recipe()
     seen = []
 
-    def spoiled(ranker, batch, plain=training.Ranker.losses):
+    def spoiled(ranker, batch, plain=training.MultiTaskModel.losses):
         seen.append(1)
         losses = plain(ranker, batch)
         return losses | ({"plong_view": losses["plong_view"] * torch.nan} if len(seen) > 12 else {})
 
-    monkeypatch.setattr(training.Ranker, "losses", spoiled)
+    monkeypatch.setattr(training.MultiTaskModel, "losses", spoiled)
     with pytest.raises(training.NonFiniteLossError, match=r"step 13: the loss of plong_view is not finite"):
         run(recipe, tmp_path)
     assert all(bool(torch.isfinite(w).all()) for w in weights(tmp_path / "run").values())
@@ -183,7 +183,7 @@ def test_a_suspiciously_good_auc_is_called_a_possible_leak(tiny_recipe, tables, 
 def test_embedding_decay_spares_rows_that_the_batch_does_not_hold(tiny_recipe, tmp_path):
     recipe = tiny_recipe(None, {"training.embedding_weight_decay": 0.5, "training.embedding_learning_rate": 1e-9})
     data = open_data(recipe, tmp_path / "cache")
-    ranker = build_ranker(recipe, data.encoding, data.cross_values)
+    ranker = build_model(recipe, data.encoding, data.cross_values)
     optimiser = Optimiser(ranker, recipe.training.model_copy(update={"embedding_learning_rate": 0.1}), 10)
     optimiser.rule.param_groups[0]["lr"] = 0.0
     (table,) = optimiser.embeddings
@@ -201,7 +201,7 @@ def test_adagrad_moves_by_the_gradient_over_the_root_of_all_its_squares(tiny_rec
         None, {"training.optimiser": "adagrad", "training.learning_rate": 0.1, "training.weight_decay": 0.5}
     )
     data = open_data(recipe, tmp_path / "cache")
-    ranker = build_ranker(recipe, data.encoding, data.cross_values)
+    ranker = build_model(recipe, data.encoding, data.cross_values)
     optimiser = Optimiser(ranker, recipe.training, 10)
     dense = optimiser.parameters[-1]
     untouched = optimiser.parameters[-2]
@@ -227,7 +227,7 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine(tiny_recipe):
 def test_the_average_follows_the_weights(tiny_recipe, tmp_path):
     recipe = tiny_recipe()
     data = open_data(recipe, tmp_path / "cache")
-    ranker = build_ranker(recipe, data.encoding, data.cross_values)
+    ranker = build_model(recipe, data.encoding, data.cross_values)
     average = Average(ranker, 0.5)
     old = average.ranker.towers.state_dict()
     old = {k: v.clone() for k, v in old.items()}

@@ -6,9 +6,9 @@ import torch
 from features import Categorical, MultiCategorical
 from models.data.encoding import NumericStats, no_edges, quantile_edges
 from models.layers.activation import Dice, PRelu
-from models.layers.embedding import KeyColumns, NumericBins, Numerics
 from models.layers.linear import PartLinear
 from models.layers.probability import both, mixture, of_logit
+from models.network.embedding import KeyColumns, NumericBins, Numerics
 from models.network.position_bias import PositionTower
 from models.recipe.recipe import PositionSection
 

@@ -14,11 +14,11 @@ from small_rankers import Small, raw_inputs, small, training_batch
 from export.bundle import export_run
 from export.graph import to_onnx
 from models import train as training
+from models.metrics import auc
 from models.network.calibration import Isotonic, Platt
-from models.network.model import build_ranker
+from models.network.model import build_model
 from models.recipe.recipe import CalibrationSection, RecipeError
 from models.training.calibrating import isotonic, platt
-from models.training.metrics import auc
 from models.training.run import open_run
 
 
@@ -27,7 +27,7 @@ def calibrated(architecture, method="platt", wild=True, **options):
     plain = small(architecture)
     section = CalibrationSection(method=method, knots=6, **options)
     recipe = plain.recipe.model_copy(update={"calibration": section})
-    ranker = build_ranker(recipe, plain.encoding)
+    ranker = build_model(recipe, plain.encoding)
     ranker.load_state_dict(plain.ranker.state_dict(), strict=False)
     for i, chosen in enumerate(ranker.calibration.maps.values() if wild else ()):
         if isinstance(chosen, Isotonic):

@@ -6,16 +6,16 @@ import torch
 from small_rankers import small
 
 from export.graph import to_onnx
-from models.layers.part import Part
+from models.layers.input_part import InputPart
 from models.trunks.nfwfm import Nfwfm
 
 D = 4
 # The user: 2 embeddings, 1 number, 1 binned; the candidate: 2 embeddings, 3 numbers; an encoder that does not look at the candidate, one that does.
 PARTS = (
-    Part(width=3 * D + 1, of_candidate=False, dim=D, embedded=2, numerics=1, binned=1),
-    Part(width=2 * D + 3, of_candidate=True, dim=D, embedded=2, numerics=3),
-    Part(width=7, of_candidate=False, dim=D),
-    Part(width=5, of_candidate=True, dim=D),
+    InputPart(width=3 * D + 1, of_candidate=False, dim=D, embedded=2, numerics=1, binned=1),
+    InputPart(width=2 * D + 3, of_candidate=True, dim=D, embedded=2, numerics=3),
+    InputPart(width=7, of_candidate=False, dim=D),
+    InputPart(width=5, of_candidate=True, dim=D),
 )
 HIDDEN = (6, 5)
 USER_FIELDS = 5

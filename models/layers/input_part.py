@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Part:
+class InputPart:
     """One vector of the trunk's input, `[1, width]` per request or `[C, width]` where it is `of_candidate`.
 
     A group's vector holds `embedded` feature embeddings of `dim` numbers, then `numerics` plain numbers, then `binned` embeddings of their

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from models.training import metrics
+from models import metrics
 
 RNG = np.random.default_rng(0)
 LABELS = (RNG.random(3000) < 0.3).astype(np.float32)
