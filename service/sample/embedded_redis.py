@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -105,7 +106,7 @@ class EmbeddedRedis:
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def __enter__(self) -> "EmbeddedRedis":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
