@@ -89,7 +89,7 @@ def _roll_back(follower: Follower, settings: Settings, wanted: RollbackRequest) 
 
 def check_fits(follower: Follower, profiles: FusionProfiles) -> None:
     """Raises InvalidRequest with the field and, in a formula, the column, where a profile does not fit every version in use."""
-    for live in follower.serving.loaded():
+    for live in follower.snapshot.loaded():
         try:
             follower.bound(live.bundle.manifest, profiles)
         except FusionError as error:

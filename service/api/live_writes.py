@@ -32,7 +32,7 @@ class Written:
         Of two that share their rows it is the one that keeps more behaviours.
         """
         self._follower.current()
-        loaded = [live.bundle.layouts for live in self._follower.serving.loaded()]
+        loaded = [live.bundle.layouts for live in self._follower.snapshot.loaded()]
         try:
             documents = await self._reader.schemas()
         except (StoreDown, UnicodeDecodeError) as error:

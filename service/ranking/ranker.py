@@ -17,9 +17,9 @@ from service.metrics.metrics import Metrics
 from service.ranking.assemble import assemble, pack_raw
 from service.ranking.deadline import Deadline
 from service.ranking.scheduler import Turns
-from service.rollout.follower import Follower, Live
-from service.rollout.recent import Assembly
-from service.rollout.shadow import Answered
+from service.rollout.follower import Follower
+from service.rollout.observers import AnsweredRanking
+from service.rollout.serving import Live, ServingSnapshot
 from service.store.redis.reader import Reader, Stored
 from service.store.redis.wire import StoreDown
 
@@ -84,21 +84,8 @@ class Ranker:
 
         `gone` says whether the caller has left: then ClientDisconnect is raised instead of working on.
         """
-        live = self.follower.current(query.user_id)
-        started = perf_counter()
-        try:
-            ranking, predictions = await self._rank(live, query, deadline, gone)
-        except DeadlineExceeded:
-            self._note(live, perf_counter() - started, failed=True)
-            raise
-        failed = ranking.scored < ranking.requested
-        self._note(live, perf_counter() - started, failed, predictions)
-        return ranking
-
-    async def _rank(
-        self, live: Live, query: Query, deadline: Deadline, gone: Callable[[], bool]
-    ) -> tuple[Ranking, np.ndarray]:
-        """The ranking and the task scores of all candidates, `[tasks, C]`."""
+        snapshot = self.follower.snapshot
+        live = snapshot.for_user(query.user_id)
         bundle = live.bundle
         stages = self.metrics.stages
         started = perf_counter()
@@ -112,7 +99,11 @@ class Ranker:
         )
         degraded: list[str] = []
 
-        stored = await self._fetch(bundle.layouts, query, deadline, degraded)
+        try:
+            stored = await self._fetch(bundle.layouts, query, deadline, degraded)
+        except DeadlineExceeded:
+            self._observe(snapshot, live, query, formula)
+            raise
         fetched = perf_counter()
         stages["store"].observe(fetched - started)
 
@@ -132,13 +123,16 @@ class Ranker:
         self.metrics.candidates.observe(len(query.item_ids))
         self.metrics.behaviours.observe(assembled.behaviours)
 
-        predictions, scoring = await self._score(
-            bundle, assembled.inputs, len(query.item_ids), degraded, deadline, gone
-        )
+        inputs = assembled.inputs
+        try:
+            predictions, scoring = await self._score(bundle, inputs, len(query.item_ids), degraded, deadline, gone)
+        except DeadlineExceeded:
+            self._observe(snapshot, live, query, formula, inputs)
+            raise
         scored_at = perf_counter()
         stages["score"].observe(scoring)
 
-        numerics = assembled.inputs["item_numerics"]
+        numerics = inputs["item_numerics"]
         scores = formula.fuse(predictions, numerics)
         ranking = _ordered(live, formula, query, scores, predictions, numerics, degraded, chosen)
         fusing = perf_counter() - scored_at
@@ -148,8 +142,8 @@ class Ranker:
             self.metrics.degraded.labels(reason.partition(":")[0]).inc()
         if chosen is not None:
             self.metrics.experiments.labels(chosen.experiment, chosen.arm).inc()
-        self._remember(live, formula, assembled.inputs, predictions, scores)
-        return ranking, predictions
+        self._observe(snapshot, live, query, formula, inputs, predictions, scores)
+        return ranking
 
     async def _score(
         self,
@@ -184,33 +178,30 @@ class Ranker:
                 return np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32), spent
         return (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)), spent
 
-    def _remember(
+    def _observe(
         self,
+        snapshot: ServingSnapshot,
         live: Live,
+        query: Query,
         formula: Formula,
-        inputs: Mapping[str, np.ndarray],
-        predictions: np.ndarray,
-        scores: np.ndarray,
+        inputs: Mapping[str, np.ndarray] | None = None,
+        predictions: np.ndarray | None = None,
+        scores: np.ndarray | None = None,
     ) -> None:
-        """For the gate of the next version, and for the shadow."""
-        follower = self.follower
-        follower.recent.note(Assembly(live.bundle.layouts.fingerprint, inputs, len(scores)))
-        shadow = follower.serving.shadow
-        if (
-            shadow is None
-            or live.role != "stable"
-            or shadow.bundle.layouts.fingerprint != live.bundle.layouts.fingerprint
-        ):
-            return
-        repeated = shadow.fusion.formulas.get(formula.profile)
-        if repeated is not None:
-            follower.shadow.offer(Answered(shadow.bundle, repeated, inputs, live.bundle.tasks, predictions, scores))
-
-    def _note(self, live: Live, seconds: float, failed: bool, predictions: np.ndarray | None = None) -> None:
-        """Count a ranking by its version's role, for the metrics and for the watch over a canary."""
-        self.metrics.rankings[live.role, failed].inc()
-        if self.follower.watch is not None:
-            self.follower.watch.note(live.role, seconds, failed, predictions)
+        """Show a ranking to the observers; what was not computed before its deadline is None."""
+        self.follower.observers.answered(
+            AnsweredRanking(
+                snapshot=snapshot,
+                live=live,
+                user_id=query.user_id,
+                profile=formula.profile,
+                inputs=inputs,
+                predictions=predictions,
+                scores=scores,
+                failed=scores is None or not bool(np.isfinite(scores).all()),
+                own_features=bool(query.own_features),
+            )
+        )
 
     async def _fetch(self, layouts: Layouts, query: Query, deadline: Deadline, degraded: list[str]) -> Stored | None:
         """The stored rows; None, and a word in `degraded`, where the store does not answer in its time."""

@@ -1,27 +1,32 @@
-"""Owns the thread for work that no request waits for: loading, checking and trying versions. The system prefers the event loop to it."""
+"""Runs work that no request waits for, in threads that the system schedules after the event loop."""
 
 import asyncio
 import ctypes
+import logging
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import ParamSpec, TypeVar
 
-_NICENESS = 10  # about a tenth of a core where requests want it all, so that a version still comes
+log = logging.getLogger("funnelrank.background")
+_NICENESS = 10  # about a tenth of a core where requests want all of it, so that a version still gets loaded
+_QUEUE = 16
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def step_back() -> None:
-    """Give this thread a lower priority than the event loop's. Only Linux knows priorities of threads."""
+def lower_priority() -> None:
+    """Give this thread a lower priority than the event loop's. Only Linux has priorities of threads."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
-def give_back() -> None:
-    """Return to the system what the allocator keeps of versions that have gone. Only glibc's keeps it, and has a call for that."""
+def trim_memory() -> None:
+    """Return the memory of dropped versions from the allocator to the system, where it is glibc's."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -31,12 +36,61 @@ class Background:
     """One thread, so that two versions are never loaded at once."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="background", initializer=step_back)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="background", initializer=lower_priority)
 
     async def run(self, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        """What `work` returns or raises."""
+        """Return or raise what `work` returns or raises."""
         return await asyncio.wrap_future(self._pool.submit(work, *args, **kwargs))
 
     def close(self) -> None:
-        """Nothing more is begun; what runs is not waited for."""
+        """Begin nothing more; running work is not waited for."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class BudgetedThread:
+    """Runs jobs in one thread, within `share` of one core. A job that finds the queue full or the budget spent is dropped."""
+
+    def __init__(self, name: str, share: float = 0.25) -> None:
+        self.name = name
+        self.share = share
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(_QUEUE)
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._free_at = 0.0
+
+    def offer(self, job: Callable[[], None]) -> bool:
+        """Queue a job; False where it is dropped. Never waits. The thread starts with the first job."""
+        if perf_counter() < self._free_at:
+            return False
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            return False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            self._thread.start()
+        return True
+
+    def close(self) -> None:
+        """End the thread and drop the queued jobs."""
+        self._stopped.set()
+        if self._thread is None:
+            return
+        while not self._jobs.empty():
+            self._jobs.get_nowait()
+        self._jobs.put(None)
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        lower_priority()
+        while (job := self._jobs.get()) is not None:
+            started = perf_counter()
+            try:
+                job()
+            except Exception:
+                log.exception("a job of the %s failed", self.name)
+            spent = perf_counter() - started
+            pause = spent / self.share - spent
+            self._free_at = perf_counter() + pause
+            del job  # a replaced version is freed now, not with the next job
+            self._stopped.wait(pause)

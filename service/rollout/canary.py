@@ -1,57 +1,96 @@
-"""Owns the watch over a canary: what its rankings and those of the stable version came to, and whether it breaks the limits.
+"""Watches a canary: compares its errors, times and scores with the stable version's, and says when it breaks a limit.
 
-Each worker judges by what it has answered itself, and the first that finds a break takes the canary back for all; nothing is shared
-between processes but the rollout document.
+Callers must not decide about a canary. Therefore the requests that the canary answered are scored again by both versions, in the background:
+what a deadline, a long list or odd values do, they do to both. Each worker judges by its own requests, and the first that finds a broken
+limit withdraws the canary for all; nothing is shared between processes but the rollout document.
 """
 
-from collections import deque
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from time import thread_time
 
 import numpy as np
 
-from service.rollout.comparison import psi
+from service.bundle.loading import Bundle
+from service.rollout.background import BudgetedThread
+from service.rollout.comparison import psi, psi_by_chance, sampled_places
 from service.rollout.rollout import Limits
-from service.rollout.score_samples import Samples
+from service.rollout.serving import Live
 
-_REQUESTS_KEPT = 2000
-# A ratio of times below this says more about the clock and the neighbours than about the model.
-_FLOOR_SECONDS = 0.002
+_USERS_KEPT = 2000
+# Below this a ratio of times says more about the clock than about the model.
+_FLOOR_SECONDS = 0.0005
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredRequest:
+    """What one version made of one request: CPU seconds (None where they cannot be compared) and sampled task scores `[tasks, <= 16]`."""
+
+    seconds: float | None
+    failed: bool
+    scores: np.ndarray | None
 
 
 class Side:
-    """What one version's rankings came to, the newest 2000 of them."""
+    """What one version made of the newest request of each user, for the newest 2000 users.
+
+    One request per user: many requests of one user, such as a monitoring probe, are no independent evidence.
+    """
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
-        self.seconds: deque[float] = deque(maxlen=_REQUESTS_KEPT)
-        self.failed: deque[bool] = deque(maxlen=_REQUESTS_KEPT)
-        self.samples = Samples(tasks)
+        self.tasks = tasks
+        self._by_user: dict[str, ScoredRequest] = {}
 
-    def note(self, seconds: float, failed: bool, predictions: np.ndarray | None) -> None:
-        self.seconds.append(seconds)
-        self.failed.append(failed)
+    def note(self, user_id: str, seconds: float | None, failed: bool, predictions: np.ndarray | None) -> None:
+        """Add a request; `predictions` are its task scores `[tasks, C]`, None where the model gave none."""
+        scores = None
         if predictions is not None and not failed:
-            self.samples.note(predictions)
+            scores = predictions[:, sampled_places(predictions.shape[1])]
+        self._by_user.pop(user_id, None)
+        self._by_user[user_id] = ScoredRequest(seconds, failed, scores)
+        if len(self._by_user) > _USERS_KEPT:
+            del self._by_user[next(iter(self._by_user))]
+
+    @property
+    def users(self) -> int:
+        return len(self._by_user)
 
     @property
     def error_rate(self) -> float:
-        return sum(self.failed) / max(len(self.failed), 1)
+        return sum(r.failed for r in self._by_user.values()) / max(self.users, 1)
+
+    def seconds(self) -> list[float]:
+        return [r.seconds for r in self._by_user.values() if r.seconds is not None]
+
+    def scores_of(self, task: str) -> tuple[np.ndarray, int]:
+        """The finite scores of a task, and the number of users that they are of."""
+        row = self.tasks.index(task)
+        parts = [r.scores[row] for r in self._by_user.values() if r.scores is not None]
+        if not parts:
+            return np.empty(0, dtype=np.float32), 0
+        scores = np.concatenate(parts)
+        return scores[np.isfinite(scores)], len(parts)
 
 
-class Watch:
-    """One canary against one stable version; another pair begins anew."""
+class Sides:
+    """One canary beside one stable version."""
 
     def __init__(self, canary_tasks: tuple[str, ...], stable_tasks: tuple[str, ...]) -> None:
-        self.sides: Mapping[str, Side] = {"canary": Side(canary_tasks), "stable": Side(stable_tasks)}
+        self.by_role: Mapping[str, Side] = {"canary": Side(canary_tasks), "stable": Side(stable_tasks)}
 
-    def note(self, role: str, seconds: float, failed: bool, predictions: np.ndarray | None) -> None:
-        """One ranking; `predictions` are its task scores `[tasks, C]`, if it has any."""
-        self.sides[role].note(seconds, failed, predictions)
+    def note(
+        self, role: str, user_id: str, seconds: float | None, failed: bool, predictions: np.ndarray | None
+    ) -> None:
+        """Add what the version of a role made of one request."""
+        self.by_role[role].note(user_id, seconds, failed, predictions)
 
     def verdict(self, limits: Limits) -> str | None:
-        """Which limit is broken, with the numbers; None where none is or too little was seen."""
-        canary = self.sides["canary"]
-        stable = self.sides["stable"]
-        if len(canary.failed) < limits.min_requests:
+        """Which limit is broken, with the numbers; None where none is, or too few users were seen."""
+        canary = self.by_role["canary"]
+        stable = self.by_role["stable"]
+        if canary.users < limits.min_requests:
             return None
         return _errors(canary, stable, limits) or _latency(canary, stable, limits) or _drift(canary, stable, limits)
 
@@ -59,29 +98,113 @@ class Watch:
 def _errors(canary: Side, stable: Side, limits: Limits) -> str | None:
     if limits.error_rate is None or canary.error_rate - stable.error_rate <= limits.error_rate:
         return None
-    told = f"error rate {canary.error_rate:.3f} over {len(canary.failed)} rankings, stable has {stable.error_rate:.3f}"
-    return f"{told}; {limits.error_rate:g} more is allowed (limits.error_rate)"
+    measured = f"error rate {canary.error_rate:.3f} over {canary.users} users, stable has {stable.error_rate:.3f}"
+    return f"{measured}; {limits.error_rate:g} more is allowed (limits.error_rate)"
 
 
 def _latency(canary: Side, stable: Side, limits: Limits) -> str | None:
-    if limits.latency_ratio is None or len(stable.seconds) < limits.min_requests:
+    of_canary = canary.seconds()
+    of_stable = stable.seconds()
+    if limits.latency_ratio is None or min(len(of_canary), len(of_stable)) < limits.min_requests:
         return None
-    of_canary, of_stable = (max(float(np.quantile(list(s.seconds), 0.95)), _FLOOR_SECONDS) for s in (canary, stable))
-    if of_canary <= limits.latency_ratio * of_stable:
+    slowest = [max(float(np.quantile(s, 0.95)), _FLOOR_SECONDS) for s in (of_canary, of_stable)]
+    if slowest[0] <= limits.latency_ratio * slowest[1]:
         return None
-    told = f"p95 {of_canary * 1000:.1f} ms over {len(canary.seconds)} rankings, stable has {of_stable * 1000:.1f} ms"
-    return f"{told}; {limits.latency_ratio:g} times is allowed (limits.latency_ratio)"
+    measured = f"p95 {slowest[0] * 1000:.1f} ms over {len(of_canary)} users, stable has {slowest[1] * 1000:.1f} ms"
+    return f"{measured}; {limits.latency_ratio:g} times is allowed (limits.latency_ratio)"
 
 
 def _drift(canary: Side, stable: Side, limits: Limits) -> str | None:
     if limits.psi is None:
         return None
-    of_canary = canary.samples.by_task()
-    of_stable = stable.samples.by_task()
-    for task in of_canary.keys() & of_stable.keys():
-        if min(len(of_canary[task]), len(of_stable[task])) < limits.min_scores:
+    for task in canary.tasks:
+        if task not in stable.tasks:
             continue
-        found = psi(of_stable[task], of_canary[task])
-        if found > limits.psi:
-            return f"{task}: PSI {found:.3f} over {len(of_canary[task])} scores, {limits.psi:g} is allowed (limits.psi)"
+        of_canary, canary_users = canary.scores_of(task)
+        of_stable, stable_users = stable.scores_of(task)
+        if min(len(of_canary), len(of_stable)) < limits.min_scores:
+            continue
+        if min(canary_users, stable_users) < limits.min_requests:
+            continue
+        measured = psi(of_stable, of_canary)
+        if measured > limits.psi + psi_by_chance(stable_users, canary_users):
+            return f"{task}: PSI {measured:.3f} over {canary_users} users, {limits.psi:g} is allowed (limits.psi)"
     return None
+
+
+class Comparison:
+    """Scores requests again with a canary and its stable version, and keeps both sides.
+
+    A canary of another feature schema cannot be compared on the same request. Then each version scores requests of its own, those alone that
+    bring no values of the caller along, and times are not compared.
+    """
+
+    def __init__(self, canary: Bundle, stable: Bundle) -> None:
+        self.canary = canary
+        self.stable = stable
+        self._same_schema = canary.layouts.fingerprint == stable.layouts.fingerprint
+        self._sides = Sides(canary.tasks, stable.tasks)
+        self._lock = threading.Lock()
+
+    def wants(self, bundle: Bundle, own_features: bool) -> bool:
+        """Whether a request that `bundle` answered is to be compared."""
+        if self._same_schema:
+            return bundle is self.canary
+        return not own_features and (bundle is self.canary or bundle is self.stable)
+
+    def compare(self, bundle: Bundle, user_id: str, inputs: Mapping[str, np.ndarray]) -> None:
+        """Score a request and note what each version made of it."""
+        if self._same_schema:
+            self._note("canary", user_id, *_scored(self.canary, inputs))
+            self._note("stable", user_id, *_scored(self.stable, inputs))
+            return
+        _seconds, failed, predictions = _scored(bundle, inputs)
+        self._note("canary" if bundle is self.canary else "stable", user_id, None, failed, predictions)
+
+    def verdict(self, limits: Limits) -> str | None:
+        with self._lock:
+            return self._sides.verdict(limits)
+
+    def _note(
+        self, role: str, user_id: str, seconds: float | None, failed: bool, predictions: np.ndarray | None
+    ) -> None:
+        with self._lock:
+            self._sides.note(role, user_id, seconds, failed, predictions)
+
+
+def _scored(bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> tuple[float, bool, np.ndarray | None]:
+    """CPU seconds of this thread, whether some score is missing, and task scores `[tasks, C]`."""
+    started = thread_time()
+    try:
+        predictions = bundle.score(bundle.own(inputs))
+    except Exception:  # noqa: BLE001 - onnxruntime raises classes of its own; a failed run is counted as such
+        return thread_time() - started, True, None
+    return thread_time() - started, not bool(np.isfinite(predictions).all()), predictions
+
+
+class CanaryWatch:
+    """The comparison of the canary that is live, if there is one, and the thread that it runs in."""
+
+    def __init__(self) -> None:
+        self.thread = BudgetedThread("canary")
+        self._comparison: Comparison | None = None
+
+    def follow(self, canary: Live | None, stable: Live | None, share: float) -> None:
+        """Begin a new comparison where canary or stable are others than before."""
+        self.thread.share = share
+        if canary is None or stable is None:
+            self._comparison = None
+            return
+        before = self._comparison
+        if before is None or (before.canary, before.stable) != (canary.bundle, stable.bundle):
+            self._comparison = Comparison(canary.bundle, stable.bundle)
+
+    def offer(self, bundle: Bundle, user_id: str, inputs: Mapping[str, np.ndarray], own_features: bool) -> None:
+        """Queue a request that `bundle` answered, where it belongs to the comparison. Never waits."""
+        comparison = self._comparison
+        if comparison is not None and comparison.wants(bundle, own_features):
+            self.thread.offer(partial(comparison.compare, bundle, user_id, inputs))
+
+    def verdict(self, limits: Limits) -> str | None:
+        """Which limit the canary breaks; None where it breaks none, or there is none."""
+        return self._comparison.verdict(limits) if self._comparison is not None else None

@@ -1,8 +1,14 @@
-"""Owns what it means that two versions score differently: distribution, order, the top."""
+"""Measures how differently two versions score: distribution, order, the top of the list."""
 
 import numpy as np
 
 BINS = 10
+_PLACES = 16
+
+
+def sampled_places(candidates: int) -> np.ndarray:
+    """At most 16 evenly spread places of a list, so that two versions are compared on the same candidates."""
+    return np.linspace(0, candidates - 1, min(candidates, _PLACES)).astype(np.int64)
 
 
 def psi(reference: np.ndarray, other: np.ndarray) -> float:
@@ -17,6 +23,15 @@ def psi(reference: np.ndarray, other: np.ndarray) -> float:
         counts = np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1)
         shares.append((counts + 0.5) / (len(scores) + 0.5 * len(counts)))
     return float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())
+
+
+def psi_by_chance(reference_users: int, other_users: int) -> float:
+    """What the PSI of two equal distributions is expected to be, by the number of independent users on either side.
+
+    The scores of one list depend on one another, so users are counted and not scores. (B - 1) (1/n + 1/m) for B bins: PSI is asymptotically
+    chi-squared (Yurdakul and Naranjo, "Statistical properties of the population stability index", 2020).
+    """
+    return (BINS - 1) * (1 / max(reference_users, 1) + 1 / max(other_users, 1))
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:

@@ -8,30 +8,28 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 from features.layouts import Layouts
-from service.bundle.loading import Bundle, load_bundle
+from service.bundle.loading import load_bundle
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest
 from service.documents import Signature, now
 from service.documents import signature as signature_of
-from service.errors import Conflict, NotReady
+from service.errors import Conflict
 from service.fusion import Fusion, FusionError, FusionProfiles, bind, plain_profiles
 from service.fusion.document import FUSION_FILE, read_followed_fusion, read_fusion
 from service.metrics.metrics import Metrics
 from service.metrics.workers import StatusFile
-from service.rollout.background import Background, give_back
-from service.rollout.canary import Watch
+from service.rollout.background import Background, trim_memory
 from service.rollout.gate import GATE_CODES, GateReport, gate
-from service.rollout.recent import Recent
+from service.rollout.observers import Observers
 from service.rollout.rollout import (
     AUTOMATIC,
-    Limits,
     Rollout,
     RolloutUnreadable,
     change_rollout,
@@ -40,52 +38,13 @@ from service.rollout.rollout import (
     roll_back,
     signature,
 )
-from service.rollout.shadow import Shadow
+from service.rollout.serving import SCHEMA_NOT_LOADED, Live, NotServing, Role, ServingSnapshot
 from service.settings import Settings
 from service.store.redis.reader import Reader, SchemaCheck, check_schema
-from service.user_split import within
 
 log = logging.getLogger("funnelrank.live")
-SCHEMA_NOT_LOADED = "schema_not_loaded"
 SCHEMA_DIFFERS = "schema_differs"
-Role = Literal["stable", "canary", "shadow"]
-ROLES: tuple[Role, ...] = ("stable", "canary", "shadow")
 _REFUSALS_KEPT = 20
-
-
-@dataclass(frozen=True, eq=False)
-class Live:
-    """One bundle in use, with the fusion bound to it."""
-
-    bundle: Bundle
-    fusion: Fusion
-    role: str
-    revision: int
-
-
-@dataclass(frozen=True, eq=False)
-class Serving:
-    """All that this worker serves with, as one picture: a change is a new one, assigned at once."""
-
-    stable: Live | None = None
-    canary: Live | None = None
-    shadow: Live | None = None
-    percent: float = 0.0
-    limits: Limits = field(default_factory=Limits)
-
-    def of(self, role: Role) -> Live | None:
-        live: Live | None = getattr(self, role)
-        return live
-
-    def loaded(self) -> Iterator[Live]:
-        return (live for role in ROLES if (live := self.of(role)) is not None)
-
-    def for_user(self, user_id: str) -> Live | None:
-        """The canary for its share of the users, the stable version for all others."""
-        canary = self.canary
-        if canary is not None and within(user_id, canary.bundle.label, self.percent):
-            return canary
-        return self.stable
 
 
 @dataclass(frozen=True)
@@ -109,20 +68,16 @@ class Follower:
     def __init__(self, settings: Settings, profiles: FusionProfiles | None, reader: Reader, metrics: Metrics) -> None:
         self._settings = settings
         self.started_with = profiles
-        self.profiles = profiles
         self.reader = reader
         self._metrics = metrics
         self._seen: Signature | None = None
         self._seen_fusion: Signature | None = None
         self._waits_for_schema = False
         self._told: dict[str, str] = {}
-        self.serving = Serving()
-        self.recent = Recent()
-        self.shadow = Shadow(metrics)
+        self.snapshot = ServingSnapshot(profiles=profiles)
+        self.observers = Observers(metrics)
         self._background = Background()
         self._have_gone = False  # versions, since memory was last given back
-        self.watch: Watch | None = None
-        self._watched: tuple[Bundle, Bundle] | None = None
         self.status = StatusFile()
         self.gates: dict[str, GateReport] = {}
         self.store: SchemaCheck = SchemaCheck(reachable=False, loaded=frozenset(), problem=None)
@@ -130,21 +85,15 @@ class Follower:
 
     @property
     def live(self) -> Live | None:
-        return self.serving.stable
+        return self.snapshot.stable
 
-    def current(self, user_id: str | None = None) -> Live:
-        """The version that a user gets, the stable one where none is named; to be taken once per request.
+    @property
+    def profiles(self) -> FusionProfiles | None:
+        return self.snapshot.profiles
 
-        Raises NotReady where there is none, or none that fits the store.
-        """
-        serving = self.serving
-        live = serving.stable if user_id is None else serving.for_user(user_id)
-        if live is None:
-            last = self.refusals[-1] if self.refusals else None
-            raise NotReady(f"no model is loaded: {last.code}: {last.detail}" if last else "no model is loaded yet")
-        if self.store.problem is not None:
-            raise NotReady(f"{SCHEMA_NOT_LOADED}: {self.store.problem}", SCHEMA_NOT_LOADED)
-        return live
+    def current(self) -> Live:
+        """The stable version. Raises NotReady."""
+        return self.snapshot.current()
 
     async def follow(self) -> None:
         """Look at the documents and at the store again and again, until cancelled."""
@@ -160,7 +109,7 @@ class Follower:
         self._follow_fusion()
         if self._have_gone:  # a poll later no request holds them any more
             self._have_gone = False
-            await self._background.run(give_back)
+            await self._background.run(trim_memory)
         seen = signature(self._settings.registry)
         changed = seen != self._seen
         if changed:
@@ -170,37 +119,22 @@ class Follower:
             await self._take_up()
         if self.live is not None:
             self.store = await check_schema(self.reader, self.live.bundle.layouts)
+        self._state_readiness()
         await self._judge_canary()
         self.status.tell(self.described())
 
     def close(self) -> None:
-        self.shadow.close()
+        self.observers.close()
         self._background.close()
         self.status.forget()
 
     def described(self) -> dict[str, Any]:
         """What `GET /models` says of this worker."""
-        serving = self.serving
-        shown: dict[str, Any] = {"pid": os.getpid()}
-        for role, name in (("stable", "live"), ("canary", "canary"), ("shadow", "shadow")):
-            live = serving.of(role)  # type: ignore[arg-type]
-            shown[name] = None
-            if live is not None:
-                manifest = live.bundle.manifest
-                shown[name] = {
-                    "name": manifest.name,
-                    "version": manifest.version,
-                    "role": live.role,
-                    "revision": live.revision,
-                }
-        if serving.canary is not None:
-            shown["canary"]["percent"] = serving.percent
-        profiles = self.profiles
-        shown["fusion_revision"] = profiles.revision if profiles is not None else 0
+        shown: dict[str, Any] = {"pid": os.getpid()} | self.snapshot.described()
         shown["refused"] = [
             {"model": r.target, "code": r.code, "detail": r.detail, "at": r.at} for r in reversed(self.refusals)
         ]
-        labels = {live.bundle.label for live in serving.loaded()}
+        labels = {live.bundle.label for live in self.snapshot.loaded()}
         shown["gate"] = {label: asdict(report) for label, report in self.gates.items() if label in labels}
         return shown
 
@@ -219,15 +153,15 @@ class Follower:
         try:
             profiles = self._read_fusion(first) or self.started_with
             bound: dict[str, Any] = {
-                live.role: replace(live, fusion=self._fusion_of(live, profiles)) for live in self.serving.loaded()
+                live.role.value: replace(live, fusion=self._fusion_of(live, profiles))
+                for live in self.snapshot.loaded()
             }
         except FusionError as error:
             self._metrics.document_errors.labels("fusion").set(1)
             self._told.pop(FUSION_FILE, None)
             self._refuse(FUSION_FILE, "fusion_refused", str(error))
             return
-        self.profiles = profiles
-        self.serving = replace(self.serving, **bound)
+        self.snapshot = replace(self.snapshot, profiles=profiles, **bound)
         log.info("fusion is at revision %d", profiles.revision if profiles else 0)
 
     def _read_fusion(self, first: bool) -> FusionProfiles | None:
@@ -257,14 +191,13 @@ class Follower:
             self._refuse("rollout.json", "rollout_unreadable", str(error))
             return
         wanted: dict[Role, Target | None] = {
-            "stable": rollout.stable,
-            "canary": rollout.canary,
-            "shadow": rollout.shadow,
+            Role.STABLE: rollout.stable,
+            Role.CANARY: rollout.canary,
+            Role.SHADOW: rollout.shadow,
         }
         missing = self._rearranged(rollout, wanted)
         for role in missing:
             await self._fill(role, wanted, rollout)
-        self._watch_anew()
 
     def _read(self) -> Rollout:
         """The document; at the start its last good state serves too."""
@@ -286,19 +219,18 @@ class Follower:
 
     def _rearranged(self, rollout: Rollout, wanted: Mapping[Role, Target | None]) -> list[Role]:
         """Give what is loaded already its new role at once, and drop what has none; the roles that are to be loaded yet."""
-        before = self.serving
+        before = self.snapshot
         have = {live.bundle.label: live for live in before.loaded()}
-        after: dict[str, Live | None] = {"stable": before.stable, "canary": None, "shadow": None}
+        after: dict[str, Any] = {"stable": before.stable, "canary": None, "shadow": None}
         missing: list[Role] = []
         for role, target in wanted.items():
             found = have.get(str(target)) if target is not None else None
             if found is not None:
-                after[role] = replace(found, role=role, revision=rollout.revision)
+                after[role.value] = replace(found, role=role, revision=rollout.revision)
             elif target is not None:
                 missing.append(role)
         percent = rollout.canary.percent if rollout.canary else 0.0
-        self.shadow.share = rollout.limits.shadow_share
-        self._assign(Serving(**after, percent=percent, limits=rollout.limits))
+        self._assign(replace(before, **after, percent=percent, limits=rollout.limits))
         return missing
 
     async def _fill(self, role: Role, wanted: Mapping[Role, Target | None], rollout: Rollout) -> None:
@@ -306,11 +238,11 @@ class Follower:
         assert target is not None
         try:
             found = next(
-                (x for x in self.serving.loaded() if x.bundle.label == str(target)), None
+                (x for x in self.snapshot.loaded() if x.bundle.label == str(target)), None
             )  # canary and shadow may be one version
             live = replace(found, role=role) if found else await self._loaded(role, target, rollout)
-            filled: dict[str, Any] = {role: live}
-            self._assign(replace(self.serving, **filled))
+            filled: dict[str, Any] = {role.value: live}
+            self._assign(replace(self.snapshot, **filled))
             self._told.pop(str(target), None)
         except BundleRejected as error:
             self._refuse(str(target), error.code, error.detail)
@@ -328,7 +260,7 @@ class Follower:
         manifest = read_manifest(folder, settings.trusted_keys)
         fusion = self.bound(manifest)
         if stable is not None:
-            if role == "shadow" and manifest.fingerprint != stable.bundle.layouts.fingerprint:
+            if role == Role.SHADOW and manifest.fingerprint != stable.bundle.layouts.fingerprint:
                 raise BundleRejected(
                     SCHEMA_DIFFERS,
                     f"a shadow scores the stable version's inputs, and {target} has another feature schema",
@@ -343,15 +275,17 @@ class Follower:
             alike = (
                 bundle.layouts.fingerprint == stable.bundle.layouts.fingerprint
             )  # another schema's inputs the live version cannot score
-            recent = self.recent.of(bundle.layouts.fingerprint) if alike else []
+            recent = self.observers.recent.of(bundle.layouts.fingerprint) if alike else []
             self.gates[bundle.label] = await self._background.run(gate, bundle, stable.bundle, recent, rollout.limits)
         self._metrics.load_seconds.observe(perf_counter() - started)
         self._metrics.swaps.labels("taken").inc()
         return Live(bundle, fusion, role, rollout.revision)
 
-    def _assign(self, after: Serving) -> None:
-        before = self.serving
-        self.serving = after
+    def _assign(self, after: ServingSnapshot) -> None:
+        before = self.snapshot
+        self.snapshot = after
+        self._state_readiness()
+        self.observers.follow(after)
         if {id(x.bundle) for x in before.loaded()} - {id(x.bundle) for x in after.loaded()}:
             self._have_gone = True
         were, are = (
@@ -368,13 +302,13 @@ class Follower:
         }
         if after.stable is not None:
             self._metrics.ready.set(1)
-        for place in ROLES:
-            old = before.of(place)
-            new = after.of(place)
+        for place in Role:
+            old = before.in_role(place)
+            new = after.in_role(place)
             if new is not None and (old is None or old.bundle is not new.bundle):
                 told = {"fields": {"before": old.bundle.label if old else None}}
                 log.info(
-                    "model %s is in use%s", new.bundle.label, "" if place == "stable" else f" as {place}", extra=told
+                    "model %s is in use%s", new.bundle.label, "" if place == Role.STABLE else f" as {place}", extra=told
                 )
 
     def _refuse(self, target: str, code: str, detail: str) -> None:
@@ -386,40 +320,42 @@ class Follower:
         still = self.live.bundle.label if self.live else "none"
         log.error("refused %s: %s: %s", target, code, detail, extra={"fields": {"in_use": still}})
 
-    def _watch_anew(self) -> None:
-        """Begin to count anew where canary or stable are others than before."""
-        canary = self.serving.canary
-        stable = self.serving.stable
-        pair = (canary.bundle, stable.bundle) if canary is not None and stable is not None else None
-        if pair != self._watched:
-            self._watched = pair
-            self.watch = Watch(pair[0].tasks, pair[1].tasks) if pair else None
+    def _state_readiness(self) -> None:
+        """Say in the snapshot whether it can rank."""
+        problem: NotServing | None = None
+        if self.live is None:
+            last = self.refusals[-1] if self.refusals else None
+            problem = NotServing(
+                f"no model is loaded: {last.code}: {last.detail}" if last else "no model is loaded yet"
+            )
+        elif self.store.problem is not None:
+            problem = NotServing(f"{SCHEMA_NOT_LOADED}: {self.store.problem}", SCHEMA_NOT_LOADED)
+        if problem != self.snapshot.not_serving:
+            self.snapshot = replace(self.snapshot, not_serving=problem)
 
     async def _judge_canary(self) -> None:
-        watch = self.watch
-        canary = self.serving.canary
-        if watch is None or canary is None:
+        canary = self.snapshot.canary
+        if canary is None:
             return
-        verdict = watch.verdict(self.serving.limits)
+        verdict = self.observers.canary.verdict(self.snapshot.limits)
         if verdict is None:
             return
         self._refuse(canary.bundle.label, "canary_broke_limits", verdict)
-        self._assign(replace(self.serving, canary=None, percent=0.0))
-        self._watch_anew()
-        await self._withdraw("canary", None, f"canary {canary.bundle.label}: {verdict}", canary.revision)
+        self._assign(replace(self.snapshot, canary=None, percent=0.0))
+        await self._withdraw(Role.CANARY, None, f"canary {canary.bundle.label}: {verdict}", canary.revision)
 
     async def _withdraw(self, role: Role, rollout: Rollout | None, reason: str, revision: int | None = None) -> None:
         """Take a version out of the document for all workers, unless somebody has changed it meanwhile."""
         registry = self._settings.registry
         expected = rollout.revision if rollout else revision
         try:
-            if role == "stable":
+            if role == Role.STABLE:
                 await asyncio.to_thread(roll_back, registry, AUTOMATIC, reason=reason, expected_revision=expected)
             else:
                 await asyncio.to_thread(
                     change_rollout,
                     registry,
-                    {role: None},
+                    {role.value: None},
                     AUTOMATIC,
                     reason=reason,
                     expected_revision=expected,
@@ -428,5 +364,5 @@ class Follower:
         except (Conflict, OSError) as error:
             log.warning("the rollout document was not changed: %s", error, extra={"fields": {"reason": reason}})
             return
-        self._metrics.rollbacks.labels(role).inc()
+        self._metrics.rollbacks.labels(role.value).inc()
         log.error("rolled back by itself: %s", reason)

@@ -1,4 +1,4 @@
-"""Owns the memory of recent requests: their assembled inputs, bounded, for a new version to be tried on before it takes traffic."""
+"""Keeps the assembled inputs of recent requests, bounded, to try a new version or new fusion profiles on."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -12,27 +12,28 @@ _MAX_CANDIDATES = 20_000
 
 @dataclass(slots=True, eq=False)
 class Assembly:
-    """The graph inputs of one answered request, of a feature schema, for `candidates` candidates."""
+    """The graph inputs of one answered request of a user, of a feature schema, for `candidates` candidates."""
 
     fingerprint: str
+    user_id: str
     inputs: Mapping[str, np.ndarray]
     candidates: int
 
 
-class Recent:
-    """The newest requests, at most 256 and at most 20 000 candidates."""
+class RecentRequests:
+    """The newest requests, at most 256 with at most 20 000 candidates together."""
 
     def __init__(self) -> None:
-        self._kept: deque[Assembly] = deque()
+        self._requests: deque[Assembly] = deque()
         self._candidates = 0
 
-    def note(self, assembly: Assembly) -> None:
-        """Remember a request; the arrays are kept, so nobody may write into them."""
-        self._kept.append(assembly)
+    def add(self, assembly: Assembly) -> None:
+        """Keep a request; its arrays must not be written into afterwards."""
+        self._requests.append(assembly)
         self._candidates += assembly.candidates
-        while len(self._kept) > _MAX_REQUESTS or (self._candidates > _MAX_CANDIDATES and len(self._kept) > 1):
-            self._candidates -= self._kept.popleft().candidates
+        while len(self._requests) > _MAX_REQUESTS or (self._candidates > _MAX_CANDIDATES and len(self._requests) > 1):
+            self._candidates -= self._requests.popleft().candidates
 
     def of(self, fingerprint: str) -> list[Assembly]:
-        """Those of one feature schema, oldest first."""
-        return [a for a in self._kept if a.fingerprint == fingerprint]
+        """The requests of one feature schema, oldest first."""
+        return [a for a in self._requests if a.fingerprint == fingerprint]

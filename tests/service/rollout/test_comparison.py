@@ -1,13 +1,13 @@
-"""Owns the promises about comparing versions and splitting users."""
+"""Tests comparing versions and splitting users."""
 
 import numpy as np
 import pytest
 
-from service.rollout.canary import Watch
+from service.rollout.canary import Sides
 from service.rollout.comparison import overlap, psi, rank_correlation
-from service.rollout.recent import Assembly, Recent
+from service.rollout.recent import Assembly, RecentRequests
 from service.rollout.rollout import Limits
-from service.rollout.score_samples import Samples
+from service.rollout.shadow import ScoreSamples
 from service.user_split import PLACES, place_of, within
 
 RANDOM = np.random.default_rng(5)
@@ -55,42 +55,48 @@ def test_the_split_is_stable_even_and_independent_of_another_salt() -> None:
 
 
 def test_recent_requests_are_bounded_by_number_and_size() -> None:
-    recent = Recent()
+    recent = RecentRequests()
     for i in range(1000):
-        recent.note(Assembly("a" if i % 2 else "b", {}, 1))
+        recent.add(Assembly("a" if i % 2 else "b", "712", {}, 1))
     assert len(recent.of("a")) == 128
     for _ in range(1000):
-        recent.note(Assembly("a", {}, 2000))
+        recent.add(Assembly("a", "712", {}, 2000))
     assert len(recent.of("a")) == 10
-    recent.note(Assembly("c", {}, 50_000))
+    recent.add(Assembly("c", "712", {}, 50_000))
     assert len(recent.of("c")) == 1 and not recent.of("a")
 
 
 def test_samples_keep_the_newest_scores_of_each_task() -> None:
-    samples = Samples(("pctr", "pcvr"))
+    samples = ScoreSamples(("pctr", "pcvr"))
     for i in range(1000):
-        samples.note(np.full((2, 20), i, dtype=np.float32))
+        samples.add(np.full((2, 20), i, dtype=np.float32))
     assert len(samples) == 4000
     assert samples.by_task()["pcvr"].min() == 750
 
 
-def watched(canary_seconds: float = 0.01, failing: int = 0, shift: float = 0.0) -> Watch:
-    watch = Watch(("pctr",), ("pctr",))
+def watched(canary_seconds: float = 0.01, failing: int = 0, shift: float = 0.0, users: int = 200) -> Sides:
+    sides = Sides(("pctr",), ("pctr",))
     for i in range(200):
-        watch.note("stable", 0.01, False, RANDOM.normal(size=(1, 20)))
-        watch.note("canary", canary_seconds, i < failing, RANDOM.normal(size=(1, 20)) + shift)
-    return watch
+        user = str(i % users)
+        sides.note("stable", user, 0.01, False, RANDOM.normal(size=(1, 20)))
+        sides.note("canary", user, canary_seconds, i < failing, RANDOM.normal(size=(1, 20)) + shift)
+    return sides
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "told"),
+    ("spoilt", "message"),
     [({"failing": 10}, "error rate 0.050"), ({"canary_seconds": 0.05}, "p95 50.0 ms"), ({"shift": 2.0}, "pctr: PSI")],
 )
-def test_a_canary_that_breaks_a_limit_is_told_with_the_numbers(spoilt: dict[str, float], told: str) -> None:
-    watch = watched(**spoilt)  # type: ignore[arg-type]
-    assert told in (watch.verdict(Limits()) or "")
-    assert watch.verdict(Limits(psi=None, error_rate=None, latency_ratio=None)) is None
-    assert watch.verdict(Limits(min_requests=1000)) is None
+def test_a_canary_that_breaks_a_limit_is_told_with_the_numbers(spoilt: dict[str, float], message: str) -> None:
+    sides = watched(**spoilt)  # type: ignore[arg-type]
+    assert message in (sides.verdict(Limits()) or "")
+    assert sides.verdict(Limits(psi=None, error_rate=None, latency_ratio=None)) is None
+    assert sides.verdict(Limits(min_requests=1000)) is None
+
+
+@pytest.mark.parametrize("spoilt", [{"failing": 200}, {"canary_seconds": 0.05}, {"shift": 2.0}])
+def test_one_user_alone_decides_nothing_about_a_canary(spoilt: dict[str, float]) -> None:
+    assert watched(**spoilt, users=1).verdict(Limits(min_requests=10, min_scores=100)) is None  # type: ignore[arg-type]
 
 
 def test_a_canary_like_the_stable_version_is_left_alone() -> None:

@@ -1,0 +1,98 @@
+"""Holds the serving snapshot: the versions that one worker serves with, at one moment, as one frozen value."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from service.bundle.loading import Bundle
+from service.errors import NotReady
+from service.fusion import Fusion, FusionProfiles
+from service.rollout.rollout import Limits
+from service.user_split import within
+
+SCHEMA_NOT_LOADED = "schema_not_loaded"
+
+
+class Role(StrEnum):
+    """What a loaded version is used for."""
+
+    STABLE = "stable"
+    CANARY = "canary"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """One loaded version in its role, with the fusion that is bound to it."""
+
+    bundle: Bundle
+    fusion: Fusion
+    role: Role
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotServing:
+    """Why a worker cannot rank; without a code it has no model."""
+
+    detail: str
+    code: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ServingSnapshot:
+    """All that a worker serves with. A request takes one snapshot and keeps it; a change is a new snapshot.
+
+    `profiles` are the fusion profiles in force, None for the plain default. `not_serving` is None while rankings make sense.
+    """
+
+    stable: Live | None = None
+    canary: Live | None = None
+    shadow: Live | None = None
+    percent: float = 0.0
+    limits: Limits = field(default_factory=Limits)
+    profiles: FusionProfiles | None = None
+    not_serving: NotServing | None = NotServing("no model is loaded yet")
+
+    def in_role(self, role: Role) -> Live | None:
+        live: Live | None = getattr(self, role.value)
+        return live
+
+    def loaded(self) -> Iterator[Live]:
+        """The loaded versions: stable, canary, shadow."""
+        return (live for role in Role if (live := self.in_role(role)) is not None)
+
+    def current(self) -> Live:
+        """The stable version. Raises NotReady where there is none, or none that fits the store."""
+        if self.not_serving is not None:
+            raise NotReady(self.not_serving.detail, self.not_serving.code)
+        assert self.stable is not None
+        return self.stable
+
+    def for_user(self, user_id: str) -> Live:
+        """The canary for its share of the users, the stable version for all others. Raises NotReady as `current`."""
+        stable = self.current()
+        canary = self.canary
+        if canary is not None and within(user_id, canary.bundle.label, self.percent):
+            return canary
+        return stable
+
+    def described(self) -> dict[str, Any]:
+        """The versions by role, as `GET /models` shows them."""
+        shown: dict[str, Any] = {}
+        for role, name in ((Role.STABLE, "live"), (Role.CANARY, "canary"), (Role.SHADOW, "shadow")):
+            live = self.in_role(role)
+            shown[name] = None
+            if live is not None:
+                manifest = live.bundle.manifest
+                shown[name] = {
+                    "name": manifest.name,
+                    "version": manifest.version,
+                    "role": role.value,
+                    "revision": live.revision,
+                }
+        if self.canary is not None:
+            shown["canary"]["percent"] = self.percent
+        shown["fusion_revision"] = self.profiles.revision if self.profiles is not None else 0
+        return shown
