@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from features.statistics import rank_correlation
 from models.data.cache import open_data
 from models.metrics import average_ranks
 from models.recipe.recipe import parse_recipe
@@ -95,11 +96,6 @@ def scores_on_test(raw: dict[str, Any], folder: Path, seed: int) -> dict[str, np
     train(recipe, out, cache=cache, reading_steps=0, quiet=True)
     scores = scores_of(open_run(out).ranker, open_data(recipe, cache), "test")
     return {name: np.exp(score.astype(np.float64)) for name, score in scores.items()}
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's, ties sharing their mean rank."""
-    return float(np.corrcoef(average_ranks(a), average_ranks(b))[0, 1])
 
 
 def grouped_rank_correlation(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> float:

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from features.statistics import rank_correlation
 from models.simulators.base import (
     Comparison,
     Result,
     Simulator,
     grouped_rank_correlation,
     part_column,
-    rank_correlation,
     recipe_of,
     scores_on_test,
     sigmoid,

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from features.statistics import rank_correlation
 from models.simulators.base import (
     Comparison,
     Result,
     Simulator,
     divergence,
     part_column,
-    rank_correlation,
     recipe_of,
     scores_on_test,
     sigmoid,

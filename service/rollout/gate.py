@@ -6,9 +6,9 @@ from time import perf_counter
 
 import numpy as np
 
+from features.statistics import psi
 from service.bundle.loading import Bundle
 from service.bundle.verify import BundleRejected
-from service.rollout.comparison import psi
 from service.rollout.recent import Assembly
 from service.rollout.rollout import Limits
 

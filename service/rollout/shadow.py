@@ -7,11 +7,12 @@ from functools import partial
 
 import numpy as np
 
+from features.statistics import psi, rank_correlation
 from service.bundle.loading import Bundle
 from service.fusion import Formula
 from service.metrics.metrics import Metrics
 from service.rollout.background import BudgetedThread
-from service.rollout.comparison import overlap, psi, rank_correlation, sampled_places
+from service.rollout.comparison import overlap, sampled_places
 
 log = logging.getLogger("funnelrank.shadow")
 _SCORES_KEPT = 4000

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from features.statistics import rank_correlation
 from models.simulators import funnel, position, selection, transfer
 from models.simulators.__main__ import SIMULATORS, main, put_section, results, section
-from models.simulators.base import divergence, grouped_rank_correlation, rank_correlation
+from models.simulators.base import divergence, grouped_rank_correlation
 
 
 def test_the_measures_by_hand():

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from features.statistics import psi, rank_correlation
 from service.rollout.canary import Sides
-from service.rollout.comparison import overlap, psi, rank_correlation
+from service.rollout.comparison import overlap
 from service.rollout.recent import Assembly, RecentRequests
 from service.rollout.rollout import Limits
 from service.rollout.shadow import ScoreSamples
