@@ -1,4 +1,4 @@
-"""Owns the proof that the ONNX graph scores as torch does, over a grid of sizes and on unknown ids."""
+"""Checks that the ONNX graph scores as torch does, over a grid of sizes and on unknown ids."""
 
 from collections.abc import Mapping
 
@@ -10,6 +10,7 @@ from export.graph import ServingGraph
 from export.requests import Inputs, request
 from features import FeatureSchema
 from service.bundle.manifest import Parity
+from service.bundle.verify import relative_difference
 
 CANDIDATES = (1, 2, 7, 64, 257, 1000)
 BEHAVIOURS = (0, 1, 2, 17, 50)
@@ -30,7 +31,10 @@ def torch_scores(graph: ServingGraph, inputs: Inputs) -> dict[str, np.ndarray]:
 def check_parity(
     graph: ServingGraph, model: bytes, schema: FeatureSchema, kept: Mapping[str, np.ndarray], seed: int
 ) -> Parity:
-    """Try every size of the grid. Raises ParityError with the task and the size of the first difference over the tolerance."""
+    """Try every size of the grid; a difference is relative where a score is beyond 1.
+
+    Raises ParityError with the task and the size of the first difference over the tolerance.
+    """
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
     behaviours = BEHAVIOURS if schema.behaviour is not None else (0,)
@@ -51,7 +55,7 @@ def _difference(task: str, got: np.ndarray, expected: np.ndarray, candidates: in
         raise ParityError(f"{where}: the graph gives the shape {got.shape}")
     if not (np.isfinite(got).all() and np.isfinite(expected).all()):
         raise ParityError(f"{where}: a score is not finite")
-    difference = float(np.abs(got.astype(np.float64) - expected).max())
+    difference = float(relative_difference(got, expected).max())
     if difference > TOLERANCE:
         raise ParityError(f"{where}: torch and ONNX Runtime differ by {difference:.3g}, more than {TOLERANCE:g}")
     return difference

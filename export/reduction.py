@@ -11,7 +11,7 @@ import numpy as np
 from export.judged import CANDIDATES, Impressions, Judged
 from export.precision import ReductionError
 from export.requests import Inputs, request
-from models.metrics import auc
+from models.metrics.ranking import auc
 from models.network.model import MultiTaskModel
 from models.training.run import Run
 from service.bundle.loading import open_session

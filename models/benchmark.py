@@ -15,6 +15,7 @@ from models.data.tables import content_hash, data_folder
 from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError, at_its_line, load_recipe
 from models.reports.results import group_of, group_tables, listed_groups, row_of
 from models.train import train
+from models.training.checkpoint import write_json
 from models.training.outcome import METRICS_FILE, RECIPE_FILE
 from models.training.transfer import narrowed
 
@@ -85,7 +86,7 @@ def tabulated(
 def write(out: Path, tables: str, plain: list[dict[str, Any]]) -> None:
     """PATH.json, and PATH.md below whatever stands there above the mark."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(plain, indent=1) + "\n")
+    write_json(plain, out.with_suffix(".json"))
     page = out.with_suffix(".md")
     above, found, _ = page.read_text().partition(ABOVE_IS_KEPT) if page.is_file() else ("", "", "")
     page.write_text(f"{above if found else ''}{ABOVE_IS_KEPT}\n\n{tables}")

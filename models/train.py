@@ -1,7 +1,6 @@
 """Owns `python -m models.train`: the training loop, in plain sight, and what a run leaves behind."""
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -20,10 +19,11 @@ from models.network.model import MultiTaskModel, build_model
 from models.recipe.recipe import Recipe, RecipeError, at_its_line, load_recipe
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
-from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights
-from models.training.evaluation import evaluate, gate_health, gate_utilisation, selected_outputs, selection_score
+from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights, write_json
+from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.optimisation import Average, Optimiser
 from models.training.outcome import HISTORY_FILE, METRICS_FILE, prepare_folder, summary, summary_lines
+from models.training.selection import finite, selected_outputs, selection_score
 from models.training.session import Progress, load_session, save_session
 from models.training.transfer import narrowed, start_from
 from models.training.weighting import build_weighting
@@ -64,15 +64,20 @@ def train(
     best = learnt.average.ranker
     progress = learnt.progress
     epoch_steps = learnt.epoch_steps
+    if progress.best_score is None:
+        raise NonFiniteLossError(
+            f"no evaluation gave a finite score on the validation part for {', '.join(selected_outputs(best, data))}: "
+            "a selected output has no impression of its space there, or scores that are not finite"
+        )
     best.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
     calibration = fit_calibration(best, data) if best.calibration else None
     if calibration:
         save_weights(best.state_dict(), data.cross_values, progress.best_step, out / WEIGHTS_FILE)
     metrics = summary(best, data, progress, epoch_steps, reading_steps, prefetch) | {"calibration": calibration}
     history = {"losses": progress.losses, "evaluations": progress.evaluations, "epoch_steps": epoch_steps}
-    (out / HISTORY_FILE).write_text(json.dumps(history, indent=1))
+    write_json(history, out / HISTORY_FILE)
     write_report(out, recipe, metrics, history)
-    (out / METRICS_FILE).write_text(json.dumps(metrics, indent=1))
+    write_json(metrics, out / METRICS_FILE)
     (out / RESUME_FILE).unlink(missing_ok=True)
     return metrics
 
@@ -105,6 +110,7 @@ def learn(
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(training.seed)
     ranker = build_model(recipe, data.encoding, data.cross_values)
+    selected_outputs(ranker, data)  # raises before anything is trained
     start_from(recipe, ranker, data.encoding)
     epoch_steps = steps_per_epoch(len(data.parts["train"]), training.batch_size)
     total_steps = training.epochs * epoch_steps
@@ -167,7 +173,7 @@ def validate(average: Average, data: Data, progress: Progress, epoch: int, out: 
     """Evaluate the averaged weights on the validation part; keep them if they are the best so far."""
     ranker = average.synchronised()
     measured = evaluate(ranker, data, "validation")
-    score = selection_score(measured["outputs"], selected_outputs(ranker, data))
+    score = finite(selection_score(measured["outputs"], selected_outputs(ranker, data)))
     gates, health = (measure(ranker, data, "validation", GATE_BATCHES) for measure in (gate_utilisation, gate_health))
     entry = {"epoch": epoch, "score": score, "validation": measured["outputs"], "gates": gates, "gate_health": health}
     best = progress.evaluated(entry)
@@ -195,7 +201,7 @@ def stop_for(
         save_weights(average.synchronised().state_dict(), data.cross_values, progress.step, out / WEIGHTS_FILE)
         kept = f"those before step {progress.step + 1}"
     history = {"losses": progress.losses, "evaluations": progress.evaluations}
-    (out / HISTORY_FILE).write_text(json.dumps(history, indent=1))
+    write_json(history, out / HISTORY_FILE)
     raise NonFiniteLossError(
         f"step {progress.step + 1}: the loss of {', '.join(bad)} is not finite or has no finite gradient; {out / WEIGHTS_FILE} keeps the last "
         f"good weights ({kept}). A lower training.learning_rate or a training.gradient_clip often helps."

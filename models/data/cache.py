@@ -32,6 +32,7 @@ class Part:
     user: np.ndarray
     item: np.ndarray
     time: np.ndarray
+    request: np.ndarray | None
     start: np.ndarray
     end: np.ndarray
     context_rows: np.ndarray
@@ -84,7 +85,7 @@ def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
         unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=cache))
         try:
             described = build(recipe, tables, unfinished) | {"tables": hashes, "hash": key}
-            (unfinished / "described.json").write_text(json.dumps(described, indent=1))
+            (unfinished / "described.json").write_text(json.dumps(described, indent=1, allow_nan=False))
             try:
                 os.rename(unfinished, folder)
             except OSError:  # another process has just built the same
@@ -118,10 +119,13 @@ def _tables(recipe: Recipe, source: Path) -> dict[str, Table]:
 
 
 def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
+    data = recipe.data.model_dump(mode="json", exclude=WHERE_DATA_LIES)
+    if recipe.data.request_id is None:
+        del data["request_id"]  # what was encoded before the key existed stays valid
     deciding = {
         "format": FORMAT,
         "tables": dict(hashes),
-        "data": recipe.data.model_dump(mode="json", exclude=WHERE_DATA_LIES),
+        "data": data,
         "features": recipe.features.model_dump(mode="json"),
         "labels": [list(recipe.label_columns), sorted(recipe.value_columns)],
         "position": None
@@ -178,6 +182,7 @@ def _open_part(recipe: Recipe, folder: Path, part: str, n: int) -> Part:
         user=read_array(folder / f"{part}.user", np.int32),
         item=read_array(folder / f"{part}.item", np.int32),
         time=read_array(folder / f"{part}.time", np.int64),
+        request=read_array(folder / f"{part}.request", np.int64) if recipe.data.request_id else None,
         start=read_array(folder / f"{part}.start", np.int64),
         end=read_array(folder / f"{part}.end", np.int64),
         context_rows=context_rows,

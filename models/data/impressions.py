@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from features import MultiCategorical, RowLayout, keys_of_column
+from features import MISSING_KEY, MultiCategorical, RowLayout, keys_of_column
 from models.data.arrays import ArrayFile
 from models.data.entities import Entities, pack
 from models.data.split import PARTS, part_of, split_columns
@@ -38,6 +38,7 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
         "item": np.int32,
         "time": np.int64,
         "context": layout.dtype,
+        "request": np.int64,
         "labels": np.float32,
         "position": np.int32,
         "cross": np.int64,
@@ -71,6 +72,8 @@ def _wanted(recipe: Recipe) -> dict[str, str]:
     data = recipe.data
     wanted = {data.user_id: "data.user_id", data.item_id: "data.item_id", data.time_ms: "data.time_ms"}
     wanted |= split_columns(data)
+    if data.request_id:
+        wanted[data.request_id] = "data.request_id"
     wanted |= {f.name: "features.context" for f in recipe.features.context}
     wanted |= dict.fromkeys(map(source_column, recipe.label_columns), "a task or extra_evaluations")
     if recipe.position:
@@ -87,6 +90,8 @@ def _encoded(
     yield "user", users.index_of(columns[data.user_id], table, data.user_id)
     yield "item", items.index_of(columns[data.item_id], table, data.item_id)
     yield "time", times_ms(columns[data.time_ms], table, data.time_ms)
+    if data.request_id:
+        yield "request", _requests(columns[data.request_id], data.request_id, table)
     yield "context", pack(layout, {f.name: columns[f.name] for f in layout.features}, n, table)
     labels = [_label(columns[source_column(name)], name, recipe, table) for name in recipe.label_columns]
     yield "labels", np.stack(labels, axis=1)
@@ -99,6 +104,16 @@ def _encoded(
         )
         cross = recipe.position.cross
         yield "cross", np.zeros(n, np.int64) if cross is None else keys_of_column(cross, columns[cross])
+
+
+def _requests(values: np.ndarray, name: str, table: Table) -> np.ndarray:
+    """A key per request, int64 `[n]`. Raises RecipeError where an impression has none."""
+    keys = keys_of_column(name, values)
+    if (keys == MISSING_KEY).any():
+        raise RecipeError(
+            f"{table.path.name} ({table.role}): column '{name}' (data.request_id) is empty in some rows of the split"
+        )
+    return keys
 
 
 def _label(values: np.ndarray, name: str, recipe: Recipe, table: Table) -> np.ndarray:

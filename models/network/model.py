@@ -44,6 +44,7 @@ from models.recipe.recipe import (
 )
 from models.recipe.recipe import Encoder as EncoderSection
 from models.recipe.recipe import Trunk as TrunkSection
+from models.recipe.selection import selection_of
 from models.structures.base import Output, TaskStructure
 from models.structures.chain import Chain
 from models.structures.class_preference import ClassPreference
@@ -92,7 +93,7 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> "M
         "training.weighting.decay": getattr(training.weighting, "decay", {}),
     }
     named = weighted | {
-        "training.select_on": training.select_on,
+        "training.select_on": [selection_of(entry).output for entry in training.select_on],
         "extra_evaluations": [e.score for e in recipe.extra_evaluations],
     }
     for section, names in named.items():

@@ -11,6 +11,7 @@ from models.errors import RecipeError
 from models.recipe.errors import Places, explained, located
 from models.recipe.file import read_recipe
 from models.recipe.search_space import TuningSection, check_space
+from models.recipe.selection import PATTERN as SELECTION
 
 __all__ = ["Recipe", "RecipeError", "at_its_line", "load_recipe", "parse_recipe", "source_column"]
 
@@ -73,7 +74,8 @@ class DataSection(_Strict):
     """Where the canonical tables lie, which columns carry ids and time, and how impressions are split.
 
     `dir` is tried first, then `fallback` (the sample in the repository); `how_to_get` tells somebody who has neither. A behaviour is visible
-    to an impression when it is more than `behaviour_lag_s` seconds older, so with 0 still strictly older.
+    to an impression when it is more than `behaviour_lag_s` seconds older, so with 0 still strictly older. `request_id`: the
+    column of impressions whose equal values were shown together as one list; metrics of order are then those of lists.
     """
 
     dir: str
@@ -86,6 +88,7 @@ class DataSection(_Strict):
     user_id: Column = "user_id"
     item_id: Column = "item_id"
     time_ms: Column = "time_ms"
+    request_id: Column | None = None
     behaviour_lag_s: Annotated[float, Field(ge=0)] = 0.0
     split: Annotated[TimeSplit | ColumnSplit, Field(discriminator="by")]
 
@@ -334,7 +337,8 @@ Weighting = Annotated[
 
 
 class TrainingSection(_Strict):
-    """`select_on`: the outputs whose mean validation AUC picks the best weights; `averaging`: decay of the weight average, 0 for none.
+    """`select_on`: the outputs whose mean validation AUC picks the best weights, or other metrics of them: `gauc(pctr)`,
+    `ndcg@10(pctcvr)`, `mrr(pctr)`; metrics of different kinds are refused. `averaging`: decay of the weight average, 0 for none.
 
     The learning rates rise linearly over `warmup_steps` and then stay, or with `cosine` fall to `final_rate` of themselves at the end.
     `optimiser`: `adagrad` is DUPN's; its steps only grow smaller, so give it larger rates. `embedding_weight_decay` touches a row only
@@ -356,7 +360,7 @@ class TrainingSection(_Strict):
     gradient_clip: Annotated[float, Field(ge=0)] = 0.0
     evaluations_per_epoch: Annotated[int, Field(ge=1)] = 1
     patience: Annotated[int, Field(ge=1)] = 2
-    select_on: tuple[Name, ...] = ()
+    select_on: tuple[Annotated[str, Field(pattern=SELECTION)], ...] = ()
     loss_weights: dict[Name, Positive] = {}
     weighting: Weighting = StaticWeighting(type="static")
     seed: int = 1

@@ -70,7 +70,7 @@ def losses(history: Mapping[str, Any], best_step: int) -> str:
             scored = [
                 (e["step"], e["validation"][name]["log_loss"])
                 for e in evaluations
-                if "log_loss" in e["validation"][name]
+                if e["validation"][name].get("log_loss") is not None
             ]
             if scored:
                 steps, values = zip(*scored, strict=True)

@@ -136,8 +136,8 @@ def _scored(part: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 def _metrics_table(part: Mapping[str, Any]) -> str:
     rows = []
     for title, m in _scored(part):
-        grouped = m.get("gauc") or {"value": None, "users": 0, "skipped": 0}
-        counted = f"{grouped['users']:,} / {grouped['skipped']:,}"
+        grouped = m.get("gauc") or {"value": None, "groups": 0, "skipped": 0}
+        counted = f"{grouped['groups']:,} / {grouped['skipped']:,}"
         rate = f"{m['mean_label']:.4f}" if "mean_label" in m else "–"
         figures = [_number(m["auc"]), _number(grouped["value"]), counted, _number(m["log_loss"]), _number(m["ece"])]
         rows.append([title, m["label"], m["space"], f"{m['impressions']:,}", rate, *figures])

@@ -10,7 +10,6 @@ import pandas as pd
 
 from features.statistics import rank_correlation
 from models.data.cache import open_data
-from models.metrics import average_ranks
 from models.recipe.recipe import parse_recipe
 from models.train import train
 from models.training.evaluation import scores_of

@@ -1,4 +1,4 @@
-"""Owns fitting the calibration of a trained ranker on the validation part, days that no weight was trained on."""
+"""Fits the calibration of a trained ranker on the validation part, days that no weight was trained on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -78,20 +78,27 @@ def _fit(calibration: Calibration, factor: Output, logits: np.ndarray, data: Dat
 
 
 def platt(label: np.ndarray, logit: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of the log loss' minimum, by Newton's method; where the best slope is not positive, which would turn ranks
-    around, the slope is 1 and the intercept alone is fitted.
+    """Slope and intercept of the log loss' minimum, by Newton's method; where the best slope is not positive, which would turn
+    ranks around, the slope is 1 and the intercept alone is fitted.
+
+    The targets are Platt's own (1999, section 2.2), (N+ + 1) / (N+ + 2) and 1 / (N- + 2) in place of 1 and 0: on logits that
+    separate the labels, the likelihood of 1 and 0 has no maximum and the slope would grow without end.
     """
-    slope, intercept = _newton(label, logit, free_slope=True)
-    return (slope, intercept) if slope > 0 else _newton(label, logit, free_slope=False)
+    positive = label > 0.5
+    positives = int(positive.sum())
+    negatives = len(label) - positives
+    target = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    slope, intercept = _newton(target, logit, free_slope=True)
+    return (slope, intercept) if slope > 0 else _newton(target, logit, free_slope=False)
 
 
-def _newton(label: np.ndarray, logit: np.ndarray, free_slope: bool) -> tuple[float, float]:
+def _newton(target: np.ndarray, logit: np.ndarray, free_slope: bool) -> tuple[float, float]:
     columns = np.stack([logit, np.ones_like(logit)])[0 if free_slope else 1 :]
     line = np.array([1.0, 0.0])
     moving = line[0 if free_slope else 1 :]  # a view: the line moves with it
     for _ in range(NEWTON_STEPS):
         p = 1 / (1 + np.exp(-np.clip(line[0] * logit + line[1], -60, 60)))
-        gradient = columns @ (p - label)
+        gradient = columns @ (p - target)
         curvature = (columns * (p * (1 - p))) @ columns.T + 1e-9 * np.eye(len(moving))
         step = np.linalg.solve(curvature, gradient)
         moving -= step * min(1.0, 2.0 / np.abs(step).max(initial=1e-12))

@@ -1,5 +1,6 @@
-"""Owns what survives a kill: the resumable state of a run and its best weights, each file whole or absent."""
+"""Writes the files of a run, each whole or absent: the resumable state, the best weights, JSON documents."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,13 @@ def save_whole(content: dict[str, Any], path: Path) -> None:
         torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write plain data as JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     os.replace(unfinished, path)
 
 

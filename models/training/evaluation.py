@@ -1,4 +1,4 @@
-"""Owns scoring a part of the data and the metrics of every output, and the one number that selects the best weights."""
+"""Scores a part of the data, and measures every output on it."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -11,9 +11,12 @@ from models import metrics
 from models.data.batches import ordered_batches
 from models.data.cache import Data
 from models.layers.gates import entropy, similarity
+from models.metrics.bootstrap import Draws
+from models.metrics.ranking import CUTOFFS
 from models.network.model import MultiTaskModel
 from models.recipe.recipe import RecipeError
 from models.structures.class_preference import ClassPreference
+from models.training.selection import cutoffs_of
 
 EVALUATION_BATCH = 4096
 
@@ -31,10 +34,19 @@ def scores_of(ranker: MultiTaskModel, data: Data, part: str) -> dict[str, np.nda
     return {name: np.concatenate(pieces) for name, pieces in collected.items()}
 
 
-def evaluate(ranker: MultiTaskModel, data: Data, part: str) -> dict[str, Any]:
-    """`{"impressions": n, "outputs": {name: metrics}, "extra": [...]}` of one part, each output on its own label and space."""
+def evaluate(ranker: MultiTaskModel, data: Data, part: str, draws: int = 0) -> dict[str, Any]:
+    """`{"impressions": n, "grouped_by", "outputs": {name: metrics}, "extra": [...]}` of one part.
+
+    Each output is measured on its own label and space; with `draws` there are bootstrap intervals.
+    """
     scores = scores_of(ranker, data, part)
-    users = np.asarray(data.parts[part].user)
+    return measure(ranker, data, part, scores, draws)
+
+
+def measure(
+    ranker: MultiTaskModel, data: Data, part: str, scores: Mapping[str, np.ndarray], draws: int = 0
+) -> dict[str, Any]:
+    """The same from every output's scores `[n]` in the part's order."""
     items = np.asarray(data.parts[part].item)
     preferences = {s.outputs[0].name: s for s in ranker.structures if isinstance(s, ClassPreference)}
     outputs = {}
@@ -43,25 +55,46 @@ def evaluate(ranker: MultiTaskModel, data: Data, part: str) -> dict[str, Any]:
         label = labels_of(data, part, output.label)[space]
         score = scores[output.name][space]
         if output.name in preferences:
-            measured = metrics.of_choice(score, preferences[output.name].class_of(data.item_numerics[items[space]]))
+            classes = preferences[output.name].class_of(data.item_numerics[items[space]])
+            measured = metrics.of_choice(score, classes, _draws(data, part, space, draws))
         elif output.kind == "probability":
-            measured = metrics.of_probability(label, score, users[space])
+            measured = _of_probability(data, part, label, score, space, draws)
         else:
-            measured = metrics.of_value(label, score)
-        outputs[output.name] = {
-            "label": " AND ".join(output.label),
-            "space": " AND ".join(output.space) or "impression",
-        } | measured
+            measured = metrics.of_value(label, score, _draws(data, part, space, draws))
+        named = {"label": " AND ".join(output.label), "space": " AND ".join(output.space) or "impression"}
+        outputs[output.name] = named | measured
+    # Scores held against other labels than their own.
     extra = []
+    every = np.ones(len(items), dtype=bool)
     for evaluation in data.recipe.extra_evaluations:
         if evaluation.score not in scores:
             raise RecipeError(f"extra_evaluations: '{evaluation.score}' is not an output; outputs: {', '.join(scores)}")
         label = labels_of(data, part, (evaluation.label,))
-        score = scores[evaluation.score]
-        extra.append(
-            {"score": evaluation.score, "label": evaluation.label} | metrics.of_probability(label, score, users)
-        )
-    return {"impressions": len(users), "outputs": outputs, "extra": extra}
+        measured = _of_probability(data, part, label, scores[evaluation.score], every, draws)
+        extra.append({"score": evaluation.score, "label": evaluation.label} | measured)
+    grouped_by = "user" if data.parts[part].request is None else "request"
+    return {"impressions": len(items), "grouped_by": grouped_by, "outputs": outputs, "extra": extra}
+
+
+def _of_probability(
+    data: Data, part: str, label: np.ndarray, score: np.ndarray, space: np.ndarray, draws: int
+) -> dict[str, Any]:
+    """The metrics of a probability whose label and score are those of the impressions in `space` bool `[n]`."""
+    cutoffs = sorted({*CUTOFFS, *cutoffs_of(data.recipe)})
+    groups = groups_of(data, part)[space]
+    return metrics.of_probability(label, score, groups, cutoffs, _draws(data, part, space, draws))
+
+
+def groups_of(data: Data, part: str) -> np.ndarray:
+    """The list that each impression stands in, int64 `[n]`: its request, or its user where the recipe names no request."""
+    found = data.parts[part]
+    return np.asarray(found.user if found.request is None else found.request)
+
+
+def _draws(data: Data, part: str, space: np.ndarray, draws: int) -> Draws | None:
+    if not draws:
+        return None
+    return Draws(np.asarray(data.parts[part].user)[space], groups_of(data, part)[space], draws)
 
 
 def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
@@ -72,25 +105,6 @@ def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
     for column in columns:
         product *= labels[:, names.index(column)]
     return product
-
-
-def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
-    """The outputs that select: the recipe's, or else every trained probability, or else every trained value."""
-    if data.recipe.training.select_on:
-        return list(data.recipe.training.select_on)
-    trained = [o for o in ranker.outputs if o.trained]
-    return [o.name for o in trained if o.kind == "probability"] or [o.name for o in trained]
-
-
-def selection_score(outputs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> float:
-    """Mean AUC over `names`, higher is better. A value task counts by minus its RMSE, a class preference by minus its cross entropy; where a
-    label has one class only and there is no AUC, the log loss decides instead, for all of them.
-    """
-    probabilities = [outputs[n] for n in names if "auc" in outputs[n]]
-    values = [-float(outputs[n].get("rmse", outputs[n].get("log_loss", 0.0))) for n in names if "auc" not in outputs[n]]
-    if all(o["auc"] is not None for o in probabilities):
-        return float(np.mean([o["auc"] for o in probabilities] + values))
-    return float(np.mean([-o["log_loss"] for o in probabilities] + values))
 
 
 def gate_utilisation(

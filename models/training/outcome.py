@@ -12,12 +12,14 @@ import torch
 import yaml
 
 from models.data.cache import Data
-from models.metrics import SUSPICIOUS_AUC
+from models.metrics.bootstrap import DRAWS
+from models.metrics.outputs import SUSPICIOUS_AUC
 from models.network.model import MultiTaskModel
 from models.recipe.recipe import Recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE
-from models.training.evaluation import evaluate, gate_health, gate_utilisation, most_alike, selected_outputs
+from models.training.evaluation import evaluate, gate_health, gate_utilisation, most_alike
 from models.training.reading import reading_speed
+from models.training.selection import selected_outputs
 from models.training.session import Progress
 
 # a gate's entropy below the one, two experts' cosine above the other: worth a warning
@@ -49,8 +51,8 @@ def summary(
     """What metrics.json holds: metrics per part and output, speed, data, versions, warnings. The test part is scored here, once."""
     recipe = data.recipe
     rows = len(data.parts["train"])
-    validation = evaluate(ranker, data, "validation")
-    test = evaluate(ranker, data, "test")
+    validation = evaluate(ranker, data, "validation", DRAWS)
+    test = evaluate(ranker, data, "test", DRAWS)
     gates = gate_utilisation(ranker, data, "validation")
     health = gate_health(ranker, data, "validation")
     epochs = progress.step / epoch_steps
@@ -91,6 +93,8 @@ def _warnings(
 ) -> Iterator[str]:
     for part, measured in (("validation", validation), ("test", test)):
         for name, output in measured["outputs"].items():
+            if why := output.get("why"):
+                yield f"{name}: the {part} part has no figures for it: {why}"
             if (output.get("auc") or 0) > SUSPICIOUS_AUC:
                 yield f"{name}: {part} AUC {output['auc']:.4f} is above {SUSPICIOUS_AUC}; make sure that no feature holds the label"
     for head, shares in gates.items():
@@ -127,9 +131,9 @@ def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
         if "auc" in m:
             yield _line(name, m)
         elif "share_log_loss" in m:
-            yield f"  {name:<28} cross entropy {m['log_loss']:.4f}, of the shares alone {m['share_log_loss']:.4f}"
+            yield f"  {name:<28} cross entropy {_shown(m['log_loss'])}, of the shares alone {_shown(m['share_log_loss'])}"
         else:
-            yield f"  {name:<28} RMSE {m['rmse']:.4f}  MAE {m['mae']:.4f}"
+            yield f"  {name:<28} RMSE {_shown(m['rmse'])}  MAE {_shown(m['mae'])}"
     for m in test["extra"]:
         yield _line(f"{m['score']} for {m['label']}", m)
     speed = metrics["speed"]
@@ -142,7 +146,10 @@ def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
 
 
 def _line(name: str, m: Mapping[str, Any]) -> str:
-    area, grouped = (
-        "    -  " if v is None else f"{v:.4f}" for v in (m["auc"], m["gauc"]["value"] if m.get("gauc") else None)
-    )
-    return f"  {name:<28} AUC {area}  GAUC {grouped}  log loss {m['log_loss']:.4f}  ECE {m['ece']:.4f}"
+    grouped = m["gauc"]["value"] if m.get("gauc") else None
+    order = f"AUC {_shown(m['auc'])}  GAUC {_shown(grouped)}  nDCG@10 {_shown(m['ndcg@10'])}  MRR {_shown(m['mrr'])}"
+    return f"  {name:<28} {order}  log loss {_shown(m['log_loss'])}  ECE {_shown(m['ece'])}"
+
+
+def _shown(figure: float | None) -> str:
+    return "   -  " if figure is None else f"{figure:.4f}"

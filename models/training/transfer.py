@@ -15,6 +15,7 @@ from models.data.encoding import Encoding
 from models.data.vocabulary import Vocabulary
 from models.network.model import MultiTaskModel
 from models.recipe.recipe import Recipe, RecipeError
+from models.recipe.selection import selection_of
 from models.training.optimisation import REPRESENTATION
 from models.training.run import RunError, open_run
 
@@ -37,7 +38,7 @@ def narrowed(recipe: Recipe) -> Recipe:
     alone["tasks"] = [alone["tasks"][names.index(transfer.task)]]
     alone["extra_evaluations"] = [e for e in alone["extra_evaluations"] if e["score"] == transfer.task]
     training = alone["training"]
-    training["select_on"] = [n for n in training["select_on"] if n == transfer.task]
+    training["select_on"] = [n for n in training["select_on"] if selection_of(n).output == transfer.task]
     training["weighting"] = {"type": "static"}  # one task has nothing to be weighed against
     for section, key in ((training, "loss_weights"), (alone["calibration"] or {}, "negative_sampling")):
         if key in section:

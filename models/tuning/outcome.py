@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from models.recipe.recipe import Recipe, parse_recipe
 from models.recipe.search_space import TuningSection
+from models.training.checkpoint import write_json
 
 TRIALS_FILE = "trials.json"
 TABLE_FILE = "trials.md"
@@ -71,7 +72,7 @@ def report(
 
 def write_search(found: Mapping[str, Any], recipe: Recipe, out: Path) -> list[str]:
     """Write a report as trials.json and trials.md, and the tuned recipe, into a search's folder; gives the lines to print."""
-    (out / TRIALS_FILE).write_text(json.dumps(found, indent=1))
+    write_json(found, out / TRIALS_FILE)
     lines = [*_best_lines(found["best"], out), "", *_table(found["trials"], list(found["tuning"]["space"]))]
     (out / TABLE_FILE).write_text("\n".join([f"# Search of {recipe.name}", "", *lines, ""]))
     if found["best"]:

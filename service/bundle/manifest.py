@@ -51,7 +51,9 @@ class LeftOut(_Strict):
 
 
 class Parity(_Strict):
-    """Torch against ONNX Runtime at export: the grid that was tried and the largest absolute difference of any score."""
+    """Torch against ONNX Runtime at export: the grid that was tried and the largest difference of any score,
+    absolute for probabilities and relative for values beyond 1.
+    """
 
     candidates: tuple[int, ...]
     behaviours: tuple[int, ...]

@@ -114,6 +114,12 @@ def _check_tensor(name: str, tensor: Any, dtype: str, shape: tuple[int | str, ..
         )
 
 
+def relative_difference(scores: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """|scores - expected| / max(1, |expected|) in float64: absolute for probabilities, relative for values beyond 1."""
+    reference = expected.astype(np.float64)
+    return np.asarray(np.abs(scores - reference) / np.maximum(1, np.abs(reference)))
+
+
 def replay_golden(score: Callable[[dict[str, np.ndarray]], np.ndarray], golden: bytes, manifest: Manifest) -> None:
     """The trainer's own request again: every task score finite and within 1e-4 of the trainer's, relative for values beyond 1."""
     try:
@@ -133,7 +139,7 @@ def replay_golden(score: Callable[[dict[str, np.ndarray]], np.ndarray], golden: 
         raise BundleRejected(
             "golden_mismatch", f"the graph gives scores {scored.shape}, the trainer's are {expected.shape}"
         )
-    difference = (np.abs(scored - expected) / np.maximum(1, np.abs(expected))).max(axis=1)
+    difference = relative_difference(scored, expected).max(axis=1)
     if difference.max() > GOLDEN_TOLERANCE:
         task = manifest.task_names[int(difference.argmax())]
         raise BundleRejected(

@@ -15,7 +15,7 @@ import yaml
 from models import train as training
 from models.data.batches import ordered_batches
 from models.data.cache import open_data
-from models.metrics import auc
+from models.metrics.ranking import auc
 from models.network.model import build_model
 from models.recipe.recipe import RecipeError
 from models.training.evaluation import evaluate

@@ -14,7 +14,7 @@ from small_rankers import Small, raw_inputs, small, training_batch
 from export.bundle import export_run
 from export.graph import to_onnx
 from models import train as training
-from models.metrics import auc
+from models.metrics.ranking import auc
 from models.network.calibration import Isotonic, Platt
 from models.network.model import build_model
 from models.recipe.recipe import CalibrationSection, RecipeError
@@ -71,6 +71,22 @@ def test_platt_finds_the_line_that_made_the_labels_and_agrees_with_logistic_regr
     assert slope == pytest.approx(other.coef_[0, 0], abs=1e-4) and intercept == pytest.approx(
         other.intercept_[0], abs=1e-4
     )
+
+
+def test_platt_stays_finite_on_logits_that_separate_the_labels():
+    rng = np.random.default_rng(0)
+    label = np.r_[np.ones(30), np.zeros(300)]
+    logit = np.r_[rng.uniform(-1.0, 1.0, 30), rng.uniform(-5, -1.2, 300)]
+    slope, intercept = platt(label, logit)
+    # The fit to Platt's targets, by scikit-learn: each row counts as a positive by its target and a negative by the rest.
+    target = np.where(label > 0, 31 / 32, 1 / 302)
+    twice = np.r_[logit, logit][:, None]
+    weight = np.r_[target, 1 - target]
+    other = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
+    other.fit(twice, np.r_[np.ones(330), np.zeros(330)], sample_weight=weight)
+    assert slope == pytest.approx(other.coef_[0, 0], abs=1e-3) and slope < 10
+    assert intercept == pytest.approx(other.intercept_[0], abs=1e-3)
+    assert expit(slope * -1.3 + intercept) > 1e-3, "a click on a later day, just below the border, is not impossible"
 
 
 def test_platt_never_turns_the_ranks_around():

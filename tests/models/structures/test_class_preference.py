@@ -13,7 +13,7 @@ from models.layers.probability import of_logit
 from models.recipe.recipe import ClassPreferenceTask
 from models.structures.class_preference import ClassPreference, Prefer
 from models.structures.representation import Candidates
-from models.training.evaluation import selection_score
+from models.training.selection import selection_score
 
 EDGES = (-1.0, 0.0, 1.5)
 

@@ -1,0 +1,99 @@
+"""Bootstrap intervals: the users of a part are drawn again with replacement, and all impressions of a user stay together.
+
+Users are drawn and not impressions, since the impressions of one user are no independent observations: intervals from
+single impressions would be too narrow. Per draw, what is a weighted mean (GAUC, nDCG, MRR, log loss, errors) costs one
+product over the users, AUC and ECE cost three `bincount`s over the impressions.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from models.metrics.calibration import bin_of, log_losses
+from models.metrics.ranking import ListMetrics
+
+DRAWS = 200
+LEVEL = 0.95
+Interval = list[float] | None  # low and high end; None where it cannot be known
+Mean = tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]  # values, their weights, and the place of the user that each belongs to
+
+
+class Draws:
+    """`count` samples of the users of some impressions; `users` `[n]`, and `groups` `[n]` where lists are not users' own.
+
+    The same seed draws the same users for every metric.
+    """
+
+    def __init__(self, users: np.ndarray, groups: np.ndarray | None = None, count: int = DRAWS, seed: int = 0) -> None:
+        names, self.place = np.unique(users, return_inverse=True)
+        self.users = len(names)
+        self.count = count if self.users > 1 else 0
+        self.seed = seed
+        self.groups, first = np.unique(users if groups is None else groups, return_index=True)
+        self.place_of_group = self.place[first]
+
+    def of_probability(self, labels: np.ndarray, scores: np.ndarray, lists: ListMetrics) -> dict[str, Interval]:
+        """The interval of every figure of a probability: labels and log probabilities `[n]`, metrics per group."""
+        owner = self.place_of_group[np.searchsorted(self.groups, lists.group)]
+        means = {name: (values, weights, owner) for name, (values, weights) in lists.columns().items()}
+        losses = log_losses(labels, scores)
+        found = self.of_means(means | {"log_loss": (losses, np.ones(len(losses)), self.place)})
+        return found | self._of_impressions(labels, scores)
+
+    def of_mean(self, values: np.ndarray) -> Interval:
+        """The interval of the mean over the impressions `[n]`."""
+        return self.of_means({"mean": (values, np.ones(len(values)), self.place)})["mean"]
+
+    def of_means(self, means: Mapping[str, Mean]) -> dict[str, Interval]:
+        """The intervals of weighted means."""
+        sums = [
+            (_sums(values * weights, owner, self.users), _sums(weights, owner, self.users))
+            for values, weights, owner in means.values()
+        ]
+        totals = np.stack([column for pair in sums for column in pair], axis=1)
+        drawn = np.array([times @ totals for times in self._times()]).reshape(-1, len(sums), 2)
+        return {name: _interval(_ratios(drawn[:, i])) for i, name in enumerate(means)}
+
+    def _times(self) -> Iterator[np.ndarray]:
+        """How often each user is drawn, float64 `[users]`, once per sample."""
+        rng = np.random.default_rng([17, self.seed])
+        for _ in range(self.count):
+            drawn = rng.integers(self.users, size=self.users)
+            yield np.bincount(drawn, minlength=self.users).astype(np.float64)
+
+    def _of_impressions(self, labels: np.ndarray, scores: np.ndarray) -> dict[str, Interval]:
+        """The intervals of AUC, by ties in order of the score, and of ECE, in the bins of the whole part."""
+        tie = np.unique(scores, return_inverse=True)[1]
+        probabilities = np.exp(scores)
+        number = bin_of(probabilities)
+        gap = probabilities - labels
+        areas = []
+        errors = []
+        for times in self._times():
+            weight = times[self.place]
+            positives = np.bincount(tie, weights=weight * labels)
+            negatives = np.bincount(tie, weights=weight) - positives
+            below = np.cumsum(negatives) - negatives / 2
+            areas.append((positives @ below, positives.sum() * negatives.sum()))
+            errors.append((np.abs(np.bincount(number, weights=weight * gap)).sum(), weight.sum()))
+        return {"auc": _interval(_ratios(np.array(areas))), "ece": _interval(_ratios(np.array(errors)))}
+
+
+def _sums(values: np.ndarray, owner: np.ndarray, users: int) -> np.ndarray:
+    return np.bincount(owner, weights=values, minlength=users)
+
+
+def _ratios(pairs: np.ndarray) -> np.ndarray:
+    """Totals over weights `[draws, 2]` -> ratios; a draw without weight has none."""
+    pairs = pairs.reshape(-1, 2)
+    kept = pairs[pairs[:, 1] > 0]
+    return np.asarray(kept[:, 0] / kept[:, 1])
+
+
+def _interval(values: np.ndarray) -> Interval:
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [float(low), float(high)]

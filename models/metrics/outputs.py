@@ -1,0 +1,100 @@
+"""All metrics of one output by kind, as plain numbers for JSON; what cannot be measured is None, with the reason in `why`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from models.metrics.bootstrap import Draws
+from models.metrics.calibration import calibration_curve, expected_calibration_error, log_loss
+from models.metrics.ranking import CUTOFFS, TOP_SHARES, auc, list_metrics, top_share
+
+SUSPICIOUS_AUC = 0.99
+
+
+def of_probability(
+    labels: np.ndarray,
+    log_probabilities: np.ndarray,
+    groups: np.ndarray,
+    cutoffs: Sequence[int] = CUTOFFS,
+    draws: Draws | None = None,
+) -> dict[str, Any]:
+    """The metrics of a probability; all arrays `[n]`, `groups` the request or user of each impression.
+
+    With `draws` there is an interval beside every figure.
+    """
+    if why := _unmeasurable(labels, log_probabilities):
+        names = ("auc", "gauc", *(f"ndcg@{k}" for k in cutoffs), "mrr", "log_loss", "ece")
+        counted = {"impressions": len(labels), "positives": int(labels.sum())}
+        return counted | dict.fromkeys(names) | {"top": [], "calibration": [], "why": why}
+    scores = log_probabilities.astype(np.float64)
+    probabilities = np.exp(scores)
+    curve = calibration_curve(labels, probabilities)
+    lists = list_metrics(labels, scores, groups, cutoffs)
+    means = lists.means()
+    grouped = {"value": means.pop("gauc"), "groups": len(lists.group), "skipped": lists.skipped}
+    measured: dict[str, Any] = {
+        "impressions": len(labels),
+        "positives": int(labels.sum()),
+        "mean_label": float(labels.mean()),
+        "mean_prediction": float(probabilities.mean()),
+        "auc": auc(labels, scores),
+        "gauc": grouped,
+        **means,
+        "log_loss": log_loss(labels, log_probabilities),
+        "ece": expected_calibration_error(curve),
+        "top": [asdict(top_share(labels, scores, share)) for share in TOP_SHARES],
+        "calibration": [list(point) for point in curve],
+    }
+    if draws is not None:
+        measured["intervals"] = draws.of_probability(labels, scores, lists)
+    return measured
+
+
+def of_choice(log_probabilities: np.ndarray, classes: np.ndarray, draws: Draws | None = None) -> dict[str, Any]:
+    """Of impressions where a user chose: how probable the chosen class was; both arrays `[n]`.
+
+    `log_loss` is the cross entropy of the classes, `share_log_loss` that of knowing the classes' shares in these very
+    impressions and nothing of the user: only below it is something learnt. Every impression is a positive, so there is
+    nothing to rank and no calibration.
+    """
+    if why := _unmeasurable(classes, log_probabilities):
+        return {"impressions": len(classes), "log_loss": None, "share_log_loss": None, "why": why}
+    shares = np.unique(classes, return_counts=True)[1] / len(classes)
+    losses = -log_probabilities.astype(np.float64)
+    measured: dict[str, Any] = {
+        "impressions": len(classes),
+        "log_loss": float(losses.mean()),
+        "share_log_loss": -float((shares * np.log(shares)).sum()),
+    }
+    if draws is not None:
+        measured["intervals"] = {"log_loss": draws.of_mean(losses)}
+    return measured
+
+
+def of_value(labels: np.ndarray, values: np.ndarray, draws: Draws | None = None) -> dict[str, Any]:
+    """The errors of a value; both arrays `[n]`."""
+    if why := _unmeasurable(labels, values):
+        return {"impressions": len(labels), "rmse": None, "mae": None, "why": why}
+    error = values.astype(np.float64) - labels
+    measured: dict[str, Any] = {
+        "impressions": len(labels),
+        "mean_label": float(labels.mean()),
+        "mean_prediction": float(values.mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "mae": float(np.abs(error).mean()),
+    }
+    if draws is not None:
+        squared = draws.of_mean(error**2)
+        rooted = None if squared is None else [float(np.sqrt(end)) for end in squared]
+        measured["intervals"] = {"rmse": rooted, "mae": draws.of_mean(np.abs(error))}
+    return measured
+
+
+def _unmeasurable(labels: np.ndarray, scores: np.ndarray) -> str | None:
+    """Why nothing can be measured, or None."""
+    if not len(labels):
+        return "no impression of its space"
+    bad = int((~np.isfinite(scores)).sum())
+    return f"{bad:,} of {len(scores):,} scores are not finite" if bad else None

@@ -1,0 +1,25 @@
+"""What selects the best weights: entries of `training.select_on`, as `pctr`, `gauc(pctr)` or `ndcg@10(pctcvr)`."""
+
+import re
+from typing import NamedTuple
+
+PATTERN = r"^(?:(?:auc|gauc|mrr|ndcg@[1-9][0-9]*)\([a-z][a-z0-9_]*\)|[a-z][a-z0-9_]*)$"
+
+
+class Selection(NamedTuple):
+    """`metric` of the output `output`; None where the entry names the output alone, which then counts by its kind."""
+
+    metric: str | None
+    output: str
+
+    @property
+    def cutoff(self) -> int | None:
+        """The k of nDCG@k."""
+        found = re.fullmatch(r"ndcg@([0-9]+)", self.metric or "")
+        return int(found[1]) if found else None
+
+
+def selection_of(entry: str) -> Selection:
+    """The parts of an entry that matches PATTERN."""
+    metric, bracket, rest = entry.partition("(")
+    return Selection(metric, rest.removesuffix(")")) if bracket else Selection(None, entry)

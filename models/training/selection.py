@@ -1,0 +1,86 @@
+"""The one number that selects the best weights: the mean over the recipe's `training.select_on` on the validation part."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from models.data.cache import Data
+from models.network.model import MultiTaskModel
+from models.recipe.recipe import Recipe, RecipeError
+from models.recipe.selection import Selection, selection_of
+from models.structures.class_preference import ClassPreference
+
+ORDER = "order"  # auc, gauc, ndcg@k, mrr: between 0 and 1, larger is better
+
+
+def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
+    """The entries that select: the recipe's, or else every trained probability, or else every trained value.
+
+    Raises RecipeError where the recipe's entries are measures of different kinds, whose mean would say nothing.
+    """
+    kinds = _kinds(ranker)
+    chosen = list(data.recipe.training.select_on)
+    if not chosen:
+        trained = [o.name for o in ranker.outputs if o.trained]
+        return [name for name in trained if kinds[name] == ORDER] or trained
+    for entry in map(selection_of, chosen):
+        if entry.metric and kinds[entry.output] != ORDER:
+            raise RecipeError(
+                f"training.select_on: '{entry.output}' has no {entry.metric}; it is judged by its {kinds[entry.output]}"
+            )
+    by_kind = {kinds[selection_of(entry).output]: entry for entry in chosen}
+    if len(by_kind) > 1:
+        named = ", ".join(f"'{entry}' by its {kind}" for kind, entry in by_kind.items())
+        raise RecipeError(
+            f"training.select_on: {named}; measures of different kinds have no common mean, name outputs of one kind"
+        )
+    return chosen
+
+
+def _kinds(ranker: MultiTaskModel) -> dict[str, str]:
+    """By what each output is judged."""
+    choices = {s.outputs[0].name for s in ranker.structures if isinstance(s, ClassPreference)}
+    kinds = {}
+    for output in ranker.outputs:
+        kinds[output.name] = ORDER if output.kind == "probability" else "RMSE"
+        if output.name in choices:
+            kinds[output.name] = "cross entropy"
+    return kinds
+
+
+def cutoffs_of(recipe: Recipe) -> set[int]:
+    """Every k of nDCG@k that the recipe selects on."""
+    return {k for entry in recipe.training.select_on if (k := selection_of(entry).cutoff)}
+
+
+def selection_score(outputs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> float:
+    """The mean over the entries `names`, higher is better; NaN, which is never the best, where a figure is not finite.
+
+    A probability counts by its AUC unless the entry names another metric, a value by minus its RMSE, a class preference by
+    minus its cross entropy. Where a label has one class only and there is no order to measure, the log loss decides in
+    place of every metric of order. An output without an impression of its space has no say.
+    """
+    measured = [(e, outputs[e.output]) for e in map(selection_of, names) if outputs[e.output].get("impressions") != 0]
+    orders = [(e, m) for e, m in measured if "auc" in m]
+    figures = [_order(e, m) for e, m in orders]
+    if any(figure is None for figure in figures):
+        figures = [_minus(m["log_loss"]) for _, m in orders]
+    figures += [_minus(m.get("rmse", m.get("log_loss"))) for _, m in measured if "auc" not in m]
+    known = [figure for figure in figures if figure is not None]
+    return float(np.mean(known)) if known and len(known) == len(figures) else math.nan
+
+
+def finite(number: float) -> float | None:
+    """The number, or None where it is not finite."""
+    return number if math.isfinite(number) else None
+
+
+def _order(entry: Selection, measured: Mapping[str, Any]) -> float | None:
+    found: Any = measured[entry.metric or "auc"]
+    return found["value"] if isinstance(found, Mapping) else found
+
+
+def _minus(figure: float | None) -> float | None:
+    return None if figure is None else -float(figure)
