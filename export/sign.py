@@ -8,7 +8,7 @@ from export.publish import PublishError, Sign
 from service.bundle.manifest import MANIFEST_FILE
 from service.bundle.signature import SIGNATURE_FILE
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
-from service.documents import replace
+from service.files import write_whole
 
 _MAKE_ONE = """a key pair:
   openssl genpkey -algorithm ed25519 -out KEY.pem          # private: stays with whoever publishes
@@ -48,7 +48,7 @@ def sign_bundle(folder: Path, sign: Sign) -> Path:
         manifest = read_manifest(folder.resolve())
         verified_files(folder, manifest)
         path = folder / SIGNATURE_FILE
-        replace(path, sign((folder / MANIFEST_FILE).read_bytes()))
+        write_whole(path, sign((folder / MANIFEST_FILE).read_bytes()))
     except BundleRejected as error:
         raise PublishError(f"not signed: {error}") from None
     except OSError as error:

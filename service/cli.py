@@ -192,7 +192,7 @@ def _rollout(options: argparse.Namespace, settings: Settings) -> int:
     else:
         document = read_rollout(registry)
     if options.history:
-        entries: list[Rollout | Past] = [document, *document.history]
+        entries: list[Rollout | Past] = [document, *document.past()]
         sys.stdout.write("\n".join(map(_history_line, entries)) + "\n")
     else:
         sys.stdout.write(document.model_dump_json(indent=2, exclude={"history"}) + "\n")

@@ -1,25 +1,38 @@
-"""Owns files of the registry that every worker follows: replaced whole, by one writer at a time, the last good text kept beside them."""
+"""Holds revisioned documents: files of the registry that every worker follows, with history, rollback and one writer at a time."""
 
-import fcntl
 import logging
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from service.errors import Conflict
+from service.files import Attempt, exclusive_lock, read_regular, write_whole
 
 log = logging.getLogger("funnelrank.document")
 LOCK_FILE = ".rollout.lock"
-Signature = tuple[int, int, int]
+LOCK_SECONDS = 2.0
+_MOST_BYTES = 64 << 20
+FileSignature = tuple[int, int, int]
+
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class DocumentUnreadable(Exception):  # noqa: N818 - a state, not a mistake
+    """A document that cannot be followed; the message names the file and the field."""
 
 
 def now() -> str:
-    """The time as documents say it."""
+    """The time as documents state it: ISO 8601, UTC, seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def signature(path: Path) -> Signature | None:
+def file_signature(path: Path) -> FileSignature | None:
     """Changes whenever the file was replaced; None where it is absent. Costs one stat."""
     try:
         stat = path.stat()
@@ -33,38 +46,207 @@ def last_good(path: Path) -> Path:
     return path.parent / f".{path.name}.last"
 
 
-@contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
-    """One writer of this registry's documents at a time, over all processes of this host and of those that share the file system's locks."""
-    with (folder / LOCK_FILE).open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def writer_lock(folder: Path) -> AbstractContextManager[None]:
+    """One writer of this registry's documents at a time. Raises TimeoutError (an OSError) where it is held for longer than 2 s."""
+    return exclusive_lock(folder / LOCK_FILE, LOCK_SECONDS)
 
 
-def replace_document(path: Path, content: bytes) -> None:
-    """Write a document and then its copy. Raises OSError where the document itself could not be written; the old one then stands."""
-    replace(path, content)
-    try:
-        replace(last_good(path), content)
-    except OSError as error:
-        log.warning("the copy of %s could not be written: %s", path, error.strerror)
+@dataclass(frozen=True)
+class RevisionedDocument(Generic[Document]):
+    """One document of a registry: how it is read, changed and rolled back.
+
+    `state` names the fields that the history keeps and a rollback brings back. `model` is the whole document: these fields, whatever else it
+    has, and revision, author, reason, written_at, restores, history. `unreadable` is the error for a document that cannot be followed.
+    """
+
+    file: str
+    title: str
+    model: type[Document]
+    state: tuple[str, ...]
+    history_length: int
+    unreadable: type[Exception] = DocumentUnreadable
+
+    def signature(self, registry: Path) -> FileSignature | None:
+        """Changes whenever the document was replaced; None where it is absent."""
+        return file_signature(registry / self.file)
+
+    def read(self, registry: Path) -> Document | None:
+        """The document, None where there is none. Raises `unreadable`."""
+        return self._read(registry / self.file)
+
+    def read_last_good(self, registry: Path) -> Document | None:
+        """The document or, where it is broken, the last good one. Raises `unreadable` where neither can be read."""
+        path = registry / self.file
+        try:
+            return self._read(path)
+        except self.unreadable as error:
+            document = self._read(last_good(path))
+            if document is None:
+                raise
+            log.error("%s; the last good document is followed", error)
+            return document
+
+    def change(
+        self,
+        registry: Path,
+        edit: Callable[[Document | None], Mapping[str, Any]],
+        author: str,
+        *,
+        reason: str = "",
+        expected_revision: int | None = None,
+        initial: Document | None = None,
+        withdraws: bool = False,
+        check: Callable[[Document], None] | None = None,
+        attempt: Attempt | None = None,
+    ) -> Document:
+        """Write the content that `edit` makes of the present document, as the next revision.
+
+        `initial` stands for the present document where there is none. `withdraws` marks the present state as nothing to go back to. `check`
+        sees the new document before it is written and raises where it must not be. Raises Conflict where the document is not at
+        `expected_revision` any more, OSError where it cannot be written (then the present one stands), and what `edit` and `check` raise.
+        """
+        with writer_lock(registry):
+            before = self._present(registry, initial, expected_revision)
+            content = edit(before)
+            return self._write(registry, before, content, author, reason, withdraws, None, check, attempt)
+
+    def roll_back(
+        self,
+        registry: Path,
+        author: str,
+        *,
+        reason: str = "",
+        to: int | None = None,
+        expected_revision: int | None = None,
+        check: Callable[[Document], None] | None = None,
+        attempt: Attempt | None = None,
+    ) -> Document:
+        """Write again what held before, or at revision `to`. Raises Conflict where there is nothing to go back to; else as `change`."""
+        with writer_lock(registry):
+            before = self._present(registry, None, expected_revision)
+            past = self._earlier(before, to) if before is not None else None
+            if before is None or past is None:
+                at = "" if to is None else f" at revision {to}"
+                raise Conflict(f"the history has nothing{at} to go back to")
+            restores = past.get("revision")
+            content = {name: past[name] for name in self.state if name in past}
+            why = reason or f"back from revision {_header(before).revision} to {restores}"
+            return self._write(registry, before, content, author, why, True, restores, check, attempt)
+
+    def states(self, document: Document) -> Iterator[dict[str, Any]]:
+        """The content of the present revision, then of those in the history that nobody went back from, newest first; raw JSON."""
+        yield self._state_of(document.model_dump(mode="json"))
+        for past in _header(document).history:
+            if not past.get("withdrawn"):
+                yield self._state_of(past)
+
+    def _read(self, path: Path) -> Document | None:
+        try:
+            return self.model.model_validate_json(read_regular(path, _MOST_BYTES))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.unreadable(f"{path}: {error.strerror}") from None
+        except ValidationError as error:
+            raise self.unreadable(f"{path}: {first_fault(error)}") from None
+
+    def _present(self, registry: Path, initial: Document | None, expected: int | None) -> Document | None:
+        present: Document | None = None
+        try:
+            present = self.read_last_good(registry)
+        except self.unreadable as error:
+            log.error("%s is begun anew: %s", self.title, error)
+        if present is None:
+            present = initial
+        revision = _header(present).revision if present is not None else 0
+        if expected is not None and expected != revision:
+            raise Conflict(f"{self.title} is at revision {revision}, not {expected}")
+        return present
+
+    def _earlier(self, present: Document, to: int | None) -> dict[str, Any] | None:
+        state = _without_empty(self._state_of(present.model_dump(mode="json")))
+        for past in _header(present).history:
+            if past.get("revision") == to:
+                return past
+            if to is None and not past.get("withdrawn") and _without_empty(self._state_of(past)) != state:
+                return past
+        return None
+
+    def _state_of(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: entry[name] for name in self.state if name in entry}
+
+    def _write(
+        self,
+        registry: Path,
+        before: Document | None,
+        content: Mapping[str, Any],
+        author: str,
+        reason: str,
+        withdraws: bool,
+        restores: int | None,
+        check: Callable[[Document], None] | None,
+        attempt: Attempt | None,
+    ) -> Document:
+        fields: dict[str, Any] = {}
+        history: tuple[dict[str, Any], ...] = ()
+        if before is not None:
+            # What a newer writer added stays, and what the content does not name keeps its value.
+            kept = before.model_dump(mode="json")
+            history = self._history_after(kept, withdraws)
+            fields = {name: value for name, value in kept.items() if name not in self.state}
+        revision = _header(before).revision + 1 if before is not None else 1
+        fields |= dict(content)
+        fields |= {"revision": revision, "author": author, "reason": reason, "written_at": now()}
+        fields |= {"restores": restores, "history": history}
+        try:
+            document = self.model.model_validate(fields)
+        except ValidationError as error:
+            raise Conflict(f"{self.title} cannot be changed: {first_fault(error)}") from None
+
+        if check is not None:
+            check(document)
+        text = document.model_dump_json(indent=2).encode() + b"\n"
+        if attempt is not None:
+            attempt.begin_writing()
+        path = registry / self.file
+        write_whole(path, text)
+        try:
+            write_whole(last_good(path), text)
+        except OSError as error:
+            log.warning("the copy of %s could not be written: %s", path, error.strerror)
+        return document
+
+    def _history_after(self, before: Mapping[str, Any], withdraws: bool) -> tuple[dict[str, Any], ...]:
+        state = self._state_of(before)
+        newest = {"revision": before["revision"]} | state
+        newest |= {name: before.get(name, "") for name in ("author", "reason", "written_at")}
+        newest["withdrawn"] = False
+        entries = [newest, *before["history"]][: self.history_length]
+        if not withdraws:
+            return tuple(entries)
+        same = _without_empty(state)
+        return tuple(e | {"withdrawn": True} if _without_empty(self._state_of(e)) == same else e for e in entries)
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Readers see the old file or the new one, also after a power cut."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def first_fault(error: ValidationError) -> str:
+    """The first bad field and what is wrong with it."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
+
+
+class _Header(Protocol):
+    revision: int
+    history: tuple[dict[str, Any], ...]
+
+
+def _header(document: BaseModel) -> _Header:
+    return cast(_Header, document)
+
+
+def _without_empty(value: Any) -> Any:
+    """Without null and empty values, so that a field that was added later does not make two states different."""
+    if isinstance(value, dict):
+        return {k: _without_empty(v) for k, v in value.items() if v is not None and v not in ({}, [], "")}
+    if isinstance(value, (list, tuple)):
+        return [_without_empty(v) for v in value]
+    return value

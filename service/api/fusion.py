@@ -1,6 +1,7 @@
 """Owns `GET /fusion`, `PUT /fusion` and `POST /fusion/rollback`: the profiles that rankings are made with, while it serves."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,7 +12,7 @@ from service.api.operators import require_operator
 from service.api.requests import FusionRequest, RollbackRequest
 from service.errors import Conflict, NotReady, RegistryUnavailable, invalid
 from service.fusion import FusionError, FusionProfiles, plain_profiles
-from service.fusion.document import FusionDocument, earlier_fusion, read_followed_fusion, roll_back_fusion, write_fusion
+from service.fusion.document import FusionDocument, roll_back_fusion, write_fusion
 from service.rollout.follower import Follower
 from service.settings import Settings
 
@@ -51,12 +52,19 @@ def shown(profiles: FusionProfiles) -> dict[str, Any]:
         name: p.model_dump(mode="json", exclude_defaults=True) for name, p in profiles.profiles.items()
     }
     if isinstance(profiles, FusionDocument):
-        document["history"] = [_past(past.model_dump(mode="json", exclude_defaults=True)) for past in profiles.history]
+        document["history"] = [_past(past) for past in profiles.history]
     return document
 
 
-def _past(document: dict[str, Any]) -> dict[str, Any]:
-    return {"withdrawn": False, "scenes": {}, "experiments": {}, "author": "", "reason": ""} | document
+def _past(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the history, which is raw JSON, in the same form."""
+    profiles = {name: _without_defaults(profile) for name, profile in entry.get("profiles", {}).items()}
+    defaults = {"withdrawn": False, "scenes": {}, "experiments": {}, "author": "", "reason": ""}
+    return defaults | entry | {"profiles": profiles}
+
+
+def _without_defaults(profile: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in profile.items() if value not in (None, {})}
 
 
 def _change(follower: Follower, settings: Settings, wanted: FusionRequest) -> FusionDocument:
@@ -75,11 +83,13 @@ def _change(follower: Follower, settings: Settings, wanted: FusionRequest) -> Fu
 
 def _roll_back(follower: Follower, settings: Settings, wanted: RollbackRequest) -> FusionDocument:
     try:
-        document = read_followed_fusion(settings.registry)
-        if document is not None:
-            check_fits(follower, FusionProfiles(**earlier_fusion(settings.registry, wanted.to).content()))
         return roll_back_fusion(
-            settings.registry, wanted.author, reason=wanted.reason, to=wanted.to, expected_revision=wanted.revision
+            settings.registry,
+            wanted.author,
+            reason=wanted.reason,
+            to=wanted.to,
+            expected_revision=wanted.revision,
+            check=partial(check_fits, follower),
         )
     except FusionError as error:
         raise Conflict(str(error)) from None

@@ -18,8 +18,7 @@ from service.bundle.loading import load_bundle
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest
-from service.documents import Signature, now
-from service.documents import signature as signature_of
+from service.documents import FileSignature, file_signature, now
 from service.errors import Conflict
 from service.fusion import Fusion, FusionError, FusionProfiles, bind, plain_profiles
 from service.fusion.document import FUSION_FILE, read_followed_fusion, read_fusion
@@ -70,8 +69,8 @@ class Follower:
         self.started_with = profiles
         self.reader = reader
         self._metrics = metrics
-        self._seen: Signature | None = None
-        self._seen_fusion: Signature | None = None
+        self._seen: FileSignature | None = None
+        self._seen_fusion: FileSignature | None = None
         self._waits_for_schema = False
         self._told: dict[str, str] = {}
         self.snapshot = ServingSnapshot(profiles=profiles)
@@ -145,7 +144,7 @@ class Follower:
     def _follow_fusion(self) -> None:
         """Bind new profiles to every loaded version; where they are broken or fit one of them not, the old ones go on."""
         registry = self._settings.registry
-        seen = signature_of(registry / FUSION_FILE)
+        seen = file_signature(registry / FUSION_FILE)
         if seen == self._seen_fusion:
             return
         first = self._seen_fusion is None and self.live is None

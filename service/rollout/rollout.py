@@ -1,30 +1,28 @@
-"""Owns the rollout document: what is live, in one file of the registry, written atomically and read by every worker.
+"""Holds the rollout document: which versions are live, in one file of the registry that every worker follows.
 
 `stable` answers everybody but the users of `canary`, who are `percent` of all users by a stable hash; `shadow` scores in the background.
 A change names what it changes: what it does not name keeps its value, null removes it.
 """
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.bundle.registry import Target
-from service.documents import Signature, last_good, now, replace_document, writer_lock
-from service.documents import signature as signature_of
-from service.errors import Conflict, invalid
+from service.documents import DocumentUnreadable, FileSignature, RevisionedDocument
+from service.errors import invalid
+from service.files import Attempt
 
-log = logging.getLogger("funnelrank.rollout")
 ROLLOUT_FILE = "rollout.json"
-HISTORY_KEPT = 50
+HISTORY_LENGTH = 50
 AUTOMATIC = "automatic"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class RolloutUnreadable(Exception):  # noqa: N818 - a state that is told, not a mistake
-    """The document is absent or says nothing that can be followed."""
+class RolloutUnreadable(DocumentUnreadable):
+    """The document is absent or cannot be followed."""
 
 
 class Canary(Target):
@@ -53,7 +51,7 @@ class Limits(BaseModel):
 
 
 class Past(BaseModel):
-    """What was live before. `withdrawn` is what somebody went back from, so that going back does not lead there again."""
+    """An entry of the history. `withdrawn`: somebody went back from it, so that going back does not lead there again."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -81,43 +79,43 @@ class Rollout(BaseModel):
     reason: str = ""
     written_at: str = ""
     restores: int | None = None
-    history: tuple[Past, ...] = ()
+    history: tuple[dict[str, Any], ...] = ()
+
+    def past(self) -> list[Past]:
+        """The history, newest first. Raises ValidationError for an entry that says nothing."""
+        return [Past.model_validate(entry) for entry in self.history]
+
+
+DOCUMENT = RevisionedDocument(
+    file=ROLLOUT_FILE,
+    title="the rollout document",
+    model=Rollout,
+    state=("stable", "canary", "shadow"),
+    history_length=HISTORY_LENGTH,
+    unreadable=RolloutUnreadable,
+)
 
 
 def read_rollout(registry: Path) -> Rollout:
-    """The document as it stands. Raises RolloutUnreadable."""
-    return _read(registry / ROLLOUT_FILE)
+    """The document as it stands. Raises RolloutUnreadable, also where there is none."""
+    return _required(registry, DOCUMENT.read(registry))
 
 
 def read_followed(registry: Path) -> Rollout:
     """The document or, where it is broken, the last good one. Raises RolloutUnreadable where there is neither, or no document at all."""
-    path = registry / ROLLOUT_FILE
-    try:
-        return _read(path)
-    except RolloutUnreadable as error:
-        if not path.exists() or not last_good(path).exists():
-            raise
-        log.error("%s; the last good document is followed", error)
-        return _read(last_good(path))
+    return _required(registry, DOCUMENT.read_last_good(registry))
 
 
-def _read(path: Path) -> Rollout:
-    try:
-        return Rollout.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise RolloutUnreadable(f"{path} does not exist; run: python -m service rollout NAME VERSION") from None
-    except OSError as error:
-        raise RolloutUnreadable(f"{path}: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RolloutUnreadable(
-            f"{path}: {'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
-        ) from None
+def _required(registry: Path, document: Rollout | None) -> Rollout:
+    if document is None:
+        path = registry / ROLLOUT_FILE
+        raise RolloutUnreadable(f"{path} does not exist; run: python -m service rollout NAME VERSION")
+    return document
 
 
-def signature(registry: Path) -> Signature | None:
+def signature(registry: Path) -> FileSignature | None:
     """Changes whenever the document was replaced; None where it is absent."""
-    return signature_of(registry / ROLLOUT_FILE)
+    return DOCUMENT.signature(registry)
 
 
 def write_rollout(registry: Path, stable: Target, author: str, expected_revision: int | None = None) -> Rollout:
@@ -133,102 +131,66 @@ def change_rollout(
     reason: str = "",
     expected_revision: int | None = None,
     withdraws: bool = False,
+    check: Callable[[Rollout], None] | None = None,
+    attempt: Attempt | None = None,
 ) -> Rollout:
     """Change `stable`, `canary`, `shadow` and `limits`, whichever are named.
 
-    `withdraws` marks what was live as something not to go back to. Raises Conflict where the document is not at `expected_revision` any
-    more, InvalidRequest where no stable version is named nor known, OSError where it cannot be written.
+    `withdraws` marks what was live as something not to go back to. `check` sees the new document and raises where it must not be written.
+    Raises Conflict where the document is not at `expected_revision` any more, InvalidRequest where no stable version is named nor known,
+    OSError where it cannot be written.
     """
-    with writer_lock(registry):
-        before = _before(registry, expected_revision)
-        stable = changes.get("stable") or (before.stable if before else None)
-        if stable is None:
-            raise invalid("stable", "there is no rollout document yet, so a stable version is needed")
-        canary = changes.get("canary", before.canary if before else None)
-        shadow = changes.get("shadow", before.shadow if before else None)
-        live = {
-            "stable": stable,
-            "canary": None if canary is None or same(canary, stable) else canary,
-            "shadow": None if shadow is None or same(shadow, stable) else shadow,
-        }
-        return _write(registry, before, live, changes.get("limits"), author, reason, withdrawn=withdraws)
+
+    def edit(before: Rollout | None) -> dict[str, Any]:
+        return _changed(before, changes)
+
+    return DOCUMENT.change(
+        registry,
+        edit,
+        author,
+        reason=reason,
+        expected_revision=expected_revision,
+        withdraws=withdraws,
+        check=check,
+        attempt=attempt,
+    )
 
 
 def roll_back(
-    registry: Path, author: str, *, reason: str = "", to: int | None = None, expected_revision: int | None = None
+    registry: Path,
+    author: str,
+    *,
+    reason: str = "",
+    to: int | None = None,
+    expected_revision: int | None = None,
+    check: Callable[[Rollout], None] | None = None,
+    attempt: Attempt | None = None,
 ) -> Rollout:
     """Make live again what was live before, or at revision `to`. Raises Conflict where there is nothing to go back to; as `change_rollout`."""
-    with writer_lock(registry):
-        before = _before(registry, expected_revision)
-        found = _earlier(before, to) if before else None
-        if before is None or found is None:
-            wanted = "" if to is None else f" at revision {to}"
-            raise Conflict(f"the history has nothing{wanted} to go back to")
-        live = {"stable": found.stable, "canary": found.canary, "shadow": found.shadow}
-        told = reason or f"back from revision {before.revision} to {found.revision}"
-        return _write(registry, before, live, None, author, told, withdrawn=True, restores=found.revision)
+    return DOCUMENT.roll_back(
+        registry, author, reason=reason, to=to, expected_revision=expected_revision, check=check, attempt=attempt
+    )
 
 
-def same(one: Target, other: Target) -> bool:
+def same_version(one: Target, other: Target) -> bool:
     """Whether two entries name the same version; a canary is compared by its version alone."""
     return str(one) == str(other)
 
 
-def _before(registry: Path, expected_revision: int | None) -> Rollout | None:
-    before: Rollout | None = None
-    try:
-        before = read_followed(registry)
-    except RolloutUnreadable as error:
-        log.info("a new rollout document is begun: %s", error)
-    revision = before.revision if before else 0
-    if expected_revision is not None and expected_revision != revision:
-        raise Conflict(f"the rollout document is at revision {revision}, not {expected_revision}")
-    return before
-
-
-def _earlier(before: Rollout, to: int | None) -> Past | None:
-    for past in before.history:
-        if past.revision == to or (to is None and not past.withdrawn and _state(past) != _state(before)):
-            return past
-    return None
-
-
-def _state(entry: Rollout | Past) -> tuple[Target, Canary | None, Target | None]:
-    return entry.stable, entry.canary, entry.shadow
-
-
-def _write(
-    registry: Path,
-    before: Rollout | None,
-    live: Mapping[str, Any],
-    limits: Limits | None,
-    author: str,
-    reason: str,
-    *,
-    withdrawn: bool = False,
-    restores: int | None = None,
-) -> Rollout:
-    history: tuple[Past, ...] = ()
-    kept: Mapping[str, Any] = {}
-    merged = before.limits if before else Limits()
-    if before is not None:
-        past = (Past(**before.model_dump()), *before.history)[:HISTORY_KEPT]
-        history = tuple(
-            p.model_copy(update={"withdrawn": True}) if withdrawn and _state(p) == _state(before) else p for p in past
-        )
-        kept = before.model_extra or {}
-    if limits is not None:
-        merged = Limits(**merged.model_dump() | limits.model_dump(exclude_unset=True))
-    document = Rollout(
-        revision=(before.revision if before else 0) + 1,
-        **live,
-        limits=merged,
-        author=author,
-        reason=reason,
-        written_at=now(),
-        restores=restores,
-        history=history,
-        **kept,
-    )
-    replace_document(registry / ROLLOUT_FILE, document.model_dump_json(indent=2).encode() + b"\n")
-    return document
+def _changed(before: Rollout | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The content after the changes. A version that became stable is canary and shadow no more."""
+    stable = changes.get("stable") or (before.stable if before else None)
+    if stable is None:
+        raise invalid("stable", "there is no rollout document yet, so a stable version is needed")
+    canary = changes.get("canary", before.canary if before else None)
+    shadow = changes.get("shadow", before.shadow if before else None)
+    limits = before.limits if before else Limits()
+    changed_limits: Limits | None = changes.get("limits")
+    if changed_limits is not None:
+        limits = Limits(**limits.model_dump() | changed_limits.model_dump(exclude_unset=True))
+    return {
+        "stable": stable,
+        "canary": None if canary is None or same_version(canary, stable) else canary,
+        "shadow": None if shadow is None or same_version(shadow, stable) else shadow,
+        "limits": limits,
+    }

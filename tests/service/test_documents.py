@@ -1,0 +1,107 @@
+"""Tests revisioned documents: history, rollback, conflicts, checks before writing, the last good copy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from service.documents import DocumentUnreadable, RevisionedDocument
+from service.errors import Conflict
+from service.files import Abandoned, Attempt
+
+
+class Menu(BaseModel):
+    revision: int
+    dish: str
+    price: int | None = None
+    author: str = ""
+    reason: str = ""
+    written_at: str = ""
+    restores: int | None = None
+    history: tuple[dict[str, Any], ...] = ()
+
+
+MENU = RevisionedDocument("menu.json", "the menu", Menu, ("dish", "price"), history_length=3)
+
+
+def serve(registry: Path, dish: str, **more: Any) -> Menu:
+    return MENU.change(registry, lambda _before: {"dish": dish}, "ann", **more)
+
+
+def test_every_change_is_a_revision_and_the_history_is_bounded(tmp_path: Path) -> None:
+    for dish in ("soup", "fish", "rice", "cake", "tea"):
+        serve(tmp_path, dish, reason=f"more {dish}")
+    menu = MENU.read(tmp_path)
+    assert menu is not None
+    assert (menu.revision, menu.dish, menu.author, menu.reason) == (5, "tea", "ann", "more tea")
+    assert [(h["revision"], h["dish"]) for h in menu.history] == [(4, "cake"), (3, "rice"), (2, "fish")]
+
+
+def test_a_rollback_skips_what_somebody_went_back_from(tmp_path: Path) -> None:
+    for dish in ("soup", "fish", "rice"):
+        serve(tmp_path, dish)
+    assert MENU.roll_back(tmp_path, "bob").dish == "fish"
+    back = MENU.roll_back(tmp_path, "bob")
+    assert (back.dish, back.restores, back.reason) == ("soup", 1, "back from revision 4 to 1")
+    with pytest.raises(Conflict, match="the history has nothing to go back to"):
+        MENU.roll_back(tmp_path, "bob")
+    with pytest.raises(Conflict, match="nothing at revision 99"):
+        MENU.roll_back(tmp_path, "bob", to=99)
+    assert MENU.roll_back(tmp_path, "bob", to=4).dish == "fish"
+
+
+def test_a_change_to_another_revision_is_a_conflict(tmp_path: Path) -> None:
+    serve(tmp_path, "soup")
+    with pytest.raises(Conflict, match="the menu is at revision 1, not 7"):
+        serve(tmp_path, "fish", expected_revision=7)
+
+
+def test_what_the_check_refuses_and_what_was_abandoned_is_not_written(tmp_path: Path) -> None:
+    serve(tmp_path, "soup")
+
+    def refuse(menu: Menu) -> None:
+        raise ValueError(f"no {menu.dish} today")
+
+    with pytest.raises(ValueError, match="no fish today"):
+        serve(tmp_path, "fish", check=refuse)
+    attempt = Attempt()
+    attempt.abandon()
+    with pytest.raises(Abandoned):
+        serve(tmp_path, "fish", attempt=attempt)
+    menu = MENU.read(tmp_path)
+    assert menu is not None
+    assert (menu.dish, menu.revision) == ("soup", 1)
+
+
+def test_a_broken_document_is_followed_by_its_last_good_copy(tmp_path: Path) -> None:
+    assert MENU.read_last_good(tmp_path) is None
+    serve(tmp_path, "soup")
+    (tmp_path / "menu.json").write_text("{")
+    with pytest.raises(DocumentUnreadable, match="menu.json"):
+        MENU.read(tmp_path)
+    followed = MENU.read_last_good(tmp_path)
+    assert followed is not None
+    assert followed.dish == "soup"
+    assert serve(tmp_path, "fish").revision == 2
+
+
+def test_a_history_that_nobody_can_read_any_more_harms_only_the_rollback_to_it(tmp_path: Path) -> None:
+    serve(tmp_path, "soup")
+    serve(tmp_path, "fish")
+    text = json.loads((tmp_path / "menu.json").read_text())
+    text["history"][0]["price"] = "much"
+    (tmp_path / "menu.json").write_text(json.dumps(text))
+    assert serve(tmp_path, "rice").revision == 3
+    with pytest.raises(Conflict, match="cannot be changed: price"):
+        MENU.roll_back(tmp_path, "bob", to=1)
+
+
+def test_a_field_that_was_added_later_does_not_make_two_states_different(tmp_path: Path) -> None:
+    serve(tmp_path, "soup")
+    serve(tmp_path, "fish")
+    text = json.loads((tmp_path / "menu.json").read_text())
+    old = {"revision": 0, "dish": "fish"}
+    (tmp_path / "menu.json").write_text(json.dumps(text | {"history": [old, *text["history"]]}))
+    assert MENU.roll_back(tmp_path, "bob").dish == "soup"
