@@ -11,6 +11,7 @@ COPY --from=build /opt/funnelrank /opt/funnelrank
 WORKDIR /app
 COPY LICENSE NOTICE ./
 COPY features ./features
+COPY tables ./tables
 COPY service ./service
 ENV PATH=/opt/funnelrank/bin:$PATH \
     PYTHONUNBUFFERED=1 \

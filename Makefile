@@ -34,7 +34,7 @@ run: $(SERVE)/.serve-installed  ## serve the sample on http://127.0.0.1:$PORT (8
 test test-slow: export OMP_NUM_THREADS = 1
 
 # Tests that compute run side by side; those that start servers and break them have the machine to themselves.
-COMPUTING := tests/features tests/models tests/export tests/test_whole_path.py
+COMPUTING := tests/features tests/tables tests/models tests/export tests/test_whole_path.py
 
 test: lint  ## lint, types, import rules and every test that is not slow
 	$(TEST)/bin/python -m pytest -m "not slow" -n auto $(COMPUTING)
@@ -49,7 +49,7 @@ lint: $(TEST)/.test-installed  ## lint, format, types, import rules and unsafe c
 	$(TEST)/bin/python -m ruff format --check .
 	$(TEST)/bin/python -m mypy
 	$(TEST)/bin/lint-imports
-	$(TEST)/bin/bandit -q -c pyproject.toml -r features service models export loadtest bench requirements
+	$(TEST)/bin/bandit -q -c pyproject.toml -r features tables service models export loadtest bench requirements
 
 audit:  ## known vulnerabilities of every locked package, by the public advisories: wants the network, so no part of test
 	$(call make_environment,$(AUDIT))

@@ -21,6 +21,7 @@ from features.errors import FeatureError
 MISSING_KEY = 0
 MAX_VALUE_CHARACTERS = 512
 _SEPARATOR = b"\x1f"
+_EXACT = 2.0**53  # integers from here on do not all have a float of their own
 
 
 def text_of(value: object, field: str) -> str:
@@ -43,6 +44,8 @@ def text_of(value: object, field: str) -> str:
     if isinstance(value, float | np.floating):
         if math.isnan(value):
             return ""
+        if math.isfinite(value) and abs(float(value)) >= _EXACT:
+            raise FeatureError(field, f"{value!r} is a float that no longer holds every digit; send an integer or text")
         if math.isfinite(value) and float(value).is_integer():
             return str(int(value))
         raise FeatureError(field, f"a categorical value is a string or an integer, not the fraction {value!r}")

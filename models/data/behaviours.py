@@ -1,6 +1,7 @@
-"""Owns the behaviours of all users as one array sorted by user and time, and which of them each impression may see."""
+"""Encodes the behaviours of all users as one array by user and time, and finds those that an impression may see."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import numpy as np
 from features import keys_of_column
 from models.data.arrays import ArrayFile, new_array, read_array
 from models.data.entities import Entities
-from models.data.tables import BATCH_ROWS, Table, times_ms
 from models.recipe.recipe import Recipe
+from tables import Table
+
+BATCH_ROWS = 1 << 16
 
 EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("action", "<i8"), ("scene", "<i8")])
 
@@ -49,24 +52,19 @@ def _read(
     schema = recipe.features.behaviour
     assert schema is not None
     why = "features.behaviour"
-    table.require(
-        {
-            data.user_id: "data.user_id",
-            data.item_id: "data.item_id",
-            data.time_ms: "data.time_ms",
-            "action": why,
-            "scene": why,
-        }
-    )
-    for columns, _ in table.batches([data.user_id, data.item_id, "action", "scene", data.time_ms]):
-        user = users.known_index_of(columns[data.user_id], table, data.user_id)
-        kept = (user >= 0) & wanted_users[np.maximum(user, 0)]
-        events = np.empty(int(kept.sum()), dtype=EVENT)
-        events["user"] = user[kept]
-        events["item"] = items.index_of(columns[data.item_id][kept], table, data.item_id)
-        events["time"] = times_ms(columns[data.time_ms][kept], table, data.time_ms)
-        events["action"] = keys_of_column(schema.action_vocabulary, columns["action"][kept], "action")
-        events["scene"] = keys_of_column(schema.scene_vocabulary, columns["scene"][kept], "scene")
+    for name, column in (("user_id", data.user_id), ("item_id", data.item_id), ("time_ms", data.time_ms)):
+        table.require({column: f"data.{name}"}, f"; data.{name} names the column in all tables")
+    table.require({"action": why, "scene": why})
+    for read in table.batches([data.user_id, data.item_id, "action", "scene", data.time_ms]):
+        user = users.known_index_of(read, data.user_id)
+        used = np.flatnonzero((user >= 0) & wanted_users[np.maximum(user, 0)])
+        batch = read.selection(used)
+        events = np.empty(len(used), dtype=EVENT)
+        events["user"] = user[used]
+        events["item"] = items.index_of(batch, data.item_id)
+        events["time"] = batch.times(data.time_ms)
+        for name, vocabulary in (("action", schema.action_vocabulary), ("scene", schema.scene_vocabulary)):
+            events[name] = batch.keys(name, partial(keys_of_column, vocabulary, field=name))
         yield events
 
 

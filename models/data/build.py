@@ -1,4 +1,4 @@
-"""Owns the one-time encoding of a recipe's tables into a folder of flat arrays."""
+"""Does the one-time encoding of a recipe's tables into a folder of flat arrays."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -16,9 +16,9 @@ from models.data.fit import PackedPart, fit_encoding, item_key_columns, item_num
 from models.data.impressions import encode_impressions
 from models.data.kept import kept_rows
 from models.data.split import PARTS
-from models.data.tables import Table
 from models.data.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 from models.recipe.recipe import Recipe
+from tables import Table
 
 CHUNK = 1 << 16
 
@@ -67,6 +67,7 @@ def _encode(
         "behaviours": None if events is None else {"rows": len(events), "repeated": repeated_behaviours},
         "embedding_rows": encoding.vocabulary.n_rows,
         "cross_values": cross_values,
+        "unmatched": counts.unmatched,
     }
 
 

@@ -1,4 +1,4 @@
-"""Owns the encoded data set: built once per content and schema into a folder of flat arrays, then opened as memory maps."""
+"""The encoded data set: built once per content and schema into a folder of flat arrays, then opened as memory maps."""
 
 import hashlib
 import json
@@ -18,10 +18,11 @@ from models.data.build import build
 from models.data.encoding import Encoding, load_encoding
 from models.data.fit import item_key_columns, item_numeric_columns
 from models.data.split import PARTS
-from models.data.tables import Table, content_hash, data_folder, open_table
+from models.data.tables import Tables, content_hash, data_folder, open_role
 from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError
+from tables import TableError
 
-FORMAT = 3
+FORMAT = 4
 DEFAULT_CACHE = Path("runs/cache")
 
 
@@ -74,7 +75,17 @@ class Data:
 
 
 def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
-    """The recipe's data, encoded first if this content and schema are not in the cache yet. Raises RecipeError."""
+    """The recipe's data, encoded first if this content and schema are not in the cache yet.
+
+    Raises RecipeError, whose cause is a TableError where a table does not fit.
+    """
+    try:
+        return _encoded(recipe, cache)
+    except TableError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _encoded(recipe: Recipe, cache: Path) -> Data:
     source = data_folder(recipe.data)
     tables = _tables(recipe, source)
     hashes = {t.path.name: content_hash(t.path) for t in tables.values()}
@@ -96,17 +107,17 @@ def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
     return _open(recipe, folder, source)
 
 
-def _tables(recipe: Recipe, source: Path) -> dict[str, Table]:
+def _tables(recipe: Recipe, source: Path) -> Tables:
     data = recipe.data
     schema = recipe.features
-    tables = {"impressions": open_table(source, "impressions", data.impressions)}
+    tables = {"impressions": open_role(source, "impressions", data.impressions)}
     for role, name, features, id_feature in (
         ("users", data.users, schema.user, schema.user_id_feature),
         ("items", data.items, schema.item, schema.item_id_feature),
     ):
         beyond_id = [f.name for f in features if f.name != id_feature]
         if name is not None:
-            tables[role] = open_table(source, role, name)
+            tables[role] = open_role(source, role, name)
         elif beyond_id:
             raise RecipeError(
                 f"data.{role} is null, but features.{role.removesuffix('s')} names '{beyond_id[0]}', which only that table can hold"
@@ -114,7 +125,7 @@ def _tables(recipe: Recipe, source: Path) -> dict[str, Table]:
     if schema.behaviour is not None:
         if data.behaviours is None:
             raise RecipeError("data.behaviours is null, but features.behaviour asks for behaviour sequences")
-        tables["behaviours"] = open_table(source, "behaviours", data.behaviours)
+        tables["behaviours"] = open_role(source, "behaviours", data.behaviours)
     return tables
 
 

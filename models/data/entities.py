@@ -1,14 +1,14 @@
-"""Owns the packed rows of users or items on disk, and the way from a raw id to its row's index."""
+"""Packed rows of users or items on disk, and the index of the row of a raw id."""
 
 from pathlib import Path
 
 import numpy as np
 
-from features import FeatureError, MultiCategorical, RowLayout, keys_of_column
+from features import RowLayout, keys_of_column
 from features.keys import MISSING_KEY
 from models.data.arrays import ArrayFile, read_array
-from models.data.tables import Table, numbers
-from models.recipe.recipe import RecipeError
+from tables import Batch, Table, packed_rows
+from tables.packing import feature_columns, list_columns
 
 
 class Entities:
@@ -29,40 +29,38 @@ class Entities:
         self._n = 0
 
     def read(self, table: Table, id_column: str) -> None:
-        """Pack every row of the table; of rows with the same id the last one counts, as in the store."""
-        wanted = {id_column: f"data.{id_column if id_column in ('user_id', 'item_id') else 'id'}"}
-        names = [f.name for f in self.layout.features if f.name != self.id_feature]
-        table.require(wanted | {name: f"features.{table.role.removesuffix('s')}" for name in names})
-        lists = frozenset(f.name for f in self.layout.features if isinstance(f, MultiCategorical))
-        for columns, n in table.batches([id_column, *names], lists):
-            ids = columns[id_column]
-            features = {name: columns[name] for name in names}
-            if self.id_feature is not None:
-                features[self.id_feature] = ids
-            self._append(pack(self.layout, features, n, table), id_keys(ids, table, id_column))
+        """Pack every row of the table; of rows with the same id the last one counts, as in the store. Raises TableError."""
+        key = f"data.{table.role.removesuffix('s')}_id"
+        names = feature_columns(self.layout, self.id_feature)
+        table.require({id_column: key}, f"; {key} names the column in all tables")
+        table.require(dict.fromkeys(names, f"features.{table.role.removesuffix('s')}"))
+        for batch in table.batches([id_column, *names], list_columns(self.layout)):
+            rows = packed_rows(self.layout, batch, self.id_feature, id_column)
+            self._append(rows, id_keys(batch, id_column))
         distinct = np.unique(self._keys[::-1], return_index=True)
-        kept = len(self._keys) - 1 - distinct[1]
-        self.repeated = len(self._keys) - len(kept)
+        last = len(self._keys) - 1 - distinct[1]
+        self.repeated = len(self._keys) - len(last)
         self._keys = distinct[0]
-        self._places = self._places[kept]
+        self._places = self._places[last]
 
-    def index_of(self, ids: np.ndarray, table: Table, id_column: str) -> np.ndarray:
-        """Row index of each raw id, int64 `[n]`; unknown ids are given rows."""
-        keys = id_keys(ids, table, id_column)
-        new, first = np.unique(keys[~self._known(keys)], return_index=True)
+    def index_of(self, batch: Batch, id_column: str) -> np.ndarray:
+        """Row index of each raw id, int64 `[n]`; unknown ids are given rows. Raises TableError."""
+        keys = id_keys(batch, id_column)
+        unknown = np.flatnonzero(~self._known(keys))
+        new, first = np.unique(keys[unknown], return_index=True)
         if len(new):
-            raw = ids[~self._known(keys)][first]
+            raw = batch.categories(id_column)[unknown[first]]
             features = {} if self.id_feature is None else {self.id_feature: raw}
-            self._append(pack(self.layout, features, len(new), table), new)
+            self._append(self.layout.pack_columns(features, len(new)), new)
             order = np.argsort(self._keys, kind="stable")
             self._keys = self._keys[order]
             self._places = self._places[order]
             self.without_row += len(new)
         return self._places[np.searchsorted(self._keys, keys)]
 
-    def known_index_of(self, ids: np.ndarray, table: Table, id_column: str) -> np.ndarray:
+    def known_index_of(self, batch: Batch, id_column: str) -> np.ndarray:
         """As `index_of`, but -1 for an unknown id."""
-        keys = id_keys(ids, table, id_column)
+        keys = id_keys(batch, id_column)
         known = self._known(keys)
         out = np.full(len(keys), -1, dtype=np.int64)
         out[known] = self._places[np.searchsorted(self._keys, keys[known])]
@@ -96,23 +94,10 @@ class Entities:
         self._n += len(keys)
 
 
-def id_keys(ids: np.ndarray, table: Table, column: str) -> np.ndarray:
-    """The ids' 64-bit keys, so that `39` and `"39"` are one id. Raises RecipeError for a missing or malformed id."""
-    try:
-        keys = keys_of_column("id", ids, column)
-    except FeatureError as error:
-        raise RecipeError(f"{table.path.name} ({table.role}): {error}") from None
-    if (keys == MISSING_KEY).any():
-        raise RecipeError(f"{table.path.name} ({table.role}): column '{column}' has a missing id")
+def id_keys(batch: Batch, column: str) -> np.ndarray:
+    """The ids' 64-bit keys, so that `39` and `"39"` are one id. Raises TableError for a missing or malformed id."""
+    keys = batch.keys(column, lambda values: keys_of_column("id", values, column))
+    missing = np.flatnonzero(keys == MISSING_KEY)
+    if len(missing):
+        raise batch.error(column, f"column '{column}' has a missing id", int(missing[0]))
     return keys
-
-
-def pack(layout: RowLayout, columns: dict[str, np.ndarray], n: int, table: Table) -> np.ndarray:
-    """Packed rows `[n]`; text that a CSV holds in a numeric column is read as numbers. Raises RecipeError that names table and column."""
-    for name in layout.numeric_columns:
-        if table.path.suffix == ".csv" and name in columns:
-            columns[name] = numbers(columns[name], table, name)
-    try:
-        return layout.pack_columns(columns, n)
-    except FeatureError as error:
-        raise RecipeError(f"{table.path.name} ({table.role}): column {error}") from None

@@ -1,36 +1,45 @@
-"""Owns encoding the impressions: one pass over the table, each part's columns appended to its own files."""
+"""Encodes the impressions: one pass over the table, each part's columns appended to its own files."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from features import MISSING_KEY, MultiCategorical, RowLayout, keys_of_column
+from features import MISSING_KEY, RowLayout, keys_of_column
+from features.times import UNKNOWN_MS
 from models.data.arrays import ArrayFile
-from models.data.entities import Entities, pack
-from models.data.split import PARTS, part_of, split_columns
-from models.data.tables import Columns, Table, numbers, times_ms
-from models.recipe.recipe import Recipe, RecipeError, source_column
+from models.data.entities import Entities
+from models.data.split import PARTS, Splitter, split_columns
+from models.recipe.recipe import Recipe, RecipeError, TimeSplit, source_column
+from tables import Batch, Table, packed_rows
+from tables.packing import list_columns
 
 
 @dataclass
 class Counts:
-    """Impressions per part, those in none, and how many repeat another's user, item and time."""
+    """Impressions per part, those in none, and how many repeat another's user, item and time.
+
+    `unmatched`: warnings of values that the split lists and no row has.
+    """
 
     parts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
     unused: int = 0
     repeated: int = 0
+    unmatched: list[str] = field(default_factory=list)
 
 
 def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Entities, folder: Path) -> Counts:
     """Append every used impression to `folder/<part>.<column>`. Raises RecipeError for what does not fit the recipe."""
     layout = RowLayout(recipe.features.context)
-    wanted = _wanted(recipe)
-    table.require(wanted)
-    lists = frozenset(f.name for f in layout.features if isinstance(f, MultiCategorical))
+    needed = _needed(recipe)
+    for column, key in needed.items():
+        everywhere = key in ("data.user_id", "data.item_id", "data.time_ms")
+        table.require({column: key}, f"; {key} names the column in all tables" if everywhere else "")
+    splitter = Splitter(recipe.data)
     counts = Counts()
     seen = []
     dtypes: dict[str, DTypeLike] = {
@@ -49,13 +58,11 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
             for part in PARTS
             for name, dtype in dtypes.items()
         }
-        for columns, _ in table.batches(list(wanted), lists):
-            part = part_of(recipe.data, columns, table)
+        for batch in table.batches(list(needed), list_columns(layout)):
+            part = splitter.part_of(batch)
             counts.unused += int((part < 0).sum())
             used = np.flatnonzero(part >= 0)
-            encoded = dict(
-                _encoded({name: v[used] for name, v in columns.items()}, len(used), recipe, layout, users, items, table)
-            )
+            encoded = dict(_encoded(batch.selection(used), recipe, layout, users, items))
             seen.append(_fingerprint(encoded))
             for i, name in enumerate(PARTS):
                 of_part = part[used] == i
@@ -64,69 +71,79 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
                     files[name, column].append(values[of_part])
     every = np.concatenate([np.zeros(0, np.uint64), *seen])
     counts.repeated = len(every) - len(np.unique(every))
+    counts.unmatched = splitter.unmatched()
     _refuse_empty(counts)
     return counts
 
 
-def _wanted(recipe: Recipe) -> dict[str, str]:
+def _needed(recipe: Recipe) -> dict[str, str]:
     data = recipe.data
-    wanted = {data.user_id: "data.user_id", data.item_id: "data.item_id", data.time_ms: "data.time_ms"}
-    wanted |= split_columns(data)
+    needed = {data.user_id: "data.user_id", data.item_id: "data.item_id", data.time_ms: "data.time_ms"}
+    needed |= split_columns(data)
     if data.request_id:
-        wanted[data.request_id] = "data.request_id"
-    wanted |= {f.name: "features.context" for f in recipe.features.context}
-    wanted |= dict.fromkeys(map(source_column, recipe.label_columns), "a task or extra_evaluations")
+        needed[data.request_id] = "data.request_id"
+    needed |= {f.name: "features.context" for f in recipe.features.context}
+    needed |= dict.fromkeys(map(source_column, recipe.label_columns), "a task or extra_evaluations")
     if recipe.position:
-        wanted[recipe.position.column] = "position.column"
+        needed[recipe.position.column] = "position.column"
         if recipe.position.cross:
-            wanted[recipe.position.cross] = "position.cross"
-    return wanted
+            needed[recipe.position.cross] = "position.cross"
+    return needed
 
 
 def _encoded(
-    columns: Columns, n: int, recipe: Recipe, layout: RowLayout, users: Entities, items: Entities, table: Table
+    batch: Batch, recipe: Recipe, layout: RowLayout, users: Entities, items: Entities
 ) -> Iterator[tuple[str, np.ndarray]]:
     data = recipe.data
-    yield "user", users.index_of(columns[data.user_id], table, data.user_id)
-    yield "item", items.index_of(columns[data.item_id], table, data.item_id)
-    yield "time", times_ms(columns[data.time_ms], table, data.time_ms)
+    yield "user", users.index_of(batch, data.user_id)
+    yield "item", items.index_of(batch, data.item_id)
+    yield "time", _times(batch, recipe)
     if data.request_id:
-        yield "request", _requests(columns[data.request_id], data.request_id, table)
-    yield "context", pack(layout, {f.name: columns[f.name] for f in layout.features}, n, table)
-    labels = [_label(columns[source_column(name)], name, recipe, table) for name in recipe.label_columns]
+        yield "request", _requests(batch, data.request_id)
+    yield "context", packed_rows(layout, batch)
+    labels = [_label(batch, name, recipe) for name in recipe.label_columns]
     yield "labels", np.stack(labels, axis=1)
     if recipe.position:
-        position = numbers(columns[recipe.position.column], table, recipe.position.column)
+        position = batch.numbers(recipe.position.column).astype(np.float64)
         present = ~np.isnan(position) & (position >= 1)
-        yield (
-            "position",
-            np.where(present, np.clip(np.nan_to_num(position), 1, recipe.position.max_position), 0).astype(np.int32),
-        )
+        clipped = np.clip(np.nan_to_num(position), 1, recipe.position.max_position)
+        yield "position", np.where(present, clipped, 0).astype(np.int32)
         cross = recipe.position.cross
-        yield "cross", np.zeros(n, np.int64) if cross is None else keys_of_column(cross, columns[cross])
+        if cross is None:
+            yield "cross", np.zeros(len(batch), np.int64)
+        else:
+            yield "cross", batch.keys(cross, partial(keys_of_column, cross))
 
 
-def _requests(values: np.ndarray, name: str, table: Table) -> np.ndarray:
-    """A key per request, int64 `[n]`. Raises RecipeError where an impression has none."""
-    keys = keys_of_column(name, values)
-    if (keys == MISSING_KEY).any():
-        raise RecipeError(
-            f"{table.path.name} ({table.role}): column '{name}' (data.request_id) is empty in some rows of the split"
-        )
+def _requests(batch: Batch, column: str) -> np.ndarray:
+    """A key per request, int64 `[n]`. Raises TableError where an impression has none."""
+    keys = batch.keys(column, partial(keys_of_column, column))
+    missing = np.flatnonzero(keys == MISSING_KEY)
+    if len(missing):
+        message = f"column '{column}' (data.request_id) is empty in some rows of the split"
+        raise batch.error(column, message, int(missing[0]))
     return keys
 
 
-def _label(values: np.ndarray, name: str, recipe: Recipe, table: Table) -> np.ndarray:
-    label = np.array([bool(v) for v in values], float) if values.dtype.kind == "b" else numbers(values, table, name)
-    if source_column(name) != name:
+def _times(batch: Batch, recipe: Recipe) -> np.ndarray:
+    """Times of impressions; where they decide nothing (no behaviours, no split by time) they may be unknown."""
+    if recipe.features.behaviour is not None or isinstance(recipe.data.split, TimeSplit):
+        return batch.times(recipe.data.time_ms)
+    return batch.times(recipe.data.time_ms, bounded=False, missing=UNKNOWN_MS)
+
+
+def _label(batch: Batch, name: str, recipe: Recipe) -> np.ndarray:
+    column = source_column(name)
+    label = batch.labels(column)
+    if column != name:
         label = np.log1p(np.where(label >= 0, label, np.nan))
-    allowed = np.isfinite(label) if name in recipe.value_columns else np.isin(label, (0, 1))
-    if not allowed.all():
-        bad = values[~allowed].tolist()[0]
-        what = "a finite number" if name in recipe.value_columns else "0 or 1"
-        raise RecipeError(
-            f"{table.path.name} ({table.role}): label '{name}' must be {what} in every row of the split, found {bad!r}"
-        )
+    is_value = name in recipe.value_columns
+    bad = np.flatnonzero(~(np.isfinite(label) if is_value else np.isin(label, (0, 1))))
+    if len(bad):
+        value = batch.raw(column).tolist()[bad[0]]
+        what = "a finite number" if is_value else "0 or 1"
+        message = f"label '{name}' must be {what} in every row of the split, found {value!r}"
+        raise batch.error(column, message, int(bad[0]))
     return label.astype(np.float32)
 
 
@@ -142,7 +159,8 @@ def _fingerprint(encoded: dict[str, np.ndarray]) -> np.ndarray:
 def _refuse_empty(counts: Counts) -> None:
     for part, n in counts.parts.items():
         if n == 0:
-            found = ", ".join(f"{name} {count:,}" for name, count in counts.parts.items())
+            parts = ", ".join(f"{name} {count:,}" for name, count in counts.parts.items())
             raise RecipeError(
-                f"data.split: the {part} part is empty (impressions: {found}, in no part {counts.unused:,}); check data.split.{part}"
+                f"data.split: the {part} part is empty (impressions: {parts}, in no part {counts.unused:,}); "
+                f"check data.split.{part}{''.join(f'; {warning}' for warning in counts.unmatched)}"
             )

@@ -1,15 +1,18 @@
-"""Owns which part of the data an impression belongs to."""
+"""Assigns every impression to a part of the data: train, validation or test."""
 
-from collections.abc import Mapping
+import difflib
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
 from features.keys import text_of
-from models.data.tables import Table, times_ms
-from models.recipe.recipe import DataSection, TimeSplit
+from models.recipe.recipe import ColumnSplit, DataSection, RecipeError, TimeSplit
+from tables import Batch
 
 PARTS = ("train", "validation", "test")
 UNUSED = -1
+_MOST_SEEN = 10_000  # distinct values that are remembered for a message
 
 
 def split_columns(data: DataSection) -> dict[str, str]:
@@ -19,16 +22,50 @@ def split_columns(data: DataSection) -> dict[str, str]:
     return {data.split.column: "data.split.column"}
 
 
-def part_of(data: DataSection, columns: Mapping[str, np.ndarray], table: Table) -> np.ndarray:
-    """Index into PARTS of each impression, or UNUSED, int64 `[n]`."""
-    split = data.split
-    if isinstance(split, TimeSplit):
-        times = times_ms(columns[data.time_ms], table, data.time_ms)
-        part = np.full(len(times), UNUSED, dtype=np.int64)
-        for i, (start, end) in enumerate((split.train, split.validation, split.test)):
-            part[(times >= start.timestamp() * 1000) & (times < end.timestamp() * 1000)] = i
-        return part
-    place = {text_of(value, split.column): i for i, name in enumerate(PARTS) for value in getattr(split, name)}
-    return np.array(
-        [place.get(text_of(v, split.column), UNUSED) for v in columns[split.column].tolist()], dtype=np.int64
-    )
+class Splitter:
+    """Gives each impression its part, and remembers which values of the split's column came."""
+
+    def __init__(self, data: DataSection) -> None:
+        self._data = data
+        self._seen: Counter[str] = Counter()
+
+    def part_of(self, batch: Batch) -> np.ndarray:
+        """Index into PARTS of each impression, or UNUSED, int64 `[n]`. Raises TableError."""
+        split = self._data.split
+        if isinstance(split, TimeSplit):
+            times = batch.times(self._data.time_ms)
+            part = np.full(len(times), UNUSED, dtype=np.int64)
+            for i, (start, end) in enumerate((split.train, split.validation, split.test)):
+                part[(times >= start.timestamp() * 1000) & (times < end.timestamp() * 1000)] = i
+            return part
+        place = {text_of(value, split.column): i for i, name in enumerate(PARTS) for value in getattr(split, name)}
+        texts = batch.texts(split.column)
+        for text, count in Counter(texts).items():
+            if text in self._seen or text in place or len(self._seen) < _MOST_SEEN:
+                self._seen[text] += count
+        return np.array([place.get(text, UNUSED) for text in texts], dtype=np.int64)
+
+    def unmatched(self) -> list[str]:
+        """One warning per part with values that no row has.
+
+        Raises RecipeError where a value is the octal reading of one that rows have: YAML takes 0430 for 280.
+        """
+        split = self._data.split
+        return list(_unmatched(split, self._seen)) if isinstance(split, ColumnSplit) else []
+
+
+def _unmatched(split: ColumnSplit, seen: Counter[str]) -> Iterator[str]:
+    for part in PARTS:
+        absent = [value for value in getattr(split, part) if not seen[text_of(value, split.column)]]
+        if not absent:
+            continue
+        shown = ", ".join(map(str, absent))
+        said = f"data.split.{part}: {shown} {'does' if len(absent) == 1 else 'do'} not occur in column '{split.column}'"
+        octal = {
+            f"0{value:o}": value for value in absent if isinstance(value, int) and value > 0 and f"0{value:o}" in seen
+        }
+        if octal:
+            (text, value) = next(iter(octal.items()))
+            raise RecipeError(f"{said}; {text} without quotes is octal in YAML and means {value}: write '{text}'")
+        near = [n for value in absent for n in difflib.get_close_matches(str(value), list(seen), n=1, cutoff=0)]
+        yield f"{said}; nearest: {', '.join(dict.fromkeys(near)) or 'none'}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = {"features", "service", "models", "export", "loadtest"}
+OURS = {"features", "tables", "service", "models", "export", "loadtest"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 IMPORT_ALL = """
@@ -34,7 +34,11 @@ def modules_after_importing_all_of(package: str) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "strangers"),
     [
-        ("features", {"service", "models", "export", "loadtest", "torch", "pandas", "fastapi", "redis", "onnxruntime"}),
+        (
+            "features",
+            {"tables", "service", "models", "export", "loadtest", "torch", "pandas", "fastapi", "redis", "onnxruntime"},
+        ),
+        ("tables", {"service", "models", "export", "loadtest", "torch", "pandas", "fastapi", "redis", "onnxruntime"}),
         ("service", {"models", "export", "loadtest", "torch", "pandas", "sklearn", "matplotlib", "onnx", "onnxscript"}),
         # The search's library loads redis by itself where it finds it; that nothing of ours imports it, the import rules say.
         ("models", {"service", "export", "loadtest", "fastapi", "onnxruntime"}),
@@ -70,6 +74,7 @@ def normalised(name: str) -> str:
     ("package", "extras"),
     [
         ("features", ()),
+        ("tables", ()),
         ("service", ("demo",)),
         ("models", ("train",)),
         ("export", ("train",)),

@@ -8,12 +8,12 @@ import pytest
 
 from features import RowLayout
 from models.data import behaviours, build, fit
-from models.data import tables as table_reading
 from models.data.batches import gather
 from models.data.behaviours import visible_range
 from models.data.cache import open_data
 from models.data.vocabulary import key_column_vocabularies
 from models.recipe.recipe import RecipeError
+from tables import table as table_reading
 
 
 def every(data, part="train"):

@@ -1,0 +1,241 @@
+"""One batch of a table's rows: columns as numpy arrays by what they are used for, each bad value named with its row."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.errors import FeatureError
+from features.keys import text_of
+from features.times import LATEST_MS, out_of_bounds, time_problem
+from tables.errors import TableError
+from tables.types import is_list, is_time
+
+# Integers from here on do not all have a float of their own.
+_EXACT_FLOAT32 = 2.0**24
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`rows`: the columns that were asked for, in canonical types; `first_row` counts the rows of the table before it.
+
+    `types` are the columns' types in the file. `places` int64 `[n]` says where the rows of a selection stood in its batch.
+    """
+
+    file: Path
+    role: str
+    first_row: int
+    rows: pa.RecordBatch
+    types: dict[str, pa.DataType]
+    places: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return int(self.rows.num_rows)
+
+    @property
+    def is_csv(self) -> bool:
+        return self.file.suffix == ".csv"
+
+    def error(self, column: str, message: str, place: int | None = None) -> TableError:
+        """The error of a column, and of the row `place` of this batch."""
+        if place is not None and self.places is not None:
+            place = int(self.places[place])
+        row = None if place is None else self.first_row + place + 1
+        return TableError(message, self.file, self.role, column, row)
+
+    def selection(self, places: np.ndarray) -> "Batch":
+        """The rows at `places` int64 `[m]`; errors still name the rows of the table."""
+        before = places if self.places is None else self.places[places]
+        return Batch(
+            self.file, self.role, self.first_row, self.rows.take(pa.array(places, pa.int64())), self.types, before
+        )
+
+    def raw(self, column: str) -> np.ndarray:
+        """The values `[n]`: integers, floats (NaN where missing) or objects (None where missing), as `pack_columns` takes them.
+
+        An integer column with gaps becomes objects, so that 64-bit ids keep every digit.
+        """
+        values = self.rows.column(column)
+        exact = pa.types.is_integer(values.type) and not values.null_count
+        if exact or pa.types.is_floating(values.type):
+            return np.asarray(values.to_numpy(zero_copy_only=False))
+        return _objects(values.to_pylist())
+
+    def categories(self, column: str) -> np.ndarray:
+        """Raw categorical values `[n]`. Raises TableError for dates and for float32 numbers that have lost digits."""
+        if is_time(self.types[column]):
+            kind = self.types[column]
+            raise self.error(column, f"column {column}: a category is text or an integer, not the type {kind}")
+        values = self.raw(column)
+        if values.dtype == np.float32:
+            self._refuse(
+                column,
+                np.abs(values) >= _EXACT_FLOAT32,
+                lambda i: f"{float(values[i])!r} is a float32 that no longer holds every digit; write integers or text",
+            )
+        return values
+
+    def keys(self, column: str, keys_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """`keys_of` the column's categories. Raises TableError with the row of the first value that is no category."""
+        values = self.categories(column)
+        try:
+            return keys_of(values)
+        except FeatureError as error:
+            raise self.feature_error(column, error, lambda i: keys_of(values[i : i + 1])) from None
+
+    def texts(self, column: str) -> list[str]:
+        """The canonical text of every value, `""` where it is missing."""
+        values = self.rows.column(column)
+        if pa.types.is_integer(values.type) and not is_time(self.types[column]):
+            return list(pc.fill_null(values.cast(pa.string()), "").to_pylist())
+        raw = self.categories(column).tolist()
+        try:
+            return [text_of(value, column) for value in raw]
+        except FeatureError as error:
+            raise self.feature_error(column, error, lambda i: text_of(raw[i], column)) from None
+
+    def ids(self, column: str) -> list[str]:
+        """The ids as text. Raises TableError for a missing one."""
+        texts = self.texts(column)
+        if "" in texts:
+            raise self.error(column, f"column '{column}' has a missing id", texts.index(""))
+        return texts
+
+    def numbers(self, column: str) -> np.ndarray:
+        """Numbers `[n]` as integers or floats, NaN where missing; in a CSV text is read as numbers.
+
+        Raises TableError for text and truth values. Whether a number is finite is not looked at.
+        """
+        values = self.rows.column(column)
+        if pa.types.is_integer(values.type):
+            return self.raw(column) if not values.null_count else values.cast(pa.float64(), safe=False).to_numpy(False)
+        if pa.types.is_floating(values.type):
+            return self.raw(column)
+        if values.null_count == len(values):
+            return np.full(len(values), np.nan)
+        if pa.types.is_string(values.type) and self.is_csv:
+            return self._parsed(column, values)
+        kind = "str" if pa.types.is_string(values.type) else str(values.type)
+        place = int(np.flatnonzero(values.is_valid())[0])
+        shown = values[place].as_py()
+        message = (
+            f"column {column}: a numeric value is a number or null, not {kind}; it holds {shown!r}, which is no number"
+        )
+        raise self.error(column, message, place)
+
+    def lists(self, column: str) -> np.ndarray:
+        """Lists `[n]` of raw values, None where missing; a column of single values is refused."""
+        values = self.rows.column(column)
+        if not is_list(values.type):
+            if values.null_count == len(values):
+                return _objects([None] * len(values))
+            kind = "str" if pa.types.is_string(values.type) else str(values.type)
+            message = f"column {column}: a multi-valued feature is a list of strings or integers, not {kind}"
+            raise self.error(column, message)
+        out = values.to_pylist()
+        if self.is_csv and pa.types.is_string(values.type.value_type):
+            for place, value in enumerate(out):
+                if value and str(value[0]).startswith("[") and str(value[-1]).endswith("]"):
+                    raise self.error(
+                        column, f"column {column}: a list is written a|b|c, not {'|'.join(value)!r}", place
+                    )
+        return _objects(out)
+
+    def labels(self, column: str) -> np.ndarray:
+        """Labels as float64 `[n]`: numbers, text that is a number, True and False; NaN where missing."""
+        values = self.rows.column(column)
+        if pa.types.is_boolean(values.type):
+            values = values.cast(pa.int8())
+            return np.asarray(values.cast(pa.float64()).to_numpy(zero_copy_only=False))
+        if pa.types.is_string(values.type):
+            return self._parsed(column, values)
+        return self.numbers(column).astype(np.float64)
+
+    def times(
+        self,
+        column: str,
+        latest_ms: int = LATEST_MS,
+        *,
+        bounded: bool = True,
+        missing: int | None = None,
+    ) -> np.ndarray:
+        """Times as int64 milliseconds `[n]`; a missing one is `missing`, or refused where that is None.
+
+        Raises TableError for fractions, float32 and, where `bounded`, for times outside the bounds of features/times.py.
+        """
+        values = self.rows.column(column)
+        gaps = np.asarray(values.is_null())
+        if pa.types.is_float32(values.type) and len(values) > values.null_count:
+            message = f"column '{column}' is float32, which does not hold milliseconds; write int64 or float64"
+            raise self.error(column, message)
+        if not pa.types.is_integer(values.type):
+            numbers = self._time_numbers(column)
+            gaps = np.isnan(numbers)
+            whole = np.where(gaps, 0, numbers)
+            self._refuse(
+                column,
+                (np.floor(whole) != whole) | (np.abs(whole) >= 2.0**53),
+                lambda i: f"must hold whole milliseconds since 1970, not {float(whole[i])!r}",
+            )
+            times = whole.astype(np.int64)
+        else:
+            if pa.types.is_uint64(values.type):
+                raise self.error(column, f"column '{column}' must hold whole milliseconds since 1970 (int64)")
+            times = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
+        if missing is None:
+            self._refuse(column, gaps, lambda _: f"has no time in {gaps.sum():,} of {len(gaps):,} rows")
+        else:
+            times = np.where(gaps, missing, times)
+        if bounded:
+            outside = out_of_bounds(times, latest_ms) & ~gaps
+            self._refuse(column, outside, lambda i: f"holds {time_problem(int(times[i]), latest_ms)}")
+        return np.asarray(times, dtype=np.int64)
+
+    def _time_numbers(self, column: str) -> np.ndarray:
+        values = self.rows.column(column)
+        if pa.types.is_floating(values.type):
+            return np.asarray(values.to_numpy(zero_copy_only=False))
+        if pa.types.is_string(values.type):
+            return self._parsed(column, values, "must hold whole milliseconds since 1970, not {}")
+        if values.null_count == len(values):
+            return np.full(len(values), np.nan)
+        raise self.error(column, f"column '{column}' must hold whole milliseconds since 1970, not {values.type}")
+
+    def _parsed(self, column: str, values: pa.Array, message: str = "holds {}, which is no number") -> np.ndarray:
+        """Text as float64 `[n]`, the float nearest to it; NaN where missing."""
+        trimmed = pc.utf8_trim_whitespace(values)
+        try:
+            return np.asarray(trimmed.cast(pa.float64()).to_numpy(zero_copy_only=False))
+        except pa.ArrowInvalid:
+            texts = trimmed.to_pylist()
+        for place, text in enumerate(texts):
+            if text is not None and not _NUMBER.fullmatch(text):
+                raise self.error(column, f"column '{column}' {message.format(repr(text))}", place)
+        return np.array([np.nan if text is None else float(text) for text in texts], dtype=np.float64)
+
+    def _refuse(self, column: str, bad: np.ndarray, message: Callable[[int], str]) -> None:
+        """Raise the error of the first row where `bad`."""
+        if bad.any():
+            place = int(np.flatnonzero(bad)[0])
+            raise self.error(column, f"column '{column}' {message(place)}", place)
+
+    def feature_error(self, column: str, error: FeatureError, again: Callable[[int], object]) -> TableError:
+        """The TableError of a value that the schema refuses; `again` reads one row anew, to tell which it was."""
+        for place in range(len(self)):
+            try:
+                again(place)
+            except FeatureError:
+                return self.error(column, f"column {column}: {error.message}", place)
+        return self.error(column, f"column {column}: {error.message}")
+
+
+def _objects(values: list[object]) -> np.ndarray:
+    """An object array `[n]`, also where the entries are lists of equal length."""
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out

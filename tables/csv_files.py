@@ -1,0 +1,115 @@
+"""CSV files: their dialect, and what a column was before it became text.
+
+A CSV says nothing of types. Every column is read as text, and is text, except where all its values together show what it was:
+
+    3.0, 4.0, (empty)      numbers in which integers with gaps were kept, so float64: `39.0` is then the integer 39
+    True, False, (empty)   truth (in one of the spellings True, true, TRUE)
+
+`1.0` beside `1.1` stays text (a version), and so does `007`.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+BLOCK_BYTES = 1 << 22  # the longest row that can be read
+LIST_SEPARATOR = "|"
+_INTEGER = r"-?(0|[1-9][0-9]*)"
+_FLOAT = r"(-?(0|[1-9][0-9]*)\.0|-?[0-9](\.[0-9]+)?e\+[0-9]+)"  # as Python, pandas and Arrow write a whole float64
+_TRUTHS = (("True", "False"), ("true", "false"), ("TRUE", "FALSE"))
+
+
+def column_names(path: Path) -> tuple[str, ...]:
+    """The names in the head, without a byte order mark. Raises pyarrow's errors, OSError."""
+    with _opened(path, pa_csv.ConvertOptions(column_types={})) as reader:
+        return tuple(reader.schema.names)
+
+
+def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The columns as bytes, null where empty, block by block; a quoted value may hold line breaks."""
+    options = pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(columns, pa.binary()),
+        include_columns=list(columns),
+        strings_can_be_null=True,
+        null_values=[""],
+    )
+    with _opened(path, options) as reader:
+        yield from reader
+
+
+def _opened(path: Path, options: pa_csv.ConvertOptions) -> pa_csv.CSVStreamingReader:
+    return pa_csv.open_csv(
+        path,
+        read_options=pa_csv.ReadOptions(block_size=BLOCK_BYTES),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        convert_options=options,
+    )
+
+
+def column_kinds(path: Path, columns: Sequence[str], lists: Collection[str] = ()) -> dict[str, str]:
+    """`{column: "float" or "truth"}` of the columns that are not text, from one pass over the file.
+
+    The pass ends where no column can be anything but text any more.
+    """
+    undecided = {name: _Guess(name in lists) for name in columns}
+    for batch in batches(path, columns) if columns else ():
+        for name, guess in undecided.items():
+            guess.see(batch.column(name).drop_null())
+        if not any(guess.open for guess in undecided.values()):
+            break
+    return {name: kind for name, guess in undecided.items() if (kind := guess.kind) is not None}
+
+
+class _Guess:
+    """What a column may have been, given the values so far."""
+
+    def __init__(self, as_list: bool) -> None:
+        several = rf"(\{LIST_SEPARATOR}({_FLOAT}|{_INTEGER}))*" if as_list else ""
+        self.pattern = f"^({_FLOAT}|{_INTEGER}){several}$"
+        self.number = True
+        self.with_point = False
+        self.truths = list(_TRUTHS)
+        self.any = False
+
+    def see(self, values: pa.Array) -> None:
+        if not len(values) or not self.open:
+            return
+        self.any = True
+        self.truths = [pair for pair in self.truths if _all(pc.is_in(values, pa.array(pair, pa.binary())))]
+        if self.number:
+            self.number = _all(pc.match_substring_regex(values, self.pattern))
+            self.with_point |= bool(pc.any(pc.match_substring_regex(values, rf"(^|\|){_FLOAT}(\||$)")).as_py())
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still be something else than text."""
+        return self.number or bool(self.truths)
+
+    @property
+    def kind(self) -> str | None:
+        if not self.any:
+            return None
+        if self.truths:
+            return "truth"
+        return "float" if self.number and self.with_point else None
+
+
+def _all(flags: pa.Array) -> bool:
+    return bool(pc.all(flags).as_py())
+
+
+def typed(column: pa.Array, kind: str | None, as_list: bool) -> pa.Array:
+    """A column of text in its canonical type: a list where `as_list`, then what `kind` says. Raises pyarrow's ArrowInvalid."""
+    if as_list:
+        lists = pc.split_pattern(column, LIST_SEPARATOR)
+        values = typed(lists.values, kind, False)
+        return pa.ListArray.from_arrays(lists.offsets, values, mask=lists.is_null())
+    if kind == "float":
+        return column.cast(pa.float64())
+    if kind == "truth":
+        truthful = pa.array([pair[0] for pair in _TRUTHS], pa.string())
+        return pc.if_else(column.is_null(), None, pc.is_in(column, truthful))
+    return column

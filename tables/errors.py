@@ -1,0 +1,37 @@
+"""The one error of a table: which file, table, column and row, and what is wrong."""
+
+from pathlib import Path
+
+
+class TableError(ValueError):
+    """A table that cannot be read, or a value that does not fit.
+
+    `file` is its path, `table` its role (`users`, `items`, ...), `column` and `row` say where, as far as that is known; the first
+    row below a CSV's head is row 1. `message` names the column; the text of the error adds the file's name and the row.
+    """
+
+    def __init__(self, message: str, file: Path, table: str, column: str | None = None, row: int | None = None) -> None:
+        self.message = message
+        self.file = file
+        self.table = table
+        self.column = column
+        self.row = row
+        super().__init__(f"{file.name} ({table}): {self.detail}")
+
+    @property
+    def detail(self) -> str:
+        """The message with its row, without the file."""
+        return self.message if self.row is None else f"{self.message} (row {self.row:,})"
+
+
+def unreadable(
+    error: Exception, file: Path, table: str, column: str | None = None, row: int | None = None
+) -> TableError:
+    """The TableError of what a library below raised."""
+    return TableError(f"cannot be read: {one_line(error)}", file, table, column, row)
+
+
+def one_line(error: Exception) -> str:
+    """The text of an error of a library below as one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,0 +1,18 @@
+"""The names under which tables and their key columns stand: those of a recipe's `data` section."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TableNames:
+    """Columns that carry ids and times, and the tables' files. A model's manifest carries them from the recipe to the load.
+
+    A file of None is looked for under the table's own name, as `users.parquet` or `users.csv`.
+    """
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    time_ms: str = "time_ms"
+    users: str | None = None
+    items: str | None = None
+    behaviours: str | None = None

@@ -1,0 +1,46 @@
+"""Packed rows of a batch: the way from a table to what training encodes and the store holds."""
+
+import numpy as np
+
+from features import FeatureError, MultiCategorical, Numeric, RowLayout
+from features.schema import Feature
+from tables.batch import Batch
+
+
+def list_columns(layout: RowLayout) -> frozenset[str]:
+    """The columns that hold lists, which a CSV writes as `a|b|c`."""
+    return frozenset(f.name for f in layout.features if isinstance(f, MultiCategorical))
+
+
+def feature_columns(layout: RowLayout, id_feature: str | None = None) -> tuple[str, ...]:
+    """The columns that a table of this layout has beside its id."""
+    return tuple(f.name for f in layout.features if f.name != id_feature)
+
+
+def packed_rows(
+    layout: RowLayout, batch: Batch, id_feature: str | None = None, id_column: str | None = None
+) -> np.ndarray:
+    """Packed rows `[n]` of a batch that holds every feature; `id_feature` is read from `id_column`.
+
+    Bit for bit what `RowLayout.pack` makes of the same values in JSON. Raises TableError that names column and row.
+    """
+    source = {f.name: f.name for f in layout.features}
+    if id_feature is not None and id_column is not None:
+        source[id_feature] = id_column
+    columns = {f.name: _values(batch, f, source[f.name]) for f in layout.features}
+    try:
+        return layout.pack_columns(columns, len(batch))
+    except FeatureError as error:
+        name = error.field
+        values = columns[name]
+        raise batch.feature_error(
+            source[name], error, lambda i: layout.pack_columns({name: values[i : i + 1]}, 1)
+        ) from None
+
+
+def _values(batch: Batch, feature: Feature, column: str) -> np.ndarray:
+    if isinstance(feature, Numeric):
+        return batch.numbers(column)
+    if isinstance(feature, MultiCategorical):
+        return batch.lists(column)
+    return batch.categories(column)

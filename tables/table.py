@@ -1,0 +1,179 @@
+"""One table on disk, Parquet or CSV: its columns, and its rows in batches of bounded size."""
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tables import csv_files
+from tables.batch import Batch
+from tables.errors import TableError, unreadable
+from tables.types import TypeRefusedError, canonical, is_text
+
+BATCH_ROWS = 1 << 16
+SUFFIXES = (".parquet", ".csv")
+_BELOW = (pa.ArrowException, OSError, UnicodeError, OverflowError)  # what pyarrow raises for a broken file
+
+
+@dataclass(frozen=True)
+class Table:
+    """`role` is the table's word (`users`, `items`, `behaviours`, `impressions`); `rows` is None where only reading tells."""
+
+    role: str
+    path: Path
+    columns: tuple[str, ...]
+    rows: int | None = None
+
+    @property
+    def is_csv(self) -> bool:
+        return self.path.suffix == ".csv"
+
+    def require(self, needed: Mapping[str, str], advice: str = "") -> None:
+        """Raise TableError unless every column of `{column: what names it}` is there, once; `advice` ends the message."""
+        for column, why in needed.items():
+            if column not in self.columns:
+                raise TableError(
+                    f"no column '{column}', which {why} names; nearest: {self._nearest(column)}{advice}",
+                    self.path,
+                    self.role,
+                    column,
+                )
+
+    def _nearest(self, column: str) -> str:
+        (only, *others) = self.columns or ("",)
+        separator = next((mark for mark in (";", "\t") if mark in only), None)
+        if self.is_csv and not others and separator is not None:
+            return f"none: the head is one column, separated by {separator!r}; a CSV is separated by commas"
+        return ", ".join(difflib.get_close_matches(column, self.columns, n=3, cutoff=0.5) or self.columns) or "none"
+
+    def batches(
+        self, columns: Sequence[str], lists: Collection[str] = (), after: int = 0, batch_rows: int | None = None
+    ) -> Iterator[Batch]:
+        """The rows after the first `after`, at most `batch_rows` (BATCH_ROWS) at a time, with these columns in canonical types.
+
+        Text of a CSV is split at `|` in the columns of `lists`. Raises TableError for whatever cannot be read.
+        """
+        size = batch_rows or BATCH_ROWS
+        names = list(dict.fromkeys(columns))
+        for name in names:
+            if self.columns.count(name) > 1:
+                raise TableError(f"column '{name}' stands twice", self.path, self.role, name)
+        kinds = self._kinds(names, lists)
+        for first, read in self._read(names, size, after):
+            for start in range(max(after - first, 0), read.num_rows, size):
+                yield self._batch(read.slice(start, size), first + start, kinds, lists)
+
+    def _kinds(self, names: list[str], lists: Collection[str]) -> dict[str, str]:
+        """Which columns of a CSV are numbers or truth values; a Parquet file says so itself."""
+        if not self.is_csv:
+            return {}
+        try:
+            return csv_files.column_kinds(self.path, names, lists)
+        except _BELOW as error:
+            raise unreadable(error, self.path, self.role) from None
+
+    def _read(self, names: list[str], size: int, after: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Record batches as the file has them, each with the rows before it.
+
+        Only reading is guarded: errors of who takes the batches pass through.
+        """
+        try:
+            if self.is_csv:
+                yield from _counted(csv_files.batches(self.path, names), 0)
+                return
+            with pq.ParquetFile(self.path) as file:
+                groups, done = _groups_after(file, after)
+                if groups:
+                    yield from _counted(file.iter_batches(batch_size=size, row_groups=groups, columns=names), done)
+        except _BELOW as error:
+            raise unreadable(error, self.path, self.role) from None
+
+    def _batch(self, part: pa.RecordBatch, row: int, kinds: Mapping[str, str], lists: Collection[str]) -> Batch:
+        names = part.schema.names
+        arrays = [self._canonical(part.column(name), name, row, kinds.get(name), name in lists) for name in names]
+        types = {name: part.column(name).type for name in names}
+        return Batch(self.path, self.role, row, pa.RecordBatch.from_arrays(arrays, names=names), types)
+
+    def _canonical(self, column: pa.Array, name: str, row: int, kind: str | None, as_list: bool) -> pa.Array:
+        try:
+            values = canonical(column)
+            return csv_files.typed(values, kind, as_list) if self.is_csv else values
+        except TypeRefusedError as error:
+            raise TableError(f"column '{name}' {error}", self.path, self.role, name) from None
+        except _BELOW as error:
+            place = _first_bad(column)
+            if is_text(column.type) and place is not None:
+                message = f"column '{name}' holds bytes that are not UTF-8: {_bytes_at(column, place)!r}"
+                raise TableError(message, self.path, self.role, name, row + place + 1) from None
+            raise unreadable(error, self.path, self.role, name, None if place is None else row + place + 1) from None
+
+
+def open_table(path: Path, role: str) -> Table:
+    """The table of a file. Raises TableError if it is not there, is of another kind, or cannot be read."""
+    if path.suffix not in SUFFIXES:
+        raise TableError(f"'{path.name}' is neither .parquet nor .csv", path, role)
+    try:
+        if path.suffix == ".csv":
+            return Table(role, path, csv_files.column_names(path))
+        with pq.ParquetFile(path) as file:
+            return Table(role, path, tuple(file.schema_arrow.names), file.metadata.num_rows)
+    except _BELOW as error:
+        if path.suffix == ".csv" and _is_utf16(path):
+            raise TableError("is UTF-16; a CSV is UTF-8", path, role) from None
+        raise unreadable(error, path, role) from None
+
+
+def find_table(folder: Path, role: str, file_name: str | None = None) -> Table | None:
+    """The table `file_name` of a folder, or else `<role>.parquet` or `<role>.csv`; None where there is none.
+
+    Raises TableError for a file that cannot be read.
+    """
+    names = [file_name] if file_name else []
+    for name in [*names, *(f"{role}{suffix}" for suffix in SUFFIXES)]:
+        if (folder / name).is_file():
+            return open_table(folder / name, role)
+    return None
+
+
+def _counted(batches: Iterator[pa.RecordBatch], first: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    for batch in batches:
+        yield first, batch
+        first += batch.num_rows
+
+
+def _groups_after(file: pq.ParquetFile, after: int) -> tuple[list[int], int]:
+    """The row groups that hold rows beyond the first `after`, and the rows before them."""
+    done = 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if done + rows > after:
+            return list(range(group, file.num_row_groups)), done
+        done += rows
+    return [], done
+
+
+def _first_bad(column: pa.Array) -> int | None:
+    """The first row that has no canonical value on its own; None where only the column as a whole has none."""
+    for place in range(len(column)):
+        try:
+            canonical(column.slice(place, 1))
+        except _BELOW:
+            return place
+    return None
+
+
+def _bytes_at(column: pa.Array, place: int) -> bytes:
+    value = column.slice(place, 1).cast(pa.large_binary())[0].as_py()
+    return bytes(value[:60])
+
+
+def _is_utf16(path: Path) -> bool:
+    """Whether a file begins with the byte order mark of UTF-16."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    except OSError:
+        return False

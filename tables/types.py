@@ -1,0 +1,127 @@
+"""Canonical Arrow types: the few types that every column of a Parquet file is read as.
+
+    text            string             string, large_string, string_view, binary that is UTF-8
+    integers        int64, uint64      any integer, decimals of scale 0; uint64 only where a value needs it
+    numbers         float32, float64   float16 becomes float32; decimals with digits after the point become float64
+    truth           bool
+    times           int64              timestamps of any unit and zone and dates, as milliseconds since 1970 (UTC), rounded down
+    lists           list<one of them>  list, large_list, fixed_size_list, list_view
+
+Dictionaries and run-end encoded columns are decoded. Anything else is refused by name.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_MS_PER_DAY = 86_400_000
+_PER_MS = {"us": 1_000, "ns": 1_000_000}
+
+
+class TypeRefusedError(ValueError):
+    """A column type that no feature, id, time or label can have."""
+
+
+def is_time(kind: pa.DataType) -> bool:
+    """Whether a type is a timestamp or a date."""
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a type is a list of any layout."""
+    views = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    return bool(views or pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is text of any layout, or bytes that may be text."""
+    strings = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(strings or pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def decoded(column: pa.Array) -> pa.Array:
+    """The column without dictionary, run-end encoding or extension type."""
+    while True:
+        if isinstance(column.type, pa.BaseExtensionType):
+            column = column.storage
+        elif pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        elif pa.types.is_run_end_encoded(column.type):
+            column = pc.run_end_decode(column)
+        else:
+            return column
+
+
+def canonical(column: pa.Array) -> pa.Array:
+    """A column in its canonical type.
+
+    Raises TypeRefusedError for a type without one, and pyarrow's ArrowInvalid for a value that the type does not hold.
+    """
+    column = decoded(column)
+    kind = column.type
+    if pa.types.is_null(kind):
+        return pa.nulls(len(column), pa.string())
+    if is_text(kind):
+        # A view is cast by way of its own large type, which pyarrow can check for UTF-8.
+        large = column.cast(pa.large_binary()) if pa.types.is_binary_view(kind) else column
+        return large.cast(pa.string())
+    if pa.types.is_boolean(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind):
+        return column
+    if pa.types.is_float16(kind):
+        return column.cast(pa.float32())
+    if pa.types.is_uint64(kind):
+        return _signed(column)
+    if pa.types.is_integer(kind):
+        return column.cast(pa.int64())
+    if is_time(kind):
+        return _milliseconds(column)
+    if pa.types.is_decimal(kind):
+        return _decimals(column)
+    if is_list(kind):
+        return _lists(column)
+    raise TypeRefusedError(
+        f"has the type {kind}, which is none of text, integer, number, boolean, time or list of them"
+    )
+
+
+def _signed(column: pa.Array) -> pa.Array:
+    """int64 where every value fits."""
+    largest = pc.max(column).as_py()
+    return column.cast(pa.int64()) if largest is None or largest < 2**63 else column
+
+
+def _milliseconds(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if pa.types.is_date32(kind):
+        return pc.multiply_checked(column.cast(pa.int32()).cast(pa.int64()), _MS_PER_DAY)
+    values = column.cast(pa.int64())
+    if pa.types.is_date64(kind) or kind.unit == "ms":
+        return values
+    if kind.unit == "s":
+        return pc.multiply_checked(values, 1_000)
+    factor = _PER_MS[kind.unit]
+    cut = pc.divide(values, factor)  # towards zero, so that a time before 1970 may have to go one further
+    return pc.subtract(cut, pc.greater(pc.multiply(cut, factor), values).cast(pa.int64()))
+
+
+def _decimals(column: pa.Array) -> pa.Array:
+    """int64 of decimals without digits after the point; text, the same key, where they are beyond int64; else float64."""
+    text = column.cast(pa.string())
+    if column.type.scale > 0:
+        return text.cast(pa.float64())  # by way of text, which is rounded once
+    if column.type.scale < 0:
+        text = pa.array([None if v is None else str(int(v)) for v in column.to_pylist()], pa.string())
+    try:
+        return text.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return text
+
+
+def _lists(column: pa.Array) -> pa.Array:
+    missing = column.is_null()
+    lengths = pc.if_else(missing, 0, pc.list_value_length(column).cast(pa.int64()))
+    offsets = np.concatenate([[0], np.cumsum(lengths.to_numpy(zero_copy_only=False))]).astype(np.int32)
+    values = canonical(column.flatten())
+    if is_list(values.type):
+        raise TypeRefusedError(f"has the type {column.type}, a list of lists")
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=missing)
