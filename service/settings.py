@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -113,6 +114,13 @@ class Settings(BaseModel):
     fusion_overrides: Annotated[bool, _setting("true/false", "whether a request may bring its own fusion weights")] = (
         False
     )
+    runtime_dir: Annotated[
+        Path | None,
+        _setting(
+            "directory",
+            "where the workers share metrics and status; empty: RUNTIME_DIRECTORY, TMPDIR or /dev/shm",
+        ),
+    ] = None
     rollout_poll_ms: Annotated[
         int, _setting("ms", "how often a worker looks at rollout.json and at Redis' state", ge=20, le=600_000)
     ] = 1000
@@ -159,6 +167,18 @@ def _shown(name: str, given: Mapping[str, str]) -> str:
 def variable_of(name: str) -> str:
     """`redis_url` -> `FUNNELRANK_REDIS_URL`."""
     return PREFIX + name.upper()
+
+
+def runtime_parents(settings: Settings, environment: Mapping[str, str] | None = None) -> list[Path]:
+    """Folders that may hold the run-time folder, best first: a folder that is named, memory, the temporary folder."""
+    source = os.environ if environment is None else environment
+    # systemd sets RUNTIME_DIRECTORY, with several folders separated by colons.
+    named = (
+        str(settings.runtime_dir or ""),
+        source.get("RUNTIME_DIRECTORY", "").partition(":")[0],
+        source.get("TMPDIR"),
+    )
+    return [Path(folder) for folder in (*named, "/dev/shm", tempfile.gettempdir()) if folder]
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:

@@ -72,6 +72,6 @@ def health_routes(follower: Follower, work: Work, metrics: Metrics, settings: Se
 
     @router.get("/metrics", summary="Prometheus, all workers together", response_class=Response)
     async def page() -> Response:
-        return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -1,1 +1,1 @@
-"""Prometheus metrics and the status files of the workers."""
+"""Prometheus metrics, and the records that workers share."""

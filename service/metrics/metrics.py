@@ -1,183 +1,140 @@
-"""Owns the Prometheus metrics: their names, labels and buckets, and how those of all worker processes become one page.
+"""Defines the Prometheus metrics of one worker, and makes the page of all workers.
 
-No label holds an id. Children are bound once, because finding one by its labels costs more than counting.
+No label holds an id. Children of the metrics on the hot path are bound once: finding one by its labels costs more
+than counting.
 """
 
-import os
+import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
 
+from service.metrics.families import Families, OverWorkers, families_of, page_of
 from service.metrics.tally import Count, Distribution, Tallies
+from service.metrics.workers import WorkerRecords
 
-DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+# In memory, whatever PROMETHEUS_MULTIPROC_DIR says: the library's memory-mapped files end the process with SIGBUS
+# when their disk is full.
+values.ValueClass = values.MutexValue
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
 STAGES = ("store", "assemble", "score", "fuse", "respond")
 _SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5)
 _COUNTS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+_CORRELATIONS = (-0.5, 0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+_RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_BEHAVIOURS = (0, *_COUNTS[:8])
+_LOADS = Histogram.DEFAULT_BUCKETS
+_SCORES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 10.0, 100.0)
+_WRITE_SECONDS = 0.5
+
+
+class _Definitions:
+    """Makes metrics in one registry. The prefix `funnelrank_` is added here."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.gauges: dict[str, OverWorkers] = {}
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"funnelrank_{name}", text, labels, registry=self.registry)
+
+    def histogram(self, name: str, buckets: tuple[float, ...], text: str, *labels: str) -> Histogram:
+        return Histogram(f"funnelrank_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+    def sum_gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """A gauge that is added over the living workers."""
+        return self._gauge(name, text, labels, "sum")
+
+    def max_gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """A gauge of which the largest among the living workers counts."""
+        return self._gauge(name, text, labels, "max")
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...], over_workers: OverWorkers) -> Gauge:
+        self.gauges[f"funnelrank_{name}"] = over_workers
+        return Gauge(f"funnelrank_{name}", text, labels, registry=self.registry)
 
 
 class ItemCacheMetrics:
-    """The item caches' own counts."""
+    """Counts of the item cache, taken over from the cache itself."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, define: _Definitions) -> None:
         self._counters = {
-            "hits": Counter("funnelrank_item_cache_hits", "Candidates whose row was in memory.", registry=registry),
-            "misses": Counter(
-                "funnelrank_item_cache_misses", "Candidates whose row was read from Redis.", registry=registry
-            ),
-            "evictions": Counter(
-                "funnelrank_item_cache_evictions", "Rows that made room for others.", registry=registry
-            ),
-            "invalidations": Counter(
-                "funnelrank_item_cache_invalidations", "Changes of item rows that Redis told of.", registry=registry
-            ),
+            "hits": define.counter("item_cache_hits", "Candidates whose row was in memory."),
+            "misses": define.counter("item_cache_misses", "Candidates whose row was read from Redis."),
+            "evictions": define.counter("item_cache_evictions", "Rows removed to make room for others."),
+            "invalidations": define.counter("item_cache_invalidations", "Changed item rows that Redis announced."),
         }
-        self._bytes = Gauge(
-            "funnelrank_item_cache_bytes",
-            "Memory of the item rows kept.",
-            multiprocess_mode="livesum",
-            registry=registry,
-        )
+        self._bytes = define.sum_gauge("item_cache_bytes", "Memory of the cached item rows.")
 
-    def bring_over(self, found: Mapping[str, int]) -> None:
-        """Add what was counted since the last time; `bytes` is the size now."""
+    def bring_over(self, counts: Mapping[str, int]) -> None:
+        """Add the counts since the last call; `bytes` is the present size."""
         for name, counter in self._counters.items():
-            counter.inc(found[name])
-        self._bytes.set(found["bytes"])
+            counter.inc(counts[name])
+        self._bytes.set(counts["bytes"])
 
 
 class Metrics:
-    """The metrics of one worker process."""
+    """The metrics of one worker. `folder` is the run-time folder that several workers share; one worker needs none."""
 
-    def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
+    def __init__(self, folder: Path | None = None) -> None:
+        define = self._define = _Definitions()
         tallies = self.tallies = Tallies()
-        self.requests = Counter(
-            "funnelrank_requests", "Requests by route and outcome.", ["route", "outcome"], registry=registry
-        )
+        self.records = WorkerRecords(folder)
+        # Records are read and written in this thread alone, so that a disk that hangs holds no event loop.
+        self._files = ThreadPoolExecutor(1, "metrics")
         self._outcomes: dict[tuple[str, str], Count] = {}
-        stages = Histogram(
-            "funnelrank_stage_duration_seconds",
-            "Time per stage of a ranking.",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
+        self._routes: dict[str, Distribution] = {}
+        counter = define.counter
+        histogram = define.histogram
+        sum_gauge = define.sum_gauge
+        max_gauge = define.max_gauge
+
+        # Requests and rankings
+        self.requests = counter("requests", "Requests by route and outcome.", "route", "outcome")
+        self._durations = histogram("request_duration_seconds", _SECONDS, "Time of a request, in seconds.", "route")
+        stages = histogram("stage_duration_seconds", _SECONDS, "Time of each stage of a ranking, in seconds.", "stage")
         self.stages = {stage: tallies.distribution(stages.labels(stage)) for stage in STAGES}
-        self._durations = Histogram(
-            "funnelrank_request_duration_seconds",
-            "Time from the first byte read to the last byte written.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._duration_children: dict[str, Distribution] = {}
-        self.candidates = tallies.distribution(
-            Histogram("funnelrank_candidates", "Candidates per ranking.", buckets=_COUNTS, registry=registry)
-        )
-        behaviours = Histogram(
-            "funnelrank_behaviours", "Behaviours per ranking.", buckets=(0, *_COUNTS[:8]), registry=registry
-        )
-        self.behaviours = tallies.distribution(behaviours)
-        self.degraded = Counter(
-            "funnelrank_degraded", "Rankings that were degraded, by reason.", ["reason"], registry=registry
-        )
-        self.corrupt_rows = Counter(
-            "funnelrank_corrupt_rows", "Stored rows that did not fit the schema.", ["entity"], registry=registry
-        )
-        self.item_cache = ItemCacheMetrics(registry)
-        self.events = Counter("funnelrank_events", "Behaviours written to the store.", registry=registry)
-        self.feature_rows = Counter(
-            "funnelrank_feature_rows", "Feature rows written to the store.", ["entity"], registry=registry
-        )
-        self.model_info = Gauge(
-            "funnelrank_model_info",
-            "1 for the model version in use, 0 for one that was.",
-            ["name", "version", "role"],
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
-        self.swaps = Counter(
-            "funnelrank_model_swaps", "Model versions taken into use or refused.", ["result"], registry=registry
-        )
-        self.load_seconds = Histogram(
-            "funnelrank_model_load_seconds", "Time to load, verify and warm a bundle.", registry=registry
-        )
-        rankings = Counter(
-            "funnelrank_rankings",
-            "Rankings by the version's role and whether they failed.",
-            ["role", "result"],
-            registry=registry,
-        )
+        self.candidates = tallies.distribution(histogram("candidates", _COUNTS, "Candidates per ranking."))
+        self.behaviours = tallies.distribution(histogram("behaviours", _BEHAVIOURS, "Behaviours per ranking."))
+        rankings = counter("rankings", "Rankings by the role of the version and by result.", "role", "result")
         self.rankings = {
             (role, failed): tallies.count(rankings.labels(role, "failed" if failed else "ok"))
             for role in ("stable", "canary")
             for failed in (False, True)
         }
-        self.experiments = Counter(
-            "funnelrank_experiment_rankings",
-            "Rankings by experiment and arm.",
-            ["experiment", "arm"],
-            registry=registry,
-        )
-        self.rollbacks = Counter(
-            "funnelrank_automatic_rollbacks", "Versions that a worker took back by itself.", ["role"], registry=registry
-        )
-        self.document_errors = Gauge(
-            "funnelrank_document_unreadable",
-            "1 while a document of the registry cannot be followed and its last good state is.",
-            ["document"],
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
-        self._shadow_metrics(registry)
-        self.inflight = Gauge(
-            "funnelrank_inflight_requests", "Requests in work.", multiprocess_mode="livesum", registry=registry
-        )
-        self.workers = Gauge("funnelrank_workers", "Worker processes.", multiprocess_mode="livesum", registry=registry)
-        self.ready = Gauge(
-            "funnelrank_ready_workers",
-            "Worker processes with a model in use.",
-            multiprocess_mode="livesum",
-            registry=registry,
-        )
+        self.experiments = counter("experiment_rankings", "Rankings by experiment and arm.", "experiment", "arm")
+        self.degraded = counter("degraded", "Degraded rankings by reason.", "reason")
+        self.inflight = sum_gauge("inflight_requests", "Requests in work.")
 
-    def _shadow_metrics(self, registry: CollectorRegistry) -> None:
-        shadow = Counter(
-            "funnelrank_shadow_rankings",
-            "Rankings that the shadow repeated, failed at, or had no budget for.",
-            ["result"],
-            registry=registry,
-        )
+        # Store
+        self.corrupt_rows = counter("corrupt_rows", "Stored rows that do not fit the schema.", "entity")
+        self.item_cache = ItemCacheMetrics(define)
+        self.events = counter("events", "Behaviours written to the store.")
+        self.feature_rows = counter("feature_rows", "Feature rows written to the store.", "entity")
+
+        # Versions and documents
+        self.model_info = max_gauge("model_info", "1 for a version in use, else 0.", "name", "version", "role")
+        self.swaps = counter("model_swaps", "Model versions taken into use or refused.", "result")
+        self.load_seconds = histogram("model_load_seconds", _LOADS, "Time to load, verify and warm up a bundle.")
+        self.rollbacks = counter("automatic_rollbacks", "Versions that a worker withdrew by itself.", "role")
+        self.document_errors = max_gauge("document_unreadable", "1 while the last good state is used.", "document")
+
+        # Shadow
+        shadow = counter("shadow_rankings", "Rankings that the shadow scored, failed or dropped.", "result")
         self.shadow = {result: shadow.labels(result) for result in ("scored", "failed", "dropped")}
-        self.shadow_rank_correlation = Histogram(
-            "funnelrank_shadow_rank_correlation",
-            "Spearman's rank correlation of the shadow's ranking with the stable one's.",
-            buckets=(-0.5, 0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
-            registry=registry,
-        )
-        self.shadow_overlap = Histogram(
-            "funnelrank_shadow_top10_overlap_ratio",
-            "Share of the stable version's first ten that are among the shadow's.",
-            buckets=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
-            registry=registry,
-        )
-        self.shadow_score = Histogram(
-            "funnelrank_shadow_score",
-            "Task scores of the shadow, four candidates per ranking.",
-            ["task"],
-            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 10.0, 100.0),
-            registry=registry,
-        )
-        self.shadow_psi = Gauge(
-            "funnelrank_shadow_score_psi",
-            "PSI of the shadow's scores against the stable version's; the worst worker's.",
-            ["task"],
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
+        correlation = "Spearman's rank correlation of the shadow's ranking with the stable version's."
+        self.shadow_rank_correlation = histogram("shadow_rank_correlation", _CORRELATIONS, correlation)
+        overlap = "Share of the stable version's first ten items that are among the shadow's first ten."
+        self.shadow_overlap = histogram("shadow_top10_overlap_ratio", _RATIOS, overlap)
+        self.shadow_score = histogram("shadow_score", _SCORES, "Task scores of the shadow, 4 per ranking.", "task")
+        self.shadow_psi = max_gauge("shadow_score_psi", "PSI of the shadow's scores, the worst worker's.", "task")
+
+        # Processes
+        self.workers = sum_gauge("workers", "Living worker processes.")
+        self.ready = sum_gauge("ready_workers", "Living worker processes with a model in use.")
 
     def finished(self, route: str, outcome: str, seconds: float) -> None:
         """Count one request."""
@@ -185,34 +142,38 @@ class Metrics:
         if count is None:
             count = self._outcomes[route, outcome] = self.tallies.count(self.requests.labels(route, outcome))
         count.inc()
-        durations = self._duration_children.get(route)
+        durations = self._routes.get(route)
         if durations is None:
-            durations = self._duration_children[route] = self.tallies.distribution(self._durations.labels(route))
+            durations = self._routes[route] = self.tallies.distribution(self._durations.labels(route))
         durations.observe(seconds)
         self.tallies.soon()
 
-    def page(self) -> bytes:
-        """The text that Prometheus scrapes: all workers together where they share a directory, the others as of a moment ago."""
+    async def page(self) -> bytes:
+        """The text that Prometheus scrapes: all workers together, the others as of at most half a second ago."""
         self.tallies.bring_over()
-        directory = os.environ.get(DIRECTORY_VARIABLE)
-        if not directory:
-            return generate_latest(self.registry)
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return await asyncio.get_running_loop().run_in_executor(self._files, self._page)
 
+    async def publish(self) -> None:
+        """Write this worker's record again and again, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self.tallies.bring_over()
+            await loop.run_in_executor(self._files, self._write)
+            await self.records.changed(_WRITE_SECONDS)
 
-def forget_dead_workers() -> None:
-    """Drop the gauges of processes that are gone, so that a killed worker is not counted for ever."""
-    directory = os.environ.get(DIRECTORY_VARIABLE)
-    if not directory:
-        return
-    for path in Path(directory).glob("gauge_live*_*.db"):
-        pid = path.stem.rsplit("_", 1)[1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            mark_process_dead(int(pid), directory)  # type: ignore[no-untyped-call]
+    def close(self) -> None:
+        """Write the last record; the counters of this worker go on in the sums of the ended ones."""
+        self.tallies.bring_over()
+        self._files.submit(self._write)
+        self._files.submit(self.records.forget)
+        self._files.shutdown(wait=False)
 
+    def _families(self) -> Families:
+        return families_of(self._define.registry, self._define.gauges)
 
-def forget_this_worker() -> None:
-    if os.environ.get(DIRECTORY_VARIABLE):
-        mark_process_dead(os.getpid(), os.environ[DIRECTORY_VARIABLE])  # type: ignore[no-untyped-call]
+    def _page(self) -> bytes:
+        self._write()
+        return page_of(self.records.families(self._families()))
+
+    def _write(self) -> None:
+        self.records.write(self._families())

@@ -1,6 +1,7 @@
-"""Owns counting on the hot path: plain numbers, brought into Prometheus' metrics a few times a second and before every page of them.
+"""Counts on the hot path in plain numbers, and adds them to Prometheus' metrics a few times a second.
 
-A ranking counts about thirty times, and an `observe` of the library costs more than packing the request's context; these cost an addition.
+A ranking counts about thirty times. An `observe` of the library costs more than packing the request's context; these
+objects cost an addition.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ _BRING_OVER_SECONDS = 0.25
 
 
 class Count:
-    """What a counter is yet to be increased by."""
+    """The amount that a counter is still to be increased by."""
 
     __slots__ = ("_counter", "_pending")
 
@@ -31,9 +32,10 @@ class Count:
 
 
 class Distribution:
-    """What a histogram is yet to observe, by bucket.
+    """The values that a histogram is still to observe, by bucket.
 
-    The library has no way to observe many values at once, so this adds to its buckets and its sum itself; a test holds it to `observe`.
+    The library cannot observe many values at once, so this adds to its buckets and its sum; a test compares it with
+    `observe`.
     """
 
     __slots__ = ("_bounds", "_histogram", "_pending", "_sum")
@@ -61,28 +63,28 @@ class Distribution:
 
 
 class Tallies:
-    """All that one worker counts in plain numbers."""
+    """Everything that one worker counts in plain numbers."""
 
     def __init__(self) -> None:
         self._bringing: list[Callable[[], None]] = []
         self._due = False
 
     def count(self, counter: Counter) -> Count:
-        made = Count(counter)
-        self._bringing.append(made.bring_over)
-        return made
+        count = Count(counter)
+        self._bringing.append(count.bring_over)
+        return count
 
     def distribution(self, histogram: Histogram) -> Distribution:
-        made = Distribution(histogram)
-        self._bringing.append(made.bring_over)
-        return made
+        distribution = Distribution(histogram)
+        self._bringing.append(distribution.bring_over)
+        return distribution
 
     def also(self, bring_over: Callable[[], None]) -> None:
-        """Call this too whenever numbers are brought over."""
+        """Call this function too whenever numbers are brought over."""
         self._bringing.append(bring_over)
 
     def soon(self) -> None:
-        """See to it that what was counted is in the metrics within a moment."""
+        """Bring the counts over within a quarter of a second."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_later(_BRING_OVER_SECONDS, self._later)
@@ -92,5 +94,5 @@ class Tallies:
         self.bring_over()
 
     def bring_over(self) -> None:
-        for one in self._bringing:
-            one()
+        for bring_over in self._bringing:
+            bring_over()

@@ -1,56 +1,175 @@
-"""Owns what the workers of one host tell of themselves: one small file per process, in the folder that they share for their metrics."""
+"""Shares status and metrics among the workers of one host: each writes one record into the run-time folder.
 
+Nothing here stops a ranking. A folder that was removed is created again. Where a record cannot be written, one log line
+says so, and the next attempt follows half a second later. Records of ended workers are added up in one file, under a
+lock, before each page of metrics.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import orjson
 
-from service.metrics.metrics import DIRECTORY_VARIABLE
+from service.metrics.families import Families, combined, without_gauges
+from service.metrics.record_file import RecordFile, is_alive, read_record
 
-_PREFIX = "worker-"
+log = logging.getLogger("funnelrank.metrics")
+_ENDED = "ended.json"
+_LOCK_SECONDS = 1.0
 
 
-class StatusFile:
-    """What this worker says; written where it has changed. Without a shared folder it is known to this process alone."""
+class WorkerRecords:
+    """The records in one run-time folder. Without a folder, this process knows only itself."""
 
-    def __init__(self) -> None:
-        folder = os.environ.get(DIRECTORY_VARIABLE)
-        self._path = Path(folder) / f"{_PREFIX}{os.getpid()}.json" if folder else None
-        self._told: bytes = b""
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._name = f"worker-{os.getpid()}.{token_hex(4)}.json"
+        self._status: dict[str, Any] = {}
+        self._told = asyncio.Event()
+        self._file: RecordFile | None = None
+        self._failing = False
 
     def tell(self, status: dict[str, Any]) -> None:
-        text = orjson.dumps(status)
-        if text == self._told:
+        """Set the status of this worker; the next `write` hands it to the others."""
+        if status != self._status:
+            self._status = status
+            self._told.set()
+
+    async def changed(self, longest_s: float) -> None:
+        """Wait until this worker has a new status, for at most `longest_s` seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._told.wait(), longest_s)
+        self._told.clear()
+
+    def write(self, families: Families) -> None:
+        """Write this worker's record. Never raises for what the disk does."""
+        if self._folder is None:
             return
-        self._told = text
-        if self._path is not None:
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_bytes(text)
-            temporary.replace(self._path)
+        content = orjson.dumps({"status": self._status, "metrics": families})
+        try:
+            self._write(self._folder, content)
+        except OSError as error:
+            if not self._failing:
+                log.error("this worker cannot share its metrics and status; rankings go on: %s", error)
+            self._failing = True
+            return
+        if self._failing:
+            log.info("this worker shares its metrics and status again")
+        self._failing = False
 
     def all(self) -> list[dict[str, Any]]:
-        """What every living worker of this host said last, by process id."""
-        if self._path is None:
-            return [orjson.loads(self._told)] if self._told else []
-        found = []
-        for path in self._path.parent.glob(f"{_PREFIX}*.json"):
-            pid = path.stem.removeprefix(_PREFIX)
-            if not Path(f"/proc/{pid}").exists():
-                path.unlink(missing_ok=True)
-                continue
-            try:
-                found.append(orjson.loads(path.read_bytes()))
-            except FileNotFoundError:
-                continue
-        return sorted(found, key=lambda s: int(s["pid"]))
+        """The status of every living worker of this host, by process id."""
+        others = [record["status"] for _, alive, record in self._others() if alive]
+        statuses = [status for status in (self._status, *others) if status]
+        return sorted(statuses, key=lambda status: int(status["pid"]))
+
+    def families(self, own: Families) -> Families:
+        """The metrics of all workers: `own`, the last records of the others, and the ended workers' without gauges."""
+        if self._folder is None:
+            return own
+        try:
+            with self._locked(self._folder) as locked:
+                return self._families(self._folder, own, locked)
+        except OSError as error:
+            if not self._failing:
+                log.warning("the metrics of the other workers cannot be read: %s", error)
+            return own
 
     def forget(self) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        """This worker ends: its record becomes that of an ended worker."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, folder: Path, content: bytes) -> None:
+        if self._file is not None and self._file.takes(content):
+            self._file.write(content)
+            return
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        before = self._file
+        self._file = RecordFile(folder / self._name, content)
+        if before is not None:
+            before.close()
+
+    def _families(self, folder: Path, own: Families, locked: bool) -> Families:
+        ended = _ended(folder)
+        living = [own]
+        dead: dict[str, Families] = {}
+        for path, alive, record in self._others():
+            if alive:
+                living.append(record["metrics"])
+            elif path.name not in ended["workers"]:
+                dead[path.name] = without_gauges(record["metrics"])
+        if locked and dead:
+            _merge(folder, ended, dead)
+        return combined([*living, ended["metrics"], *dead.values()])
+
+    def _others(self) -> Iterator[tuple[Path, bool, dict[str, Any]]]:
+        """Of every other worker: the path of its record, whether it lives, and what it wrote last."""
+        if self._folder is None:
+            return
+        for path in sorted(self._folder.glob("worker-*.json")):
+            try:
+                if path.name == self._name or not path.is_file():
+                    continue
+                alive = is_alive(path)
+                content = read_record(path)
+            except OSError:  # removed since the folder was listed
+                continue
+            if content is not None:
+                yield path, alive, orjson.loads(content)
+
+    @contextlib.contextmanager
+    def _locked(self, folder: Path) -> Iterator[bool]:
+        """Hold the lock of the sums; False where another process keeps it for longer than a second."""
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield _lock(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def clear(folder: Path) -> None:
-    """Remove what workers of an earlier run left."""
-    for path in folder.glob(f"{_PREFIX}*.json"):
-        path.unlink(missing_ok=True)
+def _ended(folder: Path) -> dict[str, Any]:
+    """The metrics of ended workers, and the names of the records that are added up in them."""
+    try:
+        ended: dict[str, Any] = orjson.loads((folder / _ENDED).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        ended = {"workers": [], "metrics": {}}
+    return ended
+
+
+def _merge(folder: Path, ended: dict[str, Any], dead: dict[str, Families]) -> None:
+    """Add the records of ended workers to the file of their sums, then remove them. A full disk changes nothing."""
+    # A record whose removal fails stays named here, so that it is not added twice.
+    names = sorted({name for name in ended["workers"] if (folder / name).exists()} | set(dead))
+    total = {"workers": names, "metrics": combined([ended["metrics"], *dead.values()])}
+    temporary = folder / f"{_ENDED}.tmp"
+    try:
+        temporary.write_bytes(orjson.dumps(total))
+        temporary.replace(folder / _ENDED)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        return
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _lock(descriptor: int) -> bool:
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        else:
+            return True

@@ -23,7 +23,6 @@ from service.errors import Conflict
 from service.fusion import Fusion, FusionError, FusionProfiles, bind, plain_profiles
 from service.fusion.document import FUSION_FILE, read_followed_fusion, read_fusion
 from service.metrics.metrics import Metrics
-from service.metrics.workers import StatusFile
 from service.rollout.background import Background, trim_memory
 from service.rollout.gate import GATE_CODES, GateReport, gate
 from service.rollout.observers import Observers
@@ -77,7 +76,7 @@ class Follower:
         self.observers = Observers(metrics)
         self._background = Background()
         self._have_gone = False  # versions, since memory was last given back
-        self.status = StatusFile()
+        self.status = metrics.records
         self.gates: dict[str, GateReport] = {}
         self.store: SchemaCheck = SchemaCheck(reachable=False, loaded=frozenset(), problem=None)
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
@@ -125,7 +124,6 @@ class Follower:
     def close(self) -> None:
         self.observers.close()
         self._background.close()
-        self.status.forget()
 
     def described(self) -> dict[str, Any]:
         """What `GET /models` says of this worker."""

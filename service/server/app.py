@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -27,10 +29,11 @@ from service.api.openapi import OPERATIONS, describe
 from service.api.rank import RankRoute
 from service.errors import PROBLEM_TYPE, MethodNotAllowed, NotFound, ServiceError, problem
 from service.fusion import read_profiles
-from service.metrics.metrics import Metrics, forget_dead_workers, forget_this_worker
+from service.metrics.metrics import Metrics
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.server.connection import READ_TIMEOUT
+from service.server.runtime_folder import FOLDER_VARIABLE
 from service.settings import Settings
 from service.store.redis.cluster_reader import open_reader
 from service.store.redis.writer import Writer
@@ -50,7 +53,8 @@ def from_environment() -> ASGIApp:
 
 def create_app(settings: Settings) -> ASGIApp:
     """The application. Raises FusionError for a fusion file that cannot be used; connects to nothing until it is started."""
-    metrics = Metrics()
+    folder = os.environ.get(FOLDER_VARIABLE)
+    metrics = Metrics(Path(folder) if folder else None)
     work = Work(settings.max_inflight, settings.max_wait_ms / 1000)
     metrics.tallies.also(lambda: metrics.inflight.set(work.inflight))
     cache_bytes = settings.item_cache_mb << 20
@@ -64,21 +68,21 @@ def create_app(settings: Settings) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, float]]:
-        forget_dead_workers()
         metrics.workers.set(1)
+        publishing = asyncio.create_task(metrics.publish())
         await follower.step()
         keep_pauses_short()
         following = asyncio.create_task(follower.follow())
         with drains_on_signal(work, settings.drain_ms):
             yield {READ_TIMEOUT: settings.read_timeout_ms / 1000}
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        for task in (following, publishing):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         follower.close()
         reader.close()
         await writer.close()
-        metrics.tallies.bring_over()
-        forget_this_worker()
+        metrics.close()
 
     app = FastAPI(
         title="funnelrank",

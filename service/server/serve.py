@@ -2,10 +2,7 @@
 
 import logging
 import os
-import shutil
 import signal
-import tempfile
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -15,12 +12,11 @@ from service.bundle.registry import folder_of
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
 from service.fusion import FusionError, bind, plain_profiles, read_profiles
 from service.fusion.document import read_followed_fusion
-from service.metrics.metrics import DIRECTORY_VARIABLE
-from service.metrics.workers import clear
 from service.rollout.follower import numerics_of
 from service.rollout.rollout import RolloutUnreadable, read_followed
 from service.server.connection import BoundedConnection
-from service.settings import Settings, unknown_variables
+from service.server.runtime_folder import FOLDER_VARIABLE, runtime_folder
+from service.settings import Settings, runtime_parents, unknown_variables
 
 log = logging.getLogger("funnelrank.serve")
 # A worker that dies while the supervisor waits for its sign of life is missed until this has passed; one that starts on a busy machine needs some.
@@ -54,7 +50,16 @@ def serve(settings: Settings) -> int:
     check_start(settings)
     if not settings.admin_token.get_secret_value() and not settings.on_loopback:
         log.warning("FUNNELRANK_ADMIN_TOKEN is not set, so operators' calls are refused")
-    metrics_folder = prepare_metrics_folder(settings.workers)
+    if settings.workers == 1:
+        return _serve(settings)
+    with runtime_folder(runtime_parents(settings)) as folder:
+        os.environ.pop(FOLDER_VARIABLE, None)
+        if folder is not None:
+            os.environ[FOLDER_VARIABLE] = str(folder)
+        return _serve(settings)
+
+
+def _serve(settings: Settings) -> int:
     # uvicorn raises the signal that ended it once more; this turns it into an exit that cleans up.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
@@ -79,28 +84,8 @@ def serve(settings: Settings) -> int:
         )
     except SystemExit as stopped:
         return int(stopped.code or 0)
-    finally:
-        if metrics_folder is not None:
-            shutil.rmtree(metrics_folder, ignore_errors=True)
     return 0
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
-
-
-def prepare_metrics_folder(workers: int) -> Path | None:
-    """An empty folder through which several workers share their metrics. One that the operator names is emptied; ours is returned, to be removed."""
-    named = os.environ.get(DIRECTORY_VARIABLE)
-    if named:
-        folder = Path(named)
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*.db"):
-            old.unlink()
-        clear(folder)
-        return None
-    if workers == 1:
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="funnelrank-metrics-"))
-    os.environ[DIRECTORY_VARIABLE] = str(folder)
-    return folder
