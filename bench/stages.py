@@ -19,7 +19,7 @@ from service.api.body import parse
 from service.api.requests import RankRequest
 from service.bundle.loading import load_bundle
 from service.ranking.assemble import assemble, pack_raw
-from service.ranking.ranker import order
+from service.ranking.ordering import order
 from service.store.redis.reader import Reader, Stored
 
 _TIMES = 300
@@ -34,7 +34,7 @@ def stages(folder: Path, redis_url: str, load: Load) -> dict[str, float]:
     context = pack_raw(layouts.context, CONTEXT, "context")
     read_us, stored = asyncio.run(_reading(redis_url, bundle.layouts, requests))
     inputs = [
-        assemble(layouts, s, u, ids, {}, context, NOW_MS).inputs for s, (u, ids) in zip(stored, requests, strict=True)
+        assemble(layouts, s, s.items, u, context, NOW_MS).inputs for s, (u, _) in zip(stored, requests, strict=True)
     ]
     used = [bundle.own(i) for i in inputs]
     predictions = [bundle.score(i) for i in used]
@@ -44,7 +44,9 @@ def stages(folder: Path, redis_url: str, load: Load) -> dict[str, float]:
         "JSON to a checked request": _us(lambda i: parse(RankRequest, bodies[i]), n),
         "context packed": _us(lambda i: pack_raw(layouts.context, CONTEXT, "context"), n),
         "user, behaviours, items fetched": read_us,
-        "arrays assembled": _us(lambda i: assemble(layouts, stored[i], *requests[i], {}, context, NOW_MS), n),
+        "arrays assembled": _us(
+            lambda i: assemble(layouts, stored[i], stored[i].items, requests[i][0], context, NOW_MS), n
+        ),
         "scored by ONNX Runtime": _us(lambda i: bundle.score(used[i]), n),
         "ordered": _us(lambda i: order(sums[i], len(sums[i]), None), n),
         "answer written": _us(lambda i: _written(requests[i][1], sums[i], predictions[i]), n),

@@ -40,7 +40,7 @@ class Raw:
             made = []
             for user, ids in zip(load.users, load.item_ids, strict=True):
                 stored = await reader.fetch(self.layouts, user, ids, 5.0)
-                inputs = assemble(self.layouts, stored, user, ids, {}, context, NOW_MS).inputs
+                inputs = assemble(self.layouts, stored, stored.items, user, context, NOW_MS).inputs
                 made.append({name: np.array(values) for name, values in inputs.items() if name in wanted})
             reader.close()
             return made

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp
 
 from service.bundle.loading import Bundle
 from service.ranking.deadline import Deadline
-from service.ranking.ranker import Ranker, score
+from service.ranking.ranker import Ranker
+from service.ranking.scoring import Scored
 
 VARIANT = "BENCH_VARIANT"
 NAMES = ("event loop", "thread", "spinning")
@@ -29,13 +30,11 @@ class ThreadedRanker(Ranker):
         bundle: Bundle,
         inputs: Mapping[str, np.ndarray],
         candidates: int,
-        degraded: list[str],
         deadline: Deadline,
-        gone: Callable[[], bool],
-    ) -> tuple[np.ndarray, float]:
-        return await asyncio.get_running_loop().run_in_executor(
-            _POOL, score, bundle, bundle.own(inputs), candidates, degraded
-        ), 0.0
+        has_left: Callable[[], bool],
+    ) -> Scored:
+        loop = asyncio.get_running_loop()
+        return Scored(await loop.run_in_executor(_POOL, bundle.score, bundle.own(inputs)), 0.0, failed=False)
 
 
 _POOL = ThreadPoolExecutor(1, thread_name_prefix="score")

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from service.fusion import Explained
-from service.ranking.ranker import Ranking
+from service.ranking.query import Ranked, Ranking
 
 
 def answer(ranking: Ranking, request_id: str) -> bytes:
@@ -20,17 +20,18 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
         fusion["overridden"] = True
     if ranking.chosen is not None:
         fusion |= {"experiment": ranking.chosen.experiment, "arm": ranking.chosen.arm}
+    requested, scored = ranking.coverage
     head = {
         "request_id": request_id,
         "model": {"name": manifest.name, "version": manifest.version, "role": ranking.live.role},
         "fusion": fusion,
-        "degraded": ranking.degraded,
-        "coverage": {"requested": ranking.requested, "scored": ranking.scored},
+        "degraded": list(map(str, ranking.degraded)),
+        "coverage": {"requested": requested, "scored": scored},
     }
-    return b'%b,"ranking":[%b]}' % (orjson.dumps(head)[:-1], ranked(ranking))
+    return b'%b,"ranking":[%b]}' % (orjson.dumps(head)[:-1], entries(ranking.ranked, ranking.live.bundle.tasks))
 
 
-def ranked(ranking: Ranking) -> bytes:
+def entries(ranking: Ranked, tasks: Sequence[str]) -> bytes:
     """The entries of the ranking, comma-separated."""
     count = len(ranking.item_ids)
     columns: list[bytes | list[bytes]] = [
@@ -41,7 +42,7 @@ def ranked(ranking: Ranking) -> bytes:
     ]
     opening = b',"predictions":{"%b":'
     predictions = numbers(ranking.predictions.ravel())
-    for place, task in enumerate(ranking.live.bundle.tasks):
+    for place, task in enumerate(tasks):
         columns += [opening % task.encode(), predictions[place * count : (place + 1) * count]]
         opening = b',"%b":'
     columns.append(b"}")

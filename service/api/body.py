@@ -8,7 +8,8 @@ from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from service.errors import BodyTooLarge, FieldError, InvalidRequest, MalformedJson
+from service.api.problems import BodyTooLarge, MalformedJson
+from service.errors import FieldError, InvalidRequest
 
 Model = TypeVar("Model", bound=BaseModel)
 _ERRORS_SHOWN = 20

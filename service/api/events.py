@@ -13,6 +13,7 @@ from service.api.live_writes import Written, all_done
 from service.api.requests import LATEST_AHEAD_MS, Event, EventsRequest
 from service.errors import Conflict, FieldError, InvalidRequest, StoreUnavailable
 from service.metrics.metrics import Metrics
+from service.ranking.admission import Admission
 from service.rollout.follower import Follower
 from service.settings import Settings
 from service.store.redis.reader import Reader
@@ -20,20 +21,26 @@ from service.store.redis.wire import StoreDown
 from service.store.redis.writer import Writer, event_keys
 
 
-def event_routes(follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings) -> APIRouter:
+def event_routes(
+    follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings, writes: Admission
+) -> APIRouter:
     router = APIRouter(tags=["store"])
     written = Written(follower, reader)
 
     @router.post("/events", summary="Behaviours of users")
     async def events(request: Request) -> Response:
-        wanted = parse(EventsRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
+        body = await read_body(request.scope, request.receive, settings.max_body_bytes)
+        with writes.enter():
+            return JSONResponse(await _write(parse(EventsRequest, body)))
+
+    async def _write(wanted: EventsRequest) -> dict[str, int]:
         schemas = [layouts for layouts in await written.layouts() if layouts.behaviour is not None]
         if not schemas:
             raise Conflict("no model in use reads a behaviour sequence")
         _check_times(wanted.events)
         new = await all_done(_add(layouts, reader, writer, wanted.events) for layouts in schemas)
         metrics.events.inc(new[0])
-        return JSONResponse({"accepted": len(wanted.events), "new": new[0]})
+        return {"accepted": len(wanted.events), "new": new[0]}
 
     return router
 

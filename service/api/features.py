@@ -13,6 +13,7 @@ from service.api.operators import require_operator
 from service.api.requests import ItemsRequest, UsersRequest
 from service.errors import FieldError, InvalidRequest
 from service.metrics.metrics import Metrics
+from service.ranking.admission import Admission
 from service.ranking.assemble import pack_raw
 from service.rollout.follower import Follower
 from service.settings import Settings
@@ -21,7 +22,7 @@ from service.store.redis.writer import Writer
 
 
 def feature_routes(
-    follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings
+    follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings, writes: Admission
 ) -> APIRouter:
     router = APIRouter(tags=["store"])
     written = Written(follower, reader)
@@ -38,14 +39,18 @@ def feature_routes(
     @router.put("/features/users", summary="Feature values of users")
     async def users(request: Request) -> Response:
         require_operator(request, settings)
-        wanted = parse(UsersRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
-        return await write("user", ((u.user_id, u.features) for u in wanted.users))
+        body = await read_body(request.scope, request.receive, settings.max_body_bytes)
+        with writes.enter():
+            wanted = parse(UsersRequest, body)
+            return await write("user", ((u.user_id, u.features) for u in wanted.users))
 
     @router.put("/features/items", summary="Feature values of items")
     async def items(request: Request) -> Response:
         require_operator(request, settings)
-        wanted = parse(ItemsRequest, await read_body(request.scope, request.receive, settings.max_body_bytes))
-        return await write("item", ((i.item_id, i.features) for i in wanted.items))
+        body = await read_body(request.scope, request.receive, settings.max_body_bytes)
+        with writes.enter():
+            wanted = parse(ItemsRequest, body)
+            return await write("item", ((i.item_id, i.features) for i in wanted.items))
 
     return router
 

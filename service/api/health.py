@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.api.middleware import Work
+from service.api.middleware import Lifecycle
 from service.errors import NotReady
 from service.metrics.metrics import Metrics
 from service.rollout.follower import Follower
@@ -23,9 +23,9 @@ class Check:
     detail: str
 
 
-async def checks(follower: Follower, work: Work, settings: Settings) -> list[Check]:
+async def checks(follower: Follower, lifecycle: Lifecycle, settings: Settings) -> list[Check]:
     """All checks, the store's by asking it now."""
-    found = [Check("draining", not work.draining, "the service is stopping" if work.draining else "no")]
+    found = [Check("draining", not lifecycle.draining, "the service is stopping" if lifecycle.draining else "no")]
     live = follower.live
     if live is None:
         last = follower.refusals[-1] if follower.refusals else None
@@ -49,7 +49,7 @@ async def checks(follower: Follower, work: Work, settings: Settings) -> list[Che
     return found
 
 
-def health_routes(follower: Follower, work: Work, metrics: Metrics, settings: Settings) -> APIRouter:
+def health_routes(follower: Follower, lifecycle: Lifecycle, metrics: Metrics, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     @router.get("/livez", summary="Whether the process lives; never asks Redis")
@@ -58,7 +58,7 @@ def health_routes(follower: Follower, work: Work, metrics: Metrics, settings: Se
 
     @router.get("/readyz", summary="Whether this worker takes traffic; ?verbose lists every check")
     async def readyz(verbose: str | None = None) -> Response:
-        found = await checks(follower, work, settings)
+        found = await checks(follower, lifecycle, settings)
         failing = [c for c in found if not c.ok]
         if verbose is not None:
             body = {

@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Mapping
-from math import inf
 from random import getrandbits
 from time import monotonic
 from typing import Final
@@ -13,14 +12,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.openapi import OPERATIONS
-from service.errors import PROBLEM_TYPE, InternalError, Overloaded, ServiceError, problem
+from service.api.problems import PROBLEM_TYPE, InternalError, envelope, presentation_of
+from service.errors import CallerLeft, ServiceError
 from service.metrics.metrics import Metrics
 
 log = logging.getLogger("funnelrank.api")
 CONTEXT: Final = "funnelrank"
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-WORK: Final = frozenset(path for (_, path), operation in OPERATIONS.items() if Overloaded in operation.refuses)
 ROUTES: Final = frozenset(path for _, path in OPERATIONS) | {"/openapi.json", "/docs"}
 
 
@@ -51,44 +50,11 @@ def passed_on(traceparent: bytes) -> bytes:
     return b"00-%b-%016x-%b" % (found[1], getrandbits(64) or 1, found[3])  # nosec B311 # a name, no secret
 
 
-_SMOOTHING = 0.05
-_ONCE_SHED = 0.1  # of the longest wait
+class Lifecycle:
+    """Whether this worker is about to stop."""
 
-
-class Work:
-    """How much this worker does at once, and whether it is about to stop.
-
-    A worker computes one ranking after another, so a request waits for about as many rankings as are in work. `seconds` is the running mean
-    of what a ranking computes (waiting for the store not counted); where the wait would be longer than `longest_wait`, work is shed.
-
-    More work than can be done fills any queue, and then the queue only makes all wait. So once something had to be shed, a tenth of the wait is
-    the limit until nothing was for that long: as many are answered, and about as fast as ever. A burst still has the whole of it.
-    """
-
-    def __init__(self, limit: int, longest_wait: float) -> None:
-        self.limit = limit
-        self.longest_wait = longest_wait
-        self.seconds = 0.0
-        self.shed_at = -inf
-        self.inflight = 0
+    def __init__(self) -> None:
         self.draining = False
-
-    def note(self, seconds: float) -> None:
-        """What one ranking has computed."""
-        self.seconds += _SMOOTHING * (seconds - self.seconds)
-
-    def enter(self) -> None:
-        """One more request is in work. Raises Overloaded where it would be too much; two are always let in, so that the mean can recover."""
-        if self.inflight >= self.limit:
-            raise Overloaded(f"{self.limit} requests are in work in this process (FUNNELRANK_MAX_INFLIGHT)")
-        now = monotonic()
-        longest = self.longest_wait * (_ONCE_SHED if now - self.shed_at < self.longest_wait else 1.0)
-        if self.inflight > 1 and self.inflight * self.seconds > longest:
-            self.shed_at = now
-            raise Overloaded(
-                f"{self.inflight} requests before this one would take {self.inflight * self.seconds:.3f} s (FUNNELRANK_MAX_WAIT_MS)"
-            )
-        self.inflight += 1
 
 
 class Front:
@@ -109,9 +75,9 @@ class Front:
 class Edge:
     """Wraps an application: every request that is HTTP goes through it, once."""
 
-    def __init__(self, app: ASGIApp, work: Work, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics) -> None:
         self.app = app
-        self.work = work
+        self.lifecycle = lifecycle
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,26 +85,17 @@ class Edge:
             await self.app(scope, receive, send)
             return
         context = scope[CONTEXT] = RequestContext(scope)
-        answer = Answer(send, context, self.work)
-        work = self.work
-        counted = scope["path"] in WORK
-        entered = False
+        answer = Answer(send, context, self.lifecycle)
         try:
-            if counted:
-                work.enter()
-                entered = True
-                self.metrics.tallies.soon()
             await self.app(scope, receive, answer)
         except ServiceError as error:
             await answer.problem(error)
-        except ClientDisconnect:
+        except (CallerLeft, ClientDisconnect):
             context.outcome = "client_gone"
         except Exception:
             log.exception("request failed", extra={"fields": {"request_id": context.request_id, "path": scope["path"]}})
             await answer.problem(InternalError("the service failed; its log has the request_id"))
         finally:
-            if entered:
-                work.inflight -= 1
             route = scope["path"] if scope["path"] in ROUTES else "other"
             self.metrics.finished(route, context.outcome, monotonic() - context.started)
 
@@ -146,12 +103,12 @@ class Edge:
 class Answer:
     """`send` that adds the headers every answer has."""
 
-    __slots__ = ("context", "send", "started", "work")
+    __slots__ = ("context", "lifecycle", "send", "started")
 
-    def __init__(self, send: Send, context: RequestContext, work: Work) -> None:
+    def __init__(self, send: Send, context: RequestContext, lifecycle: Lifecycle) -> None:
         self.send = send
         self.context = context
-        self.work = work
+        self.lifecycle = lifecycle
         self.started = False
 
     async def __call__(self, message: Message) -> None:
@@ -161,7 +118,7 @@ class Answer:
             headers.append((b"x-request-id", self.context.request_id.encode()))
             if self.context.traceparent:
                 headers.append((b"traceparent", self.context.traceparent))
-            if self.work.draining:
+            if self.lifecycle.draining:
                 headers.append((b"connection", b"close"))
         await self.send(message)
 
@@ -170,9 +127,10 @@ class Answer:
         self.context.outcome = error.code
         if self.started:
             return
-        body = problem(error, self.context.request_id)
+        body = envelope(error, self.context.request_id)
+        presentation = presentation_of(error)
         headers = MutableHeaders(
-            headers={"content-type": PROBLEM_TYPE, "content-length": str(len(body))} | error.headers
+            headers={"content-type": PROBLEM_TYPE, "content-length": str(len(body)), **presentation.headers}
         )
-        await self({"type": "http.response.start", "status": error.status, "headers": headers.raw})
+        await self({"type": "http.response.start", "status": presentation.status, "headers": headers.raw})
         await self.send({"type": "http.response.body", "body": body})

@@ -12,15 +12,17 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service import errors
+from service.api import problems
 from service.api import requests as contract
 from service.api import responses as shown
-from service.errors import PROBLEM_TYPE, ServiceError
+from service.api.problems import PROBLEM_TYPE, PROBLEMS
+from service.errors import ServiceError
 from service.fusion.document import FusionDocument
 from service.rollout.rollout import Rollout
 
 Errors = tuple[type[ServiceError], ...]
-_BODY: Errors = (errors.MalformedJson, errors.BodyTooLarge, errors.InvalidRequest)
-_OPERATOR: Errors = (errors.Unauthorized, errors.Forbidden)
+_BODY: Errors = (problems.MalformedJson, problems.BodyTooLarge, errors.InvalidRequest)
+_OPERATOR: Errors = (problems.Unauthorized, problems.Forbidden)
 _WORK: Errors = (errors.NotReady, errors.Overloaded)
 
 
@@ -110,7 +112,8 @@ def _problems(refused: Iterable[type[ServiceError]]) -> dict[str, Any]:
     """By status, every code that an operation may refuse with."""
     codes: dict[int, list[str]] = {}
     for error in refused:
-        codes.setdefault(error.status, []).append(f"`{error.code}`: {error.title}")
+        presentation = PROBLEMS[error]
+        codes.setdefault(presentation.status, []).append(f"`{error.code}`: {presentation.title}")
     content = {PROBLEM_TYPE: {"schema": _schema(contract.Problem)}}
     return {
         str(status): {"description": "; ".join(codes[status]), "content": dict(content)} for status in sorted(codes)

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from service.errors import Forbidden, Unauthorized
+from service.api.problems import Forbidden, Unauthorized
 from service.settings import Settings, is_loopback
 
 _FORWARDED = (

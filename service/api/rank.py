@@ -7,41 +7,51 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.answer import answer
 from service.api.body import parse, read_body
-from service.api.middleware import CONTEXT, RequestContext, Work
+from service.api.middleware import CONTEXT, RequestContext
 from service.api.requests import Candidate, RankRequest
 from service.errors import InvalidRequest, invalid
+from service.ranking.admission import Admission
 from service.ranking.deadline import Deadline
-from service.ranking.ranker import Query, Ranker
+from service.ranking.query import Options, Query
+from service.ranking.ranker import Ranker
 from service.settings import Settings
 
 
 class RankRoute:
     """`POST /rank`."""
 
-    def __init__(self, ranker: Ranker, settings: Settings, work: Work) -> None:
+    def __init__(self, ranker: Ranker, settings: Settings, admission: Admission) -> None:
         self.ranker = ranker
         self.settings = settings
-        self.work = work
+        self.admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context: RequestContext = scope[CONTEXT]
-        request = parse(RankRequest, await read_body(scope, receive, self.settings.max_body_bytes))
+        body = await read_body(scope, receive, self.settings.max_body_bytes)
+        with self.admission.enter():
+            self.ranker.metrics.tallies.soon()
+            written = await self._answer(body, context, has_left(receive))
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(written)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": written})
+
+    async def _answer(self, body: bytes, context: RequestContext, has_left: Callable[[], bool]) -> bytes:
+        """The JSON of a ranking."""
+        request = parse(RankRequest, body)
         if request.request_id:
             context.request_id = request.request_id
         query = query_of(request, self.settings)
         deadline = Deadline(request.timeout_ms or self.settings.default_timeout_ms, context.started)
-        ranking = await self.ranker.rank(query, deadline, has_left(receive))
+        ranking = await self.ranker.rank(query, deadline, has_left)
         started = perf_counter()
-        body = answer(ranking, context.request_id)
-        spent = perf_counter() - started
-        self.ranker.metrics.stages["respond"].observe(spent)
-        self.work.note(ranking.computed_seconds + spent)
+        written = answer(ranking, context.request_id)
+        seconds = perf_counter() - started
+        self.ranker.metrics.stages["respond"].observe(seconds)
+        self.admission.note(ranking.costs.computed + seconds, ranking.costs.fetched)
         deadline.check("the answer was ready")
         if ranking.degraded:
             context.outcome = "degraded"
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        return written
 
 
 def has_left(receive: Receive) -> Callable[[], bool]:
@@ -69,11 +79,13 @@ def query_of(request: RankRequest, settings: Settings) -> Query:
         item_ids=ids,
         own_features=own_features,
         context=request.context,
-        scene=request.scene,
-        top_k=request.top_k,
-        weights=request.fusion.weights if request.fusion else {},
-        explain=request.explain,
         timestamp=request.timestamp,
+        options=Options(
+            scene=request.scene,
+            weights=request.fusion.weights if request.fusion else {},
+            top_k=request.top_k,
+            explain=request.explain,
+        ),
     )
 
 

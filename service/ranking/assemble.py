@@ -1,7 +1,7 @@
-"""Owns the way from packed rows to the graph's named inputs. No Python runs per candidate, but for those that bring their own features."""
+"""Assembles packed rows into the graph's named inputs. No Python runs per candidate, except for candidates that bring their own features."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,12 @@ from service.store.item_cache import ItemRows, unknown_rows
 from service.store.redis.reader import Stored
 
 _INTEGERS = range(-(2**63), 2**64)
+_PACKED_AT_ONCE = 100
 
 
 @dataclass(slots=True, eq=False)
 class Assembled:
-    """The graph's inputs for one request, and what was not known."""
+    """The graph's inputs for one request, and what the store did not know."""
 
     inputs: dict[str, np.ndarray]
     unknown_user: bool
@@ -26,7 +27,7 @@ class Assembled:
 
 
 def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: bytes | None = None) -> bytes:
-    """A packed row of values that came as JSON. Raises InvalidRequest that names `field` and the feature."""
+    """A packed row of values from JSON. Raises InvalidRequest that names `field` and the feature."""
     try:
         for name, value in values.items():
             _check_json_value(name, value)
@@ -37,7 +38,7 @@ def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: 
 
 
 def _check_json_value(name: str, value: object) -> None:
-    """What JSON parsers let through and a feature must not be: NaN, infinities and integers of any length."""
+    """Refuse what JSON parsers accept and a feature must not be: NaN, infinities and integers of any length."""
     for part in value if isinstance(value, list) else (value,):
         if isinstance(part, float) and not math.isfinite(part):
             raise FeatureError(name, "NaN and Infinity are no values; send null for a missing one")
@@ -45,21 +46,33 @@ def _check_json_value(name: str, value: object) -> None:
             raise FeatureError(name, "an integer has at most 64 bits")
 
 
+def item_rows(layouts: Layouts, stored: Stored | None, item_ids: Sequence[str]) -> ItemRows:
+    """The candidates' rows, those of unknown items if the store is away (`stored` is None)."""
+    if stored is not None:
+        return stored.items
+    rows = unknown_rows(layouts, item_ids)
+    return ItemRows(rows["keys"].copy(), rows["numerics"].copy(), np.ones(len(rows), dtype=np.uint8))
+
+
+def put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mapping[str, object]]) -> Iterator[None]:
+    """Replace stored values by those that candidates bring, by place. Yields after some rows, for others to run in between."""
+    row = layout.empty(1)
+    for done, (place, values) in enumerate(own.items(), 1):
+        row["keys"] = items.keys[place]
+        row["numerics"] = items.numerics[place]
+        packed = layout.rows(pack_raw(layout, values, f"candidates[{place}].features", onto=row.tobytes()))
+        items.keys[place] = packed["keys"][0]
+        items.numerics[place] = packed["numerics"][0]
+        if done % _PACKED_AT_ONCE == 0:
+            yield
+
+
 def assemble(
-    layouts: Layouts,
-    stored: Stored | None,
-    user_id: str,
-    item_ids: Sequence[str],
-    own_features: Mapping[int, Mapping[str, object]],
-    context: bytes,
-    now_ms: int,
+    layouts: Layouts, stored: Stored | None, items: ItemRows, user_id: str, context: bytes, now_ms: int
 ) -> Assembled:
-    """Inputs of one request; `stored` is None where the store is away, `own_features` are candidates' own values by place."""
+    """Inputs of one request; `stored` is None if the store is away, `context` is a packed row."""
     user = stored.user if stored else None
     unknown_user = user is None and bool(layouts.schema.user)
-    items = stored.items if stored else _unknown_items(layouts, item_ids)
-    if own_features:
-        _put_own_features(layouts.item, items, own_features)
     user_keys, user_numerics = layouts.user.columns_of(layouts.unknown_row("user", user_id) if user is None else user)
     context_keys, context_numerics = layouts.context.columns_of(context)
     inputs = {
@@ -79,21 +92,6 @@ def assemble(
         inputs["behaviour_times"] = np.ascontiguousarray(rows["time"])
         inputs["request_time"] = np.array([now_ms], dtype=np.int64)
     return Assembled(inputs, unknown_user, int(np.count_nonzero(items.states)), behaviours)
-
-
-def _unknown_items(layouts: Layouts, item_ids: Sequence[str]) -> ItemRows:
-    rows = unknown_rows(layouts, item_ids)
-    return ItemRows(rows["keys"].copy(), rows["numerics"].copy(), np.ones(len(rows), dtype=np.uint8))
-
-
-def _put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mapping[str, object]]) -> None:
-    row = layout.empty(1)
-    for place, values in own.items():
-        row["keys"] = items.keys[place]
-        row["numerics"] = items.numerics[place]
-        packed = layout.rows(pack_raw(layout, values, f"candidates[{place}].features", onto=row.tobytes()))
-        items.keys[place] = packed["keys"][0]
-        items.numerics[place] = packed["numerics"][0]
 
 
 def _behaviours(layouts: Layouts, stored: Stored | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Owns the deadline that a request carries through every stage."""
+"""Defines the deadline that a request carries through every stage."""
 
 from time import monotonic
 
@@ -19,6 +19,6 @@ class Deadline:
         return max(0.0, self.at - monotonic())
 
     def check(self, before: str) -> None:
-        """Raises DeadlineExceeded where no time is left for the stage that follows."""
+        """Raises DeadlineExceeded if no time is left for the next stage."""
         if monotonic() >= self.at:
             raise DeadlineExceeded(f"the deadline of {self.timeout_ms} ms passed before {before}")

@@ -1,68 +1,29 @@
-"""Owns a ranking: one straight list of verbs from a checked request to ordered candidates."""
+"""Ranks the candidates of one request: fetch, assemble, score, fuse, order."""
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from time import perf_counter, time
-from typing import Final
 
 import numpy as np
-from starlette.requests import ClientDisconnect
 
 from features.layouts import Layouts
 from service.bundle.loading import Bundle
-from service.errors import DeadlineExceeded
-from service.fusion import Chosen, Explained, Formula
+from service.errors import CallerLeft, DeadlineExceeded
+from service.fusion import Formula
 from service.metrics.metrics import Metrics
-from service.ranking.assemble import assemble, pack_raw
+from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
 from service.ranking.deadline import Deadline
-from service.ranking.scheduler import Turns
+from service.ranking.degradation import Degradation, Degradations, Reason
+from service.ranking.ordering import rank_candidates
+from service.ranking.query import Costs, Query, Ranking
+from service.ranking.scheduler import Scheduler
+from service.ranking.scoring import Scored, score_in_chunks
 from service.rollout.follower import Follower
 from service.rollout.observers import AnsweredRanking
 from service.rollout.serving import Live, ServingSnapshot
 from service.store.redis.reader import Reader, Stored
 from service.store.redis.wire import StoreDown
-
-log = logging.getLogger("funnelrank.ranker")
-PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics"})
-
-
-@dataclass(slots=True, eq=False)
-class Query:
-    """A checked request. `own_features` are candidates' own values by place; `weights` replace the profile's for this request;
-    `timestamp` is the moment in milliseconds to rank as of, now where it is None.
-    """
-
-    user_id: str
-    item_ids: Sequence[str]
-    own_features: Mapping[int, Mapping[str, object]]
-    context: Mapping[str, object]
-    scene: str | None = None
-    top_k: int | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
-    explain: bool = False
-    timestamp: int | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Ranking:
-    """Ordered candidates, best first, at most `top_k` of them (k below).
-
-    `scores` float64 [k], `predictions` float32 [tasks, k], `explained` with columns [k] where the request asked to explain.
-    NaN stands where the model gave no score.
-    """
-
-    live: Live
-    formula: Formula
-    item_ids: Sequence[str]
-    scores: np.ndarray
-    predictions: np.ndarray
-    explained: Sequence[Explained] | None
-    degraded: list[str]
-    requested: int
-    scored: int
-    chosen: Chosen | None = None
-    computed_seconds: float = 0.0
 
 
 def _nobody_left() -> bool:
@@ -71,112 +32,119 @@ def _nobody_left() -> bool:
 
 @dataclass(frozen=True)
 class Ranker:
-    """What a ranking needs, handed in once. `chunk` is how many candidates are scored before other requests have their turn."""
+    """Ranks requests on one worker. `chunk` is how many candidates are scored before other requests have their turn."""
 
     follower: Follower
     reader: Reader
     metrics: Metrics
     chunk: int = 500
-    turns: Turns = field(default_factory=Turns)
+    scheduler: Scheduler = field(default_factory=Scheduler)
 
-    async def rank(self, query: Query, deadline: Deadline, gone: Callable[[], bool] = _nobody_left) -> Ranking:
-        """Rank a request's candidates. Raises ServiceError; what the store or the model cannot give is a degraded answer instead.
+    async def rank(self, query: Query, deadline: Deadline, has_left: Callable[[], bool] = _nobody_left) -> Ranking:
+        """Rank a request's candidates. What the store or the model cannot give is a degraded answer, not an error.
 
-        `gone` says whether the caller has left: then ClientDisconnect is raised instead of working on.
+        `has_left` says whether the caller has closed the connection. Raises ServiceError, and CallerLeft if nobody waits any more.
         """
         snapshot = self.follower.snapshot
         live = snapshot.for_user(query.user_id)
         bundle = live.bundle
         stages = self.metrics.stages
+        candidates = len(query.item_ids)
+        # Check everything that needs no store, so that a bad request costs no round trip.
         started = perf_counter()
-        formula, chosen = live.fusion.for_user(query.scene, query.user_id)
-        if query.weights:
-            formula = live.fusion.with_weights(formula, query.weights)
-        context = (
-            pack_raw(bundle.layouts.context, query.context, "context")
-            if query.context
-            else bundle.layouts.context.default_row
-        )
-        degraded: list[str] = []
-
+        formula, chosen = live.fusion.for_user(query.options.scene, query.user_id)
+        if query.options.weights:
+            formula = live.fusion.with_weights(formula, query.options.weights)
+        context = bundle.layouts.context.default_row
+        if query.context:
+            context = pack_raw(bundle.layouts.context, query.context, "context")
+        # Read the stored rows.
         try:
-            stored = await self._fetch(bundle.layouts, query, deadline, degraded)
+            stored, of_store = await self._fetch(bundle.layouts, query, deadline)
         except DeadlineExceeded:
             self._observe(snapshot, live, query, formula)
             raise
         fetched = perf_counter()
         stages["store"].observe(fetched - started)
-
-        assembled = assemble(
-            bundle.layouts,
-            stored,
-            query.user_id,
-            query.item_ids,
-            query.own_features,
-            context,
-            query.timestamp or int(time() * 1000),
-        )
-        if stored is not None:
-            note_unknown(degraded, assembled.unknown_user, assembled.unknown_items)
-        packed = perf_counter()
-        stages["assemble"].observe(packed - fetched)
-        self.metrics.candidates.observe(len(query.item_ids))
+        # Make the graph's inputs of them.
+        assembled, assembling = await self._assemble(bundle.layouts, stored, query, context)
+        stages["assemble"].observe(assembling)
+        self.metrics.candidates.observe(candidates)
         self.metrics.behaviours.observe(assembled.behaviours)
-
+        # Score them, in turn with other requests.
         inputs = assembled.inputs
         try:
-            predictions, scoring = await self._score(bundle, inputs, len(query.item_ids), degraded, deadline, gone)
+            scored = await self._score(bundle, inputs, candidates, deadline, has_left)
         except DeadlineExceeded:
             self._observe(snapshot, live, query, formula, inputs)
             raise
         scored_at = perf_counter()
-        stages["score"].observe(scoring)
-
+        stages["score"].observe(scored.seconds)
+        # Fuse the task scores and order the candidates.
         numerics = inputs["item_numerics"]
-        scores = formula.fuse(predictions, numerics)
-        ranking = _ordered(live, formula, query, scores, predictions, numerics, degraded, chosen)
+        scores = formula.fuse(scored.predictions, numerics)
+        finite = int(np.count_nonzero(np.isfinite(scores)))
+        ranked = rank_candidates(query, formula, scores, finite, scored.predictions, numerics)
+        degraded = of_store + _of_rows(stored, assembled) + _of_scores(candidates, finite, scored.failed)
         fusing = perf_counter() - scored_at
         stages["fuse"].observe(fusing)
-        ranking.computed_seconds = packed - fetched + scoring + fusing
-        for reason in degraded:
-            self.metrics.degraded.labels(reason.partition(":")[0]).inc()
+        # Count it and show it to the observers.
+        for degradation in degraded:
+            self.metrics.degraded.labels(degradation.reason.value).inc()
         if chosen is not None:
             self.metrics.experiments.labels(chosen.experiment, chosen.arm).inc()
-        self._observe(snapshot, live, query, formula, inputs, predictions, scores)
-        return ranking
+        self._observe(snapshot, live, query, formula, inputs, scored.predictions, scores)
+        costs = Costs(fetched - started, assembling + scored.seconds + fusing)
+        return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), costs)
+
+    async def _fetch(self, layouts: Layouts, query: Query, deadline: Deadline) -> tuple[Stored | None, Degradations]:
+        """The stored rows, None if the store misses its deadline, and what is missing from them."""
+        try:
+            stored = await self.reader.fetch(
+                layouts, query.user_id, query.item_ids, deadline.remaining(), query.timestamp
+            )
+        except StoreDown:
+            deadline.check("Redis answered")
+            return None, (Degradation(Reason.STORE_UNAVAILABLE),)
+        degraded: Degradations = ()
+        if stored.unread:
+            degraded = (Degradation(Reason.STORE_UNAVAILABLE, stored.unread),)
+        if stored.corrupt:
+            degraded += (Degradation(Reason.CORRUPT_ROWS, sum(stored.corrupt.values())),)
+            for entity, count in stored.corrupt.items():
+                self.metrics.corrupt_rows.labels(entity).inc(count)
+        return stored, degraded
+
+    async def _assemble(
+        self, layouts: Layouts, stored: Stored | None, query: Query, context: bytes
+    ) -> tuple[Assembled, float]:
+        """The graph's inputs, and the seconds that making them took."""
+        started = perf_counter()
+        paused = 0.0
+        items = item_rows(layouts, stored, query.item_ids)
+        if query.own_features:
+            for _ in put_own_features(layouts.item, items, query.own_features):
+                before = perf_counter()
+                await asyncio.sleep(0)
+                paused += perf_counter() - before
+        now_ms = query.timestamp or int(time() * 1000)
+        assembled = assemble(layouts, stored, items, query.user_id, context, now_ms)
+        return assembled, perf_counter() - started - paused
 
     async def _score(
         self,
         bundle: Bundle,
         inputs: Mapping[str, np.ndarray],
         candidates: int,
-        degraded: list[str],
         deadline: Deadline,
-        gone: Callable[[], bool],
-    ) -> tuple[np.ndarray, float]:
-        """Task scores float32 `[tasks, C]` and the seconds they took, a chunk at a time: a long list does not keep short ones waiting."""
-        used = bundle.own(inputs)
-        parts = []
-        spent = 0.0
-        for start in range(0, candidates, self.chunk):
-            part = (
-                used
-                if candidates <= self.chunk
-                else {n: a[start : start + self.chunk] if n in PER_CANDIDATE else a for n, a in used.items()}
-            )
-            await self.turns.take()
-            try:
-                if gone():
-                    raise ClientDisconnect
-                deadline.check("scoring")
-                started = perf_counter()
-                parts.append(score(bundle, part, min(self.chunk, candidates - start), degraded))
-                spent += perf_counter() - started
-            finally:
-                self.turns.give()
-            if "model_failed" in degraded:
-                return np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32), spent
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)), spent
+        has_left: Callable[[], bool],
+    ) -> Scored:
+        def check() -> None:
+            if has_left():
+                raise CallerLeft
+            deadline.check("scoring")
+
+        return await score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check)
 
     def _observe(
         self,
@@ -188,92 +156,37 @@ class Ranker:
         predictions: np.ndarray | None = None,
         scores: np.ndarray | None = None,
     ) -> None:
-        """Show a ranking to the observers; what was not computed before its deadline is None."""
-        self.follower.observers.answered(
-            AnsweredRanking(
-                snapshot=snapshot,
-                live=live,
-                user_id=query.user_id,
-                profile=formula.profile,
-                inputs=inputs,
-                predictions=predictions,
-                scores=scores,
-                failed=scores is None or not bool(np.isfinite(scores).all()),
-                own_features=bool(query.own_features),
-            )
+        """Show a ranking to the observers. What was not computed before its deadline is None."""
+        answered = AnsweredRanking(
+            snapshot=snapshot,
+            live=live,
+            user_id=query.user_id,
+            profile=formula.profile,
+            inputs=inputs,
+            predictions=predictions,
+            scores=scores,
+            failed=scores is None or not bool(np.isfinite(scores).all()),
+            own_features=bool(query.own_features),
         )
-
-    async def _fetch(self, layouts: Layouts, query: Query, deadline: Deadline, degraded: list[str]) -> Stored | None:
-        """The stored rows; None, and a word in `degraded`, where the store does not answer in its time."""
-        try:
-            stored = await self.reader.fetch(
-                layouts, query.user_id, query.item_ids, deadline.remaining(), query.timestamp
-            )
-        except StoreDown:
-            deadline.check("Redis answered")
-            degraded.append("store_unavailable")
-            return None
-        if stored.unread:
-            degraded.append(f"store_unavailable:{stored.unread}")
-        if stored.corrupt:
-            degraded.append(f"corrupt_rows:{sum(stored.corrupt.values())}")
-            for entity, count in stored.corrupt.items():
-                self.metrics.corrupt_rows.labels(entity).inc(count)
-        return stored
+        self.follower.observers.answered(answered)
 
 
-def note_unknown(degraded: list[str], user: bool, items: int) -> None:
-    if user:
-        degraded.append("unknown_user")
-    if items:
-        degraded.append(f"unknown_items:{items}")
+def _of_rows(stored: Stored | None, assembled: Assembled) -> Degradations:
+    """What a store that answered did not know."""
+    if stored is None:
+        return ()
+    degraded: Degradations = ()
+    if assembled.unknown_user:
+        degraded = (Degradation(Reason.UNKNOWN_USER),)
+    if assembled.unknown_items:
+        degraded += (Degradation(Reason.UNKNOWN_ITEMS, assembled.unknown_items),)
+    return degraded
 
 
-def score(bundle: Bundle, inputs: dict[str, np.ndarray], candidates: int, degraded: list[str]) -> np.ndarray:
-    """Task scores float32 `[tasks, C]`; a model that fails gives NaN and a word in `degraded`, not an error to the caller."""
-    try:
-        return bundle.score(inputs)
-    except Exception:
-        log.exception("model %s failed", bundle.label)
-        degraded.append("model_failed")
-        return np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32)
-
-
-def _ordered(
-    live: Live,
-    formula: Formula,
-    query: Query,
-    scores: np.ndarray,
-    predictions: np.ndarray,
-    numerics: np.ndarray,
-    degraded: list[str],
-    chosen: Chosen | None,
-) -> Ranking:
-    scored = int(np.count_nonzero(np.isfinite(scores)))
-    if 0 < scored < len(scores):
-        degraded.append(f"unscored_items:{len(scores) - scored}")
-    elif not scored and "model_failed" not in degraded:
-        degraded.append("model_failed")
-    best = order(scores, scored, query.top_k)
-    explained = None
-    if query.explain:
-        told = formula.explain(predictions, numerics)
-        explained = [replace(e, values=e.values[best], parts=e.parts[best]) for e in told]
-    return Ranking(
-        live=live,
-        formula=formula,
-        item_ids=list(map(query.item_ids.__getitem__, best.tolist())),
-        scores=scores.take(best),
-        predictions=predictions.take(best, 1),
-        explained=explained,
-        degraded=degraded,
-        requested=len(scores),
-        scored=scored,
-        chosen=chosen,
-    )
-
-
-def order(scores: np.ndarray, scored: int, top_k: int | None) -> np.ndarray:
-    """Places of the best candidates, best first; ties, and all beyond the `scored` finite ones, in the order of the request."""
-    with_last = scores if scored == len(scores) else np.where(np.isfinite(scores), scores, -np.inf)
-    return (-with_last).argsort(kind="stable")[:top_k]
+def _of_scores(candidates: int, scored: int, failed: bool) -> Degradations:
+    """What the model did not score."""
+    if failed or not scored:
+        return (Degradation(Reason.MODEL_FAILED),)
+    if scored == candidates:
+        return ()
+    return (Degradation(Reason.UNSCORED_ITEMS, candidates - scored),)

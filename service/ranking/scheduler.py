@@ -1,36 +1,38 @@
-"""Owns whose turn it is to compute: one chunk of one ranking at a time, first come first served, with the event loop in between."""
+"""Schedules scoring in FIFO order, one chunk at a time, yielding to the event loop between chunks."""
 
 import asyncio
 from collections import deque
 
-# uvloop accepts one connection per pass of the loop. With several passes between two chunks new callers come in as fast as they arrive,
-# and are shed at once if need be; without, they wait unseen in the kernel's queue, where no deadline counts. As many passes as wait are
-# enough, and where only one waits a second pass would be for nothing.
+# uvloop accepts one connection per pass of the loop. Several passes between two chunks accept new callers as fast as they arrive and
+# refuse them at once if need be; otherwise they wait in the kernel's queue, where no deadline counts. As many passes as rankings wait
+# are enough.
 _MOST_PASSES = 4
 
 
-class Turns:
-    """`await take()` before computing, `give()` after it. Who computes never waits for the loop where nobody else wants to."""
+class Scheduler:
+    """A FIFO lock: `await acquire()` before a chunk is scored, `release()` after it. A lone ranking never waits for the loop."""
 
     def __init__(self) -> None:
-        self._taken = False
+        self._acquired = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def take(self) -> None:
-        if not self._taken:
-            self._taken = True
+    async def acquire(self) -> None:
+        """Wait for the turn to compute."""
+        if not self._acquired:
+            self._acquired = True
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
+            # The turn may have been passed to this ranking in the same pass of the loop.
             if turn.done() and not turn.cancelled():
-                self.give()
+                self.release()
             raise
 
-    def give(self) -> None:
-        """The turn is free after a pass of the loop at the earliest, for those who would compute in this same pass wait too."""
+    def release(self) -> None:
+        """Pass the turn on. This takes a pass of the loop at least, so that callers in that same pass queue up too."""
         asyncio.get_running_loop().call_soon(self._pass_on, 1)
 
     def _pass_on(self, passes: int) -> None:
@@ -42,4 +44,4 @@ class Turns:
             if not turn.done():
                 turn.set_result(None)
                 return
-        self._taken = False
+        self._acquired = False

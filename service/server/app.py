@@ -23,13 +23,22 @@ from service.api.events import event_routes
 from service.api.features import feature_routes
 from service.api.fusion import fusion_routes
 from service.api.health import health_routes
-from service.api.middleware import CONTEXT, Edge, Front, Work
+from service.api.middleware import CONTEXT, Edge, Front, Lifecycle
 from service.api.models import model_routes
 from service.api.openapi import OPERATIONS, describe
+from service.api.problems import (
+    PROBLEM_TYPE,
+    FrameworkError,
+    HttpError,
+    MethodNotAllowed,
+    NotFound,
+    envelope,
+    presentation_of,
+)
 from service.api.rank import RankRoute
-from service.errors import PROBLEM_TYPE, MethodNotAllowed, NotFound, ServiceError, problem
 from service.fusion import read_profiles
 from service.metrics.metrics import Metrics
+from service.ranking.admission import Admission
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.server.connection import READ_TIMEOUT
@@ -55,8 +64,10 @@ def create_app(settings: Settings) -> ASGIApp:
     """The application. Raises FusionError for a fusion file that cannot be used; connects to nothing until it is started."""
     folder = os.environ.get(FOLDER_VARIABLE)
     metrics = Metrics(Path(folder) if folder else None)
-    work = Work(settings.max_inflight, settings.max_wait_ms / 1000)
-    metrics.tallies.also(lambda: metrics.inflight.set(work.inflight))
+    lifecycle = Lifecycle()
+    admission = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
+    writes = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
+    metrics.tallies.also(lambda: metrics.inflight.set(admission.in_work + writes.in_work))
     cache_bytes = settings.item_cache_mb << 20
     reader = open_reader(
         settings.redis_url.get_secret_value(), settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms
@@ -73,7 +84,7 @@ def create_app(settings: Settings) -> ASGIApp:
         await follower.step()
         keep_pauses_short()
         following = asyncio.create_task(follower.follow())
-        with drains_on_signal(work, settings.drain_ms):
+        with drains_on_signal(lifecycle, settings.drain_ms):
             yield {READ_TIMEOUT: settings.read_timeout_ms / 1000}
         for task in (following, publishing):
             task.cancel()
@@ -95,16 +106,16 @@ def create_app(settings: Settings) -> ASGIApp:
         exception_handlers={HTTPException: _http_error},
     )
     ranker = Ranker(follower, reader, metrics, settings.score_chunk)
-    rank = RankRoute(ranker, settings, work)
+    rank = RankRoute(ranker, settings, admission)
     app.router.routes.insert(0, Route("/rank", rank, methods=["POST"], include_in_schema=False))
-    app.include_router(event_routes(follower, reader, writer, metrics, settings))
-    app.include_router(feature_routes(follower, reader, writer, metrics, settings))
+    app.include_router(event_routes(follower, reader, writer, metrics, settings, writes))
+    app.include_router(feature_routes(follower, reader, writer, metrics, settings, writes))
     app.include_router(fusion_routes(follower, settings))
     app.include_router(model_routes(follower, settings))
-    app.include_router(health_routes(follower, work, metrics, settings))
-    app.add_middleware(Edge, work=work, metrics=metrics)
+    app.include_router(health_routes(follower, lifecycle, metrics, settings))
+    app.add_middleware(Edge, lifecycle=lifecycle, metrics=metrics)
     app.openapi = lambda: _described(app, settings)  # type: ignore[method-assign]
-    return Front(app, {("POST", "/rank"): Edge(rank, work, metrics)})
+    return Front(app, {("POST", "/rank"): Edge(rank, lifecycle, metrics)})
 
 
 def _described(app: FastAPI, settings: Settings) -> dict[str, Any]:
@@ -116,7 +127,7 @@ def _described(app: FastAPI, settings: Settings) -> dict[str, Any]:
 async def _http_error(request: Request, error: Exception) -> Response:
     """The framework's own refusals (no such path, wrong method) in the envelope of all errors."""
     assert isinstance(error, HTTPException)
-    found: ServiceError
+    found: HttpError
     if error.status_code == 404:
         found = NotFound(f"there is nothing at {request.url.path}; /docs shows what there is")
     elif error.status_code == 405:
@@ -125,14 +136,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
         headers = {"Allow": ", ".join(allowed)} if allowed else error.headers
         found = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}", headers=headers)
     else:
-        found = ServiceError(str(error.detail), headers=error.headers)
-        found.status = error.status_code
-        found.code = "http_error"
-        found.title = "The request was refused"
+        found = FrameworkError(error.status_code, str(error.detail), headers=error.headers)
     context = request.scope[CONTEXT]
     context.outcome = found.code
+    presentation = presentation_of(found)
     return Response(
-        problem(found, context.request_id), status_code=found.status, headers=found.headers, media_type=PROBLEM_TYPE
+        envelope(found, context.request_id),
+        status_code=presentation.status,
+        headers=dict(presentation.headers),
+        media_type=PROBLEM_TYPE,
     )
 
 
@@ -147,16 +159,16 @@ def keep_pauses_short() -> None:
 
 
 @contextlib.contextmanager
-def drains_on_signal(work: Work, drain_ms: int) -> Iterator[None]:
+def drains_on_signal(lifecycle: Lifecycle, drain_ms: int) -> Iterator[None]:
     """On SIGTERM or SIGINT let /readyz fail for `drain_ms` before the server stops listening, so that balancers look elsewhere first."""
     loop = asyncio.get_running_loop()
     before: dict[signal.Signals, Any] = {}
 
     def drain(number: int, frame: FrameType | None) -> None:
-        if work.draining and number == signal.SIGTERM:
+        if lifecycle.draining and number == signal.SIGTERM:
             return
-        wait = 0.0 if work.draining else drain_ms / 1000
-        work.draining = True
+        wait = 0.0 if lifecycle.draining else drain_ms / 1000
+        lifecycle.draining = True
         stop = before[signal.Signals(number)]
         loop.call_soon_threadsafe(loop.call_later, wait, stop, number, frame)
 

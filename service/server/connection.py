@@ -10,7 +10,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.errors import PROBLEM_TYPE, HeadTooLarge, RequestTooSlow, ServiceError, problem
+from service.api.problems import PROBLEM_TYPE, HeadTooLarge, HttpError, RequestTooSlow, envelope, presentation_of
 
 MAX_HEAD_BYTES = 65_536
 READ_TIMEOUT = "read_timeout_s"  # the name in the state that the application's start hands to each connection
@@ -72,7 +72,7 @@ class BoundedConnection(HttpToolsProtocol):
         limit = self.app_state[READ_TIMEOUT]
         self._refuse(RequestTooSlow(f"the request did not arrive within {limit:g} s (FUNNELRANK_READ_TIMEOUT_MS)"))
 
-    def _refuse(self, error: ServiceError) -> None:
+    def _refuse(self, error: HttpError) -> None:
         """The envelope of every error, unless an answer has begun, and the end of the connection."""
         if self.transport.is_closing():
             return
@@ -81,7 +81,7 @@ class BoundedConnection(HttpToolsProtocol):
             cycle is None or cycle.response_complete if self._head_bytes is not None else not cycle.response_started
         )
         if silent and not self.pipeline:
-            body = problem(error, token_hex(16))
+            body = envelope(error, token_hex(16))
             head = f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[error.status] + head.encode() + body)
+            self.transport.write(STATUS_LINE[presentation_of(error).status] + head.encode() + body)
         self.transport.close()

@@ -1,4 +1,4 @@
-"""Owns the promise that the hand-laid bytes of a ranking are the JSON of the plain structure."""
+"""Tests that the bytes of a ranking, written column by column, are the JSON of the plain structure."""
 
 import json
 from types import SimpleNamespace
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from service.api.answer import answer
 from service.fusion import Formula
-from service.ranking.ranker import Ranking
+from service.ranking.degradation import Degradation, Reason
+from service.ranking.query import Ranked, Ranking
 
 TASKS = ("pctr", "pcvr", "watch_time")
 NASTY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(
@@ -29,9 +30,9 @@ def ranking_of(ids: list[str], kind: str, explain: bool, seed: int) -> Ranking:
     )
     scores = formula.fuse(predictions)
     explained = formula.explain(predictions) if explain else None
-    return Ranking(
-        live, formula, ids, scores, predictions, explained, ["unknown_user"], len(ids), int(np.isfinite(scores).sum())
-    )
+    degraded = (Degradation(Reason.UNKNOWN_USER), Degradation(Reason.UNKNOWN_ITEMS, 3))
+    coverage = (len(ids), int(np.isfinite(scores).sum()))
+    return Ranking(live, formula, None, Ranked(ids, scores, predictions, explained), degraded, coverage)
 
 
 def plain(ranking: Ranking, request_id: str) -> dict[str, Any]:
@@ -41,28 +42,28 @@ def plain(ranking: Ranking, request_id: str) -> dict[str, Any]:
         return float(str(value)) if np.isfinite(value) else None
 
     entries = []
-    for place, item_id in enumerate(ranking.item_ids):
-        entry: dict[str, Any] = {"item_id": item_id, "rank": place + 1, "score": number(ranking.scores[place])}
-        entry["predictions"] = {task: number(ranking.predictions[row, place]) for row, task in enumerate(TASKS)}
-        if ranking.explained is not None:
+    for place, item_id in enumerate(ranking.ranked.item_ids):
+        entry: dict[str, Any] = {"item_id": item_id, "rank": place + 1, "score": number(ranking.ranked.scores[place])}
+        entry["predictions"] = {task: number(ranking.ranked.predictions[row, place]) for row, task in enumerate(TASKS)}
+        if ranking.ranked.explained is not None:
             entry["explain"] = {}
             for row, task in enumerate(ranking.formula.tasks):
-                part = ranking.explained[row].parts[place]
-                told = {
+                part = ranking.ranked.explained[row].parts[place]
+                shown = {
                     "score": entry["predictions"][task],
                     "weight": float(ranking.formula.weights[row]),
                     "part": number(part),
                 }
                 if ranking.formula.kind == "weighted_product":
-                    told["log_part"] = number(np.log(part))
-                entry["explain"][task] = told
+                    shown["log_part"] = number(np.log(part))
+                entry["explain"][task] = shown
         entries.append(entry)
     return {
         "request_id": request_id,
         "model": {"name": "m", "version": "1", "role": "stable"},
         "fusion": {"profile": "home", "revision": 4},
-        "degraded": ["unknown_user"],
-        "coverage": {"requested": ranking.requested, "scored": ranking.scored},
+        "degraded": ["unknown_user", "unknown_items:3"],
+        "coverage": dict(zip(("requested", "scored"), ranking.coverage, strict=True)),
         "ranking": entries,
     }
 
@@ -86,6 +87,6 @@ def test_task_scores_read_back_as_the_same_float32_bits() -> None:
         [[e["predictions"][t] if e["predictions"][t] is not None else np.nan for e in read] for t in TASKS],
         dtype=np.float32,
     )
-    assert back.tobytes() == ranking.predictions.tobytes()
+    assert back.tobytes() == ranking.ranked.predictions.tobytes()
     scores = np.array([e["score"] if e["score"] is not None else np.nan for e in read])
-    assert np.array_equal(scores, ranking.scores, equal_nan=True)
+    assert np.array_equal(scores, ranking.ranked.scores, equal_nan=True)

@@ -1,4 +1,4 @@
-"""Owns the promise that what is read from Redis becomes the very arrays that the packing of the raw rows gives."""
+"""Tests that rows from Redis become the same arrays as the packed raw rows."""
 
 import asyncio
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ import redis
 
 from features.layouts import Layouts
 from service.errors import InvalidRequest
-from service.ranking.assemble import assemble, pack_raw
+from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.item_cache import CORRUPT, KNOWN
 from service.store.keys import behaviours_key, item_key, user_key
@@ -34,6 +34,22 @@ def fetch(url: str, layouts: Layouts, user_id: str, item_ids: list[str]) -> Stor
             reader.close()
 
     return asyncio.run(go())
+
+
+def assembled(
+    layouts: Layouts,
+    stored: Stored | None,
+    user_id: str,
+    item_ids: list[str],
+    own: dict[int, dict[str, Any]],
+    context: bytes,
+    now_ms: int,
+) -> Assembled:
+    """The graph's inputs, made as the ranker makes them."""
+    items = item_rows(layouts, stored, item_ids)
+    for _ in put_own_features(layouts.item, items, own):
+        pass
+    return assemble(layouts, stored, items, user_id, context, now_ms)
 
 
 def columns(rows: list[dict[str, Any]], names: list[str]) -> dict[str, np.ndarray]:
@@ -64,7 +80,7 @@ def test_arrays_from_redis_equal_the_packed_columns(
     order = ["3", "1", "2"]
     stored = fetch(redis_server.url, layouts, "712", order)
     context = pack_raw(layouts.context, {"tab": 1, "hour": 13}, "context")
-    made = assemble(layouts, stored, "712", order, {}, context, 1_650_000_100_000)
+    made = assembled(layouts, stored, "712", order, {}, context, 1_650_000_100_000)
     assert (made.unknown_user, made.unknown_items, made.behaviours) == (False, 0, 5)
     items = layouts.item.pack_columns(
         columns([ITEMS[i] for i in order], list(layouts.item.key_columns | layouts.item.numeric_columns)), 3
@@ -87,7 +103,7 @@ def test_unknown_entities_are_known_by_their_id_alone(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     stored = fetch(redis_server.url, layouts, "nobody", ["1", "new", "2", "newer"])
-    made = assemble(layouts, stored, "nobody", ["1", "new", "2", "newer"], {}, layouts.context.default_row, 1)
+    made = assembled(layouts, stored, "nobody", ["1", "new", "2", "newer"], {}, layouts.context.default_row, 1)
     assert (made.unknown_user, made.unknown_items, made.behaviours) == (True, 2, 0)
     expected = [layouts.item.pack(r) for r in (ITEMS["1"], {"item_id": "new"}, ITEMS["2"], {"item_id": "newer"})]
     assert made.inputs["item_keys"].tobytes() == layouts.item.rows(b"".join(expected))["keys"].tobytes()
@@ -101,7 +117,9 @@ def test_a_candidates_own_features_replace_the_stored_ones(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     stored = fetch(redis_server.url, layouts, "712", ["1", "2"])
-    made = assemble(layouts, stored, "712", ["1", "2"], {1: {"price": 7, "tag": "new"}}, layouts.context.default_row, 1)
+    made = assembled(
+        layouts, stored, "712", ["1", "2"], {1: {"price": 7, "tag": "new"}}, layouts.context.default_row, 1
+    )
     expected = layouts.item.rows(
         layouts.item.pack(ITEMS["1"]) + layouts.item.pack(ITEMS["2"] | {"price": 7, "tag": "new"})
     )
@@ -132,7 +150,7 @@ def test_a_key_of_another_type_is_a_store_that_refuses(
 
 
 def test_without_the_store_everything_is_a_default(layouts: Layouts, kit: SimpleNamespace) -> None:
-    made = assemble(layouts, None, "712", ["1", "2"], {}, layouts.context.default_row, 1)
+    made = assembled(layouts, None, "712", ["1", "2"], {}, layouts.context.default_row, 1)
     assert made.inputs["behaviour_keys"].shape == (0, layouts.behaviour.key_width if layouts.behaviour else 0)
     assert np.isnan(made.inputs["item_numerics"]).all()
 

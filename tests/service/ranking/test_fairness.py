@@ -1,10 +1,9 @@
-"""Owns the promises about work nobody waits for and lists that are long: dropped, taken in chunks, shed before it piles up."""
+"""Tests fairness: abandoned requests are dropped, long lists are scored in chunks, a full worker refuses."""
 
 import asyncio
 import json
 import socket
 import subprocess
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,18 +12,17 @@ import numpy as np
 import pytest
 import redis
 
-from service.api.middleware import Work
-from service.errors import Overloaded
 from service.metrics.metrics import Metrics
 from service.ranking.deadline import Deadline
-from service.ranking.ranker import Query, Ranker
+from service.ranking.query import Query
+from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
 from service.store.redis.reader import Reader
 
 
-def test_work_for_a_caller_who_has_left_is_dropped(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
+def test_a_request_whose_caller_left_is_dropped(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
     with (
         EmbeddedRedis() as own,
         kit.serving(tmp_path, registry, own.url, redis_timeout_ms=9000, default_timeout_ms=9000) as server,
@@ -53,16 +51,16 @@ def ranker(registry: Path, redis_server: EmbeddedRedis, store: redis.Redis) -> R
 
 
 def query(count: int) -> Query:
-    return Query("712", [str(i) for i in range(count)], {}, {})
+    return Query("712", [str(i) for i in range(count)])
 
 
-def test_a_short_list_is_ranked_while_a_long_one_is_on_its_way(ranker: Ranker) -> None:
+def test_a_short_list_is_ranked_while_a_long_one_is_in_work(ranker: Ranker) -> None:
     async def go() -> list[int]:
         await ranker.follower.step()
         finished: list[int] = []
 
         async def rank(count: int) -> None:
-            finished.append((await ranker.rank(query(count), Deadline(60_000))).requested)
+            finished.append((await ranker.rank(query(count), Deadline(60_000))).coverage[0])
 
         await asyncio.gather(rank(20_000), *(rank(5) for _ in range(3)))
         ranker.reader.close()
@@ -71,55 +69,19 @@ def test_a_short_list_is_ranked_while_a_long_one_is_on_its_way(ranker: Ranker) -
     assert asyncio.run(go()) == [5, 5, 5, 20_000]
 
 
-def test_chunks_score_as_the_whole_list_does(ranker: Ranker) -> None:
+def test_chunks_score_like_the_whole_list(ranker: Ranker) -> None:
     async def go() -> None:
         await ranker.follower.step()
         whole = Ranker(ranker.follower, ranker.reader, ranker.metrics, chunk=1000)
-        found = [await r.rank(query(57), Deadline(60_000)) for r in (ranker, whole)]
-        assert found[0].item_ids == found[1].item_ids
-        assert np.allclose(found[0].predictions, found[1].predictions, atol=1e-6)
+        rankings = [await r.rank(query(57), Deadline(60_000)) for r in (ranker, whole)]
+        assert rankings[0].ranked.item_ids == rankings[1].ranked.item_ids
+        assert np.allclose(rankings[0].ranked.predictions, rankings[1].ranked.predictions, atol=1e-6)
         ranker.reader.close()
 
     asyncio.run(go())
 
 
-def test_what_would_wait_too_long_is_shed_and_two_are_always_let_in() -> None:
-    work = Work(64, longest_wait=0.05)
-    for _ in range(200):
-        work.note(0.01)
-    for inflight in (0, 1, 5):
-        work.inflight = inflight
-        work.enter()
-    work.inflight = 6
-    with pytest.raises(Overloaded, match="FUNNELRANK_MAX_WAIT_MS"):
-        work.enter()
-    work.note(1000.0)
-    work.inflight = 1
-    work.enter()
-
-
-def test_a_burst_has_the_whole_wait_and_once_something_was_shed_a_tenth_of_it_until_nothing_was_for_that_long() -> None:
-    work = Work(64, longest_wait=0.2)
-    for _ in range(200):
-        work.note(0.008)
-    work.inflight = 24
-    work.enter()
-    work.inflight = 26
-    with pytest.raises(Overloaded):
-        work.enter()
-    for inflight, let_in in ((3, False), (2, True), (24, False)):
-        work.inflight = inflight
-        if let_in:
-            work.enter()
-        else:
-            with pytest.raises(Overloaded):
-                work.enter()
-    time.sleep(0.21)
-    work.inflight = 24
-    work.enter()
-
-
-def test_a_shed_request_says_when_to_come_again(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
+def test_a_refused_request_has_retry_after(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
     with (
         EmbeddedRedis() as own,
         kit.serving(

@@ -1,51 +1,51 @@
-"""Owns the promise that one chunk is computed at a time and that new callers come in between two of them."""
+"""Tests that one chunk is computed at a time, in FIFO order, and that callers connect between two chunks."""
 
 import asyncio
 
 import pytest
 import uvloop
 
-from service.ranking.scheduler import Turns
+from service.ranking.scheduler import Scheduler
 
 
-async def _computing(turns: Turns, done: list[int], number: int) -> None:
-    await turns.take()
+async def _computing(scheduler: Scheduler, done: list[int], number: int) -> None:
+    await scheduler.acquire()
     done.append(number)
-    turns.give()
+    scheduler.release()
 
 
-def test_turns_go_by_the_order_of_asking_and_who_left_is_passed_over() -> None:
+def test_the_order_is_fifo_and_cancelled_callers_are_skipped() -> None:
     async def go() -> list[int]:
-        turns = Turns()
+        scheduler = Scheduler()
         done = []
-        tasks = [asyncio.create_task(_computing(turns, done, n)) for n in range(6)]
+        tasks = [asyncio.create_task(_computing(scheduler, done, n)) for n in range(6)]
         await asyncio.sleep(0)
         tasks[3].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await _computing(turns, done, 9)
+        await _computing(scheduler, done, 9)
         return done
 
     assert uvloop.run(go()) == [0, 1, 2, 4, 5, 9]
 
 
-def test_those_who_left_do_not_keep_the_turn() -> None:
+def test_a_cancelled_caller_does_not_keep_the_turn() -> None:
     async def go() -> list[int]:
-        turns = Turns()
+        scheduler = Scheduler()
         done = []
-        await turns.take()
-        waiting = asyncio.create_task(_computing(turns, done, 1))
+        await scheduler.acquire()
+        waiting = asyncio.create_task(_computing(scheduler, done, 1))
         await asyncio.sleep(0)
-        turns.give()
+        scheduler.release()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        await asyncio.wait_for(_computing(turns, done, 2), 5)
+        await asyncio.wait_for(_computing(scheduler, done, 2), 5)
         return done
 
     assert uvloop.run(go()) == [2]
 
 
-def test_connections_are_accepted_between_two_chunks_that_came_together() -> None:
+def test_connections_are_accepted_between_two_chunks() -> None:
     async def go() -> tuple[list[int], int]:
         accepted: list[int] = []
 
@@ -59,13 +59,13 @@ def test_connections_are_accepted_between_two_chunks_that_came_together() -> Non
         connections = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(1)]
         callers = [asyncio.create_task(asyncio.open_connection("127.0.0.1", port)) for _ in range(12)]
         await asyncio.sleep(0)
-        turns = Turns()
+        scheduler = Scheduler()
         seen = []
 
         async def compute() -> None:
-            await turns.take()
+            await scheduler.acquire()
             seen.append(len(accepted))
-            turns.give()
+            scheduler.release()
 
         await asyncio.gather(*(compute() for _ in range(4)))
         connections += [writer for _, writer in await asyncio.gather(*callers)]

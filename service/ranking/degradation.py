@@ -1,0 +1,29 @@
+"""Lists what can be missing from a ranking that is answered all the same."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a ranking is worse than it could be. The values are part of the API and of the metrics."""
+
+    STORE_UNAVAILABLE = "store_unavailable"
+    CORRUPT_ROWS = "corrupt_rows"
+    UNKNOWN_USER = "unknown_user"
+    UNKNOWN_ITEMS = "unknown_items"
+    MODEL_FAILED = "model_failed"
+    UNSCORED_ITEMS = "unscored_items"
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """One reason, and of how many rows, items or features it holds where that can be counted."""
+
+    reason: Reason
+    count: int | None = None
+
+    def __str__(self) -> str:
+        return self.reason.value if self.count is None else f"{self.reason.value}:{self.count}"
+
+
+Degradations = tuple[Degradation, ...]

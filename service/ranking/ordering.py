@@ -1,0 +1,28 @@
+"""Orders candidates by their ranking scores."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from service.fusion import Formula
+from service.ranking.query import Query, Ranked
+
+
+def rank_candidates(
+    query: Query, formula: Formula, scores: np.ndarray, scored: int, predictions: np.ndarray, numerics: np.ndarray
+) -> Ranked:
+    """The best candidates of a query: `scores` `[C]` of which `scored` are finite, `predictions` `[tasks, C]`, `numerics` `[C, N]`."""
+    best = order(scores, scored, query.options.top_k)
+    explained = None
+    if query.options.explain:
+        columns = formula.explain(predictions, numerics)
+        explained = [replace(column, values=column.values[best], parts=column.parts[best]) for column in columns]
+    item_ids: Sequence[str] = list(map(query.item_ids.__getitem__, best.tolist()))
+    return Ranked(item_ids, scores.take(best), predictions.take(best, 1), explained)
+
+
+def order(scores: np.ndarray, scored: int, top_k: int | None) -> np.ndarray:
+    """Places of the best candidates, best first. Ties, and all beyond the `scored` finite ones, keep the order of the request."""
+    with_last = scores if scored == len(scores) else np.where(np.isfinite(scores), scores, -np.inf)
+    return (-with_last).argsort(kind="stable")[:top_k]

@@ -1,0 +1,72 @@
+"""Defines what goes into a ranking and what comes out of it, without any transport."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service.fusion import Chosen, Explained, Formula
+from service.ranking.degradation import Degradations
+from service.rollout.serving import Live
+
+
+@dataclass(slots=True, eq=False)
+class Options:
+    """How scores become a ranking: `weights` replace the profile's for this request."""
+
+    scene: str | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    top_k: int | None = None
+    explain: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Query:
+    """A checked request.
+
+    `own_features` are candidates' own values by place. `timestamp` is the moment in milliseconds to rank as of, now if it is None.
+    """
+
+    user_id: str
+    item_ids: Sequence[str]
+    own_features: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
+    context: Mapping[str, object] = field(default_factory=dict)
+    timestamp: int | None = None
+    options: Options = field(default_factory=Options)
+
+
+@dataclass(slots=True, eq=False)
+class Ranked:
+    """The `k` best candidates, best first: `scores` float64 `[k]`, `predictions` float32 `[tasks, k]`.
+
+    `explained` has columns `[k]` if the request asked to explain. NaN stands for a score that the model did not give.
+    """
+
+    item_ids: Sequence[str]
+    scores: np.ndarray
+    predictions: np.ndarray
+    explained: Sequence[Explained] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Costs:
+    """Seconds that one ranking took: waiting for the store, and computing."""
+
+    fetched: float = 0.0
+    computed: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Ranking:
+    """One ranking: what it was made with, the candidates in order, and what was missing.
+
+    `coverage` is how many candidates were requested and how many were scored. `chosen` is the arm of the user's experiment.
+    """
+
+    live: Live
+    formula: Formula
+    chosen: Chosen | None
+    ranked: Ranked
+    degraded: Degradations
+    coverage: tuple[int, int]
+    costs: Costs = field(default_factory=Costs)

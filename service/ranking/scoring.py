@@ -1,0 +1,64 @@
+"""Scores the candidates of one request, a chunk at a time."""
+
+import logging
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from service.bundle.loading import Bundle
+from service.ranking.scheduler import Scheduler
+
+log = logging.getLogger("funnelrank.ranker")
+PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics"})
+
+
+class Scored(NamedTuple):
+    """Task scores float32 `[tasks, C]`, all NaN if the model `failed`, and the seconds that scoring took."""
+
+    predictions: np.ndarray
+    seconds: float
+    failed: bool
+
+
+async def score_in_chunks(
+    scheduler: Scheduler,
+    bundle: Bundle,
+    inputs: Mapping[str, np.ndarray],
+    candidates: int,
+    chunk: int,
+    check: Callable[[], None],
+) -> Scored:
+    """Score `candidates`, at most `chunk` at a time, so that a long list does not block short ones. `check` may raise before each chunk."""
+    used = bundle.own(inputs)
+    parts: list[np.ndarray] = []
+    seconds = 0.0
+    for start in range(0, candidates, chunk):
+        part = used if candidates <= chunk else _slice(used, start, start + chunk)
+        await scheduler.acquire()
+        try:
+            check()
+            started = perf_counter()
+            predictions = score(bundle, part)
+            seconds += perf_counter() - started
+        finally:
+            scheduler.release()
+        if predictions is None:
+            return Scored(np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32), seconds, failed=True)
+        parts.append(predictions)
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return Scored(whole, seconds, failed=False)
+
+
+def score(bundle: Bundle, inputs: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Task scores float32 `[tasks, C]`. A model that fails gives None and a log line, not an error to the caller."""
+    try:
+        return bundle.score(inputs)
+    except Exception:
+        log.exception("model %s failed", bundle.label)
+        return None
+
+
+def _slice(inputs: Mapping[str, np.ndarray], start: int, end: int) -> dict[str, np.ndarray]:
+    return {name: array[start:end] if name in PER_CANDIDATE else array for name, array in inputs.items()}

@@ -1,0 +1,89 @@
+"""Tests admission control: what would wait too long is refused, and one burst does not keep the queue short."""
+
+import contextlib
+import time
+
+import pytest
+
+from service.errors import Overloaded
+from service.ranking.admission import Admission, ShortQueue
+
+
+def admission_of(longest_wait: float, computed: float, fetched: float = 0.0, limit: int = 64) -> Admission:
+    admission = Admission(limit, longest_wait)
+    for _ in range(200):
+        admission.note(computed, fetched)
+    return admission
+
+
+def test_what_would_wait_too_long_is_refused_and_two_are_always_admitted() -> None:
+    admission = admission_of(0.05, 0.01)
+    for in_work in (0, 1, 5):
+        admission.in_work = in_work
+        admission.enter()
+    admission.in_work = 6
+    with pytest.raises(Overloaded, match="FUNNELRANK_MAX_WAIT_MS"):
+        admission.enter()
+    admission.note(1000.0)
+    admission.in_work = 1
+    admission.enter()
+
+
+def test_a_burst_has_the_whole_wait_and_after_a_refusal_a_tenth_until_nothing_was_refused_for_that_long() -> None:
+    admission = admission_of(0.2, 0.008)
+    admission.in_work = 24
+    admission.enter()
+    admission.in_work = 26
+    with pytest.raises(Overloaded):
+        admission.enter()
+    for in_work, admitted in ((3, False), (2, True), (24, False)):
+        admission.in_work = in_work
+        if admitted:
+            admission.enter()
+        else:
+            with pytest.raises(Overloaded):
+                admission.enter()
+    time.sleep(0.21)
+    admission.in_work = 24
+    admission.enter()
+
+
+def test_a_place_is_free_again_after_the_block_also_after_an_error() -> None:
+    admission = Admission(1, 1.0)
+    for error in (None, ZeroDivisionError):
+        with contextlib.suppress(ZeroDivisionError), admission.enter():
+            with pytest.raises(Overloaded, match="FUNNELRANK_MAX_INFLIGHT"):
+                admission.enter()
+            if error:
+                raise error
+        assert admission.in_work == 0
+    with admission.enter():
+        assert admission.in_work == 1
+    assert admission.in_work == 0
+
+
+def test_rankings_that_wait_for_a_slow_store_are_not_taken_for_a_queue() -> None:
+    """150 rankings a second of 2.5 ms each with the store 50 ms away: 8 in work at once, a third of the processor."""
+    admission = admission_of(0.25, 0.0025, fetched=0.05)
+    admission.in_work = 19
+    assert admission.expected_wait == 0
+    admission.in_work = 60
+    assert admission.expected_wait == pytest.approx(60 * 0.0025 - 0.05, rel=1e-3)
+
+
+@pytest.mark.parametrize(("refused_of_ten", "stays_short"), [(1, False), (2, False), (4, True), (7, True)])
+def test_the_queue_stays_short_only_while_many_are_refused(refused_of_ten: int, stays_short: bool) -> None:
+    """Callers come every 10 ms after a burst of 30 refusals."""
+    queue = ShortQueue(0.25)
+    for _ in range(30):
+        queue.refused(0.0)
+    now = 0.0
+    for caller in range(1000):
+        now = caller / 100
+        if not queue.active(now):
+            break
+        if caller % 10 < refused_of_ten:
+            queue.refused(now)
+        else:
+            queue.entered()
+    assert queue.active(now) is stays_short
