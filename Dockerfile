@@ -10,6 +10,7 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin funnelrank \
 COPY --from=build /opt/funnelrank /opt/funnelrank
 WORKDIR /app
 COPY LICENSE NOTICE ./
+COPY funnelrank ./funnelrank
 COPY features ./features
 COPY tables ./tables
 COPY service ./service
@@ -26,5 +27,6 @@ STOPSIGNAL SIGTERM
 # Alive, not ready: a container whose Redis is away must leave the balancer's list (/readyz), not be restarted.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"FUNNELRANK_PORT\"]}/livez', timeout=2)"]
-ENTRYPOINT ["python", "-m", "service"]
+# The command `funnelrank`; without arguments it serves.
+ENTRYPOINT ["python", "-m", "funnelrank"]
 CMD ["serve"]

@@ -1,7 +1,8 @@
 # Owns the commands a person types: each target sets up the environment that it needs, once, and then runs one program.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-PORT ?= 8000
+# The port of the environment's settings, if there is one.
+PORT ?= $(or $(FUNNELRANK_PORT),8000)
 DATA ?= ../shared/data
 URL ?= http://127.0.0.1:8000
 USERS ?= 64
@@ -28,13 +29,13 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
 run: $(SERVE)/.serve-installed  ## serve the sample on http://127.0.0.1:$PORT (8000) with an embedded Redis
-	@exec $(SERVE)/bin/python -m service run-sample --sample sample --port $(PORT)
+	@exec $(SERVE)/bin/python -m funnelrank run-sample --sample sample --port $(PORT)
 
 # Small matrices: a second thread of torch waits more than it computes, and on a busy machine it spins.
 test test-slow: export OMP_NUM_THREADS = 1
 
 # Tests that compute run side by side; those that start servers and break them have the machine to themselves.
-COMPUTING := tests/features tests/tables tests/models tests/export tests/test_whole_path.py
+COMPUTING := tests/funnelrank tests/features tests/tables tests/models tests/export tests/test_whole_path.py
 
 test: lint  ## lint, types, import rules and every test that is not slow
 	$(TEST)/bin/python -m pytest -m "not slow" -n auto $(COMPUTING)
@@ -49,7 +50,7 @@ lint: $(TEST)/.test-installed  ## lint, format, types, import rules and unsafe c
 	$(TEST)/bin/python -m ruff format --check .
 	$(TEST)/bin/python -m mypy
 	$(TEST)/bin/lint-imports
-	$(TEST)/bin/bandit -q -c pyproject.toml -r features tables service models export loadtest bench requirements
+	$(TEST)/bin/bandit -q -c pyproject.toml -r funnelrank features tables service models export loadtest bench requirements
 
 audit:  ## known vulnerabilities of every locked package, by the public advisories: wants the network, so no part of test
 	$(call make_environment,$(AUDIT))
@@ -57,24 +58,24 @@ audit:  ## known vulnerabilities of every locked package, by the public advisori
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip $(patsubst %,-r %,$(sort $(wildcard requirements/*.txt)))
 
 loadtest: $(LOADTEST)/.loadtest-installed  ## open-loop load on a running service: URL, RATE, USERS, CANDIDATES, DURATION, REPORT, LOADTEST_FLAGS
-	$(LOADTEST)/bin/python -m loadtest --url $(URL) --rate $(RATE) --users $(USERS) --candidates $(CANDIDATES) \
+	$(LOADTEST)/bin/python -m funnelrank loadtest --url $(URL) --rate $(RATE) --users $(USERS) --candidates $(CANDIDATES) \
 		--duration-s $(DURATION) --report $(REPORT) $(LOADTEST_FLAGS)
 
 bench: $(TEST)/.test-installed  ## CPU cost of a ranking beside the model, an empty route and a plain peer: BENCH_FLAGS=--quick, --full
-	$(TEST)/bin/python -m bench $(BENCH_FLAGS)
+	$(TEST)/bin/python -m funnelrank bench $(BENCH_FLAGS)
 
 data: $(TEST)/.test-installed  ## canonical tables in data/ from the raw logs in $DATA (../shared/data)
-	$(TEST)/bin/python -m models.prepare kuairand --source $(DATA)/kuairand --out data/kuairand
-	$(TEST)/bin/python -m models.prepare census --source $(DATA)/census --out data/census
+	$(TEST)/bin/python -m funnelrank prepare kuairand --source $(DATA)/kuairand --out data/kuairand
+	$(TEST)/bin/python -m funnelrank prepare census --source $(DATA)/census --out data/census
 
 benchmark: $(TEST)/.test-installed  ## every recipe over 5 seeds (hours; finished runs are kept): docs/results.md; BENCHMARK_FLAGS
-	$(TEST)/bin/python -m models.benchmark --out docs/results $(BENCHMARK_FLAGS)
+	$(TEST)/bin/python -m funnelrank benchmark --out docs/results $(BENCHMARK_FLAGS)
 
 sample: $(TEST)/.test-installed  ## train the sample's bundle anew and make it live in sample/registry
-	$(TEST)/bin/python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/sample --threads 1 --set data.dir=sample/kuairand
+	$(TEST)/bin/python -m funnelrank train models/recipes/kuairand-mmoe.yaml --out runs/sample --threads 1 --set data.dir=sample/kuairand
 	rm -rf sample/registry
-	$(TEST)/bin/python -m export runs/sample --registry sample/registry
-	$(TEST)/bin/python -m service rollout kuairand-mmoe 1 --registry sample/registry
+	$(TEST)/bin/python -m funnelrank export runs/sample --registry sample/registry
+	$(TEST)/bin/python -m funnelrank rollout kuairand-mmoe 1 --registry sample/registry
 
 lock: $(TEST)/.test-installed  ## resolve pyproject.toml anew into requirements/*.txt
 	$(TEST)/bin/python requirements/lock.py

@@ -1,7 +1,7 @@
-"""Owns `python -m bench.threads`: workers by ONNX Runtime threads, spinning, and scoring in a thread, CPU time and rate of each in one run."""
+"""Compares workers, ONNX Runtime threads, spinning and scoring in a thread: CPU time and rate of each in one run."""
 
-import argparse
 import os
+import runpy
 import sys
 import tempfile
 import time
@@ -21,9 +21,6 @@ from bench.measuring.servers import Server, application, service
 from bench.results.report import machine
 from service.sample.embedded_redis import EmbeddedRedis
 
-EXAMPLE = """example:
-  python -m bench.threads --recipe kuairand-mmoe
-"""
 _TABLES = Path("sample/kuairand")
 _CONNECTIONS = 8
 _ROUNDS = 5
@@ -66,21 +63,8 @@ def measure(setting: Setting, driver: Driver, load: workload.Load, requests: int
     setting.cpu_ms.append((setting.server.cpu_seconds() - cpu) / requests * 1000)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.threads",
-        description="Workers, threads, spinning and scoring in a thread, beside one another.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--recipe", default="kuairand-mmoe", help="one that make bench trains (default: %(default)s)")
-    parser.add_argument(
-        "--requests", type=int, default=300, metavar="N", help="per setting and round (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/bench"), metavar="DIR", help="where the short training runs are kept"
-    )
-    given = parser.parse_args(arguments)
+def compare_threads(recipe: str, requests: int, runs: Path) -> None:
+    """Measure every setting in turn and print the table; `requests` per setting and round."""
     os.environ["OMP_NUM_THREADS"] = "1"
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
@@ -89,16 +73,15 @@ def main(arguments: list[str] | None = None) -> int:
         ExitStack() as stack,
     ):
         registry = Path(folder) / "registry"
-        raw = Raw(published(trained(given.recipe, given.runs), registry), redis.url)
+        raw = Raw(published(trained(recipe, runs), registry), redis.url)
         with Redis.from_url(redis.url) as client:
             store.fill(client, raw.layouts, _TABLES, workload.HOT_ITEMS, peer=False)
             store.fill_users(client, raw.layouts, _TABLES, (50,))
         settings = list(settings_of(stack, registry, redis.url))
-        print(f"{given.recipe}, 50 behaviours, {_CONNECTIONS} connections, medians of {_ROUNDS} rounds, {machine()}")
+        print(f"{recipe}, 50 behaviours, {_CONNECTIONS} connections, medians of {_ROUNDS} rounds, {machine()}")
         for candidates in (200, 1000):
             load = workload.make(Path(folder), candidates, 50)
-            table(settings, driver, load, max(given.requests * 200 // candidates, 40))
-    return 0
+            table(settings, driver, load, max(requests * 200 // candidates, 40))
 
 
 def table(settings: list[Setting], driver: Driver, load: workload.Load, requests: int) -> None:
@@ -117,5 +100,6 @@ def _median(values: list[float]) -> float:
     return sorted(values[1:])[len(values[1:]) // 2]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # `python -m bench.threads` is `funnelrank bench-threads`
+    sys.argv.insert(1, "bench-threads")
+    runpy.run_module("funnelrank", run_name="__main__")

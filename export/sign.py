@@ -1,6 +1,6 @@
 """Owns signing: `manifest.sig` of a bundle, by a private key that stays with whoever publishes. `python -m export.sign` signs what exists."""
 
-import argparse
+import runpy
 import sys
 from pathlib import Path
 
@@ -9,12 +9,6 @@ from service.bundle.manifest import MANIFEST_FILE
 from service.bundle.signature import SIGNATURE_FILE
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
 from service.files import write_whole
-
-_MAKE_ONE = """a key pair:
-  openssl genpkey -algorithm ed25519 -out KEY.pem          # private: stays with whoever publishes
-  openssl pkey -in KEY.pem -pubout >> TRUSTED.pem          # public: FUNNELRANK_TRUSTED_KEYS of the service
-example:
-  python -m export.sign registry/kuairand-mmoe/3 --key KEY.pem"""
 
 
 def signer(path: Path) -> Sign:
@@ -56,27 +50,6 @@ def sign_bundle(folder: Path, sign: Sign) -> Path:
     return path
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m export.sign",
-        description="Sign bundles that are published already, once their files have the hashes of their manifests.",
-        epilog=_MAKE_ONE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "bundle", type=Path, nargs="+", metavar="BUNDLE", help="folder of a bundle: REGISTRY/NAME/VERSION"
-    )
-    parser.add_argument("--key", type=Path, required=True, metavar="KEY.pem", help="private Ed25519 key")
-    arguments = parser.parse_args()
-    try:
-        sign = signer(arguments.key)
-        for folder in arguments.bundle:
-            print(f"signed      {sign_bundle(folder, sign)}")
-    except PublishError as error:
-        print(f"export.sign: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # `python -m export.sign` is `funnelrank sign`
+    sys.argv.insert(1, "sign")
+    runpy.run_module("funnelrank", run_name="__main__")

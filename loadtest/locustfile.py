@@ -5,11 +5,12 @@
 
 from typing import Any
 
+import click
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from loadtest.options import add_load_arguments, plan_of
+from loadtest.options import Plan, load_options
 from loadtest.run import prepare
 from loadtest.target import require_loopback
 from loadtest.users import PhasedShape, RankingUser
@@ -23,12 +24,32 @@ class Ranker(RankingUser):
 
 @events.init_command_line_parser.add_listener
 def add_flags(parser: LocustArgumentParser) -> None:
-    add_load_arguments(parser)
+    """The load's options, beside locust's own."""
+    for option in load_options():
+        if option.is_flag:
+            parser.add_argument(*option.opts, action="store_true", help=option.help)
+        else:
+            action = "append" if option.multiple else "store"
+            parser.add_argument(*option.opts, action=action, metavar=option.metavar, help=option.help)
     parser.add_argument(
         "--allow-remote",
         action="store_true",
         help="allow a service that is not on this machine's loopback; ask its owner first",
     )
+
+
+def read_options(options: Any) -> dict[str, Any]:
+    """The values of the load's options, by name. Raises click.UsageError."""
+    command = click.Command("locust", params=list(load_options()))
+    words: list[str] = []
+    for option in command.params:
+        value = getattr(options, str(option.name))
+        if value is True:
+            words.append(option.opts[0])
+        elif value not in (None, False):
+            for one in value if isinstance(value, list) else [value]:
+                words += [option.opts[0], one]
+    return command.make_context("locust", words).params
 
 
 @events.init.add_listener
@@ -41,7 +62,15 @@ def set_up(environment: Environment, **_: Any) -> None:
         require_loopback(url)
     run_time_s = float(options.run_time or 30)
     load = prepare(
-        plan_of(options, url=url, users=options.num_users or 64, duration_s=run_time_s, report=None, summary=None)
+        Plan(
+            url=url,
+            users=options.num_users or 64,
+            duration_s=run_time_s,
+            report=None,
+            summary=None,
+            allow_remote=options.allow_remote,
+            **read_options(options),
+        )
     )
     Ranker.load = load
     Ranker.host = url

@@ -1,16 +1,13 @@
 """Owns `python -m models.benchmark`: recipes trained over several seeds, and the tables of what came out beside the marks."""
 
-import argparse
 import json
 import os
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from models.data.cache import DEFAULT_CACHE
 from models.data.tables import content_hash, data_folder
 from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError, at_its_line, load_recipe
 from models.reports.results import group_of, group_tables, listed_groups, row_of
@@ -23,11 +20,6 @@ RECIPES = Path(os.path.relpath(Path(__file__).with_name("recipes")))
 ABOVE_IS_KEPT = "<!-- made by python -m models.benchmark; the text above stays -->"
 # What a recipe says that no weight depends on.
 NOT_TRAINED: dict[str, Any] = {"description": True, "tuning": True, "data": WHERE_DATA_LIES}
-
-EXAMPLE = """example:
-  python -m models.benchmark --out docs/results                                      # every recipe whose data is there, 5 seeds each
-  python -m models.benchmark models/recipes/census-*.yaml --seeds 3
-"""
 
 
 def measured_runs(
@@ -111,83 +103,30 @@ def with_data(paths: list[Path], overrides: tuple[str, ...]) -> dict[Path, Recip
     return found
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    out = argparse.ArgumentParser(
-        prog="python -m models.benchmark",
-        description="Train recipes over several seeds and tabulate the test metrics, mean and sample deviation, by data and labels, beside the marks "
-        "of models/reports/marks.yaml. Finished runs are kept and not repeated; a run that fails does not lose the others.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    out.add_argument(
-        "recipes", type=Path, nargs="*", metavar="RECIPE.yaml", help=f"which recipes (default: all in {RECIPES})"
-    )
-    out.add_argument(
-        "--seeds", type=int, default=5, metavar="N", help="seeds 1 to N of each recipe (default: %(default)s)"
-    )
-    out.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a setting of all; {seed} is the seed; repeatable",
-    )
-    out.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs/benchmark"),
-        metavar="DIR",
-        help="where the runs lie (default: %(default)s)",
-    )
-    out.add_argument(
-        "--cache",
-        type=Path,
-        default=DEFAULT_CACHE,
-        metavar="DIR",
-        help="where encoded data is kept (default: %(default)s)",
-    )
-    out.add_argument(
-        "--threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="torch's threads (default: 1, so that a run repeats to the bit)",
-    )
-    out.add_argument(
-        "--out",
-        type=Path,
-        metavar="PATH",
-        help="write PATH.json and PATH.md as well; text in PATH.md above the tables stays",
-    )
-    return out
+def run_benchmark(
+    recipes: list[Path], seeds: int, overrides: tuple[str, ...], runs: Path, cache: Path, out: Path | None
+) -> list[str]:
+    """Train `recipes` (all of models/recipes if empty), print the tables, and write them to `out` if it is named.
 
-
-def main(arguments: list[str] | None = None) -> int:
-    given = parser().parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    overrides = tuple(given.set)
+    Returns a line per recipe that failed. Raises RecipeError for a recipe that cannot be read.
+    """
     measured: dict[Path, list[dict[str, Any]]] = {}
-    failures = []
-    try:
-        recipes = with_data(given.recipes or sorted(RECIPES.glob("*.yaml")), overrides)
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for path in recipes:
+    failures: list[str] = []
+    chosen = with_data(recipes or sorted(RECIPES.glob("*.yaml")), overrides)
+    for path in chosen:
         try:
-            for metrics in measured_runs(path, given.seeds, given.runs, given.cache, overrides):
+            for metrics in measured_runs(path, seeds, runs, cache, overrides):
                 measured.setdefault(path, []).append(metrics)
         except (RuntimeError, ValueError, OSError) as error:
             failures.append(f"failed: {path}: {error}")
             print(failures[-1], file=sys.stderr)
-    tables, plain = tabulated(recipes, measured)
-    if given.out:
-        write(given.out, tables, plain)
+    tables, plain = tabulated(chosen, measured)
+    if out:
+        write(out, tables, plain)
     print(tables)
-    print("\n".join(failures), file=sys.stderr, end="\n" if failures else "")
-    return 2 if failures else 0
+    return failures
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # `python -m models.benchmark` is `funnelrank benchmark`
+    sys.argv.insert(1, "benchmark")
+    runpy.run_module("funnelrank", run_name="__main__")

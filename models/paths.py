@@ -1,8 +1,8 @@
-"""The command `python -m models.paths`."""
+"""`python -m models.paths` is `funnelrank paths`."""
 
+import runpy
 import sys
 
-from models.reports.paths import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.argv.insert(1, "paths")
+    runpy.run_module("funnelrank", run_name="__main__")

@@ -1,7 +1,7 @@
 """Owns `python -m models.train`: the training loop, in plain sight, and what a run leaves behind."""
 
-import argparse
 import math
+import runpy
 import sys
 import time
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from tqdm import tqdm
 from models.data.batches import shuffled_batches, steps_per_epoch
 from models.data.cache import DEFAULT_CACHE, Data, open_data
 from models.network.model import MultiTaskModel, build_model
-from models.recipe.recipe import Recipe, RecipeError, at_its_line, load_recipe
+from models.recipe.recipe import Recipe
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights, write_json
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.optimisation import Average, Optimiser
-from models.training.outcome import HISTORY_FILE, METRICS_FILE, prepare_folder, summary, summary_lines
+from models.training.outcome import HISTORY_FILE, METRICS_FILE, prepare_folder, summary
 from models.training.selection import finite, selected_outputs, selection_score
 from models.training.session import Progress, load_session, save_session
 from models.training.transfer import narrowed, start_from
@@ -31,12 +31,6 @@ from models.training.weighting import build_weighting
 CHECKPOINT_STEPS = 200
 TRACE_POINTS = 200
 GATE_BATCHES = 2
-
-EXAMPLE = """example:
-  python -m models.train models/recipes/kuairand-mmoe.yaml
-  python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/try --seed 2 --set training.epochs=2
-  python -m models.train models/recipes/kuairand-mmoe.yaml --out runs/try --seed 2 --set training.epochs=2 --resume
-"""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -220,84 +214,6 @@ def _with_bad_gradient(ranker: MultiTaskModel, batch: dict[str, Tensor]) -> list
     return bad or ["the sum of all tasks"]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.train",
-        description="Trains a recipe. Writes checkpoint.pt, recipe.yaml, encoding.npz, kept_rows.npz, metrics.json, history.json, report.html.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="what to train; models/recipes/ has some")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/<the recipe's name>)")
-    parser.add_argument(
-        "--seed", type=int, metavar="N", help="seed of weights, shuffling and dropout (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one setting, as training.epochs=2; repeatable",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on where an interrupted run in the same folder stopped, to the same bits",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="torch's threads (default: torch's choice); part of what makes a run repeatable",
-    )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=DEFAULT_CACHE,
-        metavar="DIR",
-        help="where encoded data is kept (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--reading-steps",
-        type=int,
-        default=20,
-        metavar="N",
-        help="steps of the reading-speed check, 0 for none (default: 20)",
-    )
-    parser.add_argument(
-        "--prefetch",
-        type=int,
-        default=0,
-        metavar="N",
-        help="batches that a thread reads ahead, for data beyond memory (default: 0)",
-    )
-    given = parser.parse_args(arguments)
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    overrides = [*given.set, *([f"training.seed={given.seed}"] if given.seed is not None else [])]
-    try:
-        recipe = load_recipe(given.recipe, tuple(overrides))
-        out = given.out or Path("runs") / recipe.name
-        metrics = train(
-            recipe,
-            out,
-            resume=given.resume,
-            cache=given.cache,
-            reading_steps=given.reading_steps,
-            prefetch=given.prefetch,
-        )
-    except RecipeError as error:
-        print(f"error: {at_its_line(error, given.recipe, tuple(overrides))}", file=sys.stderr)
-        return 2
-    except NonFiniteLossError as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    print("\n".join(summary_lines(metrics, out)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # `python -m models.train` is `funnelrank train`
+    sys.argv.insert(1, "train")
+    runpy.run_module("funnelrank", run_name="__main__")

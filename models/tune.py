@@ -1,8 +1,8 @@
-"""The command `python -m models.tune`."""
+"""`python -m models.tune` is `funnelrank tune`."""
 
+import runpy
 import sys
 
-from models.tuning.tune import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.argv.insert(1, "tune")
+    runpy.run_module("funnelrank", run_name="__main__")

@@ -1,7 +1,6 @@
-"""Owns the entry `python -m service`."""
+"""`python -m service COMMAND` is `funnelrank COMMAND`."""
 
-import sys
+import runpy
 
-from service.cli import main
-
-sys.exit(main())
+if __name__ == "__main__":
+    runpy.run_module("funnelrank", run_name="__main__")

@@ -1,17 +1,32 @@
-"""`python -m loadtest.swaps.cost`: what swapping costs a caller: the worst ranking while versions are swapped, against the p99 before."""
+"""What swapping costs a caller: the worst ranking while versions are swapped, against the p99 before."""
 
-import argparse
 import json
+import runpy
 import sys
 import time
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _SETTLED_S = 3.0  # a version's memory is given back a poll of the rollout after its last ranking
 
 
-def call(options: argparse.Namespace, method: str, path: str, body: Any = None) -> Any:
+@dataclass(frozen=True)
+class SwapCost:
+    """What to swap and how often. `calm` counts the rankings before the first swap."""
+
+    url: str
+    token: str
+    model: str
+    versions: tuple[str, ...]
+    swaps: int
+    calm: int
+    candidates: int
+    pause_s: float
+
+
+def call(options: SwapCost, method: str, path: str, body: Any = None) -> Any:
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {options.token}"}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(options.url.rstrip("/") + path, data=data, method=method, headers=headers)
@@ -19,14 +34,14 @@ def call(options: argparse.Namespace, method: str, path: str, body: Any = None) 
         return json.load(answer)
 
 
-def timed_rank(options: argparse.Namespace, request: dict[str, Any]) -> tuple[float, str]:
+def timed_rank(options: SwapCost, request: dict[str, Any]) -> tuple[float, str]:
     """Milliseconds of one ranking, and the version that made it."""
     started = time.perf_counter()
     body = call(options, "POST", "/rank", request)
     return (time.perf_counter() - started) * 1000, body["model"]["version"]
 
 
-def memory(options: argparse.Namespace) -> int:
+def memory(options: SwapCost) -> int:
     """Resident bytes of all workers of this host."""
     pids = [w["pid"] for w in call(options, "GET", "/models")["workers"]]
     return (
@@ -40,25 +55,8 @@ def memory(options: argparse.Namespace) -> int:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtest.swaps.cost", description="Worst ranking during swaps against the p99 before."
-    )
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--token", required=True)
-    parser.add_argument("--model", required=True, help="model name")
-    parser.add_argument("--versions", nargs="+", required=True, help="versions to swap among, in turn")
-    parser.add_argument("--swaps", type=int, default=100)
-    parser.add_argument(
-        "--calm",
-        type=int,
-        default=2000,
-        metavar="N",
-        help="rankings before the first swap: a worst of many is worse than one of few",
-    )
-    parser.add_argument("--candidates", type=int, default=200)
-    parser.add_argument("--pause-s", type=float, default=0.005, help="between two rankings")
-    options = parser.parse_args()
+def measure(options: SwapCost) -> dict[str, float]:
+    """Milliseconds and bytes before, during and after the swaps."""
     request = {"user_id": "712", "candidates": [str(i) for i in range(options.candidates)]}
     calm = []
     for _ in range(options.calm):
@@ -85,7 +83,7 @@ def main() -> int:
         until_live.append((time.perf_counter() - started) * 1000)
     time.sleep(_SETTLED_S)
     ordered = sorted(during)
-    told = {
+    measured = {
         "swaps": options.swaps,
         "rankings_during": len(during),
         "p50_before_ms": calm[len(calm) // 2],
@@ -98,9 +96,9 @@ def main() -> int:
         "memory_before_bytes": memory_before,
         "memory_after_bytes": memory(options),
     }
-    print(json.dumps({k: round(v, 1) for k, v in told.items()}, indent=2))
-    return 0
+    return {name: round(value, 1) for name, value in measured.items()}
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+if __name__ == "__main__":  # `python -m loadtest.swaps.cost` is `funnelrank swap-cost`
+    sys.argv.insert(1, "swap-cost")
+    runpy.run_module("funnelrank", run_name="__main__")

@@ -1,9 +1,10 @@
-"""`python -m loadtest.swaps.republish REGISTRY/NAME/VERSION NEW_VERSION`: publishes a copy of a bundle as another version."""
+"""Publishes a copy of a bundle as another version."""
 
-import argparse
 import json
 import os
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 
@@ -23,15 +24,6 @@ def republish(bundle: Path, version: str) -> Path:
     return target
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtest.swaps.republish", description="Publish a bundle once more under another version."
-    )
-    parser.add_argument("bundle", type=Path, help="REGISTRY/NAME/VERSION")
-    parser.add_argument("version", help="the new version")
-    options = parser.parse_args()
-    print(republish(options.bundle, options.version))
-
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # `python -m loadtest.swaps.republish` is `funnelrank republish`
+    sys.argv.insert(1, "republish")
+    runpy.run_module("funnelrank", run_name="__main__")

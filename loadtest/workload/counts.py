@@ -1,6 +1,5 @@
 """How many candidates a request carries: one number, a range, or a weighted list."""
 
-import argparse
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +22,9 @@ class CandidateCounts:
         try:
             counts, weights = _read(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of 200, 50-500 and 50:0.6,200:0.4") from error
+            raise ValueError(f"{text!r} is none of 200, 50-500 and 50:0.6,200:0.4") from error
         if min(counts, default=0) < 1 or min(weights) <= 0:
-            raise argparse.ArgumentTypeError(f"{text!r}: counts and weights must be positive")
+            raise ValueError(f"{text!r}: counts and weights must be positive")
         total = sum(weights)
         return cls(text, tuple(counts), tuple(weight / total for weight in weights))
 

@@ -4,9 +4,7 @@ Wen et al., SIGIR 2020 (arXiv 1910.07099), sections 1 and 3: a purchase follows 
 frequent after clicks and decisive for conversions splits one sparse step into two denser ones. This mines a log for such actions.
 """
 
-import argparse
 import itertools
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
@@ -19,9 +17,6 @@ from models.reports.plots import COLOURS, INK, LINE
 from models.reports.report import STYLE
 
 MOST_ACTIONS = 5
-EXAMPLE = """example:
-  python -m models.paths events.parquet --action behavior --time timestamp --click pv --actions cart fav --conversion buy --out paths
-"""
 
 
 class PathsError(ValueError):
@@ -266,52 +261,20 @@ def read_events(path: Path) -> pd.DataFrame:
         raise PathsError(f"{path}: cannot be read: {error}") from None
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.paths",
-        description="From an event log, the rates of click -> action -> conversion paths and the sparsity that each choice of actions removes.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    default = Columns()
-    parser.add_argument("events", type=Path, metavar="EVENTS.parquet", help="one row per event; .csv works too")
-    for role in ("user", "item", "action", "time"):
-        parser.add_argument(
-            f"--{role}", default=getattr(default, role), metavar="COLUMN", help="its column (default: %(default)s)"
+def measure_paths(
+    events: Path, columns: "Columns", click: str, actions: Sequence[str], conversion: str, out: Path | None
+) -> str:
+    """The table as markdown; writes `out`.md, .csv and .html as well if it is named. Raises PathsError."""
+    if len(actions) > MOST_ACTIONS:
+        raise PathsError(
+            f"--actions: {len(actions)} actions have too many sets to compare; give at most {MOST_ACTIONS}"
         )
-    parser.add_argument(
-        "--click", default="click", metavar="VALUE", help="the value that is a click (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--actions",
-        nargs="+",
-        required=True,
-        metavar="VALUE",
-        help=f"the values to try between, at most {MOST_ACTIONS}",
-    )
-    parser.add_argument("--conversion", required=True, metavar="VALUE", help="the value that is a conversion")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="write PATH.md, PATH.csv and PATH.html as well")
-    given = parser.parse_args(arguments)
-    try:
-        if len(given.actions) > MOST_ACTIONS:
-            raise PathsError(
-                f"--actions: {len(given.actions)} actions have too many sets to compare; give at most {MOST_ACTIONS}"
-            )
-        columns = Columns(given.user, given.item, given.action, given.time)
-        paths = read_paths(read_events(given.events), columns, given.click, given.actions, given.conversion)
-    except PathsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    paths = read_paths(read_events(events), columns, click, actions, conversion)
     found = decompositions(paths)
     text = markdown(found, paths)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.with_suffix(".md").write_text(text)
-        pd.DataFrame([asdict(d) for d in found]).to_csv(given.out.with_suffix(".csv"), index=False)
-        given.out.with_suffix(".html").write_text(page(found, paths, f"Paths from {given.click} to {given.conversion}"))
-    print(text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".md").write_text(text)
+        pd.DataFrame([asdict(d) for d in found]).to_csv(out.with_suffix(".csv"), index=False)
+        out.with_suffix(".html").write_text(page(found, paths, f"Paths from {click} to {conversion}"))
+    return text

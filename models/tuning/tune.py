@@ -1,9 +1,7 @@
 """Owns `python -m models.tune`: a bounded search over a recipe's settings, judged on the validation part alone."""
 
-import argparse
 import json
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from tqdm import tqdm
 
 from models.data.cache import DEFAULT_CACHE, Data, open_data
 from models.network.model import build_model
-from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError, at_its_line, load_recipe
+from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError
 from models.recipe.search_space import SearchBounds, SearchedSetting, TuningSection, settings_of
 from models.train import NonFiniteLossError, learn
 from models.training.session import Progress
@@ -31,13 +29,6 @@ STARTUP_TRIALS = 8  # drawn at random before the sampler (TPE) models what is go
 JUDGED_FROM = 25
 JUDGED_AFTER = 5
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-
-EXAMPLE = """example:
-  python -m models.tune models/recipes/census-mmoe.yaml --out runs/census-tuning
-  python -m models.tune models/recipes/census-mmoe.yaml --out runs/census-tuning --set tuning.trials=40
-
-The same command goes on where it was stopped; more trials than before are added to those that are there.
-"""
 
 
 class PrunedError(Exception):
@@ -227,57 +218,3 @@ def tune(recipe: Recipe, out: Path, *, cache: Path = DEFAULT_CACHE, quiet: bool 
     if not quiet:
         print("\n".join(lines))
     return found
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.tune",
-        description="Searches the space of a recipe's tuning section on its validation part. Writes trials.md, trials.json, tuned.yaml, study.db.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="a recipe with a tuning section")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder of the search, one at a time (default: runs/<the recipe's name>-tuning)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one setting, as tuning.trials=40; repeatable",
-    )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=DEFAULT_CACHE,
-        metavar="DIR",
-        help="where encoded data is kept (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="torch's threads (default: 1, so that a search repeats to the bit)",
-    )
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    overrides = tuple(given.set)
-    try:
-        recipe = load_recipe(given.recipe, overrides)
-        found = tune(recipe, given.out or Path("runs") / f"{recipe.name}-tuning", cache=given.cache)
-    except RecipeError as error:
-        print(f"error: {at_its_line(error, given.recipe, overrides)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on with the trial that it stopped in", file=sys.stderr)
-        return 130
-    return 0 if found["best"] else 3
-
-
-if __name__ == "__main__":
-    sys.exit(main())

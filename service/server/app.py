@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from funnelrank import __version__
 from service import log as service_log
 from service.api.events import event_routes
 from service.api.features import feature_routes
@@ -48,7 +49,6 @@ from service.store.redis.cluster_reader import open_reader
 from service.store.redis.writer import Writer
 
 log = logging.getLogger("funnelrank")
-VERSION = "0.1.0"
 _COLLECT_AFTER = (10_000, 10, 10)  # new objects; by default 700, which a few requests make
 _SWITCH_SECONDS = 0.0005  # by default 0.005, which a ranking beside a load would wait several times over
 
@@ -97,7 +97,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
     app = FastAPI(
         title="funnelrank",
-        version=VERSION,
+        version=__version__,
         description="Ranks candidates with a multi-task model.",
         lifespan=lifespan,
         redoc_url=None,

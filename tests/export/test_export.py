@@ -10,7 +10,7 @@ import torch
 import yaml
 from small_rankers import Small, raw_inputs, score, small
 
-from export.__main__ import main
+from funnelrank.main import main
 from models.training.checkpoint import WEIGHTS_FILE, save_weights
 from models.training.outcome import ENCODING_FILE, KEPT_FILE, METRICS_FILE, RECIPE_FILE, REPORT_FILE
 from service.bundle.loading import load_bundle
@@ -38,9 +38,8 @@ def finished_run(folder: Path, model: Small) -> Path:
     return folder
 
 
-def export(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr("sys.argv", ["export", *map(str, arguments)])
-    return main()
+def export(*arguments: object) -> int:
+    return main(["export", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +50,7 @@ def model() -> Small:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, model: Small) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    with pytest.MonkeyPatch.context() as patch:
-        assert export(patch, finished_run(folder / "run", model), "--registry", folder / "registry") == 0
+    assert export(finished_run(folder / "run", model), "--registry", folder / "registry") == 0
     return folder / "registry" / "small-mmoe" / "1"
 
 
@@ -61,7 +59,6 @@ def test_a_key_that_cannot_sign_is_told_before_the_work_begins(
 ) -> None:
     assert (
         export(
-            monkeypatch,
             tmp_path / "no-run",
             "--registry",
             tmp_path / "registry",
@@ -130,7 +127,7 @@ def test_a_doubtful_run_publishes_nothing_and_exits_non_zero(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert export(monkeypatch, broken(change, tmp_path, model), "--registry", tmp_path / "registry") == 1
+    assert export(broken(change, tmp_path, model), "--registry", tmp_path / "registry") == 1
     assert told in capsys.readouterr().err
     assert not list(tmp_path.glob("registry/*/*"))
 
@@ -140,6 +137,6 @@ def test_a_graph_that_differs_from_torch_is_not_published(
 ) -> None:
     """The tolerance is made unreachable; the difference itself is real."""
     monkeypatch.setattr("export.parity.TOLERANCE", -1.0)
-    assert export(monkeypatch, finished_run(tmp_path / "run", model), "--registry", tmp_path / "registry") == 1
+    assert export(finished_run(tmp_path / "run", model), "--registry", tmp_path / "registry") == 1
     assert "torch and ONNX Runtime differ" in capsys.readouterr().err
     assert not list(tmp_path.glob("registry/*/*"))

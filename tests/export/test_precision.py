@@ -12,11 +12,11 @@ import pytest
 from small_rankers import small
 from small_tables import RECIPE, make_tables, merged, write_tables
 
-from export.__main__ import main
 from export.graph import to_onnx
 from export.judged import Impressions, Judged, impressions_of, keys_of_rows
 from export.precision import ReductionError, reduced
 from export.reduction import judge
+from funnelrank.main import main
 from models.recipe.recipe import parse_recipe
 from models.train import train
 from models.training.run import open_run
@@ -53,9 +53,7 @@ class Trained:
             "--cache",
             str(self.cache),
         ]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["export", *arguments, "--precision", precision, *more])
-            return main()
+        return main(["export", *arguments, "--precision", precision, *more])
 
     def folder(self, version: str) -> Path:
         return self.registry / self.run.name / version
@@ -225,10 +223,8 @@ def test_an_output_without_labels_is_shown_without_a_loss() -> None:
     assert judge(by._replace(inside=~by.inside), "value", scores, scores, 0.0, 0.0).loss is None
 
 
-def test_the_help_names_the_precisions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["export", "--help"])
-    with pytest.raises(SystemExit):
-        main()
+def test_the_help_names_the_precisions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--help"]) == 0
     assert "{float32,int8,float16}" in capsys.readouterr().out
 
 

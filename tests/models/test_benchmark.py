@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from models import benchmark
+from funnelrank.main import main
+from models.benchmark import ABOVE_IS_KEPT
 from models.recipe.recipe import load_recipe
 from models.reports.results import group_of, listed_groups
 
@@ -41,7 +42,7 @@ def bench(tmp_path):
             "--out",
             str(out),
         ]
-        return benchmark.main(words)
+        return main(["benchmark", *words])
 
     return run
 
@@ -70,7 +71,7 @@ def test_a_finished_run_counts_until_its_recipe_or_its_tables_change(recipe_file
 def test_a_recipe_that_fails_is_told_with_its_line_and_loses_no_other(recipe_file, bench, tmp_path, capsys):
     bad = recipe_file("bad", **{"training.select_on": ["pctx"]})
     good = recipe_file("good")
-    assert bench(bad, good) == 2
+    assert bench(bad, good) == 1
     line = next(i for i, text in enumerate(bad.read_text().splitlines(), 1) if "pctx" in text)
     assert (
         f"bad.yaml:{line}: training.select_on: 'pctx' is not an output; did you mean 'pctr'?" in capsys.readouterr().err
@@ -90,7 +91,7 @@ def test_a_recipe_without_data_is_told_and_left_out(recipe_file, bench, tmp_path
 
 def test_a_table_gives_mean_and_deviation_over_the_seeds_and_the_text_above_it_stays(recipe_file, bench, tmp_path):
     page = tmp_path / "results.md"
-    page.write_text(f"# Words of ours\n{benchmark.ABOVE_IS_KEPT}\nan older table")
+    page.write_text(f"# Words of ours\n{ABOVE_IS_KEPT}\nan older table")
     assert bench(recipe_file("own"), seeds=2) == 0
     text = page.read_text()
     assert text.startswith("# Words of ours\n") and "an older table" not in text
@@ -110,7 +111,7 @@ def test_a_table_gives_mean_and_deviation_over_the_seeds_and_the_text_above_it_s
 def test_two_recipes_of_one_name_are_refused(recipe_file, bench, tmp_path, capsys):
     other = tmp_path / "other.yaml"
     other.write_text(recipe_file("own").read_text())
-    assert bench(tmp_path / "own.yaml", other) == 2
+    assert bench(tmp_path / "own.yaml", other) == 1
     assert "'own' is also the name of" in capsys.readouterr().err
 
 

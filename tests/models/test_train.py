@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from funnelrank.main import main
 from models import train as training
 from models.data.batches import ordered_batches
 from models.data.cache import open_data
@@ -265,9 +266,9 @@ def test_the_report_needs_nothing_from_outside(tiny_recipe, tmp_path):
         (["RECIPE", "--set", "training.select_on=[pctx]"], "pctx"),
     ],
 )
-def test_a_command_that_cannot_work_says_why_and_exits_with_2(tiny_recipe, tmp_path, capsys, arguments, message):
+def test_a_command_that_cannot_work_says_why_and_exits_with_1(tiny_recipe, tmp_path, capsys, arguments, message):
     recipe_file = tmp_path / "recipe.yaml"
     recipe_file.write_text(yaml.safe_dump(tiny_recipe().model_dump(mode="json")))
     given = [str(recipe_file) if a == "RECIPE" else a for a in arguments]
-    assert training.main([*given, "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 2
+    assert main(["train", *given, "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 1
     assert message in capsys.readouterr().err

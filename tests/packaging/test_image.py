@@ -59,7 +59,7 @@ def test_the_image_steps_give_a_service_that_starts(tmp_path: Path) -> None:
             take(ROOT / source, app / source)
     clean = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [python, "-m", "service", "serve", "--help"], cwd=app, env=clean, capture_output=True, text=True
+        [python, "-m", "funnelrank", "serve", "--help"], cwd=app, env=clean, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert "FUNNELRANK_REDIS_URL" in done.stdout

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = {"features", "tables", "service", "models", "export", "loadtest"}
+OURS = {"funnelrank", "features", "tables", "service", "models", "export", "loadtest", "bench"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 IMPORT_ALL = """
@@ -73,6 +73,7 @@ def normalised(name: str) -> str:
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
+        ("funnelrank", ("train", "loadtest")),
         ("features", ()),
         ("tables", ()),
         ("service", ("demo",)),

@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Makefile", "requirements", "features", "tables", "service", "sample")
+PARTS = ("Makefile", "requirements", "funnelrank", "features", "tables", "service", "sample")
 # Pip has to fetch what no cache holds.
 LONGEST_S = 600
 

@@ -71,7 +71,7 @@ def test_rollout_shows_and_changes_the_document(registry: Path, kit: SimpleNames
         assert refused.returncode == 1
         assert told in refused.stderr
         assert "Traceback" not in refused.stderr
-    assert run("rollout", "synthetic", registry=registry).returncode == 1
+    assert run("rollout", "synthetic", registry=registry).returncode == 2
 
 
 def test_load_and_inspect_work_together(sample: Path, redis_server: EmbeddedRedis, store: redis.Redis) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.prepare.__main__ import main
+from funnelrank.main import main
 from models.prepare.kuairand import HISTORY, ITEMS, LICENCE, LOG, USERS, prepare_kuairand
 
 APRIL_26, MAY_2 = (
@@ -111,13 +111,13 @@ def test_tags_are_lists_hours_are_local_and_gaps_stay_missing(tables):
 
 
 def test_the_licence_travels_with_the_tables_and_their_sample(source, tmp_path, capsys):
-    assert main(["kuairand", "--source", str(source), "--out", str(tmp_path / "out")]) == 0
-    assert main(["sample", "--source", str(tmp_path / "out"), "--out", str(tmp_path / "sample")]) == 0
+    assert main(["prepare", "kuairand", "--source", str(source), "--out", str(tmp_path / "out")]) == 0
+    assert main(["prepare", "sample", "--source", str(tmp_path / "out"), "--out", str(tmp_path / "sample")]) == 0
     for folder in ("out", "sample"):
         assert (tmp_path / folder / LICENCE).read_text() == "the licence"
     assert "impressions.parquet: 3 rows" in capsys.readouterr().out
 
 
 def test_a_missing_original_is_named(tmp_path, capsys):
-    assert main(["kuairand", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert main(["prepare", "kuairand", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert LOG in capsys.readouterr().err

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from funnelrank.main import main
 from models.data.cache import open_data
-from models.prepare.__main__ import main
 from models.prepare.taobao import COLUMNS, EXTRACT, ORIGINAL, USERS, prepare_taobao
 from models.recipe.recipe import RecipeError, load_recipe
 
@@ -97,7 +97,7 @@ def test_the_download_is_read_for_the_first_users_alone_and_gives_what_the_extra
 
 
 def test_where_the_log_comes_from_is_said_when_it_is_missing(tmp_path, capsys):
-    assert main(["taobao", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert main(["prepare", "taobao", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     told = capsys.readouterr().err
     assert ORIGINAL in told and "tianchi.aliyun.com" in told
 
@@ -114,5 +114,5 @@ def test_a_behaviour_that_the_log_does_not_have_is_refused(tmp_path, capsys):
     pd.DataFrame([(1, 10, 7, "like", seconds("11-28")), (2, 10, 7, "pv", seconds("11-28"))]).to_csv(
         tmp_path / ORIGINAL, header=False, index=False
     )
-    assert main(["taobao", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert main(["prepare", "taobao", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "'like'" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from models import train as training
+from funnelrank.main import main
 from models.recipe.recipe import RecipeError, load_recipe
 
 LABEL = "- {name: tab, type: categorical}"
@@ -75,7 +75,7 @@ def recipe_file(tiny_recipe, tmp_path):
 
 
 def refused(path, tmp_path, capsys, *more):
-    assert training.main([str(path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), *more]) == 2
+    assert main(["train", str(path), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), *more]) == 1
     return capsys.readouterr().err
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from models import train as training
+from funnelrank.main import main
 from models.recipe.recipe import RecipeError, at_its_line, load_recipe
 
 
@@ -57,7 +57,7 @@ def test_a_run_holds_the_whole_recipe(extending, tmp_path):
     path = extending("name: own\ntraining: {epochs: 1}\n")
     out = tmp_path / "out"
     assert (
-        training.main([str(path), "--out", str(out), "--cache", str(tmp_path / "cache"), "--reading-steps", "0"]) == 0
+        main(["train", str(path), "--out", str(out), "--cache", str(tmp_path / "cache"), "--reading-steps", "0"]) == 0
     )
     assert "extends" not in (out / "recipe.yaml").read_text()
     assert load_recipe(out / "recipe.yaml") == load_recipe(path)

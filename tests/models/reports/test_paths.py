@@ -6,7 +6,8 @@ import math
 import pandas as pd
 import pytest
 
-from models.reports.paths import Columns, PathsError, decompositions, main, read_paths
+from funnelrank.main import main
+from models.reports.paths import Columns, PathsError, decompositions, read_paths
 
 # Ten clicked pairs: a cart after 4 of them, of which 3 are bought; a wish after 2 (one also carted), 1 bought; 1 bought straight away.
 LOG = [
@@ -78,6 +79,7 @@ def test_the_command_writes_a_table_and_a_picture_that_needs_nothing_from_outsid
     assert (
         main(
             [
+                "paths",
                 str(source),
                 "--user",
                 "who",
@@ -116,12 +118,12 @@ def test_the_command_writes_a_table_and_a_picture_that_needs_nothing_from_outsid
 )
 def test_a_log_that_cannot_answer_is_refused_with_what_is_there(log, tmp_path, capsys, arguments, message):
     log.to_parquet(tmp_path / "log.parquet")
-    assert main([str(tmp_path / "log.parquet"), *arguments]) == 2
+    assert main(["paths", str(tmp_path / "log.parquet"), *arguments]) == 1
     assert message in capsys.readouterr().err
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path, capsys):
-    assert main([str(tmp_path / "none.parquet"), "--actions", "cart", "--conversion", "buy"]) == 2
+    assert main(["paths", str(tmp_path / "none.parquet"), "--actions", "cart", "--conversion", "buy"]) == 1
     assert "cannot be read" in capsys.readouterr().err
 
 

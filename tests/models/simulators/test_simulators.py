@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from features.statistics import rank_correlation
+from funnelrank.main import main
 from models.simulators import funnel, position, selection, transfer
-from models.simulators.__main__ import SIMULATORS, main, put_section, results, section
 from models.simulators.base import divergence, grouped_rank_correlation
+from models.simulators.run import SIMULATORS, put_section, results, section
 
 
 def test_the_measures_by_hand():
@@ -81,7 +82,7 @@ def test_the_tower_beats_no_correction_where_the_old_ranker_was_unlike_the_truth
 
 def test_the_command_prints_a_table_and_keeps_it_in_a_page(tmp_path, capsys):
     page = tmp_path / "docs" / "simulators.md"
-    assert main(["selection", "--seeds", "1", "--size", "0.05", "--out", str(page)]) == 0
+    assert main(["simulate", "selection", "--seeds", "1", "--size", "0.05", "--out", str(page)]) == 0
     printed = capsys.readouterr().out
     assert "| ESMM better than clicks only |" in printed and "of 1 seed" in printed
     assert printed.strip() in page.read_text()

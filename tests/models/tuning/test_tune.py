@@ -12,6 +12,7 @@ import optuna
 import pytest
 import yaml
 
+from funnelrank.main import main
 from models import train as training
 from models.data.cache import open_data
 from models.recipe.recipe import RecipeError, load_recipe
@@ -265,7 +266,7 @@ def test_a_bad_space_is_refused_with_its_line_and_the_nearest_name(searched, tmp
     recipe_file = tmp_path / "recipe.yaml"
     lines = yaml.safe_dump(recipe, sort_keys=False).splitlines()
     recipe_file.write_text("\n".join(lines).replace("space: HERE", f"space: {json.dumps(space)}"))
-    assert tuning.main([str(recipe_file), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 2
+    assert main(["tune", str(recipe_file), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 1
     said = capsys.readouterr().err
     assert message in said
     assert f"recipe.yaml:{len(lines)}: " in said
@@ -288,5 +289,5 @@ def test_a_recipe_that_extends_another_does_not_take_over_its_search(searched, t
 def test_a_recipe_without_a_tuning_section_is_told_what_to_write(tiny_recipe, tmp_path, capsys):
     recipe_file = tmp_path / "recipe.yaml"
     recipe_file.write_text(yaml.safe_dump(tiny_recipe().model_dump(mode="json")))
-    assert tuning.main([str(recipe_file), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 2
+    assert main(["tune", str(recipe_file), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 1
     assert "tuning: is missing; give its trials and its space" in capsys.readouterr().err

@@ -207,7 +207,7 @@ def test_private_keys_that_cannot_be_used_are_told_and_never_shown(
 def test_the_service_does_not_load_cryptography_where_no_keys_are_set(registry: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from service.bundle.loading import load_bundle\n"
-        "import service.server.app, service.server.serve, service.cli\n"
+        "import service.server.app, service.server.serve, funnelrank.commands.serving\n"
         "load_bundle(Path(sys.argv[1]), 1, 10); print('cryptography.hazmat.bindings._rust' in sys.modules)"
     )
     done = subprocess.run(

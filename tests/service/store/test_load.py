@@ -192,7 +192,7 @@ def everything(store: redis.Redis) -> dict[bytes, Any]:
     return {k: store.dump(k) for k in store.keys("fr:*:*")}  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("end", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 3)])
 def test_a_load_that_is_ended_half_way_goes_on_from_there(
     tmp_path: Path,
     registry: Path,

@@ -1,0 +1,48 @@
+"""The benchmark commands: `bench`, `bench-threads`."""
+
+from pathlib import Path
+
+import click
+
+from funnelrank.commands.options import PATH, POSITIVE, examples
+
+_RUNS = click.option(
+    "--runs",
+    type=PATH,
+    default=Path("runs/bench"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the short training runs, which are kept.",
+)
+
+
+@click.command(epilog=examples("funnelrank bench --quick", "funnelrank bench --full --out reports/bench.json"))
+@click.option("--quick", is_flag=True, help="Fewer sizes and rounds: a minute or two.")
+@click.option("--full", is_flag=True, help="Also 1,000,000 items in Redis.")
+@click.option(
+    "--out",
+    type=PATH,
+    default=Path("reports/bench.json"),
+    show_default=True,
+    metavar="FILE",
+    help="JSON; the plot is written beside it.",
+)
+@_RUNS
+def bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
+    """Measure the CPU time of a ranking beside the model itself, an empty route and a plain peer."""
+    from bench.run import run_bench
+
+    run_bench(quick, full, out, runs)
+
+
+@click.command(epilog=examples("funnelrank bench-threads --recipe kuairand-mmoe"))
+@click.option("--recipe", default="kuairand-mmoe", show_default=True, help="A recipe that `funnelrank bench` trains.")
+@click.option(
+    "--requests", type=POSITIVE, default=300, show_default=True, metavar="N", help="Requests per setting and round."
+)
+@_RUNS
+def bench_threads(recipe: str, requests: int, runs: Path) -> None:
+    """Compare workers, ONNX Runtime threads, spinning and scoring in a thread."""
+    from bench.threads import compare_threads
+
+    compare_threads(recipe, requests, runs)

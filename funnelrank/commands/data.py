@@ -1,0 +1,129 @@
+"""The commands that make or read data: `prepare`, `paths`, `simulate`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from funnelrank.commands.options import PATH, POSITIVE, ManyValues, examples
+from funnelrank.exit_codes import CommandError
+
+SIMULATORS = ["selection", "funnel", "position", "transfer"]
+
+
+@click.group(
+    epilog=examples(
+        "funnelrank prepare kuairand --source DOWNLOADS/kuairand --out data/kuairand",
+        "funnelrank prepare census --source DOWNLOADS/census --out data/census",
+        "funnelrank prepare taobao --source DOWNLOADS/taobao --out data/taobao",
+        "funnelrank prepare sample --source data/kuairand --out sample/kuairand",
+    )
+)
+def prepare() -> None:
+    """Make the canonical tables (parquet) that training and the Redis loader read."""
+
+
+def _prepares(name: str, title: str) -> None:
+    """Add the command for one public data set; its function is `prepare_NAME` of `models.prepare.NAME`."""
+
+    def command(source: Path, out: Path) -> None:
+        import importlib
+
+        made: Callable[[Path, Path], dict[str, int]] = getattr(
+            importlib.import_module(f"models.prepare.{name}"), f"prepare_{name}"
+        )
+        _report(out, lambda: made(source, out))
+
+    options = [
+        click.Option(["--source"], type=PATH, required=True, help="Folder of the original files."),
+        click.Option(["--out"], type=PATH, required=True, help="Folder to write the tables to."),
+    ]
+    example = examples(f"funnelrank prepare {name} --source DOWNLOADS/{name} --out data/{name}")
+    help_text = f"{title}: original files -> canonical tables."
+    prepare.add_command(click.Command(name, params=list(options), callback=command, help=help_text, epilog=example))
+
+
+_prepares("kuairand", "KuaiRand-Pure")
+_prepares("census", "Census-Income (KDD)")
+_prepares("taobao", "Taobao's UserBehavior")
+
+
+@prepare.command(epilog=examples("funnelrank prepare sample --source data/kuairand --out sample/kuairand"))
+@click.option(
+    "--source", type=PATH, default=Path("data/kuairand"), show_default=True, help="Folder of the canonical tables."
+)
+@click.option("--out", type=PATH, default=Path("sample/kuairand"), show_default=True, help="Folder to write to.")
+@click.option(
+    "--max-mb", type=float, default=7.5, show_default=True, help="Largest total size of the parquet files in MB."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the choice of users.")
+def sample(source: Path, out: Path, max_mb: float, seed: int) -> None:
+    """Canonical tables -> a seeded subset of whole users that fits a size."""
+    from models.prepare.sample import sample_tables
+
+    _report(out, lambda: sample_tables(source, out, int(max_mb * 1e6), seed))
+
+
+def _report(out: Path, make: Callable[[], dict[str, int]]) -> None:
+    """Make tables, and print their rows and sizes. Raises CommandError."""
+    try:
+        rows = make()
+    except (FileNotFoundError, ValueError) as error:
+        raise CommandError(str(error)) from None
+    for name, count in rows.items():
+        path = out / f"{name}.parquet"
+        click.echo(f"{path}: {count:,} rows, {path.stat().st_size / 1e6:.2f} MB")
+
+
+@click.command(
+    cls=ManyValues,
+    epilog=examples(
+        "funnelrank paths events.parquet --action behavior --time timestamp --click pv --actions cart fav \\",
+        "    --conversion buy --out paths",
+    ),
+)
+@click.argument("events", type=PATH, metavar="EVENTS.parquet")
+@click.option("--user", default="user_id", show_default=True, metavar="COLUMN", help="Column of the user.")
+@click.option("--item", default="item_id", show_default=True, metavar="COLUMN", help="Column of the item.")
+@click.option("--action", default="action", show_default=True, metavar="COLUMN", help="Column of the action.")
+@click.option("--time", default="time_ms", show_default=True, metavar="COLUMN", help="Column of the time.")
+@click.option("--click", default="click", show_default=True, metavar="VALUE", help="Value that is a click.")
+@click.option("--actions", multiple=True, required=True, metavar="VALUE...", help="Values to try between, at most 5.")
+@click.option("--conversion", required=True, metavar="VALUE", help="Value that is a conversion.")
+@click.option("--out", type=PATH, metavar="PATH", help="Write PATH.md, PATH.csv and PATH.html as well.")
+def paths(
+    events: Path,
+    user: str,
+    item: str,
+    action: str,
+    time: str,
+    click: str,  # the option's name, which hides the library of the same name in here
+    actions: tuple[str, ...],
+    conversion: str,
+    out: Path | None,
+) -> None:
+    """Measure the paths click -> action -> conversion in an event log (.parquet or .csv, one row per event).
+
+    Prints the rates along the paths and the sparsity that each choice of actions removes.
+    """
+    from models.reports.paths import Columns, measure_paths
+
+    columns = Columns(user, item, action, time)
+    print(measure_paths(events, columns, click, list(actions), conversion, out))
+
+
+@click.command(epilog=examples("funnelrank simulate selection --seeds 3 --out docs/simulators.md"))
+@click.argument("name", type=click.Choice(SIMULATORS))
+@click.option("--seeds", type=POSITIVE, default=3, show_default=True, metavar="N", help="Seeds 1 to N.")
+@click.option(
+    "--size", type=float, default=1.0, show_default=True, metavar="X", help="Factor on the number of impressions."
+)
+@click.option("--out", type=PATH, metavar="PAGE.md", help="Put the section into this page as well.")
+def simulate(name: str, seeds: int, size: float, out: Path | None) -> None:
+    """Simulate a world with known truth, train models on it and measure them against the truth.
+
+    Prints mean and deviation over the seeds.
+    """
+    from models.simulators.run import simulate as run
+
+    click.echo(run(name, seeds, size, out))

@@ -1,0 +1,99 @@
+"""The commands that publish: `export`, `sign`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from funnelrank.commands.options import PATH, cache_option, examples
+
+if TYPE_CHECKING:
+    from export.bundle import Published
+
+PRECISIONS = ["float32", "int8", "float16"]
+
+
+@click.command(epilog=examples("funnelrank export runs/kuairand-mmoe --registry registry"))
+@click.argument("run", type=PATH)
+@click.option("--registry", type=PATH, required=True, metavar="DIR", help="Folder in which bundles are published.")
+@click.option("--version", metavar="V", help="Name of the version.  [default: one more than the last]")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    show_default=True,
+    metavar="{float32,int8,float16}",
+    help="int8: large products in eight bits, for speed; float16: embedding tables in half precision, for size. "
+    "Both are measured on the run's own test part before anything is published.",
+)
+@click.option(
+    "--max-auc-loss",
+    type=float,
+    default=0.001,
+    show_default=True,
+    metavar="X",
+    help="Largest fall of an output's AUC by reduced precision, or rise of a value's RMSE, as a share.",
+)
+@cache_option
+@click.option(
+    "--sign-with",
+    type=PATH,
+    metavar="KEY.pem",
+    help="Private Ed25519 key; `funnelrank sign --help` says how to make one.",
+)
+def export(
+    run: Path,
+    registry: Path,
+    version: str | None,
+    precision: Literal["float32", "int8", "float16"],
+    max_auc_loss: float,
+    cache: Path,
+    sign_with: Path | None,
+) -> None:
+    """Check a trained RUN against its ONNX graph and publish it as a model bundle. On any doubt publish nothing."""
+    from export.bundle import export_run
+    from export.sign import signer
+
+    sign = signer(sign_with) if sign_with else None
+    published = export_run(run, registry, version, precision, max_auc_loss, cache, sign)
+    click.echo("\n".join(_summary(published, sign is not None)))
+
+
+def _summary(published: "Published", signed: bool) -> Iterator[str]:
+    """What was measured, and where the bundle is."""
+    from export.page import lines
+
+    manifest = published.manifest
+    parity = manifest.parity
+    yield (
+        f"parity      torch against ONNX Runtime: largest difference {parity.max_abs_difference:.2e} "
+        f"(allowed {parity.tolerance:g})"
+    )
+    yield (
+        f"            over {len(parity.candidates)} candidate counts x {len(parity.behaviours)} behaviour counts, "
+        "unknown ids included"
+    )
+    if manifest.reduction:
+        yield from lines(manifest.reduction)
+    yield f"graph       {published.graph_bytes / 2**20:.2f} MiB, tasks {', '.join(manifest.task_names)}"
+    for part in manifest.left_out:
+        yield f"left out    {part.part} ({', '.join(part.columns)}): {part.note}"
+    yield f"published   {published.folder}{', signed' if signed else ''}"
+
+
+@click.command(
+    epilog="\b\na key pair:\n"
+    "  openssl genpkey -algorithm ed25519 -out KEY.pem          # private: stays with whoever publishes\n"
+    "  openssl pkey -in KEY.pem -pubout >> TRUSTED.pem          # public: FUNNELRANK_TRUSTED_KEYS of the service\n\n"
+    + examples("funnelrank sign registry/kuairand-mmoe/3 --key KEY.pem")
+)
+@click.argument("bundles", type=PATH, nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("--key", type=PATH, required=True, metavar="KEY.pem", help="Private Ed25519 key.")
+def sign(bundles: tuple[Path, ...], key: Path) -> None:
+    """Sign published bundles (REGISTRY/NAME/VERSION) whose files have the hashes of their manifests."""
+    from export.sign import sign_bundle, signer
+
+    with_key = signer(key)
+    for folder in bundles:
+        click.echo(f"signed      {sign_bundle(folder, with_key)}")

@@ -1,0 +1,64 @@
+"""What the options of several commands share: types, repeated options, examples."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+PATH = click.Path(path_type=Path)
+POSITIVE = click.IntRange(min=1)
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def examples(*lines: str) -> str:
+    """The end of a help text, as it is written: click would fill the lines into a paragraph."""
+    return "\b\nexample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def settings_option(example: str) -> Callable[[Decorated], Decorated]:
+    """`--set KEY=VALUE`, which changes a recipe."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help=f"Override a setting, as {example}. Repeatable.",
+    )
+
+
+cache_option = click.option(
+    "--cache",
+    type=PATH,
+    default=Path("runs/cache"),
+    show_default=True,
+    metavar="DIR",
+    help="Where encoded data is kept.",
+)
+
+registry_option = click.option(
+    "--registry", type=PATH, metavar="DIR", help="The registry.  [default: FUNNELRANK_REGISTRY]"
+)
+
+
+class ManyValues(click.Command):
+    """A command whose repeatable options may list values: `--actions cart fav` is `--actions cart --actions fav`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        names = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        return super().parse_args(ctx, _spread(args, names))
+
+
+def _spread(words: list[str], names: set[str]) -> list[str]:
+    spread: list[str] = []
+    name = ""
+    values = 0
+    for word in words:
+        if word.startswith("--"):
+            name = word if word in names else ""
+            values = 0
+        elif name:
+            spread += [name] if values else []
+            values += 1
+        spread.append(word)
+    return spread

@@ -1,0 +1,154 @@
+"""The `rollout` command: show or change which versions are live."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from funnelrank.commands.options import examples, registry_option
+from funnelrank.exit_codes import CommandError
+
+if TYPE_CHECKING:
+    from service.bundle.registry import Target
+    from service.rollout.rollout import Canary, Past, Rollout
+
+
+@dataclass(frozen=True)
+class Change:
+    """The part of the document that the options name, as they were written."""
+
+    name: str | None
+    version: str | None
+    canary: str | None
+    percent: float | None
+    shadow: str | None
+
+
+@click.command(
+    epilog=examples(
+        "funnelrank rollout                                          # show",
+        "funnelrank rollout kuairand-mmoe 3                          # make it live for all",
+        "funnelrank rollout --canary kuairand-mmoe/4 --percent 5     # for 5 % of the users",
+        "funnelrank rollout --canary none --shadow kuairand-mmoe/5   # no canary; score 5 in the background",
+        "funnelrank rollout --rollback                               # what was live before",
+    )
+)
+@click.argument("name", required=False)
+@click.argument("version", required=False)
+@click.option("--canary", metavar="NAME/VERSION", help="Version for some of the users, or 'none'.")
+@click.option("--percent", type=float, help="Percentage of the users that get the canary, 0 to 100.")
+@click.option("--shadow", metavar="NAME/VERSION", help="Version that scores in the background, or 'none'.")
+@click.option("--rollback", is_flag=True, help="Make live again what was live before.")
+@click.option("--to", type=int, metavar="REVISION", help="With --rollback: the revision to go back to.")
+@click.option("--history", is_flag=True, help="Show what was live before, newest first.")
+@click.option("--reason", default="", help="Reason for the history.")
+@registry_option
+def rollout(
+    name: str | None,
+    version: str | None,
+    canary: str | None,
+    percent: float | None,
+    shadow: str | None,
+    rollback: bool,
+    to: int | None,
+    history: bool,
+    reason: str,
+    registry: Path | None,
+) -> None:
+    """Show the rollout document, or make VERSION of the model NAME live.
+
+    What the options do not name keeps its value. Workers follow within FUNNELRANK_ROLLOUT_POLL_MS.
+    """
+    from service.bundle.registry import folder_of
+    from service.bundle.verify import read_manifest
+    from service.rollout.rollout import change_rollout, read_rollout, roll_back
+    from service.settings import Settings
+
+    settings = Settings.from_environment()
+    registry = registry or settings.registry
+    if to is not None and not rollback:
+        raise click.UsageError("--to goes with --rollback")
+    changes = {} if rollback else changes_of(Change(name, version, canary, percent, shadow), registry)
+    if rollback:
+        document = roll_back(registry, getpass.getuser(), reason=reason, to=to)
+    elif changes:
+        for target in filter(None, changes.values()):
+            read_manifest(folder_of(registry, target), settings.trusted_keys)
+        document = change_rollout(registry, changes, getpass.getuser(), reason=reason)
+    else:
+        document = read_rollout(registry)
+    if history:
+        entries: list[Rollout | Past] = [document, *document.past()]
+        click.echo("\n".join(map(history_line, entries)))
+    else:
+        click.echo(document.model_dump_json(indent=2, exclude={"history"}))
+
+
+def changes_of(change: Change, registry: Path) -> dict[str, Target | None]:
+    """The new value of each role that changes. Raises click.UsageError and CommandError."""
+    changes: dict[str, Target | None] = {}
+    if change.name is not None:
+        if change.version is None:
+            raise click.UsageError("say both: funnelrank rollout NAME VERSION")
+        changes["stable"] = target_of(change.name, change.version)
+    if change.canary == "none":
+        changes["canary"] = None
+    elif change.canary is not None or change.percent is not None:
+        changes["canary"] = _canary(change, registry)
+    if change.shadow is not None:
+        changes["shadow"] = None if change.shadow == "none" else named(change.shadow)
+    return changes
+
+
+def _canary(change: Change, registry: Path) -> Canary:
+    from pydantic import ValidationError
+
+    from service.rollout.rollout import Canary, read_rollout
+
+    if change.percent is None:
+        raise click.UsageError("say how many of the users: --percent 5")
+    target: Target | None = named(change.canary) if change.canary else read_rollout(registry).canary
+    if target is None:
+        raise CommandError("there is no canary whose percentage could change: --canary NAME/VERSION --percent 5")
+    try:
+        return Canary(name=target.name, version=target.version, percent=change.percent)
+    except ValidationError as error:
+        raise CommandError(f"--percent: {error.errors()[0]['msg']}") from None
+
+
+def named(text: str) -> Target:
+    """The target that `NAME/VERSION` names. Raises CommandError."""
+    name, _, version = text.partition("/")
+    return target_of(name, version)
+
+
+def target_of(name: str, version: str) -> Target:
+    """A version of a model. Raises CommandError."""
+    from pydantic import ValidationError
+
+    from service.bundle.registry import Target
+
+    try:
+        return Target(name=name, version=version)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise CommandError(f"{name}/{version}: {problem['loc'][0]}: {problem['msg']}") from None
+
+
+def history_line(entry: Rollout | Past) -> str:
+    """One line about one revision."""
+    parts = [f"{entry.revision:>4}  {entry.written_at}  stable {entry.stable}"]
+    if entry.canary:
+        parts.append(f" canary {entry.canary} {entry.canary.percent:g} %")
+    if entry.shadow:
+        parts.append(f" shadow {entry.shadow}")
+    parts.append(f"  by {entry.author or '?'}")
+    if entry.reason:
+        parts.append(f": {entry.reason}")
+    if getattr(entry, "withdrawn", False):
+        parts.append(" (withdrawn)")
+    return "".join(parts)

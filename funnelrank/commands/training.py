@@ -1,0 +1,190 @@
+"""The commands that train: `train`, `tune`, `benchmark`, `models`."""
+
+from pathlib import Path
+
+import click
+
+from funnelrank.commands.options import PATH, POSITIVE, cache_option, examples, settings_option
+from funnelrank.exit_codes import CommandError, ExitCode
+
+
+@click.command(
+    epilog=examples(
+        "funnelrank train models/recipes/kuairand-mmoe.yaml",
+        "funnelrank train models/recipes/kuairand-mmoe.yaml --out runs/try --seed 2 --set training.epochs=2",
+        "funnelrank train models/recipes/kuairand-mmoe.yaml --out runs/try --seed 2 --set training.epochs=2 --resume",
+    )
+)
+@click.argument("recipe", type=PATH, metavar="RECIPE.yaml")
+@click.option("--out", type=PATH, metavar="DIR", help="Folder of the run.  [default: runs/<the recipe's name>]")
+@click.option("--seed", type=int, metavar="N", help="Seed of weights, shuffling and dropout.  [default: the recipe's]")
+@settings_option("training.epochs=2")
+@click.option(
+    "--resume", is_flag=True, help="Go on where an interrupted run in the same folder stopped, to the same bits."
+)
+@click.option(
+    "--threads",
+    type=POSITIVE,
+    metavar="N",
+    help="torch's threads; a run repeats only with the same number.  [default: torch's]",
+)
+@cache_option
+@click.option(
+    "--reading-steps",
+    type=int,
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Steps of the reading-speed check, 0 for none.",
+)
+@click.option(
+    "--prefetch",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Batches that a thread reads ahead, for data beyond memory.",
+)
+def train(
+    recipe: Path,
+    out: Path | None,
+    seed: int | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    threads: int | None,
+    cache: Path,
+    reading_steps: int,
+    prefetch: int,
+) -> None:
+    """Train a recipe (models/recipes/ has some).
+
+    Writes checkpoint.pt, recipe.yaml, encoding.npz, kept_rows.npz, metrics.json, history.json and report.html.
+    """
+    import torch
+
+    from models.recipe.recipe import RecipeError, at_its_line, load_recipe
+    from models.train import train as run
+    from models.training.outcome import summary_lines
+
+    if threads:
+        torch.set_num_threads(threads)
+    if seed is not None:
+        overrides = (*overrides, f"training.seed={seed}")
+    try:
+        read = load_recipe(recipe, overrides)
+        folder = out or Path("runs") / read.name
+        metrics = run(read, folder, resume=resume, cache=cache, reading_steps=reading_steps, prefetch=prefetch)
+    except RecipeError as error:
+        raise RecipeError(at_its_line(error, recipe, overrides)) from None
+    click.echo("\n".join(summary_lines(metrics, folder)))
+
+
+@click.command(
+    epilog=examples(
+        "funnelrank tune models/recipes/census-mmoe.yaml --out runs/census-tuning",
+        "funnelrank tune models/recipes/census-mmoe.yaml --out runs/census-tuning --set tuning.trials=40",
+    )
+)
+@click.argument("recipe", type=PATH, metavar="RECIPE.yaml")
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="DIR",
+    help="Folder of the search, one at a time.  [default: runs/<the recipe's name>-tuning]",
+)
+@settings_option("tuning.trials=40")
+@cache_option
+@click.option(
+    "--threads",
+    type=POSITIVE,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="torch's threads; with 1 a search repeats to the bit.",
+)
+def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path, threads: int) -> None:
+    """Search the space of a recipe's tuning section on its validation part.
+
+    Writes trials.md, trials.json, tuned.yaml and study.db. The same command goes on where it was stopped; more trials
+    than before are added to those that are there.
+    """
+    import torch
+
+    from models.recipe.recipe import RecipeError, at_its_line, load_recipe
+    from models.tuning.tune import tune as run
+
+    torch.set_num_threads(threads)
+    try:
+        read = load_recipe(recipe, overrides)
+        outcome = run(read, out or Path("runs") / f"{read.name}-tuning", cache=cache)
+    except RecipeError as error:
+        raise RecipeError(at_its_line(error, recipe, overrides)) from None
+    if not outcome["best"]:
+        raise CommandError("no trial was completed")
+
+
+@click.command(
+    epilog=examples(
+        "funnelrank benchmark --out docs/results    # every recipe whose data is there, 5 seeds each",
+        "funnelrank benchmark models/recipes/census-*.yaml --seeds 3",
+    )
+)
+@click.argument("recipes", type=PATH, nargs=-1, metavar="[RECIPE.yaml]...")
+@click.option("--seeds", type=POSITIVE, default=5, show_default=True, metavar="N", help="Seeds 1 to N of each recipe.")
+@settings_option("training.epochs=2, in all recipes; {seed} is the seed")
+@click.option(
+    "--runs",
+    type=PATH,
+    default=Path("runs/benchmark"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the runs.",
+)
+@cache_option
+@click.option(
+    "--threads",
+    type=POSITIVE,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="torch's threads; with 1 a run repeats to the bit.",
+)
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="PATH",
+    help="Write PATH.json and PATH.md as well; text in PATH.md above the tables stays.",
+)
+def benchmark(
+    recipes: tuple[Path, ...],
+    seeds: int,
+    overrides: tuple[str, ...],
+    runs: Path,
+    cache: Path,
+    threads: int,
+    out: Path | None,
+) -> int:
+    """Train recipes over several seeds and tabulate the test metrics, mean and sample deviation.
+
+    The tables are by data and labels, beside the marks of models/reports/marks.yaml. Finished runs are kept and not
+    repeated. A run that fails does not lose the others. Without recipes all of models/recipes are trained.
+    """
+    import torch
+
+    from models.benchmark import run_benchmark
+
+    torch.set_num_threads(threads)
+    failures = run_benchmark(list(recipes), seeds, overrides, runs, cache, out)
+    for failure in failures:
+        click.echo(failure, err=True)
+    return ExitCode.FAILED if failures else ExitCode.DONE
+
+
+@click.command(epilog=examples("funnelrank models"))
+def models() -> None:
+    """List the models of the catalogue: name, paper, tasks it can have."""
+    from models.catalogue import CATALOGUE
+
+    width = max(len(name) for name in CATALOGUE)
+    for entry in CATALOGUE.values():
+        click.echo(f"{entry.name:<{width}}  {entry.paper}  {entry.link}  tasks: {', '.join(entry.tasks)}")

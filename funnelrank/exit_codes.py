@@ -1,0 +1,78 @@
+"""The exit codes of every command, and which error ends a command with which of them."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command's exit code says."""
+
+    DONE = 0
+    FAILED = 1  # refused or failed, with a message
+    USAGE = 2  # the command line itself is wrong
+    INTERRUPTED = 3  # Ctrl-C; the message says how to go on
+
+
+class CommandError(Exception):
+    """A command that cannot be done as it was given; the message says why."""
+
+
+# Package and name of each error class, so that this table imports neither torch nor onnxruntime. A subclass counts as
+# its base class. Errors that are not listed are faults of the program and end with a traceback.
+REFUSALS = frozenset(
+    {
+        ("builtins", "OSError"),
+        ("export", "ParityError"),
+        ("export", "PublishError"),
+        ("export", "ReductionError"),
+        ("funnelrank", "CommandError"),
+        ("loadtest", "TargetError"),
+        ("loadtest", "WorkloadError"),
+        ("models", "NonFiniteLossError"),
+        ("models", "PathsError"),
+        ("models", "RecipeError"),
+        ("models", "RunError"),
+        ("redis", "RedisError"),
+        ("service", "BundleRejected"),
+        ("service", "CannotStart"),
+        ("service", "DocumentUnreadable"),
+        ("service", "LoadError"),
+        ("service", "RolloutUnreadable"),
+        ("service", "SampleError"),
+        ("service", "ServiceError"),
+        ("service", "SettingsError"),
+        ("tables", "TableError"),
+        ("torch", "OnnxExporterError"),
+    }
+)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error is one that a command reports in one line, without a traceback."""
+    names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    return not names.isdisjoint(REFUSALS)
+
+
+# The extra of the project that brings a package in.
+EXTRAS = {
+    "gevent": "loadtest",
+    "locust": "loadtest",
+    "matplotlib": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "optuna": "train",
+    "pandas": "train",
+    "sklearn": "train",
+    "torch": "train",
+}
+# Packages of ours that an installation may lack: the image holds the service alone, the wheel everything but the benchmark.
+OPTIONAL = ("bench", "export", "loadtest", "models")
+
+
+def missing_part(error: ModuleNotFoundError) -> str | None:
+    """What to install so that a command works, or None if a package is missing that every installation has."""
+    package = (error.name or "").partition(".")[0]
+    if package in EXTRAS:
+        return f"{package} is not installed; pip install 'funnelrank[{EXTRAS[package]}]'"
+    if package in OPTIONAL:
+        return f"this installation has no {package}/; run the command in a checkout of the repository"
+    return None

@@ -1,0 +1,130 @@
+"""The `funnelrank` program: the list of its commands, and how an error becomes an exit code."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import click
+
+from funnelrank import __version__
+from funnelrank.exit_codes import ExitCode, is_refusal, missing_part
+
+
+class Entry(NamedTuple):
+    """Where a command is declared, what it does, and how to go on after Ctrl-C."""
+
+    place: str
+    help: str
+    resume: str = "the same command begins anew"
+
+
+_GOES_ON = "run the same command again: it goes on from there"
+
+COMMANDS = {
+    "serve": Entry("serving:serve", "Serve rankings over HTTP."),
+    "load": Entry("serving:load", "Load users, items and behaviours into Redis; retire a feature schema.", _GOES_ON),
+    "inspect": Entry("serving:inspect", "Show what Redis holds for a user or an item."),
+    "rollout": Entry("rollout:rollout", "Show or change which versions are live."),
+    "run-sample": Entry("serving:run_sample", "Serve the sample, with a Redis of its own if none is set."),
+    "models": Entry("training:models", "List the models: name, paper, tasks."),
+    "prepare": Entry("data:prepare", "Make the canonical tables from the files of a public data set."),
+    "train": Entry(
+        "training:train",
+        "Train a recipe.",
+        "the same command with --resume goes on from the last checkpoint",
+    ),
+    "tune": Entry(
+        "training:tune",
+        "Search the settings that a recipe names.",
+        "the same command goes on with the trial that it stopped in",
+    ),
+    "benchmark": Entry(
+        "training:benchmark",
+        "Train recipes over several seeds and tabulate their metrics.",
+        "the same command keeps the runs that are finished",
+    ),
+    "paths": Entry("data:paths", "Measure the paths from click to conversion in an event log."),
+    "simulate": Entry("data:simulate", "Train on a simulated world and compare with its known truth."),
+    "export": Entry("exporting:export", "Check a run against its ONNX graph and publish it as a bundle."),
+    "sign": Entry("exporting:sign", "Sign published bundles."),
+    "bench": Entry("bench:bench", "Measure the CPU cost of a ranking beside the model itself."),
+    "bench-threads": Entry("bench:bench_threads", "Compare workers, threads and spinning."),
+    "loadtest": Entry("loadtest:loadtest", "Send an open-loop load and check every answer."),
+    "soak": Entry("soak:soak", "Send everything at once for long, with faults, and check every answer."),
+    "swap-cost": Entry("soak:swap_cost", "Measure what swapping a version costs a caller."),
+    "republish": Entry("soak:republish", "Publish a copy of a bundle under another version."),
+    "completion": Entry("completion:completion", "Print the completion script of a shell."),
+}
+
+
+class Program(click.Group):
+    """A group that imports a command when it is called, and lists all of them without importing any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].place.partition(":")
+        command: click.Command = getattr(importlib.import_module(f"funnelrank.commands.{module}"), attribute)
+        command.name = cmd_name
+        command.short_help = COMMANDS[cmd_name].help
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="\b\nexample:\n"
+    "  funnelrank train models/recipes/kuairand-mmoe.yaml\n"
+    "  funnelrank export runs/kuairand-mmoe --registry registry\n"
+    "  funnelrank serve\n\n"
+    "Exit codes of every command: 0 done, 1 refused or failed, 2 wrong usage, 3 interrupted and resumable.",
+)
+@click.version_option(__version__, prog_name="funnelrank")
+def program() -> None:
+    """Rank candidates online: train a model, publish it, serve it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    `arguments` are those of the process if None. Returns the exit code: see `ExitCode`.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result: Any = program.main(words, prog_name="funnelrank", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        entry = COMMANDS.get(next((word for word in words if word in COMMANDS), ""))
+        sys.stderr.write(f"interrupted; {entry.resume if entry else Entry('', '').resume}\n")
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
+            raise
+        sys.stderr.write(f"error: {message}\n")
+        return ExitCode.FAILED
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def message_of(error: Exception) -> str | None:
+    """What a person reads about an error that was to be expected; None for a fault of the program."""
+    if isinstance(error, ModuleNotFoundError):
+        return missing_part(error)
+    if not is_refusal(error):
+        return None
+    if type(error).__module__.partition(".")[0] != "redis":
+        return str(error)
+    # A message of the Redis client may show the URL, so its password is removed.
+    from service.log import without_password
+
+    return f"Redis: {without_password(str(error))}"

@@ -1,0 +1,97 @@
+"""Runs a simulator over seeds, tabulates what it measured, and keeps the table in a page."""
+
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from models.simulators.base import Result, Simulator
+from models.simulators.funnel import SIMULATOR as FUNNEL
+from models.simulators.position import SIMULATOR as POSITION
+from models.simulators.selection import SIMULATOR as SELECTION
+from models.simulators.transfer import SIMULATOR as TRANSFER
+
+SIMULATORS = {s.name: s for s in (SELECTION, FUNNEL, POSITION, TRANSFER)}
+HEADING = """# Known-truth simulators
+
+Worlds whose probabilities are known, so that a paper's claim can be seen to hold or not. Each section is written by its command.
+"""
+
+
+def results(simulator: Simulator, seeds: Sequence[int], size: float) -> list[Result]:
+    """The measures of every seed, each in a folder that goes afterwards."""
+    found = []
+    for seed in seeds:
+        with tempfile.TemporaryDirectory(prefix="simulator-") as folder:
+            found.append(simulator.run(seed, size, Path(folder)))
+    return found
+
+
+def section(simulator: Simulator, found: Sequence[Result], size: float, seconds: float) -> str:
+    """The simulator's section as markdown: world, measures, and for each comparison the margin over the seeds."""
+    scale = "" if size == 1 else f" --size {size:g}"
+    lines = [
+        f"## {simulator.name}",
+        "",
+        f"Claim: {simulator.claim}",
+        "",
+        f"World: {simulator.world} Training uses the repository's own recipes.",
+        "",
+    ]
+    lines += [
+        f"`python -m models.simulators {simulator.name} --seeds {len(found)}{scale}`, {seconds:.0f} s of one processor:",
+        "",
+    ]
+    return "\n".join([*lines, *_measures(found), "", *_margins(simulator, found)]) + "\n"
+
+
+def _measures(found: Sequence[Result]) -> Iterator[str]:
+    names = list(next(iter(found[0].values())))
+    yield "| setting | model | " + " | ".join(names) + " |"
+    yield "|---" * (2 + len(names)) + "|"
+    for setting, model in found[0]:
+        cells = [_mean([result[setting, model][name] for result in found]) for name in names]
+        yield f"| {setting} | {model} | " + " | ".join(cells) + " |"
+
+
+def _margins(simulator: Simulator, found: Sequence[Result]) -> Iterator[str]:
+    yield "| claimed | measure | margin | holds in | verdict |"
+    yield "|---|---|---|---|---|"
+    for c in simulator.comparisons:
+        margins = [c.margin(result) for result in found]
+        held = sum(margin > 0 for margin in margins)
+        verdict = "shows" if held == len(margins) else "does not show" if held == 0 else "unsettled"
+        claimed = f"{c.model} better than {c.other}" + (f" ({c.setting})" if c.setting else "")
+        yield f"| {claimed} | {c.measure} | {_mean(margins)} | {held} of {len(margins)} seeds | {verdict} |"
+
+
+def _mean(values: Sequence[float]) -> str:
+    digits = 0 if abs(values[0]) >= 100 else 1 if abs(values[0]) >= 5 else 3
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{deviation}"
+
+
+def put_section(page: Path, name: str, text: str) -> None:
+    """Write a section into a page, in place of the same one if it is there."""
+    before = page.read_text() if page.is_file() else HEADING
+    opening, *sections = before.split("\n## ")
+    kept = {s.split("\n", 1)[0]: f"## {s.rstrip()}\n" for s in sections} | {name: text}
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n".join([opening.rstrip() + "\n", *(kept[n] for n in SIMULATORS if n in kept)]))
+
+
+def simulate(name: str, seeds: int, size: float, out: Path | None) -> str:
+    """The section of one simulator over seeds 1 to `seeds`; put into the page `out` as well if it is named."""
+    torch.set_num_threads(1)
+    started = time.process_time()
+    with contextlib.redirect_stdout(sys.stderr):
+        measures = results(SIMULATORS[name], range(1, seeds + 1), size)
+    text = section(SIMULATORS[name], measures, size, time.process_time() - started)
+    if out:
+        put_section(out, name, text)
+    return text
