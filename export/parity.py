@@ -9,8 +9,8 @@ import torch
 from export.graph import ServingGraph
 from export.requests import Inputs, request
 from features import FeatureSchema
+from service.bundle.golden import relative_difference
 from service.bundle.manifest import Parity
-from service.bundle.verify import relative_difference
 
 CANDIDATES = (1, 2, 7, 64, 257, 1000)
 BEHAVIOURS = (0, 1, 2, 17, 50)

@@ -1,41 +1,49 @@
-"""Owns a model bundle in memory: loaded, verified against its manifest and its golden requests, warmed, ready to score."""
+"""Loads a model bundle: verifies it against its manifest and its golden request, warms it up, and scores with it."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from features.layouts import Layouts
+from service.bundle.golden import read_golden, replay_golden
 from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest
-from service.bundle.verify import BundleRejected, check_graph, read_manifest, replay_golden, verified_files
+from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, check_graph, read_manifest, verified_files
 from service.bundle.warmup import warm
+
+log = logging.getLogger("funnelrank.bundle")
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """One version of one model, ready to score. Its session goes with its last reference."""
+    """One version of one model, ready to score. Its session is freed with its last reference.
+
+    `golden` holds the inputs of the golden request: a request that every version has, also before the first caller's.
+    """
 
     manifest: Manifest
     layouts: Layouts
     session: Any
     tasks: tuple[str, ...]
     inputs: frozenset[str]
+    golden: Mapping[str, np.ndarray]
 
     @property
     def label(self) -> str:
-        return f"{self.manifest.name}/{self.manifest.version}"
+        return self.manifest.label
 
     def own(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Of a request's inputs those that this graph has."""
+        """The inputs of a request that this graph has."""
         return {name: inputs[name] for name in self.inputs}
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Named inputs -> task scores, float32 `[tasks, C]` in the order of `tasks`. Raises onnxruntime's errors."""
-        scores: list[np.ndarray] = self.session.run(self.tasks, inputs)
-        return np.concatenate(scores).reshape(len(scores), -1)
+        return stacked(self.session.run(self.tasks, inputs))
 
 
 def open_session(graph: bytes, threads: int) -> Any:
@@ -51,20 +59,60 @@ def open_session(graph: bytes, threads: int) -> Any:
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def load_bundle(folder: Path, threads: int, largest: int, trusted_keys: Path | None = None) -> Bundle:
-    """A bundle that has proved itself. Raises BundleRejected with a code and a detail on any doubt."""
-    manifest = read_manifest(folder, trusted_keys)
-    files = verified_files(folder, manifest)
+def load_bundle(
+    folder: Path,
+    threads: int,
+    largest: int,
+    trusted_keys: Path | None = None,
+    *,
+    manifest: Manifest | None = None,
+    seconds: float = 600.0,
+) -> Bundle:
+    """Load, verify and warm up a bundle. Raises BundleRejected for every fault, whatever raised it, with a code and a detail.
+
+    `manifest` is the manifest that was read before, so that all is checked against one; None reads it here. `largest` is the most candidates
+    that are scored at once. A graph that runs for longer than `seconds` is stopped.
+    """
+    run_options = ort.RunOptions()
+    timer = Timer(seconds, setattr, (run_options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        return _load(folder, threads, largest, manifest or read_manifest(folder, trusted_keys), run_options)
+    except BundleRejected as error:
+        if run_options.terminate:
+            raise BundleRejected(LOAD_TIMEOUT, f"it was not loaded within {seconds:g} s ({error.code})") from error
+        raise
+    except Exception as error:
+        # The files are not ours: a library below may raise anything for them, and none of it may end a worker.
+        log.exception("loading %s failed", folder)
+        raise BundleRejected("bundle_unusable", f"{type(error).__name__}: {error}") from error
+    finally:
+        timer.cancel()
+
+
+def _load(folder: Path, threads: int, largest: int, manifest: Manifest, run_options: Any) -> Bundle:
+    files = verified_files(folder, manifest, keep=(GRAPH_FILE, GOLDEN_FILE))
     try:
         session = open_session(files[GRAPH_FILE], threads)
     except Exception as error:  # onnxruntime raises its own classes, some of them plain Exception
         raise BundleRejected("graph_unreadable", f"{GRAPH_FILE}: {error}") from error
     layouts = Layouts.of(manifest.feature_schema)
     check_graph(session, manifest, layouts)
-    bundle = Bundle(manifest, layouts, session, manifest.task_names, frozenset(i.name for i in manifest.inputs))
-    replay_golden(bundle.score, files[GOLDEN_FILE], manifest)
+
+    def score(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        return stacked(session.run(manifest.task_names, inputs, run_options))
+
+    golden = read_golden(files[GOLDEN_FILE], manifest, layouts.max_behaviours)
+    replay_golden(score, golden, manifest)
     try:
-        warm(bundle.score, manifest, layouts.max_behaviours, largest)
+        warm(score, manifest, layouts.max_behaviours, largest)
     except Exception as error:  # as above
         raise BundleRejected("warm_up_failed", str(error)) from error
-    return bundle
+    names = frozenset(i.name for i in manifest.inputs)
+    return Bundle(manifest, layouts, session, manifest.task_names, names, golden.inputs)
+
+
+def stacked(scores: list[np.ndarray]) -> np.ndarray:
+    """One array `[C]` per task -> float32 `[tasks, C]`."""
+    return np.concatenate(scores).reshape(len(scores), -1)

@@ -1,4 +1,4 @@
-"""Owns the manifest: what a model bundle says about itself, and all that the service knows of a model."""
+"""Defines the manifest: what a model bundle says about itself, and all that the service knows of a model."""
 
 from typing import Annotated, Any, Literal
 
@@ -103,7 +103,7 @@ class Manifest(_Strict):
     feature_schema: FeatureSchema
     fingerprint: str
     inputs: tuple[TensorSpec, ...]
-    tasks: tuple[TaskSpec, ...]
+    tasks: Annotated[tuple[TaskSpec, ...], Field(min_length=1)]
     left_out: tuple[LeftOut, ...] = ()
     metrics: dict[str, dict[str, Any]]
     parity: Parity
@@ -120,6 +120,11 @@ class Manifest(_Strict):
         if missing := set(BUNDLE_FILES) - set(self.files):
             raise ValueError(f"files: no SHA-256 for {', '.join(sorted(missing))}")
         return self
+
+    @property
+    def label(self) -> str:
+        """`name/version`."""
+        return f"{self.name}/{self.version}"
 
     @property
     def task_names(self) -> tuple[str, ...]:

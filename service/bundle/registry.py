@@ -1,4 +1,4 @@
-"""Owns the registry: which versions are published, whether they are live or not. Reads folders and manifests, loads nothing."""
+"""Lists the registry: which versions are published, live or not. Reads folders and manifests, loads nothing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _VERSION: TypeAdapter[str] = TypeAdapter(Version)
 
 
 class Target(BaseModel):
-    """A published version, by name. Both parts are checked against a pattern, so no request's text becomes a path of its own choice."""
+    """A published version, by name. Both parts are checked against a pattern, so that no request can name any other path."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,7 +26,7 @@ class Target(BaseModel):
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedVersion:
     """One version in the registry; `manifest` is None where it cannot be read, and `problem` then says why."""
 
     target: Target
@@ -38,17 +38,19 @@ def folder_of(registry: Path, target: Target) -> Path:
     return registry / target.name / target.version
 
 
-def published(registry: Path, trusted_keys: Path | None = None) -> list[Published]:
+def published(registry: Path, trusted_keys: Path | None = None) -> list[PublishedVersion]:
     """Every version in the registry, by name and version. An unreadable registry raises OSError."""
-    found = []
+    versions = []
     for name in _subfolders(registry, _NAME):
         for version in _subfolders(registry / name, _VERSION):
             target = Target(name=name, version=version)
             try:
-                found.append(Published(target, read_manifest(folder_of(registry, target), trusted_keys), None))
+                versions.append(
+                    PublishedVersion(target, read_manifest(folder_of(registry, target), trusted_keys), None)
+                )
             except BundleRejected as error:
-                found.append(Published(target, None, str(error)))
-    return found
+                versions.append(PublishedVersion(target, None, str(error)))
+    return versions
 
 
 def _subfolders(folder: Path, pattern: TypeAdapter[str]) -> Iterator[str]:

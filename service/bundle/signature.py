@@ -1,20 +1,24 @@
-"""Owns signatures of bundles: `manifest.sig`, Ed25519 (RFC 8032) over the bytes of `manifest.json`, which holds the SHA-256 of every other file.
+"""Checks signatures of bundles: `manifest.sig`, Ed25519 (RFC 8032) over the bytes of `manifest.json`, which has the SHA-256 of every file.
 
-The keys are read anew at each check, so that one can be added or withdrawn while it serves. `cryptography` is imported where keys are set alone.
+The keys are read anew at each check, so that one can be added or withdrawn while the service runs. `cryptography` is imported only where
+keys are set.
 """
 
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.files import read_regular
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 SIGNATURE_FILE = "manifest.sig"
+_MOST_BYTES = 1 << 20
 _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
-class UntrustedBundle(Exception):  # noqa: N818 - a state that is told, not a mistake
+class UntrustedBundle(Exception):  # noqa: N818 - a state, not a mistake
     """A manifest that nobody trusted has signed. `code` is for counters and programs, `detail` for people."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -30,11 +34,11 @@ def check_signature(folder: Path, manifest: bytes, trusted_keys: Path) -> None:
     keys = public_keys(trusted_keys)
     path = folder / SIGNATURE_FILE
     try:
-        signature = path.read_bytes()
+        signature = read_regular(path, _MOST_BYTES)
     except FileNotFoundError:
-        told = f"{path} does not exist, and only bundles signed by a key of {trusted_keys} are taken"
+        message = f"{path} does not exist, and only bundles signed by a key of {trusted_keys} are taken"
         raise UntrustedBundle(
-            "signature_missing", f"{told}; sign it: python -m export.sign {folder} --key KEY.pem"
+            "signature_missing", f"{message}; sign it: python -m export.sign {folder} --key KEY.pem"
         ) from None
     except OSError as error:
         raise UntrustedBundle("signature_missing", f"{path}: {error.strerror}") from None
@@ -57,7 +61,7 @@ def public_keys(path: Path) -> "list[Ed25519PublicKey]":
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        blocks = list(_PEM.finditer(path.read_bytes()))
+        blocks = list(_PEM.finditer(read_regular(path, _MOST_BYTES)))
     except OSError as error:
         raise _unusable(path, error.strerror or "cannot be read") from None
     if not blocks:

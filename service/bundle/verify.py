@@ -1,24 +1,25 @@
-"""Owns the doubts about a bundle: what must hold before it may take a request. Every failure is a BundleRejected."""
+"""Checks a bundle before it may serve: manifest, signature, hashes, the graph's inputs and outputs. Every failure is a BundleRejected."""
 
-import io
-import zipfile
-from collections.abc import Callable
+import os
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from features.layouts import FREE_AXES, Layouts, graph_inputs
 from service.bundle.manifest import MANIFEST_FILE, Manifest
 from service.bundle.signature import UntrustedBundle, check_signature
+from service.files import open_regular, read_regular
 
-GOLDEN_TOLERANCE = 1e-4
+LOAD_TIMEOUT = "load_timeout"
+_MOST_MANIFEST_BYTES = 16 << 20
+_HASHED_AT_ONCE = 1 << 20
 _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
 
-class BundleRejected(Exception):  # noqa: N818 - a state that is told, not a mistake
+class BundleRejected(Exception):  # noqa: N818 - a state, not a mistake
     """A bundle that must not serve. `code` is for counters and programs, `detail` for people."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -28,10 +29,10 @@ class BundleRejected(Exception):  # noqa: N818 - a state that is told, not a mis
 
 
 def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
-    """The manifest in a bundle's folder, which must be named like it; with `trusted_keys`, signed by one of them before it is even read."""
+    """The manifest in a bundle's folder, which must be named like it; with `trusted_keys` its signature is checked before it is parsed."""
     path = folder / MANIFEST_FILE
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _MOST_MANIFEST_BYTES)
         if trusted_keys is not None:
             check_signature(folder, content, trusted_keys)
         manifest = Manifest.model_validate_json(content)
@@ -53,21 +54,37 @@ def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
     return manifest
 
 
-def verified_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
-    """Every file of the bundle, read once, its SHA-256 equal to the manifest's; what was hashed is what is loaded."""
-    files = {}
+def verified_files(folder: Path, manifest: Manifest, keep: Collection[str] = ()) -> dict[str, bytes]:
+    """Hash every file of the bundle, and return the content of those in `keep`: what was hashed is what is loaded.
+
+    Raises BundleRejected where a file is missing, no regular file, or has another SHA-256 than the manifest says.
+    """
+    contents = {}
     for name, expected in manifest.files.items():
-        if Path(name).name != name or name in (".", ".."):
+        if Path(name).name != name or name in (".", "..") or "\0" in name:
             raise BundleRejected("manifest_invalid", f"files: {name!r} is not a plain file name")
         try:
-            content = (folder / name).read_bytes()
-        except OSError as error:
-            raise BundleRejected("bundle_incomplete", f"{folder / name}: {error.strerror}") from None
-        found = sha256(content).hexdigest()
-        if found != expected:
-            raise BundleRejected("hash_mismatch", f"{folder / name} has SHA-256 {found}, the manifest says {expected}")
-        files[name] = content
-    return files
+            digest, content = _hashed(folder / name, name in keep)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise BundleRejected("bundle_incomplete", f"{folder / name!s}: {reason}") from None
+        if digest != expected:
+            raise BundleRejected("hash_mismatch", f"{folder / name} has SHA-256 {digest}, the manifest says {expected}")
+        if name in keep:
+            contents[name] = content
+    return contents
+
+
+def _hashed(path: Path, keep: bool) -> tuple[str, bytes]:
+    """The SHA-256 of a regular file, and its content where it is to be kept. Raises OSError."""
+    digest = sha256()
+    parts = []
+    with os.fdopen(open_regular(path), "rb") as file:
+        while part := file.read(_HASHED_AT_ONCE):
+            digest.update(part)
+            if keep:
+                parts.append(part)
+    return digest.hexdigest(), b"".join(parts)
 
 
 def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
@@ -111,38 +128,4 @@ def _check_tensor(name: str, tensor: Any, dtype: str, shape: tuple[int | str, ..
         raise BundleRejected(
             "inputs_mismatch",
             f"the graph wants {name!r} as {tensor.type} {tensor.shape}, the manifest says {dtype} {list(shape)}",
-        )
-
-
-def relative_difference(scores: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """|scores - expected| / max(1, |expected|) in float64: absolute for probabilities, relative for values beyond 1."""
-    reference = expected.astype(np.float64)
-    return np.asarray(np.abs(scores - reference) / np.maximum(1, np.abs(reference)))
-
-
-def replay_golden(score: Callable[[dict[str, np.ndarray]], np.ndarray], golden: bytes, manifest: Manifest) -> None:
-    """The trainer's own request again: every task score finite and within 1e-4 of the trainer's, relative for values beyond 1."""
-    try:
-        with np.load(io.BytesIO(golden), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        inputs = {i.name: arrays[f"inputs/{i.name}"] for i in manifest.inputs}
-        expected = np.stack([arrays[f"outputs/{t}"] for t in manifest.task_names])
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleRejected("golden_unreadable", f"golden.npz: {error}") from None
-    try:
-        scored = score(inputs)
-    except Exception as error:  # onnxruntime raises its own classes, some of them plain Exception
-        raise BundleRejected("golden_failed", f"the graph does not run on its golden request: {error}") from error
-    if not (np.isfinite(scored).all() and np.isfinite(expected).all()):
-        raise BundleRejected("golden_not_finite", "a task score of the golden request is NaN or infinite")
-    if scored.shape != expected.shape:
-        raise BundleRejected(
-            "golden_mismatch", f"the graph gives scores {scored.shape}, the trainer's are {expected.shape}"
-        )
-    difference = relative_difference(scored, expected).max(axis=1)
-    if difference.max() > GOLDEN_TOLERANCE:
-        task = manifest.task_names[int(difference.argmax())]
-        raise BundleRejected(
-            "golden_mismatch",
-            f"{task} differs by {difference.max():.3g} from the trainer's score, {GOLDEN_TOLERANCE:g} is allowed",
         )

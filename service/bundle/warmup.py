@@ -1,4 +1,4 @@
-"""Owns the warm-up: a bundle meets every size of request before a caller's request meets the bundle."""
+"""Warms a bundle up: scores every size of request once, before a caller's request does."""
 
 from collections.abc import Callable
 
