@@ -12,11 +12,10 @@ from export.precision import ReductionError
 from export.requests import Inputs
 from features import MISSING_KEY
 from models.data.batches import gather
-from models.data.cache import Data, open_data
+from models.data.cache import Data
 from models.data.vocabulary import MISSING_ROW, Vocabulary
-from models.recipe.recipe import RecipeError
 from models.training.evaluation import labels_of
-from models.training.run import Run
+from models.training.run import Run, RunError, open_run_data
 
 MOST_IMPRESSIONS = 20_000
 CANDIDATES = (
@@ -77,16 +76,9 @@ def keys_of_rows(vocabulary: Vocabulary) -> np.ndarray:
 def impressions_of(run: Run, cache: Path) -> Impressions:
     """Impressions of the run's test part, or of validation where no label of the test part has both classes. Raises ReductionError."""
     try:
-        data = open_data(run.recipe, cache)
-    except (RecipeError, OSError) as error:
-        raise ReductionError(
-            f"the loss by reduced precision is measured on the run's own data, which cannot be opened: {error}"
-        ) from error
-    if data.described["hash"] != run.provenance["data"]["hash"]:
-        raise ReductionError(
-            f"the data in {data.described['folder']} is not what the run was trained on (hash {data.described['hash']}, "
-            f"the run's {run.provenance['data']['hash']}); restore it, train again, or export in float32"
-        )
+        data = open_run_data(run, cache)
+    except RunError as error:
+        raise ReductionError(f"the loss by reduced precision is measured on the run's own data: {error}") from error
     for part in ("test", "validation"):
         found = _impressions(run, data, part)
         if any(one.inside.any() and np.ptp(one.label[one.inside]) > 0 for one in found.judged.values()):

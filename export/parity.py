@@ -9,7 +9,7 @@ import torch
 from export.graph import ServingGraph
 from export.requests import Inputs, request
 from features import FeatureSchema
-from service.bundle.golden import relative_difference
+from features.statistics import relative_difference
 from service.bundle.manifest import Parity
 
 CANDIDATES = (1, 2, 7, 64, 257, 1000)

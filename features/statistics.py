@@ -1,4 +1,4 @@
-"""Compares two sets of numbers: mean ranks, rank correlation, population stability index."""
+"""Compares two sets of numbers: mean ranks, rank correlation, population stability index, relative difference."""
 
 import numpy as np
 
@@ -41,3 +41,9 @@ def psi_of_counts(reference: np.ndarray, other: np.ndarray) -> float:
     """
     one, two = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (reference, other))
     return float(((two - one) * np.log(two / one)).sum())
+
+
+def relative_difference(scores: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """|scores - expected| / max(1, |expected|) in float64: absolute for probabilities, relative for values beyond 1."""
+    reference = expected.astype(np.float64)
+    return np.asarray(np.abs(scores - reference) / np.maximum(1, np.abs(reference)))

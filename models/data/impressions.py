@@ -97,7 +97,7 @@ def _encoded(
     data = recipe.data
     yield "user", users.index_of(batch, data.user_id)
     yield "item", items.index_of(batch, data.item_id)
-    yield "time", _times(batch, recipe)
+    yield "time", times_of(batch, recipe)
     if data.request_id:
         yield "request", _requests(batch, data.request_id)
     yield "context", packed_rows(layout, batch)
@@ -125,7 +125,7 @@ def _requests(batch: Batch, column: str) -> np.ndarray:
     return keys
 
 
-def _times(batch: Batch, recipe: Recipe) -> np.ndarray:
+def times_of(batch: Batch, recipe: Recipe) -> np.ndarray:
     """Times of impressions; where they decide nothing (no behaviours, no split by time) they may be unknown."""
     if recipe.features.behaviour is not None or isinstance(recipe.data.split, TimeSplit):
         return batch.times(recipe.data.time_ms)

@@ -1,4 +1,4 @@
-"""Owns reading a finished run back: its recipe, its encoding, the ranker with the best weights, and what training said of it."""
+"""Reads a finished run back: its recipe, encoding, model with the best weights, metrics and data."""
 
 import json
 from collections.abc import Mapping
@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from models.data.cache import Data, open_data
 from models.data.encoding import Encoding, load_encoding
 from models.network.model import MultiTaskModel, build_model
 from models.recipe.recipe import Recipe, RecipeError, load_recipe
 from models.training.checkpoint import WEIGHTS_FILE, load_whole
 from models.training.outcome import ENCODING_FILE, KEPT_FILE, METRICS_FILE, RECIPE_FILE, REPORT_FILE
+from tables import TableError
 
 
 class RunError(RuntimeError):
@@ -64,3 +66,17 @@ def open_run(folder: Path) -> Run:
             test["outputs"][name]["ece_before_calibration"] = ece
     metrics = {**test["outputs"], **{f"{m['score']} for {m['label']}": m for m in test["extra"]}}
     return Run(recipe, encoding, ranker.eval(), kept_rows, metrics, provenance, (folder / REPORT_FILE).read_bytes())
+
+
+def open_run_data(run: Run, cache: Path) -> Data:
+    """The data that a run was trained on. Raises RunError where it cannot be opened or has changed since."""
+    try:
+        data = open_data(run.recipe, cache)
+    except (RecipeError, TableError, OSError) as error:
+        raise RunError(f"the run's data cannot be opened: {error}") from error
+    if data.described["hash"] != run.provenance["data"]["hash"]:
+        raise RunError(
+            f"the data in {data.described['folder']} is not what the run was trained on (hash {data.described['hash']}, "
+            f"the run's {run.provenance['data']['hash']}); restore it, or train again"
+        )
+    return data

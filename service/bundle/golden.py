@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 from numpy.lib import format as npy
 
+from features.statistics import relative_difference
 from service.bundle.manifest import Manifest
 from service.bundle.verify import BundleRejected
 
@@ -58,12 +59,6 @@ def _array(archive: zipfile.ZipFile, name: str, largest: int) -> np.ndarray:
     file.seek(0)
     array: np.ndarray = npy.read_array(file, allow_pickle=False)
     return array
-
-
-def relative_difference(scores: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """|scores - expected| / max(1, |expected|) in float64: absolute for probabilities, relative for values beyond 1."""
-    reference = expected.astype(np.float64)
-    return np.asarray(np.abs(scores - reference) / np.maximum(1, np.abs(reference)))
 
 
 def replay_golden(score: Callable[[dict[str, np.ndarray]], np.ndarray], golden: Golden, manifest: Manifest) -> None:

@@ -1,0 +1,1 @@
+"""Scores of a run's impressions, offline and as a service gives them."""

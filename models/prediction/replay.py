@@ -1,0 +1,102 @@
+"""Asks a running service for the scores of impressions and compares them with those of the run."""
+
+import http.client
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from features.statistics import relative_difference
+from models.prediction.rows import ScoredRows
+
+MOST_CANDIDATES = 1000
+TIMEOUT_S = 60.0
+
+
+class ReplayError(RuntimeError):
+    """A service that does not answer, or refuses a request; the message says which."""
+
+
+@dataclass
+class Comparison:
+    """`largest`: by output the largest difference, relative where a score is beyond 1; `degraded`: requests by reason."""
+
+    requests: int = 0
+    impressions: int = 0
+    model: str = ""
+    largest: dict[str, float] = field(default_factory=dict)
+    degraded: Counter[str] = field(default_factory=Counter)
+
+
+def replay(rows: ScoredRows, url: str) -> Comparison:
+    """POST /rank for every user and time of the impressions, as of that time. Raises ReplayError."""
+    address = urlsplit(url)
+    if address.scheme != "http" or not address.hostname:
+        raise ReplayError(f"--against: '{url}' is no address like http://127.0.0.1:8000")
+    found = Comparison()
+    connection = http.client.HTTPConnection(address.hostname, address.port or 80, timeout=TIMEOUT_S)
+    try:
+        for picked in _requests(rows):
+            answer = _rank(connection, _request(rows, picked))
+            _compare(rows, picked, answer, found)
+    finally:
+        connection.close()
+    return found
+
+
+def _requests(rows: ScoredRows) -> Iterator[list[int]]:
+    """The impressions of each request: one user, time and context, every item once."""
+    groups: dict[tuple[str, int, str], list[list[int]]] = {}
+    for i, (user, item, time) in enumerate(zip(rows.user_id, rows.item_id, rows.time_ms.tolist(), strict=True)):
+        lists = groups.setdefault((user, time, json.dumps(rows.context[i], sort_keys=True)), [])
+        for chosen in lists:
+            if len(chosen) < MOST_CANDIDATES and all(rows.item_id[j] != item for j in chosen):
+                chosen.append(i)
+                break
+        else:
+            lists.append([i])
+    for lists in groups.values():
+        yield from lists
+
+
+def _request(rows: ScoredRows, picked: list[int]) -> dict[str, Any]:
+    first = picked[0]
+    return {
+        "user_id": rows.user_id[first],
+        "candidates": [rows.item_id[i] for i in picked],
+        "timestamp": int(rows.time_ms[first]),
+        "context": rows.context[first],
+    }
+
+
+def _rank(connection: http.client.HTTPConnection, request: dict[str, Any]) -> dict[str, Any]:
+    where = f"user {request['user_id']} at {request['timestamp']}"
+    try:
+        connection.request("POST", "/rank", json.dumps(request), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        body: dict[str, Any] = json.loads(response.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ReplayError(f"{where}: no answer: {error}") from error
+    if response.status != 200:
+        raise ReplayError(f"{where}: the service answers {response.status}: {body.get('detail', body)}")
+    return body
+
+
+def _compare(rows: ScoredRows, picked: list[int], answer: dict[str, Any], found: Comparison) -> None:
+    """Add one answer to the comparison."""
+    found.requests += 1
+    found.impressions += len(picked)
+    found.model = f"{answer['model']['name']}/{answer['model']['version']}"
+    found.degraded.update(reason.partition(":")[0] for reason in answer["degraded"])
+    online = {entry["item_id"]: entry["predictions"] for entry in answer["ranking"]}
+    for name, scores in rows.scores.items():
+        try:
+            served = np.array([online[rows.item_id[i]][name] for i in picked], dtype=np.float64)
+        except KeyError as error:
+            raise ReplayError(f"the service gives no {error} for the output {name}: it serves {found.model}") from None
+        largest = float(relative_difference(served, scores[picked]).max())
+        found.largest[name] = max(found.largest.get(name, 0.0), largest)

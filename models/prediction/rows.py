@@ -1,0 +1,99 @@
+"""Scores every impression of a part of a run's data, beside its ids, time, labels and context as the tables have them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features import Numeric, RowLayout
+from models.data.cache import Data
+from models.data.impressions import times_of
+from models.data.split import PARTS, Splitter, split_columns
+from models.data.tables import data_folder, open_role
+from models.recipe.recipe import Recipe
+from models.training.evaluation import scores_of
+from models.training.run import open_run, open_run_data
+from tables import Batch, Table
+from tables.packing import list_columns
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Impressions in the part's order: ids as text, `context` raw values by feature, `scores` float32 `[n]` by output."""
+
+    user_id: list[str]
+    item_id: list[str]
+    time_ms: np.ndarray
+    request_id: list[str] | None
+    context: list[dict[str, Any]]
+    labels: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.user_id)
+
+    def table(self) -> pa.Table:
+        """Ids, time, labels and scores as columns; a label's column is named `label/<label>`."""
+        columns: dict[str, Any] = {"user_id": self.user_id, "item_id": self.item_id, "time_ms": self.time_ms}
+        if self.request_id is not None:
+            columns["request_id"] = self.request_id
+        columns |= {f"label/{name}": values for name, values in self.labels.items()}
+        return pa.table(columns | self.scores)
+
+
+def score_run(folder: Path, part: str, cache: Path) -> ScoredRows:
+    """Score a part with the run's best weights. Raises RunError, also where the data is not what the run was trained on."""
+    run = open_run(folder)
+    data = open_run_data(run, cache)
+    kinds = {output.name: output.kind for output in run.ranker.outputs}
+    scores = {}
+    for name, score in scores_of(run.ranker, data, part).items():
+        scores[name] = np.exp(score) if kinds[name] == "probability" else score
+    return _rows(data, part, scores)
+
+
+def _rows(data: Data, part: str, scores: dict[str, np.ndarray]) -> ScoredRows:
+    recipe = data.recipe
+    names = recipe.data
+    table = open_role(data_folder(names), "impressions", names.impressions)
+    users: list[str] = []
+    items: list[str] = []
+    times = [np.zeros(0, np.int64)]
+    requests: list[str] = []
+    context: list[dict[str, Any]] = []
+    for batch in _of_part(table, recipe, part):
+        users += batch.ids(names.user_id)
+        items += batch.ids(names.item_id)
+        times.append(times_of(batch, recipe))
+        context += _context(batch, recipe)
+        if names.request_id:
+            requests += batch.texts(names.request_id)
+    labels = {name: data.parts[part].labels[:, i] for i, name in enumerate(recipe.label_columns)}
+    request_id = requests if names.request_id else None
+    return ScoredRows(users, items, np.concatenate(times), request_id, context, labels, scores)
+
+
+def _of_part(table: Table, recipe: Recipe, part: str) -> Iterator[Batch]:
+    """The part's impressions, batch by batch."""
+    data = recipe.data
+    layout = RowLayout(recipe.features.context)
+    columns = [data.user_id, data.item_id, data.time_ms, *split_columns(data), *(f.name for f in layout.features)]
+    if data.request_id:
+        columns.append(data.request_id)
+    splitter = Splitter(data)
+    for batch in table.batches(columns, list_columns(layout)):
+        yield batch.selection(np.flatnonzero(splitter.part_of(batch) == PARTS.index(part)))
+
+
+def _context(batch: Batch, recipe: Recipe) -> list[dict[str, Any]]:
+    """Raw context values as a request would carry them; what is missing is left out."""
+    rows: list[dict[str, Any]] = [{} for _ in range(len(batch))]
+    for feature in recipe.features.context:
+        values = batch.numbers(feature.name) if isinstance(feature, Numeric) else batch.raw(feature.name)
+        for row, value in zip(rows, values.tolist(), strict=True):
+            if value is not None and value == value:
+                row[feature.name] = value
+    return rows

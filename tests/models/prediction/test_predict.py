@@ -1,0 +1,141 @@
+"""Tests `python -m models.predict`: the scores of every test impression, and that a real service gives the same."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from small_tables import DAY_MS, START_MS
+
+from export.bundle import export_run
+from models import train as training
+from models.data.cache import open_data
+from models.predict import main
+from models.training.evaluation import scores_of
+from models.training.run import open_run
+from service.sample.embedded_redis import EmbeddedRedis, free_port
+
+ROOT = Path(__file__).parents[3]
+TEST_START_MS = START_MS + 5 * DAY_MS
+TEST_END_MS = START_MS + 8 * DAY_MS
+
+
+def prepared(tables):
+    """Several impressions per user and moment, an item twice among them, and no behaviour in the test part's days."""
+    impressions = tables["impressions"]
+    impressions["time_ms"] = impressions.time_ms // 14_400_000 * 14_400_000
+    impressions["tab"] = impressions.user_id % 3
+    impressions["search"] = [f"0{n}" for n in range(len(impressions))]
+    tables["behaviours"] = tables["behaviours"][tables["behaviours"].time_ms < TEST_START_MS]
+    tables["users"] = tables["users"].iloc[3:]  # unknown users are scored too
+    return tables
+
+
+def trained(tiny_recipe, tables, tmp_path):
+    recipe = tiny_recipe(prepared(tables), {"data.request_id": "search"})
+    training.train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
+    return recipe
+
+
+def test_every_test_impression_is_written_with_ids_labels_and_scores(tiny_recipe, tables, tmp_path, capsys):
+    recipe = trained(tiny_recipe, tables, tmp_path)
+    out = tmp_path / "scores.parquet"
+    assert main([str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--out", str(out)]) == 0
+    impressions = tables["impressions"]
+    expected = impressions[(impressions.time_ms >= TEST_START_MS) & (impressions.time_ms < TEST_END_MS)]
+    written = pq.read_table(out).to_pandas()
+    assert f"{len(expected):,} impressions" in capsys.readouterr().out
+    assert written.user_id.tolist() == expected.user_id.astype(str).tolist()
+    assert written.item_id.tolist() == expected.item_id.astype(str).tolist()
+    assert written.time_ms.tolist() == expected.time_ms.tolist()
+    assert written.request_id.tolist() == expected.search.tolist(), "ids keep their zeros"
+    assert written["label/click"].tolist() == expected.click.tolist()
+    scores = scores_of(open_run(tmp_path / "run").ranker, open_data(recipe, tmp_path / "cache"), "test")
+    for name, score in scores.items():
+        np.testing.assert_array_equal(written[name].to_numpy(), np.exp(score))
+
+
+def test_a_run_whose_tables_have_changed_is_refused(tiny_recipe, tables, tmp_path, capsys):
+    trained(tiny_recipe, tables, tmp_path)
+    tables["users"]["fans"] += 1
+    tables["users"].to_parquet(tmp_path / "data" / "users.parquet", index=False)
+    assert main([str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]) == 1
+    assert "is not what the run was trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["ftp://somewhere", "http://127.0.0.1:1"])
+def test_an_address_without_a_service_is_told(tiny_recipe, tables, tmp_path, capsys, url):
+    trained(tiny_recipe, tables, tmp_path)
+    assert main([str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against", url]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def run(*arguments, redis_url):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "FUNNELRANK_REDIS_URL": redis_url}
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def serving(registry, redis_url):
+    port = free_port()
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("FUNNELRANK_")}
+    environment |= {"FUNNELRANK_REGISTRY": str(registry), "FUNNELRANK_REDIS_URL": redis_url}
+    environment |= {"FUNNELRANK_PORT": str(port), "FUNNELRANK_REDIS_TIMEOUT_MS": "1000"}
+    command = [sys.executable, "-m", "service", "serve"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        end = time.monotonic() + 60
+        while not ready(url):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def ready(url):
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def test_a_service_gives_the_scores_of_the_run(tiny_recipe, tables, tmp_path, capsys):
+    trained(tiny_recipe, tables, tmp_path)
+    registry = tmp_path / "registry"
+    export_run(tmp_path / "run", registry, version=None)
+    predict = [str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against"]
+    with EmbeddedRedis() as redis:
+        run("service", "rollout", "tiny", "1", "--registry", str(registry), redis_url=redis.url)
+        run("service", "load", str(tmp_path / "data"), "--registry", str(registry), redis_url=redis.url)
+        with serving(registry, redis.url) as url:
+            assert main([*predict, url]) == 0
+            same = capsys.readouterr().out
+            # A service that holds other features scores differently, and is told.
+            body = [{"item_id": str(i), "features": {"length": 0.0}} for i in tables["items"].item_id]
+            put(f"{url}/features/items", {"items": body})
+            time.sleep(1.5)
+            assert main([*predict, url]) == 1
+    differences = [float(line.split()[-1]) for line in same.splitlines() if "largest difference" in line]
+    assert len(differences) == 4 and max(differences) < 1e-6
+    assert "to tiny/1" in same and "degraded: unknown_user in" in same
+    assert "the service scores differently" in capsys.readouterr().err
+
+
+def put(url, body):
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="PUT")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
