@@ -20,7 +20,8 @@ from service.api.requests import RankRequest
 from service.bundle.loading import load_bundle
 from service.ranking.assemble import assemble, pack_raw
 from service.ranking.ordering import order
-from service.store.redis.reader import Reader, Stored
+from service.store.base import StoredRows
+from service.store.opening import open_store
 
 _TIMES = 300
 
@@ -66,8 +67,8 @@ def _us(work: Callable[[int], object], n: int) -> float:
 
 async def _reading(
     redis_url: str, layouts: Layouts, requests: list[tuple[str, list[str]]]
-) -> tuple[float, list[Stored]]:
-    reader = Reader(redis_url, 5000, 64 << 20)
+) -> tuple[float, list[StoredRows]]:
+    reader = open_store(redis_url, 5000, 64 << 20)
     for user, ids in requests:  # into the cache
         await reader.fetch(layouts, user, ids, 5.0)
     stored = [await reader.fetch(layouts, user, ids, 5.0) for user, ids in requests]

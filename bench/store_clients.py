@@ -17,10 +17,11 @@ import redis.asyncio
 import uvloop
 from redis.asyncio.cluster import ClusterNode
 
-from service.redis_url import seeds_of
+from service.redis_url import address_of
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.redis.cluster import Cluster
-from service.store.redis.wire import Wire, packed
+from service.store.redis.reading.cluster import ask
+from service.store.redis.reading.topology import Topology
+from service.store.redis.reading.wire import Wire, packed
 from tests.redis_cluster import RedisCluster, redis_cluster
 
 Read = Callable[[str, str, Sequence[str]], Awaitable[Sequence[Any]]]
@@ -49,13 +50,14 @@ def fill(client: Any, candidates: int) -> None:
 
 @asynccontextmanager
 async def own_single(url: str) -> AsyncIterator[Read]:
-    wire = Wire(url)
+    wire = Wire(address_of(url))
 
     async def read(user: str, behaviours: str, items: Sequence[str]) -> Sequence[Any]:
         commands = packed("GET", user) + packed("ZREVRANGE", behaviours, "0", str(_BEHAVIOURS - 1))
         if items:
             commands += packed("MGET", *items)
-        return await wire.ask(commands, 3 if items else 2, 5)
+        replies: list[Any] = await wire.ask(commands, 3 if items else 2, 5)
+        return replies
 
     yield read
     wire.close()
@@ -78,12 +80,10 @@ async def redis_py_single(url: str) -> AsyncIterator[Read]:
 
 @asynccontextmanager
 async def own_cluster(url: str) -> AsyncIterator[Read]:
-    seeds = seeds_of(url)
-    assert seeds is not None
-    cluster = Cluster(seeds, None)
+    topology = Topology(address_of(url), None)
 
     async def read(user: str, behaviours: str, items: Sequence[str]) -> Sequence[Any]:
-        await cluster.connect(5)
+        await topology.connect(5)
         commands = [
             (user.encode(), packed("GET", user)),
             (behaviours.encode(), packed("ZREVRANGE", behaviours, "0", str(_BEHAVIOURS - 1))),
@@ -91,18 +91,16 @@ async def own_cluster(url: str) -> AsyncIterator[Read]:
         for item in items:
             key = item.encode()
             commands.append((key, b"*2\r\n$4\r\nMGET\r\n$%d\r\n%b\r\n" % (len(key), key)))
-        replies, _ = await cluster.ask(commands, 5, everywhere=True)
+        replies = (await ask(topology, commands, 5, everywhere=True)).replies
         return [*replies[:2], [row for (row,) in replies[2:]]]
 
     yield read
-    cluster.close()
+    topology.close()
 
 
 @asynccontextmanager
 async def redis_py_cluster(url: str) -> AsyncIterator[Read]:
-    seeds = seeds_of(url)
-    assert seeds is not None
-    nodes = [ClusterNode(host, port) for host, port in seeds.nodes]
+    nodes = [ClusterNode(host, port) for host, port in address_of(url).nodes]
     async with redis.asyncio.RedisCluster(startup_nodes=nodes, require_full_coverage=False) as client:
 
         async def read(user: str, behaviours: str, items: Sequence[str]) -> Sequence[Any]:
@@ -121,9 +119,7 @@ async def redis_py_cluster(url: str) -> AsyncIterator[Read]:
 async def coredis_cluster(url: str) -> AsyncIterator[Read]:
     import coredis  # type: ignore[import-not-found]
 
-    seeds = seeds_of(url)
-    assert seeds is not None
-    async with coredis.RedisCluster(*seeds.nodes[0]) as client:
+    async with coredis.RedisCluster(*address_of(url).nodes[0]) as client:
 
         async def read(user: str, behaviours: str, items: Sequence[str]) -> Sequence[Any]:
             async with client.pipeline(transaction=False) as pipeline:
@@ -140,11 +136,10 @@ async def glide(url: str) -> AsyncIterator[Read]:
     import glide as library  # type: ignore[import-not-found]
 
     # The cluster has classes of its own.
-    seeds = seeds_of(url)
-    kind = "Cluster" if seeds else ""
-    host, port = seeds.nodes[0] if seeds else ("127.0.0.1", int(url.rpartition(":")[2].partition("/")[0]))
-    address = library.NodeAddress(host, port)
-    configuration = getattr(library, f"Glide{kind}ClientConfiguration")([address], request_timeout=5000)
+    address = address_of(url)
+    kind = "Cluster" if address.is_cluster else ""
+    node = library.NodeAddress(*address.nodes[0])
+    configuration = getattr(library, f"Glide{kind}ClientConfiguration")([node], request_timeout=5000)
     client = await getattr(library, f"Glide{kind}Client").create(configuration)
     new_batch = getattr(library, f"{kind}Batch")
 
@@ -202,9 +197,7 @@ def report(urls: dict[str, str], candidates: int) -> None:
 
 
 def filled(cluster: RedisCluster, candidates: int) -> str:
-    seeds = seeds_of(cluster.url)
-    assert seeds is not None
-    with redis.RedisCluster(*seeds.nodes[0]) as client:
+    with redis.RedisCluster(*address_of(cluster.url).nodes[0]) as client:
         fill(client, candidates)
     return cluster.url
 

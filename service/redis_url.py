@@ -1,67 +1,164 @@
-"""Owns the forms of Redis' address: one Redis, or the seeds of a Redis Cluster, which redis-py's URLs have no word for.
+"""Reads the URL of Redis: one Redis, or the first nodes of a Redis Cluster, for which redis-py's URLs have no form.
 
-`redis+cluster://user:password@host:port,host:port/?option=value`, and `rediss+cluster://` with TLS; user, password and options are those of
-`redis://` and hold for every node.
+`redis+cluster://user:password@host:port,host:port/?option=value`, and `rediss+cluster://` with TLS. User, password and
+options are those of `redis://` and hold for every node. Reads and writes connect with what is read here, and with
+nothing else, so that both make the same of one URL.
 """
 
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 _CLUSTER = "+cluster"
 SCHEMES = ("redis", "rediss", "unix", "redis" + _CLUSTER, "rediss" + _CLUSTER)
 _PORT = 6379
+_CERT_REQS = ("none", "optional", "required")
+_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+# What both redis-py clients, the blocking one and the asyncio one, put into their TLS context.
+TLS_OPTIONS = (
+    *_TLS_FILES,
+    "ssl_ca_data",
+    "ssl_ca_path",
+    "ssl_cert_reqs",
+    "ssl_check_hostname",
+    "ssl_ciphers",
+    "ssl_exclude_verify_flags",
+    "ssl_include_verify_flags",
+    "ssl_min_version",
+    "ssl_password",
+)
+OPTIONS = ("db", "username", "password", *TLS_OPTIONS)
+_TLS_DEFAULTS = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+_TIMEOUTS = ("timeout", "socket_timeout", "socket_connect_timeout")
 
 Address = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Seeds:
-    """Nodes of a cluster that are asked first, and what it takes to talk to any node."""
+class RedisAddress:
+    """How to connect to Redis. `nodes` is empty where `path` names a Unix socket; `tls` is None without TLS."""
 
-    scheme: str
-    credentials: str
-    query: str
     nodes: tuple[Address, ...]
+    path: str
+    is_cluster: bool
+    username: str | None
+    password: str | None = field(repr=False)
+    database: int
+    tls: Mapping[str, Any] | None = field(repr=False)
 
-    def at(self, address: Address) -> str:
-        """The URL of one node."""
-        host, port = address
-        shown = f"[{host}]" if ":" in host else host
-        return f"{self.scheme}://{self.credentials}{shown}:{port}/{self.query}"
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for redis-py's clients, the place to connect to left out."""
+        known = {"username": self.username, "password": self.password}
+        if not self.is_cluster:
+            known["db"] = self.database  # type: ignore[assignment]
+        return known | ({} if self.tls is None else {"ssl": True} | dict(self.tls))
+
+    @cached_property
+    def tls_context(self) -> ssl.SSLContext | None:
+        """The TLS context that redis-py makes of these options. Raises ValueError that names what cannot be used."""
+        from redis.asyncio.connection import SSLConnection
+
+        if self.tls is None:
+            return None
+        for name in _TLS_FILES:
+            if name in self.tls and not Path(self.tls[name]).is_file():
+                raise ValueError(f"{name}: there is no file {self.tls[name]}")
+        try:
+            return SSLConnection(**self.tls).ssl_context.get()
+        except (OSError, ValueError, OverflowError) as error:  # ssl.SSLError is an OSError
+            raise ValueError(f"{', '.join(sorted(self.tls))}: no TLS context can be made of these: {error}") from None
 
 
-def seeds_of(url: str) -> Seeds | None:
-    """What a cluster's URL says; None where it names one Redis. Raises ValueError, which never quotes the URL: it may hold a password."""
+def address_of(url: str) -> RedisAddress:
+    """What a URL says. Raises ValueError, which never quotes the URL, because it may hold a password."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
-        raise ValueError(
-            f"a URL that starts with {', '.join(f'{s}://' for s in SCHEMES[:-1])} or {SCHEMES[-1]}:// is expected"
-        )
+        schemes = ", ".join(f"{s}://" for s in SCHEMES[:-1])
+        raise ValueError(f"a URL that starts with {schemes} or {SCHEMES[-1]}:// is expected")
+    is_cluster = parts.scheme.endswith(_CLUSTER)
     credentials, at, hosts = parts.netloc.rpartition("@")
-    if not parts.scheme.endswith(_CLUSTER):
-        if "," in hosts:
-            raise ValueError(
-                f"several hosts are the nodes of a cluster: {parts.scheme}{_CLUSTER}://host:port,host:port/"
-            )
-        if parts.scheme != "unix" and hosts:
-            _address(hosts)
-        return None
-    nodes = tuple(_address(host) for host in hosts.split(","))
-    if parts.path not in ("", "/", "/0"):
-        raise ValueError("a Redis Cluster has database 0 alone: leave the path empty")
-    return Seeds(parts.scheme.removesuffix(_CLUSTER), credentials + at, f"?{parts.query}" if parts.query else "", nodes)
+
+    # The place to connect to.
+    nodes: tuple[Address, ...] = ()
+    if parts.scheme == "unix":
+        if hosts or parts.path in ("", "/"):
+            raise ValueError("the path of a socket is expected after three slashes: unix:///run/redis.sock")
+    elif "," in hosts and not is_cluster:
+        raise ValueError(f"several hosts are the nodes of a cluster: {parts.scheme}{_CLUSTER}://host:port,host:port/")
+    elif hosts or is_cluster:
+        nodes = tuple(_node(host) for host in hosts.split(","))
+    else:
+        nodes = (("localhost", _PORT),)
+
+    # Everything else, as redis-py reads it.
+    options = _options(f"{parts.scheme.removesuffix(_CLUSTER)}://{credentials}{at}{_rest(parts.path, parts.query)}")
+    _check_names(parts.query, uses_tls=parts.scheme.startswith("rediss"))
+    _check_database(parts.scheme, parts.path, options.get("db", 0))
+    tls = None
+    if parts.scheme.startswith("rediss"):
+        tls = _TLS_DEFAULTS | {name: options[name] for name in TLS_OPTIONS if options.get(name) is not None}
+        if tls["ssl_cert_reqs"] not in _CERT_REQS:
+            raise ValueError(f"ssl_cert_reqs is one of {', '.join(_CERT_REQS)}")
+    return RedisAddress(
+        nodes=nodes,
+        path=options.get("path", ""),
+        is_cluster=is_cluster,
+        username=options.get("username"),
+        password=options.get("password"),
+        database=options.get("db", 0),
+        tls=tls,
+    )
 
 
-def _address(text: str) -> Address:
+def _rest(path: str, query: str) -> str:
+    return f"{path or '/'}?{query}" if query else path or "/"
+
+
+def _options(url: str) -> dict[str, Any]:
+    from redis.asyncio.connection import parse_url
+
     try:
-        found = urlsplit("//" + text)
-        host = found.hostname
-        port = found.port
+        return dict(parse_url(url))
+    except ValueError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_names(query: str, uses_tls: bool) -> None:
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in _TIMEOUTS:
+            raise ValueError(f"option {name} is not for the URL: FUNNELRANK_REDIS_TIMEOUT_MS says how long to wait")
+        if name not in OPTIONS:
+            raise ValueError(f"option {name} cannot be honoured by reads and writes alike; known: {', '.join(OPTIONS)}")
+        if name in TLS_OPTIONS and not uses_tls:
+            raise ValueError(f"option {name} is for TLS, and the URL does not start with rediss://")
+        if not value:
+            raise ValueError(f"option {name} has no value")
+
+
+def _check_database(scheme: str, path: str, database: int) -> None:
+    if scheme.endswith(_CLUSTER):
+        if path not in ("", "/", "/0") or database:
+            raise ValueError("a Redis Cluster has database 0 alone: leave the path empty")
+        return
+    if scheme != "unix" and path not in ("", "/") and not (path[1:].isascii() and path[1:].isdigit()):
+        raise ValueError("the path of the URL is the number of the database, such as /0")
+    if database < 0:
+        raise ValueError("the number of the database is 0 or more")
+
+
+def _node(text: str) -> Address:
+    try:
+        parts = urlsplit("//" + text)
+        host = parts.hostname
+        port = parts.port
     except ValueError:
         host = None
         port = None
     if not host or port == 0:
-        raise ValueError(
-            "host:port is expected, the port from 1 to 65535; in a user or password write : / ? # [ ] @ as %3A %2F %3F %23 %5B %5D %40"
-        )
+        escapes = "in a user or password write : / ? # [ ] @ as %3A %2F %3F %23 %5B %5D %40"
+        raise ValueError(f"host:port is expected, the port from 1 to 65535; {escapes}")
     return host, port or _PORT

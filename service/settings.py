@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 
-from service.redis_url import seeds_of
+from service.redis_url import address_of
 
 PREFIX = "FUNNELRANK_"
 
@@ -26,7 +26,7 @@ def _setting(unit: str, help_text: str, **bounds: Any) -> Any:
 
 def _known_address(url: SecretStr) -> SecretStr:
     try:
-        seeds_of(url.get_secret_value())
+        address_of(url.get_secret_value())
     except ValueError as error:
         raise PydanticCustomError("redis_url", "{problem}", {"problem": str(error)}) from None
     return url

@@ -15,7 +15,7 @@ from service.bundle.loading import open_session
 from service.bundle.manifest import GRAPH_FILE, Manifest
 from service.bundle.verify import read_manifest
 from service.ranking.assemble import assemble, pack_raw
-from service.store.redis.reader import Reader
+from service.store.opening import open_store
 
 Inputs = dict[str, np.ndarray]
 CONTEXT: dict[str, object] = {"tab": 1, "hour": 20}
@@ -36,7 +36,7 @@ class Raw:
         context = pack_raw(RowLayout(self.manifest.feature_schema.context), CONTEXT, "context")
 
         async def fetched() -> list[Inputs]:
-            reader = Reader(self._redis_url, 5000)
+            reader = open_store(self._redis_url, 5000)
             made = []
             for user, ids in zip(load.users, load.item_ids, strict=True):
                 stored = await reader.fetch(self.layouts, user, ids, 5.0)

@@ -15,7 +15,7 @@ from redis import Redis
 
 from features import RowLayout
 from features.layouts import Layouts
-from service.store.keys import behaviours_key, item_key, user_key
+from service.store.redis.keys import behaviours_key, item_key, user_key
 from service.store.redis.load import columns_of
 from service.store.redis.schemas import register_schema
 

@@ -16,13 +16,17 @@ from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
 from service.rollout.follower import Follower
 from service.settings import Settings
-from service.store.redis.reader import Reader
-from service.store.redis.wire import StoreDown
-from service.store.redis.writer import Writer, event_keys
+from service.store.base import FeatureStore, FeatureWriter, StoreDown
+from service.store.event_keys import event_keys
 
 
 def event_routes(
-    follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings, writes: Admission
+    follower: Follower,
+    reader: FeatureStore,
+    writer: FeatureWriter,
+    metrics: Metrics,
+    settings: Settings,
+    writes: Admission,
 ) -> APIRouter:
     router = APIRouter(tags=["store"])
     written = Written(follower, reader)
@@ -53,12 +57,12 @@ def _check_times(events: Sequence[Event]) -> None:
         raise InvalidRequest(f"{bad[0].field}: {bad[0].message}", errors=bad)
 
 
-async def _add(layouts: Layouts, reader: Reader, writer: Writer, events: Sequence[Event]) -> int:
+async def _add(layouts: Layouts, reader: FeatureStore, writer: FeatureWriter, events: Sequence[Event]) -> int:
     """How many of the events this schema's sequences did not have yet."""
     return await writer.add_behaviours(layouts, await packed(layouts, reader, events))
 
 
-async def packed(layouts: Layouts, reader: Reader, events: Sequence[Event]) -> dict[str, list[tuple[int, bytes]]]:
+async def packed(layouts: Layouts, reader: FeatureStore, events: Sequence[Event]) -> dict[str, list[tuple[int, bytes]]]:
     """Events as members of the users' sorted sets; each carries its item's features as this schema has them now. Raises StoreUnavailable."""
     assert layouts.behaviour is not None
     distinct = list(dict.fromkeys(e.item_id for e in events))

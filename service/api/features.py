@@ -17,12 +17,16 @@ from service.ranking.admission import Admission
 from service.ranking.assemble import pack_raw
 from service.rollout.follower import Follower
 from service.settings import Settings
-from service.store.redis.reader import Reader
-from service.store.redis.writer import Writer
+from service.store.base import FeatureStore, FeatureWriter
 
 
 def feature_routes(
-    follower: Follower, reader: Reader, writer: Writer, metrics: Metrics, settings: Settings, writes: Admission
+    follower: Follower,
+    reader: FeatureStore,
+    writer: FeatureWriter,
+    metrics: Metrics,
+    settings: Settings,
+    writes: Admission,
 ) -> APIRouter:
     router = APIRouter(tags=["store"])
     written = Written(follower, reader)

@@ -11,7 +11,7 @@ from service.errors import NotReady
 from service.metrics.metrics import Metrics
 from service.rollout.follower import Follower
 from service.settings import Settings
-from service.store.redis.reader import check_schema
+from service.store.schemas import check_schema
 
 
 @dataclass(frozen=True)

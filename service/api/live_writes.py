@@ -8,9 +8,8 @@ from typing import TypeVar
 from features.layouts import Layouts
 from service.errors import StoreUnavailable
 from service.rollout.follower import Follower
-from service.store.redis.reader import Reader
-from service.store.redis.schemas import schema_of
-from service.store.redis.wire import StoreDown
+from service.store.base import FeatureStore, StoreDown
+from service.store.schemas import schema_of
 
 log = logging.getLogger("funnelrank.store")
 T = TypeVar("T")
@@ -21,7 +20,7 @@ class Written:
     put on the list, or taken off it, obeys.
     """
 
-    def __init__(self, follower: Follower, reader: Reader) -> None:
+    def __init__(self, follower: Follower, reader: FeatureStore) -> None:
         self._follower = follower
         self._reader = reader
         self._listed: dict[str, Layouts | None] = {}
@@ -35,7 +34,7 @@ class Written:
         loaded = [live.bundle.layouts for live in self._follower.snapshot.loaded()]
         try:
             documents = await self._reader.schemas()
-        except (StoreDown, UnicodeDecodeError) as error:
+        except StoreDown as error:
             raise StoreUnavailable(f"nothing was written: {error}") from None
         self._listed = {d: self._listed[d] if d in self._listed else _layouts(f, d) for f, d in documents.items()}
         chosen: dict[str, Layouts] = {}

@@ -9,8 +9,8 @@ import numpy as np
 from features import FeatureError, RowLayout
 from features.layouts import Layouts
 from service.errors import FieldError, InvalidRequest
-from service.store.item_cache import ItemRows, unknown_rows
-from service.store.redis.reader import Stored
+from service.store.base import StoredRows
+from service.store.item_rows import ItemRows, unknown_rows
 
 _INTEGERS = range(-(2**63), 2**64)
 _PACKED_AT_ONCE = 100
@@ -46,7 +46,7 @@ def _check_json_value(name: str, value: object) -> None:
             raise FeatureError(name, "an integer has at most 64 bits")
 
 
-def item_rows(layouts: Layouts, stored: Stored | None, item_ids: Sequence[str]) -> ItemRows:
+def item_rows(layouts: Layouts, stored: StoredRows | None, item_ids: Sequence[str]) -> ItemRows:
     """The candidates' rows, those of unknown items if the store is away (`stored` is None)."""
     if stored is not None:
         return stored.items
@@ -68,7 +68,7 @@ def put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mappi
 
 
 def assemble(
-    layouts: Layouts, stored: Stored | None, items: ItemRows, user_id: str, context: bytes, now_ms: int
+    layouts: Layouts, stored: StoredRows | None, items: ItemRows, user_id: str, context: bytes, now_ms: int
 ) -> Assembled:
     """Inputs of one request; `stored` is None if the store is away, `context` is a packed row."""
     user = stored.user if stored else None
@@ -94,7 +94,7 @@ def assemble(
     return Assembled(inputs, unknown_user, int(np.count_nonzero(items.states)), behaviours)
 
 
-def _behaviours(layouts: Layouts, stored: Stored | None) -> np.ndarray:
+def _behaviours(layouts: Layouts, stored: StoredRows | None) -> np.ndarray:
     """Behaviour rows `[L]`, newest first."""
     assert layouts.behaviour is not None
     members = stored.behaviours if stored else None

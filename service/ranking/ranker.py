@@ -22,8 +22,7 @@ from service.ranking.scoring import Scored, score_in_chunks
 from service.rollout.follower import Follower
 from service.rollout.observers import AnsweredRanking
 from service.rollout.serving import Live, ServingSnapshot
-from service.store.redis.reader import Reader, Stored
-from service.store.redis.wire import StoreDown
+from service.store.base import FeatureStore, StoreDown, StoredRows
 
 
 def _nobody_left() -> bool:
@@ -35,7 +34,7 @@ class Ranker:
     """Ranks requests on one worker. `chunk` is how many candidates are scored before other requests have their turn."""
 
     follower: Follower
-    reader: Reader
+    reader: FeatureStore
     metrics: Metrics
     chunk: int = 500
     scheduler: Scheduler = field(default_factory=Scheduler)
@@ -97,7 +96,9 @@ class Ranker:
         costs = Costs(fetched - started, assembling + scored.seconds + fusing)
         return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), costs)
 
-    async def _fetch(self, layouts: Layouts, query: Query, deadline: Deadline) -> tuple[Stored | None, Degradations]:
+    async def _fetch(
+        self, layouts: Layouts, query: Query, deadline: Deadline
+    ) -> tuple[StoredRows | None, Degradations]:
         """The stored rows, None if the store misses its deadline, and what is missing from them."""
         try:
             stored = await self.reader.fetch(
@@ -116,7 +117,7 @@ class Ranker:
         return stored, degraded
 
     async def _assemble(
-        self, layouts: Layouts, stored: Stored | None, query: Query, context: bytes
+        self, layouts: Layouts, stored: StoredRows | None, query: Query, context: bytes
     ) -> tuple[Assembled, float]:
         """The graph's inputs, and the seconds that making them took."""
         started = perf_counter()
@@ -171,7 +172,7 @@ class Ranker:
         self.follower.observers.answered(answered)
 
 
-def _of_rows(stored: Stored | None, assembled: Assembled) -> Degradations:
+def _of_rows(stored: StoredRows | None, assembled: Assembled) -> Degradations:
     """What a store that answered did not know."""
     if stored is None:
         return ()

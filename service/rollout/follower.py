@@ -38,7 +38,8 @@ from service.rollout.rollout import (
 )
 from service.rollout.serving import SCHEMA_NOT_LOADED, Live, NotServing, Role, ServingSnapshot
 from service.settings import Settings
-from service.store.redis.reader import Reader, SchemaCheck, check_schema
+from service.store.base import FeatureStore
+from service.store.schemas import SchemaCheck, check_schema
 
 log = logging.getLogger("funnelrank.live")
 SCHEMA_DIFFERS = "schema_differs"
@@ -63,7 +64,9 @@ def numerics_of(manifest: Manifest) -> tuple[str, ...]:
 class Follower:
     """What one worker serves with."""
 
-    def __init__(self, settings: Settings, profiles: FusionProfiles | None, reader: Reader, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, profiles: FusionProfiles | None, reader: FeatureStore, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self.started_with = profiles
         self.reader = reader

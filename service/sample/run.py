@@ -22,10 +22,10 @@ from service.log import without_password
 from service.rollout.rollout import RolloutUnreadable, read_rollout
 from service.sample.embedded_redis import EmbeddedRedis, NoRedisServer
 from service.settings import Settings, variable_of
-from service.store.keys import SCHEMAS
 from service.store.redis.clients import client
+from service.store.redis.keys import SCHEMAS
 from service.store.redis.load import LoadError, load_folder
-from service.store.redis.schemas import is_loaded
+from service.store.schemas import is_loaded
 
 _START_SECONDS = 60
 _ANSWER_LINES = 24

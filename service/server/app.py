@@ -45,8 +45,7 @@ from service.rollout.follower import Follower
 from service.server.connection import READ_TIMEOUT
 from service.server.runtime_folder import FOLDER_VARIABLE
 from service.settings import Settings
-from service.store.redis.cluster_reader import open_reader
-from service.store.redis.writer import Writer
+from service.store.opening import open_store, open_writer
 
 log = logging.getLogger("funnelrank")
 _COLLECT_AFTER = (10_000, 10, 10)  # new objects; by default 700, which a few requests make
@@ -69,11 +68,11 @@ def create_app(settings: Settings) -> ASGIApp:
     writes = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
     metrics.tallies.also(lambda: metrics.inflight.set(admission.in_work + writes.in_work))
     cache_bytes = settings.item_cache_mb << 20
-    reader = open_reader(
+    reader = open_store(
         settings.redis_url.get_secret_value(), settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms
     )
     metrics.tallies.also(lambda: metrics.item_cache.bring_over(reader.cache_counts()))
-    writer = Writer(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
+    writer = open_writer(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
     profiles = read_profiles(settings.fusion_file) if settings.fusion_file else None
     follower = Follower(settings, profiles, reader, metrics)
 

@@ -1,7 +1,8 @@
-"""Owns the item rows that a worker keeps in memory: columns of keys and numbers, bounded in bytes, dropped when Redis says they changed.
+"""The item rows that a worker keeps in memory: columns of keys and numbers, bounded in bytes.
 
-Rows are held as the graph wants them, so that a request's rows are one `take` per column and no Python runs per candidate. An item that
-Redis does not have is kept too, as the row of an unknown item, and goes the same way when it is written.
+Rows have the graph's own form, so that the rows of a request are one `take` per column and no Python runs per
+candidate. An item that the store does not have is cached too, as the row of an unknown item. The cache knows no database:
+whoever fills it says which rows have changed.
 """
 
 from collections.abc import Sequence
@@ -11,38 +12,20 @@ from time import monotonic
 
 import numpy as np
 
-from features.layouts import Layouts, rows_of
-from service.store.keys import item_prefix
+from features.layouts import Layouts
+from service.store.item_rows import ItemRows
 
 COUNTS = ("hits", "misses", "evictions", "invalidations")
-KNOWN = 0
-UNKNOWN = 1
-CORRUPT = 2
-# Beside its row an entry costs its id (at most 64 ASCII characters; longer ones are not kept), its slot number, its place in the dict and
-# in the columns of ids, states and uses: this much at most.
+# Beside its row an entry costs at most this: its id (at most 64 ASCII characters; longer ones are not cached), its slot
+# number, its place in the dict and in the columns of ids, states and uses.
 _ENTRY_BYTES = 240
 _LONGEST_ID = getsizeof("x" * 64)
 _EVICTED_AT_ONCE = 16  # one part in so many
 
 
 @dataclass(slots=True)
-class ItemRows:
-    """Rows of candidates in their order: `keys` int64 `[C, K]`, `numerics` float32 `[C, N]`, and `states` uint8 `[C]`."""
-
-    keys: np.ndarray
-    numerics: np.ndarray
-    states: np.ndarray
-
-    def put(self, places: Sequence[int], other: "ItemRows") -> None:
-        """Set the rows at `places`."""
-        self.keys[places] = other.keys
-        self.numerics[places] = other.numerics
-        self.states[places] = other.states
-
-
-@dataclass(slots=True)
-class Taken:
-    """What the cache had for a request: `rows` with gaps at the places `missing`, and the count of `changes` at that time."""
+class CachedRows:
+    """What the cache had for a request: `rows` with gaps at the places `missing`, and `changes` at that time."""
 
     rows: ItemRows
     missing: list[int]
@@ -50,12 +33,12 @@ class Taken:
 
 
 class ItemCache:
-    """Item rows of one feature schema, at most `limit_bytes` of them; thread-bound, as the event loop that feeds it."""
+    """Item rows of one feature schema, in at most `limit_bytes`. Not thread-safe: the event loop that fills it owns it."""
 
     def __init__(self, layouts: Layouts, limit_bytes: int, ttl_seconds: float) -> None:
-        self.prefix = item_prefix(layouts.fingerprint)
+        self.fingerprint = layouts.fingerprint
         self.ttl_seconds = ttl_seconds
-        self.connection = 0  # the one on which Redis was asked to tell of changes
+        self.connection = 0  # the one on which the store announces changes
         self.row_bytes = layouts.item.dtype.itemsize + _ENTRY_BYTES
         self.capacity = limit_bytes // self.row_bytes
         self.changes = 0
@@ -72,7 +55,10 @@ class ItemCache:
         self._stale_at: float | None = None
 
     def reset_counts(self) -> None:
-        self.hits = self.misses = self.evictions = self.invalidations = 0
+        self.hits = 0
+        self.misses = 0
+        self.evictions = 0
+        self.invalidations = 0
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -82,32 +68,33 @@ class ItemCache:
         """What the entries cost, counted as the limit counts them."""
         return len(self._slots) * self.row_bytes
 
-    def take(self, item_ids: Sequence[str]) -> Taken:
-        """A copy of the rows that are here, so that nothing which happens before the request is scored can take them away again."""
+    def take(self, item_ids: Sequence[str]) -> CachedRows:
+        """A copy of the cached rows, so that no later change of the cache touches the request."""
         if self._stale_at is not None and monotonic() >= self._stale_at:
             self.clear()
-        found = list(map(self._slots.get, item_ids))
+        n = len(item_ids)
+        slots_of_ids = list(map(self._slots.get, item_ids))
         missing: list[int] = []
-        if None in found:
-            missing = [place for place, slot in enumerate(found) if slot is None]
-            found = [0 if slot is None else slot for slot in found]
-        self.hits += len(found) - len(missing)
+        if None in slots_of_ids:
+            missing = [place for place, slot in enumerate(slots_of_ids) if slot is None]
+            slots_of_ids = [0 if slot is None else slot for slot in slots_of_ids]
+        self.hits += n - len(missing)
         self.misses += len(missing)
-        if len(missing) == len(found):
-            keys, numerics = (
-                np.empty((len(found), column.shape[1]), column.dtype) for column in (self._keys, self._numerics)
-            )
-            return Taken(ItemRows(keys, numerics, np.zeros(len(found), np.uint8)), missing, self.changes)
-        slots = np.array(found, dtype=np.intp)
+
+        # A cache without capacity has no row that could stand in a gap.
+        if len(missing) == n:
+            keys = np.empty((n, self._keys.shape[1]), self._keys.dtype)
+            numerics = np.empty((n, self._numerics.shape[1]), self._numerics.dtype)
+            return CachedRows(ItemRows(keys, numerics, np.zeros(n, np.uint8)), missing, self.changes)
+        slots = np.array(slots_of_ids, dtype=np.intp)
         self._used[slots] = True
-        return Taken(
-            ItemRows(self._keys.take(slots, 0), self._numerics.take(slots, 0), self._states.take(slots)),
-            missing,
-            self.changes,
-        )
+        rows = ItemRows(self._keys.take(slots, 0), self._numerics.take(slots, 0), self._states.take(slots))
+        return CachedRows(rows, missing, self.changes)
 
     def keep(self, item_ids: Sequence[str], rows: ItemRows) -> None:
-        """Put rows in that Redis has just sent; what does not fit stays out."""
+        """Put rows in that the store has just sent. Rows for which there is no room stay out."""
+        if not item_ids or not self.capacity:
+            return
         if max(map(getsizeof, item_ids)) > _LONGEST_ID:
             fitting = [place for place, item_id in enumerate(item_ids) if getsizeof(item_id) <= _LONGEST_ID]
             item_ids = [item_ids[place] for place in fitting]
@@ -116,9 +103,12 @@ class ItemCache:
             item_ids = item_ids[: self.capacity]
         if not item_ids:
             return
-        known = list(map(self._slots.get, item_ids))
-        if known.count(None) < len(known):  # another request brought some of them meanwhile
-            self._drop([i for i, slot in zip(item_ids, known, strict=True) if slot is not None])
+
+        # Another request may have read some of these rows meanwhile.
+        slots_of_ids = list(map(self._slots.get, item_ids))
+        if slots_of_ids.count(None) < len(slots_of_ids):
+            self._drop([i for i, slot in zip(item_ids, slots_of_ids, strict=True) if slot is not None])
+
         n = len(item_ids)
         slots = self._room(n)
         self._keys[slots] = rows.keys[:n]
@@ -129,12 +119,12 @@ class ItemCache:
         self._slots.update(zip(item_ids, slots, strict=True))
 
     def _room(self, n: int) -> list[int]:
-        """`n` free slots: returned ones, then new ones, then those of rows that have not been asked for lately."""
+        """`n` free slots: returned ones, then new ones, then those of rows that were not used lately."""
         free = self._free
         if len(free) < n:
-            new = min(self.capacity, self._fresh_slot + max(n, self.capacity // _EVICTED_AT_ONCE))
-            free.extend(range(self._fresh_slot, new))
-            self._fresh_slot = new
+            end = min(self.capacity, self._fresh_slot + max(n, self.capacity // _EVICTED_AT_ONCE))
+            free.extend(range(self._fresh_slot, end))
+            self._fresh_slot = end
         while len(free) < n:
             self._evict(max(n - len(free), self.capacity // _EVICTED_AT_ONCE))
         slots = free[-n:]
@@ -142,7 +132,7 @@ class ItemCache:
         return slots
 
     def _evict(self, window: int) -> None:
-        """The clock's hand goes over a window of slots: a row that was asked for since its last round stays, the others go."""
+        """Second chance (the clock algorithm): over a window of slots, rows without a use since the last round go."""
         end = min(self._hand + window, self.capacity)
         idle = np.flatnonzero(~self._used[self._hand : end]) + self._hand
         self._used[self._hand : end] = False
@@ -157,7 +147,7 @@ class ItemCache:
         self._free.extend(slots)
 
     def forget(self, item_id: str) -> None:
-        """Redis says that an item's row has changed."""
+        """The store says that an item's row has changed."""
         self.changes += 1
         self.invalidations += 1
         slot = self._slots.pop(item_id, None)
@@ -166,45 +156,18 @@ class ItemCache:
             self._free.append(slot)
 
     def clear(self) -> None:
-        """Nothing that is here may be trusted any more."""
+        """Drop every row."""
         self.changes += 1
         self._ids[: self._fresh_slot] = None
         self._slots.clear()
         self._free.clear()
-        self._fresh_slot = self._hand = 0
+        self._fresh_slot = 0
+        self._hand = 0
         if self._stale_at is not None:
             self._stale_at = monotonic() + self.ttl_seconds
 
-    def start_over(self, connection: int, told: bool) -> None:
-        """Empty, for a new connection: `told` is whether Redis tells of changes on it. Where it does not, no row stays for long."""
+    def start_over(self, connection: int, announced: bool) -> None:
+        """Empty the cache for a new connection. Where changes are not `announced` on it, rows live `ttl_seconds`."""
         self.connection = connection
-        self._stale_at = None if told else monotonic() + self.ttl_seconds
+        self._stale_at = None if announced else monotonic() + self.ttl_seconds
         self.clear()
-
-
-def rows_from_store(layouts: Layouts, item_ids: Sequence[str], packed: Sequence[bytes | None]) -> ItemRows:
-    """Rows as they came; one that is absent or of another length than the schema's is an unknown item's."""
-    layout = layouts.item
-    size = layout.dtype.itemsize
-    n = len(packed)
-    states = np.zeros(n, dtype=np.uint8)
-    if None not in packed and set(map(len, packed)) <= {size}:  # type: ignore[arg-type]
-        rows = rows_of(layout, b"".join(packed), n)  # type: ignore[arg-type]
-        return ItemRows(rows["keys"], rows["numerics"], states)
-    places = [place for place, row in enumerate(packed) if row is None or len(row) != size]
-    states[places] = [UNKNOWN if packed[place] is None else CORRUPT for place in places]
-    default = bytes(size)
-    filled = [default if state else row for state, row in zip(states.tolist(), packed, strict=True)]
-    rows = rows_of(layout, b"".join(filled), n)  # type: ignore[arg-type]
-    made = ItemRows(rows["keys"].copy(), rows["numerics"].copy(), states)
-    unknown = unknown_rows(layouts, [item_ids[place] for place in places])
-    made.keys[places] = unknown["keys"]
-    made.numerics[places] = unknown["numerics"]
-    return made
-
-
-def unknown_rows(layouts: Layouts, item_ids: Sequence[str]) -> np.ndarray:
-    """Packed rows of items of which nothing but the id is known."""
-    name = layouts.schema.item_id_feature
-    columns = {} if name is None else {name: np.array(item_ids, dtype=object)}
-    return layouts.item.pack_columns(columns, len(item_ids))

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from redis import Redis
 
-from service.store.keys import load_key
+from service.store.redis.keys import load_key
 
 _KEPT_SECONDS = 30 * 86_400
 _BEGUN = b"begun"

@@ -1,6 +1,7 @@
-"""Owns redis-py's clients, for whatever is not a ranking's reading: of one Redis or of a cluster, by the form of the address.
+"""redis-py's clients, for everything but a ranking's reading: of one Redis or of a cluster, by the form of the URL.
 
-A cluster's client stands in for one Redis' here: it has the same commands, of which MGET over several keys and, in a pipeline, EVALSHA do not work.
+A cluster's client stands in for one Redis' here. It has the same commands; MGET over several keys does not work on it, nor
+does EVALSHA in a pipeline.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,47 +15,57 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.exceptions import RedisClusterException, RedisError
 
-from service.redis_url import seeds_of
+from service.redis_url import RedisAddress, address_of
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
 
 
 def client(url: str, timeout_seconds: float) -> "Redis":
-    """A client for commands that wait no longer than this. Raises RedisError where no node of a cluster answers."""
-    seeds = seeds_of(url)
-    if seeds is None:
-        return Redis.from_url(url, socket_timeout=timeout_seconds)
-    nodes = [ClusterNode(*address) for address in seeds.nodes]  # type: ignore[no-untyped-call]
-    chosen: dict[str, Any] = {"startup_nodes": nodes, "socket_timeout": timeout_seconds, "require_full_coverage": False}
+    """A client whose commands wait no longer than this. Raises RedisError where no node of a cluster answers.
+
+    Raises ValueError for a URL that cannot be used.
+    """
+    address = address_of(url)
+    options = address.options() | {"socket_timeout": timeout_seconds}
+    if not address.is_cluster:
+        return Redis(**_place(address), **options)
+    nodes = [ClusterNode(*node) for node in address.nodes]  # type: ignore[no-untyped-call]
     try:
-        return cast("Redis", RedisCluster.from_url(seeds.at(seeds.nodes[0]), **chosen))
-    except RedisClusterException as error:  # no RedisError, and raised by the constructor, which asks who the nodes are
+        return cast("Redis", RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options))
+    except RedisClusterException as error:  # no RedisError, and raised by the constructor, which asks for the nodes
         raise RedisError(str(error)) from None
 
 
 def async_client(url: str, timeout_seconds: float) -> redis.asyncio.Redis:
-    """The same for an event loop; a command that fails for the connection's sake is tried once more."""
-    seeds = seeds_of(url)
-    chosen: dict[str, Any] = {
+    """The same for an event loop; a command whose connection fails is tried once more."""
+    address = address_of(url)
+    options = address.options() | {
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": timeout_seconds,
         "retry": Retry(NoBackoff(), 1),
     }
-    if seeds is None:
-        return redis.asyncio.Redis.from_url(url, **chosen)
-    nodes = [AsyncClusterNode(*address) for address in seeds.nodes]
-    chosen |= {"startup_nodes": nodes, "require_full_coverage": False}
-    return cast(redis.asyncio.Redis, redis.asyncio.RedisCluster.from_url(seeds.at(seeds.nodes[0]), **chosen))
+    if not address.is_cluster:
+        return redis.asyncio.Redis(**_place(address), **options)
+    nodes = [AsyncClusterNode(*node) for node in address.nodes]
+    cluster = redis.asyncio.RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
+    return cast(redis.asyncio.Redis, cluster)
+
+
+def _place(address: RedisAddress) -> dict[str, Any]:
+    if address.path:
+        return {"unix_socket_path": address.path}
+    host, port = address.nodes[0]
+    return {"host": host, "port": port}
 
 
 def values_of(redis: "Redis", keys: Sequence[str]) -> list[bytes | None]:
     """What the keys hold; a cluster is asked slot by slot."""
-    found: Any = cast(Any, redis).mget_nonatomic(keys) if is_cluster(redis) else redis.mget(keys)
-    return list(found)
+    values: Any = cast(Any, redis).mget_nonatomic(keys) if is_cluster(redis) else redis.mget(keys)
+    return list(values)
 
 
 def set_values(redis: "Redis", values: Mapping[str, bytes]) -> None:
-    """Have the keys hold these; a cluster is told slot by slot."""
+    """Set the keys to these values; a cluster is written slot by slot."""
     cast(Any, redis).mset_nonatomic(values) if is_cluster(redis) else redis.mset(values)
 
 

@@ -9,8 +9,8 @@ from redis import Redis
 
 from features import MISSING_KEY, FeatureSchema, RowLayout
 from features.layouts import EVENT_KEY_BYTES, Entity, Layouts, rows_of
-from service.store.keys import SCHEMAS, behaviours_key, item_key, user_key
 from service.store.redis.clients import client
+from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
 
 
 def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:

@@ -20,11 +20,12 @@ from tqdm import tqdm
 from features import FeatureError, FeatureSchema, MultiCategorical, RowLayout
 from features.keys import text_of
 from features.layouts import Entity, Layouts, rows_of
-from service.store.keys import behaviours_key, item_key, user_key
+from service.store.event_keys import event_keys
 from service.store.redis.checkpoint import Checkpoint, Emptied
 from service.store.redis.clients import client, is_cluster, set_values, values_of
+from service.store.redis.keys import behaviours_key, item_key, user_key
 from service.store.redis.schemas import announce_schema, longest, register_schema
-from service.store.redis.writer import ADD_BEHAVIOURS, event_keys
+from service.store.redis.writer import ADD_BEHAVIOURS
 
 TABLES = ("items", "users", "behaviours")
 BATCH_ROWS = 50_000

@@ -15,8 +15,9 @@ from redis import Redis
 from tqdm import tqdm
 
 from features import FeatureSchema
-from service.store.keys import SCHEMAS, every_key
 from service.store.redis.clients import client
+from service.store.redis.keys import SCHEMAS, every_key
+from service.store.schemas import is_loaded, schema_of
 
 FORGET_KEYS_PER_SECOND = 20_000
 _SCAN_COUNT = 1000
@@ -36,22 +37,6 @@ def register_schema(redis: "Redis", schema: FeatureSchema) -> None:
         schema.fingerprint,
         _document(schema, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")),
     )
-
-
-def is_loaded(document: str | bytes) -> bool:
-    """Whether an entry's first load is through. One that cannot be read counts as loaded: it is not ours to judge."""
-    try:
-        return orjson.loads(document)["loaded_at"] is not None
-    except (ValueError, KeyError, TypeError):
-        return True
-
-
-def schema_of(document: str | bytes) -> FeatureSchema:
-    """An entry's schema. Raises ValueError where it cannot be read."""
-    try:
-        return FeatureSchema.model_validate(orjson.loads(document)["schema"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"no schema in it: {error}") from None
 
 
 def longest(redis: "Redis", schema: FeatureSchema) -> FeatureSchema:

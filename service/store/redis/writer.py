@@ -1,13 +1,11 @@
 """Owns what is written to Redis while serving: merged feature rows and new behaviours, both safe against writers beside us."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
-from features.keys import text_of
 from features.layouts import EVENT_KEY_BYTES, Entity, Layouts
 from service.errors import StoreUnavailable
-from service.store.keys import behaviours_key, item_key, user_key
 from service.store.redis.clients import REDIS_ERRORS, async_client
+from service.store.redis.keys import behaviours_key, item_key, user_key
 
 _ROUNDS = 20
 
@@ -45,26 +43,7 @@ return 1
 """
 
 
-def event_keys(
-    item_ids: Sequence[str],
-    actions: Sequence[object],
-    scenes: Sequence[object],
-    event_ids: Sequence[str | None] | None = None,
-) -> list[bytes]:
-    """Per event the 8 bytes that tell it from another at the same time: of its own id, or else of item, action and scene."""
-    texts = {value: text_of(value, "action or scene") for value in {*actions, *scenes}}
-    plain = [
-        f"{item}\x1f{texts[action]}\x1f{texts[scene]}"
-        for item, action, scene in zip(item_ids, actions, scenes, strict=True)
-    ]
-    if event_ids is not None:
-        plain = [
-            text if event_id is None else f"id\x1f{event_id}" for text, event_id in zip(plain, event_ids, strict=True)
-        ]
-    return [hashlib.sha256(text.encode()).digest()[:EVENT_KEY_BYTES] for text in plain]
-
-
-class Writer:
+class RedisWriter:
     """The writing side of the store for one worker."""
 
     def __init__(self, url: str, timeout_ms: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from features.layouts import Layouts
-from service.store.keys import item_key, user_key
+from service.store.redis.keys import item_key, user_key
 
 PROBLEM = "application/problem+json"
 

@@ -11,8 +11,8 @@ import redis
 
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.keys import SCHEMAS, behaviours_key, item_key, user_key
 from service.store.redis.inspect import decoded
+from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
 from service.store.redis.schemas import register_schema
 
 NOW = int(time.time() * 1000)

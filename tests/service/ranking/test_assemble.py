@@ -12,10 +12,10 @@ from features.layouts import Layouts
 from service.errors import InvalidRequest
 from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.item_cache import CORRUPT, KNOWN
-from service.store.keys import behaviours_key, item_key, user_key
-from service.store.redis.reader import Reader, Stored
-from service.store.redis.wire import StoreDown
+from service.store.base import StoredRows
+from service.store.item_rows import CORRUPT, KNOWN
+from service.store.opening import open_store
+from service.store.redis.keys import behaviours_key, item_key, user_key
 
 USER = {"user_id": "712", "gender": "f", "interests": ["a", "b", "c", "d"], "age": 31}
 ITEMS: dict[str, dict[str, Any]] = {
@@ -25,9 +25,9 @@ ITEMS: dict[str, dict[str, Any]] = {
 }
 
 
-def fetch(url: str, layouts: Layouts, user_id: str, item_ids: list[str]) -> Stored:
-    async def go() -> Stored:
-        reader = Reader(url, 1000)
+def fetch(url: str, layouts: Layouts, user_id: str, item_ids: list[str]) -> StoredRows:
+    async def go() -> StoredRows:
+        reader = open_store(url, 1000)
         try:
             return await reader.fetch(layouts, user_id, item_ids, 1.0)
         finally:
@@ -38,7 +38,7 @@ def fetch(url: str, layouts: Layouts, user_id: str, item_ids: list[str]) -> Stor
 
 def assembled(
     layouts: Layouts,
-    stored: Stored | None,
+    stored: StoredRows | None,
     user_id: str,
     item_ids: list[str],
     own: dict[int, dict[str, Any]],
@@ -140,13 +140,16 @@ def test_rows_of_a_wrong_length_count_as_missing(
     assert len(stored.behaviours) == 4
 
 
-def test_a_key_of_another_type_is_a_store_that_refuses(
+def test_a_key_of_another_type_is_one_corrupt_row(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
-    filled.delete(user_key(layouts.fingerprint, "712"))
-    filled.lpush(user_key(layouts.fingerprint, "712"), "x")
-    with pytest.raises(StoreDown, match="WRONGTYPE"):
-        fetch(redis_server.url, layouts, "712", ["1"])
+    for key in (user_key(layouts.fingerprint, "712"), behaviours_key(layouts.fingerprint, "712")):
+        filled.delete(key)
+        filled.lpush(key, "x")
+    stored = fetch(redis_server.url, layouts, "712", ["1"])
+    assert (stored.user, stored.behaviours) == (None, [])
+    assert stored.corrupt == {"user": 1, "behaviour": 1}
+    assert stored.items.states.tolist() == [KNOWN]
 
 
 def test_without_the_store_everything_is_a_default(layouts: Layouts, kit: SimpleNamespace) -> None:

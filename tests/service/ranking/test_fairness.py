@@ -19,7 +19,7 @@ from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
-from service.store.redis.reader import Reader
+from service.store.opening import open_store
 
 
 def test_a_request_whose_caller_left_is_dropped(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
@@ -46,7 +46,7 @@ def test_a_request_whose_caller_left_is_dropped(tmp_path: Path, registry: Path, 
 @pytest.fixture
 def ranker(registry: Path, redis_server: EmbeddedRedis, store: redis.Redis) -> Ranker:
     metrics = Metrics()
-    reader = Reader(redis_server.url, 2000)
+    reader = open_store(redis_server.url, 2000)
     return Ranker(Follower(Settings(registry=registry), None, reader, metrics), reader, metrics, chunk=10)
 
 

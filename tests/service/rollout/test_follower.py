@@ -14,11 +14,11 @@ from service.rollout.follower import Follower
 from service.rollout.rollout import ROLLOUT_FILE
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
-from service.store.redis.reader import Reader
+from service.store.opening import open_store
 
 
 def follower_of(registry: Path, url: str) -> Follower:
-    return Follower(Settings(registry=registry, max_candidates=50), None, Reader(url, 500), Metrics())
+    return Follower(Settings(registry=registry, max_candidates=50), None, open_store(url, 500), Metrics())
 
 
 def test_the_old_bundle_goes_with_its_last_request(

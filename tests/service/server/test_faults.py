@@ -15,9 +15,9 @@ import redis
 from features.layouts import Layouts
 from service.rollout.rollout import read_rollout
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.keys import item_key
-from service.store.redis.reader import Reader
-from service.store.redis.wire import StoreDown
+from service.store.base import StoreDown
+from service.store.opening import open_store
+from service.store.redis.keys import item_key
 
 ROOT = Path(__file__).parents[3]
 
@@ -205,7 +205,7 @@ def test_redis_is_reached_through_tls_and_as_an_acl_user(tmp_path: Path, layouts
     context.load_cert_chain(certificate, key)
 
     async def ask(url: str) -> bool:
-        reader = Reader(url, 5000)
+        reader = open_store(url, 5000)
         try:
             await reader.fetch(layouts, "712", ["1"], 5)
         except StoreDown:

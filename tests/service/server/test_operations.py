@@ -15,7 +15,7 @@ import redis
 
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis, free_port
-from service.store.keys import SCHEMAS, item_key, user_key
+from service.store.redis.keys import SCHEMAS, item_key, user_key
 
 
 def counters(server: Any, name: str) -> dict[str, float]:

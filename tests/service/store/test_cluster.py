@@ -18,13 +18,12 @@ from redis_cluster import RedisCluster, redis_cluster
 from features import FeatureSchema
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.item_cache import UNKNOWN
-from service.store.keys import SCHEMAS, item_key, user_key
-from service.store.redis.cluster_reader import open_reader
+from service.store.base import StoreDown, StoredRows
+from service.store.item_rows import UNKNOWN
+from service.store.opening import open_store
 from service.store.redis.inspect import shown
+from service.store.redis.keys import SCHEMAS, item_key, user_key
 from service.store.redis.load import load_folder
-from service.store.redis.reader import Reader, Stored
-from service.store.redis.wire import StoreDown
 
 IDS = [str(i) for i in range(60)]
 USERS = [str(i) for i in range(700, 712)]
@@ -66,9 +65,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace, clust
         yield server
 
 
-def reading(url: str, work: Callable[[Reader], Awaitable[Any]], timeout_ms: int = 2000) -> Any:
+def reading(url: str, work: Callable[[Any], Awaitable[Any]], timeout_ms: int = 2000) -> Any:
     async def go() -> Any:
-        reader = open_reader(url, timeout_ms, 1 << 20)
+        reader = open_store(url, timeout_ms, 1 << 20)
         try:
             return await work(reader)
         finally:
@@ -77,11 +76,11 @@ def reading(url: str, work: Callable[[Reader], Awaitable[Any]], timeout_ms: int 
     return asyncio.run(go())
 
 
-def prices(stored: Stored) -> list[float]:
+def prices(stored: StoredRows) -> list[float]:
     return [float(p) for p in stored.items.numerics[:, 0]]
 
 
-def unknown(stored: Stored) -> set[str]:
+def unknown(stored: StoredRows) -> set[str]:
     return {i for i, state in zip(IDS, stored.items.states, strict=True) if state == UNKNOWN}
 
 
@@ -141,7 +140,7 @@ def test_what_is_written_over_http_is_in_the_next_ranking_of_every_worker(served
 def test_a_changed_row_is_seen_by_the_very_next_ranking_whose_rows_are_all_in_the_cache(
     cluster: RedisCluster, layouts: Layouts
 ) -> None:
-    async def work(reader: Reader) -> list[bool]:
+    async def work(reader: Any) -> list[bool]:
         seen = []
         for price in range(1000, 1100):
             changed = IDS[price % len(IDS)]
@@ -171,7 +170,7 @@ def test_a_slot_that_moves_is_followed_on_its_way_and_after(cluster: RedisCluste
     source = cluster.owner(key)
     target = next(node for node in cluster.nodes if node is not source)
 
-    async def work(reader: Reader) -> None:
+    async def work(reader: Any) -> None:
         loop = asyncio.get_running_loop()
 
         def seen() -> tuple[float, int]:
@@ -210,7 +209,7 @@ def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(
         there = a_user_of(cluster, layouts, gone)
         assert 0 < len(lost) < len(IDS)
 
-        async def work(reader: Reader) -> None:
+        async def work(reader: Any) -> None:
             whole = await reader.fetch(layouts, here, IDS, 2)
             assert (unknown(whole), whole.unread, len(whole.behaviours)) == (set(), 0, 5)
             listed = await reader.schemas()
@@ -230,7 +229,7 @@ def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(
             await asyncio.to_thread(load_folder, tables, schema, cluster.url)
             assert prices(await reader.fetch(layouts, here, IDS, 2)) == [float(i) for i in IDS]
 
-        async def until(reader: Reader, holds: Callable[[Stored], bool]) -> None:
+        async def until(reader: Any, holds: Callable[[StoredRows], bool]) -> None:
             async with asyncio.timeout(20):
                 while not holds(await reader.fetch(layouts, here, IDS, 2)):
                     await asyncio.sleep(0.02)
@@ -244,7 +243,7 @@ def test_a_node_that_hangs_costs_no_more_than_the_timeout_and_its_rows_in_the_ca
     lost = belonging(cluster, layouts, 2)
     here = a_user_of(cluster, layouts, 0)
 
-    async def work(reader: Reader) -> None:
+    async def work(reader: Any) -> None:
         assert unknown(await reader.fetch(layouts, here, IDS, 2)) == set()
         os.kill(cluster.nodes[2].pid, signal.SIGSTOP)
         try:
@@ -297,7 +296,7 @@ def test_a_failover_is_followed_without_a_failed_ranking(
 def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(
     layouts: Layouts, kit: SimpleNamespace
 ) -> None:
-    async def work(reader: Reader) -> None:
+    async def work(reader: Any) -> None:
         for node in cluster.nodes:
             await asyncio.to_thread(node.kill)
         for ask in (lambda: reader.fetch(layouts, "1", IDS, 2), lambda: reader.item_rows(layouts, IDS), reader.schemas):

@@ -14,9 +14,11 @@ import redis
 from features import FeatureSchema
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.item_cache import CORRUPT, KNOWN, UNKNOWN, ItemCache, rows_from_store
-from service.store.keys import item_key
-from service.store.redis.reader import Reader, Stored
+from service.store.base import StoredRows
+from service.store.item_cache import ItemCache
+from service.store.item_rows import CORRUPT, KNOWN, UNKNOWN, rows_from_store
+from service.store.opening import open_store
+from service.store.redis.keys import item_key
 
 MIB = 1 << 20
 IDS = [str(i) for i in range(100)]
@@ -26,7 +28,7 @@ def packed(layouts: Layouts, price: float) -> bytes:
     return layouts.item.pack({"tag": "a", "price": price})
 
 
-def prices(stored: Stored) -> list[float]:
+def prices(stored: StoredRows) -> list[float]:
     return [float(p) for p in stored.items.numerics[:, 0]]
 
 
@@ -37,11 +39,9 @@ def filled(store: redis.Redis, layouts: Layouts) -> redis.Redis:
     return store
 
 
-def with_reader(
-    url: str, work: Callable[[Reader], Awaitable[Any]], cache_bytes: int = MIB, ttl_ms: int = 60_000
-) -> Any:
+def with_reader(url: str, work: Callable[[Any], Awaitable[Any]], cache_bytes: int = MIB, ttl_ms: int = 60_000) -> Any:
     async def go() -> Any:
-        reader = Reader(url, 2000, cache_bytes, ttl_ms)
+        reader = open_store(url, 2000, cache_bytes, ttl_ms)
         try:
             return await work(reader)
         finally:
@@ -53,7 +53,7 @@ def with_reader(
 def test_a_row_is_read_once_and_equals_what_redis_holds(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
-    async def work(reader: Reader) -> tuple[Stored, Stored, ItemCache]:
+    async def work(reader: Any) -> tuple[StoredRows, StoredRows, ItemCache]:
         return (
             await reader.fetch(layouts, "1", IDS, 2),
             await reader.fetch(layouts, "1", IDS[::-1], 2),
@@ -70,7 +70,7 @@ def test_a_row_is_read_once_and_equals_what_redis_holds(
 def test_a_changed_row_is_seen_by_the_very_next_ranking(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
-    async def work(reader: Reader) -> list[list[float]]:
+    async def work(reader: Any) -> list[list[float]]:
         seen = []
         for price in range(1000, 1200):
             await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "3"), packed(layouts, price))
@@ -83,7 +83,7 @@ def test_a_changed_row_is_seen_by_the_very_next_ranking(
 def test_an_unknown_item_is_remembered_as_such_until_it_is_written(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
-    async def work(reader: Reader) -> list[Stored]:
+    async def work(reader: Any) -> list[StoredRows]:
         found = [await reader.fetch(layouts, "1", ["1", "new"], 2) for _ in range(2)]
         await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "new"), packed(layouts, 7))
         found.append(await reader.fetch(layouts, "1", ["1", "new"], 2))
@@ -108,7 +108,7 @@ def test_a_row_of_another_schema_counts_as_corrupt_also_from_the_cache(
 ) -> None:
     filled.set(item_key(layouts.fingerprint, "2"), b"a row of another length")
 
-    async def work(reader: Reader) -> list[Stored]:
+    async def work(reader: Any) -> list[StoredRows]:
         return [await reader.fetch(layouts, "1", ["1", "2"], 2) for _ in range(2)]
 
     for stored in with_reader(redis_server.url, work):
@@ -123,7 +123,7 @@ def test_a_cache_smaller_than_a_requests_candidates_answers_right(
     limit = rows * ItemCache(layouts, MIB, 1).row_bytes
     rng = np.random.default_rng(rows)
 
-    async def work(reader: Reader) -> None:
+    async def work(reader: Any) -> None:
         for _ in range(50):
             ids = [IDS[i] for i in rng.permutation(100)]
             several = await asyncio.gather(*(reader.fetch(layouts, "1", ids[n:], 2) for n in (0, 10, 90)))
@@ -158,7 +158,7 @@ def test_ids_of_any_length_stay_within_the_bound(layouts: Layouts) -> None:
 def test_a_flood_of_invalidations_takes_no_memory_and_is_counted(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
-    async def work(reader: Reader) -> tuple[ItemCache, list[float]]:
+    async def work(reader: Any) -> tuple[ItemCache, list[float]]:
         await reader.fetch(layouts, "1", IDS, 2)
         changes = {item_key(layouts.fingerprint, f"other-{i}"): b"x" for i in range(50_000)}
         await asyncio.to_thread(filled.mset, changes)
@@ -172,7 +172,7 @@ def test_a_flood_of_invalidations_takes_no_memory_and_is_counted(
 
 
 def test_a_flushed_redis_empties_the_cache(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
-    async def work(reader: Reader) -> Stored:
+    async def work(reader: Any) -> StoredRows:
         await reader.fetch(layouts, "1", IDS, 2)
         await asyncio.to_thread(filled.flushall)
         return await reader.fetch(layouts, "1", IDS, 2)
@@ -187,7 +187,7 @@ def test_after_a_killed_connection_nothing_old_is_ranked(
         filled.client_kill_filter(_type="normal", skipme=True)
         filled.set(item_key(layouts.fingerprint, "3"), packed(layouts, 33))
 
-    async def work(reader: Reader) -> tuple[list[float], list[float]]:
+    async def work(reader: Any) -> tuple[list[float], list[float]]:
         await reader.fetch(layouts, "1", IDS, 2)
         await asyncio.to_thread(kill)
         await asyncio.sleep(0.05)
@@ -208,7 +208,7 @@ def test_where_redis_cannot_tell_of_changes_a_row_stays_for_a_short_time_only(
         key = item_key(layouts.fingerprint, "3")
         client.execute_command("SET", key, packed(layouts, 3))
 
-        async def work(reader: Reader) -> None:
+        async def work(reader: Any) -> None:
             assert prices(await reader.fetch(layouts, "1", ["3"], 2)) == [3.0]
             await asyncio.to_thread(client.execute_command, "SET", key, packed(layouts, 4))
             assert prices(await reader.fetch(layouts, "1", ["3"], 2)) == [3.0]
@@ -226,7 +226,7 @@ def test_each_schema_has_a_cache_of_its_own_that_goes_with_its_last_bundle(
         kit.SCHEMA | {"item": [*kit.SCHEMA["item"], {"name": "colour", "type": "categorical"}]}
     )
 
-    async def work(reader: Reader) -> None:
+    async def work(reader: Any) -> None:
         old = Layouts.of(schema)
         same = Layouts.of(schema)
         new = Layouts.of(other)
@@ -237,7 +237,7 @@ def test_each_schema_has_a_cache_of_its_own_that_goes_with_its_last_bundle(
         assert len(reader.caches) == 2
         del same
         layouts = new
-        assert [cache.prefix for cache in reader.caches] == [f"fr:{new.fingerprint}:i:"]
+        assert [cache.fingerprint for cache in reader.caches] == [new.fingerprint]
         again = Layouts.of(schema)  # back to the first schema, on the same connection
         await reader.fetch(again, "1", ["3"], 2)
         await asyncio.to_thread(filled.set, item_key(again.fingerprint, "3"), packed(again, 33))

@@ -19,11 +19,11 @@ import redis
 from features import FeatureSchema
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.keys import SCHEMAS, behaviours_key, item_key, user_key
+from service.store.event_keys import event_keys
 from service.store.redis import load
 from service.store.redis.inspect import shown
+from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
 from service.store.redis.load import LoadError, load_folder
-from service.store.redis.writer import event_keys
 
 BIG = 2**60 + 1  # as a float it would be another number
 ROOT = Path(__file__).parents[3]

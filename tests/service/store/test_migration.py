@@ -22,7 +22,7 @@ import redis
 from features import FeatureSchema
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.keys import SCHEMAS, behaviours_key, user_key
+from service.store.redis.keys import SCHEMAS, behaviours_key, user_key
 
 USERS = [f"u{i}" for i in range(20)]
 ITEMS = [f"i{i}" for i in range(40)]

@@ -16,7 +16,7 @@ import redis
 from features import FeatureSchema
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.keys import SCHEMAS, behaviours_key, item_key, user_key
+from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
 from service.store.redis.schemas import announce_schema, register_schema
 
 NOW = int(time.time() * 1000)

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from service.redis_url import address_of
 from service.sample.embedded_redis import EmbeddedRedis, free_port
-from service.store.redis.wire import StoreDown, Wire, packed
+from service.store.base import StoreDown
+from service.store.redis.reading.wire import Wire, packed
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -15,7 +17,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def asked(url: str, *command: str, timeout: float = 2.0) -> Any:
-    wire = Wire(url)
+    wire = Wire(address_of(url))
     try:
         return (await wire.ask(packed(*command), 1, timeout))[0]
     finally:
@@ -24,7 +26,7 @@ async def asked(url: str, *command: str, timeout: float = 2.0) -> Any:
 
 def test_many_requests_at_once_get_their_own_answers(redis_server: EmbeddedRedis) -> None:
     async def go() -> list[Any]:
-        wire = Wire(redis_server.url)
+        wire = Wire(address_of(redis_server.url))
         asks = [wire.ask(packed("ECHO", str(i)) + packed("ECHO", "x" * (i * 100)), 2, 5) for i in range(200)]
         try:
             return await asyncio.gather(*asks)
@@ -77,7 +79,7 @@ def test_an_answer_that_is_not_redis_is_a_store_that_is_down() -> None:
 
 def test_a_redis_that_hangs_costs_no_more_than_the_timeout_and_is_used_again_after(redis_server: EmbeddedRedis) -> None:
     async def go() -> None:
-        wire = Wire(redis_server.url)
+        wire = Wire(address_of(redis_server.url))
         assert await wire.ask(packed("PING"), 1, 2) == [b"PONG"]
         pause = asyncio.create_task(asked(redis_server.url, "DEBUG", "SLEEP", "0.5"))
         await asyncio.sleep(0.1)
@@ -102,7 +104,7 @@ def test_a_redis_that_accepts_and_says_nothing_leaves_no_connection_behind(redis
 
         server = await asyncio.start_server(mute, "127.0.0.1", 0)
         async with server:
-            wire = Wire(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+            wire = Wire(address_of(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"))
             with pytest.raises(StoreDown, match="within 50 ms"):
                 await wire.ask(packed("PING"), 1, 0.05)
             with pytest.raises(StoreDown, match="no answer"):
@@ -115,7 +117,7 @@ def test_a_redis_that_accepts_and_says_nothing_leaves_no_connection_behind(redis
 
 def test_a_restarted_redis_is_found_again() -> None:
     async def go(server: EmbeddedRedis) -> None:
-        wire = Wire(server.url)
+        wire = Wire(address_of(server.url))
         assert await wire.ask(packed("PING"), 1, 2) == [b"PONG"]
         server.kill()
         with pytest.raises(StoreDown):

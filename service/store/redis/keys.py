@@ -1,10 +1,11 @@
-"""Owns every key name in Redis.
+"""The names of the keys in Redis.
 
-`<fp>` is the fingerprint of the feature schema, so rows of two schemas live side by side. `{}` is a cluster hash tag: what belongs
-to one user lies in one slot.
+`<fp>` is the fingerprint of the feature schema, so that rows of two schemas live side by side. `{}` is a cluster hash tag:
+what belongs to one user lies in one slot.
 """
 
 SCHEMAS = "fr:schemas"
+ITEM_MARK = b":i:"  # what stands before the item's id in the key of an item row
 
 
 def user_key(fingerprint: str, user_id: str) -> str:
@@ -18,6 +19,7 @@ def behaviours_key(fingerprint: str, user_id: str) -> str:
 
 
 def item_prefix(fingerprint: str) -> str:
+    """What the keys of all item rows of a schema begin with."""
     return f"fr:{fingerprint}:i:"
 
 
@@ -27,7 +29,7 @@ def item_key(fingerprint: str, item_id: str) -> str:
 
 
 def load_key(fingerprint: str, tables: str) -> str:
-    """Hash: how many rows of each of these tables are loaded; there while a bulk load is not through."""
+    """Hash: how many rows of each of these tables are loaded; there while a bulk load is not complete."""
     return f"fr:{fingerprint}:load:{tables}"
 
 

@@ -1,0 +1,69 @@
+"""The protocol of a feature store: what a ranking reads, what is written while serving, and how a store says it is away.
+
+A store for another database is a folder that implements `FeatureStore` and `FeatureWriter`, and one line in `opening.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from features.layouts import Entity, Layouts
+from service.store.item_rows import ItemRows
+
+
+class StoreDown(Exception):  # noqa: N818 - a state, not a mistake
+    """The store cannot be reached, refuses, answers something else than it was asked, or not in time."""
+
+
+@dataclass(slots=True)
+class StoredRows:
+    """What the store holds for one request. A row that is absent is None; one that does not fit the schema is absent.
+
+    `behaviours` are the members of the user's sequence (8-byte event key + packed row), newest first. `items` has one row
+    per candidate, an unknown item's where there is none: `items.states` says which. `corrupt` counts rows that do not fit
+    the schema by kind (`user`, `behaviour`, `item`). `unread` counts rows that are missing because their node is away.
+    """
+
+    user: bytes | None
+    behaviours: list[bytes]
+    items: ItemRows
+    corrupt: dict[str, int]
+    unread: int = 0
+
+
+class FeatureStore(Protocol):
+    """The reading side for one worker. Every read raises StoreDown."""
+
+    async def fetch(
+        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
+    ) -> StoredRows:
+        """The rows of one request. `timeout` is in seconds; behaviours are older than `before` (ms), than now if None."""
+        ...
+
+    async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
+        """The packed rows of items, defaults for those without one."""
+        ...
+
+    async def schemas(self) -> dict[str, str]:
+        """The schemas that the store holds rows of: fingerprint -> JSON."""
+        ...
+
+    def cache_counts(self) -> dict[str, int]:
+        """What the item caches counted since the last call, and their size in bytes now."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class FeatureWriter(Protocol):
+    """The writing side for one worker. Every write raises StoreUnavailable."""
+
+    async def merge_rows(self, layouts: Layouts, entity: Entity, values: Mapping[str, Mapping[str, object]]) -> None:
+        """Merge checked raw values onto the rows of `{id: {feature: value}}`."""
+        ...
+
+    async def add_behaviours(self, layouts: Layouts, by_user: Mapping[str, Sequence[tuple[int, bytes]]]) -> int:
+        """Add behaviours `{user_id: [(time in ms, event key + packed row)]}`; how many of them are new and kept."""
+        ...
+
+    async def close(self) -> None: ...

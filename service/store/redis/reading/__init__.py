@@ -1,0 +1,1 @@
+"""Reads rankings' rows from Redis on connections of our own."""

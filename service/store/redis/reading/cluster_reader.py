@@ -1,0 +1,202 @@
+"""Reads a ranking's rows from a Redis Cluster. Rows of nodes that are away are missing while the others' are there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from features.layouts import Layouts
+from service.redis_url import RedisAddress
+from service.store.base import StoreDown, StoredRows
+from service.store.item_cache import ItemCache
+from service.store.item_rows import ItemRows, rows_from_store
+from service.store.redis.keys import SCHEMAS, behaviours_key, item_prefix, user_key
+from service.store.redis.reading.cluster import Answers, Command, ask
+from service.store.redis.reading.commands import newest_behaviours
+from service.store.redis.reading.connection import WrongReply
+from service.store.redis.reading.read_log import ReadLog
+from service.store.redis.reading.replies import (
+    documents,
+    is_refusal,
+    packed_rows,
+    refusal,
+    rows_or_unknown,
+    stored_rows,
+)
+from service.store.redis.reading.schema_caches import SchemaCaches
+from service.store.redis.reading.topology import Node, Topology
+from service.store.redis.reading.wire import packed
+
+_SCHEMAS_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _ItemAnswers:
+    """Item rows that were read: `parts` are (places among the candidates, their rows), `unread` places without an answer.
+
+    `ahead` are the replies to the commands before the items', `silent` the nodes that did not answer.
+    """
+
+    ahead: list[Any]
+    parts: list[tuple[list[int], ItemRows]]
+    unread: list[int]
+    silent: set[Node]
+
+
+class ClusterReader:
+    """The reading side of a cluster for one worker.
+
+    One cache holds the rows of all nodes; it is emptied when a connection is made or lost or a slot has moved.
+    """
+
+    def __init__(self, address: RedisAddress, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> None:
+        self._caches = SchemaCaches(cache_bytes, cache_ttl_ms)
+        self._topology = Topology(address, self._caches.on_push if cache_bytes else None)
+        self._log = ReadLog()
+        self._schemas: dict[str, str] | None = None
+        self.timeout = timeout_ms / 1000
+
+    @property
+    def caches(self) -> list[ItemCache]:
+        """One per feature schema in use."""
+        return self._caches.distinct()
+
+    def cache_counts(self) -> dict[str, int]:
+        return self._caches.counts()
+
+    async def fetch(
+        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
+    ) -> StoredRows:
+        """As `SingleReader.fetch`; raises StoreDown where neither the user nor any item could be read."""
+        read = self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
+        try:
+            return await self._log.watched(read, layouts.fingerprint)
+        except WrongReply as error:
+            self._topology.drop(error)
+            raise
+
+    async def _read(
+        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None
+    ) -> StoredRows:
+        await self._topology.connect(timeout)
+        cache = self._caches.of(layouts)
+        epoch = self._topology.epoch()
+        if cache.connection != epoch:
+            self._caches.begin(cache, self._topology.nodes, epoch)
+        cached = cache.take(item_ids)
+
+        # Ask every node at once.
+        first = await self._ask_items(
+            layouts, cache, item_ids, cached.missing, timeout, _user_commands(layouts, user_id, before)
+        )
+        rounds = [first]
+
+        # Rows that were taken from the cache and have left it since are read again.
+        if cache.changes != cached.changes:
+            just_read = set(cached.missing)
+            changed = [place for place in cache.take(item_ids).missing if place not in just_read]
+            if changed:
+                rounds.append(await self._ask_items(layouts, cache, item_ids, changed, timeout, []))
+
+        # Put the parts together. A cached row counts only while its node answers: it may have changed unannounced.
+        rows = cached.rows
+        unread: set[int] = set()
+        for answers in rounds:
+            for places, part in answers.parts:
+                rows.put(places, part)
+            unread.update(answers.unread)
+        silent = {node for answers in rounds for node in answers.silent}
+        if silent:
+            unread.update(self._places_of(silent, item_prefix(layouts.fingerprint), item_ids))
+        if unread:
+            places = sorted(unread)
+            rows.put(places, rows_from_store(layouts, [item_ids[i] for i in places], [None] * len(places)))
+        return _stored(layouts, first.ahead, rows, len(unread), len(item_ids))
+
+    async def _ask_items(
+        self,
+        layouts: Layouts,
+        cache: ItemCache,
+        item_ids: Sequence[str],
+        places: Sequence[int],
+        timeout: float,
+        ahead: list[Command],
+    ) -> _ItemAnswers:
+        """Read the items at `places` together with the commands `ahead`, which are a request's first, of all nodes."""
+        count = len(ahead)
+        epoch = self._topology.epoch()
+
+        def decode(asked: Sequence[int], replies: list[Any]) -> tuple[list[int], ItemRows] | None:
+            """One node's item rows. The cache gets them before the node can announce a later change."""
+            own = [(places[at - count], reply) for at, reply in zip(asked, replies, strict=True) if at >= count]
+            own = [(place, reply) for place, reply in own if not isinstance(reply, Exception)]
+            if not own:
+                return None
+            own_places = [place for place, _ in own]
+            own_ids = [item_ids[place] for place in own_places]
+            rows = rows_from_store(layouts, own_ids, [packed_rows(reply, 1)[0] for _, reply in own])
+            if cache.connection == epoch == self._topology.epoch():
+                cache.keep(own_ids, rows)
+            return own_places, rows
+
+        items = _item_commands(item_prefix(layouts.fingerprint), [item_ids[place] for place in places])
+        answers = await ask(self._topology, [*ahead, *items], timeout, decode, everywhere=bool(ahead))
+        of_items = zip(places, answers.replies[count:], strict=True)
+        unread = [place for place, reply in of_items if isinstance(reply, Exception)]
+        return _ItemAnswers(answers.replies[:count], answers.parts, unread, answers.silent)
+
+    def _places_of(self, nodes: set[Node], prefix: str, item_ids: Sequence[str]) -> list[int]:
+        owner = self._topology.owner
+        return [place for place, item_id in enumerate(item_ids) if owner((prefix + item_id).encode()) in nodes]
+
+    async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
+        """The packed rows of items, defaults for those without one. Raises StoreDown where any node does not answer."""
+        answers = await self._ask(_item_commands(item_prefix(layouts.fingerprint), item_ids), self.timeout)
+        return rows_or_unknown(layouts, item_ids, [packed_rows(reply, 1)[0] for reply in answers.replies])
+
+    async def schemas(self) -> dict[str, str]:
+        """The schemas this cluster was loaded with; those last read while their node alone is away. Raises StoreDown."""
+        commands = [(SCHEMAS.encode(), packed("HGETALL", SCHEMAS))]
+        answers = await self._ask(commands, max(self.timeout, _SCHEMAS_SECONDS))
+        self._topology.learn_soon()
+        (reply,) = answers.replies
+        if not isinstance(reply, Exception):
+            self._schemas = documents(reply)
+        elif self._schemas is None or not isinstance(reply, StoreDown) or not self._topology.nodes:
+            raise refusal(reply, "HGETALL")
+        return self._schemas
+
+    async def _ask(self, commands: Sequence[Command], timeout: float) -> Answers:
+        await self._topology.connect(timeout)
+        return await ask(self._topology, commands, timeout)
+
+    def close(self) -> None:
+        self._topology.close()
+
+
+def _user_commands(layouts: Layouts, user_id: str, before: int | None) -> list[Command]:
+    key = user_key(layouts.fingerprint, user_id)
+    commands = [(key.encode(), packed("GET", key))]
+    if layouts.behaviour is not None:
+        key = behaviours_key(layouts.fingerprint, user_id)
+        commands.append((key.encode(), newest_behaviours(key, layouts.max_behaviours, before)))
+    return commands
+
+
+def _item_commands(prefix: str, item_ids: Sequence[str]) -> list[Command]:
+    """One MGET per item: a cluster refuses one over several slots, and GET refuses a key of another type."""
+    keys = [(prefix + item_id).encode() for item_id in item_ids]
+    return [(key, b"*2\r\n$4\r\nMGET\r\n$%d\r\n%b\r\n" % (len(key), key)) for key in keys]
+
+
+def _stored(layouts: Layouts, ahead: Sequence[Any], items: ItemRows, unread: int, candidates: int) -> StoredRows:
+    """The rows of a request. The user's replies that did not come count as one more unread row. Raises StoreDown."""
+    failed = [reply for reply in ahead if is_refusal(reply)]
+    if failed and unread == candidates:
+        raise refusal(failed[0], "GET")
+    user = None if is_refusal(ahead[0]) else ahead[0]
+    behaviours: Any = []
+    if len(ahead) == 2 and not is_refusal(ahead[1]):
+        behaviours = ahead[1]
+    stored = stored_rows(layouts, user, behaviours, items)
+    stored.unread = unread + bool(failed)
+    return stored

@@ -1,0 +1,26 @@
+"""The commands of a ranking's read, packed for the wire."""
+
+from collections.abc import Sequence
+from itertools import repeat
+from time import time_ns
+
+from service.store.redis.reading.wire import packed
+
+# A longer MGET would keep Redis from everybody else for more than a millisecond.
+MGET_KEYS = 2_000
+
+
+def newest_behaviours(key: str, count: int, before: int | None) -> bytes:
+    """The newest `count` behaviours older than `before` (ms). None means now: what lies in the future does not count."""
+    if before is None:
+        before = time_ns() // 1_000_000 + 1  # with what was done in this very millisecond
+    return packed("ZREVRANGEBYSCORE", key, f"({before}", "-inf", "LIMIT", "0", str(count))
+
+
+def item_reads(prefix: str, item_ids: Sequence[str]) -> tuple[bytes, int]:
+    """MGETs for the rows of items on one Redis, and how many they are."""
+    if len(item_ids) <= MGET_KEYS:
+        return packed("MGET", *map("".join, zip(repeat(prefix), item_ids))), 1
+    starts = range(0, len(item_ids), MGET_KEYS)
+    parts = [packed("MGET", *(prefix + i for i in item_ids[start : start + MGET_KEYS])) for start in starts]
+    return b"".join(parts), len(parts)

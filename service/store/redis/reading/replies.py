@@ -1,0 +1,105 @@
+"""Redis' replies as what was asked for: each is checked for its type and length, because a broken proxy may send anything.
+
+An error reply is a refusal (StoreDown), but for one: a key that holds another type of value counts as one corrupt row.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+import numpy as np
+
+from features.layouts import EVENT_KEY_BYTES, Layouts
+from service.store.base import StoreDown, StoredRows
+from service.store.item_rows import CORRUPT, ItemRows
+from service.store.redis.reading.connection import WrongReply
+
+_BYTES = {bytes}
+_BYTES_OR_NOTHING = {bytes, type(None)}
+
+
+def refusal(reply: Any, command: str) -> StoreDown:
+    """What a reply means that is not what `command` returns."""
+    if isinstance(reply, StoreDown):
+        return reply
+    if isinstance(reply, Exception):
+        return StoreDown(f"Redis refuses to read: {reply}")
+    return WrongReply(f"Redis answered {command} with {_described(reply)}")
+
+
+def _described(reply: Any) -> str:
+    size = f" of {len(reply)}" if isinstance(reply, list | dict) else ""
+    return f"{type(reply).__name__}{size}"
+
+
+def _is_other_type(reply: Any) -> bool:
+    """Whether the key holds another type of value than the command reads."""
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("WRONGTYPE")
+
+
+def is_refusal(reply: Any) -> bool:
+    """Whether a reply is an error that says nothing about the key's own value."""
+    return isinstance(reply, Exception) and not _is_other_type(reply)
+
+
+def packed_rows(reply: Any, n: int) -> list[bytes | None]:
+    """The reply to MGET of `n` keys. Raises StoreDown."""
+    if type(reply) is list and len(reply) == n and set(map(type, reply)) <= _BYTES_OR_NOTHING:
+        return reply
+    raise refusal(reply, f"MGET of {n} keys")
+
+
+def stored_rows(layouts: Layouts, user: Any, behaviours: Any, items: ItemRows) -> StoredRows:
+    """The rows of one request of the replies to GET and ZREVRANGEBYSCORE. Raises StoreDown.
+
+    A row of another length than the schema's, or a key of another type, is absent and counted as corrupt.
+    """
+    corrupt: dict[str, int] = {}
+
+    # The user's row.
+    if user is not None and (type(user) is not bytes or len(user) != layouts.user.dtype.itemsize):
+        if type(user) is not bytes and not _is_other_type(user):
+            raise refusal(user, "GET")
+        user = None
+        corrupt["user"] = 1
+
+    # The behaviours, newest first.
+    if behaviours:
+        assert layouts.behaviour is not None
+        if type(behaviours) is list:
+            if set(map(type, behaviours)) != _BYTES or len(behaviours) > layouts.max_behaviours:
+                raise WrongReply(f"Redis answered ZREVRANGEBYSCORE with {_described(behaviours)}")
+            size = layouts.behaviour.dtype.itemsize + EVENT_KEY_BYTES
+            if set(map(len, behaviours)) != {size}:
+                fitting = [member for member in behaviours if len(member) == size]
+                corrupt["behaviour"] = len(behaviours) - len(fitting)
+                behaviours = fitting
+        elif _is_other_type(behaviours):
+            corrupt["behaviour"] = 1
+            behaviours = []
+        else:
+            raise refusal(behaviours, "ZREVRANGEBYSCORE")
+    elif type(behaviours) is not list:
+        raise refusal(behaviours, "ZREVRANGEBYSCORE")
+
+    if np.count_nonzero(items.states) and (corrupt_items := int(np.count_nonzero(items.states == CORRUPT))):
+        corrupt["item"] = corrupt_items
+    return StoredRows(user, behaviours, items, corrupt)
+
+
+def documents(reply: Any) -> dict[str, str]:
+    """The reply to HGETALL as text, of RESP2 or RESP3. Raises StoreDown."""
+    pairs: list[tuple[Any, Any]] | None = None
+    if isinstance(reply, dict):
+        pairs = list(reply.items())
+    elif isinstance(reply, list) and len(reply) % 2 == 0:
+        pairs = list(zip(reply[::2], reply[1::2], strict=True))
+    if pairs is None or not all(type(key) is type(value) is bytes for key, value in pairs):
+        raise refusal(reply, "HGETALL")
+    # A foreign field that is no text names no schema of ours, and must not hide the others.
+    return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in pairs}
+
+
+def rows_or_unknown(layouts: Layouts, item_ids: Sequence[str], rows: Sequence[bytes | None]) -> list[bytes]:
+    """Packed rows of items, an unknown item's where there is none."""
+    return [layouts.row_or_unknown("item", i, row) for i, row in zip(item_ids, rows, strict=True)]

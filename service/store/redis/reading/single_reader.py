@@ -1,0 +1,138 @@
+"""Reads a ranking's rows from one Redis: the user's row, the behaviours and the item rows, in one round trip."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from features.layouts import Layouts
+from service.redis_url import RedisAddress
+from service.store.base import StoredRows
+from service.store.item_cache import ItemCache
+from service.store.item_rows import ItemRows, rows_from_store
+from service.store.redis.keys import SCHEMAS, behaviours_key, item_prefix, user_key
+from service.store.redis.reading.commands import MGET_KEYS, item_reads, newest_behaviours
+from service.store.redis.reading.connection import WrongReply
+from service.store.redis.reading.read_log import ReadLog
+from service.store.redis.reading.replies import documents, packed_rows, rows_or_unknown, stored_rows
+from service.store.redis.reading.schema_caches import SchemaCaches
+from service.store.redis.reading.wire import Wire, packed
+
+_SCHEMAS_SECONDS = 1.0  # nobody's deadline depends on the list of schemas
+
+
+class SingleReader:
+    """The reading side of one Redis for one worker."""
+
+    def __init__(self, address: RedisAddress, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> None:
+        self._caches = SchemaCaches(cache_bytes, cache_ttl_ms)
+        self._wire = Wire(address, self._caches.on_push if cache_bytes else None)
+        self._log = ReadLog()
+        self.timeout = timeout_ms / 1000
+
+    @property
+    def caches(self) -> list[ItemCache]:
+        """One per feature schema in use."""
+        return self._caches.distinct()
+
+    def cache_counts(self) -> dict[str, int]:
+        return self._caches.counts()
+
+    async def fetch(
+        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
+    ) -> StoredRows:
+        """The rows of one request; of the behaviours those older than `before` (milliseconds), than now where it is None.
+
+        One round trip; a second one where Redis announced meanwhile that a cached row had changed. Raises StoreDown; waits
+        no longer than `timeout` seconds or the store's own limit per round trip.
+        """
+        read = self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
+        try:
+            return await self._log.watched(read, layouts.fingerprint)
+        except WrongReply as error:
+            self._wire.drop(error)
+            raise
+
+    async def _read(
+        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None
+    ) -> StoredRows:
+        await self._wire.connect(timeout)
+        cache = self._caches.of(layouts)
+        if cache.connection != self._wire.connection:
+            self._caches.begin(cache, [self._wire], self._wire.connection)
+        cached = cache.take(item_ids)
+
+        # Ask for the user, and for the items that are not cached.
+        fingerprint = layouts.fingerprint
+        commands = packed("GET", user_key(fingerprint, user_id))
+        count = 1
+        if layouts.behaviour is not None:
+            commands += newest_behaviours(behaviours_key(fingerprint, user_id), layouts.max_behaviours, before)
+            count = 2
+        rows = cached.rows
+        if cached.missing:
+            missing_ids = [item_ids[place] for place in cached.missing]
+            reads, reads_count = item_reads(item_prefix(fingerprint), missing_ids)
+            decode = self._rows_decoder(layouts, cache, missing_ids, count)
+            replies, read_rows = await self._wire.ask(commands + reads, count + reads_count, timeout, decode)
+            rows.put(cached.missing, read_rows)
+        else:
+            replies = await self._wire.ask(commands, count, timeout)
+
+        # Rows that were taken from the cache and have left it since are read again.
+        if cache.changes != cached.changes:
+            just_read = set(cached.missing)
+            changed = [place for place in cache.take(item_ids).missing if place not in just_read]
+            if changed:
+                rows.put(changed, await self._changed_rows(layouts, cache, [item_ids[i] for i in changed], timeout))
+        return stored_rows(layouts, replies[0], replies[1] if count == 2 else [], rows)
+
+    async def _changed_rows(self, layouts: Layouts, cache: ItemCache, item_ids: list[str], timeout: float) -> ItemRows:
+        reads, count = item_reads(item_prefix(layouts.fingerprint), item_ids)
+        _, rows = await self._wire.ask(reads, count, timeout, self._rows_decoder(layouts, cache, item_ids, 0))
+        return rows  # type: ignore[no-any-return]
+
+    def _rows_decoder(
+        self, layouts: Layouts, cache: ItemCache, item_ids: list[str], ahead: int
+    ) -> Callable[[list[Any]], tuple[list[Any], ItemRows]]:
+        """Makes item rows of the replies after the first `ahead` ones.
+
+        The cache gets the rows before Redis can announce a later change, also where the request has given up.
+        """
+        connection = self._wire.connection
+
+        def decode(replies: list[Any]) -> tuple[list[Any], ItemRows]:
+            rows = rows_from_store(layouts, item_ids, _joined(replies[ahead:], len(item_ids)))
+            if cache.connection == connection == self._wire.connection:
+                cache.keep(item_ids, rows)
+            return replies, rows
+
+        return decode
+
+    async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
+        """The packed rows of items, defaults for those without one. Raises StoreDown."""
+        if not item_ids:
+            return []
+        reads, count = item_reads(item_prefix(layouts.fingerprint), item_ids)
+
+        def decode(replies: list[Any]) -> list[bytes]:
+            return rows_or_unknown(layouts, item_ids, _joined(replies, len(item_ids)))
+
+        return await self._wire.ask(reads, count, self.timeout, decode)  # type: ignore[no-any-return]
+
+    async def schemas(self) -> dict[str, str]:
+        """The schemas this Redis was loaded with: fingerprint -> JSON. Raises StoreDown."""
+        timeout = max(self.timeout, _SCHEMAS_SECONDS)
+        command = packed("HGETALL", SCHEMAS)
+        return await self._wire.ask(command, 1, timeout, lambda replies: documents(replies[0]))  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self._wire.close()
+
+
+def _joined(replies: list[Any], n: int) -> list[bytes | None]:
+    """The rows of the replies to MGETs that `item_reads` made for `n` items. Raises StoreDown."""
+    if len(replies) == 1:
+        return packed_rows(replies[0], n)
+    rows: list[bytes | None] = []
+    for place, reply in enumerate(replies):
+        rows += packed_rows(reply, min(MGET_KEYS, n - place * MGET_KEYS))
+    return rows
