@@ -19,6 +19,7 @@ from export.publish import Sign, next_version, publish, sha256_of
 from export.requests import Inputs, request
 from models.data.cache import DEFAULT_CACHE
 from models.network.model import MultiTaskModel
+from models.recipe.recipe import DataSection
 from models.training.run import Run, open_run
 from service.bundle.loading import open_session
 from service.bundle.manifest import (
@@ -33,6 +34,7 @@ from service.bundle.manifest import (
     Reduction,
     TaskSpec,
 )
+from tables import TableNames
 
 GOLDEN_CANDIDATES = 64
 
@@ -124,9 +126,18 @@ def _manifest(run: Run, version: str, parity: Parity, found: Reduction | None, f
         metrics=run.metrics,
         parity=parity,
         reduction=found,
+        tables=_table_names(run.recipe.data),
         provenance=run.provenance | {"exporter": {"onnx": onnx.__version__, "onnxruntime": ort.__version__}},
         files={name: sha256_of(content) for name, content in files.items()},
     )
+
+
+def _table_names(data: DataSection) -> TableNames | None:
+    """The names that the load needs to read the same tables; None where all are the default ones."""
+    files = {role: getattr(data, role) for role in ("users", "items", "behaviours")}
+    renamed = {role: file for role, file in files.items() if file and Path(file).stem != role}
+    names = TableNames(user_id=data.user_id, item_id=data.item_id, time_ms=data.time_ms, **renamed)
+    return None if names == TableNames() else names
 
 
 def _left_out(ranker: MultiTaskModel, run: Run) -> tuple[LeftOut, ...]:

@@ -1,14 +1,15 @@
 """The names under which tables and their key columns stand: those of a recipe's `data` section."""
 
-from dataclasses import dataclass
+from pydantic import BaseModel, ConfigDict
 
 
-@dataclass(frozen=True)
-class TableNames:
+class TableNames(BaseModel):
     """Columns that carry ids and times, and the tables' files. A model's manifest carries them from the recipe to the load.
 
     A file of None is looked for under the table's own name, as `users.parquet` or `users.csv`.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     user_id: str = "user_id"
     item_id: str = "item_id"
@@ -16,3 +17,8 @@ class TableNames:
     users: str | None = None
     items: str | None = None
     behaviours: str | None = None
+
+    def file_of(self, role: str) -> str | None:
+        """The file of `users`, `items` or `behaviours`."""
+        files = {"users": self.users, "items": self.items, "behaviours": self.behaviours}
+        return files[role]

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow.parquet
 from redis import Redis
 
 from features import RowLayout
 from features.layouts import Layouts
 from service.store.redis.keys import behaviours_key, item_key, user_key
-from service.store.redis.load import columns_of
 from service.store.redis.schemas import register_schema
+from tables import open_table, packed_rows
+from tables.packing import feature_columns, list_columns
 
 USERS = 64
 _BATCH = 5_000
@@ -74,8 +74,8 @@ def fill_users(redis: "Redis", layouts: Layouts, tables: Path, lengths: tuple[in
 
 
 def _rows(layout: RowLayout, table: Path) -> np.ndarray:
-    (batch,) = pyarrow.parquet.read_table(table).combine_chunks().to_batches()
-    return layout.pack_columns(columns_of(layout, batch), batch.num_rows)
+    batches = open_table(table, table.stem).batches(feature_columns(layout), list_columns(layout))
+    return np.concatenate([packed_rows(layout, batch) for batch in batches])
 
 
 def _document(layout: RowLayout, row: Any) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def load(folder: Path | None, restart: bool, forget: str | None, registry: Path 
     target = named(bundle) if bundle else read_rollout(registry).stable
     manifest = read_manifest(folder_of(registry, target), settings.trusted_keys)
     try:
-        load_folder(folder, manifest.feature_schema, settings.redis_url.get_secret_value(), restart)
+        load_folder(folder, manifest.feature_schema, settings.redis_url.get_secret_value(), restart, manifest.tables)
     except RedisError as error:
         raise RedisError(f"{error}; run the same command again: it goes on from there") from None
     return ExitCode.DONE

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from features.layouts import Layouts, rows_of
+from features.times import LATEST_AHEAD_MS
 from service.api.body import parse, read_body
 from service.api.live_writes import Written, all_done
-from service.api.requests import LATEST_AHEAD_MS, Event, EventsRequest
+from service.api.requests import Event, EventsRequest
 from service.errors import Conflict, FieldError, InvalidRequest, StoreUnavailable
 from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission

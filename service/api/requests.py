@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, model_validator
 
+from features.times import EARLIEST_MS, LATEST_MS
 from service.bundle.registry import Target
 from service.fusion import Weights
 from service.fusion.profiles import FusionProfiles
@@ -12,9 +13,6 @@ from service.rollout.rollout import Canary, Limits
 MAX_ID_CHARACTERS = 256
 MAX_BATCH = 1000
 MAX_LIST = 100_000  # candidates that FUNNELRANK_MAX_CANDIDATES can allow; long lists end at their first bad entry, so that none costs seconds
-EARLIEST_MS = 100_000_000_000  # March 1973; a timestamp below it is in seconds by mistake
-LATEST_MS = 253_402_300_799_999  # the end of the year 9999
-LATEST_AHEAD_MS = 86_400_000  # clocks differ; an event from the far future would stay the newest for ever
 Label = Annotated[
     Annotated[str, Strict(), Field(max_length=512)] | Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)],
     Field(union_mode="left_to_right"),

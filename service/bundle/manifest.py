@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from features import FeatureSchema
+from tables import TableNames
 
 FORMAT: Literal[1] = 1
 MANIFEST_FILE = "manifest.json"
@@ -108,6 +109,8 @@ class Manifest(_Strict):
     metrics: dict[str, dict[str, Any]]
     parity: Parity
     reduction: Reduction | None = None
+    # Absent where every table and column has its default name, so that older services read the manifest.
+    tables: TableNames | None = Field(default=None, exclude_if=lambda names: names is None)
     provenance: dict[str, Any]
     files: dict[str, str]
 

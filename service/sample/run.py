@@ -94,7 +94,7 @@ def _load(sample: Path, manifest: Manifest, redis_url: str) -> None:
         if document is not None and is_loaded(document):
             _say("Redis is loaded already")
             return
-    load_folder(_tables(sample, manifest.name), manifest.feature_schema, redis_url)
+    load_folder(_tables(sample, manifest.name), manifest.feature_schema, redis_url, names=manifest.tables)
 
 
 def _tables(sample: Path, model: str) -> Path:

@@ -41,8 +41,11 @@ def sample(tmp_path: Path, registry: Path) -> Path:
     registry.rename(folder / "registry")
     data = folder / "kuairand"
     data.mkdir()
-    pa.parquet.write_table(pa.table({"item_id": [1, 2, 3], "price": [1.0, 2.0, 3.0]}), data / "items.parquet")
-    pa.parquet.write_table(pa.table({"user_id": [712], "age": [30]}), data / "users.parquet")
+    empty = dict.fromkeys(("tag", "topics", "quality"), pa.nulls(3))
+    items = pa.table({"item_id": [1, 2, 3], "price": [1.0, 2.0, 3.0]} | empty)
+    users = pa.table({"user_id": [712], "age": [30], "gender": pa.nulls(1), "interests": pa.nulls(1)})
+    pa.parquet.write_table(items, data / "items.parquet")
+    pa.parquet.write_table(users, data / "users.parquet")
     (folder / "fusion.yaml").write_text("revision: 9\nprofiles: {default: {kind: weighted_sum, weights: {pctr: 1.0}}}")
     (folder / "request.json").write_text(json.dumps({"user_id": "712", "candidates": ["1", "2", "3"]}))
     return folder

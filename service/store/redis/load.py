@@ -1,130 +1,124 @@
-"""Owns the bulk load: canonical tables (parquet or CSV) into Redis, packed column by column.
+"""Bulk load: canonical tables (Parquet or CSV) into Redis, packed column by column.
 
-`users` (user_id and user features), `items` (item_id and item features), `behaviours` (user_id, item_id, action, scene, time_ms, and an
-event_id where events had one). An interrupted load goes on where it stopped; running a finished one again replaces rows and merges behaviours.
+`users` (user_id and user features), `items` (item_id and item features), `behaviours` (user_id, item_id, action, scene,
+time_ms, and an event_id where events had one). An interrupted load goes on where it stopped; running a finished one again
+replaces rows and merges behaviours.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from time import time
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from redis import Redis
 from tqdm import tqdm
 
-from features import FeatureError, FeatureSchema, MultiCategorical, RowLayout
-from features.keys import text_of
+from features import FeatureSchema
 from features.layouts import Entity, Layouts, rows_of
+from features.times import LATEST_AHEAD_MS
 from service.store.event_keys import event_keys
 from service.store.redis.checkpoint import Checkpoint, Emptied
 from service.store.redis.clients import client, is_cluster, set_values, values_of
 from service.store.redis.keys import behaviours_key, item_key, user_key
 from service.store.redis.schemas import announce_schema, longest, register_schema
 from service.store.redis.writer import ADD_BEHAVIOURS
+from tables import Batch, Table, TableError, TableNames, find_table, packed_rows
+from tables.packing import feature_columns, list_columns
 
 TABLES = ("items", "users", "behaviours")
 BATCH_ROWS = 50_000
 _PIPELINE_ROWS = 2_000
-_LIST_SEPARATOR = "|"
-_BEHAVIOUR_COLUMNS = ("user_id", "item_id", "action", "scene", "time_ms")
+_EVENT_ID = "event_id"  # an optional column of behaviours
 
 
 class LoadError(Exception):
     """A table that cannot be loaded; the message names the file and, where it is one, the column."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """One table on disk; `batches` gives what comes after so many rows."""
+def load_folder(
+    folder: Path, schema: FeatureSchema, redis_url: str, restart: bool = False, names: TableNames | None = None
+) -> dict[str, int]:
+    """Load what the folder has of users, items and behaviours; gives the rows of each. Raises LoadError and redis' errors.
 
-    path: Path
-    rows: int | None
-    columns: tuple[str, ...]
-    batches: Callable[[int], Iterator[pa.RecordBatch]]
-
-
-def load_folder(folder: Path, schema: FeatureSchema, redis_url: str, restart: bool = False) -> dict[str, int]:
-    """Load what the folder has of users, items and behaviours; how many rows of each. Raises LoadError and redis' errors.
-
-    The same call goes on where an earlier one was interrupted, unless it shall `restart`. From when the items are in, live writes go to this
-    schema too: an event that comes during the load finds the features of its item.
+    The same call goes on where an earlier one was interrupted, unless `restart`. Once the items are in, live writes go to
+    this schema too: an event that comes during the load finds the features of its item. `names` are those of the recipe.
     """
-    tables = {name: table for name in TABLES if (table := _find(folder, name)) is not None}
+    names = names or TableNames()
+    try:
+        tables = _tables(folder, names)
+        with client(redis_url, 60) as redis:
+            redis.ping()
+            return _load(redis, longest(redis, schema), tables, names, restart)
+    except TableError as error:
+        raise LoadError(f"{error.file}: {error.detail}") from error
+
+
+def _tables(folder: Path, names: TableNames) -> dict[str, Table]:
+    tables = {}
+    for role in TABLES:
+        table = find_table(folder, role, names.file_of(role))
+        if table is not None:
+            tables[role] = table
     if not tables:
         raise LoadError(f"{folder} has none of users, items, behaviours (.parquet or .csv)")
-    with client(redis_url, 60) as redis:
-        redis.ping()
-        schema = longest(redis, schema)
-        layouts = Layouts.of(schema)
-        if layouts.behaviour is None:
-            tables.pop("behaviours", None)
-        loaders: dict[str, Callable[[pa.RecordBatch], None]] = {
-            "items": lambda batch: _load_rows(redis, layouts, "item", batch),
-            "users": lambda batch: _load_rows(redis, layouts, "user", batch),
-            "behaviours": lambda batch: _load_behaviours(redis, layouts, batch),
-        }
-        checkpoint = Checkpoint(
-            redis, layouts.fingerprint, {name: table.path for name, table in tables.items()}, restart
-        )
-        loaded = {}
-        for name, table in tables.items():
-            if name != "items":
-                announce_schema(redis, schema)
-            loaded[name] = _load_table(name, table, loaders[name], checkpoint)
-        register_schema(redis, schema)
-        checkpoint.finish()
+    return tables
+
+
+def _load(
+    redis: "Redis", schema: FeatureSchema, tables: dict[str, Table], names: TableNames, restart: bool
+) -> dict[str, int]:
+    layouts = Layouts.of(schema)
+    if layouts.behaviour is None:
+        tables.pop("behaviours", None)
+    # Every table is checked for its columns before a row is written.
+    needed = {name: _needed(name, table, layouts, names) for name, table in tables.items()}
+    loaders: dict[str, Callable[[Batch], None]] = {
+        "items": lambda batch: _load_rows(redis, layouts, "item", batch, names.item_id),
+        "users": lambda batch: _load_rows(redis, layouts, "user", batch, names.user_id),
+        "behaviours": lambda batch: _load_behaviours(redis, layouts, batch, names),
+    }
+    paths = {name: table.path for name, table in tables.items()}
+    checkpoint = Checkpoint(redis, layouts.fingerprint, paths, restart)
+    loaded = {}
+    for name, table in tables.items():
+        if name != "items":
+            announce_schema(redis, schema)
+        lists = frozenset() if name == "behaviours" else list_columns(layouts.layout(_entity(name)))
+        loaded[name] = _load_table(name, table, needed[name], lists, loaders[name], checkpoint)
+    register_schema(redis, schema)
+    checkpoint.finish()
     return loaded
 
 
-def _find(folder: Path, name: str) -> Table | None:
-    parquet = folder / f"{name}.parquet"
-    csv = folder / f"{name}.csv"
-    try:
-        if parquet.exists():
-            file = pa.parquet.ParquetFile(parquet)
-            return Table(
-                parquet, file.metadata.num_rows, tuple(file.schema_arrow.names), lambda done: _parquet_after(done, file)
-            )
-        if csv.exists():
-            # Everything is read as text first: what a number is, the schema says and not the look of the first rows.
-            names = tuple(pa.csv.open_csv(csv).schema.names)
-            options = pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
-            )
-            return Table(csv, None, names, lambda done: _after(done, pa.csv.open_csv(csv, convert_options=options)))
-    except (pa.ArrowException, OSError) as error:
-        raise LoadError(f"{parquet if parquet.exists() else csv}: {error}") from None
-    return None
+def _entity(table: str) -> Entity:
+    return "user" if table == "users" else "item"
 
 
-def _parquet_after(done: int, file: "pa.parquet.ParquetFile") -> Iterator[pa.RecordBatch]:
-    """Row groups that are done are not even read."""
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    first = 0
-    while first < len(sizes) and sizes[first] <= done:
-        done -= sizes[first]
-        first += 1
-    return _after(
-        done, file.iter_batches(BATCH_ROWS, row_groups=list(range(first, len(sizes)))) if first < len(sizes) else ()
-    )
+def _needed(name: str, table: Table, layouts: Layouts, names: TableNames) -> list[str]:
+    """The columns to read. Raises TableError for one that the schema names and the table lacks, as training does."""
+    if name == "behaviours":
+        needed = {names.user_id: "data.user_id", names.item_id: "data.item_id", names.time_ms: "data.time_ms"}
+        table.require(needed | dict.fromkeys(("action", "scene"), "features.behaviour"))
+        optional = [_EVENT_ID] if _EVENT_ID in table.columns else []
+        return [*needed, "action", "scene", *optional]
+    entity = _entity(name)
+    key = names.user_id if entity == "user" else names.item_id
+    features = feature_columns(layouts.layout(entity), layouts.id_feature(entity))
+    table.require({key: f"data.{entity}_id"} | dict.fromkeys(features, f"features.{entity}"))
+    return [key, *features]
 
 
-def _after(done: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        if done < batch.num_rows:
-            yield batch.slice(done)
-        done = max(0, done - batch.num_rows)
-
-
-def _load_table(name: str, table: Table, load: Callable[[pa.RecordBatch], None], checkpoint: Checkpoint) -> int:
-    needed = _BEHAVIOUR_COLUMNS if name == "behaviours" else (f"{name[:-1]}_id",)
-    if lacking := [c for c in needed if c not in table.columns]:
-        raise LoadError(f"{table.path}: no column {', '.join(lacking)}; it has {', '.join(table.columns)}")
+def _load_table(
+    name: str,
+    table: Table,
+    columns: list[str],
+    lists: frozenset[str],
+    load: Callable[[Batch], None],
+    checkpoint: Checkpoint,
+) -> int:
     done = checkpoint.done[name]
     try:
         with tqdm(total=table.rows, initial=done, desc=name, unit=" rows") as progress:
@@ -133,32 +127,16 @@ def _load_table(name: str, table: Table, load: Callable[[pa.RecordBatch], None],
                     f"{name}: goes on after the {done} rows that an interrupted load brought in; --restart begins anew",
                     file=sys.stderr,
                 )
-            for batch in table.batches(done):
+            for batch in table.batches(columns, lists, after=done, batch_rows=BATCH_ROWS):
                 load(batch)
-                done += batch.num_rows
+                done += len(batch)
                 checkpoint.note(name, done)
-                progress.update(batch.num_rows)
-    except FeatureError as error:
-        raise LoadError(f"{table.path}: column {error.field}: {error.message}") from None
-    except pa.ArrowException as error:
-        raise LoadError(f"{table.path}: {error}") from None
+                progress.update(len(batch))
     except Emptied:
         raise LoadError(
             "Redis was emptied, or restarted empty, while it was loaded; run the same command again: it begins anew"
         ) from None
     return done
-
-
-def _ids(batch: pa.RecordBatch, column: str) -> list[str]:
-    values = batch.column(column)
-    if values.null_count:
-        raise FeatureError(column, f"{values.null_count} rows have no id")
-    if pa.types.is_integer(values.type):
-        return list(values.cast(pa.string()).to_pylist())
-    ids = [text_of(v, column) for v in values.to_pylist()]
-    if "" in ids:
-        raise FeatureError(column, f"{ids.count('')} rows have no id")
-    return ids
 
 
 def _distinct(values: list[str]) -> tuple[list[str], np.ndarray]:
@@ -167,46 +145,10 @@ def _distinct(values: list[str]) -> tuple[list[str], np.ndarray]:
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
 
-def _column(batch: pa.RecordBatch, name: str, numeric: bool, many: bool) -> np.ndarray:
-    """A column as RowLayout.pack_columns takes it. Integers with gaps stay integers, which a float column would not keep exact."""
-    values = batch.column(name)
-    if many and not pa.types.is_nested(values.type):
-        split = [None if v is None else str(v).split(_LIST_SEPARATOR) for v in values.to_pylist()]
-        return _objects(split)
-    if numeric and (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        try:
-            values = values.cast(pa.float64())
-        except pa.ArrowInvalid as error:
-            raise FeatureError(name, f"not a number: {error}") from None
-    if pa.types.is_floating(values.type) or (pa.types.is_integer(values.type) and not values.null_count):
-        return np.asarray(values.to_numpy(zero_copy_only=False))
-    return _objects(values.to_pylist())
-
-
-def _objects(values: list[Any]) -> np.ndarray:
-    """An object array `[n]`, also where the entries are lists of equal length."""
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
-
-
-def columns_of(layout: RowLayout, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-    """The layout's features that a table has, as `pack_columns` takes them."""
-    return {
-        f.name: _column(batch, f.name, f.type == "numeric", isinstance(f, MultiCategorical))
-        for f in layout.features
-        if f.name in batch.schema.names
-    }
-
-
-def _load_rows(redis: "Redis", layouts: Layouts, entity: Entity, batch: pa.RecordBatch) -> None:
+def _load_rows(redis: "Redis", layouts: Layouts, entity: Entity, batch: Batch, id_column: str) -> None:
     layout = layouts.layout(entity)
-    id_feature = layouts.id_feature(entity)
-    ids = _ids(batch, f"{entity}_id")
-    columns = columns_of(layout, batch)
-    if id_feature is not None:
-        columns[id_feature] = _objects(list(ids))
-    packed = layout.pack_columns(columns, len(ids)).tobytes()
+    ids = batch.ids(id_column)
+    packed = packed_rows(layout, batch, layouts.id_feature(entity), id_column).tobytes()
     size = layout.dtype.itemsize
     key_of = user_key if entity == "user" else item_key
     for start in range(0, len(ids), _PIPELINE_ROWS):
@@ -217,18 +159,18 @@ def _load_rows(redis: "Redis", layouts: Layouts, entity: Entity, batch: pa.Recor
         )
 
 
-def _load_behaviours(redis: "Redis", layouts: Layouts, batch: pa.RecordBatch) -> None:
+def _load_behaviours(redis: "Redis", layouts: Layouts, batch: Batch, names: TableNames) -> None:
     """Behaviours of a batch, each with the features that Redis now holds for its item."""
     assert layouts.behaviour is not None
-    users = _ids(batch, "user_id")
-    items = _ids(batch, "item_id")
-    actions, scenes = (_column(batch, c, numeric=False, many=False) for c in ("action", "scene"))
-    event_ids = (
-        _column(batch, "event_id", numeric=False, many=False).tolist() if "event_id" in batch.schema.names else None
-    )
-    times = _times(batch)
-    rows = layouts.behaviour.of_items(_item_rows(redis, layouts, items), actions, scenes, times)
-    events = event_keys(items, actions.tolist(), scenes.tolist(), event_ids)
+    users = batch.ids(names.user_id)
+    items = batch.ids(names.item_id)
+    actions = batch.texts("action")
+    scenes = batch.texts("scene")
+    event_ids = [text or None for text in batch.texts(_EVENT_ID)] if _EVENT_ID in batch.types else None
+    times = batch.times(names.time_ms, int(time() * 1000) + LATEST_AHEAD_MS)
+    item_rows = _item_rows(redis, layouts, items)
+    rows = layouts.behaviour.of_items(item_rows, np.array(actions, object), np.array(scenes, object), times)
+    events = event_keys(items, actions, scenes, event_ids)
     packed = rows.tobytes()
     size = rows.dtype.itemsize
     distinct, owner = _distinct(users)
@@ -258,21 +200,11 @@ def _newest_first(owner: np.ndarray, times: np.ndarray, events: np.ndarray) -> n
     return np.asarray(order[first[order]])
 
 
-def _times(batch: pa.RecordBatch) -> np.ndarray:
-    values = batch.column("time_ms")
-    if values.null_count:
-        raise FeatureError("time_ms", "a behaviour without a time cannot be put in order")
-    try:
-        return np.asarray(values.cast(pa.int64()).to_numpy(zero_copy_only=False))
-    except pa.ArrowInvalid as error:
-        raise FeatureError("time_ms", f"milliseconds since 1970 as an integer are expected: {error}") from None
-
-
 def _item_rows(redis: "Redis", layouts: Layouts, items: list[str]) -> np.ndarray:
     distinct, place = _distinct(items)
-    found: list[bytes] = []
+    packed: list[bytes] = []
     for start in range(0, len(distinct), _PIPELINE_ROWS):
         ids = distinct[start : start + _PIPELINE_ROWS]
         rows = values_of(redis, [item_key(layouts.fingerprint, i) for i in ids])
-        found += [layouts.row_or_unknown("item", i, row) for i, row in zip(ids, rows, strict=True)]
-    return np.asarray(rows_of(layouts.item, b"".join(found), len(found))[place])
+        packed += [layouts.row_or_unknown("item", i, row) for i, row in zip(ids, rows, strict=True)]
+    return np.asarray(rows_of(layouts.item, b"".join(packed), len(packed))[place])

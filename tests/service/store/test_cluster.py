@@ -34,8 +34,11 @@ NOW = int(time.time() * 1000)
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tables")
     rows: dict[str, list[list[Any]]] = {
-        "items": [["item_id", "tag", "price"], *([i, f"t{int(i) % 7}", int(i)] for i in IDS)],
-        "users": [["user_id", "gender", "age"], *([u, "f", int(u) - 680] for u in USERS)],
+        "items": [
+            ["item_id", "tag", "topics", "price", "quality"],
+            *([i, f"t{int(i) % 7}", None, int(i), None] for i in IDS),
+        ],
+        "users": [["user_id", "gender", "interests", "age"], *([u, "f", None, int(u) - 680] for u in USERS)],
         "behaviours": [
             ["user_id", "item_id", "action", "scene", "time_ms"],
             *([u, i, "click", 1, NOW - int(i)] for u in USERS for i in IDS[:8]),

@@ -27,12 +27,14 @@ from service.store.redis.keys import SCHEMAS, behaviours_key, user_key
 USERS = [f"u{i}" for i in range(20)]
 ITEMS = [f"i{i}" for i in range(40)]
 START = int(time.time() * 1000)
+EMPTY = {"topics": None, "quality": None}
 OF_USER = {
-    u: {"user_id": u, "gender": "fm"[i % 2], "city": ["Bern", "Basel", "Genf"][i % 3], "age": 20 + i}
+    u: {"user_id": u, "gender": "fm"[i % 2], "city": ["Bern", "Basel", "Genf"][i % 3], "age": 20 + i, "interests": None}
     for i, u in enumerate(USERS)
 }
 OF_ITEM = {
-    t: {"item_id": t, "tag": i % 7, "price": i / 3, "colour": ["red", "blue"][i % 2]} for i, t in enumerate(ITEMS)
+    t: {"item_id": t, "tag": i % 7, "price": i / 3, "colour": ["red", "blue"][i % 2]} | EMPTY
+    for i, t in enumerate(ITEMS)
 }
 
 
