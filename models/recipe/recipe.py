@@ -342,7 +342,7 @@ class TrainingSection(_Strict):
 
     The learning rates rise linearly over `warmup_steps` and then stay, or with `cosine` fall to `final_rate` of themselves at the end.
     `optimiser`: `adagrad` is DUPN's; its steps only grow smaller, so give it larger rates. `embedding_weight_decay` touches a row only
-    in steps in which it occurs. `gradient_clip` bounds the gradient's norm, 0 for none. `loss_weights` (1 for an output that is not there)
+    in steps in which it occurs. `position_learning_rate` and `position_weight_decay` are those of the position tower, whose weights are logits. `gradient_clip` bounds the gradient's norm, 0 for none. `loss_weights` (1 for an output that is not there)
     are what `weighting` starts from.
     """
 
@@ -351,8 +351,10 @@ class TrainingSection(_Strict):
     optimiser: Literal["adam", "adagrad"] = "adam"
     learning_rate: Positive = 1e-3
     embedding_learning_rate: Positive | None = None
+    position_learning_rate: Positive = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     embedding_weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    position_weight_decay: Annotated[float, Field(ge=0)] = 0.0
     averaging: Rate = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "cosine"] = "constant"

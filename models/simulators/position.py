@@ -1,5 +1,6 @@
-"""Owns simulator (c), position bias: what is shown on top is clicked more, whatever it is worth."""
+"""Simulator (c), position bias: what is shown on top is clicked more, whatever it is worth."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from models.simulators.base import (
     sigmoid,
     write_tables,
 )
+from models.training.outcome import METRICS_FILE
 
 REQUESTS = 6000
 SHOWN = 10
 USERS = 3000
 ITEMS = 400
 TRAITS = 3
+DESKTOP = 0.5
 USER = [{"name": f"trait_{i}", "type": "numeric"} for i in range(TRAITS)]
 FEATURES: dict[str, Any] = {
     "item_id_feature": "item_id",
@@ -37,14 +40,23 @@ MODELS: dict[str, tuple[list[dict[str, str]], dict[str, Any]]] = {
     "position as a feature": (AS_FEATURE, {}),
     "position tower": ([], {"position": TOWER}),
 }
+MODEL = {"architecture": "shared_bottom", "trunk": {"type": "shared_bottom", "hidden": [32]}}
+TASKS = [{"type": "independent", "name": "pctr", "label": "click"}]
 SETTINGS = {"old ranker unlike the truth": 0.0, "old ranker half right": 0.7}
 
 
-def world(rng: np.random.Generator, n: int, rightness: float) -> tuple[dict[str, pd.DataFrame], np.ndarray, np.ndarray]:
+def true_bias(position: np.ndarray) -> np.ndarray:
+    """The logit's shift at positions from 1 on, on a phone; on a desktop it is `DESKTOP` times that."""
+    return np.asarray(-2.4 * np.log(position) / np.log(SHOWN))
+
+
+def world(
+    rng: np.random.Generator, n: int, rightness: float | None
+) -> tuple[dict[str, pd.DataFrame], np.ndarray, np.ndarray]:
     """Tables, the true utility of every impression, and its request.
 
-    An old ranker chose the order by a noisy score that has `rightness` parts of the utility and otherwise a liking of its own for items.
-    logit p(click) = utility + bias(position, device), the bias falling from 0 to -2.4 on a phone and half as far on a desktop. In the test
+    An old ranker chose the order by a noisy score that has `rightness` parts of the utility and otherwise a liking of its
+    own for items; with None the order is random. logit p(click) = utility + bias(position, device), the bias falling from 0 to -2.4 on a phone and half as far on a desktop. In the test
     part candidates are shown nowhere yet, so a model that has the position as a feature is asked for the top.
     """
     x = rng.normal(size=(USERS, TRAITS))
@@ -54,10 +66,12 @@ def world(rng: np.random.Generator, n: int, rightness: float) -> tuple[dict[str,
     user = np.repeat(rng.integers(0, USERS, n), SHOWN)
     item = rng.integers(0, ITEMS, n * SHOWN)
     utility = -1.0 + worth[item] + (x[user] * v[item]).sum(1)
-    old = rightness * utility + fancy[item] + rng.normal(size=len(item))
+    old = rng.normal(size=len(item))
+    if rightness is not None:
+        old += rightness * utility + fancy[item]
     position = (-old.reshape(n, SHOWN)).argsort(1).argsort(1).ravel() + 1
     desktop = np.repeat(rng.random(n) < 0.5, SHOWN)
-    bias = -2.4 * np.log(position) / np.log(SHOWN) * np.where(desktop, 0.5, 1.0)
+    bias = true_bias(position) * np.where(desktop, DESKTOP, 1.0)
     part = np.repeat(part_column(rng, n), SHOWN)
     impressions = pd.DataFrame(
         {"user_id": user, "item_id": item, "time_ms": np.arange(n * SHOWN), "part": part, "position": position}
@@ -82,15 +96,26 @@ def run(seed: int, size: float, folder: Path) -> Result:
         write_tables(place, tables)
         test = (tables["impressions"]["part"] == "test").to_numpy()
         for name, (context, more) in MODELS.items():
-            model = {"architecture": "shared_bottom", "trunk": {"type": "shared_bottom", "hidden": [32]}}
-            tasks = [{"type": "independent", "name": "pctr", "label": "click"}]
-            raw = recipe_of(f"position-{len(result)}", FEATURES | {"context": context}, tasks, model, **more)
+            raw = recipe_of(f"position-{len(result)}", FEATURES | {"context": context}, TASKS, MODEL, **more)
             scores = scores_on_test(raw, place, seed)["pctr"]
             result[setting, name] = {
                 "rank correlation inside requests": grouped_rank_correlation(scores, utility[test], request[test]),
                 "rank correlation, all": rank_correlation(scores, utility[test]),
             }
     return result
+
+
+def learnt_bias(seed: int, size: float, folder: Path, **training: Any) -> list[np.ndarray]:
+    """What the tower learns from a log with random positions: the shift at each position relative to the first, by device.
+
+    The truth is `true_bias`, once and `DESKTOP` times.
+    """
+    tables, _, _ = world(np.random.default_rng([3, seed]), int(REQUESTS * size), None)
+    write_tables(folder, tables)
+    raw = recipe_of("position-random", FEATURES, TASKS, MODEL, position=TOWER, training=training)
+    scores_on_test(raw, folder, seed)
+    curve = json.loads((folder / f"run-{raw['name']}" / METRICS_FILE).read_text())["position"]["curve"]
+    return [np.array(line["shift"]) - line["shift"][0] for line in curve]
 
 
 _MEASURE = "rank correlation inside requests"

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from models.network.model import MultiTaskModel
 from models.recipe.recipe import TrainingSection
 
-REPRESENTATION = ("inputs.", "encoders.")  # how the names of embeddings and encoders begin, which a transfer takes over
+# How the names of parameters begin: embeddings and encoders, which a transfer takes over, and the position tower.
+REPRESENTATION = ("inputs.", "encoders.")
+POSITION = "position."
 
 
 class Optimiser:
@@ -19,6 +21,9 @@ class Optimiser:
     Adam in all rows (a row without gradient still coasts on its momentum), or AdaGrad (Duchi et al., JMLR 2011), which moves a row only where
     it has a gradient. Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019): w -= rate * decay * w. For embeddings it touches only rows
     that occur in the batch, so that rare ids are not worn down by the many batches without them.
+
+    The position tower has a rate of its own. Its few weights are logits as they are, of a range of 2 or so, and Adam moves
+    a weight by at most its rate per step: at the network's rate a run would end before they are learnt.
     """
 
     def __init__(self, ranker: MultiTaskModel, section: TrainingSection, total_steps: int) -> None:
@@ -30,13 +35,13 @@ class Optimiser:
         self.parameters = [*self.embeddings, *dense]
         embedding_rate = section.embedding_learning_rate or section.learning_rate
         careful = section.transfer.representation_rate if section.transfer else 1.0
-        taken_over = {
-            id(p) for name, p in ranker.named_parameters() if careful != 1 and name.startswith(REPRESENTATION)
-        }
+        named = dict(ranker.named_parameters())
+        taken_over = {id(p) for name, p in named.items() if careful != 1 and name.startswith(REPRESENTATION)}
+        position = {id(p) for name, p in named.items() if name.startswith(POSITION)}
         moved: list[dict[str, Any]] = [
             {"params": self.embeddings, "lr": embedding_rate * careful, "weight_decay": 0.0},
             {
-                "params": [p for p in dense if id(p) not in taken_over],
+                "params": [p for p in dense if id(p) not in taken_over | position],
                 "lr": section.learning_rate,
                 "weight_decay": section.weight_decay,
             },
@@ -44,6 +49,11 @@ class Optimiser:
                 "params": [p for p in dense if id(p) in taken_over],
                 "lr": section.learning_rate * careful,
                 "weight_decay": section.weight_decay,
+            },
+            {
+                "params": [p for p in dense if id(p) in position],
+                "lr": section.position_learning_rate,
+                "weight_decay": section.position_weight_decay,
             },
         ]
         moved = [group for group in moved if group["params"]]

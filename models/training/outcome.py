@@ -18,6 +18,7 @@ from models.network.model import MultiTaskModel
 from models.recipe.recipe import Recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE
 from models.training.evaluation import evaluate, gate_health, gate_utilisation, most_alike
+from models.training.position import position_curve
 from models.training.reading import reading_speed
 from models.training.selection import selected_outputs
 from models.training.session import Progress
@@ -69,6 +70,7 @@ def summary(
         "epochs": epochs,
         "stopped_early": progress.without_gain >= recipe.training.patience,
         "parts": {"train": {"impressions": rows}, "validation": validation, "test": test},
+        "position": position_curve(ranker, data),
         "gates": gates,
         "gate_health": health,
         "speed": {
