@@ -41,6 +41,10 @@ class Batch:
     def is_csv(self) -> bool:
         return self.file.suffix == ".csv"
 
+    def is_float64(self, column: str) -> bool:
+        """Whether a column holds float64 numbers."""
+        return bool(pa.types.is_float64(self.rows.column(column).type))
+
     def error(self, column: str, message: str, place: int | None = None) -> TableError:
         """The error of a column, and of the row `place` of this batch."""
         if place is not None and self.places is not None:

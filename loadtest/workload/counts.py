@@ -1,4 +1,4 @@
-"""How many candidates a request carries: one number, a range, or a weighted list."""
+"""Draws how many candidates a request has: one number, a range, or a weighted list."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,9 @@ class CandidateCounts:
         return cls(text, tuple(counts), tuple(weight / total for weight in weights))
 
     def draw(self, rng: np.random.Generator) -> int:
-        return int(rng.choice(self.counts, p=self.probabilities)) if len(self.counts) > 1 else self.counts[0]
+        if len(self.counts) == 1:
+            return self.counts[0]
+        return int(rng.choice(self.counts, p=self.probabilities))
 
 
 def _read(text: str) -> tuple[list[int], list[float]]:

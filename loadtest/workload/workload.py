@@ -1,13 +1,13 @@
-"""What the users ask for: ids from the tables a service was loaded with, drawn with the skew that real traffic has."""
+"""Draws ranking requests: ids from the tables that a service was loaded with, with the skew of real traffic."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.csv
-import pyarrow.parquet
 
 from loadtest.workload.counts import CandidateCounts
+from tables import Table, TableError, find_table
 
 
 class WorkloadError(ValueError):
@@ -28,7 +28,10 @@ class Popularity:
         return self.ids[self._rows(rng, 1)[0]]
 
     def draw_distinct(self, rng: np.random.Generator, count: int) -> list[str]:
-        """`count` different ids. A long draw from a short table runs into the tail, so after a few rounds the rest is filled up evenly."""
+        """`count` different ids.
+
+        A long draw from a short table runs into the tail, so after a few rounds the rest is filled up evenly.
+        """
         chosen: dict[int, None] = {}
         for _ in range(4):
             chosen.update(dict.fromkeys(self._rows(rng, 2 * count)))
@@ -76,32 +79,26 @@ class Workload:
 
 
 def read_popularity(folder: Path, table: str, column: str, zipf: float, rng: np.random.Generator) -> Popularity:
-    """The ids of `table` (users, items), the most frequent of the behaviours table first; in random order where there are no behaviours.
+    """The ids of `table` (users, items), the most frequent of the behaviours first; in random order without behaviours.
 
-    Raises WorkloadError when the table or its id column is missing.
+    Ids are the texts that the load writes, so that `007` and `7.0` are asked for as what they are in the store.
+    Raises WorkloadError when the table or its id column is missing, or cannot be read.
     """
-    path = _find_table(folder, table)
-    if path is None:
-        raise WorkloadError(f"no {table}.parquet or {table}.csv in {folder}")
-    ids = [str(value) for value in rng.permutation(_read_column(path, column))]
-    behaviours = _find_table(folder, "behaviours")
-    if behaviours is not None:
-        found, counts = np.unique(_read_column(behaviours, column), return_counts=True)
-        times = dict(zip((str(value) for value in found), counts.tolist(), strict=True))
-        ids.sort(key=lambda name: -times.get(name, 0))
-    return Popularity(list(dict.fromkeys(ids)), zipf)
-
-
-def _find_table(folder: Path, table: str) -> Path | None:
-    return next((path for name in (f"{table}.parquet", f"{table}.csv") if (path := folder / name).is_file()), None)
-
-
-def _read_column(path: Path, column: str) -> np.ndarray[Any, Any]:
     try:
-        if path.suffix == ".parquet":
-            table = pyarrow.parquet.read_table(path, columns=[column])
-        else:
-            table = pyarrow.csv.read_csv(path, convert_options=pyarrow.csv.ConvertOptions(include_columns=[column]))
-        return np.asarray(table[column].to_numpy())
-    except (KeyError, pyarrow.ArrowInvalid) as error:
-        raise WorkloadError(f"{path} has no column {column}: {error}") from error
+        source = find_table(folder, table)
+        if source is None:
+            raise WorkloadError(f"no {table}.parquet or {table}.csv in {folder}")
+        ids = np.array(_ids(source, column), dtype=object)
+        ordered: list[str] = rng.permutation(ids).tolist()
+        behaviours = find_table(folder, "behaviours")
+        if behaviours is not None:
+            times = Counter(_ids(behaviours, column))
+            ordered.sort(key=lambda name: -times[name])
+    except TableError as error:
+        raise WorkloadError(f"{error.file}: {error.detail}") from error
+    return Popularity(list(dict.fromkeys(ordered)), zipf)
+
+
+def _ids(table: Table, column: str) -> list[str]:
+    table.require({column: "the load test"})
+    return [name for batch in table.batches([column]) for name in batch.ids(column)]

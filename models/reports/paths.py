@@ -15,8 +15,10 @@ import pandas as pd
 
 from models.reports.plots import COLOURS, INK, LINE
 from models.reports.report import STYLE
+from tables import Batch, TableError, open_table
 
 MOST_ACTIONS = 5
+MISSING_TIME = -(2**63)
 
 
 class PathsError(ValueError):
@@ -253,12 +255,37 @@ def picture(found: Sequence[Decomposition]) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def read_events(path: Path) -> pd.DataFrame:
-    """The log of a .parquet or .csv file. Raises PathsError."""
+def read_events(path: Path, columns: Columns) -> tuple[pd.DataFrame, int]:
+    """The log of a .parquet or .csv file, ids and actions as text; and how many events lack one of them or the time.
+
+    Raises PathsError.
+    """
+    names = list(asdict(columns).values())
     try:
-        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise PathsError(f"{path}: cannot be read: {error}") from None
+        table = open_table(path, "events")
+        for role, column in asdict(columns).items():
+            if column not in table.columns:
+                raise PathsError(f"--{role}: the log has no column '{column}'; it has: {', '.join(table.columns)}")
+        parts = [_events(batch, columns) for batch in table.batches(names)]
+    except TableError as error:
+        raise PathsError(f"{path}: {error.detail}") from error
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
+    complete = whole[whole.notna().all(axis=1)]
+    if complete[columns.time].dtype == "Int64":
+        complete = complete.astype({columns.time: np.int64})
+    return complete, len(whole) - len(complete)
+
+
+def _events(batch: Batch, columns: Columns) -> pd.DataFrame:
+    texts = {name: batch.texts(name) for name in (columns.user, columns.item, columns.action)}
+    frame = pd.DataFrame({name: [text or None for text in values] for name, values in texts.items()}, dtype=object)
+    # The order alone counts, so that seconds and fractions of them are as good as milliseconds.
+    if batch.is_float64(columns.time):
+        frame[columns.time] = batch.numbers(columns.time)
+    else:
+        times = pd.Series(batch.times(columns.time, bounded=False, missing=MISSING_TIME))
+        frame[columns.time] = times.astype("Int64").mask(times == MISSING_TIME)
+    return frame
 
 
 def measure_paths(
@@ -269,9 +296,12 @@ def measure_paths(
         raise PathsError(
             f"--actions: {len(actions)} actions have too many sets to compare; give at most {MOST_ACTIONS}"
         )
-    paths = read_paths(read_events(events), columns, click, actions, conversion)
+    log, incomplete = read_events(events, columns)
+    paths = read_paths(log, columns, click, actions, conversion)
     found = decompositions(paths)
     text = markdown(found, paths)
+    if incomplete:
+        text += f"\n{incomplete:,} events without a user, item, action or time were left out.\n"
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.with_suffix(".md").write_text(text)

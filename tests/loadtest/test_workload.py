@@ -4,6 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from loadtest.workload.counts import CandidateCounts
@@ -45,9 +47,28 @@ def test_ids_come_from_csv_too(tmp_path: Path) -> None:
     assert sorted(read_popularity(tmp_path, "items", "item_id", 1.0, np.random.default_rng(0)).ids) == ["5", "6"]
 
 
+def test_ids_are_the_texts_that_the_load_writes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "items.csv").write_text("item_id\n007\n7\n")
+    assert sorted(read_popularity(tmp_path, "items", "item_id", 1.0, rng).ids) == ["007", "7"]
+    (tmp_path / "items.csv").write_text("item_id\n8.0\n7.0\n")
+    (tmp_path / "behaviours.csv").write_text("user_id,item_id\n1,7\n")
+    assert read_popularity(tmp_path, "items", "item_id", 1.0, rng).ids == ["7", "8"]
+    pa.parquet.write_table(pa.table({"item_id": [17.0, 18.0]}), tmp_path / "items.parquet")
+    assert sorted(read_popularity(tmp_path, "items", "item_id", 1.0, rng).ids) == ["17", "18"]
+
+
+def test_a_table_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "items.parquet").write_bytes(b"PAR1")
+    with pytest.raises(WorkloadError, match="items.parquet: cannot be read"):
+        read_popularity(tmp_path, "items", "item_id", 1.0, np.random.default_rng(0))
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("video,tag\n5,a\n")
-    with pytest.raises(WorkloadError, match="no column item_id"):
+    with pytest.raises(
+        WorkloadError, match=r"items.csv: no column 'item_id', which the load test names; nearest: video"
+    ):
         read_popularity(tmp_path, "items", "item_id", 1.0, np.random.default_rng(0))
 
 

@@ -122,6 +122,25 @@ def test_a_log_that_cannot_answer_is_refused_with_what_is_there(log, tmp_path, c
     assert message in capsys.readouterr().err
 
 
+def test_events_are_compared_by_the_text_that_other_readers_make_of_them(log, tmp_path, capsys):
+    """Ids and actions with a gap, as pandas writes them to CSV (`3.0`), and the same as integers in Parquet: one report."""
+    actions = {"click": 0, "cart": 1, "wish": 2, "buy": 3}
+    numbered = log.assign(action=log["action"].map(actions), item_id=log["item_id"].str[1:].astype(int))
+    gap = pd.DataFrame([("u3", None, None, None)], columns=list(log))
+    numbered.to_parquet(tmp_path / "log.parquet")
+    gapped = pd.concat([numbered, gap]).astype({"item_id": float, "action": float, "time_ms": float})
+    gapped.to_csv(tmp_path / "log.csv", index=False)
+    reports = []
+    for form in ("parquet", "csv"):
+        source = str(tmp_path / f"log.{form}")
+        assert main(["paths", source, "--click", "0", "--actions", "1", "2", "--conversion", "3"]) == 0
+        reports.append(capsys.readouterr().out)
+    assert "3.0" in (tmp_path / "log.csv").read_text()
+    left_out = "\n1 events without a user, item, action or time were left out.\n"
+    assert left_out in reports[1]
+    assert reports[1].replace(left_out, "").strip() == reports[0].strip()
+
+
 def test_a_missing_file_is_said_to_be_missing(tmp_path, capsys):
     assert main(["paths", str(tmp_path / "none.parquet"), "--actions", "cart", "--conversion", "buy"]) == 1
     assert "cannot be read" in capsys.readouterr().err
