@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from bench.measuring.servers import Server, application, service
 from bench.results import report, targets
 from bench.results.plot import write_plot
 from bench.stages import stages
+from service.sample.calls import call
 from service.sample.embedded_redis import EmbeddedRedis
 
 _TABLES = Path("sample/kuairand")
@@ -232,19 +232,13 @@ def profile(bench: Bench, model: Model) -> list[profiled.Called]:
         "profiled", "bench.contenders.profiled:create_app", environment | {"UVICORN_FACTORY": "1"}
     ) as server:
         bench.driver.drive(server.port, "/rank", load.bodies, workload.BODIES * 2, CONNECTIONS)
-        _post(server, profiled.START)
+        call("POST", f"http://127.0.0.1:{server.port}{profiled.START}", b"")
         bench.driver.drive(server.port, "/rank", load.bodies, _PROFILED_REQUESTS, CONNECTIONS)
-        found = profiled.called(orjson.loads(_post(server, profiled.STOP)), _PROFILED_REQUESTS)
+        _, rows = call("POST", f"http://127.0.0.1:{server.port}{profiled.STOP}", b"")
+        found = profiled.called(rows, _PROFILED_REQUESTS)
     if looped := profiled.per_candidate(found, 200):
         raise RuntimeError(f"called once per candidate: {', '.join(c.name for c in looped)}")
     return found
-
-
-def _post(server: Server, path: str) -> bytes:
-    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", data=b"", method="POST")
-    with urllib.request.urlopen(request) as answer:  # nosec B310 # the URL is the one that we serve on
-        body: bytes = answer.read()
-        return body
 
 
 def written(found: dict[str, dict[str, Any]], out: Path) -> None:

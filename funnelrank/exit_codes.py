@@ -25,6 +25,7 @@ REFUSALS = frozenset(
         ("export", "PublishError"),
         ("export", "ReductionError"),
         ("funnelrank", "CommandError"),
+        ("loadtest", "CallError"),
         ("loadtest", "TargetError"),
         ("loadtest", "WorkloadError"),
         ("models", "NonFiniteLossError"),

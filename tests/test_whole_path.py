@@ -4,13 +4,9 @@ Each trains on a seeded part of the sample, whole users of it, and inside this p
 Taobao's log may not be copied into a repository: its recipes start from a made-up one in the same format.
 """
 
-import json
 import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +22,7 @@ from models.prepare.sample import sample_tables
 from models.prepare.taobao import prepare_taobao
 from models.recipe.recipe import load_recipe
 from models.train import train
+from service.sample.calls import call, wait_until_ready
 from service.sample.embedded_redis import EmbeddedRedis, free_port
 
 ROOT = Path(__file__).parents[1]
@@ -70,29 +67,18 @@ def serving(registry: Path, redis_url: str) -> Iterator[str]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 60
-        while not answers(f"{url}/readyz"):
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.1)
+        wait_until_ready(process, f"{url}/readyz", 60)
         yield url
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 def rank(url: str, request: dict[str, Any]) -> dict[str, Any]:
-    call = urllib.request.Request(f"{url}/rank", json.dumps(request).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(call, timeout=30) as answer:
-        body: dict[str, Any] = json.load(answer)
-        return body
+    status, body = call("POST", f"{url}/rank", request, timeout_s=30)
+    assert status == 200, body
+    answer: dict[str, Any] = body
+    return answer
 
 
 def test_every_model_of_the_catalogue_goes_the_whole_path() -> None:

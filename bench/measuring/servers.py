@@ -3,15 +3,13 @@
 import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measuring.cpu import cpu_seconds, memory_mib
+from service.sample.calls import wait_until_ready
 from service.sample.embedded_redis import free_port
 
 _START_SECONDS = 60
@@ -61,21 +59,8 @@ def _running(name: str, command: list[str], environment: Mapping[str, str], read
     own = {"FUNNELRANK_PORT": str(port), "UVICORN_PORT": str(port), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=kept | own | dict(environment))
     try:
-        _wait(process, f"http://127.0.0.1:{port}{ready}", name)
+        wait_until_ready(process, f"http://127.0.0.1:{port}{ready}", _START_SECONDS, name)
         yield Server(name, process.pid, port)
     finally:
         process.terminate()
         process.wait(timeout=30)
-
-
-def _wait(process: "subprocess.Popen[bytes]", url: str, name: str) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise RuntimeError(f"{name} ended with exit code {process.returncode} before it was ready")
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # nosec B310 # the URL is the one that we serve on
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-    raise RuntimeError(f"{name} was not ready after {_START_SECONDS} s")

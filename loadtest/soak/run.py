@@ -7,16 +7,14 @@ import random
 import signal
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from loadtest.soak.checks import FORMULA, fault_in, growth
+from service.sample.calls import call
 
 log = logging.getLogger("funnelrank.soak")
 # While a fault is in force, and this long after it, a refusal (503, 504) is an answer and no failure.
@@ -71,16 +69,7 @@ class Soak:
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and decoded answer; status 0 where there was none."""
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.options.token}"}
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.options.url.rstrip("/") + path, data=data, method=method, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # nosec B310 # the URL is the operator's own
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode(errors="replace")
-        except (OSError, ValueError, HTTPException) as error:  # a worker that is killed breaks its answer off
-            return 0, str(error)
+        return call(method, self.options.url.rstrip("/") + path, body, self.options.token)
 
     def fault_in_force(self) -> bool:
         return time.monotonic() < self.fault_until

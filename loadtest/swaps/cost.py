@@ -1,15 +1,19 @@
 """What swapping costs a caller: the worst ranking while versions are swapped, against the p99 before."""
 
-import json
 import runpy
 import sys
 import time
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.sample.calls import call
+
 _SETTLED_S = 3.0  # a version's memory is given back a poll of the rollout after its last ranking
+
+
+class CallError(RuntimeError):
+    """A call that the measurement needs and that failed."""
 
 
 @dataclass(frozen=True)
@@ -26,33 +30,30 @@ class SwapCost:
     pause_s: float
 
 
-def call(options: SwapCost, method: str, path: str, body: Any = None) -> Any:
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {options.token}"}
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(options.url.rstrip("/") + path, data=data, method=method, headers=headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:  # nosec B310 # the URL is the operator's own
-        return json.load(answer)
+def answered(options: SwapCost, method: str, path: str, body: Any = None) -> Any:
+    """The body of an answer. Raises CallError for any answer but a 200."""
+    status, answer = call(method, options.url.rstrip("/") + path, body, options.token, timeout_s=30)
+    if status != 200:
+        raise CallError(f"{method} {path}: {status or 'no answer'} {answer}")
+    return answer
 
 
 def timed_rank(options: SwapCost, request: dict[str, Any]) -> tuple[float, str]:
     """Milliseconds of one ranking, and the version that made it."""
     started = time.perf_counter()
-    body = call(options, "POST", "/rank", request)
+    body = answered(options, "POST", "/rank", request)
     return (time.perf_counter() - started) * 1000, body["model"]["version"]
 
 
 def memory(options: SwapCost) -> int:
     """Resident bytes of all workers of this host."""
-    pids = [w["pid"] for w in call(options, "GET", "/models")["workers"]]
-    return (
-        sum(
-            int(line.split()[1])
-            for p in pids
-            for line in Path(f"/proc/{p}/status").read_text().splitlines()
-            if line.startswith("VmRSS")
-        )
-        * 1024
-    )
+    workers = answered(options, "GET", "/models")["workers"]
+    return sum(_resident_bytes(worker["pid"]) for worker in workers)
+
+
+def _resident_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024
 
 
 def measure(options: SwapCost) -> dict[str, float]:
@@ -68,7 +69,7 @@ def measure(options: SwapCost) -> dict[str, float]:
     until_live = []
     for number in range(options.swaps):
         version = options.versions[number % len(options.versions)]
-        call(
+        answered(
             options,
             "PUT",
             "/models/rollout",

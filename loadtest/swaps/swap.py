@@ -1,13 +1,12 @@
 """Rolls out one published version after another while a load runs, so that a run shows whether swapping costs requests."""
 
 import json
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 
 import gevent
 
 from loadtest.options import Plan
+from service.sample.calls import call
 
 PUT_TIMEOUT_S = 10.0
 
@@ -41,16 +40,9 @@ def keep_swapping(plan: Plan, swaps: Swaps) -> None:
 def roll_out(url: str, model: str, token: str) -> str | None:
     """PUT /models/rollout with `model` ("name/version") as the stable one; what went wrong, or None."""
     name, _, version = model.partition("/")
-    request = urllib.request.Request(
-        f"{url.rstrip('/')}/models/rollout",
-        data=json.dumps({"stable": {"name": name, "version": version}}).encode(),
-        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-        method="PUT",
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=PUT_TIMEOUT_S):  # nosec B310 # the URL is the operator's own
-            return None
-    except urllib.error.HTTPError as error:
-        return f"HTTP {error.code} {error.read().decode(errors='replace')[:300]}"
-    except OSError as error:
-        return str(error)
+    body = {"stable": {"name": name, "version": version}}
+    status, answer = call("PUT", f"{url.rstrip('/')}/models/rollout", body, token, PUT_TIMEOUT_S)
+    if status == 200:
+        return None
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    return f"HTTP {status} {text[:300]}" if status else text

@@ -1,13 +1,10 @@
-"""Owns `run-sample`: the whole service on the sample in one command, with a Redis of its own where none is set."""
+"""Serves the sample: loads its tables, starts the service, shows a request that works, and stops all of it together."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -20,6 +17,7 @@ from service.bundle.registry import folder_of
 from service.bundle.verify import BundleRejected, read_manifest
 from service.log import without_password
 from service.rollout.rollout import RolloutUnreadable, read_rollout
+from service.sample.calls import NotReadyError, call, wait_until_ready
 from service.sample.embedded_redis import EmbeddedRedis, NoRedisServer
 from service.settings import Settings, variable_of
 from service.store.redis.clients import client
@@ -32,48 +30,64 @@ _ANSWER_LINES = 24
 
 
 class SampleError(Exception):
-    """Why the sample cannot be run."""
+    """The sample cannot be run; the message says why."""
 
 
-class _Stopped(Exception):  # noqa: N818 - what happened, not a mistake
-    """SIGINT or SIGTERM came."""
+class _Stopped(Exception):  # noqa: N818 - a state, not a mistake
+    """SIGINT or SIGTERM arrived."""
 
 
 def run_sample(sample: Path, settings: Settings, port: int) -> int:
-    """Serve the sample until SIGINT or SIGTERM, then stop all that was started; the exit code."""
+    """Serve the sample until SIGINT or SIGTERM, then stop all that was started; the exit code. Raises SampleError.
+
+    Every setting of the environment holds. The sample fills in its registry and its fusion profiles where the
+    environment names none, and starts a Redis where none is named.
+    """
     if not sample.is_dir():
         raise SampleError(f"{sample} is not a folder; say where the sample is with --sample")
-    environment = dict(os.environ) | {variable_of("port"): str(port)}
-    registry = settings.registry if variable_of("registry") in os.environ else sample / "registry"
-    environment[variable_of("registry")] = str(registry)
-    fusion = sample / "fusion.yaml"
-    if variable_of("registry") not in os.environ and variable_of("fusion_file") not in os.environ and fusion.exists():
-        environment[variable_of("fusion_file")] = str(fusion)
+    environment = _environment(sample, port)
+    registry = Path(environment[variable_of("registry")])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     with ExitStack() as started:
         try:
             redis_url = settings.redis_url.get_secret_value()
+            storage = without_password(redis_url)
             if variable_of("redis_url") not in os.environ:
                 redis_url = started.enter_context(EmbeddedRedis()).url
+                storage = "that Redis, in memory"
                 _say(f"started Redis at {redis_url}")
             environment[variable_of("redis_url")] = redis_url
-            _load(
-                sample,
-                read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys),
-                redis_url,
-            )
-            service = subprocess.Popen([sys.executable, "-m", "service", "serve"], env=environment)
+            live = read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys)
+            _load(sample, live, redis_url)
+            service = subprocess.Popen([sys.executable, "-m", "funnelrank", "serve"], env=environment)
             started.callback(_end, service)
-            _wait_until_ready(service, settings.host, port)
-            _show(sample, settings.host, port)
+            url = _url(settings.host, port)
+            wait_until_ready(service, f"{url}/readyz", _START_SECONDS)
+            _say(
+                f"\nserving {live.name}/{live.version} on {url} (docs at /docs); models lie in {registry}, "
+                f"features in {storage}; Ctrl-C stops everything\n"
+            )
+            _show(sample, url)
             return service.wait()
         except _Stopped:
             return 0
-        except (NoRedisServer, LoadError, BundleRejected, RolloutUnreadable) as error:
+        except (NoRedisServer, NotReadyError, LoadError, BundleRejected, RolloutUnreadable) as error:
             raise SampleError(str(error)) from None
         except RedisError as error:
             raise SampleError(f"Redis: {without_password(str(error))}") from None
+
+
+def _environment(sample: Path, port: int) -> dict[str, str]:
+    """This process's environment, with the sample's registry and fusion profiles where it names no registry."""
+    environment = dict(os.environ) | {variable_of("port"): str(port)}
+    if variable_of("registry") in environment:
+        return environment
+    environment[variable_of("registry")] = str(sample / "registry")
+    fusion = sample / "fusion.yaml"
+    if fusion.exists():
+        environment.setdefault(variable_of("fusion_file"), str(fusion))
+    return environment
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -88,7 +102,7 @@ def _say(text: str) -> None:
 
 
 def _load(sample: Path, manifest: Manifest, redis_url: str) -> None:
-    """The sample's tables, unless this Redis holds rows of the model's schema already."""
+    """Load the sample's tables, unless this Redis holds rows of the model's schema already."""
     with client(redis_url, 10) as redis:
         document: Any = redis.hget(SCHEMAS, manifest.feature_schema.fingerprint)
         if document is not None and is_loaded(document):
@@ -98,7 +112,10 @@ def _load(sample: Path, manifest: Manifest, redis_url: str) -> None:
 
 
 def _tables(sample: Path, model: str) -> Path:
-    """The folder with the tables: `data`, or one that a model's name begins with (`kuairand` of `kuairand-mmoe`), or the only one."""
+    """The folder with the tables: `data`, else `kuairand` for the model `kuairand-mmoe`, else the first.
+
+    Raises SampleError if there is none.
+    """
     folders = [p for p in sorted(sample.iterdir()) if p.is_dir() and any(p.glob("items.*"))]
     folders.sort(key=lambda p: (p.name != "data", not model.startswith(p.name)))
     if not folders:
@@ -106,47 +123,26 @@ def _tables(sample: Path, model: str) -> Path:
     return folders[0]
 
 
-def _wait_until_ready(service: "subprocess.Popen[bytes]", host: str, port: int) -> None:
-    end = time.monotonic() + _START_SECONDS
-    problem = "no answer"
-    while time.monotonic() < end:
-        if service.poll() is not None:
-            raise SampleError(f"the service ended with exit code {service.returncode}; its log says why")
-        try:
-            with urllib.request.urlopen(f"{_url(host, port)}/readyz", timeout=2):  # nosec B310 # the URL is the one that we serve on
-                return
-        except urllib.error.HTTPError as error:
-            problem = error.read().decode(errors="replace")
-        except OSError as error:
-            problem = str(error)
-        time.sleep(0.1)
-    raise SampleError(f"the service is not ready after {_START_SECONDS} s: {problem}")
-
-
 def _url(host: str, port: int) -> str:
     everywhere = not host.strip("0.:")  # 0.0.0.0 and ::
     return f"http://{'127.0.0.1' if everywhere else host}:{port}"
 
 
-def _show(sample: Path, host: str, port: int) -> None:
-    """A curl line that works, and what it answers."""
-    url = f"{_url(host, port)}/rank"
-    _say(f"\nserving on {_url(host, port)} (docs at /docs); Ctrl-C stops everything\n")
+def _show(sample: Path, url: str) -> None:
+    """Print a curl line that works, and the first lines of its answer."""
     request = sample / "request.json"
     if not request.exists():
         return
-    _say(f"curl -s {url} -H 'Content-Type: application/json' -d @{request}")
-    call = urllib.request.Request(url, data=request.read_bytes(), headers={"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(call, timeout=10) as answer:  # nosec B310 # the URL is the one that we serve on
-            text = json.dumps(json.load(answer), indent=2)
-    except urllib.error.HTTPError as error:
-        text = error.read().decode(errors="replace")
-    lines = text.splitlines()
-    _say("\n".join([*lines[:_ANSWER_LINES], *(["..."] if len(lines) > _ANSWER_LINES else [])]))
+    _say(f"curl -s {url}/rank -H 'Content-Type: application/json' -d @{request}")
+    _, answer = call("POST", f"{url}/rank", request.read_bytes())
+    lines = json.dumps(answer, indent=2).splitlines()
+    if len(lines) > _ANSWER_LINES:
+        lines = [*lines[:_ANSWER_LINES], "..."]
+    _say("\n".join(lines))
 
 
 def _end(service: "subprocess.Popen[bytes]") -> None:
+    """Stop the service; kill it if it takes longer than 30 seconds."""
     if service.poll() is None:
         service.send_signal(signal.SIGTERM)
     try:

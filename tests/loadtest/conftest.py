@@ -2,12 +2,9 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+
+from service.sample.calls import wait_until_ready
+from service.sample.embedded_redis import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,28 +50,18 @@ def start_service() -> Iterator[Callable[[str], str]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(fault: str) -> str:
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         started.append(
             subprocess.Popen([sys.executable, str(Path(__file__).with_name("stub_service.py")), str(port), fault])
         )
-        _wait_until_listening(port, started[-1])
-        return f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(started[-1], f"{url}/openapi.json", 30, "the stub service")
+        return url
 
     yield start
     for process in started:
         process.terminate()
         process.wait(timeout=20)
-
-
-def _wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        with closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"the stub service ended with {process.returncode}")
 
 
 @pytest.fixture

@@ -4,19 +4,18 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loadtest.swaps.republish import republish
+from service.sample.calls import wait_until_ready
+from service.sample.embedded_redis import free_port
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample"
@@ -32,9 +31,7 @@ def two_versions(registry: Path) -> list[str]:
 
 @contextmanager
 def sample_service(registry: Path, log: Path) -> Iterator[str]:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = {"REGISTRY": str(registry), "WORKERS": "2", "ADMIN_TOKEN": "let-me-in", "ROLLOUT_POLL_MS": "100"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FUNNELRANK_")}
     environment |= {f"FUNNELRANK_{name}": value for name, value in settings.items()}
@@ -42,22 +39,11 @@ def sample_service(registry: Path, log: Path) -> Iterator[str]:
     with log.open("wb") as sink:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sink, stderr=sink)
     try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/readyz", process, log)
+        wait_until_ready(process, f"http://127.0.0.1:{port}/readyz", 120, str(log))
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(log.read_text())
 
 
 @pytest.mark.slow

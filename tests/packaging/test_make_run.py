@@ -1,6 +1,5 @@
 """The promise of `make run`: from a tree without any environment it ranks the sample's videos, and one signal stops all that it started."""
 
-import json
 import os
 import re
 import shutil
@@ -8,13 +7,15 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
+
+from service.sample.calls import call
+from service.sample.embedded_redis import free_port
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Makefile", "requirements", "funnelrank", "features", "tables", "service", "sample")
@@ -29,24 +30,15 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def wait_for_answer(url: str, request: dict[str, Any], process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
     """The first answer to `request`, as soon as something listens."""
-    call = urllib.request.Request(url, json.dumps(request).encode(), {"Content-Type": "application/json"})
     end = time.monotonic() + LONGEST_S
     while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(call, timeout=5) as answer:
-                body: dict[str, Any] = json.load(answer)
-                return body
-        except OSError:
-            time.sleep(0.2)
+        status, body = call("POST", url, request, timeout_s=5)
+        if status == 200:
+            answer: dict[str, Any] = body
+            return answer
+        time.sleep(0.2)
     raise AssertionError(log.read_text())
 
 
@@ -102,4 +94,10 @@ def test_make_run_ranks_real_videos_and_stops_all_it_started(tmp_path: Path) -> 
         assert time.monotonic() < end, "something that make run started is still there"
         time.sleep(0.1)
     assert not listens(redis_port_in(log)), "the embedded Redis is still there"
+    printed = log.read_text()
+    assert "\r" not in printed, "a bar was drawn into a log"
+    for table in ("items", "users", "behaviours"):
+        assert len(re.findall(rf"^{table}: 100% of [0-9,]+ rows$", printed, re.MULTILINE)) == 1
+    assert f"serving kuairand-mmoe/1 on http://127.0.0.1:{port}" in printed
+    assert "models lie in sample/registry, features in that Redis, in memory; Ctrl-C stops everything" in printed
     assert not (tree / ".venv" / "lib" / "python3.11" / "site-packages" / "torch").exists()

@@ -5,7 +5,6 @@ time_ms, and an event_id where events had one). An interrupted load goes on wher
 replaces rows and merges behaviours.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import time
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from redis import Redis
-from tqdm import tqdm
 
 from features import FeatureSchema
 from features.layouts import Entity, Layouts, rows_of
@@ -23,6 +21,7 @@ from service.store.event_keys import event_keys
 from service.store.redis.checkpoint import Checkpoint, Emptied
 from service.store.redis.clients import client, is_cluster, set_values, values_of
 from service.store.redis.keys import behaviours_key, item_key, user_key
+from service.store.redis.progress import note, progress
 from service.store.redis.schemas import announce_schema, longest, register_schema
 from service.store.redis.writer import ADD_BEHAVIOURS
 from tables import Batch, Table, TableError, TableNames, find_table, packed_rows
@@ -121,17 +120,16 @@ def _load_table(
 ) -> int:
     done = checkpoint.done[name]
     try:
-        with tqdm(total=table.rows, initial=done, desc=name, unit=" rows") as progress:
+        with progress(name, "rows", table.rows, done) as advance:
             if done:
-                progress.write(
-                    f"{name}: goes on after the {done} rows that an interrupted load brought in; --restart begins anew",
-                    file=sys.stderr,
+                note(
+                    f"{name}: goes on after the {done} rows that an interrupted load brought in; --restart begins anew"
                 )
             for batch in table.batches(columns, lists, after=done, batch_rows=BATCH_ROWS):
                 load(batch)
                 done += len(batch)
                 checkpoint.note(name, done)
-                progress.update(len(batch))
+                advance(len(batch))
     except Emptied:
         raise LoadError(
             "Redis was emptied, or restarted empty, while it was loaded; run the same command again: it begins anew"

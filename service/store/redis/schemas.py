@@ -5,6 +5,7 @@ until its first load is through; until then no model ranks from it.
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
 from time import sleep
@@ -12,11 +13,11 @@ from typing import Any
 
 import orjson
 from redis import Redis
-from tqdm import tqdm
 
 from features import FeatureSchema
 from service.store.redis.clients import client
 from service.store.redis.keys import SCHEMAS, every_key
+from service.store.redis.progress import progress
 from service.store.schemas import is_loaded, schema_of
 
 FORGET_KEYS_PER_SECOND = 20_000
@@ -66,19 +67,19 @@ def forget_schema(redis_url: str, fingerprint: str) -> int:
     """Retire a schema: off the list, then every key of its rows goes, at a bounded pace; how many keys. Raises KeyError where it is not there."""
     if not _FINGERPRINT.fullmatch(fingerprint):
         raise KeyError(fingerprint)
-    with client(redis_url, 60) as redis, tqdm(desc=f"forgetting {fingerprint}", unit=" keys") as progress:
+    with client(redis_url, 60) as redis, progress(f"forgetting {fingerprint}", "keys") as advance:
         more: Any = redis.hdel(SCHEMAS, fingerprint)
-        gone = _remove(redis, every_key(fingerprint), progress)
+        gone = _remove(redis, every_key(fingerprint), advance)
         if not more and not gone:
             raise KeyError(fingerprint)
         while more:
             sleep(_IN_WORK_SECONDS)
-            more = _remove(redis, every_key(fingerprint), progress)
+            more = _remove(redis, every_key(fingerprint), advance)
             gone += more
     return gone
 
 
-def _remove(redis: "Redis", pattern: str, progress: "tqdm[Any]") -> int:
+def _remove(redis: "Redis", pattern: str, advance: Callable[[int], None]) -> int:
     gone = 0
     keys = redis.scan_iter(match=pattern, count=_SCAN_COUNT)
     while batch := list(islice(keys, _SCAN_COUNT)):
@@ -86,7 +87,7 @@ def _remove(redis: "Redis", pattern: str, progress: "tqdm[Any]") -> int:
             for key in batch:
                 pipeline.unlink(key)
             gone += sum(pipeline.execute())
-        progress.update(len(batch))
+        advance(len(batch))
         sleep(len(batch) / FORGET_KEYS_PER_SECOND)
     return gone
 
