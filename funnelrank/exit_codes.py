@@ -31,6 +31,7 @@ REFUSALS = frozenset(
         ("models", "NonFiniteLossError"),
         ("models", "PathsError"),
         ("models", "RecipeError"),
+        ("models", "ReplayError"),
         ("models", "RunError"),
         ("redis", "RedisError"),
         ("service", "BundleRejected"),
@@ -57,6 +58,7 @@ def is_refusal(error: BaseException) -> bool:
 EXTRAS = {
     "gevent": "loadtest",
     "locust": "loadtest",
+    "jinja2": "train",
     "matplotlib": "train",
     "onnx": "train",
     "onnxscript": "train",

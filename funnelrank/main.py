@@ -44,6 +44,7 @@ COMMANDS = {
         "Train recipes over several seeds and tabulate their metrics.",
         "the same command keeps the runs that are finished",
     ),
+    "predict": Entry("training:predict", "Score a run's impressions, and compare with a running service."),
     "paths": Entry("data:paths", "Measure the paths from click to conversion in an event log."),
     "simulate": Entry("data:simulate", "Train on a simulated world and compare with its known truth."),
     "export": Entry("exporting:export", "Check a run against its ONNX graph and publish it as a bundle."),

@@ -1,4 +1,4 @@
-"""The commands that train: `train`, `tune`, `benchmark`, `models`."""
+"""The commands that train and score: `train`, `predict`, `tune`, `benchmark`, `models`."""
 
 from pathlib import Path
 
@@ -77,6 +77,37 @@ def train(
     except RecipeError as error:
         raise RecipeError(at_its_line(error, recipe, overrides)) from None
     click.echo("\n".join(summary_lines(metrics, folder)))
+
+
+@click.command(
+    epilog=examples(
+        "funnelrank predict runs/kuairand-mmoe",
+        "funnelrank predict runs/kuairand-mmoe --against http://127.0.0.1:8000",
+    )
+)
+@click.argument("run", type=PATH)
+@click.option(
+    "--part",
+    type=click.Choice(["train", "validation", "test"]),
+    default="test",
+    show_default=True,
+    metavar="{train,validation,test}",
+    help="Which part of the data.",
+)
+@click.option("--out", type=PATH, metavar="FILE", help="Where to write.  [default: RUN/predictions-<part>.parquet]")
+@click.option(
+    "--against",
+    metavar="URL",
+    help="Ask the service at this address for the same scores and print the largest difference. It must rank with the "
+    "bundle of RUN and hold the same users, items and behaviours.",
+)
+@cache_option
+def predict(run: Path, part: str, out: Path | None, against: str | None, cache: Path) -> None:
+    """Write the scores of every impression of a RUN's test part to a Parquet file, with ids, time and labels."""
+    from models.predict import predict as scored
+
+    for line in scored(run, part, out, against, cache):
+        click.echo(line)
 
 
 @click.command(

@@ -1,4 +1,4 @@
-"""Tests `python -m models.predict`: the scores of every test impression, and that a real service gives the same."""
+"""Tests `funnelrank predict`: the scores of every test impression, and that a real service gives the same."""
 
 import json
 import os
@@ -16,9 +16,9 @@ import pytest
 from small_tables import DAY_MS, START_MS
 
 from export.bundle import export_run
+from funnelrank.main import main
 from models import train as training
 from models.data.cache import open_data
-from models.predict import main
 from models.training.evaluation import scores_of
 from models.training.run import open_run
 from service.sample.embedded_redis import EmbeddedRedis, free_port
@@ -48,7 +48,7 @@ def trained(tiny_recipe, tables, tmp_path):
 def test_every_test_impression_is_written_with_ids_labels_and_scores(tiny_recipe, tables, tmp_path, capsys):
     recipe = trained(tiny_recipe, tables, tmp_path)
     out = tmp_path / "scores.parquet"
-    assert main([str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--out", str(out)]) == 0
+    assert main(["predict", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--out", str(out)]) == 0
     impressions = tables["impressions"]
     expected = impressions[(impressions.time_ms >= TEST_START_MS) & (impressions.time_ms < TEST_END_MS)]
     written = pq.read_table(out).to_pandas()
@@ -67,14 +67,14 @@ def test_a_run_whose_tables_have_changed_is_refused(tiny_recipe, tables, tmp_pat
     trained(tiny_recipe, tables, tmp_path)
     tables["users"]["fans"] += 1
     tables["users"].to_parquet(tmp_path / "data" / "users.parquet", index=False)
-    assert main([str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]) == 1
+    assert main(["predict", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]) == 1
     assert "is not what the run was trained on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["ftp://somewhere", "http://127.0.0.1:1"])
 def test_an_address_without_a_service_is_told(tiny_recipe, tables, tmp_path, capsys, url):
     trained(tiny_recipe, tables, tmp_path)
-    assert main([str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against", url]) == 1
+    assert main(["predict", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against", url]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
 
@@ -117,7 +117,7 @@ def test_a_service_gives_the_scores_of_the_run(tiny_recipe, tables, tmp_path, ca
     trained(tiny_recipe, tables, tmp_path)
     registry = tmp_path / "registry"
     export_run(tmp_path / "run", registry, version=None)
-    predict = [str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against"]
+    predict = ["predict", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against"]
     with EmbeddedRedis() as redis:
         run("service", "rollout", "tiny", "1", "--registry", str(registry), redis_url=redis.url)
         run("service", "load", str(tmp_path / "data"), "--registry", str(registry), redis_url=redis.url)
