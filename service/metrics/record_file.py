@@ -1,8 +1,8 @@
 """Reads and writes the record of one worker: a preallocated file with two slots, locked as long as its worker lives.
 
 A write fills the slot with the older record, so a worker that is killed while it writes leaves a whole record. The
-space is allocated when the file is created, so a disk that becomes full later stops no write. The file is not memory-mapped:
-a full disk is an OSError, not a signal.
+space is allocated when the file is created, so a disk that becomes full later stops no write. The file is not
+memory-mapped: a full disk is an OSError, not a signal.
 """
 
 import fcntl

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger("funnelrank.serve")
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # hands the folder from `serve` to the workers
 _PREFIX = "funnelrank-metrics-"
 _OWNER = "owner"  # locked by the process that created the folder, as long as it lives
 

@@ -1,34 +1,54 @@
-"""Owns starting the service: what can be checked before a worker starts is checked here, then uvicorn takes over."""
+"""Starts the service: checks what can be checked before a worker starts, binds the port, and runs the workers."""
 
+import contextlib
 import logging
-import os
-import signal
-from types import FrameType
-
-import uvicorn
+import resource
+import socket
+import threading
+from dataclasses import replace
 
 from service import log as service_log
 from service.bundle.registry import folder_of
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
-from service.fusion import FusionError, bind, plain_profiles, read_profiles
+from service.fusion import FusionError, FusionProfiles, bind, plain_profiles, read_profiles
 from service.fusion.document import read_followed_fusion
 from service.rollout.follower import numerics_of
 from service.rollout.rollout import RolloutUnreadable, read_followed
-from service.server.connection import BoundedConnection
-from service.server.runtime_folder import FOLDER_VARIABLE, runtime_folder
+from service.server.runtime_folder import runtime_folder
+from service.server.start import WorkerStart
+from service.server.supervisor import Supervisor
+from service.server.worker import run_in_process
 from service.settings import Settings, runtime_parents, unknown_variables
 
 log = logging.getLogger("funnelrank.serve")
-# A worker that dies while the supervisor waits for its sign of life is missed until this has passed; one that starts on a busy machine needs some.
-_HEALTHCHECK_S = 15
+_READ_SECONDS = 5.0
 
 
-class CannotStart(Exception):  # noqa: N818 - a state that is told, not a mistake
-    """What an operator must put right before the service can start."""
+class CannotStart(Exception):  # noqa: N818 - a state that is reported, not a programming error
+    """The service cannot start; the message says what an operator must put right."""
 
 
-def check_start(settings: Settings) -> None:
-    """Raises CannotStart where the registry, the live bundle's files or the fusion profiles are not usable."""
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Raises CannotStart."""
+    service_log.configure(settings.log_level)
+    for variable in unknown_variables():
+        log.warning("%s is no setting of this service; python -m service serve --help lists them", variable)
+    if not settings.admin_token.get_secret_value() and not settings.on_loopback:
+        log.warning("FUNNELRANK_ADMIN_TOKEN is not set, so operators' calls are refused")
+    profiles = check_start(settings)
+    raise_file_limit()
+    with contextlib.closing(bound_socket(settings.host, settings.port)) as listener:
+        if settings.workers == 1:
+            return run_in_process(WorkerStart(settings, profiles), [listener])
+        with runtime_folder(runtime_parents(settings)) as folder:
+            return Supervisor([listener], WorkerStart(settings, profiles, folder), renewed).run()
+
+
+def check_start(settings: Settings) -> FusionProfiles | None:
+    """Check the registry, the live bundle's files and the fusion profiles. Returns the profiles of the fusion file.
+
+    Raises CannotStart.
+    """
     if not settings.registry.is_dir():
         raise CannotStart(f"the registry {settings.registry} is not a folder (FUNNELRANK_REGISTRY)")
     try:
@@ -40,52 +60,55 @@ def check_start(settings: Settings) -> None:
         bind(profiles, manifest.task_names, numerics_of(manifest))
     except (RolloutUnreadable, BundleRejected, FusionError) as error:
         raise CannotStart(str(error)) from None
+    return from_file
 
 
-def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Raises CannotStart."""
-    service_log.configure(settings.log_level)
-    for variable in unknown_variables():
-        log.warning("%s is no setting of this service; python -m service serve --help lists them", variable)
-    check_start(settings)
-    if not settings.admin_token.get_secret_value() and not settings.on_loopback:
-        log.warning("FUNNELRANK_ADMIN_TOKEN is not set, so operators' calls are refused")
-    if settings.workers == 1:
-        return _serve(settings)
-    with runtime_folder(runtime_parents(settings)) as folder:
-        os.environ.pop(FOLDER_VARIABLE, None)
-        if folder is not None:
-            os.environ[FOLDER_VARIABLE] = str(folder)
-        return _serve(settings)
+def renewed(start: WorkerStart) -> WorkerStart:
+    """The same start with the fusion file as it is now; unchanged, with a log line, where the file cannot be used."""
+    path = start.settings.fusion_file
+    if path is None:
+        return start
+    profiles: list[FusionProfiles] = []
+    problem = f"it was not read within {_READ_SECONDS:g} s"
+
+    def read() -> None:
+        nonlocal problem
+        try:
+            profiles.append(read_profiles(path))
+        except (FusionError, OSError) as error:
+            problem = str(error)
+
+    # In a thread: a file system that hangs must not hold the supervisor.
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    reading.join(_READ_SECONDS)
+    if profiles:
+        return replace(start, profiles=profiles[0])
+    log.error("the last good profiles stay in use, since %s cannot be used: %s", path, problem)
+    return start
 
 
-def _serve(settings: Settings) -> int:
-    # uvicorn raises the signal that ended it once more; this turns it into an exit that cleans up.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+def raise_file_limit() -> None:
+    """Raise the soft limit of open files to the hard one: every connection needs a file descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
     try:
-        uvicorn.run(
-            "service.server.app:from_environment",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            loop="uvloop",
-            http=BoundedConnection,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000),
-            timeout_worker_healthcheck=_HEALTHCHECK_S,
-            timeout_keep_alive=75,
-        )
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:  # macOS has a limit below the one it tells
+        log.warning("the limit of open files stays at %d: %s", soft, error)
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not listening yet. Raises CannotStart."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise CannotStart(
+            f"port {port} of {host} cannot be used ({error.strerror}): another service or a worker of an earlier start "
+            "may listen there; end it or choose another FUNNELRANK_PORT"
+        ) from None
+    return listener

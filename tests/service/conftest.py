@@ -329,9 +329,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @contextmanager
 def serving(
-    folder: Path, registry: Path, redis_url: str, wait_for: str | None = "/readyz", **settings: Any
+    folder: Path, registry: Path, redis_url: str, wait_for: str | None = "/readyz", root: Path = ROOT, **settings: Any
 ) -> Iterator[Server]:
-    """`python -m service serve`; `settings` are FUNNELRANK_* by their lower-case names."""
+    """`python -m service serve` of the code in `root`; `settings` are FUNNELRANK_* by their lower-case names."""
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
     chosen = {
@@ -346,7 +346,7 @@ def serving(
     log = folder / f"serve-{port}.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve"], cwd=ROOT, env=environment, stderr=sink, stdout=sink
+            [sys.executable, "-m", "service", "serve"], cwd=root, env=environment, stderr=sink, stdout=sink
         )
     server = Server(process, port, log)
     try:

@@ -1,4 +1,4 @@
-"""Owns the promise of the plain numbers: once brought over, the metrics are what counting one by one would have made them."""
+"""Tests that plain numbers, once brought over, give the metrics that counting one by one gives."""
 
 import asyncio
 

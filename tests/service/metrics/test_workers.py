@@ -1,4 +1,4 @@
-"""Tests the records that workers share: sums over the living and the ended, faults of the folder, records that are torn."""
+"""Tests the records that workers share: sums over living and ended workers, faults of the folder, torn records."""
 
 import os
 import subprocess

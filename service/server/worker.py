@@ -1,0 +1,115 @@
+"""Runs one worker: uvicorn with the application, a heartbeat to the supervisor, and an end when the supervisor ends."""
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from types import FrameType
+
+import uvicorn
+
+from service import log as service_log
+from service.server.app import build_app
+from service.server.connection import BoundedConnection
+from service.server.start import WorkerStart
+
+log = logging.getLogger("funnelrank.serve")
+HEARTBEAT_SECONDS = 1.0
+STARTING = b"s"
+SERVING = b"S"
+_PR_SET_PDEATHSIG = 1
+_KEEP_ALIVE_SECONDS = 75
+
+
+def run_in_process(start: WorkerStart, sockets: Sequence[socket.socket]) -> int:
+    """Serve in this process until SIGTERM or SIGINT; the exit code."""
+    _exit_on_signals()
+    signal.signal(signal.SIGHUP, _ignore_hangup)
+    server = _server(start, None)
+    try:
+        server.run(list(sockets))
+    except SystemExit as stopped:  # uvicorn raises the signal that ended it once more; 3 is its failed start
+        return 0 if stopped.code in (0, None) else 1
+    return 1  # it ended without a signal
+
+
+def run_worker(start: WorkerStart, sockets: Sequence[socket.socket], heartbeat: Connection, supervisor: int) -> None:
+    """The main function of a worker process."""
+    service_log.configure(start.settings.log_level)
+    _exit_on_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes sends it to all; the supervisor answers it
+    _end_with_parent(supervisor)
+    os.set_blocking(heartbeat.fileno(), False)
+    _server(start, heartbeat).run(list(sockets))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with a heartbeat from its event loop, so that a loop that stands still is noticed."""
+
+    heartbeat: Connection | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        beating = asyncio.create_task(self._beat())
+        try:
+            await super().serve(sockets)
+        finally:
+            beating.cancel()
+
+    async def _beat(self) -> None:
+        while self.heartbeat is not None:
+            try:
+                os.write(self.heartbeat.fileno(), SERVING if self.started else STARTING)
+            except BlockingIOError:  # the supervisor is stopped
+                pass
+            except BrokenPipeError:
+                log.error("the supervisor has ended, so this worker ends")
+                signal.raise_signal(signal.SIGTERM)
+                return
+            await asyncio.sleep(HEARTBEAT_SECONDS if self.started else HEARTBEAT_SECONDS / 10)
+
+
+def _server(start: WorkerStart, heartbeat: Connection | None) -> _Server:
+    settings = start.settings
+    server = _Server(
+        uvicorn.Config(
+            build_app(start),
+            loop="uvloop",
+            http=BoundedConnection,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms // 1000),
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        )
+    )
+    server.heartbeat = heartbeat
+    return server
+
+
+def _exit_on_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def _ignore_hangup(_number: int, _frame: FrameType | None) -> None:
+    log.warning("SIGHUP is ignored: with one worker, a restart would lose requests")
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel send SIGTERM to this process when its parent ends, however it ends (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the request
+        raise SystemExit(0)
