@@ -14,9 +14,9 @@ from bench.contenders.raw import CONTEXT
 from bench.inputs.store import NOW_MS
 from bench.inputs.workload import Load
 from features.layouts import Layouts
-from service.api.answer import interleaved, numbers, strings
 from service.api.body import parse
-from service.api.requests import RankRequest
+from service.api.routes.answer import interleaved, numbers, strings
+from service.api.routes.rank import RankRequest
 from service.bundle.loading import load_bundle
 from service.ranking.assemble import assemble, pack_raw
 from service.ranking.ordering import order

@@ -1,20 +1,45 @@
-"""Owns the way from a request's bytes to a checked model: the byte limit first, then JSON, then the fields."""
+"""Reads request bodies: the byte limit first, then JSON, then the fields."""
 
+import json
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from service.api.problems import BodyTooLarge, MalformedJson
+from service.api.problems import ERRORS_SHOWN, BodyTooLarge, MalformedJson
+from service.api.services import services_of
 from service.errors import FieldError, InvalidRequest
 
 Model = TypeVar("Model", bound=BaseModel)
-_ERRORS_SHOWN = 20
-_ERRORS_LOOKED_AT = 200  # of a body made of nothing else there can be as many as it has bytes
+_ERRORS_READ = 200  # a body of nothing but errors can have as many as it has bytes
 _CANDIDATE = 'a candidate is a non-empty string of at most 256 characters, or {"item_id": ..., "features": {...}}'
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_UTF8_MARK = b"\xef\xbb\xbf"
+
+
+class JsonBody(Generic[Model]):
+    """A FastAPI dependency that reads and checks a body; the OpenAPI document takes `model` from here.
+
+    FastAPI's own body parameters have no strict JSON mode and build every value twice.
+    """
+
+    def __init__(self, model: type[Model], *, required: bool = True) -> None:
+        self.model = model
+        self.required = required
+
+    async def __call__(self, request: Request) -> Model:
+        """The checked body. A body that is not required may be empty. Raises as `read_body` and `parse`."""
+        services = await services_of(request)
+        body = await read_body(request.scope, request.receive, services.settings.max_body_bytes)
+        if not self.required and not body.strip():
+            body = b"{}"
+        parsed = parse(self.model, body)
+        refuse_repeated_keys(body)
+        return parsed
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -28,10 +53,10 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         if len(body) > limit:
             raise _too_large(limit)
         return body
-    return await _read_on(message, receive, limit)
+    return await _read_parts(message, receive, limit)
 
 
-async def _read_on(message: Any, receive: Receive, limit: int) -> bytes:
+async def _read_parts(message: Any, receive: Receive, limit: int) -> bytes:
     parts = []
     size = 0
     while message["type"] == "http.request":
@@ -51,47 +76,85 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 
 def parse(model: type[Model], body: bytes) -> Model:
-    """A checked body. Raises MalformedJson where it is no JSON, InvalidRequest that names each bad field otherwise."""
+    """A checked body. Raises MalformedJson if it is not JSON, InvalidRequest that names each bad field otherwise."""
     try:
-        return model.model_validate_json(
-            body, strict=True
-        )  # "5" and true are no numbers, whatever pydantic would make of them
+        # Strict: "5" and true are no numbers.
+        return model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)
+        raise _refusal(error, body) from None
+
+
+def _refusal(error: ValidationError, body: bytes) -> MalformedJson | InvalidRequest:
+    """What to tell the caller about a body that does not fit its model."""
+    count = error.error_count()
+    if count > _ERRORS_READ:
+        message = f"{count} fields are unknown or wrong"
+        return InvalidRequest(message, errors=[FieldError("body", message)])
+    details = error.errors(include_url=False, include_context=False, include_input=False)
     if details[0]["type"] == "json_invalid":
-        raise MalformedJson(details[0]["msg"])
-    found = bad_fields(details[:_ERRORS_LOOKED_AT])
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    raise InvalidRequest(f"{found[0].field}: {found[0].message}{more}", errors=found[:_ERRORS_SHOWN])
+        return MalformedJson(_encoding_fault(body) or details[0]["msg"])
+    bad = bad_fields(details)
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    return InvalidRequest(f"{bad[0].field}: {bad[0].message}{more}", errors=bad[:ERRORS_SHOWN])
 
 
-def parse_or_empty(model: type[Model], body: bytes) -> Model:
-    """As `parse`; no body at all is one that names nothing."""
-    return parse(model, body.strip() or b"{}")
+def _encoding_fault(body: bytes) -> str:
+    """What is wrong with the encoding of a body, empty if that is not the fault. JSON is UTF-8 without a mark (RFC 8259)."""
+    if body.startswith(_UTF8_MARK):
+        return "the body begins with a byte order mark (EF BB BF); send UTF-8 without one"
+    if body.startswith(_UTF16_MARKS) or b"\x00" in body[:4]:
+        return "the body is UTF-16 or UTF-32; send UTF-8"
+    return ""
+
+
+def may_repeat_keys(body: bytes, keys: int) -> bool:
+    """Whether a valid JSON body could hold a key twice, if `keys` different ones were read from it. Costs microseconds.
+
+    Every key has a colon, so as many colons as keys rule it out; others may stand in strings.
+    """
+    if body.count(b":") == keys:
+        return False
+    return body.count(b'":') != keys or any(space in body for space in (b" :", b"\t:", b"\n:", b"\r:"))
+
+
+def refuse_repeated_keys(body: bytes) -> None:
+    """Raises InvalidRequest with the name of a key that stands twice in one object of a valid JSON body."""
+    # Numbers are of no interest here, and Python refuses to read those of more than 4300 digits.
+    json.loads(body, object_pairs_hook=_refuse_repeated, parse_int=bool, parse_float=bool)
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        seen: set[str] = set()
+        name = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        message = "the key stands twice in one object"
+        raise InvalidRequest(f"{name}: {message}", errors=[FieldError(name, message)])
+    return names
 
 
 def bad_fields(details: Sequence[ErrorDetails]) -> list[FieldError]:
     """pydantic's errors in the words of the API: `candidates[3].item_id`, once per field."""
-    found: dict[str, FieldError] = {}
+    errors: dict[str, FieldError] = {}
     for detail in details:
         location = detail["loc"]
         message = detail["msg"]
         if location[:1] == ("candidates",) and len(location) > 2:
             of_object = location[2] == "Candidate" and len(location) > 3
             location, message = (location[:2] + location[3:], message) if of_object else (location[:2], _CANDIDATE)
-            if not of_object and any(f.startswith(path_of(location) + ".") for f in found):
+            if not of_object and any(field.startswith(path_of(location) + ".") for field in errors):
                 continue
         if location[:1] == ("events",) and len(location) > 3:
             location = location[:3]
             message = "a string or an integer"
         path = path_of(location)
-        found.setdefault(path, FieldError(path, message))
-    return without_parents(list(found.values()))
+        errors.setdefault(path, FieldError(path, message))
+    return without_parents(list(errors.values()))
 
 
 def without_parents(errors: list[FieldError]) -> list[FieldError]:
     """Leave out what a more exact entry says already: `candidates[3]` beside `candidates[3].item_id`."""
-    return [e for e in errors if not any(o.field.startswith(f"{e.field}.") for o in errors)]
+    return [e for e in errors if not any(other.field.startswith(f"{e.field}.") for other in errors)]
 
 
 def path_of(location: Sequence[str | int]) -> str:

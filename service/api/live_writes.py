@@ -1,4 +1,4 @@
-"""Owns where live writes go: to the rows of every feature schema in use, so that a schema which is being rolled out or left keeps fresh."""
+"""Decides which feature schemas live writes go to: every one in use, so that a schema which is rolled out or left stays fresh."""
 
 import asyncio
 import logging
@@ -15,9 +15,10 @@ log = logging.getLogger("funnelrank.store")
 T = TypeVar("T")
 
 
-class Written:
-    """The schemas that one worker's live writes go to. The list in Redis is read for every write, so that one which begins after a schema was
-    put on the list, or taken off it, obeys.
+class WriteTargets:
+    """The schemas that one worker's live writes go to.
+
+    The list in Redis is read for every write, so that one which begins after a schema was added or removed obeys.
     """
 
     def __init__(self, follower: Follower, reader: FeatureStore) -> None:
@@ -36,16 +37,21 @@ class Written:
             documents = await self._reader.schemas()
         except StoreDown as error:
             raise StoreUnavailable(f"nothing was written: {error}") from None
-        self._listed = {d: self._listed[d] if d in self._listed else _layouts(f, d) for f, d in documents.items()}
+        known = self._listed
+        self._listed = {
+            fingerprint: known[fingerprint] if fingerprint in known else _layouts_of(fingerprint, document)
+            for fingerprint, document in documents.items()
+        }
         chosen: dict[str, Layouts] = {}
         for layouts in (*loaded, *filter(None, self._listed.values())):
-            kept = chosen.get(layouts.fingerprint)
-            if kept is None or layouts.max_behaviours > kept.max_behaviours:
+            other = chosen.get(layouts.fingerprint)
+            if other is None or layouts.max_behaviours > other.max_behaviours:
                 chosen[layouts.fingerprint] = layouts
         return list(chosen.values())
 
 
-def _layouts(fingerprint: str, document: str) -> Layouts | None:
+def _layouts_of(fingerprint: str, document: str) -> Layouts | None:
+    """The layouts of a schema that Redis lists, None if it cannot be read."""
     try:
         layouts = Layouts.of(schema_of(document))
         if layouts.fingerprint != fingerprint:
@@ -58,9 +64,9 @@ def _layouts(fingerprint: str, document: str) -> Layouts | None:
 
 
 async def all_done(writes: Iterable[Awaitable[T]]) -> list[T]:
-    """The results of writes that run at once, each to its end; then the first error is raised."""
+    """The results of writes that run at once. All run to their end; then the first error is raised."""
     results = await asyncio.gather(*writes, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    return [r for r in results if not isinstance(r, BaseException)]
+    return [result for result in results if not isinstance(result, BaseException)]

@@ -1,23 +1,36 @@
-"""Owns the check of operators' calls: the bearer token, or loopback where none is set."""
+"""Checks operators' calls: the bearer token, or loopback if no token is set."""
 
+import re
 from hmac import compare_digest
-from urllib.parse import urlsplit
+from typing import Annotated
 
-from starlette.requests import Request
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 
 from service.api.problems import Forbidden, Unauthorized
+from service.api.services import services_of
 from service.settings import Settings, is_loopback
 
-_FORWARDED = (
-    "forwarded",
-    "x-forwarded-for",
-    "x-real-ip",
-    "via",
-)  # a proxy on this machine speaks for callers that are not on it
+# A proxy on this machine speaks for callers that are not on it.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_OWN_SITES = ("same-origin", "none")
+_DOCUMENTED = HTTPBearer(scheme_name="operator", description="FUNNELRANK_ADMIN_TOKEN", auto_error=False)
 
 
-def require_operator(request: Request, settings: Settings) -> None:
-    """Raises Unauthorized without the token, Forbidden where no token is set and the service can be reached from outside."""
+async def require_operator(request: Request, _: Annotated[object, Depends(_DOCUMENTED)]) -> None:
+    """A FastAPI dependency of operators' routes. Raises as `check_operator`."""
+    services = await services_of(request)
+    check_operator(request, services.settings)
+
+
+Operator = Depends(require_operator)
+
+
+def check_operator(request: Request, settings: Settings) -> None:
+    """Raises Unauthorized without the token, Forbidden for another site's page, or without a token from outside."""
+    if request.headers.get("sec-fetch-site", "none") not in _OWN_SITES:
+        raise Forbidden("operators' calls are not taken from another site's page")
     token = settings.admin_token.get_secret_value()
     if not token:
         if settings.on_loopback and comes_from_here(request):
@@ -26,27 +39,25 @@ def require_operator(request: Request, settings: Settings) -> None:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given:
         raise Unauthorized("send 'Authorization: Bearer TOKEN'", headers={"WWW-Authenticate": "Bearer"})
-    if not compare_digest(
-        given.strip().encode("latin-1"), token.encode()
-    ):  # headers are decoded as latin-1; a token may be any text
+    # Headers are decoded as latin-1; a token may be any text.
+    if not compare_digest(given.strip().encode("latin-1"), token.encode()):
         raise Unauthorized("the token is wrong", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
 def comes_from_here(request: Request) -> bool:
-    """Whether a person or program on this machine calls, and no web page that a browser on this machine shows.
+    """Whether a person or program on this machine calls, and not a web page of another site in a browser on this machine.
 
-    A page of another site has its own Origin. One whose name was made to lead to this machine (DNS rebinding) has that name as Host.
+    Such a page has its own Origin. If its name was made to lead to this machine (DNS rebinding), that name is the Host.
     """
     client = request.client.host if request.client else ""
-    if not is_loopback(client) or any(h in request.headers for h in _FORWARDED):
+    if not is_loopback(client) or any(header in request.headers for header in _FORWARDED):
         return False
     host = request.headers.get("host", "")
     origin = request.headers.get("origin")
-    return is_loopback(_name_of(f"//{host}")) and (origin is None or origin == f"{request.url.scheme}://{host}")
+    return is_loopback(_name_of(host)) and (origin is None or origin == f"{request.url.scheme}://{host}")
 
 
-def _name_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+def _name_of(host: str) -> str:
+    """The name or address in a Host header, empty if the header is anything else than a name and a port."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else found["name"].strip("[]")

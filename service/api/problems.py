@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 import orjson
+from pydantic import BaseModel
 
 from service import errors
 from service.errors import ServiceError
@@ -136,3 +137,22 @@ def envelope(error: ServiceError, request_id: str) -> bytes:
 def _cut(text: str, length: int) -> str:
     """`text`, or its beginning and a mark that more followed."""
     return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
+
+
+class BadField(BaseModel):
+    """One bad field of a request."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Every error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[BadField] = []

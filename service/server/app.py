@@ -2,24 +2,15 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from funnelrank import __version__
 from service import log as service_log
-from service.api.events import event_routes
-from service.api.features import feature_routes
-from service.api.framework_errors import framework_error
-from service.api.fusion import fusion_routes
-from service.api.health import health_routes
-from service.api.middleware import Edge, Front, Lifecycle
-from service.api.models import model_routes
-from service.api.openapi import describe
-from service.api.rank import RankRoute
+from service.api.application import build
+from service.api.live_writes import WriteTargets
+from service.api.services import Lifecycle, Services
 from service.fusion import read_profiles
 from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
@@ -56,10 +47,23 @@ def build_app(start: WorkerStart) -> ASGIApp:
     follower = Follower(settings, start.profiles, reader, metrics)
     ranker = Ranker(follower, reader, metrics, settings.score_chunk)
 
-    # How much is in work at once
-    admission = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
+    # How much is in work at once. Slow writes take no ranking's place.
+    rankings = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
     writes = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
-    metrics.tallies.also(lambda: metrics.inflight.set(admission.in_work + writes.in_work))
+    metrics.tallies.also(lambda: metrics.inflight.set(rankings.in_work + writes.in_work))
+
+    services = Services(
+        settings=settings,
+        metrics=metrics,
+        follower=follower,
+        reader=reader,
+        writer=writer,
+        targets=WriteTargets(follower, reader),
+        ranker=ranker,
+        rankings=rankings,
+        writes=writes,
+        lifecycle=lifecycle,
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, float]]:
@@ -68,33 +72,4 @@ def build_app(start: WorkerStart) -> ASGIApp:
         reader.close()
         await writer.close()
 
-    app = FastAPI(
-        title="funnelrank",
-        version=__version__,
-        description="Ranks candidates with a multi-task model.",
-        lifespan=lifespan,
-        redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
-        redirect_slashes=False,
-        exception_handlers={HTTPException: framework_error},
-    )
-    app.openapi = lambda: _described(app, settings)  # type: ignore[method-assign]
-
-    # Routes
-    rank = RankRoute(ranker, settings, admission)
-    app.router.routes.insert(0, Route("/rank", rank, methods=["POST"], include_in_schema=False))
-    app.include_router(event_routes(follower, reader, writer, metrics, settings, writes))
-    app.include_router(feature_routes(follower, reader, writer, metrics, settings, writes))
-    app.include_router(fusion_routes(follower, settings))
-    app.include_router(model_routes(follower, settings))
-    app.include_router(health_routes(follower, lifecycle, metrics, settings))
-
-    # Every request passes through Edge once; a ranking bypasses FastAPI.
-    app.add_middleware(Edge, lifecycle=lifecycle, metrics=metrics)
-    return Front(app, {("POST", "/rank"): Edge(rank, lifecycle, metrics)})
-
-
-def _described(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        app.openapi_schema = describe(app, settings.max_candidates)
-    return app.openapi_schema
+    return build(services, lifespan, __version__)

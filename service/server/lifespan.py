@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import FrameType
 from typing import Any
 
-from service.api.middleware import Lifecycle
+from service.api.services import Lifecycle
 from service.fusion import FusionError, read_profiles
 from service.metrics.metrics import Metrics
 from service.rollout.follower import Follower

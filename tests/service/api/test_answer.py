@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.answer import answer
+from service.api.routes.answer import answer
 from service.fusion import Formula
 from service.ranking.degradation import Degradation, Reason
 from service.ranking.query import Ranked, Ranking

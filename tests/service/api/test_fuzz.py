@@ -11,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.api.rank import query_of
-from service.api.requests import RankRequest
+from service.api.routes.rank import RankRequest, query_of
 from service.errors import InvalidRequest
 from service.settings import Settings
 
@@ -138,4 +137,4 @@ def test_weights_of_ones_own_are_refused_where_the_operator_does_not_allow_them(
     request = RankRequest.model_validate({"user_id": "1", "candidates": ["1"], "fusion": {"weights": {"pctr": 1.0}}})
     with pytest.raises(InvalidRequest, match="FUNNELRANK_FUSION_OVERRIDES"):
         query_of(request, Settings())
-    assert query_of(request, Settings(fusion_overrides=True)).weights == {"pctr": 1.0}
+    assert query_of(request, Settings(fusion_overrides=True))[0].options.weights == {"pctr": 1.0}

@@ -1,0 +1,106 @@
+"""Builds the HTTP application of one worker from its routes."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.middleware import CONTEXT, RequestMiddleware
+from service.api.openapi import describe
+from service.api.problems import (
+    PROBLEM_TYPE,
+    FrameworkError,
+    HttpError,
+    MethodNotAllowed,
+    NotFound,
+    envelope,
+    presentation_of,
+)
+from service.api.routes import docs, events, features, fusion, health, models, rollout
+from service.api.routes.rank import RankRoute
+from service.api.services import Services
+
+ROUTERS: Final = (events.router, features.router, fusion.router, models.router, rollout.router, health.router)
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
+
+
+def build(services: Services, lifespan: Lifespan, version: str) -> ASGIApp:
+    """The application. One line per router; `POST /rank` is registered once and bypasses FastAPI."""
+    app = FastAPI(
+        title="funnelrank",
+        version=version,
+        description="Ranks candidates with a multi-task model.",
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _framework_error},
+    )
+    app.state.services = services
+    rank = RankRoute(services)
+    app.router.routes.append(rank)
+    for router in (*ROUTERS, docs.router):
+        app.router.routes.extend(router.routes)
+    app.add_middleware(RequestMiddleware, lifecycle=services.lifecycle, metrics=services.metrics)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return Bypass(app, rank, RequestMiddleware(rank.app, services.lifecycle, services.metrics))
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        app.openapi_schema = describe(app)
+    return app.openapi_schema
+
+
+class Bypass:
+    """Calls `direct` for one route straight away; everything else goes to `app`.
+
+    FastAPI's layers and its search for the route would cost as much as all checks of a ranking request.
+    """
+
+    def __init__(self, app: ASGIApp, route: RankRoute, direct: ASGIApp) -> None:
+        self.app = app
+        self.route = route
+        self.direct = direct
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == self.route.path and scope["method"] in self.route.methods:
+            scope["route"] = self.route
+            await self.direct(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+async def _framework_error(request: Request, error: Exception) -> Response:
+    """The framework's own refusals (no such path, wrong method) in the envelope of all errors."""
+    assert isinstance(error, HTTPException)
+    refusal: HttpError
+    if error.status_code == 404:
+        refusal = NotFound(f"there is nothing at {request.url.path}; /docs shows what there is")
+    elif error.status_code == 405:
+        # The framework names the methods of the first route that has the path; several routes may share it.
+        headers = {"Allow": ", ".join(sorted(methods_of(request.app, request.url.path)))}
+        refusal = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}", headers=headers)
+    else:
+        refusal = FrameworkError(error.status_code, str(error.detail), headers=error.headers)
+    context = request.scope[CONTEXT]
+    context.outcome = refusal.code
+    presentation = presentation_of(refusal)
+    return Response(
+        envelope(refusal, context.request_id),
+        status_code=presentation.status,
+        headers=dict(presentation.headers),
+        media_type=PROBLEM_TYPE,
+    )
+
+
+def methods_of(app: FastAPI, path: str) -> set[str]:
+    """The methods of all routes at a path."""
+    methods: set[str] = set()
+    for route in app.routes:
+        if getattr(route, "path", None) == path:
+            methods |= getattr(route, "methods", None) or set()
+    return methods

@@ -1,0 +1,42 @@
+"""Defines the fields that several requests and responses share."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
+
+MAX_ID_CHARACTERS = 256
+MAX_BATCH = 1000
+Label = Annotated[
+    Annotated[str, Strict(), Field(max_length=512)] | Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)],
+    Field(union_mode="left_to_right"),
+]
+RequestId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
+Id = Annotated[str, Strict(), Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
+Features = Annotated[dict[str, Any], Field(description="raw values by feature name; null is a missing value")]
+Revision = Annotated[
+    int | None, Strict(), Field(ge=0, description="make the change only if the document is still at this revision")
+]
+Author = Annotated[str, Field(max_length=200)]
+Reason = Annotated[str, Field(max_length=1000)]
+
+
+class RequestBody(BaseModel):
+    """The base of every request body."""
+
+    # Ids differ from one another: looking for each in a cache of strings costs more than making it.
+    model_config = ConfigDict(extra="forbid", frozen=True, cache_strings="keys")
+
+
+class ResponseBody(BaseModel):
+    """The base of every response body."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RollbackRequest(RequestBody):
+    """Back to what was live before or, with `to`, at an earlier revision."""
+
+    to: Annotated[int | None, Strict(), Field(ge=0)] = None
+    revision: Revision = None
+    author: Author = ""
+    reason: Reason = ""

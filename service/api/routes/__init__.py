@@ -1,0 +1,1 @@
+"""The routes: one file per route, with its request and response models."""

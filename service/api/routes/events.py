@@ -1,0 +1,122 @@
+"""Answers `POST /events`: behaviours of users, seen by their next ranking on any worker, under every feature schema in use."""
+
+from collections.abc import Sequence
+from time import time
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Depends
+from pydantic import ConfigDict, FailFast, Field, Strict
+
+from features.layouts import Layouts, rows_of
+from features.times import EARLIEST_MS, LATEST_AHEAD_MS, LATEST_MS
+from service.api.body import JsonBody
+from service.api.fields import (
+    MAX_BATCH,
+    MAX_ID_CHARACTERS,
+    Id,
+    Label,
+    RequestBody,
+    ResponseBody,
+)
+from service.api.live_writes import all_done
+from service.api.openapi import BODY, WORK, refuses
+from service.api.services import Worker
+from service.errors import Conflict, FieldError, InvalidRequest, StoreUnavailable
+from service.store.base import FeatureStore, FeatureWriter, StoreDown
+from service.store.event_keys import event_keys
+
+router = APIRouter(tags=["store"])
+
+
+class Event(RequestBody):
+    """One behaviour of a user. Sent twice (same user, time and event_id, or same user, time, item, action, scene) it counts once."""
+
+    user_id: Id
+    item_id: Id
+    action: Annotated[Label, Field(description="what the user did")]
+    scene: Annotated[Label | None, Field(description="where")] = None
+    timestamp: Annotated[int, Strict(), Field(ge=EARLIEST_MS, le=LATEST_MS, description="milliseconds since 1970")]
+    event_id: Annotated[str | None, Field(min_length=1, max_length=MAX_ID_CHARACTERS)] = None
+
+
+class EventsRequest(RequestBody):
+    """A batch of behaviours."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "events": [{"user_id": "712", "item_id": "5239", "action": "click", "timestamp": 1650988800000}]
+            }
+        }
+    )
+
+    events: Annotated[list[Event], Field(min_length=1, max_length=MAX_BATCH), FailFast()]
+
+
+class EventsResponse(ResponseBody):
+    """`new` counts the events that were not known already."""
+
+    accepted: int
+    new: int
+
+
+@router.post(
+    "/events",
+    summary="Behaviours of users",
+    responses=refuses(*BODY, *WORK, StoreUnavailable, Conflict),
+)
+async def events(
+    body: Annotated[EventsRequest, Depends(JsonBody(EventsRequest))],
+    worker: Worker,
+) -> EventsResponse:
+    """Writes behaviours; the next ranking of their users sees them."""
+    with worker.writes.enter():
+        schemas = [layouts for layouts in await worker.targets.layouts() if layouts.behaviour is not None]
+        if not schemas:
+            raise Conflict("no model in use reads a behaviour sequence")
+        _check_times(body.events)
+        new = await all_done(_add(layouts, worker.reader, worker.writer, body.events) for layouts in schemas)
+        worker.metrics.events.inc(new[0])
+    return EventsResponse(accepted=len(body.events), new=new[0])
+
+
+def _check_times(events: Sequence[Event]) -> None:
+    latest = int(time() * 1000) + LATEST_AHEAD_MS
+    message = "lies more than a day ahead; milliseconds since 1970 are expected"
+    bad = [FieldError(f"events[{i}].timestamp", message) for i, e in enumerate(events) if e.timestamp > latest]
+    if bad:
+        raise InvalidRequest(f"{bad[0].field}: {bad[0].message}", errors=bad)
+
+
+async def _add(layouts: Layouts, reader: FeatureStore, writer: FeatureWriter, events: Sequence[Event]) -> int:
+    """How many of the events this schema's sequences did not have yet."""
+    return await writer.add_behaviours(layouts, await packed(layouts, reader, events))
+
+
+async def packed(layouts: Layouts, reader: FeatureStore, events: Sequence[Event]) -> dict[str, list[tuple[int, bytes]]]:
+    """Events as members of the users' sorted sets; each carries its item's features as this schema has them now. Raises StoreUnavailable."""
+    assert layouts.behaviour is not None
+    # Read the items once each.
+    distinct = list(dict.fromkeys(e.item_id for e in events))
+    try:
+        rows = await reader.item_rows(layouts, distinct)
+    except StoreDown as error:
+        raise StoreUnavailable(str(error)) from None
+    place = {item_id: i for i, item_id in enumerate(distinct)}
+    item_rows = rows_of(layouts.item, b"".join(rows), len(rows))[[place[e.item_id] for e in events]]
+    # Pack all behaviours at once.
+    behaviours = layouts.behaviour.of_items(
+        item_rows,
+        np.array([e.action for e in events], dtype=object),
+        np.array([e.scene for e in events], dtype=object),
+        np.array([e.timestamp for e in events], dtype=np.int64),
+    )
+    # Give each user theirs.
+    by_user: dict[str, list[tuple[int, bytes]]] = {}
+    keys = event_keys(
+        [e.item_id for e in events], [e.action for e in events], [e.scene for e in events], [e.event_id for e in events]
+    )
+    for event, key, row in zip(events, keys, behaviours, strict=True):
+        by_user.setdefault(event.user_id, []).append((event.timestamp, key + row.tobytes()))
+    return by_user

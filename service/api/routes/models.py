@@ -1,0 +1,111 @@
+"""Answers `GET /models`: what is published, what the workers serve with, what shall be live."""
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from service.api.fields import ResponseBody
+from service.api.services import Services, Worker
+from service.bundle.registry import Target, published
+from service.rollout.gate import GateReport
+from service.rollout.rollout import Rollout, RolloutUnreadable, read_rollout
+
+router = APIRouter(tags=["models"])
+
+
+class PublishedTask(ResponseBody):
+    """A task of a published version."""
+
+    name: str
+    kind: Literal["probability", "value"]
+
+
+class PublishedModel(Target):
+    """A version in the registry: what its manifest says or, where it cannot be used, the problem."""
+
+    problem: str | None = None
+    created_at: str | None = None
+    architecture: str | None = None
+    tasks: tuple[PublishedTask, ...] = ()
+    fingerprint: str | None = None
+
+
+class LoadedModel(Target):
+    """A version that a worker has loaded, in its role."""
+
+    role: Literal["stable", "canary", "shadow"]
+    revision: int
+    percent: Annotated[float | None, Field(description="of a canary")] = None
+
+
+class RefusedModel(ResponseBody):
+    """A version or a document that the worker refused, and why."""
+
+    model: str
+    code: str
+    detail: str
+    at: str
+
+
+class WorkerState(ResponseBody):
+    """What one worker process serves with."""
+
+    pid: int
+    live: LoadedModel | None
+    canary: LoadedModel | None
+    shadow: LoadedModel | None
+    fusion_revision: int
+    refused: tuple[RefusedModel, ...]
+    gate: dict[str, GateReport]
+
+
+class ModelsResponse(ResponseBody):
+    """Published versions, the rollout document, this worker and all workers of the host."""
+
+    published: tuple[PublishedModel, ...]
+    rollout: Rollout | None
+    worker: WorkerState
+    workers: tuple[WorkerState, ...]
+    problem: str | None = None
+
+
+@router.get(
+    "/models",
+    summary="Published versions, the rollout document, and what every worker serves with",
+    response_model=ModelsResponse,
+    response_model_exclude_unset=True,
+)
+async def models(worker: Worker) -> dict[str, Any]:
+    """An overview of the registry and of this host's workers."""
+    return await asyncio.to_thread(_overview, worker)
+
+
+def _overview(worker: Services) -> dict[str, Any]:
+    """A registry that cannot be read shows as a problem, not as an empty list."""
+    overview: dict[str, Any] = {
+        "published": [],
+        "rollout": None,
+        "worker": worker.follower.described(),
+        "workers": worker.follower.status.all(),
+    }
+    registry = worker.settings.registry
+    try:
+        for version in published(registry, worker.settings.trusted_keys):
+            entry: dict[str, Any] = {"name": version.target.name, "version": version.target.version}
+            manifest = version.manifest
+            if manifest is None:
+                entry["problem"] = version.problem
+            else:
+                entry["created_at"] = manifest.created_at
+                entry["architecture"] = manifest.architecture
+                entry["tasks"] = [{"name": task.name, "kind": task.kind} for task in manifest.tasks]
+                entry["fingerprint"] = manifest.fingerprint
+            overview["published"].append(entry)
+        overview["rollout"] = read_rollout(registry).model_dump(mode="json")
+    except OSError as error:
+        overview["problem"] = f"the registry cannot be read: {error.strerror}"
+    except RolloutUnreadable as error:
+        overview["problem"] = str(error)
+    return overview

@@ -1,0 +1,126 @@
+"""Answers `PUT /models/rollout` and `POST /models/rollback`: what shall be live."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import ConfigDict, model_validator
+
+from service.api.body import JsonBody
+from service.api.fields import Author, Reason, RequestBody, Revision, RollbackRequest
+from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
+from service.api.operators import Operator
+from service.api.services import Services, Worker
+from service.bundle.registry import Target, folder_of
+from service.bundle.verify import BundleRejected, read_manifest
+from service.errors import Conflict, RegistryUnavailable, UnknownModel, Unusable
+from service.fusion import FusionError
+from service.rollout.rollout import Canary, Limits, Rollout, change_rollout, roll_back
+
+router = APIRouter(tags=["models"], dependencies=[Operator])
+
+
+class RolloutRequest(RequestBody):
+    """What shall be live. What is not named keeps its value, null removes a canary or shadow; a limit that is not named keeps its value too."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "stable": {"name": "kuairand-mmoe", "version": "3"},
+                "canary": {"name": "kuairand-mmoe", "version": "4", "percent": 5},
+                "shadow": None,
+            }
+        }
+    )
+
+    stable: Target | None = None
+    canary: Canary | None = None
+    shadow: Target | None = None
+    limits: Limits | None = None
+    revision: Revision = None
+    author: Author = ""
+    reason: Reason = ""
+
+    @model_validator(mode="after")
+    def _names_something(self) -> "RolloutRequest":
+        named = self.model_fields_set & {"stable", "canary", "shadow", "limits"}
+        if not named:
+            raise ValueError("name stable, canary, shadow or limits")
+        if "stable" in named and self.stable is None:
+            raise ValueError("stable: a version is always live; it cannot be null")
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        """What the request names of the document."""
+        return {
+            name: getattr(self, name)
+            for name in ("stable", "canary", "shadow", "limits")
+            if name in self.model_fields_set
+        }
+
+
+@router.put(
+    "/models/rollout",
+    summary="Make published versions live: stable, canary, shadow",
+    responses=refuses(*BODY, *OPERATOR, *CHANGE, UnknownModel, Unusable),
+)
+async def change(body: Annotated[RolloutRequest, Depends(JsonBody(RolloutRequest))], worker: Worker) -> Rollout:
+    """Changes the rollout document. What the request does not name keeps its value."""
+    return await asyncio.to_thread(_change, worker, body)
+
+
+@router.post(
+    "/models/rollback",
+    summary="Make live again what was live before",
+    responses=refuses(*BODY, *OPERATOR, *CHANGE),
+)
+async def rollback(
+    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False))], worker: Worker
+) -> Rollout:
+    """Writes an earlier state as a new revision."""
+    return await asyncio.to_thread(_roll_back, worker, body)
+
+
+def _change(worker: Services, request: RolloutRequest) -> Rollout:
+    """Write the document, after every check that needs no loaded model."""
+    changes = request.changes()
+    for target in (changes.get("stable"), changes.get("canary"), changes.get("shadow")):
+        if target is not None:
+            check_usable(worker, target)
+    try:
+        return change_rollout(
+            worker.settings.registry,
+            changes,
+            request.author,
+            reason=request.reason,
+            expected_revision=request.revision,
+        )
+    except OSError as error:
+        raise RegistryUnavailable("rollout.json", error) from error
+
+
+def _roll_back(worker: Services, request: RollbackRequest) -> Rollout:
+    try:
+        return roll_back(
+            worker.settings.registry,
+            request.author,
+            reason=request.reason,
+            to=request.to,
+            expected_revision=request.revision,
+        )
+    except OSError as error:
+        raise RegistryUnavailable("rollout.json", error) from error
+
+
+def check_usable(worker: Services, target: Target) -> None:
+    """Raises UnknownModel, Conflict (it does not fit the fusion profiles) or Unusable."""
+    settings = worker.settings
+    try:
+        manifest = read_manifest(folder_of(settings.registry, target), settings.trusted_keys)
+        worker.follower.bound(manifest)
+    except BundleRejected as error:
+        if error.code == "bundle_missing":
+            raise UnknownModel(f"{target} is not published; GET /models lists what is") from None
+        raise Unusable(f"{error.code}: {error.detail}") from None
+    except FusionError as error:
+        raise Conflict(f"fusion_mismatch: {error}") from None

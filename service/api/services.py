@@ -1,0 +1,46 @@
+"""Holds what the routes use of one worker, and gives it to them as a FastAPI dependency."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.api.live_writes import WriteTargets
+from service.metrics.metrics import Metrics
+from service.ranking.admission import Admission
+from service.ranking.ranker import Ranker
+from service.rollout.follower import Follower
+from service.settings import Settings
+from service.store.base import FeatureStore, FeatureWriter
+
+
+class Lifecycle:
+    """Whether this worker is about to stop."""
+
+    def __init__(self) -> None:
+        self.draining = False
+
+
+@dataclass(frozen=True, eq=False)
+class Services:
+    """The parts of one worker. Rankings and live writes have places of their own, so that slow writes refuse no ranking."""
+
+    settings: Settings
+    metrics: Metrics
+    follower: Follower
+    reader: FeatureStore
+    writer: FeatureWriter
+    targets: WriteTargets
+    ranker: Ranker
+    rankings: Admission
+    writes: Admission
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+
+
+async def services_of(request: Request) -> Services:
+    """The worker's parts, which the application keeps."""
+    services: Services = request.app.state.services
+    return services
+
+
+Worker = Annotated[Services, Depends(services_of)]
