@@ -19,7 +19,8 @@ from export.publish import Sign, next_version, publish, sha256_of
 from export.requests import Inputs, request
 from models.data.cache import DEFAULT_CACHE
 from models.network.model import MultiTaskModel
-from models.recipe.recipe import DataSection
+from models.recipe.data import DataSection
+from models.structures.base import Output
 from models.training.run import Run, open_run
 from service.bundle.loading import open_session
 from service.bundle.manifest import (
@@ -85,7 +86,7 @@ def _in_reduced(
     impressions = impressions_of(run, cache)
     content = reduced(model, precision).SerializeToString()
     found = reduction.measure(run, model.SerializeToString(), content, precision, impressions, max_loss)
-    names = [o.name for o in run.ranker.outputs]
+    names = list(run.ranker.score_names)
     scores = dict(zip(names, open_session(content, 1).run(names, golden), strict=True))
     return {
         GRAPH_FILE: content,
@@ -118,10 +119,7 @@ def _manifest(run: Run, version: str, parity: Parity, found: Reduction | None, f
         feature_schema=run.encoding.schema,
         fingerprint=run.encoding.schema.fingerprint,
         inputs=graph_inputs(run.encoding.schema),
-        tasks=tuple(
-            TaskSpec(name=o.name, kind=o.kind, label=" AND ".join(o.label), space=" AND ".join(o.space) or "impression")
-            for o in run.ranker.outputs
-        ),
+        tasks=tuple(task for output in run.ranker.outputs for task in _tasks_of(output)),
         left_out=_left_out(run.ranker, run),
         metrics=run.metrics,
         parity=parity,
@@ -138,6 +136,16 @@ def _table_names(data: DataSection) -> TableNames | None:
     renamed = {role: file for role, file in files.items() if file and Path(file).stem != role}
     names = TableNames(user_id=data.user_id, item_id=data.item_id, time_ms=data.time_ms, **renamed)
     return None if names == TableNames() else names
+
+
+def _tasks_of(output: Output) -> list[TaskSpec]:
+    """The entry of each score of an output."""
+    space = " AND ".join(output.space) or "impression"
+    labels = output.kind.described_labels(" AND ".join(output.label))
+    named = zip(output.score_names, labels, strict=True)
+    return [
+        TaskSpec.model_validate({"name": n, "kind": output.kind.type, "label": t, "space": space}) for n, t in named
+    ]
 
 
 def _left_out(ranker: MultiTaskModel, run: Run) -> tuple[LeftOut, ...]:

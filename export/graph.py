@@ -45,7 +45,6 @@ class ServingGraph(nn.Module):
         self.ranker = ranker
         schema = encoding.schema
         vocabulary = encoding.vocabulary
-        self.kinds = {output.name: output.kind for output in ranker.outputs}
         self.groups: list[str] = []
         columns = {g: key_column_vocabularies(schema.group(g)) for g in ("user", "context", "item")} | {
             "behaviour": behaviour_column_vocabularies(schema)
@@ -97,10 +96,7 @@ class ServingGraph(nn.Module):
             batch["request_time"] = inputs["request_time"]
             if "behaviour_numerics" in inputs:
                 batch["behaviour_numerics"] = inputs["behaviour_numerics"].unsqueeze(0)
-        scores = self.ranker(batch)
-        return {
-            name: torch.exp(score) if self.kinds[name] == "probability" else score for name, score in scores.items()
-        }
+        return self.ranker.served(batch)
 
 
 def lookup_table(vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +128,7 @@ def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
             dynamo=True,
             dynamic_shapes={"inputs": free},
             input_names=[s.name for s in specs],
-            output_names=[o.name for o in graph.ranker.outputs],
+            output_names=list(graph.ranker.score_names),
             verbose=False,
         )
     assert program is not None

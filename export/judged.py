@@ -91,8 +91,9 @@ def impressions_of(run: Run, cache: Path) -> Impressions:
 def _impressions(run: Run, data: Data, part: str) -> Impressions:
     n = len(data.parts[part])
     picked = np.unique(np.linspace(0, n - 1, min(n, MOST_IMPRESSIONS)).astype(np.int64))
-    judged = {
-        o.name: Judged(labels_of(data, part, o.label)[picked], labels_of(data, part, o.space)[picked] > 0)
-        for o in run.ranker.outputs
-    }
+    judged: dict[str, Judged] = {}
+    for output in run.ranker.outputs:
+        inside = labels_of(data, part, output.space)[picked] > 0
+        labels = output.kind.score_labels(labels_of(data, part, output.label)[picked])
+        judged |= {n: Judged(label, inside) for n, label in zip(output.score_names, labels, strict=True)}
     return Impressions(data, part, picked, judged)

@@ -11,7 +11,7 @@ import numpy as np
 from export.judged import CANDIDATES, Impressions, Judged
 from export.precision import ReductionError
 from export.requests import Inputs, request
-from models.metrics.ranking import auc
+from models.kinds import TaskKind
 from models.network.model import MultiTaskModel
 from models.training.run import Run
 from service.bundle.loading import open_session
@@ -29,7 +29,7 @@ def measure(
     run: Run, full: bytes, reduced: bytes, precision: Reduced, impressions: Impressions, max_loss: float
 ) -> Reduction:
     """Both graphs on the same requests. Raises ReductionError where an output loses more than `max_loss`."""
-    names = [o.name for o in run.ranker.outputs]
+    names = list(run.ranker.score_names)
     sessions = [open_session(graph, 1) for graph in (full, reduced)]
     length = run.encoding.schema.behaviour.max_length if run.encoding.schema.behaviour else 0
     float32_ms, reduced_ms = _cpu_ms(run, sessions, names, length)
@@ -76,7 +76,7 @@ def _quality(
         total = total + difference.mean(1)
         if (i + 1) % _SHOW_EVERY == 0:
             print(f"measured    {i + 1:,} of {n:,} impressions in both precisions", file=sys.stderr, flush=True)
-    kinds = {o.name: o.kind for o in ranker.outputs}
+    kinds = {name: output.kind for output in ranker.outputs for name in output.score_names}
     return {
         name: judge(
             impressions.judged[name], kinds[name], scores[0, j], scores[1, j], float(largest[j]), float(total[j] / n)
@@ -85,18 +85,21 @@ def _quality(
     }
 
 
-def judge(by: Judged, kind: str, full: np.ndarray, reduced: np.ndarray, largest: float, mean: float) -> ReducedOutput:
-    """One output's AUC in both precisions and what is lost; of a value output its RMSE, the loss relative. None where it has no label."""
+def judge(
+    by: Judged, kind: TaskKind, full: np.ndarray, reduced: np.ndarray, largest: float, mean: float
+) -> ReducedOutput:
+    """One score in both precisions by the measure of its kind, and what is lost; None where it has no label."""
     label = by.label[by.inside]
-    differences = {"max_abs_difference": largest, "mean_abs_difference": mean}
-    if kind == "probability":
-        areas = [auc(label, scores[by.inside]) for scores in (full, reduced)]
-        loss = None if areas[0] is None or areas[1] is None else areas[0] - areas[1]
-        return ReducedOutput(measure="AUC", float32=areas[0], reduced=areas[1], loss=loss, **differences)
-    if not len(label):
-        return ReducedOutput(measure="RMSE", float32=None, reduced=None, loss=None, **differences)
-    a, b = (float(np.sqrt(((scores[by.inside].astype(np.float64) - label) ** 2).mean())) for scores in (full, reduced))
-    return ReducedOutput(measure="RMSE", float32=a, reduced=b, loss=(b - a) / max(a, 1e-12), **differences)
+    before, after = (kind.quality(label, scores[by.inside]) for scores in (full, reduced))
+    loss = None if before is None or after is None else kind.quality_loss(before, after)
+    return ReducedOutput(
+        measure=kind.measure,
+        float32=before,
+        reduced=after,
+        loss=loss,
+        max_abs_difference=largest,
+        mean_abs_difference=mean,
+    )
 
 
 def _cpu_ms(run: Run, sessions: Sequence[Any], names: list[str], length: int) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Owns the one definition of a feature that training, the Redis loader and the service share."""
 
-from features.errors import FeatureError
+from features.errors import FeatureError, SchemaError
 from features.keys import MISSING_KEY, key_of, keys_of_column
 from features.rows import BehaviourLayout, RowLayout
 from features.schema import (
@@ -23,6 +23,7 @@ __all__ = [
     "MultiCategorical",
     "Numeric",
     "RowLayout",
+    "SchemaError",
     "key_of",
     "keys_of_column",
 ]

@@ -1,4 +1,6 @@
-"""Owns the one error that a raw feature value can cause."""
+"""Holds the errors of raw feature values and of feature schemas."""
+
+from collections.abc import Collection
 
 
 class FeatureError(ValueError):
@@ -11,3 +13,19 @@ class FeatureError(ValueError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.message = message
+
+
+class SchemaError(ValueError):
+    """A feature schema that cannot be used.
+
+    `location` is the bad key or section inside the schema, `name` the bad value there, `known` the names that it may have.
+    """
+
+    def __init__(
+        self, problem: str, location: tuple[str | int, ...], name: str | None = None, known: Collection[str] = ()
+    ) -> None:
+        super().__init__(f"{problem}; known: {', '.join(known)}" if known else problem)
+        self.problem = problem
+        self.location = location
+        self.name = name
+        self.known = tuple(known)

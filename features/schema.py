@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from features.errors import FeatureError
+from features.errors import FeatureError, SchemaError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
 ACTION = "action"
@@ -91,24 +91,24 @@ class FeatureSchema(_Strict):
         names = [f.name for f in self.all_features]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"feature '{name}' is defined twice; names are unique over user, item and context")
+                problem = f"feature '{name}' is defined twice; names are unique over user, item and context"
+                raise SchemaError(problem, (), name)
         if not self.item:
-            raise ValueError("item: at least one item feature is needed")
+            raise SchemaError("item: at least one item feature is needed", ("item",))
         self._check_id("user_id_feature", self.user_id_feature, self.user)
         self._check_id("item_id_feature", self.item_id_feature, self.item)
         if self.behaviour:
             known = {f.name for f in self.item}
             for name in self.behaviour.item_features:
                 if name not in known:
-                    raise ValueError(
-                        f"behaviour.item_features: '{name}' is not an item feature; known: {', '.join(sorted(known))}"
-                    )
+                    problem = f"behaviour.item_features: '{name}' is not an item feature"
+                    raise SchemaError(problem, ("behaviour", "item_features"), name, sorted(known))
         return self
 
     @staticmethod
     def _check_id(field: str, name: str | None, features: Iterable[Feature]) -> None:
         if name is not None and not any(f.name == name and f.type == "categorical" for f in features):
-            raise ValueError(f"{field}: '{name}' is not a categorical feature of that entity")
+            raise SchemaError(f"{field}: '{name}' is not a categorical feature of that entity", (field,), name)
 
     @property
     def all_features(self) -> tuple[Feature, ...]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from models.data.tables import content_hash, data_folder
-from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError, at_its_line, load_recipe
+from models.recipe import Recipe, RecipeError, load_recipe, with_places
+from models.recipe.data import WHERE_DATA_LIES
 from models.reports.results import group_of, group_tables, listed_groups, row_of
 from models.train import train
 from models.training.checkpoint import write_json
@@ -38,7 +39,7 @@ def measured_runs(
                 print(f"{recipe.name}, seed {seed} of {seeds}", file=sys.stderr)
                 train(recipe, out, cache=cache, reading_steps=0)
         except RecipeError as error:
-            raise RecipeError(at_its_line(error, path, settings)) from None
+            raise with_places(error, path, settings) from None
         yield json.loads((out / METRICS_FILE).read_text())
 
 

@@ -1,24 +1,34 @@
-"""Owns the catalogue: every architecture by name, its paper, and what it is composed of unless a recipe says otherwise."""
+"""The catalogue: every architecture by name, its paper, and its composition unless a recipe sets another one.
 
+The unions of the recipe (`model.encoders`, `model.trunk`, `tasks`) are made from this file: a new model is its own file and
+one entry here.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Union
 
-from models.errors import nearest
-from models.recipe.recipe import (
-    DinEncoder,
-    DupnEncoder,
-    Encoder,
-    MmoeTrunk,
-    ModelSection,
-    NfwfmTrunk,
-    OmoeTrunk,
-    PleTrunk,
-    PoolingEncoder,
-    RecipeError,
-    SeparateTrunk,
-    SharedBottomTrunk,
-    Trunk,
-    Youtube2019Trunk,
-)
+from pydantic import Field
+
+from models.encoders.base import EncoderOptions
+from models.encoders.din import DinOptions
+from models.encoders.dupn import DupnOptions
+from models.encoders.pooling import PoolingOptions
+from models.errors import RecipeError, nearest
+from models.structures.base import TaskOptions
+from models.structures.class_preference import ClassPreferenceOptions
+from models.structures.esm2 import Esm2Options
+from models.structures.esmm import EsmmOptions
+from models.structures.independent import IndependentOptions
+from models.structures.rank_weights import RankWeightsOptions
+from models.trunks.base import TrunkOptions
+from models.trunks.mmoe import MmoeOptions
+from models.trunks.nfwfm import NfwfmOptions
+from models.trunks.omoe import OmoeOptions
+from models.trunks.ple import PleOptions
+from models.trunks.separate import SeparateOptions
+from models.trunks.shared_bottom import SharedBottomOptions
+from models.trunks.youtube2019 import Youtube2019Options
 
 
 @dataclass(frozen=True)
@@ -29,99 +39,120 @@ class Entry:
     paper: str
     link: str
     tasks: tuple[str, ...]
-    encoder: Encoder
-    trunk: Trunk
+    encoder: EncoderOptions
+    trunk: TrunkOptions
 
 
-_POOLING = PoolingEncoder(type="pooling")
-_SEPARATE = SeparateTrunk(type="separate")
+_POOLING = PoolingOptions(type="pooling")
+_SEPARATE = SeparateOptions(type="separate")
 _CHAIN_OR_NOT = ("independent", "esmm", "esm2")
 _MMOE = "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (KDD 2018)"
 _MMOE_LINK = "https://dl.acm.org/doi/10.1145/3219819.3220007"
 _PLE = "Progressive Layered Extraction (RecSys 2020)"
 _PLE_LINK = "https://dl.acm.org/doi/10.1145/3383313.3412236"
 
-CATALOGUE: dict[str, Entry] = {
-    entry.name: entry
-    for entry in (
-        Entry("single_task", "a network per task, embeddings shared", "", ("independent",), _POOLING, _SEPARATE),
-        Entry(
-            "shared_bottom",
-            "Multitask Learning (Machine Learning 1997)",
-            "https://link.springer.com/article/10.1023/A:1007379606734",
-            _CHAIN_OR_NOT,
-            _POOLING,
-            SharedBottomTrunk(type="shared_bottom"),
-        ),
-        Entry(
-            "esmm",
-            "Entire Space Multi-Task Model (SIGIR 2018)",
-            "https://arxiv.org/abs/1804.07931",
-            ("esmm", "independent"),
-            _POOLING,
-            _SEPARATE,
-        ),
-        Entry(
-            "esm2",
-            "Entire Space Multi-Task Modeling via Post-Click Behavior Decomposition (SIGIR 2020)",
-            "https://arxiv.org/abs/1910.07099",
-            ("esm2", "independent"),
-            _POOLING,
-            _SEPARATE,
-        ),
-        Entry("omoe", _MMOE, _MMOE_LINK, _CHAIN_OR_NOT, _POOLING, OmoeTrunk(type="omoe")),
-        Entry("mmoe", _MMOE, _MMOE_LINK, _CHAIN_OR_NOT, _POOLING, MmoeTrunk(type="mmoe")),
-        Entry("cgc", _PLE, _PLE_LINK, _CHAIN_OR_NOT, _POOLING, PleTrunk(type="ple", levels=1)),
-        Entry("ple", _PLE, _PLE_LINK, _CHAIN_OR_NOT, _POOLING, PleTrunk(type="ple", levels=2)),
-        Entry(
-            "din",
-            "Deep Interest Network (KDD 2018)",
-            "https://arxiv.org/abs/1706.06978",
-            _CHAIN_OR_NOT,
-            DinEncoder(type="din"),
-            _SEPARATE,
-        ),
-        Entry(
-            "dupn",
-            "Perceive Your Users in Depth: Learning Universal User Representations from Multiple E-commerce Tasks (KDD 2018)",
-            "https://arxiv.org/abs/1805.10727",
-            ("independent", "rank_weights", "class_preference"),
-            DupnEncoder(type="dupn"),
-            _SEPARATE,
-        ),
-        Entry(
-            "youtube2019",
-            "Recommending What Video to Watch Next: A Multitask Ranking System (RecSys 2019)",
-            "https://dl.acm.org/doi/10.1145/3298689.3346997",
-            _CHAIN_OR_NOT,
-            _POOLING,
-            Youtube2019Trunk(type="youtube2019"),
-        ),
-        Entry(
-            "zhihu",
-            "Zhihu's multi-task ranking: embeddings and first layers shared, a weighted sum of losses (2019)",
-            "",
-            ("independent",),
-            _POOLING,
-            SharedBottomTrunk(type="shared_bottom"),
-        ),
-        Entry(
-            "nfwfm",
-            "Meitu's multi-task NFwFM: Field-weighted Factorization Machines (WWW 2018) into Neural FM (SIGIR 2017)",
-            "https://arxiv.org/abs/1806.03514",
-            _CHAIN_OR_NOT,
-            _POOLING,
-            NfwfmTrunk(type="nfwfm"),
-        ),
-    )
-}
+_ENTRIES = (
+    Entry("single_task", "a network per task, embeddings shared", "", ("independent",), _POOLING, _SEPARATE),
+    Entry(
+        "shared_bottom",
+        "Multitask Learning (Machine Learning 1997)",
+        "https://link.springer.com/article/10.1023/A:1007379606734",
+        _CHAIN_OR_NOT,
+        _POOLING,
+        SharedBottomOptions(type="shared_bottom"),
+    ),
+    Entry(
+        "esmm",
+        "Entire Space Multi-Task Model (SIGIR 2018)",
+        "https://arxiv.org/abs/1804.07931",
+        ("esmm", "independent"),
+        _POOLING,
+        _SEPARATE,
+    ),
+    Entry(
+        "esm2",
+        "Entire Space Multi-Task Modeling via Post-Click Behavior Decomposition (SIGIR 2020)",
+        "https://arxiv.org/abs/1910.07099",
+        ("esm2", "independent"),
+        _POOLING,
+        _SEPARATE,
+    ),
+    Entry("omoe", _MMOE, _MMOE_LINK, _CHAIN_OR_NOT, _POOLING, OmoeOptions(type="omoe")),
+    Entry("mmoe", _MMOE, _MMOE_LINK, _CHAIN_OR_NOT, _POOLING, MmoeOptions(type="mmoe")),
+    Entry("cgc", _PLE, _PLE_LINK, _CHAIN_OR_NOT, _POOLING, PleOptions(type="ple", levels=1)),
+    Entry("ple", _PLE, _PLE_LINK, _CHAIN_OR_NOT, _POOLING, PleOptions(type="ple", levels=2)),
+    Entry(
+        "din",
+        "Deep Interest Network (KDD 2018)",
+        "https://arxiv.org/abs/1706.06978",
+        _CHAIN_OR_NOT,
+        DinOptions(type="din"),
+        _SEPARATE,
+    ),
+    Entry(
+        "dupn",
+        "Perceive Your Users in Depth: Learning Universal User Representations from Multiple E-commerce Tasks "
+        "(KDD 2018)",
+        "https://arxiv.org/abs/1805.10727",
+        ("independent", "rank_weights", "class_preference"),
+        DupnOptions(type="dupn"),
+        _SEPARATE,
+    ),
+    Entry(
+        "youtube2019",
+        "Recommending What Video to Watch Next: A Multitask Ranking System (RecSys 2019)",
+        "https://dl.acm.org/doi/10.1145/3298689.3346997",
+        _CHAIN_OR_NOT,
+        _POOLING,
+        Youtube2019Options(type="youtube2019"),
+    ),
+    Entry(
+        "zhihu",
+        "Zhihu's multi-task ranking: embeddings and first layers shared, a weighted sum of losses (2019)",
+        "",
+        ("independent",),
+        _POOLING,
+        SharedBottomOptions(type="shared_bottom"),
+    ),
+    Entry(
+        "nfwfm",
+        "Meitu's multi-task NFwFM: Field-weighted Factorization Machines (WWW 2018) into Neural FM (SIGIR 2017)",
+        "https://arxiv.org/abs/1806.03514",
+        _CHAIN_OR_NOT,
+        _POOLING,
+        NfwfmOptions(type="nfwfm"),
+    ),
+)
+
+CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 
 
-def entry_of(model: ModelSection) -> Entry:
-    """The catalogue entry a recipe names. Raises RecipeError with the known names."""
-    found = CATALOGUE.get(model.architecture)
-    if found is None:
+def _types(options: Iterable[object]) -> tuple[type, ...]:
+    """The classes of some options, each once, in order."""
+    return tuple(dict.fromkeys(map(type, options)))
+
+
+ENCODERS = _types(entry.encoder for entry in _ENTRIES)
+TRUNKS = _types(entry.trunk for entry in _ENTRIES)
+STRUCTURES = (IndependentOptions, EsmmOptions, Esm2Options, RankWeightsOptions, ClassPreferenceOptions)
+
+# A type checker sees the base classes; pydantic reads the unions, whose members it tells apart by `type`.
+if TYPE_CHECKING:
+    Encoder = EncoderOptions
+    Trunk = TrunkOptions
+    Task = TaskOptions
+else:
+    Encoder = Annotated[Union[ENCODERS], Field(discriminator="type")]  # noqa: UP007
+    Trunk = Annotated[Union[TRUNKS], Field(discriminator="type")]  # noqa: UP007
+    Task = Annotated[Union[STRUCTURES], Field(discriminator="type")]  # noqa: UP007
+
+
+def entry_of(architecture: str) -> Entry:
+    """The catalogue entry that a recipe names. Raises RecipeError with the nearest known name."""
+    entry = CATALOGUE.get(architecture)
+    if entry is None:
         raise RecipeError(
-            f"model.architecture: '{model.architecture}' is not in the catalogue{nearest(model.architecture, CATALOGUE)}"
+            f"model.architecture: '{architecture}' is not in the catalogue{nearest(architecture, CATALOGUE)}",
+            ("model", "architecture"),
         )
-    return found
+    return entry

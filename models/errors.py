@@ -1,16 +1,49 @@
-"""Holds the error of a recipe that cannot be used, and the suggestion of the nearest valid name."""
+"""Holds the error of a recipe that cannot be used: what is wrong, where in the recipe, and the nearest valid name."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from features.strict_yaml import Location, Place
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong. `location`: the key or section it is about; `name`: the value or key inside that section.
+
+    `place` is the file and line, or the `--set` option; None until the fault is laid beside the recipe's text.
+    """
+
+    message: str
+    location: Location = ()
+    name: str | None = None
+    place: Place | None = None
+
+    def __str__(self) -> str:
+        return self.message if self.place is None else f"{self.place}: {self.message}"
+
+    def at(self, place: Place) -> "Fault":
+        """The same fault with its place."""
+        return replace(self, place=place)
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be used; the message names the place (if `placed`, with file and line) and what would be right."""
+    """A recipe that cannot be used. `faults` has at least one; the message is one line per fault, with its place if known."""
 
-    placed = False
+    def __init__(self, message: str, location: Location = (), name: str | None = None) -> None:
+        super().__init__(message)
+        self.faults: tuple[Fault, ...] = (Fault(message, location, name),)
+
+    @classmethod
+    def of(cls, faults: Iterable[Fault]) -> "RecipeError":
+        """The error of these faults."""
+        faults = tuple(faults)
+        error = cls("\n".join(map(str, faults)))
+        error.faults = faults
+        return error
 
 
 def nearest(name: object, known: Collection[str]) -> str:
-    """What a message about an unknown name ends with: `; did you mean 'mmoe'?`, or all that are known."""
+    """How a message about an unknown name ends: `; did you mean 'mmoe'?`, or all known names."""
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"

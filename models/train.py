@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from models.data.batches import shuffled_batches, steps_per_epoch
 from models.data.cache import DEFAULT_CACHE, Data, open_data
-from models.network.model import MultiTaskModel, build_model
-from models.recipe.recipe import Recipe
+from models.network.build import build_model
+from models.network.model import MultiTaskModel
+from models.recipe import Recipe
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights, write_json

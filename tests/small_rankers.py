@@ -10,8 +10,9 @@ from features import BehaviourLayout, RowLayout
 from models.catalogue import CATALOGUE
 from models.data.encoding import AGE, Encoding, NumericStats
 from models.data.vocabulary import Vocabulary, behaviour_column_vocabularies, key_column_vocabularies, vocabulary_names
-from models.network.model import MultiTaskModel, build_model
-from models.recipe.recipe import Recipe, parse_recipe
+from models.network.build import build_model
+from models.network.model import MultiTaskModel
+from models.recipe import Recipe, parse_recipe
 
 NOW_MS = 1_650_812_741_436
 TASKS = {

@@ -20,7 +20,7 @@ from export.bundle import export_run
 from models.catalogue import CATALOGUE
 from models.prepare.sample import sample_tables
 from models.prepare.taobao import prepare_taobao
-from models.recipe.recipe import load_recipe
+from models.recipe import load_recipe
 from models.train import train
 from service.sample.calls import call, wait_until_ready
 from service.sample.embedded_redis import EmbeddedRedis, free_port

@@ -62,7 +62,7 @@ def train(
     """
     import torch
 
-    from models.recipe.recipe import RecipeError, at_its_line, load_recipe
+    from models.recipe import RecipeError, load_recipe, with_places
     from models.train import train as run
     from models.training.outcome import summary_lines
 
@@ -75,7 +75,7 @@ def train(
         folder = out or Path("runs") / read.name
         metrics = run(read, folder, resume=resume, cache=cache, reading_steps=reading_steps, prefetch=prefetch)
     except RecipeError as error:
-        raise RecipeError(at_its_line(error, recipe, overrides)) from None
+        raise with_places(error, recipe, overrides) from None
     click.echo("\n".join(summary_lines(metrics, folder)))
 
 
@@ -141,7 +141,7 @@ def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path
     """
     import torch
 
-    from models.recipe.recipe import RecipeError, at_its_line, load_recipe
+    from models.recipe import RecipeError, load_recipe, with_places
     from models.tuning.tune import tune as run
 
     torch.set_num_threads(threads)
@@ -149,7 +149,7 @@ def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path
         read = load_recipe(recipe, overrides)
         outcome = run(read, out or Path("runs") / f"{read.name}-tuning", cache=cache)
     except RecipeError as error:
-        raise RecipeError(at_its_line(error, recipe, overrides)) from None
+        raise with_places(error, recipe, overrides) from None
     if not outcome["best"]:
         raise CommandError("no trial was completed")
 

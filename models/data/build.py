@@ -17,7 +17,7 @@ from models.data.impressions import encode_impressions
 from models.data.kept import kept_rows
 from models.data.split import PARTS
 from models.data.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
-from models.recipe.recipe import Recipe
+from models.recipe import Recipe
 from tables import Table
 
 CHUNK = 1 << 16

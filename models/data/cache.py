@@ -19,7 +19,8 @@ from models.data.encoding import Encoding, load_encoding
 from models.data.fit import item_key_columns, item_numeric_columns
 from models.data.split import PARTS
 from models.data.tables import Tables, content_hash, data_folder, open_role
-from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError
+from models.recipe import Recipe, RecipeError
+from models.recipe.data import WHERE_DATA_LIES, source_column
 from tables import TableError
 
 FORMAT = 4
@@ -82,7 +83,13 @@ def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
     try:
         return _encoded(recipe, cache)
     except TableError as error:
-        raise RecipeError(str(error)) from error
+        raise RecipeError(str(error), name=_named(recipe, error.column)) from error
+
+
+def _named(recipe: Recipe, column: str | None) -> str | None:
+    """How the recipe names a column: a label may be the logarithm of it."""
+    labels = {source_column(label): label for label in recipe.label_columns}
+    return None if column is None else labels.get(column, column)
 
 
 def _encoded(recipe: Recipe, cache: Path) -> Data:
@@ -119,12 +126,13 @@ def _tables(recipe: Recipe, source: Path) -> Tables:
         if name is not None:
             tables[role] = open_role(source, role, name)
         elif beyond_id:
-            raise RecipeError(
-                f"data.{role} is null, but features.{role.removesuffix('s')} names '{beyond_id[0]}', which only that table can hold"
-            )
+            group = f"features.{role.removesuffix('s')}"
+            problem = f"data.{role} is null, but {group} names '{beyond_id[0]}', which only that table can hold"
+            raise RecipeError(problem, ("data", role))
     if schema.behaviour is not None:
         if data.behaviours is None:
-            raise RecipeError("data.behaviours is null, but features.behaviour asks for behaviour sequences")
+            problem = "data.behaviours is null, but features.behaviour asks for behaviour sequences"
+            raise RecipeError(problem, ("data", "behaviours"))
         tables["behaviours"] = open_role(source, "behaviours", data.behaviours)
     return tables
 

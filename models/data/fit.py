@@ -22,7 +22,7 @@ from models.data.encoding import (
     transformed,
 )
 from models.data.vocabulary import fit_vocabulary, vocabulary_names
-from models.recipe.recipe import Recipe
+from models.recipe import Recipe
 
 CHUNK = 1 << 16
 

@@ -14,7 +14,8 @@ from features.times import UNKNOWN_MS
 from models.data.arrays import ArrayFile
 from models.data.entities import Entities
 from models.data.split import PARTS, Splitter, split_columns
-from models.recipe.recipe import Recipe, RecipeError, TimeSplit, source_column
+from models.recipe import Recipe, RecipeError
+from models.recipe.data import TimeSplit, source_column
 from tables import Batch, Table, packed_rows
 from tables.packing import list_columns
 
@@ -137,13 +138,12 @@ def _label(batch: Batch, name: str, recipe: Recipe) -> np.ndarray:
     label = batch.labels(column)
     if column != name:
         label = np.log1p(np.where(label >= 0, label, np.nan))
-    is_value = name in recipe.value_columns
-    bad = np.flatnonzero(~(np.isfinite(label) if is_value else np.isin(label, (0, 1))))
-    if len(bad):
-        value = batch.raw(column).tolist()[bad[0]]
-        what = "a finite number" if is_value else "0 or 1"
-        message = f"label '{name}' must be {what} in every row of the split, found {value!r}"
-        raise batch.error(column, message, int(bad[0]))
+    for kind in recipe.label_kinds[name]:
+        bad = np.flatnonzero(~kind.allows(label))
+        if len(bad):
+            value = batch.raw(column).tolist()[bad[0]]
+            message = f"label '{name}' must be {kind.label_rule} in every row of the split, found {value!r}"
+            raise batch.error(column, message, int(bad[0]))
     return label.astype(np.float32)
 
 
@@ -162,5 +162,6 @@ def _refuse_empty(counts: Counts) -> None:
             parts = ", ".join(f"{name} {count:,}" for name, count in counts.parts.items())
             raise RecipeError(
                 f"data.split: the {part} part is empty (impressions: {parts}, in no part {counts.unused:,}); "
-                f"check data.split.{part}{''.join(f'; {warning}' for warning in counts.unmatched)}"
+                f"check data.split.{part}{''.join(f'; {warning}' for warning in counts.unmatched)}",
+                ("data", "split", part),
             )

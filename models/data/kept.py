@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from models.data.fit import PackedPart, item_key_columns, item_numeric_columns
-from models.recipe.recipe import Recipe
+from models.recipe import Recipe
 
 IMPRESSIONS = 512
 EVENTS = 2048

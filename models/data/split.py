@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from features.keys import text_of
-from models.recipe.recipe import ColumnSplit, DataSection, RecipeError, TimeSplit
+from models.recipe import RecipeError
+from models.recipe.data import ColumnSplit, DataSection, TimeSplit
 from tables import Batch
 
 PARTS = ("train", "validation", "test")
@@ -66,6 +67,7 @@ def _unmatched(split: ColumnSplit, seen: Counter[str]) -> Iterator[str]:
         }
         if octal:
             (text, value) = next(iter(octal.items()))
-            raise RecipeError(f"{said}; {text} without quotes is octal in YAML and means {value}: write '{text}'")
+            problem = f"{said}; {text} without quotes is octal in YAML and means {value}: write '{text}'"
+            raise RecipeError(problem, ("data", "split", part))
         near = [n for value in absent for n in difflib.get_close_matches(str(value), list(seen), n=1, cutoff=0)]
         yield f"{said}; nearest: {', '.join(dict.fromkeys(near)) or 'none'}"

@@ -3,7 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from models.recipe.recipe import DataSection, RecipeError
+from models.recipe import RecipeError
+from models.recipe.data import DataSection
 from tables import Table, open_table
 
 Tables = dict[str, Table]
@@ -17,7 +18,8 @@ def open_role(folder: Path, role: str, file_name: str) -> Table:
     path = existing(folder / file_name)
     if path is None:
         there = sorted(p.name for p in folder.iterdir() if p.is_file())
-        raise RecipeError(f"data.{role}: no file '{file_name}' in {folder}; found: {', '.join(there) or 'nothing'}")
+        problem = f"no file '{file_name}' in {folder}; found: {', '.join(there) or 'nothing'}"
+        raise RecipeError(f"data.{role}: {problem}", ("data", role))
     return open_table(path, role)
 
 
@@ -39,7 +41,7 @@ def data_folder(data: DataSection) -> Path:
         data.how_to_get
         or "`python -m models.prepare --help` shows how to make the tables of the recipes that come along"
     )
-    raise RecipeError(f"data.dir: there is no {tried}; {advice}")
+    raise RecipeError(f"data.dir: there is no {tried}; {advice}", ("data", "dir"))
 
 
 def content_hash(path: Path) -> str:

@@ -1,1 +1,1 @@
-"""Owns the sequence encoders: how a user's behaviours become one vector."""
+"""Sequence encoders: how the behaviours of a user become one vector. One paper is one file."""

@@ -1,8 +1,8 @@
-"""Owns DIN, target attention over the behaviour sequence.
+"""DIN: target attention over the behaviour sequence.
 
 Zhou et al., Deep Interest Network for Click-Through Rate Prediction, KDD 2018 (arXiv 1706.06978). Equation 3:
-v_U(A) = sum_j a(e_j, v_A) e_j, a() a small network on [e, v, e - v, e * v], and no softmax, so that the weights keep the intensity of
-interest. The official code's softmax is an option.
+v_U(A) = sum_j a(e_j, v_A) e_j, where a() is a small network on [e, v, e - v, e * v]. There is no softmax, so that the
+weights keep the intensity of interest. The official code has a softmax; here it is an option.
 """
 
 import math
@@ -12,17 +12,31 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.encoders.view import View
+from models.encoders.base import Encoder, EncoderOptions, EncoderSpec, View
 from models.layers.activation import Dice, PRelu
+from models.options import Hidden
 
-# Shape legend: B candidates (or impressions), L behaviours, I item part of a behaviour, P its property part, X hidden width.
+# Shape legend: B candidates (or impressions), C candidates of one user, L behaviours, G = I + P,
+# I item part of a behaviour, P its property part, J = I + 1, X hidden width.
+
+
+class DinOptions(EncoderOptions):
+    """`hidden`: widths of the network that weighs a behaviour; `softmax`: normalise the weights over the sequence."""
+
+    type: Literal["din"]
+    hidden: Hidden = (32, 16)
+    activation: Literal["prelu", "dice"] = "prelu"
+    softmax: bool = False
+
+    def build(self, spec: EncoderSpec) -> "Din":
+        return Din(spec.item_width, spec.property_width, self.hidden, self.activation, self.softmax)
 
 
 class ActivationUnit(nn.Module):
     """a(h, v): first layer on [e, v, e - v, e * v, p], then `hidden` widths, then one linear output.
 
-    W [e; v; e - v; e * v] = (W1 + W3) e + (W2 - W3) v + W4 (e * v): the same numbers, but the behaviours' term is computed once per
-    request and the candidate's once per candidate; only the product term is per pair.
+    W [e; v; e - v; e * v] = (W1 + W3) e + (W2 - W3) v + W4 (e * v): the same numbers, but the term of the behaviours is
+    computed once per request and the term of the candidate once per candidate; only the product term is per pair.
     """
 
     def __init__(
@@ -56,10 +70,10 @@ class ActivationUnit(nn.Module):
         return self.out(x).flatten(-2)
 
     def _of_one_user(self, behaviours_LG: Tensor, target_CI: Tensor) -> Tensor:
-        """The same for one user's behaviours `[L, I + P]` and all candidates -> `[C, L]`: the first layer is a matrix per behaviour.
+        """The same for the behaviours of one user `[L, I + P]` and all candidates -> `[C, L]`.
 
-        W4 (e * v) = (W4 diag(e)) v, so [W2 - W3 + W4 diag(e); (W1 + W3) e + Wp p + b] times [v; 1] is the whole layer. The matrices are
-        the user's, made once per request; of the size of all pairs nothing is made but the layers' results.
+        W4 (e * v) = (W4 diag(e)) v, so [W2 - W3 + W4 diag(e); (W1 + W3) e + Wp p + b] times [v; 1] is the whole first
+        layer: a matrix per behaviour, made once per request. Only the results of the layers have the size of all pairs.
         """
         of_behaviour, of_target, of_difference, of_product = self.weight.split(self.item_width)
         items_LI = behaviours_LG[:, : self.item_width]
@@ -68,9 +82,8 @@ class ActivationUnit(nn.Module):
         constant_LX = items_LI @ (of_behaviour + of_difference) + properties_LP @ self.property_weight + self.bias
         with_one_CJ = torch.cat([target_CI, torch.ones_like(target_CI[:, :1])], -1)
         pairs_LCX = with_one_CJ @ torch.cat([of_target_LIX, constant_LX.unsqueeze(1)], 1)
-        x = pairs_LCX.flatten(
-            0, 1
-        )  # plain matrices from here on: a bias goes into the product, where over three axes it is a pass of its own
+        # Plain matrices from here on: a bias is part of the product, while over three axes it is a pass of its own.
+        x = pairs_LCX.flatten(0, 1)
         *activations, last = self.first_activation, *self.activations
         for activation, layer in zip(activations, self.layers, strict=True):
             assert isinstance(layer, nn.Linear)
@@ -79,8 +92,8 @@ class ActivationUnit(nn.Module):
         return x.reshape(pairs_LCX.shape[:2]).T
 
 
-class Din(nn.Module):
-    """The weighted sum of behaviours; weights of padding are exactly zero."""
+class Din(Encoder):
+    """The weighted sum of the behaviours; the weights of padding are exactly zero."""
 
     sees_candidate = True
 
@@ -109,6 +122,6 @@ class Din(nn.Module):
         """Behaviours `[B or 1, L, I + P]` weighted for each candidate -> `[B, I + P]`."""
         behaviours_BLG = view.behaviours
         weights_BL = self.weights(behaviours_BLG, view.mask, view.target)
-        if behaviours_BLG.shape[0] == 1:  # one user for all candidates: one plain product instead of one per candidate
+        if behaviours_BLG.shape[0] == 1:  # one user for all candidates: one product instead of one per candidate
             return weights_BL @ behaviours_BLG[0]
         return (weights_BL.unsqueeze(1) @ behaviours_BLG)[:, 0]

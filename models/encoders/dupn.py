@@ -1,4 +1,4 @@
-"""Owns DUPN's encoder: a property-gated LSTM over the behaviours, attention that knows the request, and the user's representation.
+"""DUPN's encoder: a property-gated LSTM over the behaviours, and attention that knows the request.
 
 Ni et al., Perceive Your Users in Depth: Learning Universal User Representations from Multiple E-commerce Tasks, KDD 2018
 (arXiv 1805.10727), sections 4.2 to 4.4. With e the behaviour's item, p its properties (action, scene, time) and h the state before:
@@ -10,24 +10,41 @@ representation is computed once per request.
 """
 
 import math
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from models.encoders.view import View
+from models.encoders.base import Encoder, EncoderOptions, EncoderSpec, View
 
-# Shape legend: B requests, L behaviours, I item part, P property part, H state, A attention's hidden width, U user, K context, R representation.
+# Shape legend: B requests, L behaviours, G = I + P, I item part, P property part, H state, A hidden width of the
+# attention, U user, K context, R representation.
 
 TORCH_ORDER = "ifco"
-ONNX_ORDER = "iofc"  # how each stacks the gates' weights; c is the cell's candidate
-GATED = "ifo"  # what sees the properties
+ONNX_ORDER = "iofc"  # how each stacks the weights of the gates; c is the cell's candidate
+GATED = "ifo"  # the gates that see the properties
+
+
+class DupnOptions(EncoderOptions):
+    """`hidden`: width of the LSTM's state; `user_hidden`: of the user's own part of the representation."""
+
+    type: Literal["dupn"]
+    hidden: Annotated[int, Field(ge=1, le=1024)] = 128
+    user_hidden: Annotated[int, Field(ge=1, le=1024)] = 128
+    attention_hidden: Annotated[int, Field(ge=1, le=1024)] = 64
+
+    def build(self, spec: EncoderSpec) -> "Dupn":
+        widths = (spec.item_width, spec.property_width, spec.user_width, spec.context_width)
+        return Dupn(*widths, self.hidden, self.user_hidden, self.attention_hidden)
 
 
 class PropertyGatedLstm(nn.Module):
-    """A standard LSTM on [e; p; 1] whose candidate has no weights for p, so that one fused kernel and one ONNX LSTM op compute it.
+    """A standard LSTM on [e; p; 1] whose cell candidate has no weights for p.
 
-    The biases are the weights of the constant 1, which padding does not have: padding then gives the candidate tanh(0) = 0, and a state
-    of zero stays exactly zero. Behaviours come newest first and are read oldest first, so padding is what is read first and changes nothing.
+    So one fused kernel, and one LSTM op of ONNX, compute it. The biases are the weights of the constant 1, which padding
+    does not have: padding then gives the candidate tanh(0) = 0, and a state of zero stays exactly zero. Behaviours come
+    newest first and are read oldest first, so padding is read first and changes nothing.
     """
 
     def __init__(self, item_width: int, property_width: int, hidden: int) -> None:
@@ -53,9 +70,9 @@ class PropertyGatedLstm(nn.Module):
         return torch.cat(rows), torch.cat([self.of_state[g] for g in order])
 
     def forward(self, behaviours_BLG: Tensor, mask_BL: Tensor) -> Tensor:
-        """Behaviours `[B, L, I + P]`, newest first -> the state after each `[B, L, H]`, at the same places; zero at padding behind them."""
-        kept_BL1 = mask_BL.to(behaviours_BLG.dtype).unsqueeze(-1)
-        x = torch.cat([behaviours_BLG * kept_BL1, kept_BL1], -1)
+        """Behaviours `[B, L, I + P]`, newest first -> the state after each `[B, L, H]` at the same places, zero at padding."""
+        real_BL1 = mask_BL.to(behaviours_BLG.dtype).unsqueeze(-1)
+        x = torch.cat([behaviours_BLG * real_BL1, real_BL1], -1)
         x = torch.cat([x, x.new_zeros(x.shape[0], 1, x.shape[2])], 1)  # one step of padding, so that no length is zero
         states = self._native(x) if torch.compiler.is_exporting() else self._fused(x)
         return states[:, :-1]
@@ -67,7 +84,7 @@ class PropertyGatedLstm(nn.Module):
         return states.flip(1)
 
     def _native(self, x: Tensor) -> Tensor:
-        """One LSTM op of ONNX, which reads backwards by itself and leaves each state at its behaviour's place."""
+        """One LSTM op of ONNX, which reads backwards and leaves each state at the place of its behaviour."""
         of_input, of_state = self._stacked(ONNX_ORDER)
         steps = x.transpose(0, 1)
         states = torch.onnx.ops.symbolic(
@@ -81,8 +98,8 @@ class PropertyGatedLstm(nn.Module):
         return states[:, 0].transpose(0, 1)
 
 
-class Dupn(nn.Module):
-    """The representation `[rep_s; u]`: `hidden` numbers of the behaviours and `user_hidden` of the user (128 + 128 in the paper)."""
+class Dupn(Encoder):
+    """The representation [rep_s; u]: `hidden` numbers of the behaviours, `user_hidden` of the user (128 each in the paper)."""
 
     sees_candidate = False
 
@@ -104,7 +121,7 @@ class Dupn(nn.Module):
         self.of_step = nn.Linear(hidden + property_width, attention_hidden)
         request_width = context_width + (user_hidden if user_width else 0)
         self.of_request = nn.Linear(request_width, attention_hidden, bias=False) if request_width else None
-        self.attention = nn.Linear(attention_hidden, 1, bias=False)  # softmax would not feel a bias
+        self.attention = nn.Linear(attention_hidden, 1, bias=False)  # a bias would not change the softmax
 
     def weights(self, states_BLH: Tensor, properties_BLP: Tensor, request: list[Tensor], mask_BL: Tensor) -> Tensor:
         """Attention `[B, L]`: sums to one over real behaviours, zero at padding."""

@@ -1,1 +1,1 @@
-"""Owns the layers that two or more papers share."""
+"""Layers that two or more papers share."""

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from features import Numeric, RowLayout
 from models.data.cache import Data
 from models.data.impressions import times_of
 from models.data.split import PARTS, Splitter, split_columns
 from models.data.tables import data_folder, open_role
-from models.recipe.recipe import Recipe
+from models.recipe import Recipe
 from models.training.evaluation import scores_of
 from models.training.run import open_run, open_run_data
 from tables import Batch, Table
@@ -48,10 +49,10 @@ def score_run(folder: Path, part: str, cache: Path) -> ScoredRows:
     """Score a part with the run's best weights. Raises RunError, also where the data is not what the run was trained on."""
     run = open_run(folder)
     data = open_run_data(run, cache)
-    kinds = {output.name: output.kind for output in run.ranker.outputs}
+    kinds = {name: output.kind for output in run.ranker.outputs for name in output.score_names}
     scores = {}
     for name, score in scores_of(run.ranker, data, part).items():
-        scores[name] = np.exp(score) if kinds[name] == "probability" else score
+        scores[name] = kinds[name].served(torch.from_numpy(score)).numpy()
     return _rows(data, part, scores)
 
 

@@ -1,27 +1,26 @@
-"""Owns the `tuning` section of a recipe: which settings a search may change, within which bounds, and for how long."""
+"""The section `tuning` of a recipe: which settings a search may change, within which bounds, and for how long."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from models.errors import nearest
+from models.errors import RecipeError, nearest
+from models.options import Section
 
 SECTIONS = ("features", "model", "training")
-# They say what a trial is worth or which model it starts from: a search over them would compare what cannot be compared.
+# Trials that differ in these cannot be compared: they change the score of a trial or the model that it starts from.
 FIXED = ("training.seed", "training.select_on", "training.transfer", "training.evaluations_per_epoch")
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class SearchBounds(BaseModel):
-    """What a setting may become: a number from `low` to `high`, both included (whole numbers where the setting is one), or one of `choices`.
+class SearchBounds(Section):
+    """The values that a setting may take: a number from `low` to `high`, both included, or one of `choices`.
 
-    `log`: orders of magnitude count alike; `low` must then be above 0.
+    The number is whole where the setting is. `log`: orders of magnitude count alike; `low` must then be above 0.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     low: Finite | None = None
     high: Finite | None = None
@@ -43,10 +42,11 @@ class SearchBounds(BaseModel):
         return self
 
 
-class TuningSection(BaseModel):
-    """`space`: bounds by dotted setting, as `training.learning_rate`; `seed`: the sampler's. After `time_limit_minutes` of trials none starts."""
+class TuningSection(Section):
+    """`space`: bounds by dotted setting, as `training.learning_rate`; `seed`: of the sampler.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    After `time_limit_minutes` of trials no further trial starts.
+    """
 
     trials: Annotated[int, Field(ge=1, le=10_000)] = 20
     time_limit_minutes: Annotated[float, Field(gt=0)] | None = None
@@ -71,8 +71,8 @@ class SearchedSetting:
         try:
             return TypeAdapter(self.kind).validate_python(value)
         except ValidationError as error:
-            found = error.errors()[0]
-            raise ValueError(f"{found['msg']}, found {found['input']!r}") from None
+            first = error.errors()[0]
+            raise ValueError(f"{first['msg']}, found {first['input']!r}") from None
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
@@ -85,50 +85,52 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 def settings_of(recipe: BaseModel) -> dict[str, SearchedSetting]:
     """Every setting that a search may change, by dotted name; a whole section is one too, before its own settings."""
-    found = {name: setting for section in SECTIONS for name, setting in _within(getattr(recipe, section), section)}
-    return {name: setting for name, setting in found.items() if name not in FIXED}
+    settings: dict[str, SearchedSetting] = {}
+    for section in SECTIONS:
+        settings |= _within(getattr(recipe, section), section)
+    return {name: setting for name, setting in settings.items() if name not in FIXED}
 
 
-def _within(section: BaseModel, prefix: str) -> Iterator[tuple[str, SearchedSetting]]:
+def _within(section: BaseModel, prefix: str) -> dict[str, SearchedSetting]:
+    """The settings of a section and of the sections inside it, by dotted name."""
+    settings: dict[str, SearchedSetting] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         dotted = f"{prefix}.{name}"
-        yield (
-            dotted,
-            SearchedSetting(
-                Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation, value
-            ),
-        )
+        kind = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        settings[dotted] = SearchedSetting(kind, value)
         if isinstance(value, BaseModel):
-            yield from _within(value, dotted)
+            settings |= _within(value, dotted)
         if get_origin(field.annotation) is dict:
-            yield from (
-                (f"{dotted}.{key}", SearchedSetting(get_args(field.annotation)[1], element))
-                for key, element in value.items()
-            )
+            kind = get_args(field.annotation)[1]
+            settings |= {f"{dotted}.{key}": SearchedSetting(kind, element) for key, element in value.items()}
+    return settings
 
 
 def check_space(recipe: BaseModel, space: Mapping[str, SearchBounds]) -> None:
-    """Raises ValueError that quotes the setting which the recipe does not have, or whose bounds it would never accept."""
+    """Raises RecipeError for a setting that the recipe does not have, or whose bounds it would never accept."""
     settings = settings_of(recipe)
     for name, bounds in space.items():
         if name in FIXED:
-            raise ValueError(f"tuning.space: '{name}' cannot be searched: trials that differ in it cannot be compared")
+            raise _refused(name, f"'{name}' cannot be searched: trials that differ in it cannot be compared")
         if name not in settings:
-            raise ValueError(f"tuning.space: '{name}' is no setting of this recipe{nearest(name, settings)}")
+            raise _refused(name, f"'{name}' is no setting of this recipe{nearest(name, settings)}")
         if inside := [other for other in space if other.startswith(f"{name}.")]:
-            raise ValueError(
-                f"tuning.space: '{inside[0]}' lies inside '{name}', which is searched as a whole; keep one of the two"
-            )
+            problem = f"'{inside[0]}' lies inside '{name}', which is searched as a whole; keep one of the two"
+            raise _refused(inside[0], problem)
         _check_bounds(name, settings[name], bounds)
+
+
+def _refused(name: str, problem: str) -> RecipeError:
+    return RecipeError(f"tuning.space: {problem}", ("tuning", "space", name))
 
 
 def _check_bounds(name: str, setting: SearchedSetting, bounds: SearchBounds) -> None:
     if bounds.choices is None and not {int, float} & set(_members(setting.kind)):
-        raise ValueError(f"tuning.space: '{name}' is no number; give choices in place of low and high")
+        raise _refused(name, f"'{name}' is no number; give choices in place of low and high")
     ends = [int(end) if end == int(end) else end for end in (bounds.low, bounds.high) if end is not None]
     for value in bounds.choices or ends:
         try:
             setting.checked(value)
         except ValueError as error:
-            raise ValueError(f"tuning.space: '{name}': {error}") from None
+            raise _refused(name, f"'{name}': {error}") from None

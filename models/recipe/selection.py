@@ -12,6 +12,10 @@ class Selection(NamedTuple):
     metric: str | None
     output: str
 
+    def __str__(self) -> str:
+        """The entry as the recipe writes it."""
+        return self.output if self.metric is None else f"{self.metric}({self.output})"
+
     @property
     def cutoff(self) -> int | None:
         """The k of nDCG@k."""

@@ -5,7 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from models.recipe.recipe import Recipe
+from models.kinds import PROBABILITY, reported_kind
+from models.recipe import Recipe
 from models.reports import plots
 from models.training.outcome import REPORT_FILE
 
@@ -72,16 +73,10 @@ def _section(title: str, content: str) -> str:
 
 
 def _tiles(metrics: Mapping[str, Any]) -> str:
-    tiles = [
-        (f"{_number(m['auc'])}", f"test AUC {name}")
-        for name, m in metrics["parts"]["test"]["outputs"].items()
-        if "auc" in m
-    ]
-    tiles += [
-        (_number(m["rmse"]), f"test RMSE {name}")
-        for name, m in metrics["parts"]["test"]["outputs"].items()
-        if "rmse" in m
-    ]
+    tiles = []
+    for name, m in metrics["parts"]["test"]["outputs"].items():
+        if headline := reported_kind(m).headline(m):
+            tiles.append((_number(headline[1]), f"test {headline[0]} {name}"))
     best = metrics["best"]
     speed = metrics["speed"]
     tiles.append(
@@ -128,40 +123,28 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int
 
 
 def _scored(part: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Every (title, metrics) of a part's probabilities: outputs on their own label and space, then the extra evaluations."""
-    named = [(name, m) for name, m in part["outputs"].items() if "auc" in m]
-    return named + [(f"{m['score']} held against {m['label']}", m | {"space": "impression"}) for m in part["extra"]]
+    """Title and metrics of a part's probabilities: outputs on their own label and space, then the extra evaluations."""
+    return [*((name, m) for name, m in part["outputs"].items() if "top" in m), *_extras(part)]
+
+
+def _extras(part: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Title and metrics of the scores that are evaluated on another label."""
+    return [(f"{m['score']} held against {m['label']}", m | {"space": "impression"}) for m in part["extra"]]
 
 
 def _metrics_table(part: Mapping[str, Any]) -> str:
-    rows = []
-    for title, m in _scored(part):
-        grouped = m.get("gauc") or {"value": None, "groups": 0, "skipped": 0}
-        counted = f"{grouped['groups']:,} / {grouped['skipped']:,}"
-        rate = f"{m['mean_label']:.4f}" if "mean_label" in m else "–"
-        figures = [_number(m["auc"]), _number(grouped["value"]), counted, _number(m["log_loss"]), _number(m["ece"])]
-        rows.append([title, m["label"], m["space"], f"{m['impressions']:,}", rate, *figures])
-    head = ["output", "label", "among", "impressions", "rate", "AUC", "GAUC", "users / skipped", "log loss", "ECE"]
-    html = _table(head, rows, 3) if rows else ""
-    choices = [(name, m) for name, m in part["outputs"].items() if "share_log_loss" in m]
-    if choices:
-        head = ["class preference", "among", "impressions", "cross entropy", "of the classes' shares alone"]
-        html += _table(
-            head,
-            [
-                [n, m["label"], f"{m['impressions']:,}", _number(m["log_loss"]), _number(m["share_log_loss"])]
-                for n, m in choices
-            ],
-            2,
-        )
-    values = [(name, m) for name, m in part["outputs"].items() if "rmse" in m]
-    if values:
-        html += _table(
-            ["value", "label", "RMSE", "MAE"],
-            [[n, m["label"], _number(m["rmse"]), _number(m["mae"])] for n, m in values],
-            2,
-        )
-    return html
+    """A table per kind of task, of the kind's own columns; the extra evaluations stand with the probabilities."""
+    tables: dict[tuple[str, ...], list[list[str]]] = {}
+    rows = [reported_kind(m).report_row(name, m) for name, m in part["outputs"].items()]
+    rows += [PROBABILITY.report_row(title, m) for title, m in _extras(part)]
+    for row in rows:
+        tables.setdefault(tuple(row), []).append(list(row.values()))
+    return "".join(_table(head, rows, _text_columns(head)) for head, rows in tables.items())
+
+
+def _text_columns(head: Sequence[str]) -> int:
+    """How many columns at the front hold text."""
+    return 1 + sum(title in ("label", "among") for title in head)
 
 
 def _top_table(part: Mapping[str, Any]) -> str:

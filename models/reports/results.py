@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from models.data.tables import data_folder
-from models.recipe.recipe import Recipe
+from models.recipe import Recipe
 
 MARKS = Path(__file__).with_name("marks.yaml")
 METRICS = ("auc", "gauc", "log_loss", "ece", "rmse")

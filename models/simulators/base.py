@@ -10,7 +10,7 @@ import pandas as pd
 
 from features.statistics import rank_correlation
 from models.data.cache import open_data
-from models.recipe.recipe import parse_recipe
+from models.recipe import parse_recipe
 from models.train import train
 from models.training.evaluation import scores_of
 from models.training.run import open_run

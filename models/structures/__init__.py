@@ -1,1 +1,1 @@
-"""Owns the task structures: how heads' logits become task scores, and which label each score learns from."""
+"""Task structures: how the logits of heads become task scores, and which label each score learns from."""

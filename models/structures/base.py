@@ -1,37 +1,64 @@
-"""Owns what every task structure says about itself: its heads, its outputs and their labels."""
+"""Holds what every task structure has in common: its options, its heads, its outputs and their labels."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 from torch import Tensor
 
-from models.layers.probability import LogProbability
+from features import FeatureSchema
+from models.kinds import PROBABILITY, Score, TaskKind
+from models.options import Section
 
 
 @dataclass(frozen=True)
 class Output:
-    """One task score. `label`: the columns whose AND it estimates; `space`: the columns whose AND restricts where it means that.
+    """One task of the model. `label`: the columns whose AND it estimates; `space`: the columns whose AND says where.
 
-    `trained`: it has a loss of its own, over its space (the whole impression space where that is empty). `importance`: label columns with a
-    factor; an impression's loss counts by the largest factor among those of its columns that are 1, or once.
+    `trained`: it has a loss of its own, over its space (all impressions where that is empty). `importance`: label columns
+    with a factor; the loss of an impression counts by the largest factor among the columns that are 1, or once.
     """
 
     name: str
-    kind: Literal["probability", "value"]
+    kind: TaskKind
     label: tuple[str, ...]
     space: tuple[str, ...] = ()
     trained: bool = True
     importance: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The names of its scores in the graph."""
+        return self.kind.names(self.name)
 
-class TaskStructure(Protocol):
-    """`heads` are logits `[n]` by name; `scores` makes outputs of them: log probabilities, or plain values."""
+
+class TaskStructure(ABC):
+    """Makes task scores of the heads' logits."""
+
+    heads: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    width: int = 1  # logits per head
+
+    @abstractmethod
+    def scores(self, logits: Mapping[str, Tensor]) -> dict[str, Score]:
+        """Logits by head, `[n]` or `[n, width]` -> scores by output."""
+
+
+class TaskOptions(Section, ABC):
+    """A task as the section `tasks` of a recipe has it; a subclass adds `type`, the name of its structure there."""
+
+    type: str
 
     @property
-    def heads(self) -> tuple[str, ...]: ...
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """The label columns that the task reads, in order."""
 
     @property
-    def outputs(self) -> tuple[Output, ...]: ...
+    def label_kinds(self) -> dict[str, TaskKind]:
+        """What each label column has to hold: 0 or 1 unless a task says otherwise."""
+        return dict.fromkeys(self.labels, PROBABILITY)
 
-    def scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability | Tensor]: ...
+    @abstractmethod
+    def build(self, schema: FeatureSchema) -> TaskStructure:
+        """The task structure. Raises RecipeError where the task names a feature that cannot serve it."""

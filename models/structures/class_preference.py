@@ -1,43 +1,69 @@
-"""Owns DUPN's price preference: which class of items (seven price levels in the paper) the user goes for, from the representation alone.
+"""DUPN's price preference: the class of item that a user goes for, from the user's representation alone.
 
-Ni et al., KDD 2018 (arXiv 1805.10727), section 4.5.3: softmax cross entropy of the class of the item that the user acted on. The classes
-cut one numeric item feature. The score of a candidate is the probability of its own class, so the classes are computed once per request
-and the loss, over impressions with the label, is -log of that score.
+Ni et al., KDD 2018 (arXiv 1805.10727), section 4.5.3: softmax cross entropy of the class of the item that the user acted
+on (seven price levels in the paper). The classes cut one numeric item feature. The score of a candidate is the probability
+of its own class, so the classes are computed once per request; the loss, over impressions with the label, is -log of it.
 """
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from features import FeatureSchema
-from models.recipe.recipe import ClassPreferenceTask
-from models.structures.base import Output
+from models.kinds.preference import Preference
+from models.options import Column, Name
+from models.structures.base import Output, TaskOptions
 from models.structures.representation import Candidates, OfRepresentation, item_numeric_column, small_network
+
+# Shape legend: B impressions or candidates, R the user's representation, C classes.
+
+
+class ClassPreferenceOptions(TaskOptions):
+    """The class of item that the user goes for where `label` is 1; `edges` cut a numeric item `feature` into classes."""
+
+    type: Literal["class_preference"]
+    name: Name
+    label: Column
+    feature: Column
+    edges: Annotated[tuple[float, ...], Field(min_length=1, max_length=63)]
+
+    @field_validator("edges")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("edges must ascend")
+        return value
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return (self.label,)
+
+    def build(self, schema: FeatureSchema) -> "ClassPreference":
+        return ClassPreference(self, schema)
 
 
 class ClassPreference(OfRepresentation):
-    """Output `name` = p(class = the candidate's class | user, label): meant, and trained, where the label is 1."""
+    """Output `name` = p(class = the candidate's class | user, label): defined, and trained, where the label is 1."""
 
-    def __init__(self, task: ClassPreferenceTask, schema: FeatureSchema) -> None:
-        super().__init__(Output(task.name, "probability", (task.label,), space=(task.label,)))
-        self.edges = task.edges
-        self.column = item_numeric_column(schema.item, task.feature, task.name)
+    def __init__(self, options: ClassPreferenceOptions, schema: FeatureSchema) -> None:
+        column = item_numeric_column(schema.item, options.feature, options.name)
+        self.kind = Preference(column=column, edges=options.edges)
+        super().__init__(Output(options.name, self.kind, (options.label,), space=(options.label,)))
 
     def class_of(self, numerics: np.ndarray) -> np.ndarray:
-        """Items' numerics `[n, N]`, NaN for missing -> the class of each, int64 `[n]`, counted as in Prefer."""
-        values = numerics[:, self.column]
-        return np.where(
-            np.isnan(values), 0, np.searchsorted(np.asarray(self.edges, np.float32), values, side="right") + 1
-        )
+        """Raw item numerics `[n, N]` -> the class of each, int64 `[n]`, counted as in Prefer."""
+        return self.kind.class_of(numerics)
 
     def network(self, width: int, hidden: Sequence[int]) -> nn.Module:
-        return Prefer(width, hidden, self.column, self.edges)
+        return Prefer(width, hidden, self.kind.column, self.kind.edges)
 
 
 class Prefer(nn.Module):
-    """A logit per class from the representation: class 0 holds missing numbers, class c > 0 those in [edge c-2, edge c-1)."""
+    """A logit per class from the representation: class 0 is a missing number, class c > 0 is [edge c-2, edge c-1)."""
 
     edges: Tensor
     index: Tensor

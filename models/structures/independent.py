@@ -1,23 +1,51 @@
-"""Owns the independent task: one head, one label, no chain."""
+"""The independent task: one head, one label, no chain; its kind says what the head's logits mean."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
-from models.layers.probability import LogProbability, of_logit
-from models.recipe.recipe import IndependentTask
-from models.structures.base import Output
+from features import FeatureSchema
+from models.kinds import PROBABILITY, Kind, Score, TaskKind
+from models.options import Column, Name
+from models.structures.base import Output, TaskOptions, TaskStructure
 
 
-class Independent:
-    """p = sigmoid(logit), or the head's value itself for a `value` task."""
+class IndependentOptions(TaskOptions):
+    """`name` is the output, `label` its column; `space` restricts the loss to impressions where that column is 1.
 
-    def __init__(self, task: IndependentTask) -> None:
-        self.heads = (task.name,)
-        self.outputs = (Output(task.name, task.kind, (task.label,), space=(task.space,) if task.space else ()),)
+    The label may be `log1p(column)` where the kind allows other numbers than 0 and 1: the task then learns and gives the
+    natural logarithm of 1 + that column, which must not be negative.
+    """
 
-    def scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability | Tensor]:
-        """Logits `[n]` by head -> outputs `[n]` by name."""
+    type: Literal["independent"]
+    name: Name
+    label: Column
+    space: Column | None = None
+    kind: Kind = PROBABILITY
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return (self.label,) if self.space is None else (self.label, self.space)
+
+    @property
+    def label_kinds(self) -> dict[str, TaskKind]:
+        return dict.fromkeys(self.labels, PROBABILITY) | {self.label: self.kind}
+
+    def build(self, schema: FeatureSchema) -> "Independent":
+        return Independent(self)
+
+
+class Independent(TaskStructure):
+    """The output is what the kind makes of the head's logits."""
+
+    def __init__(self, options: IndependentOptions) -> None:
+        self.heads = (options.name,)
+        self.width = options.kind.width
+        space = (options.space,) if options.space else ()
+        self.outputs = (Output(options.name, options.kind, (options.label,), space=space),)
+
+    def scores(self, logits: Mapping[str, Tensor]) -> dict[str, Score]:
+        """Logits `[n]` or `[n, width]` by head -> the output."""
         (output,) = self.outputs
-        logit = logits[output.name]
-        return {output.name: of_logit(logit) if output.kind == "probability" else logit}
+        return {output.name: output.kind.score(logits[output.name])}

@@ -1,26 +1,54 @@
-"""Owns DUPN's learning to rank: the user's representation decides how much each ranking feature of a candidate weighs.
+"""DUPN's learning to rank: the user's representation decides how much each ranking feature of a candidate weighs.
 
-Ni et al., KDD 2018 (arXiv 1805.10727), section 4.5.2: L = sum_i n_i log(1 + exp(-y_i weight(rep_i)^T r_i)), y in {-1, 1}, r the
-candidate's ranking features (26 in the paper), n_i by the type of behaviour. It is the log loss of sigmoid(weight(rep)^T r), weighted by n_i.
+Ni et al., KDD 2018 (arXiv 1805.10727), section 4.5.2: L = sum_i n_i log(1 + exp(-y_i weight(rep_i)^T r_i)), y in {-1, 1},
+r the ranking features of the candidate (26 in the paper), n_i by the type of behaviour. It is the log loss of
+sigmoid(weight(rep)^T r), weighted by n_i.
 """
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from features import FeatureSchema
-from models.recipe.recipe import RankWeightsTask
-from models.structures.base import Output
+from models.kinds import PROBABILITY
+from models.options import Column, Name, Positive
+from models.structures.base import Output, TaskOptions
 from models.structures.representation import Candidates, OfRepresentation, item_numeric_column, small_network
+
+# Shape legend: B impressions or candidates, R the user's representation.
+
+
+class RankWeightsOptions(TaskOptions):
+    """The user's representation weighs the named numeric item `features`.
+
+    `importance`: label columns with a factor; the loss of an impression counts by the largest factor among the columns
+    that are 1, or once.
+    """
+
+    type: Literal["rank_weights"]
+    name: Name
+    label: Column
+    features: Annotated[tuple[Column, ...], Field(min_length=1)]
+    importance: dict[Column, Positive] = Field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return (self.label, *self.importance)
+
+    def build(self, schema: FeatureSchema) -> "RankWeights":
+        return RankWeights(self, schema)
 
 
 class RankWeights(OfRepresentation):
     """Output `name` = sigmoid(weight(rep)^T r): a ranking score; the weights n_i move it away from the label's rate."""
 
-    def __init__(self, task: RankWeightsTask, schema: FeatureSchema) -> None:
-        super().__init__(Output(task.name, "probability", (task.label,), importance=tuple(task.importance.items())))
-        self.columns = [item_numeric_column(schema.item, name, task.name) for name in task.features]
+    def __init__(self, options: RankWeightsOptions, schema: FeatureSchema) -> None:
+        importance = tuple(options.importance.items())
+        super().__init__(Output(options.name, PROBABILITY, (options.label,), importance=importance))
+        self.columns = [item_numeric_column(schema.item, name, options.name) for name in options.features]
 
     def network(self, width: int, hidden: Sequence[int]) -> nn.Module:
         return Weigh(width, hidden, self.columns)

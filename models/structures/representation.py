@@ -1,4 +1,4 @@
-"""Owns what tasks over the user's representation share: a network on it of their own, and a plain probability on top."""
+"""Holds what tasks over the user's representation share: a network of their own on it, and a probability on top."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from features import RowLayout
 from features.schema import Feature
-from models.layers.probability import LogProbability, of_logit
-from models.recipe.recipe import RecipeError
-from models.structures.base import Output
+from models.errors import RecipeError
+from models.kinds import Score
+from models.layers.probability import of_logit
+from models.structures.base import Output, TaskStructure
 
 
 class Candidates(NamedTuple):
@@ -19,8 +20,11 @@ class Candidates(NamedTuple):
     scaled: Tensor
 
 
-class OfRepresentation:
-    """A task without a head on the trunk: its own network makes its logit of the representation and the candidates' numerics."""
+class OfRepresentation(TaskStructure):
+    """A task without a head on the trunk.
+
+    Its own network makes its logit from the user's representation and the numeric features of the candidates.
+    """
 
     heads: tuple[str, ...] = ()
 
@@ -28,21 +32,23 @@ class OfRepresentation:
         self.outputs: tuple[Output, ...] = (output,)
 
     def network(self, width: int, hidden: Sequence[int]) -> nn.Module:
-        """The network over a representation of this width; takes it `[B or 1, R]` and Candidates, gives a logit `[B]`."""
+        """The network: a representation `[B or 1, R]` of this width and Candidates -> a logit `[B]`."""
         raise NotImplementedError
 
-    def scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability | Tensor]:
+    def scores(self, logits: Mapping[str, Tensor]) -> dict[str, Score]:
         """Logits `[n]` by name -> the output `[n]`."""
         name = self.outputs[0].name
         return {name: of_logit(logits[name])}
 
 
 def item_numeric_column(item: Sequence[Feature], name: str, task: str) -> int:
-    """The place of a numeric item feature among the item's numerics. Raises RecipeError."""
+    """The place of a numeric item feature among the item's numerics. Raises RecipeError if there is none."""
     columns = RowLayout(item).numeric_columns
     if name not in columns:
         raise RecipeError(
-            f"tasks: '{task}' names '{name}', which is no numeric item feature; those are: {', '.join(columns) or 'none'}"
+            f"tasks: '{task}' names '{name}', which is no numeric item feature; those are: {', '.join(columns) or 'none'}",
+            ("tasks",),
+            name,
         )
     return columns[name]
 

@@ -8,7 +8,7 @@ import torch
 
 from models.data.batches import ordered_batches
 from models.data.cache import Data
-from models.network.calibration import Calibration, Isotonic, Platt
+from models.layers.calibration import Calibration, Isotonic, Platt
 from models.network.model import MultiTaskModel
 from models.structures.base import Output
 from models.training.evaluation import EVALUATION_BATCH, evaluate, labels_of

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import metrics
 from models.data.batches import ordered_batches
 from models.data.cache import Data
+from models.kinds import PROBABILITY, Labelled
+from models.kinds.base import rows_by_name
 from models.layers.gates import entropy, similarity
 from models.metrics.bootstrap import Draws
 from models.metrics.ranking import CUTOFFS
 from models.network.model import MultiTaskModel
-from models.recipe.recipe import RecipeError
-from models.structures.class_preference import ClassPreference
+from models.recipe import RecipeError
 from models.training.selection import cutoffs_of
 
 EVALUATION_BATCH = 4096
@@ -25,7 +25,7 @@ def scores_of(ranker: MultiTaskModel, data: Data, part: str) -> dict[str, np.nda
     """Every output's score `[n]` in the part's order: log probabilities, or plain values."""
     was_training = ranker.training
     ranker.eval()
-    collected: dict[str, list[np.ndarray]] = {output.name: [] for output in ranker.outputs}
+    collected: dict[str, list[np.ndarray]] = {name: [] for name in ranker.score_names}
     with torch.no_grad():
         for batch in ordered_batches(data, part, EVALUATION_BATCH):
             for name, score in ranker(batch).items():
@@ -46,43 +46,38 @@ def evaluate(ranker: MultiTaskModel, data: Data, part: str, draws: int = 0) -> d
 def measure(
     ranker: MultiTaskModel, data: Data, part: str, scores: Mapping[str, np.ndarray], draws: int = 0
 ) -> dict[str, Any]:
-    """The same from every output's scores `[n]` in the part's order."""
-    items = np.asarray(data.parts[part].item)
-    preferences = {s.outputs[0].name: s for s in ranker.structures if isinstance(s, ClassPreference)}
+    """The same from every score `[n]` in the part's order."""
     outputs = {}
     for output in ranker.outputs:
-        space = labels_of(data, part, output.space) > 0
-        label = labels_of(data, part, output.label)[space]
-        score = scores[output.name][space]
-        if output.name in preferences:
-            classes = preferences[output.name].class_of(data.item_numerics[items[space]])
-            measured = metrics.of_choice(score, classes, _draws(data, part, space, draws))
-        elif output.kind == "probability":
-            measured = _of_probability(data, part, label, score, space, draws)
-        else:
-            measured = metrics.of_value(label, score, _draws(data, part, space, draws))
+        inside = labels_of(data, part, output.space) > 0
+        labelled = _labelled(data, part, output.label, inside, draws)
+        measured = output.kind.metrics(rows_by_name(scores, output.score_names)[inside], labelled)
         named = {"label": " AND ".join(output.label), "space": " AND ".join(output.space) or "impression"}
-        outputs[output.name] = named | measured
+        outputs[output.name] = {"kind": output.kind.reported_as} | named | measured
     # Scores held against other labels than their own.
     extra = []
-    every = np.ones(len(items), dtype=bool)
+    every = np.ones(len(data.parts[part].item), dtype=bool)
     for evaluation in data.recipe.extra_evaluations:
         if evaluation.score not in scores:
-            raise RecipeError(f"extra_evaluations: '{evaluation.score}' is not an output; outputs: {', '.join(scores)}")
-        label = labels_of(data, part, (evaluation.label,))
-        measured = _of_probability(data, part, label, scores[evaluation.score], every, draws)
+            problem = f"'{evaluation.score}' is not an output; outputs: {', '.join(scores)}"
+            raise RecipeError(f"extra_evaluations: {problem}", ("extra_evaluations",), evaluation.score)
+        labelled = _labelled(data, part, (evaluation.label,), every, draws)
+        measured = PROBABILITY.metrics(scores[evaluation.score][:, None], labelled)
         extra.append({"score": evaluation.score, "label": evaluation.label} | measured)
     grouped_by = "user" if data.parts[part].request is None else "request"
-    return {"impressions": len(items), "grouped_by": grouped_by, "outputs": outputs, "extra": extra}
+    return {"impressions": len(every), "grouped_by": grouped_by, "outputs": outputs, "extra": extra}
 
 
-def _of_probability(
-    data: Data, part: str, label: np.ndarray, score: np.ndarray, space: np.ndarray, draws: int
-) -> dict[str, Any]:
-    """The metrics of a probability whose label and score are those of the impressions in `space` bool `[n]`."""
-    cutoffs = sorted({*CUTOFFS, *cutoffs_of(data.recipe)})
-    groups = groups_of(data, part)[space]
-    return metrics.of_probability(label, score, groups, cutoffs, _draws(data, part, space, draws))
+def _labelled(data: Data, part: str, columns: Sequence[str], inside: np.ndarray, draws: int) -> Labelled:
+    """The impressions in `inside` bool `[n]` with the label of these columns."""
+    items = np.asarray(data.parts[part].item)[inside]
+    return Labelled(
+        labels_of(data, part, columns)[inside],
+        groups_of(data, part)[inside],
+        data.item_numerics[items],
+        sorted({*CUTOFFS, *cutoffs_of(data.recipe)}),
+        _draws(data, part, inside, draws),
+    )
 
 
 def groups_of(data: Data, part: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.network.model import MultiTaskModel
-from models.recipe.recipe import TrainingSection
+from models.recipe.training import TrainingSection
 
 # How the names of parameters begin: embeddings and encoders, which a transfer takes over, and the position tower.
 REPRESENTATION = ("inputs.", "encoders.")

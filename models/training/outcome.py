@@ -12,10 +12,11 @@ import torch
 import yaml
 
 from models.data.cache import Data
+from models.kinds import PROBABILITY, reported_kind
 from models.metrics.bootstrap import DRAWS
 from models.metrics.outputs import SUSPICIOUS_AUC
 from models.network.model import MultiTaskModel
-from models.recipe.recipe import Recipe
+from models.recipe import Recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE
 from models.training.evaluation import evaluate, gate_health, gate_utilisation, most_alike
 from models.training.position import position_curve
@@ -130,14 +131,9 @@ def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
     test = metrics["parts"]["test"]
     yield f"best weights of step {best['step']} (epoch {best['epoch']:.2f}); test part, {test['impressions']:,} rows:"
     for name, m in test["outputs"].items():
-        if "auc" in m:
-            yield _line(name, m)
-        elif "share_log_loss" in m:
-            yield f"  {name:<28} cross entropy {_shown(m['log_loss'])}, of the shares alone {_shown(m['share_log_loss'])}"
-        else:
-            yield f"  {name:<28} RMSE {_shown(m['rmse'])}  MAE {_shown(m['mae'])}"
+        yield f"  {name:<28} {reported_kind(m).summary(m)}"
     for m in test["extra"]:
-        yield _line(f"{m['score']} for {m['label']}", m)
+        yield f"  {m['score'] + ' for ' + m['label']:<28} {PROBABILITY.summary(m)}"
     speed = metrics["speed"]
     yield f"{speed['seconds_per_epoch']:.1f} s per epoch, {speed['rows_per_s']:,.0f} rows/s"
     if speed["reading"]:
@@ -145,13 +141,3 @@ def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
     for warning in metrics["warnings"]:
         yield f"warning: {warning}"
     yield f"report: {out / REPORT_FILE}"
-
-
-def _line(name: str, m: Mapping[str, Any]) -> str:
-    grouped = m["gauc"]["value"] if m.get("gauc") else None
-    order = f"AUC {_shown(m['auc'])}  GAUC {_shown(grouped)}  nDCG@10 {_shown(m['ndcg@10'])}  MRR {_shown(m['mrr'])}"
-    return f"  {name:<28} {order}  log loss {_shown(m['log_loss'])}  ECE {_shown(m['ece'])}"
-
-
-def _shown(figure: float | None) -> str:
-    return "   -  " if figure is None else f"{figure:.4f}"

@@ -10,8 +10,9 @@ import numpy as np
 
 from models.data.cache import Data, open_data
 from models.data.encoding import Encoding, load_encoding
-from models.network.model import MultiTaskModel, build_model
-from models.recipe.recipe import Recipe, RecipeError, load_recipe
+from models.network.build import build_model
+from models.network.model import MultiTaskModel
+from models.recipe import Recipe, RecipeError, load_recipe
 from models.training.checkpoint import WEIGHTS_FILE, load_whole
 from models.training.outcome import ENCODING_FILE, KEPT_FILE, METRICS_FILE, RECIPE_FILE, REPORT_FILE
 from tables import TableError

@@ -8,10 +8,10 @@ import numpy as np
 
 from models.data.cache import Data
 from models.network.model import MultiTaskModel
-from models.recipe.recipe import Recipe, RecipeError
+from models.recipe import Recipe, RecipeError
 from models.recipe.selection import Selection, selection_of
-from models.structures.class_preference import ClassPreference
 
+SECTION = ("training", "select_on")
 ORDER = "order"  # auc, gauc, ndcg@k, mrr: between 0 and 1, larger is better
 
 
@@ -28,26 +28,23 @@ def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
     for entry in map(selection_of, chosen):
         if entry.metric and kinds[entry.output] != ORDER:
             raise RecipeError(
-                f"training.select_on: '{entry.output}' has no {entry.metric}; it is judged by its {kinds[entry.output]}"
+                f"training.select_on: '{entry.output}' has no {entry.metric}; it is judged by its {kinds[entry.output]}",
+                SECTION,
+                str(entry),
             )
     by_kind = {kinds[selection_of(entry).output]: entry for entry in chosen}
     if len(by_kind) > 1:
         named = ", ".join(f"'{entry}' by its {kind}" for kind, entry in by_kind.items())
         raise RecipeError(
-            f"training.select_on: {named}; measures of different kinds have no common mean, name outputs of one kind"
+            f"training.select_on: {named}; measures of different kinds have no common mean, name outputs of one kind",
+            SECTION,
         )
     return chosen
 
 
 def _kinds(ranker: MultiTaskModel) -> dict[str, str]:
     """By what each output is judged."""
-    choices = {s.outputs[0].name for s in ranker.structures if isinstance(s, ClassPreference)}
-    kinds = {}
-    for output in ranker.outputs:
-        kinds[output.name] = ORDER if output.kind == "probability" else "RMSE"
-        if output.name in choices:
-            kinds[output.name] = "cross entropy"
-    return kinds
+    return {output.name: output.kind.judged_by for output in ranker.outputs}
 
 
 def cutoffs_of(recipe: Recipe) -> set[int]:

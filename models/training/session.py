@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from models.network.model import MultiTaskModel
-from models.recipe.recipe import RecipeError
+from models.recipe import RecipeError
 from models.training.checkpoint import RESUME_FILE, load_whole, save_whole
 from models.training.optimisation import Average, Optimiser
 from models.training.weighting import Weighting

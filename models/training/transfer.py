@@ -14,12 +14,13 @@ from torch import Tensor
 from models.data.encoding import Encoding
 from models.data.vocabulary import Vocabulary
 from models.network.model import MultiTaskModel
-from models.recipe.recipe import Recipe, RecipeError
+from models.recipe import Recipe, RecipeError
 from models.recipe.selection import selection_of
 from models.training.optimisation import REPRESENTATION
 from models.training.run import RunError, open_run
 
 TABLE = "inputs.table.weight"
+SOURCE = ("training", "transfer", "from")
 
 
 def narrowed(recipe: Recipe) -> Recipe:
@@ -30,7 +31,8 @@ def narrowed(recipe: Recipe) -> Recipe:
     names = [getattr(task, "name", None) for task in recipe.tasks]
     if transfer.task not in names:
         raise RecipeError(
-            f"training.transfer.task: no task has the name '{transfer.task}'; named: {', '.join(n for n in names if n) or 'none'}"
+            f"training.transfer.task: no task has the name '{transfer.task}'; named: {', '.join(n for n in names if n) or 'none'}",
+            ("training", "transfer", "task"),
         )
     if transfer.mode == "retrain_all":
         return recipe
@@ -56,17 +58,19 @@ def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> No
     try:
         run = open_run(Path(transfer.source))
     except RunError as error:
-        raise RecipeError(f"training.transfer.from: {error}") from None
+        raise RecipeError(f"training.transfer.from: {error}", SOURCE) from None
     if run.encoding.schema != encoding.schema:
         raise RecipeError(
-            f"training.transfer.from: {transfer.source} was trained on other features; take over its recipe's section 'features'"
+            f"training.transfer.from: {transfer.source} was trained on other features; take over its recipe's section 'features'",
+            SOURCE,
         )
     if (
         run.ranker.composition["encoders"] != ranker.composition["encoders"]
         or run.recipe.model.encoders != recipe.model.encoders
     ):
         raise RecipeError(
-            f"training.transfer.from: {transfer.source} has other encoders; take over its recipe's model.encoders"
+            f"training.transfer.from: {transfer.source} has other encoders; take over its recipe's model.encoders",
+            SOURCE,
         )
     only_representation = transfer.mode == "representation_transfer"
     _take_weights(ranker, run.ranker.state_dict(), run.encoding.vocabulary, encoding.vocabulary, only_representation)
@@ -91,14 +95,16 @@ def _take_weights(
             weights[name].copy_(value)
         elif name.startswith(REPRESENTATION):
             raise RecipeError(
-                f"training.transfer.from: '{name}' has the shape {tuple(value.shape)} there; take over its recipe's section 'model'"
+                f"training.transfer.from: '{name}' has the shape {tuple(value.shape)} there; take over its recipe's section 'model'",
+                SOURCE,
             )
 
 
 def _take_rows(table: Tensor, given: Tensor, old: Vocabulary, new: Vocabulary) -> None:
     if table.shape[1] != given.shape[1]:
         raise RecipeError(
-            f"training.transfer.from: its model.embedding.dim is {given.shape[1]}, here it is {table.shape[1]}"
+            f"training.transfer.from: its model.embedding.dim is {given.shape[1]}, here it is {table.shape[1]}",
+            SOURCE,
         )
     _, of_new, of_old = np.intersect1d(new.keys, old.keys, assume_unique=True, return_indices=True)
     table[torch.from_numpy(new.rows[of_new]).long()] = given[torch.from_numpy(old.rows[of_old]).long()]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.network.model import MultiTaskModel
-from models.recipe.recipe import (
+from models.recipe.training import (
     DecayedWeighting,
     GradnormWeighting,
     PcgradWeighting,
@@ -47,8 +47,8 @@ def build_weighting(ranker: MultiTaskModel, section: TrainingSection) -> Weighti
         case DecayedWeighting(decay=decay):
             return Decayed(base, decay)
         case UncertaintyWeighting() as chosen:
-            values = {o.name for o in ranker.outputs if o.kind == "value"}
-            return Uncertainty(base, values, chosen.bound, chosen.learning_rate)
+            scale = {o.name: o.kind.loss_scale for o in ranker.outputs if o.trained}
+            return Uncertainty(base, scale, chosen.bound, chosen.learning_rate)
         case GradnormWeighting() as chosen:
             return GradNorm(ranker, base, chosen.alpha, chosen.learning_rate)
         case PcgradWeighting():
@@ -95,11 +95,11 @@ class Uncertainty:
     the loss would freeze it there). s is no weight of the network and is not exported.
     """
 
-    def __init__(self, base: Mapping[str, float], values: set[str], bound: float, rate: float) -> None:
+    def __init__(self, base: Mapping[str, float], scale: Mapping[str, float], bound: float, rate: float) -> None:
         self.base = base
         self.bound = bound
         self.rate = rate
-        self.scale = {name: 0.5 if name in values else 1.0 for name in base}
+        self.scale = dict(scale)
         self.s = dict.fromkeys(base, 0.0)
 
     def logged(self) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""Owns the trunks: what lies between the shared embeddings and each head's tower."""
+"""Trunks: the layers between the shared embeddings and the towers of the heads. One paper is one file."""

@@ -1,22 +1,41 @@
-"""Owns the multi-gate mixture of experts.
+"""Multi-gate mixture of experts (MMoE).
 
 Ma et al., Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts, KDD 2018. Equation 6:
 f^k(x) = sum_i g^k(x)_i f_i(x); equation 7: g^k(x) = softmax(W_gk x), a linear gate: no hidden layer, no normalisation.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.layers.gates import Gating, drop_experts
 from models.layers.linear import GroupedMlp, PartLinear
+from models.options import Experts, Hidden, Rate
+from models.trunks.base import Trunk, TrunkInput, TrunkOptions, TrunkSpec
 
 # Shape legend: B impressions or candidates, E experts, H heads, X width of an expert's layer.
 
 
-class Mmoe(nn.Module):
-    """`experts` ReLU networks of widths `hidden`, mixed per head; the experts' first layers and all gates are one product."""
+class MmoeOptions(TrunkOptions):
+    """`expert_dropout`: share of gate values set to 0 in training, the rest renormalised."""
+
+    type: Literal["mmoe"]
+    experts: Experts = 4
+    expert_hidden: Hidden = (128, 64)
+    expert_dropout: Rate = 0.0
+
+    def build(self, spec: TrunkSpec) -> "Mmoe":
+        hidden = self.expert_hidden
+        return Mmoe(spec.in_widths, spec.heads, self.experts, hidden, spec.dropout, self.expert_dropout)
+
+
+class Mmoe(Trunk):
+    """`experts` ReLU networks of widths `hidden`, mixed per head.
+
+    The first layers of the experts and all gates are computed as one product.
+    """
 
     def __init__(
         self,
@@ -36,31 +55,32 @@ class Mmoe(nn.Module):
         self.first = PartLinear(in_widths, experts * hidden[0] + len(heads) * experts)
         self.rest = GroupedMlp(experts, hidden, dropout, last_linear=False)
         self.dropout = nn.Dropout(dropout)
-        with torch.no_grad():  # W_gk x has no bias in the paper; a zero start leaves it to the data
+        with torch.no_grad():  # W_gk x has no bias in the paper: it starts at zero
             self.first.bias[experts * hidden[0] :].zero_()
 
     def _first(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The experts' first layers `[B, E, X]` and the gates `[B, H, E]`."""
         split = self.experts * self.first_width
         product = self.first(parts)
         gates_BHE = torch.softmax(product[:, split:].unflatten(-1, (len(self.heads), self.experts)), -1)
         return torch.relu(product[:, :split]).unflatten(-1, (self.experts, self.first_width)), gates_BHE
 
-    def forward(self, parts: Sequence[Tensor]) -> Tensor:
-        """Parts `[B or 1, width]` -> `[H, B, out_width]`, by head in order."""
-        first_BEX, gates_BHE = self._first(parts)
+    def forward(self, inputs: TrunkInput) -> Tensor:
+        """Equation 6 for every head: `[H, B, out_width]`, by head in order."""
+        first_BEX, gates_BHE = self._first(inputs.parts)
         if self.training and self.expert_dropout:
             gates_BHE = drop_experts(gates_BHE, self.expert_dropout)
         experts_EBX = self.rest(self.dropout(first_BEX).transpose(0, 1))
         return (gates_BHE @ experts_EBX.transpose(0, 1)).transpose(0, 1)
 
-    def gating(self, parts: Sequence[Tensor]) -> Gating:
-        """The gates by head and the experts' outputs."""
-        first_BEX, gates_BHE = self._first(parts)
+    def gating(self, inputs: TrunkInput) -> Gating:
+        """The gates by head and the outputs of the experts."""
+        first_BEX, gates_BHE = self._first(inputs.parts)
         return Gating(
             {head: gates_BHE[:, i] for i, head in enumerate(self.heads)}, self.rest(first_BEX.transpose(0, 1))
         )
 
-    def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
+    def gate_means(self, inputs: TrunkInput) -> dict[str, Tensor]:
         """Mean gate value per expert `[E]`, by head."""
-        means_HE = self._first(parts)[1].mean(0)
+        means_HE = self._first(inputs.parts)[1].mean(0)
         return dict(zip(self.heads, means_HE, strict=True))

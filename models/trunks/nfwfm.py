@@ -1,25 +1,46 @@
-"""Owns Meitu's multi-task NFwFM: field-pair-weighted interactions into hidden layers that all tasks share, split at the last layer.
+"""Meitu's multi-task NFwFM: field-pair-weighted interactions, then hidden layers that all tasks share.
 
-After Chen et al. of Meitu, Multi-task learning in Meitu's recommendation ranking, 2019. Its pieces: FwFM's pair weights (Pan et al.,
-Field-weighted Factorization Machines, WWW 2018, equation 4) and its linear term by field, sum_i x_i <v_i, w_F(i)> (section 3.3); NFM's
-bi-interaction vector into a network (He and Chua, Neural Factorization Machines, SIGIR 2017, equations 2 to 4):
+After Chen et al. of Meitu, Multi-task learning in Meitu's recommendation ranking, 2019. Its pieces: FwFM's pair weights
+(Pan et al., Field-weighted Factorization Machines, WWW 2018, equation 4) and its linear term by field,
+sum_i x_i <v_i, w_F(i)> (section 3.3); NFM's bi-interaction vector into a network (He and Chua, Neural Factorization
+Machines, SIGIR 2017, equations 2 to 4):
   f_BI(x) = sum_{i<j} r_F(i)F(j) (x_i v_i) * (x_j v_j);  y_k = w0_k + w_k linear(x) + h_k^T MLP(f_BI(x))
 The last layer (w0_k, w_k, h_k) is the head's tower, so a recipe gives it no hidden layer.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.layers.input_part import InputPart
 from models.layers.linear import GroupedMlp, PartLinear
+from models.options import Hidden
+from models.trunks.base import Trunk, TrunkInput, TrunkOptions, TrunkSpec
 
-# Shape legend: B impressions or candidates (1 for user parts at serving), F fields (U user's, I item's), D embedding width, X hidden width.
+# Shape legend: B impressions or candidates (1 for user parts at serving), F fields (U of the user, I of the item),
+# D embedding width, X hidden width.
+
+
+class NfwfmOptions(TrunkOptions):
+    """`hidden`: the layers above the interactions, which all tasks share.
+
+    Give `tower_hidden: []`, so that the tasks split at the last layer.
+    """
+
+    type: Literal["nfwfm"]
+    hidden: Hidden = (128, 64)
+
+    def build(self, spec: TrunkSpec) -> "Nfwfm":
+        return Nfwfm(spec.parts, self.hidden, spec.dropout)
 
 
 class Fields(nn.Module):
-    """The fields of one part as vectors x_i v_i: embeddings as they are, a number times a vector of its own, an encoder's vector mapped to one."""
+    """The fields of one part as vectors x_i v_i.
+
+    An embedding is a field as it is, a number is multiplied by a vector of its own, an encoder's vector is mapped to one field.
+    """
 
     def __init__(self, part: InputPart) -> None:
         super().__init__()
@@ -46,7 +67,8 @@ class Fields(nn.Module):
 class PairWeighted(nn.Module):
     """f_BI: one weight per pair of fields, all 1 at the start (then it is NFM's).
 
-    The sum over pairs is split by who owns them: user-user pairs and the user's half of user-item pairs are computed once per request.
+    The sum over pairs is split by owner, so that user-user pairs and the user's half of user-item pairs are computed
+    once per request.
     """
 
     def __init__(self, user_fields: int, item_fields: int) -> None:
@@ -79,8 +101,8 @@ def _within(v_BFD: Tensor, pairs: Tensor) -> Tensor:
     return (v_BFD * (weights_FF @ v_BFD)).sum(-2)
 
 
-class Nfwfm(nn.Module):
-    """The shared hidden layers' last vector and the linear term, side by side."""
+class Nfwfm(Trunk):
+    """The last shared hidden layer and the linear term, side by side."""
 
     def __init__(self, parts: Sequence[InputPart], hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
@@ -95,15 +117,11 @@ class Nfwfm(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.out_width = hidden[-1] + 1
 
-    def forward(self, parts: Sequence[Tensor]) -> Tensor:
-        """Parts `[B or 1, width]` -> `[1, B, out_width]`, which the towers broadcast."""
+    def forward(self, inputs: TrunkInput) -> Tensor:
+        """`[1, B, out_width]`, which the towers broadcast."""
         sides: dict[bool, list[Tensor]] = {False: [], True: []}
-        for fields, own, part in zip(self.fields, self.of_candidate, parts, strict=True):
+        for fields, own, part in zip(self.fields, self.of_candidate, inputs.parts, strict=True):
             sides[own].append(fields(part))
         user, item = (torch.cat(vectors, -2) if vectors else None for vectors in sides.values())
         hidden_1BX = self.network(self.dropout(self.interaction(user, item)).unsqueeze(0))
-        return torch.cat([hidden_1BX, self.linear(parts).unsqueeze(0)], -1)
-
-    def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """No gates here."""
-        return {}
+        return torch.cat([hidden_1BX, self.linear(inputs.parts).unsqueeze(0)], -1)

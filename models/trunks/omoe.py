@@ -1,18 +1,34 @@
-"""Owns the one-gate mixture of experts, the MMoE paper's own baseline.
+"""One-gate mixture of experts (OMoE), the MMoE paper's own baseline.
 
 Ma et al., KDD 2018, equation 5: f(x) = sum_i g(x)_i f_i(x), with one gate for all tasks.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.layers.gates import Gating
+from models.options import Experts, Hidden
+from models.trunks.base import Trunk, TrunkInput, TrunkOptions, TrunkSpec
 from models.trunks.mmoe import Mmoe
 
+# Shape legend: B impressions or candidates, E experts.
 
-class Omoe(nn.Module):
-    """A mixture of experts with a single gate; every head's tower reads the same vector."""
+
+class OmoeOptions(TrunkOptions):
+    """The widths and number of the experts."""
+
+    type: Literal["omoe"]
+    experts: Experts = 4
+    expert_hidden: Hidden = (128, 64)
+
+    def build(self, spec: TrunkSpec) -> "Omoe":
+        return Omoe(spec.in_widths, spec.heads, self.experts, self.expert_hidden, spec.dropout)
+
+
+class Omoe(Trunk):
+    """A mixture of experts with a single gate; the towers of all heads read the same vector."""
 
     def __init__(
         self, in_widths: Sequence[int], heads: Sequence[str], experts: int, hidden: Sequence[int], dropout: float
@@ -22,16 +38,16 @@ class Omoe(nn.Module):
         self.mixture = Mmoe(in_widths, ("all",), experts, hidden, dropout)
         self.out_width = self.mixture.out_width
 
-    def forward(self, parts: Sequence[Tensor]) -> Tensor:
-        """Parts `[B or 1, width]` -> `[1, B, out_width]`, which the towers broadcast."""
-        return self.mixture(parts)
+    def forward(self, inputs: TrunkInput) -> Tensor:
+        """`[1, B, out_width]`, which the towers broadcast."""
+        return self.mixture(inputs)
 
-    def gating(self, parts: Sequence[Tensor]) -> Gating:
-        """The one gate under every head's name, and the experts' outputs."""
-        found = self.mixture.gating(parts)
-        return Gating(dict.fromkeys(self.heads, found.gates["all"]), found.experts)
+    def gating(self, inputs: TrunkInput) -> Gating:
+        """The one gate under the name of every head, and the outputs of the experts."""
+        one_gate = self.mixture.gating(inputs)
+        return Gating(dict.fromkeys(self.heads, one_gate.gates["all"]), one_gate.experts)
 
-    def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Mean gate value per expert `[E]`; the same gate under every head's name."""
-        mean = self.mixture.gate_means(parts)["all"]
+    def gate_means(self, inputs: TrunkInput) -> dict[str, Tensor]:
+        """Mean gate value per expert `[E]`; the same gate under the name of every head."""
+        mean = self.mixture.gate_means(inputs)["all"]
         return dict.fromkeys(self.heads, mean)

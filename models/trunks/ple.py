@@ -1,25 +1,45 @@
-"""Owns progressive layered extraction, and CGC as its single-level form.
+"""Progressive layered extraction (PLE), and CGC as its form with one level.
 
-Tang et al., Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for Personalized Recommendations,
-RecSys 2020. CGC, equations 1 to 4: g^k(x) = w^k(x) S^k(x), w^k(x) = softmax(W_g^k x), S^k stacks task k's own experts and the shared ones.
-PLE, equations 5 to 7: the selector of level j is that task's fusion of level j-1; the shared module's gate selects over all experts
-of its level and feeds the shared experts of the next; the last level has no shared gate.
+Tang et al., Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for Personalized
+Recommendations, RecSys 2020. CGC, equations 1 to 4: g^k(x) = w^k(x) S^k(x), w^k(x) = softmax(W_g^k x), where S^k stacks
+the own experts of task k and the shared experts. PLE, equations 5 to 7: the selector of level j is the task's fusion of
+level j-1; the shared module's gate selects over all experts of its level and feeds the shared experts of the next level;
+the last level has no shared gate.
 """
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from models.layers.gates import Gating
 from models.layers.linear import GroupedLinear, GroupedMlp, PartLinear
+from models.options import Hidden
+from models.trunks.base import Trunk, TrunkInput, TrunkOptions, TrunkSpec
 
-# Shape legend: B impressions or candidates, H heads, O own experts per head, S shared experts, E = H * O + S all experts of a level,
-# M = O + S experts a head sees, X width of an expert. Experts are ordered head by head, the shared ones last.
+# Shape legend: B impressions or candidates, H heads, O own experts per head, S shared experts,
+# E = H * O + S all experts of a level, M = O + S experts that a head sees, X width of an expert.
+# Experts are ordered head by head, the shared experts last.
+
+
+class PleOptions(TrunkOptions):
+    """`levels` = 1 is CGC; `own_experts` per head."""
+
+    type: Literal["ple"]
+    levels: Annotated[int, Field(ge=1, le=8)] = 2
+    own_experts: Annotated[int, Field(ge=1, le=32)] = 2
+    shared_experts: Annotated[int, Field(ge=1, le=32)] = 2
+    expert_hidden: Hidden = (64,)
+
+    def build(self, spec: TrunkSpec) -> "Ple":
+        experts = (self.own_experts, self.shared_experts)
+        return Ple(spec.in_widths, spec.heads, self.levels, *experts, self.expert_hidden, spec.dropout)
 
 
 class Mixing(nn.Module):
-    """How the experts of one level become fusions: each head over its own and the shared ones, the shared fusion over all."""
+    """Mixes the experts of one level: each head over its own and the shared experts, the shared fusion over all."""
 
     index: Tensor
 
@@ -43,7 +63,7 @@ class Mixing(nn.Module):
 
 
 class FirstLevel(nn.Module):
-    """Level 1: every expert and every gate reads the input itself, so their first layers are one product."""
+    """Level 1: every expert and every gate reads the input, so their first layers are one product."""
 
     def __init__(
         self, in_widths: Sequence[int], mixing: Mixing, hidden: Sequence[int], dropout: float, last: bool
@@ -59,7 +79,10 @@ class FirstLevel(nn.Module):
             self.first.bias[mixing.all * hidden[0] :].zero_()
 
     def split(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Parts -> the experts' first layer `[B, E * X1]`, the heads' gates `[H, B, M]`, the shared gate `[B, E]` (`[B, 0]` if last)."""
+        """Parts -> the experts' first layers `[B, E * X1]`, the heads' gates `[H, B, M]` and the shared gate `[B, E]`.
+
+        The last level has no shared gate: `[B, 0]`.
+        """
         mixing = self.mixing
         sizes = [mixing.all * self.width, mixing.heads * mixing.seen, self.shared_gate]
         experts, gates, shared = self.first(parts).split(sizes, -1)
@@ -67,12 +90,12 @@ class FirstLevel(nn.Module):
         return experts, gates_HBM, torch.softmax(shared, -1)
 
     def experts_of(self, first: Tensor) -> Tensor:
-        """The experts' first layer as `split` gives it -> all experts `[E, B, X]`."""
+        """The experts' first layers from `split` -> all experts `[E, B, X]`."""
         first_EBX = torch.relu(first).unflatten(-1, (self.mixing.all, self.width)).transpose(0, 1)
         return self.rest(self.dropout(first_EBX))
 
     def forward(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Parts `[B or 1, width]` -> the heads' fusions `[H, B, X]` and the shared fusion `[B, X]` (None if this level is the last)."""
+        """Parts `[B or 1, width]` -> the heads' fusions `[H, B, X]` and the shared fusion `[B, X]` (None in the last)."""
         first, gates_HBM, shared_BE = self.split(parts)
         experts_EBX = self.experts_of(first)
         shared = self.mixing.shared_fusion(shared_BE, experts_EBX) if self.shared_gate else None
@@ -80,7 +103,7 @@ class FirstLevel(nn.Module):
 
 
 class NextLevel(nn.Module):
-    """Level j > 1: a head's experts and its gate read that head's fusion, the shared ones the shared fusion."""
+    """Level j > 1: the experts and the gate of a head read that head's fusion, shared experts the shared fusion."""
 
     source: Tensor
 
@@ -100,16 +123,16 @@ class NextLevel(nn.Module):
                 self.shared_gate.bias.zero_()
 
     def head_gates(self, heads_HBX: Tensor) -> Tensor:
-        """`[H, B, M]`."""
+        """The fusions of the level before -> the gates `[H, B, M]`."""
         return torch.softmax(self.gates(heads_HBX), -1)
 
     def experts_of(self, heads_HBX: Tensor, shared_BX: Tensor) -> Tensor:
-        """The level before's fusions -> all experts `[E, B, X]`."""
+        """The fusions of the level before -> all experts `[E, B, X]`."""
         inputs = torch.cat([heads_HBX, shared_BX.unsqueeze(0)])
         return self.experts(inputs[self.source])
 
     def forward(self, heads_HBX: Tensor, shared_BX: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The level before's fusions -> this level's, as FirstLevel gives them."""
+        """The fusions of the level before -> the fusions of this level, as in FirstLevel."""
         experts_EBX = self.experts_of(heads_HBX, shared_BX)
         shared = None
         if self.shared_gate is not None:
@@ -117,7 +140,7 @@ class NextLevel(nn.Module):
         return self.mixing.heads_fusion(self.head_gates(heads_HBX), experts_EBX), shared
 
 
-class Ple(nn.Module):
+class Ple(Trunk):
     """`levels` extraction levels with `own` experts per head and `shared` common ones; one level is CGC."""
 
     def __init__(
@@ -142,18 +165,18 @@ class Ple(nn.Module):
             ]
         )
 
-    def forward(self, parts: Sequence[Tensor]) -> Tensor:
-        """Parts `[B or 1, width]` -> `[H, B, out_width]`, by head in order."""
-        heads_HBX, shared_BX = self.first(parts)
+    def forward(self, inputs: TrunkInput) -> Tensor:
+        """`[H, B, out_width]`, by head in order."""
+        heads_HBX, shared_BX = self.first(inputs.parts)
         for level in self.levels:
             heads_HBX, shared_BX = level(heads_HBX, shared_BX)
         return heads_HBX
 
-    def gating(self, parts: Sequence[Tensor]) -> Gating:
-        """Of the last level: the gates by head over the experts that it sees, its own first, and all experts' outputs."""
-        first, gates_HBM, _ = self.first.split(parts)
+    def gating(self, inputs: TrunkInput) -> Gating:
+        """The last level's gates by head, over the experts that the head sees (its own first), and all outputs."""
+        first, gates_HBM, _ = self.first.split(inputs.parts)
         experts_EBX = self.first.experts_of(first)
-        heads_HBX, shared_BX = self.first(parts)
+        heads_HBX, shared_BX = self.first(inputs.parts)
         for level in self.levels:
             assert isinstance(level, NextLevel)
             gates_HBM = level.head_gates(heads_HBX)
@@ -161,6 +184,6 @@ class Ple(nn.Module):
             heads_HBX, shared_BX = level(heads_HBX, shared_BX)
         return Gating(dict(zip(self.heads, gates_HBM, strict=True)), experts_EBX)
 
-    def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Mean gate value of the last level per expert that the head sees, its own first `[O + S]`, by head."""
-        return {head: gates_BM.mean(0) for head, gates_BM in self.gating(parts).gates.items()}
+    def gate_means(self, inputs: TrunkInput) -> dict[str, Tensor]:
+        """Mean gate value in the last level per expert that the head sees, its own first, `[M]`, by head."""
+        return {head: gates_BM.mean(0) for head, gates_BM in self.gating(inputs).gates.items()}

@@ -1,17 +1,30 @@
-"""Owns the trunk of separate towers over shared embeddings, as ESMM and ESM2 have it: nothing but embeddings is shared."""
+"""A network per head over shared embeddings, as ESMM and ESM2 have it: the heads share nothing but the embeddings."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.layers.linear import GroupedMlp, PartLinear
+from models.options import Hidden
+from models.trunks.base import Trunk, TrunkInput, TrunkOptions, TrunkSpec
 
 # Shape legend: B impressions or candidates, H heads, X width of a hidden layer.
 
 
-class Separate(nn.Module):
-    """Per head its own multi-layer perceptron; all first layers are one product over the same parts."""
+class SeparateOptions(TrunkOptions):
+    """The widths of each head's hidden layers."""
+
+    type: Literal["separate"]
+    hidden: Hidden = (128, 64)
+
+    def build(self, spec: TrunkSpec) -> "Separate":
+        return Separate(spec.in_widths, spec.heads, self.hidden, spec.dropout)
+
+
+class Separate(Trunk):
+    """A multi-layer perceptron per head; the first layers of all heads are computed as one product."""
 
     def __init__(self, in_widths: Sequence[int], heads: Sequence[str], hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
@@ -22,11 +35,7 @@ class Separate(nn.Module):
         self.rest = GroupedMlp(len(heads), hidden, dropout, last_linear=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, parts: Sequence[Tensor]) -> Tensor:
-        """Parts `[B or 1, width]` -> `[H, B, out_width]`, by head in order."""
-        first_BHX = torch.relu(self.first(parts)).unflatten(-1, (len(self.heads), self.first_width))
+    def forward(self, inputs: TrunkInput) -> Tensor:
+        """`[H, B, out_width]`, by head in order."""
+        first_BHX = torch.relu(self.first(inputs.parts)).unflatten(-1, (len(self.heads), self.first_width))
         return self.rest(self.dropout(first_BHX).transpose(0, 1))
-
-    def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """No gates here."""
-        return {}

@@ -1,30 +1,41 @@
-"""Owns the shared bottom: one network for all heads.
+"""Shared bottom: one network for all heads.
 
-Caruana, Multitask Learning, Machine Learning 1997; as equation 1 of the MMoE paper: y_k = h_k(f(x)).
+Caruana, Multitask Learning, Machine Learning 1997; equation 1 of the MMoE paper: y_k = h_k(f(x)).
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.layers.linear import GroupedMlp, PartLinear
+from models.options import Hidden
+from models.trunks.base import Trunk, TrunkInput, TrunkOptions, TrunkSpec
+
+# Shape legend: B impressions or candidates.
 
 
-class SharedBottom(nn.Module):
-    """One ReLU network of widths `hidden`; every head's tower reads the same vector."""
+class SharedBottomOptions(TrunkOptions):
+    """The widths of the hidden layers that all heads share."""
 
-    def __init__(self, in_widths: Sequence[int], heads: Sequence[str], hidden: Sequence[int], dropout: float) -> None:
+    type: Literal["shared_bottom"]
+    hidden: Hidden = (128, 64)
+
+    def build(self, spec: TrunkSpec) -> "SharedBottom":
+        return SharedBottom(spec.in_widths, self.hidden, spec.dropout)
+
+
+class SharedBottom(Trunk):
+    """One ReLU network of widths `hidden`; the towers of all heads read the same vector."""
+
+    def __init__(self, in_widths: Sequence[int], hidden: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.out_width = hidden[-1]
         self.first = PartLinear(in_widths, hidden[0])
         self.rest = GroupedMlp(1, hidden, dropout, last_linear=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, parts: Sequence[Tensor]) -> Tensor:
-        """Parts `[B or 1, width]` -> `[1, B, out_width]`, which the towers broadcast."""
-        return self.rest(self.dropout(torch.relu(self.first(parts))).unsqueeze(0))
-
-    def gate_means(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """No gates here."""
-        return {}
+    def forward(self, inputs: TrunkInput) -> Tensor:
+        """`[1, B, out_width]`, which the towers broadcast."""
+        return self.rest(self.dropout(torch.relu(self.first(inputs.parts))).unsqueeze(0))

@@ -10,7 +10,7 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from models.recipe.recipe import Recipe, parse_recipe
+from models.recipe import Recipe, parse_recipe
 from models.recipe.search_space import TuningSection
 from models.training.checkpoint import write_json
 

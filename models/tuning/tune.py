@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from models.data.cache import DEFAULT_CACHE, Data, open_data
-from models.network.model import build_model
-from models.recipe.recipe import WHERE_DATA_LIES, Recipe, RecipeError
+from models.network.build import build_model
+from models.recipe import Recipe, RecipeError
+from models.recipe.data import WHERE_DATA_LIES
 from models.recipe.search_space import SearchBounds, SearchedSetting, TuningSection, settings_of
 from models.train import NonFiniteLossError, learn
 from models.training.session import Progress

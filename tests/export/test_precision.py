@@ -17,7 +17,9 @@ from export.judged import Impressions, Judged, impressions_of, keys_of_rows
 from export.precision import ReductionError, reduced
 from export.reduction import judge
 from funnelrank.main import main
-from models.recipe.recipe import parse_recipe
+from models.kinds import PROBABILITY
+from models.kinds.value import Value
+from models.recipe import parse_recipe
 from models.train import train
 from models.training.run import open_run
 from service.bundle.loading import load_bundle
@@ -219,8 +221,8 @@ def test_reducing_leaves_the_float32_graph_as_it_is_and_gives_the_same_bytes_aga
 def test_an_output_without_labels_is_shown_without_a_loss() -> None:
     by = Judged(np.zeros(4, np.float32), np.ones(4, bool))
     scores = np.linspace(0.1, 0.4, 4, dtype=np.float32)
-    assert judge(by, "probability", scores, scores, 0.0, 0.0).loss is None
-    assert judge(by._replace(inside=~by.inside), "value", scores, scores, 0.0, 0.0).loss is None
+    assert judge(by, PROBABILITY, scores, scores, 0.0, 0.0).loss is None
+    assert judge(by._replace(inside=~by.inside), Value(), scores, scores, 0.0, 0.0).loss is None
 
 
 def test_the_help_names_the_precisions(capsys: pytest.CaptureFixture[str]) -> None:

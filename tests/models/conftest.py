@@ -9,7 +9,7 @@ import pytest
 import yaml
 from small_tables import RECIPE, make_tables, merged, write_tables
 
-from models.recipe.recipe import Recipe, parse_recipe
+from models.recipe import Recipe, parse_recipe
 
 
 @pytest.fixture

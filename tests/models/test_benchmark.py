@@ -9,7 +9,7 @@ import yaml
 
 from funnelrank.main import main
 from models.benchmark import ABOVE_IS_KEPT
-from models.recipe.recipe import load_recipe
+from models.recipe import load_recipe
 from models.reports.results import group_of, listed_groups
 
 RECIPES = sorted((Path(__file__).parents[2] / "models" / "recipes").glob("*.yaml"))

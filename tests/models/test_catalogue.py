@@ -17,7 +17,7 @@ ENCODERS = pytest.mark.parametrize(
 @ENCODERS
 def test_every_output_is_a_probability_or_a_value_per_candidate(architecture, encoder):
     model = small(architecture, encoder)
-    kinds = {o.name: o.kind for o in model.ranker.outputs}
+    kinds = {o.name: o.kind.type for o in model.ranker.outputs}
     for candidates, behaviours in ((1, 0), (1, 3), (5, 0), (64, 7)):
         scores = score(model, raw_inputs(model, candidates, behaviours))
         assert list(scores) == [o.name for o in model.ranker.outputs]

@@ -17,8 +17,8 @@ from models import train as training
 from models.data.batches import ordered_batches
 from models.data.cache import open_data
 from models.metrics.ranking import auc
-from models.network.model import build_model
-from models.recipe.recipe import RecipeError
+from models.network.build import build_model
+from models.recipe import RecipeError
 from models.training.evaluation import evaluate
 from models.training.optimisation import Average, Optimiser, rate_factor
 from models.training.run import open_run

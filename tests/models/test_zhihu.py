@@ -7,7 +7,7 @@ import torch
 from small_rankers import small, training_batch
 
 from models.layers.probability import log_loss, of_logit
-from models.recipe.recipe import load_recipe
+from models.recipe import load_recipe
 from models.training.weighting import weighted_total
 
 RECIPE = Path(__file__).parents[2] / "models" / "recipes" / "kuairand-zhihu.yaml"
@@ -39,7 +39,7 @@ def test_every_head_reads_the_same_shared_layers():
     ranker = model.ranker
     batch = training_batch(model, 12, 4)
     with torch.no_grad():
-        parts = ranker.parts(batch)
+        parts = ranker.trunk_input(batch).parts
         logits = ranker.logits(batch)
     x = np.concatenate([f64(p) for p in parts], 1)
     shared = np.maximum(

@@ -12,7 +12,7 @@ from models.data.batches import gather
 from models.data.behaviours import visible_range
 from models.data.cache import open_data
 from models.data.vocabulary import key_column_vocabularies
-from models.recipe.recipe import RecipeError
+from models.recipe import RecipeError
 from tables import table as table_reading
 
 

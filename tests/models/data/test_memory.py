@@ -23,7 +23,7 @@ import sys, threading, time
 from pathlib import Path
 from models.data.batches import shuffled_batches
 from models.data.cache import open_data
-from models.recipe.recipe import load_recipe
+from models.recipe import load_recipe
 
 peak, done = 0, False
 def watch():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.encoders.base import View
 from models.encoders.din import Din
-from models.encoders.view import View
 
 I = 6
 P = 4

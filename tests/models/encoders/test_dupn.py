@@ -8,8 +8,8 @@ import torch
 from small_rankers import raw_inputs, score, small
 
 from export.graph import to_onnx
+from models.encoders.base import View
 from models.encoders.dupn import Dupn, PropertyGatedLstm
-from models.encoders.view import View
 
 I = 6
 P = 4

@@ -7,10 +7,9 @@ from features import Categorical, MultiCategorical
 from models.data.encoding import NumericStats, no_edges, quantile_edges
 from models.layers.activation import Dice, PRelu
 from models.layers.linear import PartLinear
+from models.layers.position_bias import PositionSection, PositionTower
 from models.layers.probability import both, mixture, of_logit
 from models.network.embedding import KeyColumns, NumericBins, Numerics
-from models.network.position_bias import PositionTower
-from models.recipe.recipe import PositionSection
 
 
 def test_numerics_are_standardised_then_squashed_and_a_missing_one_is_learned():

@@ -9,7 +9,7 @@ import pytest
 from funnelrank.main import main
 from models.data.cache import open_data
 from models.prepare.taobao import COLUMNS, EXTRACT, ORIGINAL, USERS, prepare_taobao
-from models.recipe.recipe import RecipeError, load_recipe
+from models.recipe import RecipeError, load_recipe
 
 RECIPES = Path(__file__).parents[3] / "models" / "recipes"
 

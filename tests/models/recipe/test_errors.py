@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from funnelrank.main import main
-from models.recipe.recipe import RecipeError, load_recipe
+from models.recipe import RecipeError, load_recipe
 
 LABEL = "- {name: tab, type: categorical}"
 CASES = {

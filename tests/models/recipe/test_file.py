@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from funnelrank.main import main
-from models.recipe.recipe import RecipeError, at_its_line, load_recipe
+from models.recipe import RecipeError, load_recipe, with_places
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_what_was_replaced_is_no_place_of_a_fault(base_file, extending):
 def test_a_fault_that_shows_late_is_told_by_the_file_that_holds_it(base_file, extending):
     base_file.write_text(base_file.read_text().replace("architecture: mmoe", "architecture: mmeo"))
     path = extending("")
-    late = RecipeError("model.architecture: 'mmeo' is not in the catalogue")
-    assert re.match(r"\S+base/whole\.yaml:\d+: model\.architecture: 'mmeo'", at_its_line(late, path))
+    late = RecipeError("model.architecture: 'mmeo' is not in the catalogue", ("model", "architecture"))
+    assert re.match(r"\S+base/whole\.yaml:\d+: model\.architecture: 'mmeo'", str(with_places(late, path)))
 
 
 @pytest.mark.parametrize(

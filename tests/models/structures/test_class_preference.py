@@ -10,8 +10,7 @@ from small_rankers import small, training_batch
 
 from features import FeatureSchema
 from models.layers.probability import of_logit
-from models.recipe.recipe import ClassPreferenceTask
-from models.structures.class_preference import ClassPreference, Prefer
+from models.structures.class_preference import ClassPreference, ClassPreferenceOptions, Prefer
 from models.structures.representation import Candidates
 from models.training.selection import selection_score
 
@@ -69,7 +68,7 @@ def test_the_loss_is_the_cross_entropy_over_impressions_with_the_label():
 
 
 def test_evaluation_counts_the_same_classes_as_the_network():
-    task = ClassPreferenceTask(type="class_preference", name="pprice", label="click", feature="price", edges=EDGES)
+    task = ClassPreferenceOptions(type="class_preference", name="pprice", label="click", feature="price", edges=EDGES)
     schema = FeatureSchema.model_validate(
         {"item": [{"name": "stars", "type": "numeric"}, {"name": "price", "type": "numeric"}]}
     )
@@ -107,4 +106,4 @@ def test_its_cross_entropy_selects_the_best_weights():
 
 def test_edges_that_do_not_ascend_are_refused():
     with pytest.raises(ValidationError, match="ascend"):
-        ClassPreferenceTask(type="class_preference", name="pprice", label="click", feature="price", edges=(1.0, 0.0))
+        ClassPreferenceOptions(type="class_preference", name="pprice", label="click", feature="price", edges=(1.0, 0.0))

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from models.layers.probability import log_loss
-from models.recipe.recipe import Esm2Task
-from models.structures.esm2 import Esm2
+from models.structures.esm2 import Esm2, Esm2Options
 
 
 def sigmoid(x):
@@ -13,7 +12,7 @@ def sigmoid(x):
 
 
 def esm2():
-    return Esm2(Esm2Task(type="esm2", click="click", action="cart", conversion="buy"))
+    return Esm2(Esm2Options(type="esm2", click="click", action="cart", conversion="buy"))
 
 
 def logits(n=200, seed=0, requires_grad=False):

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from models.layers.probability import log_loss
-from models.recipe.recipe import EsmmTask
-from models.structures.esmm import Esmm
+from models.structures.esmm import Esmm, EsmmOptions
 
 
 def sigmoid(x):
@@ -13,7 +12,7 @@ def sigmoid(x):
 
 
 def esmm():
-    return Esmm(EsmmTask(type="esmm", click="click", conversion="buy"))
+    return Esmm(EsmmOptions(type="esmm", click="click", conversion="buy"))
 
 
 def logits(n=200, seed=0, spread=4.0, dtype=torch.float32):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from small_rankers import small, training_batch
 
-from models.recipe.recipe import RankWeightsTask, RecipeError
-from models.structures.rank_weights import RankWeights, Weigh
+from models.recipe import RecipeError
+from models.structures.rank_weights import RankWeights, RankWeightsOptions, Weigh
 from models.structures.representation import Candidates
 
 IMPORTANCE = {"cart": 2.0, "like": 3.0}
@@ -61,7 +61,7 @@ def test_gradients_are_finite_at_extreme_logits():
     for value in (80.0, -80.0):
         logit = torch.tensor([value], requires_grad=True)
         structure = RankWeights(
-            RankWeightsTask(type="rank_weights", name="prank", label="click", features=("price",)),
+            RankWeightsOptions(type="rank_weights", name="prank", label="click", features=("price",)),
             small("dupn").recipe.features,
         )
         score = structure.scores({"prank": logit})["prank"]
@@ -70,7 +70,7 @@ def test_gradients_are_finite_at_extreme_logits():
 
 
 def test_a_feature_that_is_no_number_of_the_item_is_refused_with_those_that_are():
-    task = RankWeightsTask(type="rank_weights", name="prank", label="click", features=("shop",))
+    task = RankWeightsOptions(type="rank_weights", name="prank", label="click", features=("shop",))
     with pytest.raises(RecipeError, match="'shop', which is no numeric item feature; those are: price, stars"):
         RankWeights(task, small("dupn").recipe.features)
 

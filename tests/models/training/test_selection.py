@@ -8,7 +8,7 @@ import pytest
 from models import train as training
 from models.data.cache import open_data
 from models.metrics.ranking import auc, list_metrics
-from models.recipe.recipe import RecipeError
+from models.recipe import RecipeError
 from models.training.evaluation import groups_of, labels_of, scores_of
 from models.training.run import open_run
 from models.training.selection import selection_score

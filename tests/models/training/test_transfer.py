@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.recipe.recipe import RecipeError
+from models.recipe import RecipeError
 from models.train import train
 from models.training.run import open_run
 from models.training.transfer import narrowed

@@ -10,7 +10,7 @@ from small_rankers import small, training_batch
 
 from models import train as training
 from models.catalogue import CATALOGUE
-from models.recipe.recipe import TrainingSection
+from models.recipe.training import TrainingSection
 from models.training.shared import last_shared_layer, shared_masks
 from models.training.transfer import narrowed
 from models.training.weighting import (
@@ -58,7 +58,7 @@ def test_decayed_weights_fall_by_their_factor_each_epoch():
 
 
 def test_uncertainty_moves_by_its_gradient_and_has_another_formula_for_values():
-    weighting = Uncertainty({"a": 1.0, "b": 1.0}, values={"b"}, bound=2.0, rate=0.1)
+    weighting = Uncertainty({"a": 1.0, "b": 1.0}, scale={"a": 1.0, "b": 0.5}, bound=2.0, rate=0.1)
     x, losses = two_losses(a=0.2, b=3.0)
     weighting.backward(losses, {}, epoch=0)
     assert x.grad.item() == pytest.approx(1.0 * 0.2 + 0.5 * 3.0), (
@@ -68,7 +68,10 @@ def test_uncertainty_moves_by_its_gradient_and_has_another_formula_for_values():
 
 
 def test_uncertainty_settles_at_its_optimum_and_never_leaves_its_bound():
-    weighting = Uncertainty(dict.fromkeys(("a", "b", "rare", "huge"), 1.0), values={"b"}, bound=2.0, rate=0.1)
+    names = ("a", "b", "rare", "huge")
+    weighting = Uncertainty(
+        dict.fromkeys(names, 1.0), scale=dict.fromkeys(names, 1.0) | {"b": 0.5}, bound=2.0, rate=0.1
+    )
     losses = {
         "a": torch.tensor(0.2, requires_grad=True),
         "b": torch.tensor(3.0),

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from models.trunks.base import TrunkInput
 from models.trunks.mmoe import Mmoe
 
 WIDTHS = (5, 3)
@@ -46,7 +47,7 @@ def test_equals_the_papers_equation():
     model = mmoe()
     rng = np.random.default_rng(0)
     x = rng.normal(size=(9, sum(WIDTHS)))
-    parts = [torch.from_numpy(x[:, :5]).float(), torch.from_numpy(x[:, 5:]).float()]
+    parts = TrunkInput([torch.from_numpy(x[:, :5]).float(), torch.from_numpy(x[:, 5:]).float()])
     np.testing.assert_allclose(f64(model(parts)), reference(model, x), atol=1e-6)
 
 
@@ -54,7 +55,7 @@ def test_a_user_part_of_one_row_equals_the_same_row_repeated():
     model = mmoe()
     user = torch.randn(1, 5)
     items = torch.randn(8, 3)
-    torch.testing.assert_close(model([user, items]), model([user.expand(8, 5), items]))
+    torch.testing.assert_close(model(TrunkInput([user, items])), model(TrunkInput([user.expand(8, 5), items])))
 
 
 def test_gates_are_linear_in_the_input():
@@ -76,7 +77,7 @@ def test_experts_start_different_and_every_one_is_used():
         for j in range(i):
             assert np.abs(columns[:, i] - columns[:, j]).max() > 1e-3
     with torch.no_grad():
-        means = model.gate_means([torch.randn(64, 5), torch.randn(64, 3)])
+        means = model.gate_means(TrunkInput([torch.randn(64, 5), torch.randn(64, 3)]))
     assert set(means) == set(HEADS)
     for mean in means.values():
         assert mean.shape == (EXPERTS,) and abs(float(mean.sum()) - 1) < 1e-5 and float(mean.min()) > 0.02

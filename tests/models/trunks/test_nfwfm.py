@@ -7,6 +7,7 @@ from small_rankers import small
 
 from export.graph import to_onnx
 from models.layers.input_part import InputPart
+from models.trunks.base import TrunkInput
 from models.trunks.nfwfm import Nfwfm
 
 D = 4
@@ -88,7 +89,7 @@ def reference(model, parts):
 def test_equals_the_papers_equations():
     model = nfwfm().double()
     parts = [p.double() for p in inputs(9)]
-    got = f64(model(parts))
+    got = f64(model(TrunkInput(parts)))
     assert got.shape == (1, 9, HIDDEN[-1] + 1)
     expected = np.stack([reference(model, [f64(p)[i] for p in parts]) for i in range(9)])
     np.testing.assert_allclose(got[0], expected, atol=1e-9)
@@ -98,7 +99,10 @@ def test_equals_them_in_single_precision_too():
     model = nfwfm()
     parts = inputs(9)
     np.testing.assert_allclose(
-        f64(model(parts)), f64(model.double()([p.double() for p in parts])), atol=1e-5, rtol=1e-6
+        f64(model(TrunkInput(parts))),
+        f64(model.double()(TrunkInput([p.double() for p in parts]))),
+        atol=1e-5,
+        rtol=1e-6,
     )
 
 
@@ -106,7 +110,7 @@ def test_a_user_of_one_row_equals_the_same_user_repeated():
     model = nfwfm()
     parts = inputs(8, users=1)
     repeated = [p if part.of_candidate else p.expand(8, -1) for p, part in zip(parts, PARTS, strict=True)]
-    torch.testing.assert_close(model(parts), model(repeated))
+    torch.testing.assert_close(model(TrunkInput(parts)), model(TrunkInput(repeated)))
 
 
 def test_with_all_pair_weights_one_it_is_neural_fm():
@@ -120,7 +124,7 @@ def test_with_all_pair_weights_one_it_is_neural_fm():
 
 def test_a_user_without_features_leaves_the_candidates_pairs():
     model = Nfwfm(PARTS[1:2], HIDDEN, dropout=0.0).eval()
-    assert model([torch.randn(3, PARTS[1].width)]).shape == (1, 3, HIDDEN[-1] + 1)
+    assert model(TrunkInput([torch.randn(3, PARTS[1].width)])).shape == (1, 3, HIDDEN[-1] + 1)
 
 
 def test_user_pairs_are_summed_once_per_request_in_the_graph():

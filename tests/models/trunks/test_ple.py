@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.trunks.base import TrunkInput
 from models.trunks.ple import Ple
 
 WIDTHS = (5, 3)
@@ -76,7 +77,7 @@ def test_equals_the_papers_equations(levels):
     heads, shared = first_level(model, x, last=levels == 1)
     for j, level in enumerate(model.levels, start=2):
         heads, shared = next_level(level, heads, shared, last=j == levels)
-    got = model([torch.from_numpy(x[:, :5]).float(), torch.from_numpy(x[:, 5:]).float()])
+    got = model(TrunkInput([torch.from_numpy(x[:, :5]).float(), torch.from_numpy(x[:, 5:]).float()]))
     np.testing.assert_allclose(f64(got), np.stack(heads), atol=1e-5)
 
 
@@ -89,7 +90,7 @@ def test_the_last_level_has_no_shared_gate():
 
 def test_another_tasks_own_experts_do_not_reach_a_task_in_cgc():
     model = ple(1)
-    parts = [torch.randn(4, 5), torch.randn(4, 3)]
+    parts = TrunkInput([torch.randn(4, 5), torch.randn(4, 3)])
     before = model(parts)
     with torch.no_grad():
         model.first.rest.layers[0].weight[OWN : 2 * OWN].normal_()  # task b's own experts
@@ -102,7 +103,7 @@ def test_gate_means_are_those_of_the_last_level():
     model = ple(2)
     parts = [torch.randn(30, 5), torch.randn(30, 3)]
     with torch.no_grad():
-        means = model.gate_means(parts)
+        means = model.gate_means(TrunkInput(parts))
         heads, _ = model.first(parts)
         expected = model.levels[0].head_gates(heads).mean(1)
     for k, head in enumerate(HEADS):

@@ -3,6 +3,7 @@
 import torch
 
 from models.layers.gates import drop_experts
+from models.trunks.base import TrunkInput
 from models.trunks.mmoe import Mmoe
 from models.trunks.omoe import Omoe
 from models.trunks.shared_bottom import SharedBottom
@@ -18,16 +19,16 @@ def test_omoe_is_mmoe_with_every_gate_the_same():
             to.copy_(torch.cat([of, of[:, 24:]], 1))
         many.first.bias.copy_(torch.cat([one.mixture.first.bias, one.mixture.first.bias[24:]]))
     many.rest.load_state_dict(one.mixture.rest.state_dict())
-    torch.testing.assert_close(one(parts).expand(2, 9, 7), many(parts))
+    torch.testing.assert_close(one(TrunkInput(parts)).expand(2, 9, 7), many(TrunkInput(parts)))
 
 
 def test_a_shared_bottom_gives_every_head_the_same_vector():
     torch.manual_seed(0)
-    model = SharedBottom((5, 3), ("a", "b"), (6, 4), 0.0).eval()
+    model = SharedBottom((5, 3), (6, 4), 0.0).eval()
     parts = [torch.randn(9, 5), torch.randn(9, 3)]
     first = torch.relu(torch.cat(parts, 1) @ torch.cat(list(model.first.weights)) + model.first.bias)
     layer = model.rest.layers[0]
-    torch.testing.assert_close(model(parts)[0], torch.relu(first @ layer.weight[0] + layer.bias[0]))
+    torch.testing.assert_close(model(TrunkInput(parts))[0], torch.relu(first @ layer.weight[0] + layer.bias[0]))
 
 
 def test_dropped_experts_get_nothing_and_the_rest_sums_to_one():
@@ -49,6 +50,6 @@ def test_when_all_experts_would_be_dropped_the_largest_stays():
 
 def test_expert_dropout_is_of_training_only():
     model = Mmoe((5,), ("a",), 4, (6,), 0.0, expert_dropout=0.5)
-    x = [torch.randn(64, 5)]
+    x = TrunkInput([torch.randn(64, 5)])
     torch.testing.assert_close(model.eval()(x), model(x))
     assert not torch.equal(model.train()(x), model(x))

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from models.layers.gates import drop_experts
+from models.trunks.base import TrunkInput
 from models.trunks.youtube2019 import Youtube2019
 
 WIDTHS = (5, 3)
@@ -49,7 +50,7 @@ def reference(model, x):
 
 
 def parts_of(x):
-    return [torch.from_numpy(x[:, :5]).float(), torch.from_numpy(x[:, 5:]).float()]
+    return TrunkInput([torch.from_numpy(x[:, :5]).float(), torch.from_numpy(x[:, 5:]).float()])
 
 
 def test_equals_the_papers_equations():
@@ -74,7 +75,7 @@ def test_a_user_part_of_one_row_equals_the_same_row_repeated():
     model = trunk()
     user = torch.randn(1, 5)
     items = torch.randn(8, 3)
-    torch.testing.assert_close(model([user, items]), model([user.expand(8, 5), items]))
+    torch.testing.assert_close(model(TrunkInput([user, items])), model(TrunkInput([user.expand(8, 5), items])))
 
 
 def test_a_tenth_of_the_experts_is_dropped_in_training_and_none_afterwards():

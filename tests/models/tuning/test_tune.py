@@ -15,7 +15,7 @@ import yaml
 from funnelrank.main import main
 from models import train as training
 from models.data.cache import open_data
-from models.recipe.recipe import RecipeError, load_recipe
+from models.recipe import RecipeError, load_recipe
 from models.tuning import tune as tuning
 
 SPACE = {

@@ -14,10 +14,10 @@ from small_rankers import Small, raw_inputs, small, training_batch
 from export.bundle import export_run
 from export.graph import to_onnx
 from models import train as training
+from models.layers.calibration import CalibrationSection, Isotonic, Platt
 from models.metrics.ranking import auc
-from models.network.calibration import Isotonic, Platt
-from models.network.model import build_model
-from models.recipe.recipe import CalibrationSection, RecipeError
+from models.network.build import build_model
+from models.recipe import RecipeError
 from models.training.calibrating import isotonic, platt
 from models.training.run import open_run
 

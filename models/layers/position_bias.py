@@ -1,15 +1,30 @@
-"""Owns the position-bias tower.
+"""The position-bias tower.
 
-Zhao et al., Recommending What Video to Watch Next: A Multitask Ranking System, RecSys 2019, section 4.3: the click logit in
-training is utility(x) + bias(position x device); 10 % of positions are dropped to "missing" so that the missing value trains.
-At serving the tower is gone. Its contribution at the missing position, the mean over the training data's cross values, stays as
-one constant in the head's logit: it moves no rank within a request and keeps the probabilities calibrated.
+Zhao et al., Recommending What Video to Watch Next: A Multitask Ranking System, RecSys 2019, section 4.3: the click logit
+in training is utility(x) + bias(position x device); 10 % of positions are dropped to "missing" so that the missing value
+trains. The tower is not served. Its contribution at the missing position, averaged over the cross values of the training
+data, stays as a constant in the head's logit: it changes no order within a request and keeps the probabilities calibrated.
 """
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from models.recipe.recipe import PositionSection
+from models.options import Column, Name, Rate, Section
+
+# Shape legend: B impressions.
+
+
+class PositionSection(Section):
+    """The position-bias tower: its columns, and the head whose logit it shifts in training."""
+
+    column: Column
+    cross: Column | None = None
+    max_position: Annotated[int, Field(ge=1, le=10_000)] = 100
+    drop_rate: Rate = 0.1
+    head: Name
 
 
 class PositionTower(nn.Module):
@@ -27,7 +42,7 @@ class PositionTower(nn.Module):
         self.register_buffer("cross_counts", torch.zeros(cross_values + 1))
 
     def forward(self, position_B: Tensor, cross_B: Tensor) -> Tensor:
-        """Positions and cross values int64 `[B]` -> the logit's shift `[B]`."""
+        """Positions and cross values int64 `[B]` -> the shift of the logit `[B]`."""
         if self.training:
             position_B = position_B.masked_fill(
                 torch.rand(position_B.shape, device=position_B.device) < self.drop_rate, 0

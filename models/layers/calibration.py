@@ -1,21 +1,35 @@
-"""Owns the calibration that ships inside the graph: the correction for sampled negatives, and a monotone map fitted on held-out days.
+"""The calibration in the graph: the correction for sampled negatives, and a monotone map fitted on held-out days.
 
-Both act on the factors of a score (an independent task's own probability, or the conditional probabilities of a chain) in logit space,
-after training only. A chain's outputs are then multiplied from calibrated factors, so pctcvr = pctr * pcvr and pctavr <= pctr hold to
-the last bit; calibrating pctcvr itself would fit it better and break that.
+Both act on the factors of a score (the probability of an independent task, or the conditional probabilities of a chain)
+in logit space, after training. The outputs of a chain are then multiplied from calibrated factors, so pctcvr = pctr * pcvr
+and pctavr <= pctr hold to the last bit; calibrating pctcvr itself would fit it better and break that.
 
-Sampling: if training kept a share r of the negatives, p is too high, and p / (p + (1 - p) / r) corrects it (He et al., Practical Lessons
-from Predicting Clicks on Ads at Facebook, ADKDD 2014, section 6.3): in logits, a shift by log r.
+Sampling: if training kept a share r of the negatives, p is too high, and p / (p + (1 - p) / r) corrects it (He et al.,
+Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014, section 6.3): in logits, a shift by log r.
 """
 
 import math
 from collections.abc import Collection
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from models.layers.probability import LogProbability, of_logit
-from models.recipe.recipe import CalibrationSection
+from models.options import Name, Section
+
+
+class CalibrationSection(Section):
+    """Calibrates the factors: an independent probability, or the `pctr`, `pcvr` and (ESM2) `pavr` that a chain multiplies.
+
+    `negative_sampling`: the share of a factor's negatives that the training part kept; validation and test must be whole.
+    `method` is fitted on the validation part, `knots` bounds an isotonic map.
+    """
+
+    method: Literal["none", "platt", "isotonic"] = "platt"
+    knots: Annotated[int, Field(ge=2, le=200)] = 20
+    negative_sampling: dict[Name, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
 
 
 class Platt(nn.Module):
@@ -41,8 +55,8 @@ class Platt(nn.Module):
 class Isotonic(nn.Module):
     """logit -> a rising, piecewise linear function through at most `knots` points, with slope 1 outside of them.
 
-    f(x) = x + sum over pieces of (slope - 1) (min(max(x, low), high) - low) + shift: comparisons and a product, no search. Since it rises
-    everywhere, it moves no rank. Pieces that are not needed have no length.
+    f(x) = x + sum over pieces of (slope - 1) (min(max(x, low), high) - low) + shift: comparisons and a product, no search.
+    It rises everywhere, so it changes no order. Pieces that are not needed have no length.
     """
 
     low: Tensor
@@ -65,7 +79,7 @@ class Isotonic(nn.Module):
 
     def set(self, points: Collection[tuple[float, float]]) -> None:
         """Go through points (logit, calibrated logit) with both rising."""
-        (x, y) = list(zip(*points, strict=True))
+        x, y = list(zip(*points, strict=True))
         pieces = len(points) - 1
         low = torch.zeros_like(self.low)
         high = torch.zeros_like(self.high)
@@ -73,13 +87,10 @@ class Isotonic(nn.Module):
         low[:pieces] = torch.tensor(x[:-1])
         high[:pieces] = torch.tensor(x[1:])
         extra[:pieces] = torch.tensor([(y[i + 1] - y[i]) / (x[i + 1] - x[i]) - 1 for i in range(pieces)])
-        for mine, new in (
-            (self.low, low),
-            (self.high, high),
-            (self.extra, extra),
-            (self.shift, torch.tensor([y[0] - x[0]])),
-        ):
-            mine.copy_(new)
+        self.low.copy_(low)
+        self.high.copy_(high)
+        self.extra.copy_(extra)
+        self.shift.copy_(torch.tensor([y[0] - x[0]]))
 
 
 class Calibration(nn.Module):
@@ -101,7 +112,7 @@ class Calibration(nn.Module):
         return p.yes - p.no + self.shifts.get(name, 0.0)
 
     def forward(self, name: str, p: LogProbability) -> LogProbability:
-        """A factor as the network gives it -> calibrated, `[n]` each."""
+        """A factor of the network -> the calibrated factor, `[n]` each."""
         if not self.enabled or not (name in self.maps or name in self.shifts):
             return p
         logit = self.shifted(name, p)

@@ -1,0 +1,58 @@
+"""Holds what every sequence encoder has in common: its options, what it is built for and what it reads."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from models.options import Section
+
+# Shape legend: B candidates (or impressions), L behaviours, I item part of a behaviour, P its property part,
+# U user, K context.
+
+
+class View(NamedTuple):
+    """What an encoder reads: one request per row, or one request (a leading axis of 1) for all candidates of `target`.
+
+    `behaviours` `[B or 1, L, I + P]`, newest first: the item part, then the property part (action, scene, age);
+    `mask` bool `[B or 1, L]`, False for padding; `target` `[B, I]`, the candidate seen as the item part of a behaviour;
+    `user` `[B or 1, U]` and `context` `[B or 1, K]`, None where the schema has none.
+    """
+
+    behaviours: Tensor
+    mask: Tensor
+    target: Tensor
+    user: Tensor | None = None
+    context: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """The widths that an encoder is built for; `user_width` and `context_width` are 0 where the schema has none."""
+
+    item_width: int
+    property_width: int
+    user_width: int = 0
+    context_width: int = 0
+
+
+class Encoder(nn.Module, ABC):
+    """Turns a behaviour sequence into one vector of `out_width`; per request unless it `sees_candidate`."""
+
+    sees_candidate: bool
+    out_width: int
+
+    @abstractmethod
+    def forward(self, view: View) -> Tensor:
+        """`[B, out_width]`, or `[1, out_width]` for a view of one request if the encoder does not see the candidate."""
+
+
+class EncoderOptions(Section, ABC):
+    """The options of one encoder, as `model.encoders` of a recipe lists them; a subclass adds `type`, its name there."""
+
+    type: str
+
+    @abstractmethod
+    def build(self, spec: EncoderSpec) -> Encoder:
+        """The untrained network."""

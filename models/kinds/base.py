@@ -1,0 +1,135 @@
+"""Holds what a task kind answers: how a head's logits become scores, and how scores are learnt, measured and served."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+from torch import Tensor
+
+from models.layers.probability import LogProbability
+from models.metrics.bootstrap import Draws
+from models.options import Section
+
+Score = LogProbability | Tensor
+
+# Shape legend: n impressions or candidates, W logits of the head and scores of the task, N numeric item features.
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The impressions on which an output means its label, for metrics.
+
+    `label` `[n]`; `groups` `[n]`, the request or user of each; raw `item_numerics` `[n, N]`; `cutoffs` of metrics of lists;
+    `draws` of the bootstrap, None for no intervals.
+    """
+
+    label: np.ndarray
+    groups: np.ndarray
+    item_numerics: np.ndarray
+    cutoffs: Sequence[int]
+    draws: Draws | None = None
+
+
+class TaskKind(Section, ABC):
+    """A kind of task with its options. The defaults fit a task of one score `[n]`.
+
+    `type` names the kind in recipes and in the manifest, `reported_as` in metrics.json. `measure` judges a score of a
+    graph in reduced precision. `loss_scale` is the factor of the loss under homoscedastic uncertainty (Kendall 2018).
+    """
+
+    type: str
+    reported_as: ClassVar[str]
+    measure: ClassVar[Literal["AUC", "RMSE"]]
+    loss_scale: ClassVar[float] = 1.0
+    calibrated: ClassVar[bool] = False  # its logit can be calibrated
+    judged_by: ClassVar[str] = "order"  # the measure of training.select_on: order, RMSE or cross entropy
+    label_rule: ClassVar[str]  # what a label may hold, for messages
+
+    @property
+    def width(self) -> int:
+        """How many logits the task's head has."""
+        return 1
+
+    @abstractmethod
+    def score(self, logit: Tensor) -> Score:
+        """The head's logits, `[n]` or `[n, W]`, as log probabilities or values."""
+
+    @abstractmethod
+    def loss(self, score: Score, label: Tensor) -> Tensor:
+        """The loss of each impression `[n]`; `label` float `[n]`."""
+
+    @abstractmethod
+    def metrics(self, scores: np.ndarray, labelled: Labelled) -> dict[str, Any]:
+        """Metrics for JSON; `scores` `[n, W]` as `columns` gives them."""
+
+    @abstractmethod
+    def allows(self, label: np.ndarray) -> np.ndarray:
+        """Which labels `[n]` can be learnt from, bool `[n]`."""
+
+    @abstractmethod
+    def quality(self, label: np.ndarray, score: np.ndarray) -> float | None:
+        """The `measure` of one served score `[n]`; None where the labels allow none."""
+
+    def quality_loss(self, full: float, reduced: float) -> float:
+        """By how much the measure is worse in reduced precision."""
+        return full - reduced
+
+    def names(self, output: str) -> tuple[str, ...]:
+        """The names of the task's scores in the graph and the manifest."""
+        return (output,)
+
+    def columns(self, score: Score) -> tuple[Tensor, ...]:
+        """One `[n]` per name: log probabilities, or values."""
+        assert isinstance(score, Tensor)
+        return (score,)
+
+    def served(self, column: Tensor) -> Tensor:
+        """A column as the graph gives it `[n]`: a probability, or a value."""
+        return column
+
+    def score_labels(self, label: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What each score is held against, one `[n]` per name."""
+        return (label,)
+
+    def described_labels(self, label: str) -> tuple[str, ...]:
+        """The label of each score in words, one per name, for the manifest."""
+        return (label,)
+
+    @classmethod
+    @abstractmethod
+    def summary(cls, metrics: Mapping[str, Any]) -> str:
+        """The metrics as the end of a line for the terminal."""
+
+    @classmethod
+    @abstractmethod
+    def headline(cls, metrics: Mapping[str, Any]) -> tuple[str, float | None] | None:
+        """The name and value of the metric at the top of the report; None for none."""
+
+    @classmethod
+    @abstractmethod
+    def report_row(cls, name: str, metrics: Mapping[str, Any]) -> dict[str, str]:
+        """The output's row in the table of its kind, cells by column title."""
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> str | dict[str, Any]:
+        """A kind without options is written as its name alone."""
+        fields: dict[str, Any] = handler(self)
+        return self.type if set(fields) == {"type"} else fields
+
+
+def figure(value: float | None, absent: str = "–") -> str:
+    """A number of a report; `absent` for None."""
+    return absent if value is None else f"{value:.4f}"
+
+
+def in_terminal(value: float | None) -> str:
+    """A number in a line of the terminal, in the same width without a value."""
+    return figure(value, "   -  ")
+
+
+def rows_by_name(scores: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """The scores of one task side by side `[n, W]`."""
+    return np.stack([scores[name] for name in names], axis=1)

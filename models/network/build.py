@@ -1,0 +1,79 @@
+"""Builds the untrained network of a recipe and refuses recipes whose parts do not fit together."""
+
+from collections.abc import Collection, Iterator
+
+from models.catalogue import entry_of
+from models.data.encoding import Encoding
+from models.errors import RecipeError, nearest
+from models.layers.position_bias import PositionTower
+from models.network.model import MultiTaskModel
+from models.recipe import Recipe
+from models.recipe.selection import selection_of
+from models.structures.base import TaskStructure
+
+
+def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> MultiTaskModel:
+    """An untrained model for a recipe. `cross_values`: how many distinct values the position is crossed with.
+
+    Raises RecipeError where tasks, heads and architecture do not fit together.
+    """
+    structures = build_structures(recipe)
+    # The order of construction is the order of the random draws, so a seed gives the same weights as ever.
+    position = PositionTower(recipe.position, cross_values) if recipe.position else None
+    model = MultiTaskModel(recipe, encoding, structures, position)
+    if recipe.position:
+        _check_name(recipe.position.head, model.heads, "position.head", "not a head")
+    if recipe.calibration:
+        factors = [factor.name for factor in model.factors]
+        for name in recipe.calibration.negative_sampling:
+            _check_name(name, factors, "calibration.negative_sampling", "no factor of a score")
+    _check_outputs(recipe, model)
+    return model
+
+
+def build_structures(recipe: Recipe) -> list[TaskStructure]:
+    """The task structures of a recipe, in order. Raises RecipeError where they do not suit the architecture."""
+    entry = entry_of(recipe.model.architecture)
+    for i, task in enumerate(recipe.tasks):
+        if task.type not in entry.tasks:
+            problem = f"'{task.type}' does not go with architecture '{entry.name}'; it takes: {', '.join(entry.tasks)}"
+            raise RecipeError(f"tasks: {problem}", ("tasks", i, "type"))
+    structures = [task.build(recipe.features) for task in recipe.tasks]
+    names = [name for structure in structures for name in _names(structure)]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"tasks: two of them have the output '{name}'; outputs are unique", ("tasks",), name)
+    return structures
+
+
+def _names(structure: TaskStructure) -> Iterator[str]:
+    for output in structure.outputs:
+        yield from output.score_names
+
+
+def _check_outputs(recipe: Recipe, model: MultiTaskModel) -> None:
+    """Every name of an output in the recipe is one, and every weighted output has a loss."""
+    training = recipe.training
+    outputs = [output.name for output in model.outputs]
+    trained = [output.name for output in model.outputs if output.trained]
+    weighted = {
+        "training.loss_weights": training.loss_weights,
+        "training.weighting.decay": getattr(training.weighting, "decay", {}),
+    }
+    for section, names in weighted.items():
+        for name in names:
+            _check_name(name, outputs, section, "not an output")
+            if name not in trained:
+                problem = f"'{name}' has no loss of its own; those with one: {', '.join(trained)}"
+                raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), name)
+    for entry in training.select_on:
+        _check_name(selection_of(entry).output, outputs, "training.select_on", "not an output", whole=entry)
+    for evaluation in recipe.extra_evaluations:
+        _check_name(evaluation.score, model.score_names, "extra_evaluations", "not an output")
+
+
+def _check_name(name: str, known: Collection[str], section: str, what: str, whole: str | None = None) -> None:
+    """Raises RecipeError unless the name is known. `whole`: the entry of the recipe that holds the name."""
+    if name not in known:
+        problem = f"'{name}' is {what}{nearest(name, known)}"
+        raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), whole or name)

@@ -1,0 +1,126 @@
+"""Embeds what a batch holds: the groups user, context and item, the behaviours, and the candidate as a behaviour."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from features import Feature, FeatureSchema, RowLayout
+from models.data.encoding import Encoding, NumericStats, log1p_columns
+from models.data.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
+from models.layers.input_part import InputPart
+from models.network.embedding import GroupEmbedding, numerics_of, pieces_of, runs_of
+from models.recipe.model import EmbeddingSection
+from models.structures.representation import Candidates
+
+Batch = Mapping[str, Tensor]
+
+# Shape legend: B impressions or candidates, L behaviours, G width of a group, I item part of a behaviour,
+# P its property part.
+
+
+class Inputs(nn.Module):
+    """Embeds the feature groups of a batch with one shared table."""
+
+    target_keys: Tensor
+    target_numerics: Tensor
+
+    def __init__(self, section: EmbeddingSection, encoding: Encoding) -> None:
+        super().__init__()
+        schema = encoding.schema
+        self.unknown_rate = section.unknown_rate
+        self.table = nn.Embedding(encoding.vocabulary.n_rows, section.dim, padding_idx=MISSING_ROW)
+        nn.init.normal_(self.table.weight, std=0.05)
+        with torch.no_grad():
+            self.table.weight[MISSING_ROW].zero_()
+        self.groups = nn.ModuleDict()
+        for name in ("user", "context", "item"):
+            features = schema.group(name)
+            if features:
+                rows = [encoding.vocabulary.unknown_rows[v] for v in key_column_vocabularies(features)]
+                stats = encoding.numerics[name]
+                self.groups[name] = GroupEmbedding(features, rows, stats, log1p_columns(schema, name), section.dim)
+        self.behaviour_item: GroupEmbedding | None = None
+        self.behaviour_property: GroupEmbedding | None = None
+        if schema.behaviour is not None:
+            self._build_behaviours(schema, section, encoding)
+
+    def _build_behaviours(self, schema: FeatureSchema, section: EmbeddingSection, encoding: Encoding) -> None:
+        rows = [encoding.vocabulary.unknown_rows[v] for v in behaviour_column_vocabularies(schema)]
+        features = schema.behaviour_item_features
+        stats = encoding.numerics["behaviour"]
+        log1p = log1p_columns(schema, "behaviour")
+        n = numerics_of(features)
+        item_stats = NumericStats(stats.mean[:n], stats.deviation[:n], stats.edges[:n])
+        age_stats = NumericStats(stats.mean[n:], stats.deviation[n:], stats.edges[n:])
+        self.behaviour_item = GroupEmbedding(features, rows[:-2], item_stats, log1p[:n], section.dim)
+        self.behaviour_property = GroupEmbedding((), rows[-2:], age_stats, log1p[n:], section.dim, extra_columns=2)
+        keys, numerics = _columns_of(schema.item, features)
+        self.register_buffer("target_keys", torch.tensor(keys), persistent=False)
+        self.register_buffer("target_numerics", torch.tensor(numerics), persistent=False)
+        pieces = pieces_of(schema.item)
+        columns: list[int] = []
+        for name in pieces_of(features):
+            start = pieces.index(name) * section.dim
+            columns += range(start, start + section.dim)
+        self.target_runs = runs_of(columns)
+
+    def part(self, name: str) -> InputPart:
+        """The make-up of the vector of a group that the schema has."""
+        group = self.groups[name]
+        assert isinstance(group, GroupEmbedding)
+        numerics = 0 if group.numerics is None else len(group.numerics.missing)
+        binned = 0 if group.bins is None else len(group.bins.columns)
+        return InputPart(group.width, name == "item", self.table.embedding_dim, group.keys.pieces, numerics, binned)
+
+    def group(self, name: str, batch: Batch) -> Tensor:
+        """`[B or 1, G]` of `user`, `context` or `item`, where the schema has it."""
+        return self.groups[name](batch[f"{name}_rows"], batch.get(f"{name}_numerics"), self.table, self.unknown_rate)
+
+    def candidates(self, batch: Batch) -> Candidates:
+        """The candidates' numerics, raw and scaled."""
+        group = self.groups["item"]
+        assert isinstance(group, GroupEmbedding)
+        assert group.numerics is not None
+        return Candidates(batch["item_numerics"], group.numerics(batch["item_numerics"]))
+
+    def behaviours(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The behaviours `[B or 1, L, I + P]`, item part then property part (action, scene, age), and their mask.
+
+        The mask `[B or 1, L]` is False for padding.
+        """
+        assert self.behaviour_item is not None
+        assert self.behaviour_property is not None
+        rows = batch["behaviour_rows"]
+        times = batch["behaviour_times"]
+        age_s = ((batch["request_time"].unsqueeze(-1) - times).clamp(min=0) / 1000.0).to(torch.float32)
+        age_s = torch.where(times > 0, age_s, torch.nan).unsqueeze(-1)
+        items = self.behaviour_item(rows[..., :-2], batch.get("behaviour_numerics"), self.table, self.unknown_rate)
+        properties = self.behaviour_property(rows[..., -2:], age_s, self.table, self.unknown_rate)
+        mask = rows.amax(-1) > MISSING_ROW  # rows are never negative, and a behaviour has key columns
+        return torch.cat([items, properties], -1), mask
+
+    def target(self, batch: Batch, item: Tensor) -> Tensor:
+        """The candidate seen as the item part of a behaviour `[B, I]`: same features, same table, same order.
+
+        In a graph the embeddings are cut out of the candidate's own vector `item` `[B, G]`. Training cannot do that,
+        because it hides ids in each of the two independently.
+        """
+        assert self.behaviour_item is not None
+        numerics = batch["item_numerics"][..., self.target_numerics] if len(self.target_numerics) else None
+        if torch.compiler.is_exporting():
+            return self.behaviour_item.beside([item[..., run] for run in self.target_runs], numerics, 0.0)
+        return self.behaviour_item(batch["item_rows"][..., self.target_keys], numerics, self.table, self.unknown_rate)
+
+
+def _columns_of(item: Sequence[Feature], chosen: Sequence[Feature]) -> tuple[list[int], list[int]]:
+    """Key and numeric columns of the chosen features in an item row, in the order of `chosen`."""
+    layout = RowLayout(item)
+    keys: list[int] = []
+    numerics: list[int] = []
+    for feature in chosen:
+        if feature.name in layout.key_columns:
+            keys += range(*layout.key_columns[feature.name].indices(layout.key_width))
+        if feature.name in layout.numeric_columns:
+            numerics.append(layout.numeric_columns[feature.name])
+    return keys, numerics

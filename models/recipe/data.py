@@ -1,0 +1,87 @@
+"""The section `data` of a recipe: the tables, their columns, and how impressions are split into parts."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from models.errors import RecipeError
+from models.options import Column, Section
+
+WHERE_DATA_LIES = {
+    "dir",
+    "fallback",
+    "how_to_get",
+}  # of the section `data`: says where the tables are, not what is in them
+LOG1P = "log1p("  # opens a label that is the logarithm of 1 + a column
+
+
+class TimeSplit(Section):
+    """Impressions by time: each part is [from, to), ISO 8601 with an offset."""
+
+    by: Literal["time"]
+    train: tuple[datetime, datetime]
+    validation: tuple[datetime, datetime]
+    test: tuple[datetime, datetime]
+
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _has_offset(cls, value: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
+        if any(t.tzinfo is None for t in value):
+            raise ValueError("give times an offset, as in 2022-05-01T00:00:00+08:00")
+        if value[0] >= value[1]:
+            raise ValueError("the part ends before it starts")
+        return value
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "TimeSplit":
+        if not (self.train[1] <= self.validation[0] and self.validation[1] <= self.test[0]):
+            raise ValueError("train, validation and test must follow each other in time without overlap")
+        return self
+
+
+class ColumnSplit(Section):
+    """Impressions by the values of one of their columns, such as a day; impressions with any other value are left out."""
+
+    by: Literal["column"]
+    column: Column
+    train: tuple[str | int, ...] = ("train",)
+    validation: tuple[str | int, ...] = ("validation",)
+    test: tuple[str | int, ...] = ("test",)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> "ColumnSplit":
+        values = [*self.train, *self.validation, *self.test]
+        for value in values:
+            if values.count(value) > 1:
+                raise RecipeError(f"the value {value!r} stands in two parts", name=str(value))
+        return self
+
+
+class DataSection(Section):
+    """Where the canonical tables lie, which columns carry ids and time, and how impressions are split.
+
+    `dir` is tried first, then `fallback` (the sample in the repository); `how_to_get` tells a reader without either how
+    to get the data. A behaviour is visible to an impression when it is more than `behaviour_lag_s` seconds older, so with 0
+    still strictly older. `request_id`: the column of impressions whose equal values were shown together as one list;
+    metrics of order are then those of lists.
+    """
+
+    dir: str
+    fallback: str | None = None
+    how_to_get: str | None = None
+    impressions: str = "impressions.parquet"
+    users: str | None = "users.parquet"
+    items: str | None = "items.parquet"
+    behaviours: str | None = "behaviours.parquet"
+    user_id: Column = "user_id"
+    item_id: Column = "item_id"
+    time_ms: Column = "time_ms"
+    request_id: Column | None = None
+    behaviour_lag_s: Annotated[float, Field(ge=0)] = 0.0
+    split: Annotated[TimeSplit | ColumnSplit, Field(discriminator="by")]
+
+
+def source_column(label: str) -> str:
+    """The column that a label is read from: of `log1p(column)` that column, else the label itself."""
+    return label.removeprefix(LOG1P).removesuffix(")") if label.startswith(LOG1P) and label.endswith(")") else label

@@ -1,0 +1,67 @@
+"""Explains what pydantic refused in a recipe: the place, the dotted path, what is wrong, and the nearest valid name."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from features import SchemaError
+from features.strict_yaml import Location
+from models.errors import Fault, RecipeError, nearest
+from models.recipe.places import TAGS, Places
+from models.recipe.types import keys_at, values_at
+
+
+def faults_of(errors: Collection[ErrorDetails], model: type[BaseModel], places: Places) -> Iterator[Fault]:
+    """One fault per error of pydantic, with its place."""
+    for error in errors:
+        if error["type"] == "too_short" and error["input"]:
+            continue  # it is too short only because its elements were refused
+        fault = _fault(error, model)
+        if not isinstance(error.get("ctx", {}).get("error"), RecipeError | SchemaError):
+            fault = Fault(_with_path(places, fault.location, fault.message), fault.location)
+        elif error["loc"]:
+            fault = Fault(_with_path(places, tuple(error["loc"]), fault.message), fault.location, fault.name)
+        yield fault.at(places.place_of_fault(fault))
+
+
+def _with_path(places: Places, location: Location, problem: str) -> str:
+    """`section.key: problem`; the last part is named even where the recipe lacks it, because then it is what is missing."""
+    known = places.known(location[:-1])
+    last = location[-1:]
+    if known in places.scalars or any(places.scalars.get((*known, tag)) == str(last[0]) for tag in TAGS if last):
+        last = ()  # the tag of a union, which the recipe does not have as a key
+    path = ".".join(map(str, (*known, *last)))
+    return f"{path}: {problem}" if path else problem
+
+
+def _fault(error: ErrorDetails, model: type[BaseModel]) -> Fault:
+    """The problem and the location of one error."""
+    location: Location = tuple(error["loc"])
+    given = error["input"]
+    context: Mapping[str, Any] = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            known = keys_at(model, location[:-1])
+            return Fault(f"'{location[-1]}' is not an option here{nearest(location[-1], known)}", location)
+        case "missing":
+            return Fault("is missing", location)
+        case "union_tag_invalid":
+            problem = f"'{context['tag']}' is unknown{nearest(context['tag'], values_at(model, location))}"
+            tag = context["discriminator"].strip("'")
+            return Fault(problem, (*location, tag) if isinstance(given, Mapping) and tag in given else location)
+        case "union_tag_not_found":
+            return Fault(f"says no {context['discriminator']}, which tells what it is", location)
+        case "literal_error":
+            return Fault(f"'{given}' is unknown{nearest(given, values_at(model, location))}", location)
+    cause = context.get("error")
+    if isinstance(cause, RecipeError):
+        first = cause.faults[0]
+        return Fault(first.message, (*location, *first.location), first.name)
+    if isinstance(cause, SchemaError):
+        known_names = nearest(cause.name, cause.known) if cause.known else ""
+        return Fault(f"{cause.problem}{known_names}", (*location, *cause.location), cause.name)
+    message = error["msg"].removeprefix("Value error, ")
+    is_plain = isinstance(given, str | int | float) and error["type"] != "value_error"
+    return Fault(f"{message}, found {given!r}" if is_plain else message, location)

@@ -1,0 +1,43 @@
+"""Loads a recipe from YAML or from a plain mapping, and gives the place of what is wrong in it."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.errors import RecipeError
+from models.recipe.explain import faults_of
+from models.recipe.file import read_recipe
+from models.recipe.places import Places
+from models.recipe.recipe import Recipe
+
+
+def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of a YAML file and of the files it `extends`, with `section.key=value` overrides on top.
+
+    Raises RecipeError with one fault per bad place: its file and line (or its override) and the nearest valid name.
+    """
+    raw, places = read_recipe(path, overrides)
+    return _validated(raw, places)
+
+
+def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
+    """The recipe of a plain mapping; `origin` opens the error messages. Raises RecipeError with one fault per bad place."""
+    places = Places(origin)
+    places.add_plain(raw, ())
+    return _validated(raw, places)
+
+
+def with_places(error: RecipeError, path: Path, overrides: tuple[str, ...] = ()) -> RecipeError:
+    """An error that showed only after the recipe was read, with the file and line (or the override) of each fault."""
+    if all(fault.place for fault in error.faults):
+        return error
+    places = read_recipe(path, overrides)[1]
+    return RecipeError.of(fault if fault.place else fault.at(places.place_of_fault(fault)) for fault in error.faults)
+
+
+def _validated(raw: dict[str, Any], places: Places) -> Recipe:
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError.of(faults_of(error.errors(), Recipe, places)) from None

@@ -1,0 +1,35 @@
+"""The section `model` of a recipe: the architecture, and the parts of it that the recipe sets itself."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from models.catalogue import Encoder, Trunk
+from models.options import Name, Rate, Section
+
+
+class EmbeddingSection(Section):
+    """`min_count`: ids seen less often share their vocabulary's unknown row; `unknown_rate`: share of ids hidden in training."""
+
+    dim: Annotated[int, Field(ge=1, le=512)] = 16
+    min_count: Annotated[int, Field(ge=1)] = 2
+    unknown_rate: Rate = 0.02
+
+
+class DomainSection(Section):
+    """The domains of a multi-domain model: the values of one categorical context feature; any other value has no domain."""
+
+    feature: Annotated[str, Field(min_length=1)]
+    values: Annotated[tuple[str | int, ...], Field(min_length=1, max_length=256)]
+
+
+class ModelSection(Section):
+    """A catalogue entry, and the parts of its composition that the recipe sets itself; several encoders stand side by side."""
+
+    architecture: Name
+    embedding: EmbeddingSection = EmbeddingSection()
+    domain: Annotated[DomainSection | None, Field(exclude_if=lambda value: value is None)] = None
+    encoders: tuple[Encoder, ...] | None = None
+    trunk: Trunk | None = None
+    tower_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
+    dropout: Rate = 0.0

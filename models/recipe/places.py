@@ -1,0 +1,95 @@
+"""Holds where each part of a recipe stands: the file and line, or the `--set` option that set it."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from features.strict_yaml import Location, Place, YamlDocument
+from models.errors import Fault
+
+TAGS = ("type", "by")  # the keys whose value says which kind of section it is
+Entry = TypeVar("Entry")
+
+
+@dataclass
+class Places:
+    """By location, such as `("tasks", 0, "label")`: the place of each key and element, and the text of each scalar."""
+
+    source: str
+    places: dict[Location, Place] = field(default_factory=dict)
+    scalars: dict[Location, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, document: YamlDocument) -> "Places":
+        """The places of a parsed file."""
+        return cls(document.source, dict(document.places), dict(document.scalars))
+
+    def add_plain(self, value: object, location: Location) -> None:
+        """Note a value that does not come from a file, and all values below it, with the source as their place."""
+        self.places[location] = Place(self.source)
+        if isinstance(value, Mapping):
+            for key, element in value.items():
+                self.add_plain(element, (*location, key))
+        elif isinstance(value, list | tuple):
+            for i, element in enumerate(value):
+                self.add_plain(element, (*location, i))
+        else:
+            self.scalars[location] = str(value)
+
+    def put(self, document: YamlDocument, location: Location) -> None:
+        """Lay a value that an option sets over what stands at a location; all of it has the option as its place."""
+        self._remove([location])
+        place = Place(document.source)
+        self.places[location] = place
+        self.places |= {(*location, *below): place for below in document.places}
+        self.scalars |= {(*location, *below): text for below, text in document.scalars.items()}
+
+    def over(self, base: "Places", replaced: Collection[Location]) -> "Places":
+        """These places laid over those of the extended recipe; a `replaced` location keeps nothing of the base."""
+        merged = Places(self.source, dict(base.places), dict(base.scalars))
+        merged._remove(replaced)
+        merged.places |= self.places
+        merged.scalars |= self.scalars
+        return merged
+
+    def _remove(self, locations: Collection[Location]) -> None:
+        self.places = _without(self.places, locations)
+        self.scalars = _without(self.scalars, locations)
+
+    def known(self, location: Location) -> Location:
+        """The part of pydantic's location that the recipe has; pydantic also puts the tags of unions there."""
+        known: Location = ()
+        tagged: Location | None = None
+        for part in location:
+            if tagged != known and any(self.scalars.get((*known, tag)) == part for tag in TAGS):
+                tagged = known
+            elif (*known, part) in self.places:
+                known = (*known, part)
+        return known
+
+    def find(self, name: str, section: Location) -> Location | None:
+        """The first location inside a section where `name` stands as a value, or else as a key."""
+        free_text = (("name",), ("description",))
+        inside = [place for place in self.places if place[: len(section)] == section]
+        values = [place for place in inside if self.scalars.get(place) == name and place not in free_text]
+        keys = [place for place in inside if place[-1:] == (name,)]
+        return next(iter([*values, *keys]), None)
+
+    def place_of(self, location: Location) -> Place:
+        """The place of the innermost part of a location that is known; the source alone for the whole recipe."""
+        return self.places.get(self.known(location), Place(self.source))
+
+    def place_of_fault(self, fault: Fault) -> Place:
+        """The place of the name that a fault is about, or else of its section."""
+        section = self.known(fault.location)
+        location = None if fault.name is None else self.find(fault.name, section)
+        return self.place_of(fault.location if location is None else location)
+
+
+def _without(entries: dict[Location, Entry], locations: Collection[Location]) -> dict[Location, Entry]:
+    """The entries that are at or below none of the locations."""
+    return {
+        place: entry
+        for place, entry in entries.items()
+        if not any(place[: len(location)] == location for location in locations)
+    }

@@ -1,0 +1,115 @@
+"""The section `training` of a recipe: optimiser, schedule, how losses are weighted, and transfer from another run."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from models.errors import RecipeError
+from models.options import Name, Positive, Rate, Section
+from models.recipe.selection import PATTERN as SELECTION
+
+
+class TransferSection(Section):
+    """How the task named `task` is learnt: DUPN's four ways (its section 5.4). Only `retrain_all` keeps the other tasks.
+
+    `retrain_single`: alone, from the beginning; `retrain_all`: with all others, from the beginning;
+    `representation_transfer`: embeddings and encoders of the run `from`, frozen, below a fresh network; `fine_tune`: every
+    weight of that run that fits, and all weights go on training, embeddings and encoders at `representation_rate` times
+    the learning rates. Few labels call for a low rate.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
+
+    mode: Literal["retrain_single", "retrain_all", "representation_transfer", "fine_tune"]
+    task: Name
+    source: Annotated[str | None, Field(alias="from")] = None
+    representation_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _has_source(self) -> "TransferSection":
+        needed = self.mode in ("representation_transfer", "fine_tune")
+        if needed and self.source is None:
+            raise RecipeError(f"{self.mode} needs 'from', the folder of a finished run", name="from")
+        if not needed and self.source is not None:
+            raise RecipeError(f"{self.mode} starts from the beginning; remove 'from'", name="from")
+        if self.mode != "fine_tune" and self.representation_rate != 1:
+            problem = f"{self.mode} has no use for 'representation_rate', which is fine_tune's"
+            raise RecipeError(problem, name="representation_rate")
+        return self
+
+
+class StaticWeighting(Section):
+    """`loss_weights` as they are."""
+
+    type: Literal["static"]
+
+
+class DecayedWeighting(Section):
+    """As in PLE: each loss weight times its `decay` to the power of the epoch; the decay is 1 unless given."""
+
+    type: Literal["decayed"]
+    decay: Annotated[dict[Name, Positive], Field(min_length=1)]
+
+
+class UncertaintyWeighting(Section):
+    """Homoscedastic uncertainty with |log sigma^2| <= `bound`, so weights stay within exp(-bound) and exp(bound)."""
+
+    type: Literal["uncertainty"]
+    bound: Annotated[float, Field(gt=0, le=10)] = 2.0
+    learning_rate: Positive = 0.02
+
+
+class GradnormWeighting(Section):
+    """`alpha`: how strongly a task that learns slowly is favoured; 0 makes all gradients equally large."""
+
+    type: Literal["gradnorm"]
+    alpha: Annotated[float, Field(ge=0)] = 1.5
+    learning_rate: Positive = 0.025
+
+
+class PcgradWeighting(Section):
+    """Gradient surgery: tasks in conflict each give up the component along the other."""
+
+    type: Literal["pcgrad"]
+
+
+Weighting = Annotated[
+    StaticWeighting | DecayedWeighting | UncertaintyWeighting | GradnormWeighting | PcgradWeighting,
+    Field(discriminator="type"),
+]
+
+
+class TrainingSection(Section):
+    """`select_on`: the outputs whose mean validation AUC picks the best weights, or other metrics of them.
+
+    Such as `gauc(pctr)`, `ndcg@10(pctcvr)` or `mrr(pctr)`; metrics of different kinds are refused. `averaging`: decay of the weight average, 0 for none. The learning rates rise linearly over `warmup_steps` and then
+    stay, or with `cosine` fall to `final_rate` of themselves at the end. `optimiser`: `adagrad` is DUPN's; its steps only
+    grow smaller, so give it larger rates. `embedding_weight_decay` changes a row only in steps in which it occurs.
+    `position_learning_rate` and `position_weight_decay` are those of the position tower, whose weights are logits.
+    `gradient_clip` bounds the norm of the gradient, 0 for none. `weighting` starts from `loss_weights` (1 for an output
+    without one).
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 3
+    batch_size: Annotated[int, Field(ge=2)] = 1024
+    optimiser: Literal["adam", "adagrad"] = "adam"
+    learning_rate: Positive = 1e-3
+    embedding_learning_rate: Positive | None = None
+    position_learning_rate: Positive = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    embedding_weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    position_weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    averaging: Rate = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    gradient_clip: Annotated[float, Field(ge=0)] = 0.0
+    evaluations_per_epoch: Annotated[int, Field(ge=1)] = 1
+    patience: Annotated[int, Field(ge=1)] = 2
+    select_on: tuple[Annotated[str, Field(pattern=SELECTION)], ...] = ()
+    loss_weights: dict[Name, Positive] = Field(default_factory=dict)
+    weighting: Weighting = StaticWeighting(type="static")
+    seed: int = 1
+    transfer: TransferSection | None = None

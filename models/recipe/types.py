@@ -1,0 +1,63 @@
+"""Looks up, by pydantic's location, which keys and which values a section of the recipe may have."""
+
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from features.strict_yaml import Location
+from models.recipe.places import TAGS
+
+
+def keys_at(model: type[BaseModel], location: Location) -> list[str]:
+    """The keys that the section at a location may have."""
+    section = _type_at(model, location)
+    return list(section.model_fields) if _is_section(section) else []
+
+
+def values_at(model: type[BaseModel], location: Location) -> list[str]:
+    """The words that a value at a location may be: the tags of a union of sections, or the words of a Literal."""
+    kind = _type_at(model, location)
+    if isinstance(kind, tuple):
+        return [str(tag) for member in kind if _is_section(member) for tag in _tags(member)]
+    return [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
+
+
+def _type_at(model: type[BaseModel], location: Location) -> Any:
+    kind: Any = model
+    for part in location:
+        kind = _inside(_plain(kind), part)
+    return _plain(kind)
+
+
+def _plain(kind: Any) -> Any:
+    """A type without Annotated and None; a union of several stays a tuple of its members."""
+    if get_origin(kind) is Annotated:
+        return _plain(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        members = [_plain(member) for member in get_args(kind) if member is not NoneType]
+        return members[0] if len(members) == 1 else tuple(members)
+    return kind
+
+
+def _inside(kind: Any, part: str | int) -> Any:
+    """The type of one key or element of a type."""
+    if isinstance(kind, tuple):
+        return next((member for member in kind if _is_section(member) and part in _tags(member)), None)
+    if _is_section(kind):
+        field = kind.model_fields.get(part)
+        return field.annotation if field else None
+    arguments = get_args(kind)
+    if get_origin(kind) is dict:
+        return arguments[1]
+    return arguments[0] if arguments else None
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _tags(member: type[BaseModel]) -> list[Any]:
+    """The values by which a union tells this section from its others."""
+    kinds = [member.model_fields[name].annotation for name in TAGS if name in member.model_fields]
+    return [tag for kind in kinds if get_origin(kind) is Literal for tag in get_args(kind)]

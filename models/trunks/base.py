@@ -1,0 +1,76 @@
+"""Holds what every trunk has in common: its options, what it is built for, what it reads and what it gives."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from models.layers.gates import Gating
+from models.layers.input_part import InputPart
+from models.options import Section
+
+# Shape legend: B impressions or candidates, H heads, K width of the context, E experts, X width of the trunk's output.
+
+
+@dataclass(frozen=True)
+class TrunkSpec:
+    """What a trunk is built for. `context_width` 0: no context features; `domains` 0: the recipe names no domain."""
+
+    parts: tuple[InputPart, ...]
+    heads: tuple[str, ...]
+    dropout: float
+    context_width: int = 0
+    domains: int = 0
+
+    @property
+    def in_widths(self) -> list[int]:
+        """The width of each part."""
+        return [part.width for part in self.parts]
+
+
+class TrunkInput(NamedTuple):
+    """What a trunk reads. In training every tensor has B rows; at serving what belongs to the request has one row.
+
+    `parts`: the vectors of user, context and item and of the encoded behaviours, each `[B or 1, width]`;
+    `context`: the context's vector `[B or 1, K]`, which is one of the parts too, None without context features;
+    `domain`: int64 `[B or 1]`, i for the recipe's i-th domain and 0 for any other, None where the recipe names no domain.
+    """
+
+    parts: Sequence[Tensor]
+    context: Tensor | None = None
+    domain: Tensor | None = None
+
+
+class Trunk(nn.Module, ABC):
+    """The layers between the shared embeddings and the towers of the heads."""
+
+    out_width: int
+
+    @abstractmethod
+    def forward(self, inputs: TrunkInput) -> Tensor:
+        """`[H, B, X]`, by head in order, or `[1, B, X]` where all heads read the same vector."""
+
+    def logit_shift(self, inputs: TrunkInput) -> Tensor | None:
+        """What the trunk adds to the logits behind the towers, `[H, B]` or `[1, B]`; None for nothing."""
+        return None
+
+    def gating(self, inputs: TrunkInput) -> Gating | None:
+        """The gates of the last layer of experts and the outputs of the experts; None without gates."""
+        return None
+
+    def gate_means(self, inputs: TrunkInput) -> dict[str, Tensor]:
+        """Mean gate value per expert `[E]`, by head; empty without gates."""
+        return {}
+
+
+class TrunkOptions(Section, ABC):
+    """The options of one trunk, as the section `model.trunk` of a recipe has them; a subclass adds `type`, its name there."""
+
+    type: str
+    needs_domain: ClassVar[bool] = False  # True: the recipe has to name domains
+
+    @abstractmethod
+    def build(self, spec: TrunkSpec) -> Trunk:
+        """The untrained network."""
