@@ -42,6 +42,14 @@ class Layouts:
     def max_behaviours(self) -> int:
         return self.schema.behaviour.max_length if self.schema.behaviour else 0
 
+    @property
+    def kept_behaviours(self) -> int:
+        """How many behaviours of a user the store keeps: twice what a ranking reads.
+
+        A replay as of an earlier moment thus sees what was seen then, unless more than `max_length` behaviours came since.
+        """
+        return 2 * self.max_behaviours
+
     def layout(self, entity: Entity) -> RowLayout:
         return self.user if entity == "user" else self.item
 

@@ -10,9 +10,7 @@ import numpy as np
 
 EARLIEST_MS = 100_000_000_000  # March 1973; a smaller number is seconds by mistake
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999
-LATEST_AHEAD_MS = (
-    86_400_000  # clocks differ by up to a day; a behaviour from the far future would stay the newest for ever
-)
+LATEST_AHEAD_MS = 300_000  # five minutes: clocks differ; a behaviour that is further ahead comes from a wrong one
 UNKNOWN_MS = 0  # an impression whose time is unknown
 
 _MICROSECONDS_MS = 1_000

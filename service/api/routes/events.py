@@ -83,7 +83,7 @@ async def events(
 
 def _check_times(events: Sequence[Event]) -> None:
     latest = int(time() * 1000) + LATEST_AHEAD_MS
-    message = "lies more than a day ahead; milliseconds since 1970 are expected"
+    message = f"lies more than {LATEST_AHEAD_MS // 60_000} minutes ahead; milliseconds since 1970 are expected"
     bad = [FieldError(f"events[{i}].timestamp", message) for i, e in enumerate(events) if e.timestamp > latest]
     if bad:
         raise InvalidRequest(f"{bad[0].field}: {bad[0].message}", errors=bad)

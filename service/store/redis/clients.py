@@ -14,6 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.exceptions import RedisClusterException, RedisError
+from redis.retry import Retry as BlockingRetry
 
 from service.redis_url import RedisAddress, address_of
 
@@ -28,7 +29,8 @@ def client(url: str, timeout_seconds: float) -> "Redis":
     address = address_of(url)
     options = address.options() | {"socket_timeout": timeout_seconds}
     if not address.is_cluster:
-        return Redis(**_place(address), **options)
+        # Without this a Redis that is away is asked for seconds before anybody hears of it.
+        return Redis(**_place(address), **options, retry=BlockingRetry(NoBackoff(), 0))
     nodes = [ClusterNode(*node) for node in address.nodes]  # type: ignore[no-untyped-call]
     try:
         return cast("Redis", RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options))

@@ -65,7 +65,9 @@ def _behaviours(redis: "Redis", layouts: Layouts, user_id: str) -> list[str]:
     members: Any = redis.zrevrange(key, 0, -1, withscores=True)
     if not members:
         return []
-    lines = [f"  {key}: {len(members)} behaviours, newest first"]
+    ranked = min(len(members), layouts.max_behaviours)
+    older = f"; {len(members) - ranked} older ones are kept for replays" if len(members) > ranked else ""
+    lines = [f"  {key}: {ranked} behaviours, newest first{older}"]
     for member, score in members:
         at = datetime.fromtimestamp(score / 1000, UTC).isoformat(timespec="milliseconds")
         packed = member[EVENT_KEY_BYTES:]

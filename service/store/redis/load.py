@@ -7,8 +7,7 @@ replaces rows and merges behaviours.
 
 from collections.abc import Callable
 from pathlib import Path
-from time import time
-from typing import Any
+from time import time_ns
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +22,7 @@ from service.store.redis.clients import client, is_cluster, set_values, values_o
 from service.store.redis.keys import behaviours_key, item_key, user_key
 from service.store.redis.progress import note, progress
 from service.store.redis.schemas import announce_schema, longest, register_schema
-from service.store.redis.writer import ADD_BEHAVIOURS
+from service.store.redis.scripts import ADD_BEHAVIOURS, add_behaviours_arguments, behaviours_to_send
 from tables import Batch, Table, TableError, TableNames, find_table, packed_rows
 from tables.packing import feature_columns, list_columns
 
@@ -165,37 +164,32 @@ def _load_behaviours(redis: "Redis", layouts: Layouts, batch: Batch, names: Tabl
     actions = batch.texts("action")
     scenes = batch.texts("scene")
     event_ids = [text or None for text in batch.texts(_EVENT_ID)] if _EVENT_ID in batch.types else None
-    times = batch.times(names.time_ms, int(time() * 1000) + LATEST_AHEAD_MS)
+    now_ms = time_ns() // 1_000_000
+    times = batch.times(names.time_ms, now_ms + LATEST_AHEAD_MS)
     item_rows = _item_rows(redis, layouts, items)
     rows = layouts.behaviour.of_items(item_rows, np.array(actions, object), np.array(scenes, object), times)
     events = event_keys(items, actions, scenes, event_ids)
     packed = rows.tobytes()
     size = rows.dtype.itemsize
-    distinct, owner = _distinct(users)
     stamps = times.tolist()
-    order = _newest_first(owner, times, np.frombuffer(b"".join(events), dtype=np.int64))
+
+    # The rows of each user, in the table's order: of equal times the later row is newer.
+    distinct, owner = _distinct(users)
+    order = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[order], np.arange(len(distinct) + 1))
+
     # A cluster's client takes no EVALSHA into a pipeline; one Redis is spared the script's text per user.
     add = ("EVAL", ADD_BEHAVIOURS) if is_cluster(redis) else ("EVALSHA", redis.script_load(ADD_BEHAVIOURS))
+    keep = layouts.kept_behaviours
     for first in range(0, len(distinct), _PIPELINE_ROWS // 10):
         with redis.pipeline(transaction=False) as pipeline:
             for user in range(first, min(first + _PIPELINE_ROWS // 10, len(distinct))):
-                args: list[Any] = [layouts.max_behaviours]
-                for place in reversed(order[starts[user] : starts[user + 1]][: layouts.max_behaviours].tolist()):
-                    args += [stamps[place], events[place] + packed[place * size : (place + 1) * size]]
-                pipeline.execute_command(*add, 1, behaviours_key(layouts.fingerprint, distinct[user]), *args)  # type: ignore[no-untyped-call]
+                places = order[starts[user] : starts[user + 1]].tolist()
+                own = ((stamps[place], events[place] + packed[place * size : (place + 1) * size]) for place in places)
+                arguments = add_behaviours_arguments(behaviours_to_send(own, keep, now_ms), keep, now_ms)
+                key = behaviours_key(layouts.fingerprint, distinct[user])
+                pipeline.execute_command(*add, 1, key, *arguments)  # type: ignore[no-untyped-call]
             pipeline.execute()
-
-
-def _newest_first(owner: np.ndarray, times: np.ndarray, events: np.ndarray) -> np.ndarray:
-    """The places of a batch's rows by owner, each owner's newest first; of equal times the later row is newer. Repeats are left out."""
-    place = np.arange(len(times))
-    by_event = np.lexsort((place, events, times, owner))
-    alike = [np.diff(column[by_event]) == 0 for column in (owner, times, events)]
-    first = np.ones(len(times), dtype=bool)
-    first[by_event[1:]] = ~np.logical_and.reduce(alike)
-    order = np.lexsort((-place, -times, owner))
-    return np.asarray(order[first[order]])
 
 
 def _item_rows(redis: "Redis", layouts: Layouts, items: list[str]) -> np.ndarray:

@@ -1,0 +1,106 @@
+"""The Lua scripts that write to Redis. Each does a bounded number of steps, because Redis does nothing else meanwhile."""
+
+from collections.abc import Iterable, Sequence
+
+from features.layouts import EVENT_KEY_BYTES
+
+# Members that one call drops at most. More than this lie there only where somebody else wrote them; later calls drop the rest.
+_DROPPED_AT_ONCE = 2_000
+_ADDED_AT_ONCE = 1_000  # scores and members of one ZADD: Lua hands over a bounded number of arguments
+
+# ARGV: how many behaviours to keep, the present time (ms), then time and member of each event.
+#
+# One event is one member: at its time, a member that begins with the same event key is replaced in its place, and not
+# doubled. The order comes from the score, so that events may arrive in any order. Of events of one millisecond a later
+# arrival counts as newer, as a later row does in training: its score lies 1/2048 above the last one's, which a double
+# holds exactly until the year 2109.
+#
+# What is kept is counted apart for the past (the newest) and the future (the next), so that events ahead of time, as a
+# wrong clock sends them, never push out real ones. The result counts the events that are new and kept.
+#
+# Steps: what lies between the first and the last event is read once and written once, so that n events cost about n
+# steps, however their times lie.
+ADD_BEHAVIOURS = f"""
+local key, keep, now = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local before = string.format('(%.17g', ARGV[#ARGV - 1] + 1)
+local there = redis.pcall('ZRANGEBYSCORE', key, ARGV[3], before, 'WITHSCORES', 'LIMIT', 0, 4 * keep)
+if there.err then
+  redis.call('UNLINK', key)
+  there = {{}}
+end
+
+local at = {{}}
+local function of_time(time)
+  if not at[time] then at[time] = {{member = {{}}, score = {{}}}} end
+  return at[time]
+end
+for k = 1, #there, 2 do
+  local own = of_time(math.floor(there[k + 1]))
+  local event = string.sub(there[k], 1, {EVENT_KEY_BYTES})
+  own.member[event], own.score[event], own.last = there[k], there[k + 1], there[k + 1]
+end
+
+local fresh, count, add = {{}}, 0, {{}}
+for i = 3, #ARGV, 2 do
+  local time, member = tonumber(ARGV[i]), ARGV[i + 1]
+  local own, event = of_time(time), string.sub(member, 1, {EVENT_KEY_BYTES})
+  local score, old = own.score[event], own.member[event]
+  if not score then
+    score = ARGV[i]
+    if own.last then score = string.format('%.17g', math.min(own.last + 1 / 2048, time + 2047 / 2048)) end
+    own.last, own.score[event] = score, score
+    fresh[member], count = true, count + 1
+  elseif old ~= member then
+    redis.call('ZREM', key, old)
+  end
+  if old ~= member then add[#add + 1], add[#add + 2] = score, member end
+end
+for first = 1, #add, {_ADDED_AT_ONCE} do
+  redis.call('ZADD', key, unpack(add, first, math.min(first + {_ADDED_AT_ONCE} - 1, #add)))
+end
+
+local size = redis.call('ZCARD', key)
+if size <= keep then return count end
+local past = redis.call('ZCOUNT', key, '-inf', string.format('(%.17g', now + 1))
+local function drop(first, last)
+  last = math.min(last, first + {_DROPPED_AT_ONCE} - 1)
+  for _, member in ipairs(redis.call('ZRANGE', key, first, last)) do
+    if fresh[member] then count = count - 1 end
+  end
+  redis.call('ZREMRANGEBYRANK', key, first, last)
+end
+if size - past > keep then drop(past + keep, size - 1) end
+if past > keep then drop(0, past - keep - 1) end
+return count
+"""
+
+# ARGV: the row that was read (empty for none), the new row. Writes only where the row is still the one that was read, so
+# that two partial updates never lose one another's values. A key of another type counts as no row, and is replaced.
+REPLACE_ROW = """
+local row = redis.pcall('GET', KEYS[1])
+if type(row) ~= 'string' then row = '' end
+if row ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+def behaviours_to_send(behaviours: Iterable[tuple[int, bytes]], keep: int, now_ms: int) -> Sequence[tuple[int, bytes]]:
+    """The behaviours `(time in ms, event key + packed row)` of one user that can be kept, in order of time.
+
+    Of an event that comes twice the first place and the last row count. Of the past the newest `keep` are sent, of the
+    future the next `keep`: what one call makes Redis do does not grow with what a caller sends.
+    """
+    rows = {(time_ms, member[:EVENT_KEY_BYTES]): member for time_ms, member in behaviours}
+    in_order = sorted(((time_ms, member) for (time_ms, _), member in rows.items()), key=lambda each: each[0])
+    past = [each for each in in_order if each[0] <= now_ms]
+    future = [each for each in in_order if each[0] > now_ms]
+    return past[-keep:] + future[:keep]
+
+
+def add_behaviours_arguments(behaviours: Sequence[tuple[int, bytes]], keep: int, now_ms: int) -> list[int | bytes]:
+    """ARGV of `ADD_BEHAVIOURS` for what `behaviours_to_send` gave."""
+    arguments: list[int | bytes] = [keep, now_ms]
+    for time_ms, member in behaviours:
+        arguments += (time_ms, member)
+    return arguments

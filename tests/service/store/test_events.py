@@ -1,0 +1,215 @@
+"""Tests what is kept of a user's events: real ones whatever else comes, in bounded time, and enough of them for replays."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis
+
+from features.layouts import Layouts
+from features.times import LATEST_AHEAD_MS
+from service.sample.embedded_redis import EmbeddedRedis
+from service.store.opening import open_store, open_writer
+from service.store.redis.keys import behaviours_key
+from service.store.redis.scripts import ADD_BEHAVIOURS, add_behaviours_arguments, behaviours_to_send
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[redis.Redis]:
+    """A Redis that nobody else asks, so that its own counters are those of the test."""
+    with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as client:
+        yield client
+
+
+def member(layouts: Layouts, event: int, time_ms: int) -> bytes:
+    assert layouts.behaviour is not None
+    item = layouts.item.pack({"item_id": str(event)})
+    return event.to_bytes(8, "big") + layouts.behaviour.pack_event(item, "click", 1, time_ms)
+
+
+def add(url: str, layouts: Layouts, events: Sequence[tuple[int, int]], user: str = "712") -> int:
+    """Write events `(number, time in ms)` as the service does; how many were new."""
+
+    async def go() -> int:
+        writer = open_writer(url, 5000)
+        try:
+            return await writer.add_behaviours(layouts, {user: [(at, member(layouts, e, at)) for e, at in events]})
+        finally:
+            await writer.close()
+
+    return asyncio.run(go())
+
+
+def read(url: str, layouts: Layouts, before: int | None = None, user: str = "712") -> list[int]:
+    """The numbers of the events that a ranking reads, newest first."""
+
+    async def go() -> list[int]:
+        reader = open_store(url, 5000)
+        try:
+            stored = await reader.fetch(layouts, user, ["1"], 5, before)
+            return [int.from_bytes(each[:8], "big") for each in stored.behaviours]
+        finally:
+            reader.close()
+
+    return asyncio.run(go())
+
+
+def kept(store: redis.Redis, layouts: Layouts, user: str = "712") -> list[int]:
+    members: Any = store.zrevrange(behaviours_key(layouts.fingerprint, user), 0, -1)
+    return [int.from_bytes(each[:8], "big") for each in members]
+
+
+def test_a_real_event_is_kept_and_read_whatever_a_wrong_clock_has_sent(
+    redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
+) -> None:
+    ahead = [(100 + i, now + LATEST_AHEAD_MS - i) for i in range(1000)]
+    assert add(redis_server.url, layouts, ahead) == layouts.kept_behaviours
+    assert add(redis_server.url, layouts, [(1, now - 10)]) == 1
+    assert read(redis_server.url, layouts) == [1]
+    assert add(redis_server.url, layouts, ahead[::-1]) == 0
+    assert read(redis_server.url, layouts) == [1]
+    assert 1 in kept(store, layouts)
+    assert len(kept(store, layouts)) == layouts.kept_behaviours + 1
+
+
+def test_what_lies_in_the_future_is_read_when_its_time_has_come(
+    redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
+) -> None:
+    add(redis_server.url, layouts, [(1, now - 5), (2, now + 600)])
+    assert read(redis_server.url, layouts) == [1]
+    time.sleep(0.7)
+    assert read(redis_server.url, layouts) == [2, 1]
+
+
+def test_an_event_that_is_too_old_to_be_kept_is_not_new(
+    redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
+) -> None:
+    recent = [(i, now - 1000 + i) for i in range(layouts.kept_behaviours)]
+    assert add(redis_server.url, layouts, recent) == len(recent)
+    old = (99, now - HOUR_MS)
+    assert [add(redis_server.url, layouts, [old]) for _ in range(3)] == [0, 0, 0]
+    assert add(redis_server.url, layouts, [old, (50, now - 1)]) == 1
+    assert 99 not in kept(store, layouts)
+    assert kept(store, layouts)[0] == 50
+
+
+def test_new_is_the_number_of_events_that_are_kept(
+    redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
+) -> None:
+    batch = [(i, now - 5000 + i) for i in range(1000)]
+    assert add(redis_server.url, layouts, batch) == layouts.kept_behaviours
+    assert kept(store, layouts) == list(range(999, 999 - layouts.kept_behaviours, -1))
+    assert add(redis_server.url, layouts, batch + batch) == 0
+
+
+def test_a_replay_as_of_a_moment_reads_what_was_read_then(
+    redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
+) -> None:
+    limit = layouts.max_behaviours
+    times = [now - HOUR_MS + i * 1000 for i in range(3 * limit)]
+    seen_then = []
+    for event, at in enumerate(times):
+        seen_then.append(read(redis_server.url, layouts, at))
+        add(redis_server.url, layouts, [(event, at)])
+    for event, at in list(enumerate(times))[-limit:]:
+        assert read(redis_server.url, layouts, at) == seen_then[event]
+        assert len(seen_then[event]) == limit
+
+
+def test_a_batch_keeps_the_place_of_an_event_that_comes_again_and_the_order_within_a_millisecond(
+    redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
+) -> None:
+    at = now - 1000
+    assert add(redis_server.url, layouts, [(1, at), (2, at), (1, at), (3, at)]) == 3
+    assert add(redis_server.url, layouts, [(4, at), (2, at), (5, at + 1)]) == 2
+    assert kept(store, layouts) == [5, 4, 3, 2, 1]
+
+
+def test_a_key_of_another_type_is_replaced_by_the_next_write(
+    redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
+) -> None:
+    store.set(behaviours_key(layouts.fingerprint, "712"), "of somebody else")
+    assert add(redis_server.url, layouts, [(1, now - 5)]) == 1
+    assert read(redis_server.url, layouts) == [1]
+
+
+def test_the_script_is_sent_again_where_redis_has_forgotten_it(
+    redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
+) -> None:
+    async def go() -> list[int]:
+        writer = open_writer(redis_server.url, 5000)
+        counts = []
+        for event in range(3):
+            counts.append(await writer.add_behaviours(layouts, {"1": [(now, member(layouts, event, now))]}))
+            await asyncio.to_thread(store.script_flush)
+        await writer.close()
+        return counts
+
+    assert asyncio.run(go()) == [1, 1, 1]
+
+
+def cpu_ms(client: redis.Redis) -> float:
+    """The CPU time of Redis' main thread, which no busy neighbour adds to."""
+    of: Any = client.info("cpu")
+    return float(of["used_cpu_user_main_thread"] + of["used_cpu_sys_main_thread"]) * 1000
+
+
+def redis_work(client: redis.Redis, events: Sequence[tuple[int, bytes]], keep: int, now_ms: int) -> tuple[int, float]:
+    """The commands that one write makes Redis run, and the CPU milliseconds that it takes."""
+    arguments = add_behaviours_arguments(behaviours_to_send(events, keep, now_ms), keep, now_ms)
+    client.flushall()
+    client.config_resetstat()
+    client.execute_command("EVAL", ADD_BEHAVIOURS, 1, "key", *arguments)
+    stats: Any = client.info("commandstats")
+    commands = sum(of["calls"] for name, of in stats.items() if name.removeprefix("cmdstat_") != "config|resetstat")
+    rounds = []
+    for _ in range(5):
+        client.flushall()
+        started = cpu_ms(client)
+        for key in range(10):
+            client.execute_command("EVAL", ADD_BEHAVIOURS, 1, key, *arguments)
+        rounds.append((cpu_ms(client) - started) / 10)
+    return commands, min(rounds)
+
+
+@pytest.mark.parametrize("step_ms", [0, 1, 1000], ids=["one millisecond", "a millisecond apart", "a second apart"])
+@pytest.mark.parametrize("keep", [100, 2000], ids=["50 behaviours", "1000 behaviours"])
+def test_a_batch_costs_redis_no_more_than_its_size(own_redis: redis.Redis, now: int, step_ms: int, keep: int) -> None:
+    """At the limits: 1,000 events of one user in one call, and the longest sequence that a schema may have."""
+    events = [(now - 10_000_000 + i * step_ms, i.to_bytes(8, "big") + bytes(150)) for i in range(1000)]
+    half_commands, half = redis_work(own_redis, events[:500], keep, now)
+    commands, whole = redis_work(own_redis, events, keep, now)
+    assert whole <= 10
+    assert whole / half < 2.5
+    assert commands / half_commands < 2.5
+    assert commands < 20
+
+
+def test_a_thousand_users_in_one_call_cost_redis_a_bounded_time(
+    own_redis: redis.Redis, layouts: Layouts, now: int
+) -> None:
+    port = own_redis.connection_pool.connection_kwargs["port"]
+    rounds = []
+
+    async def go() -> None:
+        writer = open_writer(f"redis://127.0.0.1:{port}/0", 5000)
+        for turn in range(5):
+            by_user = {str(u): [(now + turn, member(layouts, u, now + turn))] for u in range(1000)}
+            started = cpu_ms(own_redis)
+            assert await writer.add_behaviours(layouts, by_user) == 1000
+            rounds.append(cpu_ms(own_redis) - started)
+        await writer.close()
+
+    own_redis.flushall()
+    asyncio.run(go())
+    print(f"1,000 users: {min(rounds):.1f} ms of Redis' CPU")
+    assert min(rounds) <= 10
