@@ -1,4 +1,4 @@
-"""Measures what a ranking's read costs with our own Redis connections and other clients: `python -m bench.store_clients`.
+"""Measures what a ranking's read costs with our own Redis connections and other clients.
 
 Each client sends the same commands for the same keys, to one Redis and to a cluster of three nodes: the user's row, the
 newest 50 behaviours, and the rows of the candidates (item cache off) or none of them (every row is in the item cache).
@@ -6,8 +6,9 @@ The figures are CPU microseconds of the whole process per read, because a client
 several rounds counts. coredis and valkey-glide are measured where they are installed. The service needs neither.
 """
 
-import argparse
 import importlib.util
+import runpy
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -202,14 +203,13 @@ def filled(cluster: RedisCluster, candidates: int) -> str:
     return cluster.url
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--candidates", type=int, default=200, help="item rows per read with the cache off")
-    candidates = max(200, parser.parse_args().candidates)
+def compare_clients(candidates: int) -> None:
+    """Measure every client in turn and print the table; `candidates` item rows per read with the cache off."""
     with EmbeddedRedis() as single, redis_cluster() as cluster, redis.Redis.from_url(single.url) as client:
         fill(client, candidates)
         report({"one Redis": single.url, "cluster of three": filled(cluster, candidates)}, candidates)
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # `python -m bench.store_clients` is `funnelrank bench-clients`
+    sys.argv.insert(1, "bench-clients")
+    runpy.run_module("funnelrank", run_name="__main__")

@@ -51,6 +51,7 @@ COMMANDS = {
     "sign": Entry("exporting:sign", "Sign published bundles."),
     "bench": Entry("bench:bench", "Measure the CPU cost of a ranking beside the model itself."),
     "bench-threads": Entry("bench:bench_threads", "Compare workers, threads and spinning."),
+    "bench-clients": Entry("bench:bench_clients", "Compare Redis clients for a ranking's read."),
     "loadtest": Entry("loadtest:loadtest", "Send an open-loop load and check every answer."),
     "soak": Entry("soak:soak", "Send everything at once for long, with faults, and check every answer."),
     "swap-cost": Entry("soak:swap_cost", "Measure what swapping a version costs a caller."),

@@ -1,4 +1,4 @@
-"""The benchmark commands: `bench`, `bench-threads`."""
+"""The benchmark commands: `bench`, `bench-threads`, `bench-clients`."""
 
 from pathlib import Path
 
@@ -46,3 +46,18 @@ def bench_threads(recipe: str, requests: int, runs: Path) -> None:
     from bench.threads import compare_threads
 
     compare_threads(recipe, requests, runs)
+
+
+@click.command(epilog=examples("funnelrank bench-clients --candidates 200"))
+@click.option(
+    "--candidates",
+    type=click.IntRange(min=200),
+    default=200,
+    show_default=True,
+    help="Item rows per read with the cache off.",
+)
+def bench_clients(candidates: int) -> None:
+    """Compare our own Redis connections with other clients for a ranking's read, on one Redis and on a cluster."""
+    from bench.store_clients import compare_clients
+
+    compare_clients(candidates)

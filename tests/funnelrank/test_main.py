@@ -36,6 +36,7 @@ ALIASES = {
     "models.paths": "funnelrank paths",
     "models.prepare": "funnelrank prepare",
     "models.simulators": "funnelrank simulate",
+    "models.predict": "funnelrank predict",
     "export": "funnelrank export",
     "export.sign": "funnelrank sign",
     "loadtest": "funnelrank loadtest",
@@ -43,6 +44,7 @@ ALIASES = {
     "loadtest.swaps.cost": "funnelrank swap-cost",
     "loadtest.swaps.republish": "funnelrank republish",
     "bench": "funnelrank bench",
+    "bench.store_clients": "funnelrank bench-clients",
     "bench.threads": "funnelrank bench-threads",
 }
 
