@@ -37,6 +37,7 @@ REFUSALS = frozenset(
         ("service", "BundleRejected"),
         ("service", "CannotStart"),
         ("service", "DocumentUnreadable"),
+        ("service", "FusionError"),
         ("service", "LoadError"),
         ("service", "RolloutUnreadable"),
         ("service", "SampleError"),

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from features.strict_json import parse_json
 from service.errors import Conflict
 from service.files import Attempt, exclusive_lock, read_regular, write_whole
 
@@ -25,6 +26,10 @@ Document = TypeVar("Document", bound=BaseModel)
 
 class DocumentUnreadable(Exception):  # noqa: N818 - a state, not a mistake
     """A document that cannot be followed; the message names the file and the field."""
+
+
+class NothingEarlier(Conflict):
+    """The history has nothing to go back to."""
 
 
 def now() -> str:
@@ -127,7 +132,7 @@ class RevisionedDocument(Generic[Document]):
             past = self._earlier(before, to) if before is not None else None
             if before is None or past is None:
                 at = "" if to is None else f" at revision {to}"
-                raise Conflict(f"the history has nothing{at} to go back to")
+                raise NothingEarlier(f"the history has nothing{at} to go back to")
             restores = past.get("revision")
             content = {name: past[name] for name in self.state if name in past}
             why = reason or f"back from revision {_header(before).revision} to {restores}"
@@ -142,13 +147,15 @@ class RevisionedDocument(Generic[Document]):
 
     def _read(self, path: Path) -> Document | None:
         try:
-            return self.model.model_validate_json(read_regular(path, _MOST_BYTES))
+            return self.model.model_validate(parse_json(read_regular(path, _MOST_BYTES)))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self.unreadable(f"{path}: {error.strerror}") from None
         except ValidationError as error:
             raise self.unreadable(f"{path}: {first_fault(error)}") from None
+        except (ValueError, RecursionError) as error:
+            raise self.unreadable(f"{path}: not JSON: {error}") from None
 
     def _present(self, registry: Path, initial: Document | None, expected: int | None) -> Document | None:
         present: Document | None = None

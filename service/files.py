@@ -8,7 +8,8 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TypeVar
@@ -111,16 +112,37 @@ class Attempt:
             return self._abandoned
 
 
-async def run_limited(work: Callable[[], Result], seconds: float, what: str) -> Result:
-    """Run `work` in a thread of its own and return or raise what it does. Raises TimeoutError where it takes longer than `seconds`.
+async def run_limited(work: Callable[[], Result], seconds: float | None, what: str) -> Result:
+    """Run `work` in a thread of its own and return or raise what it does.
 
-    The thread cannot be ended: it goes on, and its result is dropped. At most 32 threads wait at once, so that a disk that hangs costs a
-    bounded number of them; beyond these the error comes at once.
+    Raises TimeoutError where it takes longer than `seconds` (None: no limit). The thread cannot be ended: it goes on, and its result is
+    dropped. At most 32 threads wait at once, so that a disk that hangs costs a bounded number of them; beyond these the error comes at once.
     """
+    future = _started(work, what)
+    done, _running = await asyncio.wait({future}, timeout=seconds)
+    if not done:
+        raise _too_slow(seconds, what)
+    return future.result()
+
+
+async def run_attempt(work: Callable[[Attempt], Result], seconds: float, what: str) -> Result:
+    """Run a change as `run_limited` does. Where TimeoutError is raised, nothing has been written, and nothing will be."""
+    attempt = Attempt()
+    future = _started(partial(work, attempt), what)
+    done, _running = await asyncio.wait({future}, timeout=seconds)
+    if not done and attempt.abandon():
+        raise _too_slow(seconds, what)
+    return await future
+
+
+def _started(work: Callable[[], Result], what: str) -> "asyncio.Future[Result]":
+    """The result of `work`, which runs in a thread of its own. Raises TimeoutError where too many wait already."""
     if not _places.acquire(blocking=False):
         raise TimeoutError(errno.ETIMEDOUT, f"{_MOST_WAITING} calls wait already for {what}")
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
+    # Where nobody waits any more, an error is seen here, so that the loop does not report it as lost.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def finish(result: Result | None, error: BaseException | None) -> None:
         if future.done():
@@ -139,15 +161,13 @@ async def run_limited(work: Callable[[], Result], seconds: float, what: str) -> 
             error = raised
         finally:
             _places.release()
-        try:
+        # The loop may have ended meanwhile; then nobody waits.
+        with suppress(RuntimeError):
             loop.call_soon_threadsafe(finish, result, error)
-        except RuntimeError:  # the loop has ended meanwhile, and nobody waits
-            return
 
     threading.Thread(target=run, name="limited", daemon=True).start()
-    try:
-        return await asyncio.wait_for(future, seconds)
-    except TimeoutError as error:
-        if error.errno is not None:  # raised by the work itself
-            raise
-        raise TimeoutError(errno.ETIMEDOUT, f"{what} does not answer within {seconds:g} s") from None
+    return future
+
+
+def _too_slow(seconds: float | None, what: str) -> TimeoutError:
+    return TimeoutError(errno.ETIMEDOUT, f"{what} does not answer within {seconds:g} s")

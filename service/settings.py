@@ -121,6 +121,9 @@ class Settings(BaseModel):
             "where the workers share metrics and status; empty: RUNTIME_DIRECTORY, TMPDIR or /dev/shm",
         ),
     ] = None
+    load_timeout_ms: Annotated[
+        int, _setting("ms", "longest that loading and checking a model version may take", ge=100, le=3_600_000)
+    ] = 120_000
     rollout_poll_ms: Annotated[
         int, _setting("ms", "how often a worker looks at rollout.json and at Redis' state", ge=20, le=600_000)
     ] = 1000

@@ -63,9 +63,9 @@ def rollout(
 
     What the options do not name keeps its value. Workers follow within FUNNELRANK_ROLLOUT_POLL_MS.
     """
-    from service.bundle.registry import folder_of
-    from service.bundle.verify import read_manifest
-    from service.rollout.rollout import change_rollout, read_rollout, roll_back
+    from service.fusion import read_profiles
+    from service.rollout.checks import RegistryChecks, go_back, roll_out
+    from service.rollout.rollout import read_rollout
     from service.settings import Settings
 
     settings = Settings.from_environment()
@@ -73,12 +73,12 @@ def rollout(
     if to is not None and not rollback:
         raise click.UsageError("--to goes with --rollback")
     changes = {} if rollback else changes_of(Change(name, version, canary, percent, shadow), registry)
+    started_with = read_profiles(settings.fusion_file) if settings.fusion_file else None
+    checks = RegistryChecks(registry, settings.trusted_keys, started_with)
     if rollback:
-        document = roll_back(registry, getpass.getuser(), reason=reason, to=to)
+        document = go_back(checks, getpass.getuser(), reason=reason, to=to)
     elif changes:
-        for target in filter(None, changes.values()):
-            read_manifest(folder_of(registry, target), settings.trusted_keys)
-        document = change_rollout(registry, changes, getpass.getuser(), reason=reason)
+        document = roll_out(checks, changes, getpass.getuser(), reason=reason)
     else:
         document = read_rollout(registry)
     if history:

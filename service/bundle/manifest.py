@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from features import FeatureSchema
+from features.layouts import Layouts
 from tables import TableNames
 
 FORMAT: Literal[1] = 1
@@ -132,3 +133,13 @@ class Manifest(_Strict):
     @property
     def task_names(self) -> tuple[str, ...]:
         return tuple(t.name for t in self.tasks)
+
+    @property
+    def task_kinds(self) -> dict[str, str]:
+        """The kind of each task, by name."""
+        return {t.name: t.kind for t in self.tasks}
+
+    @property
+    def item_numerics(self) -> tuple[str, ...]:
+        """The names of the item's numeric features, in the order of the columns of the input `item_numerics`."""
+        return tuple(Layouts.of(self.feature_schema).item.numeric_columns)

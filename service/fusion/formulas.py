@@ -7,7 +7,7 @@ import numpy as np
 
 from service.errors import invalid
 from service.fusion.expression import FUNCTIONS, Expression, parse
-from service.fusion.profiles import DEFAULT, Bounds, Experiment, FusionError, FusionProfiles, Profile
+from service.fusion.profiles import DEFAULT, Experiment, FusionError, FusionProfiles, Profile, WeightBounds
 from service.user_split import PLACES, place_of
 
 TINY = 1e-38
@@ -39,7 +39,7 @@ class Formula:
     rows: np.ndarray
     weights: np.ndarray
     overridden: bool = False
-    bounds: Mapping[str, Bounds] = field(default_factory=dict)
+    bounds: Mapping[str, WeightBounds] = field(default_factory=dict)
 
     def fuse(self, scores: np.ndarray, numerics: np.ndarray | None = None) -> np.ndarray:
         """Ranking scores float64 `[C]` of task scores `[tasks, C]`; `numerics` `[C, N]` are the items', for formulas that read them."""

@@ -1,17 +1,18 @@
-"""Owns what operators write about fusion: profiles by name, the profile of a scene, and experiments between profiles.
+"""Defines what operators write about fusion: profiles by name, the profile of a scene, and experiments between profiles.
 
 weighted_sum:      score = sum_t  w_t * s_t
 weighted_product:  score = prod_t s_t ^ w_t, taken in log space; a score below 1e-38 counts as 1e-38
 formula:           an expression over task scores, the item's numerics and the profile's own `weights`, as `service.fusion.expression` reads it
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.bundle.manifest import Manifest
+from features.strict_yaml import YamlError, read_yaml
+from service.documents import first_fault
 from service.fusion.expression import ExpressionError, parse
 
 DEFAULT = "default"
@@ -33,31 +34,31 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Bounds(_Strict):
-    """Between what a request may set a weight."""
+class WeightBounds(_Strict):
+    """The least and the greatest value that a request may give a weight."""
 
     min: Number
     max: Number
 
     @model_validator(mode="after")
-    def _check(self) -> "Bounds":
+    def _check(self) -> "WeightBounds":
         if self.min > self.max:
             raise ValueError("min is above max")
         return self
 
 
 class Profile(_Strict):
-    """How one ranking score is made.
+    """How the ranking score is computed from the task scores.
 
-    `weights` are by task or, for a formula, by names of its own. `missing` says what a numeric counts as where the item lacks it, 0 where
-    it says nothing. `bounds` holds what a request may override, where overrides are allowed; without any, every weight may be.
+    `weights` are by task or, for a formula, by names of its own. `missing` is the value of a numeric feature that an item lacks, 0 by
+    default. `bounds` limits the weights that a request may override, where overrides are allowed; without bounds, every weight may be.
     """
 
     kind: Literal["weighted_sum", "weighted_product", "formula"]
     weights: dict[str, Number] = {}
     formula: Annotated[str | None, Field(max_length=1000)] = None
     missing: dict[str, Number] = {}
-    bounds: dict[str, Bounds] = {}
+    bounds: dict[str, WeightBounds] = {}
 
     @model_validator(mode="after")
     def _check(self) -> "Profile":
@@ -130,28 +131,31 @@ class FusionProfiles(_Strict):
                 if arm.profile not in self.profiles:
                     raise ValueError(f"{where}.arms: no profile '{arm.profile}'; known: {', '.join(self.profiles)}")
 
+    def unused(self) -> list[str]:
+        """Profiles that no scene and no experiment names: no request is ever ranked by them."""
+        used = {DEFAULT, *self.scenes.values()}
+        for experiment in self.experiments.values():
+            used |= {arm.profile for arm in experiment.arms}
+        return [name for name in self.profiles if name not in used]
+
 
 def read_profiles(path: Path) -> FusionProfiles:
-    """Profiles of a YAML file. Raises FusionError that names the file and the field."""
+    """Profiles of a YAML file. Raises FusionError that names the file and the field; a key that stands twice is an error."""
     try:
-        return FusionProfiles.model_validate(yaml.safe_load(path.read_text()))
+        return FusionProfiles.model_validate(read_yaml(path).value)
     except OSError as error:
         raise FusionError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FusionError(f"{path}: not YAML: {error}") from None
+    except YamlError as error:
+        raise FusionError(str(error)) from None
     except ValidationError as error:
         raise FusionError(f"{path}: {first_fault(error)}") from None
 
 
-def first_fault(error: ValidationError) -> str:
-    """The first bad field and what is wrong with it."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
+def plain_profiles(kinds: Mapping[str, str]) -> FusionProfiles:
+    """The default where nothing is configured: every probability with weight 1, summed; all tasks where there is no probability.
 
-
-def plain_profiles(manifest: Manifest) -> FusionProfiles:
-    """What holds where nothing is configured: every probability with weight 1, summed; all tasks where there is no probability."""
-    tasks = [t.name for t in manifest.tasks if t.kind == "probability"] or list(manifest.task_names)
-    return FusionProfiles(
-        revision=0, profiles={DEFAULT: Profile(kind="weighted_sum", weights=dict.fromkeys(tasks, 1.0))}
-    )
+    `kinds` are the kinds of a model's tasks by name.
+    """
+    tasks = [task for task, kind in kinds.items() if kind == "probability"] or list(kinds)
+    plain = Profile(kind="weighted_sum", weights=dict.fromkeys(tasks, 1.0))
+    return FusionProfiles(revision=0, profiles={DEFAULT: plain})

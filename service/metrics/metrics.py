@@ -120,6 +120,8 @@ class Metrics:
         self.swaps = counter("model_swaps", "Model versions taken into use or refused.", "result")
         self.load_seconds = histogram("model_load_seconds", _LOADS, "Time to load, verify and warm up a bundle.")
         self.rollbacks = counter("automatic_rollbacks", "Versions that a worker withdrew by itself.", "role")
+        fallback = "1 while an earlier version serves because the stable one cannot be loaded."
+        self.fallback = max_gauge("serving_fallback", fallback)
         self.document_errors = max_gauge("document_unreadable", "1 while the last good state is used.", "document")
 
         # Shadow

@@ -8,14 +8,14 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
+
+from service.files import run_limited
 
 log = logging.getLogger("funnelrank.background")
 _NICENESS = 10  # about a tenth of a core where requests want all of it, so that a version still gets loaded
 _QUEUE = 16
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -33,18 +33,20 @@ def trim_memory() -> None:
 
 
 class Background:
-    """One thread, so that two versions are never loaded at once."""
+    """Runs one piece of work at a time, so that two versions are never loaded at once."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="background", initializer=lower_priority)
+        self._turn = asyncio.Lock()
 
-    async def run(self, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        """Return or raise what `work` returns or raises."""
-        return await asyncio.wrap_future(self._pool.submit(work, *args, **kwargs))
+    async def run(self, work: Callable[[], Result], seconds: float | None = None) -> Result:
+        """Return or raise what `work` does. Raises TimeoutError after `seconds`; the thread is then given up, and others go on."""
 
-    def close(self) -> None:
-        """Begin nothing more; running work is not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        def run() -> Result:
+            lower_priority()
+            return work()
+
+        async with self._turn:
+            return await run_limited(run, seconds, "the registry")
 
 
 class BudgetedThread:

@@ -1,88 +1,96 @@
-"""Owns what this worker serves with: it follows the rollout and fusion documents and swaps versions without a request noticing.
+"""Follows the rollout and fusion documents, and swaps what one worker serves with, without a request noticing.
 
-Load, checks, gate and warm-up run in a thread; then one assignment to `serving`. A request takes its version once and keeps it, so an old
-session is freed with its last request. A version that fails is refused, logged and counted, and the one in use goes on.
+Documents are read and versions are loaded in threads; then one assignment to `snapshot`. A request takes its snapshot once and keeps it, so
+that an old session is freed with its last request. A version that is refused is logged and counted, the one in use goes on, and the document
+is changed back for all workers.
 """
 
 import asyncio
 import logging
 import os
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from time import perf_counter
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from features.layouts import Layouts
-from service.bundle.loading import load_bundle
-from service.bundle.manifest import Manifest
-from service.bundle.registry import Target, folder_of
-from service.bundle.verify import BundleRejected, read_manifest
-from service.documents import FileSignature, file_signature, now
+from service.bundle.registry import Target
+from service.bundle.verify import BundleRejected
 from service.errors import Conflict
-from service.fusion import Fusion, FusionError, FusionProfiles, bind, plain_profiles
-from service.fusion.document import FUSION_FILE, read_followed_fusion, read_fusion
+from service.files import run_attempt, run_limited
+from service.fusion import FusionError, FusionProfiles
+from service.fusion import document as fusion_document
+from service.fusion.document import FUSION_FILE, FusionDocument
 from service.metrics.metrics import Metrics
-from service.rollout.background import Background, trim_memory
-from service.rollout.gate import GATE_CODES, GateReport, gate
+from service.rollout import rollout as rollout_document
+from service.rollout.background import trim_memory
+from service.rollout.followed import FollowedDocument, News
+from service.rollout.loader import WAITING_CODES, VersionLoader
 from service.rollout.observers import Observers
-from service.rollout.rollout import (
-    AUTOMATIC,
-    Rollout,
-    RolloutUnreadable,
-    change_rollout,
-    read_followed,
-    read_rollout,
-    roll_back,
-    signature,
-)
-from service.rollout.serving import SCHEMA_NOT_LOADED, Live, NotServing, Role, ServingSnapshot
+from service.rollout.records import RefusalLog, record_change
+from service.rollout.rollout import ROLLOUT_FILE, Rollout
+from service.rollout.serving import SCHEMA_NOT_LOADED, Live, NotServing, Role, ServingSnapshot, rearranged
+from service.rollout.trial import try_profiles
+from service.rollout.withdrawal import Withdrawal, withdraw
 from service.settings import Settings
 from service.store.base import FeatureStore
-from service.store.schemas import SchemaCheck, check_schema
+from service.store.schemas import check_schema
 
 log = logging.getLogger("funnelrank.live")
-SCHEMA_DIFFERS = "schema_differs"
-_REFUSALS_KEPT = 20
+LOOK_SECONDS = 2.0
+_RETRY_SECONDS = 1.0
+_MOST_RETRY_SECONDS = 60.0
+_WITHDRAWAL_SECONDS = 30.0
+BothNews = tuple[News[Rollout] | None, News[FusionDocument] | None]
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A version or a document that this worker would not take, and why."""
+@dataclass
+class Documents:
+    """The two documents that a worker follows. `started_with` holds where there is no fusion document."""
 
-    target: str
-    code: str
-    detail: str
-    at: str
+    rollout: FollowedDocument[Rollout]
+    fusion: FollowedDocument[FusionDocument]
+    started_with: FusionProfiles | None
+    looking: bool = False
+    hangs: bool = False
+    news: list[BothNews] = field(default_factory=list)
+
+    def look(self, serving: bool) -> None:
+        """Put what is new in both into `news`, also where nobody waits for it any more. Reads files."""
+        try:
+            self.news.append((self.rollout.look(not serving), self.fusion.look(not serving)))
+        finally:
+            self.looking = False
 
 
-def numerics_of(manifest: Manifest) -> tuple[str, ...]:
-    """The item's numerics in the order of `item_numerics`."""
-    return tuple(Layouts.of(manifest.feature_schema).item.numeric_columns)
+@dataclass
+class Pending:
+    """What a step leaves for the next: the document in force, when it is tried again, withdrawals that could not be written."""
+
+    rollout: Rollout | None = None
+    waits_for_schema: bool = False
+    retry_at: float = 0.0
+    retry_seconds: float = _RETRY_SECONDS
+    withdrawals: list[Withdrawal] = field(default_factory=list)
+    frees_memory: bool = False
 
 
 class Follower:
-    """What one worker serves with."""
+    """Makes the serving snapshots of one worker, one after the other."""
 
     def __init__(
         self, settings: Settings, profiles: FusionProfiles | None, reader: FeatureStore, metrics: Metrics
     ) -> None:
-        self._settings = settings
-        self.started_with = profiles
-        self.reader = reader
-        self._metrics = metrics
-        self._seen: FileSignature | None = None
-        self._seen_fusion: FileSignature | None = None
-        self._waits_for_schema = False
-        self._told: dict[str, str] = {}
         self.snapshot = ServingSnapshot(profiles=profiles)
         self.observers = Observers(metrics)
-        self._background = Background()
-        self._have_gone = False  # versions, since memory was last given back
-        self.status = metrics.records
-        self.gates: dict[str, GateReport] = {}
-        self.store: SchemaCheck = SchemaCheck(reachable=False, loaded=frozenset(), problem=None)
-        self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
+        self.refusals = RefusalLog(metrics)
+        self.loader = VersionLoader(settings, reader, metrics)
+        self._documents = Documents(
+            FollowedDocument(rollout_document.DOCUMENT, settings.registry),
+            FollowedDocument(fusion_document.DOCUMENT, settings.registry),
+            profiles,
+        )
+        self._pending = Pending()
 
     @property
     def live(self) -> Live | None:
@@ -90,279 +98,263 @@ class Follower:
 
     @property
     def profiles(self) -> FusionProfiles | None:
+        """The fusion profiles in force, None for the plain default."""
         return self.snapshot.profiles
+
+    @property
+    def registry(self) -> Path:
+        return self.loader.settings.registry
+
+    @property
+    def reader(self) -> FeatureStore:
+        return self.loader.reader
+
+    @property
+    def started_with(self) -> FusionProfiles | None:
+        """The profiles that hold where there is no fusion document."""
+        return self._documents.started_with
 
     def current(self) -> Live:
         """The stable version. Raises NotReady."""
         return self.snapshot.current()
 
     async def follow(self) -> None:
-        """Look at the documents and at the store again and again, until cancelled."""
+        """Take one step after the other, until cancelled."""
         while True:
-            await asyncio.sleep(self._settings.rollout_poll_ms / 1000)
-            try:
-                await self.step()
-            except Exception:
-                log.exception("following the rollout failed; the next look is in %d ms", self._settings.rollout_poll_ms)
+            await asyncio.sleep(self.loader.settings.rollout_poll_ms / 1000)
+            await self._guarded_step()
+
+    async def _guarded_step(self) -> None:
+        try:
+            await self.step()
+        except Exception:
+            log.exception("following the documents failed; the next look is in a moment")
 
     async def step(self) -> None:
-        """Take up what the documents ask for, where they have changed; look at what the store holds and how a canary does."""
-        self._follow_fusion()
-        if self._have_gone:  # a poll later no request holds them any more
-            self._have_gone = False
-            await self._background.run(trim_memory)
-        seen = signature(self._settings.registry)
-        changed = seen != self._seen
-        if changed:
-            self._seen = seen
-            self._told.clear()
-        if changed or self._waits_for_schema or (seen is None and not self.refusals):
+        """Take up what has changed in the documents, and look at the store and at the canary."""
+        rollout, fusion = await self._look()
+        if fusion is not None:
+            await self._take_up_fusion(fusion)
+        if self._pending.frees_memory:  # a step later no request holds the dropped versions any more
+            self._pending.frees_memory = False
+            await self.loader.background.run(trim_memory)
+        if rollout is not None:
+            self.refusals.forget()
+            self._take_rollout(rollout)
             await self._take_up()
-        if self.live is not None:
-            self.store = await check_schema(self.reader, self.live.bundle.layouts)
-        self._state_readiness()
+        elif self._is_due():
+            await self._take_up()
+        await self._check_store()
         await self._judge_canary()
-        self.status.tell(self.described())
+        await self._withdraw_pending()
+        self.loader.metrics.records.tell(self.described())
 
     def close(self) -> None:
+        """End the threads of the observers."""
         self.observers.close()
-        self._background.close()
 
     def described(self) -> dict[str, Any]:
-        """What `GET /models` says of this worker."""
-        shown: dict[str, Any] = {"pid": os.getpid()} | self.snapshot.described()
-        shown["refused"] = [
-            {"model": r.target, "code": r.code, "detail": r.detail, "at": r.at} for r in reversed(self.refusals)
-        ]
-        labels = {live.bundle.label for live in self.snapshot.loaded()}
-        shown["gate"] = {label: asdict(report) for label, report in self.gates.items() if label in labels}
-        return shown
+        """What `GET /models` shows of this worker."""
+        reports = self.loader.reports
+        return {
+            "pid": os.getpid(),
+            **self.snapshot.described(),
+            "refused": self.refusals.described(),
+            "gate": {label: asdict(report) for label, report in reports.items()},
+        }
 
-    def bound(self, manifest: Manifest, profiles: FusionProfiles | None = None) -> Fusion:
-        """Profiles (those in force by default) bound to a model. Raises FusionError."""
-        return bind(profiles or self.profiles or plain_profiles(manifest), manifest.task_names, numerics_of(manifest))
+    async def _look(self) -> BothNews:
+        """Look at the documents, for a limited time: a registry that hangs stops nothing but its own changes."""
+        documents = self._documents
+        if not documents.looking:
+            documents.looking = True
+            try:
+                await run_limited(partial(documents.look, self.live is not None), LOOK_SECONDS, "the registry")
+            except TimeoutError as error:
+                self._note_hanging(error.strerror)
+            else:
+                self._note_hanging(None)
+        return documents.news.pop(0) if documents.news else (None, None)
 
-    def _follow_fusion(self) -> None:
-        """Bind new profiles to every loaded version; where they are broken or fit one of them not, the old ones go on."""
-        registry = self._settings.registry
-        seen = file_signature(registry / FUSION_FILE)
-        if seen == self._seen_fusion:
+    def _note_hanging(self, problem: str | None) -> None:
+        documents = self._documents
+        hangs = problem is not None
+        if hangs == documents.hangs:
             return
-        first = self._seen_fusion is None and self.live is None
-        self._seen_fusion = seen
+        documents.hangs = hangs
+        self.loader.metrics.document_errors.labels("registry").set(int(hangs))
+        if hangs:
+            log.error("%s; what is live stays live", problem)
+        else:
+            log.info("the registry answers again")
+
+    async def _take_up_fusion(self, news: News[FusionDocument]) -> None:
+        """Try and bind new profiles in a thread; where they are broken or do not fit, the old ones go on."""
+        if news.problem is not None:
+            self._refuse_fusion(news.problem + ("; the last good document is followed" if news.document else ""))
+            if news.document is None and self.live is not None:
+                return
+        profiles = news.document or self._documents.started_with
+        snapshot = self.snapshot
         try:
-            profiles = self._read_fusion(first) or self.started_with
-            bound: dict[str, Any] = {
-                live.role.value: replace(live, fusion=self._fusion_of(live, profiles))
-                for live in self.snapshot.loaded()
-            }
+            work = partial(try_profiles, snapshot, profiles, self.observers.recent)
+            fusions = await self.loader.background.run(work)
         except FusionError as error:
-            self._metrics.document_errors.labels("fusion").set(1)
-            self._told.pop(FUSION_FILE, None)
-            self._refuse(FUSION_FILE, "fusion_refused", str(error))
+            self._refuse_fusion(str(error))
             return
-        self.snapshot = replace(self.snapshot, profiles=profiles, **bound)
+        lives = {live.role: replace(live, fusion=fusions[live.role]) for live in snapshot.loaded()}
+        self._assign(replace(snapshot.with_lives(lives), profiles=profiles))
+        if news.problem is None:
+            self.loader.metrics.document_errors.labels("fusion").set(0)
         log.info("fusion is at revision %d", profiles.revision if profiles else 0)
+        for name in profiles.unused() if profiles else ():
+            log.warning("fusion profile '%s' is used by no scene and no experiment", name)
 
-    def _read_fusion(self, first: bool) -> FusionProfiles | None:
-        """The document; at the start its last good state serves too. Raises FusionError."""
-        registry = self._settings.registry
-        try:
-            document = read_fusion(registry)
-            self._metrics.document_errors.labels("fusion").set(0)
-        except FusionError as error:
-            if not first:
-                raise
-            document = read_followed_fusion(registry)
-            self._metrics.document_errors.labels("fusion").set(1)
-            self._refuse(FUSION_FILE, "fusion_refused", f"{error}; the last good document is followed")
-        return document
+    def _refuse_fusion(self, problem: str) -> None:
+        self.loader.metrics.document_errors.labels("fusion").set(1)
+        self.refusals.forget(FUSION_FILE)
+        self._refuse(FUSION_FILE, "fusion_refused", problem)
 
-    def _fusion_of(self, live: Live, profiles: FusionProfiles | None) -> Fusion:
-        manifest = live.bundle.manifest
-        return bind(profiles or plain_profiles(manifest), manifest.task_names, numerics_of(manifest))
+    def _take_rollout(self, news: News[Rollout]) -> None:
+        """Note the document that is to be followed; where it is broken and no last good one is there, the one before stays."""
+        problem = news.problem
+        if news.document is None and problem is None:
+            problem = str(rollout_document.absent(self.loader.settings.registry))
+        self.loader.metrics.document_errors.labels("rollout").set(int(problem is not None))
+        if problem is not None:
+            if news.document is not None:
+                problem += f"; revision {news.document.revision}, the last good one, is followed"
+            self._refuse(ROLLOUT_FILE, "rollout_unreadable", problem)
+        self._pending = Pending(rollout=news.document, frees_memory=self._pending.frees_memory)
+
+    def _is_due(self) -> bool:
+        """Whether the document that is followed is to be tried again."""
+        pending = self._pending
+        if pending.rollout is None:
+            return False
+        if pending.waits_for_schema:
+            return True
+        unfinished = self.live is None or self.live.instead_of != ""
+        return unfinished and monotonic() >= pending.retry_at
 
     async def _take_up(self) -> None:
-        self._waits_for_schema = False
-        try:
-            rollout = self._read()
-        except RolloutUnreadable as error:
-            self._metrics.document_errors.labels("rollout").set(1)
-            self._refuse("rollout.json", "rollout_unreadable", str(error))
+        """Load what the followed document names and is not loaded yet."""
+        pending = self._pending
+        if pending.rollout is None:
             return
-        wanted: dict[Role, Target | None] = {
-            Role.STABLE: rollout.stable,
-            Role.CANARY: rollout.canary,
-            Role.SHADOW: rollout.shadow,
-        }
-        missing = self._rearranged(rollout, wanted)
-        for role in missing:
-            await self._fill(role, wanted, rollout)
+        pending.waits_for_schema = False
+        pending.retry_at = monotonic() + pending.retry_seconds
+        pending.retry_seconds = min(2 * pending.retry_seconds, _MOST_RETRY_SECONDS)
+        snapshot, missing = rearranged(self.snapshot, pending.rollout)
+        self._assign(snapshot)
+        for role, target in missing.items():
+            filled = await self._fill(role, target, pending.rollout)
+            if role == Role.STABLE and not filled and (self.live is None or self.live.instead_of):
+                return
 
-    def _read(self) -> Rollout:
-        """The document; at the start its last good state serves too."""
-        registry = self._settings.registry
+    async def _fill(self, role: Role, target: Target, rollout: Rollout) -> bool:
+        """Load a version for a role; False where it is refused. Canary and shadow may be one version."""
+        live = next((x for x in self.snapshot.loaded() if x.bundle.label == str(target)), None)
         try:
-            document = read_rollout(registry)
-            self._metrics.document_errors.labels("rollout").set(0)
-        except RolloutUnreadable as error:
-            if self.live is not None:
-                raise
-            document = read_followed(registry)
-            self._metrics.document_errors.labels("rollout").set(1)
-            self._refuse(
-                "rollout.json",
-                "rollout_unreadable",
-                f"{error}; revision {document.revision}, the last good one, is followed",
-            )
-        return document
-
-    def _rearranged(self, rollout: Rollout, wanted: Mapping[Role, Target | None]) -> list[Role]:
-        """Give what is loaded already its new role at once, and drop what has none; the roles that are to be loaded yet."""
-        before = self.snapshot
-        have = {live.bundle.label: live for live in before.loaded()}
-        after: dict[str, Any] = {"stable": before.stable, "canary": None, "shadow": None}
-        missing: list[Role] = []
-        for role, target in wanted.items():
-            found = have.get(str(target)) if target is not None else None
-            if found is not None:
-                after[role.value] = replace(found, role=role, revision=rollout.revision)
-            elif target is not None:
-                missing.append(role)
-        percent = rollout.canary.percent if rollout.canary else 0.0
-        self._assign(replace(before, **after, percent=percent, limits=rollout.limits))
-        return missing
-
-    async def _fill(self, role: Role, wanted: Mapping[Role, Target | None], rollout: Rollout) -> None:
-        target = wanted[role]
-        assert target is not None
-        try:
-            found = next(
-                (x for x in self.snapshot.loaded() if x.bundle.label == str(target)), None
-            )  # canary and shadow may be one version
-            live = replace(found, role=role) if found else await self._loaded(role, target, rollout)
-            filled: dict[str, Any] = {role.value: live}
-            self._assign(replace(self.snapshot, **filled))
-            self._told.pop(str(target), None)
+            if live is None:
+                live = await self.loader.load(target, role, rollout, self.snapshot, self.observers.recent)
         except BundleRejected as error:
-            self._refuse(str(target), error.code, error.detail)
-            if error.code in GATE_CODES:
-                await self._withdraw(role, rollout, f"{role} {target}: {error.code}: {error.detail}")
+            await self._refused(role, target, rollout, error.code, error.detail)
+            return False
         except FusionError as error:
-            self._refuse(str(target), "fusion_mismatch", str(error))
+            await self._refused(role, target, rollout, "fusion_mismatch", str(error))
+            return False
+        self._assign(self.snapshot.with_lives({role: replace(live, role=role)}))
+        self.refusals.forget(str(target))
+        return True
 
-    async def _loaded(self, role: Role, target: Target, rollout: Rollout) -> Live:
-        """A version that may take requests. Cheap doubts come first, so that a refusal costs nothing."""
-        settings = self._settings
-        started = perf_counter()
-        stable = self.live
-        folder = folder_of(settings.registry, target)
-        manifest = read_manifest(folder, settings.trusted_keys)
-        fusion = self.bound(manifest)
-        if stable is not None:
-            if role == Role.SHADOW and manifest.fingerprint != stable.bundle.layouts.fingerprint:
-                raise BundleRejected(
-                    SCHEMA_DIFFERS,
-                    f"a shadow scores the stable version's inputs, and {target} has another feature schema",
-                )
-            found = await check_schema(self.reader, Layouts.of(manifest.feature_schema))
-            if found.problem is not None:
-                self._waits_for_schema = True
-                raise BundleRejected(SCHEMA_NOT_LOADED, found.problem)
-        largest = min(settings.score_chunk, settings.max_candidates)
-        bundle = await self._background.run(load_bundle, folder, settings.model_threads, largest, settings.trusted_keys)
-        if stable is not None and rollout.restores is None:
-            alike = (
-                bundle.layouts.fingerprint == stable.bundle.layouts.fingerprint
-            )  # another schema's inputs the live version cannot score
-            recent = self.observers.recent.of(bundle.layouts.fingerprint) if alike else []
-            self.gates[bundle.label] = await self._background.run(gate, bundle, stable.bundle, recent, rollout.limits)
-        self._metrics.load_seconds.observe(perf_counter() - started)
-        self._metrics.swaps.labels("taken").inc()
-        return Live(bundle, fusion, role, rollout.revision)
+    async def _refused(self, role: Role, target: Target, rollout: Rollout, code: str, detail: str) -> None:
+        """Record a refusal. Where another version serves, this one is withdrawn; at the start an earlier one is looked for."""
+        self._refuse(str(target), code, detail)
+        serving = self.live
+        if code in WAITING_CODES:
+            self._pending.waits_for_schema = True
+        if serving is None:
+            await self._fall_back(target, rollout, code, detail)
+        elif code not in WAITING_CODES and not (role == Role.STABLE and serving.instead_of):
+            reason = f"{role} {target}: {code}: {detail}"
+            self._pending.withdrawals.append(Withdrawal(role, rollout.revision, reason, serving.target))
 
-    def _assign(self, after: ServingSnapshot) -> None:
-        before = self.snapshot
-        self.snapshot = after
-        self._state_readiness()
-        self.observers.follow(after)
-        if {id(x.bundle) for x in before.loaded()} - {id(x.bundle) for x in after.loaded()}:
-            self._have_gone = True
-        were, are = (
-            {(x.bundle.manifest.name, x.bundle.manifest.version, x.role) for x in s.loaded()} for s in (before, after)
-        )
-        for name, version, role in were - are:
-            self._metrics.model_info.labels(name, version, role).set(0)
-        for name, version, role in are:
-            self._metrics.model_info.labels(name, version, role).set(1)
-        self.gates = {
-            label: report
-            for label, report in self.gates.items()
-            if any(x.bundle.label == label for x in after.loaded())
-        }
-        if after.stable is not None:
-            self._metrics.ready.set(1)
-        for place in Role:
-            old = before.in_role(place)
-            new = after.in_role(place)
-            if new is not None and (old is None or old.bundle is not new.bundle):
-                told = {"fields": {"before": old.bundle.label if old else None}}
-                log.info(
-                    "model %s is in use%s", new.bundle.label, "" if place == Role.STABLE else f" as {place}", extra=told
-                )
-
-    def _refuse(self, target: str, code: str, detail: str) -> None:
-        if self._told.get(target) == code:
+    async def _fall_back(self, target: Target, rollout: Rollout, code: str, detail: str) -> None:
+        """Serve with the newest stable version of the history that loads."""
+        for earlier in rollout_document.earlier_stable(rollout):
+            try:
+                live = await self.loader.load(earlier, Role.STABLE, rollout, self.snapshot, self.observers.recent)
+            except (BundleRejected, FusionError) as error:
+                log.error("%s of the history cannot be loaded either: %s", earlier, error)
+                continue
+            instead_of = f"stable {target} cannot be loaded ({code}: {detail})"
+            log.error("%s of the history serves, because %s", earlier, instead_of)
+            self._assign(replace(self.snapshot, stable=replace(live, instead_of=instead_of)))
             return
-        self._told[target] = code
-        self.refusals.append(Refusal(target, code, detail, now()))
-        self._metrics.swaps.labels(code).inc()
-        still = self.live.bundle.label if self.live else "none"
-        log.error("refused %s: %s: %s", target, code, detail, extra={"fields": {"in_use": still}})
+        if code in WAITING_CODES:
+            # Nothing else is there: it is loaded all the same, and ranks as soon as the store holds its schema.
+            load = self.loader.load
+            live = await load(target, Role.STABLE, rollout, self.snapshot, self.observers.recent, any_schema=True)
+            self._assign(replace(self.snapshot, stable=live))
 
-    def _state_readiness(self) -> None:
-        """Say in the snapshot whether it can rank."""
+    async def _check_store(self) -> None:
+        """State in the snapshot whether it can rank."""
+        stable = self.live
         problem: NotServing | None = None
-        if self.live is None:
-            last = self.refusals[-1] if self.refusals else None
-            problem = NotServing(
-                f"no model is loaded: {last.code}: {last.detail}" if last else "no model is loaded yet"
-            )
-        elif self.store.problem is not None:
-            problem = NotServing(f"{SCHEMA_NOT_LOADED}: {self.store.problem}", SCHEMA_NOT_LOADED)
-        if problem != self.snapshot.not_serving:
-            self.snapshot = replace(self.snapshot, not_serving=problem)
+        if stable is None:
+            last = self.refusals.last
+            reason = f": {last.code}: {last.detail}" if last else " yet"
+            problem = NotServing(f"no model is loaded{reason}")
+        else:
+            schema = await check_schema(self.reader, stable.bundle.layouts)
+            if schema.problem is not None:
+                problem = NotServing(f"{SCHEMA_NOT_LOADED}: {schema.problem}", SCHEMA_NOT_LOADED)
+        self.snapshot = replace(self.snapshot, not_serving=problem)
 
     async def _judge_canary(self) -> None:
         canary = self.snapshot.canary
-        if canary is None:
+        stable = self.snapshot.stable
+        if canary is None or stable is None:
             return
         verdict = self.observers.canary.verdict(self.snapshot.limits)
         if verdict is None:
             return
-        self._refuse(canary.bundle.label, "canary_broke_limits", verdict)
+        label = canary.bundle.label
+        self._refuse(label, "canary_broke_limits", verdict)
         self._assign(replace(self.snapshot, canary=None, percent=0.0))
-        await self._withdraw(Role.CANARY, None, f"canary {canary.bundle.label}: {verdict}", canary.revision)
+        reason = f"canary {label}: {verdict}"
+        self._pending.withdrawals.append(Withdrawal(Role.CANARY, canary.revision, reason, stable.target))
 
-    async def _withdraw(self, role: Role, rollout: Rollout | None, reason: str, revision: int | None = None) -> None:
-        """Take a version out of the document for all workers, unless somebody has changed it meanwhile."""
-        registry = self._settings.registry
-        expected = rollout.revision if rollout else revision
-        try:
-            if role == Role.STABLE:
-                await asyncio.to_thread(roll_back, registry, AUTOMATIC, reason=reason, expected_revision=expected)
+    async def _withdraw_pending(self) -> None:
+        """Write withdrawals into the document; one that cannot be written now is tried again with the next step."""
+        withdrawals = self._pending.withdrawals
+        while withdrawals:
+            withdrawal = withdrawals[0]
+            work = partial(withdraw, self.loader.settings, self.started_with, withdrawal)
+            try:
+                await run_attempt(work, _WITHDRAWAL_SECONDS, "the registry")
+            except OSError as error:
+                log.warning("the rollout document was not changed, and will be: %s", error.strerror)
+                return
+            except Conflict as error:
+                log.warning("the rollout document was not changed: %s (%s)", error, withdrawal.reason)
             else:
-                await asyncio.to_thread(
-                    change_rollout,
-                    registry,
-                    {role.value: None},
-                    AUTOMATIC,
-                    reason=reason,
-                    expected_revision=expected,
-                    withdraws=True,
-                )
-        except (Conflict, OSError) as error:
-            log.warning("the rollout document was not changed: %s", error, extra={"fields": {"reason": reason}})
-            return
-        self._metrics.rollbacks.labels(role.value).inc()
-        log.error("rolled back by itself: %s", reason)
+                self.loader.metrics.rollbacks.labels(withdrawal.role.value).inc()
+                log.error("rolled back by itself: %s", withdrawal.reason)
+            withdrawals.pop(0)
+
+    def _refuse(self, target: str, code: str, detail: str) -> None:
+        self.refusals.record(target, code, detail, self.live.bundle.label if self.live else "none")
+
+    def _assign(self, after: ServingSnapshot) -> None:
+        """Serve with another snapshot from now on."""
+        before = self.snapshot
+        if after.stable is not None and before.stable is None:
+            after = replace(after, not_serving=None)
+        self.snapshot = after
+        self.observers.follow(after)
+        record_change(before, after, self.loader.metrics)
+        self.loader.keep_reports_of({live.bundle.label for live in after.loaded()})
+        if {id(live.bundle) for live in before.loaded()} - {id(live.bundle) for live in after.loaded()}:
+            self._pending.frees_memory = True

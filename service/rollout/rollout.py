@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.bundle.registry import Target
 from service.documents import DocumentUnreadable, FileSignature, RevisionedDocument
@@ -106,11 +106,29 @@ def read_followed(registry: Path) -> Rollout:
     return _required(registry, DOCUMENT.read_last_good(registry))
 
 
+def absent(registry: Path) -> RolloutUnreadable:
+    """The error for a registry without a document."""
+    path = registry / ROLLOUT_FILE
+    return RolloutUnreadable(f"{path} does not exist; run: python -m service rollout NAME VERSION")
+
+
 def _required(registry: Path, document: Rollout | None) -> Rollout:
     if document is None:
-        path = registry / ROLLOUT_FILE
-        raise RolloutUnreadable(f"{path} does not exist; run: python -m service rollout NAME VERSION")
+        raise absent(registry)
     return document
+
+
+def earlier_stable(rollout: Rollout) -> list[Target]:
+    """The stable versions of the history that nobody went back from, newest first, without the present one."""
+    targets: dict[str, Target] = {}
+    for state in DOCUMENT.states(rollout):
+        try:
+            target = Target.model_validate(state.get("stable"))
+        except ValidationError:  # an entry that some other program wrote
+            continue
+        targets.setdefault(str(target), target)
+    targets.pop(str(rollout.stable), None)
+    return list(targets.values())
 
 
 def signature(registry: Path) -> FileSignature | None:
@@ -166,7 +184,10 @@ def roll_back(
     check: Callable[[Rollout], None] | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
-    """Make live again what was live before, or at revision `to`. Raises Conflict where there is nothing to go back to; as `change_rollout`."""
+    """Make live again what was live before, or at revision `to`.
+
+    Raises NothingEarlier (a Conflict) where there is nothing to go back to; else as `change_rollout`.
+    """
     return DOCUMENT.roll_back(
         registry, author, reason=reason, to=to, expected_revision=expected_revision, check=check, attempt=attempt
     )

@@ -1,14 +1,16 @@
 """Holds the serving snapshot: the versions that one worker serves with, at one moment, as one frozen value."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from service.bundle.loading import Bundle
+from service.bundle.manifest import Manifest
+from service.bundle.registry import Target
 from service.errors import NotReady
-from service.fusion import Fusion, FusionProfiles
-from service.rollout.rollout import Limits
+from service.fusion import Fusion, FusionProfiles, bind, plain_profiles
+from service.rollout.rollout import Limits, Rollout
 from service.user_split import within
 
 SCHEMA_NOT_LOADED = "schema_not_loaded"
@@ -24,12 +26,26 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """One loaded version in its role, with the fusion that is bound to it."""
+    """One loaded version in its role, with the fusion that is bound to it.
+
+    `instead_of` says which stable version could not be loaded at the start, so that this one of the history serves; else it is empty.
+    """
 
     bundle: Bundle
     fusion: Fusion
     role: Role
     revision: int
+    instead_of: str = ""
+
+    @property
+    def target(self) -> Target:
+        """The version, by name."""
+        return Target(name=self.bundle.manifest.name, version=self.bundle.manifest.version)
+
+
+def bind_profiles(manifest: Manifest, profiles: FusionProfiles | None) -> Fusion:
+    """Profiles (the plain default without any) bound to a model. Raises FusionError."""
+    return bind(profiles or plain_profiles(manifest.task_kinds), manifest.task_names, manifest.item_numerics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,11 @@ class ServingSnapshot:
     def in_role(self, role: Role) -> Live | None:
         live: Live | None = getattr(self, role.value)
         return live
+
+    def with_lives(self, lives: Mapping[Role, Live]) -> "ServingSnapshot":
+        """The snapshot with other versions in these roles."""
+        fields: dict[str, Any] = {role.value: live for role, live in lives.items()}
+        return replace(self, **fields)
 
     def loaded(self) -> Iterator[Live]:
         """The loaded versions: stable, canary, shadow."""
@@ -96,3 +117,27 @@ class ServingSnapshot:
             shown["canary"]["percent"] = self.percent
         shown["fusion_revision"] = self.profiles.revision if self.profiles is not None else 0
         return shown
+
+
+def rearranged(before: ServingSnapshot, rollout: Rollout) -> tuple[ServingSnapshot, dict[Role, Target]]:
+    """Give what is loaded the roles that the document says, and drop what has none; and the targets that are yet to be loaded.
+
+    The stable version stays until its successor is loaded.
+    """
+    loaded = {live.bundle.label: live for live in before.loaded()}
+    lives: dict[str, Any] = {"stable": before.stable, "canary": None, "shadow": None}
+    missing: dict[Role, Target] = {}
+    for role, target in targets_of(rollout).items():
+        live = loaded.get(str(target))
+        if live is None:
+            missing[role] = target
+        else:
+            lives[role.value] = replace(live, role=role, revision=rollout.revision, instead_of="")
+    percent = rollout.canary.percent if rollout.canary else 0.0
+    return replace(before, **lives, percent=percent, limits=rollout.limits), missing
+
+
+def targets_of(rollout: Rollout) -> dict[Role, Target]:
+    """The versions that a document names, by role, stable first."""
+    named = {Role.STABLE: rollout.stable, Role.CANARY: rollout.canary, Role.SHADOW: rollout.shadow}
+    return {role: target for role, target in named.items() if target is not None}

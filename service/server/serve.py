@@ -8,11 +8,9 @@ import threading
 from dataclasses import replace
 
 from service import log as service_log
-from service.bundle.registry import folder_of
-from service.bundle.verify import BundleRejected, read_manifest, verified_files
-from service.fusion import FusionError, FusionProfiles, bind, plain_profiles, read_profiles
-from service.fusion.document import read_followed_fusion
-from service.rollout.follower import numerics_of
+from service.bundle.verify import BundleRejected
+from service.fusion import FusionError, FusionProfiles, read_profiles
+from service.rollout.checks import RegistryChecks
 from service.rollout.rollout import RolloutUnreadable, read_followed
 from service.server.runtime_folder import runtime_folder
 from service.server.start import WorkerStart
@@ -45,22 +43,22 @@ def serve(settings: Settings) -> int:
 
 
 def check_start(settings: Settings) -> FusionProfiles | None:
-    """Check the registry, the live bundle's files and the fusion profiles. Returns the profiles of the fusion file.
+    """Check the registry, the files of the stable version and the fusion profiles. Returns the profiles of the fusion file.
 
-    Raises CannotStart.
+    Raises CannotStart; not, where an earlier stable version of the history can be started.
     """
     if not settings.registry.is_dir():
         raise CannotStart(f"the registry {settings.registry} is not a folder (FUNNELRANK_REGISTRY)")
     try:
-        target = read_followed(settings.registry).stable
-        manifest = read_manifest(folder_of(settings.registry, target), settings.trusted_keys)
-        verified_files(folder_of(settings.registry, target), manifest)
-        from_file = read_profiles(settings.fusion_file) if settings.fusion_file else None
-        profiles = read_followed_fusion(settings.registry) or from_file or plain_profiles(manifest)
-        bind(profiles, manifest.task_names, numerics_of(manifest))
+        rollout = read_followed(settings.registry)
+        started_with = read_profiles(settings.fusion_file) if settings.fusion_file else None
+        checks = RegistryChecks(settings.registry, settings.trusted_keys, started_with)
+        target = checks.first_startable(rollout)
+        if target != rollout.stable:
+            log.error("%s cannot be started, %s of the history serves", rollout.stable, target)
     except (RolloutUnreadable, BundleRejected, FusionError) as error:
         raise CannotStart(str(error)) from None
-    return from_file
+    return started_with
 
 
 def renewed(start: WorkerStart) -> WorkerStart:

@@ -1,7 +1,5 @@
 """Answers `GET /fusion`, `PUT /fusion` and `POST /fusion/rollback`: the profiles that rankings are made with."""
 
-import asyncio
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -11,11 +9,11 @@ from service.api.body import JsonBody
 from service.api.fields import Author, Reason, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
 from service.api.operators import Operator
-from service.api.services import Services, Worker
-from service.errors import Conflict, NotReady, RegistryUnavailable, invalid
-from service.fusion import FusionError, FusionProfiles, plain_profiles
-from service.fusion.document import FusionDocument, roll_back_fusion, write_fusion
-from service.rollout.follower import Follower
+from service.api.services import Worker
+from service.errors import NotReady
+from service.fusion import FusionProfiles, plain_profiles
+from service.fusion.document import FusionDocument
+from service.rollout.operations import change_fusion, roll_back_profiles
 
 router = APIRouter(tags=["fusion"])
 JsonObject = dict[str, Any]
@@ -58,7 +56,7 @@ class FusionState(FusionDocument):
 async def state(worker: Worker) -> JsonObject:
     """What this worker ranks with."""
     manifest = worker.follower.current().bundle.manifest
-    profiles = worker.follower.profiles or plain_profiles(manifest)
+    profiles = worker.follower.profiles or plain_profiles(manifest.task_kinds)
     allowed = worker.settings.fusion_overrides
     return shown(profiles) | {"tasks": list(manifest.task_names), "overrides_allowed": allowed}
 
@@ -73,7 +71,7 @@ async def state(worker: Worker) -> JsonObject:
 )
 async def change(body: Annotated[FusionRequest, Depends(JsonBody(FusionRequest))], worker: Worker) -> JsonObject:
     """Replaces the fusion document. The profiles must fit every version in use."""
-    return shown(await asyncio.to_thread(_change, worker, body))
+    return shown(await change_fusion(worker.follower, body, body.author, body.reason, body.revision))
 
 
 @router.post(
@@ -88,7 +86,7 @@ async def rollback(
     body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False))], worker: Worker
 ) -> JsonObject:
     """Writes an earlier state as a new revision."""
-    return shown(await asyncio.to_thread(_roll_back, worker, body))
+    return shown(await roll_back_profiles(worker.follower, body.author, body.reason, body.to, body.revision))
 
 
 def shown(profiles: FusionProfiles) -> JsonObject:
@@ -111,48 +109,3 @@ def _past(entry: JsonObject) -> JsonObject:
 
 def _without_defaults(profile: JsonObject) -> JsonObject:
     return {name: value for name, value in profile.items() if value not in (None, {})}
-
-
-def _change(worker: Services, request: FusionRequest) -> FusionDocument:
-    follower = worker.follower
-    check_fits(follower, request)
-    live = follower.live
-    if live is None:
-        raise NotReady("no model is loaded that the profiles could be checked against")
-    before = follower.started_with or plain_profiles(live.bundle.manifest)
-    try:
-        return write_fusion(
-            worker.settings.registry,
-            request,
-            before,
-            request.author,
-            reason=request.reason,
-            expected_revision=request.revision,
-        )
-    except OSError as error:
-        raise RegistryUnavailable("fusion.json", error) from error
-
-
-def _roll_back(worker: Services, request: RollbackRequest) -> FusionDocument:
-    try:
-        return roll_back_fusion(
-            worker.settings.registry,
-            request.author,
-            reason=request.reason,
-            to=request.to,
-            expected_revision=request.revision,
-            check=partial(check_fits, worker.follower),
-        )
-    except FusionError as error:
-        raise Conflict(str(error)) from None
-    except OSError as error:
-        raise RegistryUnavailable("fusion.json", error) from error
-
-
-def check_fits(follower: Follower, profiles: FusionProfiles) -> None:
-    """Raises InvalidRequest with the field and, in a formula, the column, if a profile does not fit every version in use."""
-    for live in follower.snapshot.loaded():
-        try:
-            follower.bound(live.bundle.manifest, profiles)
-        except FusionError as error:
-            raise invalid(error.field, f"{error} ({live.role} {live.bundle.label})") from None

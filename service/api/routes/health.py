@@ -102,10 +102,12 @@ async def ready_checks(worker: Services) -> list[ReadyCheck]:
     checks = [ReadyCheck(name="draining", ok=not draining, detail="the service is stopping" if draining else "no")]
     live = follower.live
     if live is None:
-        last = follower.refusals[-1] if follower.refusals else None
+        last = follower.refusals.last
         detail = f"{last.target}: {last.code}: {last.detail}" if last else "not loaded yet"
         return [*checks, ReadyCheck(name="model", ok=False, detail=detail)]
-    checks.append(ReadyCheck(name="model", ok=True, detail=f"{live.bundle.label} is loaded and warmed"))
+    instead_of = f", because {live.instead_of}" if live.instead_of else ""
+    detail = f"{live.bundle.label} is loaded and warmed{instead_of}"
+    checks.append(ReadyCheck(name="model", ok=True, detail=detail))
     store = await check_schema(follower.reader, live.bundle.layouts)
     if not store.reachable:
         allowed = worker.settings.allow_degraded_ready

@@ -1,18 +1,21 @@
 """Answers `GET /models`: what is published, what the workers serve with, what shall be live."""
 
-import asyncio
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
 
 from service.api.fields import ResponseBody
-from service.api.services import Services, Worker
+from service.api.services import Worker
 from service.bundle.registry import Target, published
+from service.files import run_limited
 from service.rollout.gate import GateReport
 from service.rollout.rollout import Rollout, RolloutUnreadable, read_rollout
+from service.settings import Settings
 
 router = APIRouter(tags=["models"])
+_READ_SECONDS = 5.0
 
 
 class PublishedTask(ResponseBody):
@@ -78,34 +81,35 @@ class ModelsResponse(ResponseBody):
     response_model_exclude_unset=True,
 )
 async def models(worker: Worker) -> dict[str, Any]:
-    """An overview of the registry and of this host's workers."""
-    return await asyncio.to_thread(_overview, worker)
-
-
-def _overview(worker: Services) -> dict[str, Any]:
-    """A registry that cannot be read shows as a problem, not as an empty list."""
+    """An overview of the registry and of this host's workers. A registry that cannot be read shows as a problem, not as an empty list."""
     overview: dict[str, Any] = {
         "published": [],
         "rollout": None,
         "worker": worker.follower.described(),
-        "workers": worker.follower.status.all(),
+        "workers": worker.metrics.records.all(),
     }
-    registry = worker.settings.registry
     try:
-        for version in published(registry, worker.settings.trusted_keys):
-            entry: dict[str, Any] = {"name": version.target.name, "version": version.target.version}
-            manifest = version.manifest
-            if manifest is None:
-                entry["problem"] = version.problem
-            else:
-                entry["created_at"] = manifest.created_at
-                entry["architecture"] = manifest.architecture
-                entry["tasks"] = [{"name": task.name, "kind": task.kind} for task in manifest.tasks]
-                entry["fingerprint"] = manifest.fingerprint
-            overview["published"].append(entry)
-        overview["rollout"] = read_rollout(registry).model_dump(mode="json")
+        overview |= await run_limited(partial(_of_registry, worker.settings), _READ_SECONDS, "the registry")
     except OSError as error:
         overview["problem"] = f"the registry cannot be read: {error.strerror}"
-    except RolloutUnreadable as error:
-        overview["problem"] = str(error)
     return overview
+
+
+def _of_registry(settings: Settings) -> dict[str, Any]:
+    """What the registry holds. Raises OSError."""
+    entries = []
+    for version in published(settings.registry, settings.trusted_keys):
+        entry: dict[str, Any] = {"name": version.target.name, "version": version.target.version}
+        manifest = version.manifest
+        if manifest is None:
+            entry["problem"] = version.problem
+        else:
+            entry["created_at"] = manifest.created_at
+            entry["architecture"] = manifest.architecture
+            entry["tasks"] = [{"name": task.name, "kind": task.kind} for task in manifest.tasks]
+            entry["fingerprint"] = manifest.fingerprint
+        entries.append(entry)
+    try:
+        return {"published": entries, "rollout": read_rollout(settings.registry).model_dump(mode="json")}
+    except RolloutUnreadable as error:
+        return {"published": entries, "problem": str(error)}

@@ -1,6 +1,5 @@
 """Answers `PUT /models/rollout` and `POST /models/rollback`: what shall be live."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -10,12 +9,11 @@ from service.api.body import JsonBody
 from service.api.fields import Author, Reason, RequestBody, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
 from service.api.operators import Operator
-from service.api.services import Services, Worker
-from service.bundle.registry import Target, folder_of
-from service.bundle.verify import BundleRejected, read_manifest
-from service.errors import Conflict, RegistryUnavailable, UnknownModel, Unusable
-from service.fusion import FusionError
-from service.rollout.rollout import Canary, Limits, Rollout, change_rollout, roll_back
+from service.api.services import Worker
+from service.bundle.registry import Target
+from service.errors import UnknownModel, Unusable
+from service.rollout.operations import change_rollout, roll_back
+from service.rollout.rollout import Canary, Limits, Rollout
 
 router = APIRouter(tags=["models"], dependencies=[Operator])
 
@@ -66,7 +64,7 @@ class RolloutRequest(RequestBody):
 )
 async def change(body: Annotated[RolloutRequest, Depends(JsonBody(RolloutRequest))], worker: Worker) -> Rollout:
     """Changes the rollout document. What the request does not name keeps its value."""
-    return await asyncio.to_thread(_change, worker, body)
+    return await change_rollout(worker.follower, body.changes(), body.author, body.reason, body.revision)
 
 
 @router.post(
@@ -78,49 +76,4 @@ async def rollback(
     body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False))], worker: Worker
 ) -> Rollout:
     """Writes an earlier state as a new revision."""
-    return await asyncio.to_thread(_roll_back, worker, body)
-
-
-def _change(worker: Services, request: RolloutRequest) -> Rollout:
-    """Write the document, after every check that needs no loaded model."""
-    changes = request.changes()
-    for target in (changes.get("stable"), changes.get("canary"), changes.get("shadow")):
-        if target is not None:
-            check_usable(worker, target)
-    try:
-        return change_rollout(
-            worker.settings.registry,
-            changes,
-            request.author,
-            reason=request.reason,
-            expected_revision=request.revision,
-        )
-    except OSError as error:
-        raise RegistryUnavailable("rollout.json", error) from error
-
-
-def _roll_back(worker: Services, request: RollbackRequest) -> Rollout:
-    try:
-        return roll_back(
-            worker.settings.registry,
-            request.author,
-            reason=request.reason,
-            to=request.to,
-            expected_revision=request.revision,
-        )
-    except OSError as error:
-        raise RegistryUnavailable("rollout.json", error) from error
-
-
-def check_usable(worker: Services, target: Target) -> None:
-    """Raises UnknownModel, Conflict (it does not fit the fusion profiles) or Unusable."""
-    settings = worker.settings
-    try:
-        manifest = read_manifest(folder_of(settings.registry, target), settings.trusted_keys)
-        worker.follower.bound(manifest)
-    except BundleRejected as error:
-        if error.code == "bundle_missing":
-            raise UnknownModel(f"{target} is not published; GET /models lists what is") from None
-        raise Unusable(f"{error.code}: {error.detail}") from None
-    except FusionError as error:
-        raise Conflict(f"fusion_mismatch: {error}") from None
+    return await roll_back(worker.follower, body.author, body.reason, body.to, body.revision)

@@ -1,14 +1,15 @@
-"""Owns the promises of the background thread: it steps back behind the event loop, and does one thing at a time."""
+"""Tests background work: it runs after the event loop, one piece at a time, and for a limited time."""
 
 import asyncio
 import os
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
-from service.rollout.background import Background
+from service.rollout.background import Background, BudgetedThread
 
 ON_LINUX = sys.platform == "linux"
 
@@ -16,12 +17,9 @@ ON_LINUX = sys.platform == "linux"
 def test_the_event_loop_goes_first() -> None:
     async def go() -> tuple[int, int]:
         background = Background()
-        try:
-            return os.getpriority(os.PRIO_PROCESS, 0), await background.run(
-                lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-            )
-        finally:
-            background.close()
+        return os.getpriority(os.PRIO_PROCESS, 0), await background.run(
+            lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        )
 
     loop, background = asyncio.run(go())
     assert background > loop if ON_LINUX else background == loop
@@ -43,13 +41,41 @@ def test_one_thing_at_a_time_and_errors_arrive() -> None:
 
     async def go() -> list[int]:
         background = Background()
-        try:
-            found = await asyncio.gather(*(background.run(work, n) for n in range(5)))
-            with pytest.raises(ValueError, match="no such version"):
-                await background.run(fails)
-            return found
-        finally:
-            background.close()
+        results = await asyncio.gather(*(background.run(partial(work, n)) for n in range(5)))
+        with pytest.raises(ValueError, match="no such version"):
+            await background.run(fails)
+        return results
 
     assert asyncio.run(go()) == [0, 1, 2, 3, 4]
     assert max(most) == 1
+
+
+def test_work_that_hangs_is_given_up_and_the_next_begins() -> None:
+    release = threading.Event()
+
+    async def go() -> int:
+        background = Background()
+        with pytest.raises(TimeoutError):
+            await background.run(release.wait, seconds=0.1)
+        return await background.run(lambda: 7)
+
+    try:
+        assert asyncio.run(go()) == 7
+    finally:
+        release.set()
+
+
+def test_a_thread_with_a_budget_drops_what_does_not_fit() -> None:
+    release = threading.Event()
+    done: list[int] = []
+    thread = BudgetedThread("test", share=1.0)
+    try:
+        assert thread.offer(lambda: done.append(int(release.wait())))
+        taken = [thread.offer(lambda: done.append(1)) for _ in range(40)]
+        assert 16 <= sum(taken) <= 17
+        release.set()
+        while len(done) < 1 + sum(taken):
+            time.sleep(0.01)
+    finally:
+        release.set()
+        thread.close()

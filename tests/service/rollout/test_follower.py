@@ -1,4 +1,4 @@
-"""Owns the promises of the follower inside one worker: one assignment swaps, the old bundle goes with its last user."""
+"""Tests the follower inside one worker: one assignment swaps, the old bundle is freed with its last user, a refusal withdraws."""
 
 import asyncio
 import gc
@@ -11,7 +11,7 @@ import pytest
 from service.errors import NotReady
 from service.metrics.metrics import Metrics
 from service.rollout.follower import Follower
-from service.rollout.rollout import ROLLOUT_FILE
+from service.rollout.rollout import ROLLOUT_FILE, read_rollout
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
 from service.store.opening import open_store
@@ -68,7 +68,7 @@ def test_without_a_document_there_is_no_model_until_one_is_written(
             await follower.step()
         with pytest.raises(NotReady, match=r"rollout.json does not exist"):
             follower.current()
-        assert len(follower.refusals) == 1
+        assert len(follower.refusals.entries) == 1
         kit.go_live(registry, "1")
         await follower.step()
         assert follower.current().bundle.label == "synthetic/1"
@@ -86,17 +86,19 @@ def test_a_version_that_was_refused_is_tried_again_when_the_document_changes(
         kit.go_live(registry, "2")
         for _ in range(3):
             await follower.step()
-        assert [r.code for r in follower.refusals] == ["bundle_missing"]
+        withdrawn = read_rollout(registry)
+        assert (withdrawn.stable.version, withdrawn.author, withdrawn.revision) == ("1", "automatic", 3)
+        assert [r.code for r in follower.refusals.entries] == ["bundle_missing"]
         kit.go_live(registry, "2")
         await follower.step()
-        assert [r.code for r in follower.refusals] == ["bundle_missing"] * 2
+        assert [r.code for r in follower.refusals.entries] == ["bundle_missing"] * 2
         kit.publish(registry, "2")
         kit.go_live(registry, "2")
         await follower.step()
         assert follower.current().bundle.label == "synthetic/2"
         kit.go_live(registry, "2")
         await follower.step()
-        assert follower.current().revision == 5
+        assert follower.current().revision == 7, "two changes back by the worker among them"
         follower.reader.close()
 
     asyncio.run(go())

@@ -1,0 +1,149 @@
+"""Checks changes of what is live before they are written, so that what is live can always be started."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from service.bundle.manifest import Manifest
+from service.bundle.registry import Target, folder_of
+from service.bundle.verify import BundleRejected, read_manifest, verified_files
+from service.documents import NothingEarlier
+from service.files import Attempt
+from service.fusion import FusionError, FusionProfiles
+from service.fusion.document import read_followed_fusion
+from service.rollout.rollout import Rollout, RolloutUnreadable, change_rollout, earlier_stable, read_followed, roll_back
+from service.rollout.serving import bind_profiles, targets_of
+
+
+class RegistryChecks:
+    """What must hold of versions and profiles in one registry. `started_with` holds where there is no fusion document."""
+
+    def __init__(self, registry: Path, trusted_keys: Path | None, started_with: FusionProfiles | None) -> None:
+        self.registry = registry
+        self._trusted_keys = trusted_keys
+        self._started_with = started_with
+        self._verified: dict[str, Manifest] = {}
+
+    def verify(self, target: Target) -> Manifest:
+        """The manifest of a version all of whose files have the stated hashes. Raises BundleRejected."""
+        manifest = self._verified.get(str(target))
+        if manifest is None:
+            folder = folder_of(self.registry, target)
+            manifest = read_manifest(folder, self._trusted_keys)
+            verified_files(folder, manifest)
+            self._verified[str(target)] = manifest
+        return manifest
+
+    def startable(self, targets: Iterable[Target]) -> None:
+        """Raises BundleRejected or FusionError where one of the versions could not be started with the profiles in force."""
+        profiles = read_followed_fusion(self.registry) or self._started_with
+        for target in targets:
+            bind_profiles(self.verify(target), profiles)
+
+    def fit(self, profiles: FusionProfiles) -> None:
+        """Raises FusionError where profiles do not fit a version that the rollout document names, loaded already or not."""
+        try:
+            rollout = read_followed(self.registry)
+        except RolloutUnreadable:
+            return
+        for role, target in targets_of(rollout).items():
+            try:
+                manifest = read_manifest(folder_of(self.registry, target), self._trusted_keys)
+            except BundleRejected:  # the workers refuse it, and say so
+                continue
+            try:
+                bind_profiles(manifest, profiles)
+            except FusionError as error:
+                raise FusionError(f"{error} ({role} {target})", error.field) from None
+
+    def first_startable(self, rollout: Rollout) -> Target:
+        """The stable version or, where it cannot be started, the newest of the history that can. Raises what the first one is refused with."""
+        refusal: BundleRejected | FusionError | None = None
+        for target in (rollout.stable, *earlier_stable(rollout)):
+            try:
+                self.startable([target])
+            except (BundleRejected, FusionError) as error:
+                refusal = refusal or error
+            else:
+                return target
+        assert refusal is not None
+        raise refusal
+
+
+def roll_out(
+    checks: RegistryChecks,
+    changes: Mapping[str, Any],
+    author: str,
+    *,
+    reason: str = "",
+    expected_revision: int | None = None,
+    attempt: Attempt | None = None,
+) -> Rollout:
+    """Change the rollout document, after the versions that the changes name were hashed and bound.
+
+    Raises BundleRejected, FusionError, Conflict, InvalidRequest, OSError; then nothing has changed.
+    """
+    targets = [changes[role] for role in ("stable", "canary", "shadow") if changes.get(role) is not None]
+    for target in targets:  # hashed before the lock is taken; only the binding waits for it
+        checks.verify(target)
+
+    def check(_document: Rollout) -> None:
+        checks.startable(targets)
+
+    return change_rollout(
+        checks.registry,
+        changes,
+        author,
+        reason=reason,
+        expected_revision=expected_revision,
+        check=check,
+        attempt=attempt,
+    )
+
+
+def go_back(
+    checks: RegistryChecks,
+    author: str,
+    *,
+    reason: str = "",
+    to: int | None = None,
+    expected_revision: int | None = None,
+    attempt: Attempt | None = None,
+) -> Rollout:
+    """Roll the document back, after the versions of the earlier state were hashed and bound. Raises as `roll_out`."""
+
+    def check(document: Rollout) -> None:
+        checks.startable(targets_of(document).values())
+
+    return roll_back(
+        checks.registry,
+        author,
+        reason=reason,
+        to=to,
+        expected_revision=expected_revision,
+        check=check,
+        attempt=attempt,
+    )
+
+
+def go_back_to_startable(
+    checks: RegistryChecks, serving: Target, author: str, reason: str, expected_revision: int, attempt: Attempt
+) -> Rollout:
+    """Roll back to the newest earlier state that can be started; where there is none, to the version that serves."""
+    rollout = read_followed(checks.registry)
+    for revision in [p.revision for p in rollout.past() if not p.withdrawn and p.stable != rollout.stable]:
+        try:
+            return go_back(
+                checks, author, reason=reason, to=revision, expected_revision=expected_revision, attempt=attempt
+            )
+        except (BundleRejected, FusionError, NothingEarlier):
+            continue
+    return change_rollout(
+        checks.registry,
+        {"stable": serving},
+        author,
+        reason=reason,
+        expected_revision=expected_revision,
+        withdraws=True,
+        attempt=attempt,
+    )

@@ -1,0 +1,111 @@
+"""Loads a version for a role: cheap checks first, then the bundle, then the gate, in a thread that the event loop precedes."""
+
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import TypeVar
+
+from features.layouts import Layouts
+from service.bundle.loading import Bundle, load_bundle
+from service.bundle.manifest import Manifest
+from service.bundle.registry import Target, folder_of
+from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, read_manifest
+from service.metrics.metrics import Metrics
+from service.rollout.background import Background
+from service.rollout.gate import GateReport, gate
+from service.rollout.recent import RecentRequests
+from service.rollout.rollout import Rollout
+from service.rollout.serving import SCHEMA_NOT_LOADED, Live, Role, ServingSnapshot, bind_profiles
+from service.settings import Settings
+from service.store.base import FeatureStore
+from service.store.schemas import check_schema
+
+Result = TypeVar("Result")
+SCHEMA_DIFFERS = "schema_differs"
+SCHEMA_NOT_CHECKED = "schema_not_checked"
+# A version that is refused with one of these may fit later, so it is tried again and not withdrawn.
+WAITING_CODES = frozenset({SCHEMA_NOT_LOADED, SCHEMA_NOT_CHECKED})
+# What a load may take beyond its own limit before its thread is given up: a file that hangs cannot be interrupted.
+_GRACE_SECONDS = 2.0
+
+
+class VersionLoader:
+    """Loads versions of one registry, one at a time. `reports` are the gate's, by version."""
+
+    def __init__(self, settings: Settings, reader: FeatureStore, metrics: Metrics) -> None:
+        self.settings = settings
+        self.reader = reader
+        self.metrics = metrics
+        self.background = Background()
+        self.reports: dict[str, GateReport] = {}
+
+    async def load(
+        self,
+        target: Target,
+        role: Role,
+        rollout: Rollout,
+        snapshot: ServingSnapshot,
+        recent: RecentRequests,
+        *,
+        any_schema: bool = False,
+    ) -> Live:
+        """A version that may take requests. Raises BundleRejected and FusionError.
+
+        `any_schema` skips the question whether the store holds rows of its feature schema.
+        """
+        settings = self.settings
+        started = perf_counter()
+        folder = folder_of(settings.registry, target)
+        seconds = settings.load_timeout_ms / 1000
+
+        # Cheap checks first, so that a refusal costs nothing.
+        manifest = await self._run(partial(read_manifest, folder, settings.trusted_keys), seconds)
+        bind_profiles(manifest, snapshot.profiles)
+        if not any_schema:
+            await self._check_schema(manifest, role, target, snapshot.stable)
+
+        # One manifest from here to the binding, whatever is written into the folder meanwhile.
+        largest = min(settings.score_chunk, settings.max_candidates)
+        threads = settings.model_threads
+        load = partial(load_bundle, folder, threads, largest, manifest=manifest, seconds=seconds)
+        bundle = await self._run(load, seconds)
+        if snapshot.stable is not None and rollout.restores is None:
+            report = await self._gate(bundle, snapshot.stable.bundle, recent, rollout, seconds)
+            self.reports[bundle.label] = report
+        self.metrics.load_seconds.observe(perf_counter() - started)
+        self.metrics.swaps.labels("taken").inc()
+        return Live(bundle, bind_profiles(bundle.manifest, snapshot.profiles), role, rollout.revision)
+
+    def keep_reports_of(self, labels: set[str]) -> None:
+        """Drop the reports of versions that are not in use any more."""
+        self.reports = {label: report for label, report in self.reports.items() if label in labels}
+
+    async def _check_schema(self, manifest: Manifest, role: Role, target: Target, stable: Live | None) -> None:
+        """Raises BundleRejected where the store holds no rows of the schema, or cannot be asked while another version serves."""
+        serving = stable.bundle.layouts.fingerprint if stable is not None else None
+        if role == Role.SHADOW and serving is not None and manifest.fingerprint != serving:
+            detail = f"a shadow scores the stable version's inputs, and {target} has another feature schema"
+            raise BundleRejected(SCHEMA_DIFFERS, detail)
+        schema = await check_schema(self.reader, Layouts.of(manifest.feature_schema))
+        if schema.problem is not None:
+            raise BundleRejected(SCHEMA_NOT_LOADED, schema.problem)
+        if not schema.reachable and serving is not None and manifest.fingerprint != serving:
+            detail = (
+                f"Redis does not answer, so nobody knows whether it holds rows of the schema {manifest.fingerprint}"
+            )
+            raise BundleRejected(SCHEMA_NOT_CHECKED, f"{detail}; {target} is tried again")
+
+    async def _gate(
+        self, bundle: Bundle, stable: Bundle, recent: RecentRequests, rollout: Rollout, seconds: float
+    ) -> GateReport:
+        # The live version cannot score the inputs of another schema.
+        alike = bundle.layouts.fingerprint == stable.layouts.fingerprint
+        requests = recent.of(bundle.layouts.fingerprint) if alike else []
+        return await self._run(partial(gate, bundle, stable, requests, rollout.limits), seconds)
+
+    async def _run(self, work: Callable[[], Result], seconds: float) -> Result:
+        try:
+            return await self.background.run(work, seconds + _GRACE_SECONDS)
+        except TimeoutError as error:
+            detail = f"it was not loaded within {seconds:g} s (FUNNELRANK_LOAD_TIMEOUT_MS): {error.strerror}"
+            raise BundleRejected(LOAD_TIMEOUT, detail) from None

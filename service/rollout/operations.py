@@ -1,0 +1,128 @@
+"""Carries out operators' changes for the routes: in a thread, for a limited time, with the errors that a caller is told.
+
+A change that takes too long is answered with RegistryUnavailable, and is then not carried out later either.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from service.bundle.verify import BundleRejected
+from service.documents import DocumentUnreadable
+from service.errors import Conflict, NotReady, RegistryUnavailable, UnknownModel, Unusable, invalid
+from service.files import Attempt, run_attempt
+from service.fusion import FusionError, FusionProfiles, plain_profiles
+from service.fusion.document import FUSION_FILE, FusionDocument, roll_back_fusion, write_fusion
+from service.rollout.checks import RegistryChecks, go_back, roll_out
+from service.rollout.follower import Follower
+from service.rollout.rollout import ROLLOUT_FILE, Rollout
+from service.rollout.trial import try_profiles
+
+Result = TypeVar("Result")
+CHANGE_SECONDS = 30.0
+
+
+async def change_rollout(
+    follower: Follower, changes: Mapping[str, Any], author: str, reason: str, revision: int | None
+) -> Rollout:
+    """Make versions live. Raises UnknownModel, Unusable, Conflict (also where a version does not fit the fusion), InvalidRequest,
+    RegistryUnavailable."""
+
+    def work(attempt: Attempt) -> Rollout:
+        checks = checks_of(follower)
+        try:
+            return roll_out(checks, changes, author, reason=reason, expected_revision=revision, attempt=attempt)
+        except BundleRejected as error:
+            if error.code == "bundle_missing":
+                raise UnknownModel(f"{error.detail}: it is not published; GET /models lists what is") from None
+            raise Unusable(f"{error.code}: {error.detail}") from None
+        except FusionError as error:
+            raise Conflict(f"fusion_mismatch: {error}") from None
+
+    return await _within_limit(work, ROLLOUT_FILE)
+
+
+async def roll_back(follower: Follower, author: str, reason: str, to: int | None, revision: int | None) -> Rollout:
+    """Make live again what was live before, or at revision `to`. Raises Conflict, also where it could not be started; RegistryUnavailable."""
+
+    def work(attempt: Attempt) -> Rollout:
+        checks = checks_of(follower)
+        try:
+            return go_back(checks, author, reason=reason, to=to, expected_revision=revision, attempt=attempt)
+        except BundleRejected as error:
+            raise Conflict(f"what was live before cannot be started any more: {error}") from None
+        except FusionError as error:
+            raise Conflict(f"fusion_mismatch: {error}") from None
+
+    return await _within_limit(work, ROLLOUT_FILE)
+
+
+async def change_fusion(
+    follower: Follower, profiles: FusionProfiles, author: str, reason: str, revision: int | None
+) -> FusionDocument:
+    """Make profiles live that fit every version in use and give recent requests finite scores.
+
+    Raises InvalidRequest with the field, NotReady, Conflict, RegistryUnavailable.
+    """
+    live = follower.live
+    if live is None:
+        raise NotReady("no model is loaded that the profiles could be checked against")
+    started_with = follower.started_with or plain_profiles(live.bundle.manifest.task_kinds)
+
+    def work(attempt: Attempt) -> FusionDocument:
+        checks = checks_of(follower)
+        try:
+            try_profiles(follower.snapshot, profiles, follower.observers.recent)
+            return write_fusion(
+                follower.registry,
+                profiles,
+                started_with,
+                author,
+                reason=reason,
+                expected_revision=revision,
+                check=checks.fit,
+                attempt=attempt,
+            )
+        except FusionError as error:
+            raise invalid(error.field, str(error)) from None
+
+    return await _within_limit(work, FUSION_FILE)
+
+
+async def roll_back_profiles(
+    follower: Follower, author: str, reason: str, to: int | None, revision: int | None
+) -> FusionDocument:
+    """Make profiles live again that held before, or at revision `to`. Raises InvalidRequest, Conflict, RegistryUnavailable."""
+
+    def check(document: FusionProfiles) -> None:
+        try_profiles(follower.snapshot, document, follower.observers.recent)
+        checks_of(follower).fit(document)
+
+    def work(attempt: Attempt) -> FusionDocument:
+        try:
+            return roll_back_fusion(
+                follower.registry,
+                author,
+                reason=reason,
+                to=to,
+                expected_revision=revision,
+                check=check,
+                attempt=attempt,
+            )
+        except FusionError as error:
+            raise invalid(error.field, str(error)) from None
+
+    return await _within_limit(work, FUSION_FILE)
+
+
+def checks_of(follower: Follower) -> RegistryChecks:
+    """The checks for the registry that a worker follows."""
+    return RegistryChecks(follower.registry, follower.loader.settings.trusted_keys, follower.started_with)
+
+
+async def _within_limit(work: Callable[[Attempt], Result], document: str) -> Result:
+    try:
+        return await run_attempt(work, CHANGE_SECONDS, "the registry")
+    except OSError as error:
+        raise RegistryUnavailable(document, error) from error
+    except DocumentUnreadable as error:
+        raise Conflict(str(error)) from None

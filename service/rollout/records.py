@@ -1,0 +1,80 @@
+"""Records what became of versions and documents: refusals for `GET /models`, counters, log lines."""
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from service.documents import now
+from service.metrics.metrics import Metrics
+from service.rollout.serving import Role, ServingSnapshot
+
+log = logging.getLogger("funnelrank.live")
+_REFUSALS_KEPT = 20
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A version or a document that this worker refused, and why."""
+
+    target: str
+    code: str
+    detail: str
+    at: str
+
+
+class RefusalLog:
+    """The newest refusals of one worker. A target that is refused again for the same reason is recorded once."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.entries: deque[Refusal] = deque(maxlen=_REFUSALS_KEPT)
+        self._codes: dict[str, str] = {}
+
+    @property
+    def last(self) -> Refusal | None:
+        return self.entries[-1] if self.entries else None
+
+    def record(self, target: str, code: str, detail: str, in_use: str) -> None:
+        """Record, count and log a refusal; `in_use` is the version that goes on serving."""
+        if self._codes.get(target) == code:
+            return
+        self._codes[target] = code
+        self.entries.append(Refusal(target, code, detail, now()))
+        self._metrics.swaps.labels(code).inc()
+        log.error("refused %s: %s: %s", target, code, detail, extra={"fields": {"in_use": in_use}})
+
+    def forget(self, target: str | None = None) -> None:
+        """Record the next refusal of a target again, of every target where none is named."""
+        if target is None:
+            self._codes.clear()
+        else:
+            self._codes.pop(target, None)
+
+    def described(self) -> list[dict[str, Any]]:
+        """The refusals as `GET /models` shows them, newest first."""
+        return [{"model": r.target, "code": r.code, "detail": r.detail, "at": r.at} for r in reversed(self.entries)]
+
+
+def record_change(before: ServingSnapshot, after: ServingSnapshot, metrics: Metrics) -> None:
+    """Set the gauges for the versions in use, and log each version that is new in its role."""
+    were = _versions(before)
+    are = _versions(after)
+    for name, version, role in were - are:
+        metrics.model_info.labels(name, version, role).set(0)
+    for name, version, role in are:
+        metrics.model_info.labels(name, version, role).set(1)
+    metrics.ready.set(0 if after.stable is None else 1)
+    metrics.fallback.set(1 if after.stable is not None and after.stable.instead_of else 0)
+    for role in Role:
+        old = before.in_role(role)
+        new = after.in_role(role)
+        if new is None or (old is not None and old.bundle is new.bundle):
+            continue
+        suffix = "" if role == Role.STABLE else f" as {role}"
+        fields = {"fields": {"before": old.bundle.label if old else None}}
+        log.info("model %s is in use%s", new.bundle.label, suffix, extra=fields)
+
+
+def _versions(snapshot: ServingSnapshot) -> set[tuple[str, str, str]]:
+    return {(live.bundle.manifest.name, live.bundle.manifest.version, live.role.value) for live in snapshot.loaded()}

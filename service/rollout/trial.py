@@ -1,0 +1,63 @@
+"""Tries fusion profiles on requests before they are used: a profile that gives nobody a finite score is refused."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from service.bundle.loading import Bundle
+from service.fusion import Fusion, FusionError, FusionProfiles
+from service.rollout.recent import RecentRequests
+from service.rollout.serving import Live, Role, ServingSnapshot, bind_profiles
+
+_MOST_CANDIDATES = 500
+
+
+def try_profiles(
+    snapshot: ServingSnapshot, profiles: FusionProfiles | None, recent: RecentRequests
+) -> dict[Role, Fusion]:
+    """Profiles bound to every version in use, by its role. They are computed on the newest requests of this worker, or on the golden request before any.
+
+    Raises FusionError with the field where a profile names what a version lacks, or gives no candidate a finite score.
+    """
+    fusions: dict[Role, Fusion] = {}
+    for live in snapshot.loaded():
+        try:
+            fusion = fusions[live.role] = bind_profiles(live.bundle.manifest, profiles)
+            scored = list(_scored(live.bundle, recent))
+            for name, formula in fusion.formulas.items():
+                finite = [bool(np.isfinite(formula.fuse(scores, numerics)).any()) for scores, numerics in scored]
+                if scored and not any(finite):
+                    count = sum(scores.shape[1] for scores, _ in scored)
+                    message = f"fusion profile '{name}' gives none of {count} candidates a finite score"
+                    raise FusionError(message, f"profiles.{name}")
+        except FusionError as error:
+            raise FusionError(f"{error} ({_named(live)})", error.field) from None
+    return fusions
+
+
+def _named(live: Live) -> str:
+    return f"{live.role} {live.bundle.label}"
+
+
+def _scored(bundle: Bundle, recent: RecentRequests) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Task scores `[tasks, C]` and item numerics `[C, N]` of requests that the model itself scores."""
+    candidates = 0
+    for inputs in _requests(bundle, recent):
+        numerics = inputs.get("item_numerics")
+        if numerics is None:
+            continue
+        scores = bundle.score(bundle.own(inputs))
+        if not np.isfinite(scores).any():
+            continue
+        yield scores, numerics
+        candidates += scores.shape[1]
+        if candidates >= _MOST_CANDIDATES:
+            return
+
+
+def _requests(bundle: Bundle, recent: RecentRequests) -> Iterator[Mapping[str, np.ndarray]]:
+    requests = recent.of(bundle.layouts.fingerprint)
+    if not requests:
+        yield bundle.golden
+    for assembly in reversed(requests):
+        yield assembly.inputs
