@@ -176,8 +176,10 @@ def test_an_experiment_splits_users_and_tells_their_arm(running: Any, kit: Simpl
         assert (fusion.get("arm"), fusion["profile"]) == expected
         counted[expected[0]] += 1
     assert min(counted.values()) > 3
-    page = running.http.get("/metrics").text
-    assert f'funnelrank_experiment_rankings_total{{arm="b",experiment="weights"}} {float(counted["b"])}' in page
+    counted_b = f'funnelrank_experiment_rankings_total{{arm="b",experiment="weights"}} {float(counted["b"])}'
+    kit.wait_until(
+        lambda: counted_b in running.http.get("/metrics").text
+    )  # the other worker's counts follow in a moment
 
 
 def test_a_broken_fusion_document_changes_nothing_also_after_a_restart(
