@@ -68,6 +68,7 @@ def _encode(
         "embedding_rows": encoding.vocabulary.n_rows,
         "cross_values": cross_values,
         "unmatched": counts.unmatched,
+        "without_table": [role for role in ("users", "items") if role not in tables],
     }
 
 

@@ -17,6 +17,7 @@ from models.data.arrays import read_array
 from models.data.build import build
 from models.data.encoding import Encoding, load_encoding
 from models.data.fit import item_key_columns, item_numeric_columns
+from models.data.spaces import refuse_empty_spaces
 from models.data.split import PARTS
 from models.data.tables import Tables, content_hash, data_folder, open_role
 from models.recipe import Recipe, RecipeError
@@ -111,7 +112,9 @@ def _encoded(recipe: Recipe, cache: Path) -> Data:
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    return _open(recipe, folder, source)
+    data = _open(recipe, folder, source)
+    refuse_empty_spaces(recipe, {name: part.labels for name, part in data.parts.items()})
+    return data
 
 
 def _tables(recipe: Recipe, source: Path) -> Tables:

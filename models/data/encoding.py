@@ -74,12 +74,25 @@ def behaviour_age_s(request_time_ms: np.ndarray, behaviour_times_ms: np.ndarray)
     return np.where(behaviour_times_ms > 0, age_s, np.nan)
 
 
-def standardisation(count: np.ndarray, total: np.ndarray, squares: np.ndarray, edges: np.ndarray) -> NumericStats:
-    """Mean and deviation from running sums per column, and the edges; a constant or empty column gets deviation 1."""
+def standardisation(
+    count: np.ndarray,
+    total: np.ndarray,
+    squares: np.ndarray,
+    edges: np.ndarray,
+    shift: np.ndarray | float = 0.0,
+) -> NumericStats:
+    """Mean and deviation from running sums per column, and the edges; a constant or empty column gets deviation 1.
+
+    The sums are of values less `shift` `[N]`: near the mean, E[x^2] - E[x]^2 keeps its digits (Chan, Golub and LeVeque 1983).
+    What is below the rounding of those sums, n * eps * mean^2, counts as constant.
+    """
     n = np.maximum(count, 1)
     mean = total / n
-    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
-    return NumericStats(mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32), edges)
+    variance = squares / n - mean**2
+    constant = variance <= n * np.finfo(np.float64).eps * mean**2
+    deviation = np.sqrt(np.where(constant, 1.0, variance)).astype(np.float32)
+    deviation = np.where(deviation > 0, deviation, 1.0)  # too small for a float32
+    return NumericStats((shift + mean).astype(np.float32), deviation.astype(np.float32), edges)
 
 
 def bins_of(schema: FeatureSchema, group: str) -> list[int]:

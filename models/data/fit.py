@@ -1,4 +1,4 @@
-"""Owns what is fitted on the training part alone: how often each key counts, and the numerics' mean and deviation.
+"""Fits the encoding on the training part alone: how often each key counts, and the numerics' mean and deviation.
 
 Everything is counted by training impressions: a user's keys once per impression of that user, a behaviour's once per impression that
 sees the behaviour.
@@ -129,9 +129,9 @@ def item_numeric_columns(recipe: Recipe) -> np.ndarray:
     return np.array([layout.numeric_columns[n] for n in names if n in layout.numeric_columns], dtype=np.int64)
 
 
-def _sums(values: np.ndarray, counts: np.ndarray, log1p: np.ndarray) -> np.ndarray:
-    """Count, sum and sum of squares of present values, each weighted, float64 `[3, N]`."""
-    numbers = transformed(values, log1p)
+def _sums(values: np.ndarray, counts: np.ndarray, log1p: np.ndarray, shift: np.ndarray | float = 0.0) -> np.ndarray:
+    """Count, sum and sum of squares of present values less `shift`, each weighted, float64 `[3, N]`."""
+    numbers = transformed(values, log1p) - shift
     weight = np.where(np.isnan(numbers), 0, counts[:, None])
     numbers = np.nan_to_num(numbers, nan=0.0)
     return np.stack([weight.sum(0), (weight * numbers).sum(0), (weight * numbers**2).sum(0)])
@@ -140,11 +140,29 @@ def _sums(values: np.ndarray, counts: np.ndarray, log1p: np.ndarray) -> np.ndarr
 def _stats(rows: np.ndarray, counts: np.ndarray, schema: FeatureSchema, group: str) -> NumericStats:
     log1p = log1p_columns(schema, group)
     bins = bins_of(schema, group)
+    shift = _first_present(rows["numerics"], counts, log1p)
     totals = np.zeros((3, len(log1p)))
     for chunk in _chunks(len(rows)):
-        totals += _sums(rows["numerics"][chunk], counts[chunk], log1p)
+        totals += _sums(rows["numerics"][chunk], counts[chunk], log1p, shift)
     edges = quantile_edges(rows["numerics"], counts, bins) if any(bins) else no_edges(len(bins))
-    return standardisation(totals[0], totals[1], totals[2], edges)
+    return standardisation(totals[0], totals[1], totals[2], edges, shift)
+
+
+def _first_present(numerics: np.ndarray, counts: np.ndarray, log1p: np.ndarray) -> np.ndarray:
+    """The first counted value of each column after its transform, float64 `[N]`; 0 where there is none.
+
+    Some value of the column: it lies near the mean as the mean lies near all, and a constant column becomes exactly 0.
+    """
+    out = np.zeros(len(log1p))
+    missing = np.ones(len(log1p), dtype=bool)
+    for chunk in _chunks(len(numerics)):
+        present = ~np.isnan(numerics[chunk]) & (counts[chunk] > 0)[:, None]
+        here = missing & present.any(axis=0)
+        out[here] = transformed(numerics[chunk], log1p)[present.argmax(axis=0)[here], here]
+        missing &= ~here
+        if not missing.any():
+            break
+    return out
 
 
 def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> NumericStats:
@@ -153,9 +171,10 @@ def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> Nume
         return NumericStats(np.zeros(0, np.float32), np.zeros(0, np.float32), no_edges(0))
     log1p = log1p_columns(recipe.features, "behaviour")
     columns = item_numeric_columns(recipe)
+    shift = _first_present(part.items["numerics"][:, columns], seen, log1p[:-1])
     items = np.zeros((3, len(columns)))
     for chunk in _chunks(len(part.items)):
-        items += _sums(part.items["numerics"][chunk][:, columns], seen[chunk], log1p[:-1])
+        items += _sums(part.items["numerics"][chunk][:, columns], seen[chunk], log1p[:-1], shift)
     ages = np.zeros((3, 1))
     for begin in range(0, len(part.user), 4096):
         start = part.start[begin : begin + 4096]
@@ -169,7 +188,7 @@ def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> Nume
         quantile_edges(_with_age(part.items["numerics"][:, columns]), seen, bins) if any(bins) else no_edges(len(bins))
     )
     totals = np.concatenate([items, ages], axis=1)
-    return standardisation(totals[0], totals[1], totals[2], edges)
+    return standardisation(totals[0], totals[1], totals[2], edges, np.append(shift, 0.0))
 
 
 def _with_age(numerics: np.ndarray) -> np.ndarray:

@@ -111,5 +111,5 @@ class TrainingSection(Section):
     select_on: tuple[Annotated[str, Field(pattern=SELECTION)], ...] = ()
     loss_weights: dict[Name, Positive] = Field(default_factory=dict)
     weighting: Weighting = StaticWeighting(type="static")
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0)] = 1
     transfer: TransferSection | None = None

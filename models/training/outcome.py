@@ -106,8 +106,9 @@ def _warnings(
                 yield f"gate of {head}: expert {expert + 1} gets {share:.2%} of the weight, it is hardly used"
     if described["impressions"]["repeated"]:
         yield f"{described['impressions']['repeated']:,} impressions repeat another one's user, item and time; they were kept"
+    yield from described["unmatched"]
     for role in ("users", "items"):
-        if described[role]["without_row"] and described[role]["rows"] > 1:
+        if described[role]["without_row"] and role not in described["without_table"] and described[role]["rows"] > 1:
             yield f"{described[role]['without_row']:,} {role} have no row in their table and got the default row"
         if described[role]["repeated"]:
             yield f"{described[role]['repeated']:,} rows of {role} repeat an id; the last one counted"
