@@ -66,7 +66,8 @@ def load(folder: Path | None, restart: bool, forget: str | None, registry: Path 
     target = named(bundle) if bundle else read_rollout(registry).stable
     manifest = read_manifest(folder_of(registry, target), settings.trusted_keys)
     try:
-        load_folder(folder, manifest.feature_schema, settings.redis_url.get_secret_value(), restart, manifest.tables)
+        redis_url = settings.redis_url.get_secret_value()
+        load_folder(folder, manifest.feature_schema, redis_url, restart, manifest.tables, registry)
     except RedisError as error:
         raise RedisError(f"{error}; run the same command again: it goes on from there") from None
     return ExitCode.DONE
@@ -78,6 +79,7 @@ def _forget(fingerprint: str, registry: Path) -> int:
     from service.bundle.verify import read_manifest
     from service.rollout.rollout import read_rollout
     from service.settings import Settings
+    from service.store.redis.claims import SchemaInUse
     from service.store.redis.schemas import forget_schema, listed
 
     redis_url = Settings.from_environment().redis_url.get_secret_value()
@@ -86,7 +88,9 @@ def _forget(fingerprint: str, registry: Path) -> int:
         if read_manifest(folder_of(registry, target)).fingerprint == fingerprint:
             raise CommandError(f"{target} is live and has the schema {fingerprint}; take it out of the rollout first")
     try:
-        removed = forget_schema(redis_url, fingerprint)
+        removed = forget_schema(redis_url, fingerprint, registry)
+    except SchemaInUse as error:
+        raise CommandError(str(error)) from None
     except KeyError:
         raise CommandError(f"nothing of a schema {fingerprint} is here; Redis has {listed(redis_url)}") from None
     click.echo(f"{removed} keys of schema {fingerprint} are gone")

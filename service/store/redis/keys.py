@@ -33,6 +33,11 @@ def load_key(fingerprint: str, tables: str) -> str:
     return f"fr:{fingerprint}:load:{tables}"
 
 
+def claims_key(fingerprint: str) -> str:
+    """Hash: id -> folder of each registry from which the schema was loaded."""
+    return f"fr:{fingerprint}:registries"
+
+
 def every_key(fingerprint: str) -> str:
     """The pattern that all keys of one schema match, and no other."""
     return f"fr:{fingerprint}:*"

@@ -18,6 +18,7 @@ from features.layouts import Entity, Layouts, rows_of
 from features.times import LATEST_AHEAD_MS
 from service.store.event_keys import event_keys
 from service.store.redis.checkpoint import Checkpoint, Emptied
+from service.store.redis.claims import claim
 from service.store.redis.clients import client, is_cluster, set_values, values_of
 from service.store.redis.keys import behaviours_key, item_key, user_key
 from service.store.redis.progress import note, progress
@@ -37,18 +38,26 @@ class LoadError(Exception):
 
 
 def load_folder(
-    folder: Path, schema: FeatureSchema, redis_url: str, restart: bool = False, names: TableNames | None = None
+    folder: Path,
+    schema: FeatureSchema,
+    redis_url: str,
+    restart: bool = False,
+    names: TableNames | None = None,
+    registry: Path | None = None,
 ) -> dict[str, int]:
     """Load what the folder has of users, items and behaviours; gives the rows of each. Raises LoadError and redis' errors.
 
     The same call goes on where an earlier one was interrupted, unless `restart`. Once the items are in, live writes go to
     this schema too: an event that comes during the load finds the features of its item. `names` are those of the recipe.
+    With `registry` the rows are noted as that registry's, and no other registry removes them.
     """
     names = names or TableNames()
     try:
         tables = _tables(folder, names)
         with client(redis_url, 60) as redis:
             redis.ping()
+            if registry is not None:
+                claim(redis, schema.fingerprint, registry)
             return _load(redis, longest(redis, schema), tables, names, restart)
     except TableError as error:
         raise LoadError(f"{error.file}: {error.detail}") from error

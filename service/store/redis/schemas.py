@@ -1,13 +1,15 @@
-"""Owns the list of the feature schemas that a Redis holds rows of: the hash `fr:schemas`, fingerprint -> JSON with the whole schema.
+"""Writes the list of the feature schemas that a Redis holds rows of: the hash `fr:schemas`, fingerprint -> JSON.
 
-A schema comes onto the list while it is loaded, so that live writes go to it as well, and leaves it when it is retired. `loaded_at` is null
-until its first load is through; until then no model ranks from it.
+The JSON has the whole schema and `loaded_at`. A schema comes onto the list while it is loaded, so that live writes go to
+it as well, and leaves it when it is retired. `loaded_at` is null until its first load is complete; until then no model
+ranks from it.
 """
 
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from time import sleep
 from typing import Any
 
@@ -15,6 +17,7 @@ import orjson
 from redis import Redis
 
 from features import FeatureSchema
+from service.store.redis.claims import release
 from service.store.redis.clients import client
 from service.store.redis.keys import SCHEMAS, every_key
 from service.store.redis.progress import progress
@@ -23,73 +26,79 @@ from service.store.schemas import is_loaded, schema_of
 FORGET_KEYS_PER_SECOND = 20_000
 _SCAN_COUNT = 1000
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
-_IN_WORK_SECONDS = 1.0  # a write that had read the list before a schema left it is done by then
+_IN_WORK_SECONDS = 1.0  # a write that read the list before a schema left it is done by then
 
 
 def announce_schema(redis: "Redis", schema: FeatureSchema) -> None:
-    """Live writes go to this schema from now on; a schema that is on the list already stays as it is."""
+    """Put a schema on the list, for live writes to go to it. A schema that is on the list already stays as it is."""
     redis.hsetnx(SCHEMAS, schema.fingerprint, _document(schema, None))
 
 
 def register_schema(redis: "Redis", schema: FeatureSchema) -> None:
-    """Note that rows of this schema are there; from then on a model of a schema that is not on the list is refused."""
-    redis.hset(
-        SCHEMAS,
-        schema.fingerprint,
-        _document(schema, datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")),
-    )
+    """Note that a schema is loaded. From then on a model whose schema is not on the list is refused."""
+    loaded_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    redis.hset(SCHEMAS, schema.fingerprint, _document(schema, loaded_at))
 
 
 def longest(redis: "Redis", schema: FeatureSchema) -> FeatureSchema:
-    """The schema, or the one of its fingerprint on the list where that keeps more behaviours: both read the same rows."""
+    """The schema, or the listed one of its fingerprint if that keeps more behaviours: both read the same rows."""
     document: Any = redis.hget(SCHEMAS, schema.fingerprint)
     if document is None or schema.behaviour is None:
         return schema
     try:
-        listed = schema_of(document)
+        other = schema_of(document)
     except ValueError:  # whoever reads the list says so; this load writes the entry anew
         return schema
-    return listed if listed.behaviour and listed.behaviour.max_length > schema.behaviour.max_length else schema
+    keeps_more = other.behaviour is not None and other.behaviour.max_length > schema.behaviour.max_length
+    return other if keeps_more else schema
 
 
 def listed(redis_url: str) -> str:
     """The list in words."""
     with client(redis_url, 10) as redis:
-        found: Any = redis.hgetall(SCHEMAS)
-    entries = (
-        f"{name.decode()} ({'loaded' if is_loaded(document) else 'being loaded'})"
-        for name, document in sorted(found.items())
+        entries: Any = redis.hgetall(SCHEMAS)
+    described = (
+        f"{name.decode(errors='replace')} ({'loaded' if is_loaded(document) else 'being loaded'})"
+        for name, document in sorted(entries.items())
     )
-    return ", ".join(entries) or "none"
+    return ", ".join(described) or "none"
 
 
-def forget_schema(redis_url: str, fingerprint: str) -> int:
-    """Retire a schema: off the list, then every key of its rows goes, at a bounded pace; how many keys. Raises KeyError where it is not there."""
+def forget_schema(redis_url: str, fingerprint: str, registry: Path) -> int:
+    """Retire a schema for a registry: take it off the list, then remove its rows at a bounded pace; how many keys.
+
+    Raises KeyError where nothing of it is there, and SchemaInUse where another registry has loaded it too.
+    """
     if not _FINGERPRINT.fullmatch(fingerprint):
         raise KeyError(fingerprint)
     with client(redis_url, 60) as redis, progress(f"forgetting {fingerprint}", "keys") as advance:
-        more: Any = redis.hdel(SCHEMAS, fingerprint)
-        gone = _remove(redis, every_key(fingerprint), advance)
-        if not more and not gone:
+        release(redis, fingerprint, registry)
+        was_listed: Any = redis.hdel(SCHEMAS, fingerprint)
+        removed = _remove(redis, every_key(fingerprint), advance)
+        if not was_listed and not removed:
             raise KeyError(fingerprint)
+
+        # Writes that had read the list before may still come: look again until nothing more is there.
+        more = was_listed
         while more:
             sleep(_IN_WORK_SECONDS)
             more = _remove(redis, every_key(fingerprint), advance)
-            gone += more
-    return gone
+            removed += more
+    return removed
 
 
 def _remove(redis: "Redis", pattern: str, advance: Callable[[int], None]) -> int:
-    gone = 0
+    """Unlink the keys of a pattern; how many. Each command is short, and pauses leave Redis to others."""
+    removed = 0
     keys = redis.scan_iter(match=pattern, count=_SCAN_COUNT)
     while batch := list(islice(keys, _SCAN_COUNT)):
         with redis.pipeline(transaction=False) as pipeline:
             for key in batch:
                 pipeline.unlink(key)
-            gone += sum(pipeline.execute())
+            removed += sum(pipeline.execute())
         advance(len(batch))
         sleep(len(batch) / FORGET_KEYS_PER_SECOND)
-    return gone
+    return removed
 
 
 def _document(schema: FeatureSchema, loaded_at: str | None) -> bytes:

@@ -201,3 +201,53 @@ def test_what_is_live_or_not_there_cannot_be_retired(
         assert refused.returncode == 1
         assert told in refused.stderr
     assert both.dbsize() == before
+
+
+def test_two_registries_on_one_redis_cannot_remove_each_others_schema(
+    tmp_path: Path,
+    kit: SimpleNamespace,
+    redis_server: EmbeddedRedis,
+    store: redis.Redis,
+    layouts: Layouts,
+    next_layouts: Layouts,
+) -> None:
+    """A registry may forget what it has loaded alone; what both have loaded goes when both have forgotten it."""
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "items.csv").write_text("item_id,tag,topics,price,quality\n1,a,x,2,3\n")
+    first = tmp_path / "first"
+    second = tmp_path / "second"
+    for registry in (first, second):
+        kit.publish(registry, "1")
+        kit.publish(registry, "2", schema=next_layouts.schema.model_dump(mode="json"))
+        kit.go_live(registry, "2")
+    own = layouts.fingerprint
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "load",
+        str(tables),
+        "--bundle",
+        "synthetic/1",
+        "--registry",
+        str(first),
+    ]
+    environment = {"FUNNELRANK_REDIS_URL": redis_server.url}
+    subprocess.run(command, cwd=Path(__file__).parents[3], env=environment, timeout=60, check=True)
+
+    refused = forget(own, redis_server.url, second)
+    assert refused.returncode == 1
+    assert str(first) in refused.stderr
+    assert store.exists(item_key(own, "1")) == 1
+    assert store.hexists(SCHEMAS, own)
+
+    command[-1] = str(second)
+    subprocess.run(command, cwd=Path(__file__).parents[3], env=environment, timeout=60, check=True)
+    moved = first.rename(tmp_path / "moved")
+    refused = forget(own, redis_server.url, moved)
+    assert refused.returncode == 1, "the second registry has loaded it too"
+    assert str(second) in refused.stderr
+    assert store.exists(item_key(own, "1")) == 1
+    assert forget(own, redis_server.url, second).returncode == 0
+    assert store.keys(f"fr:{own}:*") == []

@@ -1,0 +1,45 @@
+"""Which registries have loaded a schema into this Redis: a hash beside its rows, so that none removes another's rows."""
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from redis import Redis
+
+from service.files import write_whole
+from service.store.redis.keys import claims_key
+
+_ID_FILE = ".registry-id"
+
+
+class SchemaInUse(Exception):  # noqa: N818 - a refusal, not a mistake
+    """Other registries have loaded this schema too; the message names them."""
+
+
+def registry_id(registry: Path) -> str:
+    """What tells this registry from every other one, wherever its folder is mounted; its path where nothing can be noted."""
+    file = registry / _ID_FILE
+    try:
+        if not file.exists():
+            write_whole(file, uuid4().hex.encode())
+        return file.read_text().strip()
+    except (OSError, ValueError):
+        return str(registry.resolve())
+
+
+def claim(redis: "Redis", fingerprint: str, registry: Path) -> None:
+    """Note that this registry has loaded the schema."""
+    redis.hset(claims_key(fingerprint), registry_id(registry), str(registry.resolve()))
+
+
+def release(redis: "Redis", fingerprint: str, registry: Path) -> None:
+    """Take this registry's claim back. Raises SchemaInUse where others have one: the rows are theirs then."""
+    key = claims_key(fingerprint)
+    redis.hdel(key, registry_id(registry))
+    others: Any = redis.hvals(key)
+    if others:
+        places = ", ".join(sorted(other.decode(errors="replace") for other in others))
+        raise SchemaInUse(
+            f"the rows of schema {fingerprint} stay: they were loaded from the registry {places} too; "
+            f"forget the schema there (where that registry is no more, delete the hash {key})"
+        )
