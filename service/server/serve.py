@@ -10,6 +10,7 @@ from dataclasses import replace
 from service import log as service_log
 from service.bundle.verify import BundleRejected
 from service.fusion import FusionError, FusionProfiles, read_profiles
+from service.redis_url import address_of
 from service.rollout.checks import RegistryChecks
 from service.rollout.rollout import RolloutUnreadable, read_followed
 from service.server.runtime_folder import runtime_folder
@@ -47,6 +48,10 @@ def check_start(settings: Settings) -> FusionProfiles | None:
 
     Raises CannotStart; not, where an earlier stable version of the history can be started.
     """
+    try:
+        _ = address_of(settings.redis_url.get_secret_value()).tls_context
+    except ValueError as error:
+        raise CannotStart(f"FUNNELRANK_REDIS_URL: {error}") from None
     if not settings.registry.is_dir():
         raise CannotStart(f"the registry {settings.registry} is not a folder (FUNNELRANK_REGISTRY)")
     try:

@@ -14,6 +14,7 @@ from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.connection import SSLConnection
 
 from service.redis_url import OPTIONS, TLS_OPTIONS, address_of
+from service.server.serve import CannotStart, check_start
 from service.settings import Settings, SettingsError
 from service.store.redis.clients import async_client, client
 
@@ -222,4 +223,11 @@ def test_a_file_that_is_not_there_is_named_with_its_option(option: str) -> None:
     address = address_of(f"rediss://me:hush@h/?{option}=/nowhere/file.pem")
     with pytest.raises(ValueError, match=f"{option}: there is no file /nowhere/file.pem") as error:
         _ = address.tls_context
+    assert "hush" not in str(error.value)
+
+
+def test_a_tls_file_that_is_not_there_is_refused_at_the_start() -> None:
+    url = "rediss://me:hush@h/?ssl_ca_certs=/nowhere/file.pem"
+    with pytest.raises(CannotStart, match="FUNNELRANK_REDIS_URL: ssl_ca_certs: there is no file") as error:
+        check_start(Settings.from_environment({"FUNNELRANK_REDIS_URL": url}))
     assert "hush" not in str(error.value)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from time import time_ns
 from typing import Any
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from features.layouts import Entity, Layouts
 from service.errors import StoreUnavailable
@@ -29,7 +29,8 @@ class RedisWriter:
 
     def __init__(self, url: str, timeout_ms: int) -> None:
         self._redis = async_client(url, max(_SLOWEST_TIMEOUT_SECONDS, timeout_ms / 1000))
-        self._is_cluster = address_of(url).is_cluster
+        # A cluster's client takes no EVALSHA into a pipeline. One Redis is spared the script's text per key.
+        self._sends_text = address_of(url).is_cluster
         self._hashes: dict[str, str] = {}  # script -> its SHA-1, once Redis has it
 
     async def merge_rows(self, layouts: Layouts, entity: Entity, values: Mapping[str, Mapping[str, object]]) -> None:
@@ -86,16 +87,19 @@ class RedisWriter:
 
     async def _run(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
         """The results of a script for each key, in one pipeline. Raises redis' errors."""
-        # A cluster's client takes no EVALSHA into a pipeline. One Redis is spared the script's text per key.
-        if self._is_cluster:
+        if self._sends_text:
             return await self._pipelined("EVAL", script, calls)
         if script in self._hashes:
             try:
                 return await self._pipelined("EVALSHA", self._hashes[script], calls)
             except NoScriptError:  # Redis was restarted
                 del self._hashes[script]
-        self._hashes[script] = str(await self._redis.script_load(script))
-        return await self._pipelined("EVALSHA", self._hashes[script], calls)
+        try:
+            self._hashes[script] = str(await self._redis.script_load(script))
+            return await self._pipelined("EVALSHA", self._hashes[script], calls)
+        except NoPermissionError:  # the user may EVAL and nothing else
+            self._sends_text = True
+            return await self._pipelined("EVAL", script, calls)
 
     async def _pipelined(self, command: str, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:

@@ -17,6 +17,7 @@ from service.rollout.rollout import read_rollout
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.base import StoreDown
 from service.store.opening import open_store
+from service.store.redis.clients import client
 from service.store.redis.keys import item_key
 
 ROOT = Path(__file__).parents[3]
@@ -229,9 +230,9 @@ def test_redis_is_reached_through_tls_and_as_an_acl_user(tmp_path: Path, layouts
         "+client",
     ]
     with EmbeddedRedis() as own, Proxy(own.port, context).running() as address:
-        with redis.Redis.from_url(own.url) as client:
-            client.execute_command("ACL", "SETUSER", "ranker", *allowed)
-            client.execute_command("ACL", "SETUSER", "default", "off")
+        with redis.Redis.from_url(own.url) as admin:
+            admin.execute_command("ACL", "SETUSER", "ranker", *allowed)
+            admin.execute_command("ACL", "SETUSER", "default", "off")
         good = f"rediss://ranker:hush@localhost:{address.port}/0?ssl_ca_certs={certificate}"
         assert asyncio.run(ask(good))
         assert asyncio.run(ask(good.replace("hush", "wrong"))) is False
@@ -239,3 +240,8 @@ def test_redis_is_reached_through_tls_and_as_an_acl_user(tmp_path: Path, layouts
             "a certificate that nobody vouches for"
         )
         assert asyncio.run(ask(f"rediss://ranker:hush@localhost:{address.port}/0?ssl_cert_reqs=none"))
+        by_address = good.replace("localhost", "127.0.0.1")
+        assert asyncio.run(ask(by_address)) is False, "a certificate of another name"
+        assert asyncio.run(ask(f"{by_address}&ssl_check_hostname=false"))
+        with client(f"{by_address}&ssl_check_hostname=false", 5) as writing:
+            assert writing.ping()

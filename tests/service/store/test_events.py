@@ -157,6 +157,21 @@ def test_the_script_is_sent_again_where_redis_has_forgotten_it(
     assert asyncio.run(go()) == [1, 1, 1]
 
 
+def test_a_user_that_may_eval_and_load_no_script_writes_all_the_same(
+    redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
+) -> None:
+    allowed = (
+        "~fr:* +eval +zadd +zrem +zrangebyscore +zcard +zcount +zrange +zremrangebyrank +unlink +ping +client +hello"
+    )
+    store.execute_command("ACL", "SETUSER", "sender", "on", ">hush", *allowed.split())
+    url = redis_server.url.replace("redis://", "redis://sender:hush@")
+    try:
+        assert add(url, layouts, [(1, now)]) == 1
+        assert add(url, layouts, [(i, now - i) for i in range(30)]) == layouts.kept_behaviours - 1
+    finally:
+        store.execute_command("ACL", "DELUSER", "sender")
+
+
 def cpu_ms(client: redis.Redis) -> float:
     """The CPU time of Redis' main thread, which no busy neighbour adds to."""
     of: Any = client.info("cpu")
