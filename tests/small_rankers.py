@@ -1,6 +1,7 @@
 """Owns one small ranker per catalogue entry, with random weights and random raw inputs, for every test that loops over the catalogue."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,9 +78,10 @@ class Small:
 def small(
     architecture: str,
     encoder: str | None = None,
-    position: bool = False,
+    position: bool | str = False,
     wide: bool = True,
     seed: int = 0,
+    tasks: list[dict[str, Any]] | None = None,
     **model: object,
 ) -> Small:
     """A ranker of that architecture with every kind of feature; `wide` draws the weights so that no part hides behind a small one.
@@ -92,7 +94,7 @@ def small(
         "description": "a small ranker for tests",
         "data": {"dir": "nowhere", "split": {"by": "column", "column": "part"}},
         "features": FEATURES,
-        "tasks": TASKS_OF.get(architecture, TASKS[CATALOGUE[architecture].tasks[0]]),
+        "tasks": tasks or TASKS_OF.get(architecture, TASKS[CATALOGUE[architecture].tasks[0]]),
         "model": {
             "architecture": architecture,
             "encoders": encoders,
@@ -102,7 +104,8 @@ def small(
         },
     }
     if position:
-        raw["position"] = {"column": "position", "cross": "device", "max_position": 10, "head": "pctr"}
+        head = position if isinstance(position, str) else "pctr"
+        raw["position"] = {"column": "position", "cross": "device", "max_position": 10, "head": head}
     recipe = parse_recipe(raw, "test")
     torch.manual_seed(seed)
     encoding = random_encoding(recipe, seed)

@@ -14,13 +14,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from small_tables import RECIPE, make_tables, merged, write_tables
 from taobao_log import write_log
 
 from export.bundle import export_run
 from models.catalogue import CATALOGUE
 from models.prepare.sample import sample_tables
 from models.prepare.taobao import prepare_taobao
-from models.recipe import load_recipe
+from models.recipe import load_recipe, parse_recipe
 from models.train import train
 from service.sample.calls import call, wait_until_ready
 from service.sample.embedded_redis import EmbeddedRedis, free_port
@@ -54,13 +55,14 @@ def run(*arguments: str, redis_url: str = "") -> str:
 
 
 @contextmanager
-def serving(registry: Path, redis_url: str) -> Iterator[str]:
+def serving(registry: Path, redis_url: str, **settings: str) -> Iterator[str]:
     port = free_port()
     environment = {n: v for n, v in os.environ.items() if not n.startswith("FUNNELRANK_")}
     environment |= {
         "FUNNELRANK_REGISTRY": str(registry),
         "FUNNELRANK_REDIS_URL": redis_url,
         "FUNNELRANK_PORT": str(port),
+        **settings,
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "service", "serve"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
@@ -109,3 +111,32 @@ def test_a_recipe_goes_from_the_sample_to_a_ranking(
     scores = [e["score"] for e in answer["ranking"]]
     assert scores == sorted(scores, reverse=True) and len(set(scores)) > 50
     assert tuple(answer["ranking"][0]["predictions"]) == manifest.task_names
+
+
+def test_a_class_task_is_ranked_by_the_probability_of_one_class(tmp_path: Path) -> None:
+    tables = make_tables()
+    shown = tables["impressions"]
+    shown["stars"] = shown["click"] + shown["long_view"]
+    stars = {"type": "independent", "name": "pstars", "label": "stars", "kind": {"type": "class", "classes": 3}}
+    changes = {"data.dir": str(write_tables(tmp_path / "data", tables)), "tasks": [stars], "extra_evaluations": []}
+    recipe = parse_recipe(merged(RECIPE, changes | {"training.epochs": 1}), "the test")
+    registry = tmp_path / "registry"
+    train(recipe, tmp_path / "run", cache=tmp_path / "cache", reading_steps=0, quiet=True)
+    manifest = export_run(tmp_path / "run", registry, version=None).manifest
+    assert [(task.name, task.kind, task.label) for task in manifest.tasks] == [
+        (f"pstars_{i}", "class", f"stars = {i}") for i in range(3)
+    ]
+    run("service", "rollout", recipe.name, "1", "--registry", str(registry))
+    fusion = tmp_path / "fusion.yaml"
+    fusion.write_text("profiles: {default: {kind: weighted_sum, weights: {pstars_2: 1.0}}}\n")
+
+    items = [str(i) for i in tables["items"]["item_id"]]
+    with EmbeddedRedis() as redis:
+        run("service", "load", str(tmp_path / "data"), "--registry", str(registry), redis_url=redis.url)
+        with serving(registry, redis.url, FUNNELRANK_FUSION_FILE=str(fusion)) as url:
+            answer = rank(url, {"user_id": "1", "candidates": items})
+    predictions = [entry["predictions"] for entry in answer["ranking"]]
+    of_class = [p["pstars_2"] for p in predictions]
+    assert of_class == sorted(of_class, reverse=True) and len(set(of_class)) > 10
+    assert [entry["score"] for entry in answer["ranking"]] == pytest.approx(of_class)
+    assert all(sum(p.values()) == pytest.approx(1, abs=1e-6) for p in predictions)

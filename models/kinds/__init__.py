@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import BeforeValidator, Field
 
 from models.kinds.base import Labelled, Score, TaskKind
+from models.kinds.multiclass import MultiClass
 from models.kinds.preference import Preference
 from models.kinds.probability import Probability
 from models.kinds.value import Value
@@ -13,7 +14,7 @@ from models.kinds.value import Value
 __all__ = ["KINDS", "PROBABILITY", "Kind", "Labelled", "Score", "TaskKind", "reported_kind"]
 
 # The kinds that a recipe can name; a new kind is one line here.
-KINDS: tuple[type[TaskKind], ...] = (Probability, Value)
+KINDS: tuple[type[TaskKind], ...] = (Probability, Value, MultiClass)
 PROBABILITY = Probability()
 
 

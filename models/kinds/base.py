@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
@@ -44,6 +45,7 @@ class TaskKind(Section, ABC):
     reported_as: ClassVar[str]
     measure: ClassVar[Literal["AUC", "RMSE"]]
     loss_scale: ClassVar[float] = 1.0
+    in_logs: ClassVar[bool] = True  # its scores are log probabilities until they are served
     calibrated: ClassVar[bool] = False  # its logit can be calibrated
     judged_by: ClassVar[str] = "order"  # the measure of training.select_on: order, RMSE or cross entropy
     label_rule: ClassVar[str]  # what a label may hold, for messages
@@ -88,7 +90,7 @@ class TaskKind(Section, ABC):
 
     def served(self, column: Tensor) -> Tensor:
         """A column as the graph gives it `[n]`: a probability, or a value."""
-        return column
+        return torch.exp(column) if self.in_logs else column
 
     def score_labels(self, label: np.ndarray) -> tuple[np.ndarray, ...]:
         """What each score is held against, one `[n]` per name."""

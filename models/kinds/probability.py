@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from models import metrics as measures
@@ -31,9 +30,6 @@ class Probability(TaskKind):
     def columns(self, score: Score) -> tuple[Tensor, ...]:
         assert isinstance(score, LogProbability)
         return (score.yes,)
-
-    def served(self, column: Tensor) -> Tensor:
-        return torch.exp(column)
 
     def metrics(self, scores: np.ndarray, labelled: Labelled) -> dict[str, Any]:
         return measures.of_probability(labelled.label, scores[:, 0], labelled.groups, labelled.cutoffs, labelled.draws)

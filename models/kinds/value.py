@@ -16,6 +16,7 @@ class Value(TaskKind):
     type: Literal["value"] = "value"
     reported_as: ClassVar[str] = "value"
     measure: ClassVar[Literal["AUC", "RMSE"]] = "RMSE"
+    in_logs: ClassVar[bool] = False
     loss_scale: ClassVar[float] = 0.5
     judged_by: ClassVar[str] = "RMSE"
     label_rule: ClassVar[str] = "a finite number"

@@ -22,7 +22,8 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
     position = PositionTower(recipe.position, cross_values) if recipe.position else None
     model = MultiTaskModel(recipe, encoding, structures, position)
     if recipe.position:
-        _check_name(recipe.position.head, model.heads, "position.head", "not a head")
+        heads = [head for structure in structures if structure.width == 1 for head in structure.heads]
+        _check_name(recipe.position.head, heads, "position.head", "not a head of one logit")
     if recipe.calibration:
         factors = [factor.name for factor in model.factors]
         for name in recipe.calibration.negative_sampling:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from features import Numeric, RowLayout
 from models.data.cache import Data
@@ -52,7 +51,7 @@ def score_run(folder: Path, part: str, cache: Path) -> ScoredRows:
     kinds = {name: output.kind for output in run.ranker.outputs for name in output.score_names}
     scores = {}
     for name, score in scores_of(run.ranker, data, part).items():
-        scores[name] = kinds[name].served(torch.from_numpy(score)).numpy()
+        scores[name] = np.exp(score) if kinds[name].in_logs else score
     return _rows(data, part, scores)
 
 

@@ -39,7 +39,7 @@ class TaskSpec(_Strict):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    kind: Literal["probability", "value"]
+    kind: Literal["probability", "value", "class"]
     label: str
     space: str
 

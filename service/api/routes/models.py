@@ -22,7 +22,7 @@ class PublishedTask(ResponseBody):
     """A task of a published version."""
 
     name: str
-    kind: Literal["probability", "value"]
+    kind: Literal["probability", "value", "class"]
 
 
 class PublishedModel(Target):
