@@ -1,4 +1,4 @@
-# Owns the commands a person types: each target sets up the environment that it needs, once, and then runs one program.
+# The commands of a contributor. Each target sets up the environment that it needs, once, and then runs one program.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # The port of the environment's settings, if there is one.
@@ -17,40 +17,60 @@ BENCHMARK_FLAGS ?=
 SERVE := .venv
 LOADTEST := .venv-loadtest
 TEST := .venv-test
+DEV := .venv-dev
 AUDIT := .venv-audit
+# What the tests marked `tools` call: promtool checks rules and scrapes, redis-server is the version that operators have.
+DEBIAN := prometheus redis-server
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow lint audit loadtest bench data benchmark sample lock clean
+.PHONY: help run dev format lint test test-slow test-tools test-full shape audit loadtest bench data benchmark sample lock clean
 MAKEFLAGS += --no-builtin-rules
 
-help:  ## this list
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
 run: $(SERVE)/.serve-installed  ## serve the sample on http://127.0.0.1:$PORT (8000) with an embedded Redis
 	@exec $(SERVE)/bin/python -m funnelrank run-sample --sample sample --port $(PORT)
 
+dev: $(DEV)/.dev-installed  ## set up .venv-dev for an IDE: everything, torch included, with this tree installed editable
+	@echo "ready: $(DEV)/bin/python, $(DEV)/bin/funnelrank; the pre-commit hooks are for: $(DEV)/bin/pre-commit install"
+
+format: $(TEST)/.test-installed  ## format the code and sort its imports
+	$(TEST)/bin/python -m ruff check --fix-only --select I .
+	$(TEST)/bin/python -m ruff format .
+
 # Small matrices: a second thread of torch waits more than it computes, and on a busy machine it spins.
-test test-slow: export OMP_NUM_THREADS = 1
+test test-slow test-tools test-full: export OMP_NUM_THREADS = 1
 
 # Tests that compute run side by side; those that start servers and break them have the machine to themselves.
 COMPUTING := tests/funnelrank tests/features tests/tables tests/models tests/export tests/test_whole_path.py
 
-test: lint  ## lint, types, import rules and every test that is not slow
-	$(TEST)/bin/python -m pytest -m "not slow" -n auto $(COMPUTING)
-	$(TEST)/bin/python -m pytest -m "not slow" $(addprefix --ignore=,$(COMPUTING))
+test: lint  ## lint, types, import rules and every test that needs nothing more and is not slow
+	$(TEST)/bin/python -m pytest -m "not slow and not tools and not full" -n auto $(COMPUTING)
+	$(TEST)/bin/python -m pytest -m "not slow and not tools and not full" $(addprefix --ignore=,$(COMPUTING))
 
 test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training, load
-	$(TEST)/bin/python -m pytest -m slow -n auto $(COMPUTING)
-	$(TEST)/bin/python -m pytest -m slow $(addprefix --ignore=,$(COMPUTING))
+	$(TEST)/bin/python -m pytest -m "slow and not tools and not full" -n auto $(COMPUTING)
+	$(TEST)/bin/python -m pytest -m "slow and not tools and not full" $(addprefix --ignore=,$(COMPUTING))
 
-lint: $(TEST)/.test-installed  ## lint, format, types, import rules and unsafe code
+test-tools: $(TEST)/.test-installed  ## the tests that need Debian packages; installs these where it runs as root
+	@tools/debian-packages.sh $(DEBIAN)
+	$(TEST)/bin/python -m pytest -m tools
+
+test-full: test test-slow test-tools  ## everything, and the long forms, which CI leaves out
+	$(TEST)/bin/python -m pytest -m "full and not tools"
+
+shape: $(TEST)/.test-installed  ## print the shape of the code: sizes of functions and files, cycles, width
+	$(TEST)/bin/python tools/shape.py
+
+lint: $(TEST)/.test-installed  ## check lint, format, types, import rules and unsafe code
 	$(TEST)/bin/python -m ruff check .
 	$(TEST)/bin/python -m ruff format --check .
 	$(TEST)/bin/python -m mypy
 	$(TEST)/bin/lint-imports
-	$(TEST)/bin/bandit -q -c pyproject.toml -r funnelrank features tables service models export loadtest bench requirements
+	$(TEST)/bin/bandit -q -c pyproject.toml -r funnelrank features tables service models export loadtest bench tools requirements
 
 audit:  ## known vulnerabilities of every locked package, by the public advisories: wants the network, so no part of test
 	$(call make_environment,$(AUDIT))
@@ -81,7 +101,7 @@ lock: $(TEST)/.test-installed  ## resolve pyproject.toml anew into requirements/
 	$(TEST)/bin/python requirements/lock.py
 
 clean:  ## remove the environments and every cache; runs/, data/ and reports/ stay
-	rm -rf $(SERVE) $(LOADTEST) $(TEST) $(AUDIT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(SERVE) $(LOADTEST) $(TEST) $(DEV) $(AUDIT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp in each environment: it is installed into again when a lock file is newer.
@@ -110,4 +130,11 @@ $(TEST)/.test-installed: requirements/test.txt requirements/torch.txt
 	$(call make_environment,$(TEST))
 	@$(TEST)/bin/python $(PIP_INSTALL) -r requirements/torch.txt
 	@$(TEST)/bin/python $(PIP_INSTALL) -r requirements/test.txt
+	@touch $@
+
+$(DEV)/.dev-installed: requirements/test.txt requirements/torch.txt requirements/dev.txt
+	$(call make_environment,$(DEV))
+	@$(DEV)/bin/python $(PIP_INSTALL) -r requirements/torch.txt
+	@$(DEV)/bin/python $(PIP_INSTALL) -r requirements/test.txt -r requirements/dev.txt
+	@$(DEV)/bin/python $(PIP_INSTALL) --no-deps --editable .
 	@touch $@

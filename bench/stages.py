@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.contenders.raw import CONTEXT
 from bench.inputs.store import NOW_MS
-from bench.inputs.workload import Load
+from bench.inputs.workload import RequestSet
 from features.layouts import Layouts
 from service.api.body import parse
 from service.api.routes.answer import interleaved, numbers, strings
@@ -26,7 +26,7 @@ from service.store.opening import open_store
 _TIMES = 300
 
 
-def stages(folder: Path, redis_url: str, load: Load) -> dict[str, float]:
+def stages(folder: Path, redis_url: str, load: RequestSet) -> dict[str, float]:
     """CPU microseconds per request by stage."""
     bundle = load_bundle(folder, 1, 2000)
     layouts = bundle.layouts

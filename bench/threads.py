@@ -55,7 +55,7 @@ def settings_of(stack: ExitStack, registry: Path, redis_url: str) -> Iterator[Se
             yield Setting(f"1 x {threads}, {name}", server, [], [])
 
 
-def measure(setting: Setting, driver: Driver, load: workload.Load, requests: int) -> None:
+def measure(setting: Setting, driver: Driver, load: workload.RequestSet, requests: int) -> None:
     cpu = setting.server.cpu_seconds()
     started = time.perf_counter()
     driver.drive(setting.server.port, "/rank", load.bodies, requests, _CONNECTIONS)
@@ -84,7 +84,7 @@ def compare_threads(recipe: str, requests: int, runs: Path) -> None:
             table(settings, driver, load, max(requests * 200 // candidates, 40))
 
 
-def table(settings: list[Setting], driver: Driver, load: workload.Load, requests: int) -> None:
+def table(settings: list[Setting], driver: Driver, load: workload.RequestSet, requests: int) -> None:
     """All settings in turn, round by round, so that a busy machine hits them alike; the first round is not counted."""
     for _ in range(_ROUNDS + 1):
         for setting in settings:

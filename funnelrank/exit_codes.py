@@ -68,7 +68,7 @@ EXTRAS = {
     "sklearn": "train",
     "torch": "train",
 }
-# Packages of ours that an installation may lack: the image holds the service alone, the wheel everything but the benchmark.
+# Packages of ours that an installation may lack: the image holds the service alone, the wheel lacks the benchmark.
 OPTIONAL = ("bench", "export", "loadtest", "models")
 
 

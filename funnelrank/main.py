@@ -11,7 +11,7 @@ from funnelrank import __version__
 from funnelrank.exit_codes import ExitCode, is_refusal, missing_part
 
 
-class Entry(NamedTuple):
+class CommandEntry(NamedTuple):
     """Where a command is declared, what it does, and how to go on after Ctrl-C."""
 
     place: str
@@ -22,41 +22,43 @@ class Entry(NamedTuple):
 _GOES_ON = "run the same command again: it goes on from there"
 
 COMMANDS = {
-    "serve": Entry("serving:serve", "Serve rankings over HTTP."),
-    "load": Entry("serving:load", "Load users, items and behaviours into Redis; retire a feature schema.", _GOES_ON),
-    "inspect": Entry("serving:inspect", "Show what Redis holds for a user or an item."),
-    "rollout": Entry("rollout:rollout", "Show or change which versions are live."),
-    "run-sample": Entry("serving:run_sample", "Serve the sample, with a Redis of its own if none is set."),
-    "models": Entry("training:models", "List the models: name, paper, tasks."),
-    "prepare": Entry("data:prepare", "Make the canonical tables from the files of a public data set."),
-    "train": Entry(
+    "serve": CommandEntry("serving:serve", "Serve rankings over HTTP."),
+    "load": CommandEntry(
+        "serving:load", "Load users, items and behaviours into Redis; retire a feature schema.", _GOES_ON
+    ),
+    "inspect": CommandEntry("serving:inspect", "Show what Redis holds for a user or an item."),
+    "rollout": CommandEntry("rollout:rollout", "Show or change which versions are live."),
+    "run-sample": CommandEntry("serving:run_sample", "Serve the sample, with a Redis of its own if none is set."),
+    "models": CommandEntry("training:models", "List the models: name, paper, tasks."),
+    "prepare": CommandEntry("data:prepare", "Make the canonical tables from the files of a public data set."),
+    "train": CommandEntry(
         "training:train",
         "Train a recipe.",
         "the same command with --resume goes on from the last checkpoint",
     ),
-    "tune": Entry(
+    "tune": CommandEntry(
         "training:tune",
         "Search the settings that a recipe names.",
         "the same command goes on with the trial that it stopped in",
     ),
-    "benchmark": Entry(
+    "benchmark": CommandEntry(
         "training:benchmark",
         "Train recipes over several seeds and tabulate their metrics.",
         "the same command keeps the runs that are finished",
     ),
-    "predict": Entry("training:predict", "Score a run's impressions, and compare with a running service."),
-    "paths": Entry("data:paths", "Measure the paths from click to conversion in an event log."),
-    "simulate": Entry("data:simulate", "Train on a simulated world and compare with its known truth."),
-    "export": Entry("exporting:export", "Check a run against its ONNX graph and publish it as a bundle."),
-    "sign": Entry("exporting:sign", "Sign published bundles."),
-    "bench": Entry("bench:bench", "Measure the CPU cost of a ranking beside the model itself."),
-    "bench-threads": Entry("bench:bench_threads", "Compare workers, threads and spinning."),
-    "bench-clients": Entry("bench:bench_clients", "Compare Redis clients for a ranking's read."),
-    "loadtest": Entry("loadtest:loadtest", "Send an open-loop load and check every answer."),
-    "soak": Entry("soak:soak", "Send everything at once for long, with faults, and check every answer."),
-    "swap-cost": Entry("soak:swap_cost", "Measure what swapping a version costs a caller."),
-    "republish": Entry("soak:republish", "Publish a copy of a bundle under another version."),
-    "completion": Entry("completion:completion", "Print the completion script of a shell."),
+    "predict": CommandEntry("training:predict", "Score a run's impressions, and compare with a running service."),
+    "paths": CommandEntry("data:paths", "Measure the paths from click to conversion in an event log."),
+    "simulate": CommandEntry("data:simulate", "Train on a simulated world and compare with its known truth."),
+    "export": CommandEntry("exporting:export", "Check a run against its ONNX graph and publish it as a bundle."),
+    "sign": CommandEntry("exporting:sign", "Sign published bundles."),
+    "bench": CommandEntry("bench:bench", "Measure the CPU cost of a ranking beside the model itself."),
+    "bench-threads": CommandEntry("bench:bench_threads", "Compare workers, threads and spinning."),
+    "bench-clients": CommandEntry("bench:bench_clients", "Compare Redis clients for a ranking's read."),
+    "loadtest": CommandEntry("loadtest:loadtest", "Send an open-loop load and check every answer."),
+    "soak": CommandEntry("soak:soak", "Send everything at once for long, with faults, and check every answer."),
+    "swap-cost": CommandEntry("soak:swap_cost", "Measure what swapping a version costs a caller."),
+    "republish": CommandEntry("soak:republish", "Publish a copy of a bundle under another version."),
+    "completion": CommandEntry("completion:completion", "Print the completion script of a shell."),
 }
 
 
@@ -107,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         entry = COMMANDS.get(next((word for word in words if word in COMMANDS), ""))
-        sys.stderr.write(f"interrupted; {entry.resume if entry else Entry('', '').resume}\n")
+        sys.stderr.write(f"interrupted; {entry.resume if entry else CommandEntry('', '').resume}\n")
         return ExitCode.INTERRUPTED
     except Exception as error:
         message = message_of(error)

@@ -16,7 +16,7 @@ from loadtest.target import require_loopback
 from loadtest.users import PhasedShape, RankingUser
 
 
-class Ranker(RankingUser):
+class WebUser(RankingUser):
     """Locust finds it here, and the imported shape beside it; `set_up` hands both the load."""
 
     abstract = False
@@ -72,8 +72,8 @@ def set_up(environment: Environment, **_: Any) -> None:
             **read_options(options),
         )
     )
-    Ranker.load = load
-    Ranker.host = url
+    WebUser.load = load
+    WebUser.host = url
     if isinstance(environment.shape_class, PhasedShape):
         environment.shape_class.load = load
 

@@ -62,7 +62,7 @@ def _workload_options() -> list[click.Option]:
         ),
         _option(
             "--candidates",
-            type=Candidates(),
+            type=CountsType(),
             default="200",
             metavar="SPEC",
             help="Per request: 200, or 50-500 (uniform), or 50:0.6,200:0.3,1000:0.1 (weighted).",
@@ -80,7 +80,7 @@ def _workload_options() -> list[click.Option]:
             help="Share of users, and of candidates, that the service has never seen.",
         ),
         _option("--scene", help="`scene` of every request."),
-        _option("--context", type=JsonObject(), default="{}", metavar="JSON", help="`context` of every request."),
+        _option("--context", type=JsonType(), default="{}", metavar="JSON", help="`context` of every request."),
         _option("--top-k", type=click.IntRange(min=1), help="`top_k` of every request."),
         _option("--seed", type=int, default=1, help="Seed of arrivals and draws."),
         _option(
@@ -132,7 +132,7 @@ def _option(*names: str, **attributes: Any) -> click.Option:
     return click.Option(names, show_default=True, **attributes)
 
 
-class Candidates(click.ParamType[CandidateCounts]):
+class CountsType(click.ParamType[CandidateCounts]):
     """Reads `200`, `50-500` or `50:0.6,200:0.4`."""
 
     name = "candidates"
@@ -144,7 +144,7 @@ class Candidates(click.ParamType[CandidateCounts]):
             self.fail(str(error), param, ctx)
 
 
-class JsonObject(click.ParamType[dict[str, Any]]):
+class JsonType(click.ParamType[dict[str, Any]]):
     """Reads a JSON object."""
 
     name = "json"

@@ -15,7 +15,7 @@ from locust.stats import stats_history
 from loadtest.options import Plan
 from loadtest.phases import Phase, steady_load, stepped_load
 from loadtest.swaps.swap import Swaps, keep_swapping
-from loadtest.users import Load, PhasedShape, user_class
+from loadtest.users import PhasedShape, RunningLoad, user_class
 from loadtest.workload.workload import Workload, read_popularity
 
 
@@ -50,7 +50,7 @@ class Result:
         return found
 
 
-def prepare(plan: Plan) -> Load:
+def prepare(plan: Plan) -> RunningLoad:
     """Reads the ids and lays out the phases. Raises WorkloadError when the data folder does not serve."""
     rng = np.random.default_rng(plan.seed)
     users = read_popularity(plan.data, "users", "user_id", plan.zipf, rng)
@@ -65,7 +65,7 @@ def prepare(plan: Plan) -> Load:
         rng,
     )
     phases = stepped_load(plan, rng) if plan.find_limit else steady_load(plan, rng)
-    return Load(plan, workload, phases)
+    return RunningLoad(plan, workload, phases)
 
 
 def execute(plan: Plan) -> Result:
@@ -87,7 +87,7 @@ def execute(plan: Plan) -> Result:
     return Result(plan, [phase for phase in load.past if "warm-up" not in phase.name], swaps)
 
 
-def _shape(load: Load) -> PhasedShape:
+def _shape(load: RunningLoad) -> PhasedShape:
     shape = PhasedShape()  # type: ignore[no-untyped-call]
     shape.load = load
     return shape

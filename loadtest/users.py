@@ -8,7 +8,7 @@ import gevent
 import orjson
 from locust import FastHttpUser, LoadTestShape, task
 
-from loadtest.checks.answers import Answer, judge
+from loadtest.checks.answers import Judgement, judge
 from loadtest.options import Plan
 from loadtest.phases import Phase
 from loadtest.workload.workload import Workload
@@ -17,7 +17,7 @@ from loadtest.workload.workload import Workload
 IDLE_S = 0.02
 
 
-class Load:
+class RunningLoad:
     """One run: the plan, the requests to draw, the phase in force and all phases so far."""
 
     def __init__(self, plan: Plan, workload: Workload, phases: Iterator[Phase]) -> None:
@@ -45,7 +45,7 @@ class PhasedShape(LoadTestShape):
 
     abstract = False
     use_common_options = True
-    load: Load | None = None
+    load: RunningLoad | None = None
 
     def tick(self) -> tuple[int, float] | None:
         if self.load is None or self.runner is None:
@@ -60,7 +60,7 @@ class RankingUser(FastHttpUser):
     """One connection: takes the next due request from the schedule that all users share, waits for its time, sends it, judges the answer."""
 
     abstract = True
-    load: Load
+    load: RunningLoad
 
     @task
     def rank(self) -> None:
@@ -95,13 +95,13 @@ class RankingUser(FastHttpUser):
         if not phase.closed:
             phase.measurements.record(answer, (done - due) * 1000, (done - sent) * 1000)
 
-    def _judge(self, response: Any, request: dict[str, Any]) -> Answer:
+    def _judge(self, response: Any, request: dict[str, Any]) -> Judgement:
         if response.status_code == 0:
-            return Answer(f"no answer: {type(response.error).__name__}")
+            return Judgement(f"no answer: {type(response.error).__name__}")
         return judge(response.status_code, response.content, request, self.load.plan.allow_degraded)
 
 
-def user_class(load: Load) -> type[RankingUser]:
+def user_class(load: RunningLoad) -> type[RankingUser]:
     """The user class of one run, bound to its load and service."""
     timeout_s = load.plan.timeout_s
     members = {

@@ -1,8 +1,9 @@
-"""Writes the lock files beside it: the exact versions that pip resolves for the groups of pyproject.toml, one `name==version` per line.
+"""Writes the lock files beside it: what pip resolves for the groups of pyproject.toml, one `name==version` per line.
 
-`make lock` runs it. test.txt is resolved first and constrains the others, so that a package has one version in all of them. Local version parts
-("2.13.0+cpu") are cut off, so that the files name what every index has. torch has its own file: it is installed first and by its exact version alone,
-because a range would let pip choose the newest build with all of its GPU libraries.
+`make lock` runs it. test.txt is resolved first and constrains the others, so that a package has one version in all of
+them. Local version parts ("2.13.0+cpu") are cut off, so that the files name what every index has. torch has its own file:
+it is installed first and by its exact version alone, because a range would let pip choose the newest build with all of its
+GPU libraries.
 """
 
 import json
@@ -12,7 +13,15 @@ import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-LOCKS = {"test": ("demo", "train", "loadtest", "test"), "serve": (), "demo": ("demo",), "loadtest": ("loadtest",)}
+LOCKS = {
+    "test": ("demo", "train", "loadtest", "test"),
+    "serve": (),
+    "demo": ("demo",),
+    "loadtest": ("loadtest",),
+    "dev": ("dev",),
+}
+# A lock that is installed beside another one does not repeat its packages.
+BESIDE = {"demo": "serve", "dev": "test"}
 
 
 def requirements_of(project: dict, groups: tuple[str, ...]) -> list[str]:
@@ -42,8 +51,11 @@ def main() -> None:
     for name, groups in LOCKS.items():
         constraints = HERE / "test.txt" if name != "test" else None
         resolved[name] = resolve(requirements_of(project, groups), constraints)
-        extra_only = resolved[name].keys() - (resolved["serve"].keys() if name == "demo" else set()) - {"torch"}
-        write_lock(HERE / f"{name}.txt", {package: resolved[name][package] for package in extra_only})
+        present = {"torch", *resolved.get(BESIDE.get(name, ""), {})}
+        write_lock(
+            HERE / f"{name}.txt",
+            {package: version for package, version in resolved[name].items() if package not in present},
+        )
     write_lock(HERE / "torch.txt", {"torch": resolved["test"]["torch"]})
 
 

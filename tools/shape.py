@@ -1,4 +1,4 @@
-"""Prints the shape of the code: `make shape`. The sizes of functions and files, import cycles, and what the style forbids."""
+"""Prints the shape of the code (`make shape`): sizes of functions and files, import cycles, and faults of style."""
 
 import ast
 import statistics
@@ -58,13 +58,17 @@ def wide_lines(code: list[Source]) -> list[str]:
 
 def packed_assignments(code: list[Source]) -> list[str]:
     """Places of `a, b = 1, 2`: two assignments in one."""
-    return [f"{source.path}:{node.lineno}" for source in code for node in ast.walk(source.tree) if _is_packed(node)]
+    return [
+        f"{source.path}:{node.lineno}"
+        for source in code
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Assign) and _is_packed(node)
+    ]
 
 
-def _is_packed(node: ast.AST) -> bool:
-    if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
-        return False
-    return any(isinstance(target, ast.Tuple) for target in node.targets) and not _is_swap(node)
+def _is_packed(node: ast.Assign) -> bool:
+    many = isinstance(node.value, ast.Tuple) and any(isinstance(target, ast.Tuple) for target in node.targets)
+    return many and not _is_swap(node)
 
 
 def _is_swap(node: ast.Assign) -> bool:
@@ -156,7 +160,8 @@ def report(code: list[Source]) -> Iterator[str]:
     yield f"files      {len(code)}: {spread([len(source.lines) for source in code])} lines"
     yield f"functions  {len(lengths)}: {spread(list(lengths.values()))} lines"
     yield f"longest    {', '.join(sorted(lengths, key=lambda name: -lengths[name])[:3])}"
-    yield f"per 1000   {comments / total * 1000:.0f} comment lines, {conditional / total * 1000:.1f} conditional expressions"
+    per_line = 1000 / total
+    yield f"per 1000   {comments * per_line:.0f} comment lines, {conditional * per_line:.1f} conditional expressions"
     yield f"cycles     {import_cycles(code) or 'none'}"
     yield f"over {MOST_LINES}   {long_files(code) or 'none'}"
     yield f"wide       {len(wide_lines(code))} lines over {MOST_COLUMNS} columns"

@@ -28,7 +28,7 @@ BUNDLE = "BENCH_BUNDLE"
 REDIS = "BENCH_REDIS"
 
 
-class RankRequest(BaseModel):
+class PeerRequest(BaseModel):
     user_id: str
     candidates: list[str]
     context: dict[str, int | str | float] = {}
@@ -42,7 +42,7 @@ class RankedItem(BaseModel):
     predictions: dict[str, float]
 
 
-class RankResponse(BaseModel):
+class PeerResponse(BaseModel):
     ranking: list[RankedItem]
 
 
@@ -87,7 +87,7 @@ def create_app() -> FastAPI:
         return inputs
 
     @app.post("/rank")
-    async def rank(request: RankRequest) -> RankResponse:
+    async def rank(request: PeerRequest) -> PeerResponse:
         user, history, items = await asyncio.gather(
             store.get(f"user:{request.user_id}"),
             store.get(f"history:{request.user_id}"),
@@ -106,7 +106,7 @@ def create_app() -> FastAPI:
             of_item = {task: float(scores[i]) for task, scores in predictions.items()}
             scored.append((sum(of_item.values()), item_id, of_item))
         scored.sort(key=lambda entry: entry[0], reverse=True)
-        return RankResponse(
+        return PeerResponse(
             ranking=[
                 RankedItem(item_id=i, rank=place, score=score, predictions=p)
                 for place, (score, i, p) in enumerate(scored, start=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.inputs.store import NOW_MS
-from bench.inputs.workload import Load
+from bench.inputs.workload import RequestSet
 from features import RowLayout
 from features.layouts import Layouts
 from service.bundle.loading import open_session
@@ -30,7 +30,7 @@ class Raw:
         self.session = open_session((folder / GRAPH_FILE).read_bytes(), 1)
         self._redis_url = redis_url
 
-    def inputs_of(self, load: Load) -> list[Inputs]:
+    def inputs_of(self, load: RequestSet) -> list[Inputs]:
         """The graph's inputs for the requests of a load."""
         wanted = {i.name for i in self.manifest.inputs}
         context = pack_raw(RowLayout(self.manifest.feature_schema.context), CONTEXT, "context")

@@ -13,7 +13,7 @@ HOT_ITEMS = 10_000  # what candidates are drawn from, however many items there a
 
 
 @dataclass(frozen=True)
-class Load:
+class RequestSet:
     """Requests of one size: their bodies on disk, one per line, and what they ask for."""
 
     candidates: int
@@ -23,7 +23,7 @@ class Load:
     item_ids: list[list[str]]
 
 
-def make(folder: Path, candidates: int, behaviours: int, bodies: int = BODIES) -> Load:
+def make(folder: Path, candidates: int, behaviours: int, bodies: int = BODIES) -> RequestSet:
     """`bodies` requests of `candidates` different items each, drawn evenly from the hot ones."""
     rng = np.random.default_rng(candidates * 1000 + behaviours)
     users = [user_id(i % USERS, behaviours) for i in range(bodies)]
@@ -31,7 +31,7 @@ def make(folder: Path, candidates: int, behaviours: int, bodies: int = BODIES) -
     return _written(folder / f"c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
 
 
-def make_cold(folder: Path, candidates: int, behaviours: int, items: int) -> Load:
+def make_cold(folder: Path, candidates: int, behaviours: int, items: int) -> RequestSet:
     """Requests that ask for each item beyond the hot ones once, so that no candidate is in the cache."""
     bodies = (items - HOT_ITEMS) // candidates
     users = [user_id(i % USERS, behaviours) for i in range(bodies)]
@@ -39,11 +39,11 @@ def make_cold(folder: Path, candidates: int, behaviours: int, items: int) -> Loa
     return _written(folder / f"cold-c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
 
 
-def _written(path: Path, candidates: int, behaviours: int, users: list[str], drawn: list[list[str]]) -> Load:
+def _written(path: Path, candidates: int, behaviours: int, users: list[str], drawn: list[list[str]]) -> RequestSet:
     context = {"tab": 1, "hour": 20}
     lines = [
         orjson.dumps({"user_id": user, "candidates": ids, "context": context, "timestamp": NOW_MS})
         for user, ids in zip(users, drawn, strict=True)
     ]
     path.write_bytes(b"\n".join(lines))
-    return Load(candidates, behaviours, path, users, drawn)
+    return RequestSet(candidates, behaviours, path, users, drawn)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from bench.inputs.workload import Load
+from bench.inputs.workload import RequestSet
 from bench.measuring.driver import Driver
 from bench.measuring.servers import Server
 
@@ -13,7 +13,7 @@ _FEWEST = 60
 _MOST = 3000
 
 
-def over_http(driver: Driver, server: Server, load: Load) -> Contender:
+def over_http(driver: Driver, server: Server, load: RequestSet) -> Contender:
     """CPU seconds that a server's processes use for a number of requests."""
 
     def cost(requests: int) -> float:

@@ -8,7 +8,7 @@ import orjson
 
 
 @dataclass(frozen=True)
-class Answer:
+class Judgement:
     """The verdict on one answer. `fault` is None when it is right; `model` is "name/version"."""
 
     fault: str | None
@@ -16,26 +16,26 @@ class Answer:
     degraded: tuple[str, ...] = ()
 
 
-def judge(status: int, content: bytes | None, request: dict[str, Any], allow_degraded: bool = False) -> Answer:
+def judge(status: int, content: bytes | None, request: dict[str, Any], allow_degraded: bool = False) -> Judgement:
     """Checks one answer against its request: complete, in order, with finite scores and a model version."""
     if status == 0:
-        return Answer("no answer")
+        return Judgement("no answer")
     try:
         body = orjson.loads(content or b"")
     except orjson.JSONDecodeError:
-        return Answer(f"HTTP {status}, body is not JSON")
+        return Judgement(f"HTTP {status}, body is not JSON")
     if status != 200:
-        return Answer(f"HTTP {status} {body.get('code', '') if isinstance(body, dict) else ''}".rstrip())
+        return Judgement(f"HTTP {status} {body.get('code', '') if isinstance(body, dict) else ''}".rstrip())
     try:
         model = f"{body['model']['name']}/{body['model']['version']}"
         degraded = tuple(reason.split(":")[0] for reason in body["degraded"])
         fault = _fault_in(body["ranking"], request) or _fault_in_model(body["model"])
     except (KeyError, TypeError, AttributeError) as error:
-        return Answer(f"not the shape of an answer: {type(error).__name__} {error}")
+        return Judgement(f"not the shape of an answer: {type(error).__name__} {error}")
     serious = [reason for reason in degraded if not reason.startswith("unknown_")]
     if serious and not allow_degraded:
         fault = fault or f"degraded: {serious[0]}"
-    return Answer(fault, model, degraded)
+    return Judgement(fault, model, degraded)
 
 
 def _fault_in(ranking: list[dict[str, Any]], request: dict[str, Any]) -> str | None:

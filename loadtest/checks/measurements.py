@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.checks.answers import Answer
+from loadtest.checks.answers import Judgement
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Measurements:
     models: Counter[str] = field(default_factory=Counter)
     degraded: Counter[str] = field(default_factory=Counter)
 
-    def record(self, answer: Answer, latency_ms: float, service_ms: float) -> None:
+    def record(self, answer: Judgement, latency_ms: float, service_ms: float) -> None:
         self.latencies_ms.append(latency_ms)
         self.service_ms.append(service_ms)
         self.degraded.update(answer.degraded)

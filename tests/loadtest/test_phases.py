@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from loadtest.checks.answers import Answer
+from loadtest.checks.answers import Judgement
 from loadtest.checks.measurements import Measurements, percentile
 from loadtest.phases import PRECISION, Phase, search_rates
 
@@ -78,8 +78,8 @@ def test_percentiles_are_values_that_were_measured() -> None:
 def test_a_load_holds_only_without_failures_and_within_the_limit() -> None:
     found = Measurements()
     assert not found.holds(50.0), "nothing answered is nothing held"
-    found.record(Answer(None, "m/1"), 40.0, 30.0)
+    found.record(Judgement(None, "m/1"), 40.0, 30.0)
     assert found.holds(50.0)
     assert not found.holds(39.0)
-    found.record(Answer("scores do not descend"), 1.0, 1.0)
+    found.record(Judgement("scores do not descend"), 1.0, 1.0)
     assert not found.holds(50.0)

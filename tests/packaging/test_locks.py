@@ -10,6 +10,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKS = {"serve": (), "demo": ("demo",), "loadtest": ("loadtest",), "test": ("demo", "train", "loadtest", "test")}
+# Installed beside test.txt.
+BESIDE_TEST = {"dev": ("dev",)}
 
 
 def pins(*names: str) -> dict[str, str]:
@@ -27,16 +29,17 @@ def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, "torch"])
+@pytest.mark.parametrize("lock", [*LOCKS, *BESIDE_TEST, "torch"])
 def test_every_line_is_a_name_and_an_exact_version(lock: str) -> None:
     lines = (ROOT / "requirements" / f"{lock}.txt").read_text().splitlines()[1:]
     assert lines
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line)] == []
 
 
-@pytest.mark.parametrize(("lock", "extras"), LOCKS.items())
+@pytest.mark.parametrize(("lock", "extras"), (LOCKS | BESIDE_TEST).items())
 def test_a_lock_satisfies_what_the_project_declares(lock: str, extras: tuple[str, ...]) -> None:
-    locked = pins("serve", "torch", lock)
+    beside = "test" if lock in BESIDE_TEST else "serve"
+    locked = pins(beside, "torch", lock)
     wanted = [
         Requirement(line)
         for line in PROJECT["dependencies"]

@@ -1,0 +1,74 @@
+"""Promises of the code's shape: file sizes, width, one assignment per line, one meaning per class name, no cycles.
+
+The lists name what is still to be put right. They only ever get shorter.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tools.shape import (
+    Source,
+    doubled_classes,
+    import_cycles,
+    long_files,
+    packed_assignments,
+    report,
+    sources,
+    wide_lines,
+)
+
+STILL_LONG = {
+    "models/reports/paths.py",
+    "models/training/weighting.py",
+    "service/documents.py",
+    "service/fusion/formulas.py",
+    "service/rollout/follower.py",
+}
+STILL_DOUBLED = {"Comparison", "Place"}
+STILL_PACKED = {"models/encoders/din.py", "models/training/weighting.py"}
+STILL_WIDE = {"bench", "export", "features", "loadtest", "models", "service", "tables"}
+
+
+@pytest.fixture(scope="module")
+def code() -> list[Source]:
+    return sources()
+
+
+def test_no_file_is_over_250_lines(code: list[Source]) -> None:
+    assert long_files(code).keys() - STILL_LONG == set()
+
+
+def test_no_class_name_has_two_meanings(code: list[Source]) -> None:
+    assert doubled_classes(code).keys() - STILL_DOUBLED == set()
+
+
+def test_every_assignment_has_a_line_of_its_own(code: list[Source]) -> None:
+    assert {place.partition(":")[0] for place in packed_assignments(code)} - STILL_PACKED == set()
+
+
+def test_no_line_is_over_120_columns(code: list[Source]) -> None:
+    assert {place.partition("/")[0] for place in wide_lines(code)} - STILL_WIDE == set()
+
+
+def test_no_module_imports_itself_through_others(code: list[Source]) -> None:
+    assert import_cycles(code) == []
+
+
+def test_what_is_counted_by_hand(tmp_path: Path) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    (folder / "a.py").write_text("import inner.b\na, b = 1, 2\nc, d = f()\na, b = b, a\nclass X: ...\n")
+    (folder / "b.py").write_text("from inner import a\nclass X: ...\nclass _Y: ...\n" + "x = 1\n" * 250)
+    made = sources(("inner",), tmp_path)
+    assert packed_assignments(made) == ["inner/a.py:2"]
+    assert doubled_classes(made) == {"X": ["inner/a.py", "inner/b.py"]}
+    assert long_files(made) == {"inner/b.py": 253}
+    assert import_cycles(made) == [["inner.a", "inner.b"]]
+    assert wide_lines(made) == []
+
+
+def test_the_report_names_every_measure(code: list[Source]) -> None:
+    text = "\n".join(report(code))
+    for word in ("files", "functions", "per 1000", "cycles", "over 250", "wide", "packed", "doubled", "folders"):
+        assert f"\n{word}" in f"\n{text}"
