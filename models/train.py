@@ -21,6 +21,8 @@ from models.recipe import Recipe
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights, write_json
+from models.training.diagnostics.ablation import ablation as measure_ablation
+from models.training.diagnostics.baselines import baselines as fit_baselines
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.optimisation import Average, Optimiser
 from models.training.outcome import HISTORY_FILE, METRICS_FILE, prepare_folder, summary
@@ -48,8 +50,12 @@ def train(
     checkpoint_steps: int = CHECKPOINT_STEPS,
     prefetch: int = 0,
     quiet: bool = False,
+    baselines: bool = False,
+    ablation: bool = False,
 ) -> dict[str, Any]:
     """Train a recipe and write the run into `out`; gives what metrics.json holds.
+
+    `baselines`: plain models are fitted too, to stand beside it; `ablation`: each group of features is taken away once.
 
     Raises RecipeError before anything is trained, NonFiniteLossError while training.
     """
@@ -69,6 +75,10 @@ def train(
     if calibration:
         save_weights(best.state_dict(), data.cross_values, progress.best_step, out / WEIGHTS_FILE)
     metrics = summary(best, data, progress, epoch_steps, reading_steps, prefetch) | {"calibration": calibration}
+    if baselines:
+        metrics["baselines"] = fit_baselines(best, data, recipe.training.seed)
+    if ablation:
+        metrics["ablation"] = measure_ablation(best, data, recipe.training.seed)
     history = {"losses": progress.losses, "evaluations": progress.evaluations, "epoch_steps": epoch_steps}
     write_json(history, out / HISTORY_FILE)
     write_report(out, recipe, metrics, history)

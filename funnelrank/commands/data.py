@@ -106,7 +106,8 @@ def paths(
 
     Prints the rates along the paths and the sparsity that each choice of actions removes.
     """
-    from models.reports.paths import Columns, measure_paths
+    from models.reports.paths import Columns
+    from models.reports.paths_page import measure_paths
 
     columns = Columns(user, item, action, time)
     print(measure_paths(events, columns, click, list(actions), conversion, out))

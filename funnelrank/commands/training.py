@@ -45,6 +45,10 @@ from funnelrank.exit_codes import CommandError, ExitCode
     metavar="N",
     help="Batches that a thread reads ahead, for data beyond memory.",
 )
+@click.option(
+    "--baselines", is_flag=True, help="Fit popularity, logistic regression and boosted trees to compare with."
+)
+@click.option("--ablation", is_flag=True, help="Measure what each group of features is worth, by permutation.")
 def train(
     recipe: Path,
     out: Path | None,
@@ -55,6 +59,8 @@ def train(
     cache: Path,
     reading_steps: int,
     prefetch: int,
+    baselines: bool,
+    ablation: bool,
 ) -> None:
     """Train a recipe (models/recipes/ has some).
 
@@ -73,7 +79,16 @@ def train(
     try:
         read = load_recipe(recipe, overrides)
         folder = out or Path("runs") / read.name
-        metrics = run(read, folder, resume=resume, cache=cache, reading_steps=reading_steps, prefetch=prefetch)
+        metrics = run(
+            read,
+            folder,
+            resume=resume,
+            cache=cache,
+            reading_steps=reading_steps,
+            prefetch=prefetch,
+            baselines=baselines,
+            ablation=ablation,
+        )
     except RecipeError as error:
         raise with_places(error, recipe, overrides) from None
     click.echo("\n".join(summary_lines(metrics, folder)))

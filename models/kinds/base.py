@@ -122,9 +122,30 @@ class TaskKind(Section, ABC):
         return self.type if set(fields) == {"type"} else fields
 
 
+class Cell(str):
+    """A table's cell: its text, and the interval of its figure, empty for none."""
+
+    __slots__ = ("interval",)
+
+    interval: str
+
+    def __new__(cls, text: str, interval: str = "") -> "Cell":
+        cell = super().__new__(cls, text)
+        cell.interval = interval
+        return cell
+
+
 def figure(value: float | None, absent: str = "–") -> str:
     """A number of a report; `absent` for None."""
     return absent if value is None else f"{value:.4f}"
+
+
+def measured(metrics: Mapping[str, Any], name: str) -> Cell:
+    """A metric of an output with its interval, where it has one."""
+    value = metrics.get(name)
+    interval = (metrics.get("intervals") or {}).get(name)
+    ends = "" if interval is None else f"{figure(interval[0])} to {figure(interval[1])}"
+    return Cell(figure(value["value"] if isinstance(value, Mapping) else value), ends)
 
 
 def in_terminal(value: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from models import metrics as measures
-from models.kinds.base import Labelled, figure, in_terminal
+from models.kinds.base import Labelled, figure, in_terminal, measured
 from models.kinds.probability import Probability
 
 
@@ -34,7 +34,7 @@ class Preference(Probability):
 
     @classmethod
     def headline(cls, metrics: Mapping[str, Any]) -> tuple[str, float | None] | None:
-        return None
+        return f"cross entropy (class shares alone {figure(metrics['share_log_loss'])})", metrics["log_loss"]
 
     @classmethod
     def report_row(cls, name: str, metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -42,6 +42,6 @@ class Preference(Probability):
             "class preference": name,
             "among": metrics["label"],
             "impressions": f"{metrics['impressions']:,}",
-            "cross entropy": figure(metrics["log_loss"]),
-            "of the classes' shares alone": figure(metrics["share_log_loss"]),
+            "cross entropy": measured(metrics, "log_loss"),
+            "mark: the classes' shares alone": figure(metrics["share_log_loss"]),
         }

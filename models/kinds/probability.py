@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from models import metrics as measures
-from models.kinds.base import Labelled, Score, TaskKind, figure, in_terminal
+from models.kinds.base import Labelled, Score, TaskKind, figure, in_terminal, measured
 from models.layers.probability import LogProbability, log_loss, of_logit
 
 
@@ -54,16 +54,19 @@ class Probability(TaskKind):
 
     @classmethod
     def report_row(cls, name: str, metrics: Mapping[str, Any]) -> dict[str, str]:
-        grouped = metrics.get("gauc") or {"value": None, "groups": 0, "skipped": 0}
+        grouped = metrics.get("gauc") or {"groups": 0, "skipped": 0}
         return {
             "output": name,
             "label": metrics["label"],
             "among": metrics["space"],
             "impressions": f"{metrics['impressions']:,}",
             "rate": figure(metrics.get("mean_label")),
-            "AUC": figure(metrics["auc"]),
-            "GAUC": figure(grouped["value"]),
+            "AUC": measured(metrics, "auc"),
+            "GAUC": measured(metrics, "gauc"),
+            "nDCG@5": measured(metrics, "ndcg@5"),
+            "nDCG@10": measured(metrics, "ndcg@10"),
+            "MRR": measured(metrics, "mrr"),
             "users / skipped": f"{grouped['groups']:,} / {grouped['skipped']:,}",
-            "log loss": figure(metrics["log_loss"]),
-            "ECE": figure(metrics["ece"]),
+            "log loss": measured(metrics, "log_loss"),
+            "ECE": measured(metrics, "ece"),
         }

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from models import metrics as measures
-from models.kinds.base import Labelled, Score, TaskKind, figure, in_terminal
+from models.kinds.base import Labelled, Score, TaskKind, in_terminal, measured
 
 
 class Value(TaskKind):
@@ -51,5 +51,5 @@ class Value(TaskKind):
 
     @classmethod
     def report_row(cls, name: str, metrics: Mapping[str, Any]) -> dict[str, str]:
-        errors = {"RMSE": figure(metrics["rmse"]), "MAE": figure(metrics["mae"])}
+        errors = {"RMSE": measured(metrics, "rmse"), "MAE": measured(metrics, "mae")}
         return {"value": name, "label": metrics["label"], **errors}

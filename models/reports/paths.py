@@ -1,23 +1,19 @@
-"""Owns `python -m models.paths`: which actions between click and conversion are worth modelling, read from an event log.
+"""Reads from an event log which actions between click and conversion are worth modelling.
 
-Wen et al., SIGIR 2020 (arXiv 1910.07099), sections 1 and 3: a purchase follows few clicks, but many carts and wishes, so an action that is
-frequent after clicks and decisive for conversions splits one sparse step into two denser ones. This mines a log for such actions.
+Wen et al., SIGIR 2020 (arXiv 1910.07099), sections 1 and 3: a purchase follows few clicks, but many carts and wishes. So
+an action that is frequent after clicks and decisive for conversions splits one sparse step into two denser ones.
 """
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from models.reports.plots import COLOURS, INK, LINE
-from models.reports.report import STYLE
 from tables import Batch, TableError, open_table
 
-MOST_ACTIONS = 5
 MISSING_TIME = -(2**63)
 
 
@@ -37,10 +33,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """What taking `actions` (any of them) as the step between click and conversion would mean; counts are of (user, item) pairs.
+    """What taking `actions` (any of them) as the step between click and conversion would mean, in (user, item) pairs.
 
-    `removed`: of the sparsity 1 / p(conversion | click), the share that is gone when the sparser of the two steps through the action
-    counts instead. `explained`: of the conversion's entropy among clicked pairs, the share that knowing the action takes away.
+    `removed`: of the sparsity 1 / p(conversion | click), the share that goes when the sparser of the two steps through the
+    action counts instead. `explained`: of the conversion's entropy among clicked pairs, the share that the action explains.
     """
 
     actions: str
@@ -59,7 +55,7 @@ class Decomposition:
 
 @dataclass(frozen=True)
 class Paths:
-    """Per clicked pair: which actions came after the first click and not after the first conversion, and whether one came."""
+    """Per clicked pair: the actions after the first click and not after the first conversion, and whether it converted."""
 
     acted: pd.DataFrame
     converted: np.ndarray
@@ -70,8 +66,9 @@ class Paths:
 def read_paths(events: pd.DataFrame, columns: Columns, click: str, actions: Sequence[str], conversion: str) -> Paths:
     """The paths of every (user, item) pair that was clicked. Raises PathsError for a name that the log does not have.
 
-    What happens before the pair's first click is left out (it may have been clicked before the log begins); at the same time a click
-    counts as earlier than an action, and an action as earlier than a conversion. `unclicked`: pairs with an action or a conversion alone.
+    What happens before the pair's first click is left out (it may have been clicked before the log begins). At the same
+    time a click counts as earlier than an action, and an action as earlier than a conversion. `unclicked`: pairs with an
+    action or a conversion but no click.
     """
     _refuse_unknown(events, columns, [click, *actions, conversion])
     pair = [columns.user, columns.item]
@@ -156,105 +153,6 @@ def _entropy(p: float) -> float:
     return 0.0 if p <= 0 or p >= 1 else -(p * np.log(p) + (1 - p) * np.log(1 - p))
 
 
-def markdown(found: Sequence[Decomposition], paths: Paths, routes: int = 12) -> str:
-    """The decompositions and the most frequent routes as two tables."""
-    head = [
-        "action",
-        "action / click",
-        "conversion / click",
-        "conversion / action",
-        "conversion / click without",
-        "coverage",
-        "removed",
-        "explained",
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for d in found:
-        rates = [d.action_rate, d.conversion_rate, d.conversion_after_action, d.conversion_without_action]
-        shares = [d.coverage, d.removed, d.explained]
-        lines.append(
-            f"| {d.actions} | " + " | ".join([*(f"{r:.2%}" for r in rates), *(f"{s:.1%}" for s in shares)]) + " |"
-        )
-    lines += [
-        "",
-        f"{len(paths.converted):,} clicked pairs; {paths.unclicked:,} pairs were acted on or converted without a click in the log.",
-        "",
-    ]
-    lines += ["| route | pairs | share |", "|---|---|---|"]
-    lines += [
-        f"| {route} | {count:,} | {count / len(paths.converted):.2%} |"
-        for route, count in paths.routes.head(routes).items()
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def page(found: Sequence[Decomposition], paths: Paths, title: str) -> str:
-    """A self-contained HTML page: the picture, then the tables."""
-    blocks = [f"<h1>{escape(title)}</h1><section><h2>Rates of each path</h2>{picture(found)}{NOTE}</section>"]
-    for table in markdown(found, paths).split("\n\n"):
-        lines = [line.strip("| ").split(" | ") for line in table.strip().splitlines() if not line.startswith("|---")]
-        if len(lines) == 1:
-            blocks.append(f"<p>{escape(lines[0][0])}</p>")
-            continue
-        rows = [
-            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line)
-            for tag, line in zip(["th", *["td"] * len(lines)], lines, strict=False)
-        ]
-        blocks.append(
-            f"<section><div class=scroll><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div></section>"
-        )
-    return (
-        f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(blocks)}</main></body></html>\n"
-    )
-
-
-NOTE = """<p>A good action lies right of the conversion's own rate (it is less rare), and the rate of conversion after it far right of the rate
-without it (it decides). Coverage is the share of conversions that go through it.</p>"""
-SERIES = (
-    ("conversion / click", "conversion_rate"),
-    ("action / click", "action_rate"),
-    ("conversion / action", "conversion_after_action"),
-    ("conversion / click without", "conversion_without_action"),
-)
-
-
-def picture(found: Sequence[Decomposition]) -> str:
-    """One row per set of actions, its four rates as dots on a logarithmic axis."""
-    width = 1000
-    left = 190
-    row = 44
-    present = [rate for d in found for _, name in SERIES if (rate := getattr(d, name)) > 0]
-    low = np.floor(np.log10(min(present, default=0.1)))
-
-    def x(rate: float) -> float:
-        return left + (np.log10(rate) - low) / max(1.0, -low) * (width - left - 60)
-
-    height = 70 + row * len(found)
-    parts = [
-        f'<svg role="img" aria-label="rates by action" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="13">'
-    ]
-    for power in range(int(low), 1):
-        at = x(10.0**power)
-        parts.append(f'<line x1="{at:.1f}" y1="34" x2="{at:.1f}" y2="{height - 30}" stroke="{LINE}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{height - 10}" text-anchor="middle" fill="{INK}">{10.0**power:.4g}</text>')
-    for i, (label, _) in enumerate(SERIES):
-        parts.append(
-            f'<circle cx="{left + 190 * i}" cy="14" r="6" fill="{COLOURS[i]}"/><text x="{left + 12 + 190 * i}" y="18">{label}</text>'
-        )
-    for i, d in enumerate(found):
-        y = 58 + row * i
-        parts.append(
-            f'<text x="0" y="{y + 4}">{escape(d.actions)}</text><line x1="{left}" y1="{y}" x2="{width - 60}" y2="{y}" stroke="{LINE}"/>'
-        )
-        for (label, name), colour in zip(SERIES, COLOURS, strict=False):
-            if (rate := getattr(d, name)) > 0:
-                parts.append(
-                    f'<circle cx="{x(rate):.1f}" cy="{y}" r="6" fill="{colour}"><title>{label} {rate:.3%}</title></circle>'
-                )
-    return "".join([*parts, "</svg>"])
-
-
 def read_events(path: Path, columns: Columns) -> tuple[pd.DataFrame, int]:
     """The log of a .parquet or .csv file, ids and actions as text; and how many events lack one of them or the time.
 
@@ -286,25 +184,3 @@ def _events(batch: Batch, columns: Columns) -> pd.DataFrame:
         times = pd.Series(batch.times(columns.time, bounded=False, missing=MISSING_TIME))
         frame[columns.time] = times.astype("Int64").mask(times == MISSING_TIME)
     return frame
-
-
-def measure_paths(
-    events: Path, columns: "Columns", click: str, actions: Sequence[str], conversion: str, out: Path | None
-) -> str:
-    """The table as markdown; writes `out`.md, .csv and .html as well if it is named. Raises PathsError."""
-    if len(actions) > MOST_ACTIONS:
-        raise PathsError(
-            f"--actions: {len(actions)} actions have too many sets to compare; give at most {MOST_ACTIONS}"
-        )
-    log, incomplete = read_events(events, columns)
-    paths = read_paths(log, columns, click, actions, conversion)
-    found = decompositions(paths)
-    text = markdown(found, paths)
-    if incomplete:
-        text += f"\n{incomplete:,} events without a user, item, action or time were left out.\n"
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.with_suffix(".md").write_text(text)
-        pd.DataFrame([asdict(d) for d in found]).to_csv(out.with_suffix(".csv"), index=False)
-        out.with_suffix(".html").write_text(page(found, paths, f"Paths from {click} to {conversion}"))
-    return text

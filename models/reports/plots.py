@@ -1,4 +1,4 @@
-"""Owns the pictures of a training report, each an inline SVG that needs nothing from outside."""
+"""Draws the pictures of a training report, each an inline SVG that needs nothing from outside."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ LOOK: dict[Any, Any] = {
 }
 
 
-def _grid(count: int, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+def grid(count: int, height: float, columns: int) -> tuple[Figure, list[Axes]]:
     columns = min(columns, max(1, count))
     rows = -(-count // columns)
     figure = Figure(figsize=(10.6, height * rows), layout="constrained")
@@ -40,7 +40,7 @@ def _grid(count: int, height: float, columns: int) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg_of(figure: Figure, title: str) -> str:
     text = io.StringIO()
     figure.savefig(
         text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -57,7 +57,7 @@ def losses(history: Mapping[str, Any], best_step: int) -> str:
     if not names:
         return ""
     with mpl.rc_context(LOOK):
-        figure, axes = _grid(len(names), 2.7, 3)
+        figure, axes = grid(len(names), 2.7, 3)
         for axis, name, colour in zip(axes, names, _cycle(len(names)), strict=True):
             axis.plot(
                 [p["step"] for p in points],
@@ -79,7 +79,7 @@ def losses(history: Mapping[str, Any], best_step: int) -> str:
             axis.set_title(name, loc="left", color="#1b2430")
             axis.set_xlabel("step")
             axis.legend(loc="upper right")
-        return _svg(figure, "losses by step")
+        return svg_of(figure, "losses by step")
 
 
 def weighting(history: Mapping[str, Any]) -> str:
@@ -89,7 +89,7 @@ def weighting(history: Mapping[str, Any]) -> str:
         return ""
     names = list(points[0]["weighting"])
     with mpl.rc_context(LOOK):
-        figure, (axis,) = _grid(1, 2.5, 1)
+        figure, (axis,) = grid(1, 2.5, 1)
         for name, colour in zip(names, _cycle(len(names)), strict=True):
             axis.plot(
                 [p["step"] for p in points],
@@ -101,7 +101,7 @@ def weighting(history: Mapping[str, Any]) -> str:
         axis.set_xlabel("step")
         axis.set_ylim(bottom=0)
         axis.legend(loc="upper left", ncols=4)
-        return _svg(figure, "loss weighting by step")
+        return svg_of(figure, "loss weighting by step")
 
 
 def validation(history: Mapping[str, Any], best_step: int) -> str:
@@ -111,7 +111,7 @@ def validation(history: Mapping[str, Any], best_step: int) -> str:
     if not names:
         return ""
     with mpl.rc_context(LOOK):
-        figure, axes = _grid(len(names), 2.5, 4)
+        figure, axes = grid(len(names), 2.5, 4)
         for axis, name, colour in zip(axes, names, _cycle(len(names)), strict=True):
             axis.plot(
                 [e["step"] for e in evaluations],
@@ -124,7 +124,7 @@ def validation(history: Mapping[str, Any], best_step: int) -> str:
             axis.set_title(name, loc="left", color="#1b2430")
             axis.set_xlabel("step")
             axis.ticklabel_format(axis="y", useOffset=False)
-        return _svg(figure, "validation AUC by step")
+        return svg_of(figure, "validation AUC by step")
 
 
 def calibration(outputs: Mapping[str, Any]) -> str:
@@ -133,7 +133,7 @@ def calibration(outputs: Mapping[str, Any]) -> str:
     if not curves:
         return ""
     with mpl.rc_context(LOOK):
-        figure, axes = _grid(len(curves), 2.9, 4)
+        figure, axes = grid(len(curves), 2.9, 4)
         for axis, (name, curve), colour in zip(axes, curves.items(), _cycle(len(curves)), strict=True):
             shown = [(p, o) for p, o, _ in curve if p > 0 and o > 0]
             if shown:
@@ -148,7 +148,7 @@ def calibration(outputs: Mapping[str, Any]) -> str:
             axis.set_title(f"{name}  ECE {outputs[name]['ece']:.4f}", loc="left", color="#1b2430")
             axis.set_xlabel("mean prediction")
             axis.set_ylabel("share of positives")
-        return _svg(figure, "calibration by output")
+        return svg_of(figure, "calibration by output")
 
 
 def _plain_ticks(axis: Axes, subs: tuple[int, ...]) -> None:
@@ -159,10 +159,25 @@ def _plain_ticks(axis: Axes, subs: tuple[int, ...]) -> None:
         one.set_minor_formatter(NullFormatter())
 
 
+def position(curve: Mapping[str, Any]) -> str:
+    """The position tower's shift of the logit by position, a line per cross value; dashed, what stays at serving."""
+    with mpl.rc_context(LOOK):
+        figure, (axis,) = grid(1, 2.7, 1)
+        lines = curve["curve"]
+        for i, (line, colour) in enumerate(zip(lines, _cycle(len(lines)), strict=True)):
+            label = f"{curve['cross'] or 'all'} {i + 1}, {line['share']:.0%} of impressions"
+            axis.plot(curve["positions"], line["shift"], color=colour, marker="o", markersize=4, label=label)
+        axis.axhline(curve["constant"], color=INK, linewidth=0.9, linestyle="--")
+        axis.set_xlabel(curve["column"])
+        axis.set_ylabel("shift of the logit")
+        axis.legend(loc="upper right")
+        return svg_of(figure, "position bias")
+
+
 def gates(utilisation: Mapping[str, Sequence[float]], history: Mapping[str, Any]) -> str:
     """Per head a row: bars of mean gate weight by expert at the end, and the weights by step."""
     with mpl.rc_context(LOOK):
-        figure, axes = _grid(2 * len(utilisation) + 2, 1.9, 2)
+        figure, axes = grid(2 * len(utilisation) + 2, 1.9, 2)
         for i, (head, shares) in enumerate(utilisation.items()):
             bars = axes[2 * i]
             lines = axes[2 * i + 1]
@@ -183,7 +198,7 @@ def gates(utilisation: Mapping[str, Sequence[float]], history: Mapping[str, Any]
             lines.set_xlabel("step")
             lines.set_ylim(bottom=0)
         _health(axes[-2], axes[-1], [e for e in history["evaluations"] if e["gate_health"]])
-        return _svg(figure, "gate utilisation")
+        return svg_of(figure, "gate utilisation")
 
 
 def _health(entropies: Axes, cosines: Axes, evaluations: Sequence[Mapping[str, Any]]) -> None:

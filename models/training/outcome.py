@@ -1,8 +1,8 @@
-"""Owns the run folder: what is put there before training, and the summary that metrics.json holds after it."""
+"""The run folder: the files written before training, the summary in metrics.json, and its lines for the terminal."""
 
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,19 @@ import yaml
 from models.data.cache import Data
 from models.kinds import PROBABILITY, reported_kind
 from models.metrics.bootstrap import DRAWS
-from models.metrics.outputs import SUSPICIOUS_AUC
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE
-from models.training.evaluation import evaluate, gate_health, gate_utilisation, most_alike
+from models.training.diagnostics.features import feature_health
+from models.training.diagnostics.sampling import sampled
+from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.position import position_curve
 from models.training.reading import reading_speed
 from models.training.selection import selected_outputs
 from models.training.session import Progress
+from models.training.warnings import run_warnings
 
-# a gate's entropy below the one, two experts' cosine above the other: worth a warning
-POLARISED = 0.05
-ALIKE = 0.98
+TRAIN_IMPRESSIONS = 20_000  # of the training part, drawn to be measured
 
 RECIPE_FILE = "recipe.yaml"
 ENCODING_FILE = "encoding.npz"
@@ -50,16 +50,21 @@ def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
 def summary(
     ranker: MultiTaskModel, data: Data, progress: Progress, epoch_steps: int, reading_steps: int, prefetch: int
 ) -> dict[str, Any]:
-    """What metrics.json holds: metrics per part and output, speed, data, versions, warnings. The test part is scored here, once."""
+    """What metrics.json holds: metrics per part and output, speed, data, versions, warnings.
+
+    The test part is scored here, once.
+    """
     recipe = data.recipe
     rows = len(data.parts["train"])
+    seed = recipe.training.seed
+    train = evaluate(ranker, sampled(data, "train", TRAIN_IMPRESSIONS, seed), "train")
     validation = evaluate(ranker, data, "validation", DRAWS)
     test = evaluate(ranker, data, "test", DRAWS)
     gates = gate_utilisation(ranker, data, "validation")
     health = gate_health(ranker, data, "validation")
     epochs = progress.step / epoch_steps
     groups = ranker.parameter_groups()
-    return {
+    metrics: dict[str, Any] = {
         "name": recipe.name,
         "description": recipe.description,
         "architecture": recipe.model.architecture,
@@ -70,7 +75,14 @@ def summary(
         "selected_on": selected_outputs(ranker, data),
         "epochs": epochs,
         "stopped_early": progress.without_gain >= recipe.training.patience,
-        "parts": {"train": {"impressions": rows}, "validation": validation, "test": test},
+        "parts": {
+            "train": train | {"impressions": rows, "sampled": train["impressions"]},
+            "validation": validation,
+            "test": test,
+        },
+        "features": feature_health(data, seed),
+        "baselines": None,
+        "ablation": None,
         "position": position_curve(ranker, data),
         "gates": gates,
         "gate_health": health,
@@ -80,7 +92,7 @@ def summary(
             "reading": reading_speed(ranker, data, reading_steps, prefetch) if reading_steps else None,
         },
         "data": dict(data.described),
-        "warnings": [*_warnings(validation, test, gates, data.described), *gate_warnings(health)],
+        "warnings": [],
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),
@@ -89,41 +101,7 @@ def summary(
             "pyarrow": pyarrow.__version__,
         },
     }
-
-
-def _warnings(
-    validation: dict[str, Any], test: dict[str, Any], gates: Mapping[str, list[float]], described: Mapping[str, Any]
-) -> Iterator[str]:
-    for part, measured in (("validation", validation), ("test", test)):
-        for name, output in measured["outputs"].items():
-            if why := output.get("why"):
-                yield f"{name}: the {part} part has no figures for it: {why}"
-            if (output.get("auc") or 0) > SUSPICIOUS_AUC:
-                yield f"{name}: {part} AUC {output['auc']:.4f} is above {SUSPICIOUS_AUC}; make sure that no feature holds the label"
-    for head, shares in gates.items():
-        for expert, share in enumerate(shares):
-            if len(shares) > 1 and share < 0.01:
-                yield f"gate of {head}: expert {expert + 1} gets {share:.2%} of the weight, it is hardly used"
-    if described["impressions"]["repeated"]:
-        yield f"{described['impressions']['repeated']:,} impressions repeat another one's user, item and time; they were kept"
-    yield from described["unmatched"]
-    for role in ("users", "items"):
-        if described[role]["without_row"] and role not in described["without_table"] and described[role]["rows"] > 1:
-            yield f"{described[role]['without_row']:,} {role} have no row in their table and got the default row"
-        if described[role]["repeated"]:
-            yield f"{described[role]['repeated']:,} rows of {role} repeat an id; the last one counted"
-
-
-def gate_warnings(health: Mapping[str, Any]) -> Iterator[str]:
-    """What `gate_health` says of collapsed gates and experts."""
-    if not health:
-        return
-    for head, share in health["entropy"].items():
-        if share < POLARISED:
-            yield f"gate of {head}: its entropy is {share:.3f} of the largest, it has polarised on one expert; expert_dropout works against that"
-    cosine, one, other = most_alike(health["similarity"])
-    if cosine > ALIKE:
-        yield f"experts {other + 1} and {one + 1} give nearly the same output (cosine {cosine:.3f}); they work as one"
+    return metrics | {"warnings": run_warnings(metrics)}
 
 
 def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from small_rankers import small, training_batch
 from models import train as training
 from models.layers.gates import Gating, entropy, similarity
 from models.training.evaluation import most_alike
-from models.training.outcome import gate_warnings
+from models.training.warnings import gate_warnings
 
 GATED = ("mmoe", "omoe", "cgc", "ple", "youtube2019")
 

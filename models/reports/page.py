@@ -1,0 +1,57 @@
+"""Renders the HTML pages of reports from templates; every page is one file that needs nothing from outside."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from models.kinds.base import Cell
+
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table: `head` and `rows` of text; the first `text_columns` are set left."""
+
+    head: list[str]
+    rows: list[list[Cell]]
+    text_columns: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inline SVG."""
+
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Section:
+    """`blocks` below each other, a string being a paragraph; a section without blocks is left out."""
+
+    title: str
+    blocks: list[Sheet | Picture | str]
+
+
+def sheet(head: list[str], rows: list[list[Any]], text_columns: int = 1) -> Sheet:
+    """A table of anything that is text."""
+    cells = [[cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in row] for row in rows]
+    return Sheet(head, cells, text_columns)
+
+
+def pictures(svg: str) -> list[Sheet | Picture | str]:
+    """An SVG as blocks: none if it is empty."""
+    return [Picture(Markup(svg))] if svg else []
+
+
+def render(template: str, **values: Any) -> str:
+    """The page of a template of this folder."""
+    return _ENVIRONMENT.get_template(template).render(**values)

@@ -1,0 +1,93 @@
+"""What a person should look at in a run: figures too good to be true, unused experts, features that drift, bad tables."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from models.metrics.outputs import SUSPICIOUS_AUC
+from models.training.diagnostics.features import DRIFTED
+from models.training.evaluation import most_alike
+
+# A gate's entropy below the first, two experts' cosine above the second, an expert's share below the third: worth a warning.
+POLARISED = 0.05
+ALIKE = 0.98
+UNUSED_SHARE = 0.01
+# Of the cross entropy of class shares alone: what a class preference has to gain.
+LEARNT_SHARE = 0.01
+
+
+def run_warnings(metrics: Mapping[str, Any]) -> list[str]:
+    """The warnings of a run from what metrics.json holds of it."""
+    return [
+        *_of_outputs(metrics["parts"]),
+        *_of_experts(metrics["gates"]),
+        *gate_warnings(metrics["gate_health"]),
+        *_of_features(metrics["features"]),
+        *_of_tables(metrics["data"]),
+    ]
+
+
+def _of_outputs(parts: Mapping[str, Any]) -> Iterator[str]:
+    for part in ("validation", "test"):
+        for name, output in parts[part]["outputs"].items():
+            if why := output.get("why"):
+                yield f"{name}: the {part} part has no figures for it: {why}"
+            if (output.get("auc") or 0) > SUSPICIOUS_AUC:
+                yield (
+                    f"{name}: {part} AUC {output['auc']:.4f} is above {SUSPICIOUS_AUC}; make sure that no feature holds "
+                    "the label"
+                )
+            if _learns_nothing(output):
+                yield (
+                    f"{name}: its cross entropy on {part}, {output['log_loss']:.4f}, is about that of the classes' shares "
+                    f"alone, {output['share_log_loss']:.4f}: it has learnt next to nothing of the user"
+                )
+
+
+def _learns_nothing(output: Mapping[str, Any]) -> bool:
+    """Whether a class preference gains next to nothing over knowing how frequent each class is."""
+    shares = output.get("share_log_loss")
+    return shares is not None and output["log_loss"] > (1 - LEARNT_SHARE) * shares
+
+
+def _of_experts(gates: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    for head, shares in gates.items():
+        for expert, share in enumerate(shares):
+            if len(shares) > 1 and share < UNUSED_SHARE:
+                yield f"gate of {head}: expert {expert + 1} gets {share:.2%} of the weight, it is hardly used"
+
+
+def gate_warnings(health: Mapping[str, Any]) -> Iterator[str]:
+    """What `gate_health` says of collapsed gates and experts."""
+    if not health:
+        return
+    for head, share in health["entropy"].items():
+        if share < POLARISED:
+            yield (
+                f"gate of {head}: its entropy is {share:.3f} of the largest, it has polarised on one expert; "
+                "expert_dropout works against that"
+            )
+    cosine, one, other = most_alike(health["similarity"])
+    if cosine > ALIKE:
+        yield f"experts {other + 1} and {one + 1} give nearly the same output (cosine {cosine:.3f}); they work as one"
+
+
+def _of_features(features: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    drifted = [f"{f['group']}.{f['feature']} {f['psi']['test']:.2f}" for f in features if f["psi"]["test"] > DRIFTED]
+    if drifted:
+        yield f"features whose values in test are unlike those in train (PSI above {DRIFTED}): {', '.join(drifted)}"
+    empty = [f"{f['group']}.{f['feature']}" for f in features if f["coverage"]["train"] == 0]
+    if empty:
+        yield f"features without a single value in train: {', '.join(empty)}"
+
+
+def _of_tables(described: Mapping[str, Any]) -> Iterator[str]:
+    yield from described["unmatched"]
+    if described["impressions"]["repeated"]:
+        repeated = described["impressions"]["repeated"]
+        yield f"{repeated:,} impressions repeat another one's user, item and time; they were kept"
+    for role in ("users", "items"):
+        rows = described[role]
+        if rows["without_row"] and role not in described["without_table"] and rows["rows"] > 1:
+            yield f"{rows['without_row']:,} {role} have no row in their table and got the default row"
+        if rows["repeated"]:
+            yield f"{rows['repeated']:,} rows of {role} repeat an id; the last one counted"
