@@ -20,7 +20,7 @@ from service.ranking.query import Costs, Query, Ranking
 from service.ranking.scheduler import Scheduler
 from service.ranking.scoring import Scored, score_in_chunks
 from service.rollout.follower import Follower
-from service.rollout.observers import AnsweredRanking
+from service.rollout.observers import AnsweredRanking, ObservedRequest
 from service.rollout.serving import Live, ServingSnapshot
 from service.store.base import FeatureStore, StoreDown, StoredRows
 
@@ -158,17 +158,8 @@ class Ranker:
         scores: np.ndarray | None = None,
     ) -> None:
         """Show a ranking to the observers. What was not computed before its deadline is None."""
-        answered = AnsweredRanking(
-            snapshot=snapshot,
-            live=live,
-            user_id=query.user_id,
-            profile=formula.profile,
-            inputs=inputs,
-            predictions=predictions,
-            scores=scores,
-            failed=scores is None or not bool(np.isfinite(scores).all()),
-            own_features=bool(query.own_features),
-        )
+        request = ObservedRequest(query.user_id, formula.profile, inputs, bool(query.own_features))
+        answered = AnsweredRanking(snapshot, live, request, predictions, scores)
         self.follower.observers.answered(answered)
 
 

@@ -1,10 +1,25 @@
-"""Follows the documents of a registry: reads a document whenever its file was replaced."""
+"""Follows the documents of a registry: reads a document whenever its file was replaced, in a thread with a limit."""
 
+import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Generic
 
 from service.documents import Document, FileSignature, RevisionedDocument
+from service.files import run_limited
+from service.fusion import FusionProfiles
+from service.fusion import document as fusion_document
+from service.fusion.document import FusionDocument
+from service.metrics.metrics import Metrics
+from service.rollout import rollout as rollout_document
+from service.rollout.rollout import Rollout
+from service.rollout.serving import Live
+
+log = logging.getLogger("funnelrank.live")
+LOOK_SECONDS = 2.0
+_MOST_RETRY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -52,3 +67,77 @@ class FollowedDocument(Generic[Document]):
             return News(self._document.read_last_good(self._registry), problem)
         except self._document.unreadable:
             return News(None, problem)
+
+
+RegistryNews = tuple[News[Rollout] | None, News[FusionDocument] | None]
+
+
+class FollowedRegistry:
+    """The rollout and the fusion document of a registry. `started_with` are the profiles that hold where there is no fusion document."""
+
+    def __init__(self, registry: Path, started_with: FusionProfiles | None, metrics: Metrics) -> None:
+        self.started_with = started_with
+        self._metrics = metrics
+        self._rollout = FollowedDocument(rollout_document.DOCUMENT, registry)
+        self._fusion = FollowedDocument(fusion_document.DOCUMENT, registry)
+        self._news: list[RegistryNews] = []
+        self._looking = False
+        self._hangs = False
+
+    async def look(self, serving: bool) -> RegistryNews:
+        """What is new in both documents. A registry that hangs stops nothing but its own changes: nothing is new until it answers."""
+        if not self._looking:
+            self._looking = True
+            try:
+                await run_limited(partial(self._read, serving), LOOK_SECONDS, "the registry")
+            except TimeoutError as error:
+                self._note_hanging(error.strerror)
+            else:
+                self._note_hanging(None)
+        return self._news.pop(0) if self._news else (None, None)
+
+    def _read(self, serving: bool) -> None:
+        """Put what is new into `_news`, so that a look that ends after its limit is not lost."""
+        try:
+            self._news.append((self._rollout.look(not serving), self._fusion.look(not serving)))
+        finally:
+            self._looking = False
+
+    def _note_hanging(self, problem: str | None) -> None:
+        hangs = problem is not None
+        if hangs == self._hangs:
+            return
+        self._hangs = hangs
+        self._metrics.document_errors.labels("registry").set(int(hangs))
+        if hangs:
+            log.error("%s; what is live stays live", problem)
+        else:
+            log.info("the registry answers again")
+
+
+@dataclass
+class PendingWork:
+    """What a step leaves for later ones: the document that is followed, and whether and when it is tried again."""
+
+    rollout: Rollout | None = None
+    waits_for_schema: bool = False
+    unfinished: bool = False
+    retry_at: float = 0.0
+    retry_seconds: float = 1.0
+    frees_memory: bool = False
+
+    def begin(self) -> None:
+        """Note a try; the next one, if this one does not end, waits twice as long."""
+        self.waits_for_schema = False
+        self.unfinished = True
+        self.retry_at = monotonic() + self.retry_seconds
+        self.retry_seconds = min(2 * self.retry_seconds, _MOST_RETRY_SECONDS)
+
+    def is_due(self, stable: Live | None) -> bool:
+        """Whether the document is to be tried again, beside the stable version that serves."""
+        if self.rollout is None:
+            return False
+        if self.waits_for_schema:
+            return True
+        unfinished = self.unfinished or stable is None or stable.instead_of != ""
+        return unfinished and monotonic() >= self.retry_at

@@ -1,5 +1,6 @@
 """Loads a version for a role: cheap checks first, then the bundle, then the gate, in a thread that the event loop precedes."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
@@ -10,16 +11,18 @@ from service.bundle.loading import Bundle, load_bundle
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, read_manifest
+from service.fusion import FusionError
 from service.metrics.metrics import Metrics
 from service.rollout.background import Background
 from service.rollout.gate import GateReport, gate
 from service.rollout.recent import RecentRequests
-from service.rollout.rollout import Rollout
+from service.rollout.rollout import Rollout, earlier_stable
 from service.rollout.serving import SCHEMA_NOT_LOADED, Live, Role, ServingSnapshot, bind_profiles
 from service.settings import Settings
 from service.store.base import FeatureStore
 from service.store.schemas import check_schema
 
+log = logging.getLogger("funnelrank.live")
 Result = TypeVar("Result")
 SCHEMA_DIFFERS = "schema_differs"
 SCHEMA_NOT_CHECKED = "schema_not_checked"
@@ -75,6 +78,15 @@ class VersionLoader:
         self.metrics.load_seconds.observe(perf_counter() - started)
         self.metrics.swaps.labels("taken").inc()
         return Live(bundle, bind_profiles(bundle.manifest, snapshot.profiles), role, rollout.revision)
+
+    async def load_earlier(self, rollout: Rollout, snapshot: ServingSnapshot, recent: RecentRequests) -> Live | None:
+        """The newest stable version of the history that loads; None where none does."""
+        for target in earlier_stable(rollout):
+            try:
+                return await self.load(target, Role.STABLE, rollout, snapshot, recent)
+            except (BundleRejected, FusionError) as error:
+                log.error("%s of the history cannot be loaded either: %s", target, error)
+        return None
 
     def keep_reports_of(self, labels: set[str]) -> None:
         """Drop the reports of versions that are not in use any more."""

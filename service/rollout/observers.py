@@ -16,23 +16,36 @@ log = logging.getLogger("funnelrank.observers")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AnsweredRanking:
-    """One ranking, by the version `live` of the snapshot that the request took.
+class ObservedRequest:
+    """A request of a user, ranked by a fusion profile.
 
-    `inputs` are the graph's named inputs, None where the request ended before they were assembled. `predictions` `[tasks, C]` and `scores`
-    `[C]` are None where the request ended before they were computed (its deadline passed). `failed`: some candidate got no score, or the
-    deadline passed. `own_features`: the caller brought values of items along.
+    `inputs` are the graph's named inputs, None where the request ended before they were assembled. `own_features`: the caller brought
+    values of items along.
+    """
+
+    user_id: str
+    profile: str
+    inputs: Mapping[str, np.ndarray] | None
+    own_features: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnsweredRanking:
+    """What the version `live`, of the snapshot that the request took, made of a request.
+
+    `predictions` `[tasks, C]` and `scores` `[C]` are None where the deadline passed before they were computed.
     """
 
     snapshot: ServingSnapshot
     live: Live
-    user_id: str
-    profile: str
-    inputs: Mapping[str, np.ndarray] | None
-    predictions: np.ndarray | None
-    scores: np.ndarray | None
-    failed: bool
-    own_features: bool
+    request: ObservedRequest
+    predictions: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether some candidate got no score."""
+        return self.scores is None or not bool(np.isfinite(self.scores).all())
 
 
 class Observers:
@@ -72,24 +85,27 @@ class Observers:
                 log.exception("a ranking could not be observed")
 
     def _remember(self, ranking: AnsweredRanking) -> None:
-        if ranking.inputs is not None and ranking.scores is not None:
+        request = ranking.request
+        if request.inputs is not None and ranking.scores is not None:
             fingerprint = ranking.live.bundle.layouts.fingerprint
-            self.recent.add(Assembly(fingerprint, ranking.user_id, ranking.inputs, len(ranking.scores)))
+            self.recent.add(Assembly(fingerprint, request.user_id, request.inputs, len(ranking.scores)))
 
     def _offer_to_shadow(self, ranking: AnsweredRanking) -> None:
         shadow = ranking.snapshot.shadow
         live = ranking.live
-        if shadow is None or live.role != Role.STABLE or ranking.inputs is None:
+        inputs = ranking.request.inputs
+        if shadow is None or live.role != Role.STABLE or inputs is None:
             return
         if ranking.predictions is None or ranking.scores is None:
             return
         if shadow.bundle.layouts.fingerprint != live.bundle.layouts.fingerprint:
             return
-        formula = shadow.fusion.formulas.get(ranking.profile)
+        formula = shadow.fusion.formulas.get(ranking.request.profile)
         if formula is not None:
-            job = ShadowJob(shadow.bundle, formula, ranking.inputs, live.bundle, ranking.predictions, ranking.scores)
+            job = ShadowJob(shadow.bundle, formula, inputs, live.bundle, ranking.predictions, ranking.scores)
             self.shadow.offer(job)
 
     def _offer_to_canary(self, ranking: AnsweredRanking) -> None:
-        if ranking.inputs is not None:
-            self.canary.offer(ranking.live.bundle, ranking.user_id, ranking.inputs, ranking.own_features)
+        request = ranking.request
+        if request.inputs is not None:
+            self.canary.offer(ranking.live.bundle, request.user_id, request.inputs, request.own_features)

@@ -7,7 +7,9 @@ from typing import Any
 
 from service.documents import now
 from service.metrics.metrics import Metrics
-from service.rollout.serving import Role, ServingSnapshot
+from service.rollout.serving import SCHEMA_NOT_LOADED, Live, NotServing, Role, ServingSnapshot
+from service.store.base import FeatureStore
+from service.store.schemas import check_schema
 
 log = logging.getLogger("funnelrank.live")
 _REFUSALS_KEPT = 20
@@ -78,3 +80,14 @@ def record_change(before: ServingSnapshot, after: ServingSnapshot, metrics: Metr
 
 def _versions(snapshot: ServingSnapshot) -> set[tuple[str, str, str]]:
     return {(live.bundle.manifest.name, live.bundle.manifest.version, live.role.value) for live in snapshot.loaded()}
+
+
+async def why_not_serving(stable: Live | None, refusal: Refusal | None, store: FeatureStore) -> NotServing | None:
+    """Why a worker cannot rank: it has no stable version (`refusal` is the newest one), or the store holds another schema; None where it can."""
+    if stable is None:
+        reason = f": {refusal.code}: {refusal.detail}" if refusal else " yet"
+        return NotServing(f"no model is loaded{reason}")
+    schema = await check_schema(store, stable.bundle.layouts)
+    if schema.problem is None:
+        return None
+    return NotServing(f"{SCHEMA_NOT_LOADED}: {schema.problem}", SCHEMA_NOT_LOADED)

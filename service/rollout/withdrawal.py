@@ -1,14 +1,21 @@
 """Withdraws a version that a worker refused: takes it out of the rollout document, for all workers."""
 
+import logging
 from dataclasses import dataclass
+from functools import partial
 
 from service.bundle.registry import Target
-from service.files import Attempt
+from service.errors import Conflict
+from service.files import Attempt, run_attempt
 from service.fusion import FusionProfiles
+from service.metrics.metrics import Metrics
 from service.rollout.checks import RegistryChecks, go_back_to_startable
 from service.rollout.rollout import AUTOMATIC, change_rollout
 from service.rollout.serving import Role
 from service.settings import Settings
+
+log = logging.getLogger("funnelrank.live")
+_WRITE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -21,19 +28,54 @@ class Withdrawal:
     serving: Target
 
 
-def withdraw(settings: Settings, started_with: FusionProfiles | None, withdrawal: Withdrawal, attempt: Attempt) -> None:
-    """Write a withdrawal. Raises Conflict where somebody has changed the document meanwhile, OSError where it cannot be written."""
-    registry = settings.registry
-    if withdrawal.role == Role.STABLE:
-        checks = RegistryChecks(registry, settings.trusted_keys, started_with)
-        go_back_to_startable(checks, withdrawal.serving, AUTOMATIC, withdrawal.reason, withdrawal.revision, attempt)
-        return
-    change_rollout(
-        registry,
-        {withdrawal.role.value: None},
-        AUTOMATIC,
-        reason=withdrawal.reason,
-        expected_revision=withdrawal.revision,
-        withdraws=True,
-        attempt=attempt,
-    )
+class Withdrawals:
+    """Withdrawals of one worker that are yet to be written."""
+
+    def __init__(self, settings: Settings, started_with: FusionProfiles | None, metrics: Metrics) -> None:
+        self._settings = settings
+        self._started_with = started_with
+        self._metrics = metrics
+        self._waiting: list[Withdrawal] = []
+
+    def add(self, withdrawal: Withdrawal) -> None:
+        """Have a withdrawal written with the next `write`."""
+        self._waiting.append(withdrawal)
+
+    def clear(self) -> None:
+        """Drop what waits: the document has changed."""
+        self._waiting.clear()
+
+    async def write(self) -> None:
+        """Write into the document, in a thread. What cannot be written now is tried again with the next call."""
+        while self._waiting:
+            withdrawal = self._waiting[0]
+            try:
+                await run_attempt(partial(self._write, withdrawal), _WRITE_SECONDS, "the registry")
+            except OSError as error:
+                log.warning("the rollout document was not changed, and will be: %s", error.strerror)
+                return
+            except Conflict as error:
+                log.warning("the rollout document was not changed: %s (%s)", error, withdrawal.reason)
+            else:
+                self._metrics.rollbacks.labels(withdrawal.role.value).inc()
+                log.error("rolled back by itself: %s", withdrawal.reason)
+            self._waiting.pop(0)
+
+    def _write(self, withdrawal: Withdrawal, attempt: Attempt) -> None:
+        """Raises Conflict where somebody has changed the document meanwhile, OSError where it cannot be written."""
+        settings = self._settings
+        reason = withdrawal.reason
+        revision = withdrawal.revision
+        if withdrawal.role == Role.STABLE:
+            checks = RegistryChecks(settings.registry, settings.trusted_keys, self._started_with)
+            go_back_to_startable(checks, withdrawal.serving, AUTOMATIC, reason, revision, attempt)
+            return
+        change_rollout(
+            settings.registry,
+            {withdrawal.role.value: None},
+            AUTOMATIC,
+            reason=reason,
+            expected_revision=revision,
+            withdraws=True,
+            attempt=attempt,
+        )
