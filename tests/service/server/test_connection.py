@@ -141,7 +141,7 @@ ODD: list[tuple[bytes, int]] = [
     (b'"context": {"tab": "\\ud83d"}', 400),
     (b'"context": {"\\udfff": 1}', 400),
     (b'"context": {"hour": 0.' + b"1" * 1_000_000 + b"}", 200),
-    (b'"user_id": "2"', 200),
+    (b'"user_id": "2"', 422),
 ]
 
 

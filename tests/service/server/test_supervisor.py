@@ -119,7 +119,7 @@ def test_a_restart_with_a_broken_fusion_file_keeps_the_last_good_profiles(
 def test_a_worker_that_cannot_start_leaves_the_others_alone_and_is_tried_ever_more_rarely(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
 ) -> None:
-    for package in ("features", "funnelrank", "service"):
+    for package in ("features", "funnelrank", "service", "tables"):
         shutil.copytree(ROOT / package, tmp_path / package)
     code = tmp_path / "service" / "server" / "app.py"
     with kit.serving(tmp_path, registry, redis_server.url, workers=2, root=tmp_path) as server:
