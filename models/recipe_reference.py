@@ -1,0 +1,148 @@
+"""Writes the reference page of recipe keys from the recipe's models: `python -m models.recipe_reference [PAGE.md]`."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from models.recipe import Recipe
+
+PAGE = Path("docs/reference/recipe.md")
+HEADING = """# Recipe keys
+
+A recipe is a YAML file. It may `extends: other.yaml` and override single keys; `--set section.key=value` overrides them
+on the command line. Unknown keys are refused. This page is made by `python -m models.recipe_reference`.
+"""
+LIMITS = (
+    ("minimum", ">= {}"),
+    ("exclusiveMinimum", "> {}"),
+    ("maximum", "<= {}"),
+    ("exclusiveMaximum", "< {}"),
+    ("minItems", "at least {} of them"),
+    ("maxItems", "at most {} of them"),
+)
+
+
+def page() -> str:
+    """The whole page: a section per part of the recipe, in the order in which they are named first."""
+    schema = _schema()
+    sections = [f"## The whole file\n\n{_described(schema)}{_table(schema)}"]
+    for name in _in_order(schema):
+        part = schema["$defs"][name]
+        sections.append(f"## {_title(part, name)}\n\n{_described(part)}{_table(part)}")
+    return "\n".join([HEADING, *sections])
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Recipe.model_json_schema()
+
+
+def _in_order(schema: Mapping[str, Any]) -> list[str]:
+    """The names of all parts, each once, depth first."""
+    names: dict[str, None] = {}
+
+    def visit(part: Mapping[str, Any]) -> None:
+        for name in _references(part):
+            if name not in names:
+                names[name] = None
+                visit(schema["$defs"][name])
+
+    visit({key: value for key, value in schema.items() if key != "$defs"})
+    return list(names)
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "$ref":
+                yield value.rpartition("/")[2]
+            elif key != "discriminator":
+                yield from _references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+
+
+def _title(part: Mapping[str, Any], name: str) -> str:
+    """The part's name, and what its `type` or `by` has to be."""
+    for key in ("type", "by"):
+        constant = part.get("properties", {}).get(key, {}).get("const")
+        if constant is not None:
+            return f"{name} (`{key}: {constant}`)"
+    return name
+
+
+def _anchor(part: Mapping[str, Any], name: str) -> str:
+    """The address of a heading as GitHub and the docs site make it."""
+    kept = [c for c in _title(part, name).lower() if c.isalnum() or c in " -_"]
+    return "".join(kept).replace(" ", "-")
+
+
+def _described(part: Mapping[str, Any]) -> str:
+    text = part.get("description", "").strip()
+    return f"{text}\n\n" if text else ""
+
+
+def _table(part: Mapping[str, Any]) -> str:
+    properties = part.get("properties", {})
+    required = part.get("required", [])
+    rows = ["| key | value | default |", "|---|---|---|"]
+    for key, value in properties.items():
+        default = "required" if key in required else f"`{json.dumps(value.get('default'), ensure_ascii=False)}`"
+        if len(default) > 60:
+            default = "that section's defaults"
+        rows.append(f"| `{key}` | {_kind(value)} | {default} |")
+    return "\n".join(rows) + "\n" if properties else ""
+
+
+def _kind(value: Mapping[str, Any]) -> str:
+    """A value's type with its limits, links where it is a part of its own."""
+    if "$ref" in value:
+        name = value["$ref"].rpartition("/")[2]
+        part = _schema()["$defs"][name]
+        return f"[{name}](#{_anchor(part, name)})"
+    for choice in ("anyOf", "oneOf"):
+        if choice in value:
+            return " or ".join(_kind(one) for one in value[choice])
+    if "const" in value:
+        return f"`{value['const']}`"
+    if "enum" in value:
+        return " or ".join(f"`{one}`" for one in value["enum"])
+    if "prefixItems" in value:
+        return f"list of {len(value['prefixItems'])}: {_kind(value['prefixItems'][0])}"
+    limits = [text.format(value[key]) for key, text in LIMITS if key in value]
+    return ", ".join([_plain(value), *limits])
+
+
+def _plain(value: Mapping[str, Any]) -> str:
+    if value.get("type") == "array":
+        inner = value.get("items") or {}
+        return f"list of ({_kind(inner)})"
+    if value.get("type") == "object":
+        return f"mapping of names to ({_kind(value.get('additionalProperties') or {})})"
+    names = {
+        "integer": "whole number",
+        "number": "number",
+        "string": "text",
+        "boolean": "true or false",
+        "null": "null",
+    }
+    plain = names.get(value.get("type", ""), "anything")
+    return "time, ISO 8601 with offset" if value.get("format") == "date-time" else plain
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the page to the named file, or to its place in the docs."""
+    given = sys.argv[1:] if arguments is None else arguments
+    out = Path(given[0]) if given else PAGE
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page())
+    print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
