@@ -1,7 +1,9 @@
-"""Owns KuaiRand-Pure's way into the canonical tables.
+"""Prepares KuaiRand-Pure: its original files to the canonical tables.
 
 Source: Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos, CIKM 2022; CC BY-SA 4.0.
-Nothing after 30 April reaches a feature column, so the tables are good for any split whose training part starts on 1 May or later.
+Nothing of a day after 30 April reaches a feature column, so the tables are good for any split whose training part starts on
+1 May or later. Days are those of the log's column `date`, which the recipes split by as well: for 1 % of the rows it is the
+day after the one that their time lies on, and counting by time put labels of training rows into their own features.
 """
 
 import shutil
@@ -21,10 +23,10 @@ ITEMS = "video_features_basic_pure.parquet"
 LICENCE = "LICENSE.KuaiRand.CC-BY-SA-4.0.txt"
 HOUR_MS = 3_600_000
 UTC_OFFSET_MS = 8 * HOUR_MS
-STATISTICS_END = pd.Timestamp("2022-05-01", tz="Asia/Shanghai")
+STATISTICS_END = 20220501  # the first `date` that is not counted
 HISTORY_START = pd.Timestamp("2022-04-08", tz="Asia/Shanghai")
 ACTIONS = ("exposure", "click", "long_view", "like")  # weakest first; a behaviour carries the strongest
-SEEN = "seen"  # an exposure of which nobody knows whether it was clicked
+SEEN = "seen"  # an exposure that may have been clicked or not
 LABELS = ("is_click", "long_view", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "is_profile_enter")
 
 DELTA = {"impressions": ("user_id", "time_ms"), "behaviours": ("user_id",)}  # sorted within a row group
@@ -52,7 +54,8 @@ def prepare_kuairand(source: Path, out: Path) -> dict[str, int]:
     history = read_history(source / HISTORY)
     authors = items.set_index("item_id")["author_id"]
     users = read_users(source / USERS)
-    early = log[log["time_ms"] < STATISTICS_END.value // 1_000_000]
+    # By the column that the recipes split by, so that no impression is counted and learnt from.
+    early = log[log["date"] < STATISTICS_END]
     for counted, all_rates in ((early, LOG_RATES), (history, HISTORY_RATES)):
         rows = counted.assign(author_id=counted["item_id"].map(authors))
         for rates in all_rates:
@@ -76,9 +79,9 @@ def prepare_kuairand(source: Path, out: Path) -> dict[str, int]:
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """The impressions, rows repeated in all columns dropped, by user and time. The hour is local (UTC+8); the duration is the item's.
+    """The impressions, rows repeated in all columns dropped, by user and time. The hour is local (UTC+8).
 
-    `date` is the log's own partition, which takes the hours before midnight to the next day.
+    `date` is the log's own partition, which takes some minutes before midnight to the next day.
     """
     raw = pd.read_parquet(path).drop_duplicates().sort_values(["user_id", "time_ms"], kind="stable")
     rows = raw.rename(columns={"video_id": "item_id"})
@@ -112,9 +115,10 @@ def read_users(path: Path) -> pd.DataFrame:
 def read_history(path: Path) -> pd.DataFrame:
     """The exposures of 8 to 24 April as behaviours, newest last.
 
-    The file gives no times but the newest one's. The older ones are spread evenly between 8 April and it, all on whole hours
-    (rounded down): an approximation of their age. Exposures whose video is among the user's liked or long-viewed ones carry that action; a
-    click cannot be told from the file, so the rest is `seen`, not `exposure`. There is no scene either. Lists are read oldest first, as they grow.
+    The file gives the time of the newest one alone. The older ones are spread evenly between 8 April and it, all on whole
+    hours (rounded down): an approximation of their age. Exposures whose video is among the user's liked or long-viewed ones
+    carry that action. The file does not tell a click, so the rest is `seen`, not `exposure`. There is no scene either.
+    Lists are read oldest first, as they grow.
     """
     raw = pd.read_parquet(path)
     lengths = raw["watch_seq"].map(len).to_numpy()

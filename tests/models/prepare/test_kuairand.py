@@ -1,4 +1,4 @@
-"""Owns the promises of KuaiRand's tables: nothing after 30 April in a feature, repeated rows gone, actions and times as documented."""
+"""Promises of KuaiRand's tables: no day after 30 April in a feature, no repeated rows, actions and times as documented."""
 
 import numpy as np
 import pandas as pd
@@ -78,6 +78,23 @@ def test_statistics_end_on_30_april(tables):
     prior = 20
     assert items.item_long_view_rate[10] == pytest.approx((1 + prior * overall) / (1 + prior), abs=1e-4)
     assert (items.item_like_rate == 0).all(), "the like of 2 May is not known yet"
+
+
+def test_no_impression_is_counted_in_the_features_of_the_part_that_it_is_learnt_in(source, tmp_path):
+    """The log's `date` may be the day after the one that the time lies on; the recipes split by `date`."""
+    log = pd.read_parquet(source / LOG)
+    last_minutes = int(pd.Timestamp("2022-04-30 23:50", tz="Asia/Shanghai").value // 1_000_000)
+    late = pd.DataFrame([log_row(2, 11, last_minutes, 20220501, is_click=1, is_like=1)])
+    pd.concat([log, late]).to_parquet(source / LOG)
+    prepare_kuairand(source, tmp_path / "out")
+    users = pd.read_parquet(tmp_path / "out" / "users.parquet").set_index("user_id")
+    items = pd.read_parquet(tmp_path / "out" / "items.parquet").set_index("item_id")
+    impressions = pd.read_parquet(tmp_path / "out" / "impressions.parquet")
+    assert ((impressions.date == 20220501) & (impressions.time_ms == last_minutes)).sum() == 1
+    assert np.isnan(users.user_impressions[2]), "the impression of 1 May is learnt from, so it is not counted"
+    assert items.item_impressions[11] == 1 and (items.item_like_rate == 0).all()
+    counted = impressions[impressions.date < 20220501].groupby("user_id").size()
+    assert users.user_impressions.dropna().to_dict() == counted.to_dict()
 
 
 def test_behaviours_are_the_history_and_the_log_with_their_strongest_action(tables):
