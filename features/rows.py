@@ -168,9 +168,15 @@ def _values_of(value: object, field: str) -> list[object]:
 
 def multi_keys(feature: MultiCategorical, value: object) -> list[int]:
     """The keys of one multi-valued value, cut and padded to `max_values`; missing entries inside the list are left out."""
-    keys = [key_of(feature.vocabulary_name, v, feature.name) for v in _values_of(value, feature.name)]
-    kept = [k for k in keys if k != MISSING_KEY][: feature.max_values]
-    return kept + [MISSING_KEY] * (feature.max_values - len(kept))
+    keys: list[int] = []
+    for entry in _values_of(value, feature.name):
+        key = key_of(feature.vocabulary_name, entry, feature.name)
+        if key != MISSING_KEY:
+            keys.append(key)
+            # What would be cut is not hashed, so a long list costs no more than a full one.
+            if len(keys) == feature.max_values:
+                break
+    return keys + [MISSING_KEY] * (feature.max_values - len(keys))
 
 
 def multi_keys_of_column(feature: MultiCategorical, column: np.ndarray) -> np.ndarray:

@@ -19,12 +19,22 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _at_default(value: object) -> bool:
+    """Leaves a field that is at its default out of the written schema, so that services of before read it."""
+    return not value
+
+
+# Whether a request or write that leaves the feature out, or gives null, is refused.
+Required = Annotated[bool, Field(exclude_if=_at_default)]
+
+
 class Categorical(_Strict):
     """One string or integer. Features that name the same `vocabulary` share keys and embeddings."""
 
     name: Name
     type: Literal["categorical"]
     vocabulary: Name | None = None
+    required: Required = False
 
     @property
     def vocabulary_name(self) -> str:
@@ -39,6 +49,7 @@ class MultiCategorical(_Strict):
     vocabulary: Name | None = None
     max_values: Annotated[int, Field(ge=1, le=64)]
     pooling: Literal["mean", "sum"] = "mean"
+    required: Required = False
 
     @property
     def vocabulary_name(self) -> str:
@@ -55,6 +66,7 @@ class Numeric(_Strict):
     type: Literal["numeric"]
     transform: Literal["none", "log1p"] = "none"
     bins: Annotated[int, Field(ge=0, le=1024)] = 0
+    required: Required = False
 
 
 Feature = Annotated[Categorical | MultiCategorical | Numeric, Field(discriminator="type")]
@@ -63,13 +75,15 @@ Feature = Annotated[Categorical | MultiCategorical | Numeric, Field(discriminato
 class BehaviourSchema(_Strict):
     """The behaviour sequence: per behaviour some of the item's own features, an action, a scene and a time.
 
-    `scene_vocabulary` lets the scene share embeddings with a context feature.
+    `scene_vocabulary` lets the scene share embeddings with a context feature. A behaviour that is younger than `lag_s` seconds counts
+    neither in training nor in serving.
     """
 
     max_length: Annotated[int, Field(ge=1, le=1000)] = 50
     item_features: tuple[Name, ...]
     action_vocabulary: Name = ACTION
     scene_vocabulary: Name = SCENE
+    lag_s: Annotated[float, Field(ge=0, le=31_536_000, exclude_if=_at_default)] = 0.0
 
 
 class FeatureSchema(_Strict):
@@ -147,13 +161,13 @@ class FeatureSchema(_Strict):
         """
         rows = {
             group: [
-                f.model_dump(exclude={"pooling", "transform", "bins"})
+                f.model_dump(exclude={"pooling", "transform", "bins", "required"})
                 | {"vocabulary": getattr(f, "vocabulary_name", None)}
                 for f in self.group(group)
             ]
             for group in ("user", "item")
         }
-        behaviour = None if self.behaviour is None else self.behaviour.model_dump(exclude={"max_length"})
+        behaviour = None if self.behaviour is None else self.behaviour.model_dump(exclude={"max_length", "lag_s"})
         described = {
             "format": 1,
             "rows": rows,

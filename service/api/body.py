@@ -1,5 +1,6 @@
 """Reads request bodies: the byte limit first, then JSON, then the fields."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
@@ -12,9 +13,10 @@ from starlette.types import Receive, Scope
 
 from service.api.problems import ERRORS_SHOWN, BodyTooLarge, MalformedJson
 from service.api.services import services_of
-from service.errors import FieldError, InvalidRequest
+from service.errors import FieldError, InvalidRequest, invalid
 
 Model = TypeVar("Model", bound=BaseModel)
+MAX_KEYS = 65_536
 _ERRORS_READ = 200  # a body of nothing but errors can have as many as it has bytes
 _CANDIDATE = 'a candidate is a non-empty string of at most 256 characters, or {"item_id": ..., "features": {...}}'
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -24,12 +26,17 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 class JsonBody(Generic[Model]):
     """A FastAPI dependency that reads and checks a body; the OpenAPI document takes `model` from here.
 
-    FastAPI's own body parameters have no strict JSON mode and build every value twice.
+    FastAPI's own body parameters have no strict JSON mode and build every value twice. `threaded`: checking takes longer than the event
+    loop may be held, so it is done in a thread.
     """
 
-    def __init__(self, model: type[Model], *, required: bool = True) -> None:
+    def __init__(
+        self, model: type[Model], *, required: bool = True, max_keys: int = MAX_KEYS, threaded: bool = False
+    ) -> None:
         self.model = model
         self.required = required
+        self.max_keys = max_keys
+        self.threaded = threaded
 
     async def __call__(self, request: Request) -> Model:
         """The checked body. A body that is not required may be empty. Raises as `read_body` and `parse`."""
@@ -37,7 +44,12 @@ class JsonBody(Generic[Model]):
         body = await read_body(request.scope, request.receive, services.settings.max_body_bytes)
         if not self.required and not body.strip():
             body = b"{}"
-        parsed = parse(self.model, body)
+        if self.threaded:
+            return await asyncio.to_thread(self._parse, body)
+        return self._parse(body)
+
+    def _parse(self, body: bytes) -> Model:
+        parsed = parse(self.model, body, self.max_keys)
         refuse_repeated_keys(body)
         return parsed
 
@@ -75,8 +87,16 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body has more than {limit} bytes (FUNNELRANK_MAX_BODY_BYTES)")
 
 
-def parse(model: type[Model], body: bytes) -> Model:
-    """A checked body. Raises MalformedJson if it is not JSON, InvalidRequest that names each bad field otherwise."""
+def parse(model: type[Model], body: bytes, max_keys: int = MAX_KEYS) -> Model:
+    """A checked body. Raises MalformedJson if it is not JSON, InvalidRequest that names each bad field otherwise.
+
+    The time that a body takes grows with its keys, lists and objects more than with its bytes, so their number is bounded too.
+    """
+    keys = body.count(b":")
+    containers = body.count(b"[") + body.count(b"{")
+    if keys > max_keys or containers > max_keys:
+        what = f"about {keys} keys and {containers} lists and objects"
+        raise invalid("body", f"{what}, {max_keys} of each are allowed; send smaller batches")
     try:
         # Strict: "5" and true are no numbers.
         return model.model_validate_json(body, strict=True)

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from features import FeatureError, RowLayout
 from features.layouts import Layouts
+from features.schema import Feature, MultiCategorical
 from service.errors import FieldError, InvalidRequest
 from service.store.base import StoredRows
 from service.store.item_rows import ItemRows, unknown_rows
@@ -28,22 +30,35 @@ class Assembled:
 
 def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: bytes | None = None) -> bytes:
     """A packed row of values from JSON. Raises InvalidRequest that names `field` and the feature."""
+    checked: dict[str, object] = {}
     try:
         for name, value in values.items():
-            _check_json_value(name, value)
-        return layout.pack(values, onto=onto)
+            feature = layout.feature(name)
+            checked[name] = _used_part(feature, value)
+            _check_json_value(feature, checked[name])
+        return layout.pack(checked, onto=onto)
     except FeatureError as error:
         where = f"{field}.{error.field}"
         raise InvalidRequest(f"{where}: {error.message}", errors=[FieldError(where, error.message)]) from None
 
 
-def _check_json_value(name: str, value: object) -> None:
-    """Refuse what JSON parsers accept and a feature must not be: NaN, infinities and integers of any length."""
-    for part in value if isinstance(value, list) else (value,):
+def _used_part(feature: Feature, value: object) -> object:
+    """A list without what would be cut, so that this is neither looked at nor hashed; any other value as it is."""
+    if isinstance(value, list) and isinstance(feature, MultiCategorical):
+        return list(islice((entry for entry in value if entry is not None), feature.max_values))
+    return value
+
+
+def _check_json_value(feature: Feature, value: object) -> None:
+    """Refuse what JSON parsers accept and a feature must not be: NaN, infinities, long integers, null where a value is required."""
+    if value is None and feature.required:
+        raise FeatureError(feature.name, "a value is required")
+    many = isinstance(value, list) and isinstance(feature, MultiCategorical)
+    for part in value if many else (value,):  # type: ignore[attr-defined]
         if isinstance(part, float) and not math.isfinite(part):
-            raise FeatureError(name, "NaN and Infinity are no values; send null for a missing one")
+            raise FeatureError(feature.name, "NaN and Infinity are no values; send null for a missing one")
         if isinstance(part, int) and part not in _INTEGERS:
-            raise FeatureError(name, "an integer has at most 64 bits")
+            raise FeatureError(feature.name, "an integer has at most 64 bits")
 
 
 def item_rows(layouts: Layouts, stored: StoredRows | None, item_ids: Sequence[str]) -> ItemRows:

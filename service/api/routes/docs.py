@@ -1,5 +1,6 @@
 """Answers `GET /openapi.json` and `GET /docs`, a page of our own that needs nothing from outside."""
 
+import asyncio
 from importlib.resources import files
 
 from fastapi import APIRouter, Request
@@ -15,7 +16,7 @@ _POLICY = (
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
     """The OpenAPI document."""
-    return JSONResponse(request.app.openapi())
+    return JSONResponse(await asyncio.to_thread(request.app.openapi))
 
 
 @router.get("/docs")

@@ -21,6 +21,7 @@ from service.api.fields import (
 )
 from service.api.live_writes import all_done
 from service.api.openapi import BODY, WORK, refuses
+from service.api.problems import ERRORS_SHOWN
 from service.api.services import Worker
 from service.errors import Conflict, FieldError, InvalidRequest, StoreUnavailable
 from service.store.base import FeatureStore, FeatureWriter, StoreDown
@@ -67,7 +68,7 @@ class EventsResponse(ResponseBody):
     responses=refuses(*BODY, *WORK, StoreUnavailable, Conflict),
 )
 async def events(
-    body: Annotated[EventsRequest, Depends(JsonBody(EventsRequest))],
+    body: Annotated[EventsRequest, Depends(JsonBody(EventsRequest, max_keys=20_000))],
     worker: Worker,
 ) -> EventsResponse:
     """Writes behaviours; the next ranking of their users sees them."""
@@ -86,7 +87,7 @@ def _check_times(events: Sequence[Event]) -> None:
     message = f"lies more than {LATEST_AHEAD_MS // 60_000} minutes ahead; milliseconds since 1970 are expected"
     bad = [FieldError(f"events[{i}].timestamp", message) for i, e in enumerate(events) if e.timestamp > latest]
     if bad:
-        raise InvalidRequest(f"{bad[0].field}: {bad[0].message}", errors=bad)
+        raise InvalidRequest(f"{bad[0].field}: {bad[0].message}", errors=bad[:ERRORS_SHOWN])
 
 
 async def _add(layouts: Layouts, reader: FeatureStore, writer: FeatureWriter, events: Sequence[Event]) -> int:

@@ -1,8 +1,10 @@
 """Answers `GET /fusion`, `PUT /fusion` and `POST /fusion/rollback`: the profiles that rankings are made with."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
+from fastapi.responses import JSONResponse
 from pydantic import ConfigDict
 
 from service.api.body import JsonBody
@@ -50,15 +52,14 @@ class FusionState(FusionDocument):
     "/fusion",
     summary="Fusion profiles by name, which one a scene uses, experiments, and what held before",
     response_model=FusionState,
-    response_model_exclude_unset=True,
     responses=refuses(NotReady),
 )
-async def state(worker: Worker) -> JsonObject:
+async def state(worker: Worker) -> JSONResponse:
     """What this worker ranks with."""
     manifest = worker.follower.current().bundle.manifest
     profiles = worker.follower.profiles or plain_profiles(manifest.task_kinds)
-    allowed = worker.settings.fusion_overrides
-    return shown(profiles) | {"tasks": list(manifest.task_names), "overrides_allowed": allowed}
+    more = {"tasks": list(manifest.task_names), "overrides_allowed": worker.settings.fusion_overrides}
+    return await asyncio.to_thread(_response, profiles, more)
 
 
 @router.put(
@@ -66,12 +67,14 @@ async def state(worker: Worker) -> JsonObject:
     summary="Make other profiles hold",
     dependencies=[Operator],
     response_model=FusionDocument,
-    response_model_exclude_unset=True,
     responses=refuses(*BODY, *OPERATOR, *CHANGE, NotReady),
 )
-async def change(body: Annotated[FusionRequest, Depends(JsonBody(FusionRequest))], worker: Worker) -> JsonObject:
+async def change(
+    body: Annotated[FusionRequest, Depends(JsonBody(FusionRequest, max_keys=20_000, threaded=True))], worker: Worker
+) -> JSONResponse:
     """Replaces the fusion document. The profiles must fit every version in use."""
-    return shown(await change_fusion(worker.follower, body, body.author, body.reason, body.revision))
+    document = await change_fusion(worker.follower, body, body.author, body.reason, body.revision)
+    return await asyncio.to_thread(_response, document)
 
 
 @router.post(
@@ -79,14 +82,19 @@ async def change(body: Annotated[FusionRequest, Depends(JsonBody(FusionRequest))
     summary="Make the profiles hold again that held before",
     dependencies=[Operator],
     response_model=FusionDocument,
-    response_model_exclude_unset=True,
     responses=refuses(*BODY, *OPERATOR, *CHANGE),
 )
 async def rollback(
-    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False))], worker: Worker
-) -> JsonObject:
+    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False, max_keys=1000))], worker: Worker
+) -> JSONResponse:
     """Writes an earlier state as a new revision."""
-    return shown(await roll_back_profiles(worker.follower, body.author, body.reason, body.to, body.revision))
+    document = await roll_back_profiles(worker.follower, body.author, body.reason, body.to, body.revision)
+    return await asyncio.to_thread(_response, document)
+
+
+def _response(profiles: FusionProfiles, more: JsonObject | None = None) -> JSONResponse:
+    """A document as a response. FastAPI would check it against its model again, and parse every formula for that."""
+    return JSONResponse(shown(profiles) | (more or {}))
 
 
 def shown(profiles: FusionProfiles) -> JsonObject:

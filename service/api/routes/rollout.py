@@ -62,7 +62,9 @@ class RolloutRequest(RequestBody):
     summary="Make published versions live: stable, canary, shadow",
     responses=refuses(*BODY, *OPERATOR, *CHANGE, UnknownModel, Unusable),
 )
-async def change(body: Annotated[RolloutRequest, Depends(JsonBody(RolloutRequest))], worker: Worker) -> Rollout:
+async def change(
+    body: Annotated[RolloutRequest, Depends(JsonBody(RolloutRequest, max_keys=1000))], worker: Worker
+) -> Rollout:
     """Changes the rollout document. What the request does not name keeps its value."""
     return await change_rollout(worker.follower, body.changes(), body.author, body.reason, body.revision)
 
@@ -73,7 +75,7 @@ async def change(body: Annotated[RolloutRequest, Depends(JsonBody(RolloutRequest
     responses=refuses(*BODY, *OPERATOR, *CHANGE),
 )
 async def rollback(
-    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False))], worker: Worker
+    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False, max_keys=1000))], worker: Worker
 ) -> Rollout:
     """Writes an earlier state as a new revision."""
     return await roll_back(worker.follower, body.author, body.reason, body.to, body.revision)
