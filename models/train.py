@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from models.training.weighting import build_weighting
 CHECKPOINT_STEPS = 200
 TRACE_POINTS = 200
 GATE_BATCHES = 2
+STATISTICS_BATCHES = 50
 
 
 class NonFiniteLossError(RuntimeError):
@@ -176,7 +179,9 @@ def learn(
 
 def validate(average: Average, data: Data, progress: Progress, epoch: int, out: Path, bar: "tqdm[Any]") -> None:
     """Evaluate the averaged weights on the validation part; keep them if they are the best so far."""
-    ranker = average.synchronised()
+    training = data.recipe.training
+    first = partial(shuffled_batches, data, "train", training.batch_size, training.seed, 0)
+    ranker = average.synchronised(lambda: islice(first(), STATISTICS_BATCHES))
     measured = evaluate(ranker, data, "validation")
     score = finite(selection_score(measured["outputs"], selected_outputs(ranker, data)))
     gates, health = (measure(ranker, data, "validation", GATE_BATCHES) for measure in (gate_utilisation, gate_health))

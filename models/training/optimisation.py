@@ -1,12 +1,15 @@
-"""Owns how weights move: Adam or AdaGrad with a learning rate of its own for embeddings, the schedule, weight decay, clipping, averaging."""
+"""Moves the weights: Adam or AdaGrad with rates for embeddings and the position tower, schedule, decay, clipping, averaging."""
 
 import copy
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.data.batches import Batch
+from models.layers.activation import Dice
 from models.network.model import MultiTaskModel
 from models.recipe.training import TrainingSection
 
@@ -16,11 +19,11 @@ POSITION = "position."
 
 
 class Optimiser:
-    """One `step` per batch over a ranker's gradients.
+    """One `step` per batch over a model's gradients.
 
-    Adam in all rows (a row without gradient still coasts on its momentum), or AdaGrad (Duchi et al., JMLR 2011), which moves a row only where
-    it has a gradient. Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019): w -= rate * decay * w. For embeddings it touches only rows
-    that occur in the batch, so that rare ids are not worn down by the many batches without them.
+    Adam in all rows (a row without gradient still coasts on its momentum), or AdaGrad (Duchi et al., JMLR 2011), which moves
+    a row only where it has a gradient. Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019): w -= rate * decay * w. For
+    embeddings it touches only rows that occur in the batch, so that rare ids are not worn down by the many others.
 
     The position tower has a rate of its own. Its few weights are logits as they are, of a range of 2 or so, and Adam moves
     a weight by at most its rate per step: at the network's rate a run would end before they are learnt.
@@ -102,9 +105,9 @@ def rate_factor(section: TrainingSection, step: int, total_steps: int) -> float:
 
 
 class Average:
-    """The exponential moving average of a ranker's weights, itself a ranker; with decay 0 it is the ranker.
+    """The exponential moving average of a model's weights, itself a model; with decay 0 it is the model.
 
-    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten. Running statistics are copied.
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
     """
 
     def __init__(self, ranker: MultiTaskModel, decay: float) -> None:
@@ -119,10 +122,36 @@ class Average:
             torch._foreach_lerp_(list(self.ranker.parameters()), list(self.live.parameters()), 1 - decay)
 
     @torch.no_grad()
-    def synchronised(self) -> MultiTaskModel:
-        """The averaged ranker with the live one's running statistics, ready to evaluate."""
+    def synchronised(self, batches: Callable[[], Iterable[Batch]] | None = None) -> MultiTaskModel:
+        """The averaged model, ready to evaluate: counts are the live one's, running statistics are of the averaged weights.
+
+        The live model's statistics are those of other weights, so Dice's are estimated anew on `batches` of the training
+        part, as for stochastic weight averaging (Izmailov et al., UAI 2018); without batches they are copied.
+        """
         if self.decay:
             live: dict[str, Tensor] = dict(self.live.named_buffers())
             for name, buffer in self.ranker.named_buffers():
                 buffer.copy_(live[name])
+            if batches is not None:
+                estimate_statistics(self.ranker, batches)
         return self.ranker
+
+
+@torch.no_grad()
+def estimate_statistics(model: MultiTaskModel, batches: Callable[[], Iterable[Batch]]) -> None:
+    """Set the running statistics of every Dice to their mean over some batches; nothing else of the model changes."""
+    layers = [module for module in model.modules() if isinstance(module, Dice)]
+    if not layers:
+        return
+    was_training = model.training
+    momentum = [layer.momentum for layer in layers]
+    model.eval()  # dropout and hidden ids stay off
+    for layer in layers:
+        layer.train()
+    for seen, batch in enumerate(batches()):
+        for layer in layers:
+            layer.momentum = 1 / (seen + 1)
+        model(batch)
+    for layer, before in zip(layers, momentum, strict=True):
+        layer.momentum = before
+    model.train(was_training)

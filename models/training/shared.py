@@ -1,4 +1,4 @@
-"""Owns finding what all heads share: the parameters that every head's logit depends on, and the last layer among them."""
+"""Finds the parameters that every head's logit depends on, and the last layer among them."""
 
 from collections.abc import Mapping
 
@@ -13,9 +13,9 @@ TABLE = "inputs.table.weight"
 def shared_masks(ranker: MultiTaskModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """By name, in the order of the forward pass: each parameter that all heads reach, with the part of it that they reach.
 
-    Grouped layers hold several experts in one tensor, of which PLE gives some to one head alone, so a mask says which groups (the first
-    axis of three) or columns (the last axis of two) are common; it broadcasts against the parameter. Found by the logits' gradients on
-    one batch in evaluation mode, so it holds for any composition.
+    Grouped layers hold several experts in one tensor, of which PLE gives some to one head alone, so a mask says which
+    groups (the first axis of three) or columns (the last axis of two) are common; it broadcasts against the parameter. The
+    gradients of the logits on one batch in evaluation mode say it, so it holds for any composition.
     """
     was_training = ranker.training
     named = {name: p for name, p in ranker.named_parameters() if p.requires_grad}
@@ -42,16 +42,20 @@ def _reached(gradient: Tensor, used: bool) -> Tensor:
 
 
 def last_shared_layer(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of the shared parameters the weights of the trunk's last layer; where the trunk shares none, the embedding table.
+    """Of the shared parameters the weights of the last layer before the heads part.
 
-    A layer over several parts has a weight for each of them, and all count. Towers never do, even those of a chain.
+    That is the trunk's last shared layer; where the heads have trunks of their own, the last layer of every encoder (the
+    output of DIN's activation unit, DUPN's attention); and the embedding table where nothing above it is shared. A layer
+    over several parts has a weight for each of them, and all count. Towers never do, even those of a chain.
     """
-    of_trunk = [
-        name
-        for name, mask in masks.items()
-        if name.startswith("trunk.") and mask.dim() > 1 and not name.endswith(".bias")
-    ]
-    if not of_trunk:
-        return {TABLE: masks[TABLE]}
-    owner = of_trunk[-1].rpartition(".")[0]
-    return {name: masks[name] for name in of_trunk if name.rpartition(".")[0] == owner}
+    of_trunk = _last_layers(masks, "trunk.", 1)
+    return of_trunk or _last_layers(masks, "encoders.", 2) or {TABLE: masks[TABLE]}
+
+
+def _last_layers(masks: Mapping[str, Tensor], prefix: str, depth: int) -> dict[str, Tensor]:
+    """The weights of the last layer of each module that the first `depth` parts of a name say."""
+    owners: dict[tuple[str, ...], str] = {}
+    weights = [n for n, m in masks.items() if n.startswith(prefix) and m.dim() > 1 and not n.endswith(".bias")]
+    for name in weights:
+        owners[tuple(name.split(".")[:depth])] = name.rpartition(".")[0]
+    return {name: masks[name] for name in weights if name.rpartition(".")[0] in owners.values()}

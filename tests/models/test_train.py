@@ -14,8 +14,9 @@ import yaml
 
 from funnelrank.main import main
 from models import train as training
-from models.data.batches import ordered_batches
+from models.data.batches import ordered_batches, shuffled_batches
 from models.data.cache import open_data
+from models.layers.activation import Dice
 from models.metrics.ranking import auc
 from models.network.build import build_model
 from models.recipe import RecipeError
@@ -238,6 +239,29 @@ def test_the_average_follows_the_weights(tiny_recipe, tmp_path):
     average.update(1000)
     for name, value in average.ranker.towers.state_dict().items():
         assert torch.allclose(value, old[name] + 0.5)
+
+
+def test_dices_statistics_are_those_of_the_averaged_weights(tiny_recipe, tmp_path):
+    """The live model's are of other weights: what leaves a unit of the averaged network has another mean."""
+    changes = {"model.encoders": [{"type": "din", "hidden": [8], "activation": "dice"}], "training.epochs": 3}
+    recipe = tiny_recipe(None, changes | {"training.learning_rate": 0.05, "training.averaging": 0.98})
+    run(recipe, tmp_path)
+    ranker = open_run(tmp_path / "run").ranker
+    data = open_data(recipe, tmp_path / "cache")
+    dices = [module for module in ranker.modules() if isinstance(module, Dice)]
+    assert dices
+    seen = {}
+    for dice in dices:
+        dice.register_forward_pre_hook(lambda module, given: seen.setdefault(module, []).append(given))
+    with torch.no_grad():
+        for batch in shuffled_batches(data, "train", recipe.training.batch_size, recipe.training.seed, 0):
+            ranker(batch)
+    for dice in dices:
+        means = []
+        for x, *mask in seen[dice]:
+            real = x[mask[0]] if mask and mask[0] is not None else x.reshape(-1, x.shape[-1])
+            means.append(real.mean(0))
+        torch.testing.assert_close(dice.mean, torch.stack(means).mean(0), rtol=1e-3, atol=1e-4)
 
 
 def test_the_report_needs_nothing_from_outside(tiny_recipe, tmp_path):

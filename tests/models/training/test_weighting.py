@@ -169,8 +169,8 @@ def test_pcgrad_without_conflict_is_the_plain_sum():
 
 
 LAST = {
-    "single_task": ["inputs.table.weight"],
-    "esmm": ["inputs.table.weight"],
+    "single_task": ["encoders.0.unit.out.weight"],
+    "esmm": ["encoders.0.unit.out.weight"],
     "shared_bottom": ["trunk.rest.layers.0.weight"],
     "mmoe": ["trunk.rest.layers.0.weight"],
     "omoe": ["trunk.mixture.rest.layers.0.weight"],
@@ -183,6 +183,19 @@ def test_the_last_shared_layer_is_the_one_before_the_heads_part(architecture):
     model = small(architecture)
     layer = last_shared_layer(shared_masks(model.ranker, training_batch(model, 64, 4)))
     assert list(layer) == LAST[architecture]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "last"),
+    [
+        ("pooling", ["inputs.table.weight"]),
+        ("dupn", ["encoders.0.attention.weight"]),
+        ("din+pooling+dupn", ["encoders.0.unit.out.weight", "encoders.2.attention.weight"]),
+    ],
+)
+def test_under_trunks_of_their_own_the_heads_share_the_encoders(encoder, last):
+    model = small("single_task", encoder)
+    assert list(last_shared_layer(shared_masks(model.ranker, training_batch(model, 64, 4)))) == last
 
 
 def test_of_a_single_layer_of_experts_the_gates_are_not_shared():
