@@ -66,6 +66,18 @@ class Table:
             for start in range(max(after - first, 0), read.num_rows, size):
                 yield self._batch(read.slice(start, size), first + start, kinds, lists)
 
+    def as_stored(self, needed: Collection[str] = ()) -> pa.Table:
+        """The whole Parquet table in the types of its file, for commands that copy or cut tables.
+
+        Raises TableError for a column of `needed` that is not there, and for whatever cannot be read.
+        """
+        self.require(dict.fromkeys(needed, "the data set's own format"))
+        try:
+            with pq.ParquetFile(self.path) as file:
+                return file.read()
+        except _BELOW as error:
+            raise unreadable(error, self.path, self.role) from None
+
     def _kinds(self, names: list[str], lists: Collection[str]) -> dict[str, str]:
         """Which columns of a CSV are numbers or truth values; a Parquet file says so itself."""
         if not self.is_csv:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from models.prepare.original import read_original
 from models.prepare.statistics import Rates, smoothed_rates
 from models.prepare.write import write_table
 
@@ -48,7 +49,7 @@ HISTORY_RATES = (
 
 
 def prepare_kuairand(source: Path, out: Path) -> dict[str, int]:
-    """Write users, items, behaviours and impressions under `out`; gives the rows of each. Raises FileNotFoundError."""
+    """Write users, items, behaviours and impressions under `out`; gives the rows of each. Raises TableError."""
     log = read_log(source / LOG)
     items = read_items(source / ITEMS)
     history = read_history(source / HISTORY)
@@ -83,7 +84,8 @@ def read_log(path: Path) -> pd.DataFrame:
 
     `date` is the log's own partition, which takes some minutes before midnight to the next day.
     """
-    raw = pd.read_parquet(path).drop_duplicates().sort_values(["user_id", "time_ms"], kind="stable")
+    needed = ("user_id", "video_id", "time_ms", "date", "tab", *LABELS, "play_time_ms")
+    raw = read_original(path, needed).drop_duplicates().sort_values(["user_id", "time_ms"], kind="stable")
     rows = raw.rename(columns={"video_id": "item_id"})
     rows["hour"] = ((rows["time_ms"] + UTC_OFFSET_MS) // HOUR_MS % 24).astype(np.int8)
     return rows[["user_id", "item_id", "time_ms", "date", "tab", "hour", *LABELS, "play_time_ms"]].reset_index(
@@ -93,7 +95,9 @@ def read_log(path: Path) -> pd.DataFrame:
 
 def read_items(path: Path) -> pd.DataFrame:
     """One row per video; tags `a,b` become lists; the duration also as a bucket, three per doubling."""
-    raw = pd.read_parquet(path).rename(columns={"video_id": "item_id"}).drop(columns="visible_status")
+    needed = ("video_id", "author_id", "tag", "video_duration", "music_type", "server_width", "server_height")
+    raw = read_original(path, (*needed, "visible_status"))
+    raw = raw.rename(columns={"video_id": "item_id"}).drop(columns="visible_status")
     raw["tag"] = [[int(t) for t in tags.split(",") if t] if isinstance(tags, str) else [] for tags in raw["tag"]]
     seconds = np.maximum(raw["video_duration"] / 1000, 0.5)
     raw["duration_bucket"] = np.floor(np.log2(seconds) * 3).astype("Int8")
@@ -105,7 +109,7 @@ def read_items(path: Path) -> pd.DataFrame:
 
 def read_users(path: Path) -> pd.DataFrame:
     """One row per user; anonymised categories with gaps stay integers; the column that is constant is left out."""
-    users = pd.read_parquet(path).drop(columns="is_lowactive_period")
+    users = read_original(path, ("user_id", "is_lowactive_period")).drop(columns="is_lowactive_period")
     for name in users.columns:
         if users[name].dtype.kind == "f":
             users[name] = users[name].astype("Int16")
@@ -120,7 +124,7 @@ def read_history(path: Path) -> pd.DataFrame:
     carry that action. The file does not tell a click, so the rest is `seen`, not `exposure`. There is no scene either.
     Lists are read oldest first, as they grow.
     """
-    raw = pd.read_parquet(path)
+    raw = read_original(path, ("user_id", "last_time_ms", "watch_seq", "like_seq", "long_watch_seq"))
     lengths = raw["watch_seq"].map(len).to_numpy()
     n = int(lengths.sum())
     owner = np.repeat(np.arange(len(raw)), lengths)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from models.prepare.write import write_table
+from tables import open_table
 
 TABLES = ("users", "items", "behaviours", "impressions")
 TRIES = 8
@@ -17,7 +17,8 @@ TRIES = 8
 def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[str, int]:
     """Copy the tables, or a seeded subset of users with all that is theirs, into at most `max_bytes`; gives the rows of each.
 
-    A data set with one user only is cut by item. Raises FileNotFoundError, or ValueError if nothing would be left.
+    A data set with one user only is cut by item. Raises FileNotFoundError, TableError, or ValueError if
+    nothing would be left.
     """
     present = [name for name in TABLES if (source / f"{name}.parquet").exists()]
     if "impressions" not in present:
@@ -32,8 +33,8 @@ def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[st
     if size <= max_bytes:
         for name in present:
             shutil.copyfile(source / f"{name}.parquet", out / f"{name}.parquet")
-        return {name: pq.ParquetFile(out / f"{name}.parquet").metadata.num_rows for name in present}
-    tables = {name: pq.read_table(source / f"{name}.parquet") for name in present}
+        return {name: open_table(out / f"{name}.parquet", name).rows or 0 for name in present}
+    tables = {name: _whole(source, name) for name in present}
     share = 0.95 * max_bytes / size
     for _ in range(TRIES):
         kept = _subset(tables, share, seed)
@@ -42,6 +43,11 @@ def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[st
             return {name: table.num_rows for name, table in kept.items()}
         share *= 0.9 * max_bytes / written
     raise ValueError(f"no subset of {source} fits into {max_bytes} bytes")
+
+
+def _whole(source: Path, name: str) -> pa.Table:
+    needed = {"users": ("user_id",), "items": ("item_id",)}.get(name, ("user_id", "item_id"))
+    return open_table(source / f"{name}.parquet", name).as_stored(needed)
 
 
 def _subset(tables: dict[str, pa.Table], share: float, seed: int) -> dict[str, pa.Table]:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from models.prepare.original import read_original, told_as_table_error
 from models.prepare.write import write_table
 
 EXTRACT = "first_815_users_20171125_1203.parquet"
@@ -71,7 +72,7 @@ def read_log(source: Path) -> pd.DataFrame:
     Raises FileNotFoundError where neither the download nor the extract is there, ValueError for a row that is none of the log's.
     """
     if (source / EXTRACT).is_file():
-        raw = pd.read_parquet(source / EXTRACT, columns=list(COLUMNS))
+        raw = read_original(source / EXTRACT, COLUMNS)[list(COLUMNS)]
     elif (source / ORIGINAL).is_file():
         raw = _first_users(source / ORIGINAL)
     else:
@@ -94,7 +95,7 @@ def _first_users(path: Path) -> pd.DataFrame:
     """The rows of the first USERS users of the download (3.7 GB, no header, users one after the other): it is not read any further."""
     read: list[pd.DataFrame] = []
     seen: set[int] = set()
-    with pd.read_csv(path, header=None, names=list(COLUMNS), chunksize=100_000) as chunks:
+    with told_as_table_error(path), pd.read_csv(path, header=None, names=list(COLUMNS), chunksize=100_000) as chunks:
         for chunk in chunks:
             read.append(chunk)
             seen |= set(chunk["user_id"])

@@ -5,6 +5,7 @@ import gzip
 import pandas as pd
 import pytest
 
+from funnelrank.main import main
 from models.prepare.census import COLUMNS, DESCRIPTION, TEST, TRAIN, prepare_census
 
 PERSON = dict.fromkeys(COLUMNS, "x") | dict.fromkeys(
@@ -62,3 +63,13 @@ def test_the_test_file_is_split_in_halves_by_a_fixed_seed(tables):
 
 
 SPLIT = [2, 4, 5, 7, 11]
+
+
+def test_an_original_that_cannot_be_read_is_told_in_one_line(tmp_path, capsys):
+    command = ["prepare", "census", "--source", str(tmp_path), "--out", str(tmp_path / "out")]
+    (tmp_path / TRAIN).write_bytes(b"no gzip")
+    assert main(command) == 1
+    assert f"{TRAIN} (original): cannot be read" in capsys.readouterr().err
+    (tmp_path / TRAIN).write_bytes(gzip.compress(b"0, 1, 2\n")[:-9])
+    assert main(command) == 1
+    assert f"{TRAIN} (original): cannot be read" in capsys.readouterr().err

@@ -138,3 +138,14 @@ def test_the_licence_travels_with_the_tables_and_their_sample(source, tmp_path, 
 def test_a_missing_original_is_named(tmp_path, capsys):
     assert main(["prepare", "kuairand", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert LOG in capsys.readouterr().err
+
+
+def test_an_original_that_cannot_be_read_is_told_in_one_line(source, tmp_path, capsys):
+    command = ["prepare", "kuairand", "--source", str(source), "--out", str(tmp_path / "out")]
+    pd.read_parquet(source / ITEMS).drop(columns="author_id").to_parquet(source / ITEMS)
+    assert main(command) == 1
+    assert f"{ITEMS} (original): no column 'author_id'" in capsys.readouterr().err
+    (source / LOG).write_bytes(b"PAR1 not really")
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert f"{LOG} (original): cannot be read" in told and "Traceback" not in told
