@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from running_service import serving
+from synthetic_bundle import go_live, publish
 
 from service.sample.embedded_redis import EmbeddedRedis
 
@@ -14,13 +15,16 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_two_minutes_of_everything_leave_no_wrong_answer_and_nothing_growing(
-    tmp_path: Path, registry: Path, kit: SimpleNamespace
+    tmp_path: Path,
 ) -> None:
+    registry = tmp_path / "registry"
+    publish(registry, "1")
+    go_live(registry, "1")
     for version in ("2", "3"):
-        kit.publish(registry, version, bias=0.05 * float(version))
+        publish(registry, version, bias=0.05 * float(version))
     with (
         EmbeddedRedis() as own,
-        kit.serving(tmp_path, registry, own.url, workers=2, redis_timeout_ms=200, max_wait_ms=5000) as server,
+        serving(tmp_path, registry, own.url, workers=2, redis_timeout_ms=200, max_wait_ms=5000) as server,
     ):
         command = [
             sys.executable,

@@ -1,0 +1,95 @@
+"""A service in processes of its own, and waiting for what it does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.sample.calls import wait_until_ready
+from service.sample.embedded_redis import free_port
+
+ROOT = Path(__file__).parents[1]
+
+
+class Server:
+    """A service that runs in processes of its own and is spoken to over HTTP."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.url = f"http://127.0.0.1:{port}"
+        self.http = httpx.Client(base_url=self.url, timeout=10)
+
+    def rank(self, candidates: list[Any], user_id: str = "712", **more: Any) -> httpx.Response:
+        return self.http.post("/rank", json={"user_id": user_id, "candidates": candidates} | more)
+
+    def put(self, path: str, body: Any, token: str = "secret") -> httpx.Response:
+        return self.http.put(path, json=body, headers={"Authorization": f"Bearer {token}"})
+
+    def stop(self) -> int:
+        self.http.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+    @property
+    def log_lines(self) -> str:
+        return self.log.read_text()
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20, recovery: str = "") -> None:
+    """Wait for something that another process does; `recovery` is from what, where that is a figure to be told at the end."""
+    started = time.monotonic()
+    while not holds():
+        assert time.monotonic() < started + seconds, "it did not come about"
+        time.sleep(0.02)
+    if recovery:
+        recovered(recovery, started)
+
+
+RECOVERIES: list[tuple[str, float]] = []
+
+
+def recovered(fault: str, since: float) -> None:
+    """All is as before a fault again; what it took is told at the end."""
+    RECOVERIES.append((fault, time.monotonic() - since))
+
+
+@contextmanager
+def serving(
+    folder: Path, registry: Path, redis_url: str, wait_for: str | None = "/readyz", root: Path = ROOT, **settings: Any
+) -> Iterator[Server]:
+    """`python -m service serve` of the code in `root`; `settings` are FUNNELRANK_* by their lower-case names."""
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
+    chosen = {
+        "port": port,
+        "registry": registry,
+        "redis_url": redis_url,
+        "rollout_poll_ms": 50,
+        "admin_token": "secret",
+        "drain_ms": 50,
+    } | settings
+    environment |= {f"FUNNELRANK_{k.upper()}": str(v) for k, v in chosen.items()}
+    log = folder / f"serve-{port}.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve"], cwd=root, env=environment, stderr=sink, stdout=sink
+        )
+    server = Server(process, port, log)
+    try:
+        if wait_for is not None:
+            wait_until_ready(process, f"{server.url}{wait_for}", 30, f"the service of {log}")
+        if wait_for == "/readyz":
+            ready = f"funnelrank_ready_workers {float(chosen.get('workers', 1))}"
+            wait_until(lambda: ready in server.http.get("/metrics").text, seconds=30)
+        yield server
+    finally:
+        server.stop()
