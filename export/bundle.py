@@ -17,6 +17,7 @@ from export.parity import check_parity, torch_scores
 from export.precision import Precision, reduced
 from export.publish import Sign, next_version, publish, sha256_of
 from export.requests import Inputs, request
+from features import FeatureSchema
 from models.data.cache import DEFAULT_CACHE
 from models.network.model import MultiTaskModel
 from models.recipe.data import DataSection
@@ -108,6 +109,15 @@ def _golden(inputs: Inputs, scores: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
+def _served_schema(run: Run) -> FeatureSchema:
+    """The run's schema, with the lag that the training data had, so that serving sees the same behaviours."""
+    schema = run.encoding.schema
+    if schema.behaviour is None or not run.recipe.data.behaviour_lag_s:
+        return schema
+    behaviour = schema.behaviour.model_copy(update={"lag_s": run.recipe.data.behaviour_lag_s})
+    return schema.model_copy(update={"behaviour": behaviour})
+
+
 def _manifest(run: Run, version: str, parity: Parity, found: Reduction | None, files: dict[str, bytes]) -> Manifest:
     return Manifest(
         format=FORMAT,
@@ -116,7 +126,7 @@ def _manifest(run: Run, version: str, parity: Parity, found: Reduction | None, f
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         architecture=run.recipe.model.architecture,
         composition=run.ranker.composition,
-        feature_schema=run.encoding.schema,
+        feature_schema=_served_schema(run),
         fingerprint=run.encoding.schema.fingerprint,
         inputs=graph_inputs(run.encoding.schema),
         tasks=tuple(task for output in run.ranker.outputs for task in _tasks_of(output)),

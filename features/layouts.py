@@ -50,6 +50,11 @@ class Layouts:
         """
         return 2 * self.max_behaviours
 
+    @cached_property
+    def lag_ms(self) -> int:
+        """How old a behaviour must be to count."""
+        return int(self.schema.behaviour.lag_s * 1000) if self.schema.behaviour else 0
+
     def layout(self, entity: Entity) -> RowLayout:
         return self.user if entity == "user" else self.item
 

@@ -17,6 +17,9 @@ from service.sample.embedded_redis import free_port
 
 ROOT = Path(__file__).parents[1]
 
+# Stated as unknown, so that no answer is degraded for leaving it out.
+UNKNOWN_CONTEXT = {"tab": None, "hour": None}
+
 
 class Server:
     """A service that runs in processes of its own and is spoken to over HTTP."""
@@ -28,7 +31,8 @@ class Server:
         self.http = httpx.Client(base_url=self.url, timeout=10)
 
     def rank(self, candidates: list[Any], user_id: str = "712", **more: Any) -> httpx.Response:
-        return self.http.post("/rank", json={"user_id": user_id, "candidates": candidates} | more)
+        body = {"user_id": user_id, "candidates": candidates, "context": UNKNOWN_CONTEXT}
+        return self.http.post("/rank", json=body | more)
 
     def put(self, path: str, body: Any, token: str = "secret") -> httpx.Response:
         return self.http.put(path, json=body, headers={"Authorization": f"Bearer {token}"})

@@ -103,8 +103,9 @@ def test_a_recipe_goes_from_the_sample_to_a_ranking(
     users = pq.read_table(data / recipe.data.impressions, columns=["user_id"])["user_id"]
     with EmbeddedRedis() as redis:
         run("service", "load", str(data), "--registry", str(registry), redis_url=redis.url)
+        context = dict.fromkeys(feature.name for feature in manifest.feature_schema.context)
         with serving(registry, redis.url) as url:
-            answer = rank(url, {"user_id": str(users[0].as_py()), "candidates": items})
+            answer = rank(url, {"user_id": str(users[0].as_py()), "candidates": items, "context": context})
     assert answer["degraded"] == []
     assert answer["model"] == {"name": recipe.name, "version": "1", "role": "stable"}
     assert sorted(e["item_id"] for e in answer["ranking"]) == sorted(items)

@@ -93,7 +93,7 @@ def parse(model: type[Model], body: bytes, max_keys: int = MAX_KEYS) -> Model:
     The time that a body takes grows with its keys, lists and objects more than with its bytes, so their number is bounded too.
     """
     keys = body.count(b":")
-    containers = body.count(b"[") + body.count(b"{")
+    containers = body.count(b"]") + body.count(b"}")
     if keys > max_keys or containers > max_keys:
         what = f"about {keys} keys and {containers} lists and objects"
         raise invalid("body", f"{what}, {max_keys} of each are allowed; send smaller batches")

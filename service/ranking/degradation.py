@@ -11,6 +11,8 @@ class Reason(StrEnum):
     CORRUPT_ROWS = "corrupt_rows"
     UNKNOWN_USER = "unknown_user"
     UNKNOWN_ITEMS = "unknown_items"
+    MISSING_CONTEXT = "missing_context"
+    MISSING_FEATURES = "missing_features"
     MODEL_FAILED = "model_failed"
     UNSCORED_ITEMS = "unscored_items"
 

@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import perf_counter, time
+from time import perf_counter
 
 import numpy as np
 
 from features.layouts import Layouts
 from service.bundle.loading import Bundle
+from service.clock import now_ms
 from service.errors import CallerLeft, DeadlineExceeded
 from service.fusion import Formula
 from service.metrics.metrics import Metrics
 from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
+from service.ranking.completeness import check_context, check_own_features
 from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.ordering import rank_candidates
@@ -57,16 +59,20 @@ class Ranker:
         context = bundle.layouts.context.default_row
         if query.context:
             context = pack_raw(bundle.layouts.context, query.context, "context")
+        of_request = check_context(bundle.layouts.context, query.context)
+        moment = query.timestamp or now_ms()
         # Read the stored rows.
         try:
-            stored, of_store = await self._fetch(bundle.layouts, query, deadline)
+            stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline)
         except DeadlineExceeded:
             self._observe(snapshot, live, query, formula)
             raise
         fetched = perf_counter()
         stages["store"].observe(fetched - started)
         # Make the graph's inputs of them.
-        assembled, assembling = await self._assemble(bundle.layouts, stored, query, context)
+        assembled, assembling = await self._assemble(bundle.layouts, stored, query, context, moment)
+        if stored is not None and query.own_features:
+            of_request += check_own_features(bundle.layouts, stored.items, query.own_features)
         stages["assemble"].observe(assembling)
         self.metrics.candidates.observe(candidates)
         self.metrics.behaviours.observe(assembled.behaviours)
@@ -84,7 +90,7 @@ class Ranker:
         scores = formula.fuse(scored.predictions, numerics)
         finite = int(np.count_nonzero(np.isfinite(scores)))
         ranked = rank_candidates(query, formula, scores, finite, scored.predictions, numerics)
-        degraded = of_store + _of_rows(stored, assembled) + _of_scores(candidates, finite, scored.failed)
+        degraded = of_store + _of_rows(stored, assembled) + of_request + _of_scores(candidates, finite, scored.failed)
         fusing = perf_counter() - scored_at
         stages["fuse"].observe(fusing)
         # Count it and show it to the observers.
@@ -97,13 +103,16 @@ class Ranker:
         return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), costs)
 
     async def _fetch(
-        self, layouts: Layouts, query: Query, deadline: Deadline
+        self, layouts: Layouts, query: Query, moment: int, deadline: Deadline
     ) -> tuple[StoredRows | None, Degradations]:
-        """The stored rows, None if the store misses its deadline, and what is missing from them."""
+        """The stored rows, None if the store misses its deadline, and what is missing from them.
+
+        As in training, behaviours count that are older than the moment less the schema's lag. Without either, those of this very
+        millisecond count too.
+        """
+        before = moment - layouts.lag_ms if layouts.lag_ms or query.timestamp else moment + 1
         try:
-            stored = await self.reader.fetch(
-                layouts, query.user_id, query.item_ids, deadline.remaining(), query.timestamp
-            )
+            stored = await self.reader.fetch(layouts, query.user_id, query.item_ids, deadline.remaining(), before)
         except StoreDown:
             deadline.check("Redis answered")
             return None, (Degradation(Reason.STORE_UNAVAILABLE),)
@@ -117,7 +126,7 @@ class Ranker:
         return stored, degraded
 
     async def _assemble(
-        self, layouts: Layouts, stored: StoredRows | None, query: Query, context: bytes
+        self, layouts: Layouts, stored: StoredRows | None, query: Query, context: bytes, moment: int
     ) -> tuple[Assembled, float]:
         """The graph's inputs, and the seconds that making them took."""
         started = perf_counter()
@@ -128,8 +137,7 @@ class Ranker:
                 before = perf_counter()
                 await asyncio.sleep(0)
                 paused += perf_counter() - before
-        now_ms = query.timestamp or int(time() * 1000)
-        assembled = assemble(layouts, stored, items, query.user_id, context, now_ms)
+        assembled = assemble(layouts, stored, items, query.user_id, context, moment)
         return assembled, perf_counter() - started - paused
 
     async def _score(

@@ -20,6 +20,8 @@ from service.sample.embedded_redis import EmbeddedRedis, free_port
 
 ROOT = Path(__file__).parents[2]
 
+CONTEXT = {"tab": None, "hour": None}
+
 
 def environment(**settings: Any) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
@@ -47,7 +49,9 @@ def sample(tmp_path: Path, registry: Path) -> Path:
     pa.parquet.write_table(items, data / "items.parquet")
     pa.parquet.write_table(users, data / "users.parquet")
     (folder / "fusion.yaml").write_text("revision: 9\nprofiles: {default: {kind: weighted_sum, weights: {pctr: 1.0}}}")
-    (folder / "request.json").write_text(json.dumps({"user_id": "712", "candidates": ["1", "2", "3"]}))
+    (folder / "request.json").write_text(
+        json.dumps({"user_id": "712", "candidates": ["1", "2", "3"], "context": CONTEXT})
+    )
     return folder
 
 
@@ -160,7 +164,9 @@ def test_the_sample_runs_on_a_redis_that_is_given(
     assert "started Redis" not in text
     assert store.hlen("fr:schemas") == 1
     assert (
-        httpx.post(f"http://127.0.0.1:{port}/rank", json={"user_id": "712", "candidates": ["1"]}).json()["degraded"]
+        httpx.post(
+            f"http://127.0.0.1:{port}/rank", json={"user_id": "712", "candidates": ["1"], "context": CONTEXT}
+        ).json()["degraded"]
         == []
     )
 

@@ -1,7 +1,6 @@
 """Answers `POST /events`: behaviours of users, seen by their next ranking on any worker, under every feature schema in use."""
 
 from collections.abc import Sequence
-from time import time
 from typing import Annotated
 
 import numpy as np
@@ -23,6 +22,7 @@ from service.api.live_writes import all_done
 from service.api.openapi import BODY, WORK, refuses
 from service.api.problems import ERRORS_SHOWN
 from service.api.services import Worker
+from service.clock import now_ms
 from service.errors import Conflict, FieldError, InvalidRequest, StoreUnavailable
 from service.store.base import FeatureStore, FeatureWriter, StoreDown
 from service.store.event_keys import event_keys
@@ -83,7 +83,7 @@ async def events(
 
 
 def _check_times(events: Sequence[Event]) -> None:
-    latest = int(time() * 1000) + LATEST_AHEAD_MS
+    latest = now_ms() + LATEST_AHEAD_MS
     message = f"lies more than {LATEST_AHEAD_MS // 60_000} minutes ahead; milliseconds since 1970 are expected"
     bad = [FieldError(f"events[{i}].timestamp", message) for i, e in enumerate(events) if e.timestamp > latest]
     if bad:

@@ -27,8 +27,9 @@ def test_metrics_count_all_workers_together(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
 ) -> None:
     with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
+        request = {"user_id": "1", "candidates": ["1", "2"], "context": {"tab": 1, "hour": 13}}
         for _ in range(30):
-            httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1", "2"]})
+            httpx.post(f"{server.url}/rank", json=request)
         httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": []})
         expected = {"degraded": 30, "invalid_request": 1}
 

@@ -1,0 +1,43 @@
+"""Finds the features that a request leaves out: required ones are refused, others are counted as missing."""
+
+from collections.abc import Mapping
+
+from features import RowLayout
+from features.layouts import Layouts
+from service.errors import invalid
+from service.ranking.degradation import Degradation, Degradations, Reason
+from service.store.item_rows import KNOWN, ItemRows
+
+_REQUIRED = "a value is required"
+Own = Mapping[int, Mapping[str, object]]
+
+
+def check_context(layout: RowLayout, context: Mapping[str, object]) -> Degradations:
+    """What the context leaves out. All its names are known. Raises InvalidRequest if a required feature is left out."""
+    missing = len(layout.features) - len(context)
+    if not missing:
+        return ()
+    for feature in layout.features:
+        if feature.required and feature.name not in context:
+            raise invalid(f"context.{feature.name}", _REQUIRED)
+    return (Degradation(Reason.MISSING_CONTEXT, missing),)
+
+
+def check_own_features(layouts: Layouts, items: ItemRows, own: Own) -> Degradations:
+    """What candidates leave out that bring features of their own and have no stored row, counted by feature.
+
+    Raises InvalidRequest if that is a required feature.
+    """
+    names = {feature.name for feature in layouts.item.features} - {layouts.schema.item_id_feature}
+    required = {feature.name for feature in layouts.item.features if feature.required}
+    missing: set[str] = set()
+    states = items.states.tolist()
+    for place, values in own.items():
+        if states[place] == KNOWN:
+            continue
+        left_out = names - values.keys()
+        if left_out & required:
+            name = min(left_out & required)
+            raise invalid(f"candidates[{place}].features.{name}", f"{_REQUIRED}, and the item has no stored row")
+        missing |= left_out
+    return (Degradation(Reason.MISSING_FEATURES, len(missing)),) if missing else ()
