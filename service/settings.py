@@ -90,6 +90,19 @@ class Settings(BaseModel):
     read_timeout_ms: Annotated[
         int, _setting("ms", "longest that a request may take to arrive, from its first byte", ge=100, le=600_000)
     ] = 10_000
+    write_timeout_ms: Annotated[
+        int,
+        _setting("ms", "longest that an answer may stand still because its reader does not read", ge=100, le=600_000),
+    ] = 10_000
+    max_connections: Annotated[
+        int,
+        _setting(
+            "connections",
+            "open connections per worker, at most; then idle ones are closed for new ones; open files limit it too",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 8192
     max_inflight: Annotated[
         int, _setting("requests", "requests in work per worker; more are answered 503 at once", ge=1, le=100_000)
     ] = 64

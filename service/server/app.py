@@ -16,7 +16,7 @@ from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
-from service.server.connection import READ_TIMEOUT
+from service.server.connections import CONNECTIONS, Connections
 from service.server.lifespan import running
 from service.server.start import WorkerStart
 from service.settings import Settings
@@ -66,9 +66,9 @@ def build_app(start: WorkerStart) -> ASGIApp:
     )
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, float]]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Connections]]:
         async with running(settings, follower, lifecycle, metrics):
-            yield {READ_TIMEOUT: settings.read_timeout_ms / 1000}
+            yield {CONNECTIONS: Connections(settings, metrics)}
         reader.close()
         await writer.close()
 

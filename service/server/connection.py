@@ -1,87 +1,251 @@
-"""Owns what one connection may cost before a request of it can be judged: bytes of its head, and the time until it has arrived as a whole.
+"""Bounds what one connection may cost: memory, time, and places among those in work.
 
-uvicorn bounds neither: a caller that never ends its headers would fill the memory, one that never ends its body would keep a place among those in
-work for ever. A request that arrives in one piece, as nearly all do, starts no timer here.
+uvicorn's protocol bounds none of it: heads, trailers and queued requests grow without an end, a reader that does not
+read keeps its answer for ever, and an offer to upgrade loses the body behind it.
 """
 
 import asyncio
-from secrets import token_hex
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
 
-from service.api.problems import PROBLEM_TYPE, HeadTooLarge, HttpError, RequestTooSlow, envelope, presentation_of
+from service.api.problems import HeadTooLarge, RequestTooSlow
+from service.errors import Overloaded
+from service.server.connections import CONNECTIONS
+from service.server.framing import MAX_HEAD_BYTES, MAX_HEADERS, Framing, new_parser
+from service.server.writing import NOT_HTTP, ReadingGate, Timer, WatchedWriting, whole_answer
 
-MAX_HEAD_BYTES = 65_536
-READ_TIMEOUT = "read_timeout_s"  # the name in the state that the application's start hands to each connection
+_QUEUE_FULL = 8  # requests that wait for their turn; the last piece of a chunked body may bring 7 more
+_QUEUE_FULL_BYTES = 65_536
+_DISCARDED_BYTES = 8 << 20  # of a body that arrives after its answer
 
 
-class BoundedConnection(HttpToolsProtocol):
+class BoundedConnection(WatchedWriting):
     """uvicorn's HTTP/1.1, bounded."""
 
-    _arriving = False  # a request has begun and is not here as a whole
-    _head_bytes: int | None = None  # of the request that arrives; None once its headers are complete
-    _timer: asyncio.TimerHandle | None = None
+    flow: ReadingGate
+    _arriving = False  # a request has begun and is not complete
+    _offered = False  # the request that arrives offers an upgrade, which is ignored
+    _replaying = False  # a new parser is told the framing of such a request
+    _too_many_headers = False
+    _held: tuple[bytes, int] | None = None  # received bytes, and from where on they are not parsed
+    _queued_bytes = 0  # parsed for requests that wait for their turn
+    _discarded = 0
+    _last_words: bytes | None = None  # the last answer; nothing that the caller sends counts any more
+    _half_closed = False  # the caller sends nothing more
+
+    # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wait()
+        self._framing = Framing()
+        self._reading_timer = Timer()
+        self._limits = self.app_state[CONNECTIONS]
+        if not self._limits.opened(self):
+            self._end_with(whole_answer(Overloaded("this process has no room for another connection")))
+            return
+        self._limits.idle(self)
+        self._start_read_timer()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self._arriving:
+        if self._held is not None:
+            held, start = self._held
+            self._held = (held[start:] + data, 0)
             return
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(HeadTooLarge(f"the request line and headers have more than {MAX_HEAD_BYTES} bytes"))
-        if self._timer is None:
-            self._wait()
+        self._parse(data, 0)
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._arriving = True
-        self._head_bytes = 0
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self._head_bytes = None
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._arriving = False
-        self._wait_no_more()
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A caller that sends nothing more still gets its answers; True keeps the connection open for them."""
+        self._half_closed = self._held is not None or self._owes_answer()
+        return self._half_closed
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_no_more()
+        self._held = None
+        self._reading_timer.stop()
+        self._limits.closed(self)
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
-        self._timer = self.loop.call_later(self.app_state[READ_TIMEOUT], self._too_slow)
+    # Requests
 
-    def _wait_no_more(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _parse(self, data: bytes, start: int) -> None:
+        """Give the parser one piece after the other, until the queue is full; hold the rest back."""
+        view = memoryview(data)
+        while start < len(data) and self._last_words is None and not self.transport.is_closing():
+            if self._queue_is_full():
+                self._held = (data, start)
+                self.flow.hold()
+                break
+            if not self._arriving:
+                start = self._framing.skip_empty_lines(data, start)
+                if start == len(data):
+                    break
+            end = self._framing.end_of_piece(data, start)
+            was_in_head = self._framing.in_head
+            length = self._feed(view[start:end])
+            start += length
+            if self.pipeline:
+                self._queued_bytes += length
+            if not self._framing.count(length, was_in_head=was_in_head) or self._too_many_headers:
+                limits = f"{MAX_HEAD_BYTES} bytes or {MAX_HEADERS} lines"
+                error = HeadTooLarge(f"the request line and headers, or the trailers, have more than {limits}")
+                self._end_with(whole_answer(error))
+        if self._arriving and not self._reading_timer.is_running:
+            self._start_read_timer()
 
-    def _too_slow(self) -> None:
-        self._timer = None
-        if not self._arriving:  # a connection over which nothing ever came
-            self.transport.close()
+    def _feed(self, piece: memoryview) -> int:
+        """How many bytes the parser took."""
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as offer:
+            self._ignore_offer()
+            taken: int = offer.args[0]
+            return taken
+        except httptools.HttpParserError:
+            if not self._too_many_headers:
+                self._limits.cut("not_http")
+                self._end_with(NOT_HTTP)
+        return len(piece)
+
+    def _ignore_offer(self) -> None:
+        """Go on behind a head that offers an upgrade as if it did not (RFC 9110, 7.8).
+
+        The parser takes the rest for another protocol. A new one is told how the body is framed.
+        """
+        self.parser = new_parser(self)
+        if not self._arriving:
             return
-        limit = self.app_state[READ_TIMEOUT]
-        self._refuse(RequestTooSlow(f"the request did not arrive within {limit:g} s (FUNNELRANK_READ_TIMEOUT_MS)"))
+        self._replaying = True
+        try:
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % self._framing.headers)
+        except httptools.HttpParserError:
+            self._end_with(NOT_HTTP)
+        finally:
+            self._replaying = False
 
-    def _refuse(self, error: HttpError) -> None:
-        """The envelope of every error, unless an answer has begun, and the end of the connection."""
+    def on_message_begin(self) -> None:
+        if self._replaying:
+            return
+        super().on_message_begin()
+        self._arriving = True
+        self._framing.begin()
+        self._limits.busy(self)
+        self._unset_keepalive_if_required()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._replaying:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._replaying or not self._framing.in_head:  # trailers are no headers (RFC 9110, 6.5.1)
+            return
+        if len(self.headers) >= MAX_HEADERS:
+            self._too_many_headers = True
+            raise httptools.HttpParserError  # the parser stops
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._replaying:
+            return
+        super().on_headers_complete()
+        self._framing.complete_head(self.headers)
+        self._offered = self.parser.should_upgrade()
+        self._discarded = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._framing.take_body(len(body))
+        if self.cycle.response_complete:
+            self._discarded += len(body)
+            if self._discarded > _DISCARDED_BYTES:
+                self._close()
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._offered and self._framing.has_body():
+            # The parser takes such a request for complete at the end of its head.
+            self._offered = False
+            return
+        super().on_message_complete()
+        self._arriving = False
+        self._framing.end()
+        self._reading_timer.stop()
+        if self.cycle.response_complete:  # answered before its body was here
+            self._rest()
+
+    def _queue_is_full(self) -> bool:
+        waiting = len(self.pipeline)
+        return waiting >= _QUEUE_FULL or (waiting > 0 and self._queued_bytes > _QUEUE_FULL_BYTES)
+
+    # Answers
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_lost:
+            return
         if self.transport.is_closing():
+            self._watch_writing()
             return
-        cycle: Any = self.cycle  # None before the first request; while a head arrives, that of the request before it
-        silent = (
-            cycle is None or cycle.response_complete if self._head_bytes is not None else not cycle.response_started
-        )
-        if silent and not self.pipeline:
-            body = envelope(error, token_hex(16))
-            head = f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[presentation_of(error).status] + head.encode() + body)
-        self.transport.close()
+        if not self.pipeline:
+            self._queued_bytes = 0
+        if self._held is not None and not self._queue_is_full():
+            data, start = self._held
+            self._held = None
+            self.flow.release()
+            self._parse(data, start)
+        self._unset_keepalive_if_required()
+        if self._held is not None or self._owes_answer():
+            return
+        if self._last_words is not None:
+            self._say_last_words()
+        elif self._half_closed:
+            self._close()
+        elif not self._arriving:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait for the next request as long as a connection is kept alive."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._limits.idle(self)
+
+    def _owes_answer(self) -> bool:
+        """Whether a request that is complete has no whole answer yet."""
+        cycle: Any = self.cycle  # of the last request whose head is complete; None before the first
+        if self.pipeline:
+            return True
+        body_arrives = self._arriving and not self._framing.in_head
+        return cycle is not None and not cycle.response_complete and not body_arrives
+
+    def _end_with(self, last_words: bytes) -> None:
+        """End the connection with an answer, once the answers before it are sent. Nothing more is read."""
+        if self._last_words is not None:
+            return
+        self._last_words = last_words
+        self._held = None
+        self.flow.hold()
+        if not self._owes_answer():
+            self._say_last_words()
+
+    def _say_last_words(self) -> None:
+        """The last answer, unless a part of another one has been sent for the same request."""
+        cycle: Any = self.cycle
+        body_arrives = self._arriving and not self._framing.in_head
+        if self._last_words and not self.transport.is_closing() and not (body_arrives and cycle.response_started):
+            self.transport.write(self._last_words)
+        self._close()
+
+    # Time
+
+    def _start_read_timer(self) -> None:
+        self._reading_timer.start(self.loop, self._limits.read_timeout_s, self._read_too_slow)
+
+    def _read_too_slow(self) -> None:
+        self._reading_timer.stop()
+        if not self._arriving:  # nothing ever arrived
+            self._close()
+        elif self._owes_answer():  # perhaps nothing was read meanwhile
+            self._start_read_timer()
+        else:
+            limit = f"{self._limits.read_timeout_s:g} s (FUNNELRANK_READ_TIMEOUT_MS)"
+            self._limits.cut("slow_request")
+            self._end_with(whole_answer(RequestTooSlow(f"the request did not arrive within {limit}")))

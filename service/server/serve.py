@@ -44,7 +44,7 @@ def serve(settings: Settings) -> int:
 
 
 def check_start(settings: Settings) -> FusionProfiles | None:
-    """Check the registry, the files of the stable version and the fusion profiles. Returns the profiles of the fusion file.
+    """Check the registry, the files of the stable version and the fusion profiles; return those of the fusion file.
 
     Raises CannotStart; not, where an earlier stable version of the history can be started.
     """

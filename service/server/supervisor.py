@@ -118,7 +118,7 @@ class Supervisor:
         place.successor = None
 
     def _postpone(self, place: Place, now: float, problem: str, *, at_once: bool = False) -> None:
-        """Count a failure and set the pause before the next start: twice the last one; `at_once`: none the first time."""
+        """Count a failure, and set the pause before the next start: twice the last, or none at first (`at_once`)."""
         pause = 0.0
         if place.failures > 0 or not at_once:
             pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(place.failures, 10))

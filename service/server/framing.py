@@ -1,0 +1,92 @@
+"""Cuts what a connection receives into pieces, so that the parser never takes in more than one request at once.
+
+The parser calls back for every request in the bytes that it is given, and cannot be stopped between two. The end of a
+head is visible in the bytes, and the end of a body follows from the head. Only a chunked body has no visible end: it is
+given in small pieces, and a piece may hold the beginning of a few requests.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import httptools
+
+MAX_HEAD_BYTES = 65_536
+MAX_HEADERS = 200
+_BODY_PIECE = 65_536
+_CHUNKED_PIECE = 128
+_HEAD_END = b"\r\n\r\n"
+_EMPTY_LINES = re.compile(rb"[\r\n]*")
+_FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
+
+
+class Framing:
+    """What is known of the request that arrives. It begins in its head, as between two requests."""
+
+    def __init__(self) -> None:
+        self.in_head = True
+        self.head_bytes = 0
+        self.headers = b""  # Content-Length or Transfer-Encoding, as they were sent
+        self._left: int | None = 0  # bytes of the body still to come; None for a chunked body
+        self._overhead = 0  # bytes of a chunked body since the last that belong to its content
+
+    def has_body(self) -> bool:
+        return self._left != 0
+
+    def begin(self) -> None:
+        """A request begins."""
+        self.in_head = True
+        self.head_bytes = 0
+
+    def complete_head(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """The head is complete; names of `headers` are in lower case."""
+        framing = [(name, value) for name, value in headers if name in _FRAMING_HEADERS]
+        self.headers = b"".join(b"%b: %b\r\n" % header for header in framing)
+        self._left = 0
+        for name, value in framing:
+            # Both at once are refused by the parser.
+            self._left = None if name == b"transfer-encoding" else int(value)
+        self._overhead = 0
+        self.in_head = not self.has_body()
+
+    def take_body(self, length: int) -> None:
+        """`length` bytes of content have arrived."""
+        if self._left is not None:
+            self._left -= length
+        self._overhead = 0
+
+    def end(self) -> None:
+        """The request is complete."""
+        self.in_head = True
+        self._left = 0
+
+    def skip_empty_lines(self, data: bytes, start: int) -> int:
+        """Where a request may begin: empty lines before it are ignored (RFC 9112, 2.2)."""
+        if data[start] not in b"\r\n":
+            return start
+        lines = _EMPTY_LINES.match(data, start)
+        return lines.end() if lines else start
+
+    def end_of_piece(self, data: bytes, start: int) -> int:
+        """Up to where the parser may be given `data` at once."""
+        if self.in_head:
+            end = data.find(_HEAD_END, start)
+            return len(data) if end < 0 else end + len(_HEAD_END)
+        piece = _CHUNKED_PIECE if self._left is None else min(self._left, _BODY_PIECE)
+        return min(len(data), start + piece)
+
+    def count(self, length: int, *, was_in_head: bool) -> bool:
+        """Count bytes that were parsed; False where a head, or trailers or chunk extensions, are too long."""
+        if was_in_head:
+            self.head_bytes += length
+            return not self.in_head or self.head_bytes <= MAX_HEAD_BYTES
+        if self._left is None:
+            self._overhead += length
+        return self._overhead <= MAX_HEAD_BYTES
+
+
+def new_parser(connection: Any) -> httptools.HttpRequestParser:
+    """A parser as uvicorn makes it: it takes what follows a request that asks for the end of the connection."""
+    parser = httptools.HttpRequestParser(connection)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
