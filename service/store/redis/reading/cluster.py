@@ -44,7 +44,7 @@ class _Sent:
 
     node: Node
     places: Sequence[int]
-    answer: "asyncio.Future[tuple[list[Any], Any]]"
+    answer: "asyncio.Future[Any]"
 
 
 async def ask(
@@ -101,7 +101,7 @@ async def _ask_along(
             except StoreDown as error:
                 _fail(answers, each.places, error, each.node)
                 continue
-            for place, reply in zip(each.places, replies, strict=True):
+            for place, reply in zip(each.places, replies, strict=False):  # a PING's reply has no place
                 answers.replies[place] = reply
             if part is not None:
                 answers.parts.append(part)
@@ -112,7 +112,7 @@ async def _ask_along(
                 retrieve(each.answer)
             else:
                 each.answer.cancel()
-    if answers.silent or None in (node for node, _ in routes):
+    if answers.silent or len(sent) < len(routes):
         topology.learn_soon()
 
 
@@ -121,21 +121,22 @@ def _send(
 ) -> _Sent:
     """Send one node the commands at `places`, or a PING where there are none. Raises StoreDown."""
     if not places:
-        return _Sent(node, places, node.send(_PING, 1, _no_replies))
+        return _Sent(node, places, node.send(_PING, 1, _undecoded))
+    own_commands = [commands[place][1] for place in places]
+    if decode is None and not asking:
+        return _Sent(node, places, node.send(b"".join(own_commands), len(places), _undecoded))
 
     def decode_replies(replies: list[Any]) -> tuple[list[Any], Any]:
         own = replies[1::2] if asking else replies
         return own, None if decode is None else decode(places, own)
 
-    own_commands = [commands[place][1] for place in places]
     if asking:
         return _Sent(node, places, node.send(_ASKING.join([b"", *own_commands]), 2 * len(places), decode_replies))
     return _Sent(node, places, node.send(b"".join(own_commands), len(places), decode_replies))
 
 
-def _no_replies(_replies: list[Any]) -> tuple[list[Any], None]:
-    """A PING's reply is a sign of life and nothing else."""
-    return [], None
+def _undecoded(replies: list[Any]) -> tuple[list[Any], None]:
+    return replies, None
 
 
 def _fail(answers: Answers, places: Sequence[int], error: StoreDown, node: Node | None = None) -> None:

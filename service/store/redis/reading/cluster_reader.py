@@ -11,7 +11,7 @@ from service.store.item_cache import ItemCache
 from service.store.item_rows import ItemRows, rows_from_store
 from service.store.redis.keys import SCHEMAS, behaviours_key, item_prefix, user_key
 from service.store.redis.reading.cluster import Answers, Command, ask
-from service.store.redis.reading.commands import newest_behaviours
+from service.store.redis.reading.commands import get, item_read, newest_behaviours
 from service.store.redis.reading.connection import WrongReply
 from service.store.redis.reading.read_log import ReadLog
 from service.store.redis.reading.replies import (
@@ -67,12 +67,15 @@ class ClusterReader:
         self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
     ) -> StoredRows:
         """As `SingleReader.fetch`; raises StoreDown where neither the user nor any item could be read."""
-        read = self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
         try:
-            return await self._log.watched(read, layouts.fingerprint)
-        except WrongReply as error:
-            self._topology.drop(error)
+            rows = await self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
+        except StoreDown as error:
+            self._log.note_down(error)
+            if isinstance(error, WrongReply):
+                self._topology.drop(error)
             raise
+        self._log.note_rows(rows, layouts.fingerprint)
+        return rows
 
     async def _read(
         self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None
@@ -104,9 +107,8 @@ class ClusterReader:
             for places, part in answers.parts:
                 rows.put(places, part)
             unread.update(answers.unread)
-        silent = {node for answers in rounds for node in answers.silent}
-        if silent:
-            unread.update(self._places_of(silent, item_prefix(layouts.fingerprint), item_ids))
+            if answers.silent:
+                unread.update(self._places_of(answers.silent, item_prefix(layouts.fingerprint), item_ids))
         if unread:
             places = sorted(unread)
             rows.put(places, rows_from_store(layouts, [item_ids[i] for i in places], [None] * len(places)))
@@ -139,7 +141,9 @@ class ClusterReader:
             return own_places, rows
 
         items = _item_commands(item_prefix(layouts.fingerprint), [item_ids[place] for place in places])
-        answers = await ask(self._topology, [*ahead, *items], timeout, decode, everywhere=bool(ahead))
+        answers = await ask(
+            self._topology, [*ahead, *items], timeout, decode if items else None, everywhere=bool(ahead)
+        )
         of_items = zip(places, answers.replies[count:], strict=True)
         unread = [place for place, reply in of_items if isinstance(reply, Exception)]
         return _ItemAnswers(answers.replies[:count], answers.parts, unread, answers.silent)
@@ -174,29 +178,29 @@ class ClusterReader:
 
 
 def _user_commands(layouts: Layouts, user_id: str, before: int | None) -> list[Command]:
-    key = user_key(layouts.fingerprint, user_id)
-    commands = [(key.encode(), packed("GET", key))]
+    key = user_key(layouts.fingerprint, user_id).encode()
+    commands = [(key, get(key))]
     if layouts.behaviour is not None:
-        key = behaviours_key(layouts.fingerprint, user_id)
-        commands.append((key.encode(), newest_behaviours(key, layouts.max_behaviours, before)))
+        key = behaviours_key(layouts.fingerprint, user_id).encode()
+        commands.append((key, newest_behaviours(key, layouts.max_behaviours, before)))
     return commands
 
 
 def _item_commands(prefix: str, item_ids: Sequence[str]) -> list[Command]:
-    """One MGET per item: a cluster refuses one over several slots, and GET refuses a key of another type."""
     keys = [(prefix + item_id).encode() for item_id in item_ids]
-    return [(key, b"*2\r\n$4\r\nMGET\r\n$%d\r\n%b\r\n" % (len(key), key)) for key in keys]
+    return [(key, item_read(key)) for key in keys]
 
 
 def _stored(layouts: Layouts, ahead: Sequence[Any], items: ItemRows, unread: int, candidates: int) -> StoredRows:
     """The rows of a request. The user's replies that did not come count as one more unread row. Raises StoreDown."""
-    failed = [reply for reply in ahead if is_refusal(reply)]
-    if failed and unread == candidates:
-        raise refusal(failed[0], "GET")
-    user = None if is_refusal(ahead[0]) else ahead[0]
-    behaviours: Any = []
-    if len(ahead) == 2 and not is_refusal(ahead[1]):
-        behaviours = ahead[1]
+    user: Any = ahead[0]
+    behaviours: Any = ahead[1] if len(ahead) == 2 else []
+    if is_refusal(user) or is_refusal(behaviours):
+        if unread == candidates:
+            raise refusal(user if is_refusal(user) else behaviours, "GET")
+        unread += 1
+        user = None if is_refusal(user) else user
+        behaviours = [] if is_refusal(behaviours) else behaviours
     stored = stored_rows(layouts, user, behaviours, items)
-    stored.unread = unread + bool(failed)
+    stored.unread = unread
     return stored

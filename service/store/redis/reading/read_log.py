@@ -4,7 +4,6 @@ A store that goes and comes with every request must not fill the log, so that an
 """
 
 import logging
-from collections.abc import Awaitable
 from time import monotonic
 
 from service.store.base import StoreDown, StoredRows
@@ -21,27 +20,20 @@ class ReadLog:
         self._quiet_until = 0.0
         self._logged_corrupt: set[str] = set()
 
-    async def watched(self, read: Awaitable[StoredRows], fingerprint: str) -> StoredRows:
-        """The result of a read; logs what is new about it. Raises StoreDown as the read does."""
-        try:
-            rows = await read
-        except StoreDown as error:
-            self.note_down(error)
-            raise
-        if self._logged_down:
-            self._logged_down = False
-            log.info("the store answers again")
-        if rows.corrupt:
-            self._note_corrupt(fingerprint, rows.corrupt)
-        return rows
-
     def note_down(self, error: StoreDown) -> None:
+        """A read that failed."""
         if not self._logged_down and monotonic() >= self._quiet_until:
             self._logged_down = True
             self._quiet_until = monotonic() + _QUIET_SECONDS
             log.warning("rankings are made without the store: %s", error)
 
-    def _note_corrupt(self, fingerprint: str, corrupt: dict[str, int]) -> None:
-        if new := sorted(corrupt.keys() - self._logged_corrupt):
+    def note_rows(self, rows: StoredRows, fingerprint: str) -> None:
+        """A read that went well."""
+        if self._logged_down:
+            self._logged_down = False
+            log.info("the store answers again")
+        if not rows.corrupt:
+            return
+        if new := sorted(rows.corrupt.keys() - self._logged_corrupt):
             self._logged_corrupt.update(new)
             log.warning("rows in Redis that do not fit schema %s are taken as missing: %s", fingerprint, ", ".join(new))

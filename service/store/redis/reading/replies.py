@@ -14,7 +14,7 @@ from service.store.base import StoreDown, StoredRows
 from service.store.item_rows import CORRUPT, ItemRows
 from service.store.redis.reading.connection import WrongReply
 
-_BYTES = {bytes}
+_BYTES_LENGTH = bytes.__len__  # checks the type in the same pass
 _BYTES_OR_NOTHING = {bytes, type(None)}
 
 
@@ -67,10 +67,14 @@ def stored_rows(layouts: Layouts, user: Any, behaviours: Any, items: ItemRows) -
     if behaviours:
         assert layouts.behaviour is not None
         if type(behaviours) is list:
-            if set(map(type, behaviours)) != _BYTES or len(behaviours) > layouts.max_behaviours:
-                raise WrongReply(f"Redis answered ZREVRANGEBYSCORE with {_described(behaviours)}")
+            try:
+                sizes = set(map(_BYTES_LENGTH, behaviours))
+            except TypeError:
+                raise refusal(behaviours, "ZREVRANGEBYSCORE") from None
+            if len(behaviours) > layouts.max_behaviours:
+                raise refusal(behaviours, "ZREVRANGEBYSCORE")
             size = layouts.behaviour.dtype.itemsize + EVENT_KEY_BYTES
-            if set(map(len, behaviours)) != {size}:
+            if sizes != {size}:
                 fitting = [member for member in behaviours if len(member) == size]
                 corrupt["behaviour"] = len(behaviours) - len(fitting)
                 behaviours = fitting

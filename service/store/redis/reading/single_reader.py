@@ -5,11 +5,11 @@ from typing import Any
 
 from features.layouts import Layouts
 from service.redis_url import RedisAddress
-from service.store.base import StoredRows
+from service.store.base import StoreDown, StoredRows
 from service.store.item_cache import ItemCache
 from service.store.item_rows import ItemRows, rows_from_store
 from service.store.redis.keys import SCHEMAS, behaviours_key, item_prefix, user_key
-from service.store.redis.reading.commands import MGET_KEYS, item_reads, newest_behaviours
+from service.store.redis.reading.commands import MGET_KEYS, get, item_reads, newest_behaviours
 from service.store.redis.reading.connection import WrongReply
 from service.store.redis.reading.read_log import ReadLog
 from service.store.redis.reading.replies import documents, packed_rows, rows_or_unknown, stored_rows
@@ -44,17 +44,21 @@ class SingleReader:
         One round trip; a second one where Redis announced meanwhile that a cached row had changed. Raises StoreDown; waits
         no longer than `timeout` seconds or the store's own limit per round trip.
         """
-        read = self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
         try:
-            return await self._log.watched(read, layouts.fingerprint)
-        except WrongReply as error:
-            self._wire.drop(error)
+            rows = await self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
+        except StoreDown as error:
+            self._log.note_down(error)
+            if isinstance(error, WrongReply):
+                self._wire.drop(error)
             raise
+        self._log.note_rows(rows, layouts.fingerprint)
+        return rows
 
     async def _read(
         self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None
     ) -> StoredRows:
-        await self._wire.connect(timeout)
+        if not self._wire.open:
+            await self._wire.connect(timeout)
         cache = self._caches.of(layouts)
         if cache.connection != self._wire.connection:
             self._caches.begin(cache, [self._wire], self._wire.connection)
@@ -62,10 +66,11 @@ class SingleReader:
 
         # Ask for the user, and for the items that are not cached.
         fingerprint = layouts.fingerprint
-        commands = packed("GET", user_key(fingerprint, user_id))
+        commands = get(user_key(fingerprint, user_id).encode())
         count = 1
         if layouts.behaviour is not None:
-            commands += newest_behaviours(behaviours_key(fingerprint, user_id), layouts.max_behaviours, before)
+            key = behaviours_key(fingerprint, user_id).encode()
+            commands += newest_behaviours(key, layouts.max_behaviours, before)
             count = 2
         rows = cached.rows
         if cached.missing:
