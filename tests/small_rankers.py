@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from export.graph import ServingGraph, graph_inputs
-from features import BehaviourLayout, RowLayout
+from features import BehaviourLayout, RowLayout, key_of
 from models.catalogue import CATALOGUE
 from models.data.encoding import AGE, Encoding, NumericStats
 from models.data.vocabulary import Vocabulary, behaviour_column_vocabularies, key_column_vocabularies, vocabulary_names
@@ -44,6 +44,7 @@ TASKS_OF = {
     ],
 }
 OWN_ENCODER = {name: e.encoder.type for name, e in CATALOGUE.items() if e.encoder.type not in ("pooling", "din")}
+DOMAIN = {"feature": "page", "values": ["home", "search", 3]}  # of the entries that are for several domains
 FEATURES = {
     "user_id_feature": "user_id",
     "item_id_feature": "item_id",
@@ -103,6 +104,8 @@ def small(
             **model,
         },
     }
+    if CATALOGUE[architecture].trunk.needs_domain:
+        raw["model"].setdefault("domain", DOMAIN)
     if position:
         head = position if isinstance(position, str) else "pctr"
         raw["position"] = {"column": "position", "cross": "device", "max_position": 10, "head": head}
@@ -129,11 +132,17 @@ def random_encoding(recipe: Recipe, seed: int, known: int = 40) -> Encoding:
     rng = np.random.default_rng(seed)
     schema = recipe.features
     names = vocabulary_names(schema)
-    keys = np.unique(rng.integers(-(2**63), 2**63 - 1, known))
+    keys = np.unique([*rng.integers(-(2**63), 2**63 - 1, known), *domain_keys(recipe)])
     rows = (1 + len(names) + np.arange(len(keys))).astype(np.int32)
     numerics = {g: _stats(rng, RowLayout(schema.group(g)).numeric_width) for g in ("user", "context", "item")}
     numerics["behaviour"] = _stats(rng, (BehaviourLayout(schema).numeric_width if schema.behaviour else 0) + len([AGE]))
     return Encoding(schema, Vocabulary(keys, rows, {n: i + 1 for i, n in enumerate(names)}), numerics)
+
+
+def domain_keys(recipe: Recipe) -> list[int]:
+    """The keys of the recipe's domains, in order."""
+    domain = recipe.model.domain
+    return [] if domain is None else [key_of(domain.feature, value, domain.feature) for value in domain.values]
 
 
 def _stats(rng: np.random.Generator, n: int) -> NumericStats:
@@ -184,6 +193,8 @@ def training_batch(of: Small, n: int, behaviours: int, seed: int = 0) -> dict[st
     for group in ("user", "context", "item"):
         width = one[f"{group}_keys"].shape[1]
         keys = one["item_keys"] if group == "item" else rng.choice(voc.keys, (n, width))
+        if group == "context" and (domains := domain_keys(of.recipe)):  # each of them occurs, and other values too
+            keys[:, 0] = rng.choice([*domains, voc.keys[0]], n)
         unknown = np.array([voc.unknown_rows[v] for v in key_column_vocabularies(schema.group(group))])
         batch[f"{group}_rows"] = voc.rows_of(keys, unknown).astype(np.int64)
         batch[f"{group}_numerics"] = _numbers(rng, (n, one[f"{group}_numerics"].shape[1]))
