@@ -22,6 +22,7 @@ from models.catalogue import CATALOGUE
 from models.prepare.sample import sample_tables
 from models.prepare.taobao import prepare_taobao
 from models.recipe import load_recipe, parse_recipe
+from models.simulators.run import write_log as simulate_log
 from models.train import train
 from service.sample.calls import call, wait_until_ready
 from service.sample.embedded_redis import EmbeddedRedis, free_port
@@ -39,7 +40,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, size in PART_BYTES.items():
         sample_tables(ROOT / "sample" / name, folder / name, size, seed=1)
     prepare_taobao(write_log(folder / "log"), folder / "taobao")
-    return {name: folder / name for name in (*PART_BYTES, "taobao")}
+    simulate_log("position", 0.05, folder / "simulated-position")
+    return {name: folder / name for name in (*PART_BYTES, "taobao", "simulated-position")}
 
 
 @pytest.fixture(scope="session")

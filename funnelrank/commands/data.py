@@ -113,18 +113,32 @@ def paths(
     print(measure_paths(events, columns, click, list(actions), conversion, out))
 
 
-@click.command(epilog=examples("funnelrank simulate selection --seeds 3 --out docs/simulators.md"))
+@click.command(
+    epilog=examples(
+        "funnelrank simulate selection --seeds 3 --out docs/simulators.md",
+        "funnelrank simulate position --tables data/simulated-position",
+    )
+)
 @click.argument("name", type=click.Choice(SIMULATORS))
 @click.option("--seeds", type=POSITIVE, default=3, show_default=True, metavar="N", help="Seeds 1 to N.")
 @click.option(
     "--size", type=float, default=1.0, show_default=True, metavar="X", help="Factor on the number of impressions."
 )
 @click.option("--out", type=PATH, metavar="PAGE.md", help="Put the section into this page as well.")
-def simulate(name: str, seeds: int, size: float, out: Path | None) -> None:
+@click.option("--tables", type=PATH, metavar="DIR", help="Write the tables of the world, seed 1, and train nothing.")
+def simulate(name: str, seeds: int, size: float, out: Path | None, tables: Path | None) -> None:
     """Simulate a world with known truth, train models on it and measure them against the truth.
 
     Prints mean and deviation over the seeds.
     """
     from models.simulators.run import simulate as run
+    from models.simulators.run import write_log
 
+    if tables is not None:
+        try:
+            write_log(name, size, tables)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        click.echo(f"tables: {tables}")
+        return
     click.echo(run(name, seeds, size, out))

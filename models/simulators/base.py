@@ -45,6 +45,7 @@ class Simulator:
     world: str
     comparisons: tuple[Comparison, ...]
     run: Callable[[int, float, Path], Result]
+    log: Callable[[int, float, Path], None] | None = None  # writes the tables of a seed into a folder, for recipes
 
 
 def part_column(rng: np.random.Generator, n: int, shares: Sequence[float] = (0.6, 0.15, 0.25)) -> np.ndarray:

@@ -88,6 +88,13 @@ def world(
     )
 
 
+def log(seed: int, size: float, folder: Path) -> None:
+    """Write the tables of the first setting, which models/recipes/simulated-position.yaml trains on."""
+    rightness = next(iter(SETTINGS.values()))
+    tables, _, _ = world(np.random.default_rng([3, seed]), int(REQUESTS * size), rightness)
+    write_tables(folder, tables)
+
+
 def run(seed: int, size: float, folder: Path) -> Result:
     result: Result = {}
     for setting, rightness in SETTINGS.items():
@@ -129,4 +136,5 @@ SIMULATOR = Simulator(
         for other in ("no correction", "position as a feature")
     ),
     run=run,
+    log=log,
 )

@@ -23,6 +23,15 @@ Worlds whose probabilities are known, so that a paper's claim can be seen to hol
 """
 
 
+def write_log(name: str, size: float, folder: Path) -> None:
+    """Write the tables of a simulator's world, seed 1. Raises ValueError for a simulator without a log of its own."""
+    write = SIMULATORS[name].log
+    if write is None:
+        named = ", ".join(simulator.name for simulator in SIMULATORS.values() if simulator.log)
+        raise ValueError(f"'{name}' has no log to train on; those with one: {named}")
+    write(1, size, folder)
+
+
 def results(simulator: Simulator, seeds: Sequence[int], size: float) -> list[Result]:
     """The measures of every seed, each in a folder that goes afterwards."""
     found = []

@@ -122,3 +122,11 @@ def test_a_claim_that_fails_is_said_to_fail(tmp_path):
     text = section(simulator, [{("", m): row if m == "ESMM" else better for m in selection.MODELS}], 1, 1.0)
     assert text.count("does not show") == 4
     assert results(simulator, [], 1) == []
+
+
+def test_the_position_simulator_writes_its_log_and_one_without_a_log_is_refused(tmp_path, capsys):
+    assert main(["simulate", "position", "--size", "0.01", "--tables", str(tmp_path / "log")]) == 0
+    shown = pd.read_parquet(tmp_path / "log" / "impressions.parquet")
+    assert sorted(shown["position"].unique()) == list(range(1, position.SHOWN + 1)) and set(shown["click"]) == {0, 1}
+    assert main(["simulate", "selection", "--tables", str(tmp_path / "none")]) == 1
+    assert "'selection' has no log to train on; those with one: position" in capsys.readouterr().err
