@@ -28,6 +28,7 @@ from models.trunks.omoe import OmoeOptions
 from models.trunks.ple import PleOptions
 from models.trunks.separate import SeparateOptions
 from models.trunks.shared_bottom import SharedBottomOptions
+from models.trunks.star import StarOptions
 from models.trunks.youtube2019 import Youtube2019Options
 
 
@@ -48,6 +49,7 @@ _SEPARATE = SeparateOptions(type="separate")
 _CHAIN_OR_NOT = ("independent", "esmm", "esm2")
 _MMOE = "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (KDD 2018)"
 _MMOE_LINK = "https://dl.acm.org/doi/10.1145/3219819.3220007"
+_STAR = "One Model to Serve All: Star Topology Adaptive Recommender for Multi-Domain CTR Prediction (CIKM 2021)"
 _PLE = "Progressive Layered Extraction (RecSys 2020)"
 _PLE_LINK = "https://dl.acm.org/doi/10.1145/3383313.3412236"
 
@@ -122,6 +124,7 @@ _ENTRIES = (
         _POOLING,
         NfwfmOptions(type="nfwfm"),
     ),
+    Entry("star", _STAR, "https://arxiv.org/abs/2101.11427", _CHAIN_OR_NOT, _POOLING, StarOptions(type="star")),
 )
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
