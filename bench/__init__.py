@@ -1,1 +1,1 @@
-"""Owns the benchmark: what a ranking costs in CPU time beside the model itself, and beside what others do."""
+"""The benchmark: the CPU cost of a ranking beside the model itself, and beside what others do."""

@@ -98,7 +98,8 @@ def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) ->
     verdicts = [
         targets.Verdict(f"{model.name}: all candidates cold / warm, C=200 L=10", cold / warm_now, 2.0, at_least=False),
         targets.Verdict(
-            f"{model.name}: overhead with {sizes.items:,} items / with {workload.HOT_ITEMS:,}, each against the empty route",
+            f"{model.name}: overhead with {sizes.items:,} items / with {workload.HOT_ITEMS:,}, "
+            "each against the empty route",
             targets.grown(few, many),
             1.15,
             at_least=False,

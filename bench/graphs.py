@@ -1,4 +1,4 @@
-"""Owns the comparison of the exported graph with the naive export of the same trained model."""
+"""Compares the exported graph with the naive export of the same trained model."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +34,10 @@ class Compared:
 
 
 def compare(run_folder: Path, sizes: list[tuple[int, int]], rounds: int, round_seconds: float) -> list[Compared]:
-    """Both graphs of a run, in turn, on the same varied requests. Raises AssertionError where their scores differ by over 1e-5."""
+    """Measure both graphs of a run in turn, on the same varied requests.
+
+    Raises AssertionError if their scores differ by over 1e-5.
+    """
     run = open_run(run_folder)
     graph = ServingGraph(run.ranker, run.encoding).eval()
     schema = run.encoding.schema
@@ -43,7 +46,7 @@ def compare(run_folder: Path, sizes: list[tuple[int, int]], rounds: int, round_s
     ours = open_session(to_onnx(graph, run.encoding).SerializeToString(), 1)
     example = tiled(graph, request(schema, run.kept_rows, 7, 11, rng))
     theirs = open_session(naive_onnx(Naive(run.ranker), example, outputs).SerializeToString(), 1)
-    found = []
+    compared = []
     for candidates, behaviours in sizes:
         requests: list[Inputs] = [request(schema, run.kept_rows, candidates, behaviours, rng) for _ in range(_REQUESTS)]
         wide = [tiled(graph, r) for r in requests]
@@ -60,5 +63,5 @@ def compare(run_folder: Path, sizes: list[tuple[int, int]], rounds: int, round_s
             rounds,
             round_seconds,
         )
-        found.append(Compared(candidates, behaviours, costs["graph"], costs["naive"], difference))
-    return found
+        compared.append(Compared(candidates, behaviours, costs["graph"], costs["naive"], difference))
+    return compared

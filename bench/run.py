@@ -27,7 +27,7 @@ from service.sample.embedded_redis import EmbeddedRedis
 
 
 def run_bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
-    """Measure every model and write `out` (JSON) with the plot beside it; the short training runs are kept in `runs`."""
+    """Measure every model and write `out` (JSON) and its plot; the short training runs stay in `runs`."""
     os.environ["OMP_NUM_THREADS"] = "1"
     sizes = BenchSizes((1, 20, 200, 1000), (0, 10, 50), 9, 0.15, 100_000)
     if quick:

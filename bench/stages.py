@@ -1,6 +1,6 @@
-"""Owns the stage table: the service's own steps called one by one in this process on the same requests, in CPU microseconds.
+"""The stage table: the service's own steps called one by one in this process, in CPU microseconds.
 
-What is left to the whole is HTTP, the event loop, the sockets and the caches of the processor, which in a server are colder than here.
+The rest of a request's cost is HTTP, the event loop, the sockets, and processor caches that are colder in a server.
 """
 
 import asyncio

@@ -2,8 +2,9 @@
 
 Each client sends the same commands for the same keys, to one Redis and to a cluster of three nodes: the user's row, the
 newest 50 behaviours, and the rows of the candidates (item cache off) or none of them (every row is in the item cache).
-The figures are CPU microseconds of the whole process per read, because a client may work in threads of its own. The best of
-several rounds counts. coredis and valkey-glide are measured where they are installed. The service needs neither.
+The figures are CPU microseconds of the whole process per read, because a client may work in threads of its own. The
+best of several rounds counts. coredis and valkey-glide are measured where they are installed. The service needs
+neither.
 """
 
 import importlib.util

@@ -28,7 +28,7 @@ _ROUNDS = 5
 
 @dataclass
 class Setting:
-    """One way to run the service, and what was measured of it: CPU milliseconds per request, and requests per second."""
+    """One way to run the service, its CPU milliseconds per request, and its requests per second."""
 
     name: str
     server: Server
@@ -85,7 +85,10 @@ def compare_threads(recipe: str, requests: int, runs: Path) -> None:
 
 
 def table(settings: list[Setting], driver: Driver, load: workload.RequestSet, requests: int) -> None:
-    """All settings in turn, round by round, so that a busy machine hits them alike; the first round is not counted."""
+    """Measure all settings in turn, round by round, so that a busy machine slows them alike.
+
+    The first round does not count.
+    """
     for _ in range(_ROUNDS + 1):
         for setting in settings:
             measure(setting, driver, load, requests)

@@ -1,6 +1,7 @@
-"""For `locust -f loadtest/locustfile.py`: the same users, checks and open-loop pacing under locust's own command and web page.
+"""For `locust -f loadtest/locustfile.py`: the same users, checks and pacing under locust's own command and web page.
 
-`python -m loadtest` is the shorter way; this one adds locust's live charts. Flags of the load come beside locust's: `--rate`, `--candidates`, ...
+`funnelrank loadtest` is the shorter way. This one adds locust's live charts. The options of the load come beside
+locust's.
 """
 
 from typing import Any

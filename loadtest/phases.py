@@ -1,4 +1,4 @@
-"""Phases of load: an arrival schedule that no answer can delay, and the sequences of phases that make a run or a search for the limit."""
+"""Phases of load: arrival times that no answer can delay, and the phases of a run or of a search for the limit."""
 
 import math
 from collections.abc import Generator, Iterator
@@ -8,13 +8,16 @@ import numpy as np
 from loadtest.checks.measurements import Measurements
 from loadtest.options import Plan
 
-# The search stops when the lowest rate that failed is within 8 % of the highest that held: noise between equal steps is about as large.
+# The search stops when the lowest rate that failed is within 8 % of the highest that held: noise is about as large.
 PRECISION = 1.08
 
 
 class Phase:
-    """A stretch of constant rate. Arrivals are a Poisson process drawn before the phase begins, which is what makes the load open loop:
-    the n-th request is due at its own time, answered or not were the ones before. All times are seconds of one monotonic clock."""
+    """A phase of constant rate.
+
+    Arrivals are a Poisson process drawn before the phase begins, which makes the load open loop: the n-th request is
+    due at its own time, whether or not earlier ones were answered. All times are seconds of one monotonic clock.
+    """
 
     def __init__(self, name: str, rate: float, duration_s: float, drain_s: float, rng: np.random.Generator) -> None:
         self.name = name
@@ -33,7 +36,7 @@ class Phase:
         self.began_at = now
 
     def take(self) -> float | None:
-        """The time at which the next request is due, given to one caller alone; None when all are given out or the phase is closed."""
+        """When the next request is due, for one caller alone; None if none is left or the phase is closed."""
         if self.closed or math.isinf(self.began_at) or self.taken == len(self.offsets):
             return None
         self.taken += 1
@@ -74,7 +77,10 @@ def stepped_load(plan: Plan, rng: np.random.Generator) -> Iterator[Phase]:
 
 
 def search_rates(start: float, max_steps: int) -> Generator[float, bool, None]:
-    """Yields rates to try and is sent whether each held: doubles (or halves) until both sides are known, then halves the gap."""
+    """Yields rates to try and receives whether each held.
+
+    Doubles or halves until both sides are known, then bisects.
+    """
     held = 0.0
     failed = math.inf
     rate = start

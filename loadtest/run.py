@@ -37,17 +37,17 @@ class Result:
         return max(held, key=lambda phase: phase.rate, default=None)
 
     def faults(self) -> list[str]:
-        """Why this run failed; empty when it did not. Steps of a search may fail, that is what they are for, but one of them has to hold."""
+        """Why this run failed; empty if it did not. Steps of a search may fail, but one of them has to hold."""
         if self.plan.find_limit:
             return [] if self.best() else [f"no step kept p99 within {self.plan.p99_limit_ms} ms without a failure"]
-        found = [
+        faults = [
             f"{count} x {why}" for phase in self.phases for why, count in phase.measurements.failures.most_common()
         ]
         if not any(phase.measurements.latencies_ms for phase in self.phases):
-            found.append("nothing was answered")
-        found += [f"rollout refused: {refusal}" for refusal in self.swaps.refused]
-        found += [f"{model} was rolled out and never answered" for model in self.swaps.missing_from(set(self.models))]
-        return found
+            faults.append("nothing was answered")
+        faults += [f"rollout refused: {refusal}" for refusal in self.swaps.refused]
+        faults += [f"{model} was rolled out and never answered" for model in self.swaps.missing_from(set(self.models))]
+        return faults
 
 
 def prepare(plan: Plan) -> RunningLoad:
@@ -69,7 +69,7 @@ def prepare(plan: Plan) -> RunningLoad:
 
 
 def execute(plan: Plan) -> Result:
-    """Sends the load. It ends by itself: with its last phase, or at the longest time that all phases together can take."""
+    """Send the load until its last phase ends, or until all phases together must have ended."""
     load = prepare(plan)
     environment = Environment(user_classes=[user_class(load)], shape_class=_shape(load), host=plan.url)
     runner = environment.create_local_runner()
@@ -94,7 +94,7 @@ def _shape(load: RunningLoad) -> PhasedShape:
 
 
 def _longest_s(plan: Plan) -> float:
-    """Every phase at full length with its drain, two seconds per phase for the shape's one-second tick, and half a minute to start and stop."""
+    """All phases, their drains, two seconds each for the shape's tick of a second, and half a minute around them."""
     lengths = [plan.step_s] * plan.max_steps if plan.find_limit else [plan.duration_s]
     return sum(length + plan.drain_s + 2 for length in [plan.warmup_s, *lengths]) + 30
 

@@ -15,12 +15,12 @@ def require_loopback(url: str) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise TargetError(f"{url} is not an http:// or https:// address")
     try:
-        found = {
+        addresses = {
             str(entry[4][0]) for entry in socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
         }
     except socket.gaierror as error:
         raise TargetError(f"{parts.hostname} cannot be resolved: {error}") from error
-    remote = sorted(address for address in found if not ipaddress.ip_address(address).is_loopback)
+    remote = sorted(address for address in addresses if not ipaddress.ip_address(address).is_loopback)
     if remote:
         raise TargetError(
             f"{parts.hostname} is {remote[0]}, not this machine; --allow-remote sends load there all the same"

@@ -13,7 +13,7 @@ from loadtest.options import Plan
 from loadtest.phases import Phase
 from loadtest.workload.workload import Workload
 
-# A user without anything due looks again after this long; shorter than the gap between phases, long enough to cost nothing.
+# A user without a due request looks again after so long: shorter than the gap between phases, and cheap.
 IDLE_S = 0.02
 
 
@@ -57,7 +57,10 @@ class PhasedShape(LoadTestShape):
 
 
 class RankingUser(FastHttpUser):
-    """One connection: takes the next due request from the schedule that all users share, waits for its time, sends it, judges the answer."""
+    """One connection.
+
+    Takes the next request of the shared schedule, waits for its time, sends it, and judges the answer.
+    """
 
     abstract = True
     load: RunningLoad

@@ -1,9 +1,9 @@
 """Writes the lock files beside it: what pip resolves for the groups of pyproject.toml, one `name==version` per line.
 
 `make lock` runs it. test.txt is resolved first and constrains the others, so that a package has one version in all of
-them. Local version parts ("2.13.0+cpu") are cut off, so that the files name what every index has. torch has its own file:
-it is installed first and by its exact version alone, because a range would let pip choose the newest build with all of its
-GPU libraries.
+them. Local version parts ("2.13.0+cpu") are cut off, so that the files name what every index has. torch has its own
+file: it is installed first and by its exact version alone, because a range would let pip choose the newest build with
+all of its GPU libraries.
 """
 
 import json
@@ -34,8 +34,8 @@ def resolve(requirements: list[str], constraints: Path | None) -> dict[str, str]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
     command += ["--constraint", str(constraints)] if constraints else []
     report = json.loads(subprocess.run([*command, *requirements], check=True, stdout=subprocess.PIPE).stdout)
-    found = (package["metadata"] for package in report["install"])
-    return {metadata["name"].lower(): metadata["version"].split("+")[0] for metadata in found}
+    packages = (package["metadata"] for package in report["install"])
+    return {metadata["name"].lower(): metadata["version"].split("+")[0] for metadata in packages}
 
 
 def write_lock(path: Path, versions: dict[str, str]) -> None:

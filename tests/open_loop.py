@@ -1,4 +1,4 @@
-"""Owns an open-loop load of `POST /rank` for tests: requests leave when they are due, over raw connections, so that the client costs little."""
+"""An open-loop load of `POST /rank` for tests: requests leave when they are due, over raw connections."""
 
 import asyncio
 import json
@@ -11,7 +11,11 @@ _HEAD = "POST /rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nCon
 
 @dataclass
 class Load:
-    """What came of a load: milliseconds from being due to the last byte, by status; `lag_ms` is by how much the client itself was late, at worst."""
+    """What came of a load.
+
+    Milliseconds from being due to the last byte, by status; `lag_ms` is by how much the client itself was late, at
+    worst.
+    """
 
     seconds: float
     ms: dict[int, list[float]] = field(default_factory=dict)
@@ -55,7 +59,10 @@ def request_of(body: dict[str, Any]) -> bytes:
 
 
 async def offered(client: Client, request: bytes, rate: float, seconds: float, settling: float = 0.0) -> Load:
-    """`rate` requests per second, evenly spread, whatever becomes of them; those of the first `settling` seconds are sent and not counted."""
+    """`rate` requests per second, evenly spread, whatever becomes of them.
+
+    Those of the first `settling` seconds are sent and not counted.
+    """
     load = Load(seconds - settling)
     start = time.perf_counter()
     waiting = []

@@ -1,4 +1,4 @@
-"""Owns a real Redis Cluster on loopback for the tests: one redis-server process per node, put together by the cluster's own commands."""
+"""A real Redis Cluster on loopback for the tests: one redis-server process per node."""
 
 import contextlib
 import socket
@@ -96,7 +96,10 @@ class RedisCluster:
             yield replica
 
     def move(self, slot: int, source: Node, target: Node, halfway: Any = None) -> None:
-        """Give a slot and its keys to another node; `halfway` is called while the slot is on its way, its keys there already."""
+        """Give a slot and its keys to another node.
+
+        `halfway` is called while the slot is on its way, its keys there already.
+        """
         target.ask("CLUSTER SETSLOT", slot, "IMPORTING", source.id)
         source.ask("CLUSTER SETSLOT", slot, "MIGRATING", target.id)
         while keys := source.ask("CLUSTER GETKEYSINSLOT", slot, 100):

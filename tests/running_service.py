@@ -49,7 +49,10 @@ class Server:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 20, recovery: str = "") -> None:
-    """Wait for something that another process does; `recovery` is from what, where that is a figure to be told at the end."""
+    """Wait for something that another process does.
+
+    `recovery` is from what, where that is a figure to be told at the end.
+    """
     started = time.monotonic()
     while not holds():
         assert time.monotonic() < started + seconds, "it did not come about"

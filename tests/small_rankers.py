@@ -1,4 +1,4 @@
-"""Owns one small ranker per catalogue entry, with random weights and random raw inputs, for every test that loops over the catalogue."""
+"""One small ranker per catalogue entry, with random weights and inputs, for tests over the whole catalogue."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -85,9 +85,12 @@ def small(
     tasks: list[dict[str, Any]] | None = None,
     **model: object,
 ) -> Small:
-    """A ranker of that architecture with every kind of feature; `wide` draws the weights so that no part hides behind a small one.
+    """A ranker of that architecture with every kind of feature.
 
-    Its encoder is DIN, the one that looks at the candidate, unless the architecture has one of its own or `encoder` names some.
+    `wide` draws the weights so that no part hides behind a small one.
+
+    Its encoder is DIN, the one that looks at the candidate, unless the architecture has one of its own or `encoder`
+    names some.
     """
     encoders = [{"type": name} for name in (encoder or OWN_ENCODER.get(architecture, "din")).split("+")]
     raw = {
@@ -184,7 +187,10 @@ def score(of: Small, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def training_batch(of: Small, n: int, behaviours: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """`n` impressions as training sees them: each its own user, embedding rows in place of keys, some numbers and times missing."""
+    """`n` impressions as training sees them.
+
+    Each its own user, embedding rows in place of keys, some numbers and times missing.
+    """
     rng = np.random.default_rng(seed)
     schema = of.encoding.schema
     voc = of.encoding.vocabulary

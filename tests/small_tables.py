@@ -1,4 +1,4 @@
-"""Owns small canonical tables in which taste is real, and a recipe over them, for every test that trains."""
+"""Small canonical tables whose labels can be learnt, and a recipe over them, for every test that trains."""
 
 import copy
 from pathlib import Path

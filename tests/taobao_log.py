@@ -1,4 +1,4 @@
-"""Owns a made-up log in the format of Taobao's UserBehavior.csv, since the real one may not be copied into a repository."""
+"""A made-up log in the format of Taobao's UserBehavior.csv, which may not be copied into a repository."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Owns the floor: what a FastAPI route costs that does nothing."""
+"""The floor: what a FastAPI route costs that does nothing."""
 
 from fastapi import FastAPI
 

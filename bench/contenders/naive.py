@@ -1,8 +1,9 @@
-"""Owns the naive export: the same trained weights in a model written as textbooks have it and exported as it stands.
+"""The naive export: the same trained weights in a model written as textbooks write it.
 
-Every tensor has one row per candidate, the user's and the behaviours' included (tiled on the wire); each feature is a lookup of its own; a
-layer reads the concatenation of all its inputs; experts, gates and towers are modules in a list; DIN concatenates [e, v, e - v, e * v, p]
-per pair and has torch's PReLU. Keys are embedding rows already, so this graph is spared the hash lookup that the product's contains.
+Every tensor has one row per candidate, those of the user and of the behaviours too (tiled on the wire). Each feature is
+a lookup of its own. A layer reads the concatenation of all its inputs. Experts, gates and towers are modules in a list.
+DIN concatenates [e, v, e - v, e * v, p] per pair and has torch's PReLU. Keys are embedding rows already, so this graph
+does without the hash lookup that the product's graph contains.
 """
 
 import logging
@@ -106,9 +107,9 @@ def _prelu(activation: nn.Module) -> nn.PReLU:
 
 class NaivePooling(nn.Module):
     def forward(self, behaviours: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        kept = mask.unsqueeze(-1).to(behaviours.dtype)
-        count = kept.sum(1)
-        return torch.cat([(behaviours * kept).sum(1) / count.clamp(min=1), torch.log1p(count) / COUNT_SCALE], -1)
+        present = mask.unsqueeze(-1).to(behaviours.dtype)
+        count = present.sum(1)
+        return torch.cat([(behaviours * present).sum(1) / count.clamp(min=1), torch.log1p(count) / COUNT_SCALE], -1)
 
 
 class NaiveMmoe(nn.Module):
@@ -162,7 +163,8 @@ class Naive(nn.Module):
         super().__init__()
         self.ranker = ranker
         inputs = ranker.inputs
-        self.groups = nn.ModuleDict({name: NaiveGroup(inputs.groups[name], inputs.table) for name in inputs.groups})  # type: ignore[arg-type]
+        groups = {name: NaiveGroup(inputs.groups[name], inputs.table) for name in inputs.groups}  # type: ignore[arg-type]
+        self.groups = nn.ModuleDict(groups)
         self.of_item = NaiveGroup(inputs.behaviour_item, inputs.table) if inputs.behaviour_item is not None else None
         self.of_property = (
             NaiveGroup(inputs.behaviour_property, inputs.table) if inputs.behaviour_property is not None else None

@@ -1,8 +1,9 @@
-"""Owns the peer: a ranking server on plain FastAPI, written the way most people would write one, on the same model and the same data.
+"""A ranking server on plain FastAPI, written as most people would write one, on the same model and the same data.
 
-Pydantic objects in, JSON rows in Redis read with GET and MGET by redis-py's asyncio client, the features of each candidate put together in
-Python, a list of objects out. Nothing in it is wrong or slowed down on purpose: its rows hold ready keys, so that it hashes nothing, its
-session has the service's options, and it reads users, behaviours and items at the same time.
+Requests and responses are pydantic objects. Rows are JSON in Redis, read with GET and MGET by redis-py's asyncio
+client. Python code puts the features of each candidate together and returns a list of objects. Nothing in it is slowed
+down on purpose: its rows hold ready keys, so that it hashes nothing; its session has the service's options; and it
+reads users, behaviours and items at the same time.
 """
 
 import asyncio
@@ -68,7 +69,7 @@ def create_app() -> FastAPI:
     layouts = Layouts.of(manifest.feature_schema)
     session = open_session((folder / GRAPH_FILE).read_bytes(), 1)
     store = redis.asyncio.Redis.from_url(os.environ[REDIS])
-    wanted = {i.name for i in manifest.inputs}
+    names = {i.name for i in manifest.inputs}
     context_row = RowLayout(manifest.feature_schema.context)
     app = FastAPI()
 
@@ -99,7 +100,7 @@ def create_app() -> FastAPI:
         context_values = (packed["keys"].tolist(), packed["numerics"].tolist())
         inputs = arrays([user_row], "user") | arrays([context_values], "context") | arrays(item_rows, "item")
         inputs |= behaviour_inputs(json.loads(history) if history else [], request.timestamp)
-        outputs = session.run(manifest.task_names, {name: array for name, array in inputs.items() if name in wanted})
+        outputs = session.run(manifest.task_names, {name: array for name, array in inputs.items() if name in names})
         predictions = dict(zip(manifest.task_names, outputs, strict=True))
         scored = []
         for i, item_id in enumerate(request.candidates):

@@ -1,4 +1,4 @@
-"""Owns the profile: the service with a profiler in its worker, switched on and off over HTTP, and what it saw per request."""
+"""The service with a profiler in its worker, switched on and off over HTTP."""
 
 import cProfile
 import pstats
@@ -15,7 +15,7 @@ STOP = "/bench/profile/stop"
 
 @dataclass(frozen=True)
 class Called:
-    """A function: how often it was called per request, and microseconds per request in itself and in all that it called."""
+    """A function: calls per request, and microseconds per request in itself and in all that it called."""
 
     name: str
     calls: float
@@ -24,13 +24,13 @@ class Called:
 
 
 class Profiled:
-    """Wraps an application; everything that its event loop runs between START and STOP is seen."""
+    """Wraps an application and profiles all that its event loop runs between START and STOP."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.profile = cProfile.Profile(
             time.thread_time
-        )  # CPU time: a write that wakes a neighbour is not charged with his work
+        )  # CPU time, so that a write that wakes another process is not charged with its work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in (START, STOP):
@@ -58,17 +58,17 @@ def _name(where: tuple[str, int, str]) -> str:
 
 
 def called(rows: list[list[Any]], requests: int) -> list[Called]:
-    """What was seen, most expensive first."""
-    found = [
+    """The functions of a profile, most expensive first."""
+    functions = [
         Called(name, calls / requests, own / requests * 1e6, everything / requests * 1e6)
         for name, calls, own, everything in rows
     ]
-    return sorted(found, key=lambda c: -c.own_us)
+    return sorted(functions, key=lambda c: -c.own_us)
 
 
-def per_candidate(found: list[Called], candidates: int) -> list[Called]:
-    """Functions that were called once per candidate or nearly so: there should be none."""
-    return [c for c in found if c.calls >= candidates / 2]
+def per_candidate(functions: list[Called], candidates: int) -> list[Called]:
+    """Functions that were called once per candidate or nearly so. There should be none."""
+    return [c for c in functions if c.calls >= candidates / 2]
 
 
 def create_app() -> ASGIApp:

@@ -1,4 +1,4 @@
-"""Owns the limit: ONNX Runtime alone, in this process, on the very inputs that the service makes of the same requests."""
+"""The limit: ONNX Runtime alone, in this process, on the inputs that the service makes of the same requests."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ class Raw:
 
     def inputs_of(self, load: RequestSet) -> list[Inputs]:
         """The graph's inputs for the requests of a load."""
-        wanted = {i.name for i in self.manifest.inputs}
+        names = {i.name for i in self.manifest.inputs}
         context = pack_raw(RowLayout(self.manifest.feature_schema.context), CONTEXT, "context")
 
         async def fetched() -> list[Inputs]:
@@ -41,7 +41,7 @@ class Raw:
             for user, ids in zip(load.users, load.item_ids, strict=True):
                 stored = await reader.fetch(self.layouts, user, ids, 5.0)
                 inputs = assemble(self.layouts, stored, stored.items, user, context, NOW_MS).inputs
-                made.append({name: np.array(values) for name, values in inputs.items() if name in wanted})
+                made.append({name: np.array(values) for name, values in inputs.items() if name in names})
             reader.close()
             return made
 

@@ -1,5 +1,6 @@
-"""Owns what the service does not offer and the bench measures all the same, so that its defaults have a reason: ONNX Runtime's threads
-spinning while idle, and scoring in a thread of its own instead of in the event loop.
+"""Variants that the service does not offer, measured so that its defaults have a reason.
+
+ONNX Runtime's threads spin while idle, or scoring runs in a thread of its own instead of in the event loop.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ NAMES = ("event loop", "thread", "spinning")
 
 
 class ThreadedRanker(Ranker):
-    """Scores in a thread: the event loop goes on meanwhile, at the price of two handovers of the interpreter."""
+    """Scores in a thread: the event loop goes on meanwhile, at the price of two switches of the interpreter lock."""
 
     async def _score(
         self,
@@ -41,21 +42,21 @@ _POOL = ThreadPoolExecutor(1, thread_name_prefix="score")
 
 
 class _SpinningOptions(ort.SessionOptions):  # type: ignore[misc]
-    """Session options that will not be told to spare the idle core."""
+    """Session options whose threads spin, whatever they are asked for."""
 
     def add_session_config_entry(self, key: str, value: str) -> None:
         super().add_session_config_entry(key, "1" if key.endswith("allow_spinning") else value)
 
 
 def create_app() -> ASGIApp:
-    """The service, varied as the environment says."""
+    """The service in the variant that the environment names."""
     from service.server.app import from_environment
 
     varied: dict[str, tuple[str, Any]] = {
         "thread": ("service.server.app.Ranker", ThreadedRanker),
         "spinning": ("onnxruntime.SessionOptions", _SpinningOptions),
     }
-    found = varied.get(os.environ[VARIANT])
-    if found is not None:
-        patch(*found).start()
+    variant = varied.get(os.environ[VARIANT])
+    if variant is not None:
+        patch(*variant).start()
     return from_environment()

@@ -1,4 +1,4 @@
-"""Owns the models that are measured: both trained shortly on the sample's tables, once, and exported by the exporter of this tree."""
+"""The models that are measured: trained shortly on the sample's tables, once, and exported by this tree."""
 
 import subprocess
 import sys
@@ -22,11 +22,11 @@ _SHORT = [
 
 
 def trained(recipe: str, folder: Path) -> Path:
-    """The run of a recipe after one epoch; speed does not depend on how well a model has learnt."""
+    """The run of a recipe after one epoch. Speed does not depend on how well a model has learnt."""
     run = folder / recipe
     if not (run / "metrics.json").exists():
         print(f"training {recipe} for one epoch, once, into {run}", flush=True)
-        _call("models.train", f"models/recipes/{recipe}.yaml", "--out", str(run), "--threads", "1", *_SHORT)
+        _call("train", f"models/recipes/{recipe}.yaml", "--out", str(run), "--threads", "1", *_SHORT)
     return run
 
 
@@ -37,7 +37,7 @@ def published(run: Path, registry: Path) -> Path:
     return registry / run.name / "1"
 
 
-def _call(module: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
+def _call(command: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "funnelrank", command, *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{module} {' '.join(arguments)} failed: {done.stderr[-1000:]}")
+        raise RuntimeError(f"funnelrank {command} {' '.join(arguments)} failed: {done.stderr[-1000:]}")

@@ -1,7 +1,7 @@
-"""Owns what lies in Redis while the bench runs: the sample's items and users, and as many more as asked for, twice over.
+"""Fills Redis for the benchmark: the sample's users and items, and as many more items as are asked for.
 
-The service finds packed rows under its own keys; the plain peer finds JSON. The peer's JSON holds ready hash keys and numbers, so that it
-is spared the hashing that the service's writer did, and differs in how it reads and builds alone.
+The service finds packed rows under its own keys; the plain peer finds JSON. The peer's JSON holds ready hash keys and
+numbers: the peer does without the hashing that the service's writer did, and only its reading and building differ.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def user_id(place: int, behaviours: int) -> str:
 
 
 def fill(redis: "Redis", layouts: Layouts, tables: Path, items: int, peer: bool) -> None:
-    """`items` items, drawn from the sample's rows, for the service, and for the plain peer if `peer`."""
+    """Store `items` items, drawn from the sample's rows, for the service, and for the plain peer if `peer`."""
     rows = _rows(layouts.item, tables / "items.parquet")
     drawn = rows[np.random.default_rng(1).integers(len(rows), size=items)]
     for start in range(0, items, _BATCH):
@@ -46,7 +46,7 @@ def fill(redis: "Redis", layouts: Layouts, tables: Path, items: int, peer: bool)
 
 
 def fill_users(redis: "Redis", layouts: Layouts, tables: Path, lengths: tuple[int, ...]) -> None:
-    """For each length `USERS` users with that many behaviours."""
+    """Store, for each length, `USERS` users with that many behaviours."""
     users = _rows(layouts.user, tables / "users.parquet")
     items = _rows(layouts.item, tables / "items.parquet")
     rng = np.random.default_rng(2)
@@ -66,11 +66,11 @@ def fill_users(redis: "Redis", layouts: Layouts, tables: Path, lengths: tuple[in
             )
             members = {i.to_bytes(8, "big") + row.tobytes(): int(times[i]) for i, row in enumerate(behaviours)}
             redis.zadd(behaviours_key(layouts.fingerprint, name), members)
-            told = [
+            history = [
                 _document(layouts.behaviour, row) | {"time": int(row["time"]), "keys": row["keys"].tolist()}
                 for row in behaviours
             ]
-            redis.set(f"history:{name}", orjson.dumps(told))
+            redis.set(f"history:{name}", orjson.dumps(history))
 
 
 def _rows(layout: RowLayout, table: Path) -> np.ndarray:
@@ -82,13 +82,13 @@ def _document(layout: RowLayout, row: Any) -> dict[str, Any]:
     """A row as people write it: one entry per feature."""
     keys = row["keys"].tolist()
     numerics = row["numerics"].tolist()
-    found: dict[str, Any] = {}
+    document: dict[str, Any] = {}
     for name, columns in layout.key_columns.items():
         values = keys[columns]
-        found[name] = values if len(values) > 1 else values[0]
+        document[name] = values if len(values) > 1 else values[0]
     for name, column in layout.numeric_columns.items():
-        found[name] = None if np.isnan(numerics[column]) else numerics[column]
-    return found
+        document[name] = None if np.isnan(numerics[column]) else numerics[column]
+    return document
 
 
 def _documents(layout: RowLayout, rows: np.ndarray) -> Iterator[bytes]:

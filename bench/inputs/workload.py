@@ -1,4 +1,4 @@
-"""Owns what is asked: bodies that differ from one another in user and candidates, so that no request warms the next by being its twin."""
+"""Makes request bodies that all differ in user and candidates, so that no request warms the cache for the next."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,8 @@ import orjson
 from bench.inputs.store import NOW_MS, USERS, item_id, user_id
 
 BODIES = 128
-HOT_ITEMS = 10_000  # what candidates are drawn from, however many items there are: as in life, a small part of the catalogue is shown
+# Candidates are drawn from so many items, however many there are: real traffic shows a small part of a catalogue.
+HOT_ITEMS = 10_000
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def make(folder: Path, candidates: int, behaviours: int, bodies: int = BODIES) -
     rng = np.random.default_rng(candidates * 1000 + behaviours)
     users = [user_id(i % USERS, behaviours) for i in range(bodies)]
     drawn = [[item_id(int(i)) for i in rng.choice(HOT_ITEMS, candidates, replace=False)] for _ in range(bodies)]
-    return _written(folder / f"c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
+    return _write(folder / f"c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
 
 
 def make_cold(folder: Path, candidates: int, behaviours: int, items: int) -> RequestSet:
@@ -36,10 +37,10 @@ def make_cold(folder: Path, candidates: int, behaviours: int, items: int) -> Req
     bodies = (items - HOT_ITEMS) // candidates
     users = [user_id(i % USERS, behaviours) for i in range(bodies)]
     drawn = [[item_id(HOT_ITEMS + n * candidates + i) for i in range(candidates)] for n in range(bodies)]
-    return _written(folder / f"cold-c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
+    return _write(folder / f"cold-c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
 
 
-def _written(path: Path, candidates: int, behaviours: int, users: list[str], drawn: list[list[str]]) -> RequestSet:
+def _write(path: Path, candidates: int, behaviours: int, users: list[str], drawn: list[list[str]]) -> RequestSet:
     context = {"tab": 1, "hour": 20}
     lines = [
         orjson.dumps({"user_id": user, "candidates": ids, "context": context, "timestamp": NOW_MS})

@@ -1,4 +1,7 @@
-"""Owns where a process tree runs and what it has used: CPU time and memory from /proc, so that neither a busy machine nor a waiting client counts."""
+"""Where a process tree runs, and its CPU time and memory from /proc.
+
+CPU time counts neither what else a busy machine does nor what a client waits for.
+"""
 
 import os
 from pathlib import Path
@@ -7,7 +10,10 @@ _TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def cores() -> tuple[set[int], set[int]]:
-    """One core for what is measured, the others for who asks it; all for both where there is one, or the system cannot tell."""
+    """One core for the server that is measured, the others for its load.
+
+    All for both if there is one core or none is known.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return set(), set()
     first, *others = sorted(os.sched_getaffinity(0))
@@ -15,18 +21,18 @@ def cores() -> tuple[set[int], set[int]]:
 
 
 def stay_on(chosen: set[int]) -> None:
-    """Have this process, and those that it starts from now on, run on these cores alone."""
+    """Pin this process, and those that it starts from now on, to these cores."""
     if chosen:
         os.sched_setaffinity(0, chosen)
 
 
 def tree(pid: int) -> list[int]:
     """A process and all that descend from it."""
-    found = [pid]
+    pids = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
-            found += tree(int(child))
-    return found
+            pids += tree(int(child))
+    return pids
 
 
 def cpu_seconds(pid: int) -> float:

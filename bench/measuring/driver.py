@@ -1,7 +1,8 @@
-"""Owns the load: a process of its own that sends bodies over keep-alive connections and reads the answers, told what to send on stdin.
+"""The load generator: a process that sends bodies over keep-alive connections and reads the answers.
 
-One line of JSON in: {"port", "path", "bodies" (a file with one body per line), "requests", "connections"}; one line out: how many of
-each status. What it costs itself is in no figure, since only the server's CPU time is read.
+It reads one line of JSON from stdin: {"port", "path", "bodies" (a file with one body per line), "requests",
+"connections"}, and writes one line: how many answers had each status. Its own cost is in no figure, since only the
+server's CPU time is read.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Owns how a cost is taken: several contenders in turn, several rounds, and for each the lower quartile of its rounds."""
+"""Measures a cost: contenders in turn, several rounds, and the lower quartile of each contender's rounds."""
 
 from collections.abc import Callable, Mapping
 
@@ -25,8 +25,10 @@ def over_http(driver: Driver, server: Server, load: RequestSet) -> Contender:
 
 
 def in_turn(contenders: Mapping[str, Contender], rounds: int, round_seconds: float) -> dict[str, float]:
-    """CPU milliseconds per request of each. In each round all run one after another, so that a busy machine hits them alike; of the rounds
-    the lower quartile counts, because what else runs on a machine can only add.
+    """CPU milliseconds per request of each contender.
+
+    In each round all run one after another, so that a busy machine slows them alike. The lower quartile of the rounds
+    counts, because what else runs on a machine can only add.
 
     `round_seconds`: how much CPU time one contender should use in one round.
     """

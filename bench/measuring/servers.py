@@ -1,4 +1,4 @@
-"""Owns the servers that are measured, each a uvicorn with one worker in a process of its own."""
+"""Starts the servers that are measured, each a uvicorn with one worker in a process of its own."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ class Server:
 
 @contextmanager
 def service(registry: Path, redis_url: str, workers: int = 1, **settings: object) -> Iterator[Server]:
-    """`python -m service serve`; `settings` are FUNNELRANK_* by their lower-case names."""
+    """`funnelrank serve`; `settings` are FUNNELRANK_* by their lower-case names."""
     patient = {
         "drain_ms": 0,
         "log_level": "warning",
@@ -41,13 +41,13 @@ def service(registry: Path, redis_url: str, workers: int = 1, **settings: object
     }  # a ranking made without the store would cost less
     chosen = patient | {"registry": registry, "redis_url": redis_url, "workers": workers} | settings
     environment = {f"FUNNELRANK_{name.upper()}": str(value) for name, value in chosen.items()}
-    with _running("service", [sys.executable, "-m", "service", "serve"], environment, "/readyz") as server:
+    with _running("service", [sys.executable, "-m", "funnelrank", "serve"], environment, "/readyz") as server:
         yield server
 
 
 @contextmanager
 def application(name: str, target: str, environment: Mapping[str, str]) -> Iterator[Server]:
-    """uvicorn with an application of this package, started as people start theirs."""
+    """uvicorn with an application of this package."""
     with _running(name, [sys.executable, "-m", "uvicorn", target, *_UVICORN], environment, "/openapi.json") as server:
         yield server
 
@@ -55,9 +55,9 @@ def application(name: str, target: str, environment: Mapping[str, str]) -> Itera
 @contextmanager
 def _running(name: str, command: list[str], environment: Mapping[str, str], ready: str) -> Iterator[Server]:
     port = free_port()
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
     own = {"FUNNELRANK_PORT": str(port), "UVICORN_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=kept | own | dict(environment))
+    process = subprocess.Popen(command, env=inherited | own | dict(environment))
     try:
         wait_until_ready(process, f"http://127.0.0.1:{port}{ready}", _START_SECONDS, name)
         yield Server(name, process.pid, port)

@@ -1,4 +1,4 @@
-"""Owns the plot of cost against candidates: one self-contained HTML page, drawn as SVG without any library."""
+"""Draws cost against candidates: one self-contained HTML page with SVG."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,8 @@ def write_plot(path: Path, tables: Mapping[str, Mapping[tuple[int, int], Mapping
     style = "body{font:14px sans-serif;margin:2em} svg{margin:1em}"
     title = "CPU milliseconds per request against candidates"
     path.write_text(
-        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style><h1>{title}</h1>{''.join(charts)}\n"
+        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style>"
+        f"<h1>{title}</h1>{''.join(charts)}\n"
     )
 
 
@@ -43,7 +44,8 @@ def _chart(title: str, by_count: Mapping[int, Mapping[str, float]]) -> str:
     for power in range(low, high + 1):
         at = y(10**power)
         parts.append(
-            f'<line x1="{_LEFT}" x2="{_WIDTH - 90}" y1="{at}" y2="{at}" stroke="#ddd"/><text x="6" y="{at + 4}">{10**power:g} ms</text>'
+            f'<line x1="{_LEFT}" x2="{_WIDTH - 90}" y1="{at}" y2="{at}" stroke="#ddd"/>'
+            f'<text x="6" y="{at + 4}">{10**power:g} ms</text>'
         )
     parts += [f'<text x="{x(c) - 8}" y="{_HEIGHT - 16}">{c}</text>' for c in counts]
     for name, colour in _COLOURS.items():

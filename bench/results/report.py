@@ -1,4 +1,4 @@
-"""Owns what the bench prints."""
+"""The lines that the benchmark prints."""
 
 import os
 import platform
@@ -33,23 +33,23 @@ def heading(recipe: str) -> str:
 
 
 def table(costs: Table) -> str:
-    lines = [
-        f"{'C':>5} {'L':>3} {'raw ORT':>9} {'empty':>7} {'service':>9} {'peer':>9} {'overhead/empty':>15} {'us/candidate':>13} {'peer/service':>13}"
-    ]
+    lines = [f"{'C':>5} {'L':>3} {'raw ORT':>9} {'empty':>7} {'service':>9} {'peer':>9} "]
+    lines[0] += f"{'overhead/empty':>15} {'us/candidate':>13} {'peer/service':>13}"
     for (count, length), of in costs.items():
         beside = overhead_ms(of)
         peer = of["peer"]
         lines.append(
-            f"{count:>5} {length:>3} {of['raw']:>9.3f} {of['empty']:>7.3f} {of['service']:>9.3f} {peer:>9.3f} {beside / of['empty']:>15.2f} "
-            f"{beside * 1000 / count:>13.2f} {peer / of['service']:>13.2f}"
+            f"{count:>5} {length:>3} {of['raw']:>9.3f} {of['empty']:>7.3f} {of['service']:>9.3f} {peer:>9.3f} "
+            f"{beside / of['empty']:>15.2f} {beside * 1000 / count:>13.2f} {peer / of['service']:>13.2f}"
         )
     return "\n".join(lines)
 
 
 def more(costs: Mapping[str, Any], memory: Mapping[str, float]) -> str:
     return (
-        f"cold candidates {costs['cold_ms']:.3f} ms, warm {costs['warm_ms']:.3f} ms; {costs['items']:,} items in Redis: "
-        f"{costs['many_items']['service']:.3f} ms, 10,000: {costs['few_items']['service']:.3f} ms, and with 100 more versions published: "
+        f"cold candidates {costs['cold_ms']:.3f} ms, warm {costs['warm_ms']:.3f} ms; "
+        f"{costs['items']:,} items in Redis: {costs['many_items']['service']:.3f} ms, "
+        f"10,000: {costs['few_items']['service']:.3f} ms, and with 100 more versions published: "
         f"{costs['many_versions']['service']:.3f} ms; "
         f"memory of the worker {memory['rss']:.0f} MiB resident, {memory['pss']:.0f} MiB proportional"
     )
@@ -66,14 +66,16 @@ def stage_table(steps: Mapping[str, float], whole: Mapping[str, float]) -> str:
     )
 
 
-def profile(found: Sequence[Called], candidates: int) -> str:
+def profile(functions: Sequence[Called], candidates: int) -> str:
     lines = [f"profile of the worker's loop, {candidates} candidates, per request (the profiler's own cost included):"]
-    lines += [f"{c.calls:>8.2f} calls {c.own_us:>8.1f} us own {c.all_us:>8.1f} us in all  {c.name}" for c in found[:20]]
-    most = max(found, key=lambda c: c.calls)
+    lines += [
+        f"{c.calls:>8.2f} calls {c.own_us:>8.1f} us own {c.all_us:>8.1f} us in all  {c.name}" for c in functions[:20]
+    ]
+    most = max(functions, key=lambda c: c.calls)
     return "\n".join(
         [
             *lines,
-            f"no function is called once per candidate; the most often called one is {most.name}, {most.calls:.0f} times",
+            f"none is called once per candidate; most often called is {most.name}, {most.calls:.0f} times",
         ]
     )
 
@@ -81,7 +83,8 @@ def profile(found: Sequence[Called], candidates: int) -> str:
 def graphs(compared: Sequence[Compared]) -> str:
     lines = ["exported graph against the naive export, ms per run:"]
     lines += [
-        f"  C={c.candidates:<4} L={c.behaviours:<3} {c.graph_ms:.3f} against {c.naive_ms:.3f}: {c.ratio:.2f} x, difference {c.difference:.1e}"
+        f"  C={c.candidates:<4} L={c.behaviours:<3} {c.graph_ms:.3f} against {c.naive_ms:.3f}: "
+        f"{c.ratio:.2f} x, difference {c.difference:.1e}"
         for c in compared
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Owns what the bench holds its figures to, and the verdict on each."""
+"""The bounds of the benchmark's figures, and the verdict on each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Costs = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Verdict:
-    """A figure beside its bound."""
+    """A figure and its bound."""
 
     what: str
     value: float
@@ -27,23 +27,23 @@ class Verdict:
 
 
 def overhead_ms(costs: Costs) -> float:
-    """What a ranking costs beside the model itself."""
+    """The cost of a ranking beside the model itself, in CPU milliseconds."""
     return costs["service"] - costs["raw"]
 
 
 def grown(before: Costs, after: Costs) -> float:
-    """By what the overhead has grown, each time against the empty route of the same moment."""
+    """The factor by which the overhead grew, each time against the empty route of the same moment."""
     return (overhead_ms(after) / after["empty"]) / (overhead_ms(before) / before["empty"])
 
 
 def of_service(model: str, table: Mapping[tuple[int, int], Costs]) -> list[Verdict]:
     """`table`: (candidates, behaviours) -> CPU milliseconds per request by contender."""
-    found = []
+    verdicts = []
     for candidates, bound in ((20, 2.5), (200, 4.0)):
         for (c, length), costs in table.items():
             if c == candidates:
                 what = f"{model}: (service - raw ONNX Runtime) / empty route, C={c} L={length}"
-                found.append(Verdict(what, overhead_ms(costs) / costs["empty"], bound, at_least=False))
+                verdicts.append(Verdict(what, overhead_ms(costs) / costs["empty"], bound, at_least=False))
     lengths = sorted({length for _, length in table})
     for length in lengths:
         counts = sorted(c for c, n in table if n == length and c >= 20)
@@ -51,7 +51,7 @@ def of_service(model: str, table: Mapping[tuple[int, int], Costs]) -> list[Verdi
             low = counts[0]
             high = counts[-1]
             grown = (overhead_ms(table[high, length]) - overhead_ms(table[low, length])) / (high - low) * 1000
-            found.append(
+            verdicts.append(
                 Verdict(
                     f"{model}: microseconds of overhead per candidate, C={low} to {high}, L={length}",
                     grown,
@@ -59,7 +59,7 @@ def of_service(model: str, table: Mapping[tuple[int, int], Costs]) -> list[Verdi
                     at_least=False,
                 )
             )
-    return found
+    return verdicts
 
 
 def of_peer(model: str, table: Mapping[tuple[int, int], Costs]) -> list[Verdict]:
@@ -76,19 +76,19 @@ def of_peer(model: str, table: Mapping[tuple[int, int], Costs]) -> list[Verdict]
 
 
 def of_graphs(model: str, compared: Sequence[Compared], attention: bool) -> list[Verdict]:
-    found = []
+    verdicts = []
     for c in compared:
         size = f"C={c.candidates} L={c.behaviours}"
         if c.candidates == 1:
-            found.append(Verdict(f"{model}: graph / naive export, {size}", 1 / c.ratio, 1.3, at_least=False))
+            verdicts.append(Verdict(f"{model}: graph / naive export, {size}", 1 / c.ratio, 1.3, at_least=False))
         elif c.candidates == 200 and (c.behaviours or not attention):
-            found.append(
+            verdicts.append(
                 Verdict(f"{model}: naive export / graph, {size}", c.ratio, 3.0 if attention else 1.5, at_least=True)
             )
         elif c.candidates == 200:
-            found.append(
+            verdicts.append(
                 Verdict(
                     f"{model}: naive export / graph, {size} (no history: the trunk alone)", c.ratio, 1.5, at_least=True
                 )
             )
-    return found
+    return verdicts

@@ -1,4 +1,4 @@
-"""What a right answer of POST /rank looks like; anything else is a failure, however fast it came."""
+"""Judges an answer of POST /rank: anything but a complete, ordered, finite ranking is a failure."""
 
 import math
 from dataclasses import dataclass

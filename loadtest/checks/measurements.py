@@ -1,4 +1,4 @@
-"""What one phase of load measured: latencies, failures, the versions that answered, and how late the load generator itself was."""
+"""The measurements of one phase of load: latencies, failures, versions, and how late the load generator was."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from loadtest.checks.answers import Judgement
 
 @dataclass
 class Measurements:
-    """Times in milliseconds. A latency counts from the moment a request was due, a service time from the moment it was sent."""
+    """Times are in milliseconds. A latency counts from when a request was due, a service time from when it was sent."""
 
     latencies_ms: list[float] = field(default_factory=list)
     service_ms: list[float] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Measurements:
             self.failures[answer.fault] += 1
 
     def record_unanswered(self, count: int, why: str) -> None:
-        """Requests that were due and never answered; they are failures without a latency."""
+        """Count requests that were due and never answered: failures without a latency."""
         if count:
             self.failures[why] += count
 
@@ -39,7 +39,7 @@ class Measurements:
         return self.failures.total()
 
     def holds(self, p99_limit_ms: float) -> bool:
-        """Whether this load was carried: something was answered, nothing failed, and the p99 latency is within the limit."""
+        """Whether something was answered, nothing failed, and the p99 latency is within the limit."""
         return bool(self.latencies_ms) and not self.failed and percentile(self.latencies_ms, 0.99) <= p99_limit_ms
 
     def summary(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a right answer is during a soak: every ranking held against its own predictions and the fusion profile whose revision it names."""
+"""Judges an answer of a soak: a ranking must follow from its own predictions and from the profile that it names."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,10 @@ TOLERANCE = 1e-5
 def fault_in(
     body: Mapping[str, Any], request: Mapping[str, Any], profiles: Mapping[int, Mapping[str, Any]], versions: set[str]
 ) -> str | None:
-    """What is wrong with an answer, None where it is right. `profiles` holds the default profile of every revision that was ever live."""
+    """The fault of an answer, None if it is right.
+
+    `profiles` has the default profile of every revision that was live.
+    """
     ranking = body["ranking"]
     fusion = body["fusion"]
     model = body["model"]
@@ -50,7 +53,10 @@ def score_of(profile: Mapping[str, Any], predictions: Mapping[str, float]) -> fl
 
 
 def growth(samples: list[float]) -> float:
-    """By which factor a quantity grew: the median of the last quarter over that of the second (the first is warming up)."""
+    """The factor by which a quantity grew.
+
+    The median of the last quarter over that of the second; the first warms up.
+    """
     quarter = len(samples) // 4
     if quarter < 1:
         return 1.0

@@ -46,7 +46,7 @@ class SoakOptions:
 
 @dataclass
 class Soak:
-    """One run and what it has seen. Threads share it; single assignments and Counter updates under `lock` keep it whole."""
+    """One run and its counts. Threads share it; `lock` guards the counters."""
 
     options: SoakOptions
     versions: list[str]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 
 def republish(bundle: Path, version: str) -> Path:
-    """Copies `bundle` beside itself as `version`; only the manifest's version changes, so every checksum in it still holds.
+    """Copy `bundle` beside itself as `version`.
 
-    The copy appears under its name in one rename. Raises FileExistsError when that version is there: bundles are immutable.
+    Only the manifest's version changes, so every checksum in it still holds.
+
+    The copy appears under its name in one rename. Raises FileExistsError if that version exists: bundles are immutable.
     """
     target = bundle.parent / version
     if target.exists():

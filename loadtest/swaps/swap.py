@@ -1,4 +1,4 @@
-"""Rolls out one published version after another while a load runs, so that a run shows whether swapping costs requests."""
+"""Rolls out one published version after another under load, to show whether swapping costs requests."""
 
 import json
 from dataclasses import dataclass, field

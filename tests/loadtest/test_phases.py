@@ -1,4 +1,7 @@
-"""Promises of the schedule: fixed before the run, shared without overlap, complete in its accounts; and of the search for the limit."""
+"""Promises of the schedule.
+
+Fixed before the run, shared without overlap, complete in its accounts; and of the search for the limit.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Owns the promise of the soak in its short form: everything at once for two minutes, and no answer is wrong."""
+"""The promise of the soak in its short form: everything at once for two minutes, and no answer is wrong."""
 
 import subprocess
 import sys

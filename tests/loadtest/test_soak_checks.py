@@ -1,4 +1,4 @@
-"""Owns the promises of the soak's judge: a right answer passes, every kind of wrong one is told."""
+"""Promises of the soak's judge: a right answer passes, and every kind of wrong answer is named."""
 
 import copy
 from typing import Any

@@ -1,4 +1,7 @@
-"""The promise of hot swap, with the real service on the sample: two workers change models every half second and no request fails."""
+"""The promise of hot swap, with the real service on the sample.
+
+Two workers change models every half second and no request fails.
+"""
 
 import json
 import os

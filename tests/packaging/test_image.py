@@ -1,4 +1,4 @@
-"""Promises of the container image, read from its recipe and, without a container engine, carried out in a fresh environment."""
+"""Promises of the container image: its recipe is read, and its steps run without a container engine."""
 
 import os
 import re

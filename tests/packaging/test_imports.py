@@ -1,4 +1,7 @@
-"""Promises of the layout: what a process imports, found out by importing, and what a package imports, found out by reading."""
+"""Promises of the layout.
+
+What a process imports, found out by importing, and what a package imports, found out by reading.
+"""
 
 import ast
 import re

@@ -1,4 +1,7 @@
-"""The promise of `make run`: from a tree without any environment it ranks the sample's videos, and one signal stops all that it started."""
+"""The promise of `make run`.
+
+From a tree without any environment it ranks the sample's videos, and one signal stops all that it started.
+"""
 
 import os
 import re
