@@ -1,1 +1,1 @@
-"""Owns the bridge: a trained run becomes a verified model bundle."""
+"""The bridge: a trained run becomes a verified model bundle."""

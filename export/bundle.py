@@ -1,4 +1,4 @@
-"""Owns how a trained run becomes a bundle: graph, parity, golden requests, manifest."""
+"""Turns a trained run into a bundle: graph, parity, golden requests, manifest."""
 
 import io
 from dataclasses import dataclass
@@ -62,8 +62,8 @@ def export_run(
     """Turn a run into a published bundle, with `sign` a signed one.
 
     Raises RunError, ParityError, ReductionError or PublishError, and then nothing was published.
-    Torch is held against the float32 graph, whatever the precision; a reduced graph is held against the float32 one, on labels, and its
-    golden request has its own scores.
+    Torch is compared with the float32 graph, whatever the precision; a reduced graph is compared with the float32 one
+    on labels, and its golden request has its own scores.
     """
     run = open_run(folder)
     graph = ServingGraph(run.ranker, run.encoding).eval()
@@ -164,5 +164,6 @@ def _left_out(ranker: MultiTaskModel, run: Run) -> tuple[LeftOut, ...]:
         return ()
     constant = float(ranker.position.missing_constant().detach())
     columns = (section.column,) if section.cross is None else (section.column, section.cross)
-    note = f"shifted the logit of '{section.head}' in training; its value at the missing position, {constant:.6g}, stays as a constant"
+    note = f"shifted the logit of '{section.head}' in training; "
+    note += f"its value at the missing position, {constant:.6g}, stays as a constant"
     return (LeftOut(part="position_tower", columns=columns, note=note),)

@@ -1,4 +1,4 @@
-"""Owns the serving graph: raw keys and raw numbers in, task scores out, everything between them inside."""
+"""The serving graph: raw keys and raw numbers in, task scores out, everything between them inside."""
 
 import logging
 import sys
@@ -26,7 +26,7 @@ _NO_ROW = -1
 
 
 def graph_inputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
-    """The inputs of a schema's graph; a group without keys or without numerics has no such input, and position never has one."""
+    """The inputs of a schema's graph; a group without keys or numerics has no such input, and position never has."""
     inputs = layouts.graph_inputs(layouts.Layouts.of(schema))
     return tuple(
         TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": shape})
@@ -35,7 +35,7 @@ def graph_inputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
 
 
 class ServingGraph(nn.Module):
-    """A trained ranker behind the lookup of raw keys; user tensors have one row, candidate tensors C, and broadcast inside."""
+    """A trained model behind the lookup of raw keys; user tensors have one row, candidate tensors C, and broadcast."""
 
     known_keys: Tensor
     known_rows: Tensor
@@ -143,13 +143,13 @@ def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
 
 
 def _fold_constants(model: ir.Model) -> None:
-    """Weights that are put together from others become weights; the exporter by itself leaves the large ones to be made at each load."""
+    """Fold weights that are made of other weights; the exporter leaves the large ones to be computed at each load."""
     optimizer.fold_constants(model, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize)
     optimizer.remove_unused_nodes(model)
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:
-    """What the exporter notes about where a node came from, with the paths of this machine's files, has no place in a bundle."""
+    """Remove what the exporter notes about the origin of a node: it names files of this machine."""
     for part in (
         model,
         model.graph,

@@ -1,4 +1,4 @@
-"""Owns the impressions with known labels on which two graphs are compared: rows of the run's own data, turned back into requests."""
+"""Impressions with known labels on which two graphs are compared: rows of the run's data, turned into requests."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -74,7 +74,10 @@ def keys_of_rows(vocabulary: Vocabulary) -> np.ndarray:
 
 
 def impressions_of(run: Run, cache: Path) -> Impressions:
-    """Impressions of the run's test part, or of validation where no label of the test part has both classes. Raises ReductionError."""
+    """Impressions of the test part, or of validation where no label of the test part has both classes.
+
+    Raises ReductionError.
+    """
     try:
         data = open_run_data(run, cache)
     except RunError as error:
@@ -84,7 +87,8 @@ def impressions_of(run: Run, cache: Path) -> Impressions:
         if any(one.inside.any() and np.ptp(one.label[one.inside]) > 0 for one in found.judged.values()):
             return found
     raise ReductionError(
-        "neither the test nor the validation part has a label that varies, so no loss can be measured; export in float32"
+        "neither the test nor the validation part has a label that varies, so no loss can be measured; "
+        "export in float32"
     )
 
 

@@ -1,4 +1,4 @@
-"""Owns the serving graph in reduced precision: products in int8, or embedding tables in half precision."""
+"""The serving graph in reduced precision: products in int8, or embedding tables in half precision."""
 
 import tempfile
 from pathlib import Path
@@ -23,14 +23,14 @@ class ReductionError(RuntimeError):
 
 
 def reduced(model: onnx.ModelProto, precision: Reduced) -> onnx.ModelProto:
-    """A copy of the float32 graph in reduced precision; its inputs and outputs stay what they are. Raises ReductionError."""
+    """A copy of the float32 graph in reduced precision, with the same inputs and outputs. Raises ReductionError."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return _with_int8_products(copy) if precision == "int8" else _with_half_tables(copy)
 
 
 def _with_int8_products(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Constant matrices in int8 with a scale per column; what they are multiplied with is scaled to eight bits at each run."""
+    """Constant matrices in int8 with a scale per column; the other factor is scaled to eight bits at each run."""
     sizes = {t.name: t.dims for t in model.graph.initializer}
     large = {name for name, dims in sizes.items() if len(dims) == 2 and dims[0] * dims[1] >= FEWEST_WEIGHTS}
     products = [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in large]

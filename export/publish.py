@@ -1,4 +1,4 @@
-"""Owns publishing: a bundle's files are written aside, then appear in the registry in one step, and never over another."""
+"""Publishes a bundle: files are written aside, appear in the registry in one step, and replace nothing."""
 
 import hashlib
 import os
@@ -29,7 +29,9 @@ def next_version(registry: Path, name: str) -> str:
 
 
 def publish(registry: Path, manifest: Manifest, files: Mapping[str, bytes], sign: Sign | None = None) -> Path:
-    """Write the bundle, signed where `sign` is given, and return its folder. Raises PublishError if the version exists or the disk refuses.
+    """Write the bundle, signed where `sign` is given, and return its folder.
+
+    Raises PublishError if the version exists or the disk refuses.
 
     The folder is filled under a hidden name, synced, then renamed: a reader sees a whole bundle or none.
     """

@@ -1,4 +1,4 @@
-"""Owns what a graph in reduced precision costs and saves beside the float32 one: AUC, score differences, speed and size."""
+"""Measures a graph in reduced precision beside the float32 one: AUC, score differences, speed and size."""
 
 import statistics
 import sys
@@ -55,8 +55,10 @@ def _refuse(found: Reduction) -> None:
     for name, output in found.outputs.items():
         if output.loss is not None and output.loss > found.max_loss:
             raise ReductionError(
-                f"{name}: {output.measure} {output.float32:.5f} in float32 and {output.reduced:.5f} in {found.precision} over "
-                f"{found.impressions:,} impressions of the {found.part} part: a loss of {output.loss:.5f}, {found.max_loss:g} is allowed; "
+                f"{name}: {output.measure} {output.float32:.5f} in float32 and {output.reduced:.5f} in "
+                f"{found.precision} "
+                f"over {found.impressions:,} impressions of the {found.part} part: a loss of {output.loss:.5f}, "
+                f"{found.max_loss:g} is allowed; "
                 "export in float32 or raise --max-auc-loss"
             )
 
@@ -103,7 +105,7 @@ def judge(
 
 
 def _cpu_ms(run: Run, sessions: Sequence[Any], names: list[str], length: int) -> tuple[float, float]:
-    """CPU milliseconds per run of both graphs: in turn, round by round, so that a busy machine hits both alike; the median of the rounds."""
+    """CPU milliseconds per run of both graphs, the median of rounds in turn, so that a busy machine hits both alike."""
     rng = np.random.default_rng(run.recipe.training.seed)
     requests = [request(run.encoding.schema, run.kept_rows, SPEED_CANDIDATES, length, rng) for _ in range(_REQUESTS)]
     taken: list[list[float]] = [[], []]

@@ -1,4 +1,4 @@
-"""Owns the requests that a graph is tried on: real rows that training kept aside, put together at any size."""
+"""Requests that a graph is tried on: real rows that training kept aside, put together at any size."""
 
 from collections.abc import Mapping
 
@@ -14,10 +14,11 @@ UNKNOWN_SHARE = 0.05
 def request(
     schema: FeatureSchema, kept: Mapping[str, np.ndarray], candidates: int, behaviours: int, rng: np.random.Generator
 ) -> Inputs:
-    """One request of `candidates` x `behaviours` drawn from kept rows (`<input name>` `[n, ...]`, see models/data), with some ids
-    replaced by keys that no vocabulary knows.
+    """One request of `candidates` x `behaviours` drawn from kept rows (`<input name>` `[n, ...]`, see models/data).
 
-    Behaviours are drawn over all kept ones, in falling order of time.
+    Some ids are replaced by keys that no vocabulary knows. Behaviours are drawn over all kept ones, in falling order of
+
+    time.
     """
     one = rng.integers(len(kept["request_time"]))
     drawn: Inputs = {}

@@ -1,4 +1,4 @@
-"""Owns signing: `manifest.sig` of a bundle, by a private key that stays with whoever publishes. `python -m export.sign` signs what exists."""
+"""Signs bundles: `manifest.sig` by a private key that stays with whoever publishes."""
 
 import runpy
 import sys
@@ -37,7 +37,10 @@ def signer(path: Path) -> Sign:
 
 
 def sign_bundle(folder: Path, sign: Sign) -> Path:
-    """Sign a published bundle whose files have the hashes that its manifest says; the signature's file. Raises PublishError."""
+    """Sign a published bundle whose files have the hashes of its manifest; gives the signature's file.
+
+    Raises PublishError.
+    """
     try:
         manifest = read_manifest(folder.resolve())
         verified_files(folder, manifest)

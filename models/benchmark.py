@@ -1,4 +1,4 @@
-"""Owns `python -m models.benchmark`: recipes trained over several seeds, and the tables of what came out beside the marks."""
+"""Trains recipes over several seeds and tabulates the test metrics beside the marks."""
 
 import json
 import os
@@ -26,7 +26,7 @@ NOT_TRAINED: dict[str, Any] = {"description": True, "tuning": True, "data": WHER
 def measured_runs(
     path: Path, seeds: int, runs: Path, cache: Path, overrides: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
-    """The metrics of one recipe for seeds 1 to `seeds`; a run that is there already, of the same recipe and tables, is not repeated.
+    """The metrics of one recipe for seeds 1 to `seeds`; a finished run of the same recipe and tables is not repeated.
 
     Raises RecipeError, with its place in the recipe, and what training raises.
     """

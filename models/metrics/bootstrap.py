@@ -1,4 +1,4 @@
-"""Bootstrap intervals: the users of a part are drawn again with replacement, and all impressions of a user stay together.
+"""Bootstrap intervals: users are drawn again with replacement, and all impressions of a user stay together.
 
 Users are drawn and not impressions, since the impressions of one user are no independent observations: intervals from
 single impressions would be too narrow. Per draw, what is a weighted mean (GAUC, nDCG, MRR, log loss, errors) costs one
@@ -21,7 +21,7 @@ Mean = tuple[
 
 
 class Draws:
-    """`count` samples of the users of some impressions; `users` `[n]`, and `groups` `[n]` where lists are not users' own.
+    """`count` samples of the users of some impressions; `users` `[n]`, and `groups` `[n]` unless lists are users' own.
 
     The same seed draws the same users for every metric.
     """

@@ -6,7 +6,10 @@ CALIBRATION_BINS = 15
 
 
 def log_losses(labels: np.ndarray, log_probabilities: np.ndarray) -> np.ndarray:
-    """-[y log p + (1 - y) log(1 - p)] per impression `[n]`, from log p, so that a tiny p loses nothing; p = 1 is 1 - 1e-7."""
+    """-[y log p + (1 - y) log(1 - p)] per impression `[n]`, from log p, so that a tiny p loses nothing.
+
+    p = 1 counts as 1 - 1e-7.
+    """
     log_p = np.minimum(log_probabilities.astype(np.float64), -1e-7)
     return np.asarray(-np.where(labels > 0, log_p, np.log(-np.expm1(log_p))))
 

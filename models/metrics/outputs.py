@@ -1,4 +1,4 @@
-"""All metrics of one output by kind, as plain numbers for JSON; what cannot be measured is None, with the reason in `why`."""
+"""All metrics of one output by kind, as plain numbers for JSON; an unknown figure is None, with a reason in `why`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

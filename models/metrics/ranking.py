@@ -50,7 +50,7 @@ class ListMetrics:
     skipped: int
 
     def columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Per metric the values and the weights `[G]` whose weighted mean it is: GAUC by impressions, the others alike."""
+        """Per metric the values and weights `[G]` whose weighted mean it is: GAUC by impressions, the others alike."""
         alike = np.ones(len(self.group))
         found = {"gauc": (self.auc, self.impressions.astype(np.float64))}
         found |= {f"ndcg@{k}": (values, alike) for k, values in self.ndcg.items()}
@@ -87,8 +87,9 @@ def list_metrics(
 ) -> ListMetrics:
     """The metrics of every group from labels of 0 and 1, scores and group numbers, `[n]` each.
 
-    A positive's gain is 1. nDCG@k = DCG@k / best possible DCG@k with the discount 1 / log2(rank + 1) (Järvelin & Kekäläinen,
-    TOIS 2002); with ties it is the mean over their orders: each tied impression gets the mean discount of the tied ranks
+    A positive's gain is 1. nDCG@k = DCG@k / best possible DCG@k with the discount 1 / log2(rank + 1) (Järvelin and
+    Kekäläinen, TOIS 2002). With ties it is the mean over their orders: each tied impression gets the mean discount of
+    the tied ranks
     (McSherry & Najork, ECIR 2008). The reciprocal rank is that of the first positive.
     """
     if not len(labels):
@@ -144,7 +145,7 @@ def _discount_sums(longest: int, cutoff: int) -> np.ndarray:
 def _reciprocal_ranks(
     owner: np.ndarray, before: np.ndarray, tie_size: np.ndarray, tie_positives: np.ndarray, groups: int
 ) -> np.ndarray:
-    """Per group the reciprocal rank of its first positive `[groups]`, 0 without one; ties as the mean over their orders."""
+    """Per group the reciprocal rank of its first positive `[groups]`, 0 without one; ties by the mean of orders."""
     found = np.zeros(groups)
     holding = np.flatnonzero(tie_positives > 0)
     holding = holding[np.r_[True, owner[holding][1:] != owner[holding][:-1]]] if len(holding) else holding

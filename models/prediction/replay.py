@@ -23,7 +23,7 @@ class ReplayError(RuntimeError):
 
 @dataclass
 class Comparison:
-    """`largest`: by output the largest difference, relative where a score is beyond 1; `degraded`: requests by reason."""
+    """`largest` difference by output, relative where a score is beyond 1; `degraded` requests by reason."""
 
     requests: int = 0
     impressions: int = 0

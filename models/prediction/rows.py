@@ -1,4 +1,4 @@
-"""Scores every impression of a part of a run's data, beside its ids, time, labels and context as the tables have them."""
+"""Scores every impression of a part of a run's data, beside its ids, time, labels and context of the tables."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from tables.packing import list_columns
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Impressions in the part's order: ids as text, `context` raw values by feature, `scores` float32 `[n]` by output."""
+    """Impressions in the part's order: ids as text, raw `context` by feature, `scores` float32 `[n]` by name."""
 
     user_id: list[str]
     item_id: list[str]
@@ -45,7 +45,7 @@ class ScoredRows:
 
 
 def score_run(folder: Path, part: str, cache: Path) -> ScoredRows:
-    """Score a part with the run's best weights. Raises RunError, also where the data is not what the run was trained on."""
+    """Score a part with the run's best weights. Raises RunError, also where the data has changed since training."""
     run = open_run(folder)
     data = open_run_data(run, cache)
     kinds = {name: output.kind for output in run.ranker.outputs for name in output.score_names}

@@ -1,7 +1,7 @@
 """Reads from an event log which actions between click and conversion are worth modelling.
 
-Wen et al., SIGIR 2020 (arXiv 1910.07099), sections 1 and 3: a purchase follows few clicks, but many carts and wishes. So
-an action that is frequent after clicks and decisive for conversions splits one sparse step into two denser ones.
+Wen et al., SIGIR 2020 (arXiv 1910.07099), sections 1 and 3: a purchase follows few clicks, but many carts and wishes.
+So an action that is frequent after clicks and decisive for conversions splits one sparse step into two denser ones.
 """
 
 import itertools
@@ -35,8 +35,9 @@ class Columns:
 class Decomposition:
     """What taking `actions` (any of them) as the step between click and conversion would mean, in (user, item) pairs.
 
-    `removed`: of the sparsity 1 / p(conversion | click), the share that goes when the sparser of the two steps through the
-    action counts instead. `explained`: of the conversion's entropy among clicked pairs, the share that the action explains.
+    `removed`: of the sparsity 1 / p(conversion | click), the share that goes when the sparser of the two steps through
+    the action counts instead. `explained`: of the entropy of the conversion among clicked pairs, the share that the
+    action explains.
     """
 
     actions: str
@@ -55,7 +56,7 @@ class Decomposition:
 
 @dataclass(frozen=True)
 class Paths:
-    """Per clicked pair: the actions after the first click and not after the first conversion, and whether it converted."""
+    """Per clicked pair the actions between its first click and its first conversion, and whether it converted."""
 
     acted: pd.DataFrame
     converted: np.ndarray
@@ -67,8 +68,8 @@ def read_paths(events: pd.DataFrame, columns: Columns, click: str, actions: Sequ
     """The paths of every (user, item) pair that was clicked. Raises PathsError for a name that the log does not have.
 
     What happens before the pair's first click is left out (it may have been clicked before the log begins). At the same
-    time a click counts as earlier than an action, and an action as earlier than a conversion. `unclicked`: pairs with an
-    action or a conversion but no click.
+    time a click counts as earlier than an action, and an action as earlier than a conversion. `unclicked`: pairs with
+    an action or a conversion but no click.
     """
     _refuse_unknown(events, columns, [click, *actions, conversion])
     pair = [columns.user, columns.item]

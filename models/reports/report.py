@@ -22,8 +22,8 @@ from models.training.outcome import REPORT_FILE
 
 INTERVALS = (
     "Below a figure stands its 95 % interval: the users of the part were drawn again with replacement 200 times, all "
-    "impressions of a user together. Metrics of order are means over {unit}s; where scores tie they are the mean over all "
-    "orders of the tied impressions, and a list whose labels are all alike does not count."
+    "impressions of a user together. Metrics of order are means over {unit}s; where scores tie they are the mean over "
+    "all orders of the tied impressions, and a list whose labels are all alike does not count."
 )
 CALIBRATION = (
     "Each dot is one of up to 15 equally large groups of impressions, ordered by predicted probability; on the dashed "
@@ -131,8 +131,8 @@ def _position(position: Mapping[str, Any] | None) -> list[Any]:
     spread = max(max(line["shift"]) - min(line["shift"]) for line in position["curve"])
     crossed = f", by {position['cross']}" if position["cross"] else ""
     note = (
-        f"How much each value of {position['column']} shifts the logit of {position['head']} in training{crossed}: a range "
-        f"of {spread:.2f}. At serving the tower is gone and {position['constant']:.3f} stays, the dashed line."
+        f"How much each value of {position['column']} shifts the logit of {position['head']} in training{crossed}: "
+        f"a range of {spread:.2f}. At serving the tower is gone and {position['constant']:.3f} stays, the dashed line."
     )
     return [*pictures(plots.position(position)), note]
 

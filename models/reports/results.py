@@ -1,4 +1,4 @@
-"""Owns the benchmark's results: runs of a recipe over several seeds as one row, rows in groups, groups as tables beside the marks."""
+"""The results of a benchmark: a row per recipe over its seeds, rows in groups, groups as tables beside the marks."""
 
 import re
 import statistics
@@ -26,7 +26,9 @@ class Mark(BaseModel):
 
 
 class Group(BaseModel):
-    """Recipes on the same data and labels. `data`: the name of the data's folder; `columns`: labels with what the table calls them;
+    """Recipes on the same data and labels.
+
+    `data`: the name of the data's folder; `columns`: labels with their titles in the table;
     `others`: labels that have no column.
     """
 
@@ -52,7 +54,7 @@ def listed_groups(path: Path = MARKS) -> list[Group]:
 
 
 def group_of(recipe: Recipe, listed: list[Group]) -> Group:
-    """The smallest listed group of this data that has all labels of the recipe's probabilities, else one of its own with a column per label."""
+    """The smallest listed group of this data with all labels of the recipe's probabilities, else one of its own."""
     data = Path(recipe.data.dir).name
     labels = set(recipe.label_columns) - recipe.value_columns
     fitting = [group for group in listed if group.data == data and labels <= group.labels]
@@ -63,7 +65,7 @@ def group_of(recipe: Recipe, listed: list[Group]) -> Group:
 
 
 def row_of(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """A recipe's line: its cost, the AUC by label and all metrics by score, each as mean and sample deviation over the seeds' test parts.
+    """A recipe's line: cost, AUC by label, all metrics by score, each as mean and sample deviation over the test parts.
 
     `seconds_per_epoch` is that of the fastest seed, since what else a machine does only ever makes a run slower.
     """

@@ -1,1 +1,1 @@
-"""Owns the known-truth simulators: worlds whose probabilities are known, on which a paper's claim can be seen to hold or not."""
+"""Known-truth simulators: worlds whose probabilities are known, on which the claim of a paper can be tested."""

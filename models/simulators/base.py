@@ -1,4 +1,4 @@
-"""Owns what the simulators share: training an ordinary recipe on simulated tables, the measures against the truth, the result's shape."""
+"""What the simulators share: training a recipe on simulated tables, measures against the truth, the result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Simulator:
-    """`run(seed, size, folder)` gives the measures of every model; `size` scales the number of impressions, 1 for the published figures."""
+    """`run(seed, size, folder)` measures every model; `size` scales the impressions, 1 for the published figures."""
 
     name: str
     claim: str
@@ -105,6 +105,6 @@ def grouped_rank_correlation(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -
 
 
 def divergence(truth: np.ndarray, p: np.ndarray) -> float:
-    """Mean Kullback-Leibler divergence of a prediction from the true probability, in thousandths of a nat: the log loss it costs."""
+    """Mean Kullback-Leibler divergence of a prediction from the true probability, in thousandths of a nat."""
     p = np.clip(p, 1e-7, 1 - 1e-7)
     return float(1000 * np.mean(truth * np.log(truth / p) + (1 - truth) * np.log((1 - truth) / (1 - p))))

@@ -1,4 +1,4 @@
-"""Owns simulator (b), the post-click funnel: click, then cart or wish, then purchase, at falling purchase rates."""
+"""Simulator (b), the post-click funnel: click, then cart or wish, then purchase, at falling purchase rates."""
 
 from pathlib import Path
 
@@ -41,8 +41,9 @@ MODELS = {
 def world(rng: np.random.Generator, n: int, shift: float) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray]]:
     """Tables, and the true pcvr and pctcvr of every impression.
 
-    y1 = p(click), y2 = p(cart | click), y3 = p(purchase | cart), y4 = p(purchase | click, no cart), each a logit of the item's own share,
-    a match of traits, and an item's quirk; y3 is about thirty times y4, as carts go. `shift` moves the logits of y3 and y4.
+    y1 = p(click), y2 = p(cart | click), y3 = p(purchase | cart), y4 = p(purchase | click, no cart), each a logit of the
+    item's own share, a match of traits, and an item's quirk; y3 is about thirty times y4, as carts go. `shift` moves
+    the logits of y3 and y4.
     """
     x = rng.normal(size=(USERS, TRAITS))
     v = rng.normal(size=(2, ITEMS, TRAITS)) * 0.6
@@ -89,7 +90,8 @@ def run(seed: int, size: float, folder: Path) -> Result:
 
 SIMULATOR = Simulator(
     name="funnel",
-    claim="ESM2 (SIGIR 2020): decomposing the post-click behaviour helps where conversions are sparse, so its lead over ESMM grows as they fall.",
+    claim="ESM2 (SIGIR 2020): decomposing the post-click behaviour helps where conversions are sparse, so its lead "
+    "over ESMM grows as they fall.",
     world="Known y1 to y4; a purchase is about thirty times likelier after a cart.",
     comparisons=tuple(
         Comparison(setting, "ESM2", "ESMM", measure)

@@ -55,8 +55,9 @@ def world(
 ) -> tuple[dict[str, pd.DataFrame], np.ndarray, np.ndarray]:
     """Tables, the true utility of every impression, and its request.
 
-    An old ranker chose the order by a noisy score that has `rightness` parts of the utility and otherwise a liking of its
-    own for items; with None the order is random. logit p(click) = utility + bias(position, device), the bias falling from 0 to -2.4 on a phone and half as far on a desktop. In the test
+    An old ranker chose the order by a noisy score that has `rightness` parts of the utility and otherwise a liking of
+    its own for items; with None the order is random. logit p(click) = utility + bias(position, device), the bias
+    falling from 0 to -2.4 on a phone and half as far on a desktop. In the test
     part candidates are shown nowhere yet, so a model that has the position as a feature is asked for the top.
     """
     x = rng.normal(size=(USERS, TRAITS))
@@ -113,7 +114,7 @@ def run(seed: int, size: float, folder: Path) -> Result:
 
 
 def learnt_bias(seed: int, size: float, folder: Path, **training: Any) -> list[np.ndarray]:
-    """What the tower learns from a log with random positions: the shift at each position relative to the first, by device.
+    """The bias learnt from random positions: the shift of the logit at each position relative to the first, by device.
 
     The truth is `true_bias`, once and `DESKTOP` times.
     """
@@ -128,8 +129,10 @@ def learnt_bias(seed: int, size: float, folder: Path, **training: Any) -> list[n
 _MEASURE = "rank correlation inside requests"
 SIMULATOR = Simulator(
     name="position",
-    claim="YouTube (RecSys 2019): a shallow position tower beside the model beats no correction and the position as an ordinary feature.",
-    world="Clicks follow utility + bias(position, device); an old ranker with favourites of its own chose the positions.",
+    claim="YouTube (RecSys 2019): a shallow position tower beside the model beats no correction and the position as an "
+    "ordinary feature.",
+    world="Clicks follow utility + bias(position, device); an old ranker with favourites of its own chose the "
+    "positions.",
     comparisons=tuple(
         Comparison(setting, "position tower", other, _MEASURE)
         for setting in SETTINGS

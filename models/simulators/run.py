@@ -19,7 +19,8 @@ from models.simulators.transfer import SIMULATOR as TRANSFER
 SIMULATORS = {s.name: s for s in (SELECTION, FUNNEL, POSITION, TRANSFER)}
 HEADING = """# Known-truth simulators
 
-Worlds whose probabilities are known, so that a paper's claim can be seen to hold or not. Each section is written by its command.
+Worlds whose probabilities are known, so that a paper's claim can be seen to hold or not. Each section is written by its
+command.
 """
 
 
@@ -52,10 +53,8 @@ def section(simulator: Simulator, found: Sequence[Result], size: float, seconds:
         f"World: {simulator.world} Training uses the repository's own recipes.",
         "",
     ]
-    lines += [
-        f"`python -m models.simulators {simulator.name} --seeds {len(found)}{scale}`, {seconds:.0f} s of one processor:",
-        "",
-    ]
+    command = f"`python -m models.simulators {simulator.name} --seeds {len(found)}{scale}`"
+    lines += [f"{command}, {seconds:.0f} s of one processor:", ""]
     return "\n".join([*lines, *_measures(found), "", *_margins(simulator, found)]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Owns simulator (a), sample selection: pCVR is wanted for every impression, but conversions are only seen after a click."""
+"""Simulator (a), sample selection: pCVR is needed for every impression, but conversions follow clicks alone."""
 
 from pathlib import Path
 
@@ -39,7 +39,8 @@ MODELS = {
 def world(rng: np.random.Generator, n: int) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
     """Tables, and the true pCVR of every impression, clicked or not.
 
-    logit pctr = -2.8 + b_i + x_u . v_i; logit pcvr = -2.2 + 0.7 b_i + 0.5 e_i + 0.7 x_u . v_i + 0.5 x_u1, with traits x_u seen and everything
+    logit pctr = -2.8 + b_i + x_u . v_i; logit pcvr = -2.2 + 0.7 b_i + 0.5 e_i + 0.7 x_u . v_i + 0.5 x_u1, with traits
+    x_u seen and everything
     of the item hidden behind its id: what is clicked is also bought more, so clicks are no fair sample of impressions.
     """
     x = rng.normal(size=(USERS, TRAITS))
@@ -84,7 +85,8 @@ def run(seed: int, size: float, folder: Path) -> Result:
 _CLAIMED = "rank correlation, all impressions"
 SIMULATOR = Simulator(
     name="selection",
-    claim="ESMM (SIGIR 2018): pCVR trained through pCTCVR over the entire space beats a conversion model trained on clicks alone.",
+    claim="ESMM (SIGIR 2018): pCVR trained through pCTCVR over the entire space beats a conversion model trained on "
+    "clicks alone.",
     world="Users' traits are seen, items are known by id; an item or match that is clicked more is also bought more.",
     comparisons=(
         Comparison("", "ESMM", "clicks only", _CLAIMED),

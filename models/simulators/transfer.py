@@ -1,4 +1,4 @@
-"""Owns simulator (d), transfer: a fifth task with few labels, learnt in DUPN's four ways beside four tasks with many."""
+"""Simulator (d), transfer: a fifth task with few labels, learnt in DUPN's four ways beside four with many."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -56,7 +56,8 @@ NOT_FINE_TUNED = ("retrain_all", "representation_transfer")
 def world(rng: np.random.Generator, n: int, share: float = 0.08) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
     """Tables, and the true probability of the fifth label for every impression.
 
-    A user's taste t shows only in the items of the behaviour sequence. With q an item's nature and s its shop's: click -0.8 + 1.5 t q,
+    A user's taste t shows only in the items of the behaviour sequence. With q an item's nature and s its shop's:
+    click -0.8 + 1.5 t q,
     like -1.8 + 1.5 t q + 0.5 q1, cart -1.5 + 1.2 t (q + s), follow -2 + 1.5 t s, fifth -1 + 1.8 t s.
     Only a `share` of the impressions knows the fifth; all else is the same for every share.
     """
@@ -127,7 +128,8 @@ def recipe(
 
 SIMULATOR = Simulator(
     name="transfer",
-    claim="DUPN (KDD 2018), section 5.4: a new task gains from the representation that other tasks trained; fine-tuning it gains most.",
+    claim="DUPN (KDD 2018), section 5.4: a new task gains from the representation that other tasks trained; "
+    "fine-tuning it gains most.",
     world="Tastes show only in the behaviour sequence; four tasks label every impression, the fifth a share of them.",
     comparisons=(
         *(

@@ -1,1 +1,1 @@
-"""Owns the pieces of the training loop: optimisation, evaluation, selection, checkpoints, reading speed."""
+"""The training loop and its pieces: optimisation, evaluation, selection, checkpoints, diagnostics."""

@@ -78,11 +78,11 @@ def _fit(calibration: Calibration, factor: Output, logits: np.ndarray, data: Dat
 
 
 def platt(label: np.ndarray, logit: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of the log loss' minimum, by Newton's method; where the best slope is not positive, which would turn
-    ranks around, the slope is 1 and the intercept alone is fitted.
+    """Slope and intercept of the log loss' minimum, by Newton's method; where the best slope is not positive, which
+    would turn ranks around, the slope is 1 and the intercept alone is fitted.
 
-    The targets are Platt's own (1999, section 2.2), (N+ + 1) / (N+ + 2) and 1 / (N- + 2) in place of 1 and 0: on logits that
-    separate the labels, the likelihood of 1 and 0 has no maximum and the slope would grow without end.
+    The targets are Platt's own (1999, section 2.2), (N+ + 1) / (N+ + 2) and 1 / (N- + 2) in place of 1 and 0: on logits
+    that separate the labels, the likelihood of 1 and 0 has no maximum and the slope would grow without end.
     """
     positive = label > 0.5
     positives = int(positive.sum())
@@ -110,8 +110,8 @@ def _newton(target: np.ndarray, logit: np.ndarray, free_slope: bool) -> tuple[fl
 def isotonic(label: np.ndarray, logit: np.ndarray, knots: int) -> list[tuple[float, float]]:
     """At most `knots` points (mean logit, logit of the share of positives), both strictly rising.
 
-    Impressions go into `knots` groups of equal size by logit, equal logits staying together; neighbours whose shares do not rise are
-    pooled (pool adjacent violators). A share is (positives + 1/2) / (n + 1), so that its logit is finite.
+    Impressions go into `knots` groups of equal size by logit, equal logits staying together; neighbours whose shares do
+    not rise are pooled (pool adjacent violators). A share is (positives + 1/2) / (n + 1), so that its logit is finite.
     """
     order = np.argsort(logit, kind="stable")
     x = logit[order]

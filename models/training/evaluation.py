@@ -81,7 +81,7 @@ def _labelled(data: Data, part: str, columns: Sequence[str], inside: np.ndarray,
 
 
 def groups_of(data: Data, part: str) -> np.ndarray:
-    """The list that each impression stands in, int64 `[n]`: its request, or its user where the recipe names no request."""
+    """The list of each impression, int64 `[n]`: its request, or its user where the recipe names no request."""
     found = data.parts[part]
     return np.asarray(found.user if found.request is None else found.request)
 
@@ -121,7 +121,7 @@ def gate_utilisation(
 
 
 def gate_health(ranker: MultiTaskModel, data: Data, part: str, batches: int | None = None) -> dict[str, Any]:
-    """`{"entropy": {head: 0 to 1}, "similarity": [[cosine]]}` over a part, or over its first few `batches`; empty without gates.
+    """`{"entropy": {head: 0 to 1}, "similarity": [[cosine]]}` over a part or its first `batches`; empty without gates.
 
     Entropy near 0: a gate has polarised on one expert; similarity near 1: two experts compute the same.
     """

@@ -1,4 +1,4 @@
-"""Moves the weights: Adam or AdaGrad with rates for embeddings and the position tower, schedule, decay, clipping, averaging."""
+"""Moves the weights: Adam or AdaGrad with rates by kind of parameter, schedule, decay, clipping, averaging."""
 
 import copy
 import math
@@ -21,12 +21,13 @@ POSITION = "position."
 class Optimiser:
     """One `step` per batch over a model's gradients.
 
-    Adam in all rows (a row without gradient still coasts on its momentum), or AdaGrad (Duchi et al., JMLR 2011), which moves
-    a row only where it has a gradient. Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019): w -= rate * decay * w. For
-    embeddings it touches only rows that occur in the batch, so that rare ids are not worn down by the many others.
+    Adam in all rows (a row without gradient still coasts on its momentum), or AdaGrad (Duchi et al., JMLR 2011), which
+    moves a row only where it has a gradient. Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019):
+    w -= rate * decay * w. For embeddings it touches only rows that occur in the batch, so that rare ids are not worn
+    down by the many others.
 
-    The position tower has a rate of its own. Its few weights are logits as they are, of a range of 2 or so, and Adam moves
-    a weight by at most its rate per step: at the network's rate a run would end before they are learnt.
+    The position tower has a rate of its own. Its few weights are logits as they are, of a range of 2 or so, and Adam
+    moves a weight by at most its rate per step: at the network's rate a run would end before they are learnt.
     """
 
     def __init__(self, ranker: MultiTaskModel, section: TrainingSection, total_steps: int) -> None:
@@ -70,7 +71,7 @@ class Optimiser:
             self.rule = torch.optim.AdamW(moved, fused=True)
 
     def step(self, number: int) -> bool:
-        """Apply the gradients of step `number`, counted from 0; False, and nothing changed, if a gradient is not finite."""
+        """Apply the gradients of step `number`, counted from 0; False, and no change, if a gradient is not finite."""
         norm = nn.utils.clip_grad_norm_(self.parameters, self.section.gradient_clip or math.inf)
         if not torch.isfinite(norm):
             return False
@@ -96,7 +97,7 @@ class Optimiser:
 
 
 def rate_factor(section: TrainingSection, step: int, total_steps: int) -> float:
-    """What the learning rates are multiplied with at a step counted from 0: linear warm-up, then constant or half a cosine."""
+    """The factor of the learning rates at a step counted from 0: linear warm-up, then constant or half a cosine."""
     warm = min(1.0, (step + 1) / section.warmup_steps) if section.warmup_steps else 1.0
     if section.schedule == "constant":
         return warm
@@ -123,10 +124,10 @@ class Average:
 
     @torch.no_grad()
     def synchronised(self, batches: Callable[[], Iterable[Batch]] | None = None) -> MultiTaskModel:
-        """The averaged model, ready to evaluate: counts are the live one's, running statistics are of the averaged weights.
+        """The averaged model, ready to evaluate: counts are the live one's, statistics those of averaged weights.
 
-        The live model's statistics are those of other weights, so Dice's are estimated anew on `batches` of the training
-        part, as for stochastic weight averaging (Izmailov et al., UAI 2018); without batches they are copied.
+        The live model's statistics are those of other weights, so Dice's are estimated anew on `batches` of training,
+        as for stochastic weight averaging (Izmailov et al., UAI 2018); without batches they are copied.
         """
         if self.decay:
             live: dict[str, Tensor] = dict(self.live.named_buffers())

@@ -18,13 +18,13 @@ from models.network.model import MultiTaskModel
 from models.recipe import Recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE
 from models.training.diagnostics.features import feature_health
+from models.training.diagnostics.position import position_curve
+from models.training.diagnostics.reading import reading_speed
 from models.training.diagnostics.sampling import sampled
+from models.training.diagnostics.warnings import run_warnings
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
-from models.training.position import position_curve
-from models.training.reading import reading_speed
 from models.training.selection import selected_outputs
 from models.training.session import Progress
-from models.training.warnings import run_warnings
 
 TRAIN_IMPRESSIONS = 20_000  # of the training part, drawn to be measured
 

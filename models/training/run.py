@@ -24,7 +24,7 @@ class RunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """`kept_rows`: real raw rows by graph input name; `metrics`: of the test part by output; `report`: the page itself."""
+    """`kept_rows`: real raw rows by graph input name; `metrics`: of the test part by output; `report`: the page."""
 
     recipe: Recipe
     encoding: Encoding
@@ -40,7 +40,8 @@ def open_run(folder: Path) -> Run:
     for name in (RECIPE_FILE, ENCODING_FILE, KEPT_FILE, WEIGHTS_FILE, METRICS_FILE, REPORT_FILE):
         if not (folder / name).is_file():
             raise RunError(
-                f"{folder} has no {name}: it is not a finished run; train one with `python -m models.train RECIPE.yaml --out {folder}`"
+                f"{folder} has no {name}: it is not a finished run; "
+                f"train one with `python -m models.train RECIPE.yaml --out {folder}`"
             )
     try:
         recipe = load_recipe(folder / RECIPE_FILE)
@@ -77,7 +78,8 @@ def open_run_data(run: Run, cache: Path) -> Data:
         raise RunError(f"the run's data cannot be opened: {error}") from error
     if data.described["hash"] != run.provenance["data"]["hash"]:
         raise RunError(
-            f"the data in {data.described['folder']} is not what the run was trained on (hash {data.described['hash']}, "
+            f"the data in {data.described['folder']} is not what the run was trained on "
+            f"(hash {data.described['hash']}, "
             f"the run's {run.provenance['data']['hash']}); restore it, or train again"
         )
     return data

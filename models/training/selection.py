@@ -1,4 +1,4 @@
-"""The one number that selects the best weights: the mean over the recipe's `training.select_on` on the validation part."""
+"""The one number that selects the best weights: the mean of `training.select_on` on the validation part."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,8 @@ def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
     for entry in map(selection_of, chosen):
         if entry.metric and kinds[entry.output] != ORDER:
             raise RecipeError(
-                f"training.select_on: '{entry.output}' has no {entry.metric}; it is judged by its {kinds[entry.output]}",
+                f"training.select_on: '{entry.output}' has no {entry.metric}; "
+                f"it is judged by its {kinds[entry.output]}",
                 SECTION,
                 str(entry),
             )
@@ -55,9 +56,9 @@ def cutoffs_of(recipe: Recipe) -> set[int]:
 def selection_score(outputs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> float:
     """The mean over the entries `names`, higher is better; NaN, which is never the best, where a figure is not finite.
 
-    A probability counts by its AUC unless the entry names another metric, a value by minus its RMSE, a class preference by
-    minus its cross entropy. Where a label has one class only and there is no order to measure, the log loss decides in
-    place of every metric of order. An output without an impression of its space has no say.
+    A probability counts by its AUC unless the entry names another metric, a value by minus its RMSE, a class preference
+    by minus its cross entropy. Where a label has one class only and there is no order to measure, the log loss decides
+    in place of every metric of order. An output without an impression of its space has no say.
     """
     measured = [(e, outputs[e.output]) for e in map(selection_of, names) if outputs[e.output].get("impressions") != 0]
     orders = [(e, m) for e, m in measured if "auc" in m]

@@ -1,4 +1,4 @@
-"""Owns the moving state of one training run: what a checkpoint saves and a resumed run continues from, bit for bit."""
+"""The moving state of a training run: what a checkpoint saves and a resumed run continues from, bit for bit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from models.training.weighting import Weighting
 
 @dataclass
 class Progress:
-    """`step` counts batches over all epochs; losses are summed since the last trace point and since the last evaluation."""
+    """`step` counts batches over all epochs; losses are summed since the last trace point and the last evaluation."""
 
     step: int = 0
     best_score: float | None = None
@@ -69,7 +69,7 @@ def save_session(
     optimiser: Optimiser,
     weighting: Weighting,
 ) -> None:
-    """Everything that decides the rest of the run; `identity` is what a resumed run must share (recipe, data, threads)."""
+    """Save all that decides the rest of the run; `identity` is what a resumed run must share: recipe, data, threads."""
     content = {
         "identity": identity,
         "progress": vars(progress),
@@ -90,7 +90,7 @@ def load_session(
     optimiser: Optimiser,
     weighting: Weighting,
 ) -> Progress:
-    """Put a saved run's state back; from the beginning where none was saved. Raises RecipeError if it is another run's."""
+    """Put a saved run's state back, or start anew where none was saved. Raises RecipeError if it is another run's."""
     path = folder / RESUME_FILE
     if not path.is_file():
         return Progress()

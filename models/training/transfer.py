@@ -1,7 +1,7 @@
-"""Owns how a new task is learnt beside, or from, a model that other tasks have trained: DUPN's four ways.
+"""Learns a new task beside, or from, a model that other tasks have trained: DUPN's four ways.
 
-Ni et al., KDD 2018 (arXiv 1805.10727), section 5.4: retrain a single-task model, retrain all tasks with the new one, transfer the
-representation and train a shallow network on it, or fine-tune the whole network.
+Ni et al., KDD 2018 (arXiv 1805.10727), section 5.4: retrain a single-task model, retrain all tasks with the new one,
+transfer the representation and train a shallow network on it, or fine-tune the whole network.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,8 @@ def narrowed(recipe: Recipe) -> Recipe:
     names = [getattr(task, "name", None) for task in recipe.tasks]
     if transfer.task not in names:
         raise RecipeError(
-            f"training.transfer.task: no task has the name '{transfer.task}'; named: {', '.join(n for n in names if n) or 'none'}",
+            f"training.transfer.task: no task has the name '{transfer.task}'; "
+            f"named: {', '.join(n for n in names if n) or 'none'}",
             ("training", "transfer", "task"),
         )
     if transfer.mode == "retrain_all":
@@ -61,7 +62,8 @@ def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> No
         raise RecipeError(f"training.transfer.from: {error}", SOURCE) from None
     if run.encoding.schema != encoding.schema:
         raise RecipeError(
-            f"training.transfer.from: {transfer.source} was trained on other features; take over its recipe's section 'features'",
+            f"training.transfer.from: {transfer.source} was trained on other features; "
+            "take over its recipe's section 'features'",
             SOURCE,
         )
     if (
@@ -82,7 +84,7 @@ def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> No
 def _take_weights(
     ranker: MultiTaskModel, given: Mapping[str, Tensor], old: Vocabulary, new: Vocabulary, only_representation: bool
 ) -> None:
-    """Copy every weight of the same name and shape; embedding rows go by key, since the same id may have another row now."""
+    """Copy every weight of the same name and shape; embedding rows go by key, since an id may have another row now."""
     weights = ranker.state_dict()  # the ranker's own tensors
     for name, value in given.items():
         if name == TABLE:
@@ -95,7 +97,8 @@ def _take_weights(
             weights[name].copy_(value)
         elif name.startswith(REPRESENTATION):
             raise RecipeError(
-                f"training.transfer.from: '{name}' has the shape {tuple(value.shape)} there; take over its recipe's section 'model'",
+                f"training.transfer.from: '{name}' has the shape {tuple(value.shape)} there; "
+                "take over its recipe's section 'model'",
                 SOURCE,
             )
 

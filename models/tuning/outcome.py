@@ -1,4 +1,4 @@
-"""Owns what a search leaves behind: the table of its trials, the tuned recipe, and the options that make it from the command line."""
+"""Writes what a search found: the table of its trials, the tuned recipe, the options of the command line."""
 
 import json
 import shlex
@@ -48,7 +48,7 @@ def seconds_of(trial: FrozenTrial) -> float:
 def report(
     recipe: Recipe, section: TuningSection, space: Mapping[str, BaseDistribution], done: Sequence[FrozenTrial]
 ) -> dict[str, Any]:
-    """What trials.json holds: the budget, every trial by number, and the best one's place and settings (None where none was completed)."""
+    """What trials.json holds: the budget, every trial by number, and the best one (None where none was completed)."""
     trials: list[dict[str, Any]] = []
     for place, trial in enumerate(done, start=1):
         kept = {key: trial.user_attrs.get(key) for key in ("score", "step", "validation", "reason")}
@@ -71,7 +71,7 @@ def report(
 
 
 def write_search(found: Mapping[str, Any], recipe: Recipe, out: Path) -> list[str]:
-    """Write a report as trials.json and trials.md, and the tuned recipe, into a search's folder; gives the lines to print."""
+    """Write a report as trials.json and trials.md, and the tuned recipe, into a folder; gives the lines to print."""
     write_json(found, out / TRIALS_FILE)
     lines = [*_best_lines(found["best"], out), "", *_table(found["trials"], list(found["tuning"]["space"]))]
     (out / TABLE_FILE).write_text("\n".join([f"# Search of {recipe.name}", "", *lines, ""]))
@@ -88,7 +88,8 @@ def _best_lines(best: Mapping[str, Any] | None, out: Path) -> list[str]:
         return ["No trial was completed: see the reasons below."]
     aucs = ", ".join(f"{name} {auc:.5f}" for name, auc in best["validation"].items())
     sets = [f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in best["settings"].items()]
-    opening = f"Best: trial {best['trial']}{' (the recipe as it is)' if best['own'] else ''}, validation score {best['score']:.5f} ({aucs})."
+    own = " (the recipe as it is)" if best["own"] else ""
+    opening = f"Best: trial {best['trial']}{own}, validation score {best['score']:.5f} ({aucs})."
     return [
         opening,
         f"{out / TUNED_FILE} is the recipe with its settings; on the command line they are:",
@@ -98,7 +99,7 @@ def _best_lines(best: Mapping[str, Any] | None, out: Path) -> list[str]:
 
 
 def _table(trials: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
-    """Best first, then those that were pruned; `validation` holds the AUC of every output at the trial's best evaluation."""
+    """Best first, then those that were pruned; `validation` holds every AUC at the trial's best evaluation."""
     outputs = next((list(t["validation"]) for t in trials if t["validation"]), [])
     columns = ["trial", "score", *outputs, *names, "seconds", "remark"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]

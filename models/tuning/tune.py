@@ -1,4 +1,4 @@
-"""Owns `python -m models.tune`: a bounded search over a recipe's settings, judged on the validation part alone."""
+"""Searches the settings of a recipe within bounds, judged on the validation part alone."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from models.network.build import build_model
 from models.recipe import Recipe, RecipeError
 from models.recipe.data import WHERE_DATA_LIES
 from models.recipe.search_space import SearchBounds, SearchedSetting, TuningSection, settings_of
-from models.train import NonFiniteLossError, learn
+from models.training.loop import NonFiniteLossError, learn
 from models.training.session import Progress
 from models.training.transfer import narrowed
 from models.tuning.outcome import chosen, report, seconds_of, with_settings, write_search
@@ -54,10 +54,14 @@ class Search:
 
 
 def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
-    """The search in `out`, begun or gone on with. Raises RecipeError if the recipe cannot be searched or `out` holds another one's search."""
+    """The search in `out`, begun or gone on with.
+
+    Raises RecipeError if the recipe cannot be searched or `out` holds the search of another one.
+    """
     if recipe.tuning is None:
         raise RecipeError(
-            "tuning: is missing; give its trials and its space, as in `tuning: {trials: 20, space: {model.dropout: {low: 0.0, high: 0.3}}}`"
+            "tuning: is missing; give its trials and its space, as in "
+            "`tuning: {trials: 20, space: {model.dropout: {low: 0.0, high: 0.3}}}`"
         )
     data = open_data(narrowed(recipe), cache)
     build_model(
@@ -120,7 +124,7 @@ def own_settings(search: Search) -> dict[str, Any] | None:
 
 
 def search_on(search: Search, quiet: bool = False) -> None:
-    """Run trials until the recipe's number of them is reached or its time is spent; each is remembered as soon as it is over."""
+    """Run trials until the recipe's number of them or its time is reached; each is stored as soon as it is over."""
     bar = tqdm(total=search.section.trials, initial=len(search.done), unit="trial", disable=quiet, dynamic_ncols=True)
     while len(search.done) < search.section.trials and not _time_is_spent(search):
         trial = _next_trial(search)
@@ -147,8 +151,8 @@ def _time_is_spent(search: Search) -> bool:
 
 
 def _next_trial(search: Search) -> optuna.Trial:
-    """The first trial is the recipe's own settings. The sampler is seeded by the trial's place, so that a search gone on with draws
-    what an uninterrupted one would have drawn.
+    """The first trial is the recipe's own settings. The sampler is seeded by the trial's place, so that a search
+    that goes on draws what an uninterrupted one would have drawn.
     """
     place = len(search.done)
     search.study.sampler = optuna.samplers.TPESampler(

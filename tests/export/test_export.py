@@ -1,4 +1,4 @@
-"""Promises of `python -m export`: a finished run becomes a bundle that the service accepts, and on any doubt nothing is published."""
+"""Tests `funnelrank export`: a finished run becomes a bundle that the service accepts, a doubtful one none."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Promises of the ONNX graph of every model in the catalogue: it is the trained model, at any size, on raw keys and numbers."""
+"""Tests the ONNX graph of every model of the catalogue: it is the trained model, at any size, on raw inputs."""
 
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def test_a_schema_of_numbers_alone_has_a_graph_too():
 
 
 def test_probabilities_are_not_taken_through_logarithms_and_back(exported):
-    """A chain's product of probabilities is a product in the graph; only a mixture (ESM2, a calibrated sum) stays in log space."""
+    """A chain's product is a product in the graph; only a mixture (ESM2, a calibrated sum) stays in log space."""
     model, graph, _ = exported
     if "esm2" not in model.recipe.model.architecture and not model.ranker.of_representation:
         made_by = {name: node.op_type for node in graph.graph.node for name in node.output}

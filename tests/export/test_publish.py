@@ -77,7 +77,8 @@ def test_a_full_disk_publishes_nothing(tmp_path):
     script = (
         "import resource, signal, sys; sys.path[:0] = ['.', 'tests', 'tests/export']; from pathlib import Path\n"
         "from test_publish import FILES, manifest, publish, PublishError\n"
-        "m = manifest(); signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "m = manifest(); signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "try: publish(Path(sys.argv[1]), m, FILES | {'model.onnx': b'x' * 100000})\n"
         "except PublishError as e: print('refused:', e)\n"
     )

@@ -1,4 +1,4 @@
-"""Owns the promises of the benchmark: nothing is trained twice, nothing is lost, and every recipe stands beside the marks of its data."""
+"""Tests the benchmark: nothing is trained twice, nothing is lost, every recipe stands beside the marks of its data."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Owns the promises of training: best weights kept, selection on validation alone, the same bits after a kill, clear stops."""
+"""Tests training: best weights stay, selection on validation alone, the same bits after a kill, clear stops."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from models.data.cache import open_data
 from models.layers.activation import Dice
 from models.metrics.ranking import auc
 from models.network.build import build_model
+from models.network.model import MultiTaskModel
 from models.recipe import RecipeError
 from models.training.evaluation import evaluate
 from models.training.optimisation import Average, Optimiser, rate_factor
@@ -164,12 +165,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_names_the_task_and_keeps_the_la
     recipe = tiny_recipe()
     seen = []
 
-    def spoiled(ranker, batch, plain=training.MultiTaskModel.losses):
+    def spoiled(ranker, batch, plain=MultiTaskModel.losses):
         seen.append(1)
         losses = plain(ranker, batch)
         return losses | ({"plong_view": losses["plong_view"] * torch.nan} if len(seen) > 12 else {})
 
-    monkeypatch.setattr(training.MultiTaskModel, "losses", spoiled)
+    monkeypatch.setattr(MultiTaskModel, "losses", spoiled)
     with pytest.raises(training.NonFiniteLossError, match=r"step 13: the loss of plong_view is not finite"):
         run(recipe, tmp_path)
     assert all(bool(torch.isfinite(w).all()) for w in weights(tmp_path / "run").values())

@@ -8,7 +8,7 @@ from small_rankers import small, training_batch
 
 from models.layers.probability import log_loss, of_logit
 from models.recipe import load_recipe
-from models.training.weighting import weighted_total
+from models.training.weighting.base import weighted_total
 
 RECIPE = Path(__file__).parents[2] / "models" / "recipes" / "kuairand-zhihu.yaml"
 

@@ -22,8 +22,8 @@ COLUMNS = {
 def ablation(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
     """`{"impressions": n, "whole": {output: metrics}, "without": {group: {output: metrics}}}` on the test part.
 
-    A group is taken away by permuting it over the impressions (Breiman, Random Forests, 2001): its values stay as likely
-    as before and say nothing of the impression. Users stay with their lists where metrics are per user.
+    A group is taken away by permuting it over the impressions (Breiman, Random Forests, 2001): its values stay as
+    likely as before and say nothing of the impression. Users stay with their lists where metrics are per user.
     """
     data = sampled(data, "test", MOST_IMPRESSIONS, seed)
     part = data.parts["test"]

@@ -1,4 +1,4 @@
-"""Plain models on the recipe's own columns, which a network has to beat: popularity, linear, boosted trees, shown order.
+"""Plain models on the recipe's own columns to compare a network with: popularity, linear, boosted trees, shown order.
 
 They are untuned, read no behaviour sequence, are fitted on the training part alone and measured on the test part.
 """
@@ -27,7 +27,7 @@ ORDER = "order"
 VALUE = "RMSE"
 PRIOR_IMPRESSIONS = 10.0  # of an item, at the mean of all items
 ORDER_ONLY = ("auc", "gauc", "ndcg@5", "ndcg@10", "mrr")
-# What an output is judged by, the training labels, and whether each counts -> a probability or value of every test impression.
+# What an output is judged by, the training labels, whether each counts -> a probability or value per test impression.
 Fit = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
 
 

@@ -18,7 +18,7 @@ TREE_VALUES = 254  # categories that a histogram tree tells apart, one more stan
 
 @dataclass(frozen=True)
 class FeatureColumns:
-    """`numbers` float64 `[n, N]` after their transform, NaN where missing; `ids`: embedding rows `[n, values]` by name."""
+    """`numbers` float64 `[n, N]` after transforms, NaN where missing; `ids`: rows `[n, values]` by feature."""
 
     numbers: np.ndarray
     ids: dict[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""Tests the bootstrap intervals: each equals the plain recipe (draw users, copy their rows, measure again), and covers the truth."""
+"""Tests the bootstrap intervals against drawing users, copying their rows and measuring again, and their coverage."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests the metrics of an order against scikit-learn, brute force over every order of the ties, and cases worked by hand."""
+"""Tests the metrics of an order against scikit-learn, brute force over every order of the ties, and by hand."""
 
 import itertools
 import math

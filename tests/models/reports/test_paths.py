@@ -1,4 +1,4 @@
-"""Owns the promises of the path report on a log small enough to count by hand."""
+"""Tests the path report on a log small enough to count by hand."""
 
 import csv
 import math
@@ -9,7 +9,8 @@ import pytest
 from funnelrank.main import main
 from models.reports.paths import Columns, PathsError, decompositions, read_paths
 
-# Ten clicked pairs: a cart after 4 of them, of which 3 are bought; a wish after 2 (one also carted), 1 bought; 1 bought straight away.
+# Ten clicked pairs: a cart after 4 of them, of which 3 are bought; a wish after 2 (one also carted), 1 bought; 1 bought
+# straight away.
 LOG = [
     *(("u1", f"i{k}", "click", 10 * k) for k in range(10)),
     *(("u1", f"i{k}", "cart", 10 * k + 1) for k in range(4)),
@@ -123,7 +124,7 @@ def test_a_log_that_cannot_answer_is_refused_with_what_is_there(log, tmp_path, c
 
 
 def test_events_are_compared_by_the_text_that_other_readers_make_of_them(log, tmp_path, capsys):
-    """Ids and actions with a gap, as pandas writes them to CSV (`3.0`), and the same as integers in Parquet: one report."""
+    """Ids and actions with a gap, as pandas writes them to CSV (`3.0`), and as integers in Parquet: one report."""
     actions = {"click": 0, "cart": 1, "wish": 2, "buy": 3}
     numbered = log.assign(action=log["action"].map(actions), item_id=log["item_id"].str[1:].astype(int))
     gap = pd.DataFrame([("u3", None, None, None)], columns=list(log))

@@ -1,4 +1,4 @@
-"""Owns the promises about collapsed gates: what the measures say by hand, that they are logged and plotted, and what is warned about."""
+"""Tests the measures of collapsed gates: by hand, that they are logged and plotted, and what is warned about."""
 
 import json
 import math
@@ -9,8 +9,8 @@ from small_rankers import small, training_batch
 
 from models import train as training
 from models.layers.gates import Gating, entropy, similarity
+from models.training.diagnostics.warnings import gate_warnings
 from models.training.evaluation import most_alike
-from models.training.warnings import gate_warnings
 
 GATED = ("mmoe", "omoe", "cgc", "ple", "youtube2019")
 

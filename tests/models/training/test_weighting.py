@@ -1,4 +1,4 @@
-"""Owns the promises of the loss weightings: two tasks by hand for each, what counts as shared, and the same bits after a resume."""
+"""Tests the loss weightings: two tasks by hand for each, what counts as shared, the same bits after a resume."""
 
 import copy
 import json
@@ -11,17 +11,12 @@ from small_rankers import small, training_batch
 from models import train as training
 from models.catalogue import CATALOGUE
 from models.recipe.training import TrainingSection
-from models.training.shared import last_shared_layer, shared_masks
 from models.training.transfer import narrowed
-from models.training.weighting import (
-    Decayed,
-    PcGrad,
-    Uncertainty,
-    build_weighting,
-    gradnorm_step,
-    weighted_total,
-    without_conflicts,
-)
+from models.training.weighting import build_weighting
+from models.training.weighting.base import Decayed, Uncertainty, weighted_total
+from models.training.weighting.gradnorm import gradnorm_step
+from models.training.weighting.pcgrad import PcGrad, without_conflicts
+from models.training.weighting.shared import last_shared_layer, shared_masks
 
 KINDS = {
     "static": {"type": "static"},
@@ -95,7 +90,8 @@ def test_gradnorm_moves_each_weight_towards_the_common_gradient_size():
         {"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 2.0}, {"a": 0.5, "b": 0.5}, alpha=1.0, rate=0.1, smallest=1e-3
     )
     assert equal == {"a": pytest.approx(0.6), "b": pytest.approx(1.2)}
-    # r = (0.9, 0.1) / 0.5 = (1.8, 0.2): targets 5.4 and 0.6, so a, which learned least, rises although its gradient is the larger.
+    # r = (0.9, 0.1) / 0.5 = (1.8, 0.2): targets 5.4 and 0.6, so a, which learned least, rises although its gradient is
+    # the larger.
     slow = gradnorm_step(
         {"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 2.0}, {"a": 0.9, "b": 0.1}, alpha=1.0, rate=0.1, smallest=1e-3
     )

@@ -1,4 +1,4 @@
-"""Owns the promises of the search: judged on validation alone, the same for the same seed, gone on with after a kill, bounded, explained."""
+"""Tests the search: judged on validation alone, the same for the same seed, resumable after a kill, bounded."""
 
 import json
 import os

@@ -11,11 +11,11 @@ TABLE = "inputs.table.weight"
 
 
 def shared_masks(ranker: MultiTaskModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By name, in the order of the forward pass: each parameter that all heads reach, with the part of it that they reach.
+    """By name, in the order of the forward pass: each parameter that all heads reach, and which part of it they reach.
 
     Grouped layers hold several experts in one tensor, of which PLE gives some to one head alone, so a mask says which
-    groups (the first axis of three) or columns (the last axis of two) are common; it broadcasts against the parameter. The
-    gradients of the logits on one batch in evaluation mode say it, so it holds for any composition.
+    groups (the first axis of three) or columns (the last axis of two) are common; it broadcasts against the parameter.
+    The gradients of the logits on one batch in evaluation mode say it, so it holds for any composition.
     """
     was_training = ranker.training
     named = {name: p for name, p in ranker.named_parameters() if p.requires_grad}
@@ -44,9 +44,9 @@ def _reached(gradient: Tensor, used: bool) -> Tensor:
 def last_shared_layer(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of the shared parameters the weights of the last layer before the heads part.
 
-    That is the trunk's last shared layer; where the heads have trunks of their own, the last layer of every encoder (the
-    output of DIN's activation unit, DUPN's attention); and the embedding table where nothing above it is shared. A layer
-    over several parts has a weight for each of them, and all count. Towers never do, even those of a chain.
+    That is the trunk's last shared layer; where the heads have trunks of their own, the last layer of every encoder
+    (the output of DIN's activation unit, DUPN's attention); and the embedding table where nothing above it is shared.
+    A layer over several parts has a weight for each of them, and all count. Towers never do, even those of a chain.
     """
     of_trunk = _last_layers(masks, "trunk.", 1)
     return of_trunk or _last_layers(masks, "encoders.", 2) or {TABLE: masks[TABLE]}

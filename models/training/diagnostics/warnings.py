@@ -1,4 +1,4 @@
-"""What a person should look at in a run: figures too good to be true, unused experts, features that drift, bad tables."""
+"""The warnings of a run: figures too good to be true, unused experts, features that drift, faults of the tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from models.metrics.outputs import SUSPICIOUS_AUC
 from models.training.diagnostics.features import DRIFTED
 from models.training.evaluation import most_alike
 
-# A gate's entropy below the first, two experts' cosine above the second, an expert's share below the third: worth a warning.
+# Worth a warning: a gate's entropy below the first, two experts' cosine above the second, a share below the third.
 POLARISED = 0.05
 ALIKE = 0.98
 UNUSED_SHARE = 0.01
@@ -33,13 +33,13 @@ def _of_outputs(parts: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{name}: the {part} part has no figures for it: {why}"
             if (output.get("auc") or 0) > SUSPICIOUS_AUC:
                 yield (
-                    f"{name}: {part} AUC {output['auc']:.4f} is above {SUSPICIOUS_AUC}; make sure that no feature holds "
-                    "the label"
+                    f"{name}: {part} AUC {output['auc']:.4f} is above {SUSPICIOUS_AUC}; make sure that no feature "
+                    "holds the label"
                 )
             if _learns_nothing(output):
                 yield (
-                    f"{name}: its cross entropy on {part}, {output['log_loss']:.4f}, is about that of the classes' shares "
-                    f"alone, {output['share_log_loss']:.4f}: it has learnt next to nothing of the user"
+                    f"{name}: its cross entropy on {part}, {output['log_loss']:.4f}, is about that of the classes' "
+                    f"shares alone, {output['share_log_loss']:.4f}: it has learnt next to nothing of the user"
                 )
 
 

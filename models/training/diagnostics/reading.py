@@ -1,4 +1,4 @@
-"""Owns the measurement of what reading from disk costs the training loop."""
+"""Measures what reading from disk costs the training loop."""
 
 import copy
 import time
@@ -16,10 +16,10 @@ TURNS = 3
 
 
 def reading_speed(ranker: MultiTaskModel, data: Data, steps: int, prefetch: int) -> dict[str, float]:
-    """Rows/s of the training loop over the memory-mapped files and over the same batches held ready as tensors, and their ratio.
+    """Rows/s of the training loop over the memory-mapped files and over the same batches as tensors, and their ratio.
 
-    Both train a copy of the ranker, a step of one after a step of the other, and count by their median step, so that a busy machine
-    hits both alike.
+    Both train a copy of the model, a step of one after a step of the other, and count by their median step, so that a
+    busy machine hits both alike.
     """
     training = data.recipe.training
     in_memory = list(islice(shuffled_batches(data, "train", training.batch_size, training.seed, 0), steps))

@@ -1,0 +1,82 @@
+"""PCGrad: where two tasks' gradients conflict, each gives up its component along the other (NeurIPS 2020)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.network.model import MultiTaskModel
+from models.training.weighting.base import Batch, Losses
+from models.training.weighting.shared import shared_masks
+
+
+class PcGrad:
+    """PCGrad (Yu et al., NeurIPS 2020): where two tasks' gradients conflict, each loses its component along the other.
+
+    Over the parameters that all heads share, taken as one vector; everything else gets the plain sum.
+    """
+
+    def __init__(self, ranker: MultiTaskModel, base: Mapping[str, float]) -> None:
+        self.ranker = ranker
+        self.base = base
+        self.masks: dict[str, Tensor] = {}
+        self.conflicts = 0
+        self.pairs = 0
+
+    def backward(self, losses: Losses, batch: Batch, epoch: int) -> None:
+        if not self.masks:
+            self.masks = shared_masks(self.ranker, batch)
+        named = {name: p for name, p in self.ranker.named_parameters() if p.requires_grad}
+        gradients = [self._gradients(self.base[task] * loss, named) for task, loss in losses.items()]
+        shared = [torch.cat([(g[name] * mask).flatten() for name, mask in self.masks.items()]) for g in gradients]
+        projected, conflicts = without_conflicts(shared, [torch.randperm(len(shared)).tolist() for _ in shared])
+        self.conflicts, self.pairs = self.conflicts + conflicts, self.pairs + len(shared) * (len(shared) - 1)
+        change = torch.stack(projected).sum(0) - torch.stack(shared).sum(0)
+        pieces = change.split([named[name].numel() for name in self.masks])
+        for name, parameter in named.items():
+            parameter.grad = torch.stack([g[name] for g in gradients]).sum(0)
+        for name, piece in zip(self.masks, pieces, strict=True):
+            grad = named[name].grad
+            assert grad is not None
+            grad += piece.reshape(grad.shape)
+
+    @staticmethod
+    def _gradients(loss: Tensor, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            loss, list(named.values()), retain_graph=True, allow_unused=True
+        )
+        return {
+            name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)
+        }
+
+    def logged(self) -> dict[str, float]:
+        """Of all ordered pairs of tasks since the start, the share whose gradients were in conflict when they met."""
+        return {"conflicts": self.conflicts / max(1, self.pairs)}
+
+    def state(self) -> dict[str, Any]:
+        return {"masks": dict(self.masks), "conflicts": self.conflicts, "pairs": self.pairs}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.masks = dict(state["masks"])
+        self.conflicts = state["conflicts"]
+        self.pairs = state["pairs"]
+
+
+def without_conflicts(gradients: Sequence[Tensor], orders: Sequence[Sequence[int]]) -> tuple[list[Tensor], int]:
+    """Each gradient `[n]` without its conflicts with the others, met in its order (algorithm 1), and how many it had.
+
+    g_i <- g_i - (g_i . g_j) / |g_j|^2 g_j wherever g_i . g_j < 0, with g_j as it came and g_i as it is by then.
+    """
+    squares = [float(g @ g) for g in gradients]
+    out = []
+    conflicts = 0
+    for i, order in enumerate(orders):
+        left = gradients[i]
+        for j in order:
+            product = float(left @ gradients[j]) if j != i else 0.0
+            if product < 0 and squares[j] > 0:
+                left = left - product / squares[j] * gradients[j]
+                conflicts += 1
+        out.append(left)
+    return out, conflicts
