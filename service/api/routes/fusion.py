@@ -8,13 +8,14 @@ from fastapi.responses import JSONResponse
 from pydantic import ConfigDict
 
 from service.api.body import JsonBody
+from service.api.changes import IfMatch, Status, Uptake, entity_tag, expected, uptake
 from service.api.fields import Author, Reason, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
 from service.api.operators import Operator
-from service.api.services import Worker
+from service.api.services import Services, Worker
 from service.errors import NotReady
 from service.fusion import FusionProfiles, plain_profiles
-from service.fusion.document import FusionDocument
+from service.fusion.document import FUSION_FILE, FusionDocument
 from service.rollout.operations import change_fusion, roll_back_profiles
 
 router = APIRouter(tags=["fusion"])
@@ -48,6 +49,12 @@ class FusionState(FusionDocument):
     overrides_allowed: bool = False
 
 
+class FusionChange(FusionDocument):
+    """The document after a change. Of `served`: whether a worker ranks with it by now."""
+
+    served: Uptake
+
+
 @router.get(
     "/fusion",
     summary="Fusion profiles by name, which one a scene uses, experiments, and what held before",
@@ -66,35 +73,51 @@ async def state(worker: Worker) -> JSONResponse:
     "/fusion",
     summary="Make other profiles hold",
     dependencies=[Operator],
-    response_model=FusionDocument,
+    response_model=FusionChange,
     responses=refuses(*BODY, *OPERATOR, *CHANGE, NotReady),
 )
 async def change(
-    body: Annotated[FusionRequest, Depends(JsonBody(FusionRequest, max_keys=20_000, threaded=True))], worker: Worker
+    body: Annotated[FusionRequest, Depends(JsonBody(FusionRequest, max_keys=20_000, threaded=True))],
+    worker: Worker,
+    if_match: IfMatch,
 ) -> JSONResponse:
     """Replaces the fusion document. The profiles must fit every version in use."""
-    document = await change_fusion(worker.follower, body, body.author, body.reason, body.revision)
-    return await asyncio.to_thread(_response, document)
+    revision = expected(if_match, body.revision)
+    document = await change_fusion(worker.follower, body, body.author, body.reason, revision)
+    return await _changed(worker, document)
 
 
 @router.post(
     "/fusion/rollback",
     summary="Make the profiles hold again that held before",
     dependencies=[Operator],
-    response_model=FusionDocument,
+    response_model=FusionChange,
     responses=refuses(*BODY, *OPERATOR, *CHANGE),
 )
 async def rollback(
-    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False, max_keys=1000))], worker: Worker
+    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False, max_keys=1000))],
+    worker: Worker,
+    if_match: IfMatch,
 ) -> JSONResponse:
     """Writes an earlier state as a new revision."""
-    document = await roll_back_profiles(worker.follower, body.author, body.reason, body.to, body.revision)
-    return await asyncio.to_thread(_response, document)
+    revision = expected(if_match, body.revision)
+    document = await roll_back_profiles(worker.follower, body.author, body.reason, body.to, revision)
+    return await _changed(worker, document)
 
 
-def _response(profiles: FusionProfiles, more: JsonObject | None = None) -> JSONResponse:
+async def _changed(worker: Services, document: FusionDocument) -> JSONResponse:
+    """The document, and what the first worker made of it."""
+
+    def serves(status: Status) -> bool:
+        return bool(status["fusion_revision"] >= document.revision)
+
+    served = await uptake(worker, serves, {FUSION_FILE}, document.written_at)
+    return await asyncio.to_thread(_response, document, {"served": served.model_dump(mode="json")})
+
+
+def _response(profiles: FusionProfiles, more: JsonObject) -> JSONResponse:
     """A document as a response. FastAPI would check it against its model again, and parse every formula for that."""
-    return JSONResponse(shown(profiles) | (more or {}))
+    return JSONResponse(shown(profiles) | more, headers=entity_tag(profiles.revision))
 
 
 def shown(profiles: FusionProfiles) -> JsonObject:

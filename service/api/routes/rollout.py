@@ -2,19 +2,21 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 from pydantic import ConfigDict, model_validator
 
 from service.api.body import JsonBody
+from service.api.changes import IfMatch, Status, Uptake, entity_tag, expected, uptake
 from service.api.fields import Author, Reason, RequestBody, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
 from service.api.operators import Operator
-from service.api.services import Worker
+from service.api.services import Services, Worker
 from service.bundle.registry import Target
 from service.errors import UnknownModel, Unusable
 from service.rollout.operations import change_rollout, roll_back
-from service.rollout.rollout import Canary, Limits, Rollout
+from service.rollout.rollout import ROLLOUT_FILE, Canary, Limits, Rollout
 
+JsonObject = dict[str, Any]
 router = APIRouter(tags=["models"], dependencies=[Operator])
 
 
@@ -23,11 +25,14 @@ class RolloutRequest(RequestBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "stable": {"name": "kuairand-mmoe", "version": "3"},
-                "canary": {"name": "kuairand-mmoe", "version": "4", "percent": 5},
-                "shadow": None,
-            }
+            "examples": [
+                {
+                    "stable": {"name": "kuairand-mmoe", "version": "3"},
+                    "canary": {"name": "kuairand-mmoe", "version": "4", "percent": 5},
+                    "shadow": None,
+                },
+                {"limits": {"psi": 0.5, "error_rate": 0.01}, "reason": "stricter limits for the next canary"},
+            ]
         }
     )
 
@@ -57,25 +62,63 @@ class RolloutRequest(RequestBody):
         }
 
 
+class RolloutChange(Rollout):
+    """The document after a change. Of `served`: whether a worker ranks by it by now."""
+
+    served: Uptake
+
+
 @router.put(
     "/models/rollout",
     summary="Make published versions live: stable, canary, shadow",
+    response_model=RolloutChange,
     responses=refuses(*BODY, *OPERATOR, *CHANGE, UnknownModel, Unusable),
 )
 async def change(
-    body: Annotated[RolloutRequest, Depends(JsonBody(RolloutRequest, max_keys=1000))], worker: Worker
-) -> Rollout:
+    body: Annotated[RolloutRequest, Depends(JsonBody(RolloutRequest, max_keys=1000))],
+    worker: Worker,
+    if_match: IfMatch,
+    response: Response,
+) -> JsonObject:
     """Changes the rollout document. What the request does not name keeps its value."""
-    return await change_rollout(worker.follower, body.changes(), body.author, body.reason, body.revision)
+    revision = expected(if_match, body.revision)
+    document = await change_rollout(worker.follower, body.changes(), body.author, body.reason, revision)
+    return await _changed(worker, document, response)
 
 
 @router.post(
     "/models/rollback",
     summary="Make live again what was live before",
+    response_model=RolloutChange,
     responses=refuses(*BODY, *OPERATOR, *CHANGE),
 )
 async def rollback(
-    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False, max_keys=1000))], worker: Worker
-) -> Rollout:
+    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False, max_keys=1000))],
+    worker: Worker,
+    if_match: IfMatch,
+    response: Response,
+) -> JsonObject:
     """Writes an earlier state as a new revision."""
-    return await roll_back(worker.follower, body.author, body.reason, body.to, body.revision)
+    revision = expected(if_match, body.revision)
+    document = await roll_back(worker.follower, body.author, body.reason, body.to, revision)
+    return await _changed(worker, document, response)
+
+
+async def _changed(worker: Services, document: Rollout, response: Response) -> JsonObject:
+    """The document, and what the first worker made of it."""
+    roles = {"live": document.stable, "canary": document.canary, "shadow": document.shadow}
+    targets = {role: target for role, target in roles.items() if target is not None}
+
+    def serves(status: Status) -> bool:
+        return all(_serves_role(status[role], target, document.revision) for role, target in targets.items())
+
+    served = await uptake(worker, serves, {*map(str, targets.values()), ROLLOUT_FILE}, document.written_at)
+    response.headers.update(entity_tag(document.revision))
+    return document.model_dump(mode="json") | {"served": served.model_dump(mode="json")}
+
+
+def _serves_role(live: Status | None, target: Target, revision: int) -> bool:
+    """Whether a worker has loaded a version in a role, by this revision of the document or a later one."""
+    if live is None or live["revision"] < revision:
+        return False
+    return (live["name"], live["version"]) == (target.name, target.version)

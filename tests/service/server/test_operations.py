@@ -146,10 +146,12 @@ def test_redis_dying_and_coming_back_fails_no_ranking(
         seen: list[tuple[int, tuple[str, ...]]] = []
         stop = threading.Event()
 
+        request = {"user_id": "712", "candidates": ["1"], "context": {"tab": 1, "hour": 13}}
+
         def ask() -> None:
             with httpx.Client(base_url=server.url) as http:
                 while not stop.is_set():
-                    answer = http.post("/rank", json={"user_id": "712", "candidates": ["1"]})
+                    answer = http.post("/rank", json=request)
                     seen.append((answer.status_code, tuple(answer.json().get("degraded", ()))))
 
         threads = [threading.Thread(target=ask) for _ in range(3)]

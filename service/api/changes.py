@@ -1,0 +1,81 @@
+"""What the routes that change a document share: the revision in If-Match and ETag, and what the workers did with the change."""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from time import monotonic
+from typing import Annotated, Any
+
+from fastapi import Depends, Header
+
+from service.api.fields import ResponseBody
+from service.api.services import Services
+from service.errors import Conflict
+
+_REVISION = re.compile(r'"?(?P<revision>[0-9]{1,18})"?')
+_LOAD_SECONDS = 5.0
+_LONGEST_SECONDS = 8.0
+_LOOK_SECONDS = 0.02
+Status = Mapping[str, Any]
+
+
+class UptakeState(StrEnum):
+    """What became of a change by the time of the answer."""
+
+    SERVED = "served"
+    REFUSED = "refused"
+    PENDING = "accepted, not yet served"
+
+
+class Uptake(ResponseBody):
+    """What the workers of this host did with a change: the first one to serve or to refuse it is waited for, up to a bound."""
+
+    state: UptakeState
+    detail: str = ""
+
+
+async def _expected_revision(
+    if_match: Annotated[
+        str | None, Header(description='a revision, as `"4"`: make the change only if the document is still at it')
+    ] = None,
+) -> int | None:
+    """The revision in If-Match; `*` stands for any. Raises Conflict for what is no revision."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = _REVISION.fullmatch(if_match.strip())
+    if found is None:
+        raise Conflict("If-Match names no revision of this document; send it as ETag has it")
+    return int(found["revision"])
+
+
+IfMatch = Annotated[int | None, Depends(_expected_revision)]
+
+
+def expected(if_match: int | None, revision: int | None) -> int | None:
+    """The revision that a change expects, by header or by body. Raises Conflict if they differ."""
+    if if_match is not None and revision is not None and if_match != revision:
+        raise Conflict(f"If-Match names revision {if_match}, the body {revision}")
+    return revision if if_match is None else if_match
+
+
+def entity_tag(revision: int) -> dict[str, str]:
+    """The ETag header of a document."""
+    return {"ETag": f'"{revision}"'}
+
+
+async def uptake(worker: Services, serves: Callable[[Status], bool], targets: set[str], written_at: str) -> Uptake:
+    """Wait for the first worker that `serves` a change, or that refused one of its `targets` after `written_at`."""
+    settings = worker.settings
+    until = monotonic() + min(_LOAD_SECONDS + 2 * settings.rollout_poll_ms / 1000, _LONGEST_SECONDS)
+    while True:
+        statuses = await asyncio.to_thread(worker.metrics.records.all)
+        for status in (worker.follower.described(), *statuses):
+            if serves(status):
+                return Uptake(state=UptakeState.SERVED)
+            for refusal in status["refused"]:
+                if refusal["model"] in targets and refusal["at"] >= written_at:
+                    return Uptake(state=UptakeState.REFUSED, detail=f"{refusal['code']}: {refusal['detail']}")
+        if monotonic() > until:
+            return Uptake(state=UptakeState.PENDING, detail="GET /models shows what each worker serves with")
+        await asyncio.sleep(_LOOK_SECONDS)
