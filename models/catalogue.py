@@ -1,7 +1,7 @@
 """The catalogue: every architecture by name, its paper, and its composition unless a recipe sets another one.
 
-The unions of the recipe (`model.encoders`, `model.trunk`, `tasks`) are made from this file: a new model is its own file and
-one entry here.
+The unions of the recipe (`model.encoders`, `model.trunk`, `tasks`) are made from this file: a new model is its own
+file and one entry here.
 """
 
 from collections.abc import Iterable

@@ -9,7 +9,7 @@ from features.strict_yaml import Location, Place
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong. `location`: the key or section it is about; `name`: the value or key inside that section.
+    """One thing that is wrong. `location`: the key or section it is about; `name`: the value or key inside it.
 
     `place` is the file and line, or the `--set` option; None until the fault is laid beside the recipe's text.
     """
@@ -28,7 +28,10 @@ class Fault:
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be used. `faults` has at least one; the message is one line per fault, with its place if known."""
+    """A recipe that cannot be used.
+
+    `faults` has at least one; the message is one line per fault, with its place if known.
+    """
 
     def __init__(self, message: str, location: Location = (), name: str | None = None) -> None:
         super().__init__(message)

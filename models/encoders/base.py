@@ -49,7 +49,7 @@ class Encoder(nn.Module, ABC):
 
 
 class EncoderOptions(Section, ABC):
-    """The options of one encoder, as `model.encoders` of a recipe lists them; a subclass adds `type`, its name there."""
+    """The options of one encoder in `model.encoders` of a recipe; a subclass adds `type`, its name there."""
 
     type: str
 

@@ -1,12 +1,14 @@
 """DUPN's encoder: a property-gated LSTM over the behaviours, and attention that knows the request.
 
-Ni et al., Perceive Your Users in Depth: Learning Universal User Representations from Multiple E-commerce Tasks, KDD 2018
-(arXiv 1805.10727), sections 4.2 to 4.4. With e the behaviour's item, p its properties (action, scene, time) and h the state before:
+Ni et al., Perceive Your Users in Depth: Learning Universal User Representations from Multiple E-commerce Tasks, KDD
+2018 (arXiv 1805.10727), sections 4.2 to 4.4. With e the behaviour's item, p its properties (action, scene, time) and h
+the state before:
   i = sigmoid(W_ei e + W_pi p + W_hi h + b_i), f and o alike
   c' = f * c + i * tanh(W_ec e + W_hc h + b_c), without p;  h' = o * tanh(c')
-  a = softmax over real behaviours of a two-layer network on [h_t, query, user, p_t];  rep_s = sum_t a_t h_t;  rep = [rep_s; u]
-The query is the request's context and u a linear map of the user's features. Nothing here looks at the candidate, so the
-representation is computed once per request.
+  a = softmax over real behaviours of a two-layer network on [h_t, query, user, p_t];  rep_s = sum_t a_t h_t;  rep =
+  [rep_s; u]
+The query is the request's context and u a linear map of the user's features. Nothing here looks at the candidate, so
+the representation is computed once per request.
 """
 
 import math
@@ -42,9 +44,9 @@ class DupnOptions(EncoderOptions):
 class PropertyGatedLstm(nn.Module):
     """A standard LSTM on [e; p; 1] whose cell candidate has no weights for p.
 
-    So one fused kernel, and one LSTM op of ONNX, compute it. The biases are the weights of the constant 1, which padding
-    does not have: padding then gives the candidate tanh(0) = 0, and a state of zero stays exactly zero. Behaviours come
-    newest first and are read oldest first, so padding is read first and changes nothing.
+    So one fused kernel, and one LSTM op of ONNX, compute it. The biases are the weights of the constant 1, which
+    padding does not have: padding then gives the candidate tanh(0) = 0, and a state of zero stays exactly zero.
+    Behaviours come newest first and are read oldest first, so padding is read first and changes nothing.
     """
 
     def __init__(self, item_width: int, property_width: int, hidden: int) -> None:
@@ -70,7 +72,7 @@ class PropertyGatedLstm(nn.Module):
         return torch.cat(rows), torch.cat([self.of_state[g] for g in order])
 
     def forward(self, behaviours_BLG: Tensor, mask_BL: Tensor) -> Tensor:
-        """Behaviours `[B, L, I + P]`, newest first -> the state after each `[B, L, H]` at the same places, zero at padding."""
+        """Behaviours `[B, L, I + P]`, newest first -> the state after each `[B, L, H]`; zero at padding."""
         real_BL1 = mask_BL.to(behaviours_BLG.dtype).unsqueeze(-1)
         x = torch.cat([behaviours_BLG * real_BL1, real_BL1], -1)
         x = torch.cat([x, x.new_zeros(x.shape[0], 1, x.shape[2])], 1)  # one step of padding, so that no length is zero
@@ -99,7 +101,7 @@ class PropertyGatedLstm(nn.Module):
 
 
 class Dupn(Encoder):
-    """The representation [rep_s; u]: `hidden` numbers of the behaviours, `user_hidden` of the user (128 each in the paper)."""
+    """The representation [rep_s; u]: `hidden` numbers of the behaviours and `user_hidden` of the user."""
 
     sees_candidate = False
 

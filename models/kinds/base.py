@@ -23,8 +23,8 @@ Score = LogProbability | Tensor
 class Labelled:
     """The impressions on which an output means its label, for metrics.
 
-    `label` `[n]`; `groups` `[n]`, the request or user of each; raw `item_numerics` `[n, N]`; `cutoffs` of metrics of lists;
-    `draws` of the bootstrap, None for no intervals.
+    `label` `[n]`; `groups` `[n]`, the request or user of each; raw `item_numerics` `[n, N]`; `cutoffs` of metrics of
+    lists; `draws` of the bootstrap, None for no intervals.
     """
 
     label: np.ndarray

@@ -19,7 +19,7 @@ class Preference(Probability):
     edges: tuple[float, ...]
 
     def class_of(self, numerics: np.ndarray) -> np.ndarray:
-        """Raw numerics `[n, N]`, NaN for missing -> the class of each item, int64 `[n]`; class 0 is a missing number."""
+        """Raw numerics `[n, N]`, NaN for missing -> the class of each item, int64 `[n]`; 0 for a missing number."""
         values = numerics[:, self.column]
         classes = np.searchsorted(np.asarray(self.edges, np.float32), values, side="right") + 1
         return np.where(np.isnan(values), 0, classes)

@@ -1,11 +1,14 @@
-"""Owns the activations of DIN's activation unit."""
+"""The activations of DIN's activation unit: PReLU and Dice."""
 
 import torch
 from torch import Tensor, nn
 
 
 class PRelu(nn.Module):
-    """max(0, x) + alpha min(0, x) with one alpha per channel, written as two ops that ONNX Runtime vectorises (its PRelu is scalar)."""
+    """max(0, x) + alpha min(0, x) with one alpha per channel.
+
+    It is written as two ops that ONNX Runtime vectorises; its own PRelu op is scalar.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -17,13 +20,19 @@ class PRelu(nn.Module):
         return positive + self.alpha * (x - positive)
 
     def before(self, layer: nn.Linear, x: Tensor) -> Tensor:
-        """`layer(self(x))` for `[n, width]`, as (1 - alpha) W relu(x) + (alpha W x + b): a second product in place of three passes over x."""
+        """`layer(self(x))` for `[n, width]`, as (1 - alpha) W relu(x) + (alpha W x + b).
+
+        A second product costs less than three passes over x.
+        """
         weight = layer.weight.T
         of_all = torch.addmm(layer.bias, x, self.alpha.unsqueeze(-1) * weight)
         return torch.addmm(of_all, torch.relu(x), (1 - self.alpha).unsqueeze(-1) * weight)
 
     def before_one(self, layer: nn.Linear, x: Tensor) -> Tensor:
-        """The same for a layer of one output -> `[1, n]`: a row times a matrix, since a matrix times a column costs as much as sixteen columns."""
+        """The same for a layer of one output -> `[1, n]`, as a row times a matrix.
+
+        A matrix times a column would cost as much as sixteen columns.
+        """
         x_TN = x.T
         of_all = torch.addmm(layer.bias, self.alpha * layer.weight, x_TN)
         return torch.addmm(of_all, (1 - self.alpha) * layer.weight, torch.relu(x_TN))

@@ -1,8 +1,8 @@
 """The calibration in the graph: the correction for sampled negatives, and a monotone map fitted on held-out days.
 
 Both act on the factors of a score (the probability of an independent task, or the conditional probabilities of a chain)
-in logit space, after training. The outputs of a chain are then multiplied from calibrated factors, so pctcvr = pctr * pcvr
-and pctavr <= pctr hold to the last bit; calibrating pctcvr itself would fit it better and break that.
+in logit space, after training. The outputs of a chain are then multiplied from calibrated factors, so pctcvr = pctr *
+pcvr and pctavr <= pctr hold to the last bit; calibrating pctcvr itself would fit it better and break that.
 
 Sampling: if training kept a share r of the negatives, p is too high, and p / (p + (1 - p) / r) corrects it (He et al.,
 Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014, section 6.3): in logits, a shift by log r.
@@ -21,10 +21,10 @@ from models.options import Name, Section
 
 
 class CalibrationSection(Section):
-    """Calibrates the factors: an independent probability, or the `pctr`, `pcvr` and (ESM2) `pavr` that a chain multiplies.
+    """Calibrates factors: an independent probability, or the `pctr`, `pcvr` and (ESM2) `pavr` that a chain multiplies.
 
-    `negative_sampling`: the share of a factor's negatives that the training part kept; validation and test must be whole.
-    `method` is fitted on the validation part, `knots` bounds an isotonic map.
+    `negative_sampling`: the share of a factor's negatives that the training part kept; validation and test must be
+    whole. `method` is fitted on the validation part, `knots` bounds an isotonic map.
     """
 
     method: Literal["none", "platt", "isotonic"] = "platt"
@@ -55,8 +55,8 @@ class Platt(nn.Module):
 class Isotonic(nn.Module):
     """logit -> a rising, piecewise linear function through at most `knots` points, with slope 1 outside of them.
 
-    f(x) = x + sum over pieces of (slope - 1) (min(max(x, low), high) - low) + shift: comparisons and a product, no search.
-    It rises everywhere, so it changes no order. Pieces that are not needed have no length.
+    f(x) = x + sum over pieces of (slope - 1) (min(max(x, low), high) - low) + shift: comparisons and a product, no
+    search. It rises everywhere, so it changes no order. Pieces that are not needed have no length.
     """
 
     low: Tensor

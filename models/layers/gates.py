@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gating:
-    """The last gates of a trunk on a batch: values `[B, E of the head]` by head, and all outputs of experts `[E, B, X]`."""
+    """The last gates of a trunk on a batch `[B, E of the head]` by head, and the outputs of all experts `[E, B, X]`."""
 
     gates: Mapping[str, Tensor]
     experts: Tensor
@@ -27,7 +27,7 @@ def entropy(gates_BE: Tensor) -> Tensor:
 
 
 def similarity(experts_EBX: Tensor) -> Tensor:
-    """Cosine `[E, E]` between the outputs of experts over a batch, each unit centred; 1: two experts compute the same."""
+    """Cosine `[E, E]` between the outputs of experts over a batch, each unit centred; 1: they compute the same."""
     centred = (experts_EBX - experts_EBX.mean(1, keepdim=True)).flatten(1)
     unit = torch.nn.functional.normalize(centred, dim=1, eps=1e-12)
     return unit @ unit.T
@@ -39,8 +39,8 @@ def drop_experts(gates: Tensor, rate: float) -> Tensor:
     `gates` `[..., E]` sum to 1 over E. The draw is per example and gate; where all experts are dropped, the largest one
     stays. Source: Zhao et al., RecSys 2019, section 5.2.4 (against gates that polarise on one expert).
     """
-    kept = torch.rand_like(gates) >= rate
-    largest = torch.zeros_like(kept).scatter_(-1, gates.argmax(-1, keepdim=True), True)
-    kept = torch.where(kept.any(-1, keepdim=True), kept, largest)
-    remaining = gates * kept
+    stays = torch.rand_like(gates) >= rate
+    largest = torch.zeros_like(stays).scatter_(-1, gates.argmax(-1, keepdim=True), True)
+    stays = torch.where(stays.any(-1, keepdim=True), stays, largest)
+    remaining = gates * stays
     return remaining / remaining.sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Owns what a part of the trunk's input is made of."""
+"""Describes one part of the trunk's input: its width and the fields in it."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class InputPart:
     """One vector of the trunk's input, `[1, width]` per request or `[C, width]` where it is `of_candidate`.
 
-    A group's vector holds `embedded` feature embeddings of `dim` numbers, then `numerics` plain numbers, then `binned` embeddings of their
-    bins. An encoder's vector holds no fields of its own: all three are 0.
+    A group's vector holds `embedded` feature embeddings of `dim` numbers, then `numerics` plain numbers, then `binned`
+    embeddings of their bins. An encoder's vector holds no fields of its own: all three are 0.
     """
 
     width: int

@@ -1,7 +1,8 @@
-"""Owns linear layers over parts and over groups, so that what belongs to the user is multiplied once per request.
+"""Linear layers over parts and over groups, so that the user's part is multiplied once per request.
 
-The concatenation [u; v] of a user part u and a candidate part v never exists: W [u; v] = W_u u + W_v v, and the two products are
-added with broadcasting. In training both parts have B rows; at serving the user part has one row and the candidates C.
+The concatenation [u; v] of a user part u and a candidate part v never exists: W [u; v] = W_u u + W_v v, and the two
+products are added with broadcasting. In training both parts have B rows; at serving the user part has one row and the
+candidates C.
 """
 
 import math
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 
 class PartLinear(nn.Module):
-    """y = sum_p x_p W_p + b over parts x_p of widths `in_widths`: a linear layer on their concatenation, without concatenating."""
+    """y = sum_p x_p W_p + b over parts x_p: a linear layer on their concatenation, without concatenating."""
 
     def __init__(self, in_widths: Sequence[int], out_width: int) -> None:
         super().__init__()
@@ -49,7 +50,10 @@ class GroupedLinear(nn.Module):
 
 
 class GroupedMlp(nn.Module):
-    """`groups` independent multi-layer perceptrons with ReLU and dropout between layers; the last layer is linear if `last_linear`."""
+    """`groups` independent multi-layer perceptrons with ReLU and dropout between layers.
+
+    The last layer is linear if `last_linear`.
+    """
 
     def __init__(self, groups: int, widths: Sequence[int], dropout: float, last_linear: bool) -> None:
         super().__init__()

@@ -1,9 +1,10 @@
 """The position-bias tower.
 
-Zhao et al., Recommending What Video to Watch Next: A Multitask Ranking System, RecSys 2019, section 4.3: the click logit
-in training is utility(x) + bias(position x device); 10 % of positions are dropped to "missing" so that the missing value
-trains. The tower is not served. Its contribution at the missing position, averaged over the cross values of the training
-data, stays as a constant in the head's logit: it changes no order within a request and keeps the probabilities calibrated.
+Zhao et al., Recommending What Video to Watch Next: A Multitask Ranking System, RecSys 2019, section 4.3: the click
+logit in training is utility(x) + bias(position x device); 10 % of positions are dropped to "missing" so that the
+missing value trains. The tower is not served. Its contribution at the missing position, averaged over the cross values
+of the training data, stays as a constant in the head's logit: it changes no order within a request and keeps the
+probabilities calibrated.
 """
 
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Owns probabilities in log space: log p and log(1 - p) side by side, so that a product of probabilities loses no precision."""
+"""Probabilities in log space: log p and log(1 - p), so that a product of probabilities loses no precision."""
 
 from typing import NamedTuple
 

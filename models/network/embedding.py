@@ -1,4 +1,4 @@
-"""Owns the way from embedding rows and raw numerics to a vector, one piece per feature, side by side."""
+"""Embeds a feature group: embedding rows and raw numbers become one vector, one piece per feature."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,8 @@ _LARGEST_SUM_AS_PRODUCT = 4096  # multiplications per row
 class Numerics(nn.Module):
     """g(f) = tanh((f - mu) / sigma), after signed log1p where asked; a learned value stands for a missing one.
 
-    Source: ESM2 (Wen et al. 2020, arXiv 1910.07099), equation 17; the learned missing value is Meituan's Missing Value Layer.
+    Source: ESM2 (Wen et al. 2020, arXiv 1910.07099), equation 17; the learned missing value is Meituan's Missing Value
+    Layer.
     """
 
     mean: Tensor
@@ -79,7 +80,7 @@ def runs_of(columns: Sequence[int]) -> list[slice]:
 
 
 class KeyColumns(nn.Module):
-    """Embeds the key columns of one packed row with a shared table; a multi-valued feature is pooled over its values."""
+    """Embeds the key columns of a packed row with a shared table; a multi-valued feature is pooled."""
 
     unknown: Tensor
 
@@ -109,13 +110,10 @@ class KeyColumns(nn.Module):
         if self.all_single:
             return table(rows).flatten(-2)
         embedded = table(rows)
-        pieces = [
-            embedded[..., run, :].flatten(-2) for run in self.runs
-        ]  # slices: picking columns by index costs the graph two transposes
+        # Slices, because picking columns by index costs the graph two transposes.
+        pieces = [embedded[..., run, :].flatten(-2) for run in self.runs]
         for columns, pooling in self.multis:
-            total = _sum_of_values(
-                embedded[..., columns, :]
-            )  # missing rows are zero vectors, so the sum is masked already
+            total = _sum_of_values(embedded[..., columns, :])  # missing rows are zero vectors: no mask is needed
             if pooling == "mean":
                 total = total / (rows[..., columns] > MISSING_ROW).to(total.dtype).sum(-1, keepdim=True).clamp(min=1)
             pieces.append(total)
@@ -123,7 +121,10 @@ class KeyColumns(nn.Module):
 
 
 def _sum_of_values(embedded: Tensor) -> Tensor:
-    """`[..., values, D]` -> `[..., D]`. In a graph short vectors add up as a product with stacked identities: there a sum costs ten times that."""
+    """`[..., values, D]` -> `[..., D]`.
+
+    In a graph short vectors add up as a product with stacked identities: there a sum costs ten times that.
+    """
     values, dim = embedded.shape[-2:]
     if torch.compiler.is_exporting() and values * dim * dim <= _LARGEST_SUM_AS_PRODUCT:
         return embedded.flatten(-2) @ torch.eye(dim).repeat(values, 1)
@@ -150,7 +151,10 @@ class GroupEmbedding(nn.Module):
         self.width = (self.keys.pieces + len(bins.columns)) * dim + len(stats.mean)
 
     def forward(self, rows: Tensor, raw: Tensor | None, table: nn.Embedding, unknown_rate: float) -> Tensor:
-        """Rows `[..., K]` and raw numerics `[..., N]` -> `[..., G]`; in training some ids and numbers are shown as unknown or missing."""
+        """Rows `[..., K]` and raw numerics `[..., N]` -> `[..., G]`.
+
+        Training shows some ids as unknown and some numbers as missing.
+        """
         return self.beside([self.keys(rows, table, unknown_rate)] if self.keys.pieces else [], raw, unknown_rate)
 
     def beside(self, keys: list[Tensor], raw: Tensor | None, unknown_rate: float) -> Tensor:
@@ -171,6 +175,6 @@ def numerics_of(features: Sequence[Feature]) -> int:
 
 
 def pieces_of(features: Sequence[Feature]) -> list[str]:
-    """The features whose embeddings make up the key part of a group's vector, in its order: single values, then pooled ones."""
+    """The features in the key part of a group's vector, in its order: single values, then pooled ones."""
     kinds: tuple[type, ...] = (Categorical, MultiCategorical)
     return [f.name for kind in kinds for f in features if isinstance(f, kind)]

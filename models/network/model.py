@@ -1,4 +1,4 @@
-"""The network of a recipe: shared embeddings, sequence encoders, a trunk, a tower per head, and task structures on top."""
+"""The network of a recipe: shared embeddings, sequence encoders, a trunk, a tower per head, task structures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

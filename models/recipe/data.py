@@ -41,7 +41,7 @@ class TimeSplit(Section):
 
 
 class ColumnSplit(Section):
-    """Impressions by the values of one of their columns, such as a day; impressions with any other value are left out."""
+    """Impressions by the values of one of their columns, such as a day; other values are left out."""
 
     by: Literal["column"]
     column: Column
@@ -62,9 +62,9 @@ class DataSection(Section):
     """Where the canonical tables lie, which columns carry ids and time, and how impressions are split.
 
     `dir` is tried first, then `fallback` (the sample in the repository); `how_to_get` tells a reader without either how
-    to get the data. A behaviour is visible to an impression when it is more than `behaviour_lag_s` seconds older, so with 0
-    still strictly older. `request_id`: the column of impressions whose equal values were shown together as one list;
-    metrics of order are then those of lists.
+    to get the data. A behaviour is visible to an impression when it is more than `behaviour_lag_s` seconds older, so
+    with 0 still strictly older. `request_id`: the column of impressions whose equal values were shown together as one
+    list; metrics of order are then those of lists.
     """
 
     dir: str

@@ -27,7 +27,7 @@ def faults_of(errors: Collection[ErrorDetails], model: type[BaseModel], places: 
 
 
 def _with_path(places: Places, location: Location, problem: str) -> str:
-    """`section.key: problem`; the last part is named even where the recipe lacks it, because then it is what is missing."""
+    """`section.key: problem`; the last key is named even where the recipe lacks it, since it may be the missing one."""
     known = places.known(location[:-1])
     last = location[-1:]
     if known in places.scalars or any(places.scalars.get((*known, tag)) == str(last[0]) for tag in TAGS if last):

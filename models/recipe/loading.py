@@ -22,7 +22,10 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
 
 
 def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
-    """The recipe of a plain mapping; `origin` opens the error messages. Raises RecipeError with one fault per bad place."""
+    """The recipe of a plain mapping; `origin` opens the error messages.
+
+    Raises RecipeError with one fault per bad place.
+    """
     places = Places(origin)
     places.add_plain(raw, ())
     return _validated(raw, places)

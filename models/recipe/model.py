@@ -9,7 +9,7 @@ from models.options import Name, Rate, Section
 
 
 class EmbeddingSection(Section):
-    """`min_count`: ids seen less often share their vocabulary's unknown row; `unknown_rate`: share of ids hidden in training."""
+    """`min_count`: rarer ids share the vocabulary's unknown row; `unknown_rate`: share of ids hidden in training."""
 
     dim: Annotated[int, Field(ge=1, le=512)] = 16
     min_count: Annotated[int, Field(ge=1)] = 2
@@ -17,14 +17,14 @@ class EmbeddingSection(Section):
 
 
 class DomainSection(Section):
-    """The domains of a multi-domain model: the values of one categorical context feature; any other value has no domain."""
+    """The domains of a multi-domain model: values of one categorical context feature; any other has no domain."""
 
     feature: Annotated[str, Field(min_length=1)]
     values: Annotated[tuple[str | int, ...], Field(min_length=1, max_length=256)]
 
 
 class ModelSection(Section):
-    """A catalogue entry, and the parts of its composition that the recipe sets itself; several encoders stand side by side."""
+    """A catalogue entry, and the parts that the recipe sets itself; several encoders stand side by side."""
 
     architecture: Name
     embedding: EmbeddingSection = EmbeddingSection()

@@ -10,12 +10,12 @@ from models.recipe.selection import PATTERN as SELECTION
 
 
 class TransferSection(Section):
-    """How the task named `task` is learnt: DUPN's four ways (its section 5.4). Only `retrain_all` keeps the other tasks.
+    """How the task named `task` is learnt: DUPN's four ways (section 5.4). Only `retrain_all` keeps the other tasks.
 
     `retrain_single`: alone, from the beginning; `retrain_all`: with all others, from the beginning;
-    `representation_transfer`: embeddings and encoders of the run `from`, frozen, below a fresh network; `fine_tune`: every
-    weight of that run that fits, and all weights go on training, embeddings and encoders at `representation_rate` times
-    the learning rates. Few labels call for a low rate.
+    `representation_transfer`: embeddings and encoders of the run `from`, frozen, below a fresh network; `fine_tune`:
+    every weight of that run that fits, and all weights go on training, embeddings and encoders at
+    `representation_rate` times the learning rates. Few labels call for a low rate.
     """
 
     model_config = ConfigDict(
@@ -84,12 +84,13 @@ Weighting = Annotated[
 class TrainingSection(Section):
     """`select_on`: the outputs whose mean validation AUC picks the best weights, or other metrics of them.
 
-    Such as `gauc(pctr)`, `ndcg@10(pctcvr)` or `mrr(pctr)`; metrics of different kinds are refused. `averaging`: decay of the weight average, 0 for none. The learning rates rise linearly over `warmup_steps` and then
-    stay, or with `cosine` fall to `final_rate` of themselves at the end. `optimiser`: `adagrad` is DUPN's; its steps only
-    grow smaller, so give it larger rates. `embedding_weight_decay` changes a row only in steps in which it occurs.
+    Such as `gauc(pctr)`, `ndcg@10(pctcvr)` or `mrr(pctr)`; metrics of different kinds are refused. `averaging`: decay
+    of the weight average, 0 for none. The learning rates rise linearly over `warmup_steps` and then stay, or with
+    `cosine` fall to `final_rate` of themselves at the end. `optimiser`: `adagrad` is DUPN's; its steps only grow
+    smaller, so give it larger rates. `embedding_weight_decay` changes a row only in steps in which it occurs.
     `position_learning_rate` and `position_weight_decay` are those of the position tower, whose weights are logits.
-    `gradient_clip` bounds the norm of the gradient, 0 for none. `weighting` starts from `loss_weights` (1 for an output
-    without one).
+    `gradient_clip` bounds the norm of the gradient, 0 for none. `weighting` starts from `loss_weights` (1 for an
+    output without one).
     """
 
     epochs: Annotated[int, Field(ge=1)] = 3

@@ -15,8 +15,9 @@ from models.options import Section
 class Output:
     """One task of the model. `label`: the columns whose AND it estimates; `space`: the columns whose AND says where.
 
-    `trained`: it has a loss of its own, over its space (all impressions where that is empty). `importance`: label columns
-    with a factor; the loss of an impression counts by the largest factor among the columns that are 1, or once.
+    `trained`: it has a loss of its own, over its space (all impressions where that is empty). `importance`: label
+    columns with a factor; the loss of an impression counts by the largest factor among the columns that are 1, or
+    once.
     """
 
     name: str

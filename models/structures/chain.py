@@ -1,4 +1,4 @@
-"""Holds what the chains ESMM and ESM2 share: scores made of factors, the conditional probabilities that are calibrated."""
+"""Holds what the chains ESMM and ESM2 share: scores that are products of calibrated factors."""
 
 from abc import abstractmethod
 from collections.abc import Mapping

@@ -1,8 +1,9 @@
 """DUPN's price preference: the class of item that a user goes for, from the user's representation alone.
 
-Ni et al., KDD 2018 (arXiv 1805.10727), section 4.5.3: softmax cross entropy of the class of the item that the user acted
-on (seven price levels in the paper). The classes cut one numeric item feature. The score of a candidate is the probability
-of its own class, so the classes are computed once per request; the loss, over impressions with the label, is -log of it.
+Ni et al., KDD 2018 (arXiv 1805.10727), section 4.5.3: softmax cross entropy of the class of the item that the user
+acted on (seven price levels in the paper). The classes cut one numeric item feature. The score of a candidate is the
+probability of its own class, so the classes are computed once per request; the loss, over impressions with the label,
+is -log of it.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from models.structures.representation import Candidates, OfRepresentation, item_
 
 
 class ClassPreferenceOptions(TaskOptions):
-    """The class of item that the user goes for where `label` is 1; `edges` cut a numeric item `feature` into classes."""
+    """The class of item that the user prefers where `label` is 1; `edges` cut a numeric item `feature` into classes."""
 
     type: Literal["class_preference"]
     name: Name

@@ -4,7 +4,8 @@ Wen et al., Entire Space Multi-Task Modeling via Post-Click Behavior Decompositi
 2020 (arXiv 1910.07099). With y1 = p(click), y2 = p(action | click), y3 = p(conversion | action) and
 y4 = p(conversion | other action): pCTR = y1 (equation 5), pCTAVR = y1 y2 (6), pCVR = (1 - y2) y4 + y2 y3 (7),
 pCTCVR = y1 pCVR (8). Three losses run over all impressions, on click, click AND action, click AND conversion, each with
-weight 1; y2, y3 and y4 have no loss of their own. The losses identify only the mixture pCVR, so y3 and y4 are not outputs.
+weight 1; y2, y3 and y4 have no loss of their own. The losses identify only the mixture pCVR, so y3 and y4 are not
+outputs.
 """
 
 from collections.abc import Mapping

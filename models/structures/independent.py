@@ -14,8 +14,8 @@ from models.structures.base import Output, TaskOptions, TaskStructure
 class IndependentOptions(TaskOptions):
     """`name` is the output, `label` its column; `space` restricts the loss to impressions where that column is 1.
 
-    The label may be `log1p(column)` where the kind allows other numbers than 0 and 1: the task then learns and gives the
-    natural logarithm of 1 + that column, which must not be negative.
+    The label may be `log1p(column)` where the kind allows other numbers than 0 and 1: the task then learns and gives
+    the natural logarithm of 1 + that column, which must not be negative.
     """
 
     type: Literal["independent"]

@@ -1,7 +1,7 @@
 """DUPN's learning to rank: the user's representation decides how much each ranking feature of a candidate weighs.
 
-Ni et al., KDD 2018 (arXiv 1805.10727), section 4.5.2: L = sum_i n_i log(1 + exp(-y_i weight(rep_i)^T r_i)), y in {-1, 1},
-r the ranking features of the candidate (26 in the paper), n_i by the type of behaviour. It is the log loss of
+Ni et al., KDD 2018 (arXiv 1805.10727), section 4.5.2: L = sum_i n_i log(1 + exp(-y_i weight(rep_i)^T r_i)), y in {-1,
+1}, r the ranking features of the candidate (26 in the paper), n_i by the type of behaviour. It is the log loss of
 sigmoid(weight(rep)^T r), weighted by n_i.
 """
 

@@ -14,7 +14,7 @@ from models.structures.base import Output, TaskStructure
 
 
 class Candidates(NamedTuple):
-    """The candidates' numeric features, each `[B, N]`: `raw` with NaN for missing, and `scaled` as the trunk reads them."""
+    """The numeric features of the candidates, each `[B, N]`: `raw` with NaN for missing, `scaled` as in the trunk."""
 
     raw: Tensor
     scaled: Tensor
@@ -45,11 +45,9 @@ def item_numeric_column(item: Sequence[Feature], name: str, task: str) -> int:
     """The place of a numeric item feature among the item's numerics. Raises RecipeError if there is none."""
     columns = RowLayout(item).numeric_columns
     if name not in columns:
-        raise RecipeError(
-            f"tasks: '{task}' names '{name}', which is no numeric item feature; those are: {', '.join(columns) or 'none'}",
-            ("tasks",),
-            name,
-        )
+        known = ", ".join(columns) or "none"
+        problem = f"'{task}' names '{name}', which is no numeric item feature; those are: {known}"
+        raise RecipeError(f"tasks: {problem}", ("tasks",), name)
     return columns[name]
 
 

@@ -35,7 +35,8 @@ class TrunkInput(NamedTuple):
 
     `parts`: the vectors of user, context and item and of the encoded behaviours, each `[B or 1, width]`;
     `context`: the context's vector `[B or 1, K]`, which is one of the parts too, None without context features;
-    `domain`: int64 `[B or 1]`, i for the recipe's i-th domain and 0 for any other, None where the recipe names no domain.
+    `domain`: int64 `[B or 1]`, i for the recipe's i-th domain and 0 for any other, None where the recipe names no
+    domain.
     """
 
     parts: Sequence[Tensor]
@@ -66,7 +67,7 @@ class Trunk(nn.Module, ABC):
 
 
 class TrunkOptions(Section, ABC):
-    """The options of one trunk, as the section `model.trunk` of a recipe has them; a subclass adds `type`, its name there."""
+    """The options of one trunk in `model.trunk` of a recipe; a subclass adds `type`, its name there."""
 
     type: str
     needs_domain: ClassVar[bool] = False  # True: the recipe has to name domains

@@ -39,7 +39,8 @@ class NfwfmOptions(TrunkOptions):
 class Fields(nn.Module):
     """The fields of one part as vectors x_i v_i.
 
-    An embedding is a field as it is, a number is multiplied by a vector of its own, an encoder's vector is mapped to one field.
+    An embedding is a field as it is, a number is multiplied by a vector of its own, an encoder's vector is mapped to
+    one field.
     """
 
     def __init__(self, part: InputPart) -> None:
@@ -79,7 +80,7 @@ class PairWeighted(nn.Module):
         self.item_user = nn.Parameter(torch.ones(item_fields, user_fields)) if item_fields and user_fields else None
 
     def forward(self, user_BUD: Tensor | None, item_BID: Tensor | None) -> Tensor:
-        """Fields of the user `[B or 1, U, D]` and of the candidate `[B, I, D]`, None where there are none -> `[B, D]`."""
+        """Fields of the user `[B or 1, U, D]` and of the candidate `[B, I, D]`, or None -> `[B, D]`."""
         terms = []
         if user_BUD is not None and self.user_user is not None:
             terms.append(_within(user_BUD, self.user_user))

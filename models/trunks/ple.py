@@ -3,8 +3,8 @@
 Tang et al., Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for Personalized
 Recommendations, RecSys 2020. CGC, equations 1 to 4: g^k(x) = w^k(x) S^k(x), w^k(x) = softmax(W_g^k x), where S^k stacks
 the own experts of task k and the shared experts. PLE, equations 5 to 7: the selector of level j is the task's fusion of
-level j-1; the shared module's gate selects over all experts of its level and feeds the shared experts of the next level;
-the last level has no shared gate.
+level j-1; the shared module's gate selects over all experts of its level and feeds the shared experts of the next
+level; the last level has no shared gate.
 """
 
 from collections.abc import Sequence
@@ -95,7 +95,7 @@ class FirstLevel(nn.Module):
         return self.rest(self.dropout(first_EBX))
 
     def forward(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Parts `[B or 1, width]` -> the heads' fusions `[H, B, X]` and the shared fusion `[B, X]` (None in the last)."""
+        """Parts -> the fusions of the heads `[H, B, X]` and the shared fusion `[B, X]`, None in the last level."""
         first, gates_HBM, shared_BE = self.split(parts)
         experts_EBX = self.experts_of(first)
         shared = self.mixing.shared_fusion(shared_BE, experts_EBX) if self.shared_gate else None

@@ -7,8 +7,8 @@ Sheng et al., One Model to Serve All: Star Topology Adaptive Recommender for Mul
   star topology: each layer has the weights W * W_p (element by element) and the bias b + b_p;
   auxiliary network: a small network of its own on the domain's embedding and x, whose logit is added.
 The last layer is the head's tower: W_p scales what the tower reads, which is the same product, and b_p is added to its
-logit; so a recipe gives the tower no hidden layer. All heads share the hidden layers. The weights of a domain start at 1
-and its biases at 0, so every domain starts as the shared network; an impression of no listed domain is scored by the
+logit; so a recipe gives the tower no hidden layer. All heads share the hidden layers. The weights of a domain start at
+1 and its biases at 0, so every domain starts as the shared network; an impression of no listed domain is scored by the
 shared weights alone and normalised by the statistics of all impressions.
 """
 
@@ -75,7 +75,7 @@ class PartitionedNorm(nn.Module):
         return part_BW * scale_NW.index_select(0, domain_B) + shift_NW.index_select(0, domain_B)
 
     def _batch_statistics(self, part_BW: Tensor, domain_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance `[N, W]` in the batch; the moving ones for a domain with fewer than two impressions in it."""
+        """Mean and variance `[N, W]` in the batch; moving averages for a domain with fewer than two rows."""
         means = list(self.mean)
         variances = list(self.variance)
         for domain in range(len(means)):
@@ -150,7 +150,7 @@ class Star(Trunk):
         return parts[0]
 
     def _hidden_by_domain(self, parts: Sequence[Tensor], domain_B: Tensor) -> Tensor:
-        """The same for rows of several domains: each domain's rows go through its own weights, in one product per layer."""
+        """The same for rows of several domains, which go through the weights of their own domain."""
         order = torch.argsort(domain_B, stable=True)
         counts = torch.bincount(domain_B).tolist()
         pieces = []

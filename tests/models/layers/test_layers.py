@@ -1,4 +1,4 @@
-"""Promises of the shared layers: numerics, Dice, PReLU, pooling of lists, part-wise linear layers, log probabilities."""
+"""The shared layers: numerics, Dice, PReLU, pooling of lists, linear layers over parts, log probabilities."""
 
 import numpy as np
 import torch

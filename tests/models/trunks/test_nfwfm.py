@@ -1,4 +1,4 @@
-"""Promises of NFwFM, against a float64 double loop written from FwFM's equation 4, its field-wise linear term and NFM's bi-interaction."""
+"""NFwFM against a float64 double loop: FwFM's equation 4, its linear term by field, NFM's bi-interaction."""
 
 import numpy as np
 import onnx
@@ -11,7 +11,8 @@ from models.trunks.base import TrunkInput
 from models.trunks.nfwfm import Nfwfm
 
 D = 4
-# The user: 2 embeddings, 1 number, 1 binned; the candidate: 2 embeddings, 3 numbers; an encoder that does not look at the candidate, one that does.
+# The user: 2 embeddings, 1 number, 1 binned; the candidate: 2 embeddings, 3 numbers; an encoder that does not read the
+# candidate, and one that does.
 PARTS = (
     InputPart(width=3 * D + 1, of_candidate=False, dim=D, embedded=2, numerics=1, binned=1),
     InputPart(width=2 * D + 3, of_candidate=True, dim=D, embedded=2, numerics=3),
@@ -128,7 +129,7 @@ def test_a_user_without_features_leaves_the_candidates_pairs():
 
 
 def test_user_pairs_are_summed_once_per_request_in_the_graph():
-    """Of the products that have a row per field in the ONNX graph, all but the candidates' own have one row however many candidates there are."""
+    """Products with a row per field, except those of the candidates, have one row for any number of candidates."""
     model = small("nfwfm", "pooling", tower_hidden=[])
     graph = onnx.shape_inference.infer_shapes(to_onnx(model.graph, model.encoding), data_prop=True).graph
     shapes = {

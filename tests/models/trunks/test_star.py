@@ -1,4 +1,4 @@
-"""STAR against a float64 reference of its equations: forward, gradients by finite differences, statistics, the graph."""
+"""STAR against a float64 reference: forward, gradients by finite differences, statistics, the graph."""
 
 import numpy as np
 import onnxruntime as ort

@@ -1,4 +1,4 @@
-"""Promises of YouTube's trunk, against a float64 reference written from the paper's equations 2 and 3 and section 5.2.4."""
+"""YouTube's trunk against a float64 reference of the paper's equations 2 and 3 and section 5.2.4."""
 
 import numpy as np
 import torch
