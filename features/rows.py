@@ -179,9 +179,18 @@ def multi_keys(feature: MultiCategorical, value: object) -> list[int]:
     return keys + [MISSING_KEY] * (feature.max_values - len(keys))
 
 
+def _first_present(values: list[object], n: int) -> list[object]:
+    """The first `n` values that are not missing; what comes after them is cut, so it is not looked at."""
+    return [value for value in values if not _is_missing(value)][:n]
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and math.isnan(value))
+
+
 def multi_keys_of_column(feature: MultiCategorical, column: np.ndarray) -> np.ndarray:
     """`multi_keys` for a column of lists, int64 `[n, max_values]`."""
-    lists = [_values_of(v, feature.name) for v in column.tolist()]
+    lists = [_first_present(_values_of(v, feature.name), feature.max_values) for v in column.tolist()]
     flat: list[object] = [v for values in lists for v in values]
     keys = keys_of_column(feature.vocabulary_name, flat, feature.name)
     owner = np.repeat(np.arange(len(lists)), [len(v) for v in lists])

@@ -75,7 +75,7 @@ def _encode(
 def _write_ranges(recipe: Recipe, folder: Path, part: str, events: np.ndarray | None, starts: np.ndarray) -> None:
     user = read_array(folder / f"{part}.user", np.int32)
     time = read_array(folder / f"{part}.time", np.int64)
-    lag_ms = int(recipe.data.behaviour_lag_s * 1000)
+    lag_ms = round(recipe.data.behaviour_lag_s * 1000)
     length = recipe.features.behaviour.max_length if recipe.features.behaviour else 0
     with ArrayFile(folder / f"{part}.start", np.int64) as first, ArrayFile(folder / f"{part}.end", np.int64) as last:
         for begin in range(0, len(user), CHUNK):

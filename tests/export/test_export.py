@@ -15,6 +15,7 @@ from models.training.checkpoint import WEIGHTS_FILE, save_weights
 from models.training.outcome import ENCODING_FILE, KEPT_FILE, METRICS_FILE, RECIPE_FILE, REPORT_FILE
 from service.bundle.loading import load_bundle
 from service.bundle.manifest import Manifest
+from tables import TableNames
 
 
 def finished_run(folder: Path, model: Small) -> Path:
@@ -52,6 +53,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory, model: Small) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     assert export(finished_run(folder / "run", model), "--registry", folder / "registry") == 0
     return folder / "registry" / "small-mmoe" / "1"
+
+
+def test_the_recipes_names_of_tables_and_columns_travel_in_the_manifest(
+    tmp_path: Path, model: Small, exported: Path
+) -> None:
+    assert "tables" not in json.loads((exported / "manifest.json").read_text()), "older services read it as before"
+    run = finished_run(tmp_path / "run", model)
+    recipe = yaml.safe_load((run / RECIPE_FILE).read_text())
+    recipe["data"] |= {"user_id": "uid", "time_ms": "ts", "users": "people.csv", "items": "items.csv"}
+    (run / RECIPE_FILE).write_text(yaml.safe_dump(recipe))
+    assert export(run, "--registry", tmp_path / "registry") == 0
+    written = (tmp_path / "registry" / "small-mmoe" / "1" / "manifest.json").read_text()
+    names = TableNames(user_id="uid", time_ms="ts", users="people.csv")
+    assert Manifest.model_validate_json(written).tables == names
 
 
 def test_a_key_that_cannot_sign_is_told_before_the_work_begins(

@@ -113,6 +113,36 @@ def test_what_is_loaded_is_what_the_packing_gives(
     assert store.hexists(SCHEMAS, fp)
 
 
+def test_tables_are_read_under_the_names_that_the_bundle_carries(
+    tmp_path: Path, tables: dict[str, pa.Table], redis_server: EmbeddedRedis, store: redis.Redis, kit: SimpleNamespace
+) -> None:
+    """`service load` of a bundle whose recipe names other columns and another file loads what the plain names load."""
+    names = {"user_id": "uid", "item_id": "sku", "time_ms": "ts", "users": "people.parquet"}
+    plain = tmp_path / "plain"
+    renamed = tmp_path / "renamed"
+    for folder, columns in ((plain, {}), (renamed, names)):
+        folder.mkdir()
+        for name, table in tables.items():
+            table = table.rename_columns([columns.get(column, column) for column in table.column_names])  # noqa: PLW2901
+            pa.parquet.write_table(table, folder / columns.get(name, f"{name}.parquet"))
+    registry = tmp_path / "registry"
+    kit.publish(registry, "1")
+    kit.publish(registry, "2", change=lambda manifest: manifest.update(tables=names))
+    kit.go_live(registry, "1")
+    loaded = []
+    for folder, version in ((plain, "1"), (renamed, "2")):
+        store.flushall()
+        with loading(folder, registry, redis_server.url, "--bundle", f"synthetic/{version}")() as done:
+            said = done.communicate()[1]
+        assert done.returncode == 0, said
+        loaded.append({k: v for k, v in everything(store).items() if b":load:" not in k})
+    assert loaded[0] == loaded[1] and loaded[0]
+    with loading(renamed, registry, redis_server.url, "--bundle", "synthetic/1")() as done:
+        said = done.communicate()[1]
+    assert done.returncode == 1
+    assert "items.parquet: no column 'item_id', which data.item_id names; nearest: " in said and "Traceback" not in said
+
+
 def test_loading_again_changes_nothing(
     tmp_path: Path, tables: dict[str, pa.Table], schema: FeatureSchema, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
