@@ -11,6 +11,7 @@ from small_rankers import small, training_batch
 from models import train as training
 from models.catalogue import CATALOGUE
 from models.recipe.training import TrainingSection
+from models.training import loop
 from models.training.transfer import narrowed
 from models.training.weighting import build_weighting
 from models.training.weighting.base import Decayed, Uncertainty, weighted_total
@@ -233,7 +234,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bits_and_the_report_shows_
     options = {"cache": tmp_path / "cache", "quiet": True, "reading_steps": 0}
     training.train(recipe, tmp_path / "whole", **options)
 
-    save = training.save_session
+    save = loop.save_session
     seen = []
 
     def stop(*arguments):
@@ -243,7 +244,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bits_and_the_report_shows_
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "save_session", stop)
+        patched.setattr(loop, "save_session", stop)
         with pytest.raises(KeyboardInterrupt):
             training.train(recipe, tmp_path / "stopped", **options)
     training.train(recipe, tmp_path / "stopped", resume=True, **options)
