@@ -1,4 +1,7 @@
-"""Defines the errors of the service. They know no transport: `service.api.problems` maps them to HTTP, the command line to exit codes."""
+"""Defines the errors of the service.
+
+They know no transport: `service.api.problems` maps them to HTTP, the command line to exit codes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Owns the HTTP surface: what comes in is checked here, what goes out is written here, and nothing else is decided here."""
+"""HTTP in, HTTP out: checks requests and writes responses."""

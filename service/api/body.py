@@ -26,8 +26,8 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 class JsonBody(Generic[Model]):
     """A FastAPI dependency that reads and checks a body; the OpenAPI document takes `model` from here.
 
-    FastAPI's own body parameters have no strict JSON mode and build every value twice. `threaded`: checking takes longer than the event
-    loop may be held, so it is done in a thread.
+    FastAPI's own body parameters have no strict JSON mode and build every value twice. `threaded`: checking takes
+    longer than the event loop may be held, so it is done in a thread.
     """
 
     def __init__(
@@ -90,7 +90,8 @@ def _too_large(limit: int) -> BodyTooLarge:
 def parse(model: type[Model], body: bytes, max_keys: int = MAX_KEYS) -> Model:
     """A checked body. Raises MalformedJson if it is not JSON, InvalidRequest that names each bad field otherwise.
 
-    The time that a body takes grows with its keys, lists and objects more than with its bytes, so their number is bounded too.
+    The time that a body takes grows with its keys, lists and objects more than with its bytes, so their number is
+    bounded too.
     """
     keys = body.count(b":")
     containers = body.count(b"]") + body.count(b"}")
@@ -119,7 +120,10 @@ def _refusal(error: ValidationError, body: bytes) -> MalformedJson | InvalidRequ
 
 
 def _encoding_fault(body: bytes) -> str:
-    """What is wrong with the encoding of a body, empty if that is not the fault. JSON is UTF-8 without a mark (RFC 8259)."""
+    """What is wrong with the encoding of a body, empty if that is not the fault.
+
+    JSON is UTF-8 without a mark (RFC 8259).
+    """
     if body.startswith(_UTF8_MARK):
         return "the body begins with a byte order mark (EF BB BF); send UTF-8 without one"
     if body.startswith(_UTF16_MARKS) or b"\x00" in body[:4]:

@@ -1,4 +1,4 @@
-"""What the routes that change a document share: the revision in If-Match and ETag, and what the workers did with the change."""
+"""Shared by the routes that change a document: its revision in If-Match and ETag, and what the workers did with it."""
 
 import asyncio
 import re
@@ -29,7 +29,7 @@ class UptakeState(StrEnum):
 
 
 class Uptake(ResponseBody):
-    """What the workers of this host did with a change: the first one to serve or to refuse it is waited for, up to a bound."""
+    """What this host's workers did with a change. The first one to serve or refuse it is waited for, up to a bound."""
 
     state: UptakeState
     detail: str = ""
@@ -43,10 +43,10 @@ async def _expected_revision(
     """The revision in If-Match; `*` stands for any. Raises Conflict for what is no revision."""
     if if_match is None or if_match.strip() == "*":
         return None
-    found = _REVISION.fullmatch(if_match.strip())
-    if found is None:
+    tag = _REVISION.fullmatch(if_match.strip())
+    if tag is None:
         raise Conflict("If-Match names no revision of this document; send it as ETag has it")
-    return int(found["revision"])
+    return int(tag["revision"])
 
 
 IfMatch = Annotated[int | None, Depends(_expected_revision)]

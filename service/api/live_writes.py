@@ -1,4 +1,4 @@
-"""Decides which feature schemas live writes go to: every one in use, so that a schema which is rolled out or left stays fresh."""
+"""Decides which feature schemas live writes go to: all in use, so that one which is rolled out or left stays fresh."""
 
 import asyncio
 import logging
@@ -27,9 +27,9 @@ class WriteTargets:
         self._listed: dict[str, Layouts | None] = {}
 
     async def layouts(self) -> list[Layouts]:
-        """Of every schema that a loaded version has or Redis lists, the stable version's first. Raises NotReady and StoreUnavailable.
+        """Of every schema that a loaded version has or Redis lists, the stable version's first.
 
-        Of two that share their rows it is the one that keeps more behaviours.
+        Of two that share their rows it is the one that keeps more behaviours. Raises NotReady and StoreUnavailable.
         """
         self._follower.current()
         loaded = [live.bundle.layouts for live in self._follower.snapshot.loaded()]

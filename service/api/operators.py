@@ -45,7 +45,7 @@ def check_operator(request: Request, settings: Settings) -> None:
 
 
 def comes_from_here(request: Request) -> bool:
-    """Whether a person or program on this machine calls, and not a web page of another site in a browser on this machine.
+    """Whether a person or program on this machine calls, and not another site's page in a browser on this machine.
 
     Such a page has its own Origin. If its name was made to lead to this machine (DNS rebinding), that name is the Host.
     """
@@ -59,5 +59,5 @@ def comes_from_here(request: Request) -> bool:
 
 def _name_of(host: str) -> str:
     """The name or address in a Host header, empty if the header is anything else than a name and a port."""
-    found = _HOST.fullmatch(host)
-    return "" if found is None else found["name"].strip("[]")
+    parts = _HOST.fullmatch(host)
+    return "" if parts is None else parts["name"].strip("[]")

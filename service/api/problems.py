@@ -1,4 +1,4 @@
-"""Maps errors to HTTP: status, title, headers and the one envelope (RFC 9457, `application/problem+json`) of every error."""
+"""Maps errors to HTTP: status, title, headers, and the one envelope of all errors (RFC 9457)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

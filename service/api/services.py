@@ -23,7 +23,10 @@ class Lifecycle:
 
 @dataclass(frozen=True, eq=False)
 class Services:
-    """The parts of one worker. Rankings and live writes have places of their own, so that slow writes refuse no ranking."""
+    """The parts of one worker.
+
+    Rankings and live writes have places of their own, so that slow writes refuse no ranking.
+    """
 
     settings: Settings
     metrics: Metrics

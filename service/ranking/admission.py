@@ -1,4 +1,4 @@
-"""Admission control: how many requests one worker has in work, and which it refuses because they would wait too long."""
+"""Admission control: how many requests a worker has in work, and which are refused because they would wait."""
 
 from math import inf
 from time import monotonic
@@ -15,9 +15,9 @@ _COUNTED = 128  # callers; older ones weigh less
 class ShortQueue:
     """Decides when only a tenth of the longest wait is allowed.
 
-    Under steady overload a queue of any length fills, and its length only adds to everybody's wait. So a refusal shortens the queue for
-    `seconds`. Further refusals prolong this only while they are a quarter of all callers: under steady overload they are, after one burst
-    they are not.
+    Under steady overload a queue of any length fills, and its length only adds to everybody's wait. So a refusal
+    shortens the queue for `seconds`. Further refusals prolong this only while they are a quarter of all callers: under
+    steady overload they are, after one burst they are not.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -51,10 +51,12 @@ class ShortQueue:
 class Admission:
     """Admits requests to a worker: `with admission.enter():` around what is computed.
 
-    A place is held from when the body has been read until the answer is made, never while a caller is slow to send or to read.
+    A place is held from when the body has been read until the answer is made, never while a caller is slow to send or
+    to read.
 
-    A worker scores one ranking after another, so a ranking waits for those before it. While it reads the store, the worker computes the
-    others, so that time counts against the wait: a slow store refuses nobody while the processor is idle.
+    A worker scores one ranking after another, so a ranking waits for those before it. While it reads the store, the
+    worker computes the others, so that time counts against the wait: a slow store refuses nobody while the processor is
+    idle.
     """
 
     def __init__(self, limit: int, longest_wait: float) -> None:
@@ -71,7 +73,10 @@ class Admission:
         return max(0.0, self.in_work * self._mean_computed - self._mean_fetched)
 
     def enter(self) -> "Admission":
-        """Hold a place until the `with` block ends. Raises Overloaded. Two are always admitted, so that the means can recover."""
+        """Hold a place until the `with` block ends.
+
+        Raises Overloaded. Two are always admitted, so that the means can recover.
+        """
         if self.in_work >= self.limit:
             raise Overloaded(f"{self.limit} requests are in work in this process (FUNNELRANK_MAX_INFLIGHT)")
         if self.in_work > 1:

@@ -1,4 +1,7 @@
-"""Assembles packed rows into the graph's named inputs. No Python runs per candidate, except for candidates that bring their own features."""
+"""Assembles packed rows into the graph's named inputs.
+
+No Python runs per candidate, except for candidates that bring their own features.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +53,7 @@ def _used_part(feature: Feature, value: object) -> object:
 
 
 def _check_json_value(feature: Feature, value: object) -> None:
-    """Refuse what JSON parsers accept and a feature must not be: NaN, infinities, long integers, null where a value is required."""
+    """Refuse what JSON has and a feature must not be: NaN, infinities, long integers, null if a value is required."""
     if value is None and feature.required:
         raise FeatureError(feature.name, "a value is required")
     many = isinstance(value, list) and isinstance(feature, MultiCategorical)
@@ -70,7 +73,10 @@ def item_rows(layouts: Layouts, stored: StoredRows | None, item_ids: Sequence[st
 
 
 def put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mapping[str, object]]) -> Iterator[None]:
-    """Replace stored values by those that candidates bring, by place. Yields after some rows, for others to run in between."""
+    """Replace stored values by those that candidates bring, by place.
+
+    Yields after some rows, for others to run in between.
+    """
     row = layout.empty(1)
     for done, (place, values) in enumerate(own.items(), 1):
         row["keys"] = items.keys[place]

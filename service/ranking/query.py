@@ -24,7 +24,8 @@ class Options:
 class Query:
     """A checked request.
 
-    `own_features` are candidates' own values by place. `timestamp` is the moment in milliseconds to rank as of, now if it is None.
+    `own_features` are candidates' own values by place. `timestamp` is the moment in milliseconds to rank as of, now if
+    it is None.
     """
 
     user_id: str
@@ -60,7 +61,8 @@ class Costs:
 class Ranking:
     """One ranking: what it was made with, the candidates in order, and what was missing.
 
-    `coverage` is how many candidates were requested and how many were scored. `chosen` is the arm of the user's experiment.
+    `coverage` is how many candidates were requested and how many were scored. `chosen` is the arm of the user's
+    experiment.
     """
 
     live: Live

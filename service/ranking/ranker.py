@@ -44,7 +44,8 @@ class Ranker:
     async def rank(self, query: Query, deadline: Deadline, has_left: Callable[[], bool] = _nobody_left) -> Ranking:
         """Rank a request's candidates. What the store or the model cannot give is a degraded answer, not an error.
 
-        `has_left` says whether the caller has closed the connection. Raises ServiceError, and CallerLeft if nobody waits any more.
+        `has_left` says whether the caller has closed the connection. Raises ServiceError, and CallerLeft if nobody
+        waits any more.
         """
         snapshot = self.follower.snapshot
         live = snapshot.for_user(query.user_id)
@@ -107,8 +108,8 @@ class Ranker:
     ) -> tuple[StoredRows | None, Degradations]:
         """The stored rows, None if the store misses its deadline, and what is missing from them.
 
-        As in training, behaviours count that are older than the moment less the schema's lag. Without either, those of this very
-        millisecond count too.
+        As in training, behaviours count that are older than the moment less the schema's lag. Without either, those of
+        this very millisecond count too.
         """
         before = moment - layouts.lag_ms if layouts.lag_ms or query.timestamp else moment + 1
         try:

@@ -3,14 +3,16 @@
 import asyncio
 from collections import deque
 
-# uvloop accepts one connection per pass of the loop. Several passes between two chunks accept new callers as fast as they arrive and
-# refuse them at once if need be; otherwise they wait in the kernel's queue, where no deadline counts. As many passes as rankings wait
-# are enough.
+# uvloop accepts one connection per pass of the loop. Several passes between two chunks accept new callers as fast as
+# they arrive and refuse them at once if need be; otherwise they wait in the kernel's queue, where no deadline counts.
+# As many passes as rankings wait are enough.
 _MOST_PASSES = 4
 
 
 class Scheduler:
-    """A FIFO lock: `await acquire()` before a chunk is scored, `release()` after it. A lone ranking never waits for the loop."""
+    """A FIFO lock: `await acquire()` before a chunk is scored, `release()` after it. A lone ranking never waits for
+    the loop.
+    """
 
     def __init__(self) -> None:
         self._acquired = False

@@ -30,7 +30,10 @@ async def score_in_chunks(
     chunk: int,
     check: Callable[[], None],
 ) -> Scored:
-    """Score `candidates`, at most `chunk` at a time, so that a long list does not block short ones. `check` may raise before each chunk."""
+    """Score `candidates`, at most `chunk` at a time, so that a long list does not block short ones.
+
+    `check` may raise before each chunk.
+    """
     used = bundle.own(inputs)
     parts: list[np.ndarray] = []
     seconds = 0.0

@@ -1,5 +1,7 @@
-"""Owns the bytes of a ranking. Numbers and ids are written by orjson as whole arrays and laid between constant pieces by slices,
-so that no Python runs per candidate; the result is the JSON that `json.dumps` of the plain structure would hold.
+"""Writes the JSON of a ranking.
+
+orjson writes numbers and ids as whole arrays; slices put them between constant pieces, so that no Python runs per
+candidate. The result is the JSON of the plain structure.
 """
 
 from collections.abc import Sequence
@@ -53,15 +55,15 @@ def entries(ranking: Ranked, tasks: Sequence[str]) -> bytes:
 
 
 def _explained(explained: Sequence[Explained]) -> list[bytes | list[bytes]]:
-    """Per input its value, its weight and its part; the part of a product has its logarithm beside it."""
+    """Per input its value, weight and part; the part of a product has its logarithm beside it."""
     columns: list[bytes | list[bytes]] = [b',"explain":{']
-    for place, told in enumerate(explained):
-        kind = b"score" if told.is_score else b"value"
-        columns += [b'%b%b:{"%b":' % (b"," if place else b"", orjson.dumps(told.name), kind), numbers(told.values)]
-        columns += [b',"weight":%b,"part":' % orjson.dumps(told.weight), numbers(told.parts)]
-        if told.is_factor:
+    for place, column in enumerate(explained):
+        kind = b"score" if column.is_score else b"value"
+        columns += [b'%b%b:{"%b":' % (b"," if place else b"", orjson.dumps(column.name), kind), numbers(column.values)]
+        columns += [b',"weight":%b,"part":' % orjson.dumps(column.weight), numbers(column.parts)]
+        if column.is_factor:
             with np.errstate(divide="ignore"):
-                columns += [b',"log_part":', numbers(np.log(told.parts))]
+                columns += [b',"log_part":', numbers(np.log(column.parts))]
         columns.append(b"}")
     columns.append(b"}")
     return columns
@@ -71,14 +73,14 @@ _RANKS: list[bytes] = []
 
 
 def between_id_and_score(count: int) -> list[bytes]:
-    """The ranks from 1 to `count`, with what stands around each in every answer."""
+    """The ranks from 1 to `count`, each with the constant text around it."""
     if len(_RANKS) < count:
         _RANKS.extend(b'","rank":%d,"score":' % rank for rank in range(len(_RANKS) + 1, count + 1))
     return _RANKS[:count]
 
 
 def numbers(values: np.ndarray) -> list[bytes]:
-    """Each number as JSON, shortest form that reads back as the same bits of its dtype; NaN and infinities are null."""
+    """Each number as JSON, in the shortest form that reads back as the same bits; NaN and infinities are null."""
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
 
 
@@ -91,18 +93,18 @@ def strings(values: Sequence[str]) -> list[bytes]:
 
 
 def merged(columns: Sequence[bytes | list[bytes]]) -> list[bytes | list[bytes]]:
-    """Constants that stand side by side made one."""
-    found: list[bytes | list[bytes]] = []
+    """Columns with adjacent constants joined."""
+    joined: list[bytes | list[bytes]] = []
     for column in columns:
-        if found and isinstance(column, bytes) and isinstance(found[-1], bytes):
-            found[-1] += column
+        if joined and isinstance(column, bytes) and isinstance(joined[-1], bytes):
+            joined[-1] += column
         else:
-            found.append(column)
-    return found
+            joined.append(column)
+    return joined
 
 
 def interleaved(columns: Sequence[bytes | list[bytes]], count: int) -> bytes:
-    """`count` rows laid end to end; a column is a constant or has one piece per row."""
+    """`count` rows end to end; a column is a constant or has one piece per row."""
     width = len(columns)
     pieces: list[bytes] = [b""] * (width * count)
     for place, column in enumerate(columns):

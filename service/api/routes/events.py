@@ -1,4 +1,4 @@
-"""Answers `POST /events`: behaviours of users, seen by their next ranking on any worker, under every feature schema in use."""
+"""Answers `POST /events`: behaviours of users, written under every feature schema in use."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -31,7 +31,10 @@ router = APIRouter(tags=["store"])
 
 
 class Event(RequestBody):
-    """One behaviour of a user. Sent twice (same user, time and event_id, or same user, time, item, action, scene) it counts once."""
+    """One behaviour of a user.
+
+    Sent twice (same user, time and event_id, or same user, time, item, action, scene) it counts once.
+    """
 
     user_id: Id
     item_id: Id
@@ -96,7 +99,10 @@ async def _add(layouts: Layouts, reader: FeatureStore, writer: FeatureWriter, ev
 
 
 async def packed(layouts: Layouts, reader: FeatureStore, events: Sequence[Event]) -> dict[str, list[tuple[int, bytes]]]:
-    """Events as members of the users' sorted sets; each carries its item's features as this schema has them now. Raises StoreUnavailable."""
+    """Events as members of the users' sorted sets; each carries its item's features as this schema has them now.
+
+    Raises StoreUnavailable.
+    """
     assert layouts.behaviour is not None
     # Read the items once each.
     distinct = list(dict.fromkeys(e.item_id for e in events))

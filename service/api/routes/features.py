@@ -40,13 +40,13 @@ class ItemFeatures(RequestBody):
 
 
 class UsersRequest(RequestBody):
-    """Values that are merged onto what is stored; a feature that is not named keeps its value, null makes it missing."""
+    """Values to merge onto the stored rows. A feature that is not named keeps its value; null makes it missing."""
 
     users: Annotated[list[UserFeatures], Field(min_length=1, max_length=MAX_BATCH), FailFast()]
 
 
 class ItemsRequest(RequestBody):
-    """Values that are merged onto what is stored; a feature that is not named keeps its value, null makes it missing."""
+    """Values to merge onto the stored rows. A feature that is not named keeps its value; null makes it missing."""
 
     items: Annotated[list[ItemFeatures], Field(min_length=1, max_length=MAX_BATCH), FailFast()]
 
@@ -84,7 +84,10 @@ async def _write(worker: Services, entity: Entity, rows: Sequence[Row]) -> Write
 async def by_schema(
     layouts: Sequence[RowLayout], entity: Entity, rows: Iterable[Row]
 ) -> list[dict[str, dict[str, object]]]:
-    """For each schema's layout `{id: {feature: value}}` of the features that it has. Raises InvalidRequest with the first bad rows."""
+    """For each schema's layout `{id: {feature: value}}` of the features that it has.
+
+    Raises InvalidRequest with the first bad rows.
+    """
     own: list[dict[str, dict[str, object]]] = [{} for _ in layouts]
     bad: list[FieldError] = []
     for place, (entity_id, values) in enumerate(rows):

@@ -23,7 +23,10 @@ JsonObject = dict[str, Any]
 
 
 class FusionRequest(FusionProfiles):
-    """The profiles, scenes and experiments that shall hold, all of them. With `revision` only where fusion is still at it."""
+    """The profiles, scenes and experiments that shall hold, all of them.
+
+    With `revision` the change is made only if fusion is still at it.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -43,7 +46,10 @@ class FusionRequest(FusionProfiles):
 
 
 class FusionState(FusionDocument):
-    """The profiles in force, with the live model's tasks. Author and history are set where `PUT /fusion` has written a document."""
+    """The profiles in force, with the live model's tasks.
+
+    Author and history are set where `PUT /fusion` has written a document.
+    """
 
     tasks: tuple[str, ...] = ()
     overrides_allowed: bool = False

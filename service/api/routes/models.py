@@ -81,7 +81,10 @@ class ModelsResponse(ResponseBody):
     response_model_exclude_unset=True,
 )
 async def models(worker: Worker) -> dict[str, Any]:
-    """An overview of the registry and of this host's workers. A registry that cannot be read shows as a problem, not as an empty list."""
+    """An overview of the registry and of this host's workers.
+
+    A registry that cannot be read shows as a problem, not as an empty list.
+    """
     overview: dict[str, Any] = {
         "published": [],
         "rollout": None,

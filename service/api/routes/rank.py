@@ -175,15 +175,18 @@ class RankApplication:
 def has_left(receive: Receive) -> Callable[[], bool]:
     """Whether the caller has closed the connection, asked without waiting.
 
-    uvicorn's `receive` is a method of the exchange, which knows. Behind another server nobody is known to leave, and the deadline alone
-    ends the work.
+    uvicorn's `receive` is a method of the exchange, which knows. Behind another server nobody is known to leave, and
+    the deadline alone ends the work.
     """
     exchange = getattr(receive, "__self__", None)
     return lambda: bool(getattr(exchange, "disconnected", False))
 
 
 def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
-    """What the ranker needs of a request, and the number of keys in its JSON. Raises InvalidRequest for what the JSON schema cannot say."""
+    """What the ranker needs of a request, and the number of keys in its JSON.
+
+    Raises InvalidRequest for what the JSON schema cannot say.
+    """
     count = len(request.candidates)
     if count > settings.max_candidates:
         raise invalid(

@@ -21,7 +21,10 @@ router = APIRouter(tags=["models"], dependencies=[Operator])
 
 
 class RolloutRequest(RequestBody):
-    """What shall be live. What is not named keeps its value, null removes a canary or shadow; a limit that is not named keeps its value too."""
+    """What shall be live.
+
+    What is not named keeps its value, null removes a canary or shadow; a limit that is not named keeps its value too.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,4 +1,4 @@
-"""Owns the promises about fusion that changes while it serves, over real HTTP: profiles, formulas, bounds, experiments, history."""
+"""Tests fusion that changes while it serves: profiles, formulas, bounds, experiments, history."""
 
 import json
 import math
@@ -89,7 +89,7 @@ def test_a_formula_over_scores_and_item_numerics_ranks(running: Any, kit: Simple
 
 
 @pytest.mark.parametrize(
-    ("default", "field", "told"),
+    ("default", "field", "words"),
     [
         ({"kind": "formula", "formula": "pctr * (2"}, "profiles.default", "column 8"),
         ({"kind": "formula", "formula": "pctr * prize"}, "profiles.default.formula", "column 8: unknown name 'prize'"),
@@ -110,13 +110,13 @@ def test_a_formula_over_scores_and_item_numerics_ranks(running: Any, kit: Simple
     ],
 )
 def test_profiles_that_cannot_hold_are_refused_with_field_and_column(
-    server: Any, default: Any, field: str, told: str
+    server: Any, default: Any, field: str, words: str
 ) -> None:
     before = server.http.get("/fusion").json()
     answer = put(server, default)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert answer.json()["errors"][0]["field"] == field
-    assert told in answer.json()["errors"][0]["message"]
+    assert words in answer.json()["errors"][0]["message"]
     assert server.http.get("/fusion").json() == before
 
 
@@ -136,7 +136,7 @@ def test_a_profile_must_fit_the_canary_too(running: Any, registry: Path, kit: Si
     assert "canary synthetic/2" in refused.json()["detail"]
 
 
-def test_one_call_goes_back_to_the_profiles_before(running: Any, kit: SimpleNamespace) -> None:
+def test_one_call_restores_the_profiles_before(running: Any, kit: SimpleNamespace) -> None:
     nothing = post(running, "/fusion/rollback")
     assert (nothing.status_code, nothing.json()["code"]) == (409, "conflict")
     for weight in (2.0, 3.0):
@@ -156,10 +156,10 @@ def test_overrides_keep_to_the_operators_bounds(running: Any, kit: SimpleNamespa
     within = rank(running, fusion={"weights": {"pctr": 2.0}}).json()
     assert within["fusion"]["overridden"] is True
     assert within["ranking"][0]["score"] == pytest.approx(2 * within["ranking"][0]["predictions"]["pctr"])
-    for weights, told in (({"pctr": 2.1}, "outside 0.5..2"), ({"pcvr": 1.0}, "the operator keeps this weight")):
+    for weights, words in (({"pctr": 2.1}, "outside 0.5..2"), ({"pcvr": 1.0}, "the operator keeps this weight")):
         answer = rank(running, fusion={"weights": weights})
         assert answer.status_code == 422
-        assert told in answer.json()["errors"][0]["message"]
+        assert words in answer.json()["errors"][0]["message"]
 
 
 def test_an_experiment_splits_users_and_tells_their_arm(running: Any, kit: SimpleNamespace) -> None:

@@ -1,5 +1,6 @@
-"""Owns the promise that no body that fits the live model but for one place makes the service fail: every answer is a ranking or a problem of the
-caller's. `test_openapi.py` fuzzes every route from its schema, which knows no model's features.
+"""Tests that no body which fits the live model but for one value makes the service fail.
+
+`test_openapi.py` fuzzes every route from its schema, which knows no model's features.
 """
 
 import collections

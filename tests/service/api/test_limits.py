@@ -1,4 +1,4 @@
-"""Tests that no body within the limits costs more than its size: CPU time of this thread at half a limit and at the limit."""
+"""Tests that no body within the limits costs more than its size, by CPU time at half a limit and at the limit."""
 
 import asyncio
 import contextlib
@@ -70,7 +70,7 @@ def only_parsed(model: Any, max_keys: int) -> Callable[[bytes, Layouts], Steps]:
 
 
 def longest_step(steps: Callable[[bytes, Layouts], Steps], body: bytes, layouts: Layouts) -> tuple[float, bytes]:
-    """CPU seconds of the longest step between two yields, the best of three tries, and the problem that was answered."""
+    """CPU seconds of the longest step between two yields, best of three, and the problem that was answered."""
     assert len(body) <= BYTES
     best = 1e9
     answer = b""

@@ -1,4 +1,4 @@
-"""Owns the promises of rollout over real HTTP: a good version is taken without a failed request, a bad one never replaces it."""
+"""Tests rollout over HTTP: a good version is taken without a failed request, a bad one never replaces it."""
 
 import json
 import threading
@@ -35,9 +35,9 @@ def versions(server: Any, asks: int = 20) -> set[str]:
 
 
 def metric(server: Any, line: str) -> float:
-    for found in server.http.get("/metrics").text.splitlines():
-        if found.startswith(line + " "):
-            return float(found.rsplit(" ", 1)[1])
+    for sample in server.http.get("/metrics").text.splitlines():
+        if sample.startswith(line + " "):
+            return float(sample.rsplit(" ", 1)[1])
     return 0.0
 
 
@@ -89,7 +89,7 @@ def test_versions_swap_under_traffic_without_a_failed_request(
         kit.wait_until(lambda: traffic.answers > 20)
         for version in ("2", "3", "4"):
             assert go_live(running, version).status_code == 200
-            kit.wait_until(lambda wanted=version: versions(running) == {wanted})
+            kit.wait_until(lambda expected=version: versions(running) == {expected})
     assert traffic.failures == []
     assert traffic.answers > 50
     assert set(traffic.scores) == {"1", "2", "3", "4"}
@@ -126,7 +126,7 @@ def test_a_rejected_bundle_keeps_the_old_one_serving(running: Any, registry: Pat
             assert document["stable"] == {"name": "synthetic", "version": "1"}
             assert f"synthetic/{version}: {code}" in document["reason"]
             kit.wait_until(
-                lambda wanted=code: metric(running, f'funnelrank_model_swaps_total{{result="{wanted}"}}') >= 1
+                lambda refusal=code: metric(running, f'funnelrank_model_swaps_total{{result="{refusal}"}}') >= 1
             )
     assert traffic.failures == []
     assert set(traffic.scores) == {"1"}

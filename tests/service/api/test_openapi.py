@@ -1,4 +1,6 @@
-"""Tests that `/openapi.json` is true: fuzzed from it, no route fails and none answers what the document does not state."""
+"""Tests that `/openapi.json` is true: fuzzed from it, no route fails and none answers what the document does not
+state.
+"""
 
 import json
 import os
@@ -111,6 +113,6 @@ def test_operators_routes_want_the_token_before_they_look_at_the_body(
         assert "secret" not in answer.text
 
 
-def test_a_wrong_method_is_told_all_that_the_path_has(fuzzed: Any) -> None:
+def test_a_wrong_method_is_reported_all_that_the_path_has(fuzzed: Any) -> None:
     answer = fuzzed.http.delete("/fusion")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, PUT")

@@ -1,4 +1,4 @@
-"""Owns the promises of `/events` and `/features/*` over real HTTP: checked, merged, bounded, and seen by the next ranking."""
+"""Tests `/events` and `/features/*`: checked, merged, bounded, and seen by the next ranking."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -146,7 +146,9 @@ def test_the_next_ranking_sees_a_changed_user(server: Any, store: redis.Redis) -
     assert after["ranking"][0]["score"] != before["ranking"][0]["score"]
 
 
-def test_one_bad_value_writes_nothing_and_is_told_by_place(server: Any, store: redis.Redis, layouts: Layouts) -> None:
+def test_one_bad_value_writes_nothing_and_is_reported_by_place(
+    server: Any, store: redis.Redis, layouts: Layouts
+) -> None:
     users = [{"user_id": str(i), "features": {"age": 1}} for i in range(5)]
     users[3]["features"] = {"age": "old", "shoe": 3}
     users[4]["features"] = {"shoe": 3}

@@ -160,7 +160,7 @@ def test_without_the_store_everything_is_a_default(layouts: Layouts, kit: Simple
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, [10**400], 2**64, {"a": 1}, [[1]], "x" * 600])
 @pytest.mark.parametrize("feature", ["tag", "topics", "price"])
-def test_what_is_no_feature_value_is_told_by_name(layouts: Layouts, feature: str, value: Any) -> None:
+def test_what_is_no_feature_value_is_reported_by_name(layouts: Layouts, feature: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as error:
         pack_raw(layouts.item, {feature: value}, "candidates[3].features")
     assert error.value.errors[0].field == f"candidates[3].features.{feature}"

@@ -1,4 +1,6 @@
-"""Tests what a request leaves out: counted as degraded, refused if required; and behaviours that are too young to count."""
+"""Tests what a request leaves out: counted as degraded, refused if required; and behaviours that are too young to
+count.
+"""
 
 import asyncio
 import copy
@@ -64,7 +66,7 @@ def known(store: redis.Redis, layouts: Layouts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("context", "told"),
+    ("context", "expected"),
     [
         ({}, ["missing_context:2"]),
         ({"tab": 1}, ["missing_context:1"]),
@@ -73,13 +75,13 @@ def known(store: redis.Redis, layouts: Layouts) -> None:
     ],
 )
 def test_context_that_is_left_out_is_counted_and_null_is_not(
-    registry: Path, redis_server: EmbeddedRedis, known: None, context: dict[str, Any], told: list[str]
+    registry: Path, redis_server: EmbeddedRedis, known: None, context: dict[str, Any], expected: list[str]
 ) -> None:
-    assert degraded(rank(registry, redis_server.url, Query("712", ["1"], context=context))) == told
+    assert degraded(rank(registry, redis_server.url, Query("712", ["1"], context=context))) == expected
 
 
 @pytest.mark.parametrize(
-    ("item", "features", "told"),
+    ("item", "features", "expected"),
     [
         ("new", {"tag": "a", "topics": [], "price": None}, ["missing_features:1"]),
         ("new", {"tag": "a"}, ["missing_features:3"]),
@@ -88,10 +90,10 @@ def test_context_that_is_left_out_is_counted_and_null_is_not(
     ],
 )
 def test_features_that_an_item_without_a_row_leaves_out_are_counted(
-    registry: Path, redis_server: EmbeddedRedis, known: None, item: str, features: dict[str, Any], told: list[str]
+    registry: Path, redis_server: EmbeddedRedis, known: None, item: str, features: dict[str, Any], expected: list[str]
 ) -> None:
     query = Query("712", ["1" if item == "new" else "new", item], {1: features}, {"tab": 1, "hour": 2})
-    assert degraded(rank(registry, redis_server.url, query)) == told
+    assert degraded(rank(registry, redis_server.url, query)) == expected
 
 
 @pytest.mark.parametrize(

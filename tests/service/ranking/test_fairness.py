@@ -31,12 +31,12 @@ def test_a_request_whose_caller_left_is_dropped(tmp_path: Path, registry: Path, 
         body = json.dumps({"user_id": "1", "candidates": ["1"]}).encode()
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as caller:
-            head = f"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             caller.sendall(head.encode() + body)
             kit.wait_until(lambda: "funnelrank_inflight_requests 1.0" in server.http.get("/metrics").text)
         subprocess.run(["kill", "-CONT", str(own.pid)], check=True)
-        gone = 'funnelrank_requests_total{outcome="client_gone",route="/rank"} 1.0'
-        kit.wait_until(lambda: gone in server.http.get("/metrics").text)
+        client_gone = 'funnelrank_requests_total{outcome="client_gone",route="/rank"} 1.0'
+        kit.wait_until(lambda: client_gone in server.http.get("/metrics").text)
         page = server.http.get("/metrics").text
         assert 'funnelrank_stage_duration_seconds_count{stage="assemble"} 1.0' in page
         assert 'funnelrank_stage_duration_seconds_count{stage="score"} 0.0' in page
