@@ -18,6 +18,7 @@ from export.precision import Precision, reduced
 from export.publish import Sign, next_version, publish, sha256_of
 from export.requests import Inputs, request
 from features import FeatureSchema
+from features.table_names import TableNames
 from models.data.cache import DEFAULT_CACHE
 from models.network.model import MultiTaskModel
 from models.recipe.data import DataSection
@@ -36,7 +37,6 @@ from service.bundle.manifest import (
     Reduction,
     TaskSpec,
 )
-from tables import TableNames
 
 GOLDEN_CANDIDATES = 64
 

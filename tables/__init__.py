@@ -1,8 +1,8 @@
 """The one reader of Parquet and CSV: training, the load, the load test and the reports read tables through it."""
 
+from features.table_names import TableNames
 from tables.batch import Batch
 from tables.errors import TableError
-from tables.names import TableNames
 from tables.packing import packed_rows
 from tables.table import Table, find_table, open_table
 

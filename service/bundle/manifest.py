@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from features import FeatureSchema
 from features.layouts import Layouts
-from tables import TableNames
+from features.table_names import TableNames
 
 FORMAT: Literal[1] = 1
 MANIFEST_FILE = "manifest.json"

@@ -10,12 +10,12 @@ import torch
 import yaml
 from small_rankers import Small, raw_inputs, score, small
 
+from features.table_names import TableNames
 from funnelrank.main import main
 from models.training.checkpoint import WEIGHTS_FILE, save_weights
 from models.training.outcome import ENCODING_FILE, KEPT_FILE, METRICS_FILE, RECIPE_FILE, REPORT_FILE
 from service.bundle.loading import load_bundle
 from service.bundle.manifest import Manifest
-from tables import TableNames
 
 
 def finished_run(folder: Path, model: Small) -> Path:
