@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from models.data.cache import DEFAULT_CACHE
-from models.prediction.replay import Comparison, ReplayError, replay
+from models.prediction.replay import ReplayError, ReplayResult, replay
 from models.prediction.rows import score_run
 
 TOLERANCE = 1e-4  # as for a bundle's golden request
@@ -34,7 +34,7 @@ def predict(
         raise ReplayError(f"the service scores differently: by more than {TOLERANCE:g}")
 
 
-def lines(compared: Comparison) -> Iterator[str]:
+def lines(compared: ReplayResult) -> Iterator[str]:
     """A comparison as lines for the terminal."""
     yield f"{compared.impressions:,} impressions in {compared.requests:,} requests to {compared.model}"
     for reason, count in sorted(compared.degraded.items()):

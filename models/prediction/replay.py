@@ -22,7 +22,7 @@ class ReplayError(RuntimeError):
 
 
 @dataclass
-class Comparison:
+class ReplayResult:
     """`largest` difference by output, relative where a score is beyond 1; `degraded` requests by reason."""
 
     requests: int = 0
@@ -32,20 +32,20 @@ class Comparison:
     degraded: Counter[str] = field(default_factory=Counter)
 
 
-def replay(rows: ScoredRows, url: str) -> Comparison:
+def replay(rows: ScoredRows, url: str) -> ReplayResult:
     """POST /rank for every user and time of the impressions, as of that time. Raises ReplayError."""
     address = urlsplit(url)
     if address.scheme != "http" or not address.hostname:
         raise ReplayError(f"--against: '{url}' is no address like http://127.0.0.1:8000")
-    found = Comparison()
+    result = ReplayResult()
     connection = http.client.HTTPConnection(address.hostname, address.port or 80, timeout=TIMEOUT_S)
     try:
         for picked in _requests(rows):
             answer = _rank(connection, _request(rows, picked))
-            _compare(rows, picked, answer, found)
+            _compare(rows, picked, answer, result)
     finally:
         connection.close()
-    return found
+    return result
 
 
 def _requests(rows: ScoredRows) -> Iterator[list[int]]:
@@ -86,17 +86,17 @@ def _rank(connection: http.client.HTTPConnection, request: dict[str, Any]) -> di
     return body
 
 
-def _compare(rows: ScoredRows, picked: list[int], answer: dict[str, Any], found: Comparison) -> None:
+def _compare(rows: ScoredRows, picked: list[int], answer: dict[str, Any], result: ReplayResult) -> None:
     """Add one answer to the comparison."""
-    found.requests += 1
-    found.impressions += len(picked)
-    found.model = f"{answer['model']['name']}/{answer['model']['version']}"
-    found.degraded.update(reason.partition(":")[0] for reason in answer["degraded"])
+    result.requests += 1
+    result.impressions += len(picked)
+    result.model = f"{answer['model']['name']}/{answer['model']['version']}"
+    result.degraded.update(reason.partition(":")[0] for reason in answer["degraded"])
     online = {entry["item_id"]: entry["predictions"] for entry in answer["ranking"]}
     for name, scores in rows.scores.items():
         try:
             served = np.array([online[rows.item_id[i]][name] for i in picked], dtype=np.float64)
         except KeyError as error:
-            raise ReplayError(f"the service gives no {error} for the output {name}: it serves {found.model}") from None
+            raise ReplayError(f"the service gives no {error} for the output {name}: it serves {result.model}") from None
         largest = float(relative_difference(served, scores[picked]).max())
-        found.largest[name] = max(found.largest.get(name, 0.0), largest)
+        result.largest[name] = max(result.largest.get(name, 0.0), largest)

@@ -34,7 +34,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """`blocks` below each other, a string being a paragraph; a section without blocks is left out."""
 
     title: str

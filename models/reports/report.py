@@ -17,7 +17,7 @@ from models.reports.figures import (
     top_sheets,
     training_sheets,
 )
-from models.reports.page import Section, Sheet, pictures, render, sheet
+from models.reports.page import ReportSection, Sheet, pictures, render, sheet
 from models.training.outcome import REPORT_FILE
 
 INTERVALS = (
@@ -52,7 +52,7 @@ def write_report(out: Path, recipe: Recipe, metrics: Mapping[str, Any], history:
     (out / REPORT_FILE).write_text(render("report.html", title=title, sections=sections, **values))
 
 
-def _quality(metrics: Mapping[str, Any]) -> list[Section]:
+def _quality(metrics: Mapping[str, Any]) -> list[ReportSection]:
     """How good the run is."""
     parts = metrics["parts"]
     test = parts["test"]
@@ -64,38 +64,38 @@ def _quality(metrics: Mapping[str, Any]) -> list[Section]:
         baselines_note = []
     ablation_note = [ABLATION.format(impressions=metrics["ablation"]["impressions"])] if ablation else []
     return [
-        Section("Test metrics", [*metrics_sheets(test), INTERVALS.format(unit=test["grouped_by"])]),
-        Section("Baselines", [*baselines, *baselines_note]),
-        Section("The top of the list", [*top_sheets(test)]),
-        Section("Groups of features", [*ablation, *ablation_note]),
+        ReportSection("Test metrics", [*metrics_sheets(test), INTERVALS.format(unit=test["grouped_by"])]),
+        ReportSection("Baselines", [*baselines, *baselines_note]),
+        ReportSection("The top of the list", [*top_sheets(test)]),
+        ReportSection("Groups of features", [*ablation, *ablation_note]),
     ]
 
 
-def _training(recipe: Recipe, metrics: Mapping[str, Any], history: Mapping[str, Any]) -> list[Section]:
+def _training(recipe: Recipe, metrics: Mapping[str, Any], history: Mapping[str, Any]) -> list[ReportSection]:
     """How training went, and what it learnt."""
     best = metrics["best"]["step"]
     outputs = metrics["parts"]["test"]["outputs"]
     gates = metrics["gates"]
     return [
-        Section("Losses", pictures(plots.losses(history, best))),
-        Section(f"Loss weighting: {recipe.training.weighting.type}", pictures(plots.weighting(history))),
-        Section("Validation AUC", pictures(plots.validation(history, best))),
-        Section("Training against held-out parts", [*training_sheets(metrics)]),
-        Section("Calibration on the test part", [*pictures(plots.calibration(outputs)), CALIBRATION]),
-        Section("What the calibration changed", [*calibration_sheets(metrics), *_calibration_notes(metrics)]),
-        Section("Position tower", _position(metrics["position"])),
-        Section("Gate utilisation", [*pictures(plots.gates(gates, history)), GATES] if gates else []),
-        Section("Validation metrics", [*metrics_sheets(metrics["parts"]["validation"])]),
+        ReportSection("Losses", pictures(plots.losses(history, best))),
+        ReportSection(f"Loss weighting: {recipe.training.weighting.type}", pictures(plots.weighting(history))),
+        ReportSection("Validation AUC", pictures(plots.validation(history, best))),
+        ReportSection("Training against held-out parts", [*training_sheets(metrics)]),
+        ReportSection("Calibration on the test part", [*pictures(plots.calibration(outputs)), CALIBRATION]),
+        ReportSection("What the calibration changed", [*calibration_sheets(metrics), *_calibration_notes(metrics)]),
+        ReportSection("Position tower", _position(metrics["position"])),
+        ReportSection("Gate utilisation", [*pictures(plots.gates(gates, history)), GATES] if gates else []),
+        ReportSection("Validation metrics", [*metrics_sheets(metrics["parts"]["validation"])]),
     ]
 
 
-def _background(metrics: Mapping[str, Any]) -> list[Section]:
+def _background(metrics: Mapping[str, Any]) -> list[ReportSection]:
     """What the run read, how fast, and where it comes from."""
     features = list(feature_sheets(metrics["features"]))
     return [
-        Section("Features by part", [*features, FEATURES] if features else []),
-        Section("Reading speed", [*_reading(metrics["speed"])]),
-        Section("Where it comes from", [_provenance(metrics)]),
+        ReportSection("Features by part", [*features, FEATURES] if features else []),
+        ReportSection("Reading speed", [*_reading(metrics["speed"])]),
+        ReportSection("Where it comes from", [_provenance(metrics)]),
     ]
 
 

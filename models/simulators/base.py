@@ -21,7 +21,7 @@ Result = dict[tuple[str, str], Measures]  # by (setting, model)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Claim:
     """`model` is claimed to have more of `measure` than `other` (less where `less`) in a setting."""
 
     setting: str
@@ -43,7 +43,7 @@ class Simulator:
     name: str
     claim: str
     world: str
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Claim, ...]
     run: Callable[[int, float, Path], Result]
     log: Callable[[int, float, Path], None] | None = None  # writes the tables of a seed into a folder, for recipes
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from features.statistics import rank_correlation
 from models.simulators.base import (
-    Comparison,
+    Claim,
     Result,
     Simulator,
     divergence,
@@ -94,7 +94,7 @@ SIMULATOR = Simulator(
     "over ESMM grows as they fall.",
     world="Known y1 to y4; a purchase is about thirty times likelier after a cart.",
     comparisons=tuple(
-        Comparison(setting, "ESM2", "ESMM", measure)
+        Claim(setting, "ESM2", "ESMM", measure)
         for setting in RATES
         for measure in ("pcvr rank correlation", "pctcvr rank correlation")
     ),

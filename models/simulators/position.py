@@ -9,7 +9,7 @@ import pandas as pd
 
 from features.statistics import rank_correlation
 from models.simulators.base import (
-    Comparison,
+    Claim,
     Result,
     Simulator,
     grouped_rank_correlation,
@@ -134,7 +134,7 @@ SIMULATOR = Simulator(
     world="Clicks follow utility + bias(position, device); an old ranker with favourites of its own chose the "
     "positions.",
     comparisons=tuple(
-        Comparison(setting, "position tower", other, _MEASURE)
+        Claim(setting, "position tower", other, _MEASURE)
         for setting in SETTINGS
         for other in ("no correction", "position as a feature")
     ),

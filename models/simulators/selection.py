@@ -7,7 +7,7 @@ import pandas as pd
 
 from features.statistics import rank_correlation
 from models.simulators.base import (
-    Comparison,
+    Claim,
     Result,
     Simulator,
     divergence,
@@ -89,12 +89,10 @@ SIMULATOR = Simulator(
     "clicks alone.",
     world="Users' traits are seen, items are known by id; an item or match that is clicked more is also bought more.",
     comparisons=(
-        Comparison("", "ESMM", "clicks only", _CLAIMED),
-        Comparison("", "ESMM", "clicks only", "divergence, all impressions", less=True),
-        Comparison("", "ESMM", "clicks only, embeddings shared with a click task", _CLAIMED),
-        Comparison(
-            "", "ESMM", "clicks only, embeddings shared with a click task", "divergence, all impressions", less=True
-        ),
+        Claim("", "ESMM", "clicks only", _CLAIMED),
+        Claim("", "ESMM", "clicks only", "divergence, all impressions", less=True),
+        Claim("", "ESMM", "clicks only, embeddings shared with a click task", _CLAIMED),
+        Claim("", "ESMM", "clicks only, embeddings shared with a click task", "divergence, all impressions", less=True),
     ),
     run=run,
 )

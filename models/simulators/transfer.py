@@ -10,7 +10,7 @@ import pandas as pd
 
 from features.statistics import rank_correlation
 from models.simulators.base import (
-    Comparison,
+    Claim,
     Result,
     Simulator,
     divergence,
@@ -132,13 +132,9 @@ SIMULATOR = Simulator(
     "fine-tuning it gains most.",
     world="Tastes show only in the behaviour sequence; four tasks label every impression, the fifth a share of them.",
     comparisons=(
+        *(Claim(setting, way, "retrain_single", "rank correlation") for setting in ASKED for way in list(WAYS)[1:]),
         *(
-            Comparison(setting, way, "retrain_single", "rank correlation")
-            for setting in ASKED
-            for way in list(WAYS)[1:]
-        ),
-        *(
-            Comparison(setting, way, other, "rank correlation")
+            Claim(setting, way, other, "rank correlation")
             for setting in ASKED
             for way, other in product(FINE_TUNED, NOT_FINE_TUNED)
         ),
