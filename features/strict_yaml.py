@@ -12,7 +12,7 @@ MOST_VALUES = 100_000  # aliases can make a short text stand for a huge document
 
 
 @dataclass(frozen=True)
-class Place:
+class SourcePlace:
     """Where a value stands: a file, or the option that set it, and a line from 1 (None where there is no line)."""
 
     source: str
@@ -25,7 +25,7 @@ class Place:
 class YamlError(ValueError):
     """A text that is not strict YAML. `place` and `location` say where; the message opens with the place."""
 
-    def __init__(self, message: str, place: Place, location: Location = ()) -> None:
+    def __init__(self, message: str, place: SourcePlace, location: Location = ()) -> None:
         super().__init__(f"{place}: {message}")
         self.message = message
         self.place = place
@@ -38,15 +38,15 @@ class YamlDocument:
 
     value: Any
     source: str
-    places: dict[Location, Place] = field(default_factory=dict)
+    places: dict[Location, SourcePlace] = field(default_factory=dict)
     scalars: dict[Location, str] = field(default_factory=dict)
 
-    def place_of(self, location: Location) -> Place:
+    def place_of(self, location: Location) -> SourcePlace:
         """The place of the innermost part of a location that the document has; the source alone for the root."""
         for length in range(len(location), 0, -1):
             if location[:length] in self.places:
                 return self.places[location[:length]]
-        return Place(self.source)
+        return SourcePlace(self.source)
 
 
 def read_yaml(path: Path) -> YamlDocument:
@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> YamlDocument:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise YamlError(f"not YAML: {error}", Place(str(path))) from None
+        raise YamlError(f"not YAML: {error}", SourcePlace(str(path))) from None
     return parse_yaml(text, str(path))
 
 
@@ -78,9 +78,9 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = None if mark is None else mark.line + 1
-        raise YamlError(f"not YAML: {error}", Place(source, line)) from None
+        raise YamlError(f"not YAML: {error}", SourcePlace(source, line)) from None
     except RecursionError:
-        raise YamlError("not YAML: nested too deep", Place(source)) from None
+        raise YamlError("not YAML: nested too deep", SourcePlace(source)) from None
 
 
 def _add(node: yaml.Node, location: Location, document: YamlDocument, above: frozenset[int]) -> None:
@@ -88,17 +88,17 @@ def _add(node: yaml.Node, location: Location, document: YamlDocument, above: fro
     if isinstance(node, yaml.ScalarNode):
         document.scalars[location] = node.value
         return
-    place = Place(document.source, node.start_mark.line + 1)
+    place = SourcePlace(document.source, node.start_mark.line + 1)
     if id(node) in above:
         raise YamlError("this value contains itself", place, location)
     for below, named_by, value in _children(node, location):
         if below in document.places:
             name = ".".join(map(str, below))
-            at = Place(document.source, named_by.start_mark.line + 1)
+            at = SourcePlace(document.source, named_by.start_mark.line + 1)
             raise YamlError(f"{name}: this key stands here twice; only one can count", at, below)
         if len(document.places) >= MOST_VALUES:
             raise YamlError(f"more than {MOST_VALUES:,} values", place, location)
-        document.places[below] = Place(document.source, named_by.start_mark.line + 1)
+        document.places[below] = SourcePlace(document.source, named_by.start_mark.line + 1)
         _add(value, below, document, above | {id(node)})
 
 

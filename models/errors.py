@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from features.strict_yaml import Location, Place
+from features.strict_yaml import Location, SourcePlace
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Fault:
     message: str
     location: Location = ()
     name: str | None = None
-    place: Place | None = None
+    place: SourcePlace | None = None
 
     def __str__(self) -> str:
         return self.message if self.place is None else f"{self.place}: {self.message}"
 
-    def at(self, place: Place) -> "Fault":
+    def at(self, place: SourcePlace) -> "Fault":
         """The same fault with its place."""
         return replace(self, place=place)
 

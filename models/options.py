@@ -12,7 +12,7 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class Section(BaseModel):
-    """A section of a recipe: immutable, and an unknown key is an error."""
+class Options(BaseModel):
+    """The options in a section of a recipe: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from models.options import Section
+from models.options import Options
 
 # Shape legend: B candidates (or impressions), L behaviours, I item part of a behaviour, P its property part,
 # U user, K context.
@@ -48,7 +48,7 @@ class Encoder(nn.Module, ABC):
         """`[B, out_width]`, or `[1, out_width]` for a view of one request if the encoder does not see the candidate."""
 
 
-class EncoderOptions(Section, ABC):
+class EncoderOptions(Options, ABC):
     """The options of one encoder in `model.encoders` of a recipe; a subclass adds `type`, its name there."""
 
     type: str

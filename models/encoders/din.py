@@ -87,7 +87,10 @@ class ActivationUnit(nn.Module):
         *activations, last = self.first_activation, *self.activations
         for activation, layer in zip(activations, self.layers, strict=True):
             assert isinstance(layer, nn.Linear)
-            x = activation.before(layer, x) if isinstance(activation, PRelu) else layer(activation(x))
+            if isinstance(activation, PRelu):
+                x = activation.before(layer, x)
+            else:
+                x = layer(activation(x))
         x = last.before_one(self.out, x) if isinstance(last, PRelu) else self.out(last(x))
         return x.reshape(pairs_LCX.shape[:2]).T
 

@@ -118,10 +118,12 @@ class Dupn(Encoder):
         super().__init__()
         self.item_width = item_width
         self.lstm = PropertyGatedLstm(item_width, property_width, hidden)
+        if not user_width:
+            user_hidden = 0
         self.user = nn.Linear(user_width, user_hidden) if user_width else None
-        self.out_width = hidden + (user_hidden if user_width else 0)
+        self.out_width = hidden + user_hidden
         self.of_step = nn.Linear(hidden + property_width, attention_hidden)
-        request_width = context_width + (user_hidden if user_width else 0)
+        request_width = context_width + user_hidden
         self.of_request = nn.Linear(request_width, attention_hidden, bias=False) if request_width else None
         self.attention = nn.Linear(attention_hidden, 1, bias=False)  # a bias would not change the softmax
 
@@ -136,7 +138,11 @@ class Dupn(Encoder):
     def forward(self, view: View) -> Tensor:
         """A view of B requests, or of one -> `[B or 1, R]`."""
         states_BLH = self.lstm(view.behaviours, view.mask)
-        user = [] if self.user is None or view.user is None else [self.user(view.user)]
-        request = [*user, *([] if view.context is None else [view.context])]
+        user = []
+        if self.user is not None and view.user is not None:
+            user = [self.user(view.user)]
+        request = list(user)
+        if view.context is not None:
+            request.append(view.context)
         weights_BL = self.weights(states_BLH, view.behaviours[..., self.item_width :], request, view.mask)
         return torch.cat([(weights_BL.unsqueeze(1) @ states_BLH)[:, 0], *user], -1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.layers.probability import LogProbability
 from models.metrics.bootstrap import Draws
-from models.options import Section
+from models.options import Options
 
 Score = LogProbability | Tensor
 
@@ -34,7 +34,7 @@ class Labelled:
     draws: Draws | None = None
 
 
-class TaskKind(Section, ABC):
+class TaskKind(Options, ABC):
     """A kind of task with its options. The defaults fit a task of one score `[n]`.
 
     `type` names the kind in recipes and in the manifest, `reported_as` in metrics.json. `measure` judges a score of a

@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.layers.probability import LogProbability, of_logit
-from models.options import Name, Section
+from models.options import Name, Options
 
 
-class CalibrationSection(Section):
+class CalibrationSection(Options):
     """Calibrates factors: an independent probability, or the `pctr`, `pcvr` and (ESM2) `pavr` that a chain multiplies.
 
     `negative_sampling`: the share of a factor's negatives that the training part kept; validation and test must be

@@ -13,12 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.options import Column, Name, Rate, Section
+from models.options import Column, Name, Options, Rate
 
 # Shape legend: B impressions.
 
 
-class PositionSection(Section):
+class PositionSection(Options):
     """The position-bias tower: its columns, and the head whose logit it shifts in training."""
 
     column: Column

@@ -39,6 +39,7 @@ class MultiTaskModel(nn.Module):
         super().__init__()
         entry = entry_of(recipe.model.architecture)
         model = recipe.model
+        # What the model predicts.
         self.structures = structures
         self.heads: tuple[str, ...] = tuple(head for structure in structures for head in structure.heads)
         self.outputs: tuple[Output, ...] = tuple(output for structure in structures for output in structure.outputs)
@@ -47,6 +48,7 @@ class MultiTaskModel(nn.Module):
         self.inputs = Inputs(model.embedding, encoding)
         self.domains = Domains(model.domain, encoding) if model.domain else None
         self.encoders = nn.ModuleList(self._build_encoders(model.encoders or (entry.encoder,)))
+        # The trunk, a tower per head, and the networks of the tasks that read the user's representation.
         trunk = model.trunk or entry.trunk
         if trunk.needs_domain and model.domain is None:
             raise RecipeError(f"model.domain: the trunk '{trunk.type}' needs the domains of the data", ("model",))
@@ -55,6 +57,7 @@ class MultiTaskModel(nn.Module):
         widths = (self.trunk.out_width, *model.tower_hidden, self.width)
         self.towers = GroupedMlp(len(self.heads), widths, model.dropout, last_linear=True)
         self.of_representation = nn.ModuleDict(self._representation_networks(model.tower_hidden))
+        # What is added to the logits in training, and the maps from logits to calibrated probabilities.
         self.position = position
         self.factors = tuple(factor for structure in structures for factor in _factors(structure))
         names = [factor.name for factor in self.factors]
@@ -121,17 +124,20 @@ class MultiTaskModel(nn.Module):
         In training the position tower shifts the logit of its head; afterwards it adds only the constant of the missing
         position.
         """
+        # The heads on the trunk.
         inputs = self.trunk_input(batch)
         logits_HBW = self.towers(self.trunk(inputs))
         shift_HB = self.trunk.logit_shift(inputs)
         if shift_HB is not None:
             logits_HBW = logits_HBW + shift_HB.unsqueeze(-1)
         logits = dict(self._by_head(logits_HBW))
+        # The tasks that read the user's representation.
         if self.of_representation:
             encoded = zip(self.encoders, inputs.parts[-len(self.encoders) :], strict=True)
             representation = torch.cat([part for encoder, part in encoded if not encoder.sees_candidate], -1)
             candidates = self.inputs.candidates(batch)
             logits |= {name: network(representation, candidates) for name, network in self.of_representation.items()}
+        # The position bias.
         if self.position is not None:
             if self.training:
                 shift = self.position(batch["position"], batch["position_cross"])
@@ -145,8 +151,10 @@ class MultiTaskModel(nn.Module):
         i = 0
         for structure in self.structures:
             for head in structure.heads:
-                own_BW = logits_HBW[i]
-                yield head, own_BW[:, 0] if structure.width == 1 else own_BW[:, : structure.width]
+                if structure.width == 1:
+                    yield head, logits_HBW[i, :, 0]
+                else:
+                    yield head, logits_HBW[i, :, : structure.width]
                 i += 1
 
     def scores(self, batch: Batch) -> dict[str, Score]:
@@ -163,14 +171,19 @@ class MultiTaskModel(nn.Module):
         return scores
 
     def _calibrated(self, name: str, p: LogProbability) -> LogProbability:
-        return p if self.calibration is None or self.training else self.calibration(name, p)
+        if self.calibration is None or self.training:
+            return p
+        return self.calibration(name, p)
 
     def factor_scores(self, batch: Batch) -> dict[str, LogProbability]:
         """Every probability factor as the network gives it, before any calibration."""
         logits = self.logits(batch)
         factors: dict[str, LogProbability] = {}
         for structure in self.structures:
-            scores = structure.factor_scores(logits) if isinstance(structure, Chain) else structure.scores(logits)
+            if isinstance(structure, Chain):
+                factors |= structure.factor_scores(logits)
+                continue
+            scores = structure.scores(logits)
             factors |= {name: p for name, p in scores.items() if isinstance(p, LogProbability)}
         return factors
 
@@ -207,10 +220,11 @@ class MultiTaskModel(nn.Module):
             for name, module in self.named_modules()
             if isinstance(module, nn.Embedding) and not name.startswith("position")
         }
-        groups: dict[str, list[nn.Parameter]] = {"embedding": [], "dense": []}
-        for name, parameter in self.named_parameters():
-            groups["embedding" if name.rpartition(".")[0] in embeddings else "dense"].append(parameter)
-        return groups
+        named = [(name.rpartition(".")[0] in embeddings, parameter) for name, parameter in self.named_parameters()]
+        return {
+            "embedding": [parameter for is_embedding, parameter in named if is_embedding],
+            "dense": [parameter for is_embedding, parameter in named if not is_embedding],
+        }
 
 
 def _factors(structure: TaskStructure) -> list[Output]:

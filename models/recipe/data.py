@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from models.errors import RecipeError
-from models.options import Column, Section
+from models.options import Column, Options
 
 WHERE_DATA_LIES = {
     "dir",
@@ -16,7 +16,7 @@ WHERE_DATA_LIES = {
 LOG1P = "log1p("  # opens a label that is the logarithm of 1 + a column
 
 
-class TimeSplit(Section):
+class TimeSplit(Options):
     """Impressions by time: each part is [from, to), ISO 8601 with an offset."""
 
     by: Literal["time"]
@@ -40,7 +40,7 @@ class TimeSplit(Section):
         return self
 
 
-class ColumnSplit(Section):
+class ColumnSplit(Options):
     """Impressions by the values of one of their columns, such as a day; other values are left out."""
 
     by: Literal["column"]
@@ -58,7 +58,7 @@ class ColumnSplit(Section):
         return self
 
 
-class DataSection(Section):
+class DataSection(Options):
     """Where the canonical tables lie, which columns carry ids and time, and how impressions are split.
 
     `dir` is tried first, then `fallback` (the sample in the repository); `how_to_get` tells a reader without either how

@@ -41,6 +41,7 @@ def _fault(error: ErrorDetails, model: type[BaseModel]) -> Fault:
     location: Location = tuple(error["loc"])
     given = error["input"]
     context: Mapping[str, Any] = error.get("ctx", {})
+    # What pydantic refuses by the types of the fields.
     match error["type"]:
         case "extra_forbidden":
             known = keys_at(model, location[:-1])
@@ -49,19 +50,24 @@ def _fault(error: ErrorDetails, model: type[BaseModel]) -> Fault:
             return Fault("is missing", location)
         case "union_tag_invalid":
             problem = f"'{context['tag']}' is unknown{nearest(context['tag'], values_at(model, location))}"
+            # Pydantic gives the location of the section; the fault is its tag.
             tag = context["discriminator"].strip("'")
-            return Fault(problem, (*location, tag) if isinstance(given, Mapping) and tag in given else location)
+            return Fault(problem, (*location, tag))
         case "union_tag_not_found":
             return Fault(f"says no {context['discriminator']}, which tells what it is", location)
         case "literal_error":
             return Fault(f"'{given}' is unknown{nearest(given, values_at(model, location))}", location)
+    # What a validator of the recipe or of the feature schema refuses.
     cause = context.get("error")
     if isinstance(cause, RecipeError):
         first = cause.faults[0]
         return Fault(first.message, (*location, *first.location), first.name)
     if isinstance(cause, SchemaError):
-        known_names = nearest(cause.name, cause.known) if cause.known else ""
-        return Fault(f"{cause.problem}{known_names}", (*location, *cause.location), cause.name)
+        problem = cause.problem
+        if cause.known:
+            problem += nearest(cause.name, cause.known)
+        return Fault(problem, (*location, *cause.location), cause.name)
     message = error["msg"].removeprefix("Value error, ")
-    is_plain = isinstance(given, str | int | float) and error["type"] != "value_error"
-    return Fault(f"{message}, found {given!r}" if is_plain else message, location)
+    if isinstance(given, str | int | float) and error["type"] != "value_error":
+        message += f", found {given!r}"
+    return Fault(message, location)

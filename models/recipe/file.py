@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from features.strict_yaml import Location, Place, YamlError, parse_yaml, read_yaml
+from features.strict_yaml import Location, SourcePlace, YamlError, parse_yaml, read_yaml
 from models.errors import Fault, RecipeError, nearest
 from models.recipe.places import TAGS, Places
 
@@ -21,7 +21,7 @@ def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> tuple[dict[str, 
     return raw, places
 
 
-def _refused(message: str, place: Place, location: Location = ()) -> RecipeError:
+def _refused(message: str, place: SourcePlace, location: Location = ()) -> RecipeError:
     return RecipeError.of([Fault(message, location, place=place)])
 
 
@@ -37,7 +37,7 @@ def _with_base(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], Pla
     return merged, places.over(places_below, replaced)
 
 
-def _base_of(path: Path, named: object, place: Place, chain: tuple[Path, ...]) -> Path:
+def _base_of(path: Path, named: object, place: SourcePlace, chain: tuple[Path, ...]) -> Path:
     """The file that `extends` names. Raises RecipeError if there is none, or if it extends this one."""
     if not isinstance(named, str):
         problem = "name one file, relative to this one, as in 'extends: kuairand-mmoe.yaml'"
@@ -79,19 +79,19 @@ def _read(path: Path) -> tuple[dict[str, Any], Places]:
     try:
         document = read_yaml(path)
     except FileNotFoundError:
-        raise _refused("no such file; models/recipes/ has some to start from", Place(str(path))) from None
+        raise _refused("no such file; models/recipes/ has some to start from", SourcePlace(str(path))) from None
     except OSError as error:
-        raise _refused(f"cannot be read: {error}", Place(str(path))) from None
+        raise _refused(f"cannot be read: {error}", SourcePlace(str(path))) from None
     except YamlError as error:
         raise _refused(error.message, error.place, error.location) from None
     if not isinstance(document.value, dict):
-        raise _refused(NO_RECIPE, Place(str(path)))
+        raise _refused(NO_RECIPE, SourcePlace(str(path)))
     return document.value, Places.of(document)
 
 
 def _set(raw: dict[str, Any], override: str, places: Places) -> None:
     """Put one `section.key=value` into the mapping and its places. Raises RecipeError."""
-    option = Place(f"--set {override}")
+    option = SourcePlace(f"--set {override}")
     path, equals, text = override.partition("=")
     if not equals:
         raise _refused("write section.key=value, as in training.epochs=2", option)

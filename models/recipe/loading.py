@@ -36,7 +36,7 @@ def with_places(error: RecipeError, path: Path, overrides: tuple[str, ...] = ())
     if all(fault.place for fault in error.faults):
         return error
     places = read_recipe(path, overrides)[1]
-    return RecipeError.of(fault if fault.place else fault.at(places.place_of_fault(fault)) for fault in error.faults)
+    return RecipeError.of(fault.at(fault.place or places.place_of_fault(fault)) for fault in error.faults)
 
 
 def _validated(raw: dict[str, Any], places: Places) -> Recipe:

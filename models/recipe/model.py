@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from models.catalogue import Encoder, Trunk
-from models.options import Name, Rate, Section
+from models.options import Name, Options, Rate
 
 
-class EmbeddingSection(Section):
+class EmbeddingSection(Options):
     """`min_count`: rarer ids share the vocabulary's unknown row; `unknown_rate`: share of ids hidden in training."""
 
     dim: Annotated[int, Field(ge=1, le=512)] = 16
@@ -16,14 +16,14 @@ class EmbeddingSection(Section):
     unknown_rate: Rate = 0.02
 
 
-class DomainSection(Section):
+class DomainSection(Options):
     """The domains of a multi-domain model: values of one categorical context feature; any other has no domain."""
 
     feature: Annotated[str, Field(min_length=1)]
     values: Annotated[tuple[str | int, ...], Field(min_length=1, max_length=256)]
 
 
-class ModelSection(Section):
+class ModelSection(Options):
     """A catalogue entry, and the parts that the recipe sets itself; several encoders stand side by side."""
 
     architecture: Name

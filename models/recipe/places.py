@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from features.strict_yaml import Location, Place, YamlDocument
+from features.strict_yaml import Location, SourcePlace, YamlDocument
 from models.errors import Fault
 
 TAGS = ("type", "by")  # the keys whose value says which kind of section it is
@@ -16,7 +16,7 @@ class Places:
     """By location, such as `("tasks", 0, "label")`: the place of each key and element, and the text of each scalar."""
 
     source: str
-    places: dict[Location, Place] = field(default_factory=dict)
+    places: dict[Location, SourcePlace] = field(default_factory=dict)
     scalars: dict[Location, str] = field(default_factory=dict)
 
     @classmethod
@@ -26,7 +26,7 @@ class Places:
 
     def add_plain(self, value: object, location: Location) -> None:
         """Note a value that does not come from a file, and all values below it, with the source as their place."""
-        self.places[location] = Place(self.source)
+        self.places[location] = SourcePlace(self.source)
         if isinstance(value, Mapping):
             for key, element in value.items():
                 self.add_plain(element, (*location, key))
@@ -39,7 +39,7 @@ class Places:
     def put(self, document: YamlDocument, location: Location) -> None:
         """Lay a value that an option sets over what stands at a location; all of it has the option as its place."""
         self._remove([location])
-        place = Place(document.source)
+        place = SourcePlace(document.source)
         self.places[location] = place
         self.places |= {(*location, *below): place for below in document.places}
         self.scalars |= {(*location, *below): text for below, text in document.scalars.items()}
@@ -75,15 +75,17 @@ class Places:
         keys = [place for place in inside if place[-1:] == (name,)]
         return next(iter([*values, *keys]), None)
 
-    def place_of(self, location: Location) -> Place:
+    def place_of(self, location: Location) -> SourcePlace:
         """The place of the innermost part of a location that is known; the source alone for the whole recipe."""
-        return self.places.get(self.known(location), Place(self.source))
+        return self.places.get(self.known(location), SourcePlace(self.source))
 
-    def place_of_fault(self, fault: Fault) -> Place:
+    def place_of_fault(self, fault: Fault) -> SourcePlace:
         """The place of the name that a fault is about, or else of its section."""
-        section = self.known(fault.location)
-        location = None if fault.name is None else self.find(fault.name, section)
-        return self.place_of(fault.location if location is None else location)
+        if fault.name is not None:
+            location = self.find(fault.name, self.known(fault.location))
+            if location is not None:
+                return self.place_of(location)
+        return self.place_of(fault.location)
 
 
 def _without(entries: dict[Location, Entry], locations: Collection[Location]) -> dict[Location, Entry]:

@@ -10,21 +10,21 @@ from models.errors import RecipeError
 from models.kinds import PROBABILITY, TaskKind
 from models.layers.calibration import CalibrationSection
 from models.layers.position_bias import PositionSection
-from models.options import Column, Name, Section
+from models.options import Column, Name, Options
 from models.recipe.data import DataSection, source_column
 from models.recipe.model import ModelSection
 from models.recipe.search_space import TuningSection, check_space
 from models.recipe.training import TrainingSection
 
 
-class ExtraEvaluation(Section):
+class ExtraEvaluation(Options):
     """A score that is evaluated on another label than its own, such as the score of a chain on a label outside it."""
 
     score: Name
     label: Column
 
 
-class Recipe(Section):
+class Recipe(Options):
     """A whole recipe, with the file that it `extends` laid under it. Labels and the position cannot be features."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]

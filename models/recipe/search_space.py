@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from models.errors import RecipeError, nearest
-from models.options import Section
+from models.options import Options
 
 SECTIONS = ("features", "model", "training")
 # Trials that differ in these cannot be compared: they change the score of a trial or the model that it starts from.
@@ -16,7 +16,7 @@ FIXED = ("training.seed", "training.select_on", "training.transfer", "training.e
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class SearchBounds(Section):
+class SearchBounds(Options):
     """The values that a setting may take: a number from `low` to `high`, both included, or one of `choices`.
 
     The number is whole where the setting is. `log`: orders of magnitude count alike; `low` must then be above 0.
@@ -42,7 +42,7 @@ class SearchBounds(Section):
         return self
 
 
-class TuningSection(Section):
+class TuningSection(Options):
     """`space`: bounds by dotted setting, as `training.learning_rate`; `seed`: of the sampler.
 
     After `time_limit_minutes` of trials no further trial starts.

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from models.errors import RecipeError
-from models.options import Name, Positive, Rate, Section
+from models.options import Name, Options, Positive, Rate
 from models.recipe.selection import PATTERN as SELECTION
 
 
-class TransferSection(Section):
+class TransferSection(Options):
     """How the task named `task` is learnt: DUPN's four ways (section 5.4). Only `retrain_all` keeps the other tasks.
 
     `retrain_single`: alone, from the beginning; `retrain_all`: with all others, from the beginning;
@@ -40,20 +40,20 @@ class TransferSection(Section):
         return self
 
 
-class StaticWeighting(Section):
+class StaticWeighting(Options):
     """`loss_weights` as they are."""
 
     type: Literal["static"]
 
 
-class DecayedWeighting(Section):
+class DecayedWeighting(Options):
     """As in PLE: each loss weight times its `decay` to the power of the epoch; the decay is 1 unless given."""
 
     type: Literal["decayed"]
     decay: Annotated[dict[Name, Positive], Field(min_length=1)]
 
 
-class UncertaintyWeighting(Section):
+class UncertaintyWeighting(Options):
     """Homoscedastic uncertainty with |log sigma^2| <= `bound`, so weights stay within exp(-bound) and exp(bound)."""
 
     type: Literal["uncertainty"]
@@ -61,7 +61,7 @@ class UncertaintyWeighting(Section):
     learning_rate: Positive = 0.02
 
 
-class GradnormWeighting(Section):
+class GradnormWeighting(Options):
     """`alpha`: how strongly a task that learns slowly is favoured; 0 makes all gradients equally large."""
 
     type: Literal["gradnorm"]
@@ -69,7 +69,7 @@ class GradnormWeighting(Section):
     learning_rate: Positive = 0.025
 
 
-class PcgradWeighting(Section):
+class PcgradWeighting(Options):
     """Gradient surgery: tasks in conflict each give up the component along the other."""
 
     type: Literal["pcgrad"]
@@ -81,7 +81,7 @@ Weighting = Annotated[
 ]
 
 
-class TrainingSection(Section):
+class TrainingSection(Options):
     """`select_on`: the outputs whose mean validation AUC picks the best weights, or other metrics of them.
 
     Such as `gauc(pctr)`, `ndcg@10(pctcvr)` or `mrr(pctr)`; metrics of different kinds are refused. `averaging`: decay

@@ -45,12 +45,11 @@ def _inside(kind: Any, part: str | int) -> Any:
     if isinstance(kind, tuple):
         return next((member for member in kind if _is_section(member) and part in _tags(member)), None)
     if _is_section(kind):
-        field = kind.model_fields.get(part)
-        return field.annotation if field else None
+        return kind.model_fields[part].annotation if part in kind.model_fields else None
     arguments = get_args(kind)
     if get_origin(kind) is dict:
         return arguments[1]
-    return arguments[0] if arguments else None
+    return next(iter(arguments), None)
 
 
 def _is_section(kind: Any) -> bool:

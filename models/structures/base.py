@@ -8,7 +8,7 @@ from torch import Tensor
 
 from features import FeatureSchema
 from models.kinds import PROBABILITY, Score, TaskKind
-from models.options import Section
+from models.options import Options
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TaskStructure(ABC):
         """Logits by head, `[n]` or `[n, width]` -> scores by output."""
 
 
-class TaskOptions(Section, ABC):
+class TaskOptions(Options, ABC):
     """A task as the section `tasks` of a recipe has it; a subclass adds `type`, the name of its structure there."""
 
     type: str

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.layers.gates import Gating
 from models.layers.input_part import InputPart
-from models.options import Section
+from models.options import Options
 
 # Shape legend: B impressions or candidates, H heads, K width of the context, E experts, X width of the trunk's output.
 
@@ -66,7 +66,7 @@ class Trunk(nn.Module, ABC):
         return {}
 
 
-class TrunkOptions(Section, ABC):
+class TrunkOptions(Options, ABC):
     """The options of one trunk in `model.trunk` of a recipe; a subclass adds `type`, its name there."""
 
     type: str

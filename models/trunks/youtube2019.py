@@ -3,7 +3,7 @@
 Zhao et al., Recommending What Video to Watch Next: A Multitask Ranking System, RecSys 2019, section 4.2: a bottom layer
 that all tasks share keeps the experts small; experts and linear gates read that layer, not the input.
 With s(x) = relu(W x + b): f^k(x) = sum_i g^k(s(x))_i f_i(s(x)) (equation 2), g^k(x) = softmax(W_gk s(x)) (equation 3).
-Section 5.2.4: in training each expert is left out of a gate with probability 10 % and the gate is renormalised, so that
+Options 5.2.4: in training each expert is left out of a gate with probability 10 % and the gate is renormalised, so that
 gates do not polarise on one expert.
 """
 

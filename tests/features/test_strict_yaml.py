@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from features.strict_yaml import Place, YamlError, parse_yaml, read_yaml
+from features.strict_yaml import SourcePlace, YamlError, parse_yaml, read_yaml
 
 TEXT = """\
 name: tiny
@@ -25,7 +25,7 @@ def test_an_empty_text_has_no_value():
 
 def test_each_key_and_element_knows_its_line():
     document = parse_yaml(TEXT, "r.yaml")
-    assert document.places["tasks", 1, "label"] == Place("r.yaml", 5)
+    assert document.places["tasks", 1, "label"] == SourcePlace("r.yaml", 5)
     assert str(document.place_of(("tasks", 0, "click"))) == "r.yaml:3"
     assert document.scalars["training", "epochs"] == "2"
 
@@ -47,7 +47,7 @@ def test_an_unknown_location_has_the_place_of_its_innermost_known_part():
 def test_a_key_that_stands_twice_is_refused_with_its_place(text, line, location):
     with pytest.raises(YamlError, match="this key stands here twice") as refused:
         parse_yaml(text, "r.yaml")
-    assert refused.value.place == Place("r.yaml", line)
+    assert refused.value.place == SourcePlace("r.yaml", line)
     assert refused.value.location == location
 
 

@@ -1,4 +1,4 @@
-"""Promises of Zhihu's eight tasks: one network below all of them, a small tower each, and a weighted sum of losses."""
+"""Zhihu's eight tasks: one network below all of them, a small tower each, and a weighted sum of losses."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Promises of DIN, against a float64 reference written from the paper's equation 3."""
+"""DIN against a float64 reference of the paper's equation 3."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Promises of DUPN's encoder, against a float64 loop written from the paper's LSTM and attention equations."""
+"""DUPN's encoder against a float64 loop of the paper's LSTM and attention equations."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""Owns the promises about recipes that cannot be used: the line, what is wrong there, and the nearest valid name."""
+"""Recipes that cannot be used: the errors say the line, what is wrong there, and the nearest valid name."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from funnelrank.main import main
-from models.recipe import RecipeError, load_recipe
+from models.recipe import RecipeError, load_recipe, with_places
 
 LABEL = "- {name: tab, type: categorical}"
 CASES = {
@@ -85,12 +85,12 @@ def test_a_bad_recipe_is_refused_with_its_line_and_the_nearest_name(recipe_file,
     text = recipe_file.read_text()
     assert old in text, "the test changes a line that is there"
     recipe_file.write_text(text.replace(old, new, 1))
-    said = refused(recipe_file, tmp_path, capsys)
-    assert message in said
+    error = refused(recipe_file, tmp_path, capsys)
+    assert message in error
     changed = text[: text.index(old)].count("\n") + 1
-    line = int(re.search(r"recipe\.yaml:(\d+): ", said)[1])
-    near = (0, 1) if "\n" in new else (-1, 0) if not new else (0,)  # a line that is missing is told by its task's
-    assert line - changed in (*near, *((-2,) if not new else ())), said
+    line = int(re.search(r"recipe\.yaml:(\d+): ", error)[1])
+    near = (0, 1) if "\n" in new else (-1, 0) if not new else (0,)  # a missing line has the place of its task
+    assert line - changed in (*near, *((-2,) if not new else ())), error
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,46 @@ def test_a_bad_override_is_named_in_place_of_a_line(recipe_file, tmp_path, capsy
     assert message in refused(recipe_file, tmp_path, capsys, "--set", override)
 
 
-def test_every_fault_is_told_at_once(recipe_file):
+def test_all_faults_are_in_one_error(recipe_file):
     recipe_file.write_text(recipe_file.read_text().replace("epochs: 2", "epochs: 0").replace("dim: 4", "dim: 0"))
     with pytest.raises(RecipeError) as refusal:
         load_recipe(recipe_file)
     assert len(re.findall(r"recipe\.yaml:\d+: ", str(refusal.value))) == 2
+
+
+def test_each_fault_has_its_place_and_location_as_data(recipe_file):
+    text = recipe_file.read_text().replace("epochs: 2", "epochs: 0").replace("dim: 4", "dimm: 4")
+    recipe_file.write_text(text)
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe(recipe_file)
+    lines = text.splitlines()
+    places = {fault.location: fault.place for fault in refusal.value.faults}
+    for location, line in {
+        ("model", "embedding", "dimm"): "    dimm: 4",
+        ("training", "epochs"): "  epochs: 0",
+    }.items():
+        assert (places[location].source, places[location].line) == (str(recipe_file), lines.index(line) + 1)
+
+
+def test_an_error_that_shows_late_gets_its_place_from_its_location_not_from_its_words(recipe_file):
+    late = RecipeError("something is wrong", ("training", "batch_size"))
+    (fault,) = with_places(late, recipe_file).faults
+    assert recipe_file.read_text().splitlines()[fault.place.line - 1].strip() == "batch_size: 64"
+    by_option = with_places(late, recipe_file, ("training.batch_size=32",))
+    assert str(by_option) == "--set training.batch_size=32: something is wrong"
+
+
+def test_a_fault_inside_a_section_is_found_by_its_name(recipe_file):
+    late = RecipeError("something is wrong", ("tasks",), "long_view")
+    (fault,) = with_places(late, recipe_file).faults
+    assert recipe_file.read_text().splitlines()[fault.place.line - 1].strip() == "label: long_view"
+
+
+def test_a_value_that_stands_in_two_parts_of_a_split_is_named_with_its_line(recipe_file):
+    raw = yaml.safe_load(recipe_file.read_text())
+    raw["data"]["split"] = {"by": "column", "column": "date", "train": [1, 2], "validation": [2], "test": [3]}
+    recipe_file.write_text(yaml.safe_dump(raw, sort_keys=False))
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:\d+: data\.split: the value 2 stands in two parts") as refusal:
+        load_recipe(recipe_file)
+    line = refusal.value.faults[0].place.line
+    assert recipe_file.read_text().splitlines()[line - 1].strip() == "- 2"

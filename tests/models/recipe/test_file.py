@@ -1,4 +1,4 @@
-"""Owns the promises of `extends`: what is inherited, what replaces, and which file and line a fault is told by."""
+"""`extends`: what a recipe inherits, what replaces it, and the file and line in an error."""
 
 import re
 
@@ -27,7 +27,7 @@ def extending(base_file, tmp_path):
     return write
 
 
-def told(path):
+def message_of(path):
     with pytest.raises(RecipeError) as refusal:
         load_recipe(path)
     return str(refusal.value)
@@ -63,21 +63,23 @@ def test_a_run_holds_the_whole_recipe(extending, tmp_path):
     assert load_recipe(out / "recipe.yaml") == load_recipe(path)
 
 
-def test_a_fault_is_told_by_the_file_that_holds_it(base_file, extending):
+def test_an_error_names_the_file_that_holds_the_fault(base_file, extending):
     base_file.write_text(base_file.read_text().replace("dim: 4", "dim: 0"))
-    said = told(extending("training:\n  epochs: 0\n"))
+    message = message_of(extending("training:\n  epochs: 0\n"))
     line = base_file.read_text()[: base_file.read_text().index("dim: 0")].count("\n") + 1
-    assert re.search(rf"base/whole\.yaml:{line}: model\.embedding\.dim: ", said), said
-    assert re.search(r"own\.yaml:3: training\.epochs: ", said), said
+    assert re.search(rf"base/whole\.yaml:{line}: model\.embedding\.dim: ", message), message
+    assert re.search(r"own\.yaml:3: training\.epochs: ", message), message
 
 
-def test_what_was_replaced_is_no_place_of_a_fault(base_file, extending):
+def test_an_error_never_names_the_place_of_a_replaced_value(base_file, extending):
     base_file.write_text(base_file.read_text().replace("label: long_view", "lable: long_view"))
     load_recipe(extending("tasks: [{type: independent, name: pctr, label: click}]\nextra_evaluations: []\n"))
-    assert "own.yaml:2: tasks.0.lable: " in told(extending("tasks: [{type: independent, name: pctr, lable: click}]\n"))
+    assert "own.yaml:2: tasks.0.lable: " in message_of(
+        extending("tasks: [{type: independent, name: pctr, lable: click}]\n")
+    )
 
 
-def test_a_fault_that_shows_late_is_told_by_the_file_that_holds_it(base_file, extending):
+def test_a_late_error_names_the_file_that_holds_the_fault(base_file, extending):
     base_file.write_text(base_file.read_text().replace("architecture: mmoe", "architecture: mmeo"))
     path = extending("")
     late = RecipeError("model.architecture: 'mmeo' is not in the catalogue", ("model", "architecture"))
@@ -93,9 +95,9 @@ def test_a_fault_that_shows_late_is_told_by_the_file_that_holds_it(base_file, ex
     ],
 )
 def test_a_base_that_cannot_be_read_is_named_with_its_line(extending, extends, message):
-    assert re.search(message, told(extending("", extends=extends)))
+    assert re.search(message, message_of(extending("", extends=extends)))
 
 
 def test_a_circle_of_two_is_refused(extending):
     extending("", "there.yaml", "back.yaml")
-    assert "a circle" in told(extending("", "back.yaml", "there.yaml"))
+    assert "a circle" in message_of(extending("", "back.yaml", "there.yaml"))

@@ -1,4 +1,4 @@
-"""Promises of DUPN's price preference, against a float64 softmax cross entropy over the classes (section 4.5.3)."""
+"""DUPN's price preference against a float64 softmax cross entropy over the classes (section 4.5.3)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Promises of ESM2's task structure, against a float64 reference written from the paper's equations 5 to 8."""
+"""ESM2's task structure against a float64 reference of the paper's equations 5 to 8."""
 
 import numpy as np
 import torch

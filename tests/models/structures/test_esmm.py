@@ -1,4 +1,4 @@
-"""Promises of ESMM's task structure, against a float64 reference written from the paper's equations 1 and 3."""
+"""ESMM's task structure against a float64 reference of the paper's equations 1 and 3."""
 
 import numpy as np
 import torch

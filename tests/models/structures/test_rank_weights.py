@@ -1,4 +1,4 @@
-"""Promises of DUPN's learning to rank, against a float64 reference of the paper's loss (section 4.5.2)."""
+"""DUPN's learning to rank against a float64 reference of the paper's loss (section 4.5.2)."""
 
 import numpy as np
 import pytest

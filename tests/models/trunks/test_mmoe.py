@@ -1,4 +1,4 @@
-"""Promises of MMoE, against a float64 reference written from the paper's equations 6 and 7."""
+"""MMoE against a float64 reference of the paper's equations 6 and 7."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Promises of CGC and PLE, against a float64 reference written from the paper's equations 1 to 7."""
+"""CGC and PLE against a float64 reference of the paper's equations 1 to 7."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Promises of the trunks in which all heads read one vector, and of expert dropout."""
+"""The trunks in which all heads read one vector, and expert dropout."""
 
 import torch
 
