@@ -53,8 +53,8 @@ class Node(EmbeddedRedis):
 
     @property
     def id(self) -> str:
-        found = self.ask("CLUSTER MYID")
-        return found.decode() if isinstance(found, bytes) else str(found)
+        node_id = self.ask("CLUSTER MYID")
+        return node_id.decode() if isinstance(node_id, bytes) else str(node_id)
 
 
 class RedisCluster:

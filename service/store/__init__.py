@@ -1,1 +1,1 @@
-"""Owns the feature store in Redis: key names, reading for a ranking, writing, bulk load and inspection."""
+"""The feature store: its protocol, the item cache, and Redis behind it."""

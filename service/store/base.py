@@ -1,6 +1,7 @@
-"""The protocol of a feature store: what a ranking reads, what is written while serving, and how a store says it is away.
+"""The protocol of a feature store: what a ranking reads, what is written while serving, and how it says it is away.
 
-A store for another database is a folder that implements `FeatureStore` and `FeatureWriter`, and one line in `opening.py`.
+A store for another database is a folder that implements `FeatureStore` and `FeatureWriter`, and one line in
+`opening.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,10 @@ class StoreDown(Exception):  # noqa: N818 - a state, not a mistake
 class StoredRows:
     """What the store holds for one request. A row that is absent is None; one that does not fit the schema is absent.
 
-    `behaviours` are the members of the user's sequence (8-byte event key + packed row), newest first. `items` has one row
-    per candidate, an unknown item's where there is none: `items.states` says which. `corrupt` counts rows that do not fit
-    the schema by kind (`user`, `behaviour`, `item`). `unread` counts rows that are missing because their node is away.
+    `behaviours` are the members of the user's sequence (8-byte event key + packed row), newest first. `items` has one
+    row per candidate, an unknown item's where there is none: `items.states` says which. `corrupt` counts rows that do
+    not fit the schema by kind (`user`, `behaviour`, `item`). `unread` counts rows that are missing because their node
+    is away.
     """
 
     user: bytes | None
@@ -37,7 +39,7 @@ class FeatureStore(Protocol):
     async def fetch(
         self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
     ) -> StoredRows:
-        """The rows of one request. `timeout` is in seconds; behaviours are older than `before` (ms), than now if None."""
+        """The rows of one request. `timeout` is in seconds; behaviours are older than `before` (ms; None: now)."""
         ...
 
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:

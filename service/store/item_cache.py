@@ -1,8 +1,8 @@
 """The item rows that a worker keeps in memory: columns of keys and numbers, bounded in bytes.
 
 Rows have the graph's own form, so that the rows of a request are one `take` per column and no Python runs per
-candidate. An item that the store does not have is cached too, as the row of an unknown item. The cache knows no database:
-whoever fills it says which rows have changed.
+candidate. An item that the store does not have is cached too, as the row of an unknown item. The cache knows no
+database: whoever fills it says which rows have changed.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class CachedRows:
 
 
 class ItemCache:
-    """Item rows of one feature schema, in at most `limit_bytes`. Not thread-safe: the event loop that fills it owns it."""
+    """Item rows of one feature schema, in at most `limit_bytes`. Not thread-safe: it belongs to one event loop."""
 
     def __init__(self, layouts: Layouts, limit_bytes: int, ttl_seconds: float) -> None:
         self.fingerprint = layouts.fingerprint

@@ -150,7 +150,7 @@ def described(context: Any) -> dict[str, Any]:
 
 
 def tls_of(connection: Any) -> dict[str, Any]:
-    """The TLS options that a connection of redis-py works with; the blocking and the asyncio one name some differently."""
+    """The TLS options of a connection of redis-py. The blocking and the asyncio one name some differently."""
     has = getattr(connection, "ssl_context", connection)
     other_names = {"password": "certificate_password", "ciphers": "ssl_ciphers", "min_version": "ssl_min_version"} | {
         f"{kind}_verify_flags": f"ssl_{kind}_verify_flags" for kind in ("include", "exclude")

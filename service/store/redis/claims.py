@@ -1,4 +1,4 @@
-"""Which registries have loaded a schema into this Redis: a hash beside its rows, so that none removes another's rows."""
+"""Which registries loaded a schema into this Redis: a hash beside its rows, so that none removes another's rows."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ class SchemaInUse(Exception):  # noqa: N818 - a refusal, not a mistake
 
 
 def registry_id(registry: Path) -> str:
-    """What tells this registry from every other one, wherever its folder is mounted; its path where nothing can be noted."""
+    """An id of a registry, wherever its folder is mounted; its path where no file can be written there."""
     file = registry / _ID_FILE
     try:
         if not file.exists():

@@ -1,7 +1,7 @@
 """redis-py's clients, for everything but a ranking's reading: of one Redis or of a cluster, by the form of the URL.
 
-A cluster's client stands in for one Redis' here. It has the same commands; MGET over several keys does not work on it, nor
-does EVALSHA in a pipeline.
+A cluster's client stands in for one Redis' here. It has the same commands; MGET over several keys does not work on it,
+nor does EVALSHA in a pipeline.
 """
 
 from collections.abc import Mapping, Sequence

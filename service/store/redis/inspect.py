@@ -1,4 +1,4 @@
-"""Owns the decoded view of what Redis holds for one user or item. Keys are hashes, so a value shows as its key, not as its text."""
+"""Shows what Redis holds for one user or item, decoded. Rows hold hashes of values, so a value shows as its hash."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -14,21 +14,21 @@ from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
 
 
 def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:
-    """Whether anything is there, and the text for people, for every schema this Redis was loaded with."""
+    """Whether Redis holds anything, and the text for people, for every schema that is loaded."""
     with client(redis_url, 10) as redis:
         schemas: Any = redis.hgetall(SCHEMAS)
         if not schemas:
             return False, f"this Redis has not been loaded: the hash {SCHEMAS} is empty"
-        found = False
+        exists = False
         parts = []
         for document in schemas.values():
             stored = orjson.loads(document)
             layouts = Layouts.of(FeatureSchema.model_validate(stored["schema"]))
             lines = _entity(redis, layouts, entity, entity_id)
-            found = found or bool(lines)
+            exists = exists or bool(lines)
             title = f"schema {layouts.fingerprint}, loaded at {stored['loaded_at'] or '- (its load is not through)'}"
             parts.append("\n".join([title, *(lines or [f"  nothing for {entity} {entity_id}"])]))
-    return found, "\n\n".join(parts)
+    return exists, "\n\n".join(parts)
 
 
 def _entity(redis: "Redis", layouts: Layouts, entity: Entity, entity_id: str) -> list[str]:

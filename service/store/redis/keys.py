@@ -1,7 +1,7 @@
 """The names of the keys in Redis.
 
-`<fp>` is the fingerprint of the feature schema, so that rows of two schemas live side by side. `{}` is a cluster hash tag:
-what belongs to one user lies in one slot.
+`<fp>` is the fingerprint of the feature schema, so that rows of two schemas live side by side. `{}` is a cluster hash
+tag: what belongs to one user lies in one slot.
 """
 
 SCHEMAS = "fr:schemas"

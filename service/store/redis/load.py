@@ -1,8 +1,8 @@
 """Bulk load: canonical tables (Parquet or CSV) into Redis, packed column by column.
 
 `users` (user_id and user features), `items` (item_id and item features), `behaviours` (user_id, item_id, action, scene,
-time_ms, and an event_id where events had one). An interrupted load goes on where it stopped; running a finished one again
-replaces rows and merges behaviours.
+time_ms, and an event_id where events had one). An interrupted load goes on where it stopped; running a finished one
+again replaces rows and merges behaviours.
 """
 
 from collections.abc import Callable
@@ -45,11 +45,11 @@ def load_folder(
     names: TableNames | None = None,
     registry: Path | None = None,
 ) -> dict[str, int]:
-    """Load what the folder has of users, items and behaviours; gives the rows of each. Raises LoadError and redis' errors.
+    """Load the users, items and behaviours of a folder; gives the rows of each. Raises LoadError and redis' errors.
 
-    The same call goes on where an earlier one was interrupted, unless `restart`. Once the items are in, live writes go to
-    this schema too: an event that comes during the load finds the features of its item. `names` are those of the recipe.
-    With `registry` the rows are noted as that registry's, and no other registry removes them.
+    The same call goes on where an earlier one was interrupted, unless `restart`. Once the items are in, live writes go
+    to this schema too: an event that comes during the load finds the features of its item. `names` are those of the
+    recipe. With `registry` the rows are noted as that registry's, and no other registry removes them.
     """
     names = names or TableNames()
     try:

@@ -1,8 +1,8 @@
 """Writes the list of the feature schemas that a Redis holds rows of: the hash `fr:schemas`, fingerprint -> JSON.
 
-The JSON has the whole schema and `loaded_at`. A schema comes onto the list while it is loaded, so that live writes go to
-it as well, and leaves it when it is retired. `loaded_at` is null until its first load is complete; until then no model
-ranks from it.
+The JSON has the whole schema and `loaded_at`. A schema comes onto the list while it is loaded, so that live writes go
+to it as well, and leaves it when it is retired. `loaded_at` is null until its first load is complete; until then no
+model ranks from it.
 """
 
 import re

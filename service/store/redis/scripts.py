@@ -1,10 +1,10 @@
-"""The Lua scripts that write to Redis. Each does a bounded number of steps, because Redis does nothing else meanwhile."""
+"""The Lua scripts that write to Redis. Each takes a bounded number of steps: Redis does nothing else meanwhile."""
 
 from collections.abc import Iterable, Sequence
 
 from features.layouts import EVENT_KEY_BYTES
 
-# Members that one call drops at most. More than this lie there only where somebody else wrote them; later calls drop the rest.
+# Members that one call drops at most. More are there only if somebody else wrote them; later calls drop the rest.
 _DROPPED_AT_ONCE = 2_000
 _ADDED_AT_ONCE = 1_000  # scores and members of one ZADD: Lua hands over a bounded number of arguments
 
@@ -74,8 +74,8 @@ if past > keep then drop(0, past - keep - 1) end
 return count
 """
 
-# ARGV: the row that was read (empty for none), the new row. Writes only where the row is still the one that was read, so
-# that two partial updates never lose one another's values. A key of another type counts as no row, and is replaced.
+# ARGV: the row that was read (empty for none), the new row. Writes only where the row is still the one that was read,
+# so that two partial updates never lose one another's values. A key of another type counts as no row, and is replaced.
 REPLACE_ROW = """
 local row = redis.pcall('GET', KEYS[1])
 if type(row) ~= 'string' then row = '' end

@@ -1,4 +1,4 @@
-"""Owns the promises about a Redis Cluster: ranked from as from one Redis, in part while a node is away, whole again after a failover."""
+"""Tests a Redis Cluster: it ranks as one Redis does, in part while a node is away, whole again after a failover."""
 
 import asyncio
 import csv
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from redis.crc import key_slot
-from redis_cluster import RedisCluster, redis_cluster
+from redis_cluster import RedisCluster, redis_cluster, wait_for
 
 from features import FeatureSchema
 from features.layouts import Layouts
@@ -318,6 +318,31 @@ def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(
         kit.recovered("a whole cluster gone, from when its nodes are back", back)
 
     with redis_cluster() as cluster:
+        reading(cluster.url, work)
+
+
+@pytest.mark.parametrize("reads_when_down", ["no", "yes"])
+def test_half_a_cluster_gone_is_read_where_redis_allows_it(
+    tables: Path, schema: FeatureSchema, layouts: Layouts, reads_when_down: str
+) -> None:
+    with redis_cluster("--cluster-allow-reads-when-down", reads_when_down) as cluster:
+        load_folder(tables, schema, cluster.url)
+        here = belonging(cluster, layouts, 0)
+        user = a_user_of(cluster, layouts, 0)
+
+        async def work(reader: Any) -> None:
+            await reader.fetch(layouts, user, IDS, 2)
+            for node in cluster.nodes[1:]:
+                await asyncio.to_thread(node.kill)
+            await asyncio.to_thread(wait_for, lambda: cluster.nodes[0].info()["cluster_state"] == "fail")
+            if reads_when_down == "no":
+                with pytest.raises(StoreDown, match="CLUSTERDOWN"):
+                    await reader.fetch(layouts, user, IDS, 2)
+                return
+            stored = await reader.fetch(layouts, user, IDS, 2)
+            assert stored.user is not None
+            assert {i for i, state in zip(IDS, stored.items.states, strict=True) if state != UNKNOWN} == here
+
         reading(cluster.url, work)
 
 

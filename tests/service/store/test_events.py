@@ -1,4 +1,4 @@
-"""Tests what is kept of a user's events: real ones whatever else comes, in bounded time, and enough of them for replays."""
+"""Tests which events of a user are kept: real ones whatever else comes, in bounded time, with room for replays."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Owns the promises of the item cache: what Redis holds is what is ranked, at once, in bounded memory, and without Redis' help for a moment only."""
+"""Tests the item cache: a ranking has the rows that Redis has, at once and in bounded memory."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

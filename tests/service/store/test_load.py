@@ -1,4 +1,4 @@
-"""Owns the promises of the bulk load and of inspection: what is loaded is what the packing gives, and bad tables are told."""
+"""Tests the bulk load and the inspection: rows are loaded as the packing gives them, bad tables are refused by name."""
 
 import os
 import signal

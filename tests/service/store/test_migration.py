@@ -1,4 +1,4 @@
-"""Owns the promise of the runbook's recipe for a new feature schema: events come all the while, and none is lost under either schema."""
+"""Tests the runbook's steps to a new feature schema: no event is lost under either schema meanwhile."""
 
 import json
 import os

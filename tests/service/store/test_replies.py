@@ -1,4 +1,4 @@
-"""Tests what becomes of replies that are not what was asked for, as a broken proxy sends them: rows, or a store that is down.
+"""Tests replies that are not what was asked for, as a broken proxy sends them: they mean that the store is down.
 
 Only these replies are simulated, since no Redis gives them.
 """

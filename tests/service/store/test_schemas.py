@@ -1,4 +1,4 @@
-"""Owns the promises of a Redis with rows of two feature schemas: live writes keep both fresh, each by its own rules, until one is retired."""
+"""Tests a Redis with rows of two feature schemas: live writes keep both fresh until one is retired."""
 
 import json
 import subprocess

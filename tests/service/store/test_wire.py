@@ -1,4 +1,4 @@
-"""Owns the promises of the read connection: order, passwords, losses."""
+"""Tests the read connection: order, passwords, losses."""
 
 import asyncio
 from collections.abc import Coroutine

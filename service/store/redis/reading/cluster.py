@@ -1,7 +1,7 @@
-"""Asks the nodes of a Redis Cluster: each command goes to the node that has its key's slot, and on where a node sends it.
+"""Asks the nodes of a Redis Cluster: each command goes to the node with its key's slot, or to where that sends it.
 
-A ranking asks all nodes at once, those of which it wants nothing with a PING: what a node announced of changed rows lies
-before its reply, and a node that does not answer is known for it.
+A ranking asks all nodes at once, those of which it wants nothing with a PING: what a node announced of changed rows
+lies before its reply, and a node that does not answer is known for it.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _PING = packed("PING")
 _ASKING = packed("ASKING")
 
 Command = tuple[bytes, bytes]  # the key that decides on the node, and the packed command
-# Makes a part of the result of one node's replies, the moment they are parsed: (places of the commands, replies) -> part.
+# Makes a part of the result of one node's replies when they are parsed: (places of the commands, replies) -> part.
 DecodePart = Callable[[Sequence[int], list[Any]], Any]
 # (which node, whether ASKING precedes each command) -> places of the commands
 _Routes = dict[tuple[Node | None, bool], list[int]]

@@ -31,7 +31,7 @@ _SCHEMAS_SECONDS = 1.0
 
 @dataclass(slots=True)
 class _ItemAnswers:
-    """Item rows that were read: `parts` are (places among the candidates, their rows), `unread` places without an answer.
+    """Item rows of one round: `parts` are (places among the candidates, rows), `unread` the places without an answer.
 
     `ahead` are the replies to the commands before the items', `silent` the nodes that did not answer.
     """
@@ -158,7 +158,7 @@ class ClusterReader:
         return rows_or_unknown(layouts, item_ids, [packed_rows(reply, 1)[0] for reply in answers.replies])
 
     async def schemas(self) -> dict[str, str]:
-        """The schemas this cluster was loaded with; those last read while their node alone is away. Raises StoreDown."""
+        """The schemas that are loaded; those last read while their node alone is away. Raises StoreDown."""
         commands = [(SCHEMAS.encode(), packed("HGETALL", SCHEMAS))]
         answers = await self._ask(commands, max(self.timeout, _SCHEMAS_SECONDS))
         self._topology.learn_soon()

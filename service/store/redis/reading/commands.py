@@ -16,7 +16,7 @@ def get(key: bytes) -> bytes:
 
 
 def newest_behaviours(key: bytes, count: int, before: int | None) -> bytes:
-    """The newest `count` behaviours older than `before` (ms). None means now: what lies in the future does not count."""
+    """The newest `count` behaviours older than `before` (ms). None means now, so that the future does not count."""
     if before is None:
         before = time_ns() // 1_000_000 + 1  # with what was done in this very millisecond
     bound = b"(%d" % before

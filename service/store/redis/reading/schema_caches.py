@@ -1,4 +1,4 @@
-"""The item caches of one worker, one per feature schema, kept right by Redis' own announcements of changes.
+"""The item caches of one worker, one per feature schema, which follow Redis' own announcements of changes.
 
 Redis announces on the reading connection which rows changed, in order with its replies: a ranking that starts after a
 write was answered sees what was written.
@@ -51,7 +51,7 @@ class SchemaCaches:
         return cache
 
     def begin(self, cache: ItemCache, wires: Sequence[Wire], connection: int) -> None:
-        """Empty a cache for new connections, and ask Redis, ahead of the first read, to announce its changes on them."""
+        """Empty a cache for new connections, and ask Redis ahead of the first read to announce changes on them."""
         announced = bool(cache.capacity) and all(wire.pushes for wire in wires)
         cache.start_over(connection, announced)
         if not announced:

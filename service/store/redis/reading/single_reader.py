@@ -39,10 +39,10 @@ class SingleReader:
     async def fetch(
         self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
     ) -> StoredRows:
-        """The rows of one request; of the behaviours those older than `before` (milliseconds), than now where it is None.
+        """The rows of one request, of the behaviours those older than `before` (milliseconds; None: now).
 
-        One round trip; a second one where Redis announced meanwhile that a cached row had changed. Raises StoreDown; waits
-        no longer than `timeout` seconds or the store's own limit per round trip.
+        One round trip; a second one where Redis announced meanwhile that a cached row had changed. Raises StoreDown;
+        waits no longer than `timeout` seconds or the store's own limit per round trip.
         """
         try:
             rows = await self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
@@ -126,8 +126,11 @@ class SingleReader:
     async def schemas(self) -> dict[str, str]:
         """The schemas this Redis was loaded with: fingerprint -> JSON. Raises StoreDown."""
         timeout = max(self.timeout, _SCHEMAS_SECONDS)
-        command = packed("HGETALL", SCHEMAS)
-        return await self._wire.ask(command, 1, timeout, lambda replies: documents(replies[0]))  # type: ignore[no-any-return]
+
+        def decode(replies: list[Any]) -> dict[str, str]:
+            return documents(replies[0])
+
+        return await self._wire.ask(packed("HGETALL", SCHEMAS), 1, timeout, decode)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self._wire.close()

@@ -1,7 +1,7 @@
 """The nodes of a Redis Cluster as one worker sees them: which node has which slot, and which nodes can be asked.
 
-Several nodes are asked at once which node has which slot, and the most common answer counts: a node that was cut off from
-the others goes on telling how things were.
+Several nodes are asked at once which node has which slot, and the most common answer counts: a node that was cut off
+from the others goes on telling how things were.
 """
 
 import asyncio
@@ -173,7 +173,7 @@ class Topology:
         asyncio.get_running_loop().call_later(_RETIRED_SECONDS, end)
 
     def _log_away(self) -> None:
-        """Log the nodes that went and came; a node that does so all the time is logged once in a while."""
+        """Log the nodes that are lost and found again, one that is so all the time once in a while."""
         away = {address for address, node in self._nodes.items() if not node.open}
         if away == self._away:
             return

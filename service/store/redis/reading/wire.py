@@ -68,9 +68,9 @@ class Wire:
     async def ask(self, packed: bytes, count: int, timeout: float, decode: Decode | None = None) -> Any:
         """Send `count` packed commands in one write and wait for their replies; an error reply stands in the list.
 
-        `decode` makes the result of the replies. It runs the moment they are parsed, before anything that Redis sent after
-        them, and also when the caller waits no more. Raises StoreDown where Redis is away or does not answer within
-        `timeout` seconds.
+        `decode` makes the result of the replies. It runs the moment they are parsed, before anything that Redis sent
+        after them, and also when the caller waits no more. Raises StoreDown where Redis is away or does not answer
+        within `timeout` seconds.
         """
         end = monotonic() + timeout
         connection = self._current
@@ -87,7 +87,7 @@ class Wire:
             late.cancel()
 
     def send(self, packed: bytes, count: int, decode: Decode) -> "asyncio.Future[Any]":
-        """As `ask`, without waiting and without a timeout, for callers that wait for several nodes. Raises StoreDown."""
+        """As `ask`, but without waiting, for callers that wait for several nodes. Raises StoreDown."""
         if self._current is None or not self._current.open:
             raise StoreDown(self._refusal or "not connected to Redis")
         return self._current.send(packed, count, decode)
@@ -103,7 +103,7 @@ class Wire:
             self._current.send(packed, 1, decode).add_done_callback(retrieve)
 
     async def _connected(self) -> Connection:
-        """The one attempt to connect that all waiting requests share. After a failure the next starts a moment later."""
+        """The attempt to connect that all waiting requests share. After a failure the next one starts later."""
         if monotonic() < self._refused_until:
             raise StoreDown(self._refusal)
         return await asyncio.shield(self._attempt())
