@@ -13,7 +13,10 @@ class DuplicateKeyError(ValueError):
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises DuplicateKeyError, and json.JSONDecodeError or UnicodeDecodeError where it is none; all ValueErrors."""
+    """The value of a JSON text.
+
+    Raises DuplicateKeyError, and json.JSONDecodeError or UnicodeDecodeError where it is none; all ValueErrors.
+    """
     return json.loads(text, object_pairs_hook=_object)
 
 

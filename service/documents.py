@@ -1,4 +1,4 @@
-"""Holds revisioned documents: files of the registry that every worker follows, with history, rollback and one writer at a time."""
+"""Reads and changes revisioned documents: files of the registry with history, rollback and one writer at a time."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -11,14 +11,13 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from features.strict_json import parse_json
-from service.errors import Conflict
-from service.files import Attempt, exclusive_lock, read_regular, write_whole
+from service.errors import Conflict, first_fault
+from service.files import Attempt, FileSignature, exclusive_lock, file_signature, read_regular, write_whole
 
 log = logging.getLogger("funnelrank.document")
 LOCK_FILE = ".rollout.lock"
 LOCK_SECONDS = 2.0
 _MOST_BYTES = 64 << 20
-FileSignature = tuple[int, int, int]
 
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -37,22 +36,16 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def file_signature(path: Path) -> FileSignature | None:
-    """Changes whenever the file was replaced; None where it is absent. Costs one stat."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size
-
-
 def last_good(path: Path) -> Path:
     """Where the text that was last written whole is kept: `rollout.json` -> `.rollout.json.last`."""
     return path.parent / f".{path.name}.last"
 
 
 def writer_lock(folder: Path) -> AbstractContextManager[None]:
-    """One writer of this registry's documents at a time. Raises TimeoutError (an OSError) where it is held for longer than 2 s."""
+    """One writer of this registry's documents at a time.
+
+    Raises TimeoutError (an OSError) where it is held for longer than 2 s.
+    """
     return exclusive_lock(folder / LOCK_FILE, LOCK_SECONDS)
 
 
@@ -60,8 +53,9 @@ def writer_lock(folder: Path) -> AbstractContextManager[None]:
 class RevisionedDocument(Generic[Document]):
     """One document of a registry: how it is read, changed and rolled back.
 
-    `state` names the fields that the history keeps and a rollback brings back. `model` is the whole document: these fields, whatever else it
-    has, and revision, author, reason, written_at, restores, history. `unreadable` is the error for a document that cannot be followed.
+    `state` names the fields that the history keeps and a rollback brings back. `model` is the whole document: these
+    fields, whatever else it has, and revision, author, reason, written_at, restores, history. `unreadable` is the
+    error for a document that cannot be followed.
     """
 
     file: str
@@ -106,9 +100,10 @@ class RevisionedDocument(Generic[Document]):
     ) -> Document:
         """Write the content that `edit` makes of the present document, as the next revision.
 
-        `initial` stands for the present document where there is none. `withdraws` marks the present state as nothing to go back to. `check`
-        sees the new document before it is written and raises where it must not be. Raises Conflict where the document is not at
-        `expected_revision` any more, OSError where it cannot be written (then the present one stands), and what `edit` and `check` raise.
+        `initial` stands for the present document where there is none. `withdraws` marks the present state as nothing
+        to go back to. `check` sees the new document before it is written and raises where it must not be. Raises
+        Conflict where the document is not at `expected_revision` any more, OSError where it cannot be written (then
+        the present one stands), and what `edit` and `check` raise.
         """
         with writer_lock(registry):
             before = self._present(registry, initial, expected_revision)
@@ -126,7 +121,10 @@ class RevisionedDocument(Generic[Document]):
         check: Callable[[Document], None] | None = None,
         attempt: Attempt | None = None,
     ) -> Document:
-        """Write again what held before, or at revision `to`. Raises Conflict where there is nothing to go back to; else as `change`."""
+        """Write again what held before, or at revision `to`.
+
+        Raises Conflict where there is nothing to go back to; else as `change`.
+        """
         with writer_lock(registry):
             before = self._present(registry, None, expected_revision)
             past = self._earlier(before, to) if before is not None else None
@@ -139,7 +137,7 @@ class RevisionedDocument(Generic[Document]):
             return self._write(registry, before, content, author, why, True, restores, check, attempt)
 
     def states(self, document: Document) -> Iterator[dict[str, Any]]:
-        """The content of the present revision, then of those in the history that nobody went back from, newest first; raw JSON."""
+        """The present content, then those of the history that nobody went back from, newest first; raw JSON."""
         yield self._state_of(document.model_dump(mode="json"))
         for past in _header(document).history:
             if not past.get("withdrawn"):
@@ -202,8 +200,7 @@ class RevisionedDocument(Generic[Document]):
             history = self._history_after(kept, withdraws)
             fields = {name: value for name, value in kept.items() if name not in self.state}
         revision = _header(before).revision + 1 if before is not None else 1
-        fields |= dict(content)
-        fields |= {"revision": revision, "author": author, "reason": reason, "written_at": now()}
+        fields |= {**content, "revision": revision, "author": author, "reason": reason, "written_at": now()}
         fields |= {"restores": restores, "history": history}
         try:
             document = self.model.model_validate(fields)
@@ -233,12 +230,6 @@ class RevisionedDocument(Generic[Document]):
             return tuple(entries)
         same = _without_empty(state)
         return tuple(e | {"withdrawn": True} if _without_empty(self._state_of(e)) == same else e for e in entries)
-
-
-def first_fault(error: ValidationError) -> str:
-    """The first bad field and what is wrong with it."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
 
 
 class _Header(Protocol):

@@ -6,6 +6,8 @@ They know no transport: `service.api.problems` maps them to HTTP, the command li
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 # ruff: noqa: N818 - an error is named after what the caller reads
 
 
@@ -97,3 +99,9 @@ class CallerLeft(Exception):
 def invalid(field: str, message: str) -> InvalidRequest:
     """An InvalidRequest of one field."""
     return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first bad field and what is wrong with it."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"

@@ -1,4 +1,4 @@
-"""Reads and writes files so that a slow, full or odd disk harms nobody: whole writes, regular files only, a limit on waiting."""
+"""Reads and writes files so that a slow, full or odd disk stops nobody: whole, regular, and for a limited time."""
 
 import asyncio
 import errno
@@ -15,13 +15,17 @@ from time import monotonic, sleep
 from typing import TypeVar
 
 Result = TypeVar("Result")
+FileSignature = tuple[int, int, int]
 _MOST_WAITING = 32
 _LOCK_RETRY_SECONDS = 0.02
 _places = threading.BoundedSemaphore(_MOST_WAITING)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file. Readers see the old content or the new one, also after a power cut. Raises OSError; the old file then stands."""
+    """Replace a file.
+
+    Readers see the old content or the new one, also after a power cut. Raises OSError; the old file then stands.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -41,7 +45,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def open_regular(path: Path) -> int:
-    """A descriptor for reading. Raises OSError, also where the path is no regular file: a pipe or a device could be read for ever."""
+    """A descriptor for reading.
+
+    Raises OSError, also where the path is no regular file: a pipe or a device could be read for ever.
+    """
     # Opening a pipe waits for its writer unless it is opened without blocking; regular files ignore the flag.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -91,7 +98,9 @@ class Abandoned(Exception):  # noqa: N818 - a state, not a mistake
 
 
 class Attempt:
-    """A change for a caller who waits for a limited time: either it is written, or the caller is told that it failed, never both."""
+    """A change for a caller who waits for a limited time: either it is written, or the caller is told that it failed,
+    never both.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -112,11 +121,21 @@ class Attempt:
             return self._abandoned
 
 
+def file_signature(path: Path) -> FileSignature | None:
+    """Changes whenever the file was replaced; None where it is absent. Costs one stat."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+
 async def run_limited(work: Callable[[], Result], seconds: float | None, what: str) -> Result:
     """Run `work` in a thread of its own and return or raise what it does.
 
-    Raises TimeoutError where it takes longer than `seconds` (None: no limit). The thread cannot be ended: it goes on, and its result is
-    dropped. At most 32 threads wait at once, so that a disk that hangs costs a bounded number of them; beyond these the error comes at once.
+    Raises TimeoutError where it takes longer than `seconds` (None: no limit). The thread cannot be ended: it goes on,
+    and its result is dropped. At most 32 threads wait at once, so that a disk that hangs costs a bounded number of
+    them; beyond these the error comes at once.
     """
     future = _started(work, what)
     done, _running = await asyncio.wait({future}, timeout=seconds)
@@ -126,7 +145,10 @@ async def run_limited(work: Callable[[], Result], seconds: float | None, what: s
 
 
 async def run_attempt(work: Callable[[Attempt], Result], seconds: float, what: str) -> Result:
-    """Run a change as `run_limited` does. Where TimeoutError is raised, nothing has been written, and nothing will be."""
+    """Run a change as `run_limited` does.
+
+    Where TimeoutError is raised, nothing has been written, and nothing will be.
+    """
     attempt = Attempt()
     future = _started(partial(work, attempt), what)
     done, _running = await asyncio.wait({future}, timeout=seconds)

@@ -192,3 +192,19 @@ def publish(
 
 def go_live(registry: Path, version: str, name: str = "synthetic") -> None:
     write_rollout(registry, Target(name=name, version=version), "test")
+
+
+def without_task(folder: Path, task: str) -> None:
+    """Take a task out of a published bundle, graph, golden request, manifest and hashes."""
+    model = onnx.load(folder / "model.onnx")
+    model.graph.output.remove(next(o for o in model.graph.output if o.name == task))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with np.load(folder / "golden.npz") as file:
+        arrays = {name: file[name] for name in file.files if name != f"outputs/{task}"}
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    (folder / "golden.npz").write_bytes(packed.getvalue())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tasks"] = [t for t in manifest["tasks"] if t["name"] != task]
+    manifest["files"] = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -62,7 +62,9 @@ def _array(archive: zipfile.ZipFile, name: str, largest: int) -> np.ndarray:
 
 
 def replay_golden(score: Callable[[dict[str, np.ndarray]], np.ndarray], golden: Golden, manifest: Manifest) -> None:
-    """Score the golden request: every task score must be finite and within 1e-4 of the trainer's, relative for values beyond 1."""
+    """Score the golden request: every task score must be finite and within 1e-4 of the trainer's, relative for values
+    beyond 1.
+    """
     expected = golden.scores
     if expected.size == 0:
         raise BundleRejected("golden_unreadable", "golden.npz: it has no candidate")

@@ -47,7 +47,9 @@ class Bundle:
 
 
 def open_session(graph: bytes, threads: int) -> Any:
-    """A session with explicit threads: `threads` inside an operator, one operator at a time, and none that spins while idle."""
+    """A session with explicit threads: `threads` inside an operator, one operator at a time, and none that spins
+    while idle.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -68,10 +70,12 @@ def load_bundle(
     manifest: Manifest | None = None,
     seconds: float = 600.0,
 ) -> Bundle:
-    """Load, verify and warm up a bundle. Raises BundleRejected for every fault, whatever raised it, with a code and a detail.
+    """Load, verify and warm up a bundle.
 
-    `manifest` is the manifest that was read before, so that all is checked against one; None reads it here. `largest` is the most candidates
-    that are scored at once. A graph that runs for longer than `seconds` is stopped.
+    Raises BundleRejected for every fault, whatever raised it, with a code and a detail.
+
+    `manifest` is the manifest that was read before, so that all is checked against one; None reads it here. `largest`
+    is the most candidates that are scored at once. A graph that runs for longer than `seconds` is stopped.
     """
     run_options = ort.RunOptions()
     timer = Timer(seconds, setattr, (run_options, "terminate", True))

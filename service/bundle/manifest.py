@@ -35,7 +35,8 @@ class TensorSpec(_Strict):
 class TaskSpec(_Strict):
     """One output of the graph: a task score, float32 `[C]`.
 
-    `label` is the training label it estimates, `space` the impressions on which it means that (`impression` or `click`).
+    `label` is the training label it estimates, `space` the impressions on which it means that (`impression` or
+    `click`).
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -64,7 +65,9 @@ class Parity(_Strict):
 
 
 class ReducedOutput(_Strict):
-    """One output in both precisions: `loss` is what the AUC falls by, or by which share the RMSE of a value rises; None without labels."""
+    """One output in both precisions: `loss` is what the AUC falls by, or by which share the RMSE of a value rises;
+    None without labels.
+    """
 
     measure: Literal["AUC", "RMSE"]
     float32: float | None
@@ -75,8 +78,9 @@ class ReducedOutput(_Strict):
 
 
 class Reduction(_Strict):
-    """A graph in reduced precision beside the float32 one of the same weights: quality on labelled impressions, each scored among
-    `candidates`; CPU time of one run at `speed_candidates` and `speed_behaviours`; size of the graph's file.
+    """A graph in reduced precision beside the float32 one of the same weights: quality on labelled impressions, each
+    scored among `candidates`; CPU time of one run at `speed_candidates` and `speed_behaviours`; size of the graph's
+    file.
     """
 
     precision: Reduced

@@ -14,7 +14,10 @@ _VERSION: TypeAdapter[str] = TypeAdapter(Version)
 
 
 class Target(BaseModel):
-    """A published version, by name. Both parts are checked against a pattern, so that no request can name any other path."""
+    """A published version, by name.
+
+    Both parts are checked against a pattern, so that no request can name any other path.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

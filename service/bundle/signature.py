@@ -1,7 +1,8 @@
-"""Checks signatures of bundles: `manifest.sig`, Ed25519 (RFC 8032) over the bytes of `manifest.json`, which has the SHA-256 of every file.
+"""Checks signatures of bundles: `manifest.sig`, Ed25519 (RFC 8032) over the bytes of `manifest.json`, which has the
+SHA-256 of every file.
 
-The keys are read anew at each check, so that one can be added or withdrawn while the service runs. `cryptography` is imported only where
-keys are set.
+The keys are read anew at each check, so that one can be added or withdrawn while the service runs. `cryptography` is
+imported only where keys are set.
 """
 
 import re
@@ -55,7 +56,10 @@ def check_signature(folder: Path, manifest: bytes, trusted_keys: Path) -> None:
 
 
 def public_keys(path: Path) -> "list[Ed25519PublicKey]":
-    """Every key of a PEM file. Raises UntrustedBundle, which says what is wrong with the file and shows nothing of it."""
+    """Every key of a PEM file.
+
+    Raises UntrustedBundle, which says what is wrong with the file and shows nothing of it.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -71,7 +75,8 @@ def public_keys(path: Path) -> "list[Ed25519PublicKey]":
         if b"PRIVATE" in block[1]:
             raise _unusable(
                 path,
-                f"key {place} is private and has no place on a machine that serves; openssl pkey -pubout makes its public key",
+                f"key {place} is private and has no place on a machine that serves; "
+                "openssl pkey -pubout makes its public key",
             )
         try:
             key = load_pem_public_key(block[0])

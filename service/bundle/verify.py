@@ -1,4 +1,7 @@
-"""Checks a bundle before it may serve: manifest, signature, hashes, the graph's inputs and outputs. Every failure is a BundleRejected."""
+"""Checks a bundle before it may serve: manifest, signature, hashes, the graph's inputs and outputs.
+
+Every failure is a BundleRejected.
+"""
 
 import os
 from collections.abc import Collection
@@ -29,7 +32,9 @@ class BundleRejected(Exception):  # noqa: N818 - a state, not a mistake
 
 
 def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
-    """The manifest in a bundle's folder, which must be named like it; with `trusted_keys` its signature is checked before it is parsed."""
+    """The manifest in a bundle's folder, which must be named like it; with `trusted_keys` its signature is checked
+    before it is parsed.
+    """
     path = folder / MANIFEST_FILE
     try:
         content = read_regular(path, _MOST_MANIFEST_BYTES)
@@ -88,7 +93,9 @@ def _hashed(path: Path, keep: bool) -> tuple[str, bytes]:
 
 
 def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
-    """The graph's inputs and outputs against the manifest, and the manifest's inputs against the widths of its own schema."""
+    """The graph's inputs and outputs against the manifest, and the manifest's inputs against the widths of its own
+    schema.
+    """
     allowed = graph_inputs(layouts)
     stated = {i.name: (i.dtype, tuple(i.shape)) for i in manifest.inputs}
     for name, described in stated.items():

@@ -1,6 +1,7 @@
-"""Owns fusion: from task scores to one ranking score per candidate, by a profile that operators change while it serves."""
+"""Fusion: from task scores to one ranking score per candidate, by profiles that operators change while it serves."""
 
-from service.fusion.formulas import Chosen, Explained, Formula, Fusion, bind
+from service.fusion.binding import bind
+from service.fusion.formulas import Chosen, Explained, Formula, Fusion
 from service.fusion.profiles import (
     DEFAULT,
     FusionError,

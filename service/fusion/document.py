@@ -1,6 +1,7 @@
 """Holds the fusion document: the profiles that are live, in one file of the registry that every worker follows.
 
-Where there is none, what the service was started with holds: the YAML file of the settings or the plain sum of all probabilities.
+Where there is none, what the service was started with holds: the YAML file of the settings or the plain sum of all
+probabilities.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,10 @@ def read_fusion(registry: Path) -> FusionDocument | None:
 
 
 def read_followed_fusion(registry: Path) -> FusionDocument | None:
-    """The document or, where it is broken, the last good one; None where there is none. Raises FusionError where neither can be read."""
+    """The document or, where it is broken, the last good one; None where there is none.
+
+    Raises FusionError where neither can be read.
+    """
     return DOCUMENT.read_last_good(registry)
 
 
@@ -57,7 +61,10 @@ def write_fusion(
     check: Callable[[FusionProfiles], None] | None = None,
     attempt: Attempt | None = None,
 ) -> FusionDocument:
-    """Make `profiles` live. `started_with` is what held where there was no document. Raises Conflict, OSError, and what `check` raises."""
+    """Make `profiles` live.
+
+    `started_with` is what held where there was no document. Raises Conflict, OSError, and what `check` raises.
+    """
     content = profiles.model_dump(mode="json", include=set(_CONTENT))
     present = started_with.model_dump(mode="json", include={"revision", *_CONTENT})
     initial = FusionDocument.model_validate(present | {"author": "start"})

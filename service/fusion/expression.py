@@ -1,7 +1,8 @@
-"""Owns the expressions of fusion formulas: Python's arithmetic over named columns, parsed once, computed by numpy over all candidates.
+"""Parses and computes the expressions of fusion formulas: Python's arithmetic over named columns, by numpy.
 
-Allowed are numbers, names, `+ - * / **`, signs, one comparison at a time (1 where it holds, else 0), brackets and the functions below.
-Nothing else is even built: an expression becomes a tree of numpy calls, and no Python of it is ever run.
+Allowed are numbers, names, `+ - * / **`, signs, one comparison at a time (1 where it holds, else 0), brackets and the
+functions below. Nothing else is even built: an expression becomes a tree of numpy calls, and no Python of it is ever
+run.
 """
 
 import ast
@@ -73,7 +74,10 @@ class Expression:
     step: _Step
 
     def compute(self, values: Values, count: int) -> np.ndarray:
-        """float64 `[count]` of the columns of its names. What cannot be computed (0/0, the root of a negative) is NaN."""
+        """float64 `[count]` of the columns of its names.
+
+        What cannot be computed (0/0, the root of a negative) is NaN.
+        """
         with np.errstate(all="ignore"):
             return np.array(np.broadcast_to(self.step(values), (count,)), dtype=np.float64)
 

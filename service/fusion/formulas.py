@@ -1,4 +1,4 @@
-"""Owns fusion bound to one model: profiles as arithmetic over its task scores, `[tasks, C]` in, one ranking score per candidate out."""
+"""Computes ranking scores `[C]` from task scores `[tasks, C]`, by fusion profiles that are bound to one model."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from service.errors import invalid
-from service.fusion.expression import FUNCTIONS, Expression, parse
-from service.fusion.profiles import DEFAULT, Experiment, FusionError, FusionProfiles, Profile, WeightBounds
+from service.fusion.expression import Expression, parse
+from service.fusion.profiles import DEFAULT, Experiment, WeightBounds
 from service.user_split import PLACES, place_of
 
 TINY = 1e-38
@@ -17,8 +17,9 @@ TINY = 1e-38
 class Explained:
     """One input of a ranking score: `values` and `parts` float64 `[C]`, its weight if it has one.
 
-    A part is a summand of a sum, a factor of a product (then with its logarithm beside it). For a formula it is by how much the candidate's
-    own value moved its score from what it would be with the mean of this request's candidates.
+    A part is a summand of a sum, a factor of a product (then with its logarithm beside it). For a formula it is by
+    how much the candidate's own value moved its score from what it would be with the mean of this request's
+    candidates.
     """
 
     name: str
@@ -31,7 +32,9 @@ class Explained:
 
 @dataclass(frozen=True, eq=False)
 class Formula:
-    """A profile bound to a model: `rows` are the places of its tasks among the model's, `weights` float64 of equal length."""
+    """A profile bound to a model: `rows` are the places of its tasks among the model's, `weights` float64 of equal
+    length.
+    """
 
     profile: str
     kind: str
@@ -42,7 +45,9 @@ class Formula:
     bounds: Mapping[str, WeightBounds] = field(default_factory=dict)
 
     def fuse(self, scores: np.ndarray, numerics: np.ndarray | None = None) -> np.ndarray:
-        """Ranking scores float64 `[C]` of task scores `[tasks, C]`; `numerics` `[C, N]` are the items', for formulas that read them."""
+        """Ranking scores float64 `[C]` of task scores `[tasks, C]`; `numerics` `[C, N]` are the items', for formulas
+        that read them.
+        """
         used = scores.take(self.rows, 0).astype(np.float64)
         if self.kind == "weighted_sum":
             return np.asarray(self.weights @ used)
@@ -72,7 +77,10 @@ class Formula:
 
 @dataclass(frozen=True, eq=False)
 class Computed(Formula):
-    """A profile of the kind `formula`. `constants` are its own weights, `columns` the places of its numerics among the item's."""
+    """A profile of the kind `formula`.
+
+    `constants` are its own weights, `columns` the places of its numerics among the item's.
+    """
 
     expression: Expression = field(default_factory=lambda: parse("0"))
     constants: Mapping[str, float] = field(default_factory=dict)
@@ -86,14 +94,14 @@ class Computed(Formula):
         values = self._values(scores, numerics)
         count = scores.shape[1]
         whole = self.expression.compute(values, count)
-        told = []
+        explained = []
         stated = {task: scores[row] for task, row in zip(self.tasks, self.rows.tolist(), strict=True)}
         for name in (*self.tasks, *self.columns):
             finite = values[name][np.isfinite(values[name])]
             average = np.full(count, finite.mean() if len(finite) else np.nan)
             parts = whole - self.expression.compute({**values, name: average}, count)
-            told.append(Explained(name, stated.get(name, values[name]), None, parts, is_score=name in stated))
-        return told
+            explained.append(Explained(name, stated.get(name, values[name]), None, parts, is_score=name in stated))
+        return explained
 
     def named_weights(self) -> dict[str, float]:
         return dict(self.constants)
@@ -139,10 +147,10 @@ class Fusion:
     def for_user(self, scene: str | None, user_id: str) -> tuple[Formula, Chosen | None]:
         """The formula of a scene or of the arm that the user has in the scene's experiment. Raises InvalidRequest."""
         formula = self.for_scene(scene)
-        found = self.experiments.get(scene)
-        if found is None:
+        assigned = self.experiments.get(scene)
+        if assigned is None:
             return formula, None
-        name, experiment = found
+        name, experiment = assigned
         place = place_of(user_id, experiment.salt or name)
         end = 0.0
         for arm in experiment.arms:
@@ -152,7 +160,10 @@ class Fusion:
         return formula, None
 
     def with_weights(self, formula: Formula, weights: Mapping[str, float]) -> Formula:
-        """`formula` with some weights replaced for one request. Raises InvalidRequest for one that is unknown or out of bounds."""
+        """`formula` with some weights replaced for one request.
+
+        Raises InvalidRequest for one that is unknown or out of bounds.
+        """
         known = formula.constants if isinstance(formula, Computed) else self.tasks
         for name, weight in weights.items():
             _check_weight(formula, name, weight, known)
@@ -160,7 +171,7 @@ class Fusion:
         if isinstance(formula, Computed):
             return replace(formula, constants=merged, overridden=True)
         return replace(
-            formula, tasks=tuple(merged), rows=_rows(merged, self.tasks), weights=_array(merged), overridden=True
+            formula, tasks=tuple(merged), rows=rows_of(merged, self.tasks), weights=weights_of(merged), overridden=True
         )
 
 
@@ -180,72 +191,9 @@ def _check_weight(formula: Formula, name: str, weight: float, known: Sequence[st
         raise invalid(field_name, f"{weight:g} is outside {bounds.min:g}..{bounds.max:g}, which the operator allows")
 
 
-def _rows(used: Iterable[str], tasks: Sequence[str]) -> np.ndarray:
+def rows_of(used: Iterable[str], tasks: Sequence[str]) -> np.ndarray:
     return np.array([tasks.index(t) for t in used], dtype=np.int64)
 
 
-def _array(weights: Mapping[str, float]) -> np.ndarray:
+def weights_of(weights: Mapping[str, float]) -> np.ndarray:
     return np.array(list(weights.values()), dtype=np.float64)
-
-
-def bind(profiles: FusionProfiles, tasks: tuple[str, ...], numerics: Sequence[str] = ()) -> Fusion:
-    """Profiles bound to a model's tasks and the item's numerics, in their order. Raises FusionError for a name that the model lacks."""
-    formulas = {name: _bound(name, profile, tasks, numerics) for name, profile in profiles.profiles.items()}
-    experiments = {e.scene: (name, e) for name, e in profiles.experiments.items()}
-    return Fusion(profiles.revision, formulas, profiles.scenes, tasks, experiments)
-
-
-def _bound(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Sequence[str]) -> Formula:
-    if profile.kind == "formula":
-        return _computed(name, profile, tasks, numerics)
-    if lacking := [t for t in profile.weights if t not in tasks]:
-        told = f"fusion profile '{name}' names {', '.join(lacking)}, which the model lacks; it has {', '.join(tasks)}"
-        raise FusionError(told, f"profiles.{name}.weights")
-    if unbounded := [t for t in profile.bounds if t not in tasks]:
-        raise FusionError(
-            f"fusion profile '{name}' bounds {', '.join(unbounded)}, which the model lacks", f"profiles.{name}.bounds"
-        )
-    weights = profile.weights
-    return Formula(name, profile.kind, tuple(weights), _rows(weights, tasks), _array(weights), bounds=profile.bounds)
-
-
-def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Sequence[str]) -> Computed:
-    expression = parse(profile.formula or "")
-    where = f"profiles.{name}.formula"
-    known = [*tasks, *numerics, *profile.weights]
-    for used, column in expression.names.items():
-        if used not in known:
-            told = f"fusion profile '{name}': column {column}: unknown name '{used}'; known: {', '.join(known)}; functions: {', '.join(FUNCTIONS)}"
-            raise FusionError(told, where)
-        if known.count(used) > 1:
-            raise FusionError(
-                f"fusion profile '{name}': column {column}: '{used}' is a task, a numeric or a weight at once", where
-            )
-    used_tasks = [t for t in tasks if t in expression.names]
-    if not used_tasks:
-        raise FusionError(
-            f"fusion profile '{name}': the formula reads no task score; the model has {', '.join(tasks)}", where
-        )
-    if strange := [n for n in profile.missing if n not in numerics]:
-        raise FusionError(
-            f"fusion profile '{name}': missing names {', '.join(strange)}, which is no numeric of the item",
-            f"profiles.{name}.missing",
-        )
-    if strange := [n for n in profile.bounds if n not in profile.weights]:
-        raise FusionError(
-            f"fusion profile '{name}' bounds {', '.join(strange)}, which is none of its weights",
-            f"profiles.{name}.bounds",
-        )
-    columns = {n: i for i, n in enumerate(numerics) if n in expression.names}
-    return Computed(
-        name,
-        profile.kind,
-        tuple(used_tasks),
-        _rows(used_tasks, tasks),
-        np.ones(len(used_tasks)),
-        bounds=profile.bounds,
-        expression=expression,
-        constants=dict(profile.weights),
-        columns=columns,
-        missing=profile.missing,
-    )

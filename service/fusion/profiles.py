@@ -1,8 +1,9 @@
-"""Defines what operators write about fusion: profiles by name, the profile of a scene, and experiments between profiles.
+"""Defines what operators write about fusion: profiles by name, the profile of a scene, and experiments between
+profiles.
 
 weighted_sum:      score = sum_t  w_t * s_t
 weighted_product:  score = prod_t s_t ^ w_t, taken in log space; a score below 1e-38 counts as 1e-38
-formula:           an expression over task scores, the item's numerics and the profile's own `weights`, as `service.fusion.expression` reads it
+formula:           an expression over task scores, the item's numerics and the profile's own `weights`
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.strict_yaml import YamlError, read_yaml
-from service.documents import first_fault
+from service.errors import first_fault
 from service.fusion.expression import ExpressionError, parse
 
 DEFAULT = "default"
@@ -50,8 +51,9 @@ class WeightBounds(_Strict):
 class Profile(_Strict):
     """How the ranking score is computed from the task scores.
 
-    `weights` are by task or, for a formula, by names of its own. `missing` is the value of a numeric feature that an item lacks, 0 by
-    default. `bounds` limits the weights that a request may override, where overrides are allowed; without bounds, every weight may be.
+    `weights` are by task or, for a formula, by names of its own. `missing` is the value of a numeric feature that an
+    item lacks, 0 by default. `bounds` limits the weights that a request may override, where overrides are allowed;
+    without bounds, every weight may be.
     """
 
     kind: Literal["weighted_sum", "weighted_product", "formula"]
@@ -86,8 +88,10 @@ class Arm(_Strict):
 
 
 class Experiment(_Strict):
-    """Profiles against each other on the requests of a scene (or without one). Users fall to an arm by a stable hash with `salt` (default: the
-    experiment's name); those beyond the arms' percentages keep the scene's profile and no arm.
+    """Profiles against each other on the requests of a scene (or without one).
+
+    Users fall to an arm by a stable hash with `salt` (default: the experiment's name); those beyond the arms'
+    percentages keep the scene's profile and no arm.
     """
 
     scene: str | None = None
@@ -140,7 +144,10 @@ class FusionProfiles(_Strict):
 
 
 def read_profiles(path: Path) -> FusionProfiles:
-    """Profiles of a YAML file. Raises FusionError that names the file and the field; a key that stands twice is an error."""
+    """Profiles of a YAML file.
+
+    Raises FusionError that names the file and the field; a key that stands twice is an error.
+    """
     try:
         return FusionProfiles.model_validate(read_yaml(path).value)
     except OSError as error:
@@ -152,7 +159,8 @@ def read_profiles(path: Path) -> FusionProfiles:
 
 
 def plain_profiles(kinds: Mapping[str, str]) -> FusionProfiles:
-    """The default where nothing is configured: every probability with weight 1, summed; all tasks where there is no probability.
+    """The default where nothing is configured: every probability with weight 1, summed; all tasks where there is no
+    probability.
 
     `kinds` are the kinds of a model's tasks by name.
     """

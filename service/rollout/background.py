@@ -39,7 +39,10 @@ class Background:
         self._turn = asyncio.Lock()
 
     async def run(self, work: Callable[[], Result], seconds: float | None = None) -> Result:
-        """Return or raise what `work` does. Raises TimeoutError after `seconds`; the thread is then given up, and others go on."""
+        """Return or raise what `work` does.
+
+        Raises TimeoutError after `seconds`; the thread is then given up, and others go on.
+        """
 
         def run() -> Result:
             lower_priority()
@@ -50,7 +53,10 @@ class Background:
 
 
 class BudgetedThread:
-    """Runs jobs in one thread, within `share` of one core. A job that finds the queue full or the budget spent is dropped."""
+    """Runs jobs in one thread, within `share` of one core.
+
+    A job that finds the queue full or the budget spent is dropped.
+    """
 
     def __init__(self, name: str, share: float = 0.25) -> None:
         self.name = name

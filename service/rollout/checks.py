@@ -16,7 +16,10 @@ from service.rollout.serving import bind_profiles, targets_of
 
 
 class RegistryChecks:
-    """What must hold of versions and profiles in one registry. `started_with` holds where there is no fusion document."""
+    """What must hold of versions and profiles in one registry.
+
+    `started_with` holds where there is no fusion document.
+    """
 
     def __init__(self, registry: Path, trusted_keys: Path | None, started_with: FusionProfiles | None) -> None:
         self.registry = registry
@@ -35,13 +38,17 @@ class RegistryChecks:
         return manifest
 
     def startable(self, targets: Iterable[Target]) -> None:
-        """Raises BundleRejected or FusionError where one of the versions could not be started with the profiles in force."""
+        """Raises BundleRejected or FusionError where one of the versions could not be started with the profiles in
+        force.
+        """
         profiles = read_followed_fusion(self.registry) or self._started_with
         for target in targets:
             bind_profiles(self.verify(target), profiles)
 
     def fit(self, profiles: FusionProfiles) -> None:
-        """Raises FusionError where profiles do not fit a version that the rollout document names, loaded already or not."""
+        """Raises FusionError where profiles do not fit a version that the rollout document names, loaded already or
+        not.
+        """
         try:
             rollout = read_followed(self.registry)
         except RolloutUnreadable:
@@ -57,7 +64,10 @@ class RegistryChecks:
                 raise FusionError(f"{error} ({role} {target})", error.field) from None
 
     def first_startable(self, rollout: Rollout) -> Target:
-        """The stable version or, where it cannot be started, the newest of the history that can. Raises what the first one is refused with."""
+        """The stable version or, where it cannot be started, the newest of the history that can.
+
+        Raises what the first one is refused with.
+        """
         refusal: BundleRejected | FusionError | None = None
         for target in (rollout.stable, *earlier_stable(rollout)):
             try:

@@ -7,8 +7,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Generic
 
-from service.documents import Document, FileSignature, RevisionedDocument
-from service.files import run_limited
+from service.documents import Document, RevisionedDocument
+from service.files import FileSignature, run_limited
 from service.fusion import FusionProfiles
 from service.fusion import document as fusion_document
 from service.fusion.document import FusionDocument
@@ -45,7 +45,8 @@ class FollowedDocument(Generic[Document]):
     def look(self, use_last_good: bool) -> News[Document] | None:
         """What is new since the last look, None where nothing is. Reads files.
 
-        Where the document is broken, the last good one is read instead with `use_last_good`: a worker that serves goes on with what it has.
+        Where the document is broken, the last good one is read instead with `use_last_good`: a worker that serves
+        goes on with what it has.
         """
         signature = self._document.signature(self._registry)
         if self._looked and signature == self._signature:
@@ -73,7 +74,10 @@ RegistryNews = tuple[News[Rollout] | None, News[FusionDocument] | None]
 
 
 class FollowedRegistry:
-    """The rollout and the fusion document of a registry. `started_with` are the profiles that hold where there is no fusion document."""
+    """The rollout and the fusion document of a registry.
+
+    `started_with` are the profiles that hold where there is no fusion document.
+    """
 
     def __init__(self, registry: Path, started_with: FusionProfiles | None, metrics: Metrics) -> None:
         self.started_with = started_with
@@ -85,7 +89,10 @@ class FollowedRegistry:
         self._hangs = False
 
     async def look(self, serving: bool) -> RegistryNews:
-        """What is new in both documents. A registry that hangs stops nothing but its own changes: nothing is new until it answers."""
+        """What is new in both documents.
+
+        A registry that hangs stops nothing but its own changes: nothing is new until it answers.
+        """
         if not self._looking:
             self._looking = True
             try:

@@ -1,8 +1,8 @@
-"""Follows the rollout and fusion documents, and swaps what one worker serves with, without a request noticing.
+"""Follows the rollout and fusion documents, and swaps the versions that one worker serves with.
 
-Documents are read and versions are loaded in threads; then one assignment to `snapshot`. A request takes its snapshot once and keeps it, so
-that an old session is freed with its last request. A version that is refused is logged and counted, the one in use goes on, and the document
-is changed back for all workers.
+Documents are read and versions are loaded in threads; then one assignment to `snapshot`. A request takes its snapshot
+once and keeps it, so that an old session is freed with its last request. A version that is refused is logged and
+counted, the one in use goes on, and the document is changed back for all workers.
 """
 
 import asyncio
@@ -112,12 +112,11 @@ class Follower:
 
     def described(self) -> dict[str, Any]:
         """What `GET /models` shows of this worker."""
-        reports = self.loader.reports
         return {
             "pid": os.getpid(),
             **self.snapshot.described(),
             "refused": self.refusals.described(),
-            "gate": {label: asdict(report) for label, report in reports.items()},
+            "gate": {label: asdict(report) for label, report in self.loader.reports.items()},
         }
 
     async def _take_up_fusion(self, news: News[FusionDocument]) -> None:
@@ -148,7 +147,9 @@ class Follower:
         self._refuse(FUSION_FILE, "fusion_refused", problem)
 
     def _take_rollout(self, news: News[Rollout]) -> None:
-        """Note the document that is to be followed; where it is broken and no last good one is there, the one before stays."""
+        """Note the document that is to be followed; where it is broken and no last good one is there, the one before
+        stays.
+        """
         problem = news.problem
         if news.document is None and problem is None:
             problem = str(rollout_document.absent(self.loader.settings.registry))
@@ -191,7 +192,10 @@ class Follower:
         return True
 
     async def _refused(self, role: Role, target: Target, rollout: Rollout, code: str, detail: str) -> None:
-        """Record a refusal. Where another version serves, this one is withdrawn; at the start an earlier one is looked for."""
+        """Record a refusal.
+
+        Where another version serves, this one is withdrawn; at the start an earlier one is looked for.
+        """
         self._refuse(str(target), code, detail)
         serving = self.live
         if code in WAITING_CODES:

@@ -24,7 +24,10 @@ _FLOOR_SECONDS = 0.0005
 
 @dataclass(frozen=True)
 class GateReport:
-    """What was measured: per task the PSI against the live version, and the median ratio of times. Empty where too little was recent."""
+    """What was measured: per task the PSI against the live version, and the median ratio of times.
+
+    Empty where too little was recent.
+    """
 
     against: str
     requests: int = 0
@@ -34,7 +37,9 @@ class GateReport:
 
 
 def gate(new: Bundle, live: Bundle, recent: Sequence[Assembly], limits: Limits) -> GateReport:
-    """Score recent requests with both versions, the newest one of each user. Raises BundleRejected with the numbers where a limit is broken.
+    """Score recent requests with both versions, the newest one of each user.
+
+    Raises BundleRejected with the numbers where a limit is broken.
 
     Many requests of one user, such as a monitoring probe, are no independent evidence, so each user counts once.
     """
@@ -101,12 +106,14 @@ def _judge(report: GateReport, pairs: dict[str, tuple[np.ndarray, np.ndarray]], 
     by_chance = psi_by_chance(report.requests, report.requests)
     for task, measured in report.psi.items():
         if limits.psi is not None and measured > limits.psi + by_chance:
-            detail = f"{task}: PSI {measured:.3f} over {report.scores} scores, {limits.psi:g} is allowed (limits.psi), {where}"
+            allowed = f"{limits.psi:g} is allowed (limits.psi)"
+            detail = f"{task}: PSI {measured:.3f} over {report.scores} scores, {allowed}, {where}"
             raise BundleRejected(DRIFT, detail)
     if (
         limits.latency_ratio is not None
         and report.latency_ratio is not None
         and report.latency_ratio > limits.latency_ratio
     ):
-        detail = f"{report.latency_ratio:.2f} times as slow {where}, {limits.latency_ratio:g} times is allowed (limits.latency_ratio)"
+        allowed = f"{limits.latency_ratio:g} times is allowed (limits.latency_ratio)"
+        detail = f"{report.latency_ratio:.2f} times as slow {where}, {allowed}"
         raise BundleRejected(SLOW, detail)

@@ -1,4 +1,6 @@
-"""Loads a version for a role: cheap checks first, then the bundle, then the gate, in a thread that the event loop precedes."""
+"""Loads a version for a role: cheap checks first, then the bundle, then the gate, in a thread that the event loop
+precedes.
+"""
 
 import logging
 from collections.abc import Callable
@@ -93,7 +95,9 @@ class VersionLoader:
         self.reports = {label: report for label, report in self.reports.items() if label in labels}
 
     async def _check_schema(self, manifest: Manifest, role: Role, target: Target, stable: Live | None) -> None:
-        """Raises BundleRejected where the store holds no rows of the schema, or cannot be asked while another version serves."""
+        """Raises BundleRejected where the store holds no rows of the schema, or cannot be asked while another version
+        serves.
+        """
         serving = stable.bundle.layouts.fingerprint if stable is not None else None
         if role == Role.SHADOW and serving is not None and manifest.fingerprint != serving:
             detail = f"a shadow scores the stable version's inputs, and {target} has another feature schema"

@@ -1,4 +1,7 @@
-"""Hands every answered ranking to the observers: recent requests, the shadow, the canary watch. None of them can fail a ranking."""
+"""Hands every answered ranking to the observers: recent requests, the shadow, the canary watch.
+
+None of them can fail a ranking.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -19,8 +22,8 @@ log = logging.getLogger("funnelrank.observers")
 class ObservedRequest:
     """A request of a user, ranked by a fusion profile.
 
-    `inputs` are the graph's named inputs, None where the request ended before they were assembled. `own_features`: the caller brought
-    values of items along.
+    `inputs` are the graph's named inputs, None where the request ended before they were assembled. `own_features`:
+    the caller brought values of items along.
     """
 
     user_id: str

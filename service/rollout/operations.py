@@ -1,4 +1,5 @@
-"""Carries out operators' changes for the routes: in a thread, for a limited time, with the errors that a caller is told.
+"""Carries out operators' changes for the routes: in a thread, for a limited time, with the errors that a caller is
+told.
 
 A change that takes too long is answered with RegistryUnavailable, and is then not carried out later either.
 """
@@ -24,8 +25,11 @@ CHANGE_SECONDS = 30.0
 async def change_rollout(
     follower: Follower, changes: Mapping[str, Any], author: str, reason: str, revision: int | None
 ) -> Rollout:
-    """Make versions live. Raises UnknownModel, Unusable, Conflict (also where a version does not fit the fusion), InvalidRequest,
-    RegistryUnavailable."""
+    """Make versions live.
+
+    Raises UnknownModel, Unusable, Conflict (also where a version does not fit the fusion), InvalidRequest,
+    RegistryUnavailable.
+    """
 
     def work(attempt: Attempt) -> Rollout:
         checks = checks_of(follower)
@@ -42,7 +46,10 @@ async def change_rollout(
 
 
 async def roll_back(follower: Follower, author: str, reason: str, to: int | None, revision: int | None) -> Rollout:
-    """Make live again what was live before, or at revision `to`. Raises Conflict, also where it could not be started; RegistryUnavailable."""
+    """Make live again what was live before, or at revision `to`.
+
+    Raises Conflict, also where it could not be started; RegistryUnavailable.
+    """
 
     def work(attempt: Attempt) -> Rollout:
         checks = checks_of(follower)
@@ -91,7 +98,10 @@ async def change_fusion(
 async def roll_back_profiles(
     follower: Follower, author: str, reason: str, to: int | None, revision: int | None
 ) -> FusionDocument:
-    """Make profiles live again that held before, or at revision `to`. Raises InvalidRequest, Conflict, RegistryUnavailable."""
+    """Make profiles live again that held before, or at revision `to`.
+
+    Raises InvalidRequest, Conflict, RegistryUnavailable.
+    """
 
     def check(document: FusionProfiles) -> None:
         try_profiles(follower.snapshot, document, follower.observers.recent)

@@ -83,7 +83,9 @@ def _versions(snapshot: ServingSnapshot) -> set[tuple[str, str, str]]:
 
 
 async def why_not_serving(stable: Live | None, refusal: Refusal | None, store: FeatureStore) -> NotServing | None:
-    """Why a worker cannot rank: it has no stable version (`refusal` is the newest one), or the store holds another schema; None where it can."""
+    """Why a worker cannot rank: it has no stable version (`refusal` is the newest one), or the store holds another
+    schema; None where it can.
+    """
     if stable is None:
         reason = f": {refusal.code}: {refusal.detail}" if refusal else " yet"
         return NotServing(f"no model is loaded{reason}")

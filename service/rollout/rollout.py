@@ -1,7 +1,7 @@
 """Holds the rollout document: which versions are live, in one file of the registry that every worker follows.
 
-`stable` answers everybody but the users of `canary`, who are `percent` of all users by a stable hash; `shadow` scores in the background.
-A change names what it changes: what it does not name keeps its value, null removes it.
+`stable` answers everybody but the users of `canary`, who are `percent` of all users by a stable hash; `shadow` scores
+in the background. A change names what it changes: what it does not name keeps its value, null removes it.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.bundle.registry import Target
-from service.documents import DocumentUnreadable, FileSignature, RevisionedDocument
+from service.documents import DocumentUnreadable, RevisionedDocument
 from service.errors import invalid
-from service.files import Attempt
+from service.files import Attempt, FileSignature
 
 ROLLOUT_FILE = "rollout.json"
 HISTORY_LENGTH = 50
@@ -34,10 +34,11 @@ class Canary(Target):
 class Limits(BaseModel):
     """What a version must keep to before it takes traffic, and a canary while it has some. Null lifts a limit.
 
-    `psi`: population stability index of a task's scores against the stable version's (1.0: the mean moved by a standard deviation).
-    `latency_ratio`: its time over the stable version's. `error_rate`: share of rankings that failed, beyond the stable version's share.
-    Nothing is judged on fewer than `min_scores` scores or, for latency and errors of a canary, `min_requests` requests.
-    `shadow_share`: the part of one core that a worker may spend on the shadow.
+    `psi`: population stability index of a task's scores against the stable version's (1.0: the mean moved by a
+    standard deviation). `latency_ratio`: its time over the stable version's. `error_rate`: share of rankings that
+    failed, beyond the stable version's share. Nothing is judged on fewer than `min_scores` scores or, for latency and
+    errors of a canary, `min_requests` requests. `shadow_share`: the part of one core that a worker may spend on the
+    shadow.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,7 +52,10 @@ class Limits(BaseModel):
 
 
 class Past(BaseModel):
-    """An entry of the history. `withdrawn`: somebody went back from it, so that going back does not lead there again."""
+    """An entry of the history.
+
+    `withdrawn`: somebody went back from it, so that going back does not lead there again.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -66,7 +70,11 @@ class Past(BaseModel):
 
 
 class Rollout(BaseModel):
-    """The document. What a newer writer adds is kept when an older one rewrites it. `restores` is the revision that a rollback went back to."""
+    """The document.
+
+    What a newer writer adds is kept when an older one rewrites it. `restores` is the revision that a rollback went
+    back to.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -102,7 +110,10 @@ def read_rollout(registry: Path) -> Rollout:
 
 
 def read_followed(registry: Path) -> Rollout:
-    """The document or, where it is broken, the last good one. Raises RolloutUnreadable where there is neither, or no document at all."""
+    """The document or, where it is broken, the last good one.
+
+    Raises RolloutUnreadable where there is neither, or no document at all.
+    """
     return _required(registry, DOCUMENT.read_last_good(registry))
 
 
@@ -154,9 +165,9 @@ def change_rollout(
 ) -> Rollout:
     """Change `stable`, `canary`, `shadow` and `limits`, whichever are named.
 
-    `withdraws` marks what was live as something not to go back to. `check` sees the new document and raises where it must not be written.
-    Raises Conflict where the document is not at `expected_revision` any more, InvalidRequest where no stable version is named nor known,
-    OSError where it cannot be written.
+    `withdraws` marks what was live as something not to go back to. `check` sees the new document and raises where it
+    must not be written. Raises Conflict where the document is not at `expected_revision` any more, InvalidRequest
+    where no stable version is named nor known, OSError where it cannot be written.
     """
 
     def edit(before: Rollout | None) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class Role(StrEnum):
 class Live:
     """One loaded version in its role, with the fusion that is bound to it.
 
-    `instead_of` says which stable version could not be loaded at the start, so that this one of the history serves; else it is empty.
+    `instead_of` says which stable version could not be loaded at the start, so that this one of the history serves;
+    else it is empty.
     """
 
     bundle: Bundle
@@ -60,7 +61,8 @@ class NotServing:
 class ServingSnapshot:
     """All that a worker serves with. A request takes one snapshot and keeps it; a change is a new snapshot.
 
-    `profiles` are the fusion profiles in force, None for the plain default. `not_serving` is None while rankings make sense.
+    `profiles` are the fusion profiles in force, None for the plain default. `not_serving` is None while rankings make
+    sense.
     """
 
     stable: Live | None = None
@@ -120,7 +122,8 @@ class ServingSnapshot:
 
 
 def rearranged(before: ServingSnapshot, rollout: Rollout) -> tuple[ServingSnapshot, dict[Role, Target]]:
-    """Give what is loaded the roles that the document says, and drop what has none; and the targets that are yet to be loaded.
+    """Give what is loaded the roles that the document says, and drop what has none; and the targets that are yet to
+    be loaded.
 
     The stable version stays until its successor is loaded.
     """

@@ -22,7 +22,10 @@ _PSI_EVERY = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShadowJob:
-    """A ranking of the stable version, to be repeated by `shadow`. `predictions` `[tasks, C]` and `scores` `[C]` are the stable version's."""
+    """A ranking of the stable version, to be repeated by `shadow`.
+
+    `predictions` `[tasks, C]` and `scores` `[C]` are the stable version's.
+    """
 
     shadow: Bundle
     formula: Formula
@@ -67,7 +70,10 @@ class _Pair:
 
 
 class Shadow:
-    """Repeats offered rankings within a budget. An answer never waits for it; what does not fit is dropped and counted."""
+    """Repeats offered rankings within a budget.
+
+    An answer never waits for it; what does not fit is dropped and counted.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

@@ -15,7 +15,9 @@ _MOST_CANDIDATES = 500
 def try_profiles(
     snapshot: ServingSnapshot, profiles: FusionProfiles | None, recent: RecentRequests
 ) -> dict[Role, Fusion]:
-    """Profiles bound to every version in use, by its role. They are computed on the newest requests of this worker, or on the golden request before any.
+    """Profiles bound to every version in use, by its role.
+
+    They are computed on the newest requests of this worker, or on the golden request before any.
 
     Raises FusionError with the field where a profile names what a version lacks, or gives no candidate a finite score.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 from running_service import RECOVERIES, Server, recovered, serving, wait_until
-from synthetic_bundle import SCHEMA, TASKS, go_live, golden_inputs, graph_of, publish, scores_by_hand
+from synthetic_bundle import SCHEMA, TASKS, go_live, golden_inputs, graph_of, publish, scores_by_hand, without_task
 
 from features import FeatureSchema
 from features.layouts import Layouts
@@ -37,7 +37,17 @@ def layouts(schema: FeatureSchema) -> Layouts:
 @pytest.fixture(scope="session")
 def kit() -> SimpleNamespace:
     """The helpers of this file, for tests to call."""
-    functions = (publish, go_live, serving, scores_by_hand, golden_inputs, graph_of, wait_until, recovered)
+    functions = (
+        publish,
+        without_task,
+        go_live,
+        serving,
+        scores_by_hand,
+        golden_inputs,
+        graph_of,
+        wait_until,
+        recovered,
+    )
     return SimpleNamespace(SCHEMA=SCHEMA, TASKS=TASKS, **{f.__name__: f for f in functions})
 
 

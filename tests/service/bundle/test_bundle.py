@@ -1,4 +1,4 @@
-"""Owns the promises about a bundle: it proves itself or is rejected, with a code that says why."""
+"""Tests loading a bundle: it is verified, or rejected with a code that says why."""
 
 import gc
 import weakref

@@ -1,4 +1,6 @@
-"""Promises of signed bundles: with trusted keys only what one of them has signed is served, and whatever is refused, the old version goes on."""
+"""Promises of signed bundles: with trusted keys only what one of them has signed is served, and whatever is refused,
+the old version goes on.
+"""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Owns the promises about fusion formulas: what they compute, that nothing else gets in, and that a mistake is told with its column."""
+"""Tests fusion formulas: what they compute, that nothing else is allowed, and that an error names its column."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Owns the promises about fusion: the formulas, the scenes, and what a profile may not name."""
+"""Tests fusion: the kinds of profiles, the scenes, and what a profile may not name."""
 
 from pathlib import Path
 

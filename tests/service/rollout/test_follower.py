@@ -1,4 +1,6 @@
-"""Tests the follower inside one worker: one assignment swaps, the old bundle is freed with its last user, a refusal withdraws."""
+"""Tests the follower inside one worker: one assignment swaps, the old bundle is freed with its last user, a refusal
+withdraws.
+"""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Owns the promises about the rollout document and the registry."""
+"""Tests the rollout document and the list of the registry."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

@@ -240,7 +240,8 @@ def test_a_shadow_scores_in_the_background_and_answers_nobody(
     assert set(versions_by_user(running).values()) == {("1", "stable")}
     scored = 'funnelrank_shadow_rankings_total{result="scored"}'
     kit.wait_until(lambda: metric(running, scored) >= 60)
-    answered = 'funnelrank_rankings_total{result="ok",role="stable"}'  # on the page within a moment; each ranking is offered once
+    # On the page within a moment; each ranking is offered once.
+    answered = 'funnelrank_rankings_total{result="ok",role="stable"}'
     kit.wait_until(lambda: metric(running, "funnelrank_shadow_rankings_total") <= metric(running, answered))
     assert metric(running, "funnelrank_shadow_top10_overlap_ratio_count") > 0
     assert metric(running, 'funnelrank_shadow_rank_correlation_bucket{le="-0.5"}') == 0

@@ -1,7 +1,8 @@
-"""Tests that what is live can always be started, with real processes: every way in checks, a refusal withdraws, a start falls back."""
+"""Tests that what is live can always be started, with real processes: every way in checks, a refusal withdraws, a
+start falls back.
+"""
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -13,7 +14,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import onnx
 import pytest
 import redis
 
@@ -69,22 +69,6 @@ def two_workers(server: Any, without: int | None = None) -> bool:
     return len(workers) == 2 and without not in {w["pid"] for w in workers} and all(w["live"] for w in workers)
 
 
-def without_task(folder: Path, task: str) -> None:
-    """Take a task out of a published bundle, graph, golden request, manifest and hashes."""
-    model = onnx.load(folder / "model.onnx")
-    model.graph.output.remove(next(o for o in model.graph.output if o.name == task))
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
-    with np.load(folder / "golden.npz") as file:
-        arrays = {name: file[name] for name in file.files if name != f"outputs/{task}"}
-    packed = io.BytesIO()
-    np.savez(packed, **arrays)
-    (folder / "golden.npz").write_bytes(packed.getvalue())
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["tasks"] = [t for t in manifest["tasks"] if t["name"] != task]
-    manifest["files"] = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in manifest["files"]}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
 def test_a_rollback_to_a_version_that_is_gone_is_refused(running: Any, registry: Path, kit: SimpleNamespace) -> None:
     for version in ("2", "3"):
         kit.publish(registry, version)
@@ -104,7 +88,7 @@ def test_the_command_refuses_what_cannot_be_started(
     monkeypatch.setenv("FUNNELRANK_REGISTRY", str(registry))
     graph = kit.publish(registry, "2") / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-100])
-    without_task(kit.publish(registry, "3"), "pctcvr")
+    kit.without_task(kit.publish(registry, "3"), "pctcvr")
     profiles = {"default": {"kind": "weighted_sum", "weights": {"pctcvr": 1.0}}}
     (registry / "fusion.json").write_text(json.dumps({"revision": 1, "profiles": profiles}))
     for arguments, message in (
@@ -152,7 +136,7 @@ def test_fusion_that_a_version_does_not_fit_withdraws_the_version(
     """The document is written past all checks, as by another program."""
     profiles = {"default": {"kind": "weighted_sum", "weights": {"pctcvr": 1.0}}}
     assert running.put("/fusion", {"profiles": profiles}).status_code == 200
-    without_task(kit.publish(registry, "2"), "pctcvr")
+    kit.without_task(kit.publish(registry, "2"), "pctcvr")
     answer = running.put("/models/rollout", {"stable": target("2")})
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
     kit.go_live(registry, "2")
