@@ -14,15 +14,13 @@ import yaml
 
 from funnelrank.main import main
 from models import train as training
-from models.data.batches import ordered_batches, shuffled_batches
+from models.data.batches import ordered_batches
 from models.data.cache import open_data
-from models.layers.activation import Dice
 from models.metrics.ranking import auc
 from models.network.build import build_model
 from models.network.model import MultiTaskModel
 from models.recipe import RecipeError
 from models.training.evaluation import evaluate
-from models.training.optimisation import Average, Optimiser, rate_factor
 from models.training.run import open_run
 
 
@@ -181,88 +179,6 @@ def test_a_suspiciously_good_auc_is_called_a_possible_leak(tiny_recipe, tables, 
     tables["impressions"]["battery"] = tables["impressions"]["click"] * 2.0
     metrics = run(tiny_recipe(tables, {"training.epochs": 6}), tmp_path)
     assert any("make sure that no feature holds the label" in w for w in metrics["warnings"])
-
-
-def test_embedding_decay_spares_rows_that_the_batch_does_not_hold(tiny_recipe, tmp_path):
-    recipe = tiny_recipe(None, {"training.embedding_weight_decay": 0.5, "training.embedding_learning_rate": 1e-9})
-    data = open_data(recipe, tmp_path / "cache")
-    ranker = build_model(recipe, data.encoding, data.cross_values)
-    optimiser = Optimiser(ranker, recipe.training.model_copy(update={"embedding_learning_rate": 0.1}), 10)
-    optimiser.rule.param_groups[0]["lr"] = 0.0
-    (table,) = optimiser.embeddings
-    before = table.detach().clone()
-    table.grad = torch.zeros_like(table)
-    table.grad[3] = 1.0
-    optimiser._decay_embeddings(0.1)
-    changed = (table != before).any(1)
-    assert changed.nonzero().flatten().tolist() == [3]
-    assert torch.allclose(table[3], before[3] * 0.9)
-
-
-def test_adagrad_moves_by_the_gradient_over_the_root_of_all_its_squares(tiny_recipe, tmp_path):
-    recipe = tiny_recipe(
-        None, {"training.optimiser": "adagrad", "training.learning_rate": 0.1, "training.weight_decay": 0.5}
-    )
-    data = open_data(recipe, tmp_path / "cache")
-    ranker = build_model(recipe, data.encoding, data.cross_values)
-    optimiser = Optimiser(ranker, recipe.training, 10)
-    dense = optimiser.parameters[-1]
-    untouched = optimiser.parameters[-2]
-    before = dense.detach().clone()
-    kept = untouched.detach().clone()
-    for number in range(2):
-        dense.grad = torch.full_like(dense, 2.0)
-        assert optimiser.step(number)
-    once = before * (1 - 0.1 * 0.5) - 0.1
-    torch.testing.assert_close(dense.detach(), once * (1 - 0.1 * 0.5) - 0.1 * 2 / 8**0.5)
-    assert torch.equal(untouched, kept), "what has no gradient, as in a frozen representation, stays"
-
-
-def test_the_learning_rate_warms_up_and_falls_along_a_cosine(tiny_recipe):
-    section = tiny_recipe(
-        None, {"training.warmup_steps": 10, "training.schedule": "cosine", "training.final_rate": 0.1}
-    ).training
-    assert rate_factor(section, 0, 100) == pytest.approx(0.1)
-    assert rate_factor(section, 50, 100) == pytest.approx(0.1 + 0.9 * 0.5)
-    assert rate_factor(section, 100, 100) == pytest.approx(0.1)
-
-
-def test_the_average_follows_the_weights(tiny_recipe, tmp_path):
-    recipe = tiny_recipe()
-    data = open_data(recipe, tmp_path / "cache")
-    ranker = build_model(recipe, data.encoding, data.cross_values)
-    average = Average(ranker, 0.5)
-    old = average.ranker.towers.state_dict()
-    old = {k: v.clone() for k, v in old.items()}
-    with torch.no_grad():
-        for parameter in ranker.parameters():
-            parameter.add_(1.0)
-    average.update(1000)
-    for name, value in average.ranker.towers.state_dict().items():
-        assert torch.allclose(value, old[name] + 0.5)
-
-
-def test_dices_statistics_are_those_of_the_averaged_weights(tiny_recipe, tmp_path):
-    """The live model's are of other weights: what leaves a unit of the averaged network has another mean."""
-    changes = {"model.encoders": [{"type": "din", "hidden": [8], "activation": "dice"}], "training.epochs": 3}
-    recipe = tiny_recipe(None, changes | {"training.learning_rate": 0.05, "training.averaging": 0.98})
-    run(recipe, tmp_path)
-    ranker = open_run(tmp_path / "run").ranker
-    data = open_data(recipe, tmp_path / "cache")
-    dices = [module for module in ranker.modules() if isinstance(module, Dice)]
-    assert dices
-    seen = {}
-    for dice in dices:
-        dice.register_forward_pre_hook(lambda module, given: seen.setdefault(module, []).append(given))
-    with torch.no_grad():
-        for batch in shuffled_batches(data, "train", recipe.training.batch_size, recipe.training.seed, 0):
-            ranker(batch)
-    for dice in dices:
-        means = []
-        for x, *mask in seen[dice]:
-            real = x[mask[0]] if mask and mask[0] is not None else x.reshape(-1, x.shape[-1])
-            means.append(real.mean(0))
-        torch.testing.assert_close(dice.mean, torch.stack(means).mean(0), rtol=1e-3, atol=1e-4)
 
 
 def test_the_report_needs_nothing_from_outside(tiny_recipe, tmp_path):
