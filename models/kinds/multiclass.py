@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models import metrics as measures
-from models.kinds.base import Labelled, Score, TaskKind, figure, in_terminal
+from models.kinds.base import Labelled, Score, TaskKind, figure, in_terminal, measured
 
 # Shape legend: n impressions or candidates, W classes.
 
@@ -44,9 +44,9 @@ class MultiClass(TaskKind):
         """The cross entropy, that of the classes' shares alone, and how often the likeliest class is the label."""
         classes = labelled.label.astype(np.int64)
         chosen = scores[np.arange(len(classes)), classes]
-        measured = measures.of_choice(chosen, classes, labelled.draws)
+        figures = measures.of_choice(chosen, classes, labelled.draws)
         accuracy = float((scores.argmax(1) == classes).mean()) if len(classes) else None
-        return measured | {"accuracy": accuracy}
+        return figures | {"accuracy": accuracy}
 
     def allows(self, label: np.ndarray) -> np.ndarray:
         return np.isin(label, np.arange(self.classes))
@@ -86,6 +86,6 @@ class MultiClass(TaskKind):
             "among": metrics["space"],
             "impressions": f"{metrics['impressions']:,}",
             "accuracy": figure(metrics["accuracy"]),
-            "cross entropy": figure(metrics["log_loss"]),
-            "of the classes' shares alone": figure(metrics["share_log_loss"]),
+            "cross entropy": measured(metrics, "log_loss"),
+            "mark: the classes' shares alone": figure(metrics["share_log_loss"]),
         }
