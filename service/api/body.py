@@ -93,16 +93,21 @@ def parse(model: type[Model], body: bytes, max_keys: int = MAX_KEYS) -> Model:
     The time that a body takes grows with its keys, lists and objects more than with its bytes, so their number is
     bounded too.
     """
-    keys = body.count(b":")
-    containers = body.count(b"]") + body.count(b"}")
-    if keys > max_keys or containers > max_keys:
-        what = f"about {keys} keys and {containers} lists and objects"
-        raise invalid("body", f"{what}, {max_keys} of each are allowed; send smaller batches")
+    if len(body) > max_keys:
+        _check_size(body, max_keys)
     try:
         # Strict: "5" and true are no numbers.
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise _refusal(error, body) from None
+
+
+def _check_size(body: bytes, max_keys: int) -> None:
+    keys = body.count(b":")
+    containers = body.count(b"]") + body.count(b"}")
+    if keys > max_keys or containers > max_keys:
+        what = f"about {keys} keys and {containers} lists and objects"
+        raise invalid("body", f"{what}, {max_keys} of each are allowed; send smaller batches")
 
 
 def _refusal(error: ValidationError, body: bytes) -> MalformedJson | InvalidRequest:

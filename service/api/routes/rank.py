@@ -225,9 +225,12 @@ def candidates_of(candidates: list[str | Candidate]) -> tuple[list[str], Mapping
             ids.append(candidate)
             continue
         ids.append(candidate.item_id)
-        keys += len(candidate.model_fields_set) + len(candidate.features)
-        if candidate.features:
-            own[place] = candidate.features
+        features = candidate.features
+        if features:
+            own[place] = features
+            keys += 2 + len(features)
+        else:
+            keys += 1
     return ids, own, keys
 
 
