@@ -7,6 +7,7 @@ import pytest
 
 from service.errors import InvalidRequest
 from service.fusion import FusionError, FusionProfiles, bind, read_profiles
+from service.fusion.document import read_fusion
 
 TASKS = ("pctr", "pcvr")
 SCORES = np.array([[0.5, 0.1, 0.0], [0.2, 0.9, 0.4]], dtype=np.float32)
@@ -73,6 +74,14 @@ def test_an_unknown_scene_or_weight_names_the_known_ones() -> None:
         ("profiles: {default: {kind: weighted_sum, weights: {}}}", "at least 1"),
         ("profiles: {default: {kind: weighted_sum, weights: {pctr: 1}}}\nscenes: {home: shop}", "no profile 'shop'"),
         ("profiles: [", "not YAML"),
+        (
+            "profiles: {default: {kind: weighted_sum, weights: {pctr: 1.0, pctr: 0.001}}}",
+            "pctr: this key stands here twice",
+        ),
+        (
+            "profiles: {default: {kind: weighted_sum, weights: {pctr: 1}}, default: {}}",
+            "default: this key stands here twice",
+        ),
         ("", "fusion.yaml"),
     ],
 )
@@ -85,3 +94,22 @@ def test_a_bad_fusion_file_is_told_with_its_field(tmp_path: Path, text: str, tol
 def test_a_missing_fusion_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(FusionError, match="No such file"):
         read_profiles(tmp_path / "fusion.yaml")
+
+
+def test_a_key_that_stands_twice_in_the_document_is_an_error_with_its_name(tmp_path: Path) -> None:
+    text = '{"revision": 1, "profiles": {"default": {"kind": "weighted_sum", "weights": {"pctr": 1, "pctr": 0.001}}}}'
+    (tmp_path / "fusion.json").write_text(text)
+    with pytest.raises(FusionError, match="the key 'pctr' stands twice"):
+        read_fusion(tmp_path)
+
+
+def test_profiles_that_no_request_is_ranked_by_are_named() -> None:
+    weights = {"kind": "weighted_sum", "weights": {"pctr": 1.0}}
+    document = FusionProfiles.model_validate(
+        {
+            "profiles": {"default": weights, "home": weights, "arm": weights, "forgotten": weights},
+            "scenes": {"home": "home"},
+            "experiments": {"e": {"scene": "home", "arms": [{"name": "a", "profile": "arm", "percent": 10}]}},
+        }
+    )
+    assert document.unused() == ["forgotten"]
