@@ -37,9 +37,12 @@ _TOKEN = click.option("--token", required=True, help="FUNNELRANK_ADMIN_TOKEN of 
 def soak(**options: Any) -> int:
     """Send rankings, events, swaps, canaries, weight changes and faults together, and check every answer.
 
+    Hostile callers take part: slow readers, heads without bodies, pipelines, trailers, many events of one millisecond.
+
     Exits with 0 if no answer was wrong, none failed except under a fault, and memory, files and workers stayed as many.
     """
-    from loadtest.soak.run import SoakOptions, run
+    from loadtest.soak.run import run
+    from loadtest.soak.state import SoakOptions
 
     return ExitCode.FAILED if run(SoakOptions(**options)) else ExitCode.DONE
 

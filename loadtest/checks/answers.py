@@ -6,6 +6,9 @@ from typing import Any
 
 import orjson
 
+# Reasons that lie in the request itself: an id that nobody loaded, a context or a feature that it leaves out.
+OWN_DOING = ("unknown_", "missing_")
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -32,7 +35,7 @@ def judge(status: int, content: bytes | None, request: dict[str, Any], allow_deg
         fault = _fault_in(body["ranking"], request) or _fault_in_model(body["model"])
     except (KeyError, TypeError, AttributeError) as error:
         return Judgement(f"not the shape of an answer: {type(error).__name__} {error}")
-    serious = [reason for reason in degraded if not reason.startswith(("unknown_", "missing_"))]
+    serious = [reason for reason in degraded if not reason.startswith(OWN_DOING)]
     if serious and not allow_degraded:
         fault = fault or f"degraded: {serious[0]}"
     return Judgement(fault, model, degraded)

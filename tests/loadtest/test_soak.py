@@ -44,5 +44,5 @@ def test_two_minutes_of_everything_leave_no_wrong_answer_and_nothing_growing(
             text=True,
             timeout=400,
         )
-        print(done.stdout)
+        print(done.stdout, done.stderr)
         assert done.returncode == 0, done.stdout + done.stderr

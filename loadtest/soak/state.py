@@ -1,0 +1,68 @@
+"""What the threads of a soak share: its options, its counts, and the faults of the answers."""
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadtest.soak.checks import FORMULA
+from service.sample.calls import call
+
+# While a fault is in force, and this long after it, a refusal (503, 504) is an answer and no failure.
+AFTERMATH_S = 3.0
+MAX_GROWTH = {"memory_bytes": 1.2, "files": 1.2, "workers": 1.01}
+PROFILES: list[dict[str, Any]] = [
+    {"kind": "weighted_sum", "weights": {"pctr": 1.0}},
+    {"kind": "weighted_sum", "weights": {"pctr": 3.0}},
+    {"kind": "weighted_product", "weights": {"pctr": 0.7}},
+    {"kind": "formula", "formula": FORMULA, "weights": {"a": 0.6}},
+]
+
+
+@dataclass(frozen=True)
+class SoakOptions:
+    """What to send and for how long. `redis_pid` names a Redis on this host that may be stopped for a second."""
+
+    url: str
+    token: str
+    bundle: Path
+    minutes: float = 60.0
+    clients: int = 4
+    items: int = 1000
+    redis_pid: int | None = None
+    operate_every_s: float = 2.0
+    fault_every_s: float = 20.0
+    seed: int = 1
+
+
+@dataclass
+class Soak:
+    """One run and its counts. Threads share it; `lock` guards the counters."""
+
+    options: SoakOptions
+    versions: list[str]
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    profiles: dict[int, dict[str, Any]] = field(default_factory=dict)
+    samples: dict[str, list[float]] = field(default_factory=lambda: {"memory_bytes": [], "files": [], "workers": []})
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
+    fault_until: float = 0.0
+
+    def count(self, what: str) -> None:
+        with self.lock:
+            self.counts[what] += 1
+
+    def fail(self, what: str) -> None:
+        self.count("wrong")
+        if len(self.wrong) < 20:
+            self.wrong.append(what)
+
+    def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Status and decoded answer; status 0 where there was none."""
+        return call(method, self.options.url.rstrip("/") + path, body, self.options.token)
+
+    def fault_in_force(self) -> bool:
+        return time.monotonic() < self.fault_until
