@@ -1,8 +1,10 @@
 """Packed rows of a batch: the way from a table to what training encodes and the store holds."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from features import FeatureError, MultiCategorical, Numeric, RowLayout
+from features import MISSING_KEY, FeatureError, MultiCategorical, Numeric, RowLayout
 from features.schema import Feature
 from tables.batch import Batch
 
@@ -29,13 +31,29 @@ def packed_rows(
         source[id_feature] = id_column
     columns = {f.name: _values(batch, f, source[f.name]) for f in layout.features}
     try:
-        return layout.pack_columns(columns, len(batch))
+        rows = layout.pack_columns(columns, len(batch))
     except FeatureError as error:
         name = error.field
         values = columns[name]
         raise batch.feature_error(
             source[name], error, lambda i: layout.pack_columns({name: values[i : i + 1]}, 1)
         ) from None
+    _refuse_missing(layout, rows, batch, source)
+    return rows
+
+
+def _refuse_missing(layout: RowLayout, rows: np.ndarray, batch: Batch, source: Mapping[str, str]) -> None:
+    """Raise TableError where a required feature is missing, as a request without it is refused."""
+    for feature in layout.features:
+        if not feature.required:
+            continue
+        if isinstance(feature, Numeric):
+            missing = np.isnan(rows["numerics"][:, layout.numeric_columns[feature.name]])
+        else:
+            missing = (rows["keys"][:, layout.key_columns[feature.name]] == MISSING_KEY).all(axis=1)
+        if missing.any():
+            column = source[feature.name]
+            raise batch.error(column, f"column {column}: a value is required", int(np.flatnonzero(missing)[0]))
 
 
 def _values(batch: Batch, feature: Feature, column: str) -> np.ndarray:
