@@ -1,4 +1,4 @@
-"""Owns the log: one JSON object per line on stderr, with no secret in it."""
+"""Writes the log: one JSON object per line on stderr, without secrets."""
 
 import json
 import logging
@@ -7,17 +7,21 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-# Up to the last @ of a word, since a password may hold / and @ where somebody forgot to quote them.
+# Up to the last @ of a word, since an unquoted password may contain / and @.
 _PASSWORD = re.compile(r"\b(\w{1,24}://)[^\s\"']*@|([?&]\w{0,24}password=)[^&\s\"']+")
 
 
 def without_password(text: str) -> str:
-    """A URL, or a text with URLs, whose user and password are hidden."""
-    return _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
+    """A text in which user and password of every URL are hidden."""
+    return _PASSWORD.sub(_hidden, text)
+
+
+def _hidden(url: re.Match[str]) -> str:
+    return f"{url[1]}***@" if url[1] else f"{url[2]}***"
 
 
 class JsonLines(logging.Formatter):
-    """Time, level, logger and message, and whatever was handed in as `extra={"fields": {...}}`."""
+    """Time, level, logger, process and message, and the fields of `extra={"fields": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -28,16 +32,16 @@ class JsonLines(logging.Formatter):
             "message": without_password(record.getMessage()),
         }
         fields: dict[str, Any] = getattr(record, "fields", {})
-        line |= {name: without_password(value) if isinstance(value, str) else value for name, value in fields.items()}
+        for name, value in fields.items():
+            line[name] = without_password(value) if isinstance(value, str) else value
         if record.exc_info:
             line["traceback"] = without_password(self.formatException(record.exc_info))
-        return json.dumps(
-            line, default=str
-        )  # in ASCII, so that no character of a path or a name can break the line or the terminal
+        # In ASCII, so that no character of a path or a name breaks the line or the terminal.
+        return json.dumps(line, default=str)
 
 
 def configure(level: str) -> None:
-    """Send everything, uvicorn's own lines included, to stderr as JSON."""
+    """Send every log line, those of uvicorn included, to stderr as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -45,6 +49,5 @@ def configure(level: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
-        logger.propagate = (
-            name != "uvicorn.access"
-        )  # a line per request costs more than the request; metrics count them
+        # A line per request would cost more than the request; metrics count requests.
+        logger.propagate = name != "uvicorn.access"

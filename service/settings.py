@@ -1,4 +1,7 @@
-"""Owns what an operator can set: every `FUNNELRANK_*` variable, its default, its unit and its bounds, read in this one place."""
+"""Reads the settings: every `FUNNELRANK_*` variable of the environment, with its default, unit and bounds.
+
+No other module reads the environment.
+"""
 
 import ipaddress
 import os
@@ -7,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from service.redis_url import address_of
@@ -16,11 +21,11 @@ PREFIX = "FUNNELRANK_"
 
 
 class SettingsError(ValueError):
-    """One or more variables of the environment that cannot be used; the message names each."""
+    """One or more variables cannot be used; the message names each."""
 
 
 def _setting(unit: str, help_text: str, **bounds: Any) -> Any:
-    """A field that knows its unit and what it is for, so that `serve --help` is written from the model itself."""
+    """A field with its unit and meaning, from which `serve --help` is written."""
     return Field(description=help_text, json_schema_extra={"unit": unit}, **bounds)
 
 
@@ -42,7 +47,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     host: Annotated[
-        str, _setting("address", "address to listen on; outside loopback operators' calls need ADMIN_TOKEN")
+        str,
+        _setting(
+            "address", "address to listen on; other addresses than loopback need ADMIN_TOKEN for operators' calls"
+        ),
     ] = "127.0.0.1"
     port: Annotated[int, _setting("port", "port to listen on", ge=1, le=65535)] = 8000
     workers: Annotated[int, _setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
@@ -53,7 +61,7 @@ class Settings(BaseModel):
         Path | None,
         _setting(
             "PEM file",
-            "public Ed25519 keys; bundles signed by none of them are refused; empty: signatures are not looked at",
+            "public Ed25519 keys; a bundle must be signed by one of them; empty: signatures are not checked",
         ),
     ] = None
     redis_url: Annotated[
@@ -65,68 +73,80 @@ class Settings(BaseModel):
         AfterValidator(_known_address),
     ] = _REDIS
     redis_timeout_ms: Annotated[
-        int, _setting("ms", "longest wait for Redis; after it a ranking is made on defaults", ge=1, le=60_000)
+        int, _setting("ms", "longest wait for Redis; a ranking that waits longer is made on defaults", ge=1, le=60_000)
     ] = 100
     item_cache_mb: Annotated[
-        int, _setting("MiB", "item rows kept in memory per worker and feature schema; 0: none", ge=0, le=1 << 20)
+        int,
+        _setting("MiB", "memory for cached item rows, per worker and feature schema; 0: no cache", ge=0, le=1 << 20),
     ] = 64
     item_cache_ttl_ms: Annotated[
         int,
         _setting(
             "ms",
-            "how long an item row is kept where Redis cannot tell of changes (before 6, or forbidden)",
+            "lifetime of a cached item row where Redis cannot announce changes (before 6, or forbidden)",
             ge=1,
             le=3_600_000,
         ),
     ] = 1000
     admin_token: Annotated[
-        SecretStr, _setting("secret", "bearer token of operators' calls; if empty, only loopback may make them")
+        SecretStr, _setting("secret", "bearer token of operators' calls; empty: only loopback may make them")
     ] = _NONE
     model_threads: Annotated[int, _setting("threads", "ONNX Runtime intra-op threads per worker", ge=1, le=256)] = 1
-    max_candidates: Annotated[int, _setting("candidates", "candidates in one request, at most", ge=1, le=100_000)] = (
-        2000
-    )
-    max_body_bytes: Annotated[int, _setting("bytes", "request body, at most", ge=1024, le=1 << 30)] = 2_097_152
+    max_candidates: Annotated[int, _setting("candidates", "most candidates of one request", ge=1, le=100_000)] = 2000
+    max_body_bytes: Annotated[int, _setting("bytes", "largest request body", ge=1024, le=1 << 30)] = 2_097_152
     read_timeout_ms: Annotated[
-        int, _setting("ms", "longest that a request may take to arrive, from its first byte", ge=100, le=600_000)
+        int, _setting("ms", "longest time from the first byte of a request to its last", ge=100, le=600_000)
     ] = 10_000
     write_timeout_ms: Annotated[
         int,
-        _setting("ms", "longest that an answer may stand still because its reader does not read", ge=100, le=600_000),
+        _setting(
+            "ms",
+            "longest time for which nothing of an answer is sent because its reader does not read",
+            ge=100,
+            le=600_000,
+        ),
     ] = 10_000
     max_connections: Annotated[
         int,
         _setting(
             "connections",
-            "open connections per worker, at most; then idle ones are closed for new ones; open files limit it too",
+            "most open connections per worker, within three quarters of the open files; idle ones are closed first",
             ge=1,
             le=1_000_000,
         ),
     ] = 8192
     max_inflight: Annotated[
-        int, _setting("requests", "requests in work per worker; more are answered 503 at once", ge=1, le=100_000)
+        int,
+        _setting(
+            "requests", "most requests in work per worker; further ones are answered 503 at once", ge=1, le=100_000
+        ),
     ] = 64
     max_wait_ms: Annotated[
         int,
         _setting(
             "ms",
-            "longest that requests in work may have to wait for one another; what would wait longer is answered 503",
+            "longest wait of a request for those before it; one that would wait longer is answered 503",
             ge=1,
             le=600_000,
         ),
     ] = 250
     score_chunk: Annotated[
-        int, _setting("candidates", "scored at once; a longer list lets other requests in between", ge=1, le=100_000)
+        int,
+        _setting(
+            "candidates", "candidates scored at once; between two chunks, other requests are scored", ge=1, le=100_000
+        ),
     ] = 500
-    default_timeout_ms: Annotated[
-        int, _setting("ms", "deadline of a request that does not bring its own timeout_ms", ge=1, le=600_000)
-    ] = 1000
-    fusion_file: Annotated[
-        Path | None, _setting("YAML file", "fusion profiles and scenes; empty: the plain sum of all probabilities")
-    ] = None
-    fusion_overrides: Annotated[bool, _setting("true/false", "whether a request may bring its own fusion weights")] = (
-        False
+    default_timeout_ms: Annotated[int, _setting("ms", "deadline of a request without timeout_ms", ge=1, le=600_000)] = (
+        1000
     )
+    fusion_file: Annotated[
+        Path | None,
+        _setting(
+            "YAML file",
+            "fusion profiles and scenes, read at the start and at SIGHUP; empty: the sum of all probabilities",
+        ),
+    ] = None
+    fusion_overrides: Annotated[bool, _setting("true/false", "whether requests may override fusion weights")] = False
     runtime_dir: Annotated[
         Path | None,
         _setting(
@@ -138,24 +158,29 @@ class Settings(BaseModel):
         int, _setting("ms", "longest that loading and checking a model version may take", ge=100, le=3_600_000)
     ] = 120_000
     rollout_poll_ms: Annotated[
-        int, _setting("ms", "how often a worker looks at rollout.json and at Redis' state", ge=20, le=600_000)
+        int,
+        _setting(
+            "ms", "interval at which a worker reads rollout.json, fusion.json and the state of Redis", ge=20, le=600_000
+        ),
     ] = 1000
-    allow_degraded_ready: Annotated[bool, _setting("true/false", "whether /readyz stays green while Redis is away")] = (
-        False
-    )
+    allow_degraded_ready: Annotated[
+        bool, _setting("true/false", "whether /readyz answers 200 while Redis cannot be reached")
+    ] = False
     drain_ms: Annotated[
-        int, _setting("ms", "how long /readyz fails after SIGTERM before the listener closes", ge=0, le=600_000)
+        int,
+        _setting("ms", "time from SIGTERM, when /readyz begins to fail, until the listener closes", ge=0, le=600_000),
     ] = 500
     shutdown_timeout_ms: Annotated[
-        int, _setting("ms", "longest wait for requests in work at the end", ge=0, le=600_000)
+        int, _setting("ms", "longest wait for requests in work when the service stops", ge=0, le=600_000)
     ] = 10_000
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], _setting("level", "least severe log line that is written")
+        Literal["debug", "info", "warning", "error"],
+        _setting("level", "lowest level of the log lines that are written"),
     ] = "info"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Settings of the environment. Raises SettingsError that names every bad variable, and never shows a secret's value."""
+        """The settings of an environment. Raises SettingsError, which names every bad variable and shows no secret."""
         source = os.environ if environment is None else environment
         given = {
             name: source[variable_of(name)].strip()
@@ -198,26 +223,40 @@ def runtime_parents(settings: Settings, environment: Mapping[str, str] | None = 
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """Variables with our prefix that no setting reads: most likely misspelt."""
+    """Variables with the prefix that no setting has; most likely they are misspelt."""
     source = os.environ if environment is None else environment
     known = {variable_of(n) for n in Settings.model_fields}
     return sorted(v for v in source if v.startswith(PREFIX) and v not in known)
 
 
 def described() -> str:
-    """One line per setting for `--help`: variable, default, unit, meaning."""
+    """One line per setting for `--help`: variable, default, unit, meaning, bounds."""
     lines = []
     for name, field in Settings.model_fields.items():
+        variable = variable_of(name)
         extra = field.json_schema_extra
         unit = extra.get("unit") if isinstance(extra, dict) else ""
-        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
-        shown = str(default).lower() if isinstance(default, bool) else default
-        lines.append(f"  {variable_of(name):<33}{'' if shown is None else shown!s:<26}[{unit}] {field.description}")
+        lines.append(f"  {variable:<33}{_default_of(field):<26}[{unit}] {field.description}{_bounds_of(field)}")
     return "\n".join(lines)
 
 
+def _default_of(field: FieldInfo) -> str:
+    """The default as it would be set in the environment; no secret has one."""
+    default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default is None else str(default)
+
+
+def _bounds_of(field: FieldInfo) -> str:
+    """The bounds of a number, in words."""
+    lowest = next((bound.ge for bound in field.metadata if isinstance(bound, Ge)), None)
+    highest = next((bound.le for bound in field.metadata if isinstance(bound, Le)), None)
+    return "" if lowest is None else f" ({lowest} to {highest})"
+
+
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
+    """Whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Promises of the log: one JSON object per line whatever is told, and no password in it."""
+"""Tests the log: one JSON object per line whatever the text is, and no password in it."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import pytest
 from service.log import JsonLines, without_password
 
 
-def told(message: str, *arguments: object, **fields: object) -> str:
+def logged(message: str, *arguments: object, **fields: object) -> str:
     record = logging.LogRecord("funnelrank", logging.ERROR, "here.py", 1, message, arguments, None)
     record.fields = fields
     return JsonLines().format(record)
@@ -28,9 +28,9 @@ def told(message: str, *arguments: object, **fields: object) -> str:
         "rediss://host/0?ssl_password=hush&db=1",
     ],
 )
-def test_no_password_of_an_address_is_told(url: str) -> None:
+def test_no_password_of_an_address_is_logged(url: str) -> None:
     assert "hush" not in without_password(f"cannot connect to {url} (refused)")
-    assert "hush" not in told("cannot connect to %s", url, reason=f"'{url}' is away")
+    assert "hush" not in logged("cannot connect to %s", url, reason=f"'{url}' is away")
     assert without_password(f"cannot connect to {url} (refused)").endswith(" (refused)")
     try:
         raise ValueError(url)
@@ -46,7 +46,7 @@ def test_what_is_no_password_stays() -> None:
 
 def test_no_text_breaks_a_line() -> None:
     odd = "a\nb\r\x1b[31m\u2028\ud800\x00汉"
-    line = told("%s", odd, path=odd)
+    line = logged("%s", odd, path=odd)
     assert line.isascii() and line.isprintable()
     assert json.loads(line)["path"] == odd
 

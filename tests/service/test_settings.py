@@ -1,4 +1,4 @@
-"""Owns the promises about the environment."""
+"""Tests the settings: environment, defaults, units, bounds, errors."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_settings_come_from_the_environment() -> None:
     assert (settings.workers, settings.fusion_overrides, settings.port) == (3, True, 9000)
 
 
-def test_bad_values_are_told_by_variable() -> None:
+def test_bad_values_are_named_by_variable() -> None:
     with pytest.raises(SettingsError) as error:
         Settings.from_environment({"FUNNELRANK_WORKERS": "many", "FUNNELRANK_PORT": "70000"})
     assert "FUNNELRANK_WORKERS" in str(error.value)
@@ -36,7 +36,7 @@ def test_secrets_show_up_in_no_text() -> None:
     assert "hush" not in settings.model_dump_json()
 
 
-def test_a_misspelt_variable_is_noticed() -> None:
+def test_a_misspelt_variable_is_found() -> None:
     assert unknown_variables({"FUNNELRANK_WORKER": "2", "FUNNELRANK_WORKERS": "2", "HOME": "/"}) == [
         "FUNNELRANK_WORKER"
     ]
@@ -48,3 +48,8 @@ def test_a_misspelt_variable_is_noticed() -> None:
 )
 def test_loopback_is_known(host: str, loopback: bool) -> None:
     assert Settings.from_environment({"FUNNELRANK_HOST": host}).on_loopback is loopback
+
+
+def test_bounds_stand_in_the_help() -> None:
+    line = next(line for line in described().splitlines() if "FUNNELRANK_PORT " in line)
+    assert line.endswith("(1 to 65535)")

@@ -1,4 +1,4 @@
-"""Promises about callers that send slowly, without an end or without sense: they cost no more than their own connection."""
+"""Tests callers that send slowly, endlessly or nonsense: they cost no more than their own connection."""
 
 import contextlib
 import gzip
@@ -184,7 +184,7 @@ MANY: list[tuple[str, str, Any]] = [
 def test_a_body_full_of_faults_is_refused_before_it_costs_seconds(
     hurried: Any, method: str, path: str, body: Any
 ) -> None:
-    """The worker reads no further than a few faults: comparing all with all took it minutes, in which nobody was answered."""
+    """The worker stops after a few faults; comparing all entries with all took it minutes, without an answer to anybody."""
     before = cpu_seconds(hurried)
     answered = hurried.http.request(method, path, json=body, headers={"Authorization": "Bearer secret"})
     assert (answered.status_code, answered.json()["code"]) == (422, "invalid_request")

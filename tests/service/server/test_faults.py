@@ -1,4 +1,4 @@
-"""Owns the promises about faults from outside: the registry gone, the disk full, Redis failing over, Redis behind TLS. All are done for real."""
+"""Tests faults from outside, done for real: the registry gone, the disk full, Redis failing over, Redis behind TLS."""
 
 import asyncio
 import ssl
@@ -24,7 +24,10 @@ ROOT = Path(__file__).parents[3]
 
 
 class Proxy:
-    """An address that leads to a Redis which may change, as after a failover; with a certificate it speaks TLS. `mute`, it only takes."""
+    """An address in front of a Redis that may change, as after a failover. With a certificate it speaks TLS.
+
+    While `mute`, it takes everything and passes nothing on.
+    """
 
     def __init__(self, upstream: int, context: ssl.SSLContext | None = None) -> None:
         self.upstream = upstream

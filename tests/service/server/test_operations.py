@@ -1,4 +1,4 @@
-"""Owns the promises of running it: health, faults of Redis, overload, metrics over all workers, stopping, and starts that must fail."""
+"""Tests running the service: health, faults of Redis, overload, metrics over all workers, stops, failing starts."""
 
 import json
 import signal
