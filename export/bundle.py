@@ -74,10 +74,10 @@ def export_run(
     parity = check_parity(graph, content, schema, run.kept_rows, seed)
     golden = _golden_request(run, seed)
     files = {GRAPH_FILE: content, GOLDEN_FILE: _golden(golden, torch_scores(graph, golden)), REPORT_FILE: run.report}
-    found = None
+    reduced_graph = None
     if precision != "float32":
-        files, found = _in_reduced(run, model, precision, golden, max_loss, cache)
-    manifest = _manifest(run, version or next_version(registry, run.recipe.name), parity, found, files)
+        files, reduced_graph = _in_reduced(run, model, precision, golden, max_loss, cache)
+    manifest = _manifest(run, version or next_version(registry, run.recipe.name), parity, reduced_graph, files)
     return Published(publish(registry, manifest, files, sign), manifest, len(files[GRAPH_FILE]))
 
 
@@ -86,14 +86,14 @@ def _in_reduced(
 ) -> tuple[dict[str, bytes], Reduction]:
     impressions = impressions_of(run, cache)
     content = reduced(model, precision).SerializeToString()
-    found = reduction.measure(run, model.SerializeToString(), content, precision, impressions, max_loss)
+    reduced_graph = reduction.measure(run, model.SerializeToString(), content, precision, impressions, max_loss)
     names = list(run.ranker.score_names)
     scores = dict(zip(names, open_session(content, 1).run(names, golden), strict=True))
     return {
         GRAPH_FILE: content,
         GOLDEN_FILE: _golden(golden, scores),
-        REPORT_FILE: with_reduction(run.report, found),
-    }, found
+        REPORT_FILE: with_reduction(run.report, reduced_graph),
+    }, reduced_graph
 
 
 def _golden_request(run: Run, seed: int) -> Inputs:
@@ -118,7 +118,9 @@ def _served_schema(run: Run) -> FeatureSchema:
     return schema.model_copy(update={"behaviour": behaviour})
 
 
-def _manifest(run: Run, version: str, parity: Parity, found: Reduction | None, files: dict[str, bytes]) -> Manifest:
+def _manifest(
+    run: Run, version: str, parity: Parity, reduced_graph: Reduction | None, files: dict[str, bytes]
+) -> Manifest:
     return Manifest(
         format=FORMAT,
         name=run.recipe.name,
@@ -133,7 +135,7 @@ def _manifest(run: Run, version: str, parity: Parity, found: Reduction | None, f
         left_out=_left_out(run.ranker, run),
         metrics=run.metrics,
         parity=parity,
-        reduction=found,
+        reduction=reduced_graph,
         tables=_table_names(run.recipe.data),
         provenance=run.provenance | {"exporter": {"onnx": onnx.__version__, "onnxruntime": ort.__version__}},
         files={name: sha256_of(content) for name, content in files.items()},

@@ -72,11 +72,11 @@ class ServingGraph(nn.Module):
         if not self.groups:
             return {}
         keys = [inputs[f"{group}_keys"] for group in self.groups]
-        found = self._lookup(torch.cat([k.flatten() for k in keys]))
+        flat_rows = self._lookup(torch.cat([k.flatten() for k in keys]))
         rows = {}
         start = 0
         for group, group_keys in zip(self.groups, keys, strict=True):
-            piece = found[start : start + group_keys.numel()].reshape(group_keys.shape)
+            piece = flat_rows[start : start + group_keys.numel()].reshape(group_keys.shape)
             rows[group] = torch.where(piece < 0, getattr(self, f"unknown_{group}"), piece)
             start = start + group_keys.numel()
         return rows

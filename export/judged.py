@@ -83,9 +83,9 @@ def impressions_of(run: Run, cache: Path) -> Impressions:
     except RunError as error:
         raise ReductionError(f"the loss by reduced precision is measured on the run's own data: {error}") from error
     for part in ("test", "validation"):
-        found = _impressions(run, data, part)
-        if any(one.inside.any() and np.ptp(one.label[one.inside]) > 0 for one in found.judged.values()):
-            return found
+        impressions = _impressions(run, data, part)
+        if any(one.inside.any() and np.ptp(one.label[one.inside]) > 0 for one in impressions.judged.values()):
+            return impressions
     raise ReductionError(
         "neither the test nor the validation part has a label that varies, so no loss can be measured; "
         "export in float32"

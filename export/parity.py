@@ -29,7 +29,7 @@ def torch_scores(graph: ServingGraph, inputs: Inputs) -> dict[str, np.ndarray]:
 
 
 def check_parity(
-    graph: ServingGraph, model: bytes, schema: FeatureSchema, kept: Mapping[str, np.ndarray], seed: int
+    graph: ServingGraph, model: bytes, schema: FeatureSchema, rows: Mapping[str, np.ndarray], seed: int
 ) -> Parity:
     """Try every size of the grid; a difference is relative where a score is beyond 1.
 
@@ -42,7 +42,7 @@ def check_parity(
     worst = 0.0
     for c in CANDIDATES:
         for n in behaviours:
-            inputs = request(schema, kept, c, n, rng)
+            inputs = request(schema, rows, c, n, rng)
             expected = torch_scores(graph, inputs)
             for name, got in zip(names, session.run(names, inputs), strict=True):
                 worst = max(worst, _difference(name, got, expected[name], c, n))

@@ -63,11 +63,13 @@ def _with_half_tables(model: onnx.ModelProto) -> onnx.ModelProto:
         tables[name].CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
     nodes = list(model.graph.node)
     for lookup in lookups:
-        found = lookup.output[0]
-        lookup.output[0] = f"{found}_half"
+        looked_up = lookup.output[0]
+        lookup.output[0] = f"{looked_up}_half"
         nodes.insert(
             nodes.index(lookup) + 1,
-            helper.make_node("Cast", [f"{found}_half"], [found], name=f"{found}_float", to=onnx.TensorProto.FLOAT),
+            helper.make_node(
+                "Cast", [f"{looked_up}_half"], [looked_up], name=f"{looked_up}_float", to=onnx.TensorProto.FLOAT
+            ),
         )
     del model.graph.node[:]
     model.graph.node.extend(nodes)

@@ -33,7 +33,7 @@ def measure(
     sessions = [open_session(graph, 1) for graph in (full, reduced)]
     length = run.encoding.schema.behaviour.max_length if run.encoding.schema.behaviour else 0
     float32_ms, reduced_ms = _cpu_ms(run, sessions, names, length)
-    found = Reduction(
+    measured = Reduction(
         precision=precision,
         part=impressions.part,
         impressions=len(impressions.picked),
@@ -47,18 +47,18 @@ def measure(
         float32_bytes=len(full),
         graph_bytes=len(reduced),
     )
-    _refuse(found)
-    return found
+    _refuse(measured)
+    return measured
 
 
-def _refuse(found: Reduction) -> None:
-    for name, output in found.outputs.items():
-        if output.loss is not None and output.loss > found.max_loss:
+def _refuse(measured: Reduction) -> None:
+    for name, output in measured.outputs.items():
+        if output.loss is not None and output.loss > measured.max_loss:
             raise ReductionError(
                 f"{name}: {output.measure} {output.float32:.5f} in float32 and {output.reduced:.5f} in "
-                f"{found.precision} "
-                f"over {found.impressions:,} impressions of the {found.part} part: a loss of {output.loss:.5f}, "
-                f"{found.max_loss:g} is allowed; "
+                f"{measured.precision} "
+                f"over {measured.impressions:,} impressions of the {measured.part} part: a loss of {output.loss:.5f}, "
+                f"{measured.max_loss:g} is allowed; "
                 "export in float32 or raise --max-auc-loss"
             )
 

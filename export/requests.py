@@ -1,4 +1,4 @@
-"""Requests that a graph is tried on: real rows that training kept aside, put together at any size."""
+"""Requests that a graph is tried on: real rows that training put aside, put together at any size."""
 
 from collections.abc import Mapping
 
@@ -12,18 +12,22 @@ UNKNOWN_SHARE = 0.05
 
 
 def request(
-    schema: FeatureSchema, kept: Mapping[str, np.ndarray], candidates: int, behaviours: int, rng: np.random.Generator
+    schema: FeatureSchema,
+    raw_rows: Mapping[str, np.ndarray],
+    candidates: int,
+    behaviours: int,
+    rng: np.random.Generator,
 ) -> Inputs:
-    """One request of `candidates` x `behaviours` drawn from kept rows (`<input name>` `[n, ...]`, see models/data).
+    """One request of `candidates` x `behaviours` drawn from raw rows (`<input name>` `[n, ...]`, see models/data).
 
-    Some ids are replaced by keys that no vocabulary knows. Behaviours are drawn over all kept ones, in falling order of
+    Some ids are replaced by keys that no vocabulary knows. Behaviours are drawn over all of them, in falling order of
 
     time.
     """
-    one = rng.integers(len(kept["request_time"]))
+    one = rng.integers(len(raw_rows["request_time"]))
     drawn: Inputs = {}
     for spec in graph_inputs(schema):
-        pool = kept[spec.name]
+        pool = raw_rows[spec.name]
         if spec.shape[0] == "C":
             drawn[spec.name] = pool[rng.integers(len(pool), size=candidates)]
         elif spec.shape[0] == "L":
@@ -31,7 +35,7 @@ def request(
         else:
             drawn[spec.name] = pool[one : one + 1]
     if schema.behaviour is not None:
-        drawn |= _behaviours(schema, kept, behaviours, rng)
+        drawn |= _behaviours(schema, raw_rows, behaviours, rng)
     for name, values in drawn.items():
         if name.endswith("_keys"):
             unknown = rng.random(values.shape) < UNKNOWN_SHARE
@@ -41,10 +45,10 @@ def request(
 
 
 def _behaviours(
-    schema: FeatureSchema, kept: Mapping[str, np.ndarray], behaviours: int, rng: np.random.Generator
+    schema: FeatureSchema, raw_rows: Mapping[str, np.ndarray], behaviours: int, rng: np.random.Generator
 ) -> Inputs:
-    times = kept["behaviour_times"]
+    times = raw_rows["behaviour_times"]
     picked = rng.integers(len(times), size=behaviours) if len(times) else np.zeros(0, np.int64)
     picked = picked[np.argsort(-times[picked], kind="stable")]
     names = [s.name for s in graph_inputs(schema) if s.shape[0] == "L"]
-    return {name: kept[name][picked] for name in names}
+    return {name: raw_rows[name][picked] for name in names}

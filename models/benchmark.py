@@ -48,10 +48,10 @@ def _is_there(out: Path, recipe: Recipe) -> bool:
     if not (out / METRICS_FILE).is_file():
         return False
     try:
-        kept = load_recipe(out / RECIPE_FILE)
+        stored = load_recipe(out / RECIPE_FILE)
     except RecipeError:
         return False  # of a time when recipes had other keys
-    if kept.model_dump(exclude=NOT_TRAINED) != recipe.model_dump(exclude=NOT_TRAINED):
+    if stored.model_dump(exclude=NOT_TRAINED) != recipe.model_dump(exclude=NOT_TRAINED):
         return False
     tables = json.loads((out / METRICS_FILE).read_text())["data"]["tables"]
     folder = data_folder(recipe.data)
@@ -81,16 +81,16 @@ def write(out: Path, tables: str, plain: list[dict[str, Any]]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(plain, out.with_suffix(".json"))
     page = out.with_suffix(".md")
-    above, found, _ = page.read_text().partition(ABOVE_IS_KEPT) if page.is_file() else ("", "", "")
-    page.write_text(f"{above if found else ''}{ABOVE_IS_KEPT}\n\n{tables}")
+    above, with_tables, _ = page.read_text().partition(ABOVE_IS_KEPT) if page.is_file() else ("", "", "")
+    page.write_text(f"{above if with_tables else ''}{ABOVE_IS_KEPT}\n\n{tables}")
 
 
 def with_data(paths: list[Path], overrides: tuple[str, ...]) -> dict[Path, Recipe]:
     """The recipes by file, without those whose data is not there, which is told. Raises RecipeError."""
-    found: dict[Path, Recipe] = {}
+    with_tables: dict[Path, Recipe] = {}
     for path in paths:
         recipe = narrowed(load_recipe(path, overrides))
-        namesake = next((p for p, r in found.items() if r.name == recipe.name), None)
+        namesake = next((p for p, r in with_tables.items() if r.name == recipe.name), None)
         if namesake:
             raise RecipeError(
                 f"{path}: '{recipe.name}' is also the name of {namesake}; their runs would lie in one folder"
@@ -100,8 +100,8 @@ def with_data(paths: list[Path], overrides: tuple[str, ...]) -> dict[Path, Recip
         except RecipeError as error:
             print(f"left out: {path}: {error}", file=sys.stderr)
             continue
-        found[path] = recipe
-    return found
+        with_tables[path] = recipe
+    return with_tables
 
 
 def run_benchmark(

@@ -39,8 +39,8 @@ class Draws:
         owner = self.place_of_group[np.searchsorted(self.groups, lists.group)]
         means = {name: (values, weights, owner) for name, (values, weights) in lists.columns().items()}
         losses = log_losses(labels, scores)
-        found = self.of_means(means | {"log_loss": (losses, np.ones(len(losses)), self.place)})
-        return found | self._of_impressions(labels, scores)
+        intervals = self.of_means(means | {"log_loss": (losses, np.ones(len(losses)), self.place)})
+        return intervals | self._of_impressions(labels, scores)
 
     def of_mean(self, values: np.ndarray) -> Interval:
         """The interval of the mean over the impressions `[n]`."""
@@ -88,8 +88,8 @@ def _sums(values: np.ndarray, owner: np.ndarray, users: int) -> np.ndarray:
 def _ratios(pairs: np.ndarray) -> np.ndarray:
     """Totals over weights `[draws, 2]` -> ratios; a draw without weight has none."""
     pairs = pairs.reshape(-1, 2)
-    kept = pairs[pairs[:, 1] > 0]
-    return np.asarray(kept[:, 0] / kept[:, 1])
+    weighted = pairs[pairs[:, 1] > 0]
+    return np.asarray(weighted[:, 0] / weighted[:, 1])
 
 
 def _interval(values: np.ndarray) -> Interval:

@@ -52,9 +52,9 @@ class ListMetrics:
     def columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Per metric the values and weights `[G]` whose weighted mean it is: GAUC by impressions, the others alike."""
         alike = np.ones(len(self.group))
-        found = {"gauc": (self.auc, self.impressions.astype(np.float64))}
-        found |= {f"ndcg@{k}": (values, alike) for k, values in self.ndcg.items()}
-        return found | {"mrr": (self.mrr, alike)}
+        result = {"gauc": (self.auc, self.impressions.astype(np.float64))}
+        result |= {f"ndcg@{k}": (values, alike) for k, values in self.ndcg.items()}
+        return result | {"mrr": (self.mrr, alike)}
 
     def means(self) -> dict[str, float | None]:
         """Every metric by name, None where no group counts."""
@@ -78,8 +78,8 @@ def gauc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> GroupedA
 
     Groups with one class only do not count.
     """
-    found = list_metrics(labels, scores, groups, ())
-    return GroupedAuc(found.means()["gauc"], len(found.group), found.skipped)
+    result = list_metrics(labels, scores, groups, ())
+    return GroupedAuc(result.means()["gauc"], len(result.group), result.skipped)
 
 
 def list_metrics(
@@ -146,13 +146,13 @@ def _reciprocal_ranks(
     owner: np.ndarray, before: np.ndarray, tie_size: np.ndarray, tie_positives: np.ndarray, groups: int
 ) -> np.ndarray:
     """Per group the reciprocal rank of its first positive `[groups]`, 0 without one; ties by the mean of orders."""
-    found = np.zeros(groups)
+    result = np.zeros(groups)
     holding = np.flatnonzero(tie_positives > 0)
     holding = holding[np.r_[True, owner[holding][1:] != owner[holding][:-1]]] if len(holding) else holding
-    found[owner[holding]] = 1.0 / (before[holding] + 1.0)
+    result[owner[holding]] = 1.0 / (before[holding] + 1.0)
     for tie in holding[tie_size[holding] > 1]:
-        found[owner[tie]] = _tied_reciprocal_rank(int(before[tie]), int(tie_size[tie]), int(tie_positives[tie]))
-    return found
+        result[owner[tie]] = _tied_reciprocal_rank(int(before[tie]), int(tie_size[tie]), int(tie_positives[tie]))
+    return result
 
 
 def _tied_reciprocal_rank(before: int, tied: int, positives: int) -> float:

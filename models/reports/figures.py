@@ -65,14 +65,14 @@ def training_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
 
 def baseline_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
     """Every output's figures of the model and of the plain models, by output."""
-    found = metrics["baselines"]
-    if found is None:
+    measured_by = metrics["baselines"]
+    if measured_by is None:
         return
     test = metrics["parts"]["test"]["outputs"]
     rows: list[list[Any]] = []
     errors: list[list[Any]] = []
     for name, own in test.items():
-        models = [("this model", own), *((m["name"], m["outputs"].get(name)) for m in found["models"])]
+        models = [("this model", own), *((m["name"], m["outputs"].get(name)) for m in measured_by["models"])]
         for model, m in models:
             if m is not None and "auc" in m:
                 rows.append([name, model, *(measured(m, key) for _, key in COMPARED)])
@@ -86,12 +86,12 @@ def baseline_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
 
 def ablation_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
     """What each output loses where a group of features is exchanged between impressions."""
-    found = metrics["ablation"]
-    if found is None:
+    measured_by = metrics["ablation"]
+    if measured_by is None:
         return
     rows: list[list[Any]] = []
-    for name, whole in found["whole"].items():
-        for group, outputs in found["without"].items():
+    for name, whole in measured_by["whole"].items():
+        for group, outputs in measured_by["without"].items():
             differences = [
                 _difference(outputs[name], whole, key) for key in ("auc", "gauc", "ndcg@10", "log_loss", "rmse")
             ]

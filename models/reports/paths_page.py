@@ -32,10 +32,10 @@ MOST_ACTIONS = 5
 MOST_ROUTES = 12
 
 
-def sheets(found: Sequence[Decomposition], paths: Paths, routes: int) -> list[Sheet]:
+def sheets(choices: Sequence[Decomposition], paths: Paths, routes: int) -> list[Sheet]:
     """The decompositions and the most frequent routes."""
     rows = []
-    for d in found:
+    for d in choices:
         rates = [d.action_rate, d.conversion_rate, d.conversion_after_action, d.conversion_without_action]
         shares = [d.coverage, d.removed, d.explained]
         rows.append([d.actions, *(f"{rate:.2%}" for rate in rates), *(f"{share:.1%}" for share in shares)])
@@ -53,9 +53,9 @@ def note(paths: Paths) -> str:
     )
 
 
-def markdown(found: Sequence[Decomposition], paths: Paths, routes: int = MOST_ROUTES) -> str:
+def markdown(choices: Sequence[Decomposition], paths: Paths, routes: int = MOST_ROUTES) -> str:
     """The decompositions and the most frequent routes as two tables."""
-    first, second = sheets(found, paths, routes)
+    first, second = sheets(choices, paths, routes)
     return "\n".join([*_lines(first), "", note(paths), "", *_lines(second)]) + "\n"
 
 
@@ -64,22 +64,22 @@ def _lines(table: Sheet) -> list[str]:
     return [f"| {' | '.join(table.head)} |", "|---" * len(table.head) + "|", *rows]
 
 
-def page(found: Sequence[Decomposition], paths: Paths, title: str) -> str:
+def page(choices: Sequence[Decomposition], paths: Paths, title: str) -> str:
     """A self-contained HTML page: the picture, then the tables."""
-    tables = sheets(found, paths, MOST_ROUTES)
-    return render("paths.html", title=title, chart=chart(found), sheets=tables, note=note(paths))
+    tables = sheets(choices, paths, MOST_ROUTES)
+    return render("paths.html", title=title, chart=chart(choices), sheets=tables, note=note(paths))
 
 
-def chart(found: Sequence[Decomposition]) -> dict[str, Any]:
+def chart(choices: Sequence[Decomposition]) -> dict[str, Any]:
     """What the picture shows: a row per set of actions, its four rates as places from 0 to 1 on a logarithmic axis."""
-    rates = [[getattr(d, name) for _, name in SERIES] for d in found]
+    rates = [[getattr(d, name) for _, name in SERIES] for d in choices]
     lowest = float(np.floor(np.log10(min((rate for row in rates for rate in row if rate > 0), default=0.1))))
 
     def place(rate: float) -> float:
         return float((np.log10(rate) - lowest) / max(1.0, -lowest))
 
     rows = []
-    for d, of_row in zip(found, rates, strict=True):
+    for d, of_row in zip(choices, rates, strict=True):
         dots = [
             {"at": place(rate), "colour": colour, "title": f"{label} {rate:.3%}"}
             for (label, _), colour, rate in zip(SERIES, COLOURS, of_row, strict=False)
@@ -100,13 +100,13 @@ def measure_paths(
         )
     log, incomplete = read_events(events, columns)
     paths = read_paths(log, columns, click, actions, conversion)
-    found = decompositions(paths)
-    text = markdown(found, paths)
+    choices = decompositions(paths)
+    text = markdown(choices, paths)
     if incomplete:
         text += f"\n{incomplete:,} events without a user, item, action or time were left out.\n"
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.with_suffix(".md").write_text(text)
-        pd.DataFrame([asdict(d) for d in found]).to_csv(out.with_suffix(".csv"), index=False)
-        out.with_suffix(".html").write_text(page(found, paths, f"Paths from {click} to {conversion}"))
+        pd.DataFrame([asdict(d) for d in choices]).to_csv(out.with_suffix(".csv"), index=False)
+        out.with_suffix(".html").write_text(page(choices, paths, f"Paths from {click} to {conversion}"))
     return text

@@ -115,11 +115,11 @@ def _measured(name: str, measured: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _auc_by_label(scores: list[dict[str, Any]]) -> dict[str, Any]:
     """Of several scores for one label the first counts, which is the task's own."""
-    found: dict[str, Any] = {}
+    by_label: dict[str, Any] = {}
     for score in scores:
         if "auc" in score:
-            found.setdefault(score["label"], score["auc"])
-    return found
+            by_label.setdefault(score["label"], score["auc"])
+    return by_label
 
 
 def group_tables(group: Group, rows: list[dict[str, Any]]) -> str:

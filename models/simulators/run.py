@@ -35,14 +35,14 @@ def write_log(name: str, size: float, folder: Path) -> None:
 
 def results(simulator: Simulator, seeds: Sequence[int], size: float) -> list[Result]:
     """The measures of every seed, each in a folder that goes afterwards."""
-    found = []
+    by_seed = []
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="simulator-") as folder:
-            found.append(simulator.run(seed, size, Path(folder)))
-    return found
+            by_seed.append(simulator.run(seed, size, Path(folder)))
+    return by_seed
 
 
-def section(simulator: Simulator, found: Sequence[Result], size: float, seconds: float) -> str:
+def section(simulator: Simulator, by_seed: Sequence[Result], size: float, seconds: float) -> str:
     """The simulator's section as markdown: world, measures, and for each comparison the margin over the seeds."""
     scale = "" if size == 1 else f" --size {size:g}"
     lines = [
@@ -53,25 +53,25 @@ def section(simulator: Simulator, found: Sequence[Result], size: float, seconds:
         f"World: {simulator.world} Training uses the repository's own recipes.",
         "",
     ]
-    command = f"`python -m models.simulators {simulator.name} --seeds {len(found)}{scale}`"
+    command = f"`python -m models.simulators {simulator.name} --seeds {len(by_seed)}{scale}`"
     lines += [f"{command}, {seconds:.0f} s of one processor:", ""]
-    return "\n".join([*lines, *_measures(found), "", *_margins(simulator, found)]) + "\n"
+    return "\n".join([*lines, *_measures(by_seed), "", *_margins(simulator, by_seed)]) + "\n"
 
 
-def _measures(found: Sequence[Result]) -> Iterator[str]:
-    names = list(next(iter(found[0].values())))
+def _measures(by_seed: Sequence[Result]) -> Iterator[str]:
+    names = list(next(iter(by_seed[0].values())))
     yield "| setting | model | " + " | ".join(names) + " |"
     yield "|---" * (2 + len(names)) + "|"
-    for setting, model in found[0]:
-        cells = [_mean([result[setting, model][name] for result in found]) for name in names]
+    for setting, model in by_seed[0]:
+        cells = [_mean([result[setting, model][name] for result in by_seed]) for name in names]
         yield f"| {setting} | {model} | " + " | ".join(cells) + " |"
 
 
-def _margins(simulator: Simulator, found: Sequence[Result]) -> Iterator[str]:
+def _margins(simulator: Simulator, by_seed: Sequence[Result]) -> Iterator[str]:
     yield "| claimed | measure | margin | holds in | verdict |"
     yield "|---|---|---|---|---|"
     for c in simulator.comparisons:
-        margins = [c.margin(result) for result in found]
+        margins = [c.margin(result) for result in by_seed]
         held = sum(margin > 0 for margin in margins)
         verdict = "shows" if held == len(margins) else "does not show" if held == 0 else "unsettled"
         claimed = f"{c.model} better than {c.other}" + (f" ({c.setting})" if c.setting else "")
@@ -88,9 +88,9 @@ def put_section(page: Path, name: str, text: str) -> None:
     """Write a section into a page, in place of the same one if it is there."""
     before = page.read_text() if page.is_file() else HEADING
     opening, *sections = before.split("\n## ")
-    kept = {s.split("\n", 1)[0]: f"## {s.rstrip()}\n" for s in sections} | {name: text}
+    by_name = {s.split("\n", 1)[0]: f"## {s.rstrip()}\n" for s in sections} | {name: text}
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join([opening.rstrip() + "\n", *(kept[n] for n in SIMULATORS if n in kept)]))
+    page.write_text("\n".join([opening.rstrip() + "\n", *(by_name[n] for n in SIMULATORS if n in by_name)]))
 
 
 def simulate(name: str, seeds: int, size: float, out: Path | None) -> str:

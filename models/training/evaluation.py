@@ -82,8 +82,8 @@ def _labelled(data: Data, part: str, columns: Sequence[str], inside: np.ndarray,
 
 def groups_of(data: Data, part: str) -> np.ndarray:
     """The list of each impression, int64 `[n]`: its request, or its user where the recipe names no request."""
-    found = data.parts[part]
-    return np.asarray(found.user if found.request is None else found.request)
+    impressions = data.parts[part]
+    return np.asarray(impressions.user if impressions.request is None else impressions.request)
 
 
 def _draws(data: Data, part: str, space: np.ndarray, draws: int) -> Draws | None:
@@ -132,13 +132,13 @@ def gate_health(ranker: MultiTaskModel, data: Data, part: str, batches: int | No
     impressions = 0
     with torch.no_grad():
         for batch in islice(ordered_batches(data, part, EVALUATION_BATCH), batches):
-            found = ranker.gating(batch)
-            if found is None:
+            gated = ranker.gating(batch)
+            if gated is None:
                 break
             size = len(batch["request_time"])
             impressions += size
-            cosines = cosines + similarity(found.experts) * size
-            for head, gates in found.gates.items():
+            cosines = cosines + similarity(gated.experts) * size
+            for head, gates in gated.gates.items():
                 entropies[head] = entropies.get(head, 0.0) + float(entropy(gates)) * size
     ranker.train(was_training)
     if not impressions:

@@ -1,4 +1,4 @@
-"""Writes what a search found: the table of its trials, the tuned recipe, the options of the command line."""
+"""Writes the result of a search: the table of its trials, the tuned recipe, the options of the command line."""
 
 import json
 import shlex
@@ -21,11 +21,15 @@ TUNED_FILE = "tuned.yaml"
 
 def chosen(parameters: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     """A trial's settings as a recipe has them: choices out of their JSON, numbers to five digits."""
-    found = {}
+    settings = {}
     for name, value in parameters.items():
-        of_choices = isinstance(space[name], CategoricalDistribution)
-        found[name] = json.loads(value) if of_choices else float(f"{value:.5g}") if isinstance(value, float) else value
-    return found
+        if isinstance(space[name], CategoricalDistribution):
+            settings[name] = json.loads(value)
+        elif isinstance(value, float):
+            settings[name] = float(f"{value:.5g}")
+        else:
+            settings[name] = value
+    return settings
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, Any], origin: str) -> Recipe:
@@ -51,14 +55,14 @@ def report(
     """What trials.json holds: the budget, every trial by number, and the best one (None where none was completed)."""
     trials: list[dict[str, Any]] = []
     for place, trial in enumerate(done, start=1):
-        kept = {key: trial.user_attrs.get(key) for key in ("score", "step", "validation", "reason")}
+        remembered = {key: trial.user_attrs.get(key) for key in ("score", "step", "validation", "reason")}
         state = {
             "trial": place,
             "own": "own" in trial.user_attrs,
             "state": trial.state.name.lower(),
             "seconds": round(seconds_of(trial), 1),
         }
-        trials.append(state | {"settings": chosen(trial.params, space)} | kept)
+        trials.append(state | {"settings": chosen(trial.params, space)} | remembered)
     complete = [t for t in trials if t["state"] == "complete"]
     best: dict[str, Any] | None = max(complete, key=lambda t: t["score"], default=None)
     return {
@@ -70,13 +74,13 @@ def report(
     }
 
 
-def write_search(found: Mapping[str, Any], recipe: Recipe, out: Path) -> list[str]:
+def write_search(searched: Mapping[str, Any], recipe: Recipe, out: Path) -> list[str]:
     """Write a report as trials.json and trials.md, and the tuned recipe, into a folder; gives the lines to print."""
-    write_json(found, out / TRIALS_FILE)
-    lines = [*_best_lines(found["best"], out), "", *_table(found["trials"], list(found["tuning"]["space"]))]
+    write_json(searched, out / TRIALS_FILE)
+    lines = [*_best_lines(searched["best"], out), "", *_table(searched["trials"], list(searched["tuning"]["space"]))]
     (out / TABLE_FILE).write_text("\n".join([f"# Search of {recipe.name}", "", *lines, ""]))
-    if found["best"]:
-        tuned = with_settings(recipe, found["best"]["settings"], "the best trial").model_dump(
+    if searched["best"]:
+        tuned = with_settings(recipe, searched["best"]["settings"], "the best trial").model_dump(
             mode="json", exclude_unset=True
         )
         (out / TUNED_FILE).write_text(yaml.safe_dump(tuned, sort_keys=False, allow_unicode=True))

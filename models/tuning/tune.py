@@ -214,12 +214,12 @@ def _line(search: Search, trial: FrozenTrial) -> str:
 
 
 def tune(recipe: Recipe, out: Path, *, cache: Path = DEFAULT_CACHE, quiet: bool = False) -> dict[str, Any]:
-    """Search a recipe's space and write what was found into `out`; gives what trials.json holds. Raises RecipeError."""
+    """Search a recipe's space and write the result into `out`; gives what trials.json holds. Raises RecipeError."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = open_search(recipe, out, cache)
     search_on(search, quiet)
-    found = report(recipe, search.section, search.space, search.done)
-    lines = write_search(found, recipe, out)
+    searched = report(recipe, search.section, search.space, search.done)
+    lines = write_search(searched, recipe, out)
     if not quiet:
         print("\n".join(lines))
-    return found
+    return searched

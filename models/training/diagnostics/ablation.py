@@ -48,9 +48,9 @@ def _exchanged(part: Part, group: str, order: np.ndarray) -> Part:
 
 def _figures(model: MultiTaskModel, data: Data, scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     """The few figures of each output that a table shows."""
-    found = {}
+    by_output = {}
     for name, measured in measure(model, data, "test", scores)["outputs"].items():
         gauc = (measured.get("gauc") or {}).get("value")
         figures = {"auc": measured.get("auc"), "gauc": gauc, "ndcg@10": measured.get("ndcg@10")}
-        found[name] = figures | {"log_loss": measured.get("log_loss"), "rmse": measured.get("rmse")}
-    return found
+        by_output[name] = figures | {"log_loss": measured.get("log_loss"), "rmse": measured.get("rmse")}
+    return by_output

@@ -44,12 +44,12 @@ def baselines(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
         "logistic regression": partial(_linear, linear.matrix(train), linear.matrix(test)),
         "boosted trees": partial(_trees, trees.matrix(train), trees.matrix(test), trees.categorical, seed),
     }
-    found = []
+    measured_models = []
     for name, fit in fits.items():
         started = time.perf_counter()
         measured = {o.name: _measured(data, o, fit, picked) for o in outputs}
-        found.append({"name": name, "seconds": time.perf_counter() - started, "outputs": measured})
-    return {"rows": len(picked), "models": [*found, *_shown_order(data, outputs)]}
+        measured_models.append({"name": name, "seconds": time.perf_counter() - started, "outputs": measured})
+    return {"rows": len(picked), "models": [*measured_models, *_shown_order(data, outputs)]}
 
 
 def _measured(data: Data, output: Output, fit: Fit, picked: np.ndarray) -> dict[str, Any]:

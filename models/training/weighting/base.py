@@ -60,8 +60,8 @@ class Uncertainty:
     A probability's term is exp(-s) w L + s / 2, a value's exp(-s) / 2 w L + s / 2. At the optimum the weight of a
     probability is 1 / (2 L), 500 for a loss of 0.001: the bound keeps a rare task from drowning the others. s moves by
     plain gradient descent, since its curvature at the optimum is 1 / 2 for every task. It is put back to the bound
-    after a step, where its gradient still leads inward; clamping inside the loss would freeze it there. s is no weight of the
-    network and is not exported.
+    after a step, where its gradient still leads inward; clamping inside the loss would freeze it there. s is no weight
+    of the network and is not exported.
     """
 
     def __init__(self, base: Mapping[str, float], scale: Mapping[str, float], bound: float, rate: float) -> None:

@@ -43,11 +43,12 @@ class PcGrad:
 
     @staticmethod
     def _gradients(loss: Tensor, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        of_parameters: tuple[Tensor | None, ...] = torch.autograd.grad(
             loss, list(named.values()), retain_graph=True, allow_unused=True
         )
         return {
-            name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)
+            name: torch.zeros_like(p) if g is None else g
+            for (name, p), g in zip(named.items(), of_parameters, strict=True)
         }
 
     def logged(self) -> dict[str, float]:
