@@ -132,9 +132,8 @@ class RevisionedDocument(Generic[Document]):
                 at = "" if to is None else f" at revision {to}"
                 raise NothingEarlier(f"the history has nothing{at} to go back to")
             restores = past.get("revision")
-            content = {name: past[name] for name in self.state if name in past}
             why = reason or f"back from revision {_header(before).revision} to {restores}"
-            return self._write(registry, before, content, author, why, True, restores, check, attempt)
+            return self._write(registry, before, self._state_of(past), author, why, True, restores, check, attempt)
 
     def states(self, document: Document) -> Iterator[dict[str, Any]]:
         """The present content, then those of the history that nobody went back from, newest first; raw JSON."""
@@ -196,9 +195,9 @@ class RevisionedDocument(Generic[Document]):
         history: tuple[dict[str, Any], ...] = ()
         if before is not None:
             # What a newer writer added stays, and what the content does not name keeps its value.
-            kept = before.model_dump(mode="json")
-            history = self._history_after(kept, withdraws)
-            fields = {name: value for name, value in kept.items() if name not in self.state}
+            fields = before.model_dump(mode="json")
+            history = self._history_after(fields, withdraws)
+            fields = {name: value for name, value in fields.items() if name not in self.state}
         revision = _header(before).revision + 1 if before is not None else 1
         fields |= {**content, "revision": revision, "author": author, "reason": reason, "written_at": now()}
         fields |= {"restores": restores, "history": history}
@@ -207,6 +206,7 @@ class RevisionedDocument(Generic[Document]):
         except ValidationError as error:
             raise Conflict(f"{self.title} cannot be changed: {first_fault(error)}") from None
 
+        # The check and a caller who gave up can still stop the change; after that only the disk can.
         if check is not None:
             check(document)
         text = document.model_dump_json(indent=2).encode() + b"\n"

@@ -77,6 +77,7 @@ def load_bundle(
     `manifest` is the manifest that was read before, so that all is checked against one; None reads it here. `largest`
     is the most candidates that are scored at once. A graph that runs for longer than `seconds` is stopped.
     """
+    # onnxruntime looks at `terminate` between nodes, so that a graph without an end can be stopped.
     run_options = ort.RunOptions()
     timer = Timer(seconds, setattr, (run_options, "terminate", True))
     timer.daemon = True

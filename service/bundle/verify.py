@@ -96,6 +96,7 @@ def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
     """The graph's inputs and outputs against the manifest, and the manifest's inputs against the widths of its own
     schema.
     """
+    # The manifest's inputs against its own schema.
     allowed = graph_inputs(layouts)
     stated = {i.name: (i.dtype, tuple(i.shape)) for i in manifest.inputs}
     for name, described in stated.items():
@@ -107,6 +108,8 @@ def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
             raise BundleRejected(
                 "inputs_mismatch", f"the manifest's input {name!r} is {described}, the schema makes it {allowed[name]}"
             )
+
+    # The graph's inputs against the manifest.
     graph = {i.name: i for i in session.get_inputs()}
     if set(graph) != set(stated):
         raise BundleRejected(
@@ -114,6 +117,8 @@ def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
         )
     for name, (dtype, shape) in stated.items():
         _check_tensor(name, graph[name], dtype, shape)
+
+    # The graph's outputs: one score per candidate and task.
     outputs = {o.name: o for o in session.get_outputs()}
     if set(outputs) != set(manifest.task_names):
         raise BundleRejected(

@@ -38,6 +38,7 @@ def _bound(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Sequen
 
 
 def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Sequence[str]) -> Computed:
+    # Every name that the formula reads is a task, a numeric or a weight, and only one of them.
     expression = parse(profile.formula or "")
     where = f"profiles.{name}.formula"
     known = [*tasks, *numerics, *profile.weights]
@@ -50,6 +51,8 @@ def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Seq
             raise FusionError(
                 f"fusion profile '{name}': column {column}: '{used}' is a task, a numeric or a weight at once", where
             )
+
+    # The formula depends on the model, and the rest of the profile on the formula.
     used_tasks = [t for t in tasks if t in expression.names]
     if not used_tasks:
         raise FusionError(
@@ -65,6 +68,8 @@ def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Seq
             f"fusion profile '{name}' bounds {', '.join(strange)}, which is none of its weights",
             f"profiles.{name}.bounds",
         )
+
+    # Places instead of names, so that a request looks nothing up.
     columns = {n: i for i, n in enumerate(numerics) if n in expression.names}
     return Computed(
         name,
