@@ -25,7 +25,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run dev format lint test test-slow test-tools test-full shape audit loadtest bench data benchmark sample lock clean
+.PHONY: help run dev format lint test test-slow test-tools test-full shape rooms audit loadtest bench data benchmark sample lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help:  ## list the targets
@@ -61,6 +61,9 @@ test-tools: $(TEST)/.test-installed  ## the tests that need Debian packages; ins
 
 test-full: test test-slow test-tools  ## everything, and the long forms, which CI leaves out
 	$(TEST)/bin/python -m pytest -m "full and not tools"
+
+rooms: $(TEST)/.test-installed  ## draw in docs/architecture.md which folder imports which
+	@$(TEST)/bin/python tools/rooms.py --write
 
 shape: $(TEST)/.test-installed  ## print the shape of the code: sizes of functions and files, cycles, width
 	$(TEST)/bin/python tools/shape.py

@@ -1,0 +1,38 @@
+"""Promises of the docs: what they name exists, what they link to is there, and generated parts are current."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").glob("*.md")])
+# A path in backticks that begins with one of the project's folders. A reader looks it up, so it has to be there.
+FOLDERS = "bench|deploy|docs|export|features|funnelrank|loadtest|models|sample|service|tables|tests|tools"
+PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)")
+# The changelog tells of files as they were.
+HISTORY = {"CHANGELOG.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    if page.name in HISTORY:
+        return
+    text = page.read_text()
+    # NAME stands for the reader's own.
+    named = {name for name in PATH.findall(text) if "NAME" not in name and not (ROOT / name).exists()}
+    linked = {link for link in LINK.findall(text) if not (page.parent / link).exists()}
+    assert named == set()
+    assert linked == set()
+
+
+def test_the_drawing_of_the_rooms_is_current() -> None:
+    spec = importlib.util.spec_from_file_location("rooms", ROOT / "tools" / "rooms.py")
+    assert spec is not None
+    assert spec.loader is not None
+    rooms = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rooms)
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert rooms.with_diagrams(page) == page, "run `make rooms`"
