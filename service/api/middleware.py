@@ -61,7 +61,7 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         context = scope[CONTEXT] = RequestContext(scope)
-        response = Response(send, context, self.lifecycle)
+        response = ResponseSender(send, context, self.lifecycle)
         try:
             await self.app(scope, receive, response)
         except ServiceError as error:
@@ -77,7 +77,7 @@ class RequestMiddleware:
             self.metrics.finished(route, context.outcome, monotonic() - context.started)
 
 
-class Response:
+class ResponseSender:
     """`send` that adds the headers of every response."""
 
     __slots__ = ("context", "lifecycle", "send", "started")

@@ -11,7 +11,7 @@ from service.rollout.serving import Live
 
 
 @dataclass(slots=True, eq=False)
-class Options:
+class RankingOptions:
     """How scores become a ranking: `weights` replace the profile's for this request."""
 
     scene: str | None = None
@@ -33,7 +33,7 @@ class Query:
     own_features: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
     context: Mapping[str, object] = field(default_factory=dict)
     timestamp: int | None = None
-    options: Options = field(default_factory=Options)
+    options: RankingOptions = field(default_factory=RankingOptions)
 
 
 @dataclass(slots=True, eq=False)

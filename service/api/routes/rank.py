@@ -19,7 +19,7 @@ from service.api.services import Services
 from service.errors import DeadlineExceeded, InvalidRequest, invalid
 from service.fusion import Weights
 from service.ranking.deadline import Deadline
-from service.ranking.query import Options, Query
+from service.ranking.query import Query, RankingOptions
 from service.settings import Settings
 
 # Candidates that FUNNELRANK_MAX_CANDIDATES can allow. Lists end at their first bad entry, so that none costs seconds.
@@ -201,7 +201,7 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
             raise invalid("fusion", "weights of one's own are not allowed here (FUNNELRANK_FUSION_OVERRIDES)")
         weights = request.fusion.weights
         keys += 1 + len(weights)
-    options = Options(scene=request.scene, weights=weights, top_k=request.top_k, explain=request.explain)
+    options = RankingOptions(scene=request.scene, weights=weights, top_k=request.top_k, explain=request.explain)
     query = Query(
         user_id=request.user_id,
         item_ids=ids,
