@@ -35,5 +35,6 @@ class RecentRequests:
             self._candidates -= self._requests.popleft().candidates
 
     def of(self, fingerprint: str) -> list[Assembly]:
-        """The requests of one feature schema, oldest first."""
-        return [a for a in self._requests if a.fingerprint == fingerprint]
+        """The requests of one feature schema, oldest first. Threads may call this while others add requests."""
+        # A deque that changes while Python code iterates over it raises RuntimeError; its copy is made in one step.
+        return [a for a in self._requests.copy() if a.fingerprint == fingerprint]
