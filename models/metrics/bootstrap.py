@@ -2,7 +2,8 @@
 
 Users are drawn and not impressions, since the impressions of one user are no independent observations: intervals from
 single impressions would be too narrow. Per draw, what is a weighted mean (GAUC, nDCG, MRR, log loss, errors) costs one
-product over the users, AUC and ECE cost three `bincount`s over the impressions.
+product over the users, AUC and ECE cost three `bincount`s over the impressions: for 200 draws and 100,000 impressions
+0.3 s of CPU per output, for 1,000,000 of them 3.4 s.
 """
 
 from collections.abc import Iterator, Mapping

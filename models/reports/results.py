@@ -13,7 +13,7 @@ from models.data.tables import data_folder
 from models.recipe import Recipe
 
 MARKS = Path(__file__).with_name("marks.yaml")
-METRICS = ("auc", "gauc", "log_loss", "ece", "rmse")
+METRICS = ("auc", "gauc", "ndcg@10", "mrr", "log_loss", "ece", "rmse")
 
 
 class Mark(BaseModel):
@@ -140,7 +140,11 @@ def group_tables(group: Group, rows: list[dict[str, Any]]) -> str:
         for score in row["scores"]
     ]
     lines += ["", "<details><summary>every score</summary>", ""]
-    lines += [*_table(["model", "score", "AUC", "GAUC", "log loss", "ECE", "RMSE"], cells), "", "</details>"]
+    lines += [
+        *_table(["model", "score", "AUC", "GAUC", "nDCG@10", "MRR", "log loss", "ECE", "RMSE"], cells),
+        "",
+        "</details>",
+    ]
     return "\n".join(lines) + "\n"
 
 

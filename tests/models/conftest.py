@@ -1,4 +1,4 @@
-"""Owns the fixtures that the training tests share: small tables and recipes over them."""
+"""The fixtures that the training tests share: small tables and recipes over them."""
 
 from collections.abc import Callable
 from pathlib import Path

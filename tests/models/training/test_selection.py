@@ -154,6 +154,8 @@ def test_with_a_request_id_every_metric_of_order_is_of_requests(tiny_recipe, tab
     times = tables["impressions"].time_ms
     test = tables["impressions"][(times >= 1_651_766_400_000) & (times < 1_652_025_600_000)]
     assert len(np.unique(groups_of(data, "test"))) == test.search.nunique()
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "requests / skipped" in report and "means over requests" in report
 
 
 def test_an_impression_without_a_request_is_refused(tiny_recipe, tables, tmp_path):
