@@ -54,6 +54,7 @@ def _with_half_tables(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ReductionError(
             "float16: the graph looks nothing up in a table, so there is nothing to reduce; export in float32"
         )
+    # The tables themselves.
     for name in {n.input[0] for n in lookups}:
         values = numpy_helper.to_array(tables[name])
         if np.abs(values).max(initial=0) > _LARGEST_HALF:
@@ -61,6 +62,7 @@ def _with_half_tables(model: onnx.ModelProto) -> onnx.ModelProto:
                 f"float16: the table '{name}' holds a number beyond {_LARGEST_HALF:g}; export in float32"
             )
         tables[name].CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
+    # A cast behind each lookup, so that nothing after it sees halves.
     nodes = list(model.graph.node)
     for lookup in lookups:
         looked_up = lookup.output[0]

@@ -28,6 +28,7 @@ def of_probability(
         names = ("auc", "gauc", *(f"ndcg@{k}" for k in cutoffs), "mrr", "log_loss", "ece")
         counted = {"impressions": len(labels), "positives": int(labels.sum())}
         return counted | dict.fromkeys(names) | {"top": [], "calibration": [], "why": why}
+    # In float64: sums over many impressions of float32 would lose digits.
     scores = log_probabilities.astype(np.float64)
     probabilities = np.exp(scores)
     curve = calibration_curve(labels, probabilities)

@@ -67,6 +67,7 @@ def losses(history: Mapping[str, Any], best_step: int) -> str:
                 alpha=0.55,
                 label="training",
             )
+            # An output without impressions on validation has no log loss there.
             scored = [
                 (e["step"], e["validation"][name]["log_loss"])
                 for e in evaluations

@@ -60,6 +60,7 @@ def world(
     falling from 0 to -2.4 on a phone and half as far on a desktop. In the test
     part candidates are shown nowhere yet, so a model that has the position as a feature is asked for the top.
     """
+    # What users like and what items are worth.
     x = rng.normal(size=(USERS, TRAITS))
     v = rng.normal(size=(ITEMS, TRAITS)) * 0.5
     worth = rng.normal(size=ITEMS) * 0.6
@@ -67,12 +68,14 @@ def world(
     user = np.repeat(rng.integers(0, USERS, n), SHOWN)
     item = rng.integers(0, ITEMS, n * SHOWN)
     utility = -1.0 + worth[item] + (x[user] * v[item]).sum(1)
+    # The order in which the old ranker showed them.
     old = rng.normal(size=len(item))
     if rightness is not None:
         old += rightness * utility + fancy[item]
     position = (-old.reshape(n, SHOWN)).argsort(1).argsort(1).ravel() + 1
     desktop = np.repeat(rng.random(n) < 0.5, SHOWN)
     bias = true_bias(position) * np.where(desktop, DESKTOP, 1.0)
+    # Clicks follow utility and position, whatever chose the position.
     part = np.repeat(part_column(rng, n), SHOWN)
     impressions = pd.DataFrame(
         {"user_id": user, "item_id": item, "time_ms": np.arange(n * SHOWN), "part": part, "position": position}

@@ -61,6 +61,7 @@ def world(rng: np.random.Generator, n: int, share: float = 0.08) -> tuple[dict[s
     like -1.8 + 1.5 t q + 0.5 q1, cart -1.5 + 1.2 t (q + s), follow -2 + 1.5 t s, fifth -1 + 1.8 t s.
     Only a `share` of the impressions knows the fifth; all else is the same for every share.
     """
+    # Tastes, shops and items; a behaviour is more likely where the item suits the taste.
     taste = rng.normal(size=(USERS, TASTES))
     of_shop = rng.normal(size=(SHOPS, TASTES))
     shop = rng.integers(0, SHOPS, ITEMS)
@@ -69,6 +70,7 @@ def world(rng: np.random.Generator, n: int, share: float = 0.08) -> tuple[dict[s
     user = rng.integers(0, USERS, n)
     item = rng.integers(0, ITEMS, n)
     times = 10**6 + np.arange(n)
+    # The true logit of every label.
     tq = (taste[user] * nature[item]).sum(1)
     ts = (taste[user] * of_shop[shop[item]]).sum(1)
     logits = {

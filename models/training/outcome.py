@@ -57,9 +57,11 @@ def summary(
     recipe = data.recipe
     rows = len(data.parts["train"])
     seed = recipe.training.seed
+    # Without intervals on the training part: its figures say how far the model fits, not how good it is.
     train = evaluate(ranker, sampled(data, "train", TRAIN_IMPRESSIONS, seed), "train")
     validation = evaluate(ranker, data, "validation", DRAWS)
     test = evaluate(ranker, data, "test", DRAWS)
+    # Gates are measured where the weights were selected.
     gates = gate_utilisation(ranker, data, "validation")
     health = gate_health(ranker, data, "validation")
     epochs = progress.step / epoch_steps

@@ -37,6 +37,7 @@ class Run:
 
 def open_run(folder: Path) -> Run:
     """The run in a folder. Raises RunError."""
+    # metrics.json and the report come last, so a folder with all of these is finished.
     for name in (RECIPE_FILE, ENCODING_FILE, KEPT_FILE, WEIGHTS_FILE, METRICS_FILE, REPORT_FILE):
         if not (folder / name).is_file():
             raise RunError(
@@ -54,6 +55,7 @@ def open_run(folder: Path) -> Run:
         measured = json.loads((folder / METRICS_FILE).read_text())
     except (RecipeError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise RunError(f"{folder}: {error}") from error
+    # What a bundle says of its training.
     provenance = {
         "recipe": recipe.model_dump(mode="json"),
         "seed": recipe.training.seed,
@@ -62,6 +64,7 @@ def open_run(folder: Path) -> Run:
         "best": measured["best"],
         "calibration": measured["calibration"],
     }
+    # The metrics of the test part by score, calibration errors before and after together.
     test = measured["parts"]["test"]
     if measured["calibration"]:
         for name, ece in measured["calibration"]["ece_before"]["test"].items():

@@ -60,6 +60,7 @@ def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> No
         run = open_run(Path(transfer.source))
     except RunError as error:
         raise RecipeError(f"training.transfer.from: {error}", SOURCE) from None
+    # Weights fit only between equal features and equal encoders.
     if run.encoding.schema != encoding.schema:
         raise RecipeError(
             f"training.transfer.from: {transfer.source} was trained on other features; "
@@ -74,6 +75,7 @@ def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> No
             f"training.transfer.from: {transfer.source} has other encoders; take over its recipe's model.encoders",
             SOURCE,
         )
+    # A transferred representation stays as it is below the new network.
     only_representation = transfer.mode == "representation_transfer"
     _take_weights(ranker, run.ranker.state_dict(), run.encoding.vocabulary, encoding.vocabulary, only_representation)
     if only_representation:
