@@ -69,7 +69,7 @@ async def uptake(worker: Services, serves: Callable[[Status], bool], targets: se
     settings = worker.settings
     until = monotonic() + min(_LOAD_SECONDS + 2 * settings.rollout_poll_ms / 1000, _LONGEST_SECONDS)
     while True:
-        statuses = await asyncio.to_thread(worker.metrics.records.all)
+        statuses = await asyncio.to_thread(worker.metrics.records.statuses)
         for status in (worker.follower.described(), *statuses):
             if serves(status):
                 return Uptake(state=UptakeState.SERVED)

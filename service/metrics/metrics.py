@@ -169,7 +169,7 @@ class Metrics:
         """Write the last record; the counters of this worker go on in the sums of the ended ones."""
         self.tallies.bring_over()
         self._files.submit(self._write)
-        self._files.submit(self.records.forget)
+        self._files.submit(self.records.close)
         self._files.shutdown(wait=False)
 
     def _families(self) -> Families:

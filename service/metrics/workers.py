@@ -33,21 +33,21 @@ class WorkerRecords:
         self._folder = folder
         self._name = f"worker-{os.getpid()}.{token_hex(4)}.json"
         self._status: dict[str, Any] = {}
-        self._told = asyncio.Event()
+        self._changed = asyncio.Event()
         self._file: RecordFile | None = None
         self._failing = False
 
-    def tell(self, status: dict[str, Any]) -> None:
+    def set_status(self, status: dict[str, Any]) -> None:
         """Set the status of this worker; the next `write` hands it to the others."""
         if status != self._status:
             self._status = status
-            self._told.set()
+            self._changed.set()
 
     async def changed(self, longest_s: float) -> None:
         """Wait until this worker has a new status, for at most `longest_s` seconds."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._told.wait(), longest_s)
-        self._told.clear()
+            await asyncio.wait_for(self._changed.wait(), longest_s)
+        self._changed.clear()
 
     def write(self, families: Families) -> None:
         """Write this worker's record. Never raises for what the disk does."""
@@ -65,7 +65,7 @@ class WorkerRecords:
             log.info("this worker shares its metrics and status again")
         self._failing = False
 
-    def all(self) -> list[dict[str, Any]]:
+    def statuses(self) -> list[dict[str, Any]]:
         """The status of every living worker of this host, by process id."""
         others = [record["status"] for _, alive, record in self._others() if alive]
         statuses = [status for status in (self._status, *others) if status]
@@ -83,7 +83,7 @@ class WorkerRecords:
                 log.warning("the metrics of the other workers cannot be read: %s", error)
             return own
 
-    def forget(self) -> None:
+    def close(self) -> None:
         """This worker ends: its record becomes that of an ended worker."""
         if self._file is not None:
             self._file.close()

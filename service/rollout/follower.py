@@ -104,7 +104,7 @@ class Follower:
         self.snapshot = replace(self.snapshot, not_serving=problem)
         self._judge_canary()
         await self.withdrawals.write()
-        self.loader.metrics.records.tell(self.described())
+        self.loader.metrics.records.set_status(self.described())
 
     def close(self) -> None:
         """End the threads of the observers."""

@@ -17,7 +17,7 @@ from service.ranking.admission import Admission
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.server.connections import CONNECTIONS, Connections
-from service.server.lifespan import running
+from service.server.lifespan import background_work
 from service.server.start import WorkerStart
 from service.settings import Settings
 from service.store.opening import open_store, open_writer
@@ -67,7 +67,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Connections]]:
-        async with running(settings, follower, lifecycle, metrics):
+        async with background_work(settings, follower, lifecycle, metrics):
             yield {CONNECTIONS: Connections(settings, metrics)}
         reader.close()
         await writer.close()

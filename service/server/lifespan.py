@@ -22,7 +22,7 @@ _SWITCH_SECONDS = 0.0005  # the default is 0.005, which a ranking beside a load 
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def background_work(
     settings: Settings, follower: Follower, lifecycle: Lifecycle, metrics: Metrics
 ) -> AsyncIterator[None]:
     """Everything that runs as long as the worker serves; nothing of it can stop the worker."""

@@ -40,7 +40,7 @@ def serve(settings: Settings) -> int:
         if settings.workers == 1:
             return run_in_process(WorkerStart(settings, profiles), [listener])
         with runtime_folder(runtime_parents(settings)) as folder:
-            return Supervisor([listener], WorkerStart(settings, profiles, folder), renewed).run()
+            return Supervisor([listener], WorkerStart(settings, profiles, folder), with_current_profiles).run()
 
 
 def check_start(settings: Settings) -> FusionProfiles | None:
@@ -66,7 +66,7 @@ def check_start(settings: Settings) -> FusionProfiles | None:
     return started_with
 
 
-def renewed(start: WorkerStart) -> WorkerStart:
+def with_current_profiles(start: WorkerStart) -> WorkerStart:
     """The same start with the fusion file as it is now; unchanged, with a log line, where the file cannot be used."""
     path = start.settings.fusion_file
     if path is None:

@@ -89,7 +89,7 @@ async def models(worker: Worker) -> dict[str, Any]:
         "published": [],
         "rollout": None,
         "worker": worker.follower.described(),
-        "workers": worker.metrics.records.all(),
+        "workers": worker.metrics.records.statuses(),
     }
     try:
         overview |= await run_limited(partial(_of_registry, worker.settings), _READ_SECONDS, "the registry")

@@ -23,7 +23,7 @@ for seconds in (0.001, 0.02):
 metrics.events.inc(int(sys.argv[2]))
 metrics.tallies.bring_over()
 metrics._write()
-metrics.records.tell({"pid": os.getpid()})
+metrics.records.set_status({"pid": os.getpid()})
 metrics._write()
 sys.stdout.write("written\\n")
 sys.stdout.flush()
@@ -58,7 +58,7 @@ def test_gauges_count_the_living_and_counters_everybody(tmp_path: Path) -> None:
     assert before["funnelrank_workers"] == 3
     assert before['funnelrank_model_info{name="m",role="stable",version="1"}'] == 3
     assert (before["funnelrank_events_total"], before[bucket]) == (6, 3)
-    assert sorted(status["pid"] for status in reader.all()) == sorted(worker.pid for worker in workers)
+    assert sorted(status["pid"] for status in reader.statuses()) == sorted(worker.pid for worker in workers)
     kill_worker(workers[2])
     for _ in range(3):  # the first page adds the ended worker to the sums, the later ones read them
         after = values(reader)
@@ -66,7 +66,7 @@ def test_gauges_count_the_living_and_counters_everybody(tmp_path: Path) -> None:
         assert after['funnelrank_model_info{name="m",role="stable",version="1"}'] == 2
         assert (after["funnelrank_events_total"], after[bucket]) == (6, 3)
     assert len(list(tmp_path.glob("worker-*.json"))) == 2, "the record of the ended worker is removed"
-    assert len(reader.all()) == 2
+    assert len(reader.statuses()) == 2
     for worker in workers[:2]:
         kill_worker(worker)
     assert values(reader)["funnelrank_events_total"] == 6
@@ -152,7 +152,7 @@ def test_a_torn_record_leaves_the_one_before_it(tmp_path: Path) -> None:
 def test_a_record_that_outgrows_its_file_gets_a_larger_one(tmp_path: Path) -> None:
     records = WorkerRecords(tmp_path)
     for count in (1, 10_000):
-        records.tell({"pid": 1, "text": "x" * count * 20})
+        records.set_status({"pid": 1, "text": "x" * count * 20})
         records.write({})
     (path,) = tmp_path.glob("worker-*.json")
     content = read_record(path)

@@ -184,7 +184,7 @@ MANY: list[tuple[str, str, Any]] = [
 def test_a_body_full_of_faults_is_refused_before_it_costs_seconds(
     hurried: Any, method: str, path: str, body: Any
 ) -> None:
-    """The worker stops after a few faults; comparing all entries with all took it minutes, without an answer to anybody."""
+    """The worker stops after a few faults; comparing all entries with all took it minutes, and nobody was answered."""
     before = cpu_seconds(hurried)
     answered = hurried.http.request(method, path, json=body, headers={"Authorization": "Bearer secret"})
     assert (answered.status_code, answered.json()["code"]) == (422, "invalid_request")

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from service.sample.embedded_redis import EmbeddedRedis
-from service.server.serve import renewed
+from service.server.serve import with_current_profiles
 from service.server.start import WorkerStart
 from service.settings import Settings
 
@@ -106,13 +106,13 @@ def test_a_restart_with_a_broken_fusion_file_keeps_the_last_good_profiles(
 ) -> None:
     fusion = tmp_path / "fusion.yaml"
     fusion.write_text(FUSION.format(revision=3))
-    good = renewed(WorkerStart(Settings(fusion_file=fusion)))
+    good = with_current_profiles(WorkerStart(Settings(fusion_file=fusion)))
     assert good.profiles is not None
     assert good.profiles.revision == 3
     fusion.write_text("profiles: [")
-    assert renewed(good) is good
+    assert with_current_profiles(good) is good
     fusion.unlink()
-    assert renewed(good) is good
+    assert with_current_profiles(good) is good
     assert caplog.text.count("the last good profiles stay in use") == 2
 
 
