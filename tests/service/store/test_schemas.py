@@ -1,43 +1,18 @@
 """Tests a Redis with rows of two feature schemas: live writes keep both fresh until one is retired."""
 
-import json
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import redis
 
-from features import FeatureSchema
 from features.layouts import Layouts
-from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
 from service.store.redis.schemas import announce_schema, register_schema
 
 NOW = int(time.time() * 1000)
-
-
-@pytest.fixture(scope="module")
-def next_layouts(kit: SimpleNamespace) -> Layouts:
-    """The next schema: users have a city and no gender, items a colour, behaviours the colour and no price."""
-    other = json.loads(json.dumps(kit.SCHEMA))
-    other["user"][1] = {"name": "city", "type": "categorical"}
-    other["item"].append({"name": "colour", "type": "categorical"})
-    other["behaviour"]["item_features"] = ["item_id", "colour", "tag"]
-    return Layouts.of(FeatureSchema.model_validate(other))
-
-
-@pytest.fixture
-def both(server: Any, store: redis.Redis, layouts: Layouts, next_layouts: Layouts) -> redis.Redis:
-    """A Redis that is loaded with the live schema, while the next one is being loaded."""
-    register_schema(store, layouts.schema)
-    announce_schema(store, next_layouts.schema)
-    return store
 
 
 def send(server: Any, *events: dict[str, Any]) -> Any:
@@ -157,97 +132,3 @@ def test_a_schema_whose_load_is_not_through_is_not_ranked_from(
     kit.wait_until(lambda: all(server.rank(["1"]).status_code == 503 for _ in range(10)))
     register_schema(both, layouts.schema)
     kit.wait_until(lambda: all(server.rank(["1"]).status_code == 200 for _ in range(10)))
-
-
-def forget(fingerprint: str, redis_url: str, registry: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "service", "load", "--forget", fingerprint, "--registry", str(registry)]
-    return subprocess.run(
-        command,
-        cwd=Path(__file__).parents[3],
-        env={"FUNNELRANK_REDIS_URL": redis_url},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def test_a_retired_schema_is_gone_to_the_last_key_and_gets_no_more_writes(
-    server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts, redis_server: EmbeddedRedis, registry: Path
-) -> None:
-    send(server, event("5", NOW))
-    for place in range(2500):
-        both.set(item_key(next_layouts.fingerprint, str(place)), b"row")
-    done = forget(next_layouts.fingerprint, redis_server.url, registry)
-    assert done.returncode == 0, done.stderr
-    assert f"2501 keys of schema {next_layouts.fingerprint} are gone" in done.stdout
-    assert "2501 keys" in done.stderr
-    send(server, event("6", NOW))
-    assert both.keys(f"fr:{next_layouts.fingerprint}:*") == []
-    assert both.hkeys(SCHEMAS) == [layouts.fingerprint.encode()]
-    assert len(sequence(both, layouts)) == 2
-
-
-def test_what_is_live_or_not_there_cannot_be_retired(
-    both: redis.Redis, layouts: Layouts, redis_server: EmbeddedRedis, registry: Path
-) -> None:
-    before = both.dbsize()
-    for wanted, told in (
-        (layouts.fingerprint, "synthetic/1 is live"),
-        ("0" * 16, f"{layouts.fingerprint} (loaded)"),
-        ("*", "nothing of a schema *"),
-    ):
-        refused = forget(wanted, redis_server.url, registry)
-        assert refused.returncode == 1
-        assert told in refused.stderr
-    assert both.dbsize() == before
-
-
-def test_two_registries_on_one_redis_cannot_remove_each_others_schema(
-    tmp_path: Path,
-    kit: SimpleNamespace,
-    redis_server: EmbeddedRedis,
-    store: redis.Redis,
-    layouts: Layouts,
-    next_layouts: Layouts,
-) -> None:
-    """A registry may forget what it has loaded alone; what both have loaded goes when both have forgotten it."""
-    tables = tmp_path / "tables"
-    tables.mkdir()
-    (tables / "items.csv").write_text("item_id,tag,topics,price,quality\n1,a,x,2,3\n")
-    first = tmp_path / "first"
-    second = tmp_path / "second"
-    for registry in (first, second):
-        kit.publish(registry, "1")
-        kit.publish(registry, "2", schema=next_layouts.schema.model_dump(mode="json"))
-        kit.go_live(registry, "2")
-    own = layouts.fingerprint
-    command = [
-        sys.executable,
-        "-m",
-        "service",
-        "load",
-        str(tables),
-        "--bundle",
-        "synthetic/1",
-        "--registry",
-        str(first),
-    ]
-    environment = {"FUNNELRANK_REDIS_URL": redis_server.url}
-    subprocess.run(command, cwd=Path(__file__).parents[3], env=environment, timeout=60, check=True)
-
-    refused = forget(own, redis_server.url, second)
-    assert refused.returncode == 1
-    assert str(first) in refused.stderr
-    assert store.exists(item_key(own, "1")) == 1
-    assert store.hexists(SCHEMAS, own)
-
-    command[-1] = str(second)
-    subprocess.run(command, cwd=Path(__file__).parents[3], env=environment, timeout=60, check=True)
-    moved = first.rename(tmp_path / "moved")
-    refused = forget(own, redis_server.url, moved)
-    assert refused.returncode == 1, "the second registry has loaded it too"
-    assert str(second) in refused.stderr
-    assert store.exists(item_key(own, "1")) == 1
-    assert forget(own, redis_server.url, second).returncode == 0
-    assert store.keys(f"fr:{own}:*") == []
