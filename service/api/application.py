@@ -39,9 +39,11 @@ def build(services: Services, lifespan: Lifespan, version: str) -> ASGIApp:
         redirect_slashes=False,
         exception_handlers={HTTPException: _framework_error},
     )
+    # The routes find the worker's parts here, through a dependency.
     app.state.services = services
     rank = RankRoute(services)
     app.router.routes.append(rank)
+    # The routes themselves, not `include_router`: /openapi.json and the Allow header read one flat list.
     for router in (*ROUTERS, docs.router):
         app.router.routes.extend(router.routes)
     app.add_middleware(RequestMiddleware, lifecycle=services.lifecycle, metrics=services.metrics)

@@ -56,6 +56,7 @@ class JsonBody(Generic[Model]):
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The body, read no further than `limit` bytes. Raises BodyTooLarge or ClientDisconnect."""
+    # A length that is too large is refused before anything is read.
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > limit:
             raise _too_large(limit)
@@ -176,6 +177,7 @@ def bad_fields(details: Sequence[ErrorDetails]) -> list[FieldError]:
         if location[:1] == ("events",) and len(location) > 3:
             location = location[:3]
             message = "a string or an integer"
+        # pydantic has one error per member of a union; the first one says enough.
         path = path_of(location)
         errors.setdefault(path, FieldError(path, message))
     return without_parents(list(errors.values()))

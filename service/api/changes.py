@@ -67,12 +67,14 @@ def entity_tag(revision: int) -> dict[str, str]:
 async def uptake(worker: Services, serves: Callable[[Status], bool], targets: set[str], written_at: str) -> Uptake:
     """Wait for the first worker that `serves` a change, or that refused one of its `targets` after `written_at`."""
     settings = worker.settings
+    # The workers look at the documents once per poll, and then load what is new.
     until = monotonic() + min(_LOAD_SECONDS + 2 * settings.rollout_poll_ms / 1000, _LONGEST_SECONDS)
     while True:
         statuses = await asyncio.to_thread(worker.metrics.records.statuses)
         for status in (worker.follower.described(), *statuses):
             if serves(status):
                 return Uptake(state=UptakeState.SERVED)
+            # Older refusals are of other changes.
             for refusal in status["refused"]:
                 if refusal["model"] in targets and refusal["at"] >= written_at:
                     return Uptake(state=UptakeState.REFUSED, detail=f"{refusal['code']}: {refusal['detail']}")

@@ -37,6 +37,7 @@ class WriteTargets:
             documents = await self._reader.schemas()
         except StoreDown as error:
             raise StoreUnavailable(f"nothing was written: {error}") from None
+        # A schema's layouts are made once, not for every write.
         known = self._listed
         self._listed = {
             fingerprint: known[fingerprint] if fingerprint in known else _layouts_of(fingerprint, document)

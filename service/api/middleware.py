@@ -66,6 +66,7 @@ class RequestMiddleware:
             await self.app(scope, receive, response)
         except ServiceError as error:
             await response.problem(error)
+        # Nobody reads an answer any more, so only the metrics are told.
         except (CallerLeft, ClientDisconnect):
             context.outcome = "client_gone"
         except Exception:
@@ -102,6 +103,7 @@ class ResponseSender:
     async def problem(self, error: ServiceError) -> None:
         """Send the envelope, unless a part of another response has been sent."""
         self.context.outcome = error.code
+        # The caller has a part of another answer; the server then closes the connection.
         if self.started:
             return
         body = envelope(error, self.context.request_id)

@@ -66,6 +66,7 @@ class Ranker:
         try:
             stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline)
         except DeadlineExceeded:
+            # The observers count what missed its deadline too.
             self._observe(snapshot, live, query, formula)
             raise
         fetched = perf_counter()

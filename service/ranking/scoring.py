@@ -39,14 +39,17 @@ async def score_in_chunks(
     seconds = 0.0
     for start in range(0, candidates, chunk):
         part = used if candidates <= chunk else _slice(used, start, start + chunk)
+        # Wait for the turn: other rankings score their chunks in between.
         await scheduler.acquire()
         try:
+            # While this ranking waited, its deadline may have passed or its caller left.
             check()
             started = perf_counter()
             predictions = score(bundle, part)
             seconds += perf_counter() - started
         finally:
             scheduler.release()
+        # A model that failed on one chunk gives no scores at all: half of a list would be ordered at random.
         if predictions is None:
             return Scored(np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32), seconds, failed=True)
         parts.append(predictions)

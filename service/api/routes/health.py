@@ -97,9 +97,11 @@ async def options() -> Response:
 
 async def ready_checks(worker: Services) -> list[ReadyCheck]:
     """All checks, the store's by asking it now."""
+    # The process
     follower = worker.follower
     draining = worker.lifecycle.draining
     checks = [ReadyCheck(name="draining", ok=not draining, detail="the service is stopping" if draining else "no")]
+    # The model
     live = follower.live
     if live is None:
         last = follower.refusals.last
@@ -108,6 +110,7 @@ async def ready_checks(worker: Services) -> list[ReadyCheck]:
     instead_of = f", because {live.instead_of}" if live.instead_of else ""
     detail = f"{live.bundle.label} is loaded and warmed{instead_of}"
     checks.append(ReadyCheck(name="model", ok=True, detail=detail))
+    # The store
     store = await check_schema(follower.reader, live.bundle.layouts)
     if not store.reachable:
         allowed = worker.settings.allow_degraded_ready

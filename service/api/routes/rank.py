@@ -166,6 +166,7 @@ class RankApplication:
         seconds = perf_counter() - started
         self.ranker.metrics.stages["respond"].observe(seconds)
         self.admission.note(ranking.costs.computed + seconds, ranking.costs.fetched)
+        # An answer that is too late is of no use, and a 504 tells the caller why.
         deadline.check("the answer was ready")
         if ranking.degraded:
             context.outcome = "degraded"
@@ -187,6 +188,7 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
 
     Raises InvalidRequest for what the JSON schema cannot say.
     """
+    # Check the candidates.
     count = len(request.candidates)
     if count > settings.max_candidates:
         raise invalid(
@@ -195,12 +197,14 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
     ids, own_features, keys = candidates_of(request.candidates)
     if len(set(ids)) != count:
         raise _duplicates(ids)
+    # Check the weights of the request's own.
     weights: Mapping[str, float] = {}
     if request.fusion is not None:
         if not settings.fusion_overrides:
             raise invalid("fusion", "weights of one's own are not allowed here (FUNNELRANK_FUSION_OVERRIDES)")
         weights = request.fusion.weights
         keys += 1 + len(weights)
+    # Put the query together.
     options = RankingOptions(scene=request.scene, weights=weights, top_k=request.top_k, explain=request.explain)
     query = Query(
         user_id=request.user_id,
@@ -215,6 +219,7 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
 
 def candidates_of(candidates: list[str | Candidate]) -> tuple[list[str], Mapping[int, Mapping[str, object]], int]:
     """Ids, by place the values that candidates bring along, and the number of keys in the candidates' JSON."""
+    # Nearly all requests: no Python runs per candidate.
     if set(map(type, candidates)) == {str}:
         return candidates, {}, 0  # type: ignore[return-value]
     ids: list[str] = []
