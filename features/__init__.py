@@ -1,8 +1,9 @@
-"""Owns the one definition of a feature that training, the Redis loader and the service share."""
+"""The one definition of a feature, shared by training, export, the load and the service."""
 
+from features.behaviours import BehaviourLayout
 from features.errors import FeatureError, SchemaError
 from features.keys import MISSING_KEY, key_of, keys_of_column
-from features.rows import BehaviourLayout, RowLayout
+from features.rows import RowLayout
 from features.schema import (
     BehaviourSchema,
     Categorical,

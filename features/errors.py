@@ -18,7 +18,8 @@ class FeatureError(ValueError):
 class SchemaError(ValueError):
     """A feature schema that cannot be used.
 
-    `location` is the bad key or section inside the schema, `name` the bad value there, `known` the names that it may have.
+    `location` is the bad key or section inside the schema, `name` the bad value there, `known` the names that it may
+    have.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
-"""Owns how a raw categorical value becomes a 64-bit key, the same in every process and language.
+"""Hashes raw categorical values to 64-bit keys, the same in every process and language.
 
     key = the first 8 bytes, big-endian, read as a signed 64-bit integer,
           of SHA-256(UTF-8(vocabulary) + 0x1F + UTF-8(value))
 
-A value is written as text first: a string as it is, an integer in decimal, a whole float as its integer
-(column readers turn integers with gaps into floats), a boolean as `1` or `0`. So `39`, `"39"` and `39.0` are one key. null, NaN
-and the empty string are missing and have key 0; the hash itself is never 0 (it becomes 1 there). SHA-256 because it
-stands in every standard library and in SQL engines, so a data warehouse can compute the same keys.
+A value is written as text first: a string as it is, an integer in decimal, a whole float as its integer (column readers
+turn integers with gaps into floats), a boolean as `1` or `0`. So `39`, `"39"` and `39.0` are one key. null, NaN and the
+empty string are missing and have key 0; the hash itself is never 0 (it becomes 1 there). SHA-256 because every standard
+library and SQL engine has it, so a data warehouse can compute the same keys.
 """
 
 import math
@@ -87,11 +87,11 @@ def keys_of_column(vocabulary: str, values: np.ndarray | Iterable[object], field
     out = np.empty(len(raw), dtype=np.int64)
     for i, value in enumerate(raw):
         try:
-            found = known.get(value)
+            hashed = known.get(value)
         except TypeError:  # unhashable, so certainly not a categorical value
-            found = None
-        if found is None:
-            found = key(value)
-            known[value] = found
-        out[i] = found
+            hashed = None
+        if hashed is None:
+            hashed = key(value)
+            known[value] = hashed
+        out[i] = hashed
     return out

@@ -1,4 +1,4 @@
-"""Owns the row layouts of one feature schema, taken together: what the store, the assembly and the bundle's checks share."""
+"""The row layouts of one feature schema: users, items, contexts and behaviours, and the graph inputs made of them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +10,7 @@ from features import BehaviourLayout, FeatureSchema, RowLayout
 
 Entity = Literal["user", "item"]
 FREE_AXES = ("C", "L")
-EVENT_KEY_BYTES = 8  # what tells one behaviour from another stands before its row
+EVENT_KEY_BYTES = 8  # identify a behaviour and stand before its row
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Layouts:
     def kept_behaviours(self) -> int:
         """How many behaviours of a user the store keeps: twice what a ranking reads.
 
-        A replay as of an earlier moment thus sees what was seen then, unless more than `max_length` behaviours came since.
+        A replay as of an earlier moment thus sees what was seen then, unless more than `max_length` behaviours were
+        added since.
         """
         return 2 * self.max_behaviours
 
@@ -62,19 +63,19 @@ class Layouts:
         return self.schema.user_id_feature if entity == "user" else self.schema.item_id_feature
 
     def unknown_row(self, entity: Entity, entity_id: str) -> bytes:
-        """The row of an entity without one: everything missing but its own id, where the schema has that as a feature."""
+        """The row of an entity without one: everything is missing but its own id, if that is a feature."""
         layout = self.layout(entity)
         name = self.id_feature(entity)
         return layout.default_row if name is None else layout.pack({name: entity_id})
 
     def row_or_unknown(self, entity: Entity, entity_id: str, stored: bytes | None) -> bytes:
-        """A row as the store has it; that of an unknown entity where there is none, or one that does not fit the schema."""
+        """A row as the store has it, or the row of an unknown entity if there is none or it does not fit the schema."""
         fits = stored is not None and len(stored) == self.layout(entity).dtype.itemsize
         return stored if fits else self.unknown_row(entity, entity_id)  # type: ignore[return-value]
 
 
 def rows_of(layout: RowLayout, packed: bytes, n: int) -> np.ndarray:
-    """`n` packed rows laid end to end as a structured array; unlike frombuffer it bears an entity without features."""
+    """`n` packed rows laid end to end as a structured array; unlike frombuffer it takes an entity without features."""
     return np.frombuffer(packed, dtype=layout.dtype) if layout.dtype.itemsize else layout.empty(n)
 
 

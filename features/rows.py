@@ -1,7 +1,8 @@
-"""Owns the packed row: a fixed-width record of 64-bit keys and 32-bit floats, and the way from raw values to it.
+"""Packs raw values into rows: fixed-width records of 64-bit keys and 32-bit floats.
 
-A row is little-endian: its int64 keys, for a behaviour its int64 time in milliseconds, its float32 numerics, zero bytes up to a
-multiple of eight. Rows laid end to end are one numpy array, so a batch of them becomes the graph's inputs without a loop.
+A row is little-endian: its int64 keys, for a behaviour its int64 time in milliseconds, its float32 numerics, zero bytes
+up to a multiple of eight. Rows laid end to end are one numpy array, so a batch of them becomes the graph's inputs
+without a loop.
 """
 
 import math
@@ -13,7 +14,7 @@ import numpy as np
 
 from features.errors import FeatureError
 from features.keys import MISSING_KEY, key_of, keys_of_column
-from features.schema import Feature, FeatureSchema, MultiCategorical, Numeric
+from features.schema import Feature, MultiCategorical, Numeric
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _KEY = Struct("<q")
@@ -81,7 +82,7 @@ class RowLayout:
         return rows
 
     def pack(self, values: Mapping[str, object], *, nan_is_missing: bool = False, onto: bytes | None = None) -> bytes:
-        """One packed row of raw values; what `values` lacks is missing, or kept from the packed row `onto`.
+        """One packed row of raw values; what `values` lacks is missing, or stays as in the packed row `onto`.
 
         Raises FeatureError for an unknown feature or a value of the wrong type.
         """
@@ -98,10 +99,10 @@ class RowLayout:
 
     def feature(self, name: str) -> Feature:
         """The feature of that name. Raises FeatureError with the known names."""
-        found = self._by_name.get(name)
-        if found is None:
+        feature = self._by_name.get(name)
+        if feature is None:
             raise FeatureError(name, f"unknown feature; known: {', '.join(self._by_name) or 'none'}")
-        return found
+        return feature
 
     def _set(self, row: bytearray, feature: Feature, value: object, nan_is_missing: bool) -> None:
         name = feature.name
@@ -127,7 +128,7 @@ class RowLayout:
         return keys, np.ndarray((1, self.numeric_width), _NUMERIC_TYPE, packed, self._numerics_at)
 
     def pack_columns(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
-        """`n` packed rows of raw columns, each `[n]`; a column that is not given is missing. NaN in a column is missing.
+        """`n` packed rows of raw columns, each `[n]`; a column that is not given, and NaN in a column, is missing.
 
         Equal to `pack` row by row, bit for bit.
         """
@@ -167,7 +168,7 @@ def _values_of(value: object, field: str) -> list[object]:
 
 
 def multi_keys(feature: MultiCategorical, value: object) -> list[int]:
-    """The keys of one multi-valued value, cut and padded to `max_values`; missing entries inside the list are left out."""
+    """The keys of one multi-valued value, cut and padded to `max_values`, without missing entries of the list."""
     keys: list[int] = []
     for entry in _values_of(value, feature.name):
         key = key_of(feature.vocabulary_name, entry, feature.name)
@@ -216,45 +217,3 @@ def numbers_of_column(column: np.ndarray, field: str) -> np.ndarray:
         packed[np.isnan(packed)] = np.nan  # one bit pattern: a column may hold NaNs of any sign and payload
         return packed
     return np.array([number_of(v, field, nan_is_missing=True) for v in column.tolist()], dtype=np.float32)
-
-
-class BehaviourLayout(RowLayout):
-    """How one behaviour lies in a packed row: the item's own features, then the action and the scene, and the time.
-
-    `dtype` has `keys` int64 `[K + 2]`, `time` int64 (milliseconds since 1970, 0 where unknown) and `numerics` float32.
-    """
-
-    def __init__(self, schema: FeatureSchema) -> None:
-        if schema.behaviour is None:
-            raise ValueError("this schema has no behaviour sequence")
-        super().__init__(schema.behaviour_item_features, times=True)
-        self._behaviour = schema.behaviour
-        self._item = RowLayout(schema.item)
-        keys = np.arange(self._item.key_width)
-        picked = [keys[self._item.key_columns[n]] for n in self.key_columns]
-        self._item_keys = np.concatenate(picked) if picked else np.zeros(0, dtype=np.int64)
-        self._item_numerics = np.array([self._item.numeric_columns[n] for n in self.numeric_columns], dtype=np.int64)
-        self.item_key_width = self.key_width
-        self.key_width += 2
-        widened = [
-            ("keys", "<i8", (self.key_width,)),
-            *[(n, self.dtype[n]) for n in self.dtype.names or () if n != "keys"],
-        ]
-        self.dtype = np.dtype(widened)
-
-    def of_items(self, item_rows: np.ndarray, actions: np.ndarray, scenes: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Behaviour rows `[n]` from packed item rows `[n]`, raw actions and scenes `[n]` and times in milliseconds `[n]`."""
-        rows = self.empty(len(item_rows))
-        rows["keys"][:, : self.item_key_width] = item_rows["keys"][:, self._item_keys]
-        rows["keys"][:, self.item_key_width] = keys_of_column(self._behaviour.action_vocabulary, actions, "action")
-        rows["keys"][:, self.item_key_width + 1] = keys_of_column(self._behaviour.scene_vocabulary, scenes, "scene")
-        rows["numerics"] = item_rows["numerics"][:, self._item_numerics]
-        rows["time"] = times
-        return rows
-
-    def pack_event(self, item_row: bytes, action: object, scene: object, time_ms: int) -> bytes:
-        """One packed behaviour; the online twin of `of_items`."""
-        rows = self._item.rows(item_row)
-        return self.of_items(
-            rows, np.array([action], dtype=object), np.array([scene], dtype=object), np.array([time_ms], dtype=np.int64)
-        ).tobytes()

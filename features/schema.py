@@ -1,4 +1,4 @@
-"""Owns the feature schema: what a user, an item, a request's context and a behaviour are made of."""
+"""The feature schema: the features of users, items, contexts and behaviours."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ class Categorical(_Strict):
 
 
 class MultiCategorical(_Strict):
-    """At most `max_values` strings or integers, pooled with a mask; what is over the bound is cut, first values kept."""
+    """At most `max_values` strings or integers, pooled with a mask; values beyond the first `max_values` are cut."""
 
     name: Name
     type: Literal["multi_categorical"]
@@ -59,7 +59,8 @@ class MultiCategorical(_Strict):
 class Numeric(_Strict):
     """A float32 that may be missing. The graph takes signed log1p if asked, then standardises and takes tanh.
 
-    `bins` > 0: the value's quantile bin has an embedding as well, at most that many bins; for numbers whose effect jumps.
+    `bins` > 0: the value's quantile bin has an embedding as well, at most that many bins; for numbers whose effect
+    jumps.
     """
 
     name: Name
@@ -75,8 +76,8 @@ Feature = Annotated[Categorical | MultiCategorical | Numeric, Field(discriminato
 class BehaviourSchema(_Strict):
     """The behaviour sequence: per behaviour some of the item's own features, an action, a scene and a time.
 
-    `scene_vocabulary` lets the scene share embeddings with a context feature. A behaviour that is younger than `lag_s` seconds counts
-    neither in training nor in serving.
+    `scene_vocabulary` lets the scene share embeddings with a context feature. A behaviour that is younger than `lag_s`
+    seconds counts neither in training nor in serving.
     """
 
     max_length: Annotated[int, Field(ge=1, le=1000)] = 50
@@ -89,8 +90,8 @@ class BehaviourSchema(_Strict):
 class FeatureSchema(_Strict):
     """All features of a model, grouped by the entity they belong to.
 
-    `user_id_feature` and `item_id_feature` name the categorical feature that holds the entity's own id, so that an entity
-    without a row is still known by its id.
+    `user_id_feature` and `item_id_feature` name the categorical feature that holds the entity's own id, so that an
+    entity without a row is still known by its id.
     """
 
     user: tuple[Feature, ...] = ()
@@ -156,8 +157,8 @@ class FeatureSchema(_Strict):
     def fingerprint(self) -> str:
         """16 hex digits over everything that decides a stored row's meaning: names, types, vocabularies, widths, order.
 
-        What only the graph does with a value (pooling, transform, bins, how many behaviours it reads) is left out, so that models which
-        differ in that alone share one set of rows in the store.
+        What only the graph does with a value (pooling, transform, bins, how many behaviours it reads) is left out, so
+        that models which differ in that alone share one set of rows in the store.
         """
         rows = {
             group: [

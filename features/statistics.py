@@ -21,7 +21,7 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def psi(reference: np.ndarray, other: np.ndarray) -> float:
-    """Population stability index of `other` against `reference`: sum over the deciles of `reference` of (p - q) ln(p / q).
+    """Population stability index of `other`: the sum over the deciles of `reference` of (p - q) ln(p / q).
 
     0 for equal distributions; for two normals of equal spread it is the squared distance of their means in standard
     deviations.

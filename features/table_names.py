@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class TableNames(BaseModel):
-    """Columns that carry ids and times, and the tables' files. A model's manifest carries them from the recipe to the load.
+    """Columns that carry ids and times, and the tables' files. A model's manifest carries them from recipe to load.
 
     A file of None is looked for under the table's own name, as `users.parquet` or `users.csv`.
     """

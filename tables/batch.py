@@ -24,7 +24,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|
 class Batch:
     """`rows`: the columns that were asked for, in canonical types; `first_row` counts the rows of the table before it.
 
-    `types` are the columns' types in the file. `places` int64 `[n]` says where the rows of a selection stood in its batch.
+    `types` are the columns' types in the file. `places` int64 `[n]` says where the rows of a selection stood in its
+    batch.
     """
 
     file: Path
@@ -60,7 +61,8 @@ class Batch:
         )
 
     def raw(self, column: str) -> np.ndarray:
-        """The values `[n]`: integers, floats (NaN where missing) or objects (None where missing), as `pack_columns` takes them.
+        """The values `[n]` as `pack_columns` takes them: integers, floats (NaN where missing) or objects (None where
+        missing).
 
         An integer column with gaps becomes objects, so that 64-bit ids keep every digit.
         """
@@ -170,7 +172,7 @@ class Batch:
     ) -> np.ndarray:
         """Times as int64 milliseconds `[n]`; a missing one is `missing`, or refused where that is None.
 
-        Raises TableError for fractions, float32 and, where `bounded`, for times outside the bounds of features/times.py.
+        Raises TableError for fractions, float32 and, where `bounded`, times outside the bounds of features/times.py.
         """
         values = self.rows.column(column)
         gaps = np.asarray(values.is_null())

@@ -1,6 +1,7 @@
 """CSV files: their dialect, and what a column was before it became text.
 
-A CSV says nothing of types. Every column is read as text, and is text, except where all its values together show what it was:
+A CSV says nothing of types. Every column is read as text, and is text, except where all its values together show what
+it was:
 
     3.0, 4.0, (empty)      numbers in which integers with gaps were kept, so float64: `39.0` is then the integer 39
     True, False, (empty)   truth (in one of the spellings True, true, TRUE)
@@ -102,7 +103,7 @@ def _all(flags: pa.Array) -> bool:
 
 
 def typed(column: pa.Array, kind: str | None, as_list: bool) -> pa.Array:
-    """A column of text in its canonical type: a list where `as_list`, then what `kind` says. Raises pyarrow's ArrowInvalid."""
+    """A column of text in its canonical type: `kind`, and a list if `as_list`. Raises pyarrow's ArrowInvalid."""
     if as_list:
         lists = pc.split_pattern(column, LIST_SEPARATOR)
         values = typed(lists.values, kind, False)

@@ -6,8 +6,9 @@ from pathlib import Path
 class TableError(ValueError):
     """A table that cannot be read, or a value that does not fit.
 
-    `file` is its path, `table` its role (`users`, `items`, ...), `column` and `row` say where, as far as that is known; the first
-    row below a CSV's head is row 1. `message` names the column; the text of the error adds the file's name and the row.
+    `file` is its path, `table` its role (`users`, `items`, ...), `column` and `row` say where, as far as that is known;
+    the first row below a CSV's head is row 1. `message` names the column; the text of the error adds the file and the
+    row.
     """
 
     def __init__(self, message: str, file: Path, table: str, column: str | None = None, row: int | None = None) -> None:

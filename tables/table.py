@@ -20,7 +20,7 @@ _BELOW = (pa.ArrowException, OSError, UnicodeError, OverflowError)  # what pyarr
 
 @dataclass(frozen=True)
 class Table:
-    """`role` is the table's word (`users`, `items`, `behaviours`, `impressions`); `rows` is None where only reading tells."""
+    """`role` is the table's word (`users`, `items`, `behaviours`, `impressions`); `rows` is None for a CSV."""
 
     role: str
     path: Path
@@ -32,7 +32,7 @@ class Table:
         return self.path.suffix == ".csv"
 
     def require(self, needed: Mapping[str, str], advice: str = "") -> None:
-        """Raise TableError unless every column of `{column: what names it}` is there, once; `advice` ends the message."""
+        """Raise TableError unless every column of `{column: what names it}` is there; `advice` ends the message."""
         for column, why in needed.items():
             if column not in self.columns:
                 raise TableError(
@@ -52,7 +52,7 @@ class Table:
     def batches(
         self, columns: Sequence[str], lists: Collection[str] = (), after: int = 0, batch_rows: int | None = None
     ) -> Iterator[Batch]:
-        """The rows after the first `after`, at most `batch_rows` (BATCH_ROWS) at a time, with these columns in canonical types.
+        """The rows after the first `after` with these columns in canonical types, at most `batch_rows` at a time.
 
         Text of a CSV is split at `|` in the columns of `lists`. Raises TableError for whatever cannot be read.
         """

@@ -4,7 +4,7 @@
     integers        int64, uint64      any integer, decimals of scale 0; uint64 only where a value needs it
     numbers         float32, float64   float16 becomes float32; decimals with digits after the point become float64
     truth           bool
-    times           int64              timestamps of any unit and zone and dates, as milliseconds since 1970 (UTC), rounded down
+    times           int64              timestamps of any unit and zone and dates, as milliseconds since 1970 (UTC)
     lists           list<one of them>  list, large_list, fixed_size_list, list_view
 
 Dictionaries and run-end encoded columns are decoded. Anything else is refused by name.
@@ -105,7 +105,7 @@ def _milliseconds(column: pa.Array) -> pa.Array:
 
 
 def _decimals(column: pa.Array) -> pa.Array:
-    """int64 of decimals without digits after the point; text, the same key, where they are beyond int64; else float64."""
+    """int64 of decimals without digits after the point (text, the same key, beyond int64); else float64."""
     text = column.cast(pa.string())
     if column.type.scale > 0:
         return text.cast(pa.float64())  # by way of text, which is rounded once

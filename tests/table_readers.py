@@ -64,7 +64,7 @@ def in_the_load(folder: Path, server: EmbeddedRedis, ids: list[str]) -> Read:
 
 
 def in_json(columns: dict[str, list[Any]]) -> Read:
-    """The rows that `PUT /features/items` and a candidate's own features make of the values, or the field that is refused."""
+    """The rows that `PUT /features/items` and a candidate's own features make of the values, or the refused field."""
     rows = {}
     for values in zip(*columns.values(), strict=True):
         row = dict(zip(columns, values, strict=True))

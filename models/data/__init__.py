@@ -1,1 +1,1 @@
-"""Owns the way from canonical tables to training batches: read, encode once into memory-mapped arrays, gather."""
+"""Makes training batches of canonical tables: read, encode once into memory-mapped arrays, gather."""

@@ -1,4 +1,4 @@
-"""Owns arrays on disk that are written piece by piece and read as memory maps."""
+"""Arrays on disk that are written piece by piece and read as memory maps."""
 
 from pathlib import Path
 from types import TracebackType

@@ -1,4 +1,4 @@
-"""Owns training batches: a seeded permutation cut into steps, each gathered from the memory maps."""
+"""Makes training batches: a seeded permutation cut into steps, each gathered from the memory maps."""
 
 import queue
 import threading
@@ -23,9 +23,9 @@ def shuffled_batches(
 ) -> Iterator[Batch]:
     """The batches of one epoch from step `first_step` on: a uniform shuffle that (seed, epoch) alone decides.
 
-    `ahead`: how many batches a background thread keeps ready. 0, to gather in the loop, is fastest while the files fit into memory:
-    a batch takes a millisecond, less than what the threads cost each other. Within a batch the impressions keep the file's order, which
-    reads forward and changes no sum. Memory: 8 bytes per impression.
+    `ahead`: how many batches a background thread keeps ready. 0, to gather in the loop, is fastest while the files fit
+    into memory: a batch takes a millisecond, less than what the threads cost each other. Within a batch the impressions
+    keep the file's order, which reads forward and changes no sum. Memory: 8 bytes per impression.
     """
     n = len(data.parts[part])
     order = np.random.default_rng([seed, epoch]).permutation(n)
@@ -44,7 +44,7 @@ def ordered_batches(data: Data, part: str, batch_size: int) -> Iterator[Batch]:
 
 
 def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
-    """The batch of the impressions `picked` int64 `[B]`: every group's rows, the behaviour sequences newest first, labels.
+    """The batch of the impressions `picked` int64 `[B]`: rows of every group, behaviours newest first, labels.
 
     L is the longest sequence of the batch and may be 0; shorter ones are padded with rows of 0.
     """
@@ -71,7 +71,7 @@ def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
 
 
 def _sequences(events: Behaviours, start: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
-    """`behaviour_rows` int64 `[B, L, K + 2]`, `behaviour_numerics` float32 `[B, L, N]` and `behaviour_times` int64 `[B, L]`."""
+    """Rows int64 `[B, L, K + 2]`, numerics float32 `[B, L, N]` and times int64 `[B, L]` of the behaviours."""
     longest = int((end - start).max(initial=0))
     place_BL = end[:, None] - np.arange(longest)  # one further than the event, since event 0 of the arrays is padding
     place_BL = np.where(place_BL > start[:, None], place_BL, 0)

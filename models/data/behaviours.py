@@ -20,11 +20,13 @@ EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("action", 
 def encode_behaviours(
     table: Table, recipe: Recipe, users: Entities, items: Entities, wanted_users: np.ndarray, folder: Path
 ) -> tuple[np.ndarray, int]:
-    """Write `folder/events` (EVENT, by user and time); gives each user's first index int64 `[users + 1]` and the repeats dropped.
+    """Write `folder/events` (EVENT, by user and time).
 
-    Two passes over the disk and memory of the order of one batch plus 16 bytes per user: batches are spilled in the table's order,
-    moved to their user's place, then every user's stretch is sorted. Behaviours that repeat another in everything count once, as in
-    the store. Users without impressions (`wanted_users` bool `[users]`) are left out.
+    Gives each user's first index int64 `[users + 1]`, and how many repeats were dropped: behaviours that equal another
+    in everything count once, as in the store. Users without impressions (`wanted_users` bool `[users]`) are left out.
+
+    Two passes over the disk, and memory of the order of one batch plus 16 bytes per user: batches are spilled in the
+    table's order, moved to their user's place, then every user's stretch is sorted.
     """
     counts = np.zeros(len(wanted_users) + 1, dtype=np.int64)
     spill = folder / "events.spill"
@@ -107,7 +109,7 @@ def _sorted_distinct(events: np.ndarray) -> np.ndarray:
 def visible_range(
     times: np.ndarray, starts: np.ndarray, user: np.ndarray, before_ms: np.ndarray, max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each impression the range [start, end) of its user's newest `max_length` events with time < `before_ms`, int64 `[n]` each.
+    """The range [start, end) of the newest `max_length` events before `before_ms` of each user, int64 `[n]` each.
 
     A vectorised binary search: `times` are ascending within a user, users' stretches begin at `starts`.
     """

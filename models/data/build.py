@@ -117,7 +117,7 @@ def _write_rows(
     events: np.ndarray | None,
     counts: Mapping[str, int],
 ) -> int:
-    """Turn packed keys into embedding rows on disk; gives how many cross values of the position the training part has."""
+    """Turn packed keys into embedding rows on disk; gives the number of cross values of the position in training."""
     schema = recipe.features
     for group, rows in packed.items():
         _write_group(folder / f"{group}s", rows, encoding, group)

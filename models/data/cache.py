@@ -30,7 +30,7 @@ DEFAULT_CACHE = Path("runs/cache")
 
 @dataclass(frozen=True)
 class Part:
-    """One part's impressions as arrays over `n` rows; labels float32 `[n, labels]`, the events it may see are [start, end)."""
+    """Impressions of one part, arrays over `n` rows: labels float32 `[n, labels]`, visible events [start, end)."""
 
     user: np.ndarray
     item: np.ndarray
@@ -50,7 +50,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Behaviours:
-    """All events by user and time, after a first one that is padding (all 0): embedding rows int32 `[n, K + 2]`, numerics and times."""
+    """All events by user and time, after a first one that is padding (all 0).
+
+    Embedding rows int32 `[n, K + 2]`, numerics float32 `[n, N]`, times int64 `[n]`.
+    """
 
     rows: np.ndarray
     numerics: np.ndarray
@@ -59,8 +62,10 @@ class Behaviours:
 
 @dataclass(frozen=True)
 class Data:
-    """An opened data set. `described` is what metrics.json says of it (tables, hash, rows, what was repeated or missing);
-    `kept_rows` a file of raw rows for the exporter.
+    """An opened data set.
+
+    `described` is what metrics.json says of it (tables, hash, rows, repeats, rows that are missing); `kept_rows` is a
+    file of raw rows for the exporter.
     """
 
     recipe: Recipe

@@ -1,4 +1,4 @@
-"""Owns what is fitted on the training part before a model trains: the vocabulary and the numerics' mean and deviation."""
+"""The encoding, fitted on the training part: the vocabulary, and the numerics' mean, deviation and bins."""
 
 import json
 from collections.abc import Mapping
@@ -17,9 +17,11 @@ AGE = "age"  # the behaviour's age, the one numeric that is derived (from reques
 
 @dataclass(frozen=True)
 class NumericStats:
-    """Of a group's numeric columns over present training values: `mean` and `deviation` after their transform, float32 `[N]`.
+    """Statistics of a group's numeric columns over present training values.
 
-    `edges` float32 `[N, E]`: ascending edges of the raw values' bins, +inf where a column has fewer than E or asks for no bins.
+    `mean` and `deviation` float32 `[N]` are those after the column's transform.
+
+    `edges` float32 `[N, E]`: ascending edges of the raw values' bins, +inf where a column has fewer than E or no bins.
     """
 
     mean: np.ndarray
@@ -69,7 +71,7 @@ def log1p_columns(schema: FeatureSchema, group: str) -> np.ndarray:
 
 
 def behaviour_age_s(request_time_ms: np.ndarray, behaviour_times_ms: np.ndarray) -> np.ndarray:
-    """Age of behaviours at their request in seconds, float64 `[n]`, never negative; NaN where the time is unknown (0)."""
+    """Age of behaviours at their request in seconds, float64 `[n]`, at least 0; NaN where the time is unknown (0)."""
     age_s = np.maximum(request_time_ms - behaviour_times_ms, 0) / 1000.0
     return np.where(behaviour_times_ms > 0, age_s, np.nan)
 
@@ -83,8 +85,8 @@ def standardisation(
 ) -> NumericStats:
     """Mean and deviation from running sums per column, and the edges; a constant or empty column gets deviation 1.
 
-    The sums are of values less `shift` `[N]`: near the mean, E[x^2] - E[x]^2 keeps its digits (Chan, Golub and LeVeque 1983).
-    What is below the rounding of those sums, n * eps * mean^2, counts as constant.
+    The sums are of values less `shift` `[N]`: near the mean, E[x^2] - E[x]^2 keeps its digits (Chan, Golub and LeVeque
+    1983). A variance below the rounding of those sums, n * eps * mean^2, counts as constant.
     """
     n = np.maximum(count, 1)
     mean = total / n
@@ -110,8 +112,8 @@ def no_edges(columns: int) -> np.ndarray:
 def quantile_edges(values: np.ndarray, counts: np.ndarray, bins: list[int]) -> np.ndarray:
     """Edges `[N, E]` of raw numerics float32 `[n, N]`, each row counted `counts` `[n]` times.
 
-    A value that makes up over half of a column (a zero, mostly) gets a bin of its own and the quantiles are those of the rest, since
-    plain quantiles would all fall on it.
+    A value that makes up over half of a column (a zero, mostly) gets a bin of its own and the quantiles are those of
+    the rest, since plain quantiles would all fall on it.
     """
     edges = [_column_edges(values[:, i], counts, n) for i, n in enumerate(bins)]
     out = np.full((len(bins), max((len(e) for e in edges), default=0)), np.inf, dtype=np.float32)

@@ -29,7 +29,7 @@ class Entities:
         self._n = 0
 
     def read(self, table: Table, id_column: str) -> None:
-        """Pack every row of the table; of rows with the same id the last one counts, as in the store. Raises TableError."""
+        """Pack every row of the table. Of rows with one id the last counts, as in the store. Raises TableError."""
         key = f"data.{table.role.removesuffix('s')}_id"
         names = feature_columns(self.layout, self.id_feature)
         table.require({id_column: key}, f"; {key} names the column in all tables")

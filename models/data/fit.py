@@ -1,7 +1,7 @@
 """Fits the encoding on the training part alone: how often each key counts, and the numerics' mean and deviation.
 
-Everything is counted by training impressions: a user's keys once per impression of that user, a behaviour's once per impression that
-sees the behaviour.
+Everything is counted by training impressions: a user's keys once per impression of that user, a behaviour's once per
+impression that sees the behaviour.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class PackedPart:
-    """One part while rows are still packed keys: all users and items, the part's contexts `[n]`, events (None without behaviours)."""
+    """One part with packed rows: all users and items, the part's contexts `[n]`, events (None without behaviours)."""
 
     users: np.ndarray
     items: np.ndarray

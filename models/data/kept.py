@@ -1,4 +1,4 @@
-"""Owns the few raw rows that are kept beside the encoded data: what the exporter tries a graph on, and golden requests are made of."""
+"""Draws a few raw rows of the encoded data: the exporter tries graphs on them and makes golden requests of them."""
 
 from collections.abc import Mapping
 
@@ -13,8 +13,9 @@ SEED = 7
 
 
 def kept_rows(recipe: Recipe, part: PackedPart) -> dict[str, np.ndarray]:
-    """Raw keys and numerics by graph input name, drawn from a part: users, contexts, items and request times of some impressions
-    `[n, ...]`, and behaviours that these impressions see `[m, ...]`.
+    """Raw keys and numerics by graph input name, drawn from a part.
+
+    Users, contexts, items and request times of some impressions `[n, ...]`, and behaviours that they see `[m, ...]`.
     """
     rng = np.random.default_rng(SEED)
     picked = np.sort(rng.permutation(len(part.user))[:IMPRESSIONS])

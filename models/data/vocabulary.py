@@ -1,6 +1,7 @@
-"""Owns the way from a 64-bit key to an embedding row, fitted on the training part alone.
+"""Maps 64-bit keys to embedding rows; fitted on the training part alone.
 
-Row 0 is missing and padding (a zero vector that never trains). Each vocabulary has one unknown row, then come its known keys.
+Row 0 is missing and padding (a zero vector that never trains). Each vocabulary has one unknown row; rows of known keys
+follow.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +41,7 @@ class Vocabulary:
 def fit_vocabulary(
     names: Sequence[str], counted: Iterable[tuple[np.ndarray, np.ndarray]], min_count: int
 ) -> Vocabulary:
-    """A vocabulary over `names` from `(keys, counts)` of the training part; keys rarer than `min_count` stay unknown."""
+    """A vocabulary over `names` from `(keys, counts)` of the training part; keys below `min_count` stay unknown."""
     parts = list(counted)
     keys = np.concatenate([np.zeros(0, np.int64), *(k for k, _ in parts)])
     counts = np.concatenate([np.zeros(0, np.int64), *(c for _, c in parts)])

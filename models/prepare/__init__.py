@@ -1,1 +1,1 @@
-"""Owns the way from a public data set's original files to the canonical tables that training and the Redis loader read."""
+"""Makes the canonical tables that training and the load read from the original files of public data sets."""

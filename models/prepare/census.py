@@ -1,9 +1,9 @@
-"""Owns the Census-Income (KDD) files' way into the canonical tables.
+"""Prepares Census-Income (KDD): its original files to the canonical tables.
 
-Source: UCI Machine Learning Repository, Census-Income (KDD), CC BY 4.0. The set-up is the MMoE paper's (Ma et al., KDD 2018, section
-6.1): the given train file, the given test file split 1:1 into validation and test. What a label is made of is no input: marital status and
-income never are, education where `college` is not predicted; the recipes see to that one.
-There is no ranking in it: every person is an item, shown once to one and the same user.
+Source: UCI Machine Learning Repository, Census-Income (KDD), CC BY 4.0. The set-up is the MMoE paper's (Ma et al., KDD
+2018, section 6.1): the given train file, the given test file split 1:1 into validation and test. The source of a label
+is no input: marital status and income never are, education only where `college` is not predicted, which the recipes
+ensure. There is no ranking in it: every person is an item, shown once to one and the same user.
 """
 
 import gzip

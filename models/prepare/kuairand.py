@@ -1,9 +1,10 @@
 """Prepares KuaiRand-Pure: its original files to the canonical tables.
 
-Source: Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos, CIKM 2022; CC BY-SA 4.0.
-Nothing of a day after 30 April reaches a feature column, so the tables are good for any split whose training part starts on
-1 May or later. Days are those of the log's column `date`, which the recipes split by as well: for 1 % of the rows it is the
-day after the one that their time lies on, and counting by time put labels of training rows into their own features.
+Source: Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos, CIKM 2022;
+CC BY-SA 4.0. Nothing of a day after 30 April reaches a feature column, so the tables are good for any split whose
+training part starts on 1 May or later. Days are those of the log's column `date`, which the recipes split by as well:
+for 1 % of the rows it is the day after the one of their time, and counting by time put labels of training rows into
+their own features.
 """
 
 import shutil
@@ -119,10 +120,10 @@ def read_users(path: Path) -> pd.DataFrame:
 def read_history(path: Path) -> pd.DataFrame:
     """The exposures of 8 to 24 April as behaviours, newest last.
 
-    The file gives the time of the newest one alone. The older ones are spread evenly between 8 April and it, all on whole
-    hours (rounded down): an approximation of their age. Exposures whose video is among the user's liked or long-viewed ones
-    carry that action. The file does not tell a click, so the rest is `seen`, not `exposure`. There is no scene either.
-    Lists are read oldest first, as they grow.
+    The file gives the time of the newest one alone. The older ones are spread evenly between 8 April and it, all on
+    whole hours (rounded down): an approximation of their age. Exposures whose video is among the user's liked or
+    long-viewed ones carry that action. The file does not tell a click, so the rest is `seen`, not `exposure`. There is
+    no scene either. Lists are read oldest first, as they grow.
     """
     raw = read_original(path, ("user_id", "last_time_ms", "watch_seq", "like_seq", "long_watch_seq"))
     lengths = raw["watch_seq"].map(len).to_numpy()

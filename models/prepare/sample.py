@@ -1,4 +1,4 @@
-"""Owns the sample: canonical tables cut down to a size that fits into a repository, whole users at a time."""
+"""Cuts canonical tables down to a size that fits into a repository, whole users at a time."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ TRIES = 8
 
 
 def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[str, int]:
-    """Copy the tables, or a seeded subset of users with all that is theirs, into at most `max_bytes`; gives the rows of each.
+    """Copy the tables, or a seeded subset of whole users, into at most `max_bytes`; gives the rows of each.
 
     A data set with one user only is cut by item. Raises FileNotFoundError, TableError, or ValueError if
     nothing would be left.
@@ -23,7 +23,8 @@ def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[st
     present = [name for name in TABLES if (source / f"{name}.parquet").exists()]
     if "impressions" not in present:
         raise FileNotFoundError(
-            f"{source / 'impressions.parquet'}: no such table; run `python -m models.prepare kuairand` (or census) first"
+            f"{source / 'impressions.parquet'}: no such table; "
+            "run `python -m models.prepare kuairand` (or census) first"
         )
     out.mkdir(parents=True, exist_ok=True)
     size = sum((source / f"{name}.parquet").stat().st_size for name in present)

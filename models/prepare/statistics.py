@@ -1,4 +1,4 @@
-"""Owns smoothed rates and counts per entity over a closed period, which later impressions may read as features."""
+"""Computes smoothed rates and counts per entity over a closed period, as features of later impressions."""
 
 from dataclasses import dataclass
 

@@ -1,14 +1,16 @@
-"""Owns Taobao's UserBehavior's way into the canonical tables.
+"""Prepares Taobao's UserBehavior: its original file to the canonical tables.
 
-Source: Alibaba Tianchi, data set 649, "User Behavior Data from Taobao for Recommendation": page views (pv), carts, wishes (fav) and purchases
-(buy) of 25 November to 3 December 2017. Its terms allow non-commercial research and no passing on, so none of it is part of this project.
+Source: Alibaba Tianchi, data set 649, "User Behavior Data from Taobao for Recommendation": page views (pv), carts,
+wishes (fav) and purchases (buy) of 25 November to 3 December 2017. Its terms allow non-commercial research and no
+passing on, so none of it is part of this project.
 
-There are no impressions in it: what was shown and not clicked is unknown, a pv is a click already. An impression here is a pv, its label
-`click` is always 1, and ESM2's chain starts behind it: click -> cart or wish -> purchase. A model of these tables says what somebody does
-with an item that they look at, not whether they look at it.
+There are no impressions in it: items that were shown and not clicked are unknown, a pv is a click already. An
+impression here is a pv, its label `click` is always 1, and ESM2's chain starts behind it: click -> cart or wish ->
+purchase. A model of these tables says what somebody does with an item that they look at, not whether they look at it.
 
-Labels are what the same user does within WINDOW after the pv, so nothing in the last WINDOW of the log is an impression, and a recipe leaves
-as much room between its parts. Counts are of 25 and 26 November and impressions start on the 27th, so no feature knows anything of a label.
+Labels are what the same user does within WINDOW after the pv, so nothing in the last WINDOW of the log is an
+impression, and a recipe leaves as much room between its parts. Counts are of 25 and 26 November and impressions start
+on the 27th, so no feature knows anything of a label.
 The file is read from its beginning for USERS users; it may have been cut inside the last one, who is left out.
 """
 
@@ -42,7 +44,10 @@ LABELS = {
 
 
 def prepare_taobao(source: Path, out: Path) -> dict[str, int]:
-    """Write users, items, behaviours and impressions under `out`; gives the rows of each. Raises FileNotFoundError, ValueError."""
+    """Write users, items, behaviours and impressions under `out`; gives the rows of each.
+
+    Raises FileNotFoundError, TableError and other ValueErrors.
+    """
     log = read_log(source)
     early = log[log["time_ms"] < STATISTICS_END]
     items = log[["item_id", "category_id"]].drop_duplicates("item_id").sort_values("item_id")
@@ -67,9 +72,12 @@ def prepare_taobao(source: Path, out: Path) -> dict[str, int]:
 
 
 def read_log(source: Path) -> pd.DataFrame:
-    """Events of all users but the last, inside the log's nine days, repeated rows dropped, by user and time; of equal times in the file's order.
+    """Events of all users but the last, inside the log's nine days, repeated rows dropped.
 
-    Raises FileNotFoundError where neither the download nor the extract is there, ValueError for a row that is none of the log's.
+    They are in the order of user and time; of equal times in the file's order.
+
+    Raises FileNotFoundError if neither the download nor the extract is there, ValueError for a behaviour type that the
+    log does not have.
     """
     if (source / EXTRACT).is_file():
         raw = read_original(source / EXTRACT, COLUMNS)[list(COLUMNS)]
@@ -78,7 +86,8 @@ def read_log(source: Path) -> pd.DataFrame:
     else:
         raise FileNotFoundError(
             f"{source}: found neither {ORIGINAL} nor {EXTRACT}; download UserBehavior.csv.zip from "
-            "https://tianchi.aliyun.com/dataset/649 (an account is needed, its terms are non-commercial) and unpack it there"
+            "https://tianchi.aliyun.com/dataset/649 (an account is needed, its terms are non-commercial) and unpack it "
+            "there"
         )
     unknown = sorted(set(raw["behavior"].unique()) - set(KINDS))
     if unknown:
@@ -92,7 +101,10 @@ def read_log(source: Path) -> pd.DataFrame:
 
 
 def _first_users(path: Path) -> pd.DataFrame:
-    """The rows of the first USERS users of the download (3.7 GB, no header, users one after the other): it is not read any further."""
+    """The rows of the first USERS users of the download (3.7 GB, no header, users one after the other).
+
+    The rest of the file is not read.
+    """
     read: list[pd.DataFrame] = []
     seen: set[int] = set()
     with told_as_table_error(path), pd.read_csv(path, header=None, names=list(COLUMNS), chunksize=100_000) as chunks:
@@ -112,7 +124,7 @@ def counts(events: pd.DataFrame, key: str, prefix: str) -> pd.DataFrame:
 
 
 def impressions_of(log: pd.DataFrame) -> pd.DataFrame:
-    """Every pv between the counted days and the last WINDOW of the log, with what its user does within WINDOW of it; the hour is local (UTC+8)."""
+    """Every pv between the counted days and the last WINDOW of the log, with its labels; the hour is local (UTC+8)."""
     views = log[(log["action"] == "pv") & (log["time_ms"] >= STATISTICS_END) & (log["time_ms"] < LOG_END - WINDOW_MS)]
     rows = views.sort_values("time_ms", kind="stable").drop(columns="action")
     rows["hour"] = ((rows["time_ms"] + UTC_OFFSET_MS) // HOUR_MS % 24).astype(np.int8)
@@ -123,7 +135,10 @@ def impressions_of(log: pd.DataFrame) -> pd.DataFrame:
 
 
 def _followed(views: pd.DataFrame, acts: pd.DataFrame, key: str) -> np.ndarray:
-    """Whether the user of each view acts on the same item (or category) after it and within WINDOW, int8 `[n]`; views are by time."""
+    """Whether the user of each view acts on the same item (or category) after it and within WINDOW, int8 `[n]`.
+
+    `views` are in the order of time.
+    """
     acts = acts[["user_id", key, "time_ms"]].assign(next_ms=acts["time_ms"]).sort_values("time_ms", kind="stable")
     next_act = pd.merge_asof(
         views[["user_id", key, "time_ms"]],

@@ -1,4 +1,4 @@
-"""Owns how a canonical table is written: parquet, zstd, small, and whole or not at all."""
+"""Writes canonical tables: Parquet, zstd, small, and whole or not at all."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Owns the promises of keys: one value, one key, in every process and language."""
+"""Promises of keys: one value, one key, in every process and language."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Owns the promises of packed rows: raw values through the offline and the online path give the same bytes."""
+"""Promises of packed rows: raw values through the offline and the online path give the same bytes."""
 
 import math
 

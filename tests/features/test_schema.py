@@ -1,4 +1,4 @@
-"""Owns the promises of the schema: what is wrong is refused by name, and the fingerprint tells stored rows apart."""
+"""Promises of the schema: faults are refused by name, and the fingerprint tells stored rows apart."""
 
 import copy
 from typing import Any

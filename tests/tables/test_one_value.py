@@ -1,4 +1,4 @@
-"""Properties: a value is one value in JSON, Parquet and CSV, for training and the load, or the same field is refused."""
+"""Properties: a value is one value in JSON, Parquet and CSV, for training and the load, or one field is refused."""
 
 import decimal
 from pathlib import Path
@@ -54,7 +54,7 @@ def arrow(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def survives_csv(kind: str, values: list[Any]) -> bool:
-    """Whether a CSV can tell what the values were: fractions in it are text, and pandas turns integers with gaps into floats."""
+    """Whether a CSV shows what the values were: fractions in it are text, pandas makes floats of integers with gaps."""
     if kind == "int":
         return None not in values
     if kind == "float":

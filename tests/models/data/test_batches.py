@@ -1,4 +1,4 @@
-"""Owns the promises of batches: every impression once per epoch, the same order for the same seed, from any step on."""
+"""Promises of batches: every impression once per epoch, the same order for the same seed, from any step on."""
 
 import numpy as np
 import pytest

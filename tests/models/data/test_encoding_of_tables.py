@@ -1,4 +1,4 @@
-"""Owns the promises of encoding: nothing leaks, nothing is lost, and what does not fit is named."""
+"""Promises of encoding: nothing leaks, nothing is lost, and tables that do not fit are refused by name."""
 
 import shutil
 

@@ -14,7 +14,8 @@ USERS = 20_000
 ITEMS = 2_000
 DAY_MS = 86_400_000
 START_MS = 1_651_248_000_000
-# A training row of this recipe (keys as 8 bytes, numerics as 4, five behaviours) takes over 300 bytes; here every impression is a behaviour too,
+# A training row of this recipe (keys as 8 bytes, numerics as 4, five behaviours) takes over 300 bytes; here every
+# impression is a behaviour too,
 # and both are sorted in memory by what identifies them.
 MOST_BYTES_PER_IMPRESSION = 128
 

@@ -1,4 +1,4 @@
-"""Owns the promise against training/serving skew: raw rows through tables and batches, and through the store's packing, are the same."""
+"""The promise against training/serving skew: raw rows are the same through tables and batches as through the store."""
 
 import numpy as np
 import pandas as pd
@@ -91,7 +91,7 @@ def test_rows_kept_for_the_exporter_are_raw_keys_of_the_same_impressions(tiny_re
 def test_behaviours_of_one_millisecond_lie_in_the_same_order_in_training_and_in_the_store(
     tiny_recipe, tables, tmp_path
 ):
-    """Both keep the table's order among equal times, also where the store gets the table in pieces, and both count repeats once."""
+    """Both keep the table's order among equal times, also if the store gets it in pieces, and count repeats once."""
     behaviours = tables["behaviours"].sample(frac=1, random_state=2, ignore_index=True)
     behaviours["time_ms"] -= behaviours["time_ms"] % (3 * 86_400_000)
     tables["behaviours"] = pd.concat([behaviours, behaviours.sample(200, random_state=3)], ignore_index=True)

@@ -1,4 +1,4 @@
-"""Promises of labels that are numbers: their own unit or its logarithm, refused where they cannot be, and learnt with the squared error."""
+"""Promises of labels that are numbers: their own unit or its logarithm, refused by name, learnt by squared error."""
 
 import numpy as np
 import pytest

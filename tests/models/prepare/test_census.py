@@ -1,4 +1,4 @@
-"""Owns the promises of the census tables: the paper's split and inputs, and categories that mean the same in both files."""
+"""Promises of the census tables: the paper's split and inputs, and categories that mean the same in both files."""
 
 import gzip
 

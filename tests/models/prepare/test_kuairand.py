@@ -1,4 +1,4 @@
-"""Promises of KuaiRand's tables: no day after 30 April in a feature, no repeated rows, actions and times as documented."""
+"""Promises of KuaiRand's tables: no day after 30 April in a feature, no repeated rows, documented actions and times."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Owns the promises of the sample: small enough, whole users, the same for the same seed."""
+"""Promises of the sample: small enough, whole users, the same for the same seed."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Owns the promises of Taobao's tables: a view's labels lie after it and within the window, its features before it, whole users only."""
+"""Promises of Taobao's tables: labels lie after their view and within the window, features before it; whole users."""
 
 from datetime import datetime
 from pathlib import Path
