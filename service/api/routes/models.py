@@ -1,5 +1,6 @@
 """Answers `GET /models`: what is published, what the workers serve with, what shall be live."""
 
+import asyncio
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -89,7 +90,7 @@ async def models(worker: Worker) -> dict[str, Any]:
         "published": [],
         "rollout": None,
         "worker": worker.follower.described(),
-        "workers": worker.metrics.records.statuses(),
+        "workers": await asyncio.to_thread(worker.metrics.records.statuses),
     }
     try:
         overview |= await run_limited(partial(_of_registry, worker.settings), _READ_SECONDS, "the registry")
