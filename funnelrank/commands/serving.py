@@ -12,7 +12,7 @@ class SettingsInHelp(click.Command):
     """A command whose help ends with the table of settings."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from service.settings import described
+        from service.settings_help import described
 
         formatter.write(f"\nsettings (environment; default; [unit] meaning):\n{described()}\n")
         super().format_epilog(ctx, formatter)

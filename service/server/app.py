@@ -16,8 +16,8 @@ from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
-from service.server.connections import CONNECTIONS, Connections
 from service.server.lifespan import background_work
+from service.server.protocol.connections import CONNECTIONS, Connections
 from service.server.start import WorkerStart
 from service.settings import Settings
 from service.store.opening import open_store, open_writer

@@ -15,7 +15,7 @@ import uvicorn
 
 from service import log as service_log
 from service.server.app import build_app
-from service.server.connection import BoundedConnection
+from service.server.protocol.connection import BoundedConnection
 from service.server.start import WorkerStart
 
 log = logging.getLogger("funnelrank.serve")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from service.settings import Settings, SettingsError, described, unknown_variables
+from service.settings import Settings, SettingsError, unknown_variables
+from service.settings_help import described
 
 
 def test_every_setting_has_a_default_a_unit_and_a_meaning() -> None:

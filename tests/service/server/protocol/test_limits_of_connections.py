@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from service.metrics.metrics import Metrics
 from service.sample.embedded_redis import EmbeddedRedis, free_port
-from service.server.connection import BoundedConnection
-from service.server.connections import CONNECTIONS, Connections, most_connections
+from service.server.protocol.connection import BoundedConnection
+from service.server.protocol.connections import CONNECTIONS, Connections, most_connections
 from service.settings import Settings
 
 BODY = b'{"user_id": "1", "candidates": ["1", "2"]}'

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.problems import PROBLEM_TYPE, envelope, presentation_of
 from service.errors import ServiceError
-from service.server.connections import Connections
+from service.server.protocol.connections import Connections
 
 _INT = struct.Struct("i")
 NOT_HTTP = (

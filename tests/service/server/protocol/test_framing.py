@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.server.framing import Framing
+from service.server.protocol.framing import Framing
 
 HEAD = b"POST /rank HTTP/1.1\r\nA: b\r\n\r\n"
 

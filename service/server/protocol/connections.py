@@ -76,12 +76,12 @@ class Connections:
             )
 
 
-def most_connections(wanted: int) -> int:
-    """The limit of connections: what is wanted, as far as the limit of open files allows it.
+def most_connections(setting: int) -> int:
+    """The limit of connections: the setting, as far as the limit of open files allows it.
 
     A quarter of the files stays free, since many connections may be accepted before the first of them is closed.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
-        return wanted
-    return max(1, min(wanted, files - max(_SPARE_FILES, files // 4)))
+        return setting
+    return max(1, min(setting, files - max(_SPARE_FILES, files // 4)))

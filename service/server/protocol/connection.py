@@ -11,9 +11,9 @@ import httptools
 
 from service.api.problems import HeadTooLarge, RequestTooSlow
 from service.errors import Overloaded
-from service.server.connections import CONNECTIONS
-from service.server.framing import MAX_HEAD_BYTES, MAX_HEADERS, Framing, new_parser
-from service.server.writing import NOT_HTTP, ReadingGate, Timer, WatchedWriting, whole_answer
+from service.server.protocol.connections import CONNECTIONS
+from service.server.protocol.framing import MAX_HEAD_BYTES, MAX_HEADERS, Framing, new_parser
+from service.server.protocol.writing import NOT_HTTP, ReadingGate, Timer, WatchedWriting, whole_answer
 
 _QUEUE_FULL = 8  # requests that wait for their turn; the last piece of a chunked body may bring 7 more
 _QUEUE_FULL_BYTES = 65_536
@@ -26,15 +26,13 @@ class BoundedConnection(WatchedWriting):
     flow: ReadingGate
     _arriving = False  # a request has begun and is not complete
     _offered = False  # the request that arrives offers an upgrade, which is ignored
-    _replaying = False  # a new parser is told the framing of such a request
+    _replaying = False  # a new parser reads the framing of such a request
     _too_many_headers = False
     _held: tuple[bytes, int] | None = None  # received bytes, and from where on they are not parsed
     _queued_bytes = 0  # parsed for requests that wait for their turn
     _discarded = 0
     _last_words: bytes | None = None  # the last answer; nothing that the caller sends counts any more
     _half_closed = False  # the caller sends nothing more
-
-    # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -109,7 +107,7 @@ class BoundedConnection(WatchedWriting):
     def _ignore_offer(self) -> None:
         """Go on behind a head that offers an upgrade as if it did not (RFC 9110, 7.8).
 
-        The parser takes the rest for another protocol. A new one is told how the body is framed.
+        The parser takes the rest for another protocol. A new one reads how the body is framed.
         """
         self.parser = new_parser(self)
         if not self._arriving:
@@ -246,6 +244,6 @@ class BoundedConnection(WatchedWriting):
         elif self._owes_answer():  # perhaps nothing was read meanwhile
             self._start_read_timer()
         else:
-            limit = f"{self._limits.read_timeout_s:g} s (FUNNELRANK_READ_TIMEOUT_MS)"
             self._limits.cut("slow_request")
+            limit = f"{self._limits.read_timeout_s:g} s (FUNNELRANK_READ_TIMEOUT_MS)"
             self._end_with(whole_answer(RequestTooSlow(f"the request did not arrive within {limit}")))

@@ -1,0 +1,33 @@
+"""Writes the help on the settings from the settings themselves."""
+
+from annotated_types import Ge, Le
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from service.settings import Settings, variable_of
+
+
+def described() -> str:
+    """One line per setting for `--help`: variable, default, unit, meaning, bounds."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        variable = variable_of(name)
+        extra = field.json_schema_extra
+        unit = extra.get("unit") if isinstance(extra, dict) else ""
+        lines.append(f"  {variable:<33}{_default_of(field):<26}[{unit}] {field.description}{_bounds_of(field)}")
+    return "\n".join(lines)
+
+
+def _default_of(field: FieldInfo) -> str:
+    """The default as it would be set in the environment; no secret has one."""
+    default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default is None else str(default)
+
+
+def _bounds_of(field: FieldInfo) -> str:
+    """The bounds of a number, in words."""
+    lowest = next((bound.ge for bound in field.metadata if isinstance(bound, Ge)), None)
+    highest = next((bound.le for bound in field.metadata if isinstance(bound, Le)), None)
+    return "" if lowest is None else f" ({lowest} to {highest})"
