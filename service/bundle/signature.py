@@ -1,5 +1,4 @@
-"""Checks signatures of bundles: `manifest.sig`, Ed25519 (RFC 8032) over the bytes of `manifest.json`, which has the
-SHA-256 of every file.
+"""Checks signatures of bundles: `manifest.sig`, Ed25519 (RFC 8032) over the bytes of `manifest.json`.
 
 The keys are read anew at each check, so that one can be added or withdrawn while the service runs. `cryptography` is
 imported only where keys are set.

@@ -1,5 +1,4 @@
-"""Defines what operators write about fusion: profiles by name, the profile of a scene, and experiments between
-profiles.
+"""Defines what operators write about fusion: profiles, the profile of a scene, experiments.
 
 weighted_sum:      score = sum_t  w_t * s_t
 weighted_product:  score = prod_t s_t ^ w_t, taken in log space; a score below 1e-38 counts as 1e-38

@@ -1,6 +1,4 @@
-"""Loads a version for a role: cheap checks first, then the bundle, then the gate, in a thread that the event loop
-precedes.
-"""
+"""Loads a version for a role: cheap checks first, then the bundle, then the gate."""
 
 import logging
 from collections.abc import Callable

@@ -1,5 +1,4 @@
-"""Carries out operators' changes for the routes: in a thread, for a limited time, with the errors that a caller is
-told.
+"""Carries out operators' changes in a thread, for a limited time, with the errors that a caller is told.
 
 A change that takes too long is answered with RegistryUnavailable, and is then not carried out later either.
 """

@@ -1,6 +1,4 @@
-"""Promises of signed bundles: with trusted keys only what one of them has signed is served, and whatever is refused,
-the old version goes on.
-"""
+"""Tests signed bundles: with trusted keys, only what one of them has signed is served."""
 
 import os
 import subprocess

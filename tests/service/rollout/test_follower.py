@@ -1,6 +1,4 @@
-"""Tests the follower inside one worker: one assignment swaps, the old bundle is freed with its last user, a refusal
-withdraws.
-"""
+"""Tests the follower inside one worker: swaps, freed bundles, refusals."""
 
 import asyncio
 import gc

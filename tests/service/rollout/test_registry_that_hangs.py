@@ -1,6 +1,4 @@
-"""Tests that the event loop touches no file, with real processes: documents that are pipes, a lock that is held, a
-change that is given up.
-"""
+"""Tests that the event loop touches no file, with real processes: pipes, held locks, changes that are given up."""
 
 import asyncio
 import fcntl

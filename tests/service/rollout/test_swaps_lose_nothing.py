@@ -1,6 +1,4 @@
-"""Tests that swaps lose nothing, with real processes: other numbers of tasks, a store that hangs, callers who want to
-decide.
-"""
+"""Tests that swaps lose nothing, with real processes: other tasks, a store that hangs, hostile callers."""
 
 import asyncio
 import json

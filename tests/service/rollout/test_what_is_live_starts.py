@@ -1,6 +1,4 @@
-"""Tests that what is live can always be started, with real processes: every way in checks, a refusal withdraws, a
-start falls back.
-"""
+"""Tests that what is live can always be started, with real processes."""
 
 import hashlib
 import json
