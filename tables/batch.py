@@ -174,6 +174,7 @@ class Batch:
 
         Raises TableError for fractions, float32 and, where `bounded`, times outside the bounds of features/times.py.
         """
+        # Types that do not hold milliseconds.
         values = self.rows.column(column)
         gaps = np.asarray(values.is_null())
         if pa.types.is_float32(values.type) and len(values) > values.null_count:
@@ -193,6 +194,7 @@ class Batch:
             if pa.types.is_uint64(values.type):
                 raise self.error(column, f"column '{column}' must hold whole milliseconds since 1970 (int64)")
             times = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
+        # Missing times, then times that are seconds or microseconds by mistake.
         if missing is None:
             self._refuse(column, gaps, lambda _: f"has no time in {gaps.sum():,} of {len(gaps):,} rows")
         else:

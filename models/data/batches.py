@@ -91,6 +91,7 @@ def prefetched(work: Iterator[Callable[[], Batch]], ahead: int) -> Iterator[Batc
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()
 
+    # Waiting in short turns lets the thread see that nobody reads any more.
     def put(result: Batch | BaseException | None) -> bool:
         while not stopped.is_set():
             try:

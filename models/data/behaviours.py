@@ -18,37 +18,40 @@ EVENT = np.dtype([("user", "<i4"), ("item", "<i4"), ("time", "<i8"), ("action", 
 
 
 def encode_behaviours(
-    table: Table, recipe: Recipe, users: Entities, items: Entities, wanted_users: np.ndarray, folder: Path
+    table: Table, recipe: Recipe, users: Entities, items: Entities, with_impressions: np.ndarray, folder: Path
 ) -> tuple[np.ndarray, int]:
     """Write `folder/events` (EVENT, by user and time).
 
     Gives each user's first index int64 `[users + 1]`, and how many repeats were dropped: behaviours that equal another
-    in everything count once, as in the store. Users without impressions (`wanted_users` bool `[users]`) are left out.
+    in everything count once, as in the store. Users without impressions (`with_impressions` bool `[users]`) are left
+    out.
 
     Two passes over the disk, and memory of the order of one batch plus 16 bytes per user: batches are spilled in the
     table's order, moved to their user's place, then every user's stretch is sorted.
     """
-    counts = np.zeros(len(wanted_users) + 1, dtype=np.int64)
+    # Spill the events in the table's order, counted by user.
+    counts = np.zeros(len(with_impressions) + 1, dtype=np.int64)
     spill = folder / "events.spill"
     with ArrayFile(spill, EVENT) as file:
-        for events in _read(table, recipe, users, items, wanted_users):
-            counts[1:] += np.bincount(events["user"], minlength=len(wanted_users))
+        for events in _read(table, recipe, users, items, with_impressions):
+            counts[1:] += np.bincount(events["user"], minlength=len(with_impressions))
             file.append(events)
+    # Move each to its user's place, then sort every user's stretch and drop repeats.
     starts = np.cumsum(counts)
     placed = _by_user(read_array(spill, EVENT), starts, folder / "events.placed")
-    kept = np.zeros_like(counts)
+    distinct = np.zeros_like(counts)
     with ArrayFile(folder / "events", EVENT) as file:
         for first, last in _stretches(starts):
             events = _sorted_distinct(np.array(placed[starts[first] : starts[last]]))
-            kept[1:] += np.bincount(events["user"], minlength=len(wanted_users))
+            distinct[1:] += np.bincount(events["user"], minlength=len(with_impressions))
             file.append(events)
     for path in (spill, folder / "events.placed"):
         path.unlink()
-    return np.cumsum(kept), int(counts.sum() - kept.sum())
+    return np.cumsum(distinct), int(counts.sum() - distinct.sum())
 
 
 def _read(
-    table: Table, recipe: Recipe, users: Entities, items: Entities, wanted_users: np.ndarray
+    table: Table, recipe: Recipe, users: Entities, items: Entities, with_impressions: np.ndarray
 ) -> Iterator[np.ndarray]:
     data = recipe.data
     schema = recipe.features.behaviour
@@ -59,7 +62,7 @@ def _read(
     table.require({"action": why, "scene": why})
     for read in table.batches([data.user_id, data.item_id, "action", "scene", data.time_ms]):
         user = users.known_index_of(read, data.user_id)
-        used = np.flatnonzero((user >= 0) & wanted_users[np.maximum(user, 0)])
+        used = np.flatnonzero((user >= 0) & with_impressions[np.maximum(user, 0)])
         batch = read.selection(used)
         events = np.empty(len(used), dtype=EVENT)
         events["user"] = user[used]

@@ -14,7 +14,7 @@ from models.data.encoding import Encoding
 from models.data.entities import Entities
 from models.data.fit import PackedPart, fit_encoding, item_key_columns, item_numeric_columns
 from models.data.impressions import encode_impressions
-from models.data.kept import kept_rows
+from models.data.raw_rows import raw_rows
 from models.data.split import PARTS
 from models.data.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 from models.recipe import Recipe
@@ -37,6 +37,7 @@ def _encode(
     recipe: Recipe, tables: Mapping[str, Table], folder: Path, users: Entities, items: Entities
 ) -> dict[str, Any]:
     data = recipe.data
+    # Users and items first: impressions and behaviours point to their rows.
     if "users" in tables:
         users.read(tables["users"], data.user_id)
     if "items" in tables:
@@ -45,17 +46,21 @@ def _encode(
     repeated_behaviours = 0
     starts = np.zeros(len(users) + 1, dtype=np.int64)
     if "behaviours" in tables:
-        wanted = np.zeros(len(users), dtype=bool)
+        with_impressions = np.zeros(len(users), dtype=bool)
         for part in PARTS:
-            wanted[read_array(folder / f"{part}.user", np.int32)] = True
-        starts, repeated_behaviours = encode_behaviours(tables["behaviours"], recipe, users, items, wanted, folder)
+            with_impressions[read_array(folder / f"{part}.user", np.int32)] = True
+        starts, repeated_behaviours = encode_behaviours(
+            tables["behaviours"], recipe, users, items, with_impressions, folder
+        )
     events = read_array(folder / "events", EVENT) if "behaviours" in tables else None
     packed = {"user": users.finished(), "item": items.finished()}
+    # What each impression sees, and the encoding, which the training part alone decides.
     for part in PARTS:
         _write_ranges(recipe, folder, part, events, starts)
     encoding = fit_encoding(recipe, _packed_part(recipe, folder, "train", packed, events, counts.parts["train"]))
     encoding.save(folder / "encoding.npz")
-    rows = kept_rows(recipe, _packed_part(recipe, folder, "validation", packed, events, counts.parts["validation"]))
+    # Raw rows for the exporter, then every row as embedding rows.
+    rows = raw_rows(recipe, _packed_part(recipe, folder, "validation", packed, events, counts.parts["validation"]))
     np.savez_compressed(folder / "kept_rows.npz", **rows)  # type: ignore[arg-type]
     cross_values = _write_rows(recipe, folder, encoding, packed, events, counts.parts)
     for name in ("users.packed", "items.packed", "events", *(f"{p}.{c}" for p in PARTS for c in ("context", "cross"))):
@@ -171,7 +176,7 @@ def _write_cross(recipe: Recipe, folder: Path) -> int:
     for part in PARTS:
         keys = read_array(folder / f"{part}.cross", np.int64)
         place = np.searchsorted(known, keys)
-        found = np.isin(keys, known)
+        in_training = np.isin(keys, known)
         with ArrayFile(folder / f"{part}.position_cross", np.int32) as file:
-            file.append(np.where(found, place + 1, 0))
+            file.append(np.where(in_training, place + 1, 0))
     return len(known)

@@ -167,6 +167,7 @@ def _open(recipe: Recipe, folder: Path, source: Path) -> Data:
     described = json.loads((folder / "described.json").read_text()) | {
         "folder": str(source)
     }  # it may have been built from a copy elsewhere
+    # Memory maps of what `build` wrote.
     users = _group(folder / "users", recipe.features, "user", described["users"]["rows"])
     items = _group(folder / "items", recipe.features, "item", described["items"]["rows"])
     behaviours = None

@@ -53,6 +53,7 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
         "position": np.int32,
         "cross": np.int64,
     }
+    # One file per part and column, so that a part is read without the others.
     with ExitStack() as stack:
         files = {
             (part, name): stack.enter_context(ArrayFile(folder / f"{part}.{name}", dtype))
@@ -70,6 +71,7 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
                 counts.parts[name] += int(of_part.sum())
                 for column, values in encoded.items():
                     files[name, column].append(values[of_part])
+    # Repeats are counted and stay: the same item may be shown twice.
     every = np.concatenate([np.zeros(0, np.uint64), *seen])
     counts.repeated = len(every) - len(np.unique(every))
     counts.unmatched = splitter.unmatched()

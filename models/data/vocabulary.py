@@ -47,9 +47,11 @@ def fit_vocabulary(
     counts = np.concatenate([np.zeros(0, np.int64), *(c for _, c in parts)])
     distinct, inverse = np.unique(keys, return_inverse=True)
     totals = np.bincount(inverse, weights=counts, minlength=len(distinct))
-    kept = distinct[(totals >= min_count) & (distinct != MISSING_KEY)]
+    frequent = distinct[(totals >= min_count) & (distinct != MISSING_KEY)]
     unknown = {name: 1 + i for i, name in enumerate(names)}
-    return Vocabulary(keys=kept, rows=(1 + len(names) + np.arange(len(kept))).astype(np.int32), unknown_rows=unknown)
+    return Vocabulary(
+        keys=frequent, rows=(1 + len(names) + np.arange(len(frequent))).astype(np.int32), unknown_rows=unknown
+    )
 
 
 def key_column_vocabularies(features: Sequence[Feature]) -> tuple[str, ...]:

@@ -81,6 +81,7 @@ def prepare_census(source: Path, out: Path) -> dict[str, int]:
     """Write items and impressions under `out`; gives the rows of each. Raises FileNotFoundError."""
     train = read_census(source / TRAIN)
     test = read_census(source / TEST)
+    # The test file is split in halves by a fixed seed.
     people = pd.concat([train, test], ignore_index=True)
     people.insert(0, "item_id", np.arange(len(people), dtype=np.int32))
     part = np.full(len(people), "train", dtype=object)
@@ -88,6 +89,7 @@ def prepare_census(source: Path, out: Path) -> dict[str, int]:
     half = len(test) // 2
     part[shuffled[:half]] = "validation"
     part[shuffled[half:]] = "test"
+    # Every person is an item, shown once to one and the same user at no known time.
     impressions = pd.DataFrame(
         {
             "user_id": np.zeros(len(people), dtype=np.int8),

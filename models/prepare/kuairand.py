@@ -125,6 +125,7 @@ def read_history(path: Path) -> pd.DataFrame:
     long-viewed ones carry that action. The file does not tell a click, so the rest is `seen`, not `exposure`. There is
     no scene either. Lists are read oldest first, as they grow.
     """
+    # One row per exposure, counted back from the newest one.
     raw = read_original(path, ("user_id", "last_time_ms", "watch_seq", "like_seq", "long_watch_seq"))
     lengths = raw["watch_seq"].map(len).to_numpy()
     n = int(lengths.sum())

@@ -26,6 +26,7 @@ def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[st
             f"{source / 'impressions.parquet'}: no such table; "
             "run `python -m models.prepare kuairand` (or census) first"
         )
+    # What is no table travels whole, as a licence.
     out.mkdir(parents=True, exist_ok=True)
     size = sum((source / f"{name}.parquet").stat().st_size for name in present)
     others = [p for p in source.iterdir() if p.is_file() and p.suffix != ".parquet"]
@@ -35,13 +36,14 @@ def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[st
         for name in present:
             shutil.copyfile(source / f"{name}.parquet", out / f"{name}.parquet")
         return {name: open_table(out / f"{name}.parquet", name).rows or 0 for name in present}
+    # The share of users is lowered until the files fit.
     tables = {name: _whole(source, name) for name in present}
     share = 0.95 * max_bytes / size
     for _ in range(TRIES):
-        kept = _subset(tables, share, seed)
-        written = sum(write_table(table, out / f"{name}.parquet") for name, table in kept.items())
-        if written <= max_bytes and kept["impressions"].num_rows:
-            return {name: table.num_rows for name, table in kept.items()}
+        subset = _subset(tables, share, seed)
+        written = sum(write_table(table, out / f"{name}.parquet") for name, table in subset.items())
+        if written <= max_bytes and subset["impressions"].num_rows:
+            return {name: table.num_rows for name, table in subset.items()}
         share *= 0.9 * max_bytes / written
     raise ValueError(f"no subset of {source} fits into {max_bytes} bytes")
 
@@ -57,15 +59,15 @@ def _subset(tables: dict[str, pa.Table], share: float, seed: int) -> dict[str, p
     distinct = np.sort(impressions[unit].unique().to_numpy(zero_copy_only=False))
     rng = np.random.default_rng(seed)
     chosen = pa.array(np.sort(rng.permutation(distinct)[: max(1, round(share * len(distinct)))]))
-    kept = {
+    subset = {
         name: table.filter(_among(table[unit], chosen)) if unit in table.column_names else table
         for name, table in tables.items()
     }
-    if unit == "user_id" and "items" in kept:
-        seen = [kept[name]["item_id"].unique() for name in ("impressions", "behaviours") if name in kept]
+    if unit == "user_id" and "items" in subset:
+        seen = [subset[name]["item_id"].unique() for name in ("impressions", "behaviours") if name in subset]
         ids = pa.concat_arrays([s.cast(pa.int64()) if pa.types.is_integer(s.type) else s for s in seen]).unique()
-        kept["items"] = kept["items"].filter(_among(kept["items"]["item_id"], ids))
-    return kept
+        subset["items"] = subset["items"].filter(_among(subset["items"]["item_id"], ids))
+    return subset
 
 
 def _among(column: pa.ChunkedArray, ids: pa.Array) -> pa.ChunkedArray:

@@ -49,6 +49,7 @@ def prepare_taobao(source: Path, out: Path) -> dict[str, int]:
     Raises FileNotFoundError, TableError and other ValueErrors.
     """
     log = read_log(source)
+    # Counts are of the days before the first impression.
     early = log[log["time_ms"] < STATISTICS_END]
     items = log[["item_id", "category_id"]].drop_duplicates("item_id").sort_values("item_id")
     items = items.join(counts(early, "item_id", "item"), on="item_id").join(
@@ -92,6 +93,7 @@ def read_log(source: Path) -> pd.DataFrame:
     unknown = sorted(set(raw["behavior"].unique()) - set(KINDS))
     if unknown:
         raise ValueError(f"{source}: behaviour type {unknown[0]!r}; the log's are {', '.join(KINDS)}")
+    # The file may have been cut inside its last user.
     whole = raw[raw["user_id"] != raw["user_id"].iloc[-1]].drop_duplicates()
     log = whole.assign(time_ms=whole["timestamp"] * 1000, action=pd.Categorical(whole["behavior"], categories=KINDS))
     log = log[log["time_ms"].between(LOG_START, LOG_END, inclusive="left")].sort_values(

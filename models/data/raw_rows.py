@@ -12,11 +12,12 @@ EVENTS = 2048
 SEED = 7
 
 
-def kept_rows(recipe: Recipe, part: PackedPart) -> dict[str, np.ndarray]:
+def raw_rows(recipe: Recipe, part: PackedPart) -> dict[str, np.ndarray]:
     """Raw keys and numerics by graph input name, drawn from a part.
 
     Users, contexts, items and request times of some impressions `[n, ...]`, and behaviours that they see `[m, ...]`.
     """
+    # Entities, contexts and times of some impressions.
     rng = np.random.default_rng(SEED)
     picked = np.sort(rng.permutation(len(part.user))[:IMPRESSIONS])
     groups: Mapping[str, np.ndarray] = {
@@ -24,18 +25,19 @@ def kept_rows(recipe: Recipe, part: PackedPart) -> dict[str, np.ndarray]:
         "context": part.context[picked],
         "item": part.items[part.item[picked]],
     }
-    kept = {
+    rows_of_inputs = {
         f"{group}_{field}": np.array(rows[field]) for group, rows in groups.items() for field in ("keys", "numerics")
     }
-    kept["request_time"] = np.array(part.time[picked])
+    rows_of_inputs["request_time"] = np.array(part.time[picked])
     if part.events is None:
-        return kept
+        return rows_of_inputs
+    # Of the behaviours that these impressions see, some.
     seen = [np.arange(part.start[i], part.end[i]) for i in picked]
     every = np.concatenate([np.zeros(0, np.int64), *seen])
     events = part.events[np.sort(rng.permutation(every)[:EVENTS])]
     items = part.items[events["item"]]
     properties = np.stack([events["action"], events["scene"]], axis=1)
-    kept["behaviour_keys"] = np.concatenate([items["keys"][:, item_key_columns(recipe)], properties], axis=1)
-    kept["behaviour_numerics"] = np.array(items["numerics"][:, item_numeric_columns(recipe)])
-    kept["behaviour_times"] = np.array(events["time"])
-    return kept
+    rows_of_inputs["behaviour_keys"] = np.concatenate([items["keys"][:, item_key_columns(recipe)], properties], axis=1)
+    rows_of_inputs["behaviour_numerics"] = np.array(items["numerics"][:, item_numeric_columns(recipe)])
+    rows_of_inputs["behaviour_times"] = np.array(events["time"])
+    return rows_of_inputs
