@@ -59,7 +59,7 @@ def test_a_change_that_nobody_has_taken_up_yet_is_said_to_be_accepted(monkeypatc
     worker: Any = SimpleNamespace(
         settings=Settings(),
         follower=SimpleNamespace(described=lambda: status),
-        metrics=SimpleNamespace(records=SimpleNamespace(all=list)),
+        metrics=SimpleNamespace(records=SimpleNamespace(statuses=list)),
     )
     outcome = asyncio.run(uptake(worker, lambda _: False, {"m/2"}, "2026-01-01T00:00:00Z"))
     assert outcome.state == UptakeState.PENDING == "accepted, not yet served"
