@@ -36,11 +36,6 @@ class SchemaCheck:
     loaded: frozenset[str]
     problem: str | None
 
-    @property
-    def fits(self) -> bool:
-        """Whether the store was asked and has nothing against the model's schema."""
-        return self.reachable and self.problem is None
-
 
 async def check_schema(store: FeatureStore, layouts: Layouts) -> SchemaCheck:
     """Look for the schema of `layouts`. A store with rows of other schemas alone would give defaults for everything."""

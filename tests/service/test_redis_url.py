@@ -86,12 +86,12 @@ def test_one_redis_is_no_cluster(url: str, nodes: tuple[tuple[str, int], ...], d
         ("unix://", "three slashes"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_told_by_the_variable_and_without_its_password(url: str, said: str) -> None:
-    with pytest.raises(SettingsError) as told:
+def test_a_url_that_cannot_be_used_is_refused_by_its_variable_and_without_its_password(url: str, said: str) -> None:
+    with pytest.raises(SettingsError) as error:
         Settings.from_environment({"FUNNELRANK_REDIS_URL": url})
-    assert "FUNNELRANK_REDIS_URL" in str(told.value)
-    assert said in str(told.value)
-    assert "hu" not in str(told.value)
+    assert "FUNNELRANK_REDIS_URL" in str(error.value)
+    assert said in str(error.value)
+    assert "hu" not in str(error.value)
 
 
 def test_the_tls_options_are_those_that_both_clients_of_redis_py_know() -> None:

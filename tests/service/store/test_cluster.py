@@ -150,7 +150,7 @@ def test_a_slot_that_moves_is_followed_on_its_way_and_after(cluster: RedisCluste
     reading(cluster.url, work)
 
 
-def test_one_redis_under_a_clusters_address_is_told(redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+def test_one_redis_under_a_clusters_url_is_refused_by_name(redis_server: EmbeddedRedis, layouts: Layouts) -> None:
     with pytest.raises(StoreDown, match=r"no node of a cluster that is set up: .*cluster support disabled"):
         reading(
             redis_server.url.replace("redis://", "redis+cluster://"), lambda reader: reader.fetch(layouts, "1", IDS, 2)

@@ -1,4 +1,4 @@
-"""Tests a Redis Cluster that loses nodes: the others are read meanwhile, and rankings are whole again after a failover."""
+"""Tests a Redis Cluster that loses nodes: the others are read meanwhile, and a failover makes rankings whole again."""
 
 import asyncio
 import os

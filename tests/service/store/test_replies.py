@@ -64,7 +64,7 @@ def test_a_reply_of_another_type_or_length_is_a_store_that_is_down(
         if name == b"HGETALL":
             with pytest.raises(StoreDown, match="HGETALL"):
                 await store.schemas()
-            assert not (await check_schema(store, layouts)).fits
+            assert not (await check_schema(store, layouts)).reachable
             return
         with pytest.raises(StoreDown, match=name.decode()):
             await store.fetch(layouts, "712", IDS, 2)
