@@ -1,6 +1,5 @@
 """Writes the help on the settings from the settings themselves."""
 
-from annotated_types import Ge, Le
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -28,6 +27,6 @@ def _default_of(field: FieldInfo) -> str:
 
 def _bounds_of(field: FieldInfo) -> str:
     """The bounds of a number, in words."""
-    lowest = next((bound.ge for bound in field.metadata if isinstance(bound, Ge)), None)
-    highest = next((bound.le for bound in field.metadata if isinstance(bound, Le)), None)
+    lowest = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
+    highest = next((bound.le for bound in field.metadata if hasattr(bound, "le")), None)
     return "" if lowest is None else f" ({lowest} to {highest})"
