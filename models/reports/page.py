@@ -14,6 +14,7 @@ _ENVIRONMENT = Environment(
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
+    keep_trailing_newline=True,
 )
 
 
