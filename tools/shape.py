@@ -1,6 +1,7 @@
 """Prints the shape of the code (`make shape`): sizes of functions and files, import cycles, and faults of style."""
 
 import ast
+import re
 import statistics
 import sys
 from collections import defaultdict
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("funnelrank", "features", "tables", "service", "models", "export", "loadtest", "bench", "tools")
 MOST_LINES = 250
 MOST_COLUMNS = 120
+PRAGMA = re.compile(r"\s+# (noqa|nosec|type: ignore).*$")
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,12 @@ def long_files(code: list[Source]) -> dict[str, int]:
 
 
 def wide_lines(code: list[Source]) -> list[str]:
-    """Places of lines that are too wide."""
+    """Places of lines that are too wide. A pragma at the end does not count, as for ruff."""
     return [
         f"{source.path}:{number}"
         for source in code
         for number, line in enumerate(source.lines, 1)
-        if len(line) > MOST_COLUMNS
+        if len(PRAGMA.sub("", line)) > MOST_COLUMNS
     ]
 
 

@@ -1,5 +1,6 @@
 """Promises of the container image: its recipe is read, and its steps run without a container engine."""
 
+import configparser
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 RECIPE = (ROOT / "Dockerfile").read_text()
@@ -41,6 +44,17 @@ def test_compose_gives_the_service_a_redis_a_registry_and_no_default_token() -> 
     assert services["service"]["environment"]["FUNNELRANK_ADMIN_TOKEN"].startswith("${FUNNELRANK_ADMIN_TOKEN:?")
     assert "registry:/registry" in services["service"]["volumes"]
     assert services["service"]["ports"] == ["127.0.0.1:8000:8000"]
+
+
+def test_the_unit_file_ends_all_processes_and_waits_for_requests_in_work() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[method-assign,assignment]
+    unit.read(ROOT / "deploy" / "funnelrank.service")
+    service = unit["Service"]
+    assert service["ExecStart"].endswith("/bin/funnelrank serve")
+    assert service["KillMode"] == "control-group"
+    settings = Settings()
+    assert int(service["TimeoutStopSec"]) * 1000 >= settings.drain_ms + settings.shutdown_timeout_ms
 
 
 @pytest.mark.slow

@@ -18,10 +18,10 @@ from tools.shape import (
     wide_lines,
 )
 
-STILL_LONG = {"features/rows.py", "service/server/connection.py"}
-STILL_DOUBLED = {"Options"}
+STILL_LONG = {"features/rows.py", "service/server/connection.py", "service/settings.py"}
+STILL_DOUBLED: set[str] = set()
 STILL_PACKED = {"models/encoders/din.py", "models/training/weighting/pcgrad.py"}
-STILL_WIDE = {"features", "models", "service", "tables"}
+STILL_WIDE = {"features", "models", "tables"}
 
 
 @pytest.fixture(scope="module")
