@@ -97,8 +97,8 @@ class Inputs(nn.Module):
         age_s = torch.where(times > 0, age_s, torch.nan).unsqueeze(-1)
         items = self.behaviour_item(rows[..., :-2], batch.get("behaviour_numerics"), self.table, self.unknown_rate)
         properties = self.behaviour_property(rows[..., -2:], age_s, self.table, self.unknown_rate)
-        mask = rows.amax(-1) > MISSING_ROW  # rows are never negative, and a behaviour has key columns
-        return torch.cat([items, properties], -1), mask
+        # Rows are never negative, and a behaviour has key columns.
+        return torch.cat([items, properties], -1), rows.amax(-1) > MISSING_ROW
 
     def target(self, batch: Batch, item: Tensor) -> Tensor:
         """The candidate seen as the item part of a behaviour `[B, I]`: same features, same table, same order.

@@ -1,6 +1,6 @@
 """The network of a recipe: shared embeddings, sequence encoders, a trunk, a tower per head, task structures."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,7 @@ class MultiTaskModel(nn.Module):
         shift_HB = self.trunk.logit_shift(inputs)
         if shift_HB is not None:
             logits_HBW = logits_HBW + shift_HB.unsqueeze(-1)
-        logits = dict(self._by_head(logits_HBW))
+        logits = self._by_head(logits_HBW)
         # The tasks that read the user's representation.
         if self.of_representation:
             encoded = zip(self.encoders, inputs.parts[-len(self.encoders) :], strict=True)
@@ -146,16 +146,17 @@ class MultiTaskModel(nn.Module):
             logits[self.position.head] = logits[self.position.head] + shift
         return logits
 
-    def _by_head(self, logits_HBW: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _by_head(self, logits_HBW: Tensor) -> dict[str, Tensor]:
         """Each head's own logits; a head narrower than the widest leaves the rest of its columns unused."""
-        i = 0
+        if self.width == 1:
+            logits_HB = logits_HBW.squeeze(-1)
+            return {head: logits_HB[i] for i, head in enumerate(self.heads)}  # one operation of the graph per head
+        logits: dict[str, Tensor] = {}
         for structure in self.structures:
             for head in structure.heads:
-                if structure.width == 1:
-                    yield head, logits_HBW[i, :, 0]
-                else:
-                    yield head, logits_HBW[i, :, : structure.width]
-                i += 1
+                own_BW = logits_HBW[len(logits), :, : structure.width]
+                logits[head] = own_BW.squeeze(-1)
+        return logits
 
     def scores(self, batch: Batch) -> dict[str, Score]:
         """The score of every output, calibrated except in training; its kind says what it is."""
