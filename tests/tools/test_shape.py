@@ -18,10 +18,10 @@ from tools.shape import (
     wide_lines,
 )
 
-STILL_LONG = {"features/rows.py", "service/server/connection.py", "service/settings.py"}
+STILL_LONG: set[str] = set()
 STILL_DOUBLED: set[str] = set()
 STILL_PACKED = {"models/encoders/din.py", "models/training/weighting/pcgrad.py"}
-STILL_WIDE = {"features", "models", "tables"}
+STILL_WIDE = {"service/settings.py", "service/store/redis/reading/commands.py"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_every_assignment_has_a_line_of_its_own(code: list[Source]) -> None:
 
 
 def test_no_line_is_over_120_columns(code: list[Source]) -> None:
-    assert {place.partition("/")[0] for place in wide_lines(code)} - STILL_WIDE == set()
+    assert {place.partition(":")[0] for place in wide_lines(code)} - STILL_WIDE == set()
 
 
 def test_no_module_imports_itself_through_others(code: list[Source]) -> None:
