@@ -154,8 +154,11 @@ class MultiTaskModel(nn.Module):
         logits: dict[str, Tensor] = {}
         for structure in self.structures:
             for head in structure.heads:
-                own_BW = logits_HBW[len(logits), :, : structure.width]
-                logits[head] = own_BW.squeeze(-1)
+                own_BW = logits_HBW[len(logits)]
+                if structure.width == 1:
+                    logits[head] = own_BW[:, 0]
+                else:
+                    logits[head] = own_BW[:, : structure.width]
         return logits
 
     def scores(self, batch: Batch) -> dict[str, Score]:
