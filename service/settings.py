@@ -66,7 +66,8 @@ class Settings(BaseModel):
         SecretStr,
         _setting(
             "URL",
-            "Redis with the features; redis://, rediss:// or unix://, redis+cluster:// or rediss+cluster://host:port,host:port",
+            "Redis with the features; redis://, rediss:// or unix://, "
+            "redis+cluster:// or rediss+cluster://host:port,host:port",
         ),
         AfterValidator(_known_address),
     ] = _REDIS

@@ -84,7 +84,7 @@ class ActivationUnit(nn.Module):
         pairs_LCX = with_one_CJ @ torch.cat([of_target_LIX, constant_LX.unsqueeze(1)], 1)
         # Plain matrices from here on: a bias is part of the product, while over three axes it is a pass of its own.
         x = pairs_LCX.flatten(0, 1)
-        *activations, last = self.first_activation, *self.activations
+        *activations, last = [self.first_activation, *self.activations]
         for activation, layer in zip(activations, self.layers, strict=True):
             assert isinstance(layer, nn.Linear)
             if isinstance(activation, PRelu):

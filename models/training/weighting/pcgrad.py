@@ -31,7 +31,8 @@ class PcGrad:
         gradients = [self._gradients(self.base[task] * loss, named) for task, loss in losses.items()]
         shared = [torch.cat([(g[name] * mask).flatten() for name, mask in self.masks.items()]) for g in gradients]
         projected, conflicts = without_conflicts(shared, [torch.randperm(len(shared)).tolist() for _ in shared])
-        self.conflicts, self.pairs = self.conflicts + conflicts, self.pairs + len(shared) * (len(shared) - 1)
+        self.conflicts += conflicts
+        self.pairs += len(shared) * (len(shared) - 1)
         change = torch.stack(projected).sum(0) - torch.stack(shared).sum(0)
         pieces = change.split([named[name].numel() for name in self.masks])
         for name, parameter in named.items():

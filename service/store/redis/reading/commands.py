@@ -22,8 +22,8 @@ def newest_behaviours(key: bytes, count: int, before: int | None) -> bytes:
     bound = b"(%d" % before
     limit = b"%d" % count
     return (
-        b"*7\r\n$16\r\nZREVRANGEBYSCORE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$4\r\n-inf\r\n$5\r\nLIMIT\r\n$1\r\n0\r\n$%d\r\n%b\r\n"
-        % (len(key), key, len(bound), bound, len(limit), limit)
+        b"*7\r\n$16\r\nZREVRANGEBYSCORE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+        b"$4\r\n-inf\r\n$5\r\nLIMIT\r\n$1\r\n0\r\n$%d\r\n%b\r\n" % (len(key), key, len(bound), bound, len(limit), limit)
     )
 
 
