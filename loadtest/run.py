@@ -74,13 +74,15 @@ def execute(plan: Plan) -> Result:
     environment = Environment(user_classes=[user_class(load)], shape_class=_shape(load), host=plan.url)
     runner = environment.create_local_runner()
     swaps = Swaps()
-    helpers = [gevent.spawn(stats_history, runner)] + ([gevent.spawn(keep_swapping, plan, swaps)] if plan.swap else [])
+    background = [gevent.spawn(stats_history, runner)]
+    if plan.swap:
+        background.append(gevent.spawn(keep_swapping, plan, swaps))
     try:
         runner.start_shape()
         with gevent.Timeout(_longest_s(plan), False):
             gevent.joinall([runner.shape_greenlet])
     finally:
-        gevent.killall(helpers)
+        gevent.killall(background)
         runner.quit()
     if plan.report is not None:
         _write(plan.report, get_html_report(environment, show_download_link=False))

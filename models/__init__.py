@@ -1,1 +1,1 @@
-"""Owns the offline half: recipes, models, training, metrics. Never imports the service."""
+"""The offline part: recipes, models, training, metrics. It never imports the service."""

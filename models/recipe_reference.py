@@ -77,8 +77,8 @@ def _title(part: Mapping[str, Any], name: str) -> str:
 
 def _anchor(part: Mapping[str, Any], name: str) -> str:
     """The address of a heading as GitHub and the docs site make it."""
-    kept = [c for c in _title(part, name).lower() if c.isalnum() or c in " -_"]
-    return "".join(kept).replace(" ", "-")
+    characters = [c for c in _title(part, name).lower() if c.isalnum() or c in " -_"]
+    return "".join(characters).replace(" ", "-")
 
 
 def _described(part: Mapping[str, Any]) -> str:

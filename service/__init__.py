@@ -1,1 +1,1 @@
-"""Owns the online half: the HTTP service that ranks. Never imports torch."""
+"""The online part: the HTTP service that ranks. It never imports torch."""

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from models.prepare.original import told_as_table_error
+from models.prepare.original import as_table_error
 from models.prepare.write import write_table
 
 TRAIN = "census-income.data.gz"
@@ -112,7 +112,7 @@ def prepare_census(source: Path, out: Path) -> dict[str, int]:
 
 def read_census(path: Path) -> pd.DataFrame:
     """One of the two files, every category as its own text, `?` as missing, numerics as float32."""
-    with told_as_table_error(path), gzip.open(path, "rt") as lines:
+    with as_table_error(path), gzip.open(path, "rt") as lines:
         rows = pd.read_csv(
             lines, header=None, names=list(COLUMNS), sep=",", skipinitialspace=True, dtype=str, keep_default_na=False
         )

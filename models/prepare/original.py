@@ -17,7 +17,7 @@ def read_original(path: Path, needed: Collection[str]) -> pd.DataFrame:
 
 
 @contextmanager
-def told_as_table_error(path: Path) -> Iterator[None]:
+def as_table_error(path: Path) -> Iterator[None]:
     """Turns the errors of a CSV without a head, which pandas reads, into TableError; FileNotFoundError passes."""
     try:
         yield

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from models.prepare.original import read_original, told_as_table_error
+from models.prepare.original import as_table_error, read_original
 from models.prepare.write import write_table
 
 EXTRACT = "first_815_users_20171125_1203.parquet"
@@ -109,7 +109,7 @@ def _first_users(path: Path) -> pd.DataFrame:
     """
     read: list[pd.DataFrame] = []
     seen: set[int] = set()
-    with told_as_table_error(path), pd.read_csv(path, header=None, names=list(COLUMNS), chunksize=100_000) as chunks:
+    with as_table_error(path), pd.read_csv(path, header=None, names=list(COLUMNS), chunksize=100_000) as chunks:
         for chunk in chunks:
             read.append(chunk)
             seen |= set(chunk["user_id"])

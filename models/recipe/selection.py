@@ -19,8 +19,8 @@ class Selection(NamedTuple):
     @property
     def cutoff(self) -> int | None:
         """The k of nDCG@k."""
-        found = re.fullmatch(r"ndcg@([0-9]+)", self.metric or "")
-        return int(found[1]) if found else None
+        match = re.fullmatch(r"ndcg@([0-9]+)", self.metric or "")
+        return int(match[1]) if match else None
 
 
 def selection_of(entry: str) -> Selection:

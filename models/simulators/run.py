@@ -53,7 +53,7 @@ def section(simulator: Simulator, by_seed: Sequence[Result], size: float, second
         f"World: {simulator.world} Training uses the repository's own recipes.",
         "",
     ]
-    command = f"`python -m models.simulators {simulator.name} --seeds {len(by_seed)}{scale}`"
+    command = f"`funnelrank simulate {simulator.name} --seeds {len(by_seed)}{scale}`"
     lines += [f"{command}, {seconds:.0f} s of one processor:", ""]
     return "\n".join([*lines, *_measures(by_seed), "", *_margins(simulator, by_seed)]) + "\n"
 

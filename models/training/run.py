@@ -50,8 +50,8 @@ def open_run(folder: Path) -> Run:
         stored = load_whole(folder / WEIGHTS_FILE)
         ranker = build_model(recipe, encoding, stored["cross_values"])
         ranker.load_state_dict(stored["weights"])
-        with np.load(folder / KEPT_FILE, allow_pickle=False) as kept:
-            kept_rows = {name: kept[name] for name in kept.files}
+        with np.load(folder / KEPT_FILE, allow_pickle=False) as arrays:
+            kept_rows = {name: arrays[name] for name in arrays.files}
         measured = json.loads((folder / METRICS_FILE).read_text())
     except (RecipeError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise RunError(f"{folder}: {error}") from error

@@ -76,8 +76,8 @@ def finite(number: float) -> float | None:
 
 
 def _order(entry: Selection, measured: Mapping[str, Any]) -> float | None:
-    found: Any = measured[entry.metric or "auc"]
-    return found["value"] if isinstance(found, Mapping) else found
+    value: Any = measured[entry.metric or "auc"]
+    return value["value"] if isinstance(value, Mapping) else value
 
 
 def _minus(figure: float | None) -> float | None:

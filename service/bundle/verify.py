@@ -133,8 +133,8 @@ def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
 
 def _check_tensor(name: str, tensor: Any, dtype: str, shape: tuple[int | str, ...]) -> None:
     fits = len(tensor.shape) == len(shape) and all(
-        isinstance(found, str) or found is None if wanted in FREE_AXES else found == wanted
-        for found, wanted in zip(tensor.shape, shape, strict=True)
+        isinstance(actual, str) or actual is None if declared in FREE_AXES else actual == declared
+        for actual, declared in zip(tensor.shape, shape, strict=True)
     )
     if _DTYPES.get(tensor.type) != dtype or not fits:
         raise BundleRejected(

@@ -150,9 +150,9 @@ def _call(node: ast.Call, names: dict[str, int], depth: int) -> _Step:
     name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)[:40]
     if name not in FUNCTIONS or not isinstance(node.func, ast.Name):
         raise ExpressionError(_column(node), f"unknown function {name!r}; known: {', '.join(FUNCTIONS)}")
-    wanted, function = FUNCTIONS[name]
-    if node.keywords or len(node.args) != wanted or any(isinstance(a, ast.Starred) for a in node.args):
-        raise ExpressionError(_column(node), f"{name} takes {wanted} argument{'s' if wanted > 1 else ''}")
+    arity, function = FUNCTIONS[name]
+    if node.keywords or len(node.args) != arity or any(isinstance(a, ast.Starred) for a in node.args):
+        raise ExpressionError(_column(node), f"{name} takes {arity} argument{'s' if arity > 1 else ''}")
     return _applied(function, [_built(argument, names, depth + 1) for argument in node.args])
 
 

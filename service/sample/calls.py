@@ -12,7 +12,7 @@ _POLL_S = 0.05
 
 
 class NotReadyError(RuntimeError):
-    """A process that ended, or did not answer in its time."""
+    """A process that ended, or did not answer before its deadline."""
 
 
 def call(method: str, url: str, body: Any = None, token: str = "", timeout_s: float = 10.0) -> tuple[int, Any]:

@@ -47,9 +47,9 @@ async def check_schema(store: FeatureStore, layouts: Layouts) -> SchemaCheck:
     if not loaded or layouts.fingerprint in loaded:
         return SchemaCheck(reachable=True, loaded=loaded, problem=None)
     known = ", ".join(f"{f} ({_described(schemas[f])})" for f in sorted(loaded))
-    wanted = f"{layouts.fingerprint} ({len(layouts.schema.user)} user and {len(layouts.schema.item)} item features)"
+    needed = f"{layouts.fingerprint} ({len(layouts.schema.user)} user and {len(layouts.schema.item)} item features)"
     advice = "run: python -m service load DIR --registry REGISTRY"
-    detail = f"Redis was loaded with {known}; the model wants {wanted}; {advice}"
+    detail = f"Redis was loaded with {known}; the model wants {needed}; {advice}"
     return SchemaCheck(reachable=True, loaded=loaded, problem=detail)
 
 

@@ -14,7 +14,8 @@ BURN = "import time\nwhile time.process_time() < 0.3: pass"
 
 
 def test_the_cpu_time_of_a_child_counts_and_sleep_does_not() -> None:
-    code = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', '''{BURN}\ntime.sleep(60)'''])\ntime.sleep(60)"
+    child = f"[sys.executable, '-c', '''{BURN}\ntime.sleep(60)''']"
+    code = f"import subprocess, sys, time\nsubprocess.Popen({child})\ntime.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", code])
     try:
         end = time.monotonic() + 20
@@ -44,13 +45,13 @@ def test_what_is_measured_has_a_core_that_its_driver_keeps_off() -> None:
     assert own.isdisjoint(others) or len(before) == 1
     try:
         stay_on(own)
-        told = subprocess.run(
+        output = subprocess.run(
             [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"],
             capture_output=True,
             text=True,
             check=True,
         )
-        assert told.stdout.strip() == str(own)
+        assert output.stdout.strip() == str(own)
     finally:
         stay_on(before)
 
@@ -66,16 +67,16 @@ def test_contenders_run_in_turn_and_the_lower_quartile_stands() -> None:
 
         return cost
 
-    found = in_turn({"a": contender("a"), "b": contender("b")}, rounds=5, round_seconds=1)
+    result = in_turn({"a": contender("a"), "b": contender("b")}, rounds=5, round_seconds=1)
     assert order == ["a", "b"] * 6
-    assert found == {"a": 3000.0, "b": 2000.0}, "the second smallest of five"
+    assert result == {"a": 3000.0, "b": 2000.0}, "the second smallest of five"
 
 
 def test_a_function_called_once_per_candidate_is_named() -> None:
     rows = [["once", 100, 0.1, 0.2], ["row", 20_000, 0.3, 0.3]]
-    found = called(rows, requests=100)
-    assert [c.name for c in found] == ["row", "once"]
-    assert [c.name for c in per_candidate(found, 200)] == ["row"]
+    result = called(rows, requests=100)
+    assert [c.name for c in result] == ["row", "once"]
+    assert [c.name for c in per_candidate(result, 200)] == ["row"]
 
 
 def test_a_verdict_knows_its_side() -> None:

@@ -127,7 +127,7 @@ def broken(change: str, folder: Path, model: Small) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("no weights", "has no checkpoint.pt"),
         ("weights of another model", "Missing key"),
@@ -136,14 +136,14 @@ def broken(change: str, folder: Path, model: Small) -> Path:
 )
 def test_a_doubtful_run_publishes_nothing_and_exits_non_zero(
     change: str,
-    told: str,
+    message: str,
     tmp_path: Path,
     model: Small,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert export(broken(change, tmp_path, model), "--registry", tmp_path / "registry") == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("registry/*/*"))
 
 

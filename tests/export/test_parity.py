@@ -18,9 +18,9 @@ def test_a_value_in_seconds_or_milliseconds_passes_as_one_near_1_does(unit: floa
             if name.startswith("layers.1"):
                 parameter[head] *= unit
     pool = [raw_inputs(model, 1, 4, seed=i) for i in range(20)]
-    kept = {name: np.concatenate([one[name] for one in pool]) for name in pool[0]}
+    rows = {name: np.concatenate([one[name] for one in pool]) for name in pool[0]}
     graph = to_onnx(model.graph, model.encoding).SerializeToString()
-    parity = check_parity(model.graph, graph, model.encoding.schema, kept, 1)
+    parity = check_parity(model.graph, graph, model.encoding.schema, rows, 1)
     assert parity.max_abs_difference <= parity.tolerance
 
 

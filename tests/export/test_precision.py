@@ -149,13 +149,15 @@ def pairwise_auc(label: np.ndarray, score: np.ndarray) -> float:
 
 
 def test_the_report_shows_speed_size_and_loss(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
-    found = manifest_of(trained.folder("float16")).reduction
-    assert found is not None and found.cpu_ms > 0 and found.float32_cpu_ms > 0
-    assert found.graph_bytes == (trained.folder("float16") / "model.onnx").stat().st_size < found.float32_bytes
+    measured = manifest_of(trained.folder("float16")).reduction
+    assert measured is not None and measured.cpu_ms > 0 and measured.float32_cpu_ms > 0
+    assert measured.graph_bytes == (trained.folder("float16") / "model.onnx").stat().st_size < measured.float32_bytes
     page = (trained.folder("float16") / "report.html").read_text()
     section = page[page.index("<h2>Reduced precision</h2>") :]
-    assert all(f"<td>{name}<td>" in section for name in found.outputs) and section.endswith("</main></body></html>\n")
-    assert f"{found.cpu_ms:.3f} ms of CPU" in section
+    assert all(f"<td>{name}<td>" in section for name in measured.outputs) and section.endswith(
+        "</main></body></html>\n"
+    )
+    assert f"{measured.cpu_ms:.3f} ms of CPU" in section
 
 
 def test_a_loss_above_the_limit_publishes_nothing_and_names_the_output_and_its_numbers(
@@ -164,9 +166,9 @@ def test_a_loss_above_the_limit_publishes_nothing_and_names_the_output_and_its_n
     """The limit asks for a gain that no reduction brings; the loss it is told with is the measured one."""
     first = next(iter(manifest_of(trained.folder("int8")).reduction.outputs.values()))  # type: ignore[union-attr]
     assert trained.export("int8", "1", "--max-auc-loss", "-0.5", registry=tmp_path / "registry") == 1
-    told = capsys.readouterr().err
-    assert f"pctr: AUC {first.float32:.5f} in float32 and {first.reduced:.5f} in int8" in told
-    assert f"a loss of {first.loss:.5f}, -0.5 is allowed" in told and "--max-auc-loss" in told
+    stderr = capsys.readouterr().err
+    assert f"pctr: AUC {first.float32:.5f} in float32 and {first.reduced:.5f} in int8" in stderr
+    assert f"a loss of {first.loss:.5f}, -0.5 is allowed" in stderr and "--max-auc-loss" in stderr
     assert not (tmp_path / "registry").exists()
 
 
@@ -174,12 +176,12 @@ def test_tables_that_changed_since_training_are_refused(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = Path(open_run(trained.run).recipe.data.dir)
-    kept = (data / "users.parquet").read_bytes()
+    content = (data / "users.parquet").read_bytes()
     write_tables(data, {"users": make_tables(seed=4)["users"]})
     try:
         assert trained.export("float16", "1", registry=tmp_path / "registry") == 1
     finally:
-        (data / "users.parquet").write_bytes(kept)
+        (data / "users.parquet").write_bytes(content)
     assert "is not what the run was trained on" in capsys.readouterr().err
     assert not (tmp_path / "registry").exists()
 

@@ -79,7 +79,9 @@ def run_loadtest(ids: Path, tmp_path: Path) -> Callable[..., Outcome]:
         environment = {**os.environ, "FUNNELRANK_ADMIN_TOKEN": "let-me-in"}
         command = [sys.executable, "-m", "funnelrank", "loadtest", "--url", url, *files, *pace, *flags]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-        found = json.loads(summary.read_text()) if summary.exists() else {}
-        return Outcome(done.returncode, done.stdout + done.stderr, found, report.read_text() if report.exists() else "")
+        figures = json.loads(summary.read_text()) if summary.exists() else {}
+        return Outcome(
+            done.returncode, done.stdout + done.stderr, figures, report.read_text() if report.exists() else ""
+        )
 
     return run

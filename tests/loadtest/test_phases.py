@@ -79,10 +79,10 @@ def test_percentiles_are_values_that_were_measured() -> None:
 
 
 def test_a_load_holds_only_without_failures_and_within_the_limit() -> None:
-    found = Measurements()
-    assert not found.holds(50.0), "nothing answered is nothing held"
-    found.record(Judgement(None, "m/1"), 40.0, 30.0)
-    assert found.holds(50.0)
-    assert not found.holds(39.0)
-    found.record(Judgement("scores do not descend"), 1.0, 1.0)
-    assert not found.holds(50.0)
+    phase_measurements = Measurements()
+    assert not phase_measurements.holds(50.0), "nothing answered is nothing held"
+    phase_measurements.record(Judgement(None, "m/1"), 40.0, 30.0)
+    assert phase_measurements.holds(50.0)
+    assert not phase_measurements.holds(39.0)
+    phase_measurements.record(Judgement("scores do not descend"), 1.0, 1.0)
+    assert not phase_measurements.holds(50.0)

@@ -30,7 +30,7 @@ def test_a_right_answer_has_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda a: a["model"].update(version="2"), "never rolled out"),
         (lambda a: a["ranking"].pop(), "not the candidates"),
@@ -40,8 +40,8 @@ def test_a_right_answer_has_no_fault() -> None:
         (lambda a: a["fusion"].update(revision=4), "revision 4 was never live"),
     ],
 )
-def test_every_kind_of_wrong_answer_is_told(change: Any, told: str) -> None:
-    assert told in (fault_in(spoilt(change), REQUEST, {3: PROFILE}, {"m/1"}) or "")
+def test_every_kind_of_wrong_answer_is_told(change: Any, message: str) -> None:
+    assert message in (fault_in(spoilt(change), REQUEST, {3: PROFILE}, {"m/1"}) or "")
 
 
 def test_scores_of_each_kind_of_profile() -> None:

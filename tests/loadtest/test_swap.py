@@ -84,5 +84,5 @@ def test_swapping_again_and_again_leaves_the_memory_where_it_was(tmp_path: Path)
             text=True,
         )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["memory_after_bytes"] < 1.2 * told["memory_before_bytes"], told
+    report = json.loads(done.stdout)
+    assert report["memory_after_bytes"] < 1.2 * report["memory_before_bytes"], report

@@ -116,8 +116,8 @@ def test_the_weights_kept_are_those_of_the_best_validation_score(tiny_recipe, tm
     scores = {e["step"]: e["score"] for e in history["evaluations"]}
     assert metrics["best"]["score"] == max(scores.values())
     assert scores[metrics["best"]["step"]] == max(scores.values())
-    kept = open_run(tmp_path / "run").ranker
-    again = evaluate(kept, open_data(recipe, tmp_path / "cache"), "validation")["outputs"]
+    reopened = open_run(tmp_path / "run").ranker
+    again = evaluate(reopened, open_data(recipe, tmp_path / "cache"), "validation")["outputs"]
     trained = [again[n]["auc"] for n in ("pctr", "pctcvr", "plong_view")]
     assert np.mean(trained) == pytest.approx(metrics["best"]["score"], abs=1e-12)
 
@@ -143,18 +143,18 @@ def test_evaluate_equals_the_metric_of_the_scores(tiny_recipe, tmp_path):
     data = open_data(recipe, tmp_path / "cache")
     torch.manual_seed(0)
     ranker = build_model(recipe, data.encoding, data.cross_values).eval()
-    found = evaluate(ranker, data, "validation")
+    result = evaluate(ranker, data, "validation")
     (batch,) = ordered_batches(data, "validation", 10_000)
     with torch.no_grad():
         scores = {name: score.numpy() for name, score in ranker(batch).items()}
     click = batch["label/click"].numpy()
     like = batch["label/like"].numpy()
-    assert found["outputs"]["pctr"]["auc"] == pytest.approx(auc(click, scores["pctr"]), abs=1e-6)
-    assert found["outputs"]["pctcvr"]["auc"] == pytest.approx(auc(click * like, scores["pctcvr"]), abs=1e-6)
+    assert result["outputs"]["pctr"]["auc"] == pytest.approx(auc(click, scores["pctr"]), abs=1e-6)
+    assert result["outputs"]["pctcvr"]["auc"] == pytest.approx(auc(click * like, scores["pctcvr"]), abs=1e-6)
     clicked = click > 0
-    assert found["outputs"]["pcvr"]["auc"] == pytest.approx(auc(like[clicked], scores["pcvr"][clicked]), abs=1e-6)
-    assert found["outputs"]["pcvr"]["impressions"] == clicked.sum()
-    assert found["extra"][0]["auc"] == pytest.approx(auc(like, scores["pctcvr"]), abs=1e-6)
+    assert result["outputs"]["pcvr"]["auc"] == pytest.approx(auc(like[clicked], scores["pcvr"][clicked]), abs=1e-6)
+    assert result["outputs"]["pcvr"]["impressions"] == clicked.sum()
+    assert result["extra"][0]["auc"] == pytest.approx(auc(like, scores["pctcvr"]), abs=1e-6)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_names_the_task_and_keeps_the_last_good_weights(

@@ -40,12 +40,12 @@ def test_every_line_is_a_name_and_an_exact_version(lock: str) -> None:
 def test_a_lock_satisfies_what_the_project_declares(lock: str, extras: tuple[str, ...]) -> None:
     beside = "test" if lock in BESIDE_TEST else "serve"
     locked = pins(beside, "torch", lock)
-    wanted = [
+    required = [
         Requirement(line)
         for line in PROJECT["dependencies"]
         + [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
     ]
-    unmet = [str(wish) for wish in wanted if not wish.specifier.contains(locked.get(normalised(wish.name), "0"))]
+    unmet = [str(wish) for wish in required if not wish.specifier.contains(locked.get(normalised(wish.name), "0"))]
     assert unmet == [], "run `make lock`"
 
 

@@ -17,8 +17,8 @@ def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def test_make_alone_lists_every_target_with_one_line() -> None:
-    found = (ROOT / "Makefile").read_text()
-    phony = re.search(r"^\.PHONY: (.*)$", found, re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony is not None
     listed = [line.split()[1] for line in make().stdout.splitlines()]
     assert sorted(listed) == sorted(phony.group(1).split())

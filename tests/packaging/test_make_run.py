@@ -55,9 +55,9 @@ def group_is_empty(group: int) -> bool:
 
 def redis_port_in(log: Path) -> int:
     """The port of the Redis that `make run` said it started."""
-    found = re.search(r"started Redis at redis://127\.0\.0\.1:(\d+)", log.read_text())
-    assert found is not None, log.read_text()
-    return int(found.group(1))
+    match = re.search(r"started Redis at redis://127\.0\.0\.1:(\d+)", log.read_text())
+    assert match is not None, log.read_text()
+    return int(match.group(1))
 
 
 def listens(port: int) -> bool:

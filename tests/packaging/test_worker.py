@@ -45,7 +45,8 @@ def resident_mib():
 
 before = resident_mib()
 import service.server.app
-print(json.dumps({"grown_by_mib": resident_mib() - before, "modules": sorted({m.partition(".")[0] for m in sys.modules})}))
+modules = sorted({m.partition(".")[0] for m in sys.modules})
+print(json.dumps({"grown_by_mib": resident_mib() - before, "modules": modules}))
 """
 
 

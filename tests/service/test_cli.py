@@ -1,4 +1,4 @@
-"""Owns the promises of the command line, in processes of their own."""
+"""Tests the command line in processes of their own."""
 
 import json
 import os
@@ -24,8 +24,8 @@ CONTEXT = {"tab": None, "hour": None}
 
 
 def environment(**settings: Any) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
-    return kept | {f"FUNNELRANK_{k.upper()}": str(v) for k, v in settings.items()}
+    clean_environment = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
+    return clean_environment | {f"FUNNELRANK_{k.upper()}": str(v) for k, v in settings.items()}
 
 
 def run(*arguments: Any, **settings: Any) -> "subprocess.CompletedProcess[str]":
@@ -69,14 +69,14 @@ def test_rollout_shows_and_changes_the_document(registry: Path, kit: SimpleNames
     assert json.loads(run("rollout", registry=registry).stdout)["stable"]["version"] == "1"
     changed = json.loads(run("rollout", "synthetic", "2", "--registry", registry).stdout)
     assert (changed["revision"], changed["stable"]["version"]) == (2, "2")
-    for name, version, told in (
+    for name, version, message in (
         ("synthetic", "9", "bundle_missing"),
         ("../x", "1", "name"),
         ("synthetic", "a/b", "version"),
     ):
         refused = run("rollout", name, version, registry=registry)
         assert refused.returncode == 1
-        assert told in refused.stderr
+        assert message in refused.stderr
         assert "Traceback" not in refused.stderr
     assert run("rollout", "synthetic", registry=registry).returncode == 2
 
@@ -130,7 +130,7 @@ def started(sample: Path) -> Iterator[Any]:
             process.stdout.close()
 
 
-def told_until(process: "subprocess.Popen[str]", end: str) -> str:
+def output_until(process: "subprocess.Popen[str]", end: str) -> str:
     assert process.stdout is not None
     text = ""
     for line in process.stdout:
@@ -143,7 +143,7 @@ def told_until(process: "subprocess.Popen[str]", end: str) -> str:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_command_ranks_the_sample_and_one_signal_stops_it_all(started: Any, number: signal.Signals) -> None:
     process, port = started(workers=2)
-    text = told_until(process, '"ranking"')
+    text = output_until(process, '"ranking"')
     url = next(word for word in text.split() if word.startswith("redis://"))
     assert f"curl -s http://127.0.0.1:{port}/rank" in text
     assert '"degraded": []' in text
@@ -160,7 +160,7 @@ def test_the_sample_runs_on_a_redis_that_is_given(
     started: Any, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
     process, port = started(redis_url=redis_server.url)
-    text = told_until(process, '"ranking"')
+    text = output_until(process, '"ranking"')
     assert "started Redis" not in text
     assert store.hlen("fr:schemas") == 1
     assert (

@@ -1,7 +1,8 @@
-"""Promises that a bundle, its documents and its Redis rows, once published, are ranked bit-equal by every later version.
+"""Tests that every later version ranks a published bundle, its documents and its Redis rows bit for bit.
 
-The fixture was written by version 0.1.0. Scores are compared with ONNX Runtime on the graph inputs of then, computed on this machine,
-since two processors may round a product differently. Where this machine rounds as that one did, whole answers are compared.
+The fixture was written by version 0.1.0. Scores are compared with ONNX Runtime on the recorded graph inputs, computed
+on this machine, since two processors may round a product differently. Where this machine rounds as that one did, whole
+answers are compared.
 """
 
 import base64

@@ -239,11 +239,11 @@ def test_a_selection_names_the_rows_of_the_table(tmp_path: Path) -> None:
 def test_a_folders_table_is_found_under_its_name_as_parquet_or_csv(tmp_path: Path) -> None:
     assert find_table(tmp_path, "items") is None
     csv(tmp_path, "item_id\n1\n")
-    found = find_table(tmp_path, "items")
-    assert found is not None and found.is_csv
+    table_file = find_table(tmp_path, "items")
+    assert table_file is not None and table_file.is_csv
     parquet(tmp_path, {"item_id": [1]})
-    found = find_table(tmp_path, "items")
-    assert found is not None and found.path.name == "items.parquet" and found.rows == 1
+    table_file = find_table(tmp_path, "items")
+    assert table_file is not None and table_file.path.name == "items.parquet" and table_file.rows == 1
     named = find_table(tmp_path, "items", "items.csv")
     assert named is not None and named.is_csv
     with pytest.raises(TableError, match=r"'people.xlsx' is neither .parquet nor .csv"):

@@ -24,10 +24,10 @@ def online_rows(data, group, values):
     return vocabulary.rows_of(row["keys"], unknown), row["numerics"]
 
 
-def raw(table, wanted):
+def raw(table, row_id):
     """The raw values of one table row as JSON would carry them: plain Python values, null for missing."""
     values = {}
-    for name in wanted:
+    for name in row_id:
         value = table[name]
         value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
         values[name] = None if not isinstance(value, list) and pd.isna(value) else value
@@ -75,16 +75,16 @@ def test_a_batch_holds_what_the_service_would_feed_the_graph(tiny_recipe, tables
 
 def test_rows_kept_for_the_exporter_are_raw_keys_of_the_same_impressions(tiny_recipe, tables, tmp_path):
     data = open_data(tiny_recipe(tables), tmp_path / "cache")
-    with np.load(data.kept_rows) as kept:
-        times = kept["request_time"]
+    with np.load(data.kept_rows) as arrays:
+        times = arrays["request_time"]
         item_layout = RowLayout(data.recipe.features.item)
         of_time = tables["impressions"].set_index("time_ms").item_id
         for row, time in enumerate(times[:50]):
             packed = item_layout.rows(
                 item_layout.pack(raw(tables["items"].loc[of_time[time]], [f.name for f in data.recipe.features.item]))
             )[0]
-            np.testing.assert_array_equal(kept["item_keys"][row], packed["keys"])
-        assert kept["behaviour_keys"].shape[1] == BehaviourLayout(data.recipe.features).key_width
+            np.testing.assert_array_equal(arrays["item_keys"][row], packed["keys"])
+        assert arrays["behaviour_keys"].shape[1] == BehaviourLayout(data.recipe.features).key_width
         assert set(times) <= set(np.asarray(data.parts["validation"].time))
 
 

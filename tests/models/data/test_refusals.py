@@ -39,10 +39,10 @@ def test_days_that_yaml_reads_as_octal_are_refused_with_the_hint(tiny_recipe, ta
 def test_every_value_of_the_split_that_no_row_has_is_told_with_the_nearest(tiny_recipe, tables, tmp_path):
     recipe = tiny_recipe(days(tables), by_day(train=["0501", "0502", "05-03"]) | {"training.epochs": 1})
     data = open_data(recipe, tmp_path / "cache")
-    told = "data.split.train: 05-03 does not occur in column 'day'; nearest: 0503"
-    assert data.described["unmatched"] == [told]
+    expected_message = "data.split.train: 05-03 does not occur in column 'day'; nearest: 0503"
+    assert data.described["unmatched"] == [expected_message]
     metrics = train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
-    assert told in metrics["warnings"]
+    assert expected_message in metrics["warnings"]
 
 
 def test_a_part_whose_values_never_come_is_refused_with_them(tiny_recipe, tables, tmp_path):

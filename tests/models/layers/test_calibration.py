@@ -55,8 +55,8 @@ def test_sampled_negatives_are_corrected_by_p_over_p_plus_one_minus_p_over_r():
 def test_sampling_is_corrected_back_to_the_true_rate():
     rng = np.random.default_rng(0)
     label = rng.random(200_000) < 0.02
-    kept = label | (rng.random(len(label)) < 0.1)
-    p = label[kept].mean()
+    sampled = label | (rng.random(len(label)) < 0.1)
+    p = label[sampled].mean()
     assert p > 0.15
     assert p / (p + (1 - p) / 0.1) == pytest.approx(label.mean(), rel=0.05)
 

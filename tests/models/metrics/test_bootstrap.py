@@ -33,10 +33,10 @@ def drawn_again(user, draws):
 def test_every_interval_equals_measuring_the_drawn_rows_anew():
     user, label, score = impressions()
     draws = Draws(user, count=50, seed=3)
-    found = outputs.of_probability(label, score, user, draws=draws)["intervals"]
-    assert set(found) == {"auc", "gauc", "ndcg@5", "ndcg@10", "mrr", "log_loss", "ece"}
+    result = outputs.of_probability(label, score, user, draws=draws)["intervals"]
+    assert set(result) == {"auc", "gauc", "ndcg@5", "ndcg@10", "mrr", "log_loss", "ece"}
     number = bin_of(np.exp(score))
-    plain = {name: [] for name in found}
+    plain = {name: [] for name in result}
     for rows, owner in drawn_again(user, draws):
         y = label[rows]
         s = score[rows]
@@ -45,7 +45,7 @@ def test_every_interval_equals_measuring_the_drawn_rows_anew():
         for name, figure in (measured | {"ece": sum(gaps) / len(y)}).items():
             plain[name].append(figure)
     for name, figures in plain.items():
-        assert found[name] == pytest.approx(np.quantile(figures, [0.025, 0.975]).tolist(), abs=1e-12), name
+        assert result[name] == pytest.approx(np.quantile(figures, [0.025, 0.975]).tolist(), abs=1e-12), name
 
 
 def test_requests_of_a_user_stay_together():

@@ -24,32 +24,32 @@ def test_a_choice_is_held_against_the_shares_of_the_classes():
 
 
 def test_value_errors_by_hand():
-    found = outputs.of_value(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
-    assert (found["rmse"], found["mae"]) == (pytest.approx(2**0.5), 1.0)
+    result = outputs.of_value(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    assert (result["rmse"], result["mae"]) == (pytest.approx(2**0.5), 1.0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_scores_that_are_not_finite_give_no_figures_but_a_reason(bad):
     labels = np.array([0.0, 1, 0, 1])
     scores = np.array([-0.1, -2.0, bad, -0.5])
-    for found in (
+    for result in (
         outputs.of_probability(labels, scores, np.arange(4)),
         outputs.of_choice(scores, np.arange(4)),
         outputs.of_value(labels, scores),
     ):
-        assert found["why"] == "1 of 4 scores are not finite"
-        assert json.loads(json.dumps(found, allow_nan=False)) == found
-        assert not any(isinstance(figure, float) for figure in found.values())
+        assert result["why"] == "1 of 4 scores are not finite"
+        assert json.loads(json.dumps(result, allow_nan=False)) == result
+        assert not any(isinstance(figure, float) for figure in result.values())
 
 
 def test_an_empty_set_has_null_metrics_and_says_why():
     empty = np.zeros(0)
     draws = Draws(empty)
-    for found in (
+    for result in (
         outputs.of_probability(empty, empty, empty, draws=draws),
         outputs.of_choice(empty, empty, draws),
         outputs.of_value(empty, empty, draws),
     ):
-        assert found["why"] == "no impression of its space"
-        assert {name for name, figure in found.items() if figure is None} >= {"log_loss"} or found["rmse"] is None
-        json.dumps(found, allow_nan=False)
+        assert result["why"] == "no impression of its space"
+        assert {name for name, figure in result.items() if figure is None} >= {"log_loss"} or result["rmse"] is None
+        json.dumps(result, allow_nan=False)

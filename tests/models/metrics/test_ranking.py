@@ -33,9 +33,9 @@ def test_gauc_weights_users_by_impressions_and_skips_users_of_one_class():
     labels = np.array([1, 0, 1, 0, 1, 1, 0, 1, 0], float)
     scores = np.array([0.9, 0.9, 0.2, 0.1, 0.5, 0.6, 0.1, 0.4, 0.4])
     of_7, of_9 = 0.625, 0.75  # 7: pairs 1/2 + 1 + 0 + 1 of 4; 9: 1 + 1/2 of 2
-    found = ranking.gauc(labels, scores, users)
-    assert found.value == pytest.approx((4 * of_7 + 3 * of_9) / 7)
-    assert (found.groups, found.skipped) == (2, 1)
+    result = ranking.gauc(labels, scores, users)
+    assert result.value == pytest.approx((4 * of_7 + 3 * of_9) / 7)
+    assert (result.groups, result.skipped) == (2, 1)
 
 
 def test_gauc_equals_a_loop_over_users_with_scikit_learn():
@@ -49,9 +49,9 @@ def test_gauc_equals_a_loop_over_users_with_scikit_learn():
             continue
         total += mine.sum() * sk.roc_auc_score(LABELS[mine], scores[mine])
         weight += mine.sum()
-    found = ranking.gauc(LABELS, scores, users)
-    assert found.value == pytest.approx(total / weight, abs=1e-12)
-    assert found.skipped == skipped
+    result = ranking.gauc(LABELS, scores, users)
+    assert result.value == pytest.approx(total / weight, abs=1e-12)
+    assert result.skipped == skipped
 
 
 def test_gauc_without_any_user_of_two_classes_is_none():
@@ -97,30 +97,30 @@ def test_list_metrics_are_the_mean_over_every_order_of_the_ties(lists, cutoff, r
     rows = [(i, float(y), float(s)) for i, rows in enumerate(lists) for y, s in rows]
     random.shuffle(rows)
     group, label, score = (np.array(column) for column in zip(*rows, strict=True))
-    found = ranking.list_metrics(label, score, group, (cutoff,))
+    result = ranking.list_metrics(label, score, group, (cutoff,))
     counted = [i for i in range(len(lists)) if 0 < label[group == i].sum() < (group == i).sum()]
-    assert found.group.tolist() == counted and found.skipped == len(lists) - len(counted)
+    assert result.group.tolist() == counted and result.skipped == len(lists) - len(counted)
     for place, i in enumerate(counted):
         mine = group == i
         ndcg, reciprocal = brute_force(label[mine], score[mine], cutoff)
-        assert found.ndcg[cutoff][place] == pytest.approx(ndcg, abs=1e-12)
-        assert found.mrr[place] == pytest.approx(reciprocal, abs=1e-12)
-        assert found.auc[place] == pytest.approx(sk.roc_auc_score(label[mine], score[mine]), abs=1e-12)
+        assert result.ndcg[cutoff][place] == pytest.approx(ndcg, abs=1e-12)
+        assert result.mrr[place] == pytest.approx(reciprocal, abs=1e-12)
+        assert result.auc[place] == pytest.approx(sk.roc_auc_score(label[mine], score[mine]), abs=1e-12)
 
 
 def test_ndcg_equals_scikit_learns_which_averages_over_ties_too():
     groups = RNG.integers(0, 200, 3000)
     scores = np.round(SCORES, 1)
-    found = ranking.list_metrics(LABELS, scores, groups, (5, 10))
+    result = ranking.list_metrics(LABELS, scores, groups, (5, 10))
     for k in (5, 10):
-        expected = [sk.ndcg_score([LABELS[groups == g]], [scores[groups == g]], k=k) for g in found.group]
-        np.testing.assert_allclose(found.ndcg[k], expected, atol=1e-12)
+        expected = [sk.ndcg_score([LABELS[groups == g]], [scores[groups == g]], k=k) for g in result.group]
+        np.testing.assert_allclose(result.ndcg[k], expected, atol=1e-12)
 
 
 def test_a_list_whose_labels_are_all_alike_does_not_count():
-    found = ranking.list_metrics(np.array([1.0, 1, 0, 0, 1, 0]), np.arange(6.0), np.array([1, 1, 2, 2, 3, 3]))
-    assert found.group.tolist() == [3] and found.skipped == 2
-    assert found.means() == {
+    result = ranking.list_metrics(np.array([1.0, 1, 0, 0, 1, 0]), np.arange(6.0), np.array([1, 1, 2, 2, 3, 3]))
+    assert result.group.tolist() == [3] and result.skipped == 2
+    assert result.means() == {
         "gauc": 0.0,
         "ndcg@5": pytest.approx(1 / np.log2(3)),
         "ndcg@10": pytest.approx(1 / np.log2(3)),

@@ -147,5 +147,5 @@ def test_an_original_that_cannot_be_read_is_told_in_one_line(source, tmp_path, c
     assert f"{ITEMS} (original): no column 'author_id'" in capsys.readouterr().err
     (source / LOG).write_bytes(b"PAR1 not really")
     assert main(command) == 1
-    told = capsys.readouterr().err
-    assert f"{LOG} (original): cannot be read" in told and "Traceback" not in told
+    stderr = capsys.readouterr().err
+    assert f"{LOG} (original): cannot be read" in stderr and "Traceback" not in stderr

@@ -29,13 +29,13 @@ def read(folder):
 def test_a_sample_fits_and_keeps_whatever_belongs_to_its_users(source, tmp_path):
     sample_tables(source, tmp_path / "sample", 100_000, seed=1)
     whole = read(source)
-    kept = read(tmp_path / "sample")
+    written = read(tmp_path / "sample")
     assert sum(p.stat().st_size for p in (tmp_path / "sample").iterdir()) <= 100_000
-    users = set(kept["users"].user_id)
+    users = set(written["users"].user_id)
     assert 0 < len(users) < 300
     for name in ("impressions", "behaviours"):
-        assert len(kept[name]) == whole[name].user_id.isin(users).sum()
-    assert set(kept["items"].item_id) == set(kept["impressions"].item_id) | set(kept["behaviours"].item_id)
+        assert len(written[name]) == whole[name].user_id.isin(users).sum()
+    assert set(written["items"].item_id) == set(written["impressions"].item_id) | set(written["behaviours"].item_id)
 
 
 def test_the_seed_decides_who_is_in_it(source, tmp_path):
@@ -56,9 +56,9 @@ def test_one_users_data_is_cut_by_item(source, tmp_path):
     whole = pd.read_parquet(source / "impressions.parquet").assign(user_id=0)
     whole.to_parquet(source / "impressions.parquet")
     sample_tables(source, tmp_path / "sample", 60_000, seed=1)
-    kept = read(tmp_path / "sample")
-    assert 0 < len(kept["impressions"]) < len(whole)
-    assert set(kept["impressions"].item_id) <= set(kept["items"].item_id)
+    written = read(tmp_path / "sample")
+    assert 0 < len(written["impressions"]) < len(whole)
+    assert set(written["impressions"].item_id) <= set(written["items"].item_id)
 
 
 def test_a_folder_without_tables_says_what_to_run(tmp_path):

@@ -49,11 +49,11 @@ def tables(tmp_path):
 def test_a_view_is_labelled_by_what_its_user_does_within_six_hours_after_it(tables):
     impressions = tables["impressions"]
     labels = ["action", "buy", "action_in_category", "buy_in_category"]
-    found = {
+    counts = {
         (row.item_id, row.time_ms // 1000): tuple(getattr(row, name) for name in labels)
         for row in impressions.itertuples()
     }
-    assert found == {
+    assert counts == {
         (10, seconds("11-27", "00:00:00")): (0, 0, 0, 0),
         (11, seconds("11-28")): (0, 0, 0, 1),
         (13, seconds("11-29")): (0, 0, 0, 0),
@@ -98,8 +98,8 @@ def test_the_download_is_read_for_the_first_users_alone_and_gives_what_the_extra
 
 def test_where_the_log_comes_from_is_said_when_it_is_missing(tmp_path, capsys):
     assert main(["prepare", "taobao", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    told = capsys.readouterr().err
-    assert ORIGINAL in told and "tianchi.aliyun.com" in told
+    stderr = capsys.readouterr().err
+    assert ORIGINAL in stderr and "tianchi.aliyun.com" in stderr
 
 
 def test_a_recipe_without_its_tables_says_how_to_get_them(tmp_path):

@@ -40,14 +40,14 @@ def test_every_gated_model_shows_its_gates_and_experts(architecture):
     model = small(architecture)
     batch = training_batch(model, 32, 4)
     with torch.no_grad():
-        found = model.ranker.gating(batch)
+        gate_values = model.ranker.gating(batch)
         means = model.ranker.gate_means(batch)
-    assert isinstance(found, Gating)
-    assert list(found.gates) == list(means)
-    for head, gates in found.gates.items():
+    assert isinstance(gate_values, Gating)
+    assert list(gate_values.gates) == list(means)
+    for head, gates in gate_values.gates.items():
         torch.testing.assert_close(gates.mean(0), means[head])
         torch.testing.assert_close(gates.sum(-1), torch.ones(32))
-    assert found.experts.dim() == 3 and found.experts.shape[1] == 32
+    assert gate_values.experts.dim() == 3 and gate_values.experts.shape[1] == 32
 
 
 def test_a_model_without_gates_has_none():

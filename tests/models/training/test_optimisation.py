@@ -38,13 +38,13 @@ def test_adagrad_moves_by_the_gradient_over_the_root_of_all_its_squares(tiny_rec
     dense = optimiser.parameters[-1]
     untouched = optimiser.parameters[-2]
     before = dense.detach().clone()
-    kept = untouched.detach().clone()
+    initial = untouched.detach().clone()
     for number in range(2):
         dense.grad = torch.full_like(dense, 2.0)
         assert optimiser.step(number)
     once = before * (1 - 0.1 * 0.5) - 0.1
     torch.testing.assert_close(dense.detach(), once * (1 - 0.1 * 0.5) - 0.1 * 2 / 8**0.5)
-    assert torch.equal(untouched, kept), "what has no gradient, as in a frozen representation, stays"
+    assert torch.equal(untouched, initial), "what has no gradient, as in a frozen representation, stays"
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine(tiny_recipe):

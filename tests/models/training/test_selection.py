@@ -54,8 +54,8 @@ def test_an_output_without_impressions_has_no_say_and_one_that_is_not_finite_spo
 def test_a_score_that_is_not_finite_is_never_the_best():
     progress = Progress()
     scores = [None, 0.2, None, 0.1, 0.3]
-    kept = [progress.evaluated({"score": score}) for score in scores]
-    assert kept == [False, True, False, False, True]
+    improved = [progress.evaluated({"score": score}) for score in scores]
+    assert improved == [False, True, False, False, True]
     assert progress.best_score == 0.3
 
 
@@ -143,10 +143,10 @@ def test_with_a_request_id_every_metric_of_order_is_of_requests(tiny_recipe, tab
             expected[name] = list_metrics(
                 labels_of(data, part, label), scores[name].astype(float), request, (3,)
             ).means()
-            found = metrics["parts"][part]["outputs"][name]
-            assert found["ndcg@3"] == pytest.approx(expected[name]["ndcg@3"])
-            assert found["gauc"]["value"] == pytest.approx(expected[name]["gauc"])
-            assert found["auc"] == pytest.approx(auc(labels_of(data, part, label), scores[name]))
+            output = metrics["parts"][part]["outputs"][name]
+            assert output["ndcg@3"] == pytest.approx(expected[name]["ndcg@3"])
+            assert output["gauc"]["value"] == pytest.approx(expected[name]["gauc"])
+            assert output["auc"] == pytest.approx(auc(labels_of(data, part, label), scores[name]))
         parts[part] = expected
     of_validation = parts["validation"]
     best = [of_validation["pctr"]["gauc"], of_validation["pctcvr"]["ndcg@3"], of_validation["plong_view"]["mrr"]]

@@ -65,10 +65,10 @@ def test_representation_transfer_keeps_the_representation_as_it_was(trained):
     base, learn = trained
     run = learn("representation_transfer")
     assert [o.name for o in run.ranker.outputs] == ["plike"]
-    kept = of_representation(run)
+    source_weights = of_representation(run)
     before = of_representation(base)
-    assert set(kept) == set(before)
-    for name, parameter in kept.items():
+    assert set(source_weights) == set(before)
+    for name, parameter in source_weights.items():
         torch.testing.assert_close(parameter, before[name], atol=0, rtol=0, msg=name)
     assert run.metrics["plike"]["impressions"] > 0
 

@@ -66,11 +66,11 @@ def weight_of_pair(model, i, j):
     pairs = model.interaction
     if i < USER_FIELDS <= j:
         return f64(pairs.item_user)[j - USER_FIELDS, i]
-    n, kept, shift = (
+    n, keep_rate, shift = (
         (USER_FIELDS, pairs.user_user, 0) if j < USER_FIELDS else (ITEM_FIELDS, pairs.item_item, USER_FIELDS)
     )
     order = [(a, b) for a in range(n) for b in range(a + 1, n)]
-    return f64(kept)[order.index((i - shift, j - shift))]
+    return f64(keep_rate)[order.index((i - shift, j - shift))]
 
 
 def reference(model, parts):

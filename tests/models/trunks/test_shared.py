@@ -37,8 +37,8 @@ def test_dropped_experts_get_nothing_and_the_rest_sums_to_one():
     dropped = drop_experts(gates, 0.1)
     torch.testing.assert_close(dropped.sum(-1), torch.ones(5000, 3))
     assert 0.09 < (dropped == 0).float().mean() < 0.11
-    kept = dropped > 0
-    torch.testing.assert_close(torch.where(kept, dropped / gates, 0.0).amax(-1), 1 / (gates * kept).sum(-1))
+    survivors = dropped > 0
+    torch.testing.assert_close(torch.where(survivors, dropped / gates, 0.0).amax(-1), 1 / (gates * survivors).sum(-1))
 
 
 def test_when_all_experts_would_be_dropped_the_largest_stays():

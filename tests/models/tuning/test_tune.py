@@ -28,7 +28,7 @@ def tune(recipe, tmp_path, name="search"):
     return tuning.tune(recipe, tmp_path / name, cache=tmp_path / "cache", quiet=True)
 
 
-def found(report):
+def trials_of(report):
     """A report without its clock."""
     return [{key: value for key, value in trial.items() if key != "seconds"} for trial in report["trials"]]
 
@@ -82,18 +82,18 @@ def test_the_set_lines_of_the_report_make_the_tuned_recipe(searched, tmp_path):
 
 def test_the_same_seed_draws_the_same_trials_and_another_seed_others(searched, tmp_path):
     first, same, other = (
-        found(tune(searched(seed=seed), tmp_path, name)) for name, seed in (("a", 4), ("b", 4), ("c", 5))
+        trials_of(tune(searched(seed=seed), tmp_path, name)) for name, seed in (("a", 4), ("b", 4), ("c", 5))
     )
     assert first == same
     assert [t["settings"] for t in first[1:]] != [t["settings"] for t in other[1:]]
 
 
 def test_the_test_part_has_no_say_and_is_not_even_there(searched, tables, tmp_path):
-    before = found(tune(searched(tables), tmp_path, "a"))
+    before = trials_of(tune(searched(tables), tmp_path, "a"))
     late = tables["impressions"].time_ms >= 1_651_766_400_000  # 6 May, +08:00
     for label in ("click", "like", "long_view"):
         tables["impressions"].loc[late, label] = 1 - tables["impressions"].loc[late, label]
-    assert found(tune(searched(tables), tmp_path, "b")) == before
+    assert trials_of(tune(searched(tables), tmp_path, "b")) == before
     assert set(tuning.without_test(open_data(searched(), tmp_path / "cache")).parts) == {"train", "validation"}
 
 
@@ -138,13 +138,13 @@ def test_a_search_killed_and_started_again_finds_what_an_uninterrupted_one_finds
     done = subprocess.run(command(recipe_file, killed, tmp_path), check=True, capture_output=True, text=True)
     assert "trial 4 of 4: " in done.stdout + done.stderr
     reports = [json.loads((folder / "trials.json").read_text()) for folder in (whole, killed)]
-    assert found(reports[0]) == found(reports[1])
+    assert trials_of(reports[0]) == trials_of(reports[1])
 
 
 def test_more_trials_are_added_to_those_that_are_there(searched, tmp_path):
     tune(searched(trials=2), tmp_path)
-    again = found(tune(searched(trials=3), tmp_path))
-    assert again == found(tune(searched(trials=3), tmp_path, "at once"))
+    again = trials_of(tune(searched(trials=3), tmp_path))
+    assert again == trials_of(tune(searched(trials=3), tmp_path, "at once"))
 
 
 def test_a_folder_with_another_recipes_trials_is_refused(searched, tmp_path):

@@ -161,8 +161,8 @@ def test_a_body_at_the_limits_costs_no_more_than_its_size(layouts: Layouts, case
 
 def test_packing_looks_at_no_more_values_than_it_keeps(layouts: Layouts) -> None:
     """Two values are kept of a list, so a third that is no value at all is never read."""
-    kept = pack_raw(layouts.item, {"topics": ["a", None, "b"]}, "f")
-    assert pack_raw(layouts.item, {"topics": ["a", None, "b", object(), float("nan")]}, "f") == kept
+    packed = pack_raw(layouts.item, {"topics": ["a", None, "b"]}, "f")
+    assert pack_raw(layouts.item, {"topics": ["a", None, "b", object(), float("nan")]}, "f") == packed
 
 
 def test_checking_a_batch_lets_others_run(layouts: Layouts) -> None:

@@ -120,14 +120,14 @@ def test_only_signed_versions_are_taken_over_http_and_the_old_one_goes_on(
         assert server.put("/models/rollout", {"stable": {"name": "synthetic", "version": "2"}}).status_code == 200
         kit.wait_until(lambda: server.rank(["1"]).json()["model"]["version"] == "2")
         keys.trusted.write_bytes(b"withdrawn")
-        told = server.put("/models/rollout", {"stable": {"name": "synthetic", "version": "1"}}).json()["detail"]
-        assert "trusted_keys_unusable" in told
-        assert "FUNNELRANK_TRUSTED_KEYS" in told
+        detail = server.put("/models/rollout", {"stable": {"name": "synthetic", "version": "1"}}).json()["detail"]
+        assert "trusted_keys_unusable" in detail
+        assert "FUNNELRANK_TRUSTED_KEYS" in detail
 
 
 def refusal(server: Any) -> tuple[str, str] | None:
-    found = server.http.get("/models").json()["worker"]["refused"]
-    return (found[0]["model"], found[0]["code"]) if found else None
+    refusals = server.http.get("/models").json()["worker"]["refused"]
+    return (refusals[0]["model"], refusals[0]["code"]) if refusals else None
 
 
 def command(*arguments: Any, **settings: Any) -> "subprocess.CompletedProcess[str]":
@@ -167,10 +167,10 @@ def test_keys_that_cannot_be_used_are_told_at_the_start_and_never_shown(
         keys.trusted.read_bytes() + keys.first.read_bytes(): "key 3 is private",
     }
     secret = keys.first.read_text().splitlines()[1]
-    for content, told in cases.items():
+    for content, detail in cases.items():
         keys.trusted.write_bytes(content)
         failed = command("service", "serve", registry=registry, trusted_keys=keys.trusted)
-        assert (failed.returncode, told in failed.stderr, "FUNNELRANK_TRUSTED_KEYS" in failed.stderr) == (
+        assert (failed.returncode, detail in failed.stderr, "FUNNELRANK_TRUSTED_KEYS" in failed.stderr) == (
             1,
             True,
             True,
@@ -193,13 +193,13 @@ def test_private_keys_that_cannot_be_used_are_told_and_never_shown(
         capture_output=True,
     )
     (tmp_path / "rubbish.pem").write_text("hush")
-    for path, told in (
+    for path, detail in (
         (rsa, "another kind"),
         (locked, "passphrase"),
         (tmp_path / "rubbish.pem", "no private key"),
         (tmp_path / "gone.pem", "No such"),
     ):
-        with pytest.raises(PublishError, match=told) as error:
+        with pytest.raises(PublishError, match=detail) as error:
             signer(path)
         assert "hush" not in str(error.value)
 

@@ -95,12 +95,12 @@ def test_a_numeric_that_an_item_lacks_counts_as_the_profile_says() -> None:
 
 
 def test_what_cannot_be_computed_for_an_item_is_no_score_for_that_item() -> None:
-    found = fused({"formula": "pctr / pctcvr + sqrt(quality - 1.5)", "missing": {"quality": 2}})
-    assert np.isfinite(found).tolist() == [False, True, False]
+    scores = fused({"formula": "pctr / pctcvr + sqrt(quality - 1.5)", "missing": {"quality": 2}})
+    assert np.isfinite(scores).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
-    ("profile", "told"),
+    ("profile", "detail"),
     [
         ({"formula": "pctr * colour"}, r"column 8: unknown name 'colour'; known: pctr, pctcvr, price, quality"),
         ({"formula": "price * 2"}, "reads no task score"),
@@ -112,8 +112,8 @@ def test_what_cannot_be_computed_for_an_item_is_no_score_for_that_item() -> None
         ({"formula": "pctr", "bounds": {"x": {"min": 0, "max": 1}}}, "bounds x"),
     ],
 )
-def test_a_formula_that_does_not_fit_the_model_is_refused(profile: dict[str, object], told: str) -> None:
-    with pytest.raises(FusionError, match=told):
+def test_a_formula_that_does_not_fit_the_model_is_refused(profile: dict[str, object], detail: str) -> None:
+    with pytest.raises(FusionError, match=detail):
         fused(profile)
 
 
@@ -127,12 +127,12 @@ def test_a_formulas_own_weights_can_be_overridden_within_their_bounds() -> None:
     fusion = bind(FusionProfiles.model_validate({"profiles": {"default": profile}}), TASKS, NUMERICS)
     formula = fusion.for_scene(None)
     assert fusion.with_weights(formula, {"a": 2}).fuse(SCORES) == pytest.approx([0.05, 0.004, 0])
-    for name, weight, told in (
+    for name, weight, detail in (
         ("a", 2.5, "outside 0..2"),
         ("b", 1, "the operator keeps this weight; open are a"),
         ("c", 1, "no weight 'c'"),
     ):
-        with pytest.raises(InvalidRequest, match=told):
+        with pytest.raises(InvalidRequest, match=detail):
             fusion.with_weights(formula, {name: weight})
 
 
@@ -140,7 +140,7 @@ def test_parts_of_a_formula_say_what_an_items_own_value_moved() -> None:
     profiles = FusionProfiles.model_validate(
         {"profiles": {"default": {"kind": "formula", "formula": "2 * pctr + price"}}}
     )
-    told = {e.name: e for e in bind(profiles, TASKS, NUMERICS).for_scene(None).explain(SCORES, ITEMS)}
-    assert told["pctr"].parts == pytest.approx(2 * (SCORES[0] - SCORES[0].mean()), abs=1e-6)
-    assert told["price"].values.tolist() == [10, 0, 3]
-    assert told["pctr"].is_score and not told["price"].is_score
+    detail = {e.name: e for e in bind(profiles, TASKS, NUMERICS).for_scene(None).explain(SCORES, ITEMS)}
+    assert detail["pctr"].parts == pytest.approx(2 * (SCORES[0] - SCORES[0].mean()), abs=1e-6)
+    assert detail["price"].values.tolist() == [10, 0, 3]
+    assert detail["pctr"].is_score and not detail["price"].is_score

@@ -66,7 +66,7 @@ def test_an_unknown_scene_or_weight_names_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("profiles: {home: {kind: weighted_sum, weights: {pctr: 1}}}", "'default' is needed"),
         ("profiles: {default: {kind: magic, weights: {pctr: 1}}}", "kind"),
@@ -85,9 +85,9 @@ def test_an_unknown_scene_or_weight_names_the_known_ones() -> None:
         ("", "fusion.yaml"),
     ],
 )
-def test_a_bad_fusion_file_is_told_with_its_field(tmp_path: Path, text: str, told: str) -> None:
+def test_a_bad_fusion_file_is_told_with_its_field(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "fusion.yaml").write_text(text)
-    with pytest.raises(FusionError, match=told):
+    with pytest.raises(FusionError, match=message):
         read_profiles(tmp_path / "fusion.yaml")
 
 

@@ -65,7 +65,7 @@ def test_published_lists_good_and_bad_versions(registry: Path, kit: SimpleNamesp
     kit.publish(registry, "2")
     (registry / "synthetic" / "3").mkdir()
     os.symlink("/etc", registry / "synthetic" / "..hidden")
-    found = {str(p.target): p for p in published(registry)}
-    assert set(found) == {"synthetic/1", "synthetic/2", "synthetic/3"}
-    assert found["synthetic/2"].manifest is not None
-    assert "bundle_missing" in (found["synthetic/3"].problem or "")
+    versions = {str(p.target): p for p in published(registry)}
+    assert set(versions) == {"synthetic/1", "synthetic/2", "synthetic/3"}
+    assert versions["synthetic/2"].manifest is not None
+    assert "bundle_missing" in (versions["synthetic/3"].problem or "")

@@ -140,8 +140,8 @@ def test_versions_with_other_tasks_swap_beside_a_canary_and_a_shadow_without_a_f
                 assert server.put("/models/rollout", change).status_code == 200
                 revision = read_rollout(registry).revision
                 kit.wait_until(
-                    lambda wanted=revision: (
-                        {w["live"]["revision"] for w in server.http.get("/models").json()["workers"]} == {wanted}
+                    lambda expected=revision: (
+                        {w["live"]["revision"] for w in server.http.get("/models").json()["workers"]} == {expected}
                     )
                 )
             scored = 'funnelrank_shadow_rankings_total{result="scored"}'

@@ -29,11 +29,11 @@ def running(
 
 def versions_by_user(server: Any) -> dict[str, tuple[str, str]]:
     """user -> (version, role), over new connections, so that every worker has its turn."""
-    found = {}
+    by_user = {}
     for user in USERS:
         model = httpx.post(f"{server.url}/rank", json={"user_id": user, "candidates": ["1"]}).json()["model"]
-        found[user] = (model["version"], model["role"])
-    return found
+        by_user[user] = (model["version"], model["role"])
+    return by_user
 
 
 def metric(server: Any, name: str) -> float:
@@ -65,13 +65,13 @@ def test_a_canary_gets_its_share_of_users_and_each_user_keeps_their_version(
     assert answer.status_code == 200
     assert answer.json()["stable"] == STABLE, "what is not named keeps its value"
     kit.wait_until(lambda: everywhere(running, "canary") == {"2"})
-    found = versions_by_user(running)
-    assert found == {u: ("2", "canary") if within(u, "synthetic/2", 30) else ("1", "stable") for u in USERS}
-    assert versions_by_user(running) == found
+    by_user = versions_by_user(running)
+    assert by_user == {u: ("2", "canary") if within(u, "synthetic/2", 30) else ("1", "stable") for u in USERS}
+    assert versions_by_user(running) == by_user
     assert roll_out(running, canary=CANARY | {"percent": 60}).status_code == 200
     kit.wait_until(lambda: {w["canary"]["percent"] for w in running.http.get("/models").json()["workers"]} == {60})
     more = versions_by_user(running)
-    assert all(more[u] == ("2", "canary") for u in USERS if found[u][1] == "canary"), (
+    assert all(more[u] == ("2", "canary") for u in USERS if by_user[u][1] == "canary"), (
         "raising the percentage takes nobody's version"
     )
     assert metric(running, 'funnelrank_model_info{name="synthetic",role="canary",version="2"}') == 1
@@ -115,8 +115,8 @@ def test_one_call_goes_back_and_the_history_tells_who_and_why(
     assert (again["stable"]["version"], again["author"]) == ("1", "bob"), (
         "going back twice does not lead to what was withdrawn"
     )
-    told = [(h["revision"], h["stable"]["version"], h["reason"], h["withdrawn"]) for h in again["history"]]
-    assert told == [
+    entries = [(h["revision"], h["stable"]["version"], h["reason"], h["withdrawn"]) for h in again["history"]]
+    assert entries == [
         (4, "2", "back from revision 3 to 2", True),
         (3, "3", "try 3", True),
         (2, "2", "try 2", True),

@@ -38,8 +38,8 @@ def roll_back(server: Any, **body: Any) -> httpx.Response:
 
 
 def metric(server: Any, line: str) -> float:
-    found = [x for x in server.http.get("/metrics").text.splitlines() if x.startswith(line + " ")]
-    return float(found[0].rsplit(" ", 1)[1]) if found else 0.0
+    lines = [x for x in server.http.get("/metrics").text.splitlines() if x.startswith(line + " ")]
+    return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
 
 
 def answers(server: Any, asks: int = 30) -> set[tuple[int, str]]:

@@ -67,11 +67,11 @@ def test_rankings_from_a_cluster_are_those_from_one_redis(
 
 def test_what_is_written_over_http_is_in_the_next_ranking_of_every_worker(served: Any) -> None:
     def scores() -> tuple[float, ...]:
-        found = {
+        shown_rows = {
             item["item_id"]: item["score"]
             for item in served.rank(IDS, user_id=USERS[0], timestamp=NOW + 10).json()["ranking"]
         }
-        return tuple(found[i] for i in IDS)
+        return tuple(shown_rows[i] for i in IDS)
 
     before = {scores() for _ in range(10)}
     assert len(before) == 1
@@ -109,8 +109,8 @@ def test_a_changed_row_is_seen_by_the_very_next_ranking_whose_rows_are_all_in_th
 
 def test_a_cluster_can_be_inspected(cluster: RedisCluster, layouts: Layouts) -> None:
     for user in USERS[:4]:
-        found, text = shown(cluster.url, "user", user)
-        assert found
+        shown_rows, text = shown(cluster.url, "user", user)
+        assert shown_rows
         assert f"age                     {int(user) - 680}" in text
         assert "5 behaviours, newest first" in text
     assert shown(cluster.url, "item", "unheard-of")[0] is False

@@ -39,17 +39,17 @@ def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(
 ) -> None:
     with redis_cluster() as cluster:
         load_folder(tables, schema, cluster.url)
-        gone = cluster.nodes.index(cluster.owner(SCHEMAS))
-        lost = belonging(cluster, layouts, gone)
-        here = a_user_of(cluster, layouts, gone - 1)
-        there = a_user_of(cluster, layouts, gone)
+        lost_node = cluster.nodes.index(cluster.owner(SCHEMAS))
+        lost = belonging(cluster, layouts, lost_node)
+        here = a_user_of(cluster, layouts, lost_node - 1)
+        there = a_user_of(cluster, layouts, lost_node)
         assert 0 < len(lost) < len(IDS)
 
         async def work(reader: Any) -> None:
             whole = await reader.fetch(layouts, here, IDS, 2)
             assert (unknown(whole), whole.unread, len(whole.behaviours)) == (set(), 0, 5)
             listed = await reader.schemas()
-            await asyncio.to_thread(cluster.nodes[gone].kill)
+            await asyncio.to_thread(cluster.nodes[lost_node].kill)
             for _ in range(3):
                 part = await reader.fetch(layouts, here, IDS, 2)
                 assert (unknown(part), part.unread) == (lost, len(lost))
@@ -60,7 +60,7 @@ def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(
             without = await reader.fetch(layouts, there, IDS, 2)
             assert (without.user, without.behaviours, without.unread) == (None, [], len(lost) + 1)
             assert await reader.schemas() == listed != {}
-            await asyncio.to_thread(cluster.nodes[gone].start)
+            await asyncio.to_thread(cluster.nodes[lost_node].start)
             await until(reader, lambda stored: stored.unread == 0)
             await asyncio.to_thread(load_folder, tables, schema, cluster.url)
             assert prices(await reader.fetch(layouts, here, IDS, 2)) == [float(i) for i in IDS]
@@ -107,13 +107,13 @@ def test_a_failover_is_followed_without_a_failed_ranking(
 
     with redis_cluster() as cluster:
         load_folder(tables, schema, cluster.url)
-        gone = cluster.nodes[0]
+        lost_node = cluster.nodes[0]
         there = a_user_of(cluster, layouts, 0)
         elsewhere = a_user_of(cluster, layouts, 1)
         event = {"user_id": there, "item_id": "1", "action": "click", "timestamp": NOW}
-        with cluster.replica_of(gone), kit.serving(tmp_path, registry, cluster.url) as server:
+        with cluster.replica_of(lost_node), kit.serving(tmp_path, registry, cluster.url) as server:
             assert degraded(there) == degraded(elsewhere) == set()
-            gone.kill()
+            lost_node.kill()
             killed = time.monotonic()
             assert f"unknown_items:{len(belonging(cluster, layouts, 0))}" in degraded(elsewhere)
             assert "unknown_user" in degraded(there)

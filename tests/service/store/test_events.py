@@ -63,7 +63,7 @@ def read(url: str, layouts: Layouts, before: int | None = None, user: str = "712
     return asyncio.run(go())
 
 
-def kept(store: redis.Redis, layouts: Layouts, user: str = "712") -> list[int]:
+def stored_items(store: redis.Redis, layouts: Layouts, user: str = "712") -> list[int]:
     members: Any = store.zrevrange(behaviours_key(layouts.fingerprint, user), 0, -1)
     return [int.from_bytes(each[:8], "big") for each in members]
 
@@ -77,8 +77,8 @@ def test_a_real_event_is_kept_and_read_whatever_a_wrong_clock_has_sent(
     assert read(redis_server.url, layouts) == [1]
     assert add(redis_server.url, layouts, ahead[::-1]) == 0
     assert read(redis_server.url, layouts) == [1]
-    assert 1 in kept(store, layouts)
-    assert len(kept(store, layouts)) == layouts.kept_behaviours + 1
+    assert 1 in stored_items(store, layouts)
+    assert len(stored_items(store, layouts)) == layouts.kept_behaviours + 1
 
 
 def test_what_lies_in_the_future_is_read_when_its_time_has_come(
@@ -98,8 +98,8 @@ def test_an_event_that_is_too_old_to_be_kept_is_not_new(
     old = (99, now - HOUR_MS)
     assert [add(redis_server.url, layouts, [old]) for _ in range(3)] == [0, 0, 0]
     assert add(redis_server.url, layouts, [old, (50, now - 1)]) == 1
-    assert 99 not in kept(store, layouts)
-    assert kept(store, layouts)[0] == 50
+    assert 99 not in stored_items(store, layouts)
+    assert stored_items(store, layouts)[0] == 50
 
 
 def test_new_is_the_number_of_events_that_are_kept(
@@ -107,7 +107,7 @@ def test_new_is_the_number_of_events_that_are_kept(
 ) -> None:
     batch = [(i, now - 5000 + i) for i in range(1000)]
     assert add(redis_server.url, layouts, batch) == layouts.kept_behaviours
-    assert kept(store, layouts) == list(range(999, 999 - layouts.kept_behaviours, -1))
+    assert stored_items(store, layouts) == list(range(999, 999 - layouts.kept_behaviours, -1))
     assert add(redis_server.url, layouts, batch + batch) == 0
 
 
@@ -131,7 +131,7 @@ def test_a_batch_keeps_the_place_of_an_event_that_comes_again_and_the_order_with
     at = now - 1000
     assert add(redis_server.url, layouts, [(1, at), (2, at), (1, at), (3, at)]) == 3
     assert add(redis_server.url, layouts, [(4, at), (2, at), (5, at + 1)]) == 2
-    assert kept(store, layouts) == [5, 4, 3, 2, 1]
+    assert stored_items(store, layouts) == [5, 4, 3, 2, 1]
 
 
 def test_a_key_of_another_type_is_replaced_by_the_next_write(

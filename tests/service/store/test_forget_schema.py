@@ -67,14 +67,14 @@ def test_what_is_live_or_not_there_cannot_be_retired(
     both: redis.Redis, layouts: Layouts, redis_server: EmbeddedRedis, registry: Path
 ) -> None:
     before = both.dbsize()
-    for wanted, told in (
+    for argument, message in (
         (layouts.fingerprint, "synthetic/1 is live"),
         ("0" * 16, f"{layouts.fingerprint} (loaded)"),
         ("*", "nothing of a schema *"),
     ):
-        refused = forget(wanted, redis_server.url, registry)
+        refused = forget(argument, redis_server.url, registry)
         assert refused.returncode == 1
-        assert told in refused.stderr
+        assert message in refused.stderr
     assert both.dbsize() == before
 
 

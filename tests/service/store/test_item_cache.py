@@ -82,23 +82,23 @@ def test_an_unknown_item_is_remembered_as_such_until_it_is_written(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     async def work(reader: Any) -> list[StoredRows]:
-        found = [await reader.fetch(layouts, "1", ["1", "new"], 2) for _ in range(2)]
+        replies = [await reader.fetch(layouts, "1", ["1", "new"], 2) for _ in range(2)]
         await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "new"), packed(layouts, 7))
-        found.append(await reader.fetch(layouts, "1", ["1", "new"], 2))
+        replies.append(await reader.fetch(layouts, "1", ["1", "new"], 2))
         await asyncio.to_thread(filled.delete, item_key(layouts.fingerprint, "new"))
-        found.append(await reader.fetch(layouts, "1", ["1", "new"], 2))
+        replies.append(await reader.fetch(layouts, "1", ["1", "new"], 2))
         assert reader.caches[0].misses == 2 + 1 + 1
-        return found
+        return replies
 
-    found = with_reader(redis_server.url, work)
-    assert [f.items.states.tolist() for f in found] == [
+    replies = with_reader(redis_server.url, work)
+    assert [f.items.states.tolist() for f in replies] == [
         [KNOWN, UNKNOWN],
         [KNOWN, UNKNOWN],
         [KNOWN, KNOWN],
         [KNOWN, UNKNOWN],
     ]
-    assert found[2].items.numerics[1, 0] == 7
-    assert (found[1].items.keys == found[0].items.keys).all()
+    assert replies[2].items.numerics[1, 0] == 7
+    assert (replies[1].items.keys == replies[0].items.keys).all()
 
 
 def test_a_row_of_another_schema_counts_as_corrupt_also_from_the_cache(

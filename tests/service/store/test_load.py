@@ -139,7 +139,7 @@ def test_loading_again_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("table", "column", "values", "told"),
+    ("table", "column", "values", "message"),
     [
         ("items", "price", ["cheap", "dear", "1"], "column price"),
         ("items", "tag", [1.5, 2, 3], "column tag"),
@@ -159,12 +159,12 @@ def test_a_bad_value_is_told_with_its_file_and_column(
     table: str,
     column: str,
     values: Any,
-    told: str,
+    message: str,
 ) -> None:
     place = tables[table].column_names.index(column)
     tables[table] = tables[table].set_column(place, column, pa.array(values))
     as_parquet(tmp_path, tables)
-    with pytest.raises(LoadError, match=f"{table}.parquet: .*{told}"):
+    with pytest.raises(LoadError, match=f"{table}.parquet: .*{message}"):
         load_folder(tmp_path, schema, redis_server.url)
 
 
@@ -192,8 +192,8 @@ def test_inspection_shows_numbers_keys_and_behaviours_with_their_times(
     assert shown(redis_server.url, "user", "712")[0] is False
     as_parquet(tmp_path, tables)
     load_folder(tmp_path, schema, redis_server.url)
-    found, text = shown(redis_server.url, "user", "712")
-    assert found
+    exit_code, text = shown(redis_server.url, "user", "712")
+    assert exit_code
     assert layouts.fingerprint in text
     assert "3 behaviours, newest first" in text
     assert "2001-09-09T01:46:40.060+00:00" in text

@@ -35,8 +35,8 @@ def test_a_long_history_is_cut_to_the_newest(
     )
     pa.parquet.write_table(table, tmp_path / "behaviours.parquet")
     load_folder(tmp_path, schema, redis_server.url)
-    found: Any = store.zrevrange(behaviours_key(layouts.fingerprint, "1"), 0, -1, withscores=True)
-    assert [at - START_MS for _, at in found] == list(range(49_999, 49_989, -1)), "twice what a ranking reads"
+    stored: Any = store.zrevrange(behaviours_key(layouts.fingerprint, "1"), 0, -1, withscores=True)
+    assert [at - START_MS for _, at in stored] == list(range(49_999, 49_989, -1)), "twice what a ranking reads"
 
 
 def test_rows_of_one_millisecond_keep_the_tables_order_and_repeats_count_once(

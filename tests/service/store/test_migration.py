@@ -85,8 +85,8 @@ class Traffic:
 
     def grown(self, kit: SimpleNamespace) -> None:
         """Wait until every user has had more events than a sequence holds."""
-        wanted = len(self.log) + 120
-        kit.wait_until(lambda: len(self.log) >= wanted)
+        target = len(self.log) + 120
+        kit.wait_until(lambda: len(self.log) >= target)
 
 
 def export(folder: Path, events: list[dict[str, Any]], entities: bool = True) -> Path:
@@ -139,7 +139,7 @@ def expected(
         "context": layouts.context.rows(layouts.context.default_row),
         "behaviour": layouts.behaviour.rows(b"".join(packed)),
     }
-    inputs = {f"{name}_{field}": found[field] for name, found in rows.items() for field in ("keys", "numerics")}
+    inputs = {f"{name}_{field}": arrays[field] for name, arrays in rows.items() for field in ("keys", "numerics")}
     return np.asarray(kit.scores_by_hand(inputs | {"behaviour_times": rows["behaviour"]["time"]})["pctr"])
 
 

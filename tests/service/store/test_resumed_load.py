@@ -64,17 +64,17 @@ def test_a_load_that_is_ended_half_way_goes_on_from_there(
     with begin() as half:
         kit.wait_until(lambda: rows_done(store, layouts) > 0)
         half.send_signal(end)
-        told = half.communicate()[1]
+        stderr = half.communicate()[1]
     assert half.returncode == code
-    assert "Traceback" not in told
+    assert "Traceback" not in stderr
     done = rows_done(store, layouts)
     assert 0 < done < 250_000
     assert '"loaded_at":null' in store.hget(SCHEMAS, layouts.fingerprint).decode()  # type: ignore[union-attr]
     with begin() as rest:
-        told = rest.communicate()[1]
-    assert rest.returncode == 0, told
-    assert f"behaviours: goes on after the {done} rows" in told
-    assert "items: goes on after the 300 rows" in told
+        stderr = rest.communicate()[1]
+    assert rest.returncode == 0, stderr
+    assert f"behaviours: goes on after the {done} rows" in stderr
+    assert "items: goes on after the 300 rows" in stderr
     assert '"loaded_at":null' not in store.hget(SCHEMAS, layouts.fingerprint).decode()  # type: ignore[union-attr]
     resumed = everything(store)
     store.flushall()
@@ -142,7 +142,7 @@ def test_a_redis_that_is_emptied_meanwhile_ends_the_load(
     with loading(long_tables(tmp_path, 250_000), registry, redis_server.url)() as half:
         kit.wait_until(lambda: rows_done(store, layouts) > 0)
         store.flushall()
-        told = half.communicate()[1]
+        stderr = half.communicate()[1]
     assert half.returncode == 1
-    assert "Redis was emptied" in told
+    assert "Redis was emptied" in stderr
     assert rows_done(store, layouts) == 0

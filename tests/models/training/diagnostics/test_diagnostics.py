@@ -36,8 +36,8 @@ def opened(tiny_recipe, tables, tmp_path):
 
 def test_coverage_and_drift_tell_what_has_changed(opened, tables):
     data, _ = opened
-    found = {(h["group"], h["feature"]): h for h in feature_health(data, 1)}
-    assert set(found) == {
+    result = {(h["group"], h["feature"]): h for h in feature_health(data, 1)}
+    assert set(result) == {
         ("user", "user_id"),
         ("user", "city"),
         ("user", "fans"),
@@ -48,31 +48,31 @@ def test_coverage_and_drift_tell_what_has_changed(opened, tables):
         ("context", "battery"),
         ("behaviours", "length"),
     }
-    assert found["context", "tab"]["coverage"] == {"train": 0.0, "validation": 0.0, "test": 0.0}
-    battery = found["context", "battery"]
+    assert result["context", "tab"]["coverage"] == {"train": 0.0, "validation": 0.0, "test": 0.0}
+    battery = result["context", "battery"]
     assert battery["psi"]["test"] > 2 and battery["psi"]["validation"] < 0.2
     assert battery["coverage"]["test"] == 1.0 and battery["known"] is None
     part = data.parts["test"]
     fans = data.user_numerics[part.user][:, 0]
-    assert found["user", "fans"]["coverage"]["test"] == pytest.approx(1 - np.isnan(fans).mean())
-    assert 0 < found["user", "user_id"]["known"]["test"] <= 1
-    assert found["behaviours", "length"]["coverage"]["test"] == pytest.approx((part.end > part.start).mean())
+    assert result["user", "fans"]["coverage"]["test"] == pytest.approx(1 - np.isnan(fans).mean())
+    assert 0 < result["user", "user_id"]["known"]["test"] <= 1
+    assert result["behaviours", "length"]["coverage"]["test"] == pytest.approx((part.end > part.start).mean())
 
 
 def test_the_drift_of_numbers_is_the_index_over_the_deciles_of_train():
     rng = np.random.default_rng(0)
     parts = {"train": rng.normal(size=5000), "validation": rng.normal(size=5000), "test": rng.normal(1, 1, 5000)}
-    found = of_numbers(parts)["psi"]
-    assert found["test"] == pytest.approx(psi(parts["train"], parts["test"]), abs=0.01)
-    assert found["validation"] < 0.01
+    result = of_numbers(parts)["psi"]
+    assert result["test"] == pytest.approx(psi(parts["train"], parts["test"]), abs=0.01)
+    assert result["validation"] < 0.01
 
 
 def test_ids_that_come_and_ids_that_go_are_drift():
     rng = np.random.default_rng(0)
     train = rng.integers(2, 10, (4000, 1))
-    found = of_ids({"train": train, "validation": train[::2], "test": np.where(train < 6, 1, train)}, unknown=1)
-    assert found["psi"]["validation"] < 0.01 < 1 < found["psi"]["test"]
-    assert found["known"] == {"train": 1.0, "validation": 1.0, "test": pytest.approx((train >= 6).mean())}
+    result = of_ids({"train": train, "validation": train[::2], "test": np.where(train < 6, 1, train)}, unknown=1)
+    assert result["psi"]["validation"] < 0.01 < 1 < result["psi"]["test"]
+    assert result["known"] == {"train": 1.0, "validation": 1.0, "test": pytest.approx((train >= 6).mean())}
     empty = of_ids({"train": train * 0, "validation": train * 0, "test": train}, unknown=1)
     assert empty["coverage"] == {"train": 0.0, "validation": 0.0, "test": 1.0} and empty["psi"]["test"] > 1
 
@@ -90,10 +90,10 @@ def test_the_same_seed_draws_the_same_impressions_in_order(opened):
 
 def test_baselines_stand_beside_every_output_with_their_list_metrics(opened):
     data, model = opened
-    found = baselines(model, data, 1)
-    names = [m["name"] for m in found["models"]]
+    result = baselines(model, data, 1)
+    names = [m["name"] for m in result["models"]]
     assert names == ["item popularity", "logistic regression", "boosted trees", "shown order"]
-    by_name = {m["name"]: m["outputs"] for m in found["models"]}
+    by_name = {m["name"]: m["outputs"] for m in result["models"]}
     for name, outputs in by_name.items():
         assert set(outputs) == {o.name for o in model.outputs}
         assert all(0 <= m["auc"] <= 1 and "ndcg@10" in m and "mrr" in m for m in outputs.values()), name
@@ -146,10 +146,10 @@ def test_a_value_has_baselines_too_and_a_label_of_one_class_says_why(tiny_recipe
     ]
     recipe = tiny_recipe(tables, {"tasks": tasks, "extra_evaluations": []})
     data = open_data(recipe, tmp_path / "cache")
-    found = {m["name"]: m["outputs"] for m in baselines(build_model(recipe, data.encoding), data, 1)["models"]}
-    assert found["item popularity"]["watch"]["rmse"] < 8, "18 is the deviation of the label"
-    assert found["boosted trees"]["watch"]["rmse"] < 5
-    assert found["logistic regression"]["pnever"]["why"] == "the training part has one class only"
+    result = {m["name"]: m["outputs"] for m in baselines(build_model(recipe, data.encoding), data, 1)["models"]}
+    assert result["item popularity"]["watch"]["rmse"] < 8, "18 is the deviation of the label"
+    assert result["boosted trees"]["watch"]["rmse"] < 5
+    assert result["logistic regression"]["pnever"]["why"] == "the training part has one class only"
 
 
 def test_a_run_with_both_options_shows_them_in_its_report(tiny_recipe, tables, tmp_path):
@@ -171,8 +171,8 @@ def test_a_run_with_both_options_shows_them_in_its_report(tiny_recipe, tables, t
 def test_ablation_measures_the_whole_as_the_run_does(tiny_recipe, tables, tmp_path):
     recipe = tiny_recipe(tables)
     metrics = training.train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
-    found = ablation(open_run(tmp_path / "run").ranker, open_data(recipe, tmp_path / "cache"), 1)
+    result = ablation(open_run(tmp_path / "run").ranker, open_data(recipe, tmp_path / "cache"), 1)
     of_test = metrics["parts"]["test"]["outputs"]["pctr"]
-    assert found["whole"]["pctr"]["auc"] == pytest.approx(of_test["auc"])
-    assert set(found["without"]) == {"user", "item", "context", "behaviours"}
+    assert result["whole"]["pctr"]["auc"] == pytest.approx(of_test["auc"])
+    assert set(result["without"]) == {"user", "item", "context", "behaviours"}
     assert metrics["baselines"] is None and metrics["ablation"] is None

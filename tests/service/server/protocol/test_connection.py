@@ -224,8 +224,8 @@ def test_no_name_of_a_version_leaves_the_registry(hurried: Any, version: str) ->
 
 @pytest.mark.parametrize("sent", ["a" * 129, "with space", "é", "a\tb", "", "汉字", "\x80"])
 def test_a_request_id_that_could_break_a_log_or_a_header_is_replaced(hurried: Any, sent: str) -> None:
-    found = hurried.http.get("/livez", headers={"X-Request-Id": sent.encode()}).headers["x-request-id"]
-    assert len(found) == 32 and found.isascii() and found.isalnum()
+    echoed = hurried.http.get("/livez", headers={"X-Request-Id": sent.encode()}).headers["x-request-id"]
+    assert len(echoed) == 32 and echoed.isascii() and echoed.isalnum()
 
 
 def test_nobody_was_answered_with_an_error_of_ours(hurried: Any) -> None:
