@@ -1,4 +1,4 @@
-"""What one model is measured for over HTTP: the cost of warm, cold and many candidates, and the worker's profile."""
+"""Measures one model over HTTP: the cost of warm, cold and many candidates, and the worker's profile."""
 
 import os
 from dataclasses import dataclass

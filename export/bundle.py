@@ -43,7 +43,7 @@ GOLDEN_CANDIDATES = 64
 
 @dataclass(frozen=True)
 class Published:
-    """What an export did: where the bundle lies and what was measured on the way."""
+    """The result of an export: the bundle's folder and the measurements."""
 
     folder: Path
     manifest: Manifest

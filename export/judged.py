@@ -25,7 +25,7 @@ _CHUNK = 1024
 
 
 class Judged(NamedTuple):
-    """What an output is held against: labels `[n]` and whether an impression is in the output's space `[n]`."""
+    """The labels `[n]` of an output, and whether each impression is in the output's space `[n]`."""
 
     label: np.ndarray
     inside: np.ndarray

@@ -13,7 +13,7 @@ _INDENT = " " * 12
 
 
 def lines(reduction: Reduction) -> Iterator[str]:
-    """What a reduced precision costs and saves, for the terminal."""
+    """Text for the terminal: the AUC that a reduced precision costs, and the time and bytes that it saves."""
     yield (
         f"{reduction.precision:<11} against float32, {reduction.impressions:,} impressions of the {reduction.part} "
         f"part, each among {reduction.candidates} candidates"

@@ -8,7 +8,7 @@ from features.schema import FeatureSchema
 
 
 class BehaviourLayout(RowLayout):
-    """How one behaviour lies in a packed row: the item's own features, then the action and the scene, and the time.
+    """The layout of one behaviour in a packed row: the item's features, the action, the scene, the time.
 
     `dtype` has `keys` int64 `[K + 2]`, `time` int64 (milliseconds since 1970, 0 where unknown) and `numerics` float32.
     """

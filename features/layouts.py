@@ -15,7 +15,7 @@ EVENT_KEY_BYTES = 8  # identify a behaviour and stand before its row
 
 @dataclass(frozen=True)
 class Layouts:
-    """How a schema's users, items, contexts and behaviours lie in packed rows."""
+    """The layouts of a schema's packed rows: users, items, contexts and behaviours."""
 
     schema: FeatureSchema
     user: RowLayout
@@ -34,7 +34,7 @@ class Layouts:
 
     @cached_property
     def member(self) -> np.dtype:
-        """A behaviour as it stands in the user's sorted set. Only where the schema has behaviours."""
+        """The layout of a behaviour in the user's sorted set. The schema must have behaviours."""
         assert self.behaviour is not None
         return np.dtype([("event", f"V{EVENT_KEY_BYTES}"), ("row", self.behaviour.dtype)])
 

@@ -39,7 +39,7 @@ def number_of(value: object, field: str, nan_is_missing: bool) -> float:
 
 
 class RowLayout:
-    """How the features of one entity lie in a packed row.
+    """The layout of one entity's features in a packed row.
 
     `dtype` has the fields `keys` int64 `[key_width]` and `numerics` float32 `[numeric_width]`, in the schema's order;
     a multi-valued feature takes `max_values` key columns, padded with MISSING_KEY on the right.

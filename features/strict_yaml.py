@@ -13,7 +13,7 @@ MOST_VALUES = 100_000  # aliases can make a short text stand for a huge document
 
 @dataclass(frozen=True)
 class SourcePlace:
-    """Where a value stands: a file, or the option that set it, and a line from 1 (None where there is no line)."""
+    """The location of a value: a file, or the option that set it, and a line from 1 (None if there is no line)."""
 
     source: str
     line: int | None = None
@@ -103,7 +103,7 @@ def _add(node: yaml.Node, location: Location, document: YamlDocument, above: fro
 
 
 def _children(node: yaml.Node, location: Location) -> Iterator[tuple[Location, yaml.Node, yaml.Node]]:
-    """The location of each child, the node whose line it is told by (its key, or itself), and its value."""
+    """For each child: its location, the node that gives the line (its key, or itself), and its value."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield (*location, str(key.value)), key, value

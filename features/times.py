@@ -18,12 +18,12 @@ _NANOSECONDS_MS = 1_000_000
 
 
 def out_of_bounds(times_ms: np.ndarray, latest_ms: int = LATEST_MS) -> np.ndarray:
-    """Which times lie outside [EARLIEST_MS, latest_ms], bool in the shape of `times_ms`."""
+    """A mask of the times outside [EARLIEST_MS, latest_ms], bool in the shape of `times_ms`."""
     return np.asarray((times_ms < EARLIEST_MS) | (times_ms > latest_ms))
 
 
 def time_problem(time_ms: int, latest_ms: int = LATEST_MS) -> str:
-    """What is wrong with a time outside the bounds, with the unit that it may have been meant in."""
+    """A message about a time outside the bounds. It guesses the unit that the caller meant."""
     text = f"{time_ms}, which is {_date(time_ms)}"
     if EARLIEST_MS <= time_ms * 1000 <= LATEST_MS:
         return f"{text}; did you mean seconds? Times are milliseconds since 1970"

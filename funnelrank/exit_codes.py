@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says."""
+    """The exit codes of the commands."""
 
     DONE = 0
     FAILED = 1  # refused or failed, with a message
@@ -73,7 +73,7 @@ OPTIONAL = ("bench", "export", "loadtest", "models")
 
 
 def missing_part(error: ModuleNotFoundError) -> str | None:
-    """What to install so that a command works, or None if a package is missing that every installation has."""
+    """A message that says what to install; None if the missing package belongs to every installation."""
     package = (error.name or "").partition(".")[0]
     if package in EXTRAS:
         return f"{package} is not installed; pip install 'funnelrank[{EXTRAS[package]}]'"

@@ -12,7 +12,7 @@ from funnelrank.exit_codes import ExitCode, is_refusal, missing_part
 
 
 class CommandEntry(NamedTuple):
-    """Where a command is declared, what it does, and how to go on after Ctrl-C."""
+    """A command: its module, its summary, and how to resume it after Ctrl-C."""
 
     place: str
     help: str
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def message_of(error: Exception) -> str | None:
-    """What a person reads about an error that was to be expected; None for a fault of the program."""
+    """The message for an expected error; None for a fault of the program."""
     if isinstance(error, ModuleNotFoundError):
         return missing_part(error)
     if not is_refusal(error):

@@ -86,7 +86,7 @@ def write(out: Path, tables: str, plain: list[dict[str, Any]]) -> None:
 
 
 def with_data(paths: list[Path], overrides: tuple[str, ...]) -> dict[Path, Recipe]:
-    """The recipes by file, without those whose data is not there, which is told. Raises RecipeError."""
+    """The recipes by file. Prints and skips those whose data is missing. Raises RecipeError."""
     with_tables: dict[Path, Recipe] = {}
     for path in paths:
         recipe = narrowed(load_recipe(path, overrides))

@@ -39,7 +39,7 @@ class RecipeError(ValueError):
 
     @classmethod
     def of(cls, faults: Iterable[Fault]) -> "RecipeError":
-        """The error of these faults."""
+        """Build one error that lists several faults."""
         faults = tuple(faults)
         error = cls("\n".join(map(str, faults)))
         error.faults = faults
@@ -47,6 +47,6 @@ class RecipeError(ValueError):
 
 
 def nearest(name: object, known: Collection[str]) -> str:
-    """How a message about an unknown name ends: `; did you mean 'mmoe'?`, or all known names."""
+    """The end of a message about an unknown name: `; did you mean 'mmoe'?`, or all known names."""
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"

@@ -37,7 +37,7 @@ def now() -> str:
 
 
 def last_good(path: Path) -> Path:
-    """Where the text that was last written whole is kept: `rollout.json` -> `.rollout.json.last`."""
+    """The path of the last complete text: `rollout.json` -> `.rollout.json.last`."""
     return path.parent / f".{path.name}.last"
 
 
@@ -136,7 +136,7 @@ class RevisionedDocument(Generic[Document]):
             return self._write(registry, before, self._state_of(past), author, why, True, restores, check, attempt)
 
     def states(self, document: Document) -> Iterator[dict[str, Any]]:
-        """The present content, then those of the history that nobody went back from, newest first; raw JSON."""
+        """The present content, then earlier contents that no rollback withdrew, newest first; raw JSON."""
         yield self._state_of(document.model_dump(mode="json"))
         for past in _header(document).history:
             if not past.get("withdrawn"):

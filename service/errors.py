@@ -20,7 +20,7 @@ class FieldError:
 
 
 class ServiceError(Exception):
-    """A failure that the caller is told about. `code` is stable and for programs, `detail` is for people."""
+    """A failure that the caller sees. `code` is stable and for programs, `detail` is for people."""
 
     code = "internal_error"
 

@@ -94,7 +94,7 @@ def _locked(descriptor: int) -> bool:
 
 
 class Abandoned(Exception):  # noqa: N818 - a state, not a mistake
-    """A change whose caller was told that it failed."""
+    """A change that was answered as failed."""
 
 
 class Attempt:
@@ -108,7 +108,7 @@ class Attempt:
         self._writing = False
 
     def begin_writing(self) -> None:
-        """Raises Abandoned where the caller was told that the change failed."""
+        """Raises Abandoned if the change was answered as failed."""
         with self._lock:
             if self._abandoned:
                 raise Abandoned

@@ -2,7 +2,7 @@
 
 `redis+cluster://user:password@host:port,host:port/?option=value`, and `rediss+cluster://` with TLS. User, password and
 options are those of `redis://` and hold for every node. Reads and writes connect with what is read here, and with
-nothing else, so that both make the same of one URL.
+nothing else, so both understand a URL in the same way.
 """
 
 import ssl
@@ -74,7 +74,7 @@ class RedisAddress:
 
 
 def address_of(url: str) -> RedisAddress:
-    """What a URL says. Raises ValueError, which never quotes the URL, because it may hold a password."""
+    """Parse a URL. Raises ValueError, which never quotes the URL, because it may hold a password."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         schemes = ", ".join(f"{s}://" for s in SCHEMES[:-1])

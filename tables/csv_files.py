@@ -3,7 +3,7 @@
 A CSV says nothing of types. Every column is read as text, and is text, except where all its values together show what
 it was:
 
-    3.0, 4.0, (empty)      numbers in which integers with gaps were kept, so float64: `39.0` is then the integer 39
+    3.0, 4.0, (empty)      numbers in which integers with gaps were stored, so float64: `39.0` is then the integer 39
     True, False, (empty)   truth (in one of the spellings True, true, TRUE)
 
 `1.0` beside `1.1` stays text (a version), and so does `007`.
@@ -65,7 +65,7 @@ def column_kinds(path: Path, columns: Sequence[str], lists: Collection[str] = ()
 
 
 class _Guess:
-    """What a column may have been, given the values so far."""
+    """The types that a column may have, given the values so far."""
 
     def __init__(self, as_list: bool) -> None:
         several = rf"(\{LIST_SEPARATOR}({_FLOAT}|{_INTEGER}))*" if as_list else ""

@@ -79,7 +79,7 @@ class Table:
             raise unreadable(error, self.path, self.role) from None
 
     def _kinds(self, names: list[str], lists: Collection[str]) -> dict[str, str]:
-        """Which columns of a CSV are numbers or truth values; a Parquet file says so itself."""
+        """The columns of a CSV that are numbers or truth values. A Parquet file has its own types."""
         if not self.is_csv:
             return {}
         try:

@@ -1,4 +1,4 @@
-"""Where a process tree runs, and its CPU time and memory from /proc.
+"""Reads the cores, CPU time and memory of a process tree from /proc.
 
 CPU time counts neither what else a busy machine does nor what a client waits for.
 """

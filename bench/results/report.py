@@ -14,7 +14,7 @@ Table = Mapping[tuple[int, int], Mapping[str, float]]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures hold for: processor, cores, Python, and how busy the machine was."""
+    """Describe the machine: processor, cores, Python, and how busy it was."""
     model = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

@@ -61,7 +61,7 @@ def export(
 
 
 def _summary(published: "Published", signed: bool) -> Iterator[str]:
-    """What was measured, and where the bundle is."""
+    """Lines for the terminal: the measurements, then the folder of the bundle."""
     from export.page import lines
 
     manifest = published.manifest

@@ -1,4 +1,4 @@
-"""What the options of several commands share: types, repeated options, examples."""
+"""Shared parts of command-line options: types, repeated options, examples."""
 
 from collections.abc import Callable
 from pathlib import Path

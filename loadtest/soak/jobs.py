@@ -13,7 +13,7 @@ from loadtest.soak.state import AFTERMATH_S, PROFILES, Soak
 
 
 def rank(soak: Soak, rng: random.Random) -> None:
-    """One ranking, judged."""
+    """Send one ranking request and check the answer."""
     items = rng.sample(range(soak.options.items), rng.choice((5, 50, 200)))
     request = {"user_id": str(rng.randrange(500)), "candidates": [str(i) for i in items], "timeout_ms": 5000}
     excused = soak.fault_in_force()

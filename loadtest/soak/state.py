@@ -1,4 +1,4 @@
-"""What the threads of a soak share: its options, its counts, and the faults of the answers."""
+"""The state that the threads of a soak share: options, counts, and wrong answers."""
 
 import threading
 import time

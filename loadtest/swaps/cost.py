@@ -1,4 +1,4 @@
-"""What swapping costs a caller: the worst ranking while versions are swapped, against the p99 before."""
+"""Measures what a swap costs a caller: the slowest ranking during swaps against the p99 before them."""
 
 import runpy
 import sys

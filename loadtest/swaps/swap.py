@@ -13,7 +13,7 @@ PUT_TIMEOUT_S = 10.0
 
 @dataclass
 class Swaps:
-    """What was rolled out and what was refused."""
+    """The versions that were rolled out, and the refusals."""
 
     done: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)

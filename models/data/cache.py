@@ -93,7 +93,7 @@ def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
 
 
 def _named(recipe: Recipe, column: str | None) -> str | None:
-    """How the recipe names a column: a label may be the logarithm of it."""
+    """The recipe's name of a column. A label may be its logarithm."""
     labels = {source_column(label): label for label in recipe.label_columns}
     return None if column is None else labels.get(column, column)
 

@@ -64,7 +64,7 @@ def transformed(values: np.ndarray, log1p: np.ndarray) -> np.ndarray:
 
 
 def log1p_columns(schema: FeatureSchema, group: str) -> np.ndarray:
-    """Which numeric columns of a group take signed log1p, bool `[N]`; a behaviour's age does."""
+    """Mask of a group's numeric columns that take signed log1p, bool `[N]`. A behaviour's age takes it."""
     features = schema.behaviour_item_features if group == "behaviour" else schema.group(group)
     flags = [f.transform == "log1p" for f in features if isinstance(f, Numeric)]
     return np.array([*flags, True] if group == "behaviour" else flags, dtype=bool)
@@ -98,7 +98,7 @@ def standardisation(
 
 
 def bins_of(schema: FeatureSchema, group: str) -> list[int]:
-    """How many bins each numeric column of a group asks for; a behaviour's age none."""
+    """The number of bins of each numeric column of a group. A behaviour's age has none."""
     features = schema.behaviour_item_features if group == "behaviour" else schema.group(group)
     bins = [f.bins for f in features if isinstance(f, Numeric)]
     return [*bins, 0] if group == "behaviour" else bins

@@ -74,7 +74,7 @@ def _chunks(n: int) -> Iterator[slice]:
 
 
 def _views(part: PackedPart) -> np.ndarray:
-    """How many training impressions see each event, int64 `[events]`."""
+    """The number of training impressions that see each event, int64 `[events]`."""
     if part.events is None:
         return np.zeros(0, dtype=np.int64)
     change = np.zeros(len(part.events) + 1, dtype=np.int64)

@@ -24,7 +24,7 @@ def split_columns(data: DataSection) -> dict[str, str]:
 
 
 class Splitter:
-    """Gives each impression its part, and remembers which values of the split's column came."""
+    """Gives each impression its part, and records the values of the split's column."""
 
     def __init__(self, data: DataSection) -> None:
         self._data = data

@@ -13,7 +13,7 @@ from models.options import Options
 
 
 class View(NamedTuple):
-    """What an encoder reads: one request per row, or one request (a leading axis of 1) for all candidates of `target`.
+    """Input of an encoder: one request per row, or one request (a leading axis of 1) for all candidates of `target`.
 
     `behaviours` `[B or 1, L, I + P]`, newest first: the item part, then the property part (action, scene, age);
     `mask` bool `[B or 1, L]`, False for padding; `target` `[B, I]`, the candidate seen as the item part of a behaviour;

@@ -52,7 +52,7 @@ class TaskKind(Options, ABC):
 
     @property
     def width(self) -> int:
-        """How many logits the task's head has."""
+        """The number of logits of the task's head."""
         return 1
 
     @abstractmethod
@@ -69,7 +69,7 @@ class TaskKind(Options, ABC):
 
     @abstractmethod
     def allows(self, label: np.ndarray) -> np.ndarray:
-        """Which labels `[n]` can be learnt from, bool `[n]`."""
+        """Mask of the labels `[n]` that the loss counts, bool `[n]`."""
 
     @abstractmethod
     def quality(self, label: np.ndarray, score: np.ndarray) -> float | None:
@@ -93,7 +93,7 @@ class TaskKind(Options, ABC):
         return torch.exp(column) if self.in_logs else column
 
     def score_labels(self, label: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What each score is held against, one `[n]` per name."""
+        """The label that each score is measured against, one `[n]` per name."""
         return (label,)
 
     def described_labels(self, label: str) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ class TaskKind(Options, ABC):
 
     @model_serializer(mode="wrap")
     def _plain(self, handler: SerializerFunctionWrapHandler) -> str | dict[str, Any]:
-        """A kind without options is written as its name alone."""
+        """Write a kind without options as its name."""
         fields: dict[str, Any] = handler(self)
         return self.type if set(fields) == {"type"} else fields
 

@@ -58,14 +58,14 @@ class Draws:
         return {name: _interval(_ratios(drawn[:, i])) for i, name in enumerate(means)}
 
     def _times(self) -> Iterator[np.ndarray]:
-        """How often each user is drawn, float64 `[users]`, once per sample."""
+        """The number of times that each user is drawn, float64 `[users]`, for each sample."""
         rng = np.random.default_rng([17, self.seed])
         for _ in range(self.count):
             drawn = rng.integers(self.users, size=self.users)
             yield np.bincount(drawn, minlength=self.users).astype(np.float64)
 
     def _of_impressions(self, labels: np.ndarray, scores: np.ndarray) -> dict[str, Interval]:
-        """The intervals of AUC, by ties in order of the score, and of ECE, in the bins of the whole part."""
+        """The bootstrap intervals of AUC and of ECE. AUC averages over ties; ECE uses the bins of the whole part."""
         tie = np.unique(scores, return_inverse=True)[1]
         probabilities = np.exp(scores)
         number = bin_of(probabilities)

@@ -170,7 +170,7 @@ class GroupEmbedding(nn.Module):
 
 
 def numerics_of(features: Sequence[Feature]) -> int:
-    """How many numerics these features have."""
+    """The number of numeric values of these features."""
     return sum(isinstance(f, Numeric) for f in features)
 
 

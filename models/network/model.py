@@ -113,7 +113,7 @@ class MultiTaskModel(nn.Module):
         return [encoder(view) for encoder in self.encoders]
 
     def trunk_input(self, batch: Batch) -> TrunkInput:
-        """What the trunk reads: the vectors of the groups, then the encoded behaviours; the context; the domain."""
+        """The trunk's input: vectors of the groups, encoded behaviours, the context, the domain."""
         groups = {name: self.inputs.group(name, batch) for name in self.inputs.groups}
         domain = None if self.domains is None else self.domains(batch["context_rows"])
         return TrunkInput([*groups.values(), *self._encoded(batch, groups)], groups.get("context"), domain)

@@ -120,7 +120,7 @@ def _first_users(path: Path) -> pd.DataFrame:
 
 
 def counts(events: pd.DataFrame, key: str, prefix: str) -> pd.DataFrame:
-    """How many of each kind, as `<prefix>_<kind>` by value of the key, which is the index."""
+    """Count events by kind, in columns `<prefix>_<kind>`; the key is the index."""
     table = pd.crosstab(events[key], events["action"].astype(str)).reindex(columns=list(KINDS), fill_value=0)
     return table.astype(np.float32).rename(columns=lambda kind: f"{prefix}_{kind}")
 

@@ -59,7 +59,7 @@ class ColumnSplit(Options):
 
 
 class DataSection(Options):
-    """Where the canonical tables lie, which columns carry ids and time, and how impressions are split.
+    """The `data` section: the folder of the tables, the columns of ids and time, and the split of impressions.
 
     `dir` is tried first, then `fallback` (the sample in the repository); `how_to_get` tells a reader without either how
     to get the data. A behaviour is visible to an impression when it is more than `behaviour_lag_s` seconds older, so

@@ -1,4 +1,4 @@
-"""What selects the best weights: entries of `training.select_on`, as `pctr`, `gauc(pctr)` or `ndcg@10(pctcvr)`."""
+"""Parses `training.select_on`, which selects the best weights: `pctr`, `gauc(pctr)` or `ndcg@10(pctcvr)`."""
 
 import re
 from typing import NamedTuple

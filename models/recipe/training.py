@@ -10,7 +10,7 @@ from models.recipe.selection import PATTERN as SELECTION
 
 
 class TransferSection(Options):
-    """How the task named `task` is learnt: DUPN's four ways (section 5.4). Only `retrain_all` keeps the other tasks.
+    """DUPN's four ways to learn the task named `task` (section 5.4). Only `retrain_all` keeps the other tasks.
 
     `retrain_single`: alone, from the beginning; `retrain_all`: with all others, from the beginning;
     `representation_transfer`: embeddings and encoders of the run `from`, frozen, below a fresh network; `fine_tune`:

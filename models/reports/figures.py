@@ -85,7 +85,7 @@ def baseline_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
 
 
 def ablation_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
-    """What each output loses where a group of features is exchanged between impressions."""
+    """The loss of each output when a group of features is exchanged between impressions."""
     measured_by = metrics["ablation"]
     if measured_by is None:
         return

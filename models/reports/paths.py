@@ -33,7 +33,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """What taking `actions` (any of them) as the step between click and conversion would mean, in (user, item) pairs.
+    """Figures of (user, item) pairs if any of `actions` were the step between click and conversion.
 
     `removed`: of the sparsity 1 / p(conversion | click), the share that goes when the sparser of the two steps through
     the action counts instead. `explained`: of the entropy of the conversion among clicked pairs, the share that the
@@ -97,7 +97,7 @@ def _refuse_unknown(events: pd.DataFrame, columns: Columns, names: Sequence[str]
 
 
 def _routes(order: pd.DataFrame, click: str, conversion: str, converted: pd.Series) -> pd.Series:
-    """How many pairs took each route, as `pv > cart > buy`, most frequent first."""
+    """The number of pairs per route, as `pv > cart > buy`, most frequent first."""
     values = order.to_numpy(dtype=float)
     names = np.array(order.columns)
     middle = pd.Series(

@@ -71,7 +71,7 @@ def page(choices: Sequence[Decomposition], paths: Paths, title: str) -> str:
 
 
 def chart(choices: Sequence[Decomposition]) -> dict[str, Any]:
-    """What the picture shows: a row per set of actions, its four rates as places from 0 to 1 on a logarithmic axis."""
+    """Data of the picture: a row per set of actions, with its four rates as positions 0 to 1 on a logarithmic axis."""
     rates = [[getattr(d, name) for _, name in SERIES] for d in choices]
     lowest = float(np.floor(np.log10(min((rate for row in rates for rate in row if rate > 0), default=0.1))))
 

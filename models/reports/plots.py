@@ -84,7 +84,7 @@ def losses(history: Mapping[str, Any], best_step: int) -> str:
 
 
 def weighting(history: Mapping[str, Any]) -> str:
-    """What the loss weighting changed while training, one line each; empty where it changes nothing."""
+    """Plot of the figures of the loss weighting over training, one line each; empty if there are none."""
     points = [p for p in history["losses"] if p["weighting"]]
     if not points:
         return ""

@@ -53,7 +53,7 @@ def write_report(out: Path, recipe: Recipe, metrics: Mapping[str, Any], history:
 
 
 def _quality(metrics: Mapping[str, Any]) -> list[ReportSection]:
-    """How good the run is."""
+    """The quality section of the report."""
     parts = metrics["parts"]
     test = parts["test"]
     baselines = list(baseline_sheets(metrics))
@@ -72,7 +72,7 @@ def _quality(metrics: Mapping[str, Any]) -> list[ReportSection]:
 
 
 def _training(recipe: Recipe, metrics: Mapping[str, Any], history: Mapping[str, Any]) -> list[ReportSection]:
-    """How training went, and what it learnt."""
+    """The training section of the report."""
     best = metrics["best"]["step"]
     outputs = metrics["parts"]["test"]["outputs"]
     gates = metrics["gates"]
@@ -90,7 +90,7 @@ def _training(recipe: Recipe, metrics: Mapping[str, Any], history: Mapping[str, 
 
 
 def _background(metrics: Mapping[str, Any]) -> list[ReportSection]:
-    """What the run read, how fast, and where it comes from."""
+    """The data section of the report: tables, reading speed, versions."""
     features = list(feature_sheets(metrics["features"]))
     return [
         ReportSection("Features by part", [*features, FEATURES] if features else []),

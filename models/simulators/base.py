@@ -1,4 +1,4 @@
-"""What the simulators share: training a recipe on simulated tables, measures against the truth, the result."""
+"""Shared by the simulators: training on simulated tables, measures against the truth, the result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

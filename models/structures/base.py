@@ -57,7 +57,7 @@ class TaskOptions(Options, ABC):
 
     @property
     def label_kinds(self) -> dict[str, TaskKind]:
-        """What each label column has to hold: 0 or 1 unless a task says otherwise."""
+        """The values that each label column may hold: 0 or 1 unless a task says otherwise."""
         return dict.fromkeys(self.labels, PROBABILITY)
 
     @abstractmethod

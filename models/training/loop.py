@@ -40,7 +40,7 @@ class NonFiniteLossError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainedWeights:
-    """What the loop ends with: the averaged model, not yet put back to its best weights, which `out` holds."""
+    """The result of the loop: the averaged model as it is at the end. `out` holds its best weights."""
 
     average: Average
     progress: Progress
@@ -49,7 +49,7 @@ class TrainedWeights:
 
 @dataclass(frozen=True)
 class _Loop:
-    """What every step of one training reads and moves. `identity` is what a resumed run must share."""
+    """The state that every training step reads and changes. A resumed run must have the same `identity`."""
 
     data: Data
     out: Path

@@ -50,7 +50,7 @@ def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
 def summary(
     ranker: MultiTaskModel, data: Data, progress: Progress, epoch_steps: int, reading_steps: int, prefetch: int
 ) -> dict[str, Any]:
-    """What metrics.json holds: metrics per part and output, speed, data, versions, warnings.
+    """Build metrics.json: metrics per part and output, speed, data, versions, warnings.
 
     The test part is scored here, once.
     """

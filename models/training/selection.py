@@ -44,7 +44,7 @@ def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
 
 
 def _kinds(ranker: MultiTaskModel) -> dict[str, str]:
-    """By what each output is judged."""
+    """The measure of each output."""
     return {output.name: output.kind.judged_by for output in ranker.outputs}
 
 

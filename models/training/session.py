@@ -39,7 +39,7 @@ class Progress:
         self.steps_since_evaluation += 1
 
     def trace(self, weighting: Mapping[str, float]) -> None:
-        """Put the mean losses since the last trace point on the curve, and what the weighting says of itself now."""
+        """Add a point to the curve: the mean losses since the last point, and the weighting's own figures."""
         means = {n: v / self.traced_steps for n, v in self.traced.items()}
         self.losses.append({"step": self.step, "losses": means, "weighting": dict(weighting)})
         self.traced = {}
@@ -90,7 +90,7 @@ def load_session(
     optimiser: Optimiser,
     weighting: Weighting,
 ) -> Progress:
-    """Put a saved run's state back, or start anew where none was saved. Raises RecipeError if it is another run's."""
+    """Restore a saved run's state, or start anew if there is none. Raises RecipeError if it belongs to another run."""
     path = folder / RESUME_FILE
     if not path.is_file():
         return Progress()

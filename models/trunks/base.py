@@ -16,7 +16,7 @@ from models.options import Options
 
 @dataclass(frozen=True)
 class TrunkSpec:
-    """What a trunk is built for. `context_width` 0: no context features; `domains` 0: the recipe names no domain."""
+    """The sizes that a trunk is built for. `context_width` 0: no context features; `domains` 0: no domains."""
 
     parts: tuple[InputPart, ...]
     heads: tuple[str, ...]
@@ -31,7 +31,7 @@ class TrunkSpec:
 
 
 class TrunkInput(NamedTuple):
-    """What a trunk reads. In training every tensor has B rows; at serving what belongs to the request has one row.
+    """Input of a trunk. In training every tensor has B rows; at serving, tensors of the request have one row.
 
     `parts`: the vectors of user, context and item and of the encoded behaviours, each `[B or 1, width]`;
     `context`: the context's vector `[B or 1, K]`, which is one of the parts too, None without context features;
@@ -54,7 +54,7 @@ class Trunk(nn.Module, ABC):
         """`[H, B, X]`, by head in order, or `[1, B, X]` where all heads read the same vector."""
 
     def logit_shift(self, inputs: TrunkInput) -> Tensor | None:
-        """What the trunk adds to the logits behind the towers, `[H, B]` or `[1, B]`; None for nothing."""
+        """The trunk's addend to the towers' logits, `[H, B]` or `[1, B]`; None for nothing."""
         return None
 
     def gating(self, inputs: TrunkInput) -> Gating | None:

@@ -20,7 +20,7 @@ TUNED_FILE = "tuned.yaml"
 
 
 def chosen(parameters: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """A trial's settings as a recipe has them: choices out of their JSON, numbers to five digits."""
+    """A trial's settings in the form of a recipe: choices decoded from JSON, numbers rounded to five digits."""
     settings = {}
     for name, value in parameters.items():
         if isinstance(space[name], CategoricalDistribution):
@@ -45,14 +45,14 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any], origin: str) -> R
 
 
 def seconds_of(trial: FrozenTrial) -> float:
-    """How long a finished trial took."""
+    """The seconds of a finished trial."""
     return trial.duration.total_seconds() if trial.duration else 0.0
 
 
 def report(
     recipe: Recipe, section: TuningSection, space: Mapping[str, BaseDistribution], done: Sequence[FrozenTrial]
 ) -> dict[str, Any]:
-    """What trials.json holds: the budget, every trial by number, and the best one (None where none was completed)."""
+    """Build trials.json: the budget, every trial by number, and the best one (None if none was completed)."""
     trials: list[dict[str, Any]] = []
     for place, trial in enumerate(done, start=1):
         remembered = {key: trial.user_attrs.get(key) for key in ("score", "step", "validation", "reason")}

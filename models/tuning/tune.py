@@ -1,4 +1,4 @@
-"""Searches the settings of a recipe within bounds, judged on the validation part alone."""
+"""Searches the settings of a recipe within bounds; the validation part alone decides."""
 
 import json
 import shutil
@@ -49,12 +49,12 @@ class Search:
 
     @property
     def done(self) -> list[FrozenTrial]:
-        """The trials that count, in order; one that was interrupted is run again and does not."""
+        """The finished trials in order. An interrupted trial does not count and is run again."""
         return self.study.get_trials(deepcopy=False, states=DONE)
 
 
 def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
-    """The search in `out`, begun or gone on with.
+    """Open the search in `out`: a new one, or the one that is there.
 
     Raises RecipeError if the recipe cannot be searched or `out` holds the search of another one.
     """
@@ -82,7 +82,7 @@ def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
 
 
 def _claim(study: optuna.Study, recipe: Recipe, data: Data, out: Path) -> None:
-    """Refuse a folder whose trials cannot be compared with this recipe's; how many trials and how long may change."""
+    """Refuse a folder whose trials cannot be compared with this recipe's. Trials and minutes may change."""
     described = recipe.model_dump(
         mode="json", exclude={"description": True, "data": WHERE_DATA_LIES, "tuning": {"trials", "time_limit_minutes"}}
     )

@@ -112,7 +112,7 @@ def _check_size(body: bytes, max_keys: int) -> None:
 
 
 def _refusal(error: ValidationError, body: bytes) -> MalformedJson | InvalidRequest:
-    """What to tell the caller about a body that does not fit its model."""
+    """The error for a body that does not fit its model."""
     count = error.error_count()
     if count > _ERRORS_READ:
         message = f"{count} fields are unknown or wrong"
@@ -126,7 +126,7 @@ def _refusal(error: ValidationError, body: bytes) -> MalformedJson | InvalidRequ
 
 
 def _encoding_fault(body: bytes) -> str:
-    """What is wrong with the encoding of a body, empty if that is not the fault.
+    """A message about the encoding of a body, empty if the encoding is right.
 
     JSON is UTF-8 without a mark (RFC 8259).
     """

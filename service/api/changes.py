@@ -21,7 +21,7 @@ Status = Mapping[str, Any]
 
 
 class UptakeState(StrEnum):
-    """What became of a change by the time of the answer."""
+    """The state of a change when it is answered."""
 
     SERVED = "served"
     REFUSED = "refused"
@@ -29,7 +29,7 @@ class UptakeState(StrEnum):
 
 
 class Uptake(ResponseBody):
-    """What this host's workers did with a change. The first one to serve or refuse it is waited for, up to a bound."""
+    """The result of a change on this host: the answer waits, for a bounded time, for the first worker to decide."""
 
     state: UptakeState
     detail: str = ""

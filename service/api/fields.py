@@ -34,7 +34,7 @@ class ResponseBody(BaseModel):
 
 
 class RollbackRequest(RequestBody):
-    """Back to what was live before or, with `to`, at an earlier revision."""
+    """Restore the previous state or, with `to`, that of an earlier revision."""
 
     to: Annotated[int | None, Strict(), Field(ge=0)] = None
     revision: Revision = None

@@ -27,9 +27,10 @@ class WriteTargets:
         self._listed: dict[str, Layouts | None] = {}
 
     async def layouts(self) -> list[Layouts]:
-        """Of every schema that a loaded version has or Redis lists, the stable version's first.
+        """The layouts of every schema of a loaded version or listed in Redis, the stable version's first.
 
-        Of two that share their rows it is the one that keeps more behaviours. Raises NotReady and StoreUnavailable.
+        Of two schemas that share their rows, the one with longer behaviour sequences counts. Raises NotReady and
+        StoreUnavailable.
         """
         self._follower.current()
         loaded = [live.bundle.layouts for live in self._follower.snapshot.loaded()]

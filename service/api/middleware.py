@@ -22,7 +22,7 @@ _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
 class RequestContext:
-    """What one request carries beside its body."""
+    """Data about one request that is not in its body."""
 
     __slots__ = ("outcome", "request_id", "started", "traceparent")
 
@@ -66,7 +66,7 @@ class RequestMiddleware:
             await self.app(scope, receive, response)
         except ServiceError as error:
             await response.problem(error)
-        # Nobody reads an answer any more, so only the metrics are told.
+        # Nobody reads an answer any more, so it is only counted.
         except (CallerLeft, ClientDisconnect):
             context.outcome = "client_gone"
         except Exception:

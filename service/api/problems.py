@@ -75,7 +75,7 @@ class FrameworkError(HttpError):
 
 @dataclass(frozen=True)
 class Presentation:
-    """How HTTP presents a class of errors."""
+    """The HTTP status and title of a class of errors."""
 
     status: int
     title: str

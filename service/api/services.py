@@ -15,7 +15,7 @@ from service.store.base import FeatureStore, FeatureWriter
 
 
 class Lifecycle:
-    """Whether this worker is about to stop."""
+    """The state of this worker: whether it is about to stop."""
 
     def __init__(self) -> None:
         self.draining = False

@@ -81,7 +81,7 @@ def verified_files(folder: Path, manifest: Manifest, keep: Collection[str] = ())
 
 
 def _hashed(path: Path, keep: bool) -> tuple[str, bytes]:
-    """The SHA-256 of a regular file, and its content where it is to be kept. Raises OSError."""
+    """The SHA-256 of a regular file, and its content if it is asked for. Raises OSError."""
     digest = sha256()
     parts = []
     with os.fdopen(open_regular(path), "rb") as file:

@@ -63,7 +63,7 @@ class Formula:
             return np.asarray(np.exp(self.weights[:, None] * np.log(np.maximum(used, TINY))))
 
     def explain(self, scores: np.ndarray, numerics: np.ndarray | None = None) -> list[Explained]:
-        """What every task did to the ranking scores."""
+        """Each input's effect on the ranking scores."""
         parts = self.parts(scores)
         factor = self.kind == "weighted_product"
         return [

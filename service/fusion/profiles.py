@@ -48,7 +48,7 @@ class WeightBounds(_Strict):
 
 
 class Profile(_Strict):
-    """How the ranking score is computed from the task scores.
+    """A fusion profile: computes the ranking score from the task scores.
 
     `weights` are by task or, for a formula, by names of its own. `missing` is the value of a numeric feature that an
     item lacks, 0 by default. `bounds` limits the weights that a request may override, where overrides are allowed;

@@ -26,7 +26,7 @@ def families_of(registry: CollectorRegistry, gauges: Mapping[str, OverWorkers]) 
 
 
 def without_gauges(families: Families) -> Families:
-    """What stays true of a worker that has ended: its counters and histograms."""
+    """The metrics of an ended worker that still count: counters and histograms."""
     return {name: family for name, family in families.items() if family["type"] != "gauge"}
 
 

@@ -13,7 +13,7 @@ Own = Mapping[int, Mapping[str, object]]
 
 
 def check_context(layout: RowLayout, context: Mapping[str, object]) -> Degradations:
-    """What the context leaves out. All its names are known. Raises InvalidRequest if a required feature is left out."""
+    """The context features that a request leaves out. Raises InvalidRequest if one of them is required."""
     missing = len(layout.features) - len(context)
     if not missing:
         return ()
@@ -24,7 +24,7 @@ def check_context(layout: RowLayout, context: Mapping[str, object]) -> Degradati
 
 
 def check_own_features(layouts: Layouts, items: ItemRows, own: Own) -> Degradations:
-    """What candidates leave out that bring features of their own and have no stored row, counted by feature.
+    """Count, by feature, what is missing in candidates that bring features and have no stored row.
 
     Raises InvalidRequest if that is a required feature.
     """

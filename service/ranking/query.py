@@ -12,7 +12,7 @@ from service.rollout.serving import Live
 
 @dataclass(slots=True, eq=False)
 class RankingOptions:
-    """How scores become a ranking: `weights` replace the profile's for this request."""
+    """How to rank by the scores: `weights` replace the profile's weights for this request."""
 
     scene: str | None = None
     weights: Mapping[str, float] = field(default_factory=dict)

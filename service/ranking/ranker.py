@@ -174,7 +174,7 @@ class Ranker:
 
 
 def _of_rows(stored: StoredRows | None, assembled: Assembled) -> Degradations:
-    """What a store that answered did not know."""
+    """Degradations by missing rows, from a store that answered."""
     if stored is None:
         return ()
     degraded: Degradations = ()
@@ -186,7 +186,7 @@ def _of_rows(stored: StoredRows | None, assembled: Assembled) -> Degradations:
 
 
 def _of_scores(candidates: int, scored: int, failed: bool) -> Degradations:
-    """What the model did not score."""
+    """Degradations by candidates that the model did not score."""
     if failed or not scored:
         return (Degradation(Reason.MODEL_FAILED),)
     if scored == candidates:

@@ -1,1 +1,1 @@
-"""What is live: the rollout document, the follower of each worker, and the checks on a new version."""
+"""Decides which versions are live: the rollout document, each worker's follower, the checks on a new version."""

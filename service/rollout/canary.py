@@ -28,7 +28,7 @@ _FLOOR_SECONDS = 0.001
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredRequest:
-    """What one version made of one request: CPU seconds (None where they cannot be compared) and sampled task scores
+    """One version's result for one request: CPU seconds (None if they cannot be compared) and sampled task scores
     `[tasks, <= 16]`.
     """
 
@@ -38,7 +38,7 @@ class ScoredRequest:
 
 
 class Side:
-    """What one version made of the newest request of each user, for the newest 2000 users.
+    """One version's results for the newest request of each user, for the newest 2000 users.
 
     One request per user: many requests of one user, such as a monitoring probe, are no independent evidence.
     """
@@ -91,7 +91,7 @@ class Sides:
         self.by_role[role].note(user_id, seconds, failed, predictions)
 
     def verdict(self, limits: Limits) -> str | None:
-        """Which limit is broken, with the numbers; None where none is, or too few users were seen."""
+        """A message with the broken limit and the numbers; None if no limit is broken or too few users were seen."""
         canary = self.by_role["canary"]
         stable = self.by_role["stable"]
         if canary.users < limits.min_requests:
@@ -216,5 +216,5 @@ class CanaryWatch:
             self.thread.offer(partial(comparison.compare, bundle, user_id, inputs))
 
     def verdict(self, limits: Limits) -> str | None:
-        """Which limit the canary breaks; None where it breaks none, or there is none."""
+        """The limit that the canary breaks; None if it breaks none or there is no canary."""
         return self._comparison.verdict(limits) if self._comparison is not None else None

@@ -16,9 +16,9 @@ from service.rollout.serving import bind_profiles, targets_of
 
 
 class RegistryChecks:
-    """What must hold of versions and profiles in one registry.
+    """Checks versions and profiles of one registry before they go live.
 
-    `started_with` holds where there is no fusion document.
+    `started_with`: the profiles that apply if there is no fusion document.
     """
 
     def __init__(self, registry: Path, trusted_keys: Path | None, started_with: FusionProfiles | None) -> None:
@@ -28,7 +28,7 @@ class RegistryChecks:
         self._verified: dict[str, Manifest] = {}
 
     def verify(self, target: Target) -> Manifest:
-        """The manifest of a version all of whose files have the stated hashes. Raises BundleRejected."""
+        """Check the hashes of a version's files and return its manifest. Raises BundleRejected."""
         manifest = self._verified.get(str(target))
         if manifest is None:
             folder = folder_of(self.registry, target)
@@ -64,9 +64,9 @@ class RegistryChecks:
                 raise FusionError(f"{error} ({role} {target})", error.field) from None
 
     def first_startable(self, rollout: Rollout) -> Target:
-        """The stable version or, where it cannot be started, the newest of the history that can.
+        """The stable version or, if it cannot be loaded, the newest one of the history that can.
 
-        Raises what the first one is refused with.
+        Raises the stable version's error if none can be loaded.
         """
         refusal: BundleRejected | FusionError | None = None
         for target in (rollout.stable, *earlier_stable(rollout)):

@@ -13,7 +13,7 @@ def sampled_places(candidates: int) -> np.ndarray:
 
 
 def psi_by_chance(reference_users: int, other_users: int) -> float:
-    """What the PSI of two equal distributions is expected to be, by the number of independent users on either side.
+    """The expected PSI of two equal distributions, by the number of independent users on either side.
 
     The scores of one list depend on one another, so users are counted and not scores. (B - 1) (1/n + 1/m) for B bins:
     PSI is asymptotically chi-squared (Yurdakul and Naranjo, "Statistical properties of the population stability

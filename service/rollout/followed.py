@@ -24,7 +24,7 @@ _MOST_RETRY_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class News(Generic[Document]):
-    """What a changed file says: a document, None where there is none, and the problem where it cannot be followed.
+    """A changed file: its document (None if there is none), and the problem if it cannot be followed.
 
     With a problem and a document, the document is the last good one.
     """
@@ -43,7 +43,7 @@ class FollowedDocument(Generic[Document]):
         self._looked = False
 
     def look(self, use_last_good: bool) -> News[Document] | None:
-        """What is new since the last look, None where nothing is. Reads files.
+        """The changes since the last look, None if there are none. Reads files.
 
         Where the document is broken, the last good one is read instead with `use_last_good`: a worker that serves
         goes on with what it has.
@@ -89,7 +89,7 @@ class FollowedRegistry:
         self._hangs = False
 
     async def look(self, serving: bool) -> RegistryNews:
-        """What is new in both documents.
+        """The changes of both documents.
 
         A registry that hangs stops nothing but its own changes: nothing is new until it answers.
         """
@@ -104,7 +104,7 @@ class FollowedRegistry:
         return self._news.pop(0) if self._news else (None, None)
 
     def _read(self, serving: bool) -> None:
-        """Put what is new into `_news`, so that a look that ends after its limit is not lost."""
+        """Store changes in `_news`, so that a read that ends after its time limit is not lost."""
         try:
             self._news.append((self._rollout.look(not serving), self._fusion.look(not serving)))
         finally:
@@ -124,7 +124,7 @@ class FollowedRegistry:
 
 @dataclass
 class PendingWork:
-    """What a step leaves for later ones: the document that is followed, and whether and when it is tried again."""
+    """State between steps: the document that is followed, and whether and when it is tried again."""
 
     rollout: Rollout | None = None
     waits_for_schema: bool = False

@@ -24,7 +24,7 @@ _FLOOR_SECONDS = 0.0005
 
 @dataclass(frozen=True)
 class GateReport:
-    """What was measured: per task the PSI against the live version, and the median ratio of times.
+    """The gate's measurements: per task the PSI against the live version, and the median ratio of times.
 
     Empty where too little was recent.
     """

@@ -34,7 +34,7 @@ class ObservedRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnsweredRanking:
-    """What the version `live`, of the snapshot that the request took, made of a request.
+    """The result of one request, scored by the version `live` of the request's snapshot.
 
     `predictions` `[tasks, C]` and `scores` `[C]` are None where the deadline passed before they were computed.
     """
@@ -52,7 +52,7 @@ class AnsweredRanking:
 
 
 class Observers:
-    """What looks at rankings after they were computed. `answered` is the one entry."""
+    """Shows computed rankings to the canary watch, the shadow and the recent requests. Call `answered`."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

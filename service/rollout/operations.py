@@ -1,4 +1,4 @@
-"""Carries out operators' changes in a thread, for a limited time, with the errors that a caller is told.
+"""Carries out operators' changes in a thread, for a limited time, with the errors that a caller sees.
 
 A change that takes too long is answered with RegistryUnavailable, and is then not carried out later either.
 """

@@ -28,7 +28,7 @@ class RecentRequests:
         self._candidates = 0
 
     def add(self, assembly: Assembly) -> None:
-        """Keep a request; its arrays must not be written into afterwards."""
+        """Store a request. The caller must not change its arrays afterwards."""
         self._requests.append(assembly)
         self._candidates += assembly.candidates
         while len(self._requests) > _MAX_REQUESTS or (self._candidates > _MAX_CANDIDATES and len(self._requests) > 1):

@@ -32,11 +32,11 @@ class Canary(Target):
 
 
 class Limits(BaseModel):
-    """What a version must keep to before it takes traffic, and a canary while it has some. Null lifts a limit.
+    """Limits for a version before it takes traffic, and for a canary while it has traffic. Null lifts a limit.
 
     `psi`: population stability index of a task's scores against the stable version's (1.0: the mean moved by a
     standard deviation). `latency_ratio`: its time over the stable version's. `error_rate`: share of rankings that
-    failed, beyond the stable version's share. Nothing is judged on fewer than `min_scores` scores or, for latency and
+    failed, beyond the stable version's share. Nothing is decided on fewer than `min_scores` scores or, for latency and
     errors of a canary, `min_requests` requests. `shadow_share`: the part of one core that a worker may spend on the
     shadow.
     """
@@ -54,7 +54,7 @@ class Limits(BaseModel):
 class Past(BaseModel):
     """An entry of the history.
 
-    `withdrawn`: somebody went back from it, so that going back does not lead there again.
+    `withdrawn`: a rollback left it, so a later rollback does not return to it.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)

@@ -17,7 +17,7 @@ SCHEMA_NOT_LOADED = "schema_not_loaded"
 
 
 class Role(StrEnum):
-    """What a loaded version is used for."""
+    """The role of a loaded version."""
 
     STABLE = "stable"
     CANARY = "canary"

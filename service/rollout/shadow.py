@@ -60,7 +60,7 @@ class ScoreSamples:
 
 @dataclass(eq=False)
 class _Pair:
-    """What was compared of one shadow version and one stable version."""
+    """The comparison of one shadow version with one stable version."""
 
     shadow: str
     stable: str

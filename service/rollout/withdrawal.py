@@ -20,7 +20,7 @@ _WRITE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """What is to be written: the version of `role` goes, unless the document has left `revision`; `serving` goes on."""
+    """A change to write: remove the version of `role` if the document is still at `revision`; `serving` stays live."""
 
     role: Role
     revision: int

@@ -38,7 +38,7 @@ class WorkerProcess:
 
     @property
     def end(self) -> str:
-        """How it ended: the exit code, or the signal that killed it."""
+        """The exit code of the process, or the signal that killed it."""
         code = self.process.exitcode
         if code is not None and code < 0:
             return signal.Signals(-code).name

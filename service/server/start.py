@@ -1,4 +1,4 @@
-"""Holds what a worker process is handed at its start."""
+"""The data that a worker process gets from its supervisor at its start."""
 
 from dataclasses import dataclass
 from pathlib import Path

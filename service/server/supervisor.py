@@ -170,7 +170,7 @@ class Supervisor:
         yield from self._leaving
 
     def _wait(self, wakeup: int) -> None:
-        """Wait until a signal arrives, a worker ends or the next look is due."""
+        """Wait until a signal arrives, a worker ends or the next check is due."""
         ends = [worker.process.sentinel for worker in self._workers()]
         if multiprocessing.connection.wait([wakeup, *ends], _TICK_SECONDS if ends else 0.05):
             try:

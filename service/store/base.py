@@ -18,7 +18,7 @@ class StoreDown(Exception):  # noqa: N818 - a state, not a mistake
 
 @dataclass(slots=True)
 class StoredRows:
-    """What the store holds for one request. A row that is absent is None; one that does not fit the schema is absent.
+    """The rows of one request. An absent row is None; a row that does not fit the schema counts as absent.
 
     `behaviours` are the members of the user's sequence (8-byte event key + packed row), newest first. `items` has one
     row per candidate, an unknown item's where there is none: `items.states` says which. `corrupt` counts rows that do
@@ -51,7 +51,7 @@ class FeatureStore(Protocol):
         ...
 
     def cache_counts(self) -> dict[str, int]:
-        """What the item caches counted since the last call, and their size in bytes now."""
+        """The item caches' counts since the last call, and their present size in bytes."""
         ...
 
     def close(self) -> None: ...
@@ -65,7 +65,7 @@ class FeatureWriter(Protocol):
         ...
 
     async def add_behaviours(self, layouts: Layouts, by_user: Mapping[str, Sequence[tuple[int, bytes]]]) -> int:
-        """Add behaviours `{user_id: [(time in ms, event key + packed row)]}`; how many of them are new and kept."""
+        """Add behaviours `{user_id: [(time in ms, event key + packed row)]}`. Returns how many new ones stay."""
         ...
 
     async def close(self) -> None: ...

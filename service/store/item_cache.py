@@ -25,7 +25,7 @@ _EVICTED_AT_ONCE = 16  # one part in so many
 
 @dataclass(slots=True)
 class CachedRows:
-    """What the cache had for a request: `rows` with gaps at the places `missing`, and `changes` at that time."""
+    """The cached rows of a request: `rows` with gaps at the positions `missing`, and `changes` at that time."""
 
     rows: ItemRows
     missing: list[int]
@@ -65,7 +65,7 @@ class ItemCache:
 
     @property
     def bytes_used(self) -> int:
-        """What the entries cost, counted as the limit counts them."""
+        """The size of the entries in bytes, counted as for the limit."""
         return len(self._slots) * self.row_bytes
 
     def take(self, item_ids: Sequence[str]) -> CachedRows:
@@ -92,7 +92,7 @@ class ItemCache:
         return CachedRows(rows, missing, self.changes)
 
     def keep(self, item_ids: Sequence[str], rows: ItemRows) -> None:
-        """Put rows in that the store has just sent. Rows for which there is no room stay out."""
+        """Add rows that the store has just sent. Rows that do not fit are left out."""
         if not item_ids or not self.capacity:
             return
         if max(map(getsizeof, item_ids)) > _LONGEST_ID:

@@ -1,1 +1,1 @@
-"""What a run's figures are held against: training metrics, baselines, coverage and drift of features, ablation."""
+"""References for a run's figures: training metrics, baselines, coverage and drift of features, ablation."""

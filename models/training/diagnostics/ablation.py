@@ -1,4 +1,4 @@
-"""What each group of features is worth: the test part is scored with that group exchanged between impressions."""
+"""Measures each group of features: scores the test part with that group exchanged between impressions."""
 
 from dataclasses import replace
 from typing import Any

@@ -20,9 +20,9 @@ DRIFTED = 0.25  # the usual border of a large shift
 def feature_health(data: Data, seed: int) -> list[dict[str, Any]]:
     """Per feature `{"group", "feature", "coverage", "known", "psi"}`.
 
-    `coverage`: the share of impressions with a value, by part; `known`: of the present ids the share that stands in
+    `coverage`: the share of impressions with a value, by part; `known`: of the present ids the share that is in
     the vocabulary, by part, None for numbers; `psi`: of validation and test against train. A behaviour sequence is
-    judged by its length.
+    measured by its length.
     """
     picked = {part: drawn(len(data.parts[part]), MOST_IMPRESSIONS, seed) for part in PARTS}
     return [*_of_groups(data, picked), *_of_behaviours(data, picked)]
@@ -104,7 +104,7 @@ def _absent(rows: np.ndarray) -> np.ndarray:
 
 
 def _counts(rows: np.ndarray, frequent: np.ndarray) -> np.ndarray:
-    """How often each frequent value stands among rows, and all others together."""
+    """The number of rows with each frequent value, and with all other values together."""
     place = np.minimum(np.searchsorted(frequent, rows), max(len(frequent) - 1, 0))
     bins = np.where(frequent[place] == rows, place, len(frequent)) if len(frequent) else np.zeros(len(rows), np.int64)
     return np.bincount(bins, minlength=len(frequent) + 1)

@@ -57,7 +57,7 @@ def _of_experts(gates: Mapping[str, Sequence[float]]) -> Iterator[str]:
 
 
 def gate_warnings(health: Mapping[str, Any]) -> Iterator[str]:
-    """What `gate_health` says of collapsed gates and experts."""
+    """Warnings about collapsed gates and experts, from `gate_health`."""
     if not health:
         return
     for head, share in health["entropy"].items():
@@ -84,7 +84,7 @@ def _of_tables(described: Mapping[str, Any]) -> Iterator[str]:
     yield from described["unmatched"]
     if described["impressions"]["repeated"]:
         repeated = described["impressions"]["repeated"]
-        yield f"{repeated:,} impressions repeat another one's user, item and time; they were kept"
+        yield f"{repeated:,} impressions repeat another one's user, item and time; all of them count"
     for role in ("users", "items"):
         rows = described[role]
         if rows["without_row"] and role not in described["without_table"] and rows["rows"] > 1:

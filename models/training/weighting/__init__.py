@@ -1,4 +1,4 @@
-"""How the losses of several tasks share one gradient: static or decayed weights, uncertainty, GradNorm, PCGrad.
+"""Combines the losses of several tasks into one gradient: static or decayed weights, uncertainty, GradNorm, PCGrad.
 
 Every weighting starts from the recipe's `loss_weights` (1 where it gives none). Validation metrics alone decide which
 weights a run keeps, never a weighted loss.

@@ -12,7 +12,7 @@ Losses = Mapping[str, Tensor]
 
 
 class Weighting(Protocol):
-    """`backward` puts the combined gradient on the parameters, `logged` is for the curves, the state resumes a run."""
+    """Combines task losses: `backward` sets the gradient of the parameters, `logged` holds values for curves."""
 
     def backward(self, losses: Losses, batch: Batch, epoch: int) -> None: ...
 

@@ -68,7 +68,7 @@ class PcGrad:
 def without_conflicts(gradients: Sequence[Tensor], orders: Sequence[Sequence[int]]) -> tuple[list[Tensor], int]:
     """Each gradient `[n]` without its conflicts with the others, met in its order (algorithm 1), and how many it had.
 
-    g_i <- g_i - (g_i . g_j) / |g_j|^2 g_j wherever g_i . g_j < 0, with g_j as it came and g_i as it is by then.
+    g_i <- g_i - (g_i . g_j) / |g_j|^2 g_j wherever g_i . g_j < 0, with the original g_j and the g_i projected so far.
     """
     squares = [float(g @ g) for g in gradients]
     out = []

@@ -94,7 +94,7 @@ def _check_times(events: Sequence[Event]) -> None:
 
 
 async def _add(layouts: Layouts, reader: FeatureStore, writer: FeatureWriter, events: Sequence[Event]) -> int:
-    """How many of the events this schema's sequences did not have yet."""
+    """The number of events that this schema's sequences did not have yet."""
     return await writer.add_behaviours(layouts, await packed(layouts, reader, events))
 
 

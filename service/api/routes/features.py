@@ -52,7 +52,7 @@ class ItemsRequest(RequestBody):
 
 
 class WriteResponse(ResponseBody):
-    """How many users or items have a changed row."""
+    """The number of users or items with a changed row."""
 
     written: int
 
@@ -113,7 +113,7 @@ def _known(layout: RowLayout, values: Mapping[str, object]) -> dict[str, object]
 def _faults(
     layouts: Sequence[RowLayout], parts: Sequence[Mapping[str, object]], values: Mapping[str, object], field: str
 ) -> Sequence[FieldError]:
-    """What is wrong with one row: a value that a schema does not take, or else the features that no schema has."""
+    """The faults of one row: values that a schema refuses; if there are none, features that no schema has."""
     for place, (layout, part) in enumerate(zip(layouts, parts, strict=True)):
         try:
             pack_raw(layout, part, field)

@@ -68,7 +68,7 @@ class FusionChange(FusionDocument):
     responses=refuses(NotReady),
 )
 async def state(worker: Worker) -> JSONResponse:
-    """What this worker ranks with."""
+    """The profiles that this worker ranks with."""
     manifest = worker.follower.current().bundle.manifest
     profiles = worker.follower.profiles or plain_profiles(manifest.task_kinds)
     more = {"tasks": list(manifest.task_names), "overrides_allowed": worker.settings.fusion_overrides}

@@ -54,7 +54,7 @@ class RefusedModel(ResponseBody):
 
 
 class WorkerState(ResponseBody):
-    """What one worker process serves with."""
+    """The versions that one worker process serves."""
 
     pid: int
     live: LoadedModel | None
@@ -100,7 +100,7 @@ async def models(worker: Worker) -> dict[str, Any]:
 
 
 def _of_registry(settings: Settings) -> dict[str, Any]:
-    """What the registry holds. Raises OSError."""
+    """The published versions in the registry. Raises OSError."""
     entries = []
     for version in published(settings.registry, settings.trusted_keys):
         entry: dict[str, Any] = {"name": version.target.name, "version": version.target.version}

@@ -184,7 +184,7 @@ def has_left(receive: Receive) -> Callable[[], bool]:
 
 
 def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
-    """What the ranker needs of a request, and the number of keys in its JSON.
+    """The ranker's query from a request, and the number of keys in its JSON.
 
     Raises InvalidRequest for what the JSON schema cannot say.
     """

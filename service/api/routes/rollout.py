@@ -21,7 +21,7 @@ router = APIRouter(tags=["models"], dependencies=[Operator])
 
 
 class RolloutRequest(RequestBody):
-    """What shall be live.
+    """The requested change of the rollout document.
 
     What is not named keeps its value, null removes a canary or shadow; a limit that is not named keeps its value too.
     """
@@ -57,7 +57,7 @@ class RolloutRequest(RequestBody):
         return self
 
     def changes(self) -> dict[str, Any]:
-        """What the request names of the document."""
+        """The fields that the request names."""
         return {
             name: getattr(self, name)
             for name in ("stable", "canary", "shadow", "limits")

@@ -91,7 +91,7 @@ class BoundedConnection(WatchedWriting):
             self._start_read_timer()
 
     def _feed(self, piece: memoryview) -> int:
-        """How many bytes the parser took."""
+        """The number of bytes that the parser took."""
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as offer:

@@ -21,7 +21,7 @@ _FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class Framing:
-    """What is known of the request that arrives. It begins in its head, as between two requests."""
+    """The parse state of the arriving request. It starts in the head, as it does between two requests."""
 
     def __init__(self) -> None:
         self.in_head = True
@@ -61,7 +61,7 @@ class Framing:
         self._left = 0
 
     def skip_empty_lines(self, data: bytes, start: int) -> int:
-        """Where a request may begin: empty lines before it are ignored (RFC 9112, 2.2)."""
+        """The offset at which a request begins: empty lines before it are ignored (RFC 9112, 2.2)."""
         if data[start] not in b"\r\n":
             return start
         lines = _EMPTY_LINES.match(data, start)

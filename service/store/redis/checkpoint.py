@@ -1,4 +1,4 @@
-"""How far a bulk load has come: a hash in the Redis that is loaded, so that it is lost when the rows are lost."""
+"""Stores the progress of a bulk load: a hash in the loaded Redis, so that it is lost when the rows are lost."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Which registries loaded a schema into this Redis: a hash beside its rows, so that none removes another's rows."""
+"""Records the registries that loaded a schema into this Redis, so that none removes another's rows."""
 
 from pathlib import Path
 from typing import Any

@@ -61,7 +61,7 @@ def _place(address: RedisAddress) -> dict[str, Any]:
 
 
 def values_of(redis: "Redis", keys: Sequence[str]) -> list[bytes | None]:
-    """What the keys hold; a cluster is asked slot by slot."""
+    """The values of keys. A cluster is asked slot by slot."""
     values: Any = cast(Any, redis).mget_nonatomic(keys) if is_cluster(redis) else redis.mget(keys)
     return list(values)
 

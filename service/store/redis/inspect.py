@@ -66,7 +66,7 @@ def _behaviours(redis: "Redis", layouts: Layouts, user_id: str) -> list[str]:
     if not members:
         return []
     ranked = min(len(members), layouts.max_behaviours)
-    older = f"; {len(members) - ranked} older ones are kept for replays" if len(members) > ranked else ""
+    older = f"; {len(members) - ranked} older ones stay for replays" if len(members) > ranked else ""
     lines = [f"  {key}: {ranked} behaviours, newest first{older}"]
     for member, score in members:
         at = datetime.fromtimestamp(score / 1000, UTC).isoformat(timespec="milliseconds")

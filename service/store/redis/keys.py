@@ -19,7 +19,7 @@ def behaviours_key(fingerprint: str, user_id: str) -> str:
 
 
 def item_prefix(fingerprint: str) -> str:
-    """What the keys of all item rows of a schema begin with."""
+    """The prefix of the keys of all item rows of a schema."""
     return f"fr:{fingerprint}:i:"
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 @contextmanager
 def progress(what: str, unit: str, total: int | None = None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A function that is told how much more is done, in `unit`. An error inside leaves no line in a log."""
+    """A function that takes the amount of new work done, in `unit`. An error inside leaves no line in a log."""
     if sys.stderr.isatty():
         with tqdm(total=total, initial=done, desc=what, unit=f" {unit}") as bar:
 

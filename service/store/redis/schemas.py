@@ -30,7 +30,7 @@ _IN_WORK_SECONDS = 1.0  # a write that read the list before a schema left it is 
 
 
 def announce_schema(redis: "Redis", schema: FeatureSchema) -> None:
-    """Put a schema on the list, for live writes to go to it. A schema that is on the list already stays as it is."""
+    """List a schema, so that live writes go to it. A schema that is already listed does not change."""
     redis.hsetnx(SCHEMAS, schema.fingerprint, _document(schema, None))
 
 
@@ -41,7 +41,7 @@ def register_schema(redis: "Redis", schema: FeatureSchema) -> None:
 
 
 def longest(redis: "Redis", schema: FeatureSchema) -> FeatureSchema:
-    """The schema, or the listed one of its fingerprint if that keeps more behaviours: both read the same rows."""
+    """The schema, or the listed one of the same fingerprint if that one stores longer behaviour sequences."""
     document: Any = redis.hget(SCHEMAS, schema.fingerprint)
     if document is None or schema.behaviour is None:
         return schema
@@ -65,7 +65,7 @@ def listed(redis_url: str) -> str:
 
 
 def forget_schema(redis_url: str, fingerprint: str, registry: Path) -> int:
-    """Retire a schema for a registry: take it off the list, then remove its rows at a bounded pace; how many keys.
+    """Retire a schema for a registry: unlist it, then remove its rows at a bounded pace. Returns the number of keys.
 
     Raises KeyError where nothing of it is there, and SchemaInUse where another registry has loaded it too.
     """
@@ -88,7 +88,7 @@ def forget_schema(redis_url: str, fingerprint: str, registry: Path) -> int:
 
 
 def _remove(redis: "Redis", pattern: str, advance: Callable[[int], None]) -> int:
-    """Unlink the keys of a pattern; how many. Each command is short, and pauses leave Redis to others."""
+    """Unlink the keys of a pattern and return their number. Commands are short, with pauses between them."""
     removed = 0
     keys = redis.scan_iter(match=pattern, count=_SCAN_COUNT)
     while batch := list(islice(keys, _SCAN_COUNT)):

@@ -70,7 +70,7 @@ class RedisWriter:
         return [i for i, done in zip(ids, written, strict=True) if not done]
 
     async def add_behaviours(self, layouts: Layouts, by_user: Mapping[str, Sequence[tuple[int, bytes]]]) -> int:
-        """Add behaviours `{user_id: [(time in ms, event key + packed row)]}`; how many of them are new and kept.
+        """Add behaviours `{user_id: [(time in ms, event key + packed row)]}`. Returns the number of new ones that stay.
 
         Raises StoreUnavailable.
         """

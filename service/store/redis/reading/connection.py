@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
 
 
 def give_up(connection: Connection, answer: "asyncio.Future[Any]", timeout: float) -> None:
-    """End the wait for an answer that did not come in time. A connection that has been silent for long is closed."""
+    """Stop waiting for a late answer. Close the connection if it has been silent for long."""
     if answer.done():
         return
     answer.set_exception(StoreDown(f"Redis did not answer within {timeout * 1000:.0f} ms"))

@@ -13,7 +13,7 @@ _QUIET_SECONDS = 10.0
 
 
 class ReadLog:
-    """What one worker has logged of its reads."""
+    """One worker's log lines about its reads."""
 
     def __init__(self) -> None:
         self._logged_down = False

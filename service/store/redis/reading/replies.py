@@ -19,7 +19,7 @@ _BYTES_OR_NOTHING = {bytes, type(None)}
 
 
 def refusal(reply: Any, command: str) -> StoreDown:
-    """What a reply means that is not what `command` returns."""
+    """The error for a reply that `command` cannot return."""
     if isinstance(reply, StoreDown):
         return reply
     if isinstance(reply, Exception):

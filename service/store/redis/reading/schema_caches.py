@@ -32,7 +32,7 @@ class SchemaCaches:
         return list({id(cache): cache for cache in self._by_layouts.values()}.values())
 
     def counts(self) -> dict[str, int]:
-        """What the caches counted since the last call, and their size in bytes now."""
+        """The caches' counts since the last call, and their present size in bytes."""
         caches = self.distinct()
         counts = {name: sum(getattr(cache, name) for cache in caches) for name in COUNTS}
         for cache in caches:

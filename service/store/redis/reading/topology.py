@@ -173,7 +173,7 @@ class Topology:
         asyncio.get_running_loop().call_later(_RETIRED_SECONDS, end)
 
     def _log_away(self) -> None:
-        """Log the nodes that are lost and found again, one that is so all the time once in a while."""
+        """Log nodes that are lost or back. A node that changes often is logged at intervals."""
         away = {address for address, node in self._nodes.items() if not node.open}
         if away == self._away:
             return

@@ -18,7 +18,7 @@ _CONNECT_PAUSE_SECONDS = 0.1
 
 
 def packed(*command: str) -> bytes:
-    """One command as it goes over the wire."""
+    """Encode one command as RESP bytes."""
     return bytes(hiredis.pack_command(command))  # type: ignore[arg-type]
 
 
