@@ -143,7 +143,7 @@ def _manifest(
 
 
 def _table_names(data: DataSection) -> TableNames | None:
-    """The names that the load needs to read the same tables; None where all are the default ones."""
+    """The names that the load needs to read the same tables; None if all are the default ones."""
     files = {role: getattr(data, role) for role in ("users", "items", "behaviours")}
     renamed = {role: file for role, file in files.items() if file and Path(file).stem != role}
     names = TableNames(user_id=data.user_id, item_id=data.item_id, time_ms=data.time_ms, **renamed)

@@ -143,7 +143,7 @@ def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
 
 
 def _fold_constants(model: ir.Model) -> None:
-    """Fold weights that are made of other weights; the exporter leaves the large ones to be computed at each load."""
+    """Compute constant weights now; the exporter leaves large ones to be computed at each load."""
     optimizer.fold_constants(model, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize)
     optimizer.remove_unused_nodes(model)
 

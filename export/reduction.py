@@ -28,7 +28,7 @@ _SHOW_EVERY = 2000
 def measure(
     run: Run, full: bytes, reduced: bytes, precision: Reduced, impressions: Impressions, max_loss: float
 ) -> Reduction:
-    """Both graphs on the same requests. Raises ReductionError where an output loses more than `max_loss`."""
+    """Both graphs on the same requests. Raises ReductionError if an output loses more than `max_loss`."""
     names = list(run.ranker.score_names)
     sessions = [open_session(graph, 1) for graph in (full, reduced)]
     length = run.encoding.schema.behaviour.max_length if run.encoding.schema.behaviour else 0
@@ -90,7 +90,7 @@ def _quality(
 def judge(
     by: Judged, kind: TaskKind, full: np.ndarray, reduced: np.ndarray, largest: float, mean: float
 ) -> ReducedOutput:
-    """One score in both precisions by the measure of its kind, and what is lost; None where it has no label."""
+    """One score in both precisions by the measure of its kind, and what is lost; None if it has no label."""
     label = by.label[by.inside]
     before, after = (kind.quality(label, scores[by.inside]) for scores in (full, reduced))
     loss = None if before is None or after is None else kind.quality_loss(before, after)

@@ -10,7 +10,7 @@ from features.schema import FeatureSchema
 class BehaviourLayout(RowLayout):
     """The layout of one behaviour in a packed row: the item's features, the action, the scene, the time.
 
-    `dtype` has `keys` int64 `[K + 2]`, `time` int64 (milliseconds since 1970, 0 where unknown) and `numerics` float32.
+    `dtype` has `keys` int64 `[K + 2]`, `time` int64 (milliseconds since 1970, 0 if unknown) and `numerics` float32.
     """
 
     def __init__(self, schema: FeatureSchema) -> None:

@@ -13,7 +13,7 @@ def average_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; 0 where one side is constant."""
+    """Spearman's rank correlation, ties sharing their mean rank; 0 if one side is constant."""
     ranks = [average_ranks(x) for x in (one, other)]
     centred = [r - r.mean() for r in ranks]
     spread = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())

@@ -19,7 +19,7 @@ def predict(
 ) -> Iterator[str]:
     """Write a part's scores to `out` (RUN/predictions-<part>.parquet) and replay them to the service `against`.
 
-    Gives lines to print. Raises RunError, and ReplayError where the service does not answer or scores differently.
+    Gives lines to print. Raises RunError, and ReplayError if the service does not answer or scores differently.
     """
     path = out or run / f"predictions-{part}.parquet"
     rows = score_run(run, part, cache)

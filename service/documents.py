@@ -44,7 +44,7 @@ def last_good(path: Path) -> Path:
 def writer_lock(folder: Path) -> AbstractContextManager[None]:
     """One writer of this registry's documents at a time.
 
-    Raises TimeoutError (an OSError) where it is held for longer than 2 s.
+    Raises TimeoutError (an OSError) if it is held for longer than 2 s.
     """
     return exclusive_lock(folder / LOCK_FILE, LOCK_SECONDS)
 
@@ -66,15 +66,15 @@ class RevisionedDocument(Generic[Document]):
     unreadable: type[Exception] = DocumentUnreadable
 
     def signature(self, registry: Path) -> FileSignature | None:
-        """Changes whenever the document was replaced; None where it is absent."""
+        """Changes whenever the document was replaced; None if it is absent."""
         return file_signature(registry / self.file)
 
     def read(self, registry: Path) -> Document | None:
-        """The document, None where there is none. Raises `unreadable`."""
+        """The document, None if there is none. Raises `unreadable`."""
         return self._read(registry / self.file)
 
     def read_last_good(self, registry: Path) -> Document | None:
-        """The document or, where it is broken, the last good one. Raises `unreadable` where neither can be read."""
+        """The document or, if it is broken, the last good one. Raises `unreadable` if neither can be read."""
         path = registry / self.file
         try:
             return self._read(path)
@@ -100,9 +100,9 @@ class RevisionedDocument(Generic[Document]):
     ) -> Document:
         """Write the content that `edit` makes of the present document, as the next revision.
 
-        `initial` stands for the present document where there is none. `withdraws` marks the present state as nothing
-        to go back to. `check` sees the new document before it is written and raises where it must not be. Raises
-        Conflict where the document is not at `expected_revision` any more, OSError where it cannot be written (then
+        `initial` stands for the present document if there is none. `withdraws` marks the present state as nothing
+        to go back to. `check` sees the new document before it is written and raises if it must not be. Raises
+        Conflict if the document is not at `expected_revision` any more, OSError if it cannot be written (then
         the present one stands), and what `edit` and `check` raise.
         """
         with writer_lock(registry):
@@ -123,7 +123,7 @@ class RevisionedDocument(Generic[Document]):
     ) -> Document:
         """Write again what held before, or at revision `to`.
 
-        Raises Conflict where there is nothing to go back to; else as `change`.
+        Raises Conflict if there is nothing to go back to; else as `change`.
         """
         with writer_lock(registry):
             before = self._present(registry, None, expected_revision)

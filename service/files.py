@@ -47,7 +47,7 @@ def write_whole(path: Path, content: bytes) -> None:
 def open_regular(path: Path) -> int:
     """A descriptor for reading.
 
-    Raises OSError, also where the path is no regular file: a pipe or a device could be read for ever.
+    Raises OSError, also if the path is no regular file: a pipe or a device could be read for ever.
     """
     # Opening a pipe waits for its writer unless it is opened without blocking; regular files ignore the flag.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -70,7 +70,7 @@ def read_regular(path: Path, most_bytes: int = 1 << 40) -> bytes:
 def exclusive_lock(path: Path, seconds: float) -> Iterator[None]:
     """One holder at a time, over all processes of this host and of those that share the file system's locks.
 
-    Raises TimeoutError (an OSError) where somebody else holds the lock for longer than `seconds`.
+    Raises TimeoutError (an OSError) if somebody else holds the lock for longer than `seconds`.
     """
     # Opened for reading and writing, so that a pipe in its place does not block.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
@@ -115,14 +115,14 @@ class Attempt:
             self._writing = True
 
     def abandon(self) -> bool:
-        """Whether the change will not be written; False where the writing has begun."""
+        """Whether the change will not be written; False if the writing has begun."""
         with self._lock:
             self._abandoned = not self._writing
             return self._abandoned
 
 
 def file_signature(path: Path) -> FileSignature | None:
-    """Changes whenever the file was replaced; None where it is absent. Costs one stat."""
+    """Changes whenever the file was replaced; None if it is absent. Costs one stat."""
     try:
         stat = path.stat()
     except OSError:
@@ -133,7 +133,7 @@ def file_signature(path: Path) -> FileSignature | None:
 async def run_limited(work: Callable[[], Result], seconds: float | None, what: str) -> Result:
     """Run `work` in a thread of its own and return or raise what it does.
 
-    Raises TimeoutError where it takes longer than `seconds` (None: no limit). The thread cannot be ended: it goes on,
+    Raises TimeoutError if it takes longer than `seconds` (None: no limit). The thread cannot be ended: it goes on,
     and its result is dropped. At most 32 threads wait at once, so that a disk that hangs costs a bounded number of
     them; beyond these the error comes at once.
     """
@@ -158,7 +158,7 @@ async def run_attempt(work: Callable[[Attempt], Result], seconds: float, what: s
 
 
 def _started(work: Callable[[], Result], what: str) -> "asyncio.Future[Result]":
-    """The result of `work`, which runs in a thread of its own. Raises TimeoutError where too many wait already."""
+    """The result of `work`, which runs in a thread of its own. Raises TimeoutError if too many wait already."""
     if not _places.acquire(blocking=False):
         raise TimeoutError(errno.ETIMEDOUT, f"{_MOST_WAITING} calls wait already for {what}")
     loop = asyncio.get_running_loop()

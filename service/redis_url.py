@@ -40,7 +40,7 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True)
 class RedisAddress:
-    """How to connect to Redis. `nodes` is empty where `path` names a Unix socket; `tls` is None without TLS."""
+    """How to connect to Redis. `nodes` is empty if `path` names a Unix socket; `tls` is None without TLS."""
 
     nodes: tuple[Address, ...]
     path: str

@@ -61,7 +61,7 @@ class Batch:
         )
 
     def raw(self, column: str) -> np.ndarray:
-        """The values `[n]` as `pack_columns` takes them: integers, floats (NaN where missing) or objects (None where
+        """The values `[n]` as `pack_columns` takes them: integers, floats (NaN where missing) or objects (None if
         missing).
 
         An integer column with gaps becomes objects, so that 64-bit ids keep every digit.
@@ -135,7 +135,7 @@ class Batch:
         raise self.error(column, message, place)
 
     def lists(self, column: str) -> np.ndarray:
-        """Lists `[n]` of raw values, None where missing; a column of single values is refused."""
+        """Lists `[n]` of raw values, None if missing; a column of single values is refused."""
         values = self.rows.column(column)
         if not is_list(values.type):
             if values.null_count == len(values):
@@ -172,7 +172,7 @@ class Batch:
     ) -> np.ndarray:
         """Times as int64 milliseconds `[n]`; a missing one is `missing`, or refused where that is None.
 
-        Raises TableError for fractions, float32 and, where `bounded`, times outside the bounds of features/times.py.
+        Raises TableError for fractions, float32 and, if `bounded`, times outside the bounds of features/times.py.
         """
         # Types that do not hold milliseconds.
         values = self.rows.column(column)

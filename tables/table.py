@@ -139,7 +139,7 @@ def open_table(path: Path, role: str) -> Table:
 
 
 def find_table(folder: Path, role: str, file_name: str | None = None) -> Table | None:
-    """The table `file_name` of a folder, or else `<role>.parquet` or `<role>.csv`; None where there is none.
+    """The table `file_name` of a folder, or else `<role>.parquet` or `<role>.csv`; None if there is none.
 
     Raises TableError for a file that cannot be read.
     """
@@ -168,7 +168,7 @@ def _groups_after(file: pq.ParquetFile, after: int) -> tuple[list[int], int]:
 
 
 def _first_bad(column: pa.Array) -> int | None:
-    """The first row that has no canonical value on its own; None where only the column as a whole has none."""
+    """The first row that has no canonical value on its own; None if only the column as a whole has none."""
     for place in range(len(column)):
         try:
             canonical(column.slice(place, 1))

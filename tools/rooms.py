@@ -76,7 +76,7 @@ def diagrams() -> dict[str, str]:
 
 
 def with_diagrams(page: str) -> str:
-    """The page with every diagram brought up to date. Raises ValueError where a marker is missing."""
+    """The page with every diagram brought up to date. Raises ValueError if a marker is missing."""
     for name, drawing in diagrams().items():
         begin = BEGIN.format(name=name)
         end = END.format(name=name)

@@ -61,7 +61,7 @@ class Soak:
             self.wrong.append(what)
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and decoded answer; status 0 where there was none."""
+        """Status and decoded answer; status 0 if there was none."""
         return call(method, self.options.url.rstrip("/") + path, body, self.options.token)
 
     def fault_in_force(self) -> bool:

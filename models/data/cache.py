@@ -84,7 +84,7 @@ class Data:
 def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
     """The recipe's data, encoded first if this content and schema are not in the cache yet.
 
-    Raises RecipeError, whose cause is a TableError where a table does not fit.
+    Raises RecipeError, whose cause is a TableError if a table does not fit.
     """
     try:
         return _encoded(recipe, cache)

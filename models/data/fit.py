@@ -149,7 +149,7 @@ def _stats(rows: np.ndarray, counts: np.ndarray, schema: FeatureSchema, group: s
 
 
 def _first_present(numerics: np.ndarray, counts: np.ndarray, log1p: np.ndarray) -> np.ndarray:
-    """The first counted value of each column after its transform, float64 `[N]`; 0 where there is none.
+    """The first counted value of each column after its transform, float64 `[N]`; 0 if there is none.
 
     Some value of the column: it lies near the mean as the mean lies near all, and a constant column becomes exactly 0.
     """

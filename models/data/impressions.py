@@ -119,7 +119,7 @@ def _encoded(
 
 
 def _requests(batch: Batch, column: str) -> np.ndarray:
-    """A key per request, int64 `[n]`. Raises TableError where an impression has none."""
+    """A key per request, int64 `[n]`. Raises TableError if an impression has none."""
     keys = batch.keys(column, partial(keys_of_column, column))
     missing = np.flatnonzero(keys == MISSING_KEY)
     if len(missing):

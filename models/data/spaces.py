@@ -30,7 +30,7 @@ def refuse_empty_spaces(recipe: Recipe, labels: Mapping[str, np.ndarray]) -> Non
 
 
 def _space(task: Task) -> str | None:
-    """The column that is 1 where a task is learnt; None where that is everywhere."""
+    """The column that is 1 where a task is learnt; None if that is everywhere."""
     if isinstance(task, IndependentOptions):
         return task.space
     return task.label if isinstance(task, ClassPreferenceOptions) else None

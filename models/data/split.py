@@ -49,7 +49,7 @@ class Splitter:
     def unmatched(self) -> list[str]:
         """One warning per part with values that no row has.
 
-        Raises RecipeError where a value is the octal reading of one that rows have: YAML takes 0430 for 280.
+        Raises RecipeError if a value is the octal reading of one that rows have: YAML takes 0430 for 280.
         """
         split = self._data.split
         return list(_unmatched(split, self._seen)) if isinstance(split, ColumnSplit) else []

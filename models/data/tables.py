@@ -11,7 +11,7 @@ Tables = dict[str, Table]
 
 
 def open_role(folder: Path, role: str, file_name: str) -> Table:
-    """The table of a role. Where a folder has the CSV instead of the Parquet file that a recipe names, the CSV is read.
+    """The table of a role. If a folder has the CSV instead of the Parquet file that a recipe names, the CSV is read.
 
     Raises RecipeError if neither is there, TableError if it cannot be read.
     """
@@ -24,7 +24,7 @@ def open_role(folder: Path, role: str, file_name: str) -> Table:
 
 
 def existing(path: Path) -> Path | None:
-    """The file itself, or the CSV beside where the Parquet file is missing; None where neither is there."""
+    """The file itself, or the CSV beside where the Parquet file is missing; None if neither is there."""
     if path.is_file():
         return path
     csv = path.with_suffix(".csv")

@@ -17,7 +17,7 @@ class View(NamedTuple):
 
     `behaviours` `[B or 1, L, I + P]`, newest first: the item part, then the property part (action, scene, age);
     `mask` bool `[B or 1, L]`, False for padding; `target` `[B, I]`, the candidate seen as the item part of a behaviour;
-    `user` `[B or 1, U]` and `context` `[B or 1, K]`, None where the schema has none.
+    `user` `[B or 1, U]` and `context` `[B or 1, K]`, None if the schema has none.
     """
 
     behaviours: Tensor
@@ -29,7 +29,7 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """The widths that an encoder is built for; `user_width` and `context_width` are 0 where the schema has none."""
+    """The widths that an encoder is built for; `user_width` and `context_width` are 0 if the schema has none."""
 
     item_width: int
     property_width: int

@@ -21,7 +21,7 @@ Score = LogProbability | Tensor
 
 @dataclass(frozen=True)
 class Labelled:
-    """The impressions on which an output means its label, for metrics.
+    """The impressions that an output's metrics are computed on.
 
     `label` `[n]`; `groups` `[n]`, the request or user of each; raw `item_numerics` `[n, N]`; `cutoffs` of metrics of
     lists; `draws` of the bootstrap, None for no intervals.
@@ -73,7 +73,7 @@ class TaskKind(Options, ABC):
 
     @abstractmethod
     def quality(self, label: np.ndarray, score: np.ndarray) -> float | None:
-        """The `measure` of one served score `[n]`; None where the labels allow none."""
+        """The `measure` of one served score `[n]`; None if the labels allow none."""
 
     def quality_loss(self, full: float, reduced: float) -> float:
         """By how much the measure is worse in reduced precision."""
@@ -141,7 +141,7 @@ def figure(value: float | None, absent: str = "–") -> str:
 
 
 def measured(metrics: Mapping[str, Any], name: str) -> Cell:
-    """A metric of an output with its interval, where it has one."""
+    """A metric of an output with its interval, if it has one."""
     value = metrics.get(name)
     interval = (metrics.get("intervals") or {}).get(name)
     ends = "" if interval is None else f"{figure(interval[0])} to {figure(interval[1])}"

@@ -57,7 +57,7 @@ class ListMetrics:
         return result | {"mrr": (self.mrr, alike)}
 
     def means(self) -> dict[str, float | None]:
-        """Every metric by name, None where no group counts."""
+        """Every metric by name, None if no group counts."""
         if not len(self.group):
             return dict.fromkeys(self.columns())
         return {name: float(np.average(values, weights=w)) for name, (values, w) in self.columns().items()}

@@ -15,7 +15,7 @@ from models.structures.base import TaskStructure
 def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> MultiTaskModel:
     """An untrained model for a recipe. `cross_values`: how many distinct values the position is crossed with.
 
-    Raises RecipeError where tasks, heads and architecture do not fit together.
+    Raises RecipeError if tasks, heads and architecture do not fit together.
     """
     structures = build_structures(recipe)
     # The order of construction is the order of the random draws, so a seed gives the same weights as ever.
@@ -33,7 +33,7 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
 
 
 def build_structures(recipe: Recipe) -> list[TaskStructure]:
-    """The task structures of a recipe, in order. Raises RecipeError where they do not suit the architecture."""
+    """The task structures of a recipe, in order. Raises RecipeError if they do not suit the architecture."""
     entry = entry_of(recipe.model.architecture)
     for i, task in enumerate(recipe.tasks):
         if task.type not in entry.tasks:

@@ -69,7 +69,7 @@ class NumericBins(nn.Module):
 
 
 def runs_of(columns: Sequence[int]) -> list[slice]:
-    """Ascending columns as slices of neighbours."""
+    """Group ascending column numbers into slices of adjacent columns."""
     runs: list[slice] = []
     for column in columns:
         if runs and runs[-1].stop == column:
@@ -158,7 +158,7 @@ class GroupEmbedding(nn.Module):
         return self.beside([self.keys(rows, table, unknown_rate)] if self.keys.pieces else [], raw, unknown_rate)
 
     def beside(self, keys: list[Tensor], raw: Tensor | None, unknown_rate: float) -> Tensor:
-        """The embeddings of the key columns, in one tensor or several, and the numerics beside them -> `[..., G]`."""
+        """Concatenate the embeddings of the key columns and those of the numeric columns -> `[..., G]`."""
         parts = list(keys)
         if self.numerics is not None and raw is not None:
             if self.training and unknown_rate:

@@ -45,7 +45,7 @@ class ScoredRows:
 
 
 def score_run(folder: Path, part: str, cache: Path) -> ScoredRows:
-    """Score a part with the run's best weights. Raises RunError, also where the data has changed since training."""
+    """Score a part with the run's best weights. Raises RunError, also if the data has changed since training."""
     run = open_run(folder)
     data = open_run_data(run, cache)
     kinds = {name: output.kind for output in run.ranker.outputs for name in output.score_names}

@@ -56,7 +56,7 @@ class TuningSection(Options):
 
 @dataclass(frozen=True)
 class SearchedSetting:
-    """A setting of a recipe: its type with all limits, and its present value (None where the recipe has none)."""
+    """A setting of a recipe: its type with all limits, and its present value (None if the recipe has none)."""
 
     kind: Any
     value: Any

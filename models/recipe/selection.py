@@ -7,7 +7,7 @@ PATTERN = r"^(?:(?:auc|gauc|mrr|ndcg@[1-9][0-9]*)\([a-z][a-z0-9_]*\)|[a-z][a-z0-
 
 
 class Selection(NamedTuple):
-    """`metric` of the output `output`; None where the entry names the output alone, which then counts by its kind."""
+    """`metric` of the output `output`; None if the entry names the output alone, which then counts by its kind."""
 
     metric: str | None
     output: str

@@ -31,7 +31,7 @@ class Claim:
     less: bool = False
 
     def margin(self, result: Mapping[tuple[str, str], Measures]) -> float:
-        """By how much the claim holds; negative where it does not."""
+        """By how much the claim holds; negative if it does not."""
         difference = result[self.setting, self.model][self.measure] - result[self.setting, self.other][self.measure]
         return -difference if self.less else difference
 

@@ -1,4 +1,4 @@
-"""Simulator (c), position bias: what is shown on top is clicked more, whatever it is worth."""
+"""Simulator (c), position bias: items at the top are clicked more, whatever their utility."""
 
 import json
 from pathlib import Path

@@ -62,4 +62,4 @@ class TaskOptions(Options, ABC):
 
     @abstractmethod
     def build(self, schema: FeatureSchema) -> TaskStructure:
-        """The task structure. Raises RecipeError where the task names a feature that cannot serve it."""
+        """The task structure. Raises RecipeError if the task names a feature that cannot serve it."""

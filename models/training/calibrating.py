@@ -78,8 +78,10 @@ def _fit(calibration: Calibration, factor: Output, logits: np.ndarray, data: Dat
 
 
 def platt(label: np.ndarray, logit: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of the log loss' minimum, by Newton's method; where the best slope is not positive, which
-    would turn ranks around, the slope is 1 and the intercept alone is fitted.
+    """Slope and intercept that minimise the log loss, by Newton's method.
+
+    If the best slope is not positive, it would reverse the ranking; the slope is then 1 and only the intercept is
+    fitted.
 
     The targets are Platt's own (1999, section 2.2), (N+ + 1) / (N+ + 2) and 1 / (N- + 2) in place of 1 and 0: on logits
     that separate the labels, the likelihood of 1 and 0 has no maximum and the slope would grow without end.

@@ -74,7 +74,7 @@ def open_run(folder: Path) -> Run:
 
 
 def open_run_data(run: Run, cache: Path) -> Data:
-    """The data that a run was trained on. Raises RunError where it cannot be opened or has changed since."""
+    """The data that a run was trained on. Raises RunError if it cannot be opened or has changed since."""
     try:
         data = open_data(run.recipe, cache)
     except (RecipeError, TableError, OSError) as error:

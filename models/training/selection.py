@@ -18,7 +18,7 @@ ORDER = "order"  # auc, gauc, ndcg@k, mrr: between 0 and 1, larger is better
 def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
     """The entries that select: the recipe's, or else every trained probability, or else every trained value.
 
-    Raises RecipeError where the recipe's entries are measures of different kinds, whose mean would say nothing.
+    Raises RecipeError if the recipe's entries are measures of different kinds, whose mean would say nothing.
     """
     kinds = _kinds(ranker)
     chosen = list(data.recipe.training.select_on)
@@ -57,7 +57,7 @@ def selection_score(outputs: Mapping[str, Mapping[str, Any]], names: Sequence[st
     """The mean over the entries `names`, higher is better; NaN, which is never the best, where a figure is not finite.
 
     A probability counts by its AUC unless the entry names another metric, a value by minus its RMSE, a class preference
-    by minus its cross entropy. Where a label has one class only and there is no order to measure, the log loss decides
+    by minus its cross entropy. If a label has one class only and there is no order to measure, the log loss decides
     in place of every metric of order. An output without an impression of its space has no say.
     """
     measured = [(e, outputs[e.output]) for e in map(selection_of, names) if outputs[e.output].get("impressions") != 0]
@@ -71,7 +71,7 @@ def selection_score(outputs: Mapping[str, Mapping[str, Any]], names: Sequence[st
 
 
 def finite(number: float) -> float | None:
-    """The number, or None where it is not finite."""
+    """The number, or None if it is not finite."""
     return number if math.isfinite(number) else None
 
 

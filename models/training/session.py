@@ -46,7 +46,7 @@ class Progress:
         self.traced_steps = 0
 
     def evaluated(self, entry: dict[str, Any]) -> bool:
-        """Note an evaluation (its `score` selects, None where it is not finite); True if it is the best so far."""
+        """Note an evaluation (its `score` selects, None if it is not finite); True if it is the best so far."""
         means = {n: v / max(1, self.steps_since_evaluation) for n, v in self.since_evaluation.items()}
         self.evaluations.append(entry | {"step": self.step, "losses": means})
         self.since_evaluation = {}

@@ -35,7 +35,7 @@ class TrunkInput(NamedTuple):
 
     `parts`: the vectors of user, context and item and of the encoded behaviours, each `[B or 1, width]`;
     `context`: the context's vector `[B or 1, K]`, which is one of the parts too, None without context features;
-    `domain`: int64 `[B or 1]`, i for the recipe's i-th domain and 0 for any other, None where the recipe names no
+    `domain`: int64 `[B or 1]`, i for the recipe's i-th domain and 0 for any other, None if the recipe names no
     domain.
     """
 

@@ -147,7 +147,7 @@ class BadField(BaseModel):
 
 
 class Problem(BaseModel):
-    """Every error (RFC 9457)."""
+    """The body of every error response (RFC 9457, problem details)."""
 
     type: str
     title: str

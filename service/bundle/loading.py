@@ -38,7 +38,7 @@ class Bundle:
         return self.manifest.label
 
     def own(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The inputs of a request that this graph has."""
+        """The inputs that this graph takes, out of those of a request."""
         return {name: inputs[name] for name in self.inputs}
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:

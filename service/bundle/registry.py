@@ -30,7 +30,7 @@ class Target(BaseModel):
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """One version in the registry; `manifest` is None where it cannot be read, and `problem` then says why."""
+    """One version in the registry; `manifest` is None if it cannot be read, and `problem` then says why."""
 
     target: Target
     manifest: Manifest | None

@@ -38,14 +38,14 @@ DOCUMENT = RevisionedDocument(
 
 
 def read_fusion(registry: Path) -> FusionDocument | None:
-    """The document, None where there is none. Raises FusionError."""
+    """The document, None if there is none. Raises FusionError."""
     return DOCUMENT.read(registry)
 
 
 def read_followed_fusion(registry: Path) -> FusionDocument | None:
-    """The document or, where it is broken, the last good one; None where there is none.
+    """The document or, if it is broken, the last good one; None if there is none.
 
-    Raises FusionError where neither can be read.
+    Raises FusionError if neither can be read.
     """
     return DOCUMENT.read_last_good(registry)
 

@@ -158,7 +158,7 @@ def read_profiles(path: Path) -> FusionProfiles:
 
 
 def plain_profiles(kinds: Mapping[str, str]) -> FusionProfiles:
-    """The default where nothing is configured: every probability with weight 1, summed; all tasks where there is no
+    """The default if nothing is configured: every probability with weight 1, summed; all tasks if there is no
     probability.
 
     `kinds` are the kinds of a model's tasks by name.

@@ -52,7 +52,7 @@ class RecordFile:
 
 
 def read_record(path: Path) -> bytes | None:
-    """The newest whole record of a file, or None where it has none. Raises OSError."""
+    """The newest whole record of a file, or None if it has none. Raises OSError."""
     content = path.read_bytes()
     slot_bytes = len(content) // 2
     newest: tuple[int, bytes] | None = None

@@ -80,11 +80,11 @@ class Tallies:
         return distribution
 
     def also(self, bring_over: Callable[[], None]) -> None:
-        """Call this function too whenever numbers are brought over."""
+        """Register a function to call whenever counts are copied to Prometheus."""
         self._bringing.append(bring_over)
 
     def soon(self) -> None:
-        """Bring the counts over within a quarter of a second."""
+        """Copy the counts to Prometheus within a quarter of a second."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_later(_BRING_OVER_SECONDS, self._later)

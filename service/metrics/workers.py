@@ -1,6 +1,6 @@
 """Shares status and metrics among the workers of one host: each writes one record into the run-time folder.
 
-Nothing here stops a ranking. A folder that was removed is created again. Where a record cannot be written, one log line
+Nothing here stops a ranking. A folder that was removed is created again. If a record cannot be written, one log line
 says so, and the next attempt follows half a second later. Records of ended workers are added up in one file, under a
 lock, before each page of metrics.
 """
@@ -129,7 +129,7 @@ class WorkerRecords:
 
     @contextlib.contextmanager
     def _locked(self, folder: Path) -> Iterator[bool]:
-        """Hold the lock of the sums; False where another process keeps it for longer than a second."""
+        """Hold the lock of the sums; False if another process keeps it for longer than a second."""
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield _lock(descriptor)

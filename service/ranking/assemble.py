@@ -91,7 +91,7 @@ def put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mappi
 def assemble(
     layouts: Layouts, stored: StoredRows | None, items: ItemRows, user_id: str, context: bytes, now_ms: int
 ) -> Assembled:
-    """Inputs of one request; `stored` is None if the store is away, `context` is a packed row."""
+    """The graph's inputs for one request; `stored` is None if the store is away, `context` is a packed row."""
     user = stored.user if stored else None
     unknown_user = user is None and bool(layouts.schema.user)
     user_keys, user_numerics = layouts.user.columns_of(layouts.unknown_row("user", user_id) if user is None else user)

@@ -26,7 +26,7 @@ def lower_priority() -> None:
 
 
 def trim_memory() -> None:
-    """Return the memory of dropped versions from the allocator to the system, where it is glibc's."""
+    """Return the memory of dropped versions from the allocator to the system, if it is glibc's."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -67,7 +67,7 @@ class BudgetedThread:
         self._free_at = 0.0
 
     def offer(self, job: Callable[[], None]) -> bool:
-        """Queue a job; False where it is dropped. Never waits. The thread starts with the first job."""
+        """Queue a job; False if it is dropped. Never waits. The thread starts with the first job."""
         if perf_counter() < self._free_at:
             return False
         try:

@@ -48,7 +48,7 @@ class Side:
         self._by_user: dict[str, ScoredRequest] = {}
 
     def note(self, user_id: str, seconds: float | None, failed: bool, predictions: np.ndarray | None) -> None:
-        """Add a request; `predictions` are its task scores `[tasks, C]`, None where the model gave none."""
+        """Add a request; `predictions` are its task scores `[tasks, C]`, None if the model gave none."""
         scores = None
         if predictions is not None and not failed:
             scores = predictions[:, sampled_places(predictions.shape[1])]
@@ -210,7 +210,7 @@ class CanaryWatch:
             self._comparison = Comparison(canary.bundle, stable.bundle)
 
     def offer(self, bundle: Bundle, user_id: str, inputs: Mapping[str, np.ndarray], own_features: bool) -> None:
-        """Queue a request that `bundle` answered, where it belongs to the comparison. Never waits."""
+        """Queue a request that `bundle` answered, if the comparison is about that bundle. Never waits."""
         comparison = self._comparison
         if comparison is not None and comparison.wants(bundle, own_features):
             self.thread.offer(partial(comparison.compare, bundle, user_id, inputs))

@@ -38,7 +38,7 @@ class RegistryChecks:
         return manifest
 
     def startable(self, targets: Iterable[Target]) -> None:
-        """Raises BundleRejected or FusionError where one of the versions could not be started with the profiles in
+        """Raises BundleRejected or FusionError if one of the versions could not be started with the profiles in
         force.
         """
         profiles = read_followed_fusion(self.registry) or self._started_with
@@ -46,7 +46,7 @@ class RegistryChecks:
             bind_profiles(self.verify(target), profiles)
 
     def fit(self, profiles: FusionProfiles) -> None:
-        """Raises FusionError where profiles do not fit a version that the rollout document names, loaded already or
+        """Raises FusionError if profiles do not fit a version that the rollout document names, loaded already or
         not.
         """
         try:
@@ -139,7 +139,7 @@ def go_back(
 def go_back_to_startable(
     checks: RegistryChecks, serving: Target, author: str, reason: str, expected_revision: int, attempt: Attempt
 ) -> Rollout:
-    """Roll back to the newest earlier state that can be started; where there is none, to the version that serves."""
+    """Roll back to the newest earlier state that can be started; if there is none, to the version that serves."""
     rollout = read_followed(checks.registry)
     for revision in [p.revision for p in rollout.past() if not p.withdrawn and p.stable != rollout.stable]:
         try:

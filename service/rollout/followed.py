@@ -45,7 +45,7 @@ class FollowedDocument(Generic[Document]):
     def look(self, use_last_good: bool) -> News[Document] | None:
         """The changes since the last look, None if there are none. Reads files.
 
-        Where the document is broken, the last good one is read instead with `use_last_good`: a worker that serves
+        If the document is broken, the last good one is read instead with `use_last_good`: a worker that serves
         goes on with what it has.
         """
         signature = self._document.signature(self._registry)
@@ -76,7 +76,7 @@ RegistryNews = tuple[News[Rollout] | None, News[FusionDocument] | None]
 class FollowedRegistry:
     """The rollout and the fusion document of a registry.
 
-    `started_with` are the profiles that hold where there is no fusion document.
+    `started_with` are the profiles that hold if there is no fusion document.
     """
 
     def __init__(self, registry: Path, started_with: FusionProfiles | None, metrics: Metrics) -> None:

@@ -67,7 +67,7 @@ class Follower:
 
     @property
     def started_with(self) -> FusionProfiles | None:
-        """The profiles that hold where there is no fusion document."""
+        """The profiles that hold if there is no fusion document."""
         return self._documents.started_with
 
     def current(self) -> Live:
@@ -176,7 +176,7 @@ class Follower:
         pending.unfinished = False
 
     async def _fill(self, role: Role, target: Target, rollout: Rollout) -> bool:
-        """Load a version for a role; False where it is refused. Canary and shadow may be one version."""
+        """Load a version for a role; False if it is refused. Canary and shadow may be one version."""
         live = next((x for x in self.snapshot.loaded() if x.bundle.label == str(target)), None)
         try:
             if live is None:

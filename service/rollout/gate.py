@@ -39,7 +39,7 @@ class GateReport:
 def gate(new: Bundle, live: Bundle, recent: Sequence[Assembly], limits: Limits) -> GateReport:
     """Score recent requests with both versions, the newest one of each user.
 
-    Raises BundleRejected with the numbers where a limit is broken.
+    Raises BundleRejected with the numbers if a limit is broken.
 
     Many requests of one user, such as a monitoring probe, are no independent evidence, so each user counts once.
     """

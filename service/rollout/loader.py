@@ -80,7 +80,7 @@ class VersionLoader:
         return Live(bundle, bind_profiles(bundle.manifest, snapshot.profiles), role, rollout.revision)
 
     async def load_earlier(self, rollout: Rollout, snapshot: ServingSnapshot, recent: RecentRequests) -> Live | None:
-        """The newest stable version of the history that loads; None where none does."""
+        """The newest stable version of the history that loads; None if none does."""
         for target in earlier_stable(rollout):
             try:
                 return await self.load(target, Role.STABLE, rollout, snapshot, recent)
@@ -93,7 +93,7 @@ class VersionLoader:
         self.reports = {label: report for label, report in self.reports.items() if label in labels}
 
     async def _check_schema(self, manifest: Manifest, role: Role, target: Target, stable: Live | None) -> None:
-        """Raises BundleRejected where the store holds no rows of the schema, or cannot be asked while another version
+        """Raises BundleRejected if the store holds no rows of the schema, or cannot be asked while another version
         serves.
         """
         serving = stable.bundle.layouts.fingerprint if stable is not None else None

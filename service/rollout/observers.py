@@ -22,7 +22,7 @@ log = logging.getLogger("funnelrank.observers")
 class ObservedRequest:
     """A request of a user, ranked by a fusion profile.
 
-    `inputs` are the graph's named inputs, None where the request ended before they were assembled. `own_features`:
+    `inputs` are the graph's named inputs, None if the request ended before they were assembled. `own_features`:
     the caller brought values of items along.
     """
 
@@ -36,7 +36,7 @@ class ObservedRequest:
 class AnsweredRanking:
     """The result of one request, scored by the version `live` of the request's snapshot.
 
-    `predictions` `[tasks, C]` and `scores` `[C]` are None where the deadline passed before they were computed.
+    `predictions` `[tasks, C]` and `scores` `[C]` are None if the deadline passed before they were computed.
     """
 
     snapshot: ServingSnapshot

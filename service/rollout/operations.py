@@ -26,7 +26,7 @@ async def change_rollout(
 ) -> Rollout:
     """Make versions live.
 
-    Raises UnknownModel, Unusable, Conflict (also where a version does not fit the fusion), InvalidRequest,
+    Raises UnknownModel, Unusable, Conflict (also if a version does not fit the fusion), InvalidRequest,
     RegistryUnavailable.
     """
 
@@ -47,7 +47,7 @@ async def change_rollout(
 async def roll_back(follower: Follower, author: str, reason: str, to: int | None, revision: int | None) -> Rollout:
     """Make live again what was live before, or at revision `to`.
 
-    Raises Conflict, also where it could not be started; RegistryUnavailable.
+    Raises Conflict, also if it could not be started; RegistryUnavailable.
     """
 
     def work(attempt: Attempt) -> Rollout:

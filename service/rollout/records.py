@@ -47,7 +47,7 @@ class RefusalLog:
         log.error("refused %s: %s: %s", target, code, detail, extra={"fields": {"in_use": in_use}})
 
     def forget(self, target: str | None = None) -> None:
-        """Record the next refusal of a target again, of every target where none is named."""
+        """Record the next refusal of a target again, of every target if none is named."""
         if target is None:
             self._codes.clear()
         else:
@@ -84,7 +84,7 @@ def _versions(snapshot: ServingSnapshot) -> set[tuple[str, str, str]]:
 
 async def why_not_serving(stable: Live | None, refusal: Refusal | None, store: FeatureStore) -> NotServing | None:
     """Why a worker cannot rank: it has no stable version (`refusal` is the newest one), or the store holds another
-    schema; None where it can.
+    schema; None if it can.
     """
     if stable is None:
         reason = f": {refusal.code}: {refusal.detail}" if refusal else " yet"

@@ -105,14 +105,14 @@ DOCUMENT = RevisionedDocument(
 
 
 def read_rollout(registry: Path) -> Rollout:
-    """The document as it stands. Raises RolloutUnreadable, also where there is none."""
+    """The document as it stands. Raises RolloutUnreadable, also if there is none."""
     return _required(registry, DOCUMENT.read(registry))
 
 
 def read_followed(registry: Path) -> Rollout:
-    """The document or, where it is broken, the last good one.
+    """The document or, if it is broken, the last good one.
 
-    Raises RolloutUnreadable where there is neither, or no document at all.
+    Raises RolloutUnreadable if there is neither, or no document at all.
     """
     return _required(registry, DOCUMENT.read_last_good(registry))
 
@@ -143,7 +143,7 @@ def earlier_stable(rollout: Rollout) -> list[Target]:
 
 
 def signature(registry: Path) -> FileSignature | None:
-    """Changes whenever the document was replaced; None where it is absent."""
+    """Changes whenever the document was replaced; None if it is absent."""
     return DOCUMENT.signature(registry)
 
 
@@ -166,8 +166,8 @@ def change_rollout(
     """Change `stable`, `canary`, `shadow` and `limits`, whichever are named.
 
     `withdraws` marks what was live as something not to go back to. `check` sees the new document and raises where it
-    must not be written. Raises Conflict where the document is not at `expected_revision` any more, InvalidRequest
-    where no stable version is named nor known, OSError where it cannot be written.
+    must not be written. Raises Conflict if the document is not at `expected_revision` any more, InvalidRequest
+    if no stable version is named nor known, OSError if it cannot be written.
     """
 
     def edit(before: Rollout | None) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def roll_back(
 ) -> Rollout:
     """Make live again what was live before, or at revision `to`.
 
-    Raises NothingEarlier (a Conflict) where there is nothing to go back to; else as `change_rollout`.
+    Raises NothingEarlier (a Conflict) if there is nothing to go back to; else as `change_rollout`.
     """
     return DOCUMENT.roll_back(
         registry, author, reason=reason, to=to, expected_revision=expected_revision, check=check, attempt=attempt

@@ -87,7 +87,7 @@ class ServingSnapshot:
         return (live for role in Role if (live := self.in_role(role)) is not None)
 
     def current(self) -> Live:
-        """The stable version. Raises NotReady where there is none, or none that fits the store."""
+        """The stable version. Raises NotReady if there is none, or none that fits the store."""
         if self.not_serving is not None:
             raise NotReady(self.not_serving.detail, self.not_serving.code)
         assert self.stable is not None

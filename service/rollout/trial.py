@@ -19,7 +19,7 @@ def try_profiles(
 
     They are computed on the newest requests of this worker, or on the golden request before any.
 
-    Raises FusionError with the field where a profile names what a version lacks, or gives no candidate a finite score.
+    Raises FusionError with the field if a profile names what a version lacks, or gives no candidate a finite score.
     """
     fusions: dict[Role, Fusion] = {}
     for live in snapshot.loaded():

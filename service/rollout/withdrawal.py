@@ -62,7 +62,7 @@ class Withdrawals:
             self._waiting.pop(0)
 
     def _write(self, withdrawal: Withdrawal, attempt: Attempt) -> None:
-        """Raises Conflict where somebody has changed the document meanwhile, OSError where it cannot be written."""
+        """Raises Conflict if somebody has changed the document meanwhile, OSError if it cannot be written."""
         settings = self._settings
         reason = withdrawal.reason
         revision = withdrawal.revision

@@ -41,7 +41,7 @@ def run_sample(sample: Path, settings: Settings, port: int) -> int:
     """Serve the sample until SIGINT or SIGTERM, then stop all that was started; the exit code. Raises SampleError.
 
     Every setting of the environment holds. The sample fills in its registry and its fusion profiles where the
-    environment names none, and starts a Redis where none is named.
+    environment names none, and starts a Redis if none is named.
     """
     if not sample.is_dir():
         raise SampleError(f"{sample} is not a folder; say where the sample is with --sample")

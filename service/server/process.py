@@ -69,7 +69,7 @@ class WorkerProcess:
 
 
 def start_process(start: WorkerStart, sockets: Sequence[socket.socket]) -> WorkerProcess:
-    """A new worker. Raises OSError where the system has no process or file descriptor left."""
+    """A new worker. Raises OSError if the system has no process or file descriptor left."""
     reading, writing = _spawn.Pipe(duplex=False)
     os.set_blocking(reading.fileno(), False)
     process = _spawn.Process(target=run_worker, args=(start, sockets, writing, os.getpid()))

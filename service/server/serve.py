@@ -46,7 +46,7 @@ def serve(settings: Settings) -> int:
 def check_start(settings: Settings) -> FusionProfiles | None:
     """Check the registry, the files of the stable version and the fusion profiles; return those of the fusion file.
 
-    Raises CannotStart; not, where an earlier stable version of the history can be started.
+    Raises CannotStart; not, if an earlier stable version of the history can be started.
     """
     try:
         _ = address_of(settings.redis_url.get_secret_value()).tls_context

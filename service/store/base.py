@@ -21,7 +21,7 @@ class StoredRows:
     """The rows of one request. An absent row is None; a row that does not fit the schema counts as absent.
 
     `behaviours` are the members of the user's sequence (8-byte event key + packed row), newest first. `items` has one
-    row per candidate, an unknown item's where there is none: `items.states` says which. `corrupt` counts rows that do
+    row per candidate, an unknown item's if there is none: `items.states` says which. `corrupt` counts rows that do
     not fit the schema by kind (`user`, `behaviour`, `item`). `unread` counts rows that are missing because their node
     is away.
     """

@@ -18,7 +18,7 @@ def is_loaded(document: str | bytes) -> bool:
 
 
 def schema_of(document: str | bytes) -> FeatureSchema:
-    """An entry's schema. Raises ValueError where it cannot be read."""
+    """An entry's schema. Raises ValueError if it cannot be read."""
     try:
         return FeatureSchema.model_validate(orjson.loads(document)["schema"])
     except (KeyError, TypeError) as error:
@@ -27,7 +27,7 @@ def schema_of(document: str | bytes) -> FeatureSchema:
 
 @dataclass(frozen=True)
 class SchemaCheck:
-    """Whether the store holds rows of a model's schema. `problem` is None where ranking makes sense.
+    """Whether the store holds rows of a model's schema. `problem` is None if ranking makes sense.
 
     A store that is not `reachable` has no problem and does not fit either: nothing is known of it.
     """

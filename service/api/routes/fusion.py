@@ -56,7 +56,7 @@ class FusionState(FusionDocument):
 
 
 class FusionChange(FusionDocument):
-    """The document after a change. Of `served`: whether a worker ranks with it by now."""
+    """The document after a change. `served` says whether a worker ranks with it already."""
 
     served: Uptake
 

@@ -27,7 +27,7 @@ class PublishedTask(ResponseBody):
 
 
 class PublishedModel(Target):
-    """A version in the registry: what its manifest says or, where it cannot be used, the problem."""
+    """A version in the registry: what its manifest says or, if it cannot be used, the problem."""
 
     problem: str | None = None
     created_at: str | None = None

@@ -35,7 +35,7 @@ class Connections:
     def opened(self, connection: Closable) -> bool:
         """Count a new connection, and close the one that is idle longest where the limit is passed.
 
-        Returns False where none is idle: the new one has to be refused.
+        Returns False if none is idle: the new one has to be refused.
         """
         self._open += 1
         has_room = True

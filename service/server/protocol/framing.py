@@ -76,7 +76,7 @@ class Framing:
         return min(len(data), start + piece)
 
     def count(self, length: int, *, was_in_head: bool) -> bool:
-        """Count bytes that were parsed; False where a head, or trailers or chunk extensions, are too long."""
+        """Count bytes that were parsed; False if a head, or trailers or chunk extensions, are too long."""
         if was_in_head:
             self.head_bytes += length
             return not self.in_head or self.head_bytes <= MAX_HEAD_BYTES

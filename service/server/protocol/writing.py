@@ -42,7 +42,7 @@ class ReadingGate(FlowControl):
 
 
 def unacknowledged(connection: socket.socket) -> int:
-    """Bytes in the kernel that the other side has not acknowledged; 0 where the kernel does not say."""
+    """Bytes in the kernel that the other side has not acknowledged; 0 if the kernel does not say."""
     if sys.platform != "linux":
         return 0
     answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(_INT.size))

@@ -33,7 +33,7 @@ def claim(redis: "Redis", fingerprint: str, registry: Path) -> None:
 
 
 def release(redis: "Redis", fingerprint: str, registry: Path) -> None:
-    """Take this registry's claim back. Raises SchemaInUse where others have one: the rows are theirs then."""
+    """Take this registry's claim back. Raises SchemaInUse if others have one: the rows are theirs then."""
     key = claims_key(fingerprint)
     redis.hdel(key, registry_id(registry))
     others: Any = redis.hvals(key)

@@ -22,7 +22,7 @@ REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
 
 
 def client(url: str, timeout_seconds: float) -> "Redis":
-    """A client whose commands wait no longer than this. Raises RedisError where no node of a cluster answers.
+    """A client whose commands wait no longer than this. Raises RedisError if no node of a cluster answers.
 
     Raises ValueError for a URL that cannot be used.
     """

@@ -34,7 +34,7 @@ _EVENT_ID = "event_id"  # an optional column of behaviours
 
 
 class LoadError(Exception):
-    """A table that cannot be loaded; the message names the file and, where it is one, the column."""
+    """A table that cannot be loaded; the message names the file and, if it is one, the column."""
 
 
 def load_folder(

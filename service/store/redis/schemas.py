@@ -67,7 +67,7 @@ def listed(redis_url: str) -> str:
 def forget_schema(redis_url: str, fingerprint: str, registry: Path) -> int:
     """Retire a schema for a registry: unlist it, then remove its rows at a bounded pace. Returns the number of keys.
 
-    Raises KeyError where nothing of it is there, and SchemaInUse where another registry has loaded it too.
+    Raises KeyError if nothing of it is there, and SchemaInUse if another registry has loaded it too.
     """
     if not _FINGERPRINT.fullmatch(fingerprint):
         raise KeyError(fingerprint)

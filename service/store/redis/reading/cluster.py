@@ -119,7 +119,7 @@ async def _ask_along(
 def _send(
     node: Node, asking: bool, places: Sequence[int], commands: Sequence[Command], decode: DecodePart | None
 ) -> _Sent:
-    """Send one node the commands at `places`, or a PING where there are none. Raises StoreDown."""
+    """Send one node the commands at `places`, or a PING if there are none. Raises StoreDown."""
     if not places:
         return _Sent(node, places, node.send(_PING, 1, _undecoded))
     own_commands = [commands[place][1] for place in places]

@@ -31,7 +31,7 @@ _SCHEMAS_SECONDS = 1.0
 
 @dataclass(slots=True)
 class _ItemAnswers:
-    """Item rows of one round: `parts` are (places among the candidates, rows), `unread` the places without an answer.
+    """Item rows of one read: `parts` are (candidate positions, rows), `unread` the positions without an answer.
 
     `ahead` are the replies to the commands before the items', `silent` the nodes that did not answer.
     """
@@ -153,12 +153,12 @@ class ClusterReader:
         return [place for place, item_id in enumerate(item_ids) if owner((prefix + item_id).encode()) in nodes]
 
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
-        """The packed rows of items, defaults for those without one. Raises StoreDown where any node does not answer."""
+        """The packed rows of items, defaults for those without one. Raises StoreDown if any node does not answer."""
         answers = await self._ask(_item_commands(item_prefix(layouts.fingerprint), item_ids), self.timeout)
         return rows_or_unknown(layouts, item_ids, [packed_rows(reply, 1)[0] for reply in answers.replies])
 
     async def schemas(self) -> dict[str, str]:
-        """The schemas that are loaded; those last read while their node alone is away. Raises StoreDown."""
+        """The loaded schemas; the ones last read while only their node is away. Raises StoreDown."""
         commands = [(SCHEMAS.encode(), packed("HGETALL", SCHEMAS))]
         answers = await self._ask(commands, max(self.timeout, _SCHEMAS_SECONDS))
         self._topology.learn_soon()

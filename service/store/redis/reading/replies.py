@@ -105,5 +105,5 @@ def documents(reply: Any) -> dict[str, str]:
 
 
 def rows_or_unknown(layouts: Layouts, item_ids: Sequence[str], rows: Sequence[bytes | None]) -> list[bytes]:
-    """Packed rows of items, an unknown item's where there is none."""
+    """Packed rows of items, an unknown item's if there is none."""
     return [layouts.row_or_unknown("item", i, row) for i, row in zip(item_ids, rows, strict=True)]

@@ -82,7 +82,7 @@ class Topology:
     async def connect(self, timeout: float) -> None:
         """Wait for the nodes' connections, but not for a node that refused last.
 
-        Raises StoreDown where no node says which nodes there are.
+        Raises StoreDown if no node says which nodes there are.
         """
         if not self._view:
             await self._first_view(timeout)
@@ -135,7 +135,7 @@ class Topology:
         return [view for view in await asyncio.gather(*map(self._view_of, nodes)) if view]
 
     async def _view_of(self, node: Node) -> _View:
-        """The slots and their primaries as one node says; empty where it does not."""
+        """The slots and their primaries as one node says; empty if it does not."""
         try:
             (reply,) = await node.ask(_SLOTS, 1, _LEARN_TIMEOUT_SECONDS)
         except StoreDown as error:

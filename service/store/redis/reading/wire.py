@@ -1,7 +1,7 @@
 """The read connection of one worker: it connects when first asked, and again after a loss.
 
 A ranking asks three short questions at once. redis-py's asyncio client costs three to four times as much CPU for that
-(docs/decisions/0001-redis-wire.md). Writes, where it does not matter, use redis-py.
+(docs/decisions/0001-redis-wire.md). Writes, if it does not matter, use redis-py.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class Wire:
 
     @property
     def refusal(self) -> str:
-        """Why the last attempt to connect failed; empty where it did not fail, or none was made."""
+        """Why the last attempt to connect failed; empty if it did not fail, or none was made."""
         return self._refusal
 
     async def connect(self, timeout: float) -> None:
@@ -69,7 +69,7 @@ class Wire:
         """Send `count` packed commands in one write and wait for their replies; an error reply stands in the list.
 
         `decode` makes the result of the replies. It runs the moment they are parsed, before anything that Redis sent
-        after them, and also when the caller waits no more. Raises StoreDown where Redis is away or does not answer
+        after them, and also when the caller waits no more. Raises StoreDown if Redis is away or does not answer
         within `timeout` seconds.
         """
         end = monotonic() + timeout
