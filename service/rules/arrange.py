@@ -1,0 +1,238 @@
+"""Arranges the candidates of one request by the rules of its scene: filter, boost, diversify, then find the best order
+that holds.
+
+Rules on positions hold exactly, or the result names those that were relaxed. They are relaxed from the end of the
+operator's list: a rule is kept if it can hold together with all kept rules before it. A relaxed rule is still met at
+each position where the kept ones leave a choice.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+import numpy as np
+
+from service.rules.bound import BoundRules
+from service.rules.candidates import Candidates, Exposures
+from service.rules.constraints import (
+    AtLeastInFirst,
+    AtMostInFirst,
+    AtMostInWindow,
+    Constraint,
+    InTurn,
+    PinnedCondition,
+    PinnedItem,
+)
+from service.rules.diversity import by_score, diversified
+from service.rules.filters import filtered
+from service.rules.rules import Boost, Diversity, Interleave, Pin, Quota, Rule, Spread
+from service.rules.search import Budget, Search
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """The positions of earlier pages: for every position the value that each rule counts, by the rule's place in the
+    list.
+    """
+
+    item_ids: tuple[str, ...] = ()
+    values: tuple[dict[int, Hashable], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Arrangement:
+    """Places of the candidates in their order, int64 `[k]`, with their boosted scores `[C]`; which rules were relaxed
+    and what filters removed.
+
+    `values` holds for every position what each rule counts, so that a next page can go on from here.
+    """
+
+    order: np.ndarray
+    scores: np.ndarray
+    relaxed: tuple[int, ...] = ()
+    removed: dict[int, int] = field(default_factory=dict)
+    values: tuple[dict[int, Hashable], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Positional:
+    """One rule on positions, before a search: how its constraint is made, and the value of each candidate for it."""
+
+    rule: int
+    make: Callable[[], Constraint]
+    values: Sequence[Hashable]
+    memory: int = 0
+    fits: bool = True
+
+
+def arrange(
+    bound: BoundRules,
+    candidates: Candidates,
+    length: int,
+    now_ms: int,
+    exposures: Exposures | None = None,
+    served: Served | None = None,
+) -> Arrangement:
+    """The first `length` candidates of the list, or of the page after `served`."""
+    served = served or Served()
+    kept = filtered(bound, candidates, exposures or Exposures(), now_ms)
+    # Change the scores, then the order of preference.
+    scores = candidates.scores
+    for place, rule in enumerate(bound.rules):
+        if isinstance(rule, Boost):
+            scores = bound.boosted(place, candidates, scores)
+    preference = _preference(bound, candidates, scores)
+    shown = set(served.item_ids)
+    stays = kept.stays.tolist()
+    left = [place for place in preference if stays[place] and candidates.item_ids[place] not in shown]
+    length = min(length, len(left))
+    # Find the best order that holds.
+    positional = _positional(bound, candidates, left, length, served)
+    order, relaxed = _ordered(positional, left, length, served)
+    values = tuple({p.rule: p.values[place] for p in positional} for place in order)
+    every_relaxed = tuple(sorted((*kept.relaxed, *relaxed)))
+    return Arrangement(np.array(order, dtype=np.int64), scores, every_relaxed, kept.removed, values)
+
+
+def _preference(bound: BoundRules, candidates: Candidates, scores: np.ndarray) -> list[int]:
+    """All places, most preferred first: by score, or as a diversity rule chooses them."""
+    for rule in bound.rules:
+        if isinstance(rule, Diversity):
+            vectors = bound.vectors(rule, candidates)
+            order: list[int] = diversified(scores, vectors, rule.method, rule.weight, rule.depth, rule.window).tolist()
+            return order
+    return by_score(scores, len(scores))
+
+
+def _ordered(
+    positional: Sequence[_Positional], left: Sequence[int], length: int, served: Served
+) -> tuple[list[int], tuple[int, ...]]:
+    """The order, and the places of the rules that it relaxes."""
+    if not positional:
+        return list(left[:length]), ()
+    budget = Budget()
+    found = _search(positional, (), left, length, served, budget) if all(p.fits for p in positional) else None
+    if found is not None:
+        return found, ()
+    # Keep each rule that can hold together with those kept before it.
+    kept: list[_Positional] = []
+    for one in positional:
+        together = [*kept, one]
+        if one.fits and _search(together, (), left, length, served, budget) is not None:
+            kept = together
+    relaxed = [p for p in positional if p not in kept]
+    order = _search(kept, relaxed, left, length, served, Budget())
+    if order is None:
+        # The kept rules alone have an order; the search for one that also meets the others ran out of steps.
+        order = _search(kept, (), left, length, served, Budget())
+    return order or list(left[:length]), tuple(p.rule for p in relaxed)
+
+
+def _search(
+    hard: Sequence[_Positional],
+    soft: Sequence[_Positional],
+    left: Sequence[int],
+    length: int,
+    served: Served,
+    budget: Budget,
+) -> list[int] | None:
+    made_hard = [_after(p, served) for p in hard]
+    made_soft = [_after(p, served) for p in soft]
+    memory = max((p.memory for p in (*hard, *soft)), default=0)
+    search = Search(left, made_hard, [p.values for p in hard], made_soft, [p.values for p in soft], memory)
+    return search.run(length, budget)
+
+
+def _after(positional: _Positional, served: Served) -> Constraint:
+    """A constraint that has seen the positions of earlier pages."""
+    constraint = positional.make()
+    for values in served.values:
+        constraint.place(values[positional.rule])
+    return constraint
+
+
+def _positional(
+    bound: BoundRules, candidates: Candidates, left: Sequence[int], length: int, served: Served
+) -> list[_Positional]:
+    """The rules on positions that mean anything for these candidates."""
+    found = []
+    for place, rule in enumerate(bound.rules):
+        before = [values[place] for values in served.values if place in values]
+        one = _of_rule(bound, place, rule, candidates, left, length, before)
+        if one is not None:
+            found.append(one)
+    return found
+
+
+def _of_rule(
+    bound: BoundRules,
+    place: int,
+    rule: Rule,
+    candidates: Candidates,
+    left: Sequence[int],
+    length: int,
+    before: Sequence[Hashable],
+) -> _Positional | None:
+    end = len(before) + length
+    match rule:
+        case Pin():
+            return _pin(bound, place, rule, candidates, left, end)
+        case Spread():
+            values = bound.values_of(rule.feature, None, candidates)
+            return _window(place, 1, rule.distance, values, left, length)
+        case Quota(window=int(window), at_most=int(at_most)):
+            values = bound.values_of(rule.feature, rule.one_of, candidates)
+            return _window(place, at_most, window, values, left, length)
+        case Quota(at_least=int(at_least), first=int(first)):
+            counted = [bool(value) for value in bound.values_of(rule.feature, rule.one_of, candidates)]
+            matches = sum(map(bool, before)) + sum(counted[i] for i in left)
+            return _Positional(place, lambda: AtLeastInFirst(place, at_least, min(first, end), matches), counted)
+        case Quota(first=int(first)):
+            at_most = rule.at_most if rule.at_most is not None else int((rule.share or 0.0) * first)
+            values = bound.values_of(rule.feature, rule.one_of, candidates)
+            return _Positional(place, lambda: AtMostInFirst(place, at_most, first), values)
+        case Interleave():
+            sources: Sequence[str | None] = candidates.sources or [None] * len(candidates)
+            every = [*before, *(sources[i] for i in left)]
+            return _Positional(place, lambda: InTurn(place, rule.pattern, every), sources)  # type: ignore[arg-type]
+    return None
+
+
+def _pin(
+    bound: BoundRules, place: int, rule: Pin, candidates: Candidates, left: Sequence[int], end: int
+) -> _Positional | None:
+    if rule.when is not None:
+        matching = bound.matches(rule.when, candidates).tolist()
+        applies = any(matching[i] for i in left) and rule.position <= end
+        return _Positional(place, lambda: PinnedCondition(place, rule.position), matching) if applies else None
+    pinned = [item_id == rule.item_id for item_id in candidates.item_ids]
+    if not any(pinned[i] for i in left):
+        return None
+    return _Positional(place, lambda: PinnedItem(place, rule.position), pinned)
+
+
+def _window(
+    place: int, at_most: int, window: int, values: list[tuple[int, ...]], left: Sequence[int], length: int
+) -> _Positional:
+    fits = _could_fill(map(values.__getitem__, left), at_most, window, length)
+    return _Positional(place, lambda: AtMostInWindow(place, at_most, window), values, window - 1, fits)
+
+
+def _could_fill(values: Iterable[tuple[int, ...]], at_most: int, window: int, length: int) -> bool:
+    """Whether there are enough different values for `length` positions: a necessary condition that spares a hopeless
+    search.
+    """
+    counts = Counter(values)
+    if any(len(value) > 1 for value in counts):
+        return True
+    free = counts.pop((), 0)
+    most = at_most * (length // window) + min(at_most, length % window)
+    return free + sum(min(count, most) for count in counts.values()) >= length
+
+
+def memory_of(rules: Sequence[Rule]) -> int:
+    """How many positions of earlier pages the rules look back on."""
+    windows = [rule.distance for rule in rules if isinstance(rule, Spread)]
+    windows += [rule.window for rule in rules if isinstance(rule, Quota) and rule.window is not None]
+    return ceil(max(windows, default=1))

@@ -1,0 +1,155 @@
+"""Binds rules to one model: names become columns of the packed rows, formulas are parsed, and what does not fit is
+refused by its field.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import numpy as np
+
+from features import MISSING_KEY, Numeric, RowLayout, key_of
+from service.fusion.expression import Expression, parse
+from service.rules.candidates import Candidates
+from service.rules.rules import SCORE, Boost, Condition, Diversity, Quota, Rule, RuleSets, Spread, Value
+
+
+class RulesError(ValueError):
+    """Rules that do not fit a model. `field` is the place in the document."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+@dataclass(frozen=True, eq=False)
+class BoundRules:
+    """The rules of one scene, bound to a model's item layout, tasks and outputs.
+
+    `columns` are the numerics' places by name.
+    """
+
+    rules: Sequence[Rule]
+    layout: RowLayout
+    tasks: tuple[str, ...]
+    formulas: Mapping[int, Expression] = field(default_factory=dict)
+    keys: Mapping[tuple[str, tuple[Value, ...]], np.ndarray] = field(default_factory=dict)
+
+    def matches(self, condition: Condition, candidates: Candidates) -> np.ndarray:
+        """Which candidates a condition means, bool `[C]`."""
+        if condition.one_of is not None:
+            columns = candidates.keys[:, self.layout.key_columns[condition.feature]]
+            return np.asarray(np.isin(columns, self.keys[condition.feature, condition.one_of]).any(axis=1))
+        values = candidates.numerics[:, self.layout.numeric_columns[condition.feature]]
+        matching = ~np.isnan(values)
+        if condition.at_least is not None:
+            matching &= values >= condition.at_least
+        if condition.below is not None:
+            matching &= values < condition.below
+        return np.asarray(matching)
+
+    def values_of(
+        self, feature: str, one_of: tuple[Value, ...] | None, candidates: Candidates
+    ) -> list[tuple[int, ...]]:
+        """The counted values of each candidate: its keys, or those of them that are in `one_of`; none where the feature
+        is missing.
+        """
+        columns = candidates.keys[:, self.layout.key_columns[feature]]
+        if one_of is not None:
+            columns = np.where(np.isin(columns, self.keys[feature, one_of]), columns, MISSING_KEY)
+        # MISSING_KEY is 0, so that what is missing is also what is false.
+        if columns.shape[1] == 1:
+            return [(key,) if key else () for key in columns[:, 0].tolist()]
+        return [tuple(filter(None, row)) for row in columns.tolist()]
+
+    def boosted(self, place: int, candidates: Candidates, scores: np.ndarray) -> np.ndarray:
+        """All scores after the boost at this place of the list, float64 `[C]`."""
+        formula = self.formulas[place]
+        values: dict[str, np.ndarray] = {SCORE: scores}
+        for name in formula.names:
+            if name in self.tasks:
+                values[name] = candidates.predictions[self.tasks.index(name)].astype(np.float64)
+            elif name != SCORE:
+                values[name] = candidates.numerics[:, self.layout.numeric_columns[name]].astype(np.float64)
+        computed = formula.compute(values, len(candidates))
+        rule = self.rules[place]
+        if isinstance(rule, Boost) and rule.when is not None:
+            return np.where(self.matches(rule.when, candidates), computed, scores)
+        return computed
+
+    def vectors(self, rule: Diversity, candidates: Candidates) -> np.ndarray:
+        """The item vectors of a diversity rule, float64 `[C, D]`."""
+        if isinstance(rule.vector, str) and rule.vector in candidates.outputs:
+            return candidates.outputs[rule.vector].astype(np.float64)
+        names = (rule.vector,) if isinstance(rule.vector, str) else rule.vector
+        columns = [self.layout.numeric_columns[name] for name in names]
+        return candidates.numerics[:, columns].astype(np.float64)
+
+
+def bind_rules(
+    rule_sets: RuleSets, layout: RowLayout, tasks: tuple[str, ...], outputs: Sequence[str] = ()
+) -> dict[str, BoundRules]:
+    """Every scene's rules bound to a model. Raises RulesError with the field and the nearest name."""
+    bound = {}
+    for scene, rules in rule_sets.rules.items():
+        for place, rule in enumerate(rules):
+            _check(f"rules.{scene}[{place}]", rule, layout, tasks, outputs)
+        formulas = {place: parse(rule.formula) for place, rule in enumerate(rules) if isinstance(rule, Boost)}
+        keys = {(name, values): _keys(layout, name, values) for name, values in _listed_values(rules)}
+        bound[scene] = BoundRules(rules, layout, tasks, formulas, keys)
+    return bound
+
+
+def _listed_values(rules: Sequence[Rule]) -> Iterator[tuple[str, tuple[Value, ...]]]:
+    """Every feature and its `one_of` in the rules."""
+    for rule in rules:
+        condition = getattr(rule, "when", None)
+        if condition is not None and condition.one_of is not None:
+            yield condition.feature, condition.one_of
+        if isinstance(rule, Quota) and rule.one_of is not None:
+            yield rule.feature, rule.one_of
+
+
+def _keys(layout: RowLayout, name: str, values: Sequence[Value]) -> np.ndarray:
+    """The keys of a feature's values, int64 `[n]`."""
+    feature = layout.feature(name)
+    assert not isinstance(feature, Numeric)
+    return np.array([key_of(feature.vocabulary_name, value, name) for value in values], dtype=np.int64)
+
+
+def _check(where: str, rule: Rule, layout: RowLayout, tasks: tuple[str, ...], outputs: Sequence[str]) -> None:
+    condition = getattr(rule, "when", None)
+    if condition is not None:
+        numeric = condition.one_of is None
+        _check_feature(f"{where}.when.feature", condition.feature, layout, numeric)
+    if isinstance(rule, (Quota, Spread)):
+        _check_feature(f"{where}.feature", rule.feature, layout, numeric=False)
+    if isinstance(rule, Boost):
+        known = [SCORE, *tasks, *layout.numeric_columns]
+        for name, column in parse(rule.formula).names.items():
+            if name not in known:
+                raise RulesError(f"{where}.formula", f"column {column}: unknown name '{name}'{_nearest(name, known)}")
+    if isinstance(rule, Diversity) and not (isinstance(rule.vector, str) and rule.vector in outputs):
+        names = (rule.vector,) if isinstance(rule.vector, str) else rule.vector
+        for name in names:
+            if name not in layout.numeric_columns:
+                known = [*outputs, *layout.numeric_columns]
+                message = f"'{name}' is neither a vector of the model nor a numeric feature{_nearest(name, known)}"
+                raise RulesError(f"{where}.vector", message)
+
+
+def _check_feature(where: str, name: str, layout: RowLayout, numeric: bool) -> None:
+    known: Sequence[str] = list(layout.numeric_columns if numeric else layout.key_columns)
+    if name in known:
+        return
+    kind = "numeric" if numeric else "categorical"
+    if name in layout.numeric_columns or name in layout.key_columns:
+        raise RulesError(where, f"'{name}' is not a {kind} feature")
+    raise RulesError(where, f"items have no {kind} feature '{name}'{_nearest(name, known)}")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, 1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(known) or 'none'}"

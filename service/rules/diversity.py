@@ -1,0 +1,141 @@
+"""Orders candidates so that neighbours differ: MMR, DPP and SSD, each greedy on unit vectors.
+
+Shapes: `scores` float64 `[C]`, `vectors` float64 `[C, D]`. Every function gives the places of the `depth` first
+candidates. The first is always the one with the highest score; ties keep the order of the request.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+_SMALLEST_GAIN = 1e-10
+Method = Callable[[np.ndarray, np.ndarray, float, int, int], list[int]]
+
+
+def mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _window: int = 0) -> list[int]:
+    """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998):
+
+    `argmax (1 - w) s_i - w max_j cos(v_i, v_j)` over those chosen.
+    """
+    relevance = (1 - weight) * scaled(scores)
+    unit = unit_vectors(vectors)
+    similarity = unit @ unit.T
+    nearest = np.full(len(scores), -np.inf)
+    gain = relevance.copy()
+    chosen: list[int] = []
+    for _ in range(min(depth, len(scores))):
+        best = int(gain.argmax())
+        chosen.append(best)
+        relevance[best] = -np.inf
+        np.maximum(nearest, similarity[best], out=nearest)
+        np.multiply(nearest, -weight, out=gain)
+        gain += relevance
+    return chosen
+
+
+def dpp(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _window: int = 0) -> list[int]:
+    """Greedy MAP inference of a determinantal point process (Chen et al., NeurIPS 2018, algorithm 1).
+
+    The kernel is `L = diag(q) S diag(q)` with `q = exp(a s / 2)`, `a = (1 - w) / w` and `S` the cosines, so that
+    `log det L_Y = a sum s_i + log det S_Y`. Where no candidate adds to the determinant, the scores decide on the rest.
+    """
+    relevance = scaled(scores)
+    if weight == 0:
+        return by_score(relevance, depth)
+    unit = unit_vectors(vectors)
+    quality = np.exp((1 - weight) / weight * relevance / 2)
+    kernel_rows = unit * quality[:, None]
+    gains = np.einsum("cd,cd->c", kernel_rows, kernel_rows)
+    count = min(depth, len(scores))
+    factors = np.zeros((count, len(scores)))  # the rows c_i of the paper's Cholesky factor, one column per candidate
+    chosen: list[int] = []
+    for step in range(count):
+        best = int(np.argmax(gains))
+        if gains[best] < _SMALLEST_GAIN:
+            break
+        row = (kernel_rows @ kernel_rows[best] - factors[:step].T @ factors[:step, best]) / np.sqrt(gains[best])
+        factors[step] = row
+        gains = gains - row**2
+        chosen.append(best)
+        gains[chosen] = -np.inf
+    return with_rest(chosen, relevance, count)
+
+
+def ssd(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, window: int = 10) -> list[int]:
+    """Sliding spectrum decomposition (Huang et al., KDD 2021, algorithm 1): `argmax (1 - w) s_i + w vol |v_i'|`.
+
+    `v_i'` is what of the candidate's vector is orthogonal to the last `window - 1` chosen ones, `vol` the volume that
+    those span.
+    """
+    relevance = (1 - weight) * scaled(scores)
+    unit = unit_vectors(vectors)
+    chosen: list[int] = []
+    for _ in range(min(depth, len(scores))):
+        basis, volume = _basis_of(unit[chosen[-(window - 1) :]]) if chosen else (np.zeros((0, unit.shape[1])), 1.0)
+        rest = unit - (unit @ basis.T) @ basis
+        gain = relevance + weight * volume * np.linalg.norm(rest, axis=1)
+        if not chosen:
+            gain = relevance if weight < 1 else scaled(scores)
+        gain = gain.copy()
+        gain[chosen] = -np.inf
+        chosen.append(int(np.argmax(gain)))
+    return chosen
+
+
+METHODS: Mapping[str, Method] = {"mmr": mmr, "dpp": dpp, "ssd": ssd}
+
+
+def diversified(
+    scores: np.ndarray, vectors: np.ndarray, method: str, weight: float, depth: int, window: int
+) -> np.ndarray:
+    """All places, int64 `[C]`: the first `depth` as the method chooses them, the rest by score.
+
+    Missing numbers in a vector count as 0.
+    """
+    finite = np.where(np.isfinite(scores), scores, np.min(scores, initial=0.0, where=np.isfinite(scores)))
+    chosen = METHODS[method](finite, np.nan_to_num(vectors), weight, depth, window)
+    return np.array(with_rest(chosen, scores, len(scores)), dtype=np.int64)
+
+
+def scaled(scores: np.ndarray) -> np.ndarray:
+    """Scores brought to 0 .. 1 within the list, so that a weight means the same whatever the unit of the score."""
+    low = scores.min(initial=np.inf)
+    high = scores.max(initial=-np.inf)
+    if not high > low:
+        return np.zeros(len(scores))
+    return np.asarray((scores - low) / (high - low))
+
+
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length 1; a row of zeros stays one, and differs from everything."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.zeros_like(vectors, dtype=np.float64)
+    np.divide(vectors, lengths, out=unit, where=lengths > 0)
+    return unit
+
+
+def by_score(scores: np.ndarray, depth: int) -> list[int]:
+    """Places by score, best first; ties and NaN, which come last, keep their order."""
+    comparable = np.where(np.isfinite(scores), scores, -np.inf)
+    order: list[int] = np.argsort(-comparable, kind="stable")[:depth].tolist()
+    return order
+
+
+def with_rest(chosen: list[int], scores: np.ndarray, count: int) -> list[int]:
+    """`chosen`, then the best others up to `count`."""
+    taken = set(chosen)
+    rest = [place for place in by_score(scores, len(scores)) if place not in taken]
+    return [*chosen, *rest][:count]
+
+
+def _basis_of(rows: np.ndarray) -> tuple[np.ndarray, float]:
+    """An orthonormal basis `[k, D]` of rows `[n, D]` and the volume that they span, 0 if one depends on the others."""
+    basis = np.zeros((0, rows.shape[1]))
+    volume = 1.0
+    for row in rows:
+        rest = row - (basis @ row) @ basis
+        length = float(np.linalg.norm(rest))
+        volume *= length
+        if length > _SMALLEST_GAIN:
+            basis = np.vstack([basis, rest / length])
+    return basis, volume

@@ -1,0 +1,63 @@
+"""Decides which candidates stay: block, allow, seen and cap."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.rules.bound import BoundRules
+from service.rules.candidates import DAY_MS, Candidates, Exposures
+from service.rules.rules import Allow, Block, Cap, Seen
+
+
+@dataclass(frozen=True, eq=False)
+class Filtered:
+    """Which candidates stay, bool `[C]`; how many each rule removed, by its place; the places of rules that were
+    relaxed.
+    """
+
+    stays: np.ndarray
+    removed: dict[int, int]
+    relaxed: tuple[int, ...]
+
+
+def filtered(bound: BoundRules, candidates: Candidates, exposures: Exposures, now_ms: int) -> Filtered:
+    """Apply the filters in the operator's order.
+
+    `seen` and `cap` are relaxed if nothing would remain; block and allow never.
+    """
+    stays = np.ones(len(candidates), dtype=bool)
+    removed: dict[int, int] = {}
+    relaxed: list[int] = []
+    for place, rule in enumerate(bound.rules):
+        if not isinstance(rule, (Block, Allow, Seen, Cap)):
+            continue
+        after = stays & _passing(bound, rule, candidates, exposures, now_ms)
+        if isinstance(rule, (Seen, Cap)) and stays.any() and not after.any():
+            relaxed.append(place)
+            continue
+        removed[place] = int(stays.sum() - after.sum())
+        stays = after
+    return Filtered(stays, removed, tuple(relaxed))
+
+
+def _passing(
+    bound: BoundRules, rule: Block | Allow | Seen | Cap, candidates: Candidates, exposures: Exposures, now_ms: int
+) -> np.ndarray:
+    """Which candidates one rule lets through, bool `[C]`."""
+    if isinstance(rule, (Block, Allow)):
+        if rule.when is not None:
+            named = bound.matches(rule.when, candidates)
+        else:
+            named = _listed(candidates.item_ids, rule.item_ids or ())
+        return named if isinstance(rule, Allow) else ~named
+    recent = exposures.since(now_ms - rule.within_days * DAY_MS)
+    if isinstance(rule, Seen):
+        return ~np.isin(candidates.item_keys, recent)
+    shown, counts = np.unique(recent, return_counts=True)
+    return ~np.isin(candidates.item_keys, shown[counts >= rule.at_most])
+
+
+def _listed(item_ids: Sequence[str], listed: Sequence[str]) -> np.ndarray:
+    known = set(listed)
+    return np.fromiter((item_id in known for item_id in item_ids), dtype=bool, count=len(item_ids))

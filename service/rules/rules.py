@@ -1,0 +1,257 @@
+"""Defines the rules that operators write, one class per type, and checks that they do not contradict one another."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+
+from service.fusion.expression import ExpressionError, parse
+
+DEFAULT = "default"
+MAX_RULES = 50
+MAX_POSITION = 1000
+SCORE = "score"
+Value = Annotated[str, Strict(), Field(max_length=256)] | Annotated[int, Strict()] | Annotated[bool, Strict()]
+ItemId = Annotated[str, Strict(), Field(min_length=1, max_length=256)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Position = Annotated[int, Strict(), Field(ge=1, le=MAX_POSITION)]
+Count = Annotated[int, Strict(), Field(ge=1, le=MAX_POSITION)]
+Days = Annotated[float, Field(gt=0, le=365)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Condition(_Strict):
+    """Which candidates a rule means, by one feature of the item.
+
+    `one_of` lists values of a categorical feature; `at_least` and `below` bound a numeric one. A missing value never
+    matches.
+    """
+
+    feature: Name
+    one_of: Annotated[tuple[Value, ...] | None, Field(min_length=1, max_length=1000)] = None
+    at_least: Number | None = None
+    below: Number | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Condition":
+        numeric = self.at_least is not None or self.below is not None
+        if numeric == (self.one_of is not None):
+            raise ValueError("give one_of for a categorical feature, or at_least and below for a numeric one")
+        if self.at_least is not None and self.below is not None and self.at_least >= self.below:
+            raise ValueError("at_least is not below `below`: no value matches")
+        return self
+
+
+class _ByIdOrCondition(_Strict):
+    item_ids: Annotated[tuple[ItemId, ...] | None, Field(min_length=1, max_length=10_000)] = None
+    when: Condition | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "_ByIdOrCondition":
+        if (self.item_ids is None) == (self.when is None):
+            raise ValueError("give either item_ids or when")
+        return self
+
+
+class Block(_ByIdOrCondition):
+    """Removes candidates."""
+
+    type: Literal["block"]
+
+
+class Allow(_ByIdOrCondition):
+    """Removes every other candidate."""
+
+    type: Literal["allow"]
+
+
+class Seen(_Strict):
+    """Removes what the user was shown or did something with in the last `within_days`.
+
+    Relaxed if nothing would remain.
+    """
+
+    type: Literal["seen"]
+    within_days: Days
+
+
+class Cap(_Strict):
+    """Removes what the user was shown `at_most` times in the last `within_days`. Relaxed if nothing would remain."""
+
+    type: Literal["cap"]
+    at_most: Count
+    within_days: Days
+
+
+class Boost(_Strict):
+    """Replaces the ranking score of the candidates that match `when` (of all without it) by `formula`.
+
+    The formula reads `score`, the task scores and the item's numerics, in the language of fusion formulas.
+    """
+
+    type: Literal["boost"]
+    formula: Annotated[str, Field(max_length=1000)]
+    when: Condition | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Boost":
+        try:
+            parse(self.formula)
+        except ExpressionError as error:
+            raise ValueError(f"formula: {error}") from None
+        return self
+
+
+class Diversity(_Strict):
+    """Orders the first `depth` candidates so that neighbours differ, by the item vectors of an output of the graph or
+    of numerics.
+
+    `weight` is what difference counts: 0 keeps the order of the scores, 1 looks at difference alone. Methods: `mmr`
+    (Carbonell and Goldstein, SIGIR 1998), `dpp` (greedy MAP inference, Chen et al., NeurIPS 2018), `ssd` (sliding
+    spectrum decomposition, Huang et al., KDD 2021).
+    """
+
+    type: Literal["diversity"]
+    method: Literal["mmr", "dpp", "ssd"]
+    weight: Annotated[float, Field(ge=0, le=1)]
+    vector: Name | Annotated[tuple[Name, ...], Field(min_length=1, max_length=256)]
+    depth: Annotated[int, Strict(), Field(ge=2, le=MAX_POSITION)] = 50
+    window: Annotated[int, Strict(), Field(ge=2, le=100)] = 10
+
+
+class Pin(_Strict):
+    """Puts an item, or the best candidate that matches `when`, at a position (from 1).
+
+    Without such a candidate it does nothing.
+    """
+
+    type: Literal["pin"]
+    position: Position
+    item_id: ItemId | None = None
+    when: Condition | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Pin":
+        if (self.item_id is None) == (self.when is None):
+            raise ValueError("give either item_id or when")
+        return self
+
+
+class Quota(_Strict):
+    """Bounds how many candidates share a value of a feature (each value alone, or only those in `one_of`).
+
+    `at_most` with `window`: in any `window` neighbours. `at_most` or `share` with `first`: in the first `first`
+    positions. `at_least` with `first`: at least that many of `one_of` there, as far as there are so many candidates. A
+    missing value is never counted.
+    """
+
+    type: Literal["quota"]
+    feature: Name
+    one_of: Annotated[tuple[Value, ...] | None, Field(min_length=1, max_length=1000)] = None
+    at_most: Annotated[int, Strict(), Field(ge=0, le=MAX_POSITION)] | None = None
+    at_least: Count | None = None
+    share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    window: Annotated[int, Strict(), Field(ge=2, le=100)] | None = None
+    first: Count | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Quota":
+        bounds = [name for name in ("at_most", "at_least", "share") if getattr(self, name) is not None]
+        if len(bounds) != 1:
+            raise ValueError("give one of at_most, at_least, share")
+        if (self.window is None) == (self.first is None):
+            raise ValueError("give either window or first")
+        if self.window is not None and self.at_most is None:
+            raise ValueError("a window takes at_most")
+        if self.at_least is not None and self.one_of is None:
+            raise ValueError("at_least takes one_of: the values that are counted")
+        if self.at_least is not None and self.first is not None and self.at_least > self.first:
+            raise ValueError("at_least is above first: it can never hold")
+        return self
+
+
+class Spread(_Strict):
+    """Keeps two candidates with the same value of a feature at least `distance` positions apart."""
+
+    type: Literal["spread"]
+    feature: Name
+    distance: Annotated[int, Strict(), Field(ge=2, le=100)]
+
+
+class Interleave(_Strict):
+    """Takes candidates from their sources in turn; the pattern repeats.
+
+    A source without candidates left gives its place to any other.
+    """
+
+    type: Literal["interleave"]
+    pattern: Annotated[tuple[Name, ...], Field(min_length=2, max_length=100)]
+
+
+Rule = Annotated[
+    Block | Allow | Seen | Cap | Boost | Diversity | Pin | Quota | Spread | Interleave, Field(discriminator="type")
+]
+RuleList = Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)]
+
+
+class RuleSets(_Strict):
+    """Rules by scene, in the operator's order: the first rule is the last to be relaxed.
+
+    `default` is for every other scene.
+    """
+
+    revision: Annotated[int, Field(ge=0)] = 1
+    rules: Annotated[dict[Name, RuleList], Field(max_length=200)] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> "RuleSets":
+        for scene, rules in self.rules.items():
+            if contradiction := contradiction_of(rules):
+                raise ValueError(f"rules.{scene}: {contradiction}")
+        return self
+
+    def for_scene(self, scene: str | None) -> RuleList:
+        """The rules of a scene, those of `default` if it has none of its own."""
+        if scene is not None and scene in self.rules:
+            return self.rules[scene]
+        return self.rules.get(DEFAULT, ())
+
+
+def contradiction_of(rules: Sequence[Rule]) -> str | None:
+    """Why these rules can never hold together, as far as that needs no candidates;
+
+    None if nothing speaks against it.
+    """
+    pins = [(place, rule) for place, rule in enumerate(rules) if isinstance(rule, Pin)]
+    if twice := _twice(rule.position for _, rule in pins):
+        return f"two pins to position {twice}"
+    if twice := _twice(rule.item_id for _, rule in pins if rule.item_id is not None):
+        return f"item '{twice}' is pinned to two positions"
+    blocked = {item_id for rule in rules if isinstance(rule, Block) for item_id in rule.item_ids or ()}
+    allowed = [set(rule.item_ids) for rule in rules if isinstance(rule, Allow) and rule.item_ids is not None]
+    for place, rule in pins:
+        if rule.item_id in blocked:
+            return f"[{place}]: item '{rule.item_id}' is pinned and blocked"
+        if rule.item_id is not None and any(rule.item_id not in ids for ids in allowed):
+            return f"[{place}]: item '{rule.item_id}' is pinned and not allowed"
+    if allowed and not set.intersection(*allowed) - blocked:
+        return "no item is both allowed and not blocked: every list would be empty"
+    if sum(isinstance(rule, Diversity) for rule in rules) > 1:
+        return "two rules of type diversity"
+    if sum(isinstance(rule, Interleave) for rule in rules) > 1:
+        return "two rules of type interleave"
+    return None
+
+
+def _twice(values: Iterable[object]) -> object | None:
+    """A value that stands twice, or None."""
+    known: set[object] = set()
+    for value in values:
+        if value in known:
+            return value
+        known.add(value)
+    return None
