@@ -11,7 +11,8 @@ import numpy as np
 from features import MISSING_KEY, Numeric, RowLayout, key_of
 from service.fusion.expression import Expression, parse
 from service.rules.candidates import Candidates
-from service.rules.rules import SCORE, Boost, Condition, Diversity, Quota, Rule, RuleSets, Spread, Value
+from service.rules.conditions import Condition, Value
+from service.rules.rules import SCORE, Boost, Cap, Diversity, Quota, Rule, RuleSets, Seen, Spread
 
 
 class RulesError(ValueError):
@@ -20,13 +21,14 @@ class RulesError(ValueError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+        self.message = message
 
 
 @dataclass(frozen=True, eq=False)
 class BoundRules:
     """The rules of one scene, bound to a model's item layout, tasks and outputs.
 
-    `columns` are the numerics' places by name.
+    `formulas` are of the boosts by their place; `keys` are of listed values, by feature and values.
     """
 
     rules: Sequence[Rule]
@@ -63,7 +65,10 @@ class BoundRules:
         return [tuple(filter(None, row)) for row in columns.tolist()]
 
     def boosted(self, place: int, candidates: Candidates, scores: np.ndarray) -> np.ndarray:
-        """All scores after the boost at this place of the list, float64 `[C]`."""
+        """All scores after the boost at this place of the list, float64 `[C]`.
+
+        A score stays where the formula gives no finite number, as where it reads a feature that the item lacks.
+        """
         formula = self.formulas[place]
         values: dict[str, np.ndarray] = {SCORE: scores}
         for name in formula.names:
@@ -72,10 +77,11 @@ class BoundRules:
             elif name != SCORE:
                 values[name] = candidates.numerics[:, self.layout.numeric_columns[name]].astype(np.float64)
         computed = formula.compute(values, len(candidates))
+        changes = np.isfinite(computed)
         rule = self.rules[place]
         if isinstance(rule, Boost) and rule.when is not None:
-            return np.where(self.matches(rule.when, candidates), computed, scores)
-        return computed
+            changes &= self.matches(rule.when, candidates)
+        return np.where(changes, computed, scores)
 
     def vectors(self, rule: Diversity, candidates: Candidates) -> np.ndarray:
         """The item vectors of a diversity rule, float64 `[C, D]`."""
@@ -98,6 +104,14 @@ def bind_rules(
         keys = {(name, values): _keys(layout, name, values) for name, values in _listed_values(rules)}
         bound[scene] = BoundRules(rules, layout, tasks, formulas, keys)
     return bound
+
+
+def refuse_unserved(rule_sets: RuleSets) -> None:
+    """Raises RulesError for rules that read what the store does not give yet: what a user was shown before."""
+    for scene, rules in rule_sets.rules.items():
+        for place, rule in enumerate(rules):
+            if isinstance(rule, (Seen, Cap)):
+                raise RulesError(f"rules.{scene}[{place}]", f"rules of type '{rule.type}' are not served yet")
 
 
 def _listed_values(rules: Sequence[Rule]) -> Iterator[tuple[str, tuple[Value, ...]]]:

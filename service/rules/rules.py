@@ -3,50 +3,22 @@
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from service.fusion.expression import ExpressionError, parse
+from service.rules.conditions import Condition, Name, StrictModel, Value
 
 DEFAULT = "default"
 MAX_RULES = 50
 MAX_POSITION = 1000
 SCORE = "score"
-Value = Annotated[str, Strict(), Field(max_length=256)] | Annotated[int, Strict()] | Annotated[bool, Strict()]
 ItemId = Annotated[str, Strict(), Field(min_length=1, max_length=256)]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
 Position = Annotated[int, Strict(), Field(ge=1, le=MAX_POSITION)]
 Count = Annotated[int, Strict(), Field(ge=1, le=MAX_POSITION)]
 Days = Annotated[float, Field(gt=0, le=365)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Condition(_Strict):
-    """Which candidates a rule means, by one feature of the item.
-
-    `one_of` lists values of a categorical feature; `at_least` and `below` bound a numeric one. A missing value never
-    matches.
-    """
-
-    feature: Name
-    one_of: Annotated[tuple[Value, ...] | None, Field(min_length=1, max_length=1000)] = None
-    at_least: Number | None = None
-    below: Number | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "Condition":
-        numeric = self.at_least is not None or self.below is not None
-        if numeric == (self.one_of is not None):
-            raise ValueError("give one_of for a categorical feature, or at_least and below for a numeric one")
-        if self.at_least is not None and self.below is not None and self.at_least >= self.below:
-            raise ValueError("at_least is not below `below`: no value matches")
-        return self
-
-
-class _ByIdOrCondition(_Strict):
+class _ByIdOrCondition(StrictModel):
     item_ids: Annotated[tuple[ItemId, ...] | None, Field(min_length=1, max_length=10_000)] = None
     when: Condition | None = None
 
@@ -69,7 +41,7 @@ class Allow(_ByIdOrCondition):
     type: Literal["allow"]
 
 
-class Seen(_Strict):
+class Seen(StrictModel):
     """Removes what the user was shown or did something with in the last `within_days`.
 
     Relaxed if nothing would remain.
@@ -79,7 +51,7 @@ class Seen(_Strict):
     within_days: Days
 
 
-class Cap(_Strict):
+class Cap(StrictModel):
     """Removes what the user was shown `at_most` times in the last `within_days`. Relaxed if nothing would remain."""
 
     type: Literal["cap"]
@@ -87,7 +59,7 @@ class Cap(_Strict):
     within_days: Days
 
 
-class Boost(_Strict):
+class Boost(StrictModel):
     """Replaces the ranking score of the candidates that match `when` (of all without it) by `formula`.
 
     The formula reads `score`, the task scores and the item's numerics, in the language of fusion formulas.
@@ -106,7 +78,7 @@ class Boost(_Strict):
         return self
 
 
-class Diversity(_Strict):
+class Diversity(StrictModel):
     """Orders the first `depth` candidates so that neighbours differ, by the item vectors of an output of the graph or
     of numerics.
 
@@ -123,7 +95,7 @@ class Diversity(_Strict):
     window: Annotated[int, Strict(), Field(ge=2, le=100)] = 10
 
 
-class Pin(_Strict):
+class Pin(StrictModel):
     """Puts an item, or the best candidate that matches `when`, at a position (from 1).
 
     Without such a candidate it does nothing.
@@ -141,7 +113,7 @@ class Pin(_Strict):
         return self
 
 
-class Quota(_Strict):
+class Quota(StrictModel):
     """Bounds how many candidates share a value of a feature (each value alone, or only those in `one_of`).
 
     `at_most` with `window`: in any `window` neighbours. `at_most` or `share` with `first`: in the first `first`
@@ -174,7 +146,7 @@ class Quota(_Strict):
         return self
 
 
-class Spread(_Strict):
+class Spread(StrictModel):
     """Keeps two candidates with the same value of a feature at least `distance` positions apart."""
 
     type: Literal["spread"]
@@ -182,7 +154,7 @@ class Spread(_Strict):
     distance: Annotated[int, Strict(), Field(ge=2, le=100)]
 
 
-class Interleave(_Strict):
+class Interleave(StrictModel):
     """Takes candidates from their sources in turn; the pattern repeats.
 
     A source without candidates left gives its place to any other.
@@ -195,30 +167,6 @@ class Interleave(_Strict):
 Rule = Annotated[
     Block | Allow | Seen | Cap | Boost | Diversity | Pin | Quota | Spread | Interleave, Field(discriminator="type")
 ]
-RuleList = Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)]
-
-
-class RuleSets(_Strict):
-    """Rules by scene, in the operator's order: the first rule is the last to be relaxed.
-
-    `default` is for every other scene.
-    """
-
-    revision: Annotated[int, Field(ge=0)] = 1
-    rules: Annotated[dict[Name, RuleList], Field(max_length=200)] = {}
-
-    @model_validator(mode="after")
-    def _check(self) -> "RuleSets":
-        for scene, rules in self.rules.items():
-            if contradiction := contradiction_of(rules):
-                raise ValueError(f"rules.{scene}: {contradiction}")
-        return self
-
-    def for_scene(self, scene: str | None) -> RuleList:
-        """The rules of a scene, those of `default` if it has none of its own."""
-        if scene is not None and scene in self.rules:
-            return self.rules[scene]
-        return self.rules.get(DEFAULT, ())
 
 
 def contradiction_of(rules: Sequence[Rule]) -> str | None:
@@ -255,3 +203,29 @@ def _twice(values: Iterable[object]) -> object | None:
             return value
         known.add(value)
     return None
+
+
+def _without_contradiction(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    contradiction = contradiction_of(rules)
+    if contradiction is not None:
+        raise ValueError(contradiction)
+    return rules
+
+
+RuleList = Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES), AfterValidator(_without_contradiction)]
+
+
+class RuleSets(StrictModel):
+    """Rules by scene, in the operator's order: the first rule is the last to be relaxed.
+
+    `default` is for every other scene.
+    """
+
+    revision: Annotated[int, Field(ge=0)] = 1
+    rules: Annotated[dict[Name, RuleList], Field(default_factory=dict, max_length=200)]
+
+    def for_scene(self, scene: str | None) -> RuleList:
+        """The rules of a scene, those of `default` if it has none of its own."""
+        if scene is not None and scene in self.rules:
+            return self.rules[scene]
+        return self.rules.get(DEFAULT, ())

@@ -1,4 +1,4 @@
-"""Promises of the second stage: rules hold exactly or are named, the best order that holds is found, and nothing is lost or doubled."""
+"""Tests the second stage: rules hold exactly or are named, the best order is found, and nothing is lost or doubled."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -226,6 +226,13 @@ def test_a_boost_changes_the_score_of_what_matches() -> None:
     made = arrange(bound(rule), of, 3, NOW_MS)
     assert ids(made, of) == ["1", "0", "2"]
     np.testing.assert_allclose(made.scores, [0.5, 1.2, 0.3], rtol=1e-6)
+
+
+def test_a_boost_that_gives_no_number_leaves_the_score() -> None:
+    of = candidates([{"price": 2.0}, {}, {"price": 0.0}], scores=[0.5, 0.4, 0.3])
+    made = arrange(bound({"type": "boost", "formula": "score / price"}), of, 3, NOW_MS)
+    np.testing.assert_allclose(made.scores[:2], [0.25, 0.4], rtol=1e-6)
+    assert np.isfinite(made.scores).all()
 
 
 def test_a_long_list_with_few_authors_costs_a_bounded_search_and_names_the_rule() -> None:

@@ -1,0 +1,79 @@
+"""Holds the rules document: the rules that are live, in one file of the registry that every worker follows.
+
+Where there is none, no scene has rules.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.documents import RevisionedDocument
+from service.files import Attempt
+from service.rules.rules import RuleSets
+
+RULES_FILE = "rules.json"
+HISTORY_LENGTH = 20
+_CONTENT = ("rules",)
+
+
+class RulesDocument(RuleSets):
+    """The document: rules by scene, who wrote them, and what held before (raw JSON, newest first)."""
+
+    author: str = ""
+    reason: str = ""
+    written_at: str = ""
+    restores: int | None = None
+    history: tuple[dict[str, Any], ...] = ()
+
+
+DOCUMENT = RevisionedDocument(
+    file=RULES_FILE, title="rules", model=RulesDocument, state=_CONTENT, history_length=HISTORY_LENGTH
+)
+
+
+def read_rules(registry: Path) -> RulesDocument | None:
+    """The document or, where it is broken, the last good one; None where there is none.
+
+    Raises DocumentUnreadable where neither can be read.
+    """
+    return DOCUMENT.read_last_good(registry)
+
+
+def write_rules(
+    registry: Path,
+    rule_sets: RuleSets,
+    author: str,
+    *,
+    reason: str = "",
+    expected_revision: int | None = None,
+    check: Callable[[RuleSets], None] | None = None,
+    attempt: Attempt | None = None,
+) -> RulesDocument:
+    """Make `rule_sets` live. Raises Conflict, OSError, and what `check` raises."""
+    content = rule_sets.model_dump(mode="json", include=set(_CONTENT))
+    return DOCUMENT.change(
+        registry,
+        lambda _before: content,
+        author,
+        reason=reason,
+        expected_revision=expected_revision,
+        initial=RulesDocument(revision=0, rules={}, author="start"),
+        check=check,
+        attempt=attempt,
+    )
+
+
+def roll_back_rules(
+    registry: Path,
+    author: str,
+    *,
+    reason: str = "",
+    to: int | None = None,
+    expected_revision: int | None = None,
+    check: Callable[[RuleSets], None] | None = None,
+    attempt: Attempt | None = None,
+) -> RulesDocument:
+    """Make live again what held before, or at revision `to`. Raises Conflict, OSError, and what `check` raises."""
+    return DOCUMENT.roll_back(
+        registry, author, reason=reason, to=to, expected_revision=expected_revision, check=check, attempt=attempt
+    )

@@ -1,0 +1,81 @@
+"""Tests the rules document: revisions, history, rollback, and what is refused before anything is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.documents import DocumentUnreadable
+from service.errors import Conflict
+from service.rules.bound import RulesError, refuse_unserved
+from service.rules.document import RULES_FILE, read_rules, roll_back_rules, write_rules
+from service.rules.rules import RuleSets
+
+SPREAD = {"type": "spread", "feature": "author", "distance": 3}
+PIN = {"type": "pin", "item_id": "7", "position": 2}
+
+
+def rule_sets(*rules: dict[str, Any], scene: str = "default") -> RuleSets:
+    return RuleSets.model_validate({"rules": {scene: rules}})
+
+
+def test_a_change_is_a_revision_and_one_call_goes_back(tmp_path: Path) -> None:
+    assert read_rules(tmp_path) is None
+    first = write_rules(tmp_path, rule_sets(SPREAD), "ann", reason="variety", expected_revision=0)
+    assert (first.revision, first.author, first.rules["default"][0].type) == (1, "ann", "spread")
+    second = write_rules(tmp_path, rule_sets(PIN, scene="home"), "bob")
+    assert [past["revision"] for past in second.history] == [1, 0]
+    back = roll_back_rules(tmp_path, "ann")
+    assert (back.revision, back.restores, back.rules) == (3, 1, first.rules)
+    assert read_rules(tmp_path) == back
+    with pytest.raises(Conflict, match="rules is at revision 3, not 1"):
+        write_rules(tmp_path, rule_sets(SPREAD), "ann", expected_revision=1)
+
+
+def test_going_back_from_the_first_rules_leaves_none(tmp_path: Path) -> None:
+    write_rules(tmp_path, rule_sets(SPREAD), "ann")
+    assert roll_back_rules(tmp_path, "ann").rules == {}
+
+
+def test_a_broken_document_is_replaced_by_the_last_good_one(tmp_path: Path) -> None:
+    written = write_rules(tmp_path, rule_sets(SPREAD), "ann")
+    text = (tmp_path / RULES_FILE).read_text()
+    (tmp_path / RULES_FILE).write_text(text.replace('"spread"', '"sprea"'))
+    assert read_rules(tmp_path) == written
+    (tmp_path / f".{RULES_FILE}.last").write_text("{")
+    with pytest.raises(DocumentUnreadable, match=RULES_FILE):
+        read_rules(tmp_path)
+
+
+def test_a_check_that_refuses_leaves_the_document(tmp_path: Path) -> None:
+    def check(_rules: RuleSets) -> None:
+        raise RulesError("rules.default[0].feature", "no such feature")
+
+    with pytest.raises(RulesError):
+        write_rules(tmp_path, rule_sets(SPREAD), "ann", check=check)
+    assert not (tmp_path / RULES_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "rule", [{"type": "seen", "within_days": 7}, {"type": "cap", "at_most": 2, "within_days": 1}], ids=["seen", "cap"]
+)
+def test_rules_that_need_the_store_are_refused_until_it_feeds_them(rule: dict[str, Any]) -> None:
+    with pytest.raises(RulesError, match=r"rules.home\[1\]: rules of type .* are not served yet"):
+        refuse_unserved(rule_sets(PIN, rule, scene="home"))
+    refuse_unserved(rule_sets(PIN, SPREAD))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"rules": {"home": [SPREAD | {"distance": "3"}]}},
+        {"rules": {"home": [SPREAD | {"feature": 3}]}},
+        {"rules": {"home": [SPREAD | {"colour": "red"}]}},
+        {"rules": {"home": [{"type": "spred"}]}},
+        {"rules": {"home": SPREAD}},
+    ],
+)
+def test_the_document_is_strict(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        RuleSets.model_validate_json(json.dumps(bad), strict=True)
