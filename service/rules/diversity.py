@@ -19,7 +19,7 @@ def mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _win
     """
     relevance = (1 - weight) * scaled(scores)
     unit = unit_vectors(vectors)
-    similarity = unit @ unit.T
+    # Row by row, so that the memory does not grow with the square of the candidates.
     nearest = np.full(len(scores), -np.inf)
     gain = relevance.copy()
     chosen: list[int] = []
@@ -27,7 +27,7 @@ def mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _win
         best = int(gain.argmax())
         chosen.append(best)
         relevance[best] = -np.inf
-        np.maximum(nearest, similarity[best], out=nearest)
+        np.maximum(nearest, unit @ unit[best], out=nearest)
         np.multiply(nearest, -weight, out=gain)
         gain += relevance
     return chosen

@@ -1,0 +1,100 @@
+"""Tests MMR, DPP and SSD against naive loops: cosines pair by pair, determinants, volumes by Gram matrices."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from service.rules.diversity import diversified, dpp, mmr, ssd
+
+
+def scores_and_vectors(seed: int, n: int = 9, width: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.random(n), rng.normal(size=(n, width))
+
+
+def scaled(scores: np.ndarray) -> np.ndarray:
+    return np.asarray((scores - scores.min()) / (scores.max() - scores.min()))
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return np.array([row / np.sqrt(sum(x * x for x in row)) for row in vectors])
+
+
+def naive_mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int) -> list[int]:
+    relevance = scaled(scores)
+    rows = unit(vectors)
+    chosen = [int(np.argmax(scores))]
+    while len(chosen) < depth:
+        gains = {}
+        for i in range(len(scores)):
+            if i not in chosen:
+                nearest = max(float(np.dot(rows[i], rows[j])) for j in chosen)
+                gains[i] = (1 - weight) * relevance[i] - weight * nearest
+        chosen.append(max(gains, key=gains.__getitem__))
+    return chosen
+
+
+def naive_dpp(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int) -> list[int]:
+    """The greedy choice by whole determinants of the kernel."""
+    quality = np.exp((1 - weight) / weight * scaled(scores) / 2)
+    rows = unit(vectors)
+    kernel = quality[:, None] * (rows @ rows.T) * quality[None, :]
+    chosen: list[int] = []
+    while len(chosen) < depth:
+        left = [i for i in range(len(scores)) if i not in chosen]
+        determinants = {i: np.linalg.det(kernel[np.ix_([*chosen, i], [*chosen, i])]) for i in left}
+        chosen.append(max(determinants, key=determinants.__getitem__))
+    return chosen
+
+
+def naive_ssd(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, window: int) -> list[int]:
+    """The gain is the volume of the window with the candidate, by the determinant of its Gram matrix."""
+    relevance = scaled(scores)
+    rows = unit(vectors)
+    chosen = [int(np.argmax(scores))]
+    while len(chosen) < depth:
+        last = chosen[-(window - 1) :]
+        gains = {}
+        for i in range(len(scores)):
+            if i not in chosen:
+                span = rows[[*last, i]]
+                volume = np.sqrt(max(np.linalg.det(span @ span.T), 0.0))
+                gains[i] = (1 - weight) * relevance[i] + weight * volume
+        chosen.append(max(gains, key=gains.__getitem__))
+    return chosen
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("seed", range(10))
+def test_each_method_chooses_as_its_naive_loop(seed: int, weight: float) -> None:
+    scores, vectors = scores_and_vectors(seed)
+    assert mmr(scores, vectors, weight, 7) == naive_mmr(scores, vectors, weight, 7)
+    assert dpp(scores, vectors, weight, 7) == naive_dpp(scores, vectors, weight, 7)
+    assert ssd(scores, vectors, weight, 7, 4) == naive_ssd(scores, vectors, weight, 7, 4)
+
+
+@pytest.mark.parametrize("method", ["mmr", "dpp", "ssd"])
+def test_weight_zero_is_the_order_of_the_scores_and_no_candidate_is_lost_or_doubled(method: str) -> None:
+    scores, vectors = scores_and_vectors(3, n=30, width=4)
+    by_score = np.argsort(-scores, kind="stable").tolist()
+    assert diversified(scores, vectors, method, 0.0, 10, 5).tolist() == by_score
+    assert sorted(diversified(scores, vectors, method, 0.7, 10, 5).tolist()) == list(range(30))
+
+
+@pytest.mark.parametrize("method", ["mmr", "dpp", "ssd"])
+def test_of_two_equal_items_the_second_comes_after_a_different_one(method: str) -> None:
+    vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    scores = np.array([1.0, 0.95, 0.9])
+    assert diversified(scores, vectors, method, 0.9, 3, 3).tolist() == [0, 2, 1]
+
+
+def test_memory_does_not_grow_with_the_square_of_the_candidates() -> None:
+    peaks = []
+    for n in (4000, 8000):
+        scores, vectors = scores_and_vectors(1, n=n, width=8)
+        tracemalloc.start()
+        mmr(scores, vectors, 0.5, 5)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] / peaks[0] < 2.5
