@@ -1,11 +1,10 @@
-"""Reads and writes files so that a slow, full or odd disk stops nobody: whole, regular, and for a limited time."""
+"""Reads files and waits for them so that a slow, full or odd disk stops nobody: regular files, for a limited time."""
 
 import asyncio
 import errno
 import fcntl
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,29 +18,6 @@ FileSignature = tuple[int, int, int]
 _MOST_WAITING = 32
 _LOCK_RETRY_SECONDS = 0.02
 _places = threading.BoundedSemaphore(_MOST_WAITING)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file.
-
-    Readers see the old content or the new one, also after a power cut. Raises OSError; the old file then stands.
-    """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def open_regular(path: Path) -> int:

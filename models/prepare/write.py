@@ -1,10 +1,11 @@
 """Writes canonical tables: Parquet, zstd, small, and whole or not at all."""
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from features.files import replacing
 
 
 def write_table(table: pa.Table, path: Path, delta: tuple[str, ...] = (), row_group: int = 1 << 20) -> int:
@@ -13,16 +14,15 @@ def write_table(table: pa.Table, path: Path, delta: tuple[str, ...] = (), row_gr
     `row_group`: rows per group; a column whose nature changes at some row packs better when a group ends there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    pq.write_table(
-        table,
-        unfinished,
-        compression="zstd",
-        compression_level=19,
-        row_group_size=row_group,
-        use_dictionary=[name for name in table.column_names if name not in delta],
-        column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED") if delta else None,
-        write_statistics=False,
-    )
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        pq.write_table(
+            table,
+            unfinished,
+            compression="zstd",
+            compression_level=19,
+            row_group_size=row_group,
+            use_dictionary=[name for name in table.column_names if name not in delta],
+            column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED") if delta else None,
+            write_statistics=False,
+        )
     return path.stat().st_size

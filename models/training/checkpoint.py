@@ -1,11 +1,12 @@
 """Writes the files of a run, each whole or absent: the resumable state, the best weights, JSON documents."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from features.files import replacing, write_whole
 
 RESUME_FILE = "resume.pt"
 WEIGHTS_FILE = "checkpoint.pt"
@@ -14,19 +15,13 @@ FORMAT = 1
 
 def save_whole(content: dict[str, Any], path: Path) -> None:
     """torch.save of plain containers and tensors, synced and renamed into place."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        torch.save(content, unfinished)
 
 
 def write_json(content: Any, path: Path) -> None:
     """Write plain data as JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(unfinished, path)
+    write_whole(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def load_whole(path: Path) -> dict[str, Any]:

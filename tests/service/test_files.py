@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.files import Abandoned, Attempt, exclusive_lock, read_regular, run_limited, write_whole
+from features.files import write_whole
+from service.files import Abandoned, Attempt, exclusive_lock, read_regular, run_limited
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
