@@ -164,7 +164,7 @@ def _forget_origin(model: onnx.ModelProto) -> None:
 
 
 def _out_of_log_space(model: onnx.ModelProto) -> None:
-    """exp(log p) is p, and exp(log p + log q) is p q: probabilities leave the graph without the way there and back."""
+    """Replace exp(log p) by p, and exp(log p + log q) by p q, so that probabilities are computed without logarithms."""
     graph = model.graph
     made_by = {name: node for node in graph.node for name in node.output}
     plain: dict[str, str] = {}

@@ -33,7 +33,7 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True)
 class Impressions:
-    """`picked` impressions `[n]` of a part, spread evenly over it, and what each output is judged by."""
+    """`picked` impressions `[n]`, spread evenly over a part, with each output's labels."""
 
     data: Data
     part: str

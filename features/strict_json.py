@@ -1,4 +1,4 @@
-"""Reads JSON strictly: a key that stands twice in an object is refused by its name."""
+"""Reads JSON strictly: a key that occurs twice in an object is refused with its name."""
 
 import json
 from typing import Any

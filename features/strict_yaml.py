@@ -1,4 +1,4 @@
-"""Reads YAML strictly: a key that stands twice is refused, and every value knows its file and line."""
+"""Reads YAML strictly: a key that occurs twice is refused, and every value knows its file and line."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The names under which tables and their key columns stand: those of a recipe's `data` section."""
+"""The names of tables and of their key columns, from a recipe's `data` section."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -43,12 +43,12 @@ class Phase:
         return self.began_at + self.offsets[self.taken - 1]
 
     def is_over(self, now: float) -> bool:
-        """Over when every request was answered, or when the time for late ones has passed."""
+        """Whether every request was answered or the time for late ones has passed."""
         end = self.began_at + self.duration_s
         return now >= end and (self.finished == len(self.offsets) or now >= end + self.drain_s)
 
     def close(self) -> None:
-        """Ends the phase: what was due and never sent, or sent and not answered by now, has failed."""
+        """End the phase: a request that was due and not sent, or sent and not answered, has failed."""
         self.closed = True
         self.measurements.record_unanswered(
             len(self.offsets) - self.taken, "never sent: all users were waiting for answers"

@@ -1,4 +1,4 @@
-"""One run from plan to result: sets locust up as a library, waits for the last phase, and gathers what was measured."""
+"""One run from plan to result: sets locust up as a library, waits for the last phase, gathers the measurements."""
 
 import time
 from collections import Counter
@@ -96,7 +96,7 @@ def _shape(load: RunningLoad) -> PhasedShape:
 
 
 def _longest_s(plan: Plan) -> float:
-    """All phases, their drains, two seconds each for the shape's tick of a second, and half a minute around them."""
+    """The longest run in seconds: all phases with their drains, two seconds each for locust's tick, and 30 more."""
     lengths = [plan.step_s] * plan.max_steps if plan.find_limit else [plan.duration_s]
     return sum(length + plan.drain_s + 2 for length in [plan.warmup_s, *lengths]) + 30
 

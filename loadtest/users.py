@@ -1,4 +1,4 @@
-"""The locust side: users that send what is due, and the shape that moves the load from phase to phase."""
+"""The locust side: users that send due requests, and the shape that moves the load from phase to phase."""
 
 import time
 from collections.abc import Iterator

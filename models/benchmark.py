@@ -44,7 +44,7 @@ def measured_runs(
 
 
 def _is_there(out: Path, recipe: Recipe) -> bool:
-    """Whether a finished run of this recipe, and of tables with the bytes that they have now, lies in a folder."""
+    """Whether a folder has a finished run of this recipe on tables with the same bytes."""
     if not (out / METRICS_FILE).is_file():
         return False
     try:
@@ -77,7 +77,7 @@ def tabulated(
 
 
 def write(out: Path, tables: str, plain: list[dict[str, Any]]) -> None:
-    """PATH.json, and PATH.md below whatever stands there above the mark."""
+    """Write PATH.json and PATH.md; text above the mark in PATH.md stays."""
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(plain, out.with_suffix(".json"))
     page = out.with_suffix(".md")

@@ -1,4 +1,4 @@
-"""Holds the error of a recipe that cannot be used: what is wrong, where in the recipe, and the nearest valid name."""
+"""Defines the error of an invalid recipe: the problem, its place in the recipe, and the nearest valid name."""
 
 import difflib
 from collections.abc import Collection, Iterable
@@ -23,7 +23,7 @@ class Fault:
         return self.message if self.place is None else f"{self.place}: {self.message}"
 
     def at(self, place: SourcePlace) -> "Fault":
-        """The same fault with its place."""
+        """A copy of the fault with its place."""
         return replace(self, place=place)
 
 

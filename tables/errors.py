@@ -1,4 +1,4 @@
-"""The one error of a table: which file, table, column and row, and what is wrong."""
+"""The error of a table: file, table, column, row, and the problem."""
 
 from pathlib import Path
 

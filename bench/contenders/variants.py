@@ -42,7 +42,7 @@ _POOL = ThreadPoolExecutor(1, thread_name_prefix="score")
 
 
 class _SpinningOptions(ort.SessionOptions):  # type: ignore[misc]
-    """Session options whose threads spin, whatever they are asked for."""
+    """Session options whose threads always spin."""
 
     def add_session_config_entry(self, key: str, value: str) -> None:
         super().add_session_config_entry(key, "1" if key.endswith("allow_spinning") else value)

@@ -1,4 +1,4 @@
-"""The `loadtest` command. Its options stand in `loadtest.options`, because locust's own command takes them too."""
+"""The `loadtest` command. Its options are in `loadtest.options`, because locust's own command takes them too."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ def send_event(soak: Soak, rng: random.Random) -> None:
 
 
 def operate(soak: Soak, rng: random.Random) -> None:
-    """One change of what is live."""
+    """Make one change of the live versions."""
     kind = rng.choice(("stable", "canary", "shadow", "weights", "rollback", "bad"))
     soak.count(f"operator_{kind}")
     name, _, version = rng.choice(soak.versions).partition("/")

@@ -70,7 +70,7 @@ class ActivationUnit(nn.Module):
         return self.out(x).flatten(-2)
 
     def _of_one_user(self, behaviours_LG: Tensor, target_CI: Tensor) -> Tensor:
-        """The same for the behaviours of one user `[L, I + P]` and all candidates -> `[C, L]`.
+        """Attention weights for the behaviours of one user `[L, I + P]` and all candidates -> `[C, L]`.
 
         W4 (e * v) = (W4 diag(e)) v, so [W2 - W3 + W4 diag(e); (W1 + W3) e + Wp p + b] times [v; 1] is the whole first
         layer: a matrix per behaviour, made once per request. Only the results of the layers have the size of all pairs.

@@ -29,7 +29,7 @@ class PRelu(nn.Module):
         return torch.addmm(of_all, torch.relu(x), (1 - self.alpha).unsqueeze(-1) * weight)
 
     def before_one(self, layer: nn.Linear, x: Tensor) -> Tensor:
-        """The same for a layer of one output -> `[1, n]`, as a row times a matrix.
+        """The fused product for a layer of one output -> `[1, n]`, as a row times a matrix.
 
         A matrix times a column would cost as much as sixteen columns.
         """

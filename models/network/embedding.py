@@ -16,7 +16,7 @@ _LARGEST_SUM_AS_PRODUCT = 4096  # multiplications per row
 
 
 class Numerics(nn.Module):
-    """g(f) = tanh((f - mu) / sigma), after signed log1p where asked; a learned value stands for a missing one.
+    """g(f) = tanh((f - mu) / sigma), after signed log1p if asked; a learned value replaces a missing one.
 
     Source: ESM2 (Wen et al. 2020, arXiv 1910.07099), equation 17; the learned missing value is Meituan's Missing Value
     Layer.

@@ -18,7 +18,7 @@ def read_original(path: Path, needed: Collection[str]) -> pd.DataFrame:
 
 @contextmanager
 def as_table_error(path: Path) -> Iterator[None]:
-    """Turns the errors of a CSV without a head, which pandas reads, into TableError; FileNotFoundError passes."""
+    """Raise TableError for errors of pandas that reads an original file; FileNotFoundError stays as it is."""
     try:
         yield
     except (FileNotFoundError, TableError):

@@ -1,4 +1,4 @@
-"""Explains what pydantic refused in a recipe: the place, the dotted path, what is wrong, and the nearest valid name."""
+"""Explains pydantic's errors in a recipe: the place, the dotted path, the problem, and the nearest valid name."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any

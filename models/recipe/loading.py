@@ -1,4 +1,4 @@
-"""Loads a recipe from YAML or from a plain mapping, and gives the place of what is wrong in it."""
+"""Loads a recipe from YAML or from a plain mapping; errors carry their place."""
 
 from pathlib import Path
 from typing import Any

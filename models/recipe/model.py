@@ -24,7 +24,7 @@ class DomainSection(Options):
 
 
 class ModelSection(Options):
-    """A catalogue entry, and the parts that the recipe sets itself; several encoders stand side by side."""
+    """A catalogue entry, and the parts that the recipe replaces. Several encoders are used together."""
 
     architecture: Name
     embedding: EmbeddingSection = EmbeddingSection()

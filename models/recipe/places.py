@@ -1,4 +1,4 @@
-"""Holds where each part of a recipe stands: the file and line, or the `--set` option that set it."""
+"""Holds the place of each part of a recipe: the file and line, or the `--set` option that set it."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class Places:
             self.scalars[location] = str(value)
 
     def put(self, document: YamlDocument, location: Location) -> None:
-        """Lay a value that an option sets over what stands at a location; all of it has the option as its place."""
+        """Replace the value at a location by that of an option; all of it has the option as its place."""
         self._remove([location])
         place = SourcePlace(document.source)
         self.places[location] = place
@@ -45,7 +45,7 @@ class Places:
         self.scalars |= {(*location, *below): text for below, text in document.scalars.items()}
 
     def over(self, base: "Places", replaced: Collection[Location]) -> "Places":
-        """These places laid over those of the extended recipe; a `replaced` location keeps nothing of the base."""
+        """Merge with the places of the extended recipe; nothing of the base stays at a `replaced` location."""
         merged = Places(self.source, dict(base.places), dict(base.scalars))
         merged._remove(replaced)
         merged.places |= self.places
@@ -68,7 +68,7 @@ class Places:
         return known
 
     def find(self, name: str, section: Location) -> Location | None:
-        """The first location inside a section where `name` stands as a value, or else as a key."""
+        """The first location inside a section that has `name` as its value, or else as its key."""
         free_text = (("name",), ("description",))
         inside = [place for place in self.places if place[: len(section)] == section]
         values = [place for place in inside if self.scalars.get(place) == name and place not in free_text]

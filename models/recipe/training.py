@@ -41,7 +41,7 @@ class TransferSection(Options):
 
 
 class StaticWeighting(Options):
-    """`loss_weights` as they are."""
+    """Constant `loss_weights`."""
 
     type: Literal["static"]
 

@@ -24,7 +24,7 @@ def extras(part: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def metrics_sheets(part: Mapping[str, Any]) -> Iterator[Sheet]:
-    """A table per kind of task, of the kind's own columns; the extra evaluations stand with the probabilities."""
+    """One table per task kind, with the kind's columns; extra evaluations are among the probabilities."""
     tables: dict[tuple[str, ...], list[list[str]]] = {}
     rows = [reported_kind(m).report_row(name, m) for name, m in part["outputs"].items()]
     rows += [PROBABILITY.report_row(title, m) for title, m in extras(part)]

@@ -18,7 +18,7 @@ MISSING_TIME = -(2**63)
 
 
 class PathsError(ValueError):
-    """A log that cannot be read as asked; the message says what is there."""
+    """A log that does not have the requested columns or values; the message lists those that it has."""
 
 
 @dataclass(frozen=True)

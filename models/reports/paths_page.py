@@ -1,4 +1,4 @@
-"""Writes what was read from an event log: Markdown, and an HTML page with a picture of the rates."""
+"""Writes the figures of an event log: Markdown, and an HTML page with a picture of the rates."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -94,7 +94,7 @@ def put_section(page: Path, name: str, text: str) -> None:
 
 
 def simulate(name: str, seeds: int, size: float, out: Path | None) -> str:
-    """The section of one simulator over seeds 1 to `seeds`; put into the page `out` as well if it is named."""
+    """The section of one simulator over seeds 1 to `seeds`; also written into the page `out` if it is given."""
     torch.set_num_threads(1)
     started = time.process_time()
     with contextlib.redirect_stdout(sys.stderr):

@@ -46,7 +46,7 @@ def evaluate(ranker: MultiTaskModel, data: Data, part: str, draws: int = 0) -> d
 def measure(
     ranker: MultiTaskModel, data: Data, part: str, scores: Mapping[str, np.ndarray], draws: int = 0
 ) -> dict[str, Any]:
-    """The same from every score `[n]` in the part's order."""
+    """The metrics from every score `[n]` in the part's order."""
     outputs = {}
     for output in ranker.outputs:
         inside = labels_of(data, part, output.space) > 0

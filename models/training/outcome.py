@@ -37,7 +37,7 @@ REPORT_FILE = "report.html"
 
 
 def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
-    """Write what is known before training; without `keep` the traces of an earlier run in the folder go."""
+    """Write the files that exist before training. Without `keep`, remove those of an earlier run in the folder."""
     out.mkdir(parents=True, exist_ok=True)
     if not keep:
         for name in (RESUME_FILE, WEIGHTS_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE):

@@ -37,7 +37,7 @@ class NfwfmOptions(TrunkOptions):
 
 
 class Fields(nn.Module):
-    """The fields of one part as vectors x_i v_i.
+    """The fields of one input part (a feature group or an encoder's vector) as vectors x_i v_i.
 
     An embedding is a field as it is, a number is multiplied by a vector of its own, an encoder's vector is mapped to
     one field.

@@ -150,7 +150,7 @@ class Star(Trunk):
         return parts[0]
 
     def _hidden_by_domain(self, parts: Sequence[Tensor], domain_B: Tensor) -> Tensor:
-        """The same for rows of several domains, which go through the weights of their own domain."""
+        """Normalised parts of rows `[B]` of several domains, each with its domain's weights -> `[B, X]`."""
         order = torch.argsort(domain_B, stable=True)
         counts = torch.bincount(domain_B).tolist()
         pieces = []

@@ -33,7 +33,7 @@ def chosen(parameters: Mapping[str, Any], space: Mapping[str, BaseDistribution])
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, Any], origin: str) -> Recipe:
-    """The recipe with dotted settings put in. Raises RecipeError if they do not go together."""
+    """The recipe with dotted settings applied. Raises RecipeError if they do not go together."""
     raw = recipe.model_dump(mode="json", exclude_unset=True)
     for name, value in settings.items():
         *sections, key = name.split(".")

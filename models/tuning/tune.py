@@ -108,7 +108,7 @@ def _distribution(setting: SearchedSetting, bounds: SearchBounds) -> BaseDistrib
 
 
 def own_settings(search: Search) -> dict[str, Any] | None:
-    """The recipe's own settings as a trial's, or None if one of them lies outside the space."""
+    """The recipe's own settings in the form of a trial, or None if one of them is outside the space."""
     settings = settings_of(search.recipe)
     own = {}
     for name, distribution in search.space.items():

@@ -148,7 +148,7 @@ def may_repeat_keys(body: bytes, keys: int) -> bool:
 
 
 def refuse_repeated_keys(body: bytes) -> None:
-    """Raises InvalidRequest with the name of a key that stands twice in one object of a valid JSON body."""
+    """Raises InvalidRequest with the name of a key that occurs twice in one object of a valid JSON body."""
     # Numbers are of no interest here, and Python refuses to read those of more than 4300 digits.
     json.loads(body, object_pairs_hook=_refuse_repeated, parse_int=bool, parse_float=bool)
 

@@ -60,7 +60,7 @@ def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
 
 
 def verified_files(folder: Path, manifest: Manifest, keep: Collection[str] = ()) -> dict[str, bytes]:
-    """Hash every file of the bundle, and return the content of those in `keep`: what was hashed is what is loaded.
+    """Hash every file of the bundle, and return the hashed content of those in `keep`, for the loader.
 
     Raises BundleRejected if a file is missing, no regular file, or has another SHA-256 than the manifest says.
     """

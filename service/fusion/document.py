@@ -90,7 +90,7 @@ def roll_back_fusion(
     check: Callable[[FusionProfiles], None] | None = None,
     attempt: Attempt | None = None,
 ) -> FusionDocument:
-    """Make live again what held before, or at revision `to`. Raises Conflict, OSError, and what `check` raises."""
+    """Restore the previous profiles, or those of revision `to`. Raises Conflict, OSError, and what `check` raises."""
     return DOCUMENT.roll_back(
         registry, author, reason=reason, to=to, expected_revision=expected_revision, check=check, attempt=attempt
     )

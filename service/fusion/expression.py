@@ -83,7 +83,7 @@ class Expression:
 
 
 def parse(text: str) -> Expression:
-    """Raises ExpressionError with the column of whatever is not allowed."""
+    """Raises ExpressionError with the column of the first thing that is not allowed."""
     if len(text) > _MAX_CHARACTERS:
         raise ExpressionError(_MAX_CHARACTERS + 1, f"an expression has at most {_MAX_CHARACTERS} characters")
     text = text.strip()

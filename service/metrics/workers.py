@@ -84,7 +84,7 @@ class WorkerRecords:
             return own
 
     def close(self) -> None:
-        """This worker ends: its record becomes that of an ended worker."""
+        """Turn this worker's record into that of an ended worker."""
         if self._file is not None:
             self._file.close()
             self._file = None

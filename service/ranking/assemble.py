@@ -46,7 +46,7 @@ def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: 
 
 
 def _used_part(feature: Feature, value: object) -> object:
-    """A list without what would be cut, so that this is neither looked at nor hashed; any other value as it is."""
+    """A list cut to the schema's length, so that the rest is not hashed; any other value unchanged."""
     if isinstance(value, list) and isinstance(feature, MultiCategorical):
         return list(islice((entry for entry in value if entry is not None), feature.max_values))
     return value

@@ -59,7 +59,7 @@ class Costs:
 
 @dataclass(slots=True, eq=False)
 class Ranking:
-    """One ranking: what it was made with, the candidates in order, and what was missing.
+    """One ranking: its model version and profile, the candidates in order, and the degradations.
 
     `coverage` is how many candidates were requested and how many were scored. `chosen` is the arm of the user's
     experiment.

@@ -107,7 +107,7 @@ class Ranker:
     async def _fetch(
         self, layouts: Layouts, query: Query, moment: int, deadline: Deadline
     ) -> tuple[StoredRows | None, Degradations]:
-        """The stored rows, None if the store misses its deadline, and what is missing from them.
+        """The stored rows (None if the store misses its deadline), and the degradations.
 
         As in training, behaviours count that are older than the moment less the schema's lag. Without either, those of
         this very millisecond count too.
@@ -130,7 +130,7 @@ class Ranker:
     async def _assemble(
         self, layouts: Layouts, stored: StoredRows | None, query: Query, context: bytes, moment: int
     ) -> tuple[Assembled, float]:
-        """The graph's inputs, and the seconds that making them took."""
+        """The graph's inputs, and the seconds spent on assembling them."""
         started = perf_counter()
         paused = 0.0
         items = item_rows(layouts, stored, query.item_ids)

@@ -1,4 +1,4 @@
-"""Checks changes of what is live before they are written, so that what is live can always be started."""
+"""Checks changes of the documents before they are written, so that a worker can always start with them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

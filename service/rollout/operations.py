@@ -45,7 +45,7 @@ async def change_rollout(
 
 
 async def roll_back(follower: Follower, author: str, reason: str, to: int | None, revision: int | None) -> Rollout:
-    """Make live again what was live before, or at revision `to`.
+    """Restore the state before the present one, or that of revision `to`.
 
     Raises Conflict, also if it could not be started; RegistryUnavailable.
     """

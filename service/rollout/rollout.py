@@ -105,7 +105,7 @@ DOCUMENT = RevisionedDocument(
 
 
 def read_rollout(registry: Path) -> Rollout:
-    """The document as it stands. Raises RolloutUnreadable, also if there is none."""
+    """The present document. Raises RolloutUnreadable, also if there is none."""
     return _required(registry, DOCUMENT.read(registry))
 
 
@@ -195,7 +195,7 @@ def roll_back(
     check: Callable[[Rollout], None] | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
-    """Make live again what was live before, or at revision `to`.
+    """Restore the state before the present one, or that of revision `to`.
 
     Raises NothingEarlier (a Conflict) if there is nothing to go back to; else as `change_rollout`.
     """

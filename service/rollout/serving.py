@@ -122,7 +122,7 @@ class ServingSnapshot:
 
 
 def rearranged(before: ServingSnapshot, rollout: Rollout) -> tuple[ServingSnapshot, dict[Role, Target]]:
-    """Give what is loaded the roles that the document says, and drop what has none; and the targets that are yet to
+    """Give loaded versions their roles in the document, and drop versions without one; and the targets that are yet to
     be loaded.
 
     The stable version stays until its successor is loaded.

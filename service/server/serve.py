@@ -67,7 +67,7 @@ def check_start(settings: Settings) -> FusionProfiles | None:
 
 
 def with_current_profiles(start: WorkerStart) -> WorkerStart:
-    """The same start with the fusion file as it is now; unchanged, with a log line, where the file cannot be used."""
+    """The start with the fusion file read again; unchanged, with a log line, if the file cannot be used."""
     path = start.settings.fusion_file
     if path is None:
         return start

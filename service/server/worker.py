@@ -49,7 +49,7 @@ def run_worker(start: WorkerStart, sockets: Sequence[socket.socket], heartbeat: 
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server with a heartbeat from its event loop, so that a loop that stands still is noticed."""
+    """uvicorn's server with a heartbeat from its event loop, so that a blocked loop is noticed."""
 
     heartbeat: Connection | None = None
 

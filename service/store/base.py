@@ -1,4 +1,4 @@
-"""The protocol of a feature store: what a ranking reads, what is written while serving, and how it says it is away.
+"""The protocol of a feature store: reads of a ranking, writes while serving, and the error of a store that is down.
 
 A store for another database is a folder that implements `FeatureStore` and `FeatureWriter`, and one line in
 `opening.py`.

@@ -1,4 +1,4 @@
-"""Answers `GET /models`: what is published, what the workers serve with, what shall be live."""
+"""Answers `GET /models`: the published versions, the workers' versions, the rollout document."""
 
 import asyncio
 from functools import partial

@@ -69,7 +69,7 @@ class Timer:
 
 
 class WatchedWriting(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 with a limit of the time for which an answer may stand still."""
+    """uvicorn's HTTP/1.1 with a limit of the time for which an answer may be stuck."""
 
     _limits: Connections
     _is_lost = False

@@ -28,7 +28,7 @@ class Emptied(Exception):  # noqa: N818 - a state, not a mistake
 
 
 class Checkpoint:
-    """Of one load: these files, as they are now, under one feature schema. Redis drops it after 30 days."""
+    """The progress of a load of these files (by name, size and change time) under one feature schema. Redis drops it after 30 days."""
 
     def __init__(self, redis: "Redis", fingerprint: str, paths: Mapping[str, Path], restart: bool) -> None:
         """Continue a noted load, or begin one. A file of `paths` that has changed since makes it another load."""
@@ -43,12 +43,12 @@ class Checkpoint:
         self._note = redis.register_script(_NOTE)
 
     def note(self, table: str, rows: int) -> None:
-        """The first `rows` rows of the table are in Redis. Raises Emptied."""
+        """Record that the first `rows` rows of the table are in Redis. Raises Emptied."""
         if not self._note(keys=[self._key], args=[table, rows, _LIFETIME_SECONDS]):
             raise Emptied
 
     def finish(self) -> None:
-        """Everything is loaded: the same command begins another load."""
+        """Remove the checkpoint: everything is loaded, and the same command begins a new load."""
         self._redis.delete(self._key)
 
 

@@ -39,7 +39,7 @@ def client(url: str, timeout_seconds: float) -> "Redis":
 
 
 def async_client(url: str, timeout_seconds: float) -> redis.asyncio.Redis:
-    """The same for an event loop; a command whose connection fails is tried once more."""
+    """The asyncio client; a command whose connection fails is tried once more."""
     address = address_of(url)
     options = address.options() | {
         "socket_timeout": timeout_seconds,

@@ -33,7 +33,7 @@ class _Pending:
 
 
 class Connection(asyncio.Protocol):
-    """Commands out, replies in. Push messages go to `on_push` at their place among the replies."""
+    """Sends commands and reads replies. Push messages go to `on_push`, in order with the replies."""
 
     def __init__(self, on_push: OnPush | None) -> None:
         self.pushes = False

@@ -1,4 +1,4 @@
-"""Checks that Redis' replies are what was asked for, in type and length: a broken proxy may send anything.
+"""Checks the type and length of Redis' replies: a broken proxy may send anything.
 
 An error reply is a refusal (StoreDown), but for one: a key that holds another type of value counts as one corrupt row.
 """

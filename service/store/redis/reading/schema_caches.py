@@ -72,7 +72,7 @@ class SchemaCaches:
             cache.start_over(connection, announced=False)
 
     def on_push(self, push: list[Any]) -> None:
-        """A push message: rows have changed. One without keys stands for every row, and so does one we cannot read."""
+        """Handle a push message about changed rows. A message without keys, or an unreadable one, means all rows."""
         if not push or push[0] != b"invalidate":
             return
         keys = push[1] if len(push) > 1 else None

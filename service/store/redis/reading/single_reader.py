@@ -98,7 +98,7 @@ class SingleReader:
     def _rows_decoder(
         self, layouts: Layouts, cache: ItemCache, item_ids: list[str], ahead: int
     ) -> Callable[[list[Any]], tuple[list[Any], ItemRows]]:
-        """Makes item rows of the replies after the first `ahead` ones.
+        """A function that turns replies into item rows; the first `ahead` replies are no item rows.
 
         The cache gets the rows before Redis can announce a later change, also where the request has given up.
         """

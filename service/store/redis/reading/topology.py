@@ -41,7 +41,7 @@ class Node(Wire):
 
 
 class Topology:
-    """Learns the nodes and their slots when first asked, and again when something speaks against what is known."""
+    """Learns the nodes and their slots at the first request, and again after any sign that they have changed."""
 
     def __init__(self, address: RedisAddress, on_push: OnPush | None) -> None:
         self._address = address

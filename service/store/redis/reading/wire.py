@@ -66,7 +66,7 @@ class Wire:
             raise StoreDown(f"no connection to Redis within {timeout * 1000:.0f} ms") from None
 
     async def ask(self, packed: bytes, count: int, timeout: float, decode: Decode | None = None) -> Any:
-        """Send `count` packed commands in one write and wait for their replies; an error reply stands in the list.
+        """Send `count` packed commands in one write and wait for their replies; an error reply is a list element.
 
         `decode` makes the result of the replies. It runs the moment they are parsed, before anything that Redis sent
         after them, and also when the caller waits no more. Raises StoreDown if Redis is away or does not answer
@@ -98,7 +98,7 @@ class Wire:
             give_up(self._current, answer, timeout)
 
     def send_ahead(self, packed: bytes, decode: Decode) -> None:
-        """Send one command ahead of whatever is asked next on this connection; nobody waits for it."""
+        """Send one command before the next request on this connection, without waiting for the reply."""
         if self._current is not None and self._current.open:
             self._current.send(packed, 1, decode).add_done_callback(retrieve)
 
