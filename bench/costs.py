@@ -134,7 +134,7 @@ def publish_copies(bundle: Path, count: int) -> None:
 
 
 def profile(bench: Bench, model: Model) -> list[profiled.Called]:
-    """The functions that the worker's event loop calls per request of 200 candidates.
+    """Profile the functions that the worker's event loop calls per request of 200 candidates.
 
     Raises RuntimeError if one of them is called once per candidate.
     """

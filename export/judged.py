@@ -74,7 +74,7 @@ def keys_of_rows(vocabulary: Vocabulary) -> np.ndarray:
 
 
 def impressions_of(run: Run, cache: Path) -> Impressions:
-    """Impressions of the test part, or of validation where no label of the test part has both classes.
+    """Impressions of the test part, or of validation if no label of the test part has both classes.
 
     Raises ReductionError.
     """

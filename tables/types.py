@@ -105,7 +105,7 @@ def _milliseconds(column: pa.Array) -> pa.Array:
 
 
 def _decimals(column: pa.Array) -> pa.Array:
-    """int64 of decimals without digits after the point (text, the same key, beyond int64); else float64."""
+    """Convert decimals: whole ones to int64 (beyond int64 to text with the same key), others to float64."""
     text = column.cast(pa.string())
     if column.type.scale > 0:
         return text.cast(pa.float64())  # by way of text, which is rounded once

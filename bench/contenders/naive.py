@@ -51,7 +51,7 @@ def rest_of(grouped: GroupedMlp, group: int, last_linear: bool) -> list[nn.Modul
 
 
 class NaiveGroup(nn.Module):
-    """A group's vector, feature by feature."""
+    """Embeds a feature group one feature after the other."""
 
     def __init__(self, group: GroupEmbedding, table: nn.Embedding) -> None:
         super().__init__()

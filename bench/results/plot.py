@@ -13,7 +13,7 @@ _COLOURS = {"raw": "#2a7f62", "empty": "#888888", "service": "#1f4e9c", "peer": 
 
 
 def write_plot(path: Path, tables: Mapping[str, Mapping[tuple[int, int], Mapping[str, float]]]) -> None:
-    """`tables`: model -> (candidates, behaviours) -> CPU milliseconds by contender."""
+    """Write an SVG plot. `tables`: model -> (candidates, behaviours) -> CPU milliseconds by contender."""
     charts = [
         _chart(f"{model}, L = {length}", {c: costs for (c, n), costs in table.items() if n == length})
         for model, table in tables.items()

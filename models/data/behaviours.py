@@ -74,7 +74,7 @@ def _read(
 
 
 def _by_user(spilled: np.ndarray, starts: np.ndarray, path: Path) -> np.ndarray:
-    """The spilled events moved so that each user's are together, in the order they were read."""
+    """Group the spilled events by user, in the order in which they were read."""
     placed = new_array(path, EVENT, len(spilled))
     cursor = starts[:-1].copy()
     for begin in range(0, len(spilled), BATCH_ROWS):

@@ -137,7 +137,7 @@ def _write_rows(
 
 
 def _write_events(recipe: Recipe, folder: Path, encoding: Encoding, items: np.ndarray, events: np.ndarray) -> None:
-    """Every event with its item's rows, so that a sequence is contiguous on disk; the first event is padding."""
+    """Write every event with its item's rows, so that a sequence is contiguous on disk; the first event is padding."""
     names = behaviour_column_vocabularies(recipe.features)
     unknown = np.array([encoding.vocabulary.unknown_rows[name] for name in names], dtype=np.int32)
     keys = item_key_columns(recipe)

@@ -26,7 +26,7 @@ def _refused(message: str, place: SourcePlace, location: Location = ()) -> Recip
 
 
 def _with_base(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], Places]:
-    """A file over the file that it extends, relative to itself; `chain`: the files that led here."""
+    """Read a file and merge it over the file that it extends; `chain`: the files that extend this one."""
     raw, places = _read(path)
     if EXTENDS not in raw:
         return raw, places

@@ -32,7 +32,7 @@ class OfRepresentation(TaskStructure):
         self.outputs: tuple[Output, ...] = (output,)
 
     def network(self, width: int, hidden: Sequence[int]) -> nn.Module:
-        """The network: a representation `[B or 1, R]` of this width and Candidates -> a logit `[B]`."""
+        """Build the network that maps a representation `[B or 1, R]` of `width` R and Candidates to a logit `[B]`."""
         raise NotImplementedError
 
     def scores(self, logits: Mapping[str, Tensor]) -> dict[str, Score]:

@@ -26,7 +26,7 @@ _FLOOR_SECONDS = 0.0005
 class GateReport:
     """The gate's measurements: per task the PSI against the live version, and the median ratio of times.
 
-    Empty where too little was recent.
+    Empty if there were too few recent requests.
     """
 
     against: str

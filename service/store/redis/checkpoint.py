@@ -28,7 +28,7 @@ class Emptied(Exception):  # noqa: N818 - a state, not a mistake
 
 
 class Checkpoint:
-    """The progress of a load of these files (by name, size and change time) under one feature schema. Redis drops it after 30 days."""
+    """The progress of one load: files (by name, size and change time) and feature schema. It expires after 30 days."""
 
     def __init__(self, redis: "Redis", fingerprint: str, paths: Mapping[str, Path], restart: bool) -> None:
         """Continue a noted load, or begin one. A file of `paths` that has changed since makes it another load."""

@@ -137,7 +137,7 @@ class SingleReader:
 
 
 def _joined(replies: list[Any], n: int) -> list[bytes | None]:
-    """The rows of the replies to MGETs that `item_reads` made for `n` items. Raises StoreDown."""
+    """Concatenate the replies to the MGETs of `item_reads` into the rows of `n` items. Raises StoreDown."""
     if len(replies) == 1:
         return packed_rows(replies[0], n)
     rows: list[bytes | None] = []
