@@ -22,6 +22,7 @@ from models.data.split import PARTS
 from models.data.tables import Tables, content_hash, data_folder, open_role
 from models.recipe import Recipe, RecipeError
 from models.recipe.data import WHERE_DATA_LIES, source_column
+from models.recipe.model import NumericsSection
 from tables import TableError
 
 FORMAT = 4
@@ -160,6 +161,8 @@ def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
         else recipe.position.model_dump(include={"column", "cross", "max_position"}),
         "min_count": recipe.model.embedding.min_count,
     }
+    if recipe.model.embedding.numerics != NumericsSection():  # as above
+        deciding["numerics"] = recipe.model.embedding.numerics.model_dump()
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
 
 

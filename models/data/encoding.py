@@ -97,10 +97,10 @@ def standardisation(
     return NumericStats((shift + mean).astype(np.float32), deviation.astype(np.float32), edges)
 
 
-def bins_of(schema: FeatureSchema, group: str) -> list[int]:
-    """The number of bins of each numeric column of a group. A behaviour's age has none."""
+def bins_of(schema: FeatureSchema, group: str, otherwise: int = 0) -> list[int]:
+    """The number of bins of each numeric column of a group: its own, or `otherwise`. A behaviour's age has none."""
     features = schema.behaviour_item_features if group == "behaviour" else schema.group(group)
-    bins = [f.bins for f in features if isinstance(f, Numeric)]
+    bins = [f.bins or otherwise for f in features if isinstance(f, Numeric)]
     return [*bins, 0] if group == "behaviour" else bins
 
 
@@ -109,29 +109,30 @@ def no_edges(columns: int) -> np.ndarray:
     return np.zeros((columns, 0), dtype=np.float32)
 
 
-def quantile_edges(values: np.ndarray, counts: np.ndarray, bins: list[int]) -> np.ndarray:
+def quantile_edges(values: np.ndarray, counts: np.ndarray, bins: list[int], ends: bool = False) -> np.ndarray:
     """Edges `[N, E]` of raw numerics float32 `[n, N]`, each row counted `counts` `[n]` times.
 
     A value that makes up over half of a column (a zero, mostly) gets a bin of its own and the quantiles are those of
-    the rest, since plain quantiles would all fall on it.
+    the rest, since plain quantiles would all fall on it. `ends`: the least and the greatest value are edges as well.
     """
-    edges = [_column_edges(values[:, i], counts, n) for i, n in enumerate(bins)]
+    edges = [_column_edges(values[:, i], counts, n, ends) for i, n in enumerate(bins)]
     out = np.full((len(bins), max((len(e) for e in edges), default=0)), np.inf, dtype=np.float32)
     for i, column in enumerate(edges):
         out[i, : len(column)] = column
     return out
 
 
-def _column_edges(values: np.ndarray, counts: np.ndarray, bins: int) -> np.ndarray:
+def _column_edges(values: np.ndarray, counts: np.ndarray, bins: int, ends: bool) -> np.ndarray:
     used = (counts > 0) & ~np.isnan(values)
     if not bins or not used.any():
         return np.zeros(0, dtype=np.float32)
     distinct, inverse = np.unique(values[used], return_inverse=True)
     weight = np.bincount(inverse, weights=counts[used])
-    own = np.zeros(0, dtype=np.float32)
+    own = distinct[[0, -1]] if ends else np.zeros(0, dtype=np.float32)
     if weight.max() * 2 > weight.sum() and len(distinct) > 1:
         common = distinct[weight.argmax()]
-        own = np.array([common, np.nextafter(common, np.float32(np.inf))], dtype=np.float32)
+        above = np.nextafter(common, np.float32(np.inf))
+        own = np.concatenate([own, np.array([common, above], dtype=np.float32)])
         keep = distinct != common
         distinct = distinct[keep]
         weight = weight[keep]

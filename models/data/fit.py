@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features import FeatureSchema, RowLayout
+from features import RowLayout
 from models.data.encoding import (
     Encoding,
     NumericStats,
@@ -60,9 +60,9 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
         recipe.model.embedding.min_count,
     )
     numerics = {
-        "user": _stats(part.users, of_user, schema, "user"),
-        "item": _stats(part.items, of_item, schema, "item"),
-        "context": _stats(part.context, np.ones(len(part.context), np.int64), schema, "context"),
+        "user": _stats(part.users, of_user, recipe, "user"),
+        "item": _stats(part.items, of_item, recipe, "item"),
+        "context": _stats(part.context, np.ones(len(part.context), np.int64), recipe, "context"),
         "behaviour": _behaviour_stats(recipe, part, seen),
     }
     return Encoding(schema, vocabulary, numerics)
@@ -137,15 +137,22 @@ def _sums(values: np.ndarray, counts: np.ndarray, log1p: np.ndarray, shift: np.n
     return np.stack([weight.sum(0), (weight * numbers).sum(0), (weight * numbers**2).sum(0)])
 
 
-def _stats(rows: np.ndarray, counts: np.ndarray, schema: FeatureSchema, group: str) -> NumericStats:
-    log1p = log1p_columns(schema, group)
-    bins = bins_of(schema, group)
+def _stats(rows: np.ndarray, counts: np.ndarray, recipe: Recipe, group: str) -> NumericStats:
+    log1p = log1p_columns(recipe.features, group)
     shift = _first_present(rows["numerics"], counts, log1p)
     totals = np.zeros((3, len(log1p)))
     for chunk in _chunks(len(rows)):
         totals += _sums(rows["numerics"][chunk], counts[chunk], log1p, shift)
-    edges = quantile_edges(rows["numerics"], counts, bins) if any(bins) else no_edges(len(bins))
-    return standardisation(totals[0], totals[1], totals[2], edges, shift)
+    return standardisation(totals[0], totals[1], totals[2], _edges(rows["numerics"], counts, recipe, group), shift)
+
+
+def _edges(numerics: np.ndarray, counts: np.ndarray, recipe: Recipe, group: str) -> np.ndarray:
+    """The edges of the group's bins, float32 `[N, E]`; E is 0 where no column has bins."""
+    section = recipe.model.embedding.numerics
+    bins = bins_of(recipe.features, group, section.bins)
+    if not any(bins):
+        return no_edges(len(bins))
+    return quantile_edges(numerics, counts, bins, ends=section.encoding == "piecewise_linear")
 
 
 def _first_present(numerics: np.ndarray, counts: np.ndarray, log1p: np.ndarray) -> np.ndarray:
@@ -183,10 +190,7 @@ def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> Nume
         place = np.repeat(start - np.concatenate([[0], np.cumsum(length)[:-1]]), length) + np.arange(length.sum())
         age_s = behaviour_age_s(np.repeat(part.time[begin : begin + 4096], length), part.events["time"][place])
         ages += _sums(age_s[:, None], np.ones(len(age_s), np.int64), log1p[-1:])
-    bins = bins_of(recipe.features, "behaviour")
-    edges = (
-        quantile_edges(_with_age(part.items["numerics"][:, columns]), seen, bins) if any(bins) else no_edges(len(bins))
-    )
+    edges = _edges(_with_age(part.items["numerics"][:, columns]), seen, recipe, "behaviour")
     totals = np.concatenate([items, ages], axis=1)
     return standardisation(totals[0], totals[1], totals[2], edges, np.append(shift, 0.0))
 

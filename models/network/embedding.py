@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from features import Categorical, Feature, MultiCategorical, Numeric
 from models.data.encoding import NumericStats
 from models.data.vocabulary import MISSING_ROW
+from models.network.piecewise_linear import PiecewiseLinear
 
 _LARGEST_SUM_AS_PRODUCT = 4096  # multiplications per row
 
@@ -132,7 +133,10 @@ def _sum_of_values(embedded: Tensor) -> Tensor:
 
 
 class GroupEmbedding(nn.Module):
-    """One group's vector: its key columns' embeddings, then its numerics, then the embeddings of their bins."""
+    """One group's vector: its key columns' embeddings, then its numerics, then the embeddings of their bins.
+
+    With `piecewise`, a number is embedded by its position in every bin instead of by the bin that it lies in.
+    """
 
     def __init__(
         self,
@@ -142,11 +146,12 @@ class GroupEmbedding(nn.Module):
         log1p: np.ndarray,
         dim: int,
         extra_columns: int = 0,
+        piecewise: bool = False,
     ) -> None:
         super().__init__()
         self.keys = KeyColumns(features, unknown_rows, extra_columns)
         self.numerics = Numerics(stats, log1p) if len(stats.mean) else None
-        bins = NumericBins(stats.edges, dim)
+        bins = PiecewiseLinear(stats.edges, dim) if piecewise else NumericBins(stats.edges, dim)
         self.bins = bins if bins.columns else None
         self.width = (self.keys.pieces + len(bins.columns)) * dim + len(stats.mean)
 

@@ -33,19 +33,23 @@ class Inputs(nn.Module):
         nn.init.normal_(self.table.weight, std=0.05)
         with torch.no_grad():
             self.table.weight[MISSING_ROW].zero_()
+        piecewise = section.numerics.encoding == "piecewise_linear"
         self.groups = nn.ModuleDict()
         for name in ("user", "context", "item"):
             features = schema.group(name)
             if features:
                 rows = [encoding.vocabulary.unknown_rows[v] for v in key_column_vocabularies(features)]
                 stats = encoding.numerics[name]
-                self.groups[name] = GroupEmbedding(features, rows, stats, log1p_columns(schema, name), section.dim)
+                log1p = log1p_columns(schema, name)
+                self.groups[name] = GroupEmbedding(features, rows, stats, log1p, section.dim, piecewise=piecewise)
         self.behaviour_item: GroupEmbedding | None = None
         self.behaviour_property: GroupEmbedding | None = None
         if schema.behaviour is not None:
-            self._build_behaviours(schema, section, encoding)
+            self._build_behaviours(schema, section, encoding, piecewise)
 
-    def _build_behaviours(self, schema: FeatureSchema, section: EmbeddingSection, encoding: Encoding) -> None:
+    def _build_behaviours(
+        self, schema: FeatureSchema, section: EmbeddingSection, encoding: Encoding, piecewise: bool
+    ) -> None:
         rows = [encoding.vocabulary.unknown_rows[v] for v in behaviour_column_vocabularies(schema)]
         features = schema.behaviour_item_features
         stats = encoding.numerics["behaviour"]
@@ -53,7 +57,9 @@ class Inputs(nn.Module):
         n = numerics_of(features)
         item_stats = NumericStats(stats.mean[:n], stats.deviation[:n], stats.edges[:n])
         age_stats = NumericStats(stats.mean[n:], stats.deviation[n:], stats.edges[n:])
-        self.behaviour_item = GroupEmbedding(features, rows[:-2], item_stats, log1p[:n], section.dim)
+        self.behaviour_item = GroupEmbedding(
+            features, rows[:-2], item_stats, log1p[:n], section.dim, piecewise=piecewise
+        )
         self.behaviour_property = GroupEmbedding((), rows[-2:], age_stats, log1p[n:], section.dim, extra_columns=2)
         keys, numerics = _columns_of(schema.item, features)
         self.register_buffer("target_keys", torch.tensor(keys), persistent=False)

@@ -1,11 +1,23 @@
 """The section `model` of a recipe: the architecture, and the parts of it that the recipe sets itself."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from models.catalogue import Encoder, Trunk
 from models.options import Name, Options, Rate
+
+
+class NumericsSection(Options):
+    """The embedding of a number, beside its standardised value.
+
+    `bins` counts for every numeric feature that sets none itself; 0 means none. With `encoding: bin` a number gets the
+    embedding of its quantile bin, which suits effects that jump. With `piecewise_linear` it gets its position in every
+    bin, from 0 to 1, and a linear layer: this suits smooth effects and few rows.
+    """
+
+    encoding: Literal["bin", "piecewise_linear"] = "bin"
+    bins: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
 class EmbeddingSection(Options):
@@ -14,6 +26,7 @@ class EmbeddingSection(Options):
     dim: Annotated[int, Field(ge=1, le=512)] = 16
     min_count: Annotated[int, Field(ge=1)] = 2
     unknown_rate: Rate = 0.02
+    numerics: Annotated[NumericsSection, Field(exclude_if=lambda value: value == NumericsSection())] = NumericsSection()
 
 
 class DomainSection(Options):
