@@ -17,6 +17,7 @@ from tables.types import is_list, is_time
 
 # Integers from here on do not all have a float of their own.
 _EXACT_FLOAT32 = 2.0**24
+_TIME_ADVICE = "write such a time as an integer, or as a timestamp in Parquet"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII)
 
 
@@ -209,7 +210,7 @@ class Batch:
         if pa.types.is_floating(values.type):
             return np.asarray(values.to_numpy(zero_copy_only=False))
         if pa.types.is_string(values.type):
-            return self._parsed(column, values, "must hold whole milliseconds since 1970, not {}")
+            return self._parsed(column, values, f"must hold whole milliseconds since 1970, not {{}}; {_TIME_ADVICE}")
         if values.null_count == len(values):
             return np.full(len(values), np.nan)
         raise self.error(column, f"column '{column}' must hold whole milliseconds since 1970, not {values.type}")

@@ -53,6 +53,10 @@ def test_timestamps_in_seconds_and_dates_become_milliseconds_too(tmp_path: Path)
         (pa.array([START_MS, float("inf")]), "must hold whole milliseconds since 1970, not inf"),
         (pa.array([START_MS, START_MS + 0.5]), "must hold whole milliseconds since 1970, not 1651334400000.5"),
         (pa.array([str(START_MS), "2022-05-01"]), "must hold whole milliseconds since 1970, not '2022-05-01'"),
+        (
+            pa.array(["2022-05-01 08:00:00+02:00"]),
+            r"not '2022-05-01 08:00:00\+02:00'; write such a time as an integer, or as a timestamp in Parquet",
+        ),
         (pa.array([1.0, 2.0], pa.float32()), "is float32, which does not hold milliseconds"),
         (pa.array([True, False]), "must hold whole milliseconds since 1970, not bool"),
     ],
@@ -62,4 +66,4 @@ def test_a_time_outside_its_bounds_is_refused_with_the_unit_it_may_be_in(
 ) -> None:
     with pytest.raises(TableError, match=message) as refused:
         only(parquet(tmp_path, {"at": value})).times("at")
-    assert refused.value.column == "at" and refused.value.row in (2, None)
+    assert refused.value.column == "at" and refused.value.row in (len(value), None)
