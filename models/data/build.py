@@ -73,6 +73,7 @@ def _encode(
         "embedding_rows": encoding.vocabulary.n_rows,
         "cross_values": cross_values,
         "unmatched": counts.unmatched,
+        "context_variation": counts.context_variation,
         "without_table": [role for role in ("users", "items") if role not in tables],
     }
 

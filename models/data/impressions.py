@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,6 +15,7 @@ from features.times import UNKNOWN_MS
 from models.data.arrays import ArrayFile
 from models.data.entities import Entities
 from models.data.split import PARTS, Splitter, split_columns
+from models.data.variation import ContextVariation
 from models.recipe import Recipe, RecipeError
 from models.recipe.data import TimeSplit, source_column
 from tables import Batch, Table, packed_rows
@@ -24,13 +26,15 @@ from tables.packing import list_columns
 class Counts:
     """Impressions per part, those in none, and how many repeat another's user, item and time.
 
-    `unmatched`: warnings of values that the split lists and no row has.
+    `unmatched`: warnings of values that the split lists and no row has. `context_variation`: in which share of the
+    requests each context feature varies.
     """
 
     parts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
     unused: int = 0
     repeated: int = 0
     unmatched: list[str] = field(default_factory=list)
+    context_variation: dict[str, Any] = field(default_factory=dict)
 
 
 def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Entities, folder: Path) -> Counts:
@@ -41,6 +45,7 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
         everywhere = key in ("data.user_id", "data.item_id", "data.time_ms")
         table.require({column: key}, f"; {key} names the column in all tables" if everywhere else "")
     splitter = Splitter(recipe.data)
+    variation = ContextVariation(layout, by_request=recipe.data.request_id is not None)
     counts = Counts()
     seen = []
     dtypes: dict[str, DTypeLike] = {
@@ -66,6 +71,7 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
             used = np.flatnonzero(part >= 0)
             encoded = dict(_encoded(batch.selection(used), recipe, layout, users, items))
             seen.append(_fingerprint(encoded))
+            variation.add(encoded)
             for i, name in enumerate(PARTS):
                 of_part = part[used] == i
                 counts.parts[name] += int(of_part.sum())
@@ -75,6 +81,7 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
     every = np.concatenate([np.zeros(0, np.uint64), *seen])
     counts.repeated = len(every) - len(np.unique(every))
     counts.unmatched = splitter.unmatched()
+    counts.context_variation = variation.described()
     _refuse_empty(counts)
     return counts
 

@@ -82,6 +82,7 @@ def _of_features(features: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _of_tables(described: Mapping[str, Any]) -> Iterator[str]:
     yield from described["unmatched"]
+    yield from _of_context(described.get("context_variation"))  # None: encoded before this was counted
     if described["impressions"]["repeated"]:
         repeated = described["impressions"]["repeated"]
         yield f"{repeated:,} impressions repeat another one's user, item and time; all of them count"
@@ -91,3 +92,16 @@ def _of_tables(described: Mapping[str, Any]) -> Iterator[str]:
             yield f"{rows['without_row']:,} {role} have no row in their table and got the default row"
         if rows["repeated"]:
             yield f"{rows['repeated']:,} rows of {role} repeat an id; the last one counted"
+
+
+def _of_context(variation: Mapping[str, Any] | None) -> Iterator[str]:
+    """Context that is not the same for all candidates of a request, which /rank cannot be sent."""
+    if not variation:
+        return
+    groups = "requests" if variation["by_request"] else "groups of one user and one time_ms"
+    for name, share in variation["shares"].items():
+        yield (
+            f"context.{name} varies among the impressions of {share:.2%} of the {groups}; /rank takes one context per "
+            "request, so the value belongs to the candidate: declare it under features.item "
+            "(docs/your-own-data.md, Features)"
+        )
