@@ -1,0 +1,131 @@
+"""The promise of the page on one's own data: its recipe and commands lead from four CSVs to a ranking, as written."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.sample.calls import wait_until_ready
+from service.sample.embedded_redis import EmbeddedRedis, free_port
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "your-own-data.md"
+REDIS = "redis://127.0.0.1:6379/0"
+SERVICE = "127.0.0.1:8000"
+START_MS = 1_772_323_200_000  # 2026-03-01T00:00:00Z
+DAYS = 10
+DAY_MS = 86_400_000
+SEARCHES = 500
+SHOWN = 6
+USERS = 60
+HOTELS = 30
+
+
+def write_hotels(folder: Path) -> None:
+    """Four CSVs as the page promises to read: text ids, gaps, a byte order mark, a quoted line break, lists by bars."""
+    rng = np.random.default_rng(5)
+    folder.mkdir(parents=True)
+    users = []
+    for i in range(USERS):
+        country = "" if i % 7 == 0 else ["dk", "no", "se"][i % 3]
+        age = "" if i % 5 == 0 else 20 + i % 40
+        users.append(f"u-{i:03},{country},{age}")
+    (folder / "users.csv").write_text("\n".join(["user_id,country,age", *users]) + "\n", encoding="utf-8-sig")
+    stars = [None if i % 9 == 4 else 1 + i % 5 for i in range(HOTELS)]
+    items = [
+        f'h-{i:02},city-{i % 4},"Hotel {i},\nby the sea",{"|".join(["wifi", "pool", "bar"][: i % 4])},'
+        f"{'' if stars[i] is None else stars[i]}"
+        for i in range(HOTELS)
+    ]
+    (folder / "items.csv").write_text("\n".join(["item_id,city,name,amenities,stars", *items]) + "\n")
+    impressions = ["search_id,user_id,item_id,time_ms,device,click,booking"]
+    behaviours = ["user_id,item_id,action,scene,time_ms"]
+    for search, time in enumerate(np.sort(START_MS + rng.integers(0, DAYS * DAY_MS, SEARCHES)).tolist()):
+        user = int(rng.integers(USERS))
+        device = ["phone", "web"][search % 2]
+        for hotel in rng.permutation(HOTELS)[:SHOWN].tolist():
+            click = int(rng.random() < (0.7 if hotel % 4 == user % 4 else 0.15))
+            booking = int(click and rng.random() < 0.1 + 0.1 * (stars[hotel] or 0))
+            impressions.append(f"s{search},u-{user:03},h-{hotel:02},{time},{device},{click},{booking}")
+            if click:
+                behaviours.append(f"u-{user:03},h-{hotel:02},click,search,{time}")
+    (folder / "impressions.csv").write_text("\n".join(impressions) + "\n")
+    (folder / "behaviours.csv").write_text("\n".join(behaviours) + "\n")
+
+
+def blocks(kind: str) -> list[str]:
+    """The fenced blocks of the walk that are of a kind, in the page's order."""
+    walk = PAGE.read_text().partition("\n## From CSVs to a ranking\n")[2].partition("\n## ")[0]
+    return re.findall(rf"^```{re.escape(kind)}\n(.*?)^```$", walk, re.MULTILINE | re.DOTALL)
+
+
+def columns_on_the_page() -> dict[str, str]:
+    return dict(line.split() for line in blocks("text")[0].splitlines())
+
+
+@pytest.mark.slow
+def test_the_page_leads_from_four_csvs_to_a_ranking(tmp_path: Path) -> None:
+    data = tmp_path / "data" / "hotels"
+    write_hotels(data)
+    for name, columns in columns_on_the_page().items():
+        assert (data / name).read_text(encoding="utf-8-sig").splitlines()[0] == columns
+    (recipe,) = blocks('yaml title="hotels.yaml"')
+    (tmp_path / "hotels.yaml").write_text(recipe)
+    prepare, serve, ask = blocks("sh")
+
+    # The program of this tree, as an installation would put it on the PATH.
+    program = tmp_path / "bin" / "funnelrank"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m funnelrank "$@"\n')
+    program.chmod(0o755)
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FUNNELRANK_")}
+    environment |= {
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "FUNNELRANK_PORT": str(port),
+    }
+
+    def run(commands: str, redis_url: str) -> str:
+        text = commands.replace(REDIS, redis_url).replace(SERVICE, f"127.0.0.1:{port}")
+        done = subprocess.run(
+            ["sh", "-ec", text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    with EmbeddedRedis() as redis:
+        told = run(prepare, redis.url)
+        assert "warning: context" not in told
+        with (tmp_path / "serve.log").open("wb") as log:
+            process = subprocess.Popen(
+                ["sh", "-ec", f"exec {serve}"],
+                cwd=tmp_path,
+                env=environment | {"FUNNELRANK_REDIS_URL": redis.url},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            wait_until_ready(process, f"http://127.0.0.1:{port}/readyz", 60)
+            answer = run(ask, redis.url)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+    ranked, end = json.JSONDecoder().raw_decode(answer)
+    assert ranked["model"] == {"name": "hotels", "version": "1", "role": "stable"}
+    assert ranked["degraded"] == []
+    assert sorted(entry["item_id"] for entry in ranked["ranking"]) == ["h-01", "h-02", "h-03"]
+    scores = [entry["score"] for entry in ranked["ranking"]]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) == 3
+    replay = answer[end:]
+    assert "degraded" not in replay
+    largest = {name: float(value) for name, value in re.findall(r"^(\w+) +largest difference (\S+)$", replay, re.M)}
+    assert largest.keys() == {"pctr", "pcvr", "pctcvr"}
+    assert max(largest.values()) < 1e-5
