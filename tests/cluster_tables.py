@@ -1,6 +1,5 @@
 """Tables that the tests of a Redis Cluster load, and what is read of them."""
 
-import asyncio
 import csv
 import time
 from collections.abc import Awaitable, Callable
@@ -20,15 +19,12 @@ USERS = [str(i) for i in range(700, 712)]
 NOW = int(time.time() * 1000)
 
 
-def reading(url: str, work: Callable[[Any], Awaitable[Any]], timeout_ms: int = 2000) -> Any:
-    async def go() -> Any:
-        reader = open_store(url, timeout_ms, 1 << 20)
-        try:
-            return await work(reader)
-        finally:
-            reader.close()
-
-    return asyncio.run(go())
+async def reading(url: str, work: Callable[[Any], Awaitable[Any]], timeout_ms: int = 2000) -> Any:
+    reader = open_store(url, timeout_ms, 1 << 20)
+    try:
+        return await work(reader)
+    finally:
+        reader.close()
 
 
 def prices(stored: StoredRows) -> list[float]:

@@ -53,32 +53,25 @@ def test_a_lock_that_is_held_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
         pass
 
 
-def test_work_that_hangs_is_an_error_and_the_event_loop_goes_on() -> None:
+async def test_work_that_hangs_is_an_error_and_the_event_loop_goes_on() -> None:
     release = threading.Event()
 
-    async def go() -> None:
+    try:
         with pytest.raises(TimeoutError, match="the registry does not answer within 0.1 s"):
             await run_limited(release.wait, 0.1, "the registry")
         assert await run_limited(lambda: 7, 5, "the registry") == 7
         with pytest.raises(ValueError, match="broken"):
             await run_limited(lambda: int("broken"), 5, "the registry")
-
-    try:
-        asyncio.run(go())
     finally:
         release.set()
 
 
-def test_work_that_hangs_holds_a_bounded_number_of_threads() -> None:
+async def test_work_that_hangs_holds_a_bounded_number_of_threads() -> None:
     release = threading.Event()
-
-    async def go() -> list[str]:
-        calls = [run_limited(release.wait, 0.5, "the registry") for _ in range(40)]
-        return [str(e) for e in await asyncio.gather(*calls, return_exceptions=True)]
-
     before = threading.active_count()
     try:
-        messages = asyncio.run(go())
+        calls = [run_limited(release.wait, 0.5, "the registry") for _ in range(40)]
+        messages = [str(e) for e in await asyncio.gather(*calls, return_exceptions=True)]
         assert threading.active_count() - before <= 32
         assert sum("calls wait already" in m for m in messages) == 8
     finally:

@@ -1,6 +1,5 @@
 """Tests Redis' URL: each form is understood alike by reads and writes; a refusal names the cause and no password."""
 
-import asyncio
 import inspect
 import subprocess
 from pathlib import Path
@@ -159,17 +158,14 @@ def tls_of(connection: Any) -> dict[str, Any]:
     return {n: getattr(has, other_names.get(n, n) if has is connection else n) for n in names}
 
 
-def connections(url: str) -> list[Any]:
+async def connections(url: str) -> list[Any]:
     """A connection of each client of redis-py that writes with this URL."""
-
-    async def asyncio_connection() -> Any:
-        writing = async_client(url, 1)
-        made = writing.connection_pool.make_connection()
-        await writing.aclose()
-        return made
-
     with client(url, 1) as loading:
-        return [loading.connection_pool.make_connection(), asyncio.run(asyncio_connection())]
+        made = [loading.connection_pool.make_connection()]
+    writing = async_client(url, 1)
+    made.append(writing.connection_pool.make_connection())
+    await writing.aclose()
+    return made
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
@@ -177,7 +173,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), m
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_reads_and_writes_make_the_same_of_every_option(pem: tuple[Path, Path], data: st.DataObject) -> None:
+async def test_reads_and_writes_make_the_same_of_every_option(pem: tuple[Path, Path], data: st.DataObject) -> None:
     cert, key = pem
     tls = {
         "ssl_cert_reqs": st.sampled_from(["none", "optional", "required"]),
@@ -204,7 +200,7 @@ def test_reads_and_writes_make_the_same_of_every_option(pem: tuple[Path, Path], 
 
     address = address_of(url)
     assert (address.username, address.password, address.database) == (user, password, database)
-    for connection in connections(url):
+    for connection in await connections(url):
         assert (connection.username, connection.password) == (address.username, address.password)
         assert connection.db == address.database
         if scheme == "unix":

@@ -1,6 +1,5 @@
 """Tests what a change of a document answers: what the workers did with it, and its revision in If-Match and ETag."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,7 +52,7 @@ def test_a_change_that_the_worker_refuses_answers_why(running: Any, registry: Pa
     assert running.rank(["1"]).json()["model"]["version"] == "1"
 
 
-def test_a_change_that_nobody_has_taken_up_yet_is_said_to_be_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_that_nobody_has_taken_up_yet_is_said_to_be_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "_LONGEST_SECONDS", 0.05)
     status = {"refused": [{"model": "m/2", "code": "old", "detail": "", "at": "2020-01-01T00:00:00Z"}]}
     worker: Any = SimpleNamespace(
@@ -61,7 +60,7 @@ def test_a_change_that_nobody_has_taken_up_yet_is_said_to_be_accepted(monkeypatc
         follower=SimpleNamespace(described=lambda: status),
         metrics=SimpleNamespace(records=SimpleNamespace(statuses=list)),
     )
-    outcome = asyncio.run(uptake(worker, lambda _: False, {"m/2"}, "2026-01-01T00:00:00Z"))
+    outcome = await uptake(worker, lambda _: False, {"m/2"}, "2026-01-01T00:00:00Z")
     assert outcome.state == UptakeState.PENDING == "accepted, not yet served"
 
 

@@ -33,18 +33,15 @@ def test_brought_over_is_what_observing_one_by_one_gives(values: list[float], sp
     assert pages[0] == pages[1]
 
 
-def test_what_was_counted_is_in_the_metrics_within_a_moment() -> None:
+async def test_what_was_counted_is_in_the_metrics_within_a_moment() -> None:
     tallies = Tallies()
     asked = Counter("asked", "a", registry=(registry := CollectorRegistry()))
 
-    async def go() -> None:
-        tallies.count(asked).inc()
-        tallies.soon()
-        tallies.soon()
-        for _ in range(100):
-            if registry.get_sample_value("asked_total") == 1:
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError("nothing was brought over")
-
-    asyncio.run(go())
+    tallies.count(asked).inc()
+    tallies.soon()
+    tallies.soon()
+    for _ in range(100):
+        if registry.get_sample_value("asked_total") == 1:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("nothing was brought over")

@@ -1,6 +1,5 @@
 """Tests that rows from Redis become the same arrays as the packed raw rows."""
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,15 +24,12 @@ ITEMS: dict[str, dict[str, Any]] = {
 }
 
 
-def fetch(url: str, layouts: Layouts, user_id: str, item_ids: list[str]) -> StoredRows:
-    async def go() -> StoredRows:
-        reader = open_store(url, 1000)
-        try:
-            return await reader.fetch(layouts, user_id, item_ids, 1.0)
-        finally:
-            reader.close()
-
-    return asyncio.run(go())
+async def fetch(url: str, layouts: Layouts, user_id: str, item_ids: list[str]) -> StoredRows:
+    reader = open_store(url, 1000)
+    try:
+        return await reader.fetch(layouts, user_id, item_ids, 1.0)
+    finally:
+        reader.close()
 
 
 def assembled(
@@ -74,11 +70,11 @@ def filled(store: redis.Redis, layouts: Layouts) -> redis.Redis:
     return store
 
 
-def test_arrays_from_redis_equal_the_packed_columns(
+async def test_arrays_from_redis_equal_the_packed_columns(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     order = ["3", "1", "2"]
-    stored = fetch(redis_server.url, layouts, "712", order)
+    stored = await fetch(redis_server.url, layouts, "712", order)
     context = pack_raw(layouts.context, {"tab": 1, "hour": 13}, "context")
     made = assembled(layouts, stored, "712", order, {}, context, 1_650_000_100_000)
     assert (made.unknown_user, made.unknown_items, made.behaviours) == (False, 0, 5)
@@ -99,10 +95,10 @@ def test_arrays_from_redis_equal_the_packed_columns(
     assert made.inputs["item_keys"].flags.c_contiguous
 
 
-def test_unknown_entities_are_known_by_their_id_alone(
+async def test_unknown_entities_are_known_by_their_id_alone(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
-    stored = fetch(redis_server.url, layouts, "nobody", ["1", "new", "2", "newer"])
+    stored = await fetch(redis_server.url, layouts, "nobody", ["1", "new", "2", "newer"])
     made = assembled(layouts, stored, "nobody", ["1", "new", "2", "newer"], {}, layouts.context.default_row, 1)
     assert (made.unknown_user, made.unknown_items, made.behaviours) == (True, 2, 0)
     expected = [layouts.item.pack(r) for r in (ITEMS["1"], {"item_id": "new"}, ITEMS["2"], {"item_id": "newer"})]
@@ -113,10 +109,10 @@ def test_unknown_entities_are_known_by_their_id_alone(
     )
 
 
-def test_a_candidates_own_features_replace_the_stored_ones(
+async def test_a_candidates_own_features_replace_the_stored_ones(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
-    stored = fetch(redis_server.url, layouts, "712", ["1", "2"])
+    stored = await fetch(redis_server.url, layouts, "712", ["1", "2"])
     made = assembled(
         layouts, stored, "712", ["1", "2"], {1: {"price": 7, "tag": "new"}}, layouts.context.default_row, 1
     )
@@ -127,26 +123,26 @@ def test_a_candidates_own_features_replace_the_stored_ones(
     assert made.inputs["item_numerics"].tobytes() == expected["numerics"].tobytes()
 
 
-def test_rows_of_a_wrong_length_count_as_missing(
+async def test_rows_of_a_wrong_length_count_as_missing(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     filled.set(item_key(layouts.fingerprint, "2"), b"short")
     filled.set(user_key(layouts.fingerprint, "712"), b"x" * 999)
     filled.zadd(behaviours_key(layouts.fingerprint, "712"), {b"rubbish": 1_750_000_000_000})
-    stored = fetch(redis_server.url, layouts, "712", ["1", "2", "3"])
+    stored = await fetch(redis_server.url, layouts, "712", ["1", "2", "3"])
     assert stored.corrupt == {"user": 1, "behaviour": 1, "item": 1}
     assert stored.user is None
     assert stored.items.states.tolist() == [KNOWN, CORRUPT, KNOWN]
     assert len(stored.behaviours) == 4
 
 
-def test_a_key_of_another_type_is_one_corrupt_row(
+async def test_a_key_of_another_type_is_one_corrupt_row(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     for key in (user_key(layouts.fingerprint, "712"), behaviours_key(layouts.fingerprint, "712")):
         filled.delete(key)
         filled.lpush(key, "x")
-    stored = fetch(redis_server.url, layouts, "712", ["1"])
+    stored = await fetch(redis_server.url, layouts, "712", ["1"])
     assert (stored.user, stored.behaviours) == (None, [])
     assert stored.corrupt == {"user": 1, "behaviour": 1}
     assert stored.items.states.tolist() == [KNOWN]

@@ -2,7 +2,6 @@
 count.
 """
 
-import asyncio
 import copy
 import json
 from pathlib import Path
@@ -41,19 +40,16 @@ def schema_with(kit: SimpleNamespace, lag_s: float = 0.0, **required: bool) -> d
     return dict(schema)
 
 
-def rank(registry: Path, redis_url: str, query: Query) -> Ranking:
-    async def go() -> Ranking:
-        metrics = Metrics()
-        reader = open_store(redis_url, 2000)
-        follower = Follower(Settings(registry=registry), None, reader, metrics)
-        await follower.step()
-        try:
-            return await Ranker(follower, reader, metrics).rank(query, Deadline(60_000))
-        finally:
-            follower.close()
-            reader.close()
-
-    return asyncio.run(go())
+async def rank(registry: Path, redis_url: str, query: Query) -> Ranking:
+    metrics = Metrics()
+    reader = open_store(redis_url, 2000)
+    follower = Follower(Settings(registry=registry), None, reader, metrics)
+    await follower.step()
+    try:
+        return await Ranker(follower, reader, metrics).rank(query, Deadline(60_000))
+    finally:
+        follower.close()
+        reader.close()
 
 
 def degraded(ranking: Ranking) -> list[str]:
@@ -74,10 +70,10 @@ def known(store: redis.Redis, layouts: Layouts) -> None:
         ({"tab": None, "hour": None}, []),
     ],
 )
-def test_context_that_is_left_out_is_counted_and_null_is_not(
+async def test_context_that_is_left_out_is_counted_and_null_is_not(
     registry: Path, redis_server: EmbeddedRedis, known: None, context: dict[str, Any], expected: list[str]
 ) -> None:
-    assert degraded(rank(registry, redis_server.url, Query("712", ["1"], context=context))) == expected
+    assert degraded(await rank(registry, redis_server.url, Query("712", ["1"], context=context))) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,11 +85,11 @@ def test_context_that_is_left_out_is_counted_and_null_is_not(
         ("1", {"tag": "a"}, []),
     ],
 )
-def test_features_that_an_item_without_a_row_leaves_out_are_counted(
+async def test_features_that_an_item_without_a_row_leaves_out_are_counted(
     registry: Path, redis_server: EmbeddedRedis, known: None, item: str, features: dict[str, Any], expected: list[str]
 ) -> None:
     query = Query("712", ["1" if item == "new" else "new", item], {1: features}, {"tab": 1, "hour": 2})
-    assert degraded(rank(registry, redis_server.url, query)) == expected
+    assert degraded(await rank(registry, redis_server.url, query)) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,7 +101,7 @@ def test_features_that_an_item_without_a_row_leaves_out_are_counted(
         ({"tab": 1}, {1: {"quality": None}}, "candidates[1].features.quality"),
     ],
 )
-def test_a_required_feature_that_is_left_out_is_refused(
+async def test_a_required_feature_that_is_left_out_is_refused(
     tmp_path: Path,
     kit: SimpleNamespace,
     redis_server: EmbeddedRedis,
@@ -117,10 +113,10 @@ def test_a_required_feature_that_is_left_out_is_refused(
     kit.publish(tmp_path, "1", schema=schema_with(kit, tab=True, quality=True))
     kit.go_live(tmp_path, "1")
     with pytest.raises(InvalidRequest) as error:
-        rank(tmp_path, redis_server.url, Query("712", ["new", "1"], own, context))
+        await rank(tmp_path, redis_server.url, Query("712", ["new", "1"], own, context))
     assert [e.field for e in error.value.errors] == [field]
     assert "required" in error.value.detail
-    assert degraded(rank(tmp_path, redis_server.url, Query("712", ["new", "1"], {}, {"tab": 1, "hour": 1}))) == []
+    assert degraded(await rank(tmp_path, redis_server.url, Query("712", ["new", "1"], {}, {"tab": 1, "hour": 1}))) == []
 
 
 def test_required_and_lag_are_left_out_of_fingerprint_and_of_the_written_schema_at_their_default(
@@ -142,7 +138,7 @@ def test_a_write_of_null_to_a_required_feature_is_refused(kit: SimpleNamespace) 
 
 
 @pytest.mark.parametrize(("lag_s", "seen"), [(0, 4), (1, 3), (60, 1), (3600, 0)])
-def test_a_behaviour_younger_than_the_lag_does_not_count(
+async def test_a_behaviour_younger_than_the_lag_does_not_count(
     tmp_path: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis, lag_s: float, seen: int
 ) -> None:
     """As in training, a behaviour counts that is older than the request's moment by more than the lag."""
@@ -163,7 +159,7 @@ def test_a_behaviour_younger_than_the_lag_does_not_count(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ranker, "_observe", observe)
-        rank(tmp_path, redis_server.url, Query("712", ["1"], context={"tab": 1, "hour": 1}, timestamp=NOW))
+        await rank(tmp_path, redis_server.url, Query("712", ["1"], context={"tab": 1, "hour": 1}, timestamp=NOW))
     assert len(counted[0]) == seen
     assert all(NOW - time > lag_s * 1000 for time in counted[0].tolist())
 

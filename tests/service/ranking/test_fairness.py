@@ -57,31 +57,25 @@ def query(count: int) -> Query:
     return Query("712", [str(i) for i in range(count)])
 
 
-def test_a_short_list_is_ranked_while_a_long_one_is_in_work(ranker: Ranker) -> None:
-    async def go() -> list[int]:
-        await ranker.follower.step()
-        finished: list[int] = []
+async def test_a_short_list_is_ranked_while_a_long_one_is_in_work(ranker: Ranker) -> None:
+    await ranker.follower.step()
+    finished: list[int] = []
 
-        async def rank(count: int) -> None:
-            finished.append((await ranker.rank(query(count), Deadline(60_000))).coverage[0])
+    async def rank(count: int) -> None:
+        finished.append((await ranker.rank(query(count), Deadline(60_000))).coverage[0])
 
-        await asyncio.gather(rank(20_000), *(rank(5) for _ in range(3)))
-        ranker.reader.close()
-        return finished
-
-    assert asyncio.run(go()) == [5, 5, 5, 20_000]
+    await asyncio.gather(rank(20_000), *(rank(5) for _ in range(3)))
+    ranker.reader.close()
+    assert finished == [5, 5, 5, 20_000]
 
 
-def test_chunks_score_like_the_whole_list(ranker: Ranker) -> None:
-    async def go() -> None:
-        await ranker.follower.step()
-        whole = Ranker(ranker.follower, ranker.reader, ranker.metrics, chunk=1000)
-        rankings = [await r.rank(query(57), Deadline(60_000)) for r in (ranker, whole)]
-        assert rankings[0].ranked.item_ids == rankings[1].ranked.item_ids
-        assert np.allclose(rankings[0].ranked.predictions, rankings[1].ranked.predictions, atol=1e-6)
-        ranker.reader.close()
-
-    asyncio.run(go())
+async def test_chunks_score_like_the_whole_list(ranker: Ranker) -> None:
+    await ranker.follower.step()
+    whole = Ranker(ranker.follower, ranker.reader, ranker.metrics, chunk=1000)
+    rankings = [await r.rank(query(57), Deadline(60_000)) for r in (ranker, whole)]
+    assert rankings[0].ranked.item_ids == rankings[1].ranked.item_ids
+    assert np.allclose(rankings[0].ranked.predictions, rankings[1].ranked.predictions, atol=1e-6)
+    ranker.reader.close()
 
 
 def test_a_refused_request_has_retry_after(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:

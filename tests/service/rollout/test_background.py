@@ -14,18 +14,13 @@ from service.rollout.background import Background, BudgetedThread
 ON_LINUX = sys.platform == "linux"
 
 
-def test_the_event_loop_goes_first() -> None:
-    async def go() -> tuple[int, int]:
-        background = Background()
-        return os.getpriority(os.PRIO_PROCESS, 0), await background.run(
-            lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        )
-
-    loop, background = asyncio.run(go())
+async def test_the_event_loop_goes_first() -> None:
+    loop = os.getpriority(os.PRIO_PROCESS, 0)
+    background = await Background().run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
     assert background > loop if ON_LINUX else background == loop
 
 
-def test_one_thing_at_a_time_and_errors_arrive() -> None:
+async def test_one_thing_at_a_time_and_errors_arrive() -> None:
     running: list[int] = []
     most: list[int] = []
 
@@ -39,28 +34,21 @@ def test_one_thing_at_a_time_and_errors_arrive() -> None:
     def fails() -> None:
         raise ValueError("no such version")
 
-    async def go() -> list[int]:
-        background = Background()
-        results = await asyncio.gather(*(background.run(partial(work, n)) for n in range(5)))
-        with pytest.raises(ValueError, match="no such version"):
-            await background.run(fails)
-        return results
-
-    assert asyncio.run(go()) == [0, 1, 2, 3, 4]
+    background = Background()
+    results = await asyncio.gather(*(background.run(partial(work, n)) for n in range(5)))
+    with pytest.raises(ValueError, match="no such version"):
+        await background.run(fails)
+    assert results == [0, 1, 2, 3, 4]
     assert max(most) == 1
 
 
-def test_work_that_hangs_is_given_up_and_the_next_begins() -> None:
+async def test_work_that_hangs_is_given_up_and_the_next_begins() -> None:
     release = threading.Event()
-
-    async def go() -> int:
-        background = Background()
+    background = Background()
+    try:
         with pytest.raises(TimeoutError):
             await background.run(release.wait, seconds=0.1)
-        return await background.run(lambda: 7)
-
-    try:
-        assert asyncio.run(go()) == 7
+        assert await background.run(lambda: 7) == 7
     finally:
         release.set()
 

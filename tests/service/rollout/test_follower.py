@@ -1,6 +1,5 @@
 """Tests the follower inside one worker: swaps, freed bundles, refusals."""
 
-import asyncio
 import gc
 import weakref
 from pathlib import Path
@@ -21,84 +20,72 @@ def follower_of(registry: Path, url: str) -> Follower:
     return Follower(Settings(registry=registry, max_candidates=50), None, open_store(url, 500), Metrics())
 
 
-def test_the_old_bundle_goes_with_its_last_request(
+async def test_the_old_bundle_goes_with_its_last_request(
     registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: object
 ) -> None:
-    async def go() -> None:
-        follower = follower_of(registry, redis_server.url)
-        await follower.step()
-        in_request = follower.current()
-        old = weakref.ref(in_request.bundle.session)
-        kit.publish(registry, "2", bias=1.0)
-        kit.go_live(registry, "2")
-        await follower.step()
-        assert follower.current().bundle.label == "synthetic/2"
-        assert in_request.bundle.label == "synthetic/1"
-        assert old() is not None
-        del in_request
-        gc.collect()
-        assert old() is None
-        follower.reader.close()
-
-    asyncio.run(go())
+    follower = follower_of(registry, redis_server.url)
+    await follower.step()
+    in_request = follower.current()
+    old = weakref.ref(in_request.bundle.session)
+    kit.publish(registry, "2", bias=1.0)
+    kit.go_live(registry, "2")
+    await follower.step()
+    assert follower.current().bundle.label == "synthetic/2"
+    assert in_request.bundle.label == "synthetic/1"
+    assert old() is not None
+    del in_request
+    gc.collect()
+    assert old() is None
+    follower.reader.close()
 
 
-def test_an_unchanged_document_costs_one_look_and_no_load(
+async def test_an_unchanged_document_costs_one_look_and_no_load(
     registry: Path, redis_server: EmbeddedRedis, store: object
 ) -> None:
-    async def go() -> None:
-        follower = follower_of(registry, redis_server.url)
+    follower = follower_of(registry, redis_server.url)
+    await follower.step()
+    live = follower.current()
+    for _ in range(5):
         await follower.step()
-        live = follower.current()
-        for _ in range(5):
-            await follower.step()
-        assert follower.current() is live
-        follower.reader.close()
-
-    asyncio.run(go())
+    assert follower.current() is live
+    follower.reader.close()
 
 
-def test_without_a_document_there_is_no_model_until_one_is_written(
+async def test_without_a_document_there_is_no_model_until_one_is_written(
     registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis
 ) -> None:
-    async def go() -> None:
-        (registry / ROLLOUT_FILE).unlink()
-        follower = follower_of(registry, redis_server.url)
-        for _ in range(3):
-            await follower.step()
-        with pytest.raises(NotReady, match=r"rollout.json does not exist"):
-            follower.current()
-        assert len(follower.refusals.entries) == 1
-        kit.go_live(registry, "1")
+    (registry / ROLLOUT_FILE).unlink()
+    follower = follower_of(registry, redis_server.url)
+    for _ in range(3):
         await follower.step()
-        assert follower.current().bundle.label == "synthetic/1"
-        follower.reader.close()
+    with pytest.raises(NotReady, match=r"rollout.json does not exist"):
+        follower.current()
+    assert len(follower.refusals.entries) == 1
+    kit.go_live(registry, "1")
+    await follower.step()
+    assert follower.current().bundle.label == "synthetic/1"
+    follower.reader.close()
 
-    asyncio.run(go())
 
-
-def test_a_version_that_was_refused_is_tried_again_when_the_document_changes(
+async def test_a_version_that_was_refused_is_tried_again_when_the_document_changes(
     registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis
 ) -> None:
-    async def go() -> None:
-        follower = follower_of(registry, redis_server.url)
+    follower = follower_of(registry, redis_server.url)
+    await follower.step()
+    kit.go_live(registry, "2")
+    for _ in range(3):
         await follower.step()
-        kit.go_live(registry, "2")
-        for _ in range(3):
-            await follower.step()
-        withdrawn = read_rollout(registry)
-        assert (withdrawn.stable.version, withdrawn.author, withdrawn.revision) == ("1", "automatic", 3)
-        assert [r.code for r in follower.refusals.entries] == ["bundle_missing"]
-        kit.go_live(registry, "2")
-        await follower.step()
-        assert [r.code for r in follower.refusals.entries] == ["bundle_missing"] * 2
-        kit.publish(registry, "2")
-        kit.go_live(registry, "2")
-        await follower.step()
-        assert follower.current().bundle.label == "synthetic/2"
-        kit.go_live(registry, "2")
-        await follower.step()
-        assert follower.current().revision == 7, "two changes back by the worker among them"
-        follower.reader.close()
-
-    asyncio.run(go())
+    withdrawn = read_rollout(registry)
+    assert (withdrawn.stable.version, withdrawn.author, withdrawn.revision) == ("1", "automatic", 3)
+    assert [r.code for r in follower.refusals.entries] == ["bundle_missing"]
+    kit.go_live(registry, "2")
+    await follower.step()
+    assert [r.code for r in follower.refusals.entries] == ["bundle_missing"] * 2
+    kit.publish(registry, "2")
+    kit.go_live(registry, "2")
+    await follower.step()
+    assert follower.current().bundle.label == "synthetic/2"
+    kit.go_live(registry, "2")
+    await follower.step()
+    assert follower.current().revision == 7, "two changes back by the worker among them"
+    follower.reader.close()

@@ -101,7 +101,7 @@ def test_a_withdrawal_that_cannot_be_written_is_written_later(
         assert read_rollout(registry).stable.version == "1"
 
 
-def test_a_change_that_takes_too_long_fails_and_is_not_made_later(
+async def test_a_change_that_takes_too_long_fails_and_is_not_made_later(
     registry: Path,
     kit: SimpleNamespace,
     redis_server: EmbeddedRedis,
@@ -123,21 +123,18 @@ def test_a_change_that_takes_too_long_fails_and_is_not_made_later(
     monkeypatch.setattr(checks.RegistryChecks, "verify", hanging)
     monkeypatch.setattr(operations, "CHANGE_SECONDS", 0.2)
 
-    async def go() -> None:
-        follower = Follower(Settings(registry=registry), None, open_store(redis_server.url, 500), Metrics())
-        await follower.step()
-        changes = {"stable": read_rollout(registry).stable.model_copy(update={"version": "2"})}
-        with pytest.raises(RegistryUnavailable, match="the registry does not answer within 0.2 s"):
-            await operations.change_rollout(follower, changes, "ann", "", None)
-        release.set()
-        for _ in range(100):
-            if not [t for t in threading.enumerate() if t.name == "limited"]:
-                ended.set()
-                break
-            await asyncio.sleep(0.05)
-        follower.reader.close()
-
-    asyncio.run(go())
+    follower = Follower(Settings(registry=registry), None, open_store(redis_server.url, 500), Metrics())
+    await follower.step()
+    changes = {"stable": read_rollout(registry).stable.model_copy(update={"version": "2"})}
+    with pytest.raises(RegistryUnavailable, match="the registry does not answer within 0.2 s"):
+        await operations.change_rollout(follower, changes, "ann", "", None)
+    release.set()
+    for _ in range(100):
+        if not [t for t in threading.enumerate() if t.name == "limited"]:
+            ended.set()
+            break
+        await asyncio.sleep(0.05)
+    follower.reader.close()
     assert ended.is_set()
     assert read_rollout(registry).revision == 1
 

@@ -226,7 +226,7 @@ def test_callers_do_not_decide_about_a_canary(
         assert (seen["rollout"]["revision"], seen["worker"]["canary"]["version"]) == (revision, "2")
 
 
-def test_the_event_loop_hardly_works_while_a_large_fusion_document_is_taken_up(
+async def test_the_event_loop_hardly_works_while_a_large_fusion_document_is_taken_up(
     tmp_path: Path, registry: Path, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
     """CPU of the loop's thread against that of the process, and the formulas parsed: the present profiles, not the
@@ -246,22 +246,19 @@ def test_the_event_loop_hardly_works_while_a_large_fusion_document_is_taken_up(
         parsed.append(text)
         return parse(text)
 
-    async def go(monkeypatch: pytest.MonkeyPatch) -> tuple[float, float]:
-        follower = Follower(Settings(registry=registry), None, open_store(redis_server.url, 500), Metrics())
-        await follower.step()
-        past = [document(r, 50) | {"withdrawn": False} for r in range(20, 0, -1)]
-        (registry / "fusion.json").write_text(json.dumps(document(21, 50) | {"history": past}))
+    follower = Follower(Settings(registry=registry), None, open_store(redis_server.url, 500), Metrics())
+    await follower.step()
+    past = [document(r, 50) | {"withdrawn": False} for r in range(20, 0, -1)]
+    (registry / "fusion.json").write_text(json.dumps(document(21, 50) | {"history": past}))
+    with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(profiles, "parse", counting)
         loop_start = time.thread_time()
         start = time.process_time()
         await follower.step()
-        spent = (time.thread_time() - loop_start, time.process_time() - start)
-        assert follower.snapshot.profiles is not None
-        assert follower.snapshot.profiles.revision == 21
-        follower.reader.close()
-        return spent
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        of_loop, of_all = asyncio.run(go(monkeypatch))
+        of_loop = time.thread_time() - loop_start
+        of_all = time.process_time() - start
+    assert follower.snapshot.profiles is not None
+    assert follower.snapshot.profiles.revision == 21
+    follower.reader.close()
     assert len(parsed) == 50
     assert of_loop < 0.3 * of_all, (of_loop, of_all)

@@ -89,7 +89,7 @@ def test_what_is_written_over_http_is_in_the_next_ranking_of_every_worker(served
     assert scores() != seen
 
 
-def test_a_changed_row_is_seen_by_the_very_next_ranking_whose_rows_are_all_in_the_cache(
+async def test_a_changed_row_is_seen_by_the_very_next_ranking_whose_rows_are_all_in_the_cache(
     cluster: RedisCluster, layouts: Layouts
 ) -> None:
     async def work(reader: Any) -> list[bool]:
@@ -104,7 +104,7 @@ def test_a_changed_row_is_seen_by_the_very_next_ranking_whose_rows_are_all_in_th
         assert reader.caches[0].hits > 100 * (len(IDS) - 3)
         return seen
 
-    assert reading(cluster.url, work) == [True] * 100
+    assert await reading(cluster.url, work) == [True] * 100
 
 
 def test_a_cluster_can_be_inspected(cluster: RedisCluster, layouts: Layouts) -> None:
@@ -116,7 +116,7 @@ def test_a_cluster_can_be_inspected(cluster: RedisCluster, layouts: Layouts) -> 
     assert shown(cluster.url, "item", "unheard-of")[0] is False
 
 
-def test_a_slot_that_moves_is_followed_on_its_way_and_after(cluster: RedisCluster, layouts: Layouts) -> None:
+async def test_a_slot_that_moves_is_followed_on_its_way_and_after(cluster: RedisCluster, layouts: Layouts) -> None:
     key = item_key(layouts.fingerprint, "7")
     slot = key_slot(key.encode())
     source = cluster.owner(key)
@@ -147,20 +147,22 @@ def test_a_slot_that_moves_is_followed_on_its_way_and_after(cluster: RedisCluste
 
         await asyncio.to_thread(moves)
 
-    reading(cluster.url, work)
+    await reading(cluster.url, work)
 
 
-def test_one_redis_under_a_clusters_url_is_refused_by_name(redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+async def test_one_redis_under_a_clusters_url_is_refused_by_name(redis_server: EmbeddedRedis, layouts: Layouts) -> None:
     with pytest.raises(StoreDown, match=r"no node of a cluster that is set up: .*cluster support disabled"):
-        reading(
+        await reading(
             redis_server.url.replace("redis://", "redis+cluster://"), lambda reader: reader.fetch(layouts, "1", IDS, 2)
         )
 
 
-def test_a_password_holds_for_every_node(layouts: Layouts) -> None:
+async def test_a_password_holds_for_every_node(layouts: Layouts) -> None:
     with redis_cluster("--user", "ranker", "on", ">hush:1", "~*", "&*", "+@all") as cluster:
         hosts = cluster.url.removeprefix("redis+cluster://")
-        stored = reading(f"redis+cluster://ranker:hush%3A1@{hosts}", lambda reader: reader.fetch(layouts, "1", IDS, 2))
+        stored = await reading(
+            f"redis+cluster://ranker:hush%3A1@{hosts}", lambda reader: reader.fetch(layouts, "1", IDS, 2)
+        )
         assert (stored.unread, unknown(stored)) == (0, set(IDS))
         with pytest.raises(StoreDown, match="WRONGPASS"):
-            reading(f"redis+cluster://ranker:wrong@{hosts}", lambda reader: reader.fetch(layouts, "1", IDS, 2))
+            await reading(f"redis+cluster://ranker:wrong@{hosts}", lambda reader: reader.fetch(layouts, "1", IDS, 2))

@@ -34,7 +34,7 @@ def cluster(tables: Path, schema: FeatureSchema) -> Iterator[RedisCluster]:
         yield started
 
 
-def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(
+async def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(
     tables: Path, schema: FeatureSchema, layouts: Layouts
 ) -> None:
     with redis_cluster() as cluster:
@@ -70,10 +70,10 @@ def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(
                 while not holds(await reader.fetch(layouts, here, IDS, 2)):
                     await asyncio.sleep(0.02)
 
-        reading(cluster.url, work)
+        await reading(cluster.url, work)
 
 
-def test_a_node_that_hangs_costs_no_more_than_the_timeout_and_its_rows_in_the_cache_do_not_count(
+async def test_a_node_that_hangs_costs_no_more_than_the_timeout_and_its_rows_in_the_cache_do_not_count(
     cluster: RedisCluster, layouts: Layouts, kit: SimpleNamespace
 ) -> None:
     lost = belonging(cluster, layouts, 2)
@@ -94,7 +94,7 @@ def test_a_node_that_hangs_costs_no_more_than_the_timeout_and_its_rows_in_the_ca
                 await asyncio.sleep(0.02)
         kit.recovered("a cluster's node hanging, from when it goes on", goes_on)
 
-    reading(cluster.url, work, timeout_ms=100)
+    await reading(cluster.url, work, timeout_ms=100)
 
 
 def test_a_failover_is_followed_without_a_failed_ranking(
@@ -129,7 +129,7 @@ def test_a_failover_is_followed_without_a_failed_ranking(
             assert 'outcome="internal_error"' not in server.http.get("/metrics").text
 
 
-def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(
+async def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(
     layouts: Layouts, kit: SimpleNamespace
 ) -> None:
     async def work(reader: Any) -> None:
@@ -151,11 +151,11 @@ def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(
         kit.recovered("a whole cluster gone, from when its nodes are back", back)
 
     with redis_cluster() as cluster:
-        reading(cluster.url, work)
+        await reading(cluster.url, work)
 
 
 @pytest.mark.parametrize("reads_when_down", ["no", "yes"])
-def test_half_a_cluster_gone_is_read_where_redis_allows_it(
+async def test_half_a_cluster_gone_is_read_where_redis_allows_it(
     tables: Path, schema: FeatureSchema, layouts: Layouts, reads_when_down: str
 ) -> None:
     with redis_cluster("--cluster-allow-reads-when-down", reads_when_down) as cluster:
@@ -176,4 +176,4 @@ def test_half_a_cluster_gone_is_read_where_redis_allows_it(
             assert stored.user is not None
             assert {i for i, state in zip(IDS, stored.items.states, strict=True) if state != UNKNOWN} == here
 
-        reading(cluster.url, work)
+        await reading(cluster.url, work)

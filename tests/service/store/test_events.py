@@ -36,31 +36,23 @@ def member(layouts: Layouts, event: int, time_ms: int) -> bytes:
     return event.to_bytes(8, "big") + layouts.behaviour.pack_event(item, "click", 1, time_ms)
 
 
-def add(url: str, layouts: Layouts, events: Sequence[tuple[int, int]], user: str = "712") -> int:
+async def add(url: str, layouts: Layouts, events: Sequence[tuple[int, int]], user: str = "712") -> int:
     """Write events `(number, time in ms)` as the service does; how many were new."""
-
-    async def go() -> int:
-        writer = open_writer(url, 5000)
-        try:
-            return await writer.add_behaviours(layouts, {user: [(at, member(layouts, e, at)) for e, at in events]})
-        finally:
-            await writer.close()
-
-    return asyncio.run(go())
+    writer = open_writer(url, 5000)
+    try:
+        return await writer.add_behaviours(layouts, {user: [(at, member(layouts, e, at)) for e, at in events]})
+    finally:
+        await writer.close()
 
 
-def read(url: str, layouts: Layouts, before: int | None = None, user: str = "712") -> list[int]:
+async def read(url: str, layouts: Layouts, before: int | None = None, user: str = "712") -> list[int]:
     """The numbers of the events that a ranking reads, newest first."""
-
-    async def go() -> list[int]:
-        reader = open_store(url, 5000)
-        try:
-            stored = await reader.fetch(layouts, user, ["1"], 5, before)
-            return [int.from_bytes(each[:8], "big") for each in stored.behaviours]
-        finally:
-            reader.close()
-
-    return asyncio.run(go())
+    reader = open_store(url, 5000)
+    try:
+        stored = await reader.fetch(layouts, user, ["1"], 5, before)
+        return [int.from_bytes(each[:8], "big") for each in stored.behaviours]
+    finally:
+        reader.close()
 
 
 def stored_items(store: redis.Redis, layouts: Layouts, user: str = "712") -> list[int]:
@@ -68,96 +60,93 @@ def stored_items(store: redis.Redis, layouts: Layouts, user: str = "712") -> lis
     return [int.from_bytes(each[:8], "big") for each in members]
 
 
-def test_a_real_event_is_kept_and_read_whatever_a_wrong_clock_has_sent(
+async def test_a_real_event_is_kept_and_read_whatever_a_wrong_clock_has_sent(
     redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
 ) -> None:
     ahead = [(100 + i, now + LATEST_AHEAD_MS - i) for i in range(1000)]
-    assert add(redis_server.url, layouts, ahead) == layouts.kept_behaviours
-    assert add(redis_server.url, layouts, [(1, now - 10)]) == 1
-    assert read(redis_server.url, layouts) == [1]
-    assert add(redis_server.url, layouts, ahead[::-1]) == 0
-    assert read(redis_server.url, layouts) == [1]
+    assert await add(redis_server.url, layouts, ahead) == layouts.kept_behaviours
+    assert await add(redis_server.url, layouts, [(1, now - 10)]) == 1
+    assert await read(redis_server.url, layouts) == [1]
+    assert await add(redis_server.url, layouts, ahead[::-1]) == 0
+    assert await read(redis_server.url, layouts) == [1]
     assert 1 in stored_items(store, layouts)
     assert len(stored_items(store, layouts)) == layouts.kept_behaviours + 1
 
 
-def test_what_lies_in_the_future_is_read_when_its_time_has_come(
+async def test_what_lies_in_the_future_is_read_when_its_time_has_come(
     redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
 ) -> None:
-    add(redis_server.url, layouts, [(1, now - 5), (2, now + 600)])
-    assert read(redis_server.url, layouts) == [1]
+    await add(redis_server.url, layouts, [(1, now - 5), (2, now + 600)])
+    assert await read(redis_server.url, layouts) == [1]
     time.sleep(0.7)
-    assert read(redis_server.url, layouts) == [2, 1]
+    assert await read(redis_server.url, layouts) == [2, 1]
 
 
-def test_an_event_that_is_too_old_to_be_kept_is_not_new(
+async def test_an_event_that_is_too_old_to_be_kept_is_not_new(
     redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
 ) -> None:
     recent = [(i, now - 1000 + i) for i in range(layouts.kept_behaviours)]
-    assert add(redis_server.url, layouts, recent) == len(recent)
+    assert await add(redis_server.url, layouts, recent) == len(recent)
     old = (99, now - HOUR_MS)
-    assert [add(redis_server.url, layouts, [old]) for _ in range(3)] == [0, 0, 0]
-    assert add(redis_server.url, layouts, [old, (50, now - 1)]) == 1
+    assert [await add(redis_server.url, layouts, [old]) for _ in range(3)] == [0, 0, 0]
+    assert await add(redis_server.url, layouts, [old, (50, now - 1)]) == 1
     assert 99 not in stored_items(store, layouts)
     assert stored_items(store, layouts)[0] == 50
 
 
-def test_new_is_the_number_of_events_that_are_kept(
+async def test_new_is_the_number_of_events_that_are_kept(
     redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
 ) -> None:
     batch = [(i, now - 5000 + i) for i in range(1000)]
-    assert add(redis_server.url, layouts, batch) == layouts.kept_behaviours
+    assert await add(redis_server.url, layouts, batch) == layouts.kept_behaviours
     assert stored_items(store, layouts) == list(range(999, 999 - layouts.kept_behaviours, -1))
-    assert add(redis_server.url, layouts, batch + batch) == 0
+    assert await add(redis_server.url, layouts, batch + batch) == 0
 
 
-def test_a_replay_as_of_a_moment_reads_what_was_read_then(
+async def test_a_replay_as_of_a_moment_reads_what_was_read_then(
     redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
 ) -> None:
     limit = layouts.max_behaviours
     times = [now - HOUR_MS + i * 1000 for i in range(3 * limit)]
     seen_then = []
     for event, at in enumerate(times):
-        seen_then.append(read(redis_server.url, layouts, at))
-        add(redis_server.url, layouts, [(event, at)])
+        seen_then.append(await read(redis_server.url, layouts, at))
+        await add(redis_server.url, layouts, [(event, at)])
     for event, at in list(enumerate(times))[-limit:]:
-        assert read(redis_server.url, layouts, at) == seen_then[event]
+        assert await read(redis_server.url, layouts, at) == seen_then[event]
         assert len(seen_then[event]) == limit
 
 
-def test_a_batch_keeps_the_place_of_an_event_that_comes_again_and_the_order_within_a_millisecond(
+async def test_a_batch_keeps_the_place_of_an_event_that_comes_again_and_the_order_within_a_millisecond(
     redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
 ) -> None:
     at = now - 1000
-    assert add(redis_server.url, layouts, [(1, at), (2, at), (1, at), (3, at)]) == 3
-    assert add(redis_server.url, layouts, [(4, at), (2, at), (5, at + 1)]) == 2
+    assert await add(redis_server.url, layouts, [(1, at), (2, at), (1, at), (3, at)]) == 3
+    assert await add(redis_server.url, layouts, [(4, at), (2, at), (5, at + 1)]) == 2
     assert stored_items(store, layouts) == [5, 4, 3, 2, 1]
 
 
-def test_a_key_of_another_type_is_replaced_by_the_next_write(
+async def test_a_key_of_another_type_is_replaced_by_the_next_write(
     redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
 ) -> None:
     store.set(behaviours_key(layouts.fingerprint, "712"), "of somebody else")
-    assert add(redis_server.url, layouts, [(1, now - 5)]) == 1
-    assert read(redis_server.url, layouts) == [1]
+    assert await add(redis_server.url, layouts, [(1, now - 5)]) == 1
+    assert await read(redis_server.url, layouts) == [1]
 
 
-def test_the_script_is_sent_again_where_redis_has_forgotten_it(
+async def test_the_script_is_sent_again_where_redis_has_forgotten_it(
     redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
 ) -> None:
-    async def go() -> list[int]:
-        writer = open_writer(redis_server.url, 5000)
-        counts = []
-        for event in range(3):
-            counts.append(await writer.add_behaviours(layouts, {"1": [(now, member(layouts, event, now))]}))
-            await asyncio.to_thread(store.script_flush)
-        await writer.close()
-        return counts
-
-    assert asyncio.run(go()) == [1, 1, 1]
+    writer = open_writer(redis_server.url, 5000)
+    counts = []
+    for event in range(3):
+        counts.append(await writer.add_behaviours(layouts, {"1": [(now, member(layouts, event, now))]}))
+        await asyncio.to_thread(store.script_flush)
+    await writer.close()
+    assert counts == [1, 1, 1]
 
 
-def test_a_user_that_may_eval_and_load_no_script_writes_all_the_same(
+async def test_a_user_that_may_eval_and_load_no_script_writes_all_the_same(
     redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
 ) -> None:
     allowed = (
@@ -166,8 +155,8 @@ def test_a_user_that_may_eval_and_load_no_script_writes_all_the_same(
     store.execute_command("ACL", "SETUSER", "sender", "on", ">hush", *allowed.split())
     url = redis_server.url.replace("redis://", "redis://sender:hush@")
     try:
-        assert add(url, layouts, [(1, now)]) == 1
-        assert add(url, layouts, [(i, now - i) for i in range(30)]) == layouts.kept_behaviours - 1
+        assert await add(url, layouts, [(1, now)]) == 1
+        assert await add(url, layouts, [(i, now - i) for i in range(30)]) == layouts.kept_behaviours - 1
     finally:
         store.execute_command("ACL", "DELUSER", "sender")
 
@@ -209,22 +198,20 @@ def test_a_batch_costs_redis_no_more_than_its_size(own_redis: redis.Redis, now: 
     assert commands < 20
 
 
-def test_a_thousand_users_in_one_call_cost_redis_a_bounded_time(
+async def test_a_thousand_users_in_one_call_cost_redis_a_bounded_time(
     own_redis: redis.Redis, layouts: Layouts, now: int
 ) -> None:
     port = own_redis.connection_pool.connection_kwargs["port"]
     rounds = []
 
-    async def go() -> None:
-        writer = open_writer(f"redis://127.0.0.1:{port}/0", 5000)
-        for turn in range(5):
-            by_user = {str(u): [(now + turn, member(layouts, u, now + turn))] for u in range(1000)}
-            started = cpu_ms(own_redis)
-            assert await writer.add_behaviours(layouts, by_user) == 1000
-            rounds.append(cpu_ms(own_redis) - started)
-        await writer.close()
-
     own_redis.flushall()
-    asyncio.run(go())
+
+    writer = open_writer(f"redis://127.0.0.1:{port}/0", 5000)
+    for turn in range(5):
+        by_user = {str(u): [(now + turn, member(layouts, u, now + turn))] for u in range(1000)}
+        started = cpu_ms(own_redis)
+        assert await writer.add_behaviours(layouts, by_user) == 1000
+        rounds.append(cpu_ms(own_redis) - started)
+    await writer.close()
     print(f"1,000 users: {min(rounds):.1f} ms of Redis' CPU")
     assert min(rounds) <= 10

@@ -37,18 +37,17 @@ def filled(store: redis.Redis, layouts: Layouts) -> redis.Redis:
     return store
 
 
-def with_reader(url: str, work: Callable[[Any], Awaitable[Any]], cache_bytes: int = MIB, ttl_ms: int = 60_000) -> Any:
-    async def go() -> Any:
-        reader = open_store(url, 2000, cache_bytes, ttl_ms)
-        try:
-            return await work(reader)
-        finally:
-            reader.close()
+async def with_reader(
+    url: str, work: Callable[[Any], Awaitable[Any]], cache_bytes: int = MIB, ttl_ms: int = 60_000
+) -> Any:
+    reader = open_store(url, 2000, cache_bytes, ttl_ms)
+    try:
+        return await work(reader)
+    finally:
+        reader.close()
 
-    return asyncio.run(go())
 
-
-def test_a_row_is_read_once_and_equals_what_redis_holds(
+async def test_a_row_is_read_once_and_equals_what_redis_holds(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     async def work(reader: Any) -> tuple[StoredRows, StoredRows, ItemCache]:
@@ -58,14 +57,14 @@ def test_a_row_is_read_once_and_equals_what_redis_holds(
             reader.caches[0],
         )
 
-    cold, warm, cache = with_reader(redis_server.url, work)
+    cold, warm, cache = await with_reader(redis_server.url, work)
     assert prices(cold) == [float(i) for i in IDS]
     assert prices(warm) == [float(i) for i in IDS[::-1]]
     assert (cold.items.keys == warm.items.keys[::-1]).all()
     assert (cache.hits, cache.misses, len(cache)) == (100, 100, 100)
 
 
-def test_a_changed_row_is_seen_by_the_very_next_ranking(
+async def test_a_changed_row_is_seen_by_the_very_next_ranking(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     async def work(reader: Any) -> list[list[float]]:
@@ -75,10 +74,10 @@ def test_a_changed_row_is_seen_by_the_very_next_ranking(
             seen.append(prices(await reader.fetch(layouts, "1", ["1", "2", "3"], 2)))
         return seen
 
-    assert with_reader(redis_server.url, work) == [[1.0, 2.0, float(price)] for price in range(1000, 1200)]
+    assert await with_reader(redis_server.url, work) == [[1.0, 2.0, float(price)] for price in range(1000, 1200)]
 
 
-def test_an_unknown_item_is_remembered_as_such_until_it_is_written(
+async def test_an_unknown_item_is_remembered_as_such_until_it_is_written(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     async def work(reader: Any) -> list[StoredRows]:
@@ -90,7 +89,7 @@ def test_an_unknown_item_is_remembered_as_such_until_it_is_written(
         assert reader.caches[0].misses == 2 + 1 + 1
         return replies
 
-    replies = with_reader(redis_server.url, work)
+    replies = await with_reader(redis_server.url, work)
     assert [f.items.states.tolist() for f in replies] == [
         [KNOWN, UNKNOWN],
         [KNOWN, UNKNOWN],
@@ -101,7 +100,7 @@ def test_an_unknown_item_is_remembered_as_such_until_it_is_written(
     assert (replies[1].items.keys == replies[0].items.keys).all()
 
 
-def test_a_row_of_another_schema_counts_as_corrupt_also_from_the_cache(
+async def test_a_row_of_another_schema_counts_as_corrupt_also_from_the_cache(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     filled.set(item_key(layouts.fingerprint, "2"), b"a row of another length")
@@ -109,13 +108,13 @@ def test_a_row_of_another_schema_counts_as_corrupt_also_from_the_cache(
     async def work(reader: Any) -> list[StoredRows]:
         return [await reader.fetch(layouts, "1", ["1", "2"], 2) for _ in range(2)]
 
-    for stored in with_reader(redis_server.url, work):
+    for stored in await with_reader(redis_server.url, work):
         assert stored.corrupt == {"item": 1}
         assert stored.items.states.tolist() == [KNOWN, CORRUPT]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 60])
-def test_a_cache_smaller_than_a_requests_candidates_answers_right(
+async def test_a_cache_smaller_than_a_requests_candidates_answers_right(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts, rows: int
 ) -> None:
     limit = rows * ItemCache(layouts, MIB, 1).row_bytes
@@ -130,7 +129,7 @@ def test_a_cache_smaller_than_a_requests_candidates_answers_right(
             assert all(len(cache) <= rows and cache.bytes_used <= limit for cache in reader.caches)
         assert not rows or reader.caches[0].evictions
 
-    with_reader(redis_server.url, work, cache_bytes=limit)
+    await with_reader(redis_server.url, work, cache_bytes=limit)
 
 
 def test_rows_in_use_outlive_a_stream_of_new_ones(layouts: Layouts) -> None:
@@ -153,7 +152,7 @@ def test_ids_of_any_length_stay_within_the_bound(layouts: Layouts) -> None:
     assert cache.take(ids).missing == [0, 2, 3]
 
 
-def test_a_flood_of_invalidations_takes_no_memory_and_is_counted(
+async def test_a_flood_of_invalidations_takes_no_memory_and_is_counted(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     async def work(reader: Any) -> tuple[ItemCache, list[float]]:
@@ -163,22 +162,24 @@ def test_a_flood_of_invalidations_takes_no_memory_and_is_counted(
         await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "5"), packed(layouts, 55))
         return reader.caches[0], prices(await reader.fetch(layouts, "1", IDS, 2))
 
-    cache, seen = with_reader(redis_server.url, work)
+    cache, seen = await with_reader(redis_server.url, work)
     assert seen == [55.0 if i == "5" else float(i) for i in IDS]
     assert cache.invalidations == 50_001
     assert len(cache) == 100
 
 
-def test_a_flushed_redis_empties_the_cache(filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts) -> None:
+async def test_a_flushed_redis_empties_the_cache(
+    filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
     async def work(reader: Any) -> StoredRows:
         await reader.fetch(layouts, "1", IDS, 2)
         await asyncio.to_thread(filled.flushall)
         return await reader.fetch(layouts, "1", IDS, 2)
 
-    assert with_reader(redis_server.url, work).items.states.tolist() == [UNKNOWN] * 100
+    assert (await with_reader(redis_server.url, work)).items.states.tolist() == [UNKNOWN] * 100
 
 
-def test_after_a_killed_connection_nothing_old_is_ranked(
+async def test_after_a_killed_connection_nothing_old_is_ranked(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
 ) -> None:
     def kill() -> None:
@@ -193,10 +194,10 @@ def test_after_a_killed_connection_nothing_old_is_ranked(
         await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "3"), packed(layouts, 34))
         return after, prices(await reader.fetch(layouts, "1", ["3"], 2))
 
-    assert with_reader(redis_server.url, work) == ([33.0], [34.0])
+    assert await with_reader(redis_server.url, work) == ([33.0], [34.0])
 
 
-def test_where_redis_cannot_tell_of_changes_a_row_stays_for_a_short_time_only(
+async def test_where_redis_cannot_tell_of_changes_a_row_stays_for_a_short_time_only(
     filled: redis.Redis, layouts: Layouts, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
@@ -213,11 +214,11 @@ def test_where_redis_cannot_tell_of_changes_a_row_stays_for_a_short_time_only(
             await asyncio.sleep(0.4)
             assert prices(await reader.fetch(layouts, "1", ["3"], 2)) == [4.0]
 
-        with_reader(server.url, work, ttl_ms=300)
+        await with_reader(server.url, work, ttl_ms=300)
     assert "Redis does not tell of changes" in caplog.text
 
 
-def test_each_schema_has_a_cache_of_its_own_that_goes_with_its_last_bundle(
+async def test_each_schema_has_a_cache_of_its_own_that_goes_with_its_last_bundle(
     filled: redis.Redis, redis_server: EmbeddedRedis, schema: FeatureSchema, kit: SimpleNamespace
 ) -> None:
     other = FeatureSchema.model_validate(
@@ -242,4 +243,4 @@ def test_each_schema_has_a_cache_of_its_own_that_goes_with_its_last_bundle(
         assert prices(await reader.fetch(again, "1", ["3"], 2)) == [33.0]
         assert layouts is new
 
-    with_reader(redis_server.url, work)
+    await with_reader(redis_server.url, work)

@@ -40,25 +40,13 @@ WRONG: dict[bytes, list[Any]] = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
-def test_a_reply_of_another_type_or_length_is_a_store_that_is_down(
+async def test_a_reply_of_another_type_or_length_is_a_store_that_is_down(
     name: bytes, value: Any, scheme: str, cache_bytes: int, layouts: Layouts
 ) -> None:
     wrong = [True]
 
     def answer(command: list[bytes]) -> bytes | None:
         return encoded(value) if command[0] == name and wrong[0] else None
-
-    async def go() -> None:
-        async with answering(answer, layouts) as place:
-            store = open_store(scheme + place, 2000, cache_bytes)
-            try:
-                await refused(store)
-                wrong[0] = False
-                stored = await recovered(store)
-                expected = layouts.item.rows(b"".join(row(layouts, i) for i in IDS))
-                assert (stored.items.keys == expected["keys"]).all()
-            finally:
-                store.close()
 
     async def refused(store: Any) -> None:
         if name == b"HGETALL":
@@ -83,11 +71,20 @@ def test_a_reply_of_another_type_or_length_is_a_store_that_is_down(
             await asyncio.sleep(0.05)
         raise AssertionError("it did not come about")
 
-    asyncio.run(go())
+    async with answering(answer, layouts) as place:
+        store = open_store(scheme + place, 2000, cache_bytes)
+        try:
+            await refused(store)
+            wrong[0] = False
+            stored = await recovered(store)
+            expected = layouts.item.rows(b"".join(row(layouts, i) for i in IDS))
+            assert (stored.items.keys == expected["keys"]).all()
+        finally:
+            store.close()
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_comes_each_candidate_has_its_own_row_or_an_unknown_ones(
+async def test_whatever_comes_each_candidate_has_its_own_row_or_an_unknown_ones(
     seed: int, scheme: str, cache_bytes: int, layouts: Layouts
 ) -> None:
     chance = random.Random(seed)
@@ -106,31 +103,28 @@ def test_whatever_comes_each_candidate_has_its_own_row_or_an_unknown_ones(
             return encoded(rows[: chance.randint(0, len(rows))] if chance.random() < 0.5 else rows)
         return encoded(anything())
 
-    async def go() -> None:
-        read = 0
-        async with answering(answer, layouts) as place:
-            store: Any = open_store(scheme + place, 300, cache_bytes)
-            for _ in range(150):
-                ids = chance.sample(IDS, chance.randint(1, len(IDS)))
-                try:
-                    stored = await store.fetch(layouts, "712", ids, 1)
-                    await check_schema(store, layouts)
-                except StoreDown:
-                    await asyncio.sleep(0.002)
-                    continue
-                read += 1
-                for place_of, item_id in enumerate(ids):
-                    own = layouts.item.rows(row(layouts, item_id))["keys"][0]
-                    unknown = layouts.item.rows(layouts.unknown_row("item", item_id))["keys"][0]
-                    keys = stored.items.keys[place_of]
-                    assert (keys == own).all() or (keys == unknown).all()
-            store.close()
-        assert read > 5
-
-    asyncio.run(go())
+    read = 0
+    async with answering(answer, layouts) as place:
+        store: Any = open_store(scheme + place, 300, cache_bytes)
+        for _ in range(150):
+            ids = chance.sample(IDS, chance.randint(1, len(IDS)))
+            try:
+                stored = await store.fetch(layouts, "712", ids, 1)
+                await check_schema(store, layouts)
+            except StoreDown:
+                await asyncio.sleep(0.002)
+                continue
+            read += 1
+            for place_of, item_id in enumerate(ids):
+                own = layouts.item.rows(row(layouts, item_id))["keys"][0]
+                unknown = layouts.item.rows(layouts.unknown_row("item", item_id))["keys"][0]
+                keys = stored.items.keys[place_of]
+                assert (keys == own).all() or (keys == unknown).all()
+        store.close()
+    assert read > 5
 
 
-def test_a_push_that_cannot_be_read_empties_the_cache(layouts: Layouts) -> None:
+async def test_a_push_that_cannot_be_read_empties_the_cache(layouts: Layouts) -> None:
     pushes = [[b"invalidate", 7], [b"invalidate"], [b"invalidate", [7, None]], [b"invalidate", None]]
 
     def answer(command: list[bytes]) -> bytes | None:
@@ -139,16 +133,13 @@ def test_a_push_that_cannot_be_read_empties_the_cache(layouts: Layouts) -> None:
             return b">" + body[1:] + encoded(layouts.user.pack({"user_id": "712"}))
         return None
 
-    async def go() -> None:
-        async with answering(answer, layouts) as place:
-            store: Any = open_store(f"redis://{place}", 2000, 1 << 20)
-            for _ in range(4):
-                before = store.caches[0].changes if store.caches else 0
-                await store.fetch(layouts, "712", IDS, 2)
-                assert store.caches[0].changes > before
-            store.close()
-
-    asyncio.run(go())
+    async with answering(answer, layouts) as place:
+        store: Any = open_store(f"redis://{place}", 2000, 1 << 20)
+        for _ in range(4):
+            before = store.caches[0].changes if store.caches else 0
+            await store.fetch(layouts, "712", IDS, 2)
+            assert store.caches[0].changes > before
+        store.close()
 
 
 @pytest.fixture
@@ -160,10 +151,10 @@ def filled(store: redis.Redis, layouts: Layouts) -> Iterator[redis.Redis]:
     return store
 
 
-def test_keys_of_another_type_are_counted_and_fill_no_log(
+async def test_keys_of_another_type_are_counted_and_fill_no_log(
     filled: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def go() -> None:
+    with caplog.at_level(logging.INFO, "funnelrank.store"):
         store = open_store(redis_server.url, 2000, 1 << 20)
         for _ in range(100):
             bad = await store.fetch(layouts, "bad", ["a", "b"], 2)
@@ -171,13 +162,10 @@ def test_keys_of_another_type_are_counted_and_fill_no_log(
             assert bad.items.states.tolist() == [0, 1]
             assert not (await store.fetch(layouts, "712", ["a"], 2)).corrupt
         store.close()
-
-    with caplog.at_level(logging.INFO, "funnelrank.store"):
-        asyncio.run(go())
     assert len(caplog.records) == 1
 
 
-def test_a_store_that_comes_and_goes_with_every_request_fills_no_log(
+async def test_a_store_that_comes_and_goes_with_every_request_fills_no_log(
     scheme: str, layouts: Layouts, caplog: pytest.LogCaptureFixture
 ) -> None:
     def answer(command: list[bytes]) -> bytes | None:
@@ -186,7 +174,7 @@ def test_a_store_that_comes_and_goes_with_every_request_fills_no_log(
 
     failing = [False]
 
-    async def go() -> None:
+    with caplog.at_level(logging.INFO, "funnelrank.store"):
         async with answering(answer, layouts) as place:
             store = open_store(scheme + place, 2000)
             for turn in range(200):
@@ -197,7 +185,4 @@ def test_a_store_that_comes_and_goes_with_every_request_fills_no_log(
                 except StoreDown:
                     assert failing[0]
             store.close()
-
-    with caplog.at_level(logging.INFO, "funnelrank.store"):
-        asyncio.run(go())
     assert 1 <= len(caplog.records) <= 4

@@ -1,7 +1,6 @@
 """Tests the read connection: order, passwords, losses."""
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -12,10 +11,6 @@ from service.store.base import StoreDown
 from service.store.redis.reading.wire import Wire, packed
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)
-
-
 async def asked(url: str, *command: str, timeout: float = 2.0) -> Any:
     wire = Wire(address_of(url))
     try:
@@ -24,99 +19,90 @@ async def asked(url: str, *command: str, timeout: float = 2.0) -> Any:
         wire.close()
 
 
-def test_many_requests_at_once_get_their_own_answers(redis_server: EmbeddedRedis) -> None:
-    async def go() -> list[Any]:
-        wire = Wire(address_of(redis_server.url))
-        asks = [wire.ask(packed("ECHO", str(i)) + packed("ECHO", "x" * (i * 100)), 2, 5) for i in range(200)]
-        try:
-            return await asyncio.gather(*asks)
-        finally:
-            wire.close()
-
-    for i, (first, second) in enumerate(run(go())):
+async def test_many_requests_at_once_get_their_own_answers(redis_server: EmbeddedRedis) -> None:
+    wire = Wire(address_of(redis_server.url))
+    asks = [wire.ask(packed("ECHO", str(i)) + packed("ECHO", "x" * (i * 100)), 2, 5) for i in range(200)]
+    try:
+        replies = await asyncio.gather(*asks)
+    finally:
+        wire.close()
+    for i, (first, second) in enumerate(replies):
         assert (int(first), len(second)) == (i, i * 100)
 
 
-def test_passwords_users_and_databases_of_the_url_are_used() -> None:
+async def test_passwords_users_and_databases_of_the_url_are_used() -> None:
     with EmbeddedRedis("--requirepass", "hush", "--user", "reader", "on", ">secret", "~*", "+@all") as server:
         plain = f"127.0.0.1:{server.port}"
-        assert run(asked(f"redis://:hush@{plain}/0", "PING")) == b"PONG"
-        assert run(asked(f"redis://reader:secret@{plain}/3", "PING")) == b"PONG"
+        assert await asked(f"redis://:hush@{plain}/0", "PING") == b"PONG"
+        assert await asked(f"redis://reader:secret@{plain}/3", "PING") == b"PONG"
         with pytest.raises(StoreDown, match="WRONGPASS"):
-            run(asked(f"redis://:wrong@{plain}/0", "PING"))
+            await asked(f"redis://:wrong@{plain}/0", "PING")
         with pytest.raises(StoreDown, match="NOAUTH"):
-            run(asked(f"redis://{plain}/0", "PING"))
+            await asked(f"redis://{plain}/0", "PING")
         with pytest.raises(StoreDown, match="DB index"):
-            run(asked(f"redis://:hush@{plain}/99", "PING"))
+            await asked(f"redis://:hush@{plain}/99", "PING")
 
 
-def test_a_unix_socket_is_an_address_too(tmp_path: Any) -> None:
+async def test_a_unix_socket_is_an_address_too(tmp_path: Any) -> None:
     with EmbeddedRedis("--unixsocket", str(tmp_path / "redis.sock")):
-        assert run(asked(f"unix://{tmp_path}/redis.sock", "PING")) == b"PONG"
+        assert await asked(f"unix://{tmp_path}/redis.sock", "PING") == b"PONG"
 
 
-def test_nobody_listening_is_a_store_that_is_down() -> None:
+async def test_nobody_listening_is_a_store_that_is_down() -> None:
     with pytest.raises(StoreDown, match="cannot connect"):
-        run(asked(f"redis://127.0.0.1:{free_port()}/0", "PING"))
+        await asked(f"redis://127.0.0.1:{free_port()}/0", "PING")
 
 
-def test_an_answer_that_is_not_redis_is_a_store_that_is_down() -> None:
-    async def go() -> None:
-        async def http(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            await writer.drain()
-            writer.close()
-            await writer.wait_closed()
+async def test_an_answer_that_is_not_redis_is_a_store_that_is_down() -> None:
+    async def http(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
 
-        server = await asyncio.start_server(http, "127.0.0.1", 0)
-        async with server:
-            port = server.sockets[0].getsockname()[1]
-            with pytest.raises(StoreDown):
-                await asked(f"redis://127.0.0.1:{port}/0", "PING")
-
-    run(go())
+    server = await asyncio.start_server(http, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(StoreDown):
+            await asked(f"redis://127.0.0.1:{port}/0", "PING")
 
 
-def test_a_redis_that_hangs_costs_no_more_than_the_timeout_and_is_used_again_after(redis_server: EmbeddedRedis) -> None:
-    async def go() -> None:
-        wire = Wire(address_of(redis_server.url))
-        assert await wire.ask(packed("PING"), 1, 2) == [b"PONG"]
-        pause = asyncio.create_task(asked(redis_server.url, "DEBUG", "SLEEP", "0.5"))
-        await asyncio.sleep(0.1)
-        with pytest.raises(StoreDown, match="did not answer within 50 ms"):
-            await wire.ask(packed("ECHO", "late"), 1, 0.05)
-        await pause
-        assert await wire.ask(packed("ECHO", "now"), 1, 2) == [b"now"]
+async def test_a_redis_that_hangs_costs_no_more_than_the_timeout_and_is_used_again_after(
+    redis_server: EmbeddedRedis,
+) -> None:
+    wire = Wire(address_of(redis_server.url))
+    assert await wire.ask(packed("PING"), 1, 2) == [b"PONG"]
+    pause = asyncio.create_task(asked(redis_server.url, "DEBUG", "SLEEP", "0.5"))
+    await asyncio.sleep(0.1)
+    with pytest.raises(StoreDown, match="did not answer within 50 ms"):
+        await wire.ask(packed("ECHO", "late"), 1, 0.05)
+    await pause
+    assert await wire.ask(packed("ECHO", "now"), 1, 2) == [b"now"]
+    wire.close()
+
+
+async def test_a_redis_that_accepts_and_says_nothing_leaves_no_connection_behind(redis_server: EmbeddedRedis) -> None:
+    closed = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        await reader.read(1000)
+        closed.set()
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    async with server:
+        wire = Wire(address_of(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"))
+        with pytest.raises(StoreDown, match="within 50 ms"):
+            await wire.ask(packed("PING"), 1, 0.05)
+        with pytest.raises(StoreDown, match="no answer"):
+            await wire.ask(packed("PING"), 1, 5)
+        await asyncio.wait_for(closed.wait(), 5)
         wire.close()
 
-    run(go())
 
-
-def test_a_redis_that_accepts_and_says_nothing_leaves_no_connection_behind(redis_server: EmbeddedRedis) -> None:
-    async def go() -> None:
-        closed = asyncio.Event()
-
-        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(1000)
-            await reader.read(1000)
-            closed.set()
-            writer.close()
-
-        server = await asyncio.start_server(mute, "127.0.0.1", 0)
-        async with server:
-            wire = Wire(address_of(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"))
-            with pytest.raises(StoreDown, match="within 50 ms"):
-                await wire.ask(packed("PING"), 1, 0.05)
-            with pytest.raises(StoreDown, match="no answer"):
-                await wire.ask(packed("PING"), 1, 5)
-            await asyncio.wait_for(closed.wait(), 5)
-            wire.close()
-
-    run(go())
-
-
-def test_a_restarted_redis_is_found_again() -> None:
-    async def go(server: EmbeddedRedis) -> None:
+async def test_a_restarted_redis_is_found_again() -> None:
+    with EmbeddedRedis() as server:
         wire = Wire(address_of(server.url))
         assert await wire.ask(packed("PING"), 1, 2) == [b"PONG"]
         server.kill()
@@ -126,6 +112,3 @@ def test_a_restarted_redis_is_found_again() -> None:
         await asyncio.sleep(0.2)
         assert await wire.ask(packed("PING"), 1, 2) == [b"PONG"]
         wire.close()
-
-    with EmbeddedRedis() as server:
-        run(go(server))
