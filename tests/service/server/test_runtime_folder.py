@@ -1,9 +1,13 @@
 """Tests faults of the run-time folder with real processes: whatever happens to it, rankings go on."""
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,40 +38,83 @@ def requests_of_rank(server: Any) -> float:
     return metric(server, 'funnelrank_requests_total{outcome="degraded",route="/rank"}')
 
 
+@dataclass(frozen=True)
+class Disk:
+    """A place for the run-time folder whose space can be taken and given back while the service runs."""
+
+    folder: Path
+    fill: Callable[[Any], None]
+    free: Callable[[Any], None]
+
+
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def limited_disk(tmp_path: Path) -> Disk:
+    """A folder where the service may not make any file larger: the form of a full disk that needs no mount.
+
+    As on a full disk, what is allocated can be written, and a new record or a longer one is an error. The limit of a
+    process holds for the children that it starts later, so the replacement of a worker has it too.
+    """
+    folder = tmp_path / "limited"
+    folder.mkdir()
+
+    def limit(server: Any, bytes_: int) -> None:
+        for pid in (server.process.pid, *children(server.process.pid)):
+            hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (bytes_, hard))
+
+    def fill(server: Any) -> None:
+        (record, *_) = folder.glob("*/worker-*.json")
+        allocated = record.stat().st_size
+        limit(server, allocated)
+        # The process that starts workers writes no record, so its children get a limit below the size of one.
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (allocated - 1, resource.RLIM_INFINITY))
+
+    return Disk(folder, fill, lambda server: limit(server, resource.RLIM_INFINITY))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Disk]:
     """A file system of 1 MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a tmpfs; a limit of the file size is not a full disk")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
-    yield folder
+    filler = folder / "fill"
+
+    def fill(_server: Any) -> None:
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    yield Disk(folder, fill, lambda _server: filler.unlink())
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def fill(folder: Path) -> Path:
-    """A file that takes all space of its file system."""
-    path = folder / "fill"
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return path
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(
+            "limited_disk", marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux has prlimit")
+        ),
+        pytest.param("small_disk", marks=pytest.mark.tools),
+    ],
+)
 def test_a_full_disk_stops_no_ranking_and_no_metric(
     tmp_path: Path,
-    small_disk: Path,
+    kind: str,
+    request: pytest.FixtureRequest,
     registry: Path,
     kit: SimpleNamespace,
     redis_server: EmbeddedRedis,
     store: Any,
 ) -> None:
-    with kit.serving(tmp_path, registry, redis_server.url, workers=2, runtime_dir=small_disk) as server:
+    disk: Disk = request.getfixturevalue(kind)
+    with kit.serving(tmp_path, registry, redis_server.url, workers=2, runtime_dir=disk.folder) as server:
         before = pids(server)
-        filler = fill(small_disk)
+        disk.fill(server)
         for number in range(20):
             assert rank(server) == 200
             # Every route and outcome makes a metric of its own, which would need space of its own.
@@ -83,11 +130,11 @@ def test_a_full_disk_stops_no_ranking_and_no_metric(
         for _ in range(20):
             assert rank(server) == 200
         assert server.log_lines.count("cannot share its metrics") == 1
-        filler.unlink()
+        disk.free(server)
         kit.wait_until(lambda: metric(server, "funnelrank_ready_workers") == 2)
         kit.wait_until(lambda: requests_of_rank(server) == 40)
         assert len(pids(server)) == 2
-    assert list(small_disk.iterdir()) == []
+    assert list(disk.folder.iterdir()) == []
 
 
 def test_a_removed_folder_is_created_again_and_a_killed_worker_is_replaced_once(
