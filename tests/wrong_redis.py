@@ -4,6 +4,7 @@ Only a broken proxy sends such replies, so that they cannot be had from Redis.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -59,13 +60,15 @@ async def answering(answer: Answer, layouts: Layouts) -> AsyncIterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         links.add(asyncio.current_task())
         commands = hiredis.Reader()
-        while content := await reader.read(65536):
-            commands.feed(content)
-            while (command := commands.gets()) is not False:
-                other = None if command[0].upper() in (b"PING", b"HELLO", b"CLIENT") else answer(command)
-                writer.write(usual(command) if other is None else other)
-        writer.close()
-        await writer.wait_closed()
+        # A client that drops a connection with a reply still unread resets it.
+        with contextlib.suppress(ConnectionError):
+            while content := await reader.read(65536):
+                commands.feed(content)
+                while (command := commands.gets()) is not False:
+                    other = None if command[0].upper() in (b"PING", b"HELLO", b"CLIENT") else answer(command)
+                    writer.write(usual(command) if other is None else other)
+            writer.close()
+            await writer.wait_closed()
 
     links: set[Any] = set()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
