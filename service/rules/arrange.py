@@ -111,22 +111,26 @@ def _ordered(
     """The order, and the places of the rules that it relaxes."""
     if not positional:
         return list(left[:length]), ()
-    budget = Budget()
-    found = _search(positional, (), left, length, served, budget) if all(p.fits for p in positional) else None
-    if found is not None:
-        return found, ()
+    budget = Budget.of(len(left))
+    order = None
+    if all(p.fits for p in positional):
+        order = _search(positional, (), left, length, served, budget.part())
+    if order is not None:
+        return order, ()
     # Keep each rule that can hold together with those kept before it.
     kept: list[_Positional] = []
+    best = list(left[:length])
     for one in positional:
-        together = [*kept, one]
-        if one.fits and _search(together, (), left, length, served, budget) is not None:
-            kept = together
+        if not one.fits:
+            continue
+        order = _search([*kept, one], (), left, length, served, budget.part())
+        if order is not None:
+            kept.append(one)
+            best = order
+    # The kept rules have an order; look for one that also meets the others where it can.
     relaxed = [p for p in positional if p not in kept]
-    order = _search(kept, relaxed, left, length, served, Budget())
-    if order is None:
-        # The kept rules alone have an order; the search for one that also meets the others ran out of steps.
-        order = _search(kept, (), left, length, served, Budget())
-    return order or list(left[:length]), tuple(p.rule for p in relaxed)
+    order = _search(kept, relaxed, left, length, served, Budget.of(len(left)))
+    return order or best, tuple(p.rule for p in relaxed)
 
 
 def _search(
@@ -191,7 +195,9 @@ def _of_rule(
         case Quota(first=int(first)):
             at_most = rule.at_most if rule.at_most is not None else int((rule.share or 0.0) * first)
             values = bound.values_of(rule.feature, rule.one_of, candidates)
-            return _Positional(place, lambda: AtMostInFirst(place, at_most, first), values)
+            counted_positions = max(0, min(first, end) - len(before))
+            fits = _could_fill(map(values.__getitem__, left), at_most, first, counted_positions)
+            return _Positional(place, lambda: AtMostInFirst(place, at_most, first), values, fits=fits)
         case Interleave():
             sources: Sequence[str | None] = candidates.sources or [None] * len(candidates)
             every = [*before, *(sources[i] for i in left)]

@@ -1,7 +1,7 @@
 """Finds the best order that satisfies constraints: depth first, in the order of preference; dead ends are remembered.
 
 The result is exact: of all orders that satisfy the constraints it has the most preferred candidate at the first
-position, of those the most preferred at the second, and so on. A budget of steps, which all searches of one ranking
+position, of those the most preferred at the second, and so on. A budget of checks, which all searches of one ranking
 share, bounds what a hard list may cost; a search that finds it empty counts as one without a result.
 """
 
@@ -11,15 +11,25 @@ from dataclasses import dataclass
 
 from service.rules.constraints import Constraint
 
-MAX_STEPS = 3000
 Signature = tuple[Hashable, ...]
 
 
 @dataclass
 class Budget:
-    """How many positions the searches of one ranking may still try."""
+    """How many candidates the searches of one ranking may still look at, about a microsecond each."""
 
-    steps: int = MAX_STEPS
+    checks: int
+
+    @classmethod
+    def of(cls, candidates: int) -> "Budget":
+        """The budget of one ranking: a list of 50 may pass over most of its candidates at every position."""
+        return cls(20_000 + 50 * candidates)
+
+    def part(self) -> "Budget":
+        """A quarter of what is left, taken out, so that one hopeless search leaves something for the others."""
+        part = Budget(self.checks // 4)
+        self.checks -= part.checks
+        return part
 
 
 @dataclass
@@ -66,16 +76,18 @@ class Search:
         failed: set[Signature] = set()
         start = 0
         while len(places) < length:
-            index = self._next(start, failed)
+            index = self._next(start, failed, budget)
+            if budget.checks <= 0:
+                return None
             if index is not None:
-                if budget.steps <= 0:
-                    return None
-                budget.steps -= 1
                 places.append(_Place(self._take(index), index, failed))
                 failed = set()
                 start = 0
                 # A state that led nowhere once leads nowhere again. Only a search that has failed pays for looking.
-                if not self._dead or self._state(places) not in self._dead:
+                if not self._dead:
+                    continue
+                budget.checks -= len(places)
+                if self._state(places) not in self._dead:
                     continue
             elif not places:
                 return None
@@ -88,10 +100,11 @@ class Search:
             start = 0 if self._soft else last.index + 1
         return [place.candidate for place in places]
 
-    def _next(self, start: int, failed: set[Signature]) -> int | None:
+    def _next(self, start: int, failed: set[Signature], budget: Budget) -> int | None:
         """Where the best allowed candidate stands among those left, None if there is none."""
         best = None
         fewest: tuple[bool, ...] | None = None
+        index = start
         for index in range(start, len(self._left)):
             candidate = self._left[index]
             if not self._allowed(candidate):
@@ -99,13 +112,15 @@ class Search:
             if failed and self._signature(candidate) in failed:
                 continue
             if not self._soft:
-                return index
+                best = index
+                break
             broken = tuple(not constraint.allows(values[candidate]) for constraint, values in self._soft)
             if fewest is None or broken < fewest:
                 best = index
                 fewest = broken
             if not any(broken):
                 break
+        budget.checks -= index - start + 1
         return best
 
     def _allowed(self, candidate: int) -> bool:

@@ -12,6 +12,7 @@ from service.rules.arrange import Arrangement, Served, arrange
 from service.rules.bound import BoundRules, RulesError, bind_rules
 from service.rules.candidates import DAY_MS, Candidates, Exposures
 from service.rules.rules import RuleSets
+from service.rules.search import Budget, Search
 
 NOW_MS = 1_700_000_000_000
 AUTHORS = ("a", "b", "c")
@@ -246,6 +247,44 @@ def test_a_long_list_with_few_authors_costs_a_bounded_search_and_names_the_rule(
     assert made.relaxed == (0, 1)
     assert len(set(made.order.tolist())) == 50
     assert ids(made, of)[1] == "199"
+
+
+def test_a_rule_that_cannot_hold_does_not_take_a_later_one_with_it() -> None:
+    rows = [{"author": "a", "topics": ["x"]}] * 140 + [{"author": f"u{i}", "topics": ["x"]} for i in range(60)]
+    quota = {"type": "quota", "feature": "topics", "at_most": 20, "first": 50}
+    made = arrange(bound(quota, {"type": "spread", "feature": "author", "distance": 2}), candidates(rows), 50, NOW_MS)
+    assert made.relaxed == (0,)
+
+
+def checks_of_a_hopeless_search(n: int) -> int:
+    """How many candidates are looked at for rules that no order of `n` candidates meets, which no count shows."""
+    rng = np.random.default_rng(1)
+    rows = [
+        {"author": f"u{rng.integers(30)}", "topics": [str(t) for t in rng.choice(6, 2, replace=False)]}
+        for _ in range(n)
+    ]
+    rules = bound(
+        {"type": "quota", "feature": "topics", "at_most": 2, "window": 6},
+        {"type": "spread", "feature": "author", "distance": 5},
+        {"type": "quota", "feature": "topics", "at_most": 14, "first": 45},
+    )
+    count = 0
+    allowed = Search._allowed
+
+    def counted(search: Search, candidate: int) -> bool:
+        nonlocal count
+        count += 1
+        return allowed(search, candidate)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Search, "_allowed", counted)
+        assert arrange(rules, candidates(rows), 50, NOW_MS).relaxed
+    return count
+
+
+def test_a_hopeless_search_is_bounded_by_the_candidates_it_looks_at() -> None:
+    assert checks_of_a_hopeless_search(200) < 2 * Budget.of(200).checks
+    assert checks_of_a_hopeless_search(2000) < 2 * Budget.of(2000).checks
 
 
 BAD: dict[str, tuple[list[dict[str, Any]], str]] = {
