@@ -165,21 +165,19 @@ class Comparison:
             # The first of two runs pays for cold caches, so the versions take turns.
             roles = [("canary", self.canary), ("stable", self.stable)]
             self._turn = not self._turn
-            for role, version in roles if self._turn else reversed(roles):
-                self._note(role, user_id, *_scored(version, inputs))
+            results = [(role, _scored(version, inputs)) for role, version in (roles if self._turn else reversed(roles))]
+            # Both at once: a verdict between the two would count a request that fails in both against one alone.
+            with self._lock:
+                for role, result in results:
+                    self._sides.note(role, user_id, *result)
             return
         _seconds, failed, predictions = _scored(bundle, inputs)
-        self._note("canary" if bundle is self.canary else "stable", user_id, None, failed, predictions)
+        with self._lock:
+            self._sides.note("canary" if bundle is self.canary else "stable", user_id, None, failed, predictions)
 
     def verdict(self, limits: Limits) -> str | None:
         with self._lock:
             return self._sides.verdict(limits)
-
-    def _note(
-        self, role: str, user_id: str, seconds: float | None, failed: bool, predictions: np.ndarray | None
-    ) -> None:
-        with self._lock:
-            self._sides.note(role, user_id, seconds, failed, predictions)
 
 
 def _scored(bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> tuple[float, bool, np.ndarray | None]:

@@ -1,0 +1,26 @@
+"""Tests that a verdict about a canary sees a request in both versions or in neither."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from service.rollout import canary
+from service.rollout.canary import Comparison
+from service.rollout.rollout import Limits
+
+
+def test_a_request_that_fails_in_both_versions_is_never_counted_against_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundles: list[Any] = [SimpleNamespace(layouts=SimpleNamespace(fingerprint="f"), tasks=("ctr",)) for _ in range(2)]
+    comparison = Comparison(*bundles)
+    limits = Limits(min_requests=1)
+    verdicts: list[str | None] = []
+
+    def scored(*_arguments: Any) -> tuple[float, bool, None]:
+        verdicts.append(comparison.verdict(limits))
+        return 0.0, True, None
+
+    monkeypatch.setattr(canary, "_scored", scored)
+    for user in range(4):
+        comparison.compare(bundles[0], str(user), {})
+    assert [*verdicts, comparison.verdict(limits)] == [None] * 9
