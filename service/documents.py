@@ -243,7 +243,7 @@ def _header(document: BaseModel) -> _Header:
 
 
 def _without_empty(value: Any) -> Any:
-    """Without null and empty values, so that a field that was added later does not make two states different."""
+    """Remove null and empty values, so that a field added by a later version does not make two states differ."""
     if isinstance(value, dict):
         return {k: _without_empty(v) for k, v in value.items() if v is not None and v not in ({}, [], "")}
     if isinstance(value, (list, tuple)):

@@ -173,7 +173,7 @@ def _first_present(numerics: np.ndarray, counts: np.ndarray, log1p: np.ndarray) 
 
 
 def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> NumericStats:
-    """Of the items' numerics as the sequences see them, and of the age, which is last."""
+    """Statistics of the items' numerics, weighted by how often sequences see them, and of the age (the last column)."""
     if part.events is None:
         return NumericStats(np.zeros(0, np.float32), np.zeros(0, np.float32), no_edges(0))
     log1p = log1p_columns(recipe.features, "behaviour")

@@ -31,7 +31,7 @@ def _type_at(model: type[BaseModel], location: Location) -> Any:
 
 
 def _plain(kind: Any) -> Any:
-    """A type without Annotated and None; a union of several stays a tuple of its members."""
+    """Remove Annotated and None from a type; a union of several types becomes a tuple of its members."""
     if get_origin(kind) is Annotated:
         return _plain(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):

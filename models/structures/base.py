@@ -13,7 +13,7 @@ from models.options import Options
 
 @dataclass(frozen=True)
 class Output:
-    """One task of the model. `label`: columns whose AND it estimates; `space`: columns whose AND selects its impressions.
+    """One task of the model. `label`: columns whose AND it estimates; `space`: columns whose AND selects impressions.
 
     `trained`: it has a separate loss, over its space (all impressions if that is empty). `importance`: label
     columns with a factor; the loss of an impression counts by the largest factor among the columns that are 1, or

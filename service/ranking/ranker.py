@@ -109,8 +109,8 @@ class Ranker:
     ) -> tuple[StoredRows | None, Degradations]:
         """The stored rows (None if the store misses its deadline), and the degradations.
 
-        As in training, behaviours count that are older than the moment less the schema's lag. Without either, those of
-        this very millisecond count too.
+        As in training, a behaviour counts if it is older than the moment by more than the schema's lag. If the request
+        names no moment and the schema no lag, behaviours of this millisecond count too.
         """
         before = moment - layouts.lag_ms if layouts.lag_ms or query.timestamp else moment + 1
         try:
@@ -174,7 +174,7 @@ class Ranker:
 
 
 def _of_rows(stored: StoredRows | None, assembled: Assembled) -> Degradations:
-    """Degradations by missing rows, from a store that answered."""
+    """Degradations because the store answered without the user's or some items' rows."""
     if stored is None:
         return ()
     degraded: Degradations = ()

@@ -130,7 +130,7 @@ def _required(registry: Path, document: Rollout | None) -> Rollout:
 
 
 def earlier_stable(rollout: Rollout) -> list[Target]:
-    """The stable versions of the history that nobody went back from, newest first, without the present one."""
+    """The stable versions of the history that no rollback withdrew, newest first, without the present one."""
     targets: dict[str, Target] = {}
     for state in DOCUMENT.states(rollout):
         try:

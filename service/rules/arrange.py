@@ -76,7 +76,7 @@ def arrange(
 ) -> Arrangement:
     """The first `length` candidates of the list, or of the page after `served`."""
     served = served or Served()
-    kept = filtered(bound, candidates, exposures or Exposures(), now_ms)
+    satisfiable = filtered(bound, candidates, exposures or Exposures(), now_ms)
     # Change the scores, then the order of preference.
     scores = candidates.scores
     for place, rule in enumerate(bound.rules):
@@ -84,15 +84,15 @@ def arrange(
             scores = bound.boosted(place, candidates, scores)
     preference = _preference(bound, candidates, scores)
     shown = set(served.item_ids)
-    stays = kept.stays.tolist()
+    stays = satisfiable.stays.tolist()
     left = [place for place in preference if stays[place] and candidates.item_ids[place] not in shown]
     length = min(length, len(left))
     # Find the best order that holds.
     positional = _positional(bound, candidates, left, length, served)
     order, relaxed = _ordered(positional, left, length, served)
     values = tuple({p.rule: p.values[place] for p in positional} for place in order)
-    every_relaxed = tuple(sorted((*kept.relaxed, *relaxed)))
-    return Arrangement(np.array(order, dtype=np.int64), scores, every_relaxed, kept.removed, values)
+    every_relaxed = tuple(sorted((*satisfiable.relaxed, *relaxed)))
+    return Arrangement(np.array(order, dtype=np.int64), scores, every_relaxed, satisfiable.removed, values)
 
 
 def _preference(bound: BoundRules, candidates: Candidates, scores: np.ndarray) -> list[int]:
@@ -118,18 +118,18 @@ def _ordered(
     if order is not None:
         return order, ()
     # Keep each rule that can hold together with those kept before it.
-    kept: list[_Positional] = []
+    satisfiable: list[_Positional] = []
     best = list(left[:length])
     for one in positional:
         if not one.fits:
             continue
-        order = _search([*kept, one], (), left, length, served, budget.part())
+        order = _search([*satisfiable, one], (), left, length, served, budget.part())
         if order is not None:
-            kept.append(one)
+            satisfiable.append(one)
             best = order
     # The kept rules have an order; look for one that also meets the others where it can.
-    relaxed = [p for p in positional if p not in kept]
-    order = _search(kept, relaxed, left, length, served, Budget.of(len(left)))
+    relaxed = [p for p in positional if p not in satisfiable]
+    order = _search(satisfiable, relaxed, left, length, served, Budget.of(len(left)))
     return order or best, tuple(p.rule for p in relaxed)
 
 
@@ -160,13 +160,13 @@ def _positional(
     bound: BoundRules, candidates: Candidates, left: Sequence[int], length: int, served: Served
 ) -> list[_Positional]:
     """The rules on positions that mean anything for these candidates."""
-    found = []
+    result = []
     for place, rule in enumerate(bound.rules):
         before = [values[place] for values in served.values if place in values]
         one = _of_rule(bound, place, rule, candidates, left, length, before)
         if one is not None:
-            found.append(one)
-    return found
+            result.append(one)
+    return result
 
 
 def _of_rule(

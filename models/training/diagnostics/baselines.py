@@ -106,7 +106,7 @@ def _trees(
 
 
 def _shown_order(data: Data, outputs: list[Output]) -> Iterator[dict[str, Any]]:
-    """The order in which the log's own ranker showed the impressions, where the recipe names the position."""
+    """Metrics of the order in which the log's ranker showed the impressions, if the recipe names the position."""
     position = data.parts["test"].position
     if position is None:
         return

@@ -115,13 +115,13 @@ def by_brute_force(
     left = range(len(rows))
     effective = [(i, in_full(r, length)) for i, r in enumerate(rules) if applies(r, rows, left, length)]
     orders = list(permutations(left, length))
-    kept: list[int] = []
+    satisfiable: list[int] = []
     for place, rule in effective:
         holding = [o for o in orders if not any(broken(rule, rows, left, o[:n]) for n in range(1, length + 1))]
         if holding:
             orders = holding
-            kept.append(place)
-    relaxed = [(place, rule) for place, rule in effective if place not in kept]
+            satisfiable.append(place)
+    relaxed = [(place, rule) for place, rule in effective if place not in satisfiable]
 
     def key(order: tuple[int, ...]) -> list[tuple[tuple[bool, ...], int]]:
         return [(tuple(broken(r, rows, left, order[: n + 1]) for _, r in relaxed), order[n]) for n in range(length)]
