@@ -101,8 +101,8 @@ def test_the_page_leads_from_four_csvs_to_a_ranking(tmp_path: Path) -> None:
         return done.stdout
 
     with EmbeddedRedis() as redis:
-        told = run(prepare, redis.url)
-        assert "warning: context" not in told
+        output = run(prepare, redis.url)
+        assert "warning: context" not in output
         with (tmp_path / "serve.log").open("wb") as log:
             process = subprocess.Popen(
                 ["sh", "-ec", f"exec {serve}"],

@@ -1,7 +1,7 @@
 """Arranges the candidates of one request by the rules of its scene: filter, boost, diversify, then find the best order
 that holds.
 
-Rules on positions hold exactly, or the result names those that were relaxed. They are relaxed from the end of the
+Rules on positions hold exactly, or the positional names those that were relaxed. They are relaxed from the end of the
 operator's list: a rule is kept if it can hold together with all kept rules before it. A relaxed rule is still met at
 each position where the kept ones leave a choice.
 """
@@ -76,7 +76,7 @@ def arrange(
 ) -> Arrangement:
     """The first `length` candidates of the list, or of the page after `served`."""
     served = served or Served()
-    satisfiable = filtered(bound, candidates, exposures or Exposures(), now_ms)
+    filtering = filtered(bound, candidates, exposures or Exposures(), now_ms)
     # Change the scores, then the order of preference.
     scores = candidates.scores
     for place, rule in enumerate(bound.rules):
@@ -84,15 +84,15 @@ def arrange(
             scores = bound.boosted(place, candidates, scores)
     preference = _preference(bound, candidates, scores)
     shown = set(served.item_ids)
-    stays = satisfiable.stays.tolist()
+    stays = filtering.stays.tolist()
     left = [place for place in preference if stays[place] and candidates.item_ids[place] not in shown]
     length = min(length, len(left))
     # Find the best order that holds.
     positional = _positional(bound, candidates, left, length, served)
     order, relaxed = _ordered(positional, left, length, served)
     values = tuple({p.rule: p.values[place] for p in positional} for place in order)
-    every_relaxed = tuple(sorted((*satisfiable.relaxed, *relaxed)))
-    return Arrangement(np.array(order, dtype=np.int64), scores, every_relaxed, satisfiable.removed, values)
+    every_relaxed = tuple(sorted((*filtering.relaxed, *relaxed)))
+    return Arrangement(np.array(order, dtype=np.int64), scores, every_relaxed, filtering.removed, values)
 
 
 def _preference(bound: BoundRules, candidates: Candidates, scores: np.ndarray) -> list[int]:
@@ -160,13 +160,13 @@ def _positional(
     bound: BoundRules, candidates: Candidates, left: Sequence[int], length: int, served: Served
 ) -> list[_Positional]:
     """The rules on positions that mean anything for these candidates."""
-    result = []
+    positional = []
     for place, rule in enumerate(bound.rules):
         before = [values[place] for values in served.values if place in values]
         one = _of_rule(bound, place, rule, candidates, left, length, before)
         if one is not None:
-            result.append(one)
-    return result
+            positional.append(one)
+    return positional
 
 
 def _of_rule(

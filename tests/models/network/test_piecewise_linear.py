@@ -76,9 +76,9 @@ def test_the_ends_of_a_column_are_edges_beside_the_quantiles():
 def test_the_graph_scores_as_torch_does_over_the_grid(architecture):
     model = small(architecture, embedding=SECTION)
     pool = [raw_inputs(model, 1, 4, seed=i) for i in range(20)]
-    kept = {name: np.concatenate([one[name] for one in pool]) for name in pool[0]}
+    rows = {name: np.concatenate([one[name] for one in pool]) for name in pool[0]}
     graph = to_onnx(model.graph, model.encoding).SerializeToString()
-    parity = check_parity(model.graph, graph, model.encoding.schema, kept, 1)
+    parity = check_parity(model.graph, graph, model.encoding.schema, rows, 1)
     assert parity.max_abs_difference <= parity.tolerance
     inputs = raw_inputs(model, 9, 3)
     missing = inputs | {"item_numerics": np.full_like(inputs["item_numerics"], np.nan)}
