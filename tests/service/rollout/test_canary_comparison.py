@@ -13,7 +13,7 @@ from service.rollout.rollout import Limits
 def test_a_request_that_fails_in_both_versions_is_never_counted_against_one(monkeypatch: pytest.MonkeyPatch) -> None:
     bundles: list[Any] = [SimpleNamespace(layouts=SimpleNamespace(fingerprint="f"), tasks=("ctr",)) for _ in range(2)]
     comparison = Comparison(*bundles)
-    limits = Limits(min_requests=1)
+    limits = Limits(min_requests=10)
     verdicts: list[str | None] = []
 
     def scored(*_arguments: Any) -> tuple[float, bool, None]:
@@ -21,6 +21,6 @@ def test_a_request_that_fails_in_both_versions_is_never_counted_against_one(monk
         return 0.0, True, None
 
     monkeypatch.setattr(canary, "_scored", scored)
-    for user in range(4):
+    for user in range(20):
         comparison.compare(bundles[0], str(user), {})
-    assert [*verdicts, comparison.verdict(limits)] == [None] * 9
+    assert [*verdicts, comparison.verdict(limits)] == [None] * 41
