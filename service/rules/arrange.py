@@ -1,7 +1,7 @@
 """Arranges the candidates of one request by the rules of its scene: filter, boost, diversify, then find the best order
 that holds.
 
-Rules on positions hold exactly, or the positional names those that were relaxed. They are relaxed from the end of the
+Rules on positions hold exactly, or the result names those that were relaxed. They are relaxed from the end of the
 operator's list: a rule is kept if it can hold together with all kept rules before it. A relaxed rule is still met at
 each position where the kept ones leave a choice.
 """
