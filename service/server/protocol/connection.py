@@ -139,6 +139,9 @@ class BoundedConnection(WatchedWriting):
         if len(self.headers) >= MAX_HEADERS:
             self._too_many_headers = True
             raise httptools.HttpParserError  # the parser stops
+        if name.lower() == b"content-length":
+            # The parser takes any number of leading zeros, and Python reads no integer of more than 4300 digits.
+            value = value.lstrip(b"0") or b"0"
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

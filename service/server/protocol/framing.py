@@ -25,6 +25,7 @@ class Framing:
 
     def __init__(self) -> None:
         self.in_head = True
+        self._is_between = True  # no request has begun since the last one was complete
         self.head_bytes = 0
         self.headers = b""  # Content-Length or Transfer-Encoding, as they were sent
         self._left: int | None = 0  # bytes of the body still to come; None for a chunked body
@@ -36,6 +37,7 @@ class Framing:
     def begin(self) -> None:
         """A request begins."""
         self.in_head = True
+        self._is_between = False
         self.head_bytes = 0
 
     def complete_head(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
@@ -58,6 +60,7 @@ class Framing:
     def end(self) -> None:
         """The request is complete."""
         self.in_head = True
+        self._is_between = True
         self._left = 0
 
     def skip_empty_lines(self, data: bytes, start: int) -> int:
@@ -71,7 +74,9 @@ class Framing:
         """Up to where the parser may be given `data` at once."""
         if self.in_head:
             end = data.find(_HEAD_END, start)
-            return len(data) if end < 0 else end + len(_HEAD_END)
+            end = len(data) if end < 0 else end + len(_HEAD_END)
+            # A head that is not complete with the most bytes is too long, however much of it arrived at once.
+            return min(end, start + MAX_HEAD_BYTES - (0 if self._is_between else self.head_bytes))
         piece = _CHUNKED_PIECE if self._left is None else min(self._left, _BODY_PIECE)
         return min(len(data), start + piece)
 
@@ -79,7 +84,7 @@ class Framing:
         """Count bytes that were parsed; False if a head, or trailers or chunk extensions, are too long."""
         if was_in_head:
             self.head_bytes += length
-            return not self.in_head or self.head_bytes <= MAX_HEAD_BYTES
+            return not self.in_head or self._is_between or self.head_bytes < MAX_HEAD_BYTES
         if self._left is None:
             self._overhead += length
         return self._overhead <= MAX_HEAD_BYTES
