@@ -53,6 +53,12 @@ class WorkerProcess:
             self.beat_at = now
             self.serving = self.serving or SERVING in beats
 
+    def forgive(self, seconds: float) -> None:
+        """Do not count a time in which the supervisor itself stood still as the silence of this worker."""
+        self.started_at += seconds
+        if self.beat_at is not None:
+            self.beat_at += seconds
+
     def is_hung(self, now: float) -> bool:
         if self.beat_at is None:
             return now - self.started_at > _SILENT_AT_START_SECONDS

@@ -25,6 +25,7 @@ _LONGEST_PAUSE_SECONDS = 15.0
 _FAILED_STARTS = 3  # of every worker, before one has ever served: the service ends
 _STOP_MARGIN_SECONDS = 5.0
 _TICK_SECONDS = 0.5
+_STOOD_STILL_SECONDS = 3.0  # without a look: all were stopped, as in a container that is paused
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Supervisor:
         self._leaving: list[WorkerProcess] = []  # replaced at a restart, and finishing their requests
         self._to_restart: list[Place] = []
         self._has_served = False
+        self._looked_at = time.monotonic()
 
     def run(self) -> int:
         """Supervise until SIGTERM or SIGINT; the exit code."""
@@ -75,7 +77,12 @@ class Supervisor:
                 self._stop()
 
     def _look_after_workers(self, now: float) -> None:
+        # Whatever stopped this process has most likely stopped the workers too, and they go on a moment later.
+        stood_still = now - self._looked_at
+        self._looked_at = now
         for worker in self._workers():
+            if stood_still > _STOOD_STILL_SECONDS:
+                worker.forgive(stood_still)
             worker.take_heartbeats(now)
             self._has_served = self._has_served or worker.serving
         for place in self._places:

@@ -204,6 +204,27 @@ def test_a_worker_that_hangs_is_replaced(
 
 
 @pytest.mark.slow
+def test_workers_that_were_stopped_with_their_supervisor_are_not_killed(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
+) -> None:
+    """As where a container is paused; the supervisor goes on first."""
+    with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
+        workers = workers_of(server)
+        time.sleep(2.0)
+        for pid in (server.process.pid, *workers):
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(17.0)
+        os.kill(server.process.pid, signal.SIGCONT)
+        time.sleep(1.0)
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        rank(server)
+        time.sleep(1.0)
+        assert workers_of(server) == workers
+        assert "gives no sign of life" not in server.log_lines
+
+
+@pytest.mark.slow
 def test_workers_that_are_killed_again_and_again_come_back_and_no_count_is_lost(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
 ) -> None:
