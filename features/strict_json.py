@@ -1,7 +1,11 @@
-"""Reads JSON strictly: a key that occurs twice in an object is refused with its name."""
+"""Reads JSON strictly: a key that occurs twice in an object is refused with its name, and so is what cannot be written
+again.
+"""
 
 import json
 from typing import Any
+
+_MOST_DIGITS = 20  # of an integer of 64 bits, with its sign
 
 
 class DuplicateKeyError(ValueError):
@@ -15,9 +19,23 @@ class DuplicateKeyError(ValueError):
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
-    Raises DuplicateKeyError, and json.JSONDecodeError or UnicodeDecodeError where it is none; all ValueErrors.
+    Raises DuplicateKeyError, json.JSONDecodeError or UnicodeDecodeError where it is none, and ValueError for an integer
+    of more than 64 bits or half a surrogate pair; all are ValueErrors.
     """
-    return json.loads(text, object_pairs_hook=_object)
+    value = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a string has half a surrogate pair, which is no character") from None
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) <= _MOST_DIGITS:
+        value = int(digits)
+        if -(2**63) <= value < 2**63:
+            return value
+    raise ValueError(f"an integer has more than 64 bits: {digits[:_MOST_DIGITS]}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

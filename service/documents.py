@@ -19,6 +19,7 @@ log = logging.getLogger("funnelrank.document")
 LOCK_FILE = ".rollout.lock"
 LOCK_SECONDS = 2.0
 _MOST_BYTES = 64 << 20
+MAX_REVISION = 2**53  # every reader of JSON can hold it, and one more is still a number
 
 
 Document = TypeVar("Document", bound=BaseModel)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.strict_yaml import YamlError, read_yaml
+from service.documents import MAX_REVISION
 from service.errors import first_fault
 from service.fusion.expression import ExpressionError, parse
 
@@ -101,7 +102,7 @@ class Experiment(_Strict):
 class FusionProfiles(_Strict):
     """Profiles by name, and which profile a scene uses. A request without a scene uses `default`."""
 
-    revision: Annotated[int, Field(ge=0)] = 1
+    revision: Annotated[int, Field(ge=0, le=MAX_REVISION)] = 1
     profiles: Annotated[dict[Name, Profile], Field(max_length=MAX_PROFILES)]
     scenes: Annotated[dict[str, str], Field(max_length=MAX_PROFILES)] = {}
     experiments: Annotated[dict[Name, Experiment], Field(max_length=MAX_PROFILES)] = {}

@@ -41,12 +41,13 @@ class FollowedDocument(Generic[Document]):
         self._registry = registry
         self._signature: FileSignature | None = None
         self._looked = False
+        self._is_followed = False  # a document was read, so that its absence is a fault
 
     def look(self, use_last_good: bool) -> News[Document] | None:
         """The changes since the last look, None if there are none. Reads files.
 
-        If the document is broken, the last good one is read instead with `use_last_good`: a worker that serves
-        goes on with what it has.
+        If the document is broken, or gone since the last look, the last good one is read instead with
+        `use_last_good`: a worker that serves goes on with what it has.
         """
         signature = self._document.signature(self._registry)
         if self._looked and signature == self._signature:
@@ -59,9 +60,14 @@ class FollowedDocument(Generic[Document]):
 
     def _read(self, use_last_good: bool) -> News[Document]:
         try:
-            return News(self._document.read(self._registry))
+            document = self._document.read(self._registry)
         except self._document.unreadable as error:
             problem = str(error)
+        else:
+            self._is_followed = self._is_followed or document is not None
+            if document is not None or not self._is_followed:
+                return News(document)
+            problem = f"{self._registry / self._document.file} is gone"
         if not use_last_good:
             return News(None, problem)
         try:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.bundle.registry import Target
-from service.documents import DocumentUnreadable, RevisionedDocument
+from service.documents import MAX_REVISION, DocumentUnreadable, RevisionedDocument
 from service.errors import invalid
 from service.files import Attempt, FileSignature
 
@@ -78,7 +78,7 @@ class Rollout(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    revision: Annotated[int, Field(ge=1)]
+    revision: Annotated[int, Field(ge=1, le=MAX_REVISION)]
     stable: Target
     canary: Canary | None = None
     shadow: Target | None = None

@@ -87,6 +87,31 @@ def test_a_broken_document_is_followed_by_its_last_good_copy(tmp_path: Path) -> 
     assert serve(tmp_path, "fish").revision == 2
 
 
+@pytest.mark.parametrize(
+    "entry", [{"price": 2**63}, {"price": 10**400}, {"price": -(2**63) - 1}, {"dish": "\ud800"}, {"\udc00": 1}], ids=str
+)
+def test_a_document_that_nobody_could_write_again_counts_as_broken(tmp_path: Path, entry: dict[str, Any]) -> None:
+    serve(tmp_path, "soup")
+    serve(tmp_path, "fish")
+    text = json.loads((tmp_path / "menu.json").read_text())
+    text["history"][0] |= entry
+    (tmp_path / "menu.json").write_text(json.dumps(text))
+    with pytest.raises(
+        DocumentUnreadable, match=r"menu.json: not JSON: (an integer has more than 64 bits|a string has)"
+    ):
+        MENU.read(tmp_path)
+    assert serve(tmp_path, "rice").revision == 3
+
+
+def test_integers_of_64_bits_and_whole_surrogate_pairs_are_read(tmp_path: Path) -> None:
+    serve(tmp_path, "\U0001f372", reason="\\ud800")
+    text = (tmp_path / "menu.json").read_text().replace('"price": null', f'"price": {2**63 - 1}')
+    (tmp_path / "menu.json").write_text(json.dumps(json.loads(text)))
+    menu = MENU.read(tmp_path)
+    assert menu is not None
+    assert (menu.dish, menu.price, menu.reason) == ("\U0001f372", 2**63 - 1, "\\ud800")
+
+
 def test_a_history_that_nobody_can_read_any_more_harms_only_the_rollback_to_it(tmp_path: Path) -> None:
     serve(tmp_path, "soup")
     serve(tmp_path, "fish")

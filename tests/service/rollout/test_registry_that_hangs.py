@@ -162,3 +162,26 @@ def test_profiles_that_score_nobody_are_refused(
         (registry / "fusion.json").write_text(json.dumps({"revision": 7, "profiles": bad}))
         kit.wait_until(lambda: "fusion_refused" in server.http.get("/metrics").text)
         assert server.rank(["1", "2"]).json()["coverage"] == {"requested": 2, "scored": 2}
+
+
+@pytest.mark.parametrize("what", ["registry", "document"])
+def test_weights_stay_live_while_their_document_is_gone(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis, what: str
+) -> None:
+    path = registry if what == "registry" else registry / "fusion.json"
+    unreadable = 'document_unreadable{document="fusion"}'
+    with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
+
+        def revisions() -> set[int]:
+            return {server.rank(["1"]).json()["fusion"]["revision"] for _ in range(20)}
+
+        profiles = {"default": {"kind": "weighted_sum", "weights": {"pctr": 2.0}}}
+        live = server.put("/fusion", {"profiles": profiles}).json()["revision"]
+        kit.wait_until(lambda: revisions() == {live})
+        away = path.rename(path.with_name("away"))
+        kit.wait_until(lambda: f"{unreadable} 1.0" in server.http.get("/metrics").text)
+        time.sleep(0.5)  # both workers look several times
+        assert revisions() == {live}
+        away.rename(path)
+        kit.wait_until(lambda: f"{unreadable} 0.0" in server.http.get("/metrics").text)
+        assert revisions() == {live}
