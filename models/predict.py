@@ -8,10 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from models.data.cache import DEFAULT_CACHE
-from models.prediction.replay import ReplayError, ReplayResult, replay
+from models.prediction.replay import TOLERANCE, ReplayError, ReplayResult, replay
 from models.prediction.rows import score_run
-
-TOLERANCE = 1e-4  # as for a bundle's golden request
 
 
 def predict(
@@ -30,8 +28,18 @@ def predict(
         return
     compared = replay(rows, against)
     yield from lines(compared)
-    if max(compared.largest.values(), default=0.0) > TOLERANCE:
-        raise ReplayError(f"the service scores differently: by more than {TOLERANCE:g}")
+    if compared.differing:
+        raise ReplayError(difference(compared))
+
+
+def difference(compared: ReplayResult) -> str:
+    """What differs, and where to look."""
+    return (
+        f"the service scores differently: {compared.differing:,} of {compared.requests:,} requests by more than"
+        f" {TOLERANCE:g}, the first of {compared.first_differing}. It holds other features or another version, or fewer"
+        " behaviours: the store keeps the newest 2 x max_length of a user, so that one with more than max_length"
+        " behaviours after that time is ranked with fewer than in training"
+    )
 
 
 def lines(compared: ReplayResult) -> Iterator[str]:

@@ -55,7 +55,7 @@ def train(
     if calibration:
         save_weights(best.state_dict(), data.cross_values, progress.best_step, out / WEIGHTS_FILE)
     # The test part is read here, once.
-    metrics = summary(best, data, progress, trained.epoch_steps, reading_steps, prefetch) | {"calibration": calibration}
+    metrics = summary(best, data, progress, trained.epoch_steps, reading_steps, prefetch, calibration)
     if baselines:
         metrics["baselines"] = fit_baselines(best, data, recipe.training.seed)
     if ablation:

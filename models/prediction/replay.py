@@ -15,6 +15,7 @@ from models.prediction.rows import ScoredRows
 
 MOST_CANDIDATES = 1000
 TIMEOUT_S = 60.0
+TOLERANCE = 1e-4  # as for a bundle's golden request
 
 
 class ReplayError(RuntimeError):
@@ -23,13 +24,18 @@ class ReplayError(RuntimeError):
 
 @dataclass
 class ReplayResult:
-    """`largest` difference by output, relative where a score is beyond 1; `degraded` requests by reason."""
+    """`largest` difference by output, relative where a score is beyond 1; `degraded` requests by reason.
+
+    `differing` requests are beyond `TOLERANCE`; `first_differing` says which was the first of them.
+    """
 
     requests: int = 0
     impressions: int = 0
     model: str = ""
     largest: dict[str, float] = field(default_factory=dict)
     degraded: Counter[str] = field(default_factory=Counter)
+    differing: int = 0
+    first_differing: str = ""
 
 
 def replay(rows: ScoredRows, url: str) -> ReplayResult:
@@ -93,6 +99,7 @@ def _compare(rows: ScoredRows, picked: list[int], answer: dict[str, Any], result
     result.model = f"{answer['model']['name']}/{answer['model']['version']}"
     result.degraded.update(reason.partition(":")[0] for reason in answer["degraded"])
     online = {entry["item_id"]: entry["predictions"] for entry in answer["ranking"]}
+    differs = False
     for name, scores in rows.scores.items():
         try:
             served = np.array([online[rows.item_id[i]][name] for i in picked], dtype=np.float64)
@@ -100,3 +107,11 @@ def _compare(rows: ScoredRows, picked: list[int], answer: dict[str, Any], result
             raise ReplayError(f"the service gives no {error} for the output {name}: it serves {result.model}") from None
         largest = float(relative_difference(served, scores[picked]).max())
         result.largest[name] = max(result.largest.get(name, 0.0), largest)
+        differs |= largest > TOLERANCE
+    if differs:
+        result.differing += 1
+        result.first_differing = result.first_differing or _where(rows, picked[0])
+
+
+def _where(rows: ScoredRows, row: int) -> str:
+    return f"user {rows.user_id[row]} at {rows.time_ms[row]}"

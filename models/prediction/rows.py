@@ -89,11 +89,11 @@ def _of_part(table: Table, recipe: Recipe, part: str) -> Iterator[Batch]:
 
 
 def _context(batch: Batch, recipe: Recipe) -> list[dict[str, Any]]:
-    """Raw context values as a request would carry them; what is missing is left out."""
+    """Raw context values as a request carries them; null states that a value is missing."""
     rows: list[dict[str, Any]] = [{} for _ in range(len(batch))]
     for feature in recipe.features.context:
         values = batch.numbers(feature.name) if isinstance(feature, Numeric) else batch.raw(feature.name)
         for row, value in zip(rows, values.tolist(), strict=True):
-            if value is not None and value == value:
-                row[feature.name] = value
+            # NaN differs from itself, and JSON has none.
+            row[feature.name] = value if value == value else None
     return rows

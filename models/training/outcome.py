@@ -48,7 +48,13 @@ def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
 
 
 def summary(
-    ranker: MultiTaskModel, data: Data, progress: Progress, epoch_steps: int, reading_steps: int, prefetch: int
+    ranker: MultiTaskModel,
+    data: Data,
+    progress: Progress,
+    epoch_steps: int,
+    reading_steps: int,
+    prefetch: int,
+    calibration: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Build metrics.json: metrics per part and output, speed, data, versions, warnings.
 
@@ -85,6 +91,7 @@ def summary(
         "features": feature_health(data, seed),
         "baselines": None,
         "ablation": None,
+        "calibration": calibration,
         "position": position_curve(ranker, data),
         "gates": gates,
         "gate_health": health,

@@ -19,6 +19,7 @@ def run_warnings(metrics: Mapping[str, Any]) -> list[str]:
     """The warnings of a run from what metrics.json holds of it."""
     return [
         *_of_outputs(metrics["parts"]),
+        *_of_calibration(metrics["calibration"]),
         *_of_experts(metrics["gates"]),
         *gate_warnings(metrics["gate_health"]),
         *_of_features(metrics["features"]),
@@ -41,6 +42,17 @@ def _of_outputs(parts: Mapping[str, Any]) -> Iterator[str]:
                     f"{name}: its cross entropy on {part}, {output['log_loss']:.4f}, is about that of the classes' "
                     f"shares alone, {output['share_log_loss']:.4f}: it has learnt next to nothing of the user"
                 )
+
+
+def _of_calibration(calibration: Mapping[str, Any] | None) -> Iterator[str]:
+    if not calibration:
+        return
+    for name, factor in calibration["factors"].items():
+        if why := factor.get("skipped"):
+            yield (
+                f"{name}: it is not calibrated, the validation part has {why} ({factor['positives']:,} positives of "
+                f"{factor['impressions']:,}); its scores stay as trained. Give validation more of them, or train longer"
+            )
 
 
 def _learns_nothing(output: Mapping[str, Any]) -> bool:

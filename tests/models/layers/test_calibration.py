@@ -224,6 +224,12 @@ def test_a_factor_with_too_few_positives_keeps_the_identity(tiny_recipe, tables,
     recipe = tiny_recipe(tables, {"calibration": {"method": "isotonic"}, "training.epochs": 1})
     metrics = training.train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
     assert "fewer than 20" in metrics["calibration"]["factors"]["pcvr"]["skipped"]
+    fitted = metrics["calibration"]["factors"]["pcvr"]
+    (warning,) = [line for line in metrics["warnings"] if "not calibrated" in line]
+    assert warning.startswith(
+        "pcvr: it is not calibrated, the validation part has fewer than 20 positives or negatives"
+    )
+    assert f"({fitted['positives']:,} positives of {fitted['impressions']:,})" in warning
     assert not open_run(tmp_path / "run").ranker.calibration.maps["pcvr"].shift.any()
 
 

@@ -132,7 +132,8 @@ def test_a_service_gives_the_scores_of_the_run(tiny_recipe, tables, tmp_path, ca
     differences = [float(line.split()[-1]) for line in same.splitlines() if "largest difference" in line]
     assert len(differences) == 4 and max(differences) < 1e-6
     assert "to tiny/1" in same and "degraded: unknown_user in" in same
-    assert "the service scores differently" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the service scores differently: " in error and "the first of user " in error
 
 
 def put(url, body):
