@@ -218,7 +218,9 @@ def runtime_parents(settings: Settings, environment: Mapping[str, str] | None = 
         source.get("RUNTIME_DIRECTORY", "").partition(":")[0],
         source.get("TMPDIR"),
     )
-    return [Path(folder) for folder in (*named, "/dev/shm", tempfile.gettempdir()) if folder]
+    # A folder of its own, readable by its owner alone, is made in the first that takes one.
+    folders = (*named, "/dev/shm", tempfile.gettempdir())  # nosec B108
+    return [Path(folder) for folder in folders if folder]
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:

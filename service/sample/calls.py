@@ -15,7 +15,7 @@ class NotReadyError(RuntimeError):
     """A process that ended, or did not answer before its deadline."""
 
 
-def call(method: str, url: str, body: Any = None, token: str = "", timeout_s: float = 10.0) -> tuple[int, Any]:
+def call(method: str, url: str, body: Any = None, token: str | None = None, timeout_s: float = 10.0) -> tuple[int, Any]:
     """The status and body of an answer.
 
     `body` is sent as JSON, bytes as they are; the answer is parsed if it is JSON, and text otherwise. The status is 0,
