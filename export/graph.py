@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -62,8 +63,9 @@ class ServingGraph(nn.Module):
     def _lookup(self, keys: Tensor) -> Tensor:
         """Rows of flat keys, -1 where unknown. One hash lookup in ONNX; its table is put in by `to_onnx`."""
         if torch.compiler.is_exporting():
-            attrs = {"default_int64": _NO_ROW, "keys_int64s": [0], "values_int64s": [0]}  # a placeholder
-            return torch.onnx.ops.symbolic(_LOOKUP, (keys,), attrs, dtype=torch.int64, shape=keys.shape, version=4)  # type: ignore[arg-type]
+            attrs: Any = {"default_int64": _NO_ROW, "keys_int64s": [0], "values_int64s": [0]}  # a placeholder
+            shape: Any = keys.shape
+            return torch.onnx.ops.symbolic(_LOOKUP, (keys,), attrs, dtype=torch.int64, shape=shape, version=4)
         place = torch.searchsorted(self.known_keys, keys).clamp(max=len(self.known_keys) - 1)
         return torch.where(self.known_keys[place] == keys, self.known_rows[place], _NO_ROW)
 

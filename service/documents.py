@@ -20,8 +20,6 @@ LOCK_FILE = ".rollout.lock"
 LOCK_SECONDS = 2.0
 _MOST_BYTES = 64 << 20
 MAX_REVISION = 2**53  # every reader of JSON can hold it, and one more is still a number
-
-
 Document = TypeVar("Document", bound=BaseModel)
 
 

@@ -9,6 +9,7 @@ does without the hash lookup that the product's graph contains.
 import logging
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -163,7 +164,8 @@ class Naive(nn.Module):
         super().__init__()
         self.ranker = ranker
         inputs = ranker.inputs
-        groups = {name: NaiveGroup(inputs.groups[name], inputs.table) for name in inputs.groups}  # type: ignore[arg-type]
+        parts: Any = inputs.groups
+        groups = {name: NaiveGroup(parts[name], inputs.table) for name in parts}
         self.groups = nn.ModuleDict(groups)
         self.of_item = NaiveGroup(inputs.behaviour_item, inputs.table) if inputs.behaviour_item is not None else None
         self.of_property = (

@@ -14,7 +14,7 @@ from math import ceil
 import numpy as np
 
 from service.rules.bound import BoundRules
-from service.rules.candidates import Candidates, Exposures
+from service.rules.candidates import CandidateList, Exposures
 from service.rules.constraints import (
     AtLeastInFirst,
     AtMostInFirst,
@@ -27,7 +27,7 @@ from service.rules.constraints import (
 from service.rules.diversity import by_score, diversified
 from service.rules.filters import filtered
 from service.rules.rules import Boost, Diversity, Interleave, Pin, Quota, Rule, Spread
-from service.rules.search import Budget, Search
+from service.rules.search import Budget, OrderSearch
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class _Positional:
 
 def arrange(
     bound: BoundRules,
-    candidates: Candidates,
+    candidates: CandidateList,
     length: int,
     now_ms: int,
     exposures: Exposures | None = None,
@@ -95,7 +95,7 @@ def arrange(
     return Arrangement(np.array(order, dtype=np.int64), scores, every_relaxed, filtering.removed, values)
 
 
-def _preference(bound: BoundRules, candidates: Candidates, scores: np.ndarray) -> list[int]:
+def _preference(bound: BoundRules, candidates: CandidateList, scores: np.ndarray) -> list[int]:
     """All places, most preferred first: by score, or as a diversity rule chooses them."""
     for rule in bound.rules:
         if isinstance(rule, Diversity):
@@ -144,7 +144,7 @@ def _search(
     made_hard = [_after(p, served) for p in hard]
     made_soft = [_after(p, served) for p in soft]
     memory = max((p.memory for p in (*hard, *soft)), default=0)
-    search = Search(left, made_hard, [p.values for p in hard], made_soft, [p.values for p in soft], memory)
+    search = OrderSearch(left, made_hard, [p.values for p in hard], made_soft, [p.values for p in soft], memory)
     return search.run(length, budget)
 
 
@@ -157,7 +157,7 @@ def _after(positional: _Positional, served: Served) -> Constraint:
 
 
 def _positional(
-    bound: BoundRules, candidates: Candidates, left: Sequence[int], length: int, served: Served
+    bound: BoundRules, candidates: CandidateList, left: Sequence[int], length: int, served: Served
 ) -> list[_Positional]:
     """The rules on positions that mean anything for these candidates."""
     positional = []
@@ -173,7 +173,7 @@ def _of_rule(
     bound: BoundRules,
     place: int,
     rule: Rule,
-    candidates: Candidates,
+    candidates: CandidateList,
     left: Sequence[int],
     length: int,
     before: Sequence[Hashable],
@@ -206,7 +206,7 @@ def _of_rule(
 
 
 def _pin(
-    bound: BoundRules, place: int, rule: Pin, candidates: Candidates, left: Sequence[int], end: int
+    bound: BoundRules, place: int, rule: Pin, candidates: CandidateList, left: Sequence[int], end: int
 ) -> _Positional | None:
     if rule.when is not None:
         matching = bound.matches(rule.when, candidates).tolist()

@@ -10,7 +10,7 @@ import numpy as np
 
 from features import MISSING_KEY, Numeric, RowLayout, key_of
 from service.fusion.expression import Expression, parse
-from service.rules.candidates import Candidates
+from service.rules.candidates import CandidateList
 from service.rules.conditions import Condition, Value
 from service.rules.rules import SCORE, Boost, Cap, Diversity, Quota, Rule, RuleSets, Seen, Spread
 
@@ -37,7 +37,7 @@ class BoundRules:
     formulas: Mapping[int, Expression] = field(default_factory=dict)
     keys: Mapping[tuple[str, tuple[Value, ...]], np.ndarray] = field(default_factory=dict)
 
-    def matches(self, condition: Condition, candidates: Candidates) -> np.ndarray:
+    def matches(self, condition: Condition, candidates: CandidateList) -> np.ndarray:
         """Which candidates a condition means, bool `[C]`."""
         if condition.one_of is not None:
             columns = candidates.keys[:, self.layout.key_columns[condition.feature]]
@@ -51,7 +51,7 @@ class BoundRules:
         return np.asarray(matching)
 
     def values_of(
-        self, feature: str, one_of: tuple[Value, ...] | None, candidates: Candidates
+        self, feature: str, one_of: tuple[Value, ...] | None, candidates: CandidateList
     ) -> list[tuple[int, ...]]:
         """The counted values of each candidate: its keys, or those of them that are in `one_of`; none where the feature
         is missing.
@@ -64,7 +64,7 @@ class BoundRules:
             return [(key,) if key else () for key in columns[:, 0].tolist()]
         return [tuple(filter(None, row)) for row in columns.tolist()]
 
-    def boosted(self, place: int, candidates: Candidates, scores: np.ndarray) -> np.ndarray:
+    def boosted(self, place: int, candidates: CandidateList, scores: np.ndarray) -> np.ndarray:
         """All scores after the boost at this place of the list, float64 `[C]`.
 
         A score stays where the formula gives no finite number, as where it reads a feature that the item lacks.
@@ -83,7 +83,7 @@ class BoundRules:
             changes &= self.matches(rule.when, candidates)
         return np.where(changes, computed, scores)
 
-    def vectors(self, rule: Diversity, candidates: Candidates) -> np.ndarray:
+    def vectors(self, rule: Diversity, candidates: CandidateList) -> np.ndarray:
         """The item vectors of a diversity rule, float64 `[C, D]`."""
         if isinstance(rule.vector, str) and rule.vector in candidates.outputs:
             return candidates.outputs[rule.vector].astype(np.float64)

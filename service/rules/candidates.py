@@ -27,7 +27,7 @@ class Exposures:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class CandidateList:
     """The candidates of one request.
 
     `keys` int64 `[C, K]` and `numerics` float32 `[C, N]` are the item rows as packed; `scores` float64 `[C]` come from

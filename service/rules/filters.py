@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.rules.bound import BoundRules
-from service.rules.candidates import DAY_MS, Candidates, Exposures
+from service.rules.candidates import DAY_MS, CandidateList, Exposures
 from service.rules.rules import Allow, Block, Cap, Seen
 
 
@@ -21,7 +21,7 @@ class Filtered:
     relaxed: tuple[int, ...]
 
 
-def filtered(bound: BoundRules, candidates: Candidates, exposures: Exposures, now_ms: int) -> Filtered:
+def filtered(bound: BoundRules, candidates: CandidateList, exposures: Exposures, now_ms: int) -> Filtered:
     """Apply the filters in the operator's order.
 
     `seen` and `cap` are relaxed if nothing would remain; block and allow never.
@@ -42,7 +42,7 @@ def filtered(bound: BoundRules, candidates: Candidates, exposures: Exposures, no
 
 
 def _passing(
-    bound: BoundRules, rule: Block | Allow | Seen | Cap, candidates: Candidates, exposures: Exposures, now_ms: int
+    bound: BoundRules, rule: Block | Allow | Seen | Cap, candidates: CandidateList, exposures: Exposures, now_ms: int
 ) -> np.ndarray:
     """Which candidates one rule lets through, bool `[C]`."""
     if isinstance(rule, (Block, Allow)):

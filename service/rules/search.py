@@ -41,7 +41,7 @@ class _Place:
     failed: set[Signature]
 
 
-class Search:
+class OrderSearch:
     """One search. `values[c][i]` is the value of candidate `i` for constraint `c`.
 
     `soft` constraints are met where the hard ones leave a choice, the first of them before the others. `memory` is how
@@ -93,7 +93,7 @@ class Search:
                 return None
             else:
                 self._dead.add(self._state(places))
-            # Go back one position. Candidates with the same signature would fail in the same way.
+            # Go back one position. CandidateList with the same signature would fail in the same way.
             last = places.pop()
             self._put_back(last)
             failed = last.failed | {self._signature(last.candidate)}

@@ -1,8 +1,4 @@
-"""Bounds what one connection may cost: memory, time, and places among those in work.
-
-uvicorn's protocol bounds none of it: heads, trailers and queued requests grow without an end, a reader that does not
-read keeps its answer for ever, and an offer to upgrade loses the body behind it.
-"""
+"""Bounds what one connection may cost, which uvicorn's protocol does not: memory, time, and places among the work."""
 
 import asyncio
 from typing import Any

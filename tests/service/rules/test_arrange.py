@@ -10,9 +10,9 @@ import pytest
 from features import FeatureSchema, RowLayout
 from service.rules.arrange import Arrangement, Served, arrange
 from service.rules.bound import BoundRules, RulesError, bind_rules
-from service.rules.candidates import DAY_MS, Candidates, Exposures
+from service.rules.candidates import DAY_MS, CandidateList, Exposures
 from service.rules.rules import RuleSets
-from service.rules.search import Budget, Search
+from service.rules.search import Budget, OrderSearch
 
 NOW_MS = 1_700_000_000_000
 AUTHORS = ("a", "b", "c")
@@ -31,13 +31,13 @@ SCHEMA = FeatureSchema.model_validate(
 LAYOUT = RowLayout(SCHEMA.item)
 
 
-def candidates(rows: Sequence[dict[str, Any]], scores: Sequence[float] | None = None) -> Candidates:
-    """Candidates `0`, `1`, ... with these item rows; the first has the highest score unless `scores` say otherwise."""
+def candidates(rows: Sequence[dict[str, Any]], scores: Sequence[float] | None = None) -> CandidateList:
+    """CandidateList `0`, `1`, ... with these item rows; the first has the highest score unless `scores` say otherwise."""
     features = [{name: value for name, value in row.items() if name != "source"} for row in rows]
     packed = np.frombuffer(b"".join(LAYOUT.pack(row) for row in features), dtype=LAYOUT.dtype)
     falling = np.linspace(1.0, 0.1, len(rows))
     values = np.asarray(scores, dtype=np.float64) if scores is not None else falling
-    return Candidates(
+    return CandidateList(
         item_ids=[str(i) for i in range(len(rows))],
         keys=packed["keys"],
         numerics=packed["numerics"],
@@ -51,7 +51,7 @@ def bound(*rules: dict[str, Any]) -> BoundRules:
     return bind_rules(RuleSets.model_validate({"rules": {"default": rules}}), LAYOUT, ("pctr",))["default"]
 
 
-def ids(arrangement: Arrangement, of: Candidates) -> list[str]:
+def ids(arrangement: Arrangement, of: CandidateList) -> list[str]:
     return [of.item_ids[place] for place in arrangement.order]
 
 
@@ -269,15 +269,15 @@ def checks_of_a_hopeless_search(n: int) -> int:
         {"type": "quota", "feature": "topics", "at_most": 14, "first": 45},
     )
     count = 0
-    allowed = Search._allowed
+    allowed = OrderSearch._allowed
 
-    def counted(search: Search, candidate: int) -> bool:
+    def counted(search: OrderSearch, candidate: int) -> bool:
         nonlocal count
         count += 1
         return allowed(search, candidate)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Search, "_allowed", counted)
+        patched.setattr(OrderSearch, "_allowed", counted)
         assert arrange(rules, candidates(rows), 50, NOW_MS).relaxed
     return count
 
