@@ -93,7 +93,7 @@ class OrderSearch:
                 return None
             else:
                 self._dead.add(self._state(places))
-            # Go back one position. CandidateList with the same signature would fail in the same way.
+            # Go back one position. Candidates with the same signature would fail in the same way.
             last = places.pop()
             self._put_back(last)
             failed = last.failed | {self._signature(last.candidate)}

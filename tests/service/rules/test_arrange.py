@@ -32,7 +32,7 @@ LAYOUT = RowLayout(SCHEMA.item)
 
 
 def candidates(rows: Sequence[dict[str, Any]], scores: Sequence[float] | None = None) -> CandidateList:
-    """CandidateList `0`, `1`, ... with these item rows; the first has the highest score unless `scores` say otherwise."""
+    """Candidates `0`, `1`, ... with these item rows; the first has the highest score unless `scores` say otherwise."""
     features = [{name: value for name, value in row.items() if name != "source"} for row in rows]
     packed = np.frombuffer(b"".join(LAYOUT.pack(row) for row in features), dtype=LAYOUT.dtype)
     falling = np.linspace(1.0, 0.1, len(rows))
