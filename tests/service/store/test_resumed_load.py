@@ -60,7 +60,7 @@ def test_a_load_that_is_ended_half_way_goes_on_from_there(
     end: int,
     code: int,
 ) -> None:
-    begin = loading(long_tables(tmp_path, 250_000), registry, redis_server.url)
+    begin = loading(long_tables(tmp_path, 500_000), registry, redis_server.url)
     with begin() as half:
         kit.wait_until(lambda: rows_done(store, layouts) > 0)
         half.send_signal(end)
@@ -68,7 +68,7 @@ def test_a_load_that_is_ended_half_way_goes_on_from_there(
     assert half.returncode == code
     assert "Traceback" not in stderr
     done = rows_done(store, layouts)
-    assert 0 < done < 250_000
+    assert 0 < done < 500_000
     assert '"loaded_at":null' in store.hget(SCHEMAS, layouts.fingerprint).decode()  # type: ignore[union-attr]
     with begin() as rest:
         stderr = rest.communicate()[1]
@@ -139,7 +139,7 @@ def test_a_redis_that_is_emptied_meanwhile_ends_the_load(
     redis_server: EmbeddedRedis,
     store: redis.Redis,
 ) -> None:
-    with loading(long_tables(tmp_path, 250_000), registry, redis_server.url)() as half:
+    with loading(long_tables(tmp_path, 500_000), registry, redis_server.url)() as half:
         kit.wait_until(lambda: rows_done(store, layouts) > 0)
         store.flushall()
         stderr = half.communicate()[1]
