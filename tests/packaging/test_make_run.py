@@ -79,7 +79,8 @@ def test_make_run_ranks_real_videos_and_stops_all_it_started(tmp_path: Path) -> 
     users = pyarrow.parquet.read_table(ROOT / "sample" / "kuairand" / "users.parquet", columns=["user_id"])[
         "user_id"
     ].to_pylist()
-    request = {"user_id": str(users[0]), "candidates": [str(video) for video in videos]}
+    context = {"tab": 1, "hour": 20}
+    request = {"user_id": str(users[0]), "candidates": [str(video) for video in videos], "context": context}
     with log.open("wb") as sink:
         process = subprocess.Popen(
             ["make", "run", f"PORT={port}"], cwd=tree, env=environment, stdout=sink, stderr=sink, start_new_session=True
