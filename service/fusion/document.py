@@ -37,11 +37,6 @@ DOCUMENT = RevisionedDocument(
 )
 
 
-def read_fusion(registry: Path) -> FusionDocument | None:
-    """The document, None if there is none. Raises FusionError."""
-    return DOCUMENT.read(registry)
-
-
 def read_followed_fusion(registry: Path) -> FusionDocument | None:
     """The document or, if it is broken, the last good one; None if there is none.
 
@@ -77,20 +72,4 @@ def write_fusion(
         initial=initial,
         check=check,
         attempt=attempt,
-    )
-
-
-def roll_back_fusion(
-    registry: Path,
-    author: str,
-    *,
-    reason: str = "",
-    to: int | None = None,
-    expected_revision: int | None = None,
-    check: Callable[[FusionProfiles], None] | None = None,
-    attempt: Attempt | None = None,
-) -> FusionDocument:
-    """Restore the previous profiles, or those of revision `to`. Raises Conflict, OSError, and what `check` raises."""
-    return DOCUMENT.roll_back(
-        registry, author, reason=reason, to=to, expected_revision=expected_revision, check=check, attempt=attempt
     )

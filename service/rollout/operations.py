@@ -11,7 +11,8 @@ from service.documents import DocumentUnreadable
 from service.errors import Conflict, NotReady, RegistryUnavailable, UnknownModel, Unusable, invalid
 from service.files import Attempt, run_attempt
 from service.fusion import FusionError, FusionProfiles, plain_profiles
-from service.fusion.document import FUSION_FILE, FusionDocument, roll_back_fusion, write_fusion
+from service.fusion.document import DOCUMENT as FUSION_DOCUMENT
+from service.fusion.document import FUSION_FILE, FusionDocument, write_fusion
 from service.rollout.checks import RegistryChecks, go_back, roll_out
 from service.rollout.follower import Follower
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
@@ -108,7 +109,7 @@ async def roll_back_profiles(
 
     def work(attempt: Attempt) -> FusionDocument:
         try:
-            return roll_back_fusion(
+            return FUSION_DOCUMENT.roll_back(
                 follower.registry,
                 author,
                 reason=reason,

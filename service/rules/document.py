@@ -31,14 +31,6 @@ DOCUMENT = RevisionedDocument(
 )
 
 
-def read_rules(registry: Path) -> RulesDocument | None:
-    """The document or, where it is broken, the last good one; None where there is none.
-
-    Raises DocumentUnreadable where neither can be read.
-    """
-    return DOCUMENT.read_last_good(registry)
-
-
 def write_rules(
     registry: Path,
     rule_sets: RuleSets,
@@ -60,20 +52,4 @@ def write_rules(
         initial=RulesDocument(revision=0, rules={}, author="start"),
         check=check,
         attempt=attempt,
-    )
-
-
-def roll_back_rules(
-    registry: Path,
-    author: str,
-    *,
-    reason: str = "",
-    to: int | None = None,
-    expected_revision: int | None = None,
-    check: Callable[[RuleSets], None] | None = None,
-    attempt: Attempt | None = None,
-) -> RulesDocument:
-    """Make live again what held before, or at revision `to`. Raises Conflict, OSError, and what `check` raises."""
-    return DOCUMENT.roll_back(
-        registry, author, reason=reason, to=to, expected_revision=expected_revision, check=check, attempt=attempt
     )

@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import InvalidRequest
 from service.fusion import FusionError, FusionProfiles, bind, read_profiles
-from service.fusion.document import read_fusion
+from service.fusion.document import DOCUMENT
 
 TASKS = ("pctr", "pcvr")
 SCORES = np.array([[0.5, 0.1, 0.0], [0.2, 0.9, 0.4]], dtype=np.float32)
@@ -100,7 +100,7 @@ def test_a_key_that_stands_twice_in_the_document_is_an_error_with_its_name(tmp_p
     text = '{"revision": 1, "profiles": {"default": {"kind": "weighted_sum", "weights": {"pctr": 1, "pctr": 0.001}}}}'
     (tmp_path / "fusion.json").write_text(text)
     with pytest.raises(FusionError, match="the key 'pctr' stands twice"):
-        read_fusion(tmp_path)
+        DOCUMENT.read(tmp_path)
 
 
 def test_profiles_that_no_request_is_ranked_by_are_named() -> None:

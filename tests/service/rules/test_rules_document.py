@@ -9,7 +9,7 @@ import pytest
 from service.documents import DocumentUnreadable
 from service.errors import Conflict
 from service.rules.bound import RulesError, refuse_unserved
-from service.rules.document import RULES_FILE, read_rules, roll_back_rules, write_rules
+from service.rules.document import DOCUMENT, RULES_FILE, write_rules
 from service.rules.rules import RuleSets
 
 SPREAD = {"type": "spread", "feature": "author", "distance": 3}
@@ -21,31 +21,31 @@ def rule_sets(*rules: dict[str, Any], scene: str = "default") -> RuleSets:
 
 
 def test_a_change_is_a_revision_and_one_call_goes_back(tmp_path: Path) -> None:
-    assert read_rules(tmp_path) is None
+    assert DOCUMENT.read_last_good(tmp_path) is None
     first = write_rules(tmp_path, rule_sets(SPREAD), "ann", reason="variety", expected_revision=0)
     assert (first.revision, first.author, first.rules["default"][0].type) == (1, "ann", "spread")
     second = write_rules(tmp_path, rule_sets(PIN, scene="home"), "bob")
     assert [past["revision"] for past in second.history] == [1, 0]
-    back = roll_back_rules(tmp_path, "ann")
+    back = DOCUMENT.roll_back(tmp_path, "ann")
     assert (back.revision, back.restores, back.rules) == (3, 1, first.rules)
-    assert read_rules(tmp_path) == back
+    assert DOCUMENT.read_last_good(tmp_path) == back
     with pytest.raises(Conflict, match="rules is at revision 3, not 1"):
         write_rules(tmp_path, rule_sets(SPREAD), "ann", expected_revision=1)
 
 
 def test_going_back_from_the_first_rules_leaves_none(tmp_path: Path) -> None:
     write_rules(tmp_path, rule_sets(SPREAD), "ann")
-    assert roll_back_rules(tmp_path, "ann").rules == {}
+    assert DOCUMENT.roll_back(tmp_path, "ann").rules == {}
 
 
 def test_a_broken_document_is_replaced_by_the_last_good_one(tmp_path: Path) -> None:
     written = write_rules(tmp_path, rule_sets(SPREAD), "ann")
     text = (tmp_path / RULES_FILE).read_text()
     (tmp_path / RULES_FILE).write_text(text.replace('"spread"', '"sprea"'))
-    assert read_rules(tmp_path) == written
+    assert DOCUMENT.read_last_good(tmp_path) == written
     (tmp_path / f".{RULES_FILE}.last").write_text("{")
     with pytest.raises(DocumentUnreadable, match=RULES_FILE):
-        read_rules(tmp_path)
+        DOCUMENT.read_last_good(tmp_path)
 
 
 def test_a_check_that_refuses_leaves_the_document(tmp_path: Path) -> None:
