@@ -9,19 +9,19 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from export import reduction
 from export.graph import ServingGraph, graph_inputs, to_onnx
-from export.judged import impressions_of
-from export.page import with_reduction
 from export.parity import check_parity, torch_scores
-from export.precision import Precision, reduced
 from export.publish import Sign, next_version, publish, sha256_of
+from export.reduced import reduction
+from export.reduced.judged import impressions_of
+from export.reduced.page import with_reduction
+from export.reduced.precision import Precision, reduced
 from export.requests import Inputs, request
 from features import FeatureSchema
 from features.table_names import TableNames
 from models.data.cache import DEFAULT_CACHE
 from models.network.model import MultiTaskModel
-from models.recipe.data import DataSection
+from models.recipe.sections.data import DataSection
 from models.structures.base import Output
 from models.training.run import Run, open_run
 from service.bundle.loading import open_session

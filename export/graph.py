@@ -14,8 +14,13 @@ from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
 from features import MISSING_KEY, FeatureSchema, layouts
-from models.data.encoding import Encoding
-from models.data.vocabulary import MISSING_ROW, Vocabulary, behaviour_column_vocabularies, key_column_vocabularies
+from models.data.encoding.encoding import Encoding
+from models.data.encoding.vocabulary import (
+    MISSING_ROW,
+    Vocabulary,
+    behaviour_column_vocabularies,
+    key_column_vocabularies,
+)
 from models.network.model import MultiTaskModel
 from service.bundle.manifest import TensorSpec
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from export.publish import PublishError, Sign
-from features.files import write_whole
+from features.files.writing import write_whole
 from service.bundle.manifest import MANIFEST_FILE
 from service.bundle.signature import SIGNATURE_FILE
 from service.bundle.verify import BundleRejected, read_manifest, verified_files

@@ -10,7 +10,7 @@ from typing import Any
 
 from models.data.tables import content_hash, data_folder
 from models.recipe import Recipe, RecipeError, load_recipe, with_places
-from models.recipe.data import WHERE_DATA_LIES
+from models.recipe.sections.data import WHERE_DATA_LIES
 from models.reports.results import group_of, group_tables, listed_groups, row_of
 from models.train import train
 from models.training.checkpoint import write_json

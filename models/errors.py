@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from features.strict_yaml import Location, SourcePlace
+from features.files.strict_yaml import Location, SourcePlace
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from features.files import write_whole
-from features.strict_json import parse_json
+from features.files.strict_json import parse_json
+from features.files.writing import write_whole
 from service.errors import Conflict, first_fault
 from service.files import Attempt, FileSignature, exclusive_lock, file_signature, read_regular
 

@@ -9,8 +9,13 @@ import torch
 from export.graph import ServingGraph, graph_inputs
 from features import BehaviourLayout, RowLayout, key_of
 from models.catalogue import CATALOGUE
-from models.data.encoding import AGE, Encoding, NumericStats
-from models.data.vocabulary import Vocabulary, behaviour_column_vocabularies, key_column_vocabularies, vocabulary_names
+from models.data.encoding.encoding import AGE, Encoding, NumericStats
+from models.data.encoding.vocabulary import (
+    Vocabulary,
+    behaviour_column_vocabularies,
+    key_column_vocabularies,
+    vocabulary_names,
+)
 from models.network.build import build_model
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe, parse_recipe

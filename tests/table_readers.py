@@ -9,7 +9,7 @@ import redis
 
 from features import FeatureError, FeatureSchema
 from features.layouts import Layouts
-from models.data.entities import Entities
+from models.data.encoding.entities import Entities
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.keys import item_key
 from service.store.redis.load import LoadError, load_folder

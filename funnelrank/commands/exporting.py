@@ -62,7 +62,7 @@ def export(
 
 def _summary(published: "Published", signed: bool) -> Iterator[str]:
     """Lines for the terminal: the measurements, then the folder of the bundle."""
-    from export.page import lines
+    from export.reduced.page import lines
 
     manifest = published.manifest
     parity = manifest.parity

@@ -64,8 +64,8 @@ def rollout(
     What the options do not name keeps its value. Workers follow within FUNNELRANK_ROLLOUT_POLL_MS.
     """
     from service.fusion import read_profiles
-    from service.rollout.checks import RegistryChecks, go_back, roll_out
     from service.rollout.rollout import read_rollout
+    from service.rollout.trials.checks import RegistryChecks, go_back, roll_out
     from service.settings import Settings
 
     settings = Settings.from_environment()

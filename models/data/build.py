@@ -9,14 +9,14 @@ import numpy as np
 
 from features import RowLayout
 from models.data.arrays import ArrayFile, read_array
-from models.data.behaviours import EVENT, encode_behaviours, visible_range
-from models.data.encoding import Encoding
-from models.data.entities import Entities
-from models.data.fit import PackedPart, fit_encoding, item_key_columns, item_numeric_columns
-from models.data.impressions import encode_impressions
+from models.data.encoding.behaviours import EVENT, encode_behaviours, visible_range
+from models.data.encoding.encoding import Encoding
+from models.data.encoding.entities import Entities
+from models.data.encoding.fit import PackedPart, fit_encoding, item_key_columns, item_numeric_columns
+from models.data.encoding.impressions import encode_impressions
+from models.data.encoding.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 from models.data.raw_rows import raw_rows
 from models.data.split import PARTS
-from models.data.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 from models.recipe import Recipe
 from tables import Table
 

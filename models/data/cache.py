@@ -15,14 +15,14 @@ import numpy as np
 from features import FeatureSchema, RowLayout
 from models.data.arrays import read_array
 from models.data.build import build
-from models.data.encoding import Encoding, load_encoding
-from models.data.fit import item_key_columns, item_numeric_columns
+from models.data.encoding.encoding import Encoding, load_encoding
+from models.data.encoding.fit import item_key_columns, item_numeric_columns
 from models.data.spaces import refuse_empty_spaces
 from models.data.split import PARTS
 from models.data.tables import Tables, content_hash, data_folder, open_role
 from models.recipe import Recipe, RecipeError
-from models.recipe.data import WHERE_DATA_LIES, source_column
-from models.recipe.model import NumericsSection
+from models.recipe.sections.data import WHERE_DATA_LIES, source_column
+from models.recipe.sections.model import NumericsSection
 from tables import TableError
 
 FORMAT = 4

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from models.data.fit import PackedPart, item_key_columns, item_numeric_columns
+from models.data.encoding.fit import PackedPart, item_key_columns, item_numeric_columns
 from models.recipe import Recipe
 
 IMPRESSIONS = 512

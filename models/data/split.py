@@ -8,7 +8,7 @@ import numpy as np
 
 from features.keys import text_of
 from models.recipe import RecipeError
-from models.recipe.data import ColumnSplit, DataSection, TimeSplit
+from models.recipe.sections.data import ColumnSplit, DataSection, TimeSplit
 from tables import Batch
 
 PARTS = ("train", "validation", "test")

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from models.recipe import RecipeError
-from models.recipe.data import DataSection
+from models.recipe.sections.data import DataSection
 from tables import Table, open_table
 
 Tables = dict[str, Table]

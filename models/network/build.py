@@ -3,12 +3,12 @@
 from collections.abc import Collection, Iterator
 
 from models.catalogue import entry_of
-from models.data.encoding import Encoding
+from models.data.encoding.encoding import Encoding
 from models.errors import RecipeError, nearest
 from models.layers.position_bias import PositionTower
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe
-from models.recipe.selection import selection_of
+from models.recipe.sections.selection import selection_of
 from models.structures.base import TaskStructure
 
 

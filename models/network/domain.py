@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from features import RowLayout, key_of
-from models.data.encoding import Encoding
+from models.data.encoding.encoding import Encoding
 from models.errors import RecipeError, nearest
-from models.recipe.model import DomainSection
+from models.recipe.sections.model import DomainSection
 
 # Shape legend: B impressions (1 at serving), D domains of the recipe.
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from features import Categorical, Feature, MultiCategorical, Numeric
-from models.data.encoding import NumericStats
-from models.data.vocabulary import MISSING_ROW
+from models.data.encoding.encoding import NumericStats
+from models.data.encoding.vocabulary import MISSING_ROW
 from models.network.piecewise_linear import PiecewiseLinear
 
 _LARGEST_SUM_AS_PRODUCT = 4096  # multiplications per row

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from features import Feature, FeatureSchema, RowLayout
-from models.data.encoding import Encoding, NumericStats, log1p_columns
-from models.data.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
+from models.data.encoding.encoding import Encoding, NumericStats, log1p_columns
+from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
 from models.layers.input_part import InputPart
 from models.network.embedding import GroupEmbedding, numerics_of, pieces_of, runs_of
-from models.recipe.model import EmbeddingSection
+from models.recipe.sections.model import EmbeddingSection
 from models.structures.representation import Candidates
 
 Batch = Mapping[str, Tensor]

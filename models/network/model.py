@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.catalogue import entry_of
-from models.data.encoding import Encoding
+from models.data.encoding.encoding import Encoding
 from models.encoders.base import Encoder, EncoderOptions, EncoderSpec, View
 from models.errors import RecipeError
 from models.kinds import Score

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from features import Numeric, RowLayout
 from models.data.cache import Data
-from models.data.impressions import times_of
+from models.data.encoding.impressions import times_of
 from models.data.split import PARTS, Splitter, split_columns
 from models.data.tables import data_folder, open_role
 from models.recipe import Recipe

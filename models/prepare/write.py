@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.files import replacing
+from features.files.writing import replacing
 
 
 def write_table(table: pa.Table, path: Path, delta: tuple[str, ...] = (), row_group: int = 1 << 20) -> int:

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from features import SchemaError
-from features.strict_yaml import Location
+from features.files.strict_yaml import Location
 from models.errors import Fault, RecipeError, nearest
 from models.recipe.places import TAGS, Places
 from models.recipe.types import keys_at, values_at

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from features.strict_yaml import Location, SourcePlace, YamlError, parse_yaml, read_yaml
+from features.files.strict_yaml import Location, SourcePlace, YamlError, parse_yaml, read_yaml
 from models.errors import Fault, RecipeError, nearest
 from models.recipe.places import TAGS, Places
 

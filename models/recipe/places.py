@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from features.strict_yaml import Location, SourcePlace, YamlDocument
+from features.files.strict_yaml import Location, SourcePlace, YamlDocument
 from models.errors import Fault
 
 TAGS = ("type", "by")  # the keys whose value says which kind of section it is

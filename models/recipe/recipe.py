@@ -11,10 +11,10 @@ from models.kinds import PROBABILITY, TaskKind
 from models.layers.calibration import CalibrationSection
 from models.layers.position_bias import PositionSection
 from models.options import Column, Name, Options
-from models.recipe.data import DataSection, source_column
-from models.recipe.model import ModelSection
-from models.recipe.search_space import TuningSection, check_space
-from models.recipe.training import TrainingSection
+from models.recipe.sections.data import DataSection, source_column
+from models.recipe.sections.model import ModelSection
+from models.recipe.sections.search_space import TuningSection, check_space
+from models.recipe.sections.training import TrainingSection
 
 
 class ExtraEvaluation(Options):

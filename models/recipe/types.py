@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from features.strict_yaml import Location
+from features.files.strict_yaml import Location
 from models.recipe.places import TAGS
 
 

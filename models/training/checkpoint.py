@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from features.files import replacing, write_whole
+from features.files.writing import replacing, write_whole
 
 RESUME_FILE = "resume.pt"
 WEIGHTS_FILE = "checkpoint.pt"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.data.batches import Batch
 from models.layers.activation import Dice
 from models.network.model import MultiTaskModel
-from models.recipe.training import TrainingSection
+from models.recipe.sections.training import TrainingSection
 
 # How the names of parameters begin: embeddings and encoders, which a transfer takes over, and the position tower.
 REPRESENTATION = ("inputs.", "encoders.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.data.cache import Data, open_data
-from models.data.encoding import Encoding, load_encoding
+from models.data.encoding.encoding import Encoding, load_encoding
 from models.network.build import build_model
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe, RecipeError, load_recipe

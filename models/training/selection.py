@@ -9,7 +9,7 @@ import numpy as np
 from models.data.cache import Data
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe, RecipeError
-from models.recipe.selection import Selection, selection_of
+from models.recipe.sections.selection import Selection, selection_of
 
 SECTION = ("training", "select_on")
 ORDER = "order"  # auc, gauc, ndcg@k, mrr: between 0 and 1, larger is better

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.data.encoding import Encoding
-from models.data.vocabulary import Vocabulary
+from models.data.encoding.encoding import Encoding
+from models.data.encoding.vocabulary import Vocabulary
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe, RecipeError
-from models.recipe.selection import selection_of
+from models.recipe.sections.selection import selection_of
 from models.training.optimisation import REPRESENTATION
 from models.training.run import RunError, open_run
 

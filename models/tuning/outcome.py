@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from models.recipe import Recipe, parse_recipe
-from models.recipe.search_space import TuningSection
+from models.recipe.sections.search_space import TuningSection
 from models.training.checkpoint import write_json
 
 TRIALS_FILE = "trials.json"

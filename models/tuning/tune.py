@@ -16,8 +16,8 @@ from tqdm import tqdm
 from models.data.cache import DEFAULT_CACHE, Data, open_data
 from models.network.build import build_model
 from models.recipe import Recipe, RecipeError
-from models.recipe.data import WHERE_DATA_LIES
-from models.recipe.search_space import SearchBounds, SearchedSetting, TuningSection, settings_of
+from models.recipe.sections.data import WHERE_DATA_LIES
+from models.recipe.sections.search_space import SearchBounds, SearchedSetting, TuningSection, settings_of
 from models.training.loop import NonFiniteLossError, learn
 from models.training.session import Progress
 from models.training.transfer import narrowed

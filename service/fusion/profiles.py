@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from features.strict_yaml import YamlError, read_yaml
+from features.files.strict_yaml import YamlError, read_yaml
 from service.documents import MAX_REVISION
 from service.errors import first_fault
 from service.fusion.expression import ExpressionError, parse

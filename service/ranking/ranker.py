@@ -22,7 +22,7 @@ from service.ranking.query import Costs, Query, Ranking
 from service.ranking.scheduler import Scheduler
 from service.ranking.scoring import Scored, score_in_chunks
 from service.rollout.follower import Follower
-from service.rollout.observers import AnsweredRanking, ObservedRequest
+from service.rollout.observing.observers import AnsweredRanking, ObservedRequest
 from service.rollout.serving import Live, ServingSnapshot
 from service.store.base import FeatureStore, StoreDown, StoredRows
 

@@ -19,14 +19,14 @@ from service.fusion import FusionError, FusionProfiles
 from service.fusion.document import FUSION_FILE, FusionDocument
 from service.metrics.metrics import Metrics
 from service.rollout import rollout as rollout_document
-from service.rollout.background import trim_memory
 from service.rollout.followed import FollowedRegistry, News, PendingWork
 from service.rollout.loader import WAITING_CODES, VersionLoader
-from service.rollout.observers import Observers
+from service.rollout.observing.background import trim_memory
+from service.rollout.observing.observers import Observers
 from service.rollout.records import RefusalLog, record_change, why_not_serving
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
 from service.rollout.serving import Live, Role, ServingSnapshot, rearranged
-from service.rollout.trial import try_profiles
+from service.rollout.trials.fusion_trial import try_profiles
 from service.rollout.withdrawal import Withdrawal, Withdrawals
 from service.settings import Settings
 from service.store.base import FeatureStore

@@ -13,11 +13,11 @@ from service.bundle.registry import Target, folder_of
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, read_manifest
 from service.fusion import FusionError
 from service.metrics.metrics import Metrics
-from service.rollout.background import Background
-from service.rollout.gate import GateReport, gate
+from service.rollout.observing.background import Background
 from service.rollout.recent import RecentRequests
 from service.rollout.rollout import Rollout, earlier_stable
 from service.rollout.serving import SCHEMA_NOT_LOADED, Live, Role, ServingSnapshot, bind_profiles
+from service.rollout.trials.gate import GateReport, gate
 from service.settings import Settings
 from service.store.base import FeatureStore
 from service.store.schemas import check_schema

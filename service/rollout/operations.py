@@ -13,10 +13,10 @@ from service.files import Attempt, run_attempt
 from service.fusion import FusionError, FusionProfiles, plain_profiles
 from service.fusion.document import DOCUMENT as FUSION_DOCUMENT
 from service.fusion.document import FUSION_FILE, FusionDocument, write_fusion
-from service.rollout.checks import RegistryChecks, go_back, roll_out
 from service.rollout.follower import Follower
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
-from service.rollout.trial import try_profiles
+from service.rollout.trials.checks import RegistryChecks, go_back, roll_out
+from service.rollout.trials.fusion_trial import try_profiles
 
 Result = TypeVar("Result")
 CHANGE_SECONDS = 30.0

@@ -9,9 +9,9 @@ from service.errors import Conflict
 from service.files import Attempt, run_attempt
 from service.fusion import FusionProfiles
 from service.metrics.metrics import Metrics
-from service.rollout.checks import RegistryChecks, go_back_to_startable
 from service.rollout.rollout import AUTOMATIC, change_rollout
 from service.rollout.serving import Role
+from service.rollout.trials.checks import RegistryChecks, go_back_to_startable
 from service.settings import Settings
 
 log = logging.getLogger("funnelrank.live")

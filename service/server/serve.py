@@ -11,8 +11,8 @@ from service import log as service_log
 from service.bundle.verify import BundleRejected
 from service.fusion import FusionError, FusionProfiles, read_profiles
 from service.redis_url import address_of
-from service.rollout.checks import RegistryChecks
 from service.rollout.rollout import RolloutUnreadable, read_followed
+from service.rollout.trials.checks import RegistryChecks
 from service.server.runtime_folder import runtime_folder
 from service.server.start import WorkerStart
 from service.server.supervisor import Supervisor

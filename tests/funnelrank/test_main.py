@@ -181,7 +181,7 @@ def test_what_is_written_twice_agrees() -> None:
     """Help names these without importing torch; here they are compared with their source."""
     from typing import get_args
 
-    from export.reduction import MAX_LOSS
+    from export.reduced.reduction import MAX_LOSS
     from models.data.cache import DEFAULT_CACHE
     from models.simulators.run import SIMULATORS as SOURCE
     from service.bundle.manifest import Reduced

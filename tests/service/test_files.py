@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from features.files import write_whole
+from features.files.writing import write_whole
 from service.files import Abandoned, Attempt, exclusive_lock, read_regular, run_limited
 
 

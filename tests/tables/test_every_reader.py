@@ -19,7 +19,7 @@ from table_readers import as_parquet, readers_agree
 from features import FeatureSchema
 from features.layouts import Layouts
 from loadtest.workload.workload import WorkloadError, read_popularity
-from models.data.entities import Entities
+from models.data.encoding.entities import Entities
 from models.reports.paths import Columns, PathsError, read_events
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.load import LoadError, load_folder

@@ -9,8 +9,8 @@ from scipy import sparse
 
 from features import Numeric, RowLayout
 from models.data.cache import Data
-from models.data.encoding import log1p_columns, transformed
-from models.data.vocabulary import MISSING_ROW
+from models.data.encoding.encoding import log1p_columns, transformed
+from models.data.encoding.vocabulary import MISSING_ROW
 from models.training.diagnostics.features import group_rows
 
 TREE_VALUES = 254  # categories that a histogram tree tells apart, one more stands for all others

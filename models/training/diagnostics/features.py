@@ -8,8 +8,8 @@ import numpy as np
 from features import Feature, Numeric, RowLayout
 from features.statistics import BINS, psi_of_counts
 from models.data.cache import Data
+from models.data.encoding.vocabulary import MISSING_ROW
 from models.data.split import PARTS
-from models.data.vocabulary import MISSING_ROW
 from models.training.diagnostics.sampling import drawn
 
 MOST_IMPRESSIONS = 50_000

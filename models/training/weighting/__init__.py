@@ -5,7 +5,7 @@ weights a run keeps, never a weighted loss.
 """
 
 from models.network.model import MultiTaskModel
-from models.recipe.training import (
+from models.recipe.sections.training import (
     DecayedWeighting,
     GradnormWeighting,
     PcgradWeighting,

@@ -11,8 +11,8 @@ from service.api.fields import ResponseBody
 from service.api.services import Worker
 from service.bundle.registry import Target, published
 from service.files import run_limited
-from service.rollout.gate import GateReport
 from service.rollout.rollout import Rollout, RolloutUnreadable, read_rollout
+from service.rollout.trials.gate import GateReport
 from service.settings import Settings
 
 router = APIRouter(tags=["models"])

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from redis import Redis
 
-from features.files import write_whole
+from features.files.writing import write_whole
 from service.store.redis.keys import claims_key
 
 _ID_FILE = ".registry-id"

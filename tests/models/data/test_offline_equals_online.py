@@ -8,7 +8,7 @@ import redis
 from features import BehaviourLayout, RowLayout
 from models.data.batches import gather
 from models.data.cache import open_data
-from models.data.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
+from models.data.encoding.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis import load
 from service.store.redis.keys import behaviours_key

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from models.data.cache import open_data
-from models.data.encoding import no_edges, standardisation
-from models.data.fit import _sums
+from models.data.encoding.encoding import no_edges, standardisation
+from models.data.encoding.fit import _sums
 from models.recipe import RecipeError, parse_recipe
 from models.train import train
 from tables import TableError

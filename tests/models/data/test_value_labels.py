@@ -7,7 +7,7 @@ from small_rankers import small, training_batch
 
 from models.data.cache import open_data
 from models.recipe import RecipeError, parse_recipe
-from models.recipe.data import source_column
+from models.recipe.sections.data import source_column
 from models.train import train
 
 WATCH = {"type": "independent", "name": "watch_time", "label": "log1p(watch_ms)", "kind": "value"}

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from features import Categorical, MultiCategorical
-from models.data.encoding import NumericStats, no_edges, quantile_edges
+from models.data.encoding.encoding import NumericStats, no_edges, quantile_edges
 from models.layers.activation import Dice, PRelu
 from models.layers.linear import PartLinear
 from models.layers.position_bias import PositionSection, PositionTower

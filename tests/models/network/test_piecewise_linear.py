@@ -9,7 +9,7 @@ from small_rankers import raw_inputs, score, small
 from export.graph import to_onnx
 from export.parity import check_parity
 from models.data.cache import open_data
-from models.data.encoding import quantile_edges
+from models.data.encoding.encoding import quantile_edges
 from models.network.embedding import GroupEmbedding
 from models.network.piecewise_linear import PiecewiseLinear
 

@@ -10,7 +10,7 @@ from small_rankers import small, training_batch
 
 from models import train as training
 from models.catalogue import CATALOGUE
-from models.recipe.training import TrainingSection
+from models.recipe.sections.training import TrainingSection
 from models.training import loop
 from models.training.transfer import narrowed
 from models.training.weighting import build_weighting

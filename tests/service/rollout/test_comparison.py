@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from features.statistics import psi, rank_correlation
-from service.rollout.canary import Sides
 from service.rollout.comparison import overlap
+from service.rollout.observing.canary import Sides
+from service.rollout.observing.shadow import ScoreSamples
 from service.rollout.recent import Assembly, RecentRequests
 from service.rollout.rollout import Limits
-from service.rollout.shadow import ScoreSamples
 from service.user_split import PLACES, place_of, within
 
 RANDOM = np.random.default_rng(5)

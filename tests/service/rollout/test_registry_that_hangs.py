@@ -109,7 +109,7 @@ async def test_a_change_that_takes_too_long_fails_and_is_not_made_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The hashing of a version hangs until the caller was answered, and then goes on."""
-    from service.rollout import checks
+    from service.rollout.trials import checks
 
     kit.publish(registry, "2")
     release = threading.Event()

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from service.rollout import canary
-from service.rollout.canary import Comparison
+from service.rollout.observing import canary
+from service.rollout.observing.canary import Comparison
 from service.rollout.rollout import Limits
 
 

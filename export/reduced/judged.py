@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from export.graph import graph_inputs
-from export.precision import ReductionError
+from export.reduced.precision import ReductionError
 from export.requests import Inputs
 from features import MISSING_KEY
 from models.data.batches import gather
 from models.data.cache import Data
-from models.data.vocabulary import MISSING_ROW, Vocabulary
+from models.data.encoding.vocabulary import MISSING_ROW, Vocabulary
 from models.training.evaluation import labels_of
 from models.training.run import Run, RunError, open_run_data
 

@@ -13,11 +13,11 @@ from numpy.typing import DTypeLike
 from features import MISSING_KEY, RowLayout, keys_of_column
 from features.times import UNKNOWN_MS
 from models.data.arrays import ArrayFile
-from models.data.entities import Entities
+from models.data.encoding.entities import Entities
+from models.data.encoding.variation import ContextVariation
 from models.data.split import PARTS, Splitter, split_columns
-from models.data.variation import ContextVariation
 from models.recipe import Recipe, RecipeError
-from models.recipe.data import TimeSplit, source_column
+from models.recipe.sections.data import TimeSplit, source_column
 from tables import Batch, Table, packed_rows
 from tables.packing import list_columns
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from service.rollout.background import Background, BudgetedThread
+from service.rollout.observing.background import Background, BudgetedThread
 
 ON_LINUX = sys.platform == "linux"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from export.judged import CANDIDATES, Impressions, Judged
-from export.precision import ReductionError
+from export.reduced.judged import CANDIDATES, Impressions, Judged
+from export.reduced.precision import ReductionError
 from export.requests import Inputs, request
 from models.kinds import TaskKind
 from models.network.model import MultiTaskModel

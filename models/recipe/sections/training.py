@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from models.errors import RecipeError
 from models.options import Name, Options, Positive, Rate
-from models.recipe.selection import PATTERN as SELECTION
+from models.recipe.sections.selection import PATTERN as SELECTION
 
 
 class TransferSection(Options):

@@ -16,8 +16,8 @@ import numpy as np
 
 from features.statistics import psi
 from service.bundle.loading import Bundle
-from service.rollout.background import BudgetedThread
 from service.rollout.comparison import psi_by_chance, sampled_places
+from service.rollout.observing.background import BudgetedThread
 from service.rollout.rollout import Limits
 from service.rollout.serving import Live
 

@@ -11,8 +11,8 @@ from features.statistics import psi, rank_correlation
 from service.bundle.loading import Bundle
 from service.fusion import Formula
 from service.metrics.metrics import Metrics
-from service.rollout.background import BudgetedThread
 from service.rollout.comparison import overlap, sampled_places
+from service.rollout.observing.background import BudgetedThread
 
 log = logging.getLogger("funnelrank.shadow")
 _SCORES_KEPT = 4000

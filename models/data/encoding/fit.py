@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import RowLayout
-from models.data.encoding import (
+from models.data.encoding.encoding import (
     Encoding,
     NumericStats,
     behaviour_age_s,
@@ -21,7 +21,7 @@ from models.data.encoding import (
     standardisation,
     transformed,
 )
-from models.data.vocabulary import fit_vocabulary, vocabulary_names
+from models.data.encoding.vocabulary import fit_vocabulary, vocabulary_names
 from models.recipe import Recipe
 
 CHUNK = 1 << 16

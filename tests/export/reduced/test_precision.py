@@ -13,9 +13,9 @@ from small_rankers import small
 from small_tables import RECIPE, make_tables, merged, write_tables
 
 from export.graph import to_onnx
-from export.judged import Impressions, Judged, impressions_of, keys_of_rows
-from export.precision import ReductionError, reduced
-from export.reduction import judge
+from export.reduced.judged import Impressions, Judged, impressions_of, keys_of_rows
+from export.reduced.precision import ReductionError, reduced
+from export.reduced.reduction import judge
 from funnelrank.main import main
 from models.kinds import PROBABILITY
 from models.kinds.value import Value

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from features import FeatureSchema, Numeric
-from models.data.vocabulary import Vocabulary
+from models.data.encoding.vocabulary import Vocabulary
 
 GROUPS = ("user", "context", "item", "behaviour")
 NUMERIC_PARTS = ("mean", "deviation", "edges")

@@ -12,9 +12,9 @@ import pytest
 
 from service.bundle.loading import Bundle, load_bundle
 from service.bundle.verify import BundleRejected
-from service.rollout.gate import SLOW, gate
 from service.rollout.recent import Assembly
 from service.rollout.rollout import Limits
+from service.rollout.trials.gate import SLOW, gate
 
 
 class Wrapped:

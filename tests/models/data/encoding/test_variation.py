@@ -5,7 +5,7 @@ import pytest
 
 from features import Categorical, MultiCategorical, Numeric, RowLayout
 from models.data.cache import open_data
-from models.data.variation import ContextVariation
+from models.data.encoding.variation import ContextVariation
 from models.train import train
 
 CONTEXT = RowLayout(

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from features.strict_yaml import SourcePlace, YamlError, parse_yaml, read_yaml
+from features.files.strict_yaml import SourcePlace, YamlError, parse_yaml, read_yaml
 
 TEXT = """\
 name: tiny

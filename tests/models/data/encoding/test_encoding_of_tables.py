@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from features import RowLayout
-from models.data import behaviours, build, fit
+from models.data import build
 from models.data.batches import gather
-from models.data.behaviours import visible_range
 from models.data.cache import open_data
-from models.data.vocabulary import key_column_vocabularies
+from models.data.encoding import behaviours, fit
+from models.data.encoding.behaviours import visible_range
+from models.data.encoding.vocabulary import key_column_vocabularies
 from models.recipe import RecipeError
 from tables import table as table_reading
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.metrics.metrics import Metrics
-from service.rollout.canary import CanaryWatch
+from service.rollout.observing.canary import CanaryWatch
+from service.rollout.observing.shadow import Shadow, ShadowJob
 from service.rollout.recent import Assembly, RecentRequests
 from service.rollout.serving import Live, Role, ServingSnapshot
-from service.rollout.shadow import Shadow, ShadowJob
 
 log = logging.getLogger("funnelrank.observers")
 

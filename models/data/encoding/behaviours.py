@@ -8,7 +8,7 @@ import numpy as np
 
 from features import keys_of_column
 from models.data.arrays import ArrayFile, new_array, read_array
-from models.data.entities import Entities
+from models.data.encoding.entities import Entities
 from models.recipe import Recipe
 from tables import Table
 

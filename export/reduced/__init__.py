@@ -1,0 +1,1 @@
+"""Graphs in reduced precision: how they are made, measured and reported."""
