@@ -17,6 +17,7 @@ from types import FrameType
 
 from service.server.process import WorkerProcess, start_process
 from service.server.start import WorkerStart
+from service.server.worker import SIGNALS, ignore_signals
 
 log = logging.getLogger("funnelrank.serve")
 _STABLE_SECONDS = 30.0  # a worker that lives as long starts a new count of failures
@@ -187,7 +188,10 @@ class Supervisor:
 
     @contextmanager
     def _woken_by_signals(self) -> Iterator[int]:
-        """Collect signals; the file descriptor becomes readable when one arrives."""
+        """Collect signals; the file descriptor becomes readable when one arrives.
+
+        Afterwards the process ignores them: it is about to end, and a repeated SIGTERM must not change its exit code.
+        """
 
         def note(number: int, _frame: FrameType | None) -> None:
             self._signals.append(number)
@@ -195,13 +199,13 @@ class Supervisor:
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        for number in SIGNALS:
+            signal.signal(number, note)
         wakeup_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         try:
             yield reading
         finally:
+            ignore_signals()
             signal.set_wakeup_fd(wakeup_before)
-            for number, handler in before.items():
-                signal.signal(number, handler)
             os.close(reading)
             os.close(writing)

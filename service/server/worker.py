@@ -20,6 +20,7 @@ from service.server.start import WorkerStart
 
 log = logging.getLogger("funnelrank.serve")
 HEARTBEAT_SECONDS = 1.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STARTING = b"s"
 SERVING = b"S"
 _PR_SET_PDEATHSIG = 1
@@ -34,6 +35,7 @@ def run_in_process(start: WorkerStart, sockets: Sequence[socket.socket]) -> int:
     try:
         server.run(list(sockets))
     except SystemExit as stopped:  # uvicorn raises the signal that ended it once more; 3 is its failed start
+        ignore_signals()
         return 0 if stopped.code in (0, None) else 1
     return 1  # it ended without a signal
 
@@ -92,6 +94,12 @@ def _server(start: WorkerStart, heartbeat: Connection | None) -> _Server:
     )
     server.heartbeat = heartbeat
     return server
+
+
+def ignore_signals() -> None:
+    """Ignore SIGTERM, SIGINT and SIGHUP: the process is about to end, and a repeated one must not change its code."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _exit_on_signals() -> None:

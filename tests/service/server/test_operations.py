@@ -1,10 +1,14 @@
 """Tests running the service: health, faults of Redis, overload, metrics over all workers, stops, failing starts."""
 
+import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -229,6 +233,35 @@ def test_sigterm_fails_readiness_first_and_loses_no_request(
         answer = server.rank(["1"])
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
         assert server.process.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_signals_that_are_repeated_until_the_end_change_neither_the_exit_code_nor_an_answer(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, workers: int
+) -> None:
+    with (
+        EmbeddedRedis() as own,
+        kit.serving(
+            tmp_path, registry, own.url, workers=workers, redis_timeout_ms=5000, default_timeout_ms=9000, drain_ms=0
+        ) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        os.kill(own.pid, signal.SIGSTOP)
+        answer = pool.submit(server.rank, ["1"])
+        with httpx.Client(base_url=server.url) as other:
+            kit.wait_until(lambda: "funnelrank_inflight_requests 1.0" in other.get("/metrics").text)
+        signals = itertools.cycle([signal.SIGTERM, signal.SIGHUP])
+        server.process.send_signal(signal.SIGTERM)
+        kit.wait_until(lambda: "Shutting down" in server.log_lines)
+        for number in itertools.islice(signals, 10):
+            server.process.send_signal(number)
+            time.sleep(0.02)
+        os.kill(own.pid, signal.SIGCONT)
+        while server.process.poll() is None:
+            server.process.send_signal(next(signals))
+            time.sleep(0.001)
+        assert answer.result().status_code == 200
+        assert server.process.returncode == 0
 
 
 def test_a_request_in_work_is_finished_after_sigterm(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
