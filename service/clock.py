@@ -6,8 +6,8 @@ _START = time() - monotonic()
 
 
 def now_ms() -> int:
-    """Now. If the system's clock is set back while the process runs, time goes on from where it was.
+    """Return the time now. If the system's clock is set back while the process runs, time continues from where it was.
 
-    Otherwise events with the right time would be refused as future ones, and rankings would not see them.
+    Otherwise events with the right time would be refused as future events, and rankings would not see them.
     """
     return int(max(time(), _START + monotonic()) * 1000)

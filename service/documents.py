@@ -28,7 +28,7 @@ class DocumentUnreadable(Exception):  # noqa: N818 - a state, not a mistake
 
 
 class NothingEarlier(Conflict):
-    """The history has nothing to go back to."""
+    """The history has no earlier state to restore."""
 
 
 def now() -> str:
@@ -37,14 +37,14 @@ def now() -> str:
 
 
 def last_good(path: Path) -> Path:
-    """The path of the last complete text: `rollout.json` -> `.rollout.json.last`."""
+    """Return the path of the last complete copy: `rollout.json` -> `.rollout.json.last`."""
     return path.parent / f".{path.name}.last"
 
 
 def writer_lock(folder: Path) -> AbstractContextManager[None]:
-    """One writer of this registry's documents at a time.
+    """Lock this registry's documents for one writer.
 
-    Raises TimeoutError (an OSError) if it is held for longer than 2 s.
+    Raises TimeoutError (an OSError) if another writer holds the lock for longer than 2 s.
     """
     return exclusive_lock(folder / LOCK_FILE, LOCK_SECONDS)
 
@@ -53,9 +53,9 @@ def writer_lock(folder: Path) -> AbstractContextManager[None]:
 class RevisionedDocument(Generic[Document]):
     """One document of a registry: how it is read, changed and rolled back.
 
-    `state` names the fields that the history keeps and a rollback brings back. `model` is the whole document: these
-    fields, whatever else it has, and revision, author, reason, written_at, restores, history. `unreadable` is the
-    error for a document that cannot be followed.
+    `state` names the fields that the history keeps and a rollback restores. `model` is the model of the whole document:
+    these fields, any others, and revision, author, reason, written_at, restores, history. `unreadable` is the error for
+    a document that cannot be followed.
     """
 
     file: str
@@ -66,15 +66,15 @@ class RevisionedDocument(Generic[Document]):
     unreadable: type[Exception] = DocumentUnreadable
 
     def signature(self, registry: Path) -> FileSignature | None:
-        """Changes whenever the document was replaced; None if it is absent."""
+        """Return a value that changes whenever the document is replaced; None if there is no document."""
         return file_signature(registry / self.file)
 
     def read(self, registry: Path) -> Document | None:
-        """The document, None if there is none. Raises `unreadable`."""
+        """Read the document; None if there is none. Raises `unreadable`."""
         return self._read(registry / self.file)
 
     def read_last_good(self, registry: Path) -> Document | None:
-        """The document or, if it is broken, the last good one. Raises `unreadable` if neither can be read."""
+        """Read the document or, if it is broken, the last good one. Raises `unreadable` if neither can be read."""
         path = registry / self.file
         try:
             return self._read(path)
@@ -98,12 +98,12 @@ class RevisionedDocument(Generic[Document]):
         check: Callable[[Document], None] | None = None,
         attempt: Attempt | None = None,
     ) -> Document:
-        """Write the content that `edit` makes of the present document, as the next revision.
+        """Write the next revision: the content that `edit` makes of the present document.
 
-        `initial` stands for the present document if there is none. `withdraws` marks the present state as nothing
-        to go back to. `check` sees the new document before it is written and raises if it must not be. Raises
-        Conflict if the document is not at `expected_revision` any more, OSError if it cannot be written (then
-        the present one stands), and what `edit` and `check` raise.
+        `initial` replaces the present document if there is none. `withdraws` marks the present state, so that rollbacks
+        skip it. `check` gets the new document before it is written and raises if it must not be written. Raises
+        Conflict if the document is no longer at `expected_revision`, OSError if it cannot be written (the present
+        document then stays), and whatever `edit` and `check` raise.
         """
         with writer_lock(registry):
             before = self._present(registry, initial, expected_revision)
@@ -121,9 +121,9 @@ class RevisionedDocument(Generic[Document]):
         check: Callable[[Document], None] | None = None,
         attempt: Attempt | None = None,
     ) -> Document:
-        """Write again what held before, or at revision `to`.
+        """Write an earlier state as a new revision: the previous one, or that of revision `to`.
 
-        Raises Conflict if there is nothing to go back to; else as `change`.
+        Raises Conflict if there is no such state; otherwise what `change` raises.
         """
         with writer_lock(registry):
             before = self._present(registry, None, expected_revision)
@@ -136,7 +136,7 @@ class RevisionedDocument(Generic[Document]):
             return self._write(registry, before, self._state_of(past), author, why, True, restores, check, attempt)
 
     def states(self, document: Document) -> Iterator[dict[str, Any]]:
-        """The present content, then earlier contents that no rollback withdrew, newest first; raw JSON."""
+        """The present content, then the earlier contents that no rollback withdrew, newest first; raw JSON."""
         yield self._state_of(document.model_dump(mode="json"))
         for past in _header(document).history:
             if not past.get("withdrawn"):
@@ -194,7 +194,7 @@ class RevisionedDocument(Generic[Document]):
         fields: dict[str, Any] = {}
         history: tuple[dict[str, Any], ...] = ()
         if before is not None:
-            # What a newer writer added stays, and what the content does not name keeps its value.
+            # Fields of a newer program stay, and fields that the content does not name keep their value.
             fields = before.model_dump(mode="json")
             history = self._history_after(fields, withdraws)
             fields = {name: value for name, value in fields.items() if name not in self.state}
@@ -206,7 +206,7 @@ class RevisionedDocument(Generic[Document]):
         except ValidationError as error:
             raise Conflict(f"{self.title} cannot be changed: {first_fault(error)}") from None
 
-        # The check and a caller who gave up can still stop the change; after that only the disk can.
+        # The check, or a caller who gave up, can still stop the change; after this only a disk error can.
         if check is not None:
             check(document)
         text = document.model_dump_json(indent=2).encode() + b"\n"

@@ -1,6 +1,6 @@
 """Defines the errors of the service.
 
-They know no transport: `service.api.problems` maps them to HTTP, the command line to exit codes.
+They do not depend on a transport: `service.api.problems` maps them to HTTP, the command line to exit codes.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-# ruff: noqa: N818 - an error is named after what the caller reads
+# ruff: noqa: N818 - an error class has the name that the caller reads
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class FieldError:
 
 
 class ServiceError(Exception):
-    """A failure that the caller sees. `code` is stable and for programs, `detail` is for people."""
+    """A failure that the caller sees. `code` is stable and meant for programs, `detail` is meant for people."""
 
     code = "internal_error"
 
@@ -37,13 +37,13 @@ class UnknownModel(ServiceError):
 
 
 class Conflict(ServiceError):
-    """The change does not fit the present state."""
+    """The change does not fit the present state of the document."""
 
     code = "conflict"
 
 
 class InvalidRequest(ServiceError):
-    """The request can be read and asks for something that is not allowed."""
+    """The request is well-formed, but asks for something that is not allowed."""
 
     code = "invalid_request"
 
@@ -83,7 +83,7 @@ class RegistryUnavailable(ServiceError):
     code = "registry_unavailable"
 
     def __init__(self, document: str, error: OSError) -> None:
-        super().__init__(f"{document} cannot be written: {error.strerror}; what is live stays live")
+        super().__init__(f"{document} cannot be written: {error.strerror}; the live versions stay")
 
 
 class DeadlineExceeded(ServiceError):
@@ -97,11 +97,11 @@ class CallerLeft(Exception):
 
 
 def invalid(field: str, message: str) -> InvalidRequest:
-    """An InvalidRequest of one field."""
+    """Return an InvalidRequest for one field."""
     return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first bad field and what is wrong with it."""
+    """Return the first bad field and its problem."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"

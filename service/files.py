@@ -1,4 +1,6 @@
-"""Reads files and waits for them so that a slow, full or odd disk stops nobody: regular files, for a limited time."""
+"""Reads files and waits for them safely: regular files only, and for a limited time, so that a slow disk
+blocks nobody.
+"""
 
 import asyncio
 import errno
@@ -21,9 +23,9 @@ _places = threading.BoundedSemaphore(_MOST_WAITING)
 
 
 def open_regular(path: Path) -> int:
-    """A descriptor for reading.
+    """Return a descriptor for reading.
 
-    Raises OSError, also if the path is no regular file: a pipe or a device could be read for ever.
+    Raises OSError, also if the path is not a regular file, because reading a pipe or a device may never end.
     """
     # Opening a pipe waits for its writer unless it is opened without blocking; regular files ignore the flag.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -34,7 +36,7 @@ def open_regular(path: Path) -> int:
 
 
 def read_regular(path: Path, most_bytes: int = 1 << 40) -> bytes:
-    """The content of a regular file of at most `most_bytes`. Raises OSError."""
+    """Return the content of a regular file of at most `most_bytes`. Raises OSError."""
     with os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > most_bytes:
@@ -44,7 +46,7 @@ def read_regular(path: Path, most_bytes: int = 1 << 40) -> bytes:
 
 @contextmanager
 def exclusive_lock(path: Path, seconds: float) -> Iterator[None]:
-    """One holder at a time, over all processes of this host and of those that share the file system's locks.
+    """Hold a lock that one holder at a time can have, over all processes that share the file system's locks.
 
     Raises TimeoutError (an OSError) if somebody else holds the lock for longer than `seconds`.
     """
@@ -74,9 +76,7 @@ class Abandoned(Exception):  # noqa: N818 - a state, not a mistake
 
 
 class Attempt:
-    """A change for a caller who waits for a limited time: either it is written, or the caller is told that it failed,
-    never both.
-    """
+    """A change for a caller who waits for a limited time: it is either written or reported as failed, never both."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -84,21 +84,21 @@ class Attempt:
         self._writing = False
 
     def begin_writing(self) -> None:
-        """Raises Abandoned if the change was answered as failed."""
+        """Raise Abandoned if the change was reported as failed."""
         with self._lock:
             if self._abandoned:
                 raise Abandoned
             self._writing = True
 
     def abandon(self) -> bool:
-        """Whether the change will not be written; False if the writing has begun."""
+        """Return whether the change will not be written; False if the writing has begun."""
         with self._lock:
             self._abandoned = not self._writing
             return self._abandoned
 
 
 def file_signature(path: Path) -> FileSignature | None:
-    """Changes whenever the file was replaced; None if it is absent. Costs one stat."""
+    """Return a value that changes whenever the file is replaced; None if there is no file. Costs one stat call."""
     try:
         stat = path.stat()
     except OSError:
@@ -107,11 +107,11 @@ def file_signature(path: Path) -> FileSignature | None:
 
 
 async def run_limited(work: Callable[[], Result], seconds: float | None, what: str) -> Result:
-    """Run `work` in a thread of its own and return or raise what it does.
+    """Run `work` in a thread of its own; return its result or raise its error.
 
-    Raises TimeoutError if it takes longer than `seconds` (None: no limit). The thread cannot be ended: it goes on,
-    and its result is dropped. At most 32 threads wait at once, so that a disk that hangs costs a bounded number of
-    them; beyond these the error comes at once.
+    Raises TimeoutError if it takes longer than `seconds` (None: no limit). A thread cannot be ended, so it goes on and
+    its result is dropped. At most 32 threads wait at once, so that a hanging disk costs a limited number of them;
+    further calls fail at once.
     """
     future = _started(work, what)
     done, _running = await asyncio.wait({future}, timeout=seconds)
@@ -121,9 +121,9 @@ async def run_limited(work: Callable[[], Result], seconds: float | None, what: s
 
 
 async def run_attempt(work: Callable[[Attempt], Result], seconds: float, what: str) -> Result:
-    """Run a change as `run_limited` does.
+    """Run a change, as `run_limited` does.
 
-    Where TimeoutError is raised, nothing has been written, and nothing will be.
+    After a TimeoutError nothing has been written, and nothing will be.
     """
     attempt = Attempt()
     future = _started(partial(work, attempt), what)
@@ -134,12 +134,14 @@ async def run_attempt(work: Callable[[Attempt], Result], seconds: float, what: s
 
 
 def _started(work: Callable[[], Result], what: str) -> "asyncio.Future[Result]":
-    """The result of `work`, which runs in a thread of its own. Raises TimeoutError if too many wait already."""
+    """Return the result of `work`, which runs in a thread of its own. Raises TimeoutError if too many threads wait
+    already.
+    """
     if not _places.acquire(blocking=False):
         raise TimeoutError(errno.ETIMEDOUT, f"{_MOST_WAITING} calls wait already for {what}")
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
-    # Where nobody waits any more, an error is seen here, so that the loop does not report it as lost.
+    # If the caller has given up, read the error here, so that the loop does not report it as unhandled.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def finish(result: Result | None, error: BaseException | None) -> None:
@@ -159,7 +161,7 @@ def _started(work: Callable[[], Result], what: str) -> "asyncio.Future[Result]":
             error = raised
         finally:
             _places.release()
-        # The loop may have ended meanwhile; then nobody waits.
+        # The loop may have been closed meanwhile; then nobody waits.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(finish, result, error)
 

@@ -7,12 +7,12 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-# Up to the last @ of a word, since an unquoted password may contain / and @.
+# Up to the last @ of a word, because an unquoted password may contain / and @.
 _PASSWORD = re.compile(r"\b(\w{1,24}://)[^\s\"']*@|([?&]\w{0,24}password=)[^&\s\"']+")
 
 
 def without_password(text: str) -> str:
-    """A text in which user and password of every URL are hidden."""
+    """Return a text in which user and password of every URL are hidden."""
     return _PASSWORD.sub(_hidden, text)
 
 

@@ -1,8 +1,8 @@
-"""Reads the URL of Redis: one Redis, or the first nodes of a Redis Cluster, for which redis-py's URLs have no form.
+"""Reads the URL of Redis: one Redis, or the first nodes of a Redis Cluster, for which redis-py has no URL form.
 
 `redis+cluster://user:password@host:port,host:port/?option=value`, and `rediss+cluster://` with TLS. User, password and
-options are those of `redis://` and hold for every node. Reads and writes connect with what is read here, and with
-nothing else, so both understand a URL in the same way.
+options are those of `redis://` and apply to every node. Readers and writers connect with the values parsed here, so
+both understand a URL in the same way.
 """
 
 import ssl
@@ -18,7 +18,7 @@ SCHEMES = ("redis", "rediss", "unix", "redis" + _CLUSTER, "rediss" + _CLUSTER)
 _PORT = 6379
 _CERT_REQS = ("none", "optional", "required")
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-# What both redis-py clients, the blocking one and the asyncio one, put into their TLS context.
+# The options that both redis-py clients (blocking and asyncio) pass to their TLS context.
 TLS_OPTIONS = (
     *_TLS_FILES,
     "ssl_ca_data",
@@ -51,7 +51,7 @@ class RedisAddress:
     tls: Mapping[str, Any] | None = field(repr=False)
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments for redis-py's clients, the place to connect to left out."""
+        """Keyword arguments for redis-py's clients, without the address."""
         known = {"username": self.username, "password": self.password}
         if not self.is_cluster:
             known["db"] = self.database  # type: ignore[assignment]
@@ -59,7 +59,9 @@ class RedisAddress:
 
     @cached_property
     def tls_context(self) -> ssl.SSLContext | None:
-        """The TLS context that redis-py makes of these options. Raises ValueError that names what cannot be used."""
+        """Return the TLS context that redis-py makes of these options. Raises ValueError that names the unusable
+        option.
+        """
         from redis.asyncio.connection import SSLConnection
 
         if self.tls is None:
@@ -74,7 +76,7 @@ class RedisAddress:
 
 
 def address_of(url: str) -> RedisAddress:
-    """Parse a URL. Raises ValueError, which never quotes the URL, because it may hold a password."""
+    """Parse a URL. The ValueError that it raises never quotes the URL, because a URL may contain a password."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         schemes = ", ".join(f"{s}://" for s in SCHEMES[:-1])
@@ -82,7 +84,7 @@ def address_of(url: str) -> RedisAddress:
     is_cluster = parts.scheme.endswith(_CLUSTER)
     credentials, at, hosts = parts.netloc.rpartition("@")
 
-    # The place to connect to.
+    # The address to connect to.
     nodes: tuple[Address, ...] = ()
     if parts.scheme == "unix":
         if hosts or parts.path in ("", "/"):
@@ -94,7 +96,7 @@ def address_of(url: str) -> RedisAddress:
     else:
         nodes = (("localhost", _PORT),)
 
-    # Everything else, as redis-py reads it.
+    # Everything else is parsed as redis-py parses it.
     options = _options(f"{parts.scheme.removesuffix(_CLUSTER)}://{credentials}{at}{_rest(parts.path, parts.query)}")
     _check_names(parts.query, uses_tls=parts.scheme.startswith("rediss"))
     _check_database(parts.scheme, parts.path, options.get("db", 0))
@@ -132,7 +134,7 @@ def _check_names(query: str, uses_tls: bool) -> None:
         if name in _TIMEOUTS:
             raise ValueError(f"option {name} is not for the URL: FUNNELRANK_REDIS_TIMEOUT_MS says how long to wait")
         if name not in OPTIONS:
-            raise ValueError(f"option {name} cannot be honoured by reads and writes alike; known: {', '.join(OPTIONS)}")
+            raise ValueError(f"option {name} is not supported for both reads and writes; known: {', '.join(OPTIONS)}")
         if name in TLS_OPTIONS and not uses_tls:
             raise ValueError(f"option {name} is for TLS, and the URL does not start with rediss://")
         if not value:
@@ -142,7 +144,7 @@ def _check_names(query: str, uses_tls: bool) -> None:
 def _check_database(scheme: str, path: str, database: int) -> None:
     if scheme.endswith(_CLUSTER):
         if path not in ("", "/", "/0") or database:
-            raise ValueError("a Redis Cluster has database 0 alone: leave the path empty")
+            raise ValueError("a Redis Cluster has only database 0: leave the path empty")
         return
     if scheme != "unix" and path not in ("", "/") and not (path[1:].isascii() and path[1:].isdigit()):
         raise ValueError("the path of the URL is the number of the database, such as /0")

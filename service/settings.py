@@ -23,7 +23,7 @@ class SettingsError(ValueError):
 
 
 def _setting(unit: str, help_text: str, **bounds: Any) -> Any:
-    """A field with its unit and meaning, from which `serve --help` is written."""
+    """A field with its unit and description, which `serve --help` prints."""
     return Field(description=help_text, json_schema_extra={"unit": unit}, **bounds)
 
 
@@ -47,7 +47,7 @@ class Settings(BaseModel):
     host: Annotated[
         str,
         _setting(
-            "address", "address to listen on; other addresses than loopback need ADMIN_TOKEN for operators' calls"
+            "address", "address to listen on; an address that is not loopback needs ADMIN_TOKEN for operators' calls"
         ),
     ] = "127.0.0.1"
     port: Annotated[int, _setting("port", "port to listen on", ge=1, le=65535)] = 8000
@@ -72,7 +72,7 @@ class Settings(BaseModel):
         AfterValidator(_known_address),
     ] = _REDIS
     redis_timeout_ms: Annotated[
-        int, _setting("ms", "longest wait for Redis; a ranking that waits longer is made on defaults", ge=1, le=60_000)
+        int, _setting("ms", "longest wait for Redis; after it, a ranking uses default values", ge=1, le=60_000)
     ] = 100
     item_cache_mb: Annotated[
         int,
@@ -94,13 +94,13 @@ class Settings(BaseModel):
     max_candidates: Annotated[int, _setting("candidates", "most candidates of one request", ge=1, le=100_000)] = 2000
     max_body_bytes: Annotated[int, _setting("bytes", "largest request body", ge=1024, le=1 << 30)] = 2_097_152
     read_timeout_ms: Annotated[
-        int, _setting("ms", "longest time from the first byte of a request to its last", ge=100, le=600_000)
+        int, _setting("ms", "longest time between a request's first byte and its last", ge=100, le=600_000)
     ] = 10_000
     write_timeout_ms: Annotated[
         int,
         _setting(
             "ms",
-            "longest time for which nothing of an answer is sent because its reader does not read",
+            "longest time that an answer waits because its reader does not read",
             ge=100,
             le=600_000,
         ),
@@ -109,7 +109,7 @@ class Settings(BaseModel):
         int,
         _setting(
             "connections",
-            "most open connections per worker, within three quarters of the open files; idle ones are closed first",
+            "most open connections per worker, at most 3/4 of the open files; idle ones are closed first",
             ge=1,
             le=1_000_000,
         ),
@@ -124,7 +124,7 @@ class Settings(BaseModel):
         int,
         _setting(
             "ms",
-            "longest wait of a request for those before it; one that would wait longer is answered 503",
+            "longest queueing time of a request; one that would wait longer is answered 503",
             ge=1,
             le=600_000,
         ),
@@ -154,7 +154,7 @@ class Settings(BaseModel):
         ),
     ] = None
     load_timeout_ms: Annotated[
-        int, _setting("ms", "longest that loading and checking a model version may take", ge=100, le=3_600_000)
+        int, _setting("ms", "longest time for loading and checking a model version", ge=100, le=3_600_000)
     ] = 120_000
     rollout_poll_ms: Annotated[
         int,
@@ -179,7 +179,9 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """The settings of an environment. Raises SettingsError, which names every bad variable and shows no secret."""
+        """Read the settings from an environment. Raises SettingsError, which names every bad variable and shows no
+        secret.
+        """
         source = os.environ if environment is None else environment
         given = {
             name: source[variable_of(name)].strip()
@@ -210,7 +212,9 @@ def variable_of(name: str) -> str:
 
 
 def runtime_parents(settings: Settings, environment: Mapping[str, str] | None = None) -> list[Path]:
-    """Folders that may hold the run-time folder, best first: a folder that is named, memory, the temporary folder."""
+    """Return folders that may hold the run-time folder, best first: the named one, a memory file system, the temporary
+    folder.
+    """
     source = os.environ if environment is None else environment
     # systemd sets RUNTIME_DIRECTORY, with several folders separated by colons.
     named = (
@@ -218,20 +222,20 @@ def runtime_parents(settings: Settings, environment: Mapping[str, str] | None = 
         source.get("RUNTIME_DIRECTORY", "").partition(":")[0],
         source.get("TMPDIR"),
     )
-    # A folder of its own, readable by its owner alone, is made in the first that takes one.
+    # In the first folder that permits it, the run-time folder is created; only its owner may read it.
     folders = (*named, "/dev/shm", tempfile.gettempdir())  # nosec B108
     return [Path(folder) for folder in folders if folder]
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """Variables with the prefix that no setting has; most likely they are misspelt."""
+    """Return variables with the prefix that are no settings; most likely they are misspelt."""
     source = os.environ if environment is None else environment
     known = {variable_of(n) for n in Settings.model_fields}
     return sorted(v for v in source if v.startswith(PREFIX) and v not in known)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Return whether an address is reachable from this machine only."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Writes the help on the settings from the settings themselves."""
+"""Writes the help on the settings from their definitions."""
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -7,7 +7,7 @@ from service.settings import Settings, variable_of
 
 
 def described() -> str:
-    """One line per setting for `--help`: variable, default, unit, meaning, bounds."""
+    """Return one line per setting for `--help`: variable, default, unit, description, bounds."""
     lines = []
     for name, field in Settings.model_fields.items():
         variable = variable_of(name)
@@ -18,7 +18,7 @@ def described() -> str:
 
 
 def _default_of(field: FieldInfo) -> str:
-    """The default as it would be set in the environment; no secret has one."""
+    """Return the default in the form of the environment; no secret has a default."""
     default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
     if isinstance(default, bool):
         return str(default).lower()

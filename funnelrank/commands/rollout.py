@@ -42,7 +42,7 @@ class Change:
 @click.option("--canary", metavar="NAME/VERSION", help="Version for some of the users, or 'none'.")
 @click.option("--percent", type=float, help="Percentage of the users that get the canary, 0 to 100.")
 @click.option("--shadow", metavar="NAME/VERSION", help="Version that scores in the background, or 'none'.")
-@click.option("--rollback", is_flag=True, help="Make live again what was live before.")
+@click.option("--rollback", is_flag=True, help="Make the previous versions live again.")
 @click.option("--to", type=int, metavar="REVISION", help="With --rollback: the revision to go back to.")
 @click.option("--history", is_flag=True, help="Show what was live before, newest first.")
 @click.option("--reason", default="", help="Reason for the history.")

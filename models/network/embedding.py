@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from features import Categorical, Feature, MultiCategorical, Numeric
 from models.data.encoding.encoding import NumericStats
 from models.data.encoding.vocabulary import MISSING_ROW
-from models.network.piecewise_linear import PiecewiseLinear
+from models.network.piecewise_linear import PiecewiseLinear, binned_columns
 
 _LARGEST_SUM_AS_PRODUCT = 4096  # multiplications per row
 
@@ -38,12 +38,18 @@ class Numerics(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         """Raw `[..., N]` with NaN for missing -> `[..., N]` in (-1, 1), or the learned value."""
-        value = raw
-        if self.any_log1p:
-            logged = torch.sign(raw) * torch.log1p(torch.abs(raw))
-            value = logged if self.all_log1p else torch.where(self.log1p, logged, raw)
+        if self.all_log1p:
+            value = _signed_log1p(raw)
+        elif self.any_log1p:
+            value = torch.where(self.log1p, _signed_log1p(raw), raw)
+        else:
+            value = raw
         scaled = torch.tanh((value - self.mean) / self.deviation)
         return torch.where(torch.isnan(raw), self.missing, scaled)
+
+
+def _signed_log1p(raw: Tensor) -> Tensor:
+    return torch.sign(raw) * torch.log1p(torch.abs(raw))
 
 
 class NumericBins(nn.Module):
@@ -54,7 +60,7 @@ class NumericBins(nn.Module):
 
     def __init__(self, edges: np.ndarray, dim: int) -> None:
         super().__init__()
-        columns = np.flatnonzero(np.isfinite(edges).any(1)) if edges.shape[1] else np.zeros(0, np.int64)
+        columns = binned_columns(edges)
         self.columns = columns.tolist()
         self.register_buffer("edges", torch.from_numpy(edges[columns].copy()))
         bins = edges.shape[1] + 2
@@ -150,17 +156,25 @@ class GroupEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.keys = KeyColumns(features, unknown_rows, extra_columns)
-        self.numerics = Numerics(stats, log1p) if len(stats.mean) else None
-        bins = PiecewiseLinear(stats.edges, dim) if piecewise else NumericBins(stats.edges, dim)
-        self.bins = bins if bins.columns else None
-        self.width = (self.keys.pieces + len(bins.columns)) * dim + len(stats.mean)
+        self.n_numerics = len(stats.mean)
+        self.n_binned = len(binned_columns(stats.edges))
+        self.numerics: Numerics | None = None
+        if self.n_numerics:
+            self.numerics = Numerics(stats, log1p)
+        self.bins: PiecewiseLinear | NumericBins | None = None
+        if self.n_binned:
+            self.bins = _bins(stats.edges, dim, piecewise)
+        self.width = (self.keys.pieces + self.n_binned) * dim + self.n_numerics
 
     def forward(self, rows: Tensor, raw: Tensor | None, table: nn.Embedding, unknown_rate: float) -> Tensor:
         """Rows `[..., K]` and raw numerics `[..., N]` -> `[..., G]`.
 
         Training shows some ids as unknown and some numbers as missing.
         """
-        return self.beside([self.keys(rows, table, unknown_rate)] if self.keys.pieces else [], raw, unknown_rate)
+        keys = []
+        if self.keys.pieces:
+            keys.append(self.keys(rows, table, unknown_rate))
+        return self.beside(keys, raw, unknown_rate)
 
     def beside(self, keys: list[Tensor], raw: Tensor | None, unknown_rate: float) -> Tensor:
         """Concatenate the embeddings of the key columns and those of the numeric columns -> `[..., G]`."""
@@ -171,7 +185,15 @@ class GroupEmbedding(nn.Module):
             parts.append(self.numerics(raw))
             if self.bins is not None:
                 parts.append(self.bins(raw))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        if len(parts) == 1:
+            return parts[0]  # a concatenation of one vector would cost the graph a copy
+        return torch.cat(parts, -1)
+
+
+def _bins(edges: np.ndarray, dim: int, piecewise: bool) -> PiecewiseLinear | NumericBins:
+    if piecewise:
+        return PiecewiseLinear(edges, dim)
+    return NumericBins(edges, dim)
 
 
 def numerics_of(features: Sequence[Feature]) -> int:

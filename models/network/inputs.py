@@ -75,9 +75,14 @@ class Inputs(nn.Module):
         """The make-up of the vector of a group that the schema has."""
         group = self.groups[name]
         assert isinstance(group, GroupEmbedding)
-        numerics = 0 if group.numerics is None else len(group.numerics.missing)
-        binned = 0 if group.bins is None else len(group.bins.columns)
-        return InputPart(group.width, name == "item", self.table.embedding_dim, group.keys.pieces, numerics, binned)
+        dim = self.table.embedding_dim
+        return InputPart(group.width, name == "item", dim, group.keys.pieces, group.n_numerics, group.n_binned)
+
+    def width(self, name: str) -> int:
+        """The width of the vector of a group; 0 where the schema has no such group."""
+        if name not in self.groups:
+            return 0
+        return self.part(name).width
 
     def group(self, name: str, batch: Batch) -> Tensor:
         """`[B or 1, G]` of `user`, `context` or `item`, where the schema has it."""
@@ -113,7 +118,9 @@ class Inputs(nn.Module):
         because it hides ids in each of the two independently.
         """
         assert self.behaviour_item is not None
-        numerics = batch["item_numerics"][..., self.target_numerics] if len(self.target_numerics) else None
+        numerics = None
+        if len(self.target_numerics):
+            numerics = batch["item_numerics"][..., self.target_numerics]
         if torch.compiler.is_exporting():
             return self.behaviour_item.beside([item[..., run] for run in self.target_runs], numerics, 0.0)
         return self.behaviour_item(batch["item_rows"][..., self.target_keys], numerics, self.table, self.unknown_rate)

@@ -73,17 +73,14 @@ class MultiTaskModel(nn.Module):
         property_ = self.inputs.behaviour_property
         if item is None or property_ is None:
             return []
-        spec = EncoderSpec(item.width, property_.width, self._group_width("user"), self._group_width("context"))
+        spec = EncoderSpec(item.width, property_.width, self.inputs.width("user"), self.inputs.width("context"))
         return [section.build(spec) for section in sections]
-
-    def _group_width(self, name: str) -> int:
-        return self.inputs.part(name).width if name in self.inputs.groups else 0
 
     def _trunk_spec(self, dropout: float) -> TrunkSpec:
         parts = [self.inputs.part(name) for name in self.inputs.groups]
         parts += [self._part_of(encoder) for encoder in self.encoders]
         domains = 0 if self.domains is None else len(self.domains.rows)
-        return TrunkSpec(tuple(parts), self.heads, dropout, self._group_width("context"), domains)
+        return TrunkSpec(tuple(parts), self.heads, dropout, self.inputs.width("context"), domains)
 
     def _part_of(self, encoder: nn.Module) -> InputPart:
         assert isinstance(encoder, Encoder)

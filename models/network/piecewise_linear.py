@@ -10,6 +10,11 @@ _STEEPEST = 1e30
 # Shape legend: ... any leading axes, N numerics, K encoded columns, E edges, T = E - 1 bins, D embedding width.
 
 
+def binned_columns(edges_NE: np.ndarray) -> np.ndarray:
+    """The columns that have bins: those with at least one finite edge."""
+    return np.flatnonzero(np.isfinite(edges_NE).any(axis=1))
+
+
 class PiecewiseLinear(nn.Module):
     """x -> e in [0, 1]^T, e_t = clip((x - b_{t-1}) / (b_t - b_{t-1}), 0, 1); then a linear layer per column.
 
@@ -26,7 +31,7 @@ class PiecewiseLinear(nn.Module):
 
     def __init__(self, edges: np.ndarray, dim: int) -> None:
         super().__init__()
-        columns = np.flatnonzero(np.isfinite(edges).any(1)) if edges.shape[1] else np.zeros(0, np.int64)
+        columns = binned_columns(edges)
         self.columns = columns.tolist()
         lower_KT, slope_KT = _bins(edges[columns])
         self.register_buffer("lower", torch.from_numpy(lower_KT))

@@ -12,7 +12,9 @@ from models.recipe.places import TAGS
 def keys_at(model: type[BaseModel], location: Location) -> list[str]:
     """The keys that the section at a location may have."""
     section = _type_at(model, location)
-    return list(section.model_fields) if _is_section(section) else []
+    if not _is_section(section):
+        return []
+    return list(section.model_fields)
 
 
 def values_at(model: type[BaseModel], location: Location) -> list[str]:
@@ -20,7 +22,9 @@ def values_at(model: type[BaseModel], location: Location) -> list[str]:
     kind = _type_at(model, location)
     if isinstance(kind, tuple):
         return [str(tag) for member in kind if _is_section(member) for tag in _tags(member)]
-    return [str(word) for word in get_args(kind)] if get_origin(kind) is Literal else []
+    if get_origin(kind) is Literal:
+        return [str(word) for word in get_args(kind)]
+    return []
 
 
 def _type_at(model: type[BaseModel], location: Location) -> Any:
@@ -36,7 +40,9 @@ def _plain(kind: Any) -> Any:
         return _plain(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
         members = [_plain(member) for member in get_args(kind) if member is not NoneType]
-        return members[0] if len(members) == 1 else tuple(members)
+        if len(members) > 1:
+            return tuple(members)
+        return members[0]
     return kind
 
 
@@ -45,7 +51,8 @@ def _inside(kind: Any, part: str | int) -> Any:
     if isinstance(kind, tuple):
         return next((member for member in kind if _is_section(member) and part in _tags(member)), None)
     if _is_section(kind):
-        return kind.model_fields[part].annotation if part in kind.model_fields else None
+        field = kind.model_fields.get(part)
+        return field and field.annotation
     arguments = get_args(kind)
     if get_origin(kind) is dict:
         return arguments[1]

@@ -58,7 +58,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 class Bypass:
-    """Calls `direct` for one route straight away; everything else goes to `app`.
+    """Sends one route straight to `direct`; everything else goes to `app`.
 
     FastAPI's layers and its search for the route would cost as much as all checks of a ranking request.
     """
@@ -77,13 +77,13 @@ class Bypass:
 
 
 async def _framework_error(request: Request, error: Exception) -> Response:
-    """The framework's own refusals (no such path, wrong method) in the envelope of all errors."""
+    """Reports errors of the framework itself (no such path, wrong method) in the same envelope as all other errors."""
     assert isinstance(error, HTTPException)
     refusal: HttpError
     if error.status_code == 404:
         refusal = NotFound(f"there is nothing at {request.url.path}; /docs shows what there is")
     elif error.status_code == 405:
-        # The framework names the methods of the first route that has the path; several routes may share it.
+        # The framework names only the methods of the first route with this path; several routes may share a path.
         headers = {"Allow": ", ".join(sorted(methods_of(request.app, request.url.path)))}
         refusal = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}", headers=headers)
     else:

@@ -39,7 +39,9 @@ class JsonBody(Generic[Model]):
         self.threaded = threaded
 
     async def __call__(self, request: Request) -> Model:
-        """The checked body. A body that is not required may be empty. Raises as `read_body` and `parse`."""
+        """Return the checked body. A body that is not required may be empty. Raises the errors of `read_body` and
+        `parse`.
+        """
         services = await services_of(request)
         body = await read_body(request.scope, request.receive, services.settings.max_body_bytes)
         if not self.required and not body.strip():
@@ -55,7 +57,7 @@ class JsonBody(Generic[Model]):
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The body, read no further than `limit` bytes. Raises BodyTooLarge or ClientDisconnect."""
+    """Read the body, but at most `limit` bytes. Raises BodyTooLarge or ClientDisconnect."""
     # A length that is too large is refused before anything is read.
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > limit:
@@ -89,15 +91,15 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 
 def parse(model: type[Model], body: bytes, max_keys: int = MAX_KEYS) -> Model:
-    """A checked body. Raises MalformedJson if it is not JSON, InvalidRequest that names each bad field otherwise.
+    """Parse and check a body. Raises MalformedJson if it is not JSON, else InvalidRequest that names each bad field.
 
-    The time that a body takes grows with its keys, lists and objects more than with its bytes, so their number is
+    Parsing time depends on the number of keys, lists and objects more than on the number of bytes, so both numbers are
     bounded too.
     """
     if len(body) > max_keys:
         _check_size(body, max_keys)
     try:
-        # Strict: "5" and true are no numbers.
+        # Strict: "5" and true are not accepted as numbers.
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise _refusal(error, body) from None
@@ -126,9 +128,9 @@ def _refusal(error: ValidationError, body: bytes) -> MalformedJson | InvalidRequ
 
 
 def _encoding_fault(body: bytes) -> str:
-    """A message about the encoding of a body, empty if the encoding is right.
+    """Return a message about the encoding of a body; it is empty if the encoding is right.
 
-    JSON is UTF-8 without a mark (RFC 8259).
+    JSON is UTF-8 without a byte order mark (RFC 8259).
     """
     if body.startswith(_UTF8_MARK):
         return "the body begins with a byte order mark (EF BB BF); send UTF-8 without one"
@@ -138,9 +140,10 @@ def _encoding_fault(body: bytes) -> str:
 
 
 def may_repeat_keys(body: bytes, keys: int) -> bool:
-    """Whether a valid JSON body could hold a key twice, if `keys` different ones were read from it. Costs microseconds.
+    """Return whether a valid JSON body could contain a key twice, given that `keys` keys were read. Costs microseconds.
 
-    Every key has a colon, so as many colons as keys rule it out; others may stand in strings.
+    Every key is followed by a colon. If there are no more colons than keys, no key occurs twice; strings may contain
+    colons too.
     """
     if body.count(b":") == keys:
         return False
@@ -148,8 +151,8 @@ def may_repeat_keys(body: bytes, keys: int) -> bool:
 
 
 def refuse_repeated_keys(body: bytes) -> None:
-    """Raises InvalidRequest with the name of a key that occurs twice in one object of a valid JSON body."""
-    # Numbers are of no interest here, and Python refuses to read those of more than 4300 digits.
+    """Raise InvalidRequest with the name of a key that occurs twice in one object of a valid JSON body."""
+    # Numbers are not needed here, and Python refuses to parse those of more than 4300 digits.
     json.loads(body, object_pairs_hook=_refuse_repeated, parse_int=bool, parse_float=bool)
 
 
@@ -164,7 +167,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def bad_fields(details: Sequence[ErrorDetails]) -> list[FieldError]:
-    """pydantic's errors in the words of the API: `candidates[3].item_id`, once per field."""
+    """Translate pydantic's errors into the words of the API: `candidates[3].item_id`, one error per field."""
     errors: dict[str, FieldError] = {}
     for detail in details:
         location = detail["loc"]
@@ -184,7 +187,7 @@ def bad_fields(details: Sequence[ErrorDetails]) -> list[FieldError]:
 
 
 def without_parents(errors: list[FieldError]) -> list[FieldError]:
-    """Leave out what a more exact entry says already: `candidates[3]` beside `candidates[3].item_id`."""
+    """Leave out entries that a more exact one repeats: `candidates[3]` if `candidates[3].item_id` is there."""
     return [e for e in errors if not any(other.field.startswith(f"{e.field}.") for other in errors)]
 
 

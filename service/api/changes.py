@@ -1,4 +1,4 @@
-"""Shared by the routes that change a document: its revision in If-Match and ETag, and what the workers did with it."""
+"""Holds what the routes that change a document share: revisions in If-Match and ETag, and the uptake by the workers."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ Status = Mapping[str, Any]
 
 
 class UptakeState(StrEnum):
-    """The state of a change when it is answered."""
+    """Whether the workers have taken up a change at the time of the answer."""
 
     SERVED = "served"
     REFUSED = "refused"
@@ -29,7 +29,9 @@ class UptakeState(StrEnum):
 
 
 class Uptake(ResponseBody):
-    """The result of a change on this host: the answer waits, for a bounded time, for the first worker to decide."""
+    """The result of a change on this host: the answer waits, for a limited time, for the first worker to serve or
+    refuse it.
+    """
 
     state: UptakeState
     detail: str = ""
@@ -40,7 +42,7 @@ async def _expected_revision(
         str | None, Header(description='a revision, as `"4"`: make the change only if the document is still at it')
     ] = None,
 ) -> int | None:
-    """The revision in If-Match; `*` stands for any. Raises Conflict for what is no revision."""
+    """Return the revision in If-Match; `*` matches any. Raises Conflict if the header is not a revision."""
     if if_match is None or if_match.strip() == "*":
         return None
     tag = _REVISION.fullmatch(if_match.strip())
@@ -53,7 +55,7 @@ IfMatch = Annotated[int | None, Depends(_expected_revision)]
 
 
 def expected(if_match: int | None, revision: int | None) -> int | None:
-    """The revision that a change expects, by header or by body. Raises Conflict if they differ."""
+    """Return the revision that the header or the body of a change expects. Raises Conflict if they differ."""
     if if_match is not None and revision is not None and if_match != revision:
         raise Conflict(f"If-Match names revision {if_match}, the body {revision}")
     return revision if if_match is None else if_match
@@ -65,7 +67,7 @@ def entity_tag(revision: int) -> dict[str, str]:
 
 
 async def uptake(worker: Services, serves: Callable[[Status], bool], targets: set[str], written_at: str) -> Uptake:
-    """Wait for the first worker that `serves` a change, or that refused one of its `targets` after `written_at`."""
+    """Wait until a worker `serves` a change, or until one has refused one of its `targets` after `written_at`."""
     settings = worker.settings
     # The workers look at the documents once per poll, and then load what is new.
     until = monotonic() + min(_LOAD_SECONDS + 2 * settings.rollout_poll_ms / 1000, _LONGEST_SECONDS)
@@ -74,7 +76,7 @@ async def uptake(worker: Services, serves: Callable[[Status], bool], targets: se
         for status in (worker.follower.described(), *statuses):
             if serves(status):
                 return Uptake(state=UptakeState.SERVED)
-            # Older refusals are of other changes.
+            # Older refusals belong to other changes.
             for refusal in status["refused"]:
                 if refusal["model"] in targets and refusal["at"] >= written_at:
                     return Uptake(state=UptakeState.REFUSED, detail=f"{refusal['code']}: {refusal['detail']}")

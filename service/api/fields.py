@@ -23,7 +23,7 @@ Reason = Annotated[str, Field(max_length=1000)]
 class RequestBody(BaseModel):
     """The base of every request body."""
 
-    # Ids differ from one another: looking for each in a cache of strings costs more than making it.
+    # Ids rarely repeat: looking each one up in a cache of strings costs more than creating the string.
     model_config = ConfigDict(extra="forbid", frozen=True, cache_strings="keys")
 
 
@@ -34,7 +34,7 @@ class ResponseBody(BaseModel):
 
 
 class RollbackRequest(RequestBody):
-    """Restore the previous state or, with `to`, that of an earlier revision."""
+    """Restore the previous state or, if `to` is given, the state of that revision."""
 
     to: Annotated[int | None, Strict(), Field(ge=0)] = None
     revision: Revision = None

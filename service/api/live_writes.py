@@ -1,4 +1,6 @@
-"""Decides which feature schemas live writes go to: all in use, so that one which is rolled out or left stays fresh."""
+"""Decides which feature schemas live writes go to: all schemas in use, so that versions before and after a rollout stay
+fresh.
+"""
 
 import asyncio
 import logging
@@ -18,7 +20,7 @@ T = TypeVar("T")
 class WriteTargets:
     """The schemas that one worker's live writes go to.
 
-    The list in Redis is read for every write, so that one which begins after a schema was added or removed obeys.
+    The list in Redis is read for every write, so that a write always uses the current list.
     """
 
     def __init__(self, follower: Follower, reader: FeatureStore) -> None:
@@ -27,9 +29,9 @@ class WriteTargets:
         self._listed: dict[str, Layouts | None] = {}
 
     async def layouts(self) -> list[Layouts]:
-        """The layouts of every schema of a loaded version or listed in Redis, the stable version's first.
+        """Return the layouts of every schema of a loaded version or listed in Redis, the stable version's first.
 
-        Of two schemas that share their rows, the one with longer behaviour sequences counts. Raises NotReady and
+        If two schemas share their rows, the one with longer behaviour sequences is used. Raises NotReady and
         StoreUnavailable.
         """
         self._follower.current()
@@ -53,7 +55,7 @@ class WriteTargets:
 
 
 def _layouts_of(fingerprint: str, document: str) -> Layouts | None:
-    """The layouts of a schema that Redis lists, None if it cannot be read."""
+    """Return the layouts of a schema that Redis lists, None if the schema cannot be read."""
     try:
         layouts = Layouts.of(schema_of(document))
         if layouts.fingerprint != fingerprint:
@@ -66,7 +68,7 @@ def _layouts_of(fingerprint: str, document: str) -> Layouts | None:
 
 
 async def all_done(writes: Iterable[Awaitable[T]]) -> list[T]:
-    """The results of writes that run at once. All run to their end; then the first error is raised."""
+    """Return the results of concurrent writes. All of them finish; then the first error is raised."""
     results = await asyncio.gather(*writes, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

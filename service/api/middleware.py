@@ -41,7 +41,7 @@ class RequestContext:
 
 
 def child_span(traceparent: bytes) -> bytes:
-    """The caller's trace with a span of our own; empty if it is not W3C version 00."""
+    """Return the caller's trace with a new span; empty if the trace is not W3C version 00."""
     parts = _TRACEPARENT.fullmatch(traceparent)
     if parts is None or not any(parts[1].strip(b"0")) or not any(parts[2].strip(b"0")):
         return b""
@@ -49,7 +49,7 @@ def child_span(traceparent: bytes) -> bytes:
 
 
 class RequestMiddleware:
-    """Every HTTP request passes through it once."""
+    """Wraps every HTTP request once."""
 
     def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics) -> None:
         self.app = app
@@ -66,14 +66,14 @@ class RequestMiddleware:
             await self.app(scope, receive, response)
         except ServiceError as error:
             await response.problem(error)
-        # Nobody reads an answer any more, so it is only counted.
+        # The caller has gone, so the request is only counted.
         except (CallerLeft, ClientDisconnect):
             context.outcome = "client_gone"
         except Exception:
             log.exception("request failed", extra={"fields": {"request_id": context.request_id, "path": scope["path"]}})
             await response.problem(InternalError("the service failed; its log has the request_id"))
         finally:
-            # The router sets the route. A path that no route has is no label, so that callers cannot make labels.
+            # The router sets the route. An unknown path is not used as a label, so that callers cannot create labels.
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.finished(route, context.outcome, monotonic() - context.started)
 
@@ -101,9 +101,9 @@ class ResponseSender:
         await self.send(message)
 
     async def problem(self, error: ServiceError) -> None:
-        """Send the envelope, unless a part of another response has been sent."""
+        """Send the error envelope, unless a part of another response has been sent already."""
         self.context.outcome = error.code
-        # The caller has a part of another answer; the server then closes the connection.
+        # The caller has received a part of another response; the server then closes the connection.
         if self.started:
             return
         body = envelope(error, self.context.request_id)

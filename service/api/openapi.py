@@ -1,4 +1,4 @@
-"""Writes the OpenAPI document: FastAPI's own, completed by the bodies that the routes read themselves."""
+"""Writes the OpenAPI document: FastAPI's document, completed by the bodies that the routes read themselves."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ _REFERENCE = "#/components/schemas/{model}"
 
 
 def refuses(*refused: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route: by status, every code that it may refuse with."""
+    """Build `responses=` of a route: by status, every error code that the route may answer with."""
     codes: dict[int, list[str]] = {}
     for error in refused:
         presentation = PROBLEMS[error]
@@ -33,7 +33,7 @@ def refuses(*refused: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The whole document."""
+    """Return the whole OpenAPI document."""
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -65,7 +65,7 @@ def reference(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _body_of(route: object) -> JsonBody[Any] | None:
-    """The body that a route reads, which is one of its dependencies."""
+    """Return the body model of a route, which is one of the route's dependencies."""
     if not isinstance(route, APIRoute) or not route.include_in_schema:
         return None
     calls = (dependency.call for dependency in route.dependant.dependencies)

@@ -11,7 +11,7 @@ from service.api.problems import Forbidden, Unauthorized
 from service.api.services import services_of
 from service.settings import Settings, is_loopback
 
-# A proxy on this machine speaks for callers that are not on it.
+# A proxy on this machine forwards requests of callers that are elsewhere.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _OWN_SITES = ("same-origin", "none")
@@ -19,7 +19,7 @@ _DOCUMENTED = HTTPBearer(scheme_name="operator", description="FUNNELRANK_ADMIN_T
 
 
 async def require_operator(request: Request, _: Annotated[object, Depends(_DOCUMENTED)]) -> None:
-    """A FastAPI dependency of operators' routes. Raises as `check_operator`."""
+    """A FastAPI dependency of operators' routes. Raises what `check_operator` raises."""
     services = await services_of(request)
     check_operator(request, services.settings)
 
@@ -28,7 +28,11 @@ Operator = Depends(require_operator)
 
 
 def check_operator(request: Request, settings: Settings) -> None:
-    """Raises Unauthorized without the token, Forbidden for another site's page, or without a token from outside."""
+    """Check an operator's call.
+
+    Raises Unauthorized if the token is missing or wrong. Raises Forbidden for a page of another site and, if no token
+    is set, for a call from another machine.
+    """
     if request.headers.get("sec-fetch-site", "none") not in _OWN_SITES:
         raise Forbidden("operators' calls are not taken from another site's page")
     token = settings.admin_token.get_secret_value()
@@ -39,15 +43,16 @@ def check_operator(request: Request, settings: Settings) -> None:
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given:
         raise Unauthorized("send 'Authorization: Bearer TOKEN'", headers={"WWW-Authenticate": "Bearer"})
-    # Headers are decoded as latin-1; a token may be any text.
+    # Headers are decoded as latin-1; a token may contain any text.
     if not compare_digest(given.strip().encode("latin-1"), token.encode()):
         raise Unauthorized("the token is wrong", headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
 def comes_from_here(request: Request) -> bool:
-    """Whether a person or program on this machine calls, and not another site's page in a browser on this machine.
+    """Return whether the caller is a person or program on this machine, and not a web page of another site.
 
-    Such a page has its own Origin. If its name was made to lead to this machine (DNS rebinding), that name is the Host.
+    A browser on this machine sends the page's site as Origin. If the name of that site resolves to this machine (DNS
+    rebinding), the Host header contains that name.
     """
     client = request.client.host if request.client else ""
     if not is_loopback(client) or any(header in request.headers for header in _FORWARDED):
@@ -58,6 +63,6 @@ def comes_from_here(request: Request) -> bool:
 
 
 def _name_of(host: str) -> str:
-    """The name or address in a Host header, empty if the header is anything else than a name and a port."""
+    """Return the name or address in a Host header; empty if the header is anything but a name and a port."""
     parts = _HOST.fullmatch(host)
     return "" if parts is None else parts["name"].strip("[]")

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from service import errors
 from service.errors import ServiceError
 
-# ruff: noqa: N818 - an error is named after what the caller reads
+# ruff: noqa: N818 - an error class has the name that the caller reads
 
 PROBLEM_TYPE: Final = "application/problem+json"
 ERRORS_SHOWN: Final = 20
@@ -64,7 +64,7 @@ class HeadTooLarge(HttpError):
 
 
 class FrameworkError(HttpError):
-    """A refusal by the web framework that has no class of its own here."""
+    """An error of the web framework that has no class of its own here."""
 
     code = "http_error"
 
@@ -106,7 +106,9 @@ _INTERNAL = Presentation(500, "Internal error")
 
 
 def presentation_of(error: ServiceError) -> Presentation:
-    """Status, title and headers of an error. An error of no known class is the service's own fault."""
+    """Return status, title and headers of an error. An unknown class of error counts as an internal error of the
+    service.
+    """
     if isinstance(error, FrameworkError):
         return Presentation(error.status, "The request was refused", error.headers)
     known = (PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
@@ -116,7 +118,7 @@ def presentation_of(error: ServiceError) -> Presentation:
 
 
 def envelope(error: ServiceError, request_id: str) -> bytes:
-    """The problem document as JSON. Texts that a caller could make long are cut, so an answer stays small."""
+    """Return the problem document as JSON. Long texts are cut, because they may repeat what the caller sent."""
     described = presentation_of(error)
     body: dict[str, object] = {
         "type": f"urn:funnelrank:problem:{error.code}",
@@ -135,7 +137,7 @@ def envelope(error: ServiceError, request_id: str) -> bytes:
 
 
 def _cut(text: str, length: int) -> str:
-    """`text`, or its beginning and a mark that more followed."""
+    """Return `text`, or its beginning with a mark that it was cut."""
     return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
 
 

@@ -1,4 +1,4 @@
-"""Reads the golden request of a bundle and replays it: the graph must give the trainer's own scores."""
+"""Reads the golden request of a bundle and replays it: the graph must reproduce the trainer's scores."""
 
 import io
 import zipfile
@@ -21,14 +21,14 @@ _NUMBERS = "fiu"
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """The trainer's request: `inputs` by name, and the trainer's `scores` `[tasks, C]`."""
+    """The trainer's request: its `inputs` by name, and the trainer's `scores` `[tasks, C]`."""
 
     inputs: Mapping[str, np.ndarray]
     scores: np.ndarray
 
 
 def read_golden(content: bytes, manifest: Manifest, max_behaviours: int) -> Golden:
-    """The arrays that the manifest names. Raises BundleRejected; sizes are checked before anything is unpacked."""
+    """Read the arrays that the manifest names. Raises BundleRejected. Sizes are checked before anything is unpacked."""
     axes = {"C": _MOST_CANDIDATES, "L": max(max_behaviours, 1)}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -43,7 +43,7 @@ def read_golden(content: bytes, manifest: Manifest, max_behaviours: int) -> Gold
 
 
 def _array(archive: zipfile.ZipFile, name: str, largest: int) -> np.ndarray:
-    """An array of numbers with at most `largest` values. Raises ValueError and what zipfile raises."""
+    """Read an array of numbers with at most `largest` values. Raises ValueError and whatever zipfile raises."""
     entry = archive.getinfo(f"{name}.npy")
     most_bytes = 8 * largest + _MOST_HEADER_BYTES
     if entry.file_size > most_bytes:
@@ -62,8 +62,9 @@ def _array(archive: zipfile.ZipFile, name: str, largest: int) -> np.ndarray:
 
 
 def replay_golden(score: Callable[[dict[str, np.ndarray]], np.ndarray], golden: Golden, manifest: Manifest) -> None:
-    """Score the golden request: every task score must be finite and within 1e-4 of the trainer's, relative for values
-    beyond 1.
+    """Score the golden request and compare with the trainer's scores.
+
+    Every score must be finite and within 1e-4 of the trainer's score, relative for values beyond 1.
     """
     expected = golden.scores
     if expected.size == 0:

@@ -23,7 +23,7 @@ log = logging.getLogger("funnelrank.bundle")
 class Bundle:
     """One version of one model, ready to score. Its session is freed with its last reference.
 
-    `golden` holds the inputs of the golden request: a request that every version has, also before the first caller's.
+    `golden` holds the inputs of the golden request, which can be scored even before the first request of a caller.
     """
 
     manifest: Manifest
@@ -38,7 +38,7 @@ class Bundle:
         return self.manifest.label
 
     def own(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The inputs that this graph takes, out of those of a request."""
+        """Select, from a request's inputs, those that this graph takes."""
         return {name: inputs[name] for name in self.inputs}
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -47,9 +47,7 @@ class Bundle:
 
 
 def open_session(graph: bytes, threads: int) -> Any:
-    """A session with explicit threads: `threads` inside an operator, one operator at a time, and none that spins
-    while idle.
-    """
+    """Open a session that runs one operator at a time, on `threads` threads that do not spin while idle."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -72,12 +70,11 @@ def load_bundle(
 ) -> Bundle:
     """Load, verify and warm up a bundle.
 
-    Raises BundleRejected for every fault, whatever raised it, with a code and a detail.
-
-    `manifest` is the manifest that was read before, so that all is checked against one; None reads it here. `largest`
-    is the most candidates that are scored at once. A graph that runs for longer than `seconds` is stopped.
+    Raises BundleRejected with a code and a detail for every fault. `manifest` is a manifest that was read before; None
+    reads it here. `largest` is the highest number of candidates scored at once. A graph that runs for longer than
+    `seconds` is stopped.
     """
-    # onnxruntime looks at `terminate` between nodes, so that a graph without an end can be stopped.
+    # onnxruntime checks `terminate` between nodes, so an endless graph can be stopped.
     run_options = ort.RunOptions()
     timer = Timer(seconds, setattr, (run_options, "terminate", True))
     timer.daemon = True
@@ -89,7 +86,7 @@ def load_bundle(
             raise BundleRejected(LOAD_TIMEOUT, f"it was not loaded within {seconds:g} s ({error.code})") from error
         raise
     except Exception as error:
-        # The files are not ours: a library below may raise anything for them, and none of it may end a worker.
+        # The files come from outside: libraries may raise any error for them, and no such error may end a worker.
         log.exception("loading %s failed", folder)
         raise BundleRejected("bundle_unusable", f"{type(error).__name__}: {error}") from error
     finally:

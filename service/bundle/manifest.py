@@ -1,4 +1,4 @@
-"""Defines the manifest: what a model bundle says about itself, and all that the service knows of a model."""
+"""Defines the manifest, which describes a model bundle. The service knows nothing else about a model."""
 
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ class _Strict(BaseModel):
 
 
 class TensorSpec(_Strict):
-    """One input of the graph; `C` (candidates) and `L` (behaviours) are its free axes."""
+    """One input of the graph; its free axes are `C` (candidates) and `L` (behaviours)."""
 
     name: str
     dtype: Literal["int64", "float32"]
@@ -35,7 +35,7 @@ class TensorSpec(_Strict):
 class TaskSpec(_Strict):
     """One output of the graph: a task score, float32 `[C]`.
 
-    `label` is the training label it estimates, `space` the impressions on which it means that (`impression` or
+    `label` is the training label that the score estimates; `space` says for which impressions (`impression` or
     `click`).
     """
 
@@ -46,7 +46,7 @@ class TaskSpec(_Strict):
 
 
 class LeftOut(_Strict):
-    """A part that learned in training and is not in the graph."""
+    """A part that is used in training only and is not in the graph."""
 
     part: str
     columns: tuple[str, ...]
@@ -54,8 +54,9 @@ class LeftOut(_Strict):
 
 
 class Parity(_Strict):
-    """Torch against ONNX Runtime at export: the grid that was tried and the largest difference of any score,
-    absolute for probabilities and relative for values beyond 1.
+    """The comparison of torch and ONNX Runtime at export: the grid of sizes and the largest difference of any score.
+
+    Differences are absolute for probabilities and relative for values beyond 1.
     """
 
     candidates: tuple[int, ...]
@@ -65,8 +66,9 @@ class Parity(_Strict):
 
 
 class ReducedOutput(_Strict):
-    """One output in both precisions: `loss` is what the AUC falls by, or by which share the RMSE of a value rises;
-    None without labels.
+    """One output in both precisions.
+
+    `loss` is the decrease of the AUC, or the relative increase of the RMSE of a value; None without labels.
     """
 
     measure: Literal["AUC", "RMSE"]
@@ -78,9 +80,10 @@ class ReducedOutput(_Strict):
 
 
 class Reduction(_Strict):
-    """A graph in reduced precision beside the float32 one of the same weights: quality on labelled impressions, each
-    scored among `candidates`; CPU time of one run at `speed_candidates` and `speed_behaviours`; size of the graph's
-    file.
+    """A graph in reduced precision compared with the float32 graph of the same weights.
+
+    It states the quality on labelled impressions, each scored among `candidates`; the CPU time of one run at
+    `speed_candidates` and `speed_behaviours`; and the size of the graph's file.
     """
 
     precision: Reduced
@@ -114,7 +117,7 @@ class Manifest(_Strict):
     metrics: dict[str, dict[str, Any]]
     parity: Parity
     reduction: Reduction | None = None
-    # Absent where every table and column has its default name, so that older services read the manifest.
+    # Absent if every table and column has its default name, so that older services can read the manifest.
     tables: TableNames | None = Field(default=None, exclude_if=lambda names: names is None)
     provenance: dict[str, Any]
     files: dict[str, str]
@@ -140,7 +143,7 @@ class Manifest(_Strict):
 
     @property
     def task_kinds(self) -> dict[str, str]:
-        """The kind of each task, by name."""
+        """The kind of each task, by the task's name."""
         return {t.name: t.kind for t in self.tasks}
 
     @property

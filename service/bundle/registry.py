@@ -1,4 +1,4 @@
-"""Lists the registry: which versions are published, live or not. Reads folders and manifests, loads nothing."""
+"""Lists the registry: all published versions, live or not. Reads folders and manifests, and loads no model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _VERSION: TypeAdapter[str] = TypeAdapter(Version)
 class Target(BaseModel):
     """A published version, by name.
 
-    Both parts are checked against a pattern, so that no request can name any other path.
+    Both parts must match a pattern, so that no request can name a path outside the registry.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,7 +30,7 @@ class Target(BaseModel):
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """One version in the registry; `manifest` is None if it cannot be read, and `problem` then says why."""
+    """One version in the registry. If its manifest cannot be read, `manifest` is None and `problem` says why."""
 
     target: Target
     manifest: Manifest | None
@@ -42,7 +42,7 @@ def folder_of(registry: Path, target: Target) -> Path:
 
 
 def published(registry: Path, trusted_keys: Path | None = None) -> list[PublishedVersion]:
-    """Every version in the registry, by name and version. An unreadable registry raises OSError."""
+    """List every version in the registry, by name and version. Raises OSError if the registry cannot be read."""
     versions = []
     for name in _subfolders(registry, _NAME):
         for version in _subfolders(registry / name, _VERSION):

@@ -1,7 +1,7 @@
 """Checks signatures of bundles: `manifest.sig`, Ed25519 (RFC 8032) over the bytes of `manifest.json`.
 
-The keys are read anew at each check, so that one can be added or withdrawn while the service runs. `cryptography` is
-imported only where keys are set.
+The keys are read again at each check, so that one can be added or removed while the service runs. `cryptography` is
+imported only if keys are set.
 """
 
 import re
@@ -19,7 +19,9 @@ _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 
 
 class UntrustedBundle(Exception):  # noqa: N818 - a state, not a mistake
-    """A manifest that nobody trusted has signed. `code` is for counters and programs, `detail` for people."""
+    """A manifest without a signature of a trusted key. `code` is meant for counters and programs, `detail`
+    for people.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -28,7 +30,7 @@ class UntrustedBundle(Exception):  # noqa: N818 - a state, not a mistake
 
 
 def check_signature(folder: Path, manifest: bytes, trusted_keys: Path) -> None:
-    """Raises UntrustedBundle unless `manifest.sig` in the folder is by one of the keys over exactly these bytes."""
+    """Raise UntrustedBundle unless `manifest.sig` is a signature of exactly these bytes by one of the keys."""
     from cryptography.exceptions import InvalidSignature
 
     keys = public_keys(trusted_keys)
@@ -36,7 +38,7 @@ def check_signature(folder: Path, manifest: bytes, trusted_keys: Path) -> None:
     try:
         signature = read_regular(path, _MOST_BYTES)
     except FileNotFoundError:
-        message = f"{path} does not exist, and only bundles signed by a key of {trusted_keys} are taken"
+        message = f"{path} does not exist, and only bundles signed by a key of {trusted_keys} are accepted"
         raise UntrustedBundle(
             "signature_missing", f"{message}; sign it: python -m export.sign {folder} --key KEY.pem"
         ) from None
@@ -50,14 +52,14 @@ def check_signature(folder: Path, manifest: bytes, trusted_keys: Path) -> None:
         return
     raise UntrustedBundle(
         "signature_wrong",
-        f"{path} is by none of the keys of {trusted_keys} over the manifest as it is now ({len(keys)} tried)",
+        f"{path} matches no key of {trusted_keys} and the present manifest ({len(keys)} tried)",
     )
 
 
 def public_keys(path: Path) -> "list[Ed25519PublicKey]":
-    """Every key of a PEM file.
+    """Read every key of a PEM file.
 
-    Raises UntrustedBundle, which says what is wrong with the file and shows nothing of it.
+    Raises UntrustedBundle, whose message names the problem and quotes nothing of the file.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -74,7 +76,7 @@ def public_keys(path: Path) -> "list[Ed25519PublicKey]":
         if b"PRIVATE" in block[1]:
             raise _unusable(
                 path,
-                f"key {place} is private and has no place on a machine that serves; "
+                f"key {place} is private and must not be on a machine that serves; "
                 "openssl pkey -pubout makes its public key",
             )
         try:

@@ -23,7 +23,7 @@ _DTYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
 
 class BundleRejected(Exception):  # noqa: N818 - a state, not a mistake
-    """A bundle that must not serve. `code` is for counters and programs, `detail` for people."""
+    """A bundle that must not serve. `code` is meant for counters and programs, `detail` for people."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -32,8 +32,9 @@ class BundleRejected(Exception):  # noqa: N818 - a state, not a mistake
 
 
 def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
-    """The manifest in a bundle's folder, which must be named like it; with `trusted_keys` its signature is checked
-    before it is parsed.
+    """Read the manifest in a bundle's folder. The folder must have the manifest's name and version.
+
+    With `trusted_keys`, its signature is checked before it is parsed.
     """
     path = folder / MANIFEST_FILE
     try:
@@ -60,9 +61,9 @@ def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
 
 
 def verified_files(folder: Path, manifest: Manifest, keep: Collection[str] = ()) -> dict[str, bytes]:
-    """Hash every file of the bundle, and return the hashed content of those in `keep`, for the loader.
+    """Hash every file of the bundle, and return the content of those in `keep`, for the loader.
 
-    Raises BundleRejected if a file is missing, no regular file, or has another SHA-256 than the manifest says.
+    Raises BundleRejected if a file is missing, is not a regular file, or does not have the SHA-256 of the manifest.
     """
     contents = {}
     for name, expected in manifest.files.items():
@@ -81,7 +82,7 @@ def verified_files(folder: Path, manifest: Manifest, keep: Collection[str] = ())
 
 
 def _hashed(path: Path, keep: bool) -> tuple[str, bytes]:
-    """The SHA-256 of a regular file, and its content if it is asked for. Raises OSError."""
+    """Return the SHA-256 of a regular file and, if asked for, its content. Raises OSError."""
     digest = sha256()
     parts = []
     with os.fdopen(open_regular(path), "rb") as file:
@@ -93,23 +94,24 @@ def _hashed(path: Path, keep: bool) -> tuple[str, bytes]:
 
 
 def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
-    """The graph's inputs and outputs against the manifest, and the manifest's inputs against the widths of its own
+    """Compare the graph's inputs and outputs with the manifest, and the manifest's inputs with the widths of its
     schema.
     """
-    # The manifest's inputs against its own schema.
+    # Compare the manifest's inputs with its own schema.
     allowed = graph_inputs(layouts)
     stated = {i.name: (i.dtype, tuple(i.shape)) for i in manifest.inputs}
     for name, described in stated.items():
         if name not in allowed:
             raise BundleRejected(
-                "inputs_mismatch", f"the manifest's input {name!r} is none of this schema; known: {', '.join(allowed)}"
+                "inputs_mismatch",
+                f"the manifest's input {name!r} is not an input of this schema; known: {', '.join(allowed)}",
             )
         if described != allowed[name]:
             raise BundleRejected(
                 "inputs_mismatch", f"the manifest's input {name!r} is {described}, the schema makes it {allowed[name]}"
             )
 
-    # The graph's inputs against the manifest.
+    # Compare the graph's inputs with the manifest.
     graph = {i.name: i for i in session.get_inputs()}
     if set(graph) != set(stated):
         raise BundleRejected(
@@ -118,7 +120,7 @@ def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
     for name, (dtype, shape) in stated.items():
         _check_tensor(name, graph[name], dtype, shape)
 
-    # The graph's outputs: one score per candidate and task.
+    # Check the graph's outputs: one score per candidate and task.
     outputs = {o.name: o for o in session.get_outputs()}
     if set(outputs) != set(manifest.task_names):
         raise BundleRejected(

@@ -1,4 +1,4 @@
-"""Warms a bundle up: scores every size of request once, before a caller's request does."""
+"""Warms a bundle up: scores requests of every size once, before the first request of a caller."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ _DTYPES = {"int64": np.int64, "float32": np.float32}
 def warm(
     score: Callable[[dict[str, np.ndarray]], np.ndarray], manifest: Manifest, max_behaviours: int, largest: int
 ) -> None:
-    """Score once per candidate count and behaviour length, so that allocations and lazy choices are made beforehand.
+    """Score once per candidate count and behaviour length, so that ONNX Runtime allocates its memory beforehand.
 
-    `largest`: the most candidates that are scored at once.
+    `largest` is the highest number of candidates scored at once.
     """
     for behaviours in sorted({0, max_behaviours // 5, max_behaviours}):
         for candidates in (*(c for c in CANDIDATES if c < largest), largest):

@@ -1,4 +1,6 @@
-"""Fusion: from task scores to one ranking score per candidate, by profiles that operators change while it serves."""
+"""Fusion: combines the task scores of a candidate into one ranking score, by profiles that operators can
+change live.
+"""
 
 from service.fusion.binding import bind
 from service.fusion.formulas import Chosen, Explained, Formula, Fusion

@@ -10,7 +10,7 @@ from service.fusion.profiles import FusionError, FusionProfiles, Profile
 
 
 def bind(profiles: FusionProfiles, tasks: tuple[str, ...], numerics: Sequence[str] = ()) -> Fusion:
-    """Profiles bound to a model's tasks and the item's numerics, in their order.
+    """Bind profiles to a model's tasks and the item's numerics, both in the model's order.
 
     Raises FusionError for a name that the model lacks.
     """
@@ -38,7 +38,7 @@ def _bound(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Sequen
 
 
 def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Sequence[str]) -> Computed:
-    # Every name that the formula reads is a task, a numeric or a weight, and only one of them.
+    # Every name in the formula must be a task, a numeric feature or a weight, and only one of these.
     expression = parse(profile.formula or "")
     where = f"profiles.{name}.formula"
     known = [*tasks, *numerics, *profile.weights]
@@ -49,10 +49,11 @@ def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Seq
             raise FusionError(message, where)
         if known.count(used) > 1:
             raise FusionError(
-                f"fusion profile '{name}': column {column}: '{used}' is a task, a numeric or a weight at once", where
+                f"fusion profile '{name}': column {column}: '{used}' is ambiguous: task, numeric feature or weight",
+                where,
             )
 
-    # The formula depends on the model, and the rest of the profile on the formula.
+    # The formula is checked against the model first; the rest of the profile is checked against the formula.
     used_tasks = [t for t in tasks if t in expression.names]
     if not used_tasks:
         raise FusionError(
@@ -60,7 +61,7 @@ def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Seq
         )
     if strange := [n for n in profile.missing if n not in numerics]:
         raise FusionError(
-            f"fusion profile '{name}': missing names {', '.join(strange)}, which is no numeric of the item",
+            f"fusion profile '{name}': missing: {', '.join(strange)} is not a numeric feature of the item",
             f"profiles.{name}.missing",
         )
     if strange := [n for n in profile.bounds if n not in profile.weights]:
@@ -69,7 +70,7 @@ def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Seq
             f"profiles.{name}.bounds",
         )
 
-    # Places instead of names, so that a request looks nothing up.
+    # Indices instead of names, so that a request needs no lookup.
     columns = {n: i for i, n in enumerate(numerics) if n in expression.names}
     return Computed(
         name,

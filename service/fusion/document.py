@@ -1,6 +1,6 @@
-"""Holds the fusion document: the profiles that are live, in one file of the registry that every worker follows.
+"""Holds the fusion document: the live profiles, in one file of the registry that every worker follows.
 
-Where there is none, what the service was started with holds: the YAML file of the settings or the plain sum of all
+Without a document, the profiles of the start apply: the YAML file of the settings, or the plain sum of all
 probabilities.
 """
 
@@ -18,7 +18,7 @@ _CONTENT = ("profiles", "scenes", "experiments")
 
 
 class FusionDocument(FusionProfiles):
-    """The document: profiles, scenes and experiments, who wrote them, and what held before (raw JSON, newest first)."""
+    """The document: profiles, scenes and experiments, their author, and the earlier states (raw JSON, newest first)."""
 
     author: str = ""
     reason: str = ""
@@ -38,7 +38,7 @@ DOCUMENT = RevisionedDocument(
 
 
 def read_followed_fusion(registry: Path) -> FusionDocument | None:
-    """The document or, if it is broken, the last good one; None if there is none.
+    """Read the document or, if it is broken, the last good one; None if there is no document.
 
     Raises FusionError if neither can be read.
     """
@@ -58,7 +58,8 @@ def write_fusion(
 ) -> FusionDocument:
     """Make `profiles` live.
 
-    `started_with` is what held where there was no document. Raises Conflict, OSError, and what `check` raises.
+    `started_with` are the profiles that apply if there is no document. Raises Conflict, OSError, and what `check`
+    raises.
     """
     content = profiles.model_dump(mode="json", include=set(_CONTENT))
     present = started_with.model_dump(mode="json", include={"revision", *_CONTENT})

@@ -1,8 +1,7 @@
 """Parses and computes the expressions of fusion formulas: Python's arithmetic over named columns, by numpy.
 
-Allowed are numbers, names, `+ - * / **`, signs, one comparison at a time (1 where it holds, else 0), brackets and the
-functions below. Nothing else is even built: an expression becomes a tree of numpy calls, and no Python of it is ever
-run.
+An expression may contain numbers, names, `+ - * / **`, signs, brackets, the functions below, and comparisons of two
+values, which give 1 or 0. An expression becomes a tree of numpy calls; it is never run as Python code.
 """
 
 import ast
@@ -58,7 +57,7 @@ _COMPARE: Mapping[type[ast.cmpop], Callable[..., np.ndarray]] = {
 
 
 class ExpressionError(ValueError):
-    """An expression that is not one of ours; `column` counts from 1."""
+    """An expression that is not valid; `column` counts from 1."""
 
     def __init__(self, column: int, message: str) -> None:
         super().__init__(f"column {column}: {message}")
@@ -67,23 +66,23 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Expression:
-    """A parsed expression: the names that it reads with the column of their first use, and how it is computed."""
+    """A parsed expression: its names, the column where each is first used, and how to compute it."""
 
     text: str
     names: Mapping[str, int]
     step: _Step
 
     def compute(self, values: Values, count: int) -> np.ndarray:
-        """float64 `[count]` of the columns of its names.
+        """Compute float64 `[count]` from one column per name.
 
-        What cannot be computed (0/0, the root of a negative) is NaN.
+        An undefined result (0/0, the root of a negative number) is NaN.
         """
         with np.errstate(all="ignore"):
             return np.array(np.broadcast_to(self.step(values), (count,)), dtype=np.float64)
 
 
 def parse(text: str) -> Expression:
-    """Raises ExpressionError with the column of the first thing that is not allowed."""
+    """Parse an expression. Raises ExpressionError with the column of the first part that is not allowed."""
     if len(text) > _MAX_CHARACTERS:
         raise ExpressionError(_MAX_CHARACTERS + 1, f"an expression has at most {_MAX_CHARACTERS} characters")
     text = text.strip()
@@ -107,7 +106,7 @@ def _column(node: ast.expr) -> int:
 
 
 def _built(node: ast.expr, names: dict[str, int], depth: int) -> _Step:
-    """The step that computes a node. Raises ExpressionError."""
+    """Return the step that computes a node. Raises ExpressionError."""
     if depth > _MAX_DEPTH:
         raise ExpressionError(_column(node), f"nested deeper than {_MAX_DEPTH}")
     match node:

@@ -1,4 +1,4 @@
-"""Computes ranking scores `[C]` from task scores `[tasks, C]`, by fusion profiles that are bound to one model."""
+"""Computes ranking scores `[C]` from task scores `[tasks, C]`, by fusion profiles that are bound to a model."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +15,10 @@ TINY = 1e-38
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """One input of a ranking score: `values` and `parts` float64 `[C]`, its weight if it has one.
+    """One input of a ranking score: its `values` and `parts` float64 `[C]`, and its weight if it has one.
 
-    A part is a summand of a sum, a factor of a product (then with its logarithm beside it). For a formula it is by
-    how much the candidate's own value moved its score from what it would be with the mean of this request's
-    candidates.
+    The part is a summand of a sum, or a factor of a product (then also with its logarithm). For a formula, the part is
+    the difference between the candidate's score and the score with this input at the mean of the request's candidates.
     """
 
     name: str
@@ -32,8 +31,8 @@ class Explained:
 
 @dataclass(frozen=True, eq=False)
 class Formula:
-    """A profile bound to a model: `rows` are the places of its tasks among the model's, `weights` float64 of equal
-    length.
+    """A profile bound to a model: `rows` are the indices of its tasks among the model's tasks, `weights` float64 of
+    equal length.
     """
 
     profile: str
@@ -45,8 +44,8 @@ class Formula:
     bounds: Mapping[str, WeightBounds] = field(default_factory=dict)
 
     def fuse(self, scores: np.ndarray, numerics: np.ndarray | None = None) -> np.ndarray:
-        """Ranking scores float64 `[C]` of task scores `[tasks, C]`; `numerics` `[C, N]` are the items', for formulas
-        that read them.
+        """Return ranking scores float64 `[C]` from task scores `[tasks, C]`; formulas may also read the items'
+        `numerics` `[C, N]`.
         """
         used = scores.take(self.rows, 0).astype(np.float64)
         if self.kind == "weighted_sum":
@@ -55,7 +54,9 @@ class Formula:
             return np.asarray(np.exp(self.weights @ np.log(np.maximum(used, TINY))))
 
     def parts(self, scores: np.ndarray) -> np.ndarray:
-        """Each task's part of the ranking score, float64 `[len(tasks), C]`: summands of a sum, factors of a product."""
+        """Return each task's part of the ranking score, float64 `[len(tasks), C]`: summands of a sum, factors of a
+        product.
+        """
         used = scores[self.rows].astype(np.float64)
         if self.kind == "weighted_sum":
             return np.asarray(self.weights[:, None] * used)
@@ -79,7 +80,7 @@ class Formula:
 class Computed(Formula):
     """A profile of the kind `formula`.
 
-    `constants` are its own weights, `columns` the places of its numerics among the item's.
+    `constants` are its own weights; `columns` are the indices of its numeric features among the item's.
     """
 
     expression: Expression = field(default_factory=lambda: parse("0"))
@@ -119,7 +120,7 @@ class Computed(Formula):
 
 @dataclass(frozen=True)
 class Chosen:
-    """The arm of an experiment that a user fell to."""
+    """The arm of an experiment that a user is assigned to."""
 
     experiment: str
     arm: str
@@ -136,7 +137,7 @@ class Fusion:
     experiments: Mapping[str | None, tuple[str, Experiment]] = field(default_factory=dict)
 
     def for_scene(self, scene: str | None) -> Formula:
-        """The formula of a scene. Raises InvalidRequest with the known scenes."""
+        """Return the formula of a scene. Raises InvalidRequest that lists the known scenes."""
         if scene is None:
             return self.formulas[DEFAULT]
         profile = self.scenes.get(scene)
@@ -145,7 +146,7 @@ class Fusion:
         return self.formulas[profile]
 
     def for_user(self, scene: str | None, user_id: str) -> tuple[Formula, Chosen | None]:
-        """The formula of a scene or of the arm that the user has in the scene's experiment. Raises InvalidRequest."""
+        """Return the formula of a scene, or of the user's arm in the scene's experiment. Raises InvalidRequest."""
         formula = self.for_scene(scene)
         assigned = self.experiments.get(scene)
         if assigned is None:
@@ -160,9 +161,9 @@ class Fusion:
         return formula, None
 
     def with_weights(self, formula: Formula, weights: Mapping[str, float]) -> Formula:
-        """`formula` with some weights replaced for one request.
+        """Return `formula` with some weights replaced for one request.
 
-        Raises InvalidRequest for one that is unknown or out of bounds.
+        Raises InvalidRequest for a weight that is unknown or out of bounds.
         """
         known = formula.constants if isinstance(formula, Computed) else self.tasks
         for name, weight in weights.items():
@@ -186,7 +187,9 @@ def _check_weight(formula: Formula, name: str, weight: float, known: Sequence[st
         return
     bounds = formula.bounds.get(name)
     if bounds is None:
-        raise invalid(field_name, f"the operator keeps this weight; open are {', '.join(formula.bounds)}")
+        raise invalid(
+            field_name, f"the operator does not allow to change this weight; allowed: {', '.join(formula.bounds)}"
+        )
     if not bounds.min <= weight <= bounds.max:
         raise invalid(field_name, f"{weight:g} is outside {bounds.min:g}..{bounds.max:g}, which the operator allows")
 

@@ -24,7 +24,9 @@ MAX_PROFILES = 200
 
 
 class FusionError(ValueError):
-    """Fusion that cannot be used, or a profile that does not fit a model. `field` is its place in the document."""
+    """A fusion document that cannot be used, or a profile that does not fit a model. `field` is the place in the
+    document.
+    """
 
     def __init__(self, message: str, field: str = "profiles") -> None:
         super().__init__(message)
@@ -36,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class WeightBounds(_Strict):
-    """The least and the greatest value that a request may give a weight."""
+    """The lowest and highest value that a request may give a weight."""
 
     min: Number
     max: Number
@@ -49,11 +51,11 @@ class WeightBounds(_Strict):
 
 
 class Profile(_Strict):
-    """A fusion profile: computes the ranking score from the task scores.
+    """A fusion profile: says how the ranking score is computed from the task scores.
 
-    `weights` are by task or, for a formula, by names of its own. `missing` is the value of a numeric feature that an
-    item lacks, 0 by default. `bounds` limits the weights that a request may override, where overrides are allowed;
-    without bounds, every weight may be.
+    `weights` are named by task or, for a formula, by names of its own. `missing` gives the value of a numeric feature
+    that an item lacks; the default is 0. `bounds` lists the weights that a request may override, where overrides are
+    allowed, with their limits; without bounds, a request may override every weight.
     """
 
     kind: Literal["weighted_sum", "weighted_product", "formula"]
@@ -88,10 +90,10 @@ class Arm(_Strict):
 
 
 class Experiment(_Strict):
-    """Profiles against each other on the requests of a scene (or without one).
+    """An experiment: profiles compared on the requests of a scene, or on those without a scene.
 
-    Users fall to an arm by a stable hash with `salt` (default: the experiment's name); those beyond the arms'
-    percentages keep the scene's profile and no arm.
+    A stable hash with `salt` (default: the experiment's name) assigns users to the arms; users beyond the arms'
+    percentages get the scene's own profile.
     """
 
     scene: str | None = None
@@ -100,7 +102,7 @@ class Experiment(_Strict):
 
 
 class FusionProfiles(_Strict):
-    """Profiles by name, and which profile a scene uses. A request without a scene uses `default`."""
+    """Profiles by name, and the profile of each scene. A request without a scene uses `default`."""
 
     revision: Annotated[int, Field(ge=0, le=MAX_REVISION)] = 1
     profiles: Annotated[dict[Name, Profile], Field(max_length=MAX_PROFILES)]
@@ -125,7 +127,7 @@ class FusionProfiles(_Strict):
             if scene is not None and scene not in self.scenes:
                 raise ValueError(f"{where}.scene: no scene '{scene}'; known: {', '.join(self.scenes) or 'none'}")
             if scene in taken:
-                raise ValueError(f"{where}.scene: experiment '{taken[scene]}' has these requests already")
+                raise ValueError(f"{where}.scene: experiment '{taken[scene]}' already covers these requests")
             taken[scene] = name
             if len({a.name for a in experiment.arms}) != len(experiment.arms):
                 raise ValueError(f"{where}.arms: two have the same name")
@@ -136,7 +138,7 @@ class FusionProfiles(_Strict):
                     raise ValueError(f"{where}.arms: no profile '{arm.profile}'; known: {', '.join(self.profiles)}")
 
     def unused(self) -> list[str]:
-        """Profiles that no scene and no experiment names: no request is ever ranked by them."""
+        """Return the profiles that no scene and no experiment names, so that no request uses them."""
         used = {DEFAULT, *self.scenes.values()}
         for experiment in self.experiments.values():
             used |= {arm.profile for arm in experiment.arms}
@@ -144,9 +146,9 @@ class FusionProfiles(_Strict):
 
 
 def read_profiles(path: Path) -> FusionProfiles:
-    """Profiles of a YAML file.
+    """Read the profiles of a YAML file.
 
-    Raises FusionError that names the file and the field; a key that stands twice is an error.
+    Raises FusionError that names the file and the field; a repeated key is an error.
     """
     try:
         return FusionProfiles.model_validate(read_yaml(path).value)
@@ -159,8 +161,7 @@ def read_profiles(path: Path) -> FusionProfiles:
 
 
 def plain_profiles(kinds: Mapping[str, str]) -> FusionProfiles:
-    """The default if nothing is configured: every probability with weight 1, summed; all tasks if there is no
-    probability.
+    """Return the default profile: the sum of all probabilities; if a model has none, the sum of all tasks.
 
     `kinds` are the kinds of a model's tasks by name.
     """

@@ -7,13 +7,13 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.registry import Collector
 
 OverWorkers = Literal["sum", "max"]
-# By the family's name: `type`, `help`, `over_workers`, and `samples`, a list of `[name, labels, value]`.
-# A worker's record holds it as JSON.
+# By the family's name: `type`, `help`, `over_workers`, and `samples`, a list of `[name, labels, value]`. The record of
+# a worker stores this as JSON.
 Families = dict[str, dict[str, Any]]
 
 
 def families_of(registry: CollectorRegistry, gauges: Mapping[str, OverWorkers]) -> Families:
-    """The families of a registry now; `gauges` says how each gauge is taken over all workers."""
+    """Return the present families of a registry; `gauges` says how each gauge is combined over all workers."""
     return {
         family.name: {
             "type": family.type,
@@ -26,12 +26,12 @@ def families_of(registry: CollectorRegistry, gauges: Mapping[str, OverWorkers]) 
 
 
 def without_gauges(families: Families) -> Families:
-    """The metrics of an ended worker that still count: counters and histograms."""
+    """Keep the metrics of an ended worker that still count: counters and histograms."""
     return {name: family for name, family in families.items() if family["type"] != "gauge"}
 
 
 def combined(parts: Iterable[Families]) -> Families:
-    """One set of families: counters and histograms are added, gauges are added or the largest is taken."""
+    """Combine sets of families: counters and histograms are added; of gauges, the sum or the largest is taken."""
     families: Families = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for part in parts:
@@ -54,7 +54,7 @@ def combined(parts: Iterable[Families]) -> Families:
 
 
 class _Page(Collector):
-    """Hands families to the library's writer."""
+    """Passes families to the writer of the Prometheus library."""
 
     def __init__(self, families: Families) -> None:
         self._families = families
@@ -68,7 +68,7 @@ class _Page(Collector):
 
 
 def page_of(families: Families) -> bytes:
-    """Prometheus' text format."""
+    """Return the families in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Page(families))
     return generate_latest(registry)

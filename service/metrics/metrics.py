@@ -1,6 +1,6 @@
-"""Defines the Prometheus metrics of one worker, and makes the page of all workers.
+"""Defines the Prometheus metrics of one worker, and writes the page of all workers.
 
-No label holds an id. Children of the metrics on the hot path are bound once: finding one by its labels costs more
+No label contains an id. On the hot path, labelled children are looked up once in advance, because a lookup costs more
 than counting.
 """
 
@@ -15,8 +15,8 @@ from service.metrics.families import Families, OverWorkers, families_of, page_of
 from service.metrics.tally import Count, Distribution, Tallies
 from service.metrics.workers import WorkerRecords
 
-# In memory, whatever PROMETHEUS_MULTIPROC_DIR says: the library's memory-mapped files end the process with SIGBUS
-# when their disk is full.
+# In memory, even if PROMETHEUS_MULTIPROC_DIR is set: the library's memory-mapped files end the process with SIGBUS when
+# their disk is full.
 values.ValueClass = values.MutexValue
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -45,11 +45,11 @@ class _Definitions:
         return Histogram(f"funnelrank_{name}", text, labels, buckets=buckets, registry=self.registry)
 
     def sum_gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        """A gauge that is added over the living workers."""
+        """A gauge that is summed over the living workers."""
         return self._gauge(name, text, labels, "sum")
 
     def max_gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        """A gauge of which the largest among the living workers counts."""
+        """A gauge for which the largest value of the living workers is reported."""
         return self._gauge(name, text, labels, "max")
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...], over_workers: OverWorkers) -> Gauge:
@@ -58,7 +58,7 @@ class _Definitions:
 
 
 class ItemCacheMetrics:
-    """Counts of the item cache, taken over from the cache itself."""
+    """Counts of the item cache, copied from the cache itself."""
 
     def __init__(self, define: _Definitions) -> None:
         self._counters = {
@@ -77,13 +77,13 @@ class ItemCacheMetrics:
 
 
 class Metrics:
-    """The metrics of one worker. `folder` is the run-time folder that several workers share; one worker needs none."""
+    """The metrics of one worker. Workers share the run-time folder `folder`; a single worker needs none."""
 
     def __init__(self, folder: Path | None = None) -> None:
         define = self._define = _Definitions()
         tallies = self.tallies = Tallies()
         self.records = WorkerRecords(folder)
-        # Records are read and written in this thread alone, so that a disk that hangs holds no event loop.
+        # Records are read and written in this thread only, so that a hanging disk does not block the event loop.
         self._files = ThreadPoolExecutor(1, "metrics")
         self._outcomes: dict[tuple[str, str], Count] = {}
         self._routes: dict[str, Distribution] = {}
@@ -120,7 +120,7 @@ class Metrics:
         self.swaps = counter("model_swaps", "Model versions taken into use or refused.", "result")
         self.load_seconds = histogram("model_load_seconds", _LOADS, "Time to load, verify and warm up a bundle.")
         self.rollbacks = counter("automatic_rollbacks", "Versions that a worker withdrew by itself.", "role")
-        fallback = "1 while an earlier version serves because the stable one cannot be loaded."
+        fallback = "1 while an earlier version serves, because the stable version cannot be loaded."
         self.fallback = max_gauge("serving_fallback", fallback)
         self.document_errors = max_gauge("document_unreadable", "1 while the last good state is used.", "document")
 
@@ -153,12 +153,14 @@ class Metrics:
         self.tallies.soon()
 
     async def page(self) -> bytes:
-        """The text that Prometheus scrapes: all workers together, the others as of at most half a second ago."""
+        """Return the text that Prometheus scrapes: all workers together; values of other workers are at most half a
+        second old.
+        """
         self.tallies.bring_over()
         return await asyncio.get_running_loop().run_in_executor(self._files, self._page)
 
     async def publish(self) -> None:
-        """Write this worker's record again and again, until cancelled."""
+        """Write this worker's record repeatedly, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             self.tallies.bring_over()
@@ -166,7 +168,7 @@ class Metrics:
             await self.records.changed(_WRITE_SECONDS)
 
     def close(self) -> None:
-        """Write the last record; the counters of this worker go on in the sums of the ended ones."""
+        """Write the last record; the counters of this worker stay in the sums of the ended workers."""
         self.tallies.bring_over()
         self._files.submit(self._write)
         self._files.submit(self.records.close)

@@ -25,7 +25,7 @@ class RecordFile:
         temporary = path.with_suffix(".tmp")
         self._descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            # Locked before it has its name: a file without a lock counts as the record of an ended worker.
+            # Lock the file before it gets its name: a file without a lock counts as the record of an ended worker.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if hasattr(os, "posix_fallocate"):  # macOS has none
                 os.posix_fallocate(self._descriptor, 0, 2 * self._slot_bytes)
@@ -37,7 +37,7 @@ class RecordFile:
             raise
 
     def takes(self, content: bytes) -> bool:
-        """Whether the file is still in its folder and has room for `content`."""
+        """Return whether the file is still in its folder and has room for `content`."""
         return os.fstat(self._descriptor).st_nlink > 0 and _SLOT_HEADER.size + len(content) <= self._slot_bytes
 
     def write(self, content: bytes) -> None:
@@ -52,7 +52,7 @@ class RecordFile:
 
 
 def read_record(path: Path) -> bytes | None:
-    """The newest whole record of a file, or None if it has none. Raises OSError."""
+    """Return the newest complete record of a file, or None if it has none. Raises OSError."""
     content = path.read_bytes()
     slot_bytes = len(content) // 2
     newest: tuple[int, bytes] | None = None
@@ -69,7 +69,9 @@ def read_record(path: Path) -> bytes | None:
 
 
 def is_alive(path: Path) -> bool:
-    """Whether the worker that writes this file lives: the kernel releases its lock when it ends. Raises OSError."""
+    """Return whether the worker that writes this file is alive: the kernel releases its lock when it ends. Raises
+    OSError.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""Counts on the hot path in plain numbers, and adds them to Prometheus' metrics a few times a second.
+"""Counts with plain numbers on the hot path, and adds them to Prometheus' metrics a few times a second.
 
-A ranking counts about thirty times. An `observe` of the library costs more than packing the request's context; these
-objects cost an addition.
+A ranking updates about thirty counters. An `observe` of the library costs more than packing the request's context; here
+an update costs one addition.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ _BRING_OVER_SECONDS = 0.25
 
 
 class Count:
-    """The amount that a counter is still to be increased by."""
+    """An amount that has not been added to its counter yet."""
 
     __slots__ = ("_counter", "_pending")
 
@@ -32,10 +32,10 @@ class Count:
 
 
 class Distribution:
-    """The values that a histogram is still to observe, by bucket.
+    """Values that have not been added to their histogram yet, by bucket.
 
-    The library cannot observe many values at once, so this adds to its buckets and its sum; a test compares it with
-    `observe`.
+    The library cannot observe many values at once, so this class adds to its buckets and its sum directly; a test
+    compares the result with `observe`.
     """
 
     __slots__ = ("_bounds", "_histogram", "_pending", "_sum")
@@ -63,7 +63,7 @@ class Distribution:
 
 
 class Tallies:
-    """Everything that one worker counts in plain numbers."""
+    """All counts of one worker that are kept in plain numbers."""
 
     def __init__(self) -> None:
         self._bringing: list[Callable[[], None]] = []
@@ -84,7 +84,7 @@ class Tallies:
         self._bringing.append(bring_over)
 
     def soon(self) -> None:
-        """Copy the counts to Prometheus within a quarter of a second."""
+        """Schedule a copy of the counts to Prometheus within a quarter of a second."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_later(_BRING_OVER_SECONDS, self._later)

@@ -1,8 +1,8 @@
 """Shares status and metrics among the workers of one host: each writes one record into the run-time folder.
 
-Nothing here stops a ranking. A folder that was removed is created again. If a record cannot be written, one log line
-says so, and the next attempt follows half a second later. Records of ended workers are added up in one file, under a
-lock, before each page of metrics.
+A fault here does not affect rankings. A folder that was removed is created again. If a record cannot be written, one
+log line says so, and the next attempt follows after half a second. Records of ended workers are added up in one file,
+under a lock, before each page of metrics.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _LOCK_SECONDS = 1.0
 
 
 class WorkerRecords:
-    """The records in one run-time folder. Without a folder, this process knows only itself."""
+    """The records in one run-time folder. Without a folder, a process sees only itself."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -38,7 +38,7 @@ class WorkerRecords:
         self._failing = False
 
     def set_status(self, status: dict[str, Any]) -> None:
-        """Set the status of this worker; the next `write` hands it to the others."""
+        """Set the status of this worker; the next `write` publishes it."""
         if status != self._status:
             self._status = status
             self._changed.set()
@@ -50,7 +50,7 @@ class WorkerRecords:
         self._changed.clear()
 
     def write(self, families: Families) -> None:
-        """Write this worker's record. Never raises for what the disk does."""
+        """Write this worker's record. Errors of the disk are logged and not raised."""
         if self._folder is None:
             return
         content = orjson.dumps({"status": self._status, "metrics": families})
@@ -72,7 +72,9 @@ class WorkerRecords:
         return sorted(statuses, key=lambda status: int(status["pid"]))
 
     def families(self, own: Families) -> Families:
-        """The metrics of all workers: `own`, the last records of the others, and the ended workers' without gauges."""
+        """Combine the metrics of all workers: `own`, the last records of the others, and those of ended workers without
+        gauges.
+        """
         if self._folder is None:
             return own
         try:
@@ -84,7 +86,7 @@ class WorkerRecords:
             return own
 
     def close(self) -> None:
-        """Turn this worker's record into that of an ended worker."""
+        """Mark this worker's record as that of an ended worker."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -113,7 +115,7 @@ class WorkerRecords:
         return combined([*living, ended["metrics"], *dead.values()])
 
     def _others(self) -> Iterator[tuple[Path, bool, dict[str, Any]]]:
-        """Of every other worker: the path of its record, whether it lives, and what it wrote last."""
+        """For every other worker: the path of its record, whether it is alive, and its last record."""
         if self._folder is None:
             return
         for path in sorted(self._folder.glob("worker-*.json")):
@@ -129,7 +131,7 @@ class WorkerRecords:
 
     @contextlib.contextmanager
     def _locked(self, folder: Path) -> Iterator[bool]:
-        """Hold the lock of the sums; False if another process keeps it for longer than a second."""
+        """Take the lock of the sums; return False if another process holds it for longer than a second."""
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield _lock(descriptor)
@@ -138,7 +140,7 @@ class WorkerRecords:
 
 
 def _ended(folder: Path) -> dict[str, Any]:
-    """The metrics of ended workers, and the names of the records that are added up in them."""
+    """Return the metrics of ended workers, and the names of the records that they include."""
     try:
         ended: dict[str, Any] = orjson.loads((folder / _ENDED).read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -147,8 +149,8 @@ def _ended(folder: Path) -> dict[str, Any]:
 
 
 def _merge(folder: Path, ended: dict[str, Any], dead: dict[str, Families]) -> None:
-    """Add the records of ended workers to the file of their sums, then remove them. A full disk changes nothing."""
-    # A record whose removal fails stays named here, so that it is not added twice.
+    """Add the records of ended workers to the file of sums, then remove them. If the disk is full, nothing changes."""
+    # A record that could not be removed stays in the list of names, so that it is not added twice.
     names = sorted({name for name in ended["workers"] if (folder / name).exists()} | set(dead))
     total = {"workers": names, "metrics": combined([ended["metrics"], *dead.values()])}
     temporary = folder / f"{_ENDED}.tmp"

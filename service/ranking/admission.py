@@ -1,4 +1,4 @@
-"""Admission control: how many requests a worker has in work, and which are refused because they would wait."""
+"""Admission control: counts the requests in work of a worker, and refuses requests that would wait too long."""
 
 from math import inf
 from time import monotonic
@@ -13,11 +13,11 @@ _COUNTED = 128  # callers; older ones weigh less
 
 
 class ShortQueue:
-    """Decides when only a tenth of the longest wait is allowed.
+    """Decides when the longest allowed wait is cut to a tenth.
 
-    Under steady overload a queue of any length fills, and its length only adds to everybody's wait. So a refusal
-    shortens the queue for `seconds`. Further refusals prolong this only while they are a quarter of all callers: under
-    steady overload they are, after one burst they are not.
+    Under steady overload a queue of any length fills up, and then its length only adds to everybody's wait. So a
+    refusal shortens the queue for `seconds`. Further refusals extend this time only if they make up a quarter of all
+    callers, which is the case under steady overload but not after a single burst.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -30,14 +30,14 @@ class ShortQueue:
         return now - self._refused_at < self._seconds
 
     def entered(self) -> None:
-        """Count a caller who was let in."""
+        """Count an admitted caller."""
         self._callers += 1
         if self._callers > _COUNTED:
             self._callers //= 2
             self._refused //= 2
 
     def refused(self, now: float) -> None:
-        """Count a caller who was refused."""
+        """Count a refused caller."""
         if not self.active(now):
             self._callers = 0
             self._refused = 0
@@ -49,14 +49,14 @@ class ShortQueue:
 
 
 class Admission:
-    """Admits requests to a worker: `with admission.enter():` around what is computed.
+    """Admits requests to a worker: `with admission.enter():` around the computation.
 
-    A place is held from when the body has been read until the answer is made, never while a caller is slow to send or
-    to read.
+    A request is counted from the time its body has been read until its answer is ready; slow sending or reading by the
+    caller does not count.
 
-    A worker scores one ranking after another, so a ranking waits for those before it. While it reads the store, the
-    worker computes the others, so that time counts against the wait: a slow store refuses nobody while the processor is
-    idle.
+    A worker scores one ranking after another, so a ranking waits for earlier ones. While a ranking waits for the store,
+    the worker computes others; that time is subtracted from the expected wait, so a slow store causes no refusals while
+    the processor is idle.
     """
 
     def __init__(self, limit: int, longest_wait: float) -> None:
@@ -69,13 +69,13 @@ class Admission:
 
     @property
     def expected_wait(self) -> float:
-        """Seconds that a ranking which enters now waits for its turn."""
+        """The predicted wait in seconds of a ranking that enters now."""
         return max(0.0, self.in_work * self._mean_computed - self._mean_fetched)
 
     def enter(self) -> "Admission":
-        """Hold a place until the `with` block ends.
+        """Admit a request until the `with` block ends.
 
-        Raises Overloaded. Two are always admitted, so that the means can recover.
+        Raises Overloaded. Two requests are always admitted, so that the measured means can recover.
         """
         if self.in_work >= self.limit:
             raise Overloaded(f"{self.limit} requests are in work in this process (FUNNELRANK_MAX_INFLIGHT)")
@@ -97,7 +97,7 @@ class Admission:
             self._short_queue.entered()
 
     def note(self, computed: float, fetched: float = 0.0) -> None:
-        """Learn from one ranking: the seconds that it computed, and those that it waited for the store."""
+        """Update the means with one ranking: its seconds of computing, and its seconds of waiting for the store."""
         self._mean_computed += _SMOOTHING * (computed - self._mean_computed)
         self._mean_fetched += _SMOOTHING * (fetched - self._mean_fetched)
 

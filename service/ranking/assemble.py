@@ -1,6 +1,6 @@
 """Assembles packed rows into the graph's named inputs.
 
-No Python runs per candidate, except for candidates that bring their own features.
+No Python code runs per candidate, except for candidates with their own feature values.
 """
 
 import math
@@ -23,7 +23,7 @@ _PACKED_AT_ONCE = 100
 
 @dataclass(slots=True, eq=False)
 class Assembled:
-    """The graph's inputs for one request, and what the store did not know."""
+    """The graph's inputs for one request, and which rows the store did not have."""
 
     inputs: dict[str, np.ndarray]
     unknown_user: bool
@@ -46,14 +46,16 @@ def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: 
 
 
 def _used_part(feature: Feature, value: object) -> object:
-    """A list cut to the schema's length, so that the rest is not hashed; any other value unchanged."""
+    """Cut a list to the schema's length, so that the rest is not hashed; any other value stays unchanged."""
     if isinstance(value, list) and isinstance(feature, MultiCategorical):
         return list(islice((entry for entry in value if entry is not None), feature.max_values))
     return value
 
 
 def _check_json_value(feature: Feature, value: object) -> None:
-    """Refuse what JSON has and a feature must not be: NaN, infinities, long integers, null if a value is required."""
+    """Refuse values that JSON allows and a feature does not: NaN, infinities, long integers, null if a value is
+    required.
+    """
     if value is None and feature.required:
         raise FeatureError(feature.name, "a value is required")
     many = isinstance(value, list) and isinstance(feature, MultiCategorical)
@@ -65,7 +67,7 @@ def _check_json_value(feature: Feature, value: object) -> None:
 
 
 def item_rows(layouts: Layouts, stored: StoredRows | None, item_ids: Sequence[str]) -> ItemRows:
-    """The candidates' rows, those of unknown items if the store is away (`stored` is None)."""
+    """Return the candidates' rows; rows of unknown items if the store is away (`stored` is None)."""
     if stored is not None:
         return stored.items
     rows = unknown_rows(layouts, item_ids)
@@ -73,9 +75,9 @@ def item_rows(layouts: Layouts, stored: StoredRows | None, item_ids: Sequence[st
 
 
 def put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mapping[str, object]]) -> Iterator[None]:
-    """Replace stored values by those that candidates bring, by place.
+    """Replace stored values by the candidates' own values, by position.
 
-    Yields after some rows, for others to run in between.
+    Yields after some rows, so that the caller can let other requests run.
     """
     row = layout.empty(1)
     for done, (place, values) in enumerate(own.items(), 1):
@@ -91,7 +93,7 @@ def put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mappi
 def assemble(
     layouts: Layouts, stored: StoredRows | None, items: ItemRows, user_id: str, context: bytes, now_ms: int
 ) -> Assembled:
-    """The graph's inputs for one request; `stored` is None if the store is away, `context` is a packed row."""
+    """Return the graph's inputs for one request; `stored` is None if the store is away, `context` is a packed row."""
     user = stored.user if stored else None
     unknown_user = user is None and bool(layouts.schema.user)
     user_keys, user_numerics = layouts.user.columns_of(layouts.unknown_row("user", user_id) if user is None else user)

@@ -1,4 +1,4 @@
-"""Finds the features that a request leaves out: required ones are refused, others are counted as missing."""
+"""Finds features that a request does not give: a required one is refused, others are counted as missing."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ Own = Mapping[int, Mapping[str, object]]
 
 
 def check_context(layout: RowLayout, context: Mapping[str, object]) -> Degradations:
-    """The context features that a request leaves out. Raises InvalidRequest if one of them is required."""
+    """Return the context features that a request does not give. Raises InvalidRequest if one of them is required."""
     missing = len(layout.features) - len(context)
     if not missing:
         return ()
@@ -24,9 +24,9 @@ def check_context(layout: RowLayout, context: Mapping[str, object]) -> Degradati
 
 
 def check_own_features(layouts: Layouts, items: ItemRows, own: Own) -> Degradations:
-    """Count, by feature, what is missing in candidates that bring features and have no stored row.
+    """Count, by feature, the missing values of candidates that have their own features but no stored row.
 
-    Raises InvalidRequest if that is a required feature.
+    Raises InvalidRequest if such a feature is required.
     """
     names = {feature.name for feature in layouts.item.features} - {layouts.schema.item_id_feature}
     required = {feature.name for feature in layouts.item.features if feature.required}

@@ -19,6 +19,6 @@ class Deadline:
         return max(0.0, self.at - monotonic())
 
     def check(self, before: str) -> None:
-        """Raises DeadlineExceeded if no time is left for the next stage."""
+        """Raise DeadlineExceeded if no time is left for the next stage."""
         if monotonic() >= self.at:
             raise DeadlineExceeded(f"the deadline of {self.timeout_ms} ms passed before {before}")

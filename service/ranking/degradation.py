@@ -1,4 +1,4 @@
-"""Lists what can be missing from a ranking that is answered all the same."""
+"""Lists the reasons for which a ranking is degraded, that is, answered although data or scores are missing."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +19,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """One reason, and of how many rows, items or features it holds where that can be counted."""
+    """One reason and, where it can be counted, the number of rows, items or features affected."""
 
     reason: Reason
     count: int | None = None

@@ -12,9 +12,9 @@ from service.ranking.query import Query, Ranked
 def rank_candidates(
     query: Query, formula: Formula, scores: np.ndarray, scored: int, predictions: np.ndarray, numerics: np.ndarray
 ) -> Ranked:
-    """The best candidates of a query.
+    """Return the best candidates of a query.
 
-    `scores` is `[C]`, `scored` of them are finite; `predictions` is `[tasks, C]`, `numerics` `[C, N]`.
+    `scores` is `[C]`, of which `scored` are finite; `predictions` is `[tasks, C]`, `numerics` `[C, N]`.
     """
     best = order(scores, scored, query.options.top_k)
     explained = None
@@ -26,9 +26,9 @@ def rank_candidates(
 
 
 def order(scores: np.ndarray, scored: int, top_k: int | None) -> np.ndarray:
-    """Places of the best candidates, best first.
+    """Return the positions of the best candidates, best first.
 
-    Ties, and all beyond the `scored` finite ones, keep the order of the request.
+    Equal scores, and all candidates without a finite score, keep the order of the request.
     """
     with_last = scores if scored == len(scores) else np.where(np.isfinite(scores), scores, -np.inf)
     return (-with_last).argsort(kind="stable")[:top_k]

@@ -1,4 +1,4 @@
-"""Defines what goes into a ranking and what comes out of it, without any transport."""
+"""Defines the input and the result of a ranking, independent of the transport."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +24,8 @@ class RankingOptions:
 class Query:
     """A checked request.
 
-    `own_features` are candidates' own values by place. `timestamp` is the moment in milliseconds to rank as of, now if
-    it is None.
+    `own_features` holds the candidates' own values by position. `timestamp` is the time to rank as of, in milliseconds;
+    None means now.
     """
 
     user_id: str
@@ -40,7 +40,7 @@ class Query:
 class Ranked:
     """The `k` best candidates, best first: `scores` float64 `[k]`, `predictions` float32 `[tasks, k]`.
 
-    `explained` has columns `[k]` if the request asked to explain. NaN stands for a score that the model did not give.
+    `explained` has columns `[k]` if the request asked for an explanation. NaN means that the model gave no score.
     """
 
     item_ids: Sequence[str]
@@ -51,7 +51,7 @@ class Ranked:
 
 @dataclass(slots=True, eq=False)
 class Costs:
-    """Seconds that one ranking took: waiting for the store, and computing."""
+    """The seconds that one ranking spent waiting for the store, and computing."""
 
     fetched: float = 0.0
     computed: float = 0.0
@@ -61,8 +61,7 @@ class Costs:
 class Ranking:
     """One ranking: its model version and profile, the candidates in order, and the degradations.
 
-    `coverage` is how many candidates were requested and how many were scored. `chosen` is the arm of the user's
-    experiment.
+    `coverage` is the number of requested and of scored candidates. `chosen` is the user's arm in the experiment.
     """
 
     live: Live

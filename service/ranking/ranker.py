@@ -33,7 +33,7 @@ def _nobody_left() -> bool:
 
 @dataclass(frozen=True)
 class Ranker:
-    """Ranks requests on one worker. `chunk` is how many candidates are scored before other requests have their turn."""
+    """Ranks requests on one worker. After `chunk` scored candidates, other requests may score theirs."""
 
     follower: Follower
     reader: FeatureStore
@@ -42,17 +42,17 @@ class Ranker:
     scheduler: Scheduler = field(default_factory=Scheduler)
 
     async def rank(self, query: Query, deadline: Deadline, has_left: Callable[[], bool] = _nobody_left) -> Ranking:
-        """Rank a request's candidates. What the store or the model cannot give is a degraded answer, not an error.
+        """Rank a request's candidates. If the store or the model fails, the answer is degraded instead of an error.
 
-        `has_left` says whether the caller has closed the connection. Raises ServiceError, and CallerLeft if nobody
-        waits any more.
+        `has_left` says whether the caller has closed the connection. Raises ServiceError, and CallerLeft if the caller
+        has left.
         """
         snapshot = self.follower.snapshot
         live = snapshot.for_user(query.user_id)
         bundle = live.bundle
         stages = self.metrics.stages
         candidates = len(query.item_ids)
-        # Check everything that needs no store, so that a bad request costs no round trip.
+        # First check everything that needs no store, so that a bad request costs no round trip.
         started = perf_counter()
         formula, chosen = live.fusion.for_user(query.options.scene, query.user_id)
         if query.options.weights:
@@ -66,19 +66,19 @@ class Ranker:
         try:
             stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline)
         except DeadlineExceeded:
-            # The observers count what missed its deadline too.
+            # Rankings that missed their deadline are shown to the observers too.
             self._observe(snapshot, live, query, formula)
             raise
         fetched = perf_counter()
         stages["store"].observe(fetched - started)
-        # Make the graph's inputs of them.
+        # Assemble the graph's inputs.
         assembled, assembling = await self._assemble(bundle.layouts, stored, query, context, moment)
         if stored is not None and query.own_features:
             of_request += check_own_features(bundle.layouts, stored.items, query.own_features)
         stages["assemble"].observe(assembling)
         self.metrics.candidates.observe(candidates)
         self.metrics.behaviours.observe(assembled.behaviours)
-        # Score them, in turn with other requests.
+        # Score them, taking turns with other requests.
         inputs = assembled.inputs
         try:
             scored = await self._score(bundle, inputs, candidates, deadline, has_left)
@@ -107,10 +107,10 @@ class Ranker:
     async def _fetch(
         self, layouts: Layouts, query: Query, moment: int, deadline: Deadline
     ) -> tuple[StoredRows | None, Degradations]:
-        """The stored rows (None if the store misses its deadline), and the degradations.
+        """Return the stored rows (None if the store misses its deadline), and the degradations.
 
-        As in training, a behaviour counts if it is older than the moment by more than the schema's lag. If the request
-        names no moment and the schema no lag, behaviours of this millisecond count too.
+        As in training, a behaviour counts if it is older than the time of the request by more than the schema's lag. If
+        the request gives no time and the schema has no lag, behaviours of the present millisecond count too.
         """
         before = moment - layouts.lag_ms if layouts.lag_ms or query.timestamp else moment + 1
         try:
@@ -130,7 +130,7 @@ class Ranker:
     async def _assemble(
         self, layouts: Layouts, stored: StoredRows | None, query: Query, context: bytes, moment: int
     ) -> tuple[Assembled, float]:
-        """The graph's inputs, and the seconds spent on assembling them."""
+        """Return the graph's inputs, and the seconds spent on assembling them."""
         started = perf_counter()
         paused = 0.0
         items = item_rows(layouts, stored, query.item_ids)
@@ -167,14 +167,14 @@ class Ranker:
         predictions: np.ndarray | None = None,
         scores: np.ndarray | None = None,
     ) -> None:
-        """Show a ranking to the observers. What was not computed before its deadline is None."""
+        """Show a ranking to the observers. A result that the deadline cut off is None."""
         request = ObservedRequest(query.user_id, formula.profile, inputs, bool(query.own_features))
         answered = AnsweredRanking(snapshot, live, request, predictions, scores)
         self.follower.observers.answered(answered)
 
 
 def _of_rows(stored: StoredRows | None, assembled: Assembled) -> Degradations:
-    """Degradations because the store answered without the user's or some items' rows."""
+    """Return the degradations for rows of the user or of items that the store does not have."""
     if stored is None:
         return ()
     degraded: Degradations = ()
@@ -186,7 +186,7 @@ def _of_rows(stored: StoredRows | None, assembled: Assembled) -> Degradations:
 
 
 def _of_scores(candidates: int, scored: int, failed: bool) -> Degradations:
-    """Degradations by candidates that the model did not score."""
+    """Return the degradations for candidates that the model did not score."""
     if failed or not scored:
         return (Degradation(Reason.MODEL_FAILED),)
     if scored == candidates:

@@ -3,15 +3,16 @@
 import asyncio
 from collections import deque
 
-# uvloop accepts one connection per pass of the loop. Several passes between two chunks accept new callers as fast as
-# they arrive and refuse them at once if need be; otherwise they wait in the kernel's queue, where no deadline counts.
-# As many passes as rankings wait are enough.
+# uvloop accepts one connection per pass of the loop. With several passes between two chunks, new callers are accepted
+# as fast as they arrive, and refused at once if necessary; otherwise they would wait in the kernel's queue, where no
+# deadline counts. One pass per waiting ranking is enough.
 _MOST_PASSES = 4
 
 
 class Scheduler:
-    """A FIFO lock: `await acquire()` before a chunk is scored, `release()` after it. A lone ranking never waits for
-    the loop.
+    """A FIFO lock: `await acquire()` before a chunk is scored, `release()` after it.
+
+    A ranking that is alone never waits for the loop.
     """
 
     def __init__(self) -> None:
@@ -28,13 +29,15 @@ class Scheduler:
         try:
             await turn
         except asyncio.CancelledError:
-            # The turn may have been passed to this ranking in the same pass of the loop.
+            # Another ranking may have released the lock to this one in the same pass of the loop.
             if turn.done() and not turn.cancelled():
                 self.release()
             raise
 
     def release(self) -> None:
-        """Pass the turn on. This takes a pass of the loop at least, so that callers in that same pass queue up too."""
+        """Release the lock to the next ranking, after at least one pass of the loop, so that new callers can
+        queue too.
+        """
         asyncio.get_running_loop().call_soon(self._pass_on, 1)
 
     def _pass_on(self, passes: int) -> None:

@@ -15,7 +15,7 @@ PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics"})
 
 
 class Scored(NamedTuple):
-    """Task scores float32 `[tasks, C]`, all NaN if the model `failed`, and the seconds that scoring took."""
+    """Task scores float32 `[tasks, C]` (all NaN if the model `failed`), and the seconds that scoring took."""
 
     predictions: np.ndarray
     seconds: float
@@ -39,7 +39,7 @@ async def score_in_chunks(
     seconds = 0.0
     for start in range(0, candidates, chunk):
         part = used if candidates <= chunk else _slice(used, start, start + chunk)
-        # Wait for the turn: other rankings score their chunks in between.
+        # Wait for the lock: other rankings score their chunks in between.
         await scheduler.acquire()
         try:
             # While this ranking waited, its deadline may have passed or its caller left.
@@ -49,7 +49,7 @@ async def score_in_chunks(
             seconds += perf_counter() - started
         finally:
             scheduler.release()
-        # A model that failed on one chunk gives no scores at all: half of a list would be ordered at random.
+        # If the model fails on one chunk, all scores are dropped: a list with half of them would be ordered at random.
         if predictions is None:
             return Scored(np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32), seconds, failed=True)
         parts.append(predictions)
@@ -58,7 +58,7 @@ async def score_in_chunks(
 
 
 def score(bundle: Bundle, inputs: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Task scores float32 `[tasks, C]`. A model that fails gives None and a log line, not an error to the caller."""
+    """Return task scores float32 `[tasks, C]`. If the model fails, return None and write a log line."""
     try:
         return bundle.score(inputs)
     except Exception:

@@ -1,4 +1,4 @@
-"""Follows the documents of a registry: reads a document whenever its file was replaced, in a thread with a limit."""
+"""Follows the documents of a registry: reads a document when its file is replaced, in a thread with a time limit."""
 
 import logging
 from dataclasses import dataclass
@@ -44,16 +44,16 @@ class FollowedDocument(Generic[Document]):
         self._is_followed = False  # a document was read, so that its absence is a fault
 
     def look(self, use_last_good: bool) -> News[Document] | None:
-        """The changes since the last look, None if there are none. Reads files.
+        """Return the changes since the last call, None if there are none. Reads files.
 
-        If the document is broken, or gone since the last look, the last good one is read instead with
-        `use_last_good`: a worker that serves goes on with what it has.
+        With `use_last_good`, if the document is broken or has disappeared, the last good one is read instead: a worker
+        that serves keeps its versions.
         """
         signature = self._document.signature(self._registry)
         if self._looked and signature == self._signature:
             return None
         news = self._read(use_last_good)
-        # Set last: a look that raised or was given up is repeated.
+        # Set last, so that a look that raised or was abandoned is repeated.
         self._signature = signature
         self._looked = True
         return news
@@ -95,9 +95,9 @@ class FollowedRegistry:
         self._hangs = False
 
     async def look(self, serving: bool) -> RegistryNews:
-        """The changes of both documents.
+        """Return the changes of both documents.
 
-        A registry that hangs stops nothing but its own changes: nothing is new until it answers.
+        If the registry hangs, there are no changes until it answers; rankings go on.
         """
         if not self._looking:
             self._looking = True
@@ -110,7 +110,7 @@ class FollowedRegistry:
         return self._news.pop(0) if self._news else (None, None)
 
     def _read(self, serving: bool) -> None:
-        """Store changes in `_news`, so that a read that ends after its time limit is not lost."""
+        """Store changes in `_news`, so that they are not lost if the read ends after its time limit."""
         try:
             self._news.append((self._rollout.look(not serving), self._fusion.look(not serving)))
         finally:
@@ -123,7 +123,7 @@ class FollowedRegistry:
         self._hangs = hangs
         self._metrics.document_errors.labels("registry").set(int(hangs))
         if hangs:
-            log.error("%s; what is live stays live", problem)
+            log.error("%s; the live versions stay", problem)
         else:
             log.info("the registry answers again")
 
@@ -140,14 +140,14 @@ class PendingWork:
     frees_memory: bool = False
 
     def begin(self) -> None:
-        """Note a try; the next one, if this one does not end, waits twice as long."""
+        """Record an attempt; if it does not finish, the next one waits twice as long."""
         self.waits_for_schema = False
         self.unfinished = True
         self.retry_at = monotonic() + self.retry_seconds
         self.retry_seconds = min(2 * self.retry_seconds, _MOST_RETRY_SECONDS)
 
     def is_due(self, stable: Live | None) -> bool:
-        """Whether the document is to be tried again, beside the stable version that serves."""
+        """Return whether the document is to be tried again, beside the stable version that serves."""
         if self.rollout is None:
             return False
         if self.waits_for_schema:

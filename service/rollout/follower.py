@@ -1,8 +1,8 @@
 """Follows the rollout and fusion documents, and swaps the versions that one worker serves with.
 
-Documents are read and versions are loaded in threads; then one assignment to `snapshot`. A request takes its snapshot
-once and keeps it, so that an old session is freed with its last request. A version that is refused is logged and
-counted, the one in use goes on, and the document is changed back for all workers.
+Threads read documents and load versions; then one assignment replaces `snapshot`. A request takes its snapshot once and
+keeps it, so an old session is freed when its last request ends. A refused version is logged and counted, the version in
+use stays, and the document is changed back for all workers.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ log = logging.getLogger("funnelrank.live")
 
 
 class Follower:
-    """Makes the serving snapshots of one worker, one after the other."""
+    """Makes the serving snapshots of one worker, one after another."""
 
     def __init__(
         self, settings: Settings, profiles: FusionProfiles | None, reader: FeatureStore, metrics: Metrics
@@ -54,7 +54,7 @@ class Follower:
 
     @property
     def profiles(self) -> FusionProfiles | None:
-        """The fusion profiles in force, None for the plain default."""
+        """The fusion profiles in use; None means the plain default."""
         return self.snapshot.profiles
 
     @property
@@ -75,7 +75,7 @@ class Follower:
         return self.snapshot.current()
 
     async def follow(self) -> None:
-        """Take one step after the other, until cancelled."""
+        """Run `step` again and again, until cancelled."""
         while True:
             await asyncio.sleep(self.loader.settings.rollout_poll_ms / 1000)
             await self._guarded_step()
@@ -87,7 +87,7 @@ class Follower:
             log.exception("following the documents failed; the next look is in a moment")
 
     async def step(self) -> None:
-        """Take up what has changed in the documents, and look at the store and at the canary."""
+        """Take up changes of the documents, and check the store and the canary."""
         rollout, fusion = await self._documents.look(self.live is not None)
         if fusion is not None:
             await self._take_up_fusion(fusion)
@@ -111,7 +111,7 @@ class Follower:
         self.observers.close()
 
     def described(self) -> dict[str, Any]:
-        """What `GET /models` shows of this worker."""
+        """What `GET /models` shows about this worker."""
         return {
             "pid": os.getpid(),
             **self.snapshot.described(),
@@ -120,7 +120,7 @@ class Follower:
         }
 
     async def _take_up_fusion(self, news: News[FusionDocument]) -> None:
-        """Try and bind new profiles in a thread; where they are broken or do not fit, the old ones go on."""
+        """Try and bind new profiles in a thread. If they are broken or do not fit, the old profiles stay."""
         if news.problem is not None:
             self._refuse_fusion(news.problem + ("; the last good document is followed" if news.document else ""))
             if news.document is None and self.live is not None:
@@ -147,9 +147,7 @@ class Follower:
         self._refuse(FUSION_FILE, "fusion_refused", problem)
 
     def _take_rollout(self, news: News[Rollout]) -> None:
-        """Note the document that is to be followed; where it is broken and no last good one is there, the one before
-        stays.
-        """
+        """Store the document to follow. If it is broken and no last good one exists, the previous document stays."""
         problem = news.problem
         if news.document is None and problem is None:
             problem = str(rollout_document.absent(self.loader.settings.registry))
@@ -162,7 +160,7 @@ class Follower:
         self.withdrawals.clear()
 
     async def _take_up(self) -> None:
-        """Load what the followed document names and is not loaded yet."""
+        """Load the versions that the followed document names and that are not loaded yet."""
         pending = self._pending
         if pending.rollout is None:
             return
@@ -176,7 +174,7 @@ class Follower:
         pending.unfinished = False
 
     async def _fill(self, role: Role, target: Target, rollout: Rollout) -> bool:
-        """Load a version for a role; False if it is refused. Canary and shadow may be one version."""
+        """Load a version for a role; return False if it is refused. Canary and shadow may be one version."""
         live = next((x for x in self.snapshot.loaded() if x.bundle.label == str(target)), None)
         try:
             if live is None:
@@ -194,7 +192,7 @@ class Follower:
     async def _refused(self, role: Role, target: Target, rollout: Rollout, code: str, detail: str) -> None:
         """Record a refusal.
 
-        Where another version serves, this one is withdrawn; at the start an earlier one is looked for.
+        If another version serves, the refused one is withdrawn. At the start, an earlier version is looked for instead.
         """
         self._refuse(str(target), code, detail)
         serving = self.live
@@ -207,15 +205,15 @@ class Follower:
             self.withdrawals.add(Withdrawal(role, rollout.revision, reason, serving.target))
 
     async def _fall_back(self, target: Target, rollout: Rollout, code: str, detail: str) -> None:
-        """Serve with the newest stable version of the history that loads."""
+        """Serve with the newest stable version of the history that can be loaded."""
         earlier = await self.loader.load_earlier(rollout, self.snapshot, self.observers.recent)
         if earlier is not None:
             instead_of = f"stable {target} cannot be loaded ({code}: {detail})"
-            log.error("%s of the history serves, because %s", earlier.bundle.label, instead_of)
+            log.error("the earlier version %s serves, because %s", earlier.bundle.label, instead_of)
             self._assign(replace(self.snapshot, stable=replace(earlier, instead_of=instead_of)))
             return
         if code in WAITING_CODES:
-            # Nothing else is there: it is loaded all the same, and ranks as soon as the store holds its schema.
+            # There is no other version: load this one anyway; it ranks as soon as the store holds its schema.
             load = self.loader.load
             live = await load(target, Role.STABLE, rollout, self.snapshot, self.observers.recent, any_schema=True)
             self._assign(replace(self.snapshot, stable=live))
@@ -238,7 +236,7 @@ class Follower:
         self.refusals.record(target, code, detail, self.live.bundle.label if self.live else "none")
 
     def _assign(self, after: ServingSnapshot) -> None:
-        """Serve with another snapshot from now on."""
+        """Replace the serving snapshot."""
         before = self.snapshot
         if after.stable is not None and before.stable is None:
             after = replace(after, not_serving=None)

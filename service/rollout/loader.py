@@ -26,14 +26,14 @@ log = logging.getLogger("funnelrank.live")
 Result = TypeVar("Result")
 SCHEMA_DIFFERS = "schema_differs"
 SCHEMA_NOT_CHECKED = "schema_not_checked"
-# A version that is refused with one of these may fit later, so it is tried again and not withdrawn.
+# A version that is refused for one of these reasons may fit later, so it is tried again and not withdrawn.
 WAITING_CODES = frozenset({SCHEMA_NOT_LOADED, SCHEMA_NOT_CHECKED})
-# What a load may take beyond its own limit before its thread is given up: a file that hangs cannot be interrupted.
+# The grace beyond a load's own limit before its thread is abandoned: a hanging file read cannot be interrupted.
 _GRACE_SECONDS = 2.0
 
 
 class VersionLoader:
-    """Loads versions of one registry, one at a time. `reports` are the gate's, by version."""
+    """Loads versions of one registry, one at a time. `reports` holds the gate's report of each version."""
 
     def __init__(self, settings: Settings, reader: FeatureStore, metrics: Metrics) -> None:
         self.settings = settings
@@ -52,22 +52,22 @@ class VersionLoader:
         *,
         any_schema: bool = False,
     ) -> Live:
-        """A version that may take requests. Raises BundleRejected and FusionError.
+        """Load a version that may take requests. Raises BundleRejected and FusionError.
 
-        `any_schema` skips the question whether the store holds rows of its feature schema.
+        `any_schema` skips the check that the store holds rows of the version's feature schema.
         """
         settings = self.settings
         started = perf_counter()
         folder = folder_of(settings.registry, target)
         seconds = settings.load_timeout_ms / 1000
 
-        # Cheap checks first, so that a refusal costs nothing.
+        # Cheap checks first, so that a refused version costs little.
         manifest = await self._run(partial(read_manifest, folder, settings.trusted_keys), seconds)
         bind_profiles(manifest, snapshot.profiles)
         if not any_schema:
             await self._check_schema(manifest, role, target, snapshot.stable)
 
-        # One manifest from here to the binding, whatever is written into the folder meanwhile.
+        # Use one manifest from here on, even if somebody changes the folder meanwhile.
         largest = min(settings.score_chunk, settings.max_candidates)
         threads = settings.model_threads
         load = partial(load_bundle, folder, threads, largest, manifest=manifest, seconds=seconds)
@@ -80,21 +80,22 @@ class VersionLoader:
         return Live(bundle, bind_profiles(bundle.manifest, snapshot.profiles), role, rollout.revision)
 
     async def load_earlier(self, rollout: Rollout, snapshot: ServingSnapshot, recent: RecentRequests) -> Live | None:
-        """The newest stable version of the history that loads; None if none does."""
+        """Load the newest stable version of the history that can be loaded; return None if there is none."""
         for target in earlier_stable(rollout):
             try:
                 return await self.load(target, Role.STABLE, rollout, snapshot, recent)
             except (BundleRejected, FusionError) as error:
-                log.error("%s of the history cannot be loaded either: %s", target, error)
+                log.error("the earlier version %s cannot be loaded either: %s", target, error)
         return None
 
     def keep_reports_of(self, labels: set[str]) -> None:
-        """Drop the reports of versions that are not in use any more."""
+        """Drop the reports of versions that are no longer in use."""
         self.reports = {label: report for label, report in self.reports.items() if label in labels}
 
     async def _check_schema(self, manifest: Manifest, role: Role, target: Target, stable: Live | None) -> None:
-        """Raises BundleRejected if the store holds no rows of the schema, or cannot be asked while another version
-        serves.
+        """Raise BundleRejected if the store holds no rows of the schema.
+
+        If another version serves, BundleRejected is also raised if the store does not answer.
         """
         serving = stable.bundle.layouts.fingerprint if stable is not None else None
         if role == Role.SHADOW and serving is not None and manifest.fingerprint != serving:
@@ -105,7 +106,7 @@ class VersionLoader:
             raise BundleRejected(SCHEMA_NOT_LOADED, schema.problem)
         if not schema.reachable and serving is not None and manifest.fingerprint != serving:
             detail = (
-                f"Redis does not answer, so nobody knows whether it holds rows of the schema {manifest.fingerprint}"
+                f"Redis does not answer, so it is unknown whether it holds rows of the schema {manifest.fingerprint}"
             )
             raise BundleRejected(SCHEMA_NOT_CHECKED, f"{detail}; {target} is tried again")
 

@@ -1,6 +1,6 @@
-"""Carries out operators' changes in a thread, for a limited time, with the errors that a caller sees.
+"""Carries out operators' changes in a thread, for a limited time, and raises the errors that a caller reads.
 
-A change that takes too long is answered with RegistryUnavailable, and is then not carried out later either.
+A change that takes too long is answered with RegistryUnavailable and is not carried out later.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ async def change_rollout(
 ) -> Rollout:
     """Make versions live.
 
-    Raises UnknownModel, Unusable, Conflict (also if a version does not fit the fusion), InvalidRequest,
+    Raises UnknownModel, Unusable, Conflict (also if a version does not fit the fusion profiles), InvalidRequest,
     RegistryUnavailable.
     """
 
@@ -46,9 +46,9 @@ async def change_rollout(
 
 
 async def roll_back(follower: Follower, author: str, reason: str, to: int | None, revision: int | None) -> Rollout:
-    """Restore the state before the present one, or that of revision `to`.
+    """Restore the previous state, or that of revision `to`.
 
-    Raises Conflict, also if it could not be started; RegistryUnavailable.
+    Raises Conflict (also if a version of that state cannot be started) and RegistryUnavailable.
     """
 
     def work(attempt: Attempt) -> Rollout:
@@ -56,7 +56,7 @@ async def roll_back(follower: Follower, author: str, reason: str, to: int | None
         try:
             return go_back(checks, author, reason=reason, to=to, expected_revision=revision, attempt=attempt)
         except BundleRejected as error:
-            raise Conflict(f"what was live before cannot be started any more: {error}") from None
+            raise Conflict(f"the earlier versions cannot be started any more: {error}") from None
         except FusionError as error:
             raise Conflict(f"fusion_mismatch: {error}") from None
 
@@ -66,13 +66,13 @@ async def roll_back(follower: Follower, author: str, reason: str, to: int | None
 async def change_fusion(
     follower: Follower, profiles: FusionProfiles, author: str, reason: str, revision: int | None
 ) -> FusionDocument:
-    """Make profiles live that fit every version in use and give recent requests finite scores.
+    """Make profiles live, provided that they fit every version in use and give recent requests finite scores.
 
     Raises InvalidRequest with the field, NotReady, Conflict, RegistryUnavailable.
     """
     live = follower.live
     if live is None:
-        raise NotReady("no model is loaded that the profiles could be checked against")
+        raise NotReady("no model is loaded, so the profiles cannot be checked")
     started_with = follower.started_with or plain_profiles(live.bundle.manifest.task_kinds)
 
     def work(attempt: Attempt) -> FusionDocument:
@@ -98,7 +98,7 @@ async def change_fusion(
 async def roll_back_profiles(
     follower: Follower, author: str, reason: str, to: int | None, revision: int | None
 ) -> FusionDocument:
-    """Make profiles live again that held before, or at revision `to`.
+    """Restore the previous profiles, or those of revision `to`.
 
     Raises InvalidRequest, Conflict, RegistryUnavailable.
     """

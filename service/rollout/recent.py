@@ -1,4 +1,4 @@
-"""Keeps the assembled inputs of recent requests, bounded, to try a new version or new fusion profiles on."""
+"""Keeps the assembled inputs of a limited number of recent requests, for trials of new versions and fusion profiles."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _MAX_CANDIDATES = 20_000
 
 @dataclass(slots=True, eq=False)
 class Assembly:
-    """The graph inputs of one answered request of a user, of a feature schema, for `candidates` candidates."""
+    """The graph inputs of one answered request, with its user, feature schema and number of candidates."""
 
     fingerprint: str
     user_id: str
@@ -36,5 +36,5 @@ class RecentRequests:
 
     def of(self, fingerprint: str) -> list[Assembly]:
         """The requests of one feature schema, oldest first. Threads may call this while others add requests."""
-        # A deque that changes while Python code iterates over it raises RuntimeError; its copy is made in one step.
+        # A deque that changes while Python code iterates over it raises RuntimeError; copying it is one atomic step.
         return [a for a in self._requests.copy() if a.fingerprint == fingerprint]

@@ -1,4 +1,4 @@
-"""Records what became of versions and documents: refusals for `GET /models`, counters, log lines."""
+"""Records the outcome of versions and documents: refusals for `GET /models`, counters, log lines."""
 
 import logging
 from collections import deque
@@ -26,7 +26,7 @@ class Refusal:
 
 
 class RefusalLog:
-    """The newest refusals of one worker. A target that is refused again for the same reason is recorded once."""
+    """The newest refusals of one worker. A target that is refused again for the same reason is recorded only once."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -47,7 +47,9 @@ class RefusalLog:
         log.error("refused %s: %s: %s", target, code, detail, extra={"fields": {"in_use": in_use}})
 
     def forget(self, target: str | None = None) -> None:
-        """Record the next refusal of a target again, of every target if none is named."""
+        """Forget the last refusal of a target (of every target if none is named), so that the next one is recorded
+        again.
+        """
         if target is None:
             self._codes.clear()
         else:
@@ -83,8 +85,9 @@ def _versions(snapshot: ServingSnapshot) -> set[tuple[str, str, str]]:
 
 
 async def why_not_serving(stable: Live | None, refusal: Refusal | None, store: FeatureStore) -> NotServing | None:
-    """Why a worker cannot rank: it has no stable version (`refusal` is the newest one), or the store holds another
-    schema; None if it can.
+    """Return why a worker cannot rank; None if it can.
+
+    It cannot if it has no stable version (`refusal` is the newest refusal) or if the store holds another schema.
     """
     if stable is None:
         reason = f": {refusal.code}: {refusal.detail}" if refusal else " yet"

@@ -1,7 +1,7 @@
 """Holds the rollout document: which versions are live, in one file of the registry that every worker follows.
 
-`stable` answers everybody but the users of `canary`, who are `percent` of all users by a stable hash; `shadow` scores
-in the background. A change names what it changes: what it does not name keeps its value, null removes it.
+`stable` answers all users except those of `canary`, who are `percent` of all users by a stable hash. `shadow` scores in
+the background. A change names the fields to change: other fields keep their value, and null removes a field.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ class RolloutUnreadable(DocumentUnreadable):
 
 
 class Canary(Target):
-    """A version that `percent` of the users get."""
+    """A version that serves `percent` of the users."""
 
     percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
@@ -70,10 +70,10 @@ class Past(BaseModel):
 
 
 class Rollout(BaseModel):
-    """The document.
+    """The rollout document.
 
-    What a newer writer adds is kept when an older one rewrites it. `restores` is the revision that a rollback went
-    back to.
+    Fields of a newer program are kept if an older one rewrites the document. `restores` is the revision that a rollback
+    restored.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -90,7 +90,7 @@ class Rollout(BaseModel):
     history: tuple[dict[str, Any], ...] = ()
 
     def past(self) -> list[Past]:
-        """The history, newest first. Raises ValidationError for an entry that says nothing."""
+        """The history, newest first. Raises ValidationError for an unreadable entry."""
         return [Past.model_validate(entry) for entry in self.history]
 
 
@@ -105,14 +105,14 @@ DOCUMENT = RevisionedDocument(
 
 
 def read_rollout(registry: Path) -> Rollout:
-    """The present document. Raises RolloutUnreadable, also if there is none."""
+    """Read the present document. Raises RolloutUnreadable, also if there is none."""
     return _required(registry, DOCUMENT.read(registry))
 
 
 def read_followed(registry: Path) -> Rollout:
-    """The document or, if it is broken, the last good one.
+    """Read the document or, if it is broken, the last good one.
 
-    Raises RolloutUnreadable if there is neither, or no document at all.
+    Raises RolloutUnreadable if neither can be read, or if no document exists.
     """
     return _required(registry, DOCUMENT.read_last_good(registry))
 
@@ -130,7 +130,7 @@ def _required(registry: Path, document: Rollout | None) -> Rollout:
 
 
 def earlier_stable(rollout: Rollout) -> list[Target]:
-    """The stable versions of the history that no rollback withdrew, newest first, without the present one."""
+    """Return the earlier stable versions that no rollback withdrew, newest first."""
     targets: dict[str, Target] = {}
     for state in DOCUMENT.states(rollout):
         try:
@@ -143,12 +143,12 @@ def earlier_stable(rollout: Rollout) -> list[Target]:
 
 
 def signature(registry: Path) -> FileSignature | None:
-    """Changes whenever the document was replaced; None if it is absent."""
+    """Return a value that changes whenever the document is replaced; None if there is no document."""
     return DOCUMENT.signature(registry)
 
 
 def write_rollout(registry: Path, stable: Target, author: str, expected_revision: int | None = None) -> Rollout:
-    """Make `stable` live and leave the rest as it is. Raises as `change_rollout`."""
+    """Make `stable` live and keep the rest of the document. Raises what `change_rollout` raises."""
     return change_rollout(registry, {"stable": stable}, author, expected_revision=expected_revision)
 
 
@@ -163,11 +163,11 @@ def change_rollout(
     check: Callable[[Rollout], None] | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
-    """Change `stable`, `canary`, `shadow` and `limits`, whichever are named.
+    """Change those of `stable`, `canary`, `shadow` and `limits` that are given.
 
-    `withdraws` marks what was live as something not to go back to. `check` sees the new document and raises where it
-    must not be written. Raises Conflict if the document is not at `expected_revision` any more, InvalidRequest
-    if no stable version is named nor known, OSError if it cannot be written.
+    `withdraws` marks the replaced versions, so that a rollback skips them. `check` gets the new document and raises if
+    it must not be written. Raises Conflict if the document is no longer at `expected_revision`, InvalidRequest if no
+    stable version is given or known, OSError if the document cannot be written.
     """
 
     def edit(before: Rollout | None) -> dict[str, Any]:
@@ -195,9 +195,9 @@ def roll_back(
     check: Callable[[Rollout], None] | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
-    """Restore the state before the present one, or that of revision `to`.
+    """Restore the previous state, or that of revision `to`.
 
-    Raises NothingEarlier (a Conflict) if there is nothing to go back to; else as `change_rollout`.
+    Raises NothingEarlier (a Conflict) if there is no earlier state; otherwise what `change_rollout` raises.
     """
     return DOCUMENT.roll_back(
         registry, author, reason=reason, to=to, expected_revision=expected_revision, check=check, attempt=attempt
@@ -205,12 +205,12 @@ def roll_back(
 
 
 def same_version(one: Target, other: Target) -> bool:
-    """Whether two entries name the same version; a canary is compared by its version alone."""
+    """Return whether two entries name the same version; for a canary, only its version is compared."""
     return str(one) == str(other)
 
 
 def _changed(before: Rollout | None, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The content after the changes. A version that became stable is canary and shadow no more."""
+    """Return the content after the changes. A version that becomes stable stops being canary and shadow."""
     stable = changes.get("stable") or (before.stable if before else None)
     if stable is None:
         raise invalid("stable", "there is no rollout document yet, so a stable version is needed")

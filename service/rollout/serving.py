@@ -26,10 +26,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """One loaded version in its role, with the fusion that is bound to it.
+    """One loaded version in its role, with the fusion profiles bound to it.
 
-    `instead_of` says which stable version could not be loaded at the start, so that this one of the history serves;
-    else it is empty.
+    `instead_of` is empty, unless this earlier version serves because the stable version could not be loaded at the
+    start; then it says which version that was.
     """
 
     bundle: Bundle
@@ -45,13 +45,13 @@ class Live:
 
 
 def bind_profiles(manifest: Manifest, profiles: FusionProfiles | None) -> Fusion:
-    """Profiles (the plain default without any) bound to a model. Raises FusionError."""
+    """Bind profiles (the plain default if there are none) to a model. Raises FusionError."""
     return bind(profiles or plain_profiles(manifest.task_kinds), manifest.task_names, manifest.item_numerics)
 
 
 @dataclass(frozen=True, slots=True)
 class NotServing:
-    """Why a worker cannot rank; without a code it has no model."""
+    """Why a worker cannot rank. Without a code, no model is loaded."""
 
     detail: str
     code: str | None = None
@@ -59,10 +59,10 @@ class NotServing:
 
 @dataclass(frozen=True, eq=False)
 class ServingSnapshot:
-    """All that a worker serves with. A request takes one snapshot and keeps it; a change is a new snapshot.
+    """The versions and profiles that a worker serves with. A request takes one snapshot and keeps it; a change makes a
+    new one.
 
-    `profiles` are the fusion profiles in force, None for the plain default. `not_serving` is None while rankings make
-    sense.
+    `profiles` are the fusion profiles in use, None for the plain default. `not_serving` is None if the worker can rank.
     """
 
     stable: Live | None = None
@@ -87,14 +87,16 @@ class ServingSnapshot:
         return (live for role in Role if (live := self.in_role(role)) is not None)
 
     def current(self) -> Live:
-        """The stable version. Raises NotReady if there is none, or none that fits the store."""
+        """The stable version. Raises NotReady if there is none, or if it does not fit the store."""
         if self.not_serving is not None:
             raise NotReady(self.not_serving.detail, self.not_serving.code)
         assert self.stable is not None
         return self.stable
 
     def for_user(self, user_id: str) -> Live:
-        """The canary for its share of the users, the stable version for all others. Raises NotReady as `current`."""
+        """Return the canary for its share of the users, otherwise the stable version. Raises NotReady, as `current`
+        does.
+        """
         stable = self.current()
         canary = self.canary
         if canary is not None and within(user_id, canary.bundle.label, self.percent):
@@ -122,8 +124,8 @@ class ServingSnapshot:
 
 
 def rearranged(before: ServingSnapshot, rollout: Rollout) -> tuple[ServingSnapshot, dict[Role, Target]]:
-    """Give loaded versions their roles in the document, and drop versions without one; and the targets that are yet to
-    be loaded.
+    """Assign loaded versions to their roles in a document and drop versions without a role; also return the versions to
+    load.
 
     The stable version stays until its successor is loaded.
     """

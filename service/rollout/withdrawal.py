@@ -1,4 +1,4 @@
-"""Withdraws a version that a worker refused: takes it out of the rollout document, for all workers."""
+"""Withdraws a version that a worker refused: removes it from the rollout document, for all workers."""
 
 import logging
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Withdrawal:
 
 
 class Withdrawals:
-    """Withdrawals of one worker that are yet to be written."""
+    """Withdrawals of one worker that have not been written yet."""
 
     def __init__(self, settings: Settings, started_with: FusionProfiles | None, metrics: Metrics) -> None:
         self._settings = settings
@@ -38,15 +38,15 @@ class Withdrawals:
         self._waiting: list[Withdrawal] = []
 
     def add(self, withdrawal: Withdrawal) -> None:
-        """Have a withdrawal written with the next `write`."""
+        """Queue a withdrawal for the next `write`."""
         self._waiting.append(withdrawal)
 
     def clear(self) -> None:
-        """Drop what waits: the document has changed."""
+        """Drop the queue, because the document has changed."""
         self._waiting.clear()
 
     async def write(self) -> None:
-        """Write into the document, in a thread. What cannot be written now is tried again with the next call."""
+        """Write the queued withdrawals into the document, in a thread. The next call repeats a failed write."""
         while self._waiting:
             withdrawal = self._waiting[0]
             try:
@@ -55,7 +55,7 @@ class Withdrawals:
                 log.warning("the rollout document was not changed, and will be: %s", error.strerror)
                 return
             except Conflict as error:
-                log.warning("the rollout document was not changed: %s (%s)", error, withdrawal.reason)
+                log.warning("the rollout document stays as it is: %s (%s)", error, withdrawal.reason)
             else:
                 self._metrics.rollbacks.labels(withdrawal.role.value).inc()
                 log.error("rolled back by itself: %s", withdrawal.reason)

@@ -1,4 +1,4 @@
-"""Calls a URL, and waits until a process that was started answers one."""
+"""Calls a URL, and waits until a started process answers at one."""
 
 import json
 import subprocess
@@ -12,14 +12,14 @@ _POLL_S = 0.05
 
 
 class NotReadyError(RuntimeError):
-    """A process that ended, or did not answer before its deadline."""
+    """A process has ended, or did not answer before its deadline."""
 
 
 def call(method: str, url: str, body: Any = None, token: str | None = None, timeout_s: float = 10.0) -> tuple[int, Any]:
-    """The status and body of an answer.
+    """Return the status and body of an answer.
 
-    `body` is sent as JSON, bytes as they are; the answer is parsed if it is JSON, and text otherwise. The status is 0,
-    and the body the reason, if there is no answer.
+    `body` is sent as JSON; bytes are sent unchanged. The answer is parsed if it is JSON, otherwise returned as text. If
+    there is no answer, the status is 0 and the body says why.
     """
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}

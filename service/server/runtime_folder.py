@@ -1,4 +1,4 @@
-"""Creates and removes the run-time folder of one start: a private folder, in memory where there is some."""
+"""Creates and removes the run-time folder of one start: a private folder, in memory if possible."""
 
 import fcntl
 import logging
@@ -16,7 +16,7 @@ _OWNER = "owner"  # locked by the process that created the folder, as long as it
 
 @contextmanager
 def runtime_folder(parents: Sequence[Path]) -> Iterator[Path | None]:
-    """A new folder in the first of `parents` that takes one; None, and one log line, where none does."""
+    """Create a folder in the first of `parents` that permits it; return None, and write one log line, if none does."""
     problem = ""
     for parent in parents:
         try:
@@ -39,7 +39,7 @@ def runtime_folder(parents: Sequence[Path]) -> Iterator[Path | None]:
 
 
 def _lock(folder: Path) -> int | None:
-    """The descriptor that holds the lock of the folder; None on a disk that takes no file."""
+    """Return the descriptor that holds the lock of the folder; None if no file can be created in it."""
     temporary = folder / f"{_OWNER}.tmp"
     try:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -51,7 +51,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove the folders of starts that were killed: their lock is free."""
+    """Remove the folders of starts that were killed: nobody holds their lock."""
     for owner in parent.glob(f"{_PREFIX}*/{_OWNER}"):
         try:
             descriptor = os.open(owner, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""Starts the service: checks what can be checked before a worker starts, binds the port, and runs the workers."""
+"""Starts the service: checks as much as possible before a worker starts, binds the port, and runs the workers."""
 
 import contextlib
 import logging
@@ -24,11 +24,11 @@ _READ_SECONDS = 5.0
 
 
 class CannotStart(Exception):  # noqa: N818 - a state that is reported, not a programming error
-    """The service cannot start; the message says what an operator must put right."""
+    """The service cannot start; the message says what an operator has to correct."""
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Raises CannotStart."""
+    """Serve until SIGTERM or SIGINT; return the exit code. Raises CannotStart."""
     service_log.configure(settings.log_level)
     for variable in unknown_variables():
         log.warning("%s is no setting of this service; python -m service serve --help lists them", variable)
@@ -44,9 +44,10 @@ def serve(settings: Settings) -> int:
 
 
 def check_start(settings: Settings) -> FusionProfiles | None:
-    """Check the registry, the files of the stable version and the fusion profiles; return those of the fusion file.
+    """Check the registry, the files of the stable version and the fusion profiles; return the profiles of the fusion
+    file.
 
-    Raises CannotStart; not, if an earlier stable version of the history can be started.
+    Raises CannotStart, unless an earlier stable version of the history can be started.
     """
     try:
         _ = address_of(settings.redis_url.get_secret_value()).tls_context
@@ -60,14 +61,14 @@ def check_start(settings: Settings) -> FusionProfiles | None:
         checks = RegistryChecks(settings.registry, settings.trusted_keys, started_with)
         target = checks.first_startable(rollout)
         if target != rollout.stable:
-            log.error("%s cannot be started, %s of the history serves", rollout.stable, target)
+            log.error("%s cannot be started; the earlier version %s serves", rollout.stable, target)
     except (RolloutUnreadable, BundleRejected, FusionError) as error:
         raise CannotStart(str(error)) from None
     return started_with
 
 
 def with_current_profiles(start: WorkerStart) -> WorkerStart:
-    """The start with the fusion file read again; unchanged, with a log line, if the file cannot be used."""
+    """Return the start with the fusion file read again; if the file cannot be used, unchanged and with a log line."""
     path = start.settings.fusion_file
     if path is None:
         return start
@@ -81,7 +82,7 @@ def with_current_profiles(start: WorkerStart) -> WorkerStart:
         except (FusionError, OSError) as error:
             problem = str(error)
 
-    # In a thread: a file system that hangs must not hold the supervisor.
+    # In a thread, so that a hanging file system does not block the supervisor.
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
     reading.join(_READ_SECONDS)
@@ -103,7 +104,7 @@ def raise_file_limit() -> None:
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, not listening yet. Raises CannotStart."""
+    """Return a socket that is bound to the address and does not listen yet. Raises CannotStart."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

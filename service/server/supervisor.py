@@ -1,7 +1,7 @@
 """Supervises the worker processes: starts them, replaces those that end or hang, restarts them one by one, stops them.
 
-uvicorn's supervisor stops every worker when one cannot start, restarts without a pause, and hands nothing to its
-workers. Changing that would have replaced nearly all of it.
+uvicorn's supervisor stops every worker if one cannot start, restarts without a pause, and passes no data to its
+workers. Nearly all of it would have had to be replaced.
 """
 
 import logging
@@ -31,7 +31,7 @@ _STOOD_STILL_SECONDS = 3.0  # without a look: all were stopped, as in a containe
 
 @dataclass
 class Place:
-    """A place for one worker: the worker, its successor during a restart, and when the next one may start."""
+    """A slot for one worker: the worker, its successor during a restart, and when the next one may start."""
 
     worker: WorkerProcess | None = None
     successor: WorkerProcess | None = None
@@ -40,7 +40,7 @@ class Place:
 
 
 class Supervisor:
-    """Keeps workers running. Each starts with `start`; at SIGHUP, `renew` gives the one that takes its place."""
+    """Keeps workers running. Each starts with `start`; at SIGHUP, `renew` makes the start of the successors."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Supervisor:
         self._looked_at = time.monotonic()
 
     def run(self) -> int:
-        """Supervise until SIGTERM or SIGINT; the exit code."""
+        """Supervise until SIGTERM or SIGINT; return the exit code."""
         with self._woken_by_signals() as wakeup:
             try:
                 while True:
@@ -72,13 +72,13 @@ class Supervisor:
                         self._begin_restart()
                     self._look_after_workers(time.monotonic())
                     if self._cannot_start():
-                        log.error("no worker has started in %d attempts each, so the service ends", _FAILED_STARTS)
+                        log.error("no worker could be started in %d attempts each, so the service ends", _FAILED_STARTS)
                         return 1
             finally:
                 self._stop()
 
     def _look_after_workers(self, now: float) -> None:
-        # Whatever stopped this process has most likely stopped the workers too, and they go on a moment later.
+        # Whatever stopped this process has most likely stopped the workers too, and they continue a moment later.
         stood_still = now - self._looked_at
         self._looked_at = now
         for worker in self._workers():
@@ -90,7 +90,7 @@ class Supervisor:
             self._restart_step(place)
             for worker in filter(None, (place.worker, place.successor)):
                 if worker.is_hung(now):
-                    log.error("worker %d gives no sign of life and is killed", worker.pid)
+                    log.error("worker %d sends no heartbeat and is killed", worker.pid)
                     worker.kill()
             self._replace_ended(place, now)
             if place.worker is None and now >= place.start_at:
@@ -100,7 +100,7 @@ class Supervisor:
             worker.close()
 
     def _start(self, place: Place, now: float) -> WorkerProcess | None:
-        """A new worker; None, and a pause before the next attempt, where the system has no room for one."""
+        """Start a new worker; if the system has no resources for one, return None and delay the next attempt."""
         try:
             return start_process(self._start_with, self._sockets)
         except OSError as error:
@@ -110,7 +110,7 @@ class Supervisor:
     def _replace_ended(self, place: Place, now: float) -> None:
         successor = place.successor
         if successor is not None and successor.has_ended:
-            log.error("the new worker %d has ended (%s); the restart is given up", successor.pid, successor.end)
+            log.error("the new worker %d has ended (%s); the restart is abandoned", successor.pid, successor.end)
             successor.close()
             place.successor = None
             self._to_restart.clear()
@@ -121,12 +121,14 @@ class Supervisor:
             place.failures = 0
         self._postpone(place, now, f"worker {worker.pid} has ended ({worker.end})", at_once=worker.serving)
         worker.close()
-        # During a restart, the successor takes over.
+        # During a restart, the successor takes the slot.
         place.worker = place.successor
         place.successor = None
 
     def _postpone(self, place: Place, now: float, problem: str, *, at_once: bool = False) -> None:
-        """Count a failure, and set the pause before the next start: twice the last, or none at first (`at_once`)."""
+        """Count a failure, and set the pause before the next start: twice the last pause, or none at first
+        (`at_once`).
+        """
         pause = 0.0
         if place.failures > 0 or not at_once:
             pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(place.failures, 10))
@@ -140,7 +142,7 @@ class Supervisor:
         self._to_restart = list(self._places)
 
     def _restart_step(self, place: Place) -> None:
-        """One step of a restart: start a successor, and let the old worker go once the new one serves."""
+        """One step of a restart: start a successor, and stop the old worker once the new one serves."""
         if not self._to_restart or self._to_restart[0] is not place or place.worker is None:
             return
         if place.successor is None:
@@ -158,7 +160,7 @@ class Supervisor:
         return not self._has_served and all(place.failures >= _FAILED_STARTS for place in self._places)
 
     def _stop(self) -> None:
-        """Ask every worker to stop, and kill those that have not within their time."""
+        """Ask every worker to stop, and kill those that do not stop before the deadline."""
         workers = list(self._workers())
         for worker in workers:
             worker.process.terminate()

@@ -1,4 +1,6 @@
-"""Runs one worker: uvicorn with the application, a heartbeat to the supervisor, and an end when the supervisor ends."""
+"""Runs one worker: uvicorn with the application and a heartbeat to the supervisor; the worker ends with the
+supervisor.
+"""
 
 import asyncio
 import ctypes
@@ -28,7 +30,7 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 def run_in_process(start: WorkerStart, sockets: Sequence[socket.socket]) -> int:
-    """Serve in this process until SIGTERM or SIGINT; the exit code."""
+    """Serve in this process until SIGTERM or SIGINT; return the exit code."""
     _exit_on_signals()
     signal.signal(signal.SIGHUP, _ignore_hangup)
     server = _server(start, None)
@@ -51,7 +53,7 @@ def run_worker(start: WorkerStart, sockets: Sequence[socket.socket], heartbeat: 
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server with a heartbeat from its event loop, so that a blocked loop is noticed."""
+    """uvicorn's server with a heartbeat that the event loop sends, so that the supervisor notices a blocked loop."""
 
     heartbeat: Connection | None = None
 
@@ -116,7 +118,7 @@ def _ignore_hangup(_number: int, _frame: FrameType | None) -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM to this process when its parent ends, however it ends (Linux only)."""
+    """Let the kernel send SIGTERM to this process when its parent ends, for whatever reason (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:  # it ended before the request

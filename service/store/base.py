@@ -1,4 +1,4 @@
-"""The protocol of a feature store: reads of a ranking, writes while serving, and the error of a store that is down.
+"""The protocol of a feature store: reads for a ranking, writes while serving, and the error of a store that is down.
 
 A store for another database is a folder that implements `FeatureStore` and `FeatureWriter`, and one line in
 `opening.py`.
@@ -13,7 +13,7 @@ from service.store.item_rows import ItemRows
 
 
 class StoreDown(Exception):  # noqa: N818 - a state, not a mistake
-    """The store cannot be reached, refuses, answers something else than it was asked, or not in time."""
+    """The store cannot be reached, refuses a read, gives an invalid answer, or misses the deadline."""
 
 
 @dataclass(slots=True)
@@ -21,9 +21,9 @@ class StoredRows:
     """The rows of one request. An absent row is None; a row that does not fit the schema counts as absent.
 
     `behaviours` are the members of the user's sequence (8-byte event key + packed row), newest first. `items` has one
-    row per candidate, an unknown item's if there is none: `items.states` says which. `corrupt` counts rows that do
-    not fit the schema by kind (`user`, `behaviour`, `item`). `unread` counts rows that are missing because their node
-    is away.
+    row per candidate, which is the row of an unknown item if the store has none: see `items.states`. `corrupt` counts
+    rows that do not fit the schema by kind (`user`, `behaviour`, `item`). `unread` counts rows that are missing because
+    their node is away.
     """
 
     user: bytes | None
@@ -39,11 +39,11 @@ class FeatureStore(Protocol):
     async def fetch(
         self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
     ) -> StoredRows:
-        """The rows of one request. `timeout` is in seconds; behaviours are older than `before` (ms; None: now)."""
+        """Read the rows of one request. `timeout` is in seconds; behaviours are older than `before` (ms; None: now)."""
         ...
 
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
-        """The packed rows of items, defaults for those without one."""
+        """Read the packed rows of items; an item without a row gets the default row."""
         ...
 
     async def schemas(self) -> dict[str, str]:
@@ -65,7 +65,9 @@ class FeatureWriter(Protocol):
         ...
 
     async def add_behaviours(self, layouts: Layouts, by_user: Mapping[str, Sequence[tuple[int, bytes]]]) -> int:
-        """Add behaviours `{user_id: [(time in ms, event key + packed row)]}`. Returns how many new ones stay."""
+        """Add behaviours `{user_id: [(time in ms, event key + packed row)]}`. Returns how many of them are new and
+        stored.
+        """
         ...
 
     async def close(self) -> None: ...

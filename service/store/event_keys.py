@@ -1,4 +1,4 @@
-"""The key of an event: what tells one behaviour of a user from another at the same time."""
+"""Computes the key of an event, which distinguishes behaviours of one user at the same time."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def event_keys(
     scenes: Sequence[object],
     event_ids: Sequence[str | None] | None = None,
 ) -> list[bytes]:
-    """Eight bytes per event: of its own id, or else of item, action and scene."""
+    """Return eight bytes per event: a hash of its id or, if it has none, of item, action and scene."""
     texts = {value: text_of(value, "action or scene") for value in {*actions, *scenes}}
     plain = [
         f"{item}\x1f{texts[action]}\x1f{texts[scene]}"

@@ -1,8 +1,8 @@
-"""The item rows that a worker keeps in memory: columns of keys and numbers, bounded in bytes.
+"""The item rows that a worker keeps in memory: columns of keys and numbers, limited in bytes.
 
-Rows have the graph's own form, so that the rows of a request are one `take` per column and no Python runs per
-candidate. An item that the store does not have is cached too, as the row of an unknown item. The cache knows no
-database: whoever fills it says which rows have changed.
+Rows are stored in the graph's own form, so the rows of a request are one `take` per column and no Python code runs per
+candidate. An item that the store does not have is cached too, as the row of an unknown item. The cache does not depend
+on a database: the code that fills it also reports which rows have changed.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from features.layouts import Layouts
 from service.store.item_rows import ItemRows
 
 COUNTS = ("hits", "misses", "evictions", "invalidations")
-# Beside its row an entry costs at most this: its id (at most 64 ASCII characters; longer ones are not cached), its slot
-# number, its place in the dict and in the columns of ids, states and uses.
+# The largest size of an entry besides its row: its id (at most 64 ASCII characters; longer ones are not cached), its
+# slot number, its entry in the dict and in the columns of ids, states and uses.
 _ENTRY_BYTES = 240
 _LONGEST_ID = getsizeof("x" * 64)
 _EVICTED_AT_ONCE = 16  # one part in so many
@@ -25,7 +25,9 @@ _EVICTED_AT_ONCE = 16  # one part in so many
 
 @dataclass(slots=True)
 class CachedRows:
-    """The cached rows of a request: `rows` with gaps at the positions `missing`, and `changes` at that time."""
+    """The cached rows of a request: `rows` with gaps at the positions `missing`, and the count of `changes` at that
+    time.
+    """
 
     rows: ItemRows
     missing: list[int]
@@ -33,7 +35,7 @@ class CachedRows:
 
 
 class ItemCache:
-    """Item rows of one feature schema, in at most `limit_bytes`. Not thread-safe: it belongs to one event loop."""
+    """Item rows of one feature schema, in at most `limit_bytes`. Not thread-safe: only one event loop may use it."""
 
     def __init__(self, layouts: Layouts, limit_bytes: int, ttl_seconds: float) -> None:
         self.fingerprint = layouts.fingerprint
@@ -65,11 +67,11 @@ class ItemCache:
 
     @property
     def bytes_used(self) -> int:
-        """The size of the entries in bytes, counted as for the limit."""
+        """The size of the entries in bytes, counted in the same way as for the limit."""
         return len(self._slots) * self.row_bytes
 
     def take(self, item_ids: Sequence[str]) -> CachedRows:
-        """A copy of the cached rows, so that no later change of the cache touches the request."""
+        """Return a copy of the cached rows, so that later changes of the cache do not affect the request."""
         if self._stale_at is not None and monotonic() >= self._stale_at:
             self.clear()
         n = len(item_ids)
@@ -81,7 +83,7 @@ class ItemCache:
         self.hits += n - len(missing)
         self.misses += len(missing)
 
-        # A cache without capacity has no row that could stand in a gap.
+        # A cache without capacity has no row to fill the gaps with.
         if len(missing) == n:
             keys = np.empty((n, self._keys.shape[1]), self._keys.dtype)
             numerics = np.empty((n, self._numerics.shape[1]), self._numerics.dtype)
@@ -92,7 +94,7 @@ class ItemCache:
         return CachedRows(rows, missing, self.changes)
 
     def keep(self, item_ids: Sequence[str], rows: ItemRows) -> None:
-        """Add rows that the store has just sent. Rows that do not fit are left out."""
+        """Add rows that the store has just sent. Rows without room are left out."""
         if not item_ids or not self.capacity:
             return
         if max(map(getsizeof, item_ids)) > _LONGEST_ID:
@@ -119,7 +121,7 @@ class ItemCache:
         self._slots.update(zip(item_ids, slots, strict=True))
 
     def _room(self, n: int) -> list[int]:
-        """`n` free slots: returned ones, then new ones, then those of rows that were not used lately."""
+        """Return `n` free slots: first freed slots, then unused ones, then those of rows that were not used lately."""
         free = self._free
         if len(free) < n:
             end = min(self.capacity, self._fresh_slot + max(n, self.capacity // _EVICTED_AT_ONCE))
@@ -132,7 +134,9 @@ class ItemCache:
         return slots
 
     def _evict(self, window: int) -> None:
-        """Second chance (the clock algorithm): over a window of slots, rows without a use since the last round go."""
+        """Second chance (the clock algorithm): in a window of slots, evict the rows that were not used since the last
+        round.
+        """
         end = min(self._hand + window, self.capacity)
         idle = np.flatnonzero(~self._used[self._hand : end]) + self._hand
         self._used[self._hand : end] = False
@@ -147,7 +151,7 @@ class ItemCache:
         self._free.extend(slots)
 
     def forget(self, item_id: str) -> None:
-        """The store says that an item's row has changed."""
+        """Remove the row of an item, because the store reports that it has changed."""
         self.changes += 1
         self.invalidations += 1
         slot = self._slots.pop(item_id, None)
@@ -167,7 +171,9 @@ class ItemCache:
             self._stale_at = monotonic() + self.ttl_seconds
 
     def start_over(self, connection: int, announced: bool) -> None:
-        """Empty the cache for a new connection. Where changes are not `announced` on it, rows live `ttl_seconds`."""
+        """Empty the cache for a new connection. If changes are not `announced` on it, rows expire after
+        `ttl_seconds`.
+        """
         self.connection = connection
         self._stale_at = None if announced else monotonic() + self.ttl_seconds
         self.clear()

@@ -1,4 +1,4 @@
-"""Item rows as the graph takes them: columns of keys and numbers, with a state per row."""
+"""Item rows in the form that the graph reads: columns of keys and numbers, with a state per row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class ItemRows:
 
 
 def rows_from_store(layouts: Layouts, item_ids: Sequence[str], packed: Sequence[bytes | None]) -> ItemRows:
-    """Rows of `item_ids` from their packed form. A row that is absent or of another length is an unknown item's."""
+    """Unpack the rows of `item_ids`. A row that is absent or has another length becomes the row of an unknown item."""
     layout = layouts.item
     size = layout.dtype.itemsize
     n = len(packed)
@@ -53,7 +53,7 @@ def rows_from_store(layouts: Layouts, item_ids: Sequence[str], packed: Sequence[
 
 
 def unknown_rows(layouts: Layouts, item_ids: Sequence[str]) -> np.ndarray:
-    """Packed rows of items of which nothing but the id is known."""
+    """Return packed rows of items of which only the id is known."""
     name = layouts.schema.item_id_feature
     columns = {} if name is None else {name: np.array(item_ids, dtype=object)}
     return layouts.item.pack_columns(columns, len(item_ids))

@@ -8,12 +8,12 @@ from service.store.redis.writer import RedisWriter
 
 
 def open_store(url: str, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> FeatureStore:
-    """The reading side. Raises ValueError for a URL that cannot be used."""
+    """Open the reading side. Raises ValueError for a URL that cannot be used."""
     address = address_of(url)
     kind = ClusterReader if address.is_cluster else SingleReader
     return kind(address, timeout_ms, cache_bytes, cache_ttl_ms)
 
 
 def open_writer(url: str, timeout_ms: int) -> FeatureWriter:
-    """The writing side. Raises ValueError for a URL that cannot be used."""
+    """Open the writing side. Raises ValueError for a URL that cannot be used."""
     return RedisWriter(url, timeout_ms)

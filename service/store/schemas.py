@@ -1,4 +1,4 @@
-"""The list of feature schemas that a store holds rows of: its entries, and whether a model's schema is among them."""
+"""Reads the list of feature schemas that a store has rows of, and checks whether a model's schema is listed."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from service.store.base import FeatureStore, StoreDown
 
 
 def is_loaded(document: str | bytes) -> bool:
-    """Whether an entry's first load is complete. One that cannot be read counts as loaded."""
+    """Return whether an entry's first load is complete. An unreadable entry counts as loaded."""
     try:
         return orjson.loads(document)["loaded_at"] is not None
     except (ValueError, KeyError, TypeError):
@@ -18,7 +18,7 @@ def is_loaded(document: str | bytes) -> bool:
 
 
 def schema_of(document: str | bytes) -> FeatureSchema:
-    """An entry's schema. Raises ValueError if it cannot be read."""
+    """Return an entry's schema. Raises ValueError if it cannot be read."""
     try:
         return FeatureSchema.model_validate(orjson.loads(document)["schema"])
     except (KeyError, TypeError) as error:
@@ -27,9 +27,9 @@ def schema_of(document: str | bytes) -> FeatureSchema:
 
 @dataclass(frozen=True)
 class SchemaCheck:
-    """Whether the store holds rows of a model's schema. `problem` is None if ranking makes sense.
+    """Whether the store has rows of a model's schema. `problem` is None if the model can rank.
 
-    A store that is not `reachable` has no problem and does not fit either: nothing is known of it.
+    A store that is not `reachable` has no problem and does not fit either, because nothing is known about it.
     """
 
     reachable: bool
@@ -38,7 +38,9 @@ class SchemaCheck:
 
 
 async def check_schema(store: FeatureStore, layouts: Layouts) -> SchemaCheck:
-    """Look for the schema of `layouts`. A store with rows of other schemas alone would give defaults for everything."""
+    """Look for the schema of `layouts`. If the store only has rows of other schemas, a ranking would use
+    defaults only.
+    """
     try:
         schemas = await store.schemas()
     except StoreDown:
@@ -49,7 +51,7 @@ async def check_schema(store: FeatureStore, layouts: Layouts) -> SchemaCheck:
     known = ", ".join(f"{f} ({_described(schemas[f])})" for f in sorted(loaded))
     needed = f"{layouts.fingerprint} ({len(layouts.schema.user)} user and {len(layouts.schema.item)} item features)"
     advice = "run: python -m service load DIR --registry REGISTRY"
-    detail = f"Redis was loaded with {known}; the model wants {needed}; {advice}"
+    detail = f"Redis was loaded with {known}; the model needs {needed}; {advice}"
     return SchemaCheck(reachable=True, loaded=loaded, problem=detail)
 
 

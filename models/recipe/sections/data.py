@@ -84,4 +84,6 @@ class DataSection(Options):
 
 def source_column(label: str) -> str:
     """The column that a label is read from: of `log1p(column)` that column, else the label itself."""
-    return label.removeprefix(LOG1P).removesuffix(")") if label.startswith(LOG1P) and label.endswith(")") else label
+    if label.startswith(LOG1P) and label.endswith(")"):
+        return label.removeprefix(LOG1P).removesuffix(")")
+    return label

@@ -14,16 +14,22 @@ class Selection(NamedTuple):
 
     def __str__(self) -> str:
         """The entry as the recipe writes it."""
-        return self.output if self.metric is None else f"{self.metric}({self.output})"
+        if self.metric is None:
+            return self.output
+        return f"{self.metric}({self.output})"
 
     @property
     def cutoff(self) -> int | None:
         """The k of nDCG@k."""
         match = re.fullmatch(r"ndcg@([0-9]+)", self.metric or "")
-        return int(match[1]) if match else None
+        if match is None:
+            return None
+        return int(match[1])
 
 
 def selection_of(entry: str) -> Selection:
     """The parts of an entry that matches PATTERN."""
     metric, bracket, rest = entry.partition("(")
-    return Selection(metric, rest.removesuffix(")")) if bracket else Selection(None, entry)
+    if not bracket:
+        return Selection(None, entry)
+    return Selection(metric, rest.removesuffix(")"))

@@ -1,7 +1,7 @@
 """Writes the JSON of a ranking.
 
-orjson writes numbers and ids as whole arrays; slices put them between constant pieces, so that no Python runs per
-candidate. The result is the JSON of the plain structure.
+orjson encodes whole arrays of numbers and ids at once; slices of the result are joined with constant text, so no Python
+code runs per candidate. The result equals the JSON of the plain structure.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from service.ranking.query import Ranked, Ranking
 
 
 def answer(ranking: Ranking, request_id: str) -> bytes:
-    """The JSON body of a 200."""
+    """Return the JSON body of a 200 response."""
     manifest = ranking.live.bundle.manifest
     formula = ranking.formula
     fusion: dict[str, object] = {"profile": formula.profile, "revision": ranking.live.fusion.revision}
@@ -55,7 +55,7 @@ def entries(ranking: Ranked, tasks: Sequence[str]) -> bytes:
 
 
 def _explained(explained: Sequence[Explained]) -> list[bytes | list[bytes]]:
-    """Per input its value, weight and part; the part of a product has its logarithm beside it."""
+    """Per input its value, weight and share of the score; for a product also the logarithm of the share."""
     columns: list[bytes | list[bytes]] = [b',"explain":{']
     for place, column in enumerate(explained):
         kind = b"score" if column.is_score else b"value"
@@ -73,14 +73,14 @@ _RANKS: list[bytes] = []
 
 
 def between_id_and_score(count: int) -> list[bytes]:
-    """The ranks from 1 to `count`, each with the constant text around it."""
+    """The ranks from 1 to `count`, each with the constant text before and after it."""
     if len(_RANKS) < count:
         _RANKS.extend(b'","rank":%d,"score":' % rank for rank in range(len(_RANKS) + 1, count + 1))
     return _RANKS[:count]
 
 
 def numbers(values: np.ndarray) -> list[bytes]:
-    """Each number as JSON, in the shortest form that reads back as the same bits; NaN and infinities are null."""
+    """Encode each number as JSON in the shortest form that parses to the same bits; NaN and infinities become null."""
     return orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
 
 
@@ -93,7 +93,7 @@ def strings(values: Sequence[str]) -> list[bytes]:
 
 
 def merged(columns: Sequence[bytes | list[bytes]]) -> list[bytes | list[bytes]]:
-    """Columns with adjacent constants joined."""
+    """Join adjacent constant columns."""
     joined: list[bytes | list[bytes]] = []
     for column in columns:
         if joined and isinstance(column, bytes) and isinstance(joined[-1], bytes):
@@ -104,7 +104,7 @@ def merged(columns: Sequence[bytes | list[bytes]]) -> list[bytes | list[bytes]]:
 
 
 def interleaved(columns: Sequence[bytes | list[bytes]], count: int) -> bytes:
-    """`count` rows end to end; a column is a constant or has one piece per row."""
+    """Concatenate `count` rows; a column is a constant or has one piece per row."""
     width = len(columns)
     pieces: list[bytes] = [b""] * (width * count)
     for place, column in enumerate(columns):

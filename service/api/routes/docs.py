@@ -1,4 +1,4 @@
-"""Answers `GET /openapi.json` and `GET /docs`, a page of our own that needs nothing from outside."""
+"""Answers `GET /openapi.json` and `GET /docs`; the page loads nothing from other hosts."""
 
 import asyncio
 from importlib.resources import files

@@ -33,7 +33,7 @@ router = APIRouter(tags=["store"])
 class Event(RequestBody):
     """One behaviour of a user.
 
-    Sent twice (same user, time and event_id, or same user, time, item, action, scene) it counts once.
+    An event that is sent twice (same user, time and event_id, or same user, time, item, action and scene) counts once.
     """
 
     user_id: Id
@@ -94,17 +94,17 @@ def _check_times(events: Sequence[Event]) -> None:
 
 
 async def _add(layouts: Layouts, reader: FeatureStore, writer: FeatureWriter, events: Sequence[Event]) -> int:
-    """The number of events that this schema's sequences did not have yet."""
+    """Add events to the sequences of one schema; return how many were new."""
     return await writer.add_behaviours(layouts, await packed(layouts, reader, events))
 
 
 async def packed(layouts: Layouts, reader: FeatureStore, events: Sequence[Event]) -> dict[str, list[tuple[int, bytes]]]:
-    """Events as members of the users' sorted sets; each carries its item's features as this schema has them now.
+    """Pack events as members of the users' sorted sets. Each carries the present features of its item in this schema.
 
     Raises StoreUnavailable.
     """
     assert layouts.behaviour is not None
-    # Read the items once each.
+    # Read every item once.
     distinct = list(dict.fromkeys(e.item_id for e in events))
     try:
         rows = await reader.item_rows(layouts, distinct)
@@ -119,7 +119,7 @@ async def packed(layouts: Layouts, reader: FeatureStore, events: Sequence[Event]
         np.array([e.scene for e in events], dtype=object),
         np.array([e.timestamp for e in events], dtype=np.int64),
     )
-    # Give each user theirs.
+    # Group the behaviours by user.
     by_user: dict[str, list[tuple[int, bytes]]] = {}
     keys = event_keys(
         [e.item_id for e in events], [e.action for e in events], [e.scene for e in events], [e.event_id for e in events]

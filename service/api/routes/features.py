@@ -106,19 +106,19 @@ async def by_schema(
 
 
 def _known(layout: RowLayout, values: Mapping[str, object]) -> dict[str, object]:
-    """Of `values` those that the layout has."""
+    """Keep the values whose features this layout has."""
     return {name: value for name, value in values.items() if name in layout}
 
 
 def _faults(
     layouts: Sequence[RowLayout], parts: Sequence[Mapping[str, object]], values: Mapping[str, object], field: str
 ) -> Sequence[FieldError]:
-    """The faults of one row: values that a schema refuses; if there are none, features that no schema has."""
+    """Return the faults of one row: values that a schema refuses; if there are none, features that no schema has."""
     for place, (layout, part) in enumerate(zip(layouts, parts, strict=True)):
         try:
             pack_raw(layout, part, field)
         except InvalidRequest as error:
-            where = "; so says another schema that Redis lists beside the live model's" if place else ""
+            where = "; refused by another schema that Redis lists beside the live model's" if place else ""
             return [FieldError(e.field, e.message + where) for e in error.errors]
     known = dict.fromkeys(feature.name for layout in layouts for feature in layout.features)
     unknown = [name for name in values if name not in known][:ERRORS_SHOWN]

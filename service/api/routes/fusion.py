@@ -23,9 +23,9 @@ JsonObject = dict[str, Any]
 
 
 class FusionRequest(FusionProfiles):
-    """The profiles, scenes and experiments that shall hold, all of them.
+    """The new profiles, scenes and experiments; they replace all present ones.
 
-    With `revision` the change is made only if fusion is still at it.
+    With `revision` the change is made only if the fusion document is still at that revision.
     """
 
     model_config = ConfigDict(
@@ -46,9 +46,9 @@ class FusionRequest(FusionProfiles):
 
 
 class FusionState(FusionDocument):
-    """The profiles in force, with the live model's tasks.
+    """The profiles in use, with the live model's tasks.
 
-    Author and history are set where `PUT /fusion` has written a document.
+    Author and history are set if `PUT /fusion` has written a document.
     """
 
     tasks: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class FusionChange(FusionDocument):
 
 @router.get(
     "/fusion",
-    summary="Fusion profiles by name, which one a scene uses, experiments, and what held before",
+    summary="Fusion profiles by name, which one a scene uses, experiments, and the earlier states",
     response_model=FusionState,
     responses=refuses(NotReady),
 )
@@ -95,7 +95,7 @@ async def change(
 
 @router.post(
     "/fusion/rollback",
-    summary="Make the profiles hold again that held before",
+    summary="Restore earlier profiles",
     dependencies=[Operator],
     response_model=FusionChange,
     responses=refuses(*BODY, *OPERATOR, *CHANGE),
@@ -112,7 +112,7 @@ async def rollback(
 
 
 async def _changed(worker: Services, document: FusionDocument) -> JSONResponse:
-    """The document, and what the first worker made of it."""
+    """Return the document, and whether the first worker serves or refused it."""
 
     def serves(status: Status) -> bool:
         return bool(status["fusion_revision"] >= document.revision)
@@ -122,12 +122,12 @@ async def _changed(worker: Services, document: FusionDocument) -> JSONResponse:
 
 
 def _response(profiles: FusionProfiles, more: JsonObject) -> JSONResponse:
-    """A document as a response. FastAPI would check it against its model again, and parse every formula for that."""
+    """Return a document as a response. FastAPI would check it against the model again and parse every formula again."""
     return JSONResponse(shown(profiles) | more, headers=entity_tag(profiles.revision))
 
 
 def shown(profiles: FusionProfiles) -> JsonObject:
-    """A document as JSON, without what a profile leaves at its default."""
+    """Return a document as JSON, without the fields of a profile that have their default."""
     document = profiles.model_dump(mode="json")
     document["profiles"] = {
         name: profile.model_dump(mode="json", exclude_defaults=True) for name, profile in profiles.profiles.items()
@@ -138,7 +138,7 @@ def shown(profiles: FusionProfiles) -> JsonObject:
 
 
 def _past(entry: JsonObject) -> JsonObject:
-    """An entry of the history, which is raw JSON, in the same form."""
+    """Return an entry of the history, which is stored as raw JSON, in the same form."""
     profiles = {name: _without_defaults(profile) for name, profile in entry.get("profiles", {}).items()}
     defaults = {"withdrawn": False, "scenes": {}, "experiments": {}, "author": "", "reason": ""}
     return defaults | entry | {"profiles": profiles}

@@ -23,7 +23,7 @@ class Liveness(ResponseBody):
 
 
 class ReadyCheck(ResponseBody):
-    """One thing that must hold for this worker to take traffic."""
+    """One condition that this worker needs to take traffic."""
 
     name: str
     ok: bool
@@ -31,7 +31,7 @@ class ReadyCheck(ResponseBody):
 
 
 class Readiness(ResponseBody):
-    """Whether this worker takes traffic; with `?verbose` every check, also if one fails (503)."""
+    """Whether this worker takes traffic; with `?verbose` also every check, even if one fails (503)."""
 
     status: Literal["ok", "failing"] = "ok"
     checks: tuple[ReadyCheck, ...] = ()

@@ -27,7 +27,7 @@ class PublishedTask(ResponseBody):
 
 
 class PublishedModel(Target):
-    """A version in the registry: what its manifest says or, if it cannot be used, the problem."""
+    """A version in the registry: its manifest's main fields or, if it cannot be used, the problem."""
 
     problem: str | None = None
     created_at: str | None = None
@@ -82,9 +82,9 @@ class ModelsResponse(ResponseBody):
     response_model_exclude_unset=True,
 )
 async def models(worker: Worker) -> dict[str, Any]:
-    """An overview of the registry and of this host's workers.
+    """Return an overview of the registry and of this host's workers.
 
-    A registry that cannot be read shows as a problem, not as an empty list.
+    If the registry cannot be read, the response says so instead of listing no versions.
     """
     overview: dict[str, Any] = {
         "published": [],

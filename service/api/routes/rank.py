@@ -1,4 +1,4 @@
-"""Answers `POST /rank`. Requests bypass FastAPI, which documents the route only."""
+"""Answers `POST /rank`. Requests bypass FastAPI, which only documents the route."""
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
@@ -22,19 +22,19 @@ from service.ranking.deadline import Deadline
 from service.ranking.query import Query, RankingOptions
 from service.settings import Settings
 
-# Candidates that FUNNELRANK_MAX_CANDIDATES can allow. Lists end at their first bad entry, so that none costs seconds.
+# The highest value of FUNNELRANK_MAX_CANDIDATES. Validation of a list stops at its first bad entry, so it stays fast.
 MAX_LIST = 100_000
 
 
 class Candidate(RequestBody):
-    """A candidate with values of its own, which replace the stored ones for this request."""
+    """A candidate with feature values, which replace the stored ones for this request."""
 
     item_id: Id
     features: Features = Field(default_factory=dict)
 
 
 class FusionOverride(RequestBody):
-    """Weights that replace the profile's for this request, where the operator allows it."""
+    """Weights that replace the profile's weights for this request, if the operator allows it."""
 
     weights: Weights
 
@@ -61,7 +61,9 @@ class RankRequest(RequestBody):
     ]
     scene: Annotated[str | None, Field(description="picks the fusion profile")] = None
     context: Annotated[dict[str, Any], Field(default_factory=dict, description="raw values of the context features")]
-    top_k: Annotated[int | None, Strict(), Field(ge=1, description="how many to answer with; all by default")] = None
+    top_k: Annotated[
+        int | None, Strict(), Field(ge=1, description="length of the ranking; by default all candidates")
+    ] = None
     timeout_ms: Annotated[
         int | None, Strict(), Field(ge=1, le=600_000, description="deadline, counted from arrival")
     ] = None
@@ -72,7 +74,7 @@ class RankRequest(RequestBody):
         Field(
             ge=EARLIEST_MS,
             le=LATEST_MS,
-            description="rank as of then, milliseconds since 1970: only behaviours before it count; now by default",
+            description="time to rank as of, milliseconds since 1970: later behaviours do not count; default: now",
         ),
     ] = None
     explain: Annotated[bool, Strict(), Field(description="adds each task's weight and part of the score")] = False
@@ -80,7 +82,7 @@ class RankRequest(RequestBody):
 
 
 class Prediction(BaseModel):
-    """One ranked candidate. `score` and a prediction are null where the model gave none."""
+    """One ranked candidate. `score` or a prediction is null if the model did not give it."""
 
     item_id: str
     rank: int
@@ -97,9 +99,7 @@ class RankResponse(BaseModel):
 
     request_id: str
     model: Annotated[dict[str, str], Field(description="name, version and role")]
-    fusion: Annotated[
-        dict[str, Any], Field(description="profile and revision; experiment and arm where the user has one")
-    ]
+    fusion: Annotated[dict[str, Any], Field(description="profile and revision; experiment and arm if the user has one")]
     degraded: Annotated[
         list[str], Field(description="what was missing, e.g. unknown_user, unknown_items:3, store_unavailable")
     ]
@@ -127,7 +127,7 @@ class RankRoute(APIRoute):
 
 
 async def _documented(_: Annotated[RankRequest, Depends(JsonBody(RankRequest))]) -> None:
-    """Ranks the candidates. An unknown user or item is ranked on defaults; `degraded` says what was missing."""
+    """Ranks the candidates. For an unknown user or item default values are used; `degraded` says what was missing."""
 
 
 class RankApplication:
@@ -140,7 +140,7 @@ class RankApplication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.settings.max_body_bytes)
-        # A place is held only while something is computed: not while the body arrives, nor while the answer leaves.
+        # Admission covers computing only, neither receiving the body nor sending the answer.
         with self.admission.enter():
             self.ranker.metrics.tallies.soon()
             written = await self._answer(body, scope[CONTEXT], has_left(receive))
@@ -149,7 +149,7 @@ class RankApplication:
         await send({"type": "http.response.body", "body": written})
 
     async def _answer(self, body: bytes, context: RequestContext, has_left: Callable[[], bool]) -> bytes:
-        """The JSON of a ranking."""
+        """Return the JSON of a ranking."""
         # Check the request.
         request = parse(RankRequest, body)
         if request.request_id:
@@ -166,7 +166,7 @@ class RankApplication:
         seconds = perf_counter() - started
         self.ranker.metrics.stages["respond"].observe(seconds)
         self.admission.note(ranking.costs.computed + seconds, ranking.costs.fetched)
-        # An answer that is too late is of no use, and a 504 tells the caller why.
+        # A late answer is of no use to the caller, and a 504 says why there is none.
         deadline.check("the answer was ready")
         if ranking.degraded:
             context.outcome = "degraded"
@@ -174,19 +174,19 @@ class RankApplication:
 
 
 def has_left(receive: Receive) -> Callable[[], bool]:
-    """Whether the caller has closed the connection, asked without waiting.
+    """Return whether the caller has closed the connection, without waiting.
 
-    uvicorn's `receive` is a method of the exchange, which knows. Behind another server nobody is known to leave, and
-    the deadline alone ends the work.
+    uvicorn's `receive` is a method of its request cycle, which knows this. Other servers do not tell; then the deadline
+    alone ends the work.
     """
     exchange = getattr(receive, "__self__", None)
     return lambda: bool(getattr(exchange, "disconnected", False))
 
 
 def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
-    """The ranker's query from a request, and the number of keys in its JSON.
+    """Make the ranker's query from a request; also return the number of keys in its JSON.
 
-    Raises InvalidRequest for what the JSON schema cannot say.
+    Raises InvalidRequest for faults that the JSON schema cannot express.
     """
     # Check the candidates.
     count = len(request.candidates)
@@ -197,14 +197,14 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
     ids, own_features, keys = candidates_of(request.candidates)
     if len(set(ids)) != count:
         raise _duplicates(ids)
-    # Check the weights of the request's own.
+    # Check the request's own weights.
     weights: Mapping[str, float] = {}
     if request.fusion is not None:
         if not settings.fusion_overrides:
-            raise invalid("fusion", "weights of one's own are not allowed here (FUNNELRANK_FUSION_OVERRIDES)")
+            raise invalid("fusion", "weights in a request are not allowed (FUNNELRANK_FUSION_OVERRIDES)")
         weights = request.fusion.weights
         keys += 1 + len(weights)
-    # Put the query together.
+    # Build the query.
     options = RankingOptions(scene=request.scene, weights=weights, top_k=request.top_k, explain=request.explain)
     query = Query(
         user_id=request.user_id,
@@ -218,8 +218,8 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
 
 
 def candidates_of(candidates: list[str | Candidate]) -> tuple[list[str], Mapping[int, Mapping[str, object]], int]:
-    """Ids, by place the values that candidates bring along, and the number of keys in the candidates' JSON."""
-    # Nearly all requests: no Python runs per candidate.
+    """Return ids, the candidates' own values by position, and the number of keys in the candidates' JSON."""
+    # The usual case, which runs no Python code per candidate.
     if set(map(type, candidates)) == {str}:
         return candidates, {}, 0  # type: ignore[return-value]
     ids: list[str] = []
@@ -244,6 +244,6 @@ def _duplicates(ids: list[str]) -> InvalidRequest:
     for place, item_id in enumerate(ids):
         if first.setdefault(item_id, place) != place:
             return invalid(
-                f"candidates[{place}]", f"the item stands at candidates[{first[item_id]}] already; ids are unique"
+                f"candidates[{place}]", f"the item is candidates[{first[item_id]}] already; ids must be unique"
             )
     raise AssertionError("no id occurs twice")

@@ -1,4 +1,4 @@
-"""Answers `PUT /models/rollout` and `POST /models/rollback`: what shall be live."""
+"""Answers `PUT /models/rollout` and `POST /models/rollback`: changes which versions are live."""
 
 from typing import Annotated, Any
 
@@ -23,7 +23,8 @@ router = APIRouter(tags=["models"], dependencies=[Operator])
 class RolloutRequest(RequestBody):
     """The requested change of the rollout document.
 
-    What is not named keeps its value, null removes a canary or shadow; a limit that is not named keeps its value too.
+    Fields that are not given keep their value; null removes a canary or shadow. Limits that are not given also keep
+    their value.
     """
 
     model_config = ConfigDict(
@@ -57,7 +58,7 @@ class RolloutRequest(RequestBody):
         return self
 
     def changes(self) -> dict[str, Any]:
-        """The fields that the request names."""
+        """The fields that the request gives."""
         return {
             name: getattr(self, name)
             for name in ("stable", "canary", "shadow", "limits")
@@ -66,7 +67,7 @@ class RolloutRequest(RequestBody):
 
 
 class RolloutChange(Rollout):
-    """The document after a change. Of `served`: whether a worker ranks by it by now."""
+    """The document after a change. `served` says whether a worker ranks by it already."""
 
     served: Uptake
 
@@ -83,7 +84,7 @@ async def change(
     if_match: IfMatch,
     response: Response,
 ) -> JsonObject:
-    """Changes the rollout document. What the request does not name keeps its value."""
+    """Changes the rollout document. Fields that are not given keep their value."""
     revision = expected(if_match, body.revision)
     document = await change_rollout(worker.follower, body.changes(), body.author, body.reason, revision)
     return await _changed(worker, document, response)
@@ -91,7 +92,7 @@ async def change(
 
 @router.post(
     "/models/rollback",
-    summary="Make live again what was live before",
+    summary="Make the previous versions live again",
     response_model=RolloutChange,
     responses=refuses(*BODY, *OPERATOR, *CHANGE),
 )
@@ -108,7 +109,7 @@ async def rollback(
 
 
 async def _changed(worker: Services, document: Rollout, response: Response) -> JsonObject:
-    """The document, and what the first worker made of it."""
+    """Return the document, and whether the first worker serves or refused it."""
     roles = {"live": document.stable, "canary": document.canary, "shadow": document.shadow}
     targets = {role: target for role, target in roles.items() if target is not None}
 
@@ -121,7 +122,7 @@ async def _changed(worker: Services, document: Rollout, response: Response) -> J
 
 
 def _serves_role(live: Status | None, target: Target, revision: int) -> bool:
-    """Whether a worker has loaded a version in a role, by this revision of the document or a later one."""
+    """Return whether a worker has loaded a version in a role, at this revision of the document or a later one."""
     if live is None or live["revision"] < revision:
         return False
     return (live["name"], live["version"]) == (target.name, target.version)

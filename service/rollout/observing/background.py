@@ -1,4 +1,4 @@
-"""Runs work that no request waits for, in threads that the system schedules after the event loop."""
+"""Runs work that no request waits for, in threads with a lower priority than the event loop."""
 
 import asyncio
 import ctypes
@@ -20,28 +20,28 @@ Result = TypeVar("Result")
 
 
 def lower_priority() -> None:
-    """Give this thread a lower priority than the event loop's. Only Linux has priorities of threads."""
+    """Give this thread a lower priority than the event loop. Only Linux has priorities per thread."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def trim_memory() -> None:
-    """Return the memory of dropped versions from the allocator to the system, if it is glibc's."""
+    """Return the memory of dropped versions from the allocator to the system, if the allocator is glibc's."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 class Background:
-    """Runs one piece of work at a time, so that two versions are never loaded at once."""
+    """Runs one job at a time, so that two versions are never loaded at once."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
     async def run(self, work: Callable[[], Result], seconds: float | None = None) -> Result:
-        """Return or raise what `work` does.
+        """Return or raise what `work` returns or raises.
 
-        Raises TimeoutError after `seconds`; the thread is then given up, and others go on.
+        Raises TimeoutError after `seconds`; the thread is then abandoned and the next job gets another one.
         """
 
         def run() -> Result:
@@ -53,9 +53,9 @@ class Background:
 
 
 class BudgetedThread:
-    """Runs jobs in one thread, within `share` of one core.
+    """Runs jobs in one thread that uses at most `share` of one core.
 
-    A job that finds the queue full or the budget spent is dropped.
+    A job is dropped if the queue is full or the budget is spent.
     """
 
     def __init__(self, name: str, share: float = 0.25) -> None:

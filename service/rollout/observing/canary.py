@@ -1,9 +1,8 @@
-"""Watches a canary: compares its errors, times and scores with the stable version's, and says when it breaks a limit.
+"""Watches a canary: compares its errors, times and scores with the stable version's, and reports a broken limit.
 
-Callers must not decide about a canary. Therefore the requests that the canary answered are scored again by both
-versions, in the background: what a deadline, a long list or odd values do, they do to both. Each worker judges by its
-own requests, and the first that finds a broken limit withdraws the canary for all; nothing is shared between
-processes but the rollout document.
+Callers must not be able to make a canary fail. Therefore both versions score the canary's requests again in the
+background: a short deadline, a long list or odd values affect both alike. Each worker judges by its own requests, and
+the first worker that sees a broken limit withdraws the canary for all. Workers share only the rollout document.
 """
 
 import threading
@@ -22,7 +21,7 @@ from service.rollout.rollout import Limits
 from service.rollout.serving import Live
 
 _USERS_KEPT = 2000
-# Below this a ratio of times says more about the clock than about the model.
+# Below this many seconds, a ratio of times depends on the clock more than on the model.
 _FLOOR_SECONDS = 0.001
 
 
@@ -40,7 +39,7 @@ class ScoredRequest:
 class Side:
     """One version's results for the newest request of each user, for the newest 2000 users.
 
-    One request per user: many requests of one user, such as a monitoring probe, are no independent evidence.
+    One request per user, because many requests of one user, such as a monitoring probe, are not independent evidence.
     """
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
@@ -48,7 +47,7 @@ class Side:
         self._by_user: dict[str, ScoredRequest] = {}
 
     def note(self, user_id: str, seconds: float | None, failed: bool, predictions: np.ndarray | None) -> None:
-        """Add a request; `predictions` are its task scores `[tasks, C]`, None if the model gave none."""
+        """Add a request; `predictions` holds its task scores `[tasks, C]`, None if the model gave none."""
         scores = None
         if predictions is not None and not failed:
             scores = predictions[:, sampled_places(predictions.shape[1])]
@@ -69,7 +68,7 @@ class Side:
         return [r.seconds for r in self._by_user.values() if r.seconds is not None]
 
     def scores_of(self, task: str) -> tuple[np.ndarray, int]:
-        """The finite scores of a task, and the number of users that they are of."""
+        """Return the finite scores of a task, and the number of users that they come from."""
         row = self.tasks.index(task)
         parts = [r.scores[row] for r in self._by_user.values() if r.scores is not None]
         if not parts:
@@ -79,7 +78,7 @@ class Side:
 
 
 class Sides:
-    """One canary beside one stable version."""
+    """The results of one canary and of one stable version."""
 
     def __init__(self, canary_tasks: tuple[str, ...], stable_tasks: tuple[str, ...]) -> None:
         self.by_role: Mapping[str, Side] = {"canary": Side(canary_tasks), "stable": Side(stable_tasks)}
@@ -87,11 +86,13 @@ class Sides:
     def note(
         self, role: str, user_id: str, seconds: float | None, failed: bool, predictions: np.ndarray | None
     ) -> None:
-        """Add what the version of a role made of one request."""
+        """Add the result of the version in this role for one request."""
         self.by_role[role].note(user_id, seconds, failed, predictions)
 
     def verdict(self, limits: Limits) -> str | None:
-        """A message with the broken limit and the numbers; None if no limit is broken or too few users were seen."""
+        """Return a message with the broken limit and its figures; None if no limit is broken or too few users were
+        seen.
+        """
         canary = self.by_role["canary"]
         stable = self.by_role["stable"]
         if canary.users < limits.min_requests:
@@ -112,7 +113,7 @@ def _latency(canary: Side, stable: Side, limits: Limits) -> str | None:
     if limits.latency_ratio is None or min(len(of_canary), len(of_stable)) < limits.min_requests:
         return None
     slowest = [max(float(np.quantile(s, 0.95)), _FLOOR_SECONDS) for s in (of_canary, of_stable)]
-    # One interruption of the thread can decide about a high quantile of few users, but not about a lower one as well.
+    # One interruption of the thread can move a high quantile of few users, but not a lower quantile as well.
     slower = [max(float(np.quantile(s, 0.75)), _FLOOR_SECONDS) for s in (of_canary, of_stable)]
     if min(slowest[0] / slowest[1], slower[0] / slower[1]) <= limits.latency_ratio:
         return None
@@ -139,10 +140,10 @@ def _drift(canary: Side, stable: Side, limits: Limits) -> str | None:
 
 
 class Comparison:
-    """Scores requests again with a canary and its stable version, and keeps both sides.
+    """Scores requests again with a canary and its stable version, and keeps the results of both.
 
-    A canary of another feature schema cannot be compared on the same request. Then each version scores requests of
-    its own, those alone that bring no values of the caller along, and times are not compared.
+    If the feature schemas differ, one request cannot be scored by both. Then each version scores its own requests (only
+    those without feature values from the caller), and times are not compared.
     """
 
     def __init__(self, canary: Bundle, stable: Bundle) -> None:
@@ -154,19 +155,20 @@ class Comparison:
         self._turn = False
 
     def wants(self, bundle: Bundle, own_features: bool) -> bool:
-        """Whether a request that `bundle` answered is to be compared."""
+        """Return whether a request that `bundle` answered is to be compared."""
         if self._same_schema:
             return bundle is self.canary
         return not own_features and (bundle is self.canary or bundle is self.stable)
 
     def compare(self, bundle: Bundle, user_id: str, inputs: Mapping[str, np.ndarray]) -> None:
-        """Score a request and note what each version made of it."""
+        """Score a request and add the result of each version."""
         if self._same_schema:
-            # The first of two runs pays for cold caches, so the versions take turns.
+            # The first of two runs is slower because caches are cold, so the versions take turns.
             roles = [("canary", self.canary), ("stable", self.stable)]
             self._turn = not self._turn
             results = [(role, _scored(version, inputs)) for role, version in (roles if self._turn else reversed(roles))]
-            # Both at once: a verdict between the two would count a request that fails in both against one alone.
+            # Add both at once: a verdict between the two would count a request that fails in both versions for only
+            # one.
             with self._lock:
                 for role, result in results:
                     self._sides.note(role, user_id, *result)
@@ -181,7 +183,7 @@ class Comparison:
 
 
 def _scored(bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> tuple[float, bool, np.ndarray | None]:
-    """CPU seconds of this thread, whether some score is missing, and task scores `[tasks, C]`."""
+    """CPU seconds of this thread, whether a score is missing, and task scores `[tasks, C]`."""
     started = thread_time()
     try:
         predictions = bundle.score(bundle.own(inputs))
@@ -191,14 +193,14 @@ def _scored(bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> tuple[float, bo
 
 
 class CanaryWatch:
-    """The comparison of the canary that is live, if there is one, and the thread that it runs in."""
+    """Holds the comparison of the live canary, if there is one, and the thread that it runs in."""
 
     def __init__(self) -> None:
         self.thread = BudgetedThread("canary")
         self._comparison: Comparison | None = None
 
     def follow(self, canary: Live | None, stable: Live | None, share: float) -> None:
-        """Begin a new comparison where canary or stable are others than before."""
+        """Start a new comparison if the canary or the stable version has changed."""
         self.thread.share = share
         if canary is None or stable is None:
             self._comparison = None
@@ -208,11 +210,11 @@ class CanaryWatch:
             self._comparison = Comparison(canary.bundle, stable.bundle)
 
     def offer(self, bundle: Bundle, user_id: str, inputs: Mapping[str, np.ndarray], own_features: bool) -> None:
-        """Queue a request that `bundle` answered, if the comparison is about that bundle. Never waits."""
+        """Queue a request that `bundle` answered, if `bundle` is part of the comparison. Never waits."""
         comparison = self._comparison
         if comparison is not None and comparison.wants(bundle, own_features):
             self.thread.offer(partial(comparison.compare, bundle, user_id, inputs))
 
     def verdict(self, limits: Limits) -> str | None:
-        """The limit that the canary breaks; None if it breaks none or there is no canary."""
+        """The limit that the canary breaks; None if it breaks none or no canary is live."""
         return self._comparison.verdict(limits) if self._comparison is not None else None

@@ -1,6 +1,6 @@
-"""Hands every answered ranking to the observers: recent requests, the shadow, the canary watch.
+"""Passes every answered ranking to the observers: recent requests, the shadow, the canary watch.
 
-None of them can fail a ranking.
+An observer that fails does not make the ranking fail.
 """
 
 import logging
@@ -22,8 +22,8 @@ log = logging.getLogger("funnelrank.observers")
 class ObservedRequest:
     """A request of a user, ranked by a fusion profile.
 
-    `inputs` are the graph's named inputs, None if the request ended before they were assembled. `own_features`:
-    the caller brought values of items along.
+    `inputs` are the graph's named inputs, None if the request ended before they were assembled. `own_features` says
+    whether the caller sent feature values of items.
     """
 
     user_id: str
@@ -47,7 +47,7 @@ class AnsweredRanking:
 
     @property
     def failed(self) -> bool:
-        """Whether some candidate got no score."""
+        """Whether a candidate has no score."""
         return self.scores is None or not bool(np.isfinite(self.scores).all())
 
 
@@ -82,7 +82,7 @@ class Observers:
         try:
             observe(ranking)
         except Exception:
-            # The ranking itself is right. One traceback is enough; the same fault comes with every ranking.
+            # The ranking itself is right. One traceback is enough, because every ranking would log the same one.
             if not self._reported:
                 self._reported = True
                 log.exception("a ranking could not be observed")

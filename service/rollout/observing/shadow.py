@@ -70,9 +70,9 @@ class _Pair:
 
 
 class Shadow:
-    """Repeats offered rankings within a budget.
+    """Repeats rankings within a budget.
 
-    An answer never waits for it; what does not fit is dropped and counted.
+    An answer never waits for the shadow; a ranking beyond the budget is dropped and counted.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -81,7 +81,7 @@ class Shadow:
         self._pair = _Pair("", "", ScoreSamples(()), ScoreSamples(()))
 
     def offer(self, job: ShadowJob) -> None:
-        """Queue a ranking, or drop it where the shadow is behind or has used up its budget. Never waits."""
+        """Queue a ranking, or drop it if the shadow is behind or has spent its budget. Never waits."""
         if not self.thread.offer(partial(self._repeat, job)):
             self._metrics.shadow["dropped"].inc()
 
@@ -102,7 +102,7 @@ class Shadow:
             metrics.shadow_rank_correlation.observe(rank_correlation(job.scores[usable], scores[usable]))
             metrics.shadow_overlap.observe(overlap(job.scores[usable], scores[usable]))
 
-        # Another version on either side may have other tasks, so its scores begin a new sample.
+        # Another version in either role may have other tasks, so the sample starts anew.
         pair = self._pair
         if (pair.shadow, pair.stable) != (job.shadow.label, job.stable.label):
             samples = (ScoreSamples(job.shadow.tasks), ScoreSamples(job.stable.tasks))

@@ -38,15 +38,13 @@ class RegistryChecks:
         return manifest
 
     def startable(self, targets: Iterable[Target]) -> None:
-        """Raises BundleRejected or FusionError if one of the versions could not be started with the profiles in
-        force.
-        """
+        """Raise BundleRejected or FusionError if a version could not be started with the profiles in use."""
         profiles = read_followed_fusion(self.registry) or self._started_with
         for target in targets:
             bind_profiles(self.verify(target), profiles)
 
     def fit(self, profiles: FusionProfiles) -> None:
-        """Raises FusionError if profiles do not fit a version that the rollout document names, loaded already or
+        """Raise FusionError if profiles do not fit a version that the rollout document names, whether it is loaded or
         not.
         """
         try:
@@ -64,7 +62,7 @@ class RegistryChecks:
                 raise FusionError(f"{error} ({role} {target})", error.field) from None
 
     def first_startable(self, rollout: Rollout) -> Target:
-        """The stable version or, if it cannot be loaded, the newest one of the history that can.
+        """Return the stable version or, if it cannot be loaded, the newest loadable version of the history.
 
         Raises the stable version's error if none can be loaded.
         """
@@ -89,9 +87,9 @@ def roll_out(
     expected_revision: int | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
-    """Change the rollout document, after the versions that the changes name were hashed and bound.
+    """Change the rollout document, after hashing and binding every version that the changes name.
 
-    Raises BundleRejected, FusionError, Conflict, InvalidRequest, OSError; then nothing has changed.
+    Raises BundleRejected, FusionError, Conflict, InvalidRequest, OSError; the document is then unchanged.
     """
     targets = [changes[role] for role in ("stable", "canary", "shadow") if changes.get(role) is not None]
     for target in targets:  # hashed before the lock is taken; only the binding waits for it
@@ -120,7 +118,9 @@ def go_back(
     expected_revision: int | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
-    """Roll the document back, after the versions of the earlier state were hashed and bound. Raises as `roll_out`."""
+    """Roll the document back, after hashing and binding the versions of the earlier state. Raises what `roll_out`
+    raises.
+    """
 
     def check(document: Rollout) -> None:
         checks.startable(targets_of(document).values())

@@ -1,4 +1,6 @@
-"""Tries fusion profiles on requests before they are used: a profile that gives nobody a finite score is refused."""
+"""Tries fusion profiles on requests before they are used, and refuses a profile without a finite score for any
+candidate.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -15,11 +17,10 @@ _MOST_CANDIDATES = 500
 def try_profiles(
     snapshot: ServingSnapshot, profiles: FusionProfiles | None, recent: RecentRequests
 ) -> dict[Role, Fusion]:
-    """Profiles bound to every version in use, by its role.
+    """Return the profiles bound to every version in use, by role.
 
-    They are computed on the newest requests of this worker, or on the golden request before any.
-
-    Raises FusionError with the field if a profile names what a version lacks, or gives no candidate a finite score.
+    The profiles are tried on the newest requests of this worker; if there are none, on the golden request. Raises
+    FusionError with the field if a profile names something that a version lacks, or gives no candidate a finite score.
     """
     fusions: dict[Role, Fusion] = {}
     for live in snapshot.loaded():
@@ -42,7 +43,7 @@ def _named(live: Live) -> str:
 
 
 def _scored(bundle: Bundle, recent: RecentRequests) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Task scores `[tasks, C]` and item numerics `[C, N]` of requests that the model itself scores."""
+    """Return task scores `[tasks, C]` and item numerics `[C, N]` of requests, scored by the model."""
     candidates = 0
     for inputs in _requests(bundle, recent):
         numerics = inputs.get("item_numerics")

@@ -1,4 +1,4 @@
-"""Compares a new version with the live one on recent requests, before it takes traffic: the gate."""
+"""The gate: compares a new version with the live one on recent requests, before it takes traffic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ SLOW = "too_slow"
 NOT_FINITE = "scores_not_finite"
 _MAX_SECONDS = 2.0
 _MIN_TIMED = 10
-# Below this a ratio of times says more about the clock than about the model.
+# Below this many seconds, a ratio of times depends on the clock more than on the model.
 _FLOOR_SECONDS = 0.0005
 
 
@@ -37,11 +37,10 @@ class GateReport:
 
 
 def gate(new: Bundle, live: Bundle, recent: Sequence[Assembly], limits: Limits) -> GateReport:
-    """Score recent requests with both versions, the newest one of each user.
+    """Score recent requests with both versions, the newest request of each user.
 
-    Raises BundleRejected with the numbers if a limit is broken.
-
-    Many requests of one user, such as a monitoring probe, are no independent evidence, so each user counts once.
+    Raises BundleRejected with the figures if a limit is broken. Each user counts once, because many requests of one
+    user, such as a monitoring probe, are not independent evidence.
     """
     requests = _newest_per_user(recent)
     scored: list[tuple[np.ndarray, np.ndarray]] = []
@@ -75,7 +74,9 @@ def _newest_per_user(recent: Sequence[Assembly]) -> list[Assembly]:
 
 
 def _timed(bundle: Bundle, assembly: Assembly) -> tuple[np.ndarray, float]:
-    """Task scores `[tasks, C]` and the CPU seconds of this thread: what neighbours on the machine do is not counted."""
+    """Return task scores `[tasks, C]` and the CPU seconds of this thread, which do not count other programs on the
+    machine.
+    """
     started = thread_time()
     scores = bundle.score(bundle.own(assembly.inputs))
     return scores, thread_time() - started
@@ -91,7 +92,7 @@ def _psi(pairs: dict[str, tuple[np.ndarray, np.ndarray]], limits: Limits) -> dic
 
 
 def _ratio(seconds: Sequence[tuple[float, float]]) -> float | None:
-    """The median over requests, so that what interrupts one of them does not decide."""
+    """Return the median over requests, so that an interruption of one of them does not decide."""
     if len(seconds) < _MIN_TIMED:
         return None
     return round(float(np.median([max(new, _FLOOR_SECONDS) / max(old, _FLOOR_SECONDS) for old, new in seconds])), 3)

@@ -1,1 +1,1 @@
-"""One HTTP connection: how requests arrive on it, what it may cost, and how its answers leave."""
+"""One HTTP connection: how requests arrive, what a connection may cost, and how answers are sent."""

@@ -1,4 +1,4 @@
-"""Bounds what one connection may cost, which uvicorn's protocol does not: memory, time, and places among the work."""
+"""Limits what one connection may cost, which uvicorn's protocol does not: memory, time, and admitted requests."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ _DISCARDED_BYTES = 8 << 20  # of a body that arrives after its answer
 
 
 class BoundedConnection(WatchedWriting):
-    """uvicorn's HTTP/1.1, bounded."""
+    """uvicorn's HTTP/1.1 protocol with limits."""
 
     flow: ReadingGate
     _arriving = False  # a request has begun and is not complete
@@ -49,7 +49,7 @@ class BoundedConnection(WatchedWriting):
         self._parse(data, 0)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A caller that sends nothing more still gets its answers; True keeps the connection open for them."""
+        """A caller that has finished sending still gets its answers; True keeps the connection open for them."""
         self._half_closed = self._held is not None or self._owes_answer()
         return self._half_closed
 
@@ -62,7 +62,7 @@ class BoundedConnection(WatchedWriting):
     # Requests
 
     def _parse(self, data: bytes, start: int) -> None:
-        """Give the parser one piece after the other, until the queue is full; hold the rest back."""
+        """Pass received bytes to the parser piece by piece, until the queue is full; keep the rest."""
         view = memoryview(data)
         while start < len(data) and self._last_words is None and not self.transport.is_closing():
             if self._queue_is_full():
@@ -87,7 +87,7 @@ class BoundedConnection(WatchedWriting):
             self._start_read_timer()
 
     def _feed(self, piece: memoryview) -> int:
-        """The number of bytes that the parser took."""
+        """Pass a piece to the parser and return the number of bytes that it parsed."""
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as offer:
@@ -101,9 +101,9 @@ class BoundedConnection(WatchedWriting):
         return len(piece)
 
     def _ignore_offer(self) -> None:
-        """Go on behind a head that offers an upgrade as if it did not (RFC 9110, 7.8).
+        """Continue after a head that offers an upgrade, as if it did not offer one (RFC 9110, 7.8).
 
-        The parser takes the rest for another protocol. A new one reads how the body is framed.
+        The parser treats the rest as another protocol. A new parser reads how the body is framed.
         """
         self.parser = new_parser(self)
         if not self._arriving:
@@ -136,7 +136,7 @@ class BoundedConnection(WatchedWriting):
             self._too_many_headers = True
             raise httptools.HttpParserError  # the parser stops
         if name.lower() == b"content-length":
-            # The parser takes any number of leading zeros, and Python reads no integer of more than 4300 digits.
+            # The parser accepts any number of leading zeros, but Python reads no integer of more than 4300 digits.
             value = value.lstrip(b"0") or b"0"
         super().on_header(name, value)
 
@@ -159,7 +159,7 @@ class BoundedConnection(WatchedWriting):
 
     def on_message_complete(self) -> None:
         if self._offered and self._framing.has_body():
-            # The parser takes such a request for complete at the end of its head.
+            # The parser considers such a request complete at the end of its head.
             self._offered = False
             return
         super().on_message_complete()
@@ -200,13 +200,13 @@ class BoundedConnection(WatchedWriting):
             self._rest()
 
     def _rest(self) -> None:
-        """Wait for the next request as long as a connection is kept alive."""
+        """Wait for the next request, as long as a connection is kept alive."""
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         self._limits.idle(self)
 
     def _owes_answer(self) -> bool:
-        """Whether a request that is complete has no whole answer yet."""
+        """Whether a complete request has not been answered completely yet."""
         cycle: Any = self.cycle  # of the last request whose head is complete; None before the first
         if self.pipeline:
             return True
@@ -214,7 +214,7 @@ class BoundedConnection(WatchedWriting):
         return cycle is not None and not cycle.response_complete and not body_arrives
 
     def _end_with(self, last_words: bytes) -> None:
-        """End the connection with an answer, once the answers before it are sent. Nothing more is read."""
+        """End the connection with an answer, after the answers before it. Nothing more is read."""
         if self._last_words is not None:
             return
         self._last_words = last_words
@@ -224,7 +224,7 @@ class BoundedConnection(WatchedWriting):
             self._say_last_words()
 
     def _say_last_words(self) -> None:
-        """The last answer, unless a part of another one has been sent for the same request."""
+        """Send the last answer, unless a part of another answer to the same request has been sent."""
         cycle: Any = self.cycle
         body_arrives = self._arriving and not self._framing.in_head
         if self._last_words and not self.transport.is_closing() and not (body_arrives and cycle.response_started):

@@ -1,4 +1,4 @@
-"""Counts the open connections of one worker and keeps them within a limit: an idle one makes room for a new one."""
+"""Counts the open connections of one worker and limits them: at the limit, an idle one is closed for a new one."""
 
 import logging
 import resource
@@ -33,9 +33,9 @@ class Connections:
         self._logged_at = float("-inf")
 
     def opened(self, connection: Closable) -> bool:
-        """Count a new connection, and close the one that is idle longest where the limit is passed.
+        """Count a new connection and, if the limit is exceeded, close the connection that has been idle longest.
 
-        Returns False if none is idle: the new one has to be refused.
+        Returns False if none is idle; the new connection must then be refused.
         """
         self._open += 1
         has_room = True
@@ -70,16 +70,16 @@ class Connections:
         if now - self._logged_at > _LOG_SECONDS:
             self._logged_at = now
             log.warning(
-                "%d connections are open, the most of this worker (FUNNELRANK_MAX_CONNECTIONS, open files): "
+                "%d connections are open, the limit of this worker (FUNNELRANK_MAX_CONNECTIONS, open files): "
                 "idle ones are closed, then new ones are refused",
                 self._most,
             )
 
 
 def most_connections(setting: int) -> int:
-    """The limit of connections: the setting, as far as the limit of open files allows it.
+    """Return the limit of connections: the setting, reduced to what the limit of open files allows.
 
-    A quarter of the files stays free, since many connections may be accepted before the first of them is closed.
+    A quarter of the files stays free, because many connections may be accepted before the first of them is closed.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:

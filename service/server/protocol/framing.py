@@ -1,8 +1,8 @@
-"""Cuts what a connection receives into pieces, so that the parser never takes in more than one request at once.
+"""Cuts the bytes of a connection into pieces, so that the parser never receives more than one request at once.
 
-The parser calls back for every request in the bytes that it is given, and cannot be stopped between two. The end of a
-head is visible in the bytes, and the end of a body follows from the head. Only a chunked body has no visible end: it is
-given in small pieces, and a piece may hold the beginning of a few requests.
+The parser reports every request in the bytes that it gets, and cannot be stopped between two. The end of a head is
+visible in the bytes, and the head says where the body ends. Only the end of a chunked body is not visible: such a body
+is passed on in small pieces, and a piece may contain the beginning of a few requests.
 """
 
 import re
@@ -21,7 +21,7 @@ _FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class Framing:
-    """The parse state of the arriving request. It starts in the head, as it does between two requests."""
+    """The parse state of the request that is arriving. It starts in the head, as it does after each request."""
 
     def __init__(self) -> None:
         self.in_head = True
@@ -35,53 +35,53 @@ class Framing:
         return self._left != 0
 
     def begin(self) -> None:
-        """A request begins."""
+        """Start a request."""
         self.in_head = True
         self._is_between = False
         self.head_bytes = 0
 
     def complete_head(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """The head is complete; names of `headers` are in lower case."""
+        """End the head; names of `headers` are in lower case."""
         framing = [(name, value) for name, value in headers if name in _FRAMING_HEADERS]
         self.headers = b"".join(b"%b: %b\r\n" % header for header in framing)
         self._left = 0
         for name, value in framing:
-            # Both at once are refused by the parser.
+            # The parser refuses a request with both.
             self._left = None if name == b"transfer-encoding" else int(value)
         self._overhead = 0
         self.in_head = not self.has_body()
 
     def take_body(self, length: int) -> None:
-        """`length` bytes of content have arrived."""
+        """Count `length` bytes of content."""
         if self._left is not None:
             self._left -= length
         self._overhead = 0
 
     def end(self) -> None:
-        """The request is complete."""
+        """End the request."""
         self.in_head = True
         self._is_between = True
         self._left = 0
 
     def skip_empty_lines(self, data: bytes, start: int) -> int:
-        """The offset at which a request begins: empty lines before it are ignored (RFC 9112, 2.2)."""
+        """Return the offset at which a request begins: empty lines before it are ignored (RFC 9112, 2.2)."""
         if data[start] not in b"\r\n":
             return start
         lines = _EMPTY_LINES.match(data, start)
         return lines.end() if lines else start
 
     def end_of_piece(self, data: bytes, start: int) -> int:
-        """Up to where the parser may be given `data` at once."""
+        """Return the end of the part of `data` that may be passed to the parser at once."""
         if self.in_head:
             end = data.find(_HEAD_END, start)
             end = len(data) if end < 0 else end + len(_HEAD_END)
-            # A head that is not complete with the most bytes is too long, however much of it arrived at once.
+            # A head that is still incomplete at the limit is too long, however much of it arrived at once.
             return min(end, start + MAX_HEAD_BYTES - (0 if self._is_between else self.head_bytes))
         piece = _CHUNKED_PIECE if self._left is None else min(self._left, _BODY_PIECE)
         return min(len(data), start + piece)
 
     def count(self, length: int, *, was_in_head: bool) -> bool:
-        """Count bytes that were parsed; False if a head, or trailers or chunk extensions, are too long."""
+        """Count parsed bytes; return False if a head, or trailers or chunk extensions, are too long."""
         if was_in_head:
             self.head_bytes += length
             return not self.in_head or self._is_between or self.head_bytes < MAX_HEAD_BYTES
@@ -91,7 +91,7 @@ class Framing:
 
 
 def new_parser(connection: Any) -> httptools.HttpRequestParser:
-    """A parser as uvicorn makes it: it takes what follows a request that asks for the end of the connection."""
+    """Create a parser as uvicorn does: it accepts bytes after a request that asks to close the connection."""
     parser = httptools.HttpRequestParser(connection)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser

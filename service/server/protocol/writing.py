@@ -1,4 +1,4 @@
-"""Sends answers: a connection whose answer does not move is aborted, and an error is a whole answer of its own."""
+"""Sends answers: aborts a connection whose answer does not progress, and writes errors as complete answers."""
 
 import asyncio
 import fcntl
@@ -24,7 +24,7 @@ NOT_HTTP = (
 
 
 class ReadingGate(FlowControl):
-    """uvicorn's flow control, in which reading stays paused while received bytes are held back."""
+    """uvicorn's flow control, except that reading stays paused while received bytes are kept back."""
 
     _held = False
 
@@ -42,7 +42,7 @@ class ReadingGate(FlowControl):
 
 
 def unacknowledged(connection: socket.socket) -> int:
-    """Bytes in the kernel that the other side has not acknowledged; 0 if the kernel does not say."""
+    """Return the bytes in the kernel that the other side has not acknowledged; 0 if the kernel does not tell."""
     if sys.platform != "linux":
         return 0
     answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
@@ -50,7 +50,7 @@ def unacknowledged(connection: socket.socket) -> int:
 
 
 class Timer:
-    """At most one call that is due later."""
+    """A timer with at most one pending call."""
 
     _due: asyncio.TimerHandle | None = None
 
@@ -69,7 +69,7 @@ class Timer:
 
 
 class WatchedWriting(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 with a limit of the time for which an answer may be stuck."""
+    """uvicorn's HTTP/1.1 with a time limit for an answer that does not progress."""
 
     _limits: Connections
     _is_lost = False
@@ -110,14 +110,16 @@ class WatchedWriting(HttpToolsProtocol):
             self._writing_timer.start(self.loop, self._limits.write_timeout_s, self._check_writing)
 
     def _unsent_bytes(self) -> int:
-        """The kernel asks for more only after it has sent much, so what it holds has to be counted too."""
+        """The number of unsent bytes, including those in the kernel, which asks for more only after it has
+        sent many.
+        """
         waiting = self.transport.get_write_buffer_size()
         if waiting == 0:
             return 0
         return waiting + unacknowledged(self.transport.get_extra_info("socket"))
 
     def _check_writing(self) -> None:
-        """Abort a connection of which nothing was sent since the last look, although bytes wait."""
+        """Abort a connection if bytes wait and none was sent since the last check."""
         self._writing_timer.stop()
         unsent = self._unsent_bytes()
         if unsent and unsent >= self._unsent:
@@ -128,7 +130,7 @@ class WatchedWriting(HttpToolsProtocol):
 
 
 def whole_answer(error: ServiceError) -> bytes:
-    """An error as a whole HTTP answer that ends the connection."""
+    """Return an error as a complete HTTP answer that ends the connection."""
     body = envelope(error, token_hex(16))
     presentation = presentation_of(error)
     headers = {"content-type": PROBLEM_TYPE, "content-length": str(len(body)), "connection": "close"}

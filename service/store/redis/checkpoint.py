@@ -13,8 +13,8 @@ from service.store.redis.keys import load_key
 _LIFETIME_SECONDS = 30 * 86_400
 _BEGUN = b"begun"
 
-# A checkpoint that was lost is not begun anew in the middle of a load: Redis was emptied, and earlier rows are lost
-# too.
+# A lost checkpoint is not created again in the middle of a load: it means that Redis was emptied, and that earlier rows
+# are lost too.
 _NOTE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
@@ -24,14 +24,14 @@ return 1
 
 
 class Emptied(Exception):  # noqa: N818 - a state, not a mistake
-    """The Redis that is being loaded does not know of the load any more: it was emptied."""
+    """The Redis that is being loaded has lost the checkpoint, because it was emptied."""
 
 
 class Checkpoint:
     """The progress of one load: files (by name, size and change time) and feature schema. It expires after 30 days."""
 
     def __init__(self, redis: "Redis", fingerprint: str, paths: Mapping[str, Path], restart: bool) -> None:
-        """Continue a noted load, or begin one. A file of `paths` that has changed since makes it another load."""
+        """Continue a recorded load, or begin one. If a file of `paths` has changed since, it counts as another load."""
         self._redis = redis
         self._key = load_key(fingerprint, _identity(paths))
         if restart:
@@ -48,11 +48,11 @@ class Checkpoint:
             raise Emptied
 
     def finish(self) -> None:
-        """Remove the checkpoint: everything is loaded, and the same command begins a new load."""
+        """Remove the checkpoint: everything is loaded, and the same command would begin a new load."""
         self._redis.delete(self._key)
 
 
 def _identity(paths: Mapping[str, Path]) -> str:
-    """Sixteen hex digits of the files' names, sizes and times of change."""
+    """Return sixteen hex digits that depend on the files' names, sizes and times of change."""
     identities = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for _, path in sorted(paths.items())]
     return hashlib.sha256(orjson.dumps(identities)).hexdigest()[:16]

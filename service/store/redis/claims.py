@@ -1,4 +1,4 @@
-"""Records the registries that loaded a schema into this Redis, so that none removes another's rows."""
+"""Records which registries loaded a schema into this Redis, so that none removes another's rows."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ class SchemaInUse(Exception):  # noqa: N818 - a refusal, not a mistake
 
 
 def registry_id(registry: Path) -> str:
-    """An id of a registry, wherever its folder is mounted; its path where no file can be written there."""
+    """Return an id of a registry that does not depend on its path; the path, if no file can be written in the
+    registry.
+    """
     file = registry / _ID_FILE
     try:
         if not file.exists():
@@ -28,12 +30,12 @@ def registry_id(registry: Path) -> str:
 
 
 def claim(redis: "Redis", fingerprint: str, registry: Path) -> None:
-    """Note that this registry has loaded the schema."""
+    """Record that this registry has loaded the schema."""
     redis.hset(claims_key(fingerprint), registry_id(registry), str(registry.resolve()))
 
 
 def release(redis: "Redis", fingerprint: str, registry: Path) -> None:
-    """Take this registry's claim back. Raises SchemaInUse if others have one: the rows are theirs then."""
+    """Remove this registry's claim. Raises SchemaInUse if other registries have a claim to the rows."""
     key = claims_key(fingerprint)
     redis.hdel(key, registry_id(registry))
     others: Any = redis.hvals(key)

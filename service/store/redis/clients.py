@@ -1,7 +1,7 @@
-"""redis-py's clients, for everything but a ranking's reading: of one Redis or of a cluster, by the form of the URL.
+"""Creates redis-py's clients for one Redis or for a cluster, depending on the URL. Rankings read by other means.
 
-A cluster's client stands in for one Redis' here. It has the same commands; MGET over several keys does not work on it,
-nor does EVALSHA in a pipeline.
+A cluster's client replaces that of one Redis here. It has the same commands, except that MGET over several keys and
+EVALSHA in a pipeline do not work on it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
 
 
 def client(url: str, timeout_seconds: float) -> "Redis":
-    """A client whose commands wait no longer than this. Raises RedisError if no node of a cluster answers.
+    """Return a client whose commands wait no longer than this. Raises RedisError if no node of a cluster answers.
 
     Raises ValueError for a URL that cannot be used.
     """
     address = address_of(url)
     options = address.options() | {"socket_timeout": timeout_seconds}
     if not address.is_cluster:
-        # Without this a Redis that is away is asked for seconds before anybody hears of it.
+        # Otherwise the client would try for seconds to reach a Redis that is away.
         return Redis(**_place(address), **options, retry=BlockingRetry(NoBackoff(), 0))
     nodes = [ClusterNode(*node) for node in address.nodes]  # type: ignore[no-untyped-call]
     try:
@@ -39,7 +39,7 @@ def client(url: str, timeout_seconds: float) -> "Redis":
 
 
 def async_client(url: str, timeout_seconds: float) -> redis.asyncio.Redis:
-    """The asyncio client; a command whose connection fails is tried once more."""
+    """Return the asyncio client; a command whose connection fails is tried once more."""
     address = address_of(url)
     options = address.options() | {
         "socket_timeout": timeout_seconds,
@@ -61,7 +61,7 @@ def _place(address: RedisAddress) -> dict[str, Any]:
 
 
 def values_of(redis: "Redis", keys: Sequence[str]) -> list[bytes | None]:
-    """The values of keys. A cluster is asked slot by slot."""
+    """Return the values of keys. A cluster is read slot by slot."""
     values: Any = cast(Any, redis).mget_nonatomic(keys) if is_cluster(redis) else redis.mget(keys)
     return list(values)
 
@@ -72,5 +72,5 @@ def set_values(redis: "Redis", values: Mapping[str, bytes]) -> None:
 
 
 def is_cluster(redis: "Redis") -> bool:
-    """Whether this is a cluster's client."""
+    """Return whether this is a cluster's client."""
     return isinstance(cast(object, redis), RedisCluster)

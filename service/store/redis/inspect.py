@@ -1,4 +1,4 @@
-"""Shows what Redis holds for one user or item, decoded. Rows hold hashes of values, so a value shows as its hash."""
+"""Shows the rows of one user or item in Redis, decoded. Rows contain hashes of values, so hashes are shown."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
 
 
 def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:
-    """Whether Redis holds anything, and the text for people, for every schema that is loaded."""
+    """Return whether Redis has any rows, and a text for people with the rows of every loaded schema."""
     with client(redis_url, 10) as redis:
         schemas: Any = redis.hgetall(SCHEMAS)
         if not schemas:
@@ -47,7 +47,7 @@ def _row(layout: RowLayout, packed: bytes) -> list[str]:
 
 
 def decoded(layout: RowLayout, row: np.void) -> dict[str, str]:
-    """Feature name -> its keys in hexadecimal, its number, or `missing`."""
+    """Map each feature name to its keys in hexadecimal, its number, or `missing`."""
     values = {}
     for name, columns in layout.key_columns.items():
         keys = [f"{int(k) & (2**64 - 1):016x}" for k in row["keys"][columns] if k != MISSING_KEY]
@@ -66,7 +66,7 @@ def _behaviours(redis: "Redis", layouts: Layouts, user_id: str) -> list[str]:
     if not members:
         return []
     ranked = min(len(members), layouts.max_behaviours)
-    older = f"; {len(members) - ranked} older ones stay for replays" if len(members) > ranked else ""
+    older = f"; {len(members) - ranked} older ones are kept for replays" if len(members) > ranked else ""
     lines = [f"  {key}: {ranked} behaviours, newest first{older}"]
     for member, score in members:
         at = datetime.fromtimestamp(score / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,7 +1,7 @@
-"""The names of the keys in Redis.
+"""Defines the names of the keys in Redis.
 
-`<fp>` is the fingerprint of the feature schema, so that rows of two schemas live side by side. `{}` is a cluster hash
-tag: what belongs to one user lies in one slot.
+`<fp>` is the fingerprint of the feature schema, so rows of two schemas can be stored side by side. `{}` is a cluster
+hash tag: it puts all keys of one user into one slot.
 """
 
 SCHEMAS = "fr:schemas"
@@ -29,7 +29,7 @@ def item_key(fingerprint: str, item_id: str) -> str:
 
 
 def load_key(fingerprint: str, tables: str) -> str:
-    """Hash: how many rows of each of these tables are loaded; there while a bulk load is not complete."""
+    """Hash: the number of loaded rows by table; it exists until a bulk load is complete."""
     return f"fr:{fingerprint}:load:{tables}"
 
 
@@ -39,5 +39,5 @@ def claims_key(fingerprint: str) -> str:
 
 
 def every_key(fingerprint: str) -> str:
-    """The pattern that all keys of one schema match, and no other."""
+    """A pattern that matches all keys of one schema, and no other key."""
     return f"fr:{fingerprint}:*"

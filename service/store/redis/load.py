@@ -1,8 +1,8 @@
-"""Bulk load: canonical tables (Parquet or CSV) into Redis, packed column by column.
+"""Loads canonical tables (Parquet or CSV) into Redis, packed column by column.
 
-`users` (user_id and user features), `items` (item_id and item features), `behaviours` (user_id, item_id, action, scene,
-time_ms, and an event_id where events had one). An interrupted load goes on where it stopped; running a finished one
-again replaces rows and merges behaviours.
+The tables are `users` (user_id and user features), `items` (item_id and item features) and `behaviours` (user_id,
+item_id, action, scene, time_ms, and event_id if events have one). An interrupted load continues where it stopped;
+repeating a finished load replaces rows and merges behaviours.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ _EVENT_ID = "event_id"  # an optional column of behaviours
 
 
 class LoadError(Exception):
-    """A table that cannot be loaded; the message names the file and, if it is one, the column."""
+    """A table that cannot be loaded; the message names the file and, if one column is at fault, the column."""
 
 
 def load_folder(
@@ -45,11 +45,12 @@ def load_folder(
     names: TableNames | None = None,
     registry: Path | None = None,
 ) -> dict[str, int]:
-    """Load the users, items and behaviours of a folder; gives the rows of each. Raises LoadError and redis' errors.
+    """Load the users, items and behaviours of a folder; return the number of rows of each.
 
-    The same call goes on where an earlier one was interrupted, unless `restart`. Once the items are in, live writes go
-    to this schema too: an event that comes during the load finds the features of its item. `names` are those of the
-    recipe. With `registry` the rows are noted as that registry's, and no other registry removes them.
+    Raises LoadError and redis' errors. After an interruption the same call continues where it stopped, unless
+    `restart`. Once the items are loaded, live writes go to this schema too, so that an event that arrives during the
+    load finds the features of its item. `names` are the recipe's names of tables and columns. With `registry`, the rows
+    are recorded as that registry's, and no other registry removes them.
     """
     names = names or TableNames()
     try:
@@ -80,7 +81,7 @@ def _load(
     layouts = Layouts.of(schema)
     if layouts.behaviour is None:
         tables.pop("behaviours", None)
-    # Every table is checked for its columns before a row is written.
+    # The columns of every table are checked before a row is written.
     needed = {name: _needed(name, table, layouts, names) for name, table in tables.items()}
     loaders: dict[str, Callable[[Batch], None]] = {
         "items": lambda batch: _load_rows(redis, layouts, "item", batch, names.item_id),
@@ -105,7 +106,7 @@ def _entity(table: str) -> Entity:
 
 
 def _needed(name: str, table: Table, layouts: Layouts, names: TableNames) -> list[str]:
-    """The columns to read. Raises TableError for one that the schema names and the table lacks, as training does."""
+    """Return the columns to read. Raises TableError if the table lacks a column of the schema, as training does."""
     if name == "behaviours":
         needed = {names.user_id: "data.user_id", names.item_id: "data.item_id", names.time_ms: "data.time_ms"}
         table.require(needed | dict.fromkeys(("action", "scene"), "features.behaviour"))
@@ -130,9 +131,7 @@ def _load_table(
     try:
         with progress(name, "rows", table.rows, done) as advance:
             if done:
-                note(
-                    f"{name}: goes on after the {done} rows that an interrupted load brought in; --restart begins anew"
-                )
+                note(f"{name}: continues after the {done} rows of an interrupted load; --restart begins anew")
             for batch in table.batches(columns, lists, after=done, batch_rows=BATCH_ROWS):
                 load(batch)
                 done += len(batch)
@@ -146,7 +145,7 @@ def _load_table(
 
 
 def _distinct(values: list[str]) -> tuple[list[str], np.ndarray]:
-    """The distinct ids, and for each value the place of its id among them."""
+    """Return the distinct ids, and for each value the index of its id among them."""
     encoded = pa.array(values, pa.string()).dictionary_encode()
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
@@ -166,7 +165,7 @@ def _load_rows(redis: "Redis", layouts: Layouts, entity: Entity, batch: Batch, i
 
 
 def _load_behaviours(redis: "Redis", layouts: Layouts, batch: Batch, names: TableNames) -> None:
-    """Behaviours of a batch, each with the features that Redis now holds for its item."""
+    """Load the behaviours of a batch, each with the features that Redis now has for its item."""
     assert layouts.behaviour is not None
     users = batch.ids(names.user_id)
     items = batch.ids(names.item_id)
@@ -182,12 +181,13 @@ def _load_behaviours(redis: "Redis", layouts: Layouts, batch: Batch, names: Tabl
     size = rows.dtype.itemsize
     stamps = times.tolist()
 
-    # The rows of each user, in the table's order: of equal times the later row is newer.
+    # The rows of each user stay in the table's order: of equal times the later row counts as newer.
     distinct, owner = _distinct(users)
     order = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[order], np.arange(len(distinct) + 1))
 
-    # A cluster's client takes no EVALSHA into a pipeline; one Redis is spared the script's text per user.
+    # A cluster's client does not accept EVALSHA in a pipeline; with one Redis, EVALSHA avoids sending the script per
+    # user.
     add = ("EVAL", ADD_BEHAVIOURS) if is_cluster(redis) else ("EVALSHA", redis.script_load(ADD_BEHAVIOURS))
     keep = layouts.kept_behaviours
     for first in range(0, len(distinct), _PIPELINE_ROWS // 10):

@@ -1,4 +1,4 @@
-"""Shows the progress of a long call: a bar in a terminal, and one line at its end where the output is a log."""
+"""Shows the progress of a long call: a bar in a terminal, or one line at the end if the output is a log."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +9,9 @@ from tqdm import tqdm
 
 @contextmanager
 def progress(what: str, unit: str, total: int | None = None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A function that takes the amount of new work done, in `unit`. An error inside leaves no line in a log."""
+    """Yield a function to call with the amount of new work done, in `unit`. After an error, no line is written to a
+    log.
+    """
     if sys.stderr.isatty():
         with tqdm(total=total, initial=done, desc=what, unit=f" {unit}") as bar:
 
@@ -26,5 +28,5 @@ def progress(what: str, unit: str, total: int | None = None, done: int = 0) -> I
 
 
 def note(text: str) -> None:
-    """A line on stderr that leaves a bar whole."""
+    """Write a line on stderr without breaking a progress bar."""
     tqdm.write(text, file=sys.stderr)

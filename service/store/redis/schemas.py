@@ -1,7 +1,7 @@
-"""Writes the list of the feature schemas that a Redis holds rows of: the hash `fr:schemas`, fingerprint -> JSON.
+"""Writes the list of the feature schemas that a Redis has rows of: the hash `fr:schemas`, fingerprint -> JSON.
 
-The JSON has the whole schema and `loaded_at`. A schema comes onto the list while it is loaded, so that live writes go
-to it as well, and leaves it when it is retired. `loaded_at` is null until its first load is complete; until then no
+The JSON has the whole schema and `loaded_at`. A schema is listed while it is loaded, so that live writes go to it as
+well, and removed from the list when it is retired. `loaded_at` is null until its first load is complete; until then no
 model ranks from it.
 """
 
@@ -35,13 +35,13 @@ def announce_schema(redis: "Redis", schema: FeatureSchema) -> None:
 
 
 def register_schema(redis: "Redis", schema: FeatureSchema) -> None:
-    """Note that a schema is loaded. From then on a model whose schema is not on the list is refused."""
+    """Record that a schema is loaded. From then on a model whose schema is not listed is refused."""
     loaded_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     redis.hset(SCHEMAS, schema.fingerprint, _document(schema, loaded_at))
 
 
 def longest(redis: "Redis", schema: FeatureSchema) -> FeatureSchema:
-    """The schema, or the listed one of the same fingerprint if that one stores longer behaviour sequences."""
+    """Return the schema, or the listed schema of the same fingerprint if that one stores longer behaviour sequences."""
     document: Any = redis.hget(SCHEMAS, schema.fingerprint)
     if document is None or schema.behaviour is None:
         return schema
@@ -54,7 +54,7 @@ def longest(redis: "Redis", schema: FeatureSchema) -> FeatureSchema:
 
 
 def listed(redis_url: str) -> str:
-    """The list in words."""
+    """Describe the list in words."""
     with client(redis_url, 10) as redis:
         entries: Any = redis.hgetall(SCHEMAS)
     described = (
@@ -65,9 +65,9 @@ def listed(redis_url: str) -> str:
 
 
 def forget_schema(redis_url: str, fingerprint: str, registry: Path) -> int:
-    """Retire a schema for a registry: unlist it, then remove its rows at a bounded pace. Returns the number of keys.
+    """Retire a schema for a registry: unlist it, then remove its rows at a limited pace. Returns the number of keys.
 
-    Raises KeyError if nothing of it is there, and SchemaInUse if another registry has loaded it too.
+    Raises KeyError if there is nothing to remove, and SchemaInUse if another registry has loaded the schema too.
     """
     if not _FINGERPRINT.fullmatch(fingerprint):
         raise KeyError(fingerprint)
@@ -78,7 +78,7 @@ def forget_schema(redis_url: str, fingerprint: str, registry: Path) -> int:
         if not was_listed and not removed:
             raise KeyError(fingerprint)
 
-        # Writes that had read the list before may still come: look again until nothing more is there.
+        # Writers that had read the list before may still write: look again until nothing more is left.
         more = was_listed
         while more:
             sleep(_IN_WORK_SECONDS)
@@ -88,7 +88,7 @@ def forget_schema(redis_url: str, fingerprint: str, registry: Path) -> int:
 
 
 def _remove(redis: "Redis", pattern: str, advance: Callable[[int], None]) -> int:
-    """Unlink the keys of a pattern and return their number. Commands are short, with pauses between them."""
+    """Unlink the keys of a pattern and return their number. Commands are short, with pauses in between."""
     removed = 0
     keys = redis.scan_iter(match=pattern, count=_SCAN_COUNT)
     while batch := list(islice(keys, _SCAN_COUNT)):

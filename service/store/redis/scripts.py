@@ -1,10 +1,11 @@
-"""The Lua scripts that write to Redis. Each takes a bounded number of steps: Redis does nothing else meanwhile."""
+"""The Lua scripts that write to Redis. Each has a bounded number of steps, because a script blocks Redis."""
 
 from collections.abc import Iterable, Sequence
 
 from features.layouts import EVENT_KEY_BYTES
 
-# Members that one call drops at most. More are there only if somebody else wrote them; later calls drop the rest.
+# The highest number of members that one call drops. There are more only if another program wrote them; later calls drop
+# the rest.
 _DROPPED_AT_ONCE = 2_000
 _ADDED_AT_ONCE = 1_000  # scores and members of one ZADD: Lua hands over a bounded number of arguments
 
@@ -74,8 +75,8 @@ if past > keep then drop(0, past - keep - 1) end
 return count
 """
 
-# ARGV: the row that was read (empty for none), the new row. Writes only where the row is still the one that was read,
-# so that two partial updates never lose one another's values. A key of another type counts as no row, and is replaced.
+# ARGV: the row that was read (empty for none), the new row. Writes only if the row has not changed since, so that of
+# two partial updates neither is lost. A key of another type counts as no row, and is replaced.
 REPLACE_ROW = """
 local row = redis.pcall('GET', KEYS[1])
 if type(row) ~= 'string' then row = '' end
@@ -86,10 +87,10 @@ return 1
 
 
 def behaviours_to_send(behaviours: Iterable[tuple[int, bytes]], keep: int, now_ms: int) -> Sequence[tuple[int, bytes]]:
-    """The behaviours `(time in ms, event key + packed row)` of one user that can be kept, in order of time.
+    """Return those behaviours `(time in ms, event key + packed row)` of one user that can be kept, in order of time.
 
-    Of an event that comes twice the first place and the last row count. Of the past the newest `keep` are sent, of the
-    future the next `keep`: what one call makes Redis do does not grow with what a caller sends.
+    If an event occurs twice, its first position and its last row are used. Of the past, the newest `keep` are sent, of
+    the future the next `keep`, so that the work of Redis per call is bounded.
     """
     rows = {(time_ms, member[:EVENT_KEY_BYTES]): member for time_ms, member in behaviours}
     in_order = sorted(((time_ms, member) for (time_ms, _), member in rows.items()), key=lambda each: each[0])
@@ -99,7 +100,7 @@ def behaviours_to_send(behaviours: Iterable[tuple[int, bytes]], keep: int, now_m
 
 
 def add_behaviours_arguments(behaviours: Sequence[tuple[int, bytes]], keep: int, now_ms: int) -> list[int | bytes]:
-    """ARGV of `ADD_BEHAVIOURS` for what `behaviours_to_send` gave."""
+    """Build ARGV of `ADD_BEHAVIOURS` from the result of `behaviours_to_send`."""
     arguments: list[int | bytes] = [keep, now_ms]
     for time_ms, member in behaviours:
         arguments += (time_ms, member)

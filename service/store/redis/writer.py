@@ -29,7 +29,8 @@ class RedisWriter:
 
     def __init__(self, url: str, timeout_ms: int) -> None:
         self._redis = async_client(url, max(_SLOWEST_TIMEOUT_SECONDS, timeout_ms / 1000))
-        # A cluster's client takes no EVALSHA into a pipeline. One Redis is spared the script's text per key.
+        # A cluster's client does not accept EVALSHA in a pipeline. With one Redis, EVALSHA avoids sending the script
+        # per key.
         self._sends_text = address_of(url).is_cluster
         self._hashes: dict[str, str] = {}  # script -> its SHA-1, once Redis has it
 
@@ -55,7 +56,7 @@ class RedisWriter:
         keys: Mapping[str, str],
         ids: Sequence[str],
     ) -> list[str]:
-        """One attempt for `ids`; those whose row changed meanwhile are to be tried again."""
+        """Make one attempt for `ids`; return those whose row changed meanwhile, to be tried again."""
         layout = layouts.layout(entity)
         async with self._redis.pipeline(transaction=False) as pipeline:
             for i in ids:
@@ -70,7 +71,8 @@ class RedisWriter:
         return [i for i, done in zip(ids, written, strict=True) if not done]
 
     async def add_behaviours(self, layouts: Layouts, by_user: Mapping[str, Sequence[tuple[int, bytes]]]) -> int:
-        """Add behaviours `{user_id: [(time in ms, event key + packed row)]}`. Returns the number of new ones that stay.
+        """Add behaviours `{user_id: [(time in ms, event key + packed row)]}`. Returns how many of them are new and
+        stored.
 
         Raises StoreUnavailable.
         """
@@ -86,7 +88,7 @@ class RedisWriter:
             raise StoreUnavailable(f"the events were not written: {_reason(error)}") from None
 
     async def _run(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
-        """The results of a script for each key, in one pipeline. Raises redis' errors."""
+        """Run a script for each key, in one pipeline, and return the results. Raises redis' errors."""
         if self._sends_text:
             return await self._pipelined("EVAL", script, calls)
         if script in self._hashes:
@@ -116,7 +118,7 @@ class RedisWriter:
 
 
 def _row(reply: Any) -> bytes | None:
-    """The reply to GET. A key of another type counts as no row: the write replaces it. Raises redis' other errors."""
+    """Return the reply to GET. A key of another type counts as no row, and is replaced. Raises redis' other errors."""
     if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
         return None
     if isinstance(reply, Exception):
@@ -125,6 +127,6 @@ def _row(reply: Any) -> bytes | None:
 
 
 def _reason(error: Exception) -> str:
-    """An error's message without the place in a script of ours that Redis names."""
+    """Return an error's message without the position in our script, which Redis adds."""
     text = str(error).partition(" script: ")[0]
     return text.rpartition(": ")[2].lstrip("-") if "@user_script" in text else text

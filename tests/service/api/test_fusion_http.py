@@ -156,7 +156,10 @@ def test_overrides_keep_to_the_operators_bounds(running: Any, kit: SimpleNamespa
     within = rank(running, fusion={"weights": {"pctr": 2.0}}).json()
     assert within["fusion"]["overridden"] is True
     assert within["ranking"][0]["score"] == pytest.approx(2 * within["ranking"][0]["predictions"]["pctr"])
-    for weights, words in (({"pctr": 2.1}, "outside 0.5..2"), ({"pcvr": 1.0}, "the operator keeps this weight")):
+    for weights, words in (
+        ({"pctr": 2.1}, "outside 0.5..2"),
+        ({"pcvr": 1.0}, "the operator does not allow to change this weight"),
+    ):
         answer = rank(running, fusion={"weights": weights})
         assert answer.status_code == 422
         assert words in answer.json()["errors"][0]["message"]

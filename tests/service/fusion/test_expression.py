@@ -106,7 +106,7 @@ def test_what_cannot_be_computed_for_an_item_is_no_score_for_that_item() -> None
         ({"formula": "price * 2"}, "reads no task score"),
         (
             {"formula": "pctr * price", "weights": {"price": 2}},
-            "column 8: 'price' is a task, a numeric or a weight at once",
+            "column 8: 'price' is ambiguous: task, numeric feature or weight",
         ),
         ({"formula": "pctr", "missing": {"pctr": 2}}, "missing names pctr"),
         ({"formula": "pctr", "bounds": {"x": {"min": 0, "max": 1}}}, "bounds x"),
@@ -129,7 +129,7 @@ def test_a_formulas_own_weights_can_be_overridden_within_their_bounds() -> None:
     assert fusion.with_weights(formula, {"a": 2}).fuse(SCORES) == pytest.approx([0.05, 0.004, 0])
     for name, weight, detail in (
         ("a", 2.5, "outside 0..2"),
-        ("b", 1, "the operator keeps this weight; open are a"),
+        ("b", 1, "the operator does not allow to change this weight; allowed: a"),
         ("c", 1, "no weight 'c'"),
     ):
         with pytest.raises(InvalidRequest, match=detail):

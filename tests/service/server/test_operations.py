@@ -174,7 +174,7 @@ def test_redis_dying_and_coming_back_fails_no_ranking(
         for thread in threads:
             thread.join()
         assert {status for status, _ in seen} == {200}
-        assert server.log_lines.count("rankings are made without the store") <= 4
+        assert server.log_lines.count("rankings do without the store") <= 4
 
 
 def test_a_redis_that_hangs_delays_an_answer_no_longer_than_its_limit(

@@ -151,7 +151,7 @@ async def test_a_slot_that_moves_is_followed_on_its_way_and_after(cluster: Redis
 
 
 async def test_one_redis_under_a_clusters_url_is_refused_by_name(redis_server: EmbeddedRedis, layouts: Layouts) -> None:
-    with pytest.raises(StoreDown, match=r"no node of a cluster that is set up: .*cluster support disabled"):
+    with pytest.raises(StoreDown, match=r"is not a node of a configured cluster: .*cluster support disabled"):
         await reading(
             redis_server.url.replace("redis://", "redis+cluster://"), lambda reader: reader.fetch(layouts, "1", IDS, 2)
         )

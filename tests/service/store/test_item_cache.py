@@ -215,7 +215,7 @@ async def test_where_redis_cannot_tell_of_changes_a_row_stays_for_a_short_time_o
             assert prices(await reader.fetch(layouts, "1", ["3"], 2)) == [4.0]
 
         await with_reader(server.url, work, ttl_ms=300)
-    assert "Redis does not tell of changes" in caplog.text
+    assert "Redis does not announce changes" in caplog.text
 
 
 async def test_each_schema_has_a_cache_of_its_own_that_goes_with_its_last_bundle(

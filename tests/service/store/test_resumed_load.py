@@ -73,8 +73,8 @@ def test_a_load_that_is_ended_half_way_goes_on_from_there(
     with begin() as rest:
         stderr = rest.communicate()[1]
     assert rest.returncode == 0, stderr
-    assert f"behaviours: goes on after the {done} rows" in stderr
-    assert "items: goes on after the 300 rows" in stderr
+    assert f"behaviours: continues after the {done} rows" in stderr
+    assert "items: continues after the 300 rows" in stderr
     assert '"loaded_at":null' not in store.hget(SCHEMAS, layouts.fingerprint).decode()  # type: ignore[union-attr]
     resumed = everything(store)
     store.flushall()
@@ -118,17 +118,17 @@ def test_a_load_goes_on_only_where_nothing_has_changed(
 
     interrupted(tables, schema, url)
     assert rows_done(store, layouts) == 1000
-    assert "goes on" not in again(restart=True)
-    assert "goes on" not in again()  # the finished load is loaded anew
+    assert "continues after" not in again(restart=True)
+    assert "continues after" not in again()  # the finished load is loaded anew
     assert rows_done(store, layouts) == 0
     interrupted(tables, schema, url)
-    assert "goes on after the 1000 rows" in again()
+    assert "continues after the 1000 rows" in again()
     interrupted(tables, schema, url)
     os.utime(tables / "items.parquet", ns=(0, 0))
-    assert "goes on" not in again()
+    assert "continues after" not in again()
     interrupted(tables, schema, url)
     store.flushall()
-    assert "goes on" not in again()
+    assert "continues after" not in again()
 
 
 def test_a_redis_that_is_emptied_meanwhile_ends_the_load(

@@ -1,1 +1,1 @@
-"""Reads rankings' rows from Redis on connections of our own."""
+"""Reads the rows of rankings from Redis, on connections with a protocol implementation of our own."""

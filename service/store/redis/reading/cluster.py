@@ -1,7 +1,7 @@
-"""Asks the nodes of a Redis Cluster: each command goes to the node with its key's slot, or to where that sends it.
+"""Asks the nodes of a Redis Cluster: sends each command to the node that has its key's slot, and follows redirections.
 
-A ranking asks all nodes at once, those of which it wants nothing with a PING: what a node announced of changed rows
-lies before its reply, and a node that does not answer is known for it.
+A ranking asks all nodes at once; a node without a command gets a PING. A node's announcements of changed rows arrive
+before its reply, and a node that does not answer is known to be away.
 """
 
 import asyncio
@@ -20,17 +20,18 @@ _PING = packed("PING")
 _ASKING = packed("ASKING")
 
 Command = tuple[bytes, bytes]  # the key that decides on the node, and the packed command
-# Makes a part of the result of one node's replies when they are parsed: (places of the commands, replies) -> part.
+# Converts one node's replies to a part of the result when they are parsed: (positions of the commands, replies) ->
+# part.
 DecodePart = Callable[[Sequence[int], list[Any]], Any]
-# (which node, whether ASKING precedes each command) -> places of the commands
+# (node, whether ASKING precedes each command) -> positions of the commands
 _Routes = dict[tuple[Node | None, bool], list[int]]
 
 
 @dataclass(slots=True)
 class Answers:
-    """The replies in the order of the commands, what was made of them node by node, and the nodes that gave none.
+    """The replies in the order of the commands, the parts of the result by node, and the nodes without an answer.
 
-    A reply that did not come is a StoreDown in its place, one that the node refuses a ReplyError.
+    A missing reply is represented by a StoreDown, a refused command by a ReplyError.
     """
 
     replies: list[Any]
@@ -40,7 +41,7 @@ class Answers:
 
 @dataclass(slots=True)
 class _Sent:
-    """Commands on their way to one node. The answer is (their replies, the part that was made of them)."""
+    """Commands that were sent to one node. The answer is (their replies, the part of the result made from them)."""
 
     node: Node
     places: Sequence[int]
@@ -56,8 +57,8 @@ async def ask(
 ) -> Answers:
     """Send commands to their nodes and wait for all of them, at most `timeout` seconds per redirection.
 
-    `decode` runs before anything that the node sent after its replies. With `everywhere` the other nodes are asked too,
-    for a sign of life.
+    `decode` runs before anything that the node sends after its replies. With `everywhere`, the other nodes are asked
+    too, to see whether they answer.
     """
     answers = Answers([None] * len(commands))
     routes: _Routes = {(node, False): [] for node in topology.nodes} if everywhere else {}
@@ -119,7 +120,7 @@ async def _ask_along(
 def _send(
     node: Node, asking: bool, places: Sequence[int], commands: Sequence[Command], decode: DecodePart | None
 ) -> _Sent:
-    """Send one node the commands at `places`, or a PING if there are none. Raises StoreDown."""
+    """Send a node the commands at these positions, or a PING if there are none. Raises StoreDown."""
     if not places:
         return _Sent(node, places, node.send(_PING, 1, _undecoded))
     own_commands = [commands[place][1] for place in places]
@@ -148,7 +149,7 @@ def _fail(answers: Answers, places: Sequence[int], error: StoreDown, node: Node 
 
 
 def _redirections(topology: Topology, commands: Sequence[Command], replies: Sequence[Any]) -> _Routes:
-    """The commands that their node sent elsewhere."""
+    """Return the commands that their node redirected to another one."""
     routes: _Routes = {}
     for place, reply in enumerate(replies):
         if isinstance(reply, ReplyError):

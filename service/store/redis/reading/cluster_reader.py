@@ -1,4 +1,4 @@
-"""Reads a ranking's rows from a Redis Cluster. Rows of nodes that are away are missing while the others' are there."""
+"""Reads a ranking's rows from a Redis Cluster. If a node is away, only its rows are missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _SCHEMAS_SECONDS = 1.0
 class _ItemAnswers:
     """Item rows of one read: `parts` are (candidate positions, rows), `unread` the positions without an answer.
 
-    `ahead` are the replies to the commands before the items', `silent` the nodes that did not answer.
+    `ahead` are the replies to the commands before the items' commands; `silent` are the nodes that did not answer.
     """
 
     ahead: list[Any]
@@ -57,7 +57,7 @@ class ClusterReader:
 
     @property
     def caches(self) -> list[ItemCache]:
-        """One per feature schema in use."""
+        """The item caches, one per feature schema in use."""
         return self._caches.distinct()
 
     def cache_counts(self) -> dict[str, int]:
@@ -66,7 +66,7 @@ class ClusterReader:
     async def fetch(
         self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
     ) -> StoredRows:
-        """As `SingleReader.fetch`; raises StoreDown where neither the user nor any item could be read."""
+        """Read as `SingleReader.fetch` does; raises StoreDown if neither the user nor any item could be read."""
         try:
             rows = await self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
         except StoreDown as error:
@@ -93,14 +93,15 @@ class ClusterReader:
         )
         rounds = [first]
 
-        # Rows that were taken from the cache and have left it since are read again.
+        # Read rows again that were taken from the cache and have been removed from it since.
         if cache.changes != cached.changes:
             just_read = set(cached.missing)
             changed = [place for place in cache.take(item_ids).missing if place not in just_read]
             if changed:
                 rounds.append(await self._ask_items(layouts, cache, item_ids, changed, timeout, []))
 
-        # Put the parts together. A cached row counts only while its node answers: it may have changed unannounced.
+        # Put the parts together. A cached row is valid only while its node answers: it may have changed without an
+        # announcement.
         rows = cached.rows
         unread: set[int] = set()
         for answers in rounds:
@@ -123,12 +124,12 @@ class ClusterReader:
         timeout: float,
         ahead: list[Command],
     ) -> _ItemAnswers:
-        """Read the items at `places` together with the commands `ahead`, which are a request's first, of all nodes."""
+        """Read the items at `places`, together with the request's first commands `ahead`, from all nodes."""
         count = len(ahead)
         epoch = self._topology.epoch()
 
         def decode(asked: Sequence[int], replies: list[Any]) -> tuple[list[int], ItemRows] | None:
-            """One node's item rows. The cache gets them before the node can announce a later change."""
+            """Return one node's item rows. The cache gets them before the node can announce a later change."""
             own = [(places[at - count], reply) for at, reply in zip(asked, replies, strict=True) if at >= count]
             own = [(place, reply) for place, reply in own if not isinstance(reply, Exception)]
             if not own:
@@ -153,12 +154,14 @@ class ClusterReader:
         return [place for place, item_id in enumerate(item_ids) if owner((prefix + item_id).encode()) in nodes]
 
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
-        """The packed rows of items, defaults for those without one. Raises StoreDown if any node does not answer."""
+        """Read the packed rows of items; defaults for items without a row. Raises StoreDown if any node does not
+        answer.
+        """
         answers = await self._ask(_item_commands(item_prefix(layouts.fingerprint), item_ids), self.timeout)
         return rows_or_unknown(layouts, item_ids, [packed_rows(reply, 1)[0] for reply in answers.replies])
 
     async def schemas(self) -> dict[str, str]:
-        """The loaded schemas; the ones last read while only their node is away. Raises StoreDown."""
+        """Return the loaded schemas; if their node is away, those that were read last. Raises StoreDown."""
         commands = [(SCHEMAS.encode(), packed("HGETALL", SCHEMAS))]
         answers = await self._ask(commands, max(self.timeout, _SCHEMAS_SECONDS))
         self._topology.learn_soon()
@@ -192,7 +195,7 @@ def _item_commands(prefix: str, item_ids: Sequence[str]) -> list[Command]:
 
 
 def _stored(layouts: Layouts, ahead: Sequence[Any], items: ItemRows, unread: int, candidates: int) -> StoredRows:
-    """The rows of a request. The user's replies that did not come count as one more unread row. Raises StoreDown."""
+    """Return the rows of a request. Missing replies for the user count as one more unread row. Raises StoreDown."""
     user: Any = ahead[0]
     behaviours: Any = ahead[1] if len(ahead) == 2 else []
     if is_refusal(user) or is_refusal(behaviours):

@@ -1,4 +1,4 @@
-"""The commands of a ranking's read, packed for the wire."""
+"""Packs the commands that a ranking's read sends."""
 
 from collections.abc import Sequence
 from itertools import repeat
@@ -6,17 +6,17 @@ from time import time_ns
 
 from service.store.redis.reading.wire import packed
 
-# A longer MGET would keep Redis from everybody else for more than a millisecond.
+# A longer MGET would block Redis for all other clients for more than a millisecond.
 MGET_KEYS = 2_000
 
 
 def get(key: bytes) -> bytes:
-    """GET, put together by hand: hiredis takes four times as long for it."""
+    """GET, concatenated by hand: hiredis takes four times as long for it."""
     return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
 
 
 def newest_behaviours(key: bytes, count: int, before: int | None) -> bytes:
-    """The newest `count` behaviours older than `before` (ms). None means now, so that the future does not count."""
+    """Read the newest `count` behaviours older than `before` (ms). None means now, which excludes future ones."""
     if before is None:
         before = time_ns() // 1_000_000 + 1  # with what was done in this very millisecond
     bound = b"(%d" % before
@@ -28,12 +28,12 @@ def newest_behaviours(key: bytes, count: int, before: int | None) -> bytes:
 
 
 def item_read(key: bytes) -> bytes:
-    """MGET of one key, for a cluster: it refuses one over several slots, and GET refuses a key of another type."""
+    """MGET of one key, for a cluster: MGET must not span several slots, and GET would refuse a key of another type."""
     return b"*2\r\n$4\r\nMGET\r\n$%d\r\n%b\r\n" % (len(key), key)
 
 
 def item_reads(prefix: str, item_ids: Sequence[str]) -> tuple[bytes, int]:
-    """MGETs for the rows of items on one Redis, and how many they are."""
+    """Return MGET commands for the rows of items on one Redis, and the number of commands."""
     if len(item_ids) <= MGET_KEYS:
         return packed("MGET", *map("".join, zip(repeat(prefix), item_ids))), 1
     starts = range(0, len(item_ids), MGET_KEYS)

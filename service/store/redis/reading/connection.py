@@ -16,7 +16,7 @@ OnPush = Callable[[list[Any]], None]
 
 
 class WrongReply(StoreDown):
-    """Redis, or a proxy before it, answered what cannot be the answer: nothing on this connection can be trusted."""
+    """Redis, or a proxy before it, sent an invalid reply, so that nothing on this connection can be trusted."""
 
 
 class _Pending:
@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
             while (reply := self._reader.gets()) is not False:
                 self._take(reply)
         except hiredis.ProtocolError as error:
-            self.close(StoreDown(f"Redis answered what is not RESP: {error}"))
+            self.close(StoreDown(f"the answer of Redis is not RESP: {error}"))
         except WrongReply as error:
             self.close(error)
 
@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
                 self._on_push(reply)
             return
         if not self._waiting:
-            raise hiredis.ProtocolError("a reply that nobody asked for")
+            raise hiredis.ProtocolError("a reply without a command")
         pending = self._waiting[0]
         pending.replies.append(reply)
         if len(pending.replies) == pending.count:
@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
             self._finish(pending)
 
     def _finish(self, pending: _Pending) -> None:
-        """Decode before the next message is parsed, also where the caller has given up."""
+        """Decode before the next message is parsed, even if the caller has given up."""
         future = pending.future
         try:
             result = pending.replies if pending.decode is None else pending.decode(pending.replies)
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
                 pending.future.set_exception(reason)
 
     def send(self, packed: bytes, count: int, decode: Decode | None = None) -> "asyncio.Future[Any]":
-        """Send `count` packed commands in one write. The future gets their replies, or what `decode` makes of them."""
+        """Send `count` packed commands in one write. The future receives their replies, or the result of `decode`."""
         assert self._transport is not None
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Pending(count, future, decode))
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def silent(self) -> bool:
-        """Whether Redis owes an answer for so long that the connection must be taken for dead."""
+        """Return whether Redis has not answered for so long that the connection counts as dead."""
         return bool(self._waiting) and monotonic() - self._waiting[0].sent_at > SILENCE_SECONDS
 
 

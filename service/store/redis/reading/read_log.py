@@ -1,6 +1,6 @@
-"""The log of reads: when the store goes away and comes back, and which rows do not fit. Metrics count how often.
+"""Logs reads: when the store goes away and comes back, and which rows do not fit the schema. Metrics count them.
 
-A store that goes and comes with every request must not fill the log, so that an outage is logged once in a while.
+A store that changes with every request must not fill the log, so an outage is logged only once in a while.
 """
 
 import logging
@@ -21,14 +21,14 @@ class ReadLog:
         self._logged_corrupt: set[str] = set()
 
     def note_down(self, error: StoreDown) -> None:
-        """A read that failed."""
+        """Log a failed read."""
         if not self._logged_down and monotonic() >= self._quiet_until:
             self._logged_down = True
             self._quiet_until = monotonic() + _QUIET_SECONDS
-            log.warning("rankings are made without the store: %s", error)
+            log.warning("rankings do without the store: %s", error)
 
     def note_rows(self, rows: StoredRows, fingerprint: str) -> None:
-        """A read that went well."""
+        """Log a successful read."""
         if self._logged_down:
             self._logged_down = False
             log.info("the store answers again")
@@ -36,4 +36,4 @@ class ReadLog:
             return
         if new := sorted(rows.corrupt.keys() - self._logged_corrupt):
             self._logged_corrupt.update(new)
-            log.warning("rows in Redis that do not fit schema %s are taken as missing: %s", fingerprint, ", ".join(new))
+            log.warning("rows in Redis that do not fit schema %s count as missing: %s", fingerprint, ", ".join(new))

@@ -1,6 +1,7 @@
-"""Checks the type and length of Redis' replies: a broken proxy may send anything.
+"""Checks the type and length of Redis' replies, because a broken proxy may send anything.
 
-An error reply is a refusal (StoreDown), but for one: a key that holds another type of value counts as one corrupt row.
+An error reply is a refusal (StoreDown), with one exception: a key with a value of another type counts as one corrupt
+row.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ _BYTES_OR_NOTHING = {bytes, type(None)}
 
 
 def refusal(reply: Any, command: str) -> StoreDown:
-    """The error for a reply that `command` cannot return."""
+    """Return the error for a reply that `command` cannot have."""
     if isinstance(reply, StoreDown):
         return reply
     if isinstance(reply, Exception):
@@ -33,12 +34,12 @@ def _described(reply: Any) -> str:
 
 
 def _is_other_type(reply: Any) -> bool:
-    """Whether the key holds another type of value than the command reads."""
+    """Return whether the key has a value of another type than the command reads."""
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("WRONGTYPE")
 
 
 def is_refusal(reply: Any) -> bool:
-    """Whether a reply is an error that says nothing about the key's own value."""
+    """Return whether a reply is an error that is not about the value of one key."""
     return isinstance(reply, Exception) and not _is_other_type(reply)
 
 
@@ -50,9 +51,9 @@ def packed_rows(reply: Any, n: int) -> list[bytes | None]:
 
 
 def stored_rows(layouts: Layouts, user: Any, behaviours: Any, items: ItemRows) -> StoredRows:
-    """The rows of one request of the replies to GET and ZREVRANGEBYSCORE. Raises StoreDown.
+    """Return the rows of one request from the replies to GET and ZREVRANGEBYSCORE. Raises StoreDown.
 
-    A row of another length than the schema's, or a key of another type, is absent and counted as corrupt.
+    A row that does not have the schema's length, or a key of another type, is absent and counted as corrupt.
     """
     corrupt: dict[str, int] = {}
 
@@ -92,7 +93,7 @@ def stored_rows(layouts: Layouts, user: Any, behaviours: Any, items: ItemRows) -
 
 
 def documents(reply: Any) -> dict[str, str]:
-    """The reply to HGETALL as text, of RESP2 or RESP3. Raises StoreDown."""
+    """Return the reply to HGETALL, in RESP2 or RESP3, as text. Raises StoreDown."""
     pairs: list[tuple[Any, Any]] | None = None
     if isinstance(reply, dict):
         pairs = list(reply.items())
@@ -100,10 +101,10 @@ def documents(reply: Any) -> dict[str, str]:
         pairs = list(zip(reply[::2], reply[1::2], strict=True))
     if pairs is None or not all(type(key) is type(value) is bytes for key, value in pairs):
         raise refusal(reply, "HGETALL")
-    # A foreign field that is no text names no schema of ours, and must not hide the others.
+    # A field that is not text does not name a schema of ours, and must not hide the others.
     return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in pairs}
 
 
 def rows_or_unknown(layouts: Layouts, item_ids: Sequence[str], rows: Sequence[bytes | None]) -> list[bytes]:
-    """Packed rows of items, an unknown item's if there is none."""
+    """Return packed rows of items; for an item without a row, that of an unknown item."""
     return [layouts.row_or_unknown("item", i, row) for i, row in zip(item_ids, rows, strict=True)]

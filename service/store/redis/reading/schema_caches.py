@@ -1,7 +1,7 @@
-"""The item caches of one worker, one per feature schema, which follow Redis' own announcements of changes.
+"""The item caches of one worker, one per feature schema; Redis announces which rows have changed.
 
-Redis announces on the reading connection which rows changed, in order with its replies: a ranking that starts after a
-write was answered sees what was written.
+The announcements arrive on the reading connection, in order with the replies: a ranking that starts after the answer to
+a write sees the written values.
 """
 
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger("funnelrank.store")
 
 
 class SchemaCaches:
-    """Item caches by schema. A cache lives as long as the layouts of a bundle that uses it."""
+    """Item caches by schema. A cache is dropped with the last bundle that uses its layouts."""
 
     def __init__(self, limit_bytes: int, ttl_ms: int) -> None:
         self._limit_bytes = limit_bytes
@@ -28,7 +28,7 @@ class SchemaCaches:
         self._logged_unannounced = False
 
     def distinct(self) -> list[ItemCache]:
-        """One per feature schema in use."""
+        """The caches, one per feature schema in use."""
         return list({id(cache): cache for cache in self._by_layouts.values()}.values())
 
     def counts(self) -> dict[str, int]:
@@ -40,7 +40,7 @@ class SchemaCaches:
         return counts | {"bytes": sum(cache.bytes_used for cache in caches)}
 
     def of(self, layouts: Layouts) -> ItemCache:
-        """The cache of a schema; two bundles of one schema share it."""
+        """Return the cache of a schema; bundles of the same schema share it."""
         cache = self._by_layouts.get(id(layouts))
         if cache is not None:
             return cache
@@ -51,7 +51,7 @@ class SchemaCaches:
         return cache
 
     def begin(self, cache: ItemCache, wires: Sequence[Wire], connection: int) -> None:
-        """Empty a cache for new connections, and ask Redis ahead of the first read to announce changes on them."""
+        """Empty a cache for new connections, and ask Redis before the first read to announce changes on them."""
         announced = bool(cache.capacity) and all(wire.pushes for wire in wires)
         cache.start_over(connection, announced)
         if not announced:
@@ -65,14 +65,16 @@ class SchemaCaches:
                 wire.send_ahead(command, partial(self._tracking, cache, wire, connection))
 
     def _tracking(self, cache: ItemCache, wire: Wire, connection: int, replies: list[Any]) -> None:
-        """The reply to CLIENT TRACKING. Where Redis refuses, rows are cached for a short time alone."""
+        """Handle the reply to CLIENT TRACKING. If Redis refuses, rows are cached only for a short time."""
         if isinstance(replies[0], Exception):
             self._log_unannounced(cache, str(replies[0]))
             wire.prefixes.discard(item_prefix(cache.fingerprint))
             cache.start_over(connection, announced=False)
 
     def on_push(self, push: list[Any]) -> None:
-        """Handle a push message about changed rows. A message without keys, or an unreadable one, means all rows."""
+        """Handle a push message about changed rows. A message without keys, or an unreadable one, means that all may
+        have changed.
+        """
         if not push or push[0] != b"invalidate":
             return
         keys = push[1] if len(push) > 1 else None
@@ -91,4 +93,4 @@ class SchemaCaches:
         if cache.capacity and not self._logged_unannounced:
             self._logged_unannounced = True
             seconds = cache.ttl_seconds
-            log.warning("Redis does not tell of changes (%s); item rows are kept for %g s at most", reason, seconds)
+            log.warning("Redis does not announce changes (%s); item rows are cached for at most %g s", reason, seconds)

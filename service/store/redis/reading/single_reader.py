@@ -30,7 +30,7 @@ class SingleReader:
 
     @property
     def caches(self) -> list[ItemCache]:
-        """One per feature schema in use."""
+        """The item caches, one per feature schema in use."""
         return self._caches.distinct()
 
     def cache_counts(self) -> dict[str, int]:
@@ -39,10 +39,10 @@ class SingleReader:
     async def fetch(
         self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
     ) -> StoredRows:
-        """The rows of one request, of the behaviours those older than `before` (milliseconds; None: now).
+        """Read the rows of one request; behaviours must be older than `before` (milliseconds; None: now).
 
-        One round trip; a second one where Redis announced meanwhile that a cached row had changed. Raises StoreDown;
-        waits no longer than `timeout` seconds or the store's own limit per round trip.
+        Takes one round trip, and a second one if Redis announced meanwhile that a cached row had changed. Raises
+        StoreDown; waits no longer than `timeout` seconds or the store's own limit per round trip.
         """
         try:
             rows = await self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
@@ -64,7 +64,7 @@ class SingleReader:
             self._caches.begin(cache, [self._wire], self._wire.connection)
         cached = cache.take(item_ids)
 
-        # Ask for the user, and for the items that are not cached.
+        # Ask for the user's rows, and for the items that are not cached.
         fingerprint = layouts.fingerprint
         commands = get(user_key(fingerprint, user_id).encode())
         count = 1
@@ -82,7 +82,7 @@ class SingleReader:
         else:
             replies = await self._wire.ask(commands, count, timeout)
 
-        # Rows that were taken from the cache and have left it since are read again.
+        # Read rows again that were taken from the cache and have been removed from it since.
         if cache.changes != cached.changes:
             just_read = set(cached.missing)
             changed = [place for place in cache.take(item_ids).missing if place not in just_read]
@@ -98,9 +98,9 @@ class SingleReader:
     def _rows_decoder(
         self, layouts: Layouts, cache: ItemCache, item_ids: list[str], ahead: int
     ) -> Callable[[list[Any]], tuple[list[Any], ItemRows]]:
-        """A function that turns replies into item rows; the first `ahead` replies are no item rows.
+        """Return a function that converts replies to item rows; the first `ahead` replies are not item rows.
 
-        The cache gets the rows before Redis can announce a later change, also where the request has given up.
+        The cache gets the rows before Redis can announce a later change, even if the request has given up.
         """
         connection = self._wire.connection
 
@@ -113,7 +113,7 @@ class SingleReader:
         return decode
 
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
-        """The packed rows of items, defaults for those without one. Raises StoreDown."""
+        """Read the packed rows of items; defaults for items without a row. Raises StoreDown."""
         if not item_ids:
             return []
         reads, count = item_reads(item_prefix(layouts.fingerprint), item_ids)
@@ -124,7 +124,7 @@ class SingleReader:
         return await self._wire.ask(reads, count, self.timeout, decode)  # type: ignore[no-any-return]
 
     async def schemas(self) -> dict[str, str]:
-        """The schemas this Redis was loaded with: fingerprint -> JSON. Raises StoreDown."""
+        """Return the schemas that this Redis was loaded with: fingerprint -> JSON. Raises StoreDown."""
         timeout = max(self.timeout, _SCHEMAS_SECONDS)
 
         def decode(replies: list[Any]) -> dict[str, str]:

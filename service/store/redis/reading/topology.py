@@ -1,7 +1,7 @@
 """The nodes of a Redis Cluster as one worker sees them: which node has which slot, and which nodes can be asked.
 
-Several nodes are asked at once which node has which slot, and the most common answer counts: a node that was cut off
-from the others goes on telling how things were.
+Several nodes are asked at once which node has which slot, and the most common answer is used, because a node that was
+cut off from the others keeps an outdated answer.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Node(Wire):
 
 
 class Topology:
-    """Learns the nodes and their slots at the first request, and again after any sign that they have changed."""
+    """Learns the nodes and their slots at the first request, and again after any sign of a change."""
 
     def __init__(self, address: RedisAddress, on_push: OnPush | None) -> None:
         self._address = address
@@ -67,7 +67,7 @@ class Topology:
     def epoch(self) -> int:
         """A number that changes with every connection made or lost and every slot that moved.
 
-        What was cached under an earlier number may be stale.
+        Values that were cached under an earlier number may be stale.
         """
         connections = (self._views, *[node.connection if node.open else 0 for node in self._nodes.values()])
         if connections != self._connections:
@@ -80,9 +80,9 @@ class Topology:
         return self._owners[key_slot(key)]
 
     async def connect(self, timeout: float) -> None:
-        """Wait for the nodes' connections, but not for a node that refused last.
+        """Wait for the nodes' connections, except for nodes that refused the last attempt.
 
-        Raises StoreDown if no node says which nodes there are.
+        Raises StoreDown if no node tells the nodes of the cluster.
         """
         if not self._view:
             await self._first_view(timeout)
@@ -96,7 +96,9 @@ class Topology:
         self._log_away()
 
     def redirected_to(self, where: str, by: Node | None) -> Node:
-        """The node of a redirection. One that names no host means another port of the host that was asked."""
+        """Return the node of a redirection. A redirection without a host means another port of the host that
+        was asked.
+        """
         host, _, port = where.rpartition(":")
         return self._node((host or (by.address[0] if by else ""), int(port)))
 
@@ -135,14 +137,14 @@ class Topology:
         return [view for view in await asyncio.gather(*map(self._view_of, nodes)) if view]
 
     async def _view_of(self, node: Node) -> _View:
-        """The slots and their primaries as one node says; empty if it does not."""
+        """Return the slots and their primaries as one node reports them; empty if it does not."""
         try:
             (reply,) = await node.ask(_SLOTS, 1, _LEARN_TIMEOUT_SECONDS)
         except StoreDown as error:
             self._refusal = f"{node.name}: {error}"
             return ()
         if isinstance(reply, Exception) or not reply:
-            self._refusal = f"{node.name} is no node of a cluster that is set up: {reply or 'no slots are assigned'}"
+            self._refusal = f"{node.name} is not a node of a configured cluster: {reply or 'no slots are assigned'}"
             return ()
         try:
             return tuple(sorted((_slot(first), _slot(last), _address(at, node)) for first, last, at, *_ in reply))
@@ -173,7 +175,7 @@ class Topology:
         asyncio.get_running_loop().call_later(_RETIRED_SECONDS, end)
 
     def _log_away(self) -> None:
-        """Log nodes that are lost or back. A node that changes often is logged at intervals."""
+        """Log nodes that were lost or are back. Frequent changes of a node are logged at intervals."""
         away = {address for address, node in self._nodes.items() if not node.open}
         if away == self._away:
             return
@@ -188,7 +190,7 @@ class Topology:
         self._away = away
 
     def drop(self, reason: StoreDown) -> None:
-        """Close every connection; the next request makes others."""
+        """Close every connection; the next request opens new ones."""
         for node in self._nodes.values():
             node.drop(reason)
 
@@ -206,6 +208,6 @@ def _slot(reply: Any) -> int:
 
 
 def _address(reply: Sequence[Any], by: Node) -> Address:
-    """A node as CLUSTER SLOTS names it; without a host it is the host that was asked."""
+    """Return a node's address from CLUSTER SLOTS; without a host, it is the host that was asked."""
     host = bytes(reply[0] or b"").decode()
     return (by.address[0] if host in ("", "?") else host, int(reply[1]))

@@ -1,7 +1,7 @@
-"""The read connection of one worker: it connects when first asked, and again after a loss.
+"""The read connection of one worker: it connects at the first request, and again after a loss.
 
-A ranking asks three short questions at once. redis-py's asyncio client costs three to four times as much CPU for that
-(docs/decisions/0001-redis-wire.md). Writes, if it does not matter, use redis-py.
+A ranking sends three short commands at once. redis-py's asyncio client needs three to four times as much CPU for that
+(docs/decisions/0001-redis-wire.md). Writes use redis-py, because their cost does not matter.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ def packed(*command: str) -> bytes:
 class Wire:
     """The connection to one Redis, or to one `node` of a cluster.
 
-    With `on_push` it speaks RESP3, in which Redis may send a push message (that a key changed): `on_push` gets each, in
-    order with the replies. `connection` counts the connections made, and `prefixes` are those of the keys whose changes
-    Redis was asked to announce on the present one.
+    With `on_push` it uses RESP3, in which Redis may send push messages (for example, that a key changed): `on_push`
+    gets each message, in order with the replies. `connection` counts the connections made, and `prefixes` are the
+    prefixes of the keys whose changes Redis was asked to announce on the present connection.
     """
 
     def __init__(self, address: RedisAddress, on_push: OnPush | None = None, node: Address | None = None) -> None:
@@ -52,7 +52,7 @@ class Wire:
 
     @property
     def refusal(self) -> str:
-        """Why the last attempt to connect failed; empty if it did not fail, or none was made."""
+        """Why the last attempt to connect failed; empty if it succeeded, or if there was none."""
         return self._refusal
 
     async def connect(self, timeout: float) -> None:
@@ -68,9 +68,9 @@ class Wire:
     async def ask(self, packed: bytes, count: int, timeout: float, decode: Decode | None = None) -> Any:
         """Send `count` packed commands in one write and wait for their replies; an error reply is a list element.
 
-        `decode` makes the result of the replies. It runs the moment they are parsed, before anything that Redis sent
-        after them, and also when the caller waits no more. Raises StoreDown if Redis is away or does not answer
-        within `timeout` seconds.
+        `decode` converts the replies to the result. It runs as soon as they are parsed, before anything that Redis
+        sends after them, even if the caller has given up. Raises StoreDown if Redis is away or does not answer within
+        `timeout` seconds.
         """
         end = monotonic() + timeout
         connection = self._current
@@ -87,13 +87,13 @@ class Wire:
             late.cancel()
 
     def send(self, packed: bytes, count: int, decode: Decode) -> "asyncio.Future[Any]":
-        """As `ask`, but without waiting, for callers that wait for several nodes. Raises StoreDown."""
+        """Send as `ask` does, but without waiting, for callers that wait for several nodes. Raises StoreDown."""
         if self._current is None or not self._current.open:
             raise StoreDown(self._refusal or "not connected to Redis")
         return self._current.send(packed, count, decode)
 
     def give_up(self, answer: "asyncio.Future[Any]", timeout: float) -> None:
-        """End the wait for an answer of `send`."""
+        """Stop waiting for an answer to `send`."""
         if self._current is not None:
             give_up(self._current, answer, timeout)
 
@@ -103,7 +103,9 @@ class Wire:
             self._current.send(packed, 1, decode).add_done_callback(retrieve)
 
     async def _connected(self) -> Connection:
-        """The attempt to connect that all waiting requests share. After a failure the next one starts later."""
+        """Return the connection attempt that all waiting requests share. After a failure the next attempt is
+        delayed.
+        """
         if monotonic() < self._refused_until:
             raise StoreDown(self._refusal)
         return await asyncio.shield(self._attempt())
@@ -162,13 +164,13 @@ class Wire:
             if isinstance(reply, Exception):
                 raise StoreDown(f"Redis refuses: {reply}")
 
-        # A Redis before 6, or one that forbids it, refuses and stays with RESP2.
+        # A Redis before version 6, or one that forbids RESP3, refuses and continues with RESP2.
         if self._on_push is not None:
             (hello,) = await connection.send(packed("HELLO", "3"), 1)
             connection.pushes = not isinstance(hello, Exception)
 
     def drop(self, reason: StoreDown) -> None:
-        """Close the present connection; the next request makes another."""
+        """Close the present connection; the next request opens a new one."""
         if self._current is not None:
             self._current.close(reason)
 
@@ -181,6 +183,6 @@ class Wire:
 
 
 def retrieve(task: "asyncio.Future[Any]") -> None:
-    """Look at an outcome that nobody waits for, so that asyncio does not warn about it."""
+    """Read the result of a future that nobody waits for, so that asyncio does not warn about it."""
     if not task.cancelled():
         task.exception()

@@ -162,7 +162,7 @@ def test_a_start_takes_the_newest_version_of_the_history_that_loads_and_says_so(
         assert checks["model"]["ok"]
         assert "because stable synthetic/3 cannot be loaded" in checks["model"]["detail"]
         kit.wait_until(lambda: metric(server, "funnelrank_serving_fallback") == 1)
-        assert "synthetic/1 of the history serves" in server.log_lines
+        assert "the earlier version synthetic/1 serves" in server.log_lines
         assert json.loads((registry / ROLLOUT_FILE).read_text())["stable"]["version"] == "3"
         # The version is published again: after a while it is taken up without another change of the document.
         shutil.rmtree(registry / "synthetic" / "3", ignore_errors=True)

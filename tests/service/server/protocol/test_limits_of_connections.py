@@ -105,7 +105,7 @@ def test_idle_connections_make_room_for_new_ones(service: Any) -> None:
         assert [rank(service) for _ in range(20)] == [200] * 20
         assert metric(service, "funnelrank_connections") <= 21
         assert metric(service, 'funnelrank_connections_cut_total{reason="idle"}') >= 40
-    assert "the most of this worker" in service.log_lines
+    assert "the limit of this worker" in service.log_lines
 
 
 def test_where_all_connections_are_busy_a_new_one_is_refused(service: Any, kit: SimpleNamespace) -> None:
@@ -239,7 +239,7 @@ def test_5000_idle_connections_of_one_host_leave_a_good_caller_unharmed(
             assert [rank(server) for _ in range(100)] == [200] * 100
             assert "Traceback" not in server.log_lines
             if files is not None:
-                assert "the most of this worker" in server.log_lines
+                assert "the limit of this worker" in server.log_lines
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
