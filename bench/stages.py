@@ -16,7 +16,7 @@ from bench.inputs.workload import RequestSet
 from features.layouts import Layouts
 from service.api.body import parse
 from service.api.routes.answer import interleaved, numbers, strings
-from service.api.routes.rank import RankRequest
+from service.api.routes.rank_bodies import RankRequest
 from service.bundle.loading import load_bundle
 from service.ranking.assemble import assemble, pack_raw
 from service.ranking.ordering import order

@@ -37,7 +37,7 @@ REFUSALS = frozenset(
         ("service", "BundleRejected"),
         ("service", "CannotStart"),
         ("service", "DocumentUnreadable"),
-        ("service", "FusionError"),
+        ("service", "DocumentError"),
         ("service", "LoadError"),
         ("service", "RolloutUnreadable"),
         ("service", "SampleError"),

@@ -96,6 +96,20 @@ class CallerLeft(Exception):
     """The caller closed the connection, so nobody waits for the answer."""
 
 
+class DocumentError(ValueError):
+    """A document of operators that cannot be used or does not fit a model.
+
+    `field` is the place in the document, `code` what a version is refused with because of it.
+    """
+
+    code = "document_mismatch"
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
 def invalid(field: str, message: str) -> InvalidRequest:
     """Return an InvalidRequest for one field."""
     return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])

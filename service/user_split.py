@@ -1,5 +1,6 @@
 """Splits users by a hash: a user and a salt always give the same position, on every worker and host."""
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 PLACES = 10_000
@@ -18,3 +19,14 @@ def place_of(user_id: str, salt: str) -> int:
 def within(user_id: str, salt: str, percent: float) -> bool:
     """Return whether a user is in the first `percent` of the split, in steps of 0.01 percent."""
     return place_of(user_id, salt) < round(percent * PLACES / 100)
+
+
+def share_of(user_id: str, salt: str, percents: Sequence[float]) -> int | None:
+    """The place of the share that a user falls to; None for users beyond all of them."""
+    place = place_of(user_id, salt)
+    end = 0.0
+    for share, percent in enumerate(percents):
+        end += percent
+        if place < round(end * PLACES / 100):
+            return share
+    return None

@@ -20,11 +20,19 @@ from service.api.problems import (
     envelope,
     presentation_of,
 )
-from service.api.routes import docs, events, features, fusion, health, models, rollout
+from service.api.routes import docs, events, features, fusion, health, models, rollout, rules
 from service.api.routes.rank import RankRoute
 from service.api.services import Services
 
-ROUTERS: Final = (events.router, features.router, fusion.router, models.router, rollout.router, health.router)
+ROUTERS: Final = (
+    events.router,
+    features.router,
+    fusion.router,
+    rules.router,
+    models.router,
+    rollout.router,
+    health.router,
+)
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 
 

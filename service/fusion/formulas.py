@@ -8,7 +8,7 @@ import numpy as np
 from service.errors import invalid
 from service.fusion.expression import Expression, parse
 from service.fusion.profiles import DEFAULT, Experiment, WeightBounds
-from service.user_split import PLACES, place_of
+from service.user_split import share_of
 
 TINY = 1e-38
 
@@ -152,13 +152,11 @@ class Fusion:
         if assigned is None:
             return formula, None
         name, experiment = assigned
-        place = place_of(user_id, experiment.salt or name)
-        end = 0.0
-        for arm in experiment.arms:
-            end += arm.percent
-            if place < round(end * PLACES / 100):
-                return self.formulas[arm.profile], Chosen(name, arm.name)
-        return formula, None
+        share = share_of(user_id, experiment.salt or name, [arm.percent for arm in experiment.arms])
+        if share is None:
+            return formula, None
+        arm = experiment.arms[share]
+        return self.formulas[arm.profile], Chosen(name, arm.name)
 
     def with_weights(self, formula: Formula, weights: Mapping[str, float]) -> Formula:
         """Return `formula` with some weights replaced for one request.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from features.files.strict_yaml import YamlError, read_yaml
 from service.documents import MAX_REVISION
-from service.errors import first_fault
+from service.errors import DocumentError, first_fault
 from service.fusion.expression import ExpressionError, parse
 
 DEFAULT = "default"
@@ -23,14 +23,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 MAX_PROFILES = 200
 
 
-class FusionError(ValueError):
+class FusionError(DocumentError):
     """A fusion document that cannot be used, or a profile that does not fit a model. `field` is the place in the
     document.
     """
 
+    code = "fusion_mismatch"
+
     def __init__(self, message: str, field: str = "profiles") -> None:
-        super().__init__(message)
-        self.field = field
+        super().__init__(message, field)
 
 
 class _Strict(BaseModel):

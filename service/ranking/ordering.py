@@ -9,14 +9,18 @@ from service.fusion import Formula
 from service.ranking.query import Query, Ranked
 
 
-def rank_candidates(
-    query: Query, formula: Formula, scores: np.ndarray, scored: int, predictions: np.ndarray, numerics: np.ndarray
+def ranked_in_order(
+    query: Query,
+    formula: Formula,
+    best: np.ndarray,
+    scores: np.ndarray,
+    predictions: np.ndarray,
+    numerics: np.ndarray,
 ) -> Ranked:
-    """Return the best candidates of a query.
+    """Return the candidates of a query at the positions `best`, int64 `[k]`.
 
-    `scores` is `[C]`, of which `scored` are finite; `predictions` is `[tasks, C]`, `numerics` `[C, N]`.
+    `scores` is `[C]`, `predictions` `[tasks, C]`, `numerics` `[C, N]`.
     """
-    best = order(scores, scored, query.options.top_k)
     explained = None
     if query.options.explain:
         columns = formula.explain(predictions, numerics)

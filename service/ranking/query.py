@@ -8,6 +8,7 @@ import numpy as np
 from service.fusion import Chosen, Explained, Formula
 from service.ranking.degradation import Degradations
 from service.rollout.serving import Live
+from service.rules.scenes import ChosenRules
 
 
 @dataclass(slots=True, eq=False)
@@ -24,13 +25,14 @@ class RankingOptions:
 class Query:
     """A checked request.
 
-    `own_features` holds the candidates' own values by position. `timestamp` is the time to rank as of, in milliseconds;
-    None means now.
+    `own_features` holds the candidates' own values by position, `sources` the source of each candidate if any has one.
+    `timestamp` is the time to rank as of, in milliseconds; None means now.
     """
 
     user_id: str
     item_ids: Sequence[str]
     own_features: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
+    sources: Sequence[str | None] | None = None
     context: Mapping[str, object] = field(default_factory=dict)
     timestamp: int | None = None
     options: RankingOptions = field(default_factory=RankingOptions)
@@ -58,10 +60,20 @@ class Costs:
 
 
 @dataclass(slots=True, eq=False)
+class AppliedRules:
+    """The rules of one ranking: which were relaxed, and how many candidates each filter removed, by their places."""
+
+    chosen: ChosenRules
+    relaxed: tuple[int, ...]
+    removed: Mapping[int, int]
+
+
+@dataclass(slots=True, eq=False)
 class Ranking:
     """One ranking: its model version and profile, the candidates in order, and the degradations.
 
     `coverage` is the number of requested and of scored candidates. `chosen` is the user's arm in the experiment.
+    `rules` is None if the scene has none.
     """
 
     live: Live
@@ -70,4 +82,5 @@ class Ranking:
     ranked: Ranked
     degraded: Degradations
     coverage: tuple[int, int]
+    rules: AppliedRules | None = None
     costs: Costs = field(default_factory=Costs)

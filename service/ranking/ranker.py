@@ -1,4 +1,4 @@
-"""Ranks the candidates of one request: fetch, assemble, score, fuse, order."""
+"""Ranks the candidates of one request: fetch, assemble, score, fuse, apply rules, order."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -17,10 +17,11 @@ from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, p
 from service.ranking.completeness import check_context, check_own_features
 from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
-from service.ranking.ordering import rank_candidates
+from service.ranking.ordering import order, ranked_in_order
 from service.ranking.query import Costs, Query, Ranking
 from service.ranking.scheduler import Scheduler
 from service.ranking.scoring import Scored, score_in_chunks
+from service.ranking.second_stage import apply_rules
 from service.rollout.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking, ObservedRequest
 from service.rollout.serving import Live, ServingSnapshot
@@ -57,6 +58,7 @@ class Ranker:
         formula, chosen = live.fusion.for_user(query.options.scene, query.user_id)
         if query.options.weights:
             formula = live.fusion.with_weights(formula, query.options.weights)
+        rules = None if live.rules is None else live.rules.for_user(query.options.scene, query.user_id)
         context = bundle.layouts.context.default_row
         if query.context:
             context = pack_raw(bundle.layouts.context, query.context, "context")
@@ -91,7 +93,13 @@ class Ranker:
         numerics = inputs["item_numerics"]
         scores = formula.fuse(scored.predictions, numerics)
         finite = int(np.count_nonzero(np.isfinite(scores)))
-        ranked = rank_candidates(query, formula, scores, finite, scored.predictions, numerics)
+        shown = scores
+        applied = None
+        if rules is None:
+            best = order(scores, finite, query.options.top_k)
+        else:
+            best, shown, applied = apply_rules(rules, query, inputs, scored.predictions, scores, moment)
+        ranked = ranked_in_order(query, formula, best, shown, scored.predictions, numerics)
         degraded = of_store + _of_rows(stored, assembled) + of_request + _of_scores(candidates, finite, scored.failed)
         fusing = perf_counter() - scored_at
         stages["fuse"].observe(fusing)
@@ -102,7 +110,7 @@ class Ranker:
             self.metrics.experiments.labels(chosen.experiment, chosen.arm).inc()
         self._observe(snapshot, live, query, formula, inputs, scored.predictions, scores)
         costs = Costs(fetched - started, assembling + scored.seconds + fusing)
-        return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), costs)
+        return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), applied, costs)
 
     async def _fetch(
         self, layouts: Layouts, query: Query, moment: int, deadline: Deadline
@@ -168,7 +176,15 @@ class Ranker:
         scores: np.ndarray | None = None,
     ) -> None:
         """Show a ranking to the observers. A result that the deadline cut off is None."""
-        request = ObservedRequest(query.user_id, formula.profile, inputs, bool(query.own_features))
+        request = ObservedRequest(
+            query.user_id,
+            formula.profile,
+            inputs,
+            bool(query.own_features),
+            query.options.scene,
+            query.item_ids,
+            query.sources,
+        )
         answered = AnsweredRanking(snapshot, live, request, predictions, scores)
         self.follower.observers.answered(answered)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Generic
+from typing import Generic, NamedTuple
 
 from service.documents import Document, RevisionedDocument
 from service.files import FileSignature, run_limited
@@ -16,6 +16,8 @@ from service.metrics.metrics import Metrics
 from service.rollout import rollout as rollout_document
 from service.rollout.rollout import Rollout
 from service.rollout.serving import Live
+from service.rules.definition import document as rules_document
+from service.rules.definition.document import RulesDocument
 
 log = logging.getLogger("funnelrank.live")
 LOOK_SECONDS = 2.0
@@ -31,6 +33,11 @@ class News(Generic[Document]):
 
     document: Document | None
     problem: str | None = None
+
+    @property
+    def warning(self) -> str:
+        """The problem, and what is followed instead."""
+        return f"{self.problem}; the last good document is followed" if self.document else str(self.problem)
 
 
 class FollowedDocument(Generic[Document]):
@@ -76,11 +83,16 @@ class FollowedDocument(Generic[Document]):
             return News(None, problem)
 
 
-RegistryNews = tuple[News[Rollout] | None, News[FusionDocument] | None]
+class RegistryNews(NamedTuple):
+    """What changed since the last look, None for a document that did not."""
+
+    rollout: News[Rollout] | None = None
+    fusion: News[FusionDocument] | None = None
+    rules: News[RulesDocument] | None = None
 
 
 class FollowedRegistry:
-    """The rollout and the fusion document of a registry.
+    """The rollout, fusion and rules documents of a registry.
 
     `started_with` are the profiles that hold if there is no fusion document.
     """
@@ -90,12 +102,13 @@ class FollowedRegistry:
         self._metrics = metrics
         self._rollout = FollowedDocument(rollout_document.DOCUMENT, registry)
         self._fusion = FollowedDocument(fusion_document.DOCUMENT, registry)
+        self._rules = FollowedDocument(rules_document.DOCUMENT, registry)
         self._news: list[RegistryNews] = []
         self._looking = False
         self._hangs = False
 
     async def look(self, serving: bool) -> RegistryNews:
-        """Return the changes of both documents.
+        """Return the changes of the documents.
 
         If the registry hangs, there are no changes until it answers; rankings go on.
         """
@@ -107,12 +120,15 @@ class FollowedRegistry:
                 self._note_hanging(error.strerror)
             else:
                 self._note_hanging(None)
-        return self._news.pop(0) if self._news else (None, None)
+        return self._news.pop(0) if self._news else RegistryNews()
 
     def _read(self, serving: bool) -> None:
         """Store changes in `_news`, so that they are not lost if the read ends after its time limit."""
         try:
-            self._news.append((self._rollout.look(not serving), self._fusion.look(not serving)))
+            rollout = self._rollout.look(not serving)
+            fusion = self._fusion.look(not serving)
+            rules = self._rules.look(not serving)
+            self._news.append(RegistryNews(rollout, fusion, rules))
         finally:
             self._looking = False
 

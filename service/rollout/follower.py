@@ -1,4 +1,4 @@
-"""Follows the rollout and fusion documents, and swaps the versions that one worker serves with.
+"""Follows the rollout, fusion and rules documents, and swaps the versions that one worker serves with.
 
 Threads read documents and load versions; then one assignment replaces `snapshot`. A request takes its snapshot once and
 keeps it, so an old session is freed when its last request ends. A refused version is logged and counted, the version in
@@ -8,6 +8,7 @@ use stays, and the document is changed back for all workers.
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,19 +16,23 @@ from typing import Any
 
 from service.bundle.registry import Target
 from service.bundle.verify import BundleRejected
-from service.fusion import FusionError, FusionProfiles
-from service.fusion.document import FUSION_FILE, FusionDocument
+from service.errors import DocumentError
+from service.fusion import FusionProfiles
+from service.fusion.document import FUSION_FILE
 from service.metrics.metrics import Metrics
 from service.rollout import rollout as rollout_document
 from service.rollout.followed import FollowedRegistry, News, PendingWork
 from service.rollout.loader import WAITING_CODES, VersionLoader
 from service.rollout.observing.background import trim_memory
 from service.rollout.observing.observers import Observers
+from service.rollout.recent import RecentRequests
 from service.rollout.records import RefusalLog, record_change, why_not_serving
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
 from service.rollout.serving import Live, Role, ServingSnapshot, rearranged
-from service.rollout.trials.fusion_trial import try_profiles
+from service.rollout.trials.fusion_trial import with_profiles
+from service.rollout.trials.rules_trial import with_rules
 from service.rollout.withdrawal import Withdrawal, Withdrawals
+from service.rules.definition.document import RULES_FILE
 from service.settings import Settings
 from service.store.base import FeatureStore
 
@@ -88,9 +93,12 @@ class Follower:
 
     async def step(self) -> None:
         """Take up changes of the documents, and check the store and the canary."""
-        rollout, fusion = await self._documents.look(self.live is not None)
+        rollout, fusion, rules = await self._documents.look(self.live is not None)
         if fusion is not None:
-            await self._take_up_fusion(fusion)
+            profiles = fusion.document or self.started_with
+            await self._take_up_document(FUSION_FILE, fusion, partial(with_profiles, profiles))
+        if rules is not None:
+            await self._take_up_document(RULES_FILE, rules, partial(with_rules, rules.document))
         if self._pending.frees_memory:  # a step later no request holds the dropped versions any more
             self._pending.frees_memory = False
             await self.loader.background.run(trim_memory)
@@ -100,7 +108,7 @@ class Follower:
             await self._take_up()
         elif self._pending.is_due(self.live):
             await self._take_up()
-        problem = await why_not_serving(self.live, self.refusals.last, self.reader)
+        problem = await why_not_serving(self.live, self.refusals.last, self.loader.reader)
         self.snapshot = replace(self.snapshot, not_serving=problem)
         self._judge_canary()
         await self.withdrawals.write()
@@ -119,32 +127,29 @@ class Follower:
             "gate": {label: asdict(report) for label, report in self.loader.reports.items()},
         }
 
-    async def _take_up_fusion(self, news: News[FusionDocument]) -> None:
-        """Try and bind new profiles in a thread. If they are broken or do not fit, the old profiles stay."""
+    async def _take_up_document(
+        self, file: str, news: News[Any], make: Callable[[ServingSnapshot, RecentRequests], ServingSnapshot]
+    ) -> None:
+        """Try and bind new profiles or rules in a thread. If they are broken or do not fit, the old ones stay."""
+        title = file.removesuffix(".json")
         if news.problem is not None:
-            self._refuse_fusion(news.problem + ("; the last good document is followed" if news.document else ""))
+            self._refuse_document(title, news.warning)
             if news.document is None and self.live is not None:
                 return
-        profiles = news.document or self._documents.started_with
-        snapshot = self.snapshot
         try:
-            work = partial(try_profiles, snapshot, profiles, self.observers.recent)
-            fusions = await self.loader.background.run(work)
-        except FusionError as error:
-            self._refuse_fusion(str(error))
+            snapshot = await self.loader.background.run(partial(make, self.snapshot, self.observers.recent))
+        except DocumentError as error:
+            self._refuse_document(title, str(error))
             return
-        lives = {live.role: replace(live, fusion=fusions[live.role]) for live in snapshot.loaded()}
-        self._assign(replace(snapshot.with_lives(lives), profiles=profiles))
+        self._assign(snapshot)
         if news.problem is None:
-            self.loader.metrics.document_errors.labels("fusion").set(0)
-        log.info("fusion is at revision %d", profiles.revision if profiles else 0)
-        for name in profiles.unused() if profiles else ():
-            log.warning("fusion profile '%s' is used by no scene and no experiment", name)
+            self.loader.metrics.document_errors.labels(title).set(0)
+        log.info("%s is at revision %d", title, snapshot.described()[f"{title}_revision"])
 
-    def _refuse_fusion(self, problem: str) -> None:
-        self.loader.metrics.document_errors.labels("fusion").set(1)
-        self.refusals.forget(FUSION_FILE)
-        self._refuse(FUSION_FILE, "fusion_refused", problem)
+    def _refuse_document(self, title: str, problem: str) -> None:
+        self.loader.metrics.document_errors.labels(title).set(1)
+        self.refusals.forget(f"{title}.json")
+        self._refuse(f"{title}.json", f"{title}_refused", problem)
 
     def _take_rollout(self, news: News[Rollout]) -> None:
         """Store the document to follow. If it is broken and no last good one exists, the previous document stays."""
@@ -182,18 +187,15 @@ class Follower:
         except BundleRejected as error:
             await self._refused(role, target, rollout, error.code, error.detail)
             return False
-        except FusionError as error:
-            await self._refused(role, target, rollout, "fusion_mismatch", str(error))
+        except DocumentError as error:
+            await self._refused(role, target, rollout, error.code, str(error))
             return False
         self._assign(self.snapshot.with_lives({role: replace(live, role=role)}))
         self.refusals.forget(str(target))
         return True
 
     async def _refused(self, role: Role, target: Target, rollout: Rollout, code: str, detail: str) -> None:
-        """Record a refusal.
-
-        If another version serves, the refused one is withdrawn. At the start, an earlier version is looked for instead.
-        """
+        """Record a refusal. If another version serves, this one is withdrawn; at the start an earlier one is loaded."""
         self._refuse(str(target), code, detail)
         serving = self.live
         if code in WAITING_CODES:

@@ -11,12 +11,12 @@ from service.bundle.loading import Bundle, load_bundle
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, read_manifest
-from service.fusion import FusionError
+from service.errors import DocumentError
 from service.metrics.metrics import Metrics
 from service.rollout.observing.background import Background
 from service.rollout.recent import RecentRequests
 from service.rollout.rollout import Rollout, earlier_stable
-from service.rollout.serving import SCHEMA_NOT_LOADED, Live, Role, ServingSnapshot, bind_profiles
+from service.rollout.serving import SCHEMA_NOT_LOADED, Live, Role, ServingSnapshot, bind_profiles, bind_rule_sets
 from service.rollout.trials.gate import GateReport, gate
 from service.settings import Settings
 from service.store.base import FeatureStore
@@ -52,7 +52,7 @@ class VersionLoader:
         *,
         any_schema: bool = False,
     ) -> Live:
-        """Load a version that may take requests. Raises BundleRejected and FusionError.
+        """Load a version that may take requests. Raises BundleRejected and DocumentError.
 
         `any_schema` skips the check that the store holds rows of the version's feature schema.
         """
@@ -64,6 +64,7 @@ class VersionLoader:
         # Cheap checks first, so that a refused version costs little.
         manifest = await self._run(partial(read_manifest, folder, settings.trusted_keys), seconds)
         bind_profiles(manifest, snapshot.profiles)
+        bind_rule_sets(manifest, snapshot.rule_sets)
         if not any_schema:
             await self._check_schema(manifest, role, target, snapshot.stable)
 
@@ -77,14 +78,16 @@ class VersionLoader:
             self.reports[bundle.label] = report
         self.metrics.load_seconds.observe(perf_counter() - started)
         self.metrics.swaps.labels("taken").inc()
-        return Live(bundle, bind_profiles(bundle.manifest, snapshot.profiles), role, rollout.revision)
+        fusion = bind_profiles(bundle.manifest, snapshot.profiles)
+        rules = bind_rule_sets(bundle.manifest, snapshot.rule_sets)
+        return Live(bundle, fusion, role, rollout.revision, rules=rules)
 
     async def load_earlier(self, rollout: Rollout, snapshot: ServingSnapshot, recent: RecentRequests) -> Live | None:
         """Load the newest stable version of the history that can be loaded; return None if there is none."""
         for target in earlier_stable(rollout):
             try:
                 return await self.load(target, Role.STABLE, rollout, snapshot, recent)
-            except (BundleRejected, FusionError) as error:
+            except (BundleRejected, DocumentError) as error:
                 log.error("the earlier version %s cannot be loaded either: %s", target, error)
         return None
 

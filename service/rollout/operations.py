@@ -8,15 +8,19 @@ from typing import Any, TypeVar
 
 from service.bundle.verify import BundleRejected
 from service.documents import DocumentUnreadable
-from service.errors import Conflict, NotReady, RegistryUnavailable, UnknownModel, Unusable, invalid
+from service.errors import Conflict, DocumentError, NotReady, RegistryUnavailable, UnknownModel, Unusable, invalid
 from service.files import Attempt, run_attempt
-from service.fusion import FusionError, FusionProfiles, plain_profiles
+from service.fusion import FusionProfiles, plain_profiles
 from service.fusion.document import DOCUMENT as FUSION_DOCUMENT
 from service.fusion.document import FUSION_FILE, FusionDocument, write_fusion
 from service.rollout.follower import Follower
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
 from service.rollout.trials.checks import RegistryChecks, go_back, roll_out
-from service.rollout.trials.fusion_trial import try_profiles
+from service.rollout.trials.fusion_trial import with_profiles
+from service.rollout.trials.rules_trial import with_rules
+from service.rules.definition.document import DOCUMENT as RULES_DOCUMENT
+from service.rules.definition.document import RULES_FILE, RulesDocument, write_rules
+from service.rules.definition.rule_sets import RuleSets
 
 Result = TypeVar("Result")
 CHANGE_SECONDS = 30.0
@@ -39,8 +43,8 @@ async def change_rollout(
             if error.code == "bundle_missing":
                 raise UnknownModel(f"{error.detail}: it is not published; GET /models lists what is") from None
             raise Unusable(f"{error.code}: {error.detail}") from None
-        except FusionError as error:
-            raise Conflict(f"fusion_mismatch: {error}") from None
+        except DocumentError as error:
+            raise Conflict(f"{error.code}: {error}") from None
 
     return await _within_limit(work, ROLLOUT_FILE)
 
@@ -57,8 +61,8 @@ async def roll_back(follower: Follower, author: str, reason: str, to: int | None
             return go_back(checks, author, reason=reason, to=to, expected_revision=revision, attempt=attempt)
         except BundleRejected as error:
             raise Conflict(f"the earlier versions cannot be started any more: {error}") from None
-        except FusionError as error:
-            raise Conflict(f"fusion_mismatch: {error}") from None
+        except DocumentError as error:
+            raise Conflict(f"{error.code}: {error}") from None
 
     return await _within_limit(work, ROLLOUT_FILE)
 
@@ -78,7 +82,7 @@ async def change_fusion(
     def work(attempt: Attempt) -> FusionDocument:
         checks = checks_of(follower)
         try:
-            try_profiles(follower.snapshot, profiles, follower.observers.recent)
+            with_profiles(profiles, follower.snapshot, follower.observers.recent)
             return write_fusion(
                 follower.registry,
                 profiles,
@@ -86,11 +90,11 @@ async def change_fusion(
                 author,
                 reason=reason,
                 expected_revision=revision,
-                check=checks.fit,
+                check=checks.fit_profiles,
                 attempt=attempt,
             )
-        except FusionError as error:
-            raise invalid(error.field, str(error)) from None
+        except DocumentError as error:
+            raise invalid(error.field, error.message) from None
 
     return await _within_limit(work, FUSION_FILE)
 
@@ -104,8 +108,8 @@ async def roll_back_profiles(
     """
 
     def check(document: FusionProfiles) -> None:
-        try_profiles(follower.snapshot, document, follower.observers.recent)
-        checks_of(follower).fit(document)
+        with_profiles(document, follower.snapshot, follower.observers.recent)
+        checks_of(follower).fit_profiles(document)
 
     def work(attempt: Attempt) -> FusionDocument:
         try:
@@ -118,10 +122,67 @@ async def roll_back_profiles(
                 check=check,
                 attempt=attempt,
             )
-        except FusionError as error:
-            raise invalid(error.field, str(error)) from None
+        except DocumentError as error:
+            raise invalid(error.field, error.message) from None
 
     return await _within_limit(work, FUSION_FILE)
+
+
+async def change_rules(
+    follower: Follower, rule_sets: RuleSets, author: str, reason: str, revision: int | None
+) -> RulesDocument:
+    """Make rules live that fit every version in use and leave recent requests a candidate.
+
+    Raises InvalidRequest with the field, NotReady, Conflict, RegistryUnavailable.
+    """
+    if follower.live is None:
+        raise NotReady("no model is loaded that the rules could be checked against")
+
+    def work(attempt: Attempt) -> RulesDocument:
+        try:
+            with_rules(rule_sets, follower.snapshot, follower.observers.recent)
+            return write_rules(
+                follower.registry,
+                rule_sets,
+                author,
+                reason=reason,
+                expected_revision=revision,
+                check=checks_of(follower).fit_rules,
+                attempt=attempt,
+            )
+        except DocumentError as error:
+            raise invalid(error.field, error.message) from None
+
+    return await _within_limit(work, RULES_FILE)
+
+
+async def roll_back_rules(
+    follower: Follower, author: str, reason: str, to: int | None, revision: int | None
+) -> RulesDocument:
+    """Make rules live again that held before, or at revision `to`.
+
+    Raises InvalidRequest, Conflict, RegistryUnavailable.
+    """
+
+    def check(document: RuleSets) -> None:
+        with_rules(document, follower.snapshot, follower.observers.recent)
+        checks_of(follower).fit_rules(document)
+
+    def work(attempt: Attempt) -> RulesDocument:
+        try:
+            return RULES_DOCUMENT.roll_back(
+                follower.registry,
+                author,
+                reason=reason,
+                to=to,
+                expected_revision=revision,
+                check=check,
+                attempt=attempt,
+            )
+        except DocumentError as error:
+            raise invalid(error.field, error.message) from None
+
+    return await _within_limit(work, RULES_FILE)
 
 
 def checks_of(follower: Follower) -> RegistryChecks:

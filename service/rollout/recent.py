@@ -1,7 +1,7 @@
 """Keeps the assembled inputs of a limited number of recent requests, for trials of new versions and fusion profiles."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,18 @@ _MAX_CANDIDATES = 20_000
 
 @dataclass(slots=True, eq=False)
 class Assembly:
-    """The graph inputs of one answered request, with its user, feature schema and number of candidates."""
+    """The graph inputs of one answered request, with its user, feature schema and number of candidates.
+
+    `scene`, `item_ids` and `sources` are the request's.
+    """
 
     fingerprint: str
     user_id: str
     inputs: Mapping[str, np.ndarray]
     candidates: int
+    scene: str | None = None
+    item_ids: Sequence[str] = ()
+    sources: Sequence[str | None] | None = None
 
 
 class RecentRequests:

@@ -5,12 +5,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from features.layouts import Layouts
 from service.bundle.loading import Bundle
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target
 from service.errors import NotReady
 from service.fusion import Fusion, FusionProfiles, bind, plain_profiles
 from service.rollout.rollout import Limits, Rollout
+from service.rules.definition.rule_sets import RuleSets
+from service.rules.scenes import SceneRules, bind_scenes
 from service.user_split import within
 
 SCHEMA_NOT_LOADED = "schema_not_loaded"
@@ -26,10 +29,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """One loaded version in its role, with the fusion profiles bound to it.
+    """One loaded version in its role, with the fusion profiles and rules bound to it.
 
-    `instead_of` is empty, unless this earlier version serves because the stable version could not be loaded at the
-    start; then it says which version that was.
+    `rules` is None if there are none. `instead_of` is empty, unless this earlier version serves because the stable
+    version could not be loaded at the start; then it says which version that was.
     """
 
     bundle: Bundle
@@ -37,6 +40,7 @@ class Live:
     role: Role
     revision: int
     instead_of: str = ""
+    rules: SceneRules | None = None
 
     @property
     def target(self) -> Target:
@@ -47,6 +51,13 @@ class Live:
 def bind_profiles(manifest: Manifest, profiles: FusionProfiles | None) -> Fusion:
     """Bind profiles (the plain default if there are none) to a model. Raises FusionError."""
     return bind(profiles or plain_profiles(manifest.task_kinds), manifest.task_names, manifest.item_numerics)
+
+
+def bind_rule_sets(manifest: Manifest, rule_sets: RuleSets | None) -> SceneRules | None:
+    """Rules bound to a model; None without any. Raises RulesError."""
+    if rule_sets is None:
+        return None
+    return bind_scenes(rule_sets, Layouts.of(manifest.feature_schema).item, manifest.task_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,8 @@ class ServingSnapshot:
     """The versions and profiles that a worker serves with. A request takes one snapshot and keeps it; a change makes a
     new one.
 
-    `profiles` are the fusion profiles in use, None for the plain default. `not_serving` is None if the worker can rank.
+    `profiles` are the fusion profiles in use, None for the plain default; `rule_sets` are the rules, None without any.
+    `not_serving` is None if the worker can rank.
     """
 
     stable: Live | None = None
@@ -71,6 +83,7 @@ class ServingSnapshot:
     percent: float = 0.0
     limits: Limits = field(default_factory=Limits)
     profiles: FusionProfiles | None = None
+    rule_sets: RuleSets | None = None
     not_serving: NotServing | None = NotServing("no model is loaded yet")
 
     def in_role(self, role: Role) -> Live | None:
@@ -120,6 +133,7 @@ class ServingSnapshot:
         if self.canary is not None:
             shown["canary"]["percent"] = self.percent
         shown["fusion_revision"] = self.profiles.revision if self.profiles is not None else 0
+        shown["rules_revision"] = self.rule_sets.revision if self.rule_sets is not None else 0
         return shown
 
 

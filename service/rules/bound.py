@@ -3,25 +3,19 @@ refused by its field.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cached_property
 
 import numpy as np
 
 from features import MISSING_KEY, Numeric, RowLayout, key_of
 from service.fusion.expression import Expression, parse
 from service.rules.candidates import CandidateList
-from service.rules.conditions import Condition, Value
-from service.rules.rules import SCORE, Boost, Cap, Diversity, Quota, Rule, RuleSets, Seen, Spread
-
-
-class RulesError(ValueError):
-    """Rules that do not fit a model. `field` is the place in the document."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.message = message
+from service.rules.definition.conditions import Condition, Value
+from service.rules.definition.errors import RulesError
+from service.rules.definition.rule_sets import RuleSets
+from service.rules.definition.rules import SCORE, Boost, Cap, Diversity, Quota, Rule, Seen, Spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +30,19 @@ class BoundRules:
     tasks: tuple[str, ...]
     formulas: Mapping[int, Expression] = field(default_factory=dict)
     keys: Mapping[tuple[str, tuple[Value, ...]], np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def exposure_days(self) -> float:
+        """How far back the rules look at what the user was shown, in days; 0 if none of them does."""
+        return max((rule.within_days for rule in self.rules if isinstance(rule, (Seen, Cap))), default=0.0)
+
+    def first(self, count: int) -> "BoundRules":
+        """The first rules of the list alone."""
+        return replace(self, rules=self.rules[:count])
+
+    def label(self, place: int) -> str:
+        """The name of one rule in answers and metrics: its place in the list and its type, as `1:spread`."""
+        return f"{place}:{self.rules[place].type}"
 
     def matches(self, condition: Condition, candidates: CandidateList) -> np.ndarray:
         """Which candidates a condition means, bool `[C]`."""
@@ -106,14 +113,6 @@ def bind_rules(
     return bound
 
 
-def refuse_unserved(rule_sets: RuleSets) -> None:
-    """Raises RulesError for rules that read what the store does not give yet: what a user was shown before."""
-    for scene, rules in rule_sets.rules.items():
-        for place, rule in enumerate(rules):
-            if isinstance(rule, (Seen, Cap)):
-                raise RulesError(f"rules.{scene}[{place}]", f"rules of type '{rule.type}' are not served yet")
-
-
 def _listed_values(rules: Sequence[Rule]) -> Iterator[tuple[str, tuple[Value, ...]]]:
     """Every feature and its `one_of` in the rules."""
     for rule in rules:
@@ -142,14 +141,15 @@ def _check(where: str, rule: Rule, layout: RowLayout, tasks: tuple[str, ...], ou
         known = [SCORE, *tasks, *layout.numeric_columns]
         for name, column in parse(rule.formula).names.items():
             if name not in known:
-                raise RulesError(f"{where}.formula", f"column {column}: unknown name '{name}'{_nearest(name, known)}")
+                message = f"column {column}: unknown name '{name}'{_nearest(name, known)}"
+                raise RulesError(message, f"{where}.formula")
     if isinstance(rule, Diversity) and not (isinstance(rule.vector, str) and rule.vector in outputs):
         names = (rule.vector,) if isinstance(rule.vector, str) else rule.vector
         for name in names:
             if name not in layout.numeric_columns:
                 known = [*outputs, *layout.numeric_columns]
                 message = f"'{name}' is neither a vector of the model nor a numeric feature{_nearest(name, known)}"
-                raise RulesError(f"{where}.vector", message)
+                raise RulesError(message, f"{where}.vector")
 
 
 def _check_feature(where: str, name: str, layout: RowLayout, numeric: bool) -> None:
@@ -158,8 +158,8 @@ def _check_feature(where: str, name: str, layout: RowLayout, numeric: bool) -> N
         return
     kind = "numeric" if numeric else "categorical"
     if name in layout.numeric_columns or name in layout.key_columns:
-        raise RulesError(where, f"'{name}' is not a {kind} feature")
-    raise RulesError(where, f"items have no {kind} feature '{name}'{_nearest(name, known)}")
+        raise RulesError(f"'{name}' is not a {kind} feature", where)
+    raise RulesError(f"items have no {kind} feature '{name}'{_nearest(name, known)}", where)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from service import log as service_log
 from service.bundle.verify import BundleRejected
+from service.errors import DocumentError
 from service.fusion import FusionError, FusionProfiles, read_profiles
 from service.redis_url import address_of
 from service.rollout.rollout import RolloutUnreadable, read_followed
@@ -62,7 +63,7 @@ def check_start(settings: Settings) -> FusionProfiles | None:
         target = checks.first_startable(rollout)
         if target != rollout.stable:
             log.error("%s cannot be started; the earlier version %s serves", rollout.stable, target)
-    except (RolloutUnreadable, BundleRejected, FusionError) as error:
+    except (RolloutUnreadable, BundleRejected, DocumentError) as error:
         raise CannotStart(str(error)) from None
     return started_with
 

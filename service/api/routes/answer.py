@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from service.fusion import Explained
-from service.ranking.query import Ranked, Ranking
+from service.ranking.query import AppliedRules, Ranked, Ranking
 
 
 def answer(ranking: Ranking, request_id: str) -> bytes:
@@ -23,19 +23,36 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
     if ranking.chosen is not None:
         fusion |= {"experiment": ranking.chosen.experiment, "arm": ranking.chosen.arm}
     requested, scored = ranking.coverage
-    head = {
+    head: dict[str, object] = {
         "request_id": request_id,
         "model": {"name": manifest.name, "version": manifest.version, "role": ranking.live.role},
         "fusion": fusion,
         "degraded": list(map(str, ranking.degraded)),
         "coverage": {"requested": requested, "scored": scored},
     }
+    if ranking.rules is not None:
+        head["rules"] = _rules(ranking.rules)
     return b'%b,"ranking":[%b]}' % (orjson.dumps(head)[:-1], entries(ranking.ranked, ranking.live.bundle.tasks))
+
+
+def _rules(rules: AppliedRules) -> dict[str, object]:
+    """The rules of a ranking: what was relaxed, in the operator's order, and how many candidates filters removed."""
+    chosen = rules.chosen
+    label = chosen.bound.label
+    shown: dict[str, object] = {"revision": chosen.revision, "name": chosen.name}
+    if chosen.arm is not None:
+        shown |= {"experiment": chosen.experiment, "arm": chosen.arm}
+    shown["relaxed"] = [label(place) for place in rules.relaxed]
+    shown["removed"] = {label(place): count for place, count in rules.removed.items() if count}
+    return shown
 
 
 def entries(ranking: Ranked, tasks: Sequence[str]) -> bytes:
     """The entries of the ranking, comma-separated."""
     count = len(ranking.item_ids)
+    # Rules may leave no candidate.
+    if not count:
+        return b""
     columns: list[bytes | list[bytes]] = [
         b',{"item_id":"',
         strings(ranking.item_ids),

@@ -61,6 +61,7 @@ class WorkerState(ResponseBody):
     canary: LoadedModel | None
     shadow: LoadedModel | None
     fusion_revision: int
+    rules_revision: int
     refused: tuple[RefusedModel, ...]
     gate: dict[str, GateReport]
 

@@ -1,110 +1,23 @@
 """Answers `POST /rank`. Requests bypass FastAPI, which only documents the route."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict
 from starlette.types import Receive, Scope, Send
 
-from features.times import EARLIEST_MS, LATEST_MS
 from service.api.body import JsonBody, may_repeat_keys, parse, read_body, refuse_repeated_keys
-from service.api.fields import Features, Id, RequestBody, RequestId
 from service.api.middleware import CONTEXT, RequestContext
 from service.api.openapi import BODY, WORK, refuses
 from service.api.routes.answer import answer
+from service.api.routes.rank_bodies import Candidate, RankRequest, RankResponse
 from service.api.services import Services
 from service.errors import DeadlineExceeded, InvalidRequest, invalid
-from service.fusion import Weights
 from service.ranking.deadline import Deadline
 from service.ranking.query import Query, RankingOptions
 from service.settings import Settings
-
-# The highest value of FUNNELRANK_MAX_CANDIDATES. Validation of a list stops at its first bad entry, so it stays fast.
-MAX_LIST = 100_000
-
-
-class Candidate(RequestBody):
-    """A candidate with feature values, which replace the stored ones for this request."""
-
-    item_id: Id
-    features: Features = Field(default_factory=dict)
-
-
-class FusionOverride(RequestBody):
-    """Weights that replace the profile's weights for this request, if the operator allows it."""
-
-    weights: Weights
-
-
-class RankRequest(RequestBody):
-    """A user and the candidates to rank for them."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "user_id": "712",
-                "candidates": ["5239", {"item_id": "6831", "features": {"tag": "39"}}],
-                "top_k": 50,
-                "timeout_ms": 80,
-            }
-        }
-    )
-
-    user_id: Id
-    candidates: Annotated[
-        list[Annotated[Id | Candidate, Field(union_mode="left_to_right")]],
-        Field(min_length=1, max_length=MAX_LIST),
-        FailFast(),
-    ]
-    scene: Annotated[str | None, Field(description="picks the fusion profile")] = None
-    context: Annotated[dict[str, Any], Field(default_factory=dict, description="raw values of the context features")]
-    top_k: Annotated[
-        int | None, Strict(), Field(ge=1, description="length of the ranking; by default all candidates")
-    ] = None
-    timeout_ms: Annotated[
-        int | None, Strict(), Field(ge=1, le=600_000, description="deadline, counted from arrival")
-    ] = None
-    fusion: FusionOverride | None = None
-    timestamp: Annotated[
-        int | None,
-        Strict(),
-        Field(
-            ge=EARLIEST_MS,
-            le=LATEST_MS,
-            description="time to rank as of, milliseconds since 1970: later behaviours do not count; default: now",
-        ),
-    ] = None
-    explain: Annotated[bool, Strict(), Field(description="adds each task's weight and part of the score")] = False
-    request_id: RequestId | None = None
-
-
-class Prediction(BaseModel):
-    """One ranked candidate. `score` or a prediction is null if the model did not give it."""
-
-    item_id: str
-    rank: int
-    score: float | None
-    predictions: dict[str, float | None]
-    explain: Annotated[
-        dict[str, dict[str, float | None]] | None,
-        Field(description="task or numeric -> score or value, weight, part; only on request"),
-    ] = None
-
-
-class RankResponse(BaseModel):
-    """The ranking, best first."""
-
-    request_id: str
-    model: Annotated[dict[str, str], Field(description="name, version and role")]
-    fusion: Annotated[dict[str, Any], Field(description="profile and revision; experiment and arm if the user has one")]
-    degraded: Annotated[
-        list[str], Field(description="what was missing, e.g. unknown_user, unknown_items:3, store_unavailable")
-    ]
-    coverage: Annotated[dict[str, int], Field(description="requested and scored candidates")]
-    ranking: list[Prediction]
 
 
 class RankRoute(APIRoute):
@@ -194,7 +107,7 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
         raise invalid(
             "candidates", f"{count} candidates, {settings.max_candidates} are allowed (FUNNELRANK_MAX_CANDIDATES)"
         )
-    ids, own_features, keys = candidates_of(request.candidates)
+    ids, own_features, sources, keys = candidates_of(request.candidates)
     if len(set(ids)) != count:
         raise _duplicates(ids)
     # Check the request's own weights.
@@ -210,6 +123,7 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
         user_id=request.user_id,
         item_ids=ids,
         own_features=own_features,
+        sources=sources,
         context=request.context,
         timestamp=request.timestamp,
         options=options,
@@ -217,26 +131,38 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
     return query, keys + len(request.model_fields_set) + len(request.context)
 
 
-def candidates_of(candidates: list[str | Candidate]) -> tuple[list[str], Mapping[int, Mapping[str, object]], int]:
-    """Return ids, the candidates' own values by position, and the number of keys in the candidates' JSON."""
+class CandidateColumns(NamedTuple):
+    """Candidates by column: `own` are the values that they bring by position, `keys` counts the keys in their JSON."""
+
+    ids: list[str]
+    own: Mapping[int, Mapping[str, object]]
+    sources: Sequence[str | None] | None
+    keys: int
+
+
+def candidates_of(candidates: list[str | Candidate]) -> CandidateColumns:
+    """Return the candidates of a request by column."""
     # The usual case, which runs no Python code per candidate.
     if set(map(type, candidates)) == {str}:
-        return candidates, {}, 0  # type: ignore[return-value]
+        return CandidateColumns(candidates, {}, None, 0)  # type: ignore[arg-type]
     ids: list[str] = []
     own: dict[int, Mapping[str, object]] = {}
+    sources: list[str | None] = [None] * len(candidates)
     keys = 0
     for place, candidate in enumerate(candidates):
         if isinstance(candidate, str):
             ids.append(candidate)
             continue
         ids.append(candidate.item_id)
+        keys += 1
         features = candidate.features
         if features:
             own[place] = features
-            keys += 2 + len(features)
-        else:
+            keys += 1 + len(features)
+        if candidate.source is not None:
+            sources[place] = candidate.source
             keys += 1
-    return ids, own, keys
+    return CandidateColumns(ids, own, sources if any(sources) else None, keys)
 
 
 def _duplicates(ids: list[str]) -> InvalidRequest:

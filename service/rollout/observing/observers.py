@@ -4,7 +4,7 @@ An observer that fails does not make the ranking fail.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,16 +20,19 @@ log = logging.getLogger("funnelrank.observers")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObservedRequest:
-    """A request of a user, ranked by a fusion profile.
+    """A request of a user in a scene, ranked by a fusion profile.
 
-    `inputs` are the graph's named inputs, None if the request ended before they were assembled. `own_features` says
-    whether the caller sent feature values of items.
+    `item_ids` and `sources` are the candidates'. `inputs` are the graph's named inputs, None if the request ended
+    before they were assembled. `own_features` says whether the caller sent feature values of items.
     """
 
     user_id: str
     profile: str
     inputs: Mapping[str, np.ndarray] | None
     own_features: bool
+    scene: str | None
+    item_ids: Sequence[str]
+    sources: Sequence[str | None] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +94,16 @@ class Observers:
         request = ranking.request
         if request.inputs is not None and ranking.scores is not None:
             fingerprint = ranking.live.bundle.layouts.fingerprint
-            self.recent.add(Assembly(fingerprint, request.user_id, request.inputs, len(ranking.scores)))
+            assembly = Assembly(
+                fingerprint,
+                request.user_id,
+                request.inputs,
+                len(ranking.scores),
+                request.scene,
+                request.item_ids,
+                request.sources,
+            )
+            self.recent.add(assembly)
 
     def _offer_to_shadow(self, ranking: AnsweredRanking) -> None:
         shadow = ranking.snapshot.shadow

@@ -1,6 +1,6 @@
 """Checks changes of the documents before they are written, so that a worker can always start with them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +8,18 @@ from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
 from service.documents import NothingEarlier
+from service.errors import DocumentError
 from service.files import Attempt
-from service.fusion import FusionError, FusionProfiles
+from service.fusion import FusionProfiles
 from service.fusion.document import read_followed_fusion
 from service.rollout.rollout import Rollout, RolloutUnreadable, change_rollout, earlier_stable, read_followed, roll_back
-from service.rollout.serving import bind_profiles, targets_of
+from service.rollout.serving import bind_profiles, bind_rule_sets, targets_of
+from service.rules.definition.document import DOCUMENT as RULES_DOCUMENT
+from service.rules.definition.rule_sets import RuleSets
 
 
 class RegistryChecks:
-    """Checks versions and profiles of one registry before they go live.
+    """Checks versions, profiles and rules of one registry before they go live.
 
     `started_with`: the profiles that apply if there is no fusion document.
     """
@@ -38,15 +41,23 @@ class RegistryChecks:
         return manifest
 
     def startable(self, targets: Iterable[Target]) -> None:
-        """Raise BundleRejected or FusionError if a version could not be started with the profiles in use."""
+        """Raise BundleRejected or DocumentError if a version could not start with the profiles and rules in use."""
         profiles = read_followed_fusion(self.registry) or self._started_with
+        rule_sets = RULES_DOCUMENT.read_last_good(self.registry)
         for target in targets:
-            bind_profiles(self.verify(target), profiles)
+            manifest = self.verify(target)
+            bind_profiles(manifest, profiles)
+            bind_rule_sets(manifest, rule_sets)
 
-    def fit(self, profiles: FusionProfiles) -> None:
-        """Raise FusionError if profiles do not fit a version that the rollout document names, whether it is loaded or
-        not.
-        """
+    def fit_profiles(self, profiles: FusionProfiles) -> None:
+        """Raise FusionError if profiles do not fit a version that the rollout document names, loaded or not."""
+        self._fit(lambda manifest: bind_profiles(manifest, profiles))
+
+    def fit_rules(self, rule_sets: RuleSets) -> None:
+        """Raise RulesError if rules do not fit a version that the rollout document names, loaded or not."""
+        self._fit(lambda manifest: bind_rule_sets(manifest, rule_sets))
+
+    def _fit(self, bind: Callable[[Manifest], object]) -> None:
         try:
             rollout = read_followed(self.registry)
         except RolloutUnreadable:
@@ -57,20 +68,20 @@ class RegistryChecks:
             except BundleRejected:  # the workers refuse it, and say so
                 continue
             try:
-                bind_profiles(manifest, profiles)
-            except FusionError as error:
-                raise FusionError(f"{error} ({role} {target})", error.field) from None
+                bind(manifest)
+            except DocumentError as error:
+                raise type(error)(f"{error.message} ({role} {target})", error.field) from None
 
     def first_startable(self, rollout: Rollout) -> Target:
         """Return the stable version or, if it cannot be loaded, the newest loadable version of the history.
 
         Raises the stable version's error if none can be loaded.
         """
-        refusal: BundleRejected | FusionError | None = None
+        refusal: BundleRejected | DocumentError | None = None
         for target in (rollout.stable, *earlier_stable(rollout)):
             try:
                 self.startable([target])
-            except (BundleRejected, FusionError) as error:
+            except (BundleRejected, DocumentError) as error:
                 refusal = refusal or error
             else:
                 return target
@@ -89,7 +100,7 @@ def roll_out(
 ) -> Rollout:
     """Change the rollout document, after hashing and binding every version that the changes name.
 
-    Raises BundleRejected, FusionError, Conflict, InvalidRequest, OSError; the document is then unchanged.
+    Raises BundleRejected, DocumentError, Conflict, InvalidRequest, OSError; the document is then unchanged.
     """
     targets = [changes[role] for role in ("stable", "canary", "shadow") if changes.get(role) is not None]
     for target in targets:  # hashed before the lock is taken; only the binding waits for it
@@ -146,7 +157,7 @@ def go_back_to_startable(
             return go_back(
                 checks, author, reason=reason, to=revision, expected_revision=expected_revision, attempt=attempt
             )
-        except (BundleRejected, FusionError, NothingEarlier):
+        except (BundleRejected, DocumentError, NothingEarlier):
             continue
     return change_rollout(
         checks.registry,

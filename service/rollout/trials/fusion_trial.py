@@ -2,30 +2,33 @@
 candidate.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from service.bundle.loading import Bundle
-from service.fusion import Fusion, FusionError, FusionProfiles
+from service.fusion import FusionError, FusionProfiles
 from service.rollout.recent import RecentRequests
 from service.rollout.serving import Live, Role, ServingSnapshot, bind_profiles
 
+log = logging.getLogger("funnelrank.live")
 _MOST_CANDIDATES = 500
 
 
-def try_profiles(
-    snapshot: ServingSnapshot, profiles: FusionProfiles | None, recent: RecentRequests
-) -> dict[Role, Fusion]:
-    """Return the profiles bound to every version in use, by role.
+def with_profiles(
+    profiles: FusionProfiles | None, snapshot: ServingSnapshot, recent: RecentRequests
+) -> ServingSnapshot:
+    """Return the snapshot with other profiles, bound to every version in use.
 
     The profiles are tried on the newest requests of this worker; if there are none, on the golden request. Raises
     FusionError with the field if a profile names something that a version lacks, or gives no candidate a finite score.
     """
-    fusions: dict[Role, Fusion] = {}
+    lives: dict[Role, Live] = {}
     for live in snapshot.loaded():
         try:
-            fusion = fusions[live.role] = bind_profiles(live.bundle.manifest, profiles)
+            fusion = bind_profiles(live.bundle.manifest, profiles)
             scored = list(_scored(live.bundle, recent))
             for name, formula in fusion.formulas.items():
                 finite = [bool(np.isfinite(formula.fuse(scores, numerics)).any()) for scores, numerics in scored]
@@ -34,12 +37,11 @@ def try_profiles(
                     message = f"fusion profile '{name}' gives none of {count} candidates a finite score"
                     raise FusionError(message, f"profiles.{name}")
         except FusionError as error:
-            raise FusionError(f"{error} ({_named(live)})", error.field) from None
-    return fusions
-
-
-def _named(live: Live) -> str:
-    return f"{live.role} {live.bundle.label}"
+            raise FusionError(f"{error} ({live.role} {live.bundle.label})", error.field) from None
+        lives[live.role] = replace(live, fusion=fusion)
+    for name in profiles.unused() if profiles else ():
+        log.warning("fusion profile '%s' is used by no scene and no experiment", name)
+    return replace(snapshot.with_lives(lives), profiles=profiles)
 
 
 def _scored(bundle: Bundle, recent: RecentRequests) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.api.routes.rank import RankRequest, query_of
+from service.api.routes.rank import query_of
+from service.api.routes.rank_bodies import RankRequest
 from service.errors import InvalidRequest
 from service.settings import Settings
 

@@ -16,7 +16,8 @@ from service.api.problems import envelope
 from service.api.routes.events import EventsRequest
 from service.api.routes.features import ItemsRequest, by_schema
 from service.api.routes.fusion import FusionRequest
-from service.api.routes.rank import RankRequest, query_of
+from service.api.routes.rank import query_of
+from service.api.routes.rank_bodies import RankRequest
 from service.api.routes.rollout import RolloutRequest
 from service.errors import ServiceError
 from service.ranking.assemble import item_rows, pack_raw, put_own_features

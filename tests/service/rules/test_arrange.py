@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from features import FeatureSchema, RowLayout
-from service.rules.arrange import Arrangement, Served, arrange
-from service.rules.bound import BoundRules, RulesError, bind_rules
+from service.rules.bound import BoundRules, bind_rules
 from service.rules.candidates import DAY_MS, CandidateList, Exposures
-from service.rules.rules import RuleSets
-from service.rules.search import Budget, OrderSearch
+from service.rules.definition.errors import RulesError
+from service.rules.definition.rule_sets import RuleSets
+from service.rules.order.arrange import Arrangement, Served, arrange
+from service.rules.order.search import Budget, OrderSearch
 
 NOW_MS = 1_700_000_000_000
 AUTHORS = ("a", "b", "c")

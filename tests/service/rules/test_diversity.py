@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from service.rules.diversity import diversified, dpp, mmr, ssd
+from service.rules.order.diversity import diversified, dpp, mmr, ssd
 
 
 def scores_and_vectors(seed: int, n: int = 9, width: int = 12) -> tuple[np.ndarray, np.ndarray]:

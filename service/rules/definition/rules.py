@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from service.fusion.expression import ExpressionError, parse
-from service.rules.conditions import Condition, Name, StrictModel, Value
+from service.rules.definition.conditions import Condition, Name, StrictModel, Value
 
-DEFAULT = "default"
 MAX_RULES = 50
 MAX_POSITION = 1000
 SCORE = "score"
@@ -213,19 +212,3 @@ def _without_contradiction(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
 
 
 RuleList = Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES), AfterValidator(_without_contradiction)]
-
-
-class RuleSets(StrictModel):
-    """Rules by scene, in the operator's order: the first rule is the last to be relaxed.
-
-    `default` is for every other scene.
-    """
-
-    revision: Annotated[int, Field(ge=0)] = 1
-    rules: Annotated[dict[Name, RuleList], Field(default_factory=dict, max_length=200)]
-
-    def for_scene(self, scene: str | None) -> RuleList:
-        """The rules of a scene, those of `default` if it has none of its own."""
-        if scene is not None and scene in self.rules:
-            return self.rules[scene]
-        return self.rules.get(DEFAULT, ())

@@ -9,15 +9,16 @@ from typing import Any
 
 from service.documents import RevisionedDocument
 from service.files import Attempt
-from service.rules.rules import RuleSets
+from service.rules.definition.errors import RulesError
+from service.rules.definition.rule_sets import RuleSets
 
 RULES_FILE = "rules.json"
 HISTORY_LENGTH = 20
-_CONTENT = ("rules",)
+_CONTENT = ("rules", "experiments")
 
 
 class RulesDocument(RuleSets):
-    """The document: rules by scene, who wrote them, and what held before (raw JSON, newest first)."""
+    """The document: rules by scene and experiments, who wrote them, and what held before (raw JSON, newest first)."""
 
     author: str = ""
     reason: str = ""
@@ -27,7 +28,12 @@ class RulesDocument(RuleSets):
 
 
 DOCUMENT = RevisionedDocument(
-    file=RULES_FILE, title="rules", model=RulesDocument, state=_CONTENT, history_length=HISTORY_LENGTH
+    file=RULES_FILE,
+    title="rules",
+    model=RulesDocument,
+    state=_CONTENT,
+    history_length=HISTORY_LENGTH,
+    unreadable=RulesError,
 )
 
 

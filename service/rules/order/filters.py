@@ -7,7 +7,7 @@ import numpy as np
 
 from service.rules.bound import BoundRules
 from service.rules.candidates import DAY_MS, CandidateList, Exposures
-from service.rules.rules import Allow, Block, Cap, Seen
+from service.rules.definition.rules import Allow, Block, Cap, Seen
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ import numpy as np
 
 from service.rules.bound import BoundRules
 from service.rules.candidates import CandidateList, Exposures
-from service.rules.constraints import (
+from service.rules.definition.rules import Boost, Diversity, Interleave, Pin, Quota, Rule, Spread
+from service.rules.order.constraints import (
     AtLeastInFirst,
     AtMostInFirst,
     AtMostInWindow,
@@ -24,10 +25,9 @@ from service.rules.constraints import (
     PinnedCondition,
     PinnedItem,
 )
-from service.rules.diversity import by_score, diversified
-from service.rules.filters import filtered
-from service.rules.rules import Boost, Diversity, Interleave, Pin, Quota, Rule, Spread
-from service.rules.search import Budget, OrderSearch
+from service.rules.order.diversity import by_score, diversified
+from service.rules.order.filters import filtered
+from service.rules.order.search import Budget, OrderSearch
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from service.rules.constraints import Constraint
+from service.rules.order.constraints import Constraint
 
 Signature = tuple[Hashable, ...]
 

@@ -1,0 +1,147 @@
+"""Answers `GET /rules`, `PUT /rules` and `POST /rules/rollback`: the rules that rearrange rankings after fusion."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import JSONResponse
+from pydantic import ConfigDict
+
+from service.api.body import JsonBody
+from service.api.changes import IfMatch, Status, Uptake, entity_tag, expected, uptake
+from service.api.fields import Author, Reason, Revision, RollbackRequest
+from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
+from service.api.operators import Operator
+from service.api.services import Services, Worker
+from service.errors import NotReady
+from service.rollout.operations import change_rules, roll_back_rules
+from service.rules.definition.document import RULES_FILE, RulesDocument
+from service.rules.definition.rule_sets import RuleSets
+
+router = APIRouter(tags=["rules"])
+JsonObject = dict[str, Any]
+
+
+class RulesRequest(RuleSets):
+    """The rules and experiments that shall hold, all of them.
+
+    With `revision` the change is made only if the rules are still at it.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "rules": {
+                    "default": [
+                        {"type": "block", "item_ids": ["7"]},
+                        {"type": "pin", "item_id": "2544", "position": 3},
+                        {"type": "quota", "feature": "author_id", "at_most": 2, "window": 5},
+                    ]
+                }
+            }
+        }
+    )
+
+    revision: Revision = None  # type: ignore[assignment]
+    author: Author = ""
+    reason: Reason = ""
+
+
+class RulesState(RulesDocument):
+    """The rules in force. Author and history are set where `PUT /rules` has written a document."""
+
+
+class RulesChange(RulesDocument):
+    """The document after a change. `served` says whether a worker ranks with it already."""
+
+    served: Uptake
+
+
+@router.get(
+    "/rules",
+    summary="Rules by scene in the operator's order, experiments, and what held before",
+    response_model=RulesState,
+    responses=refuses(NotReady),
+)
+async def state(worker: Worker) -> JSONResponse:
+    """The rules that this worker ranks with."""
+    worker.follower.current()
+    rule_sets = worker.follower.snapshot.rule_sets or RuleSets(revision=0, rules={})
+    return await asyncio.to_thread(_response, rule_sets, {})
+
+
+@router.put(
+    "/rules",
+    summary="Make other rules hold",
+    dependencies=[Operator],
+    response_model=RulesChange,
+    responses=refuses(*BODY, *OPERATOR, *CHANGE, NotReady),
+)
+async def change(
+    body: Annotated[RulesRequest, Depends(JsonBody(RulesRequest, max_keys=100_000, threaded=True))],
+    worker: Worker,
+    if_match: IfMatch,
+) -> JSONResponse:
+    """Replaces the rules document. The rules must fit every version in use."""
+    revision = expected(if_match, body.revision)
+    document = await change_rules(worker.follower, body, body.author, body.reason, revision)
+    return await _changed(worker, document)
+
+
+@router.post(
+    "/rules/rollback",
+    summary="Make the rules hold again that held before",
+    dependencies=[Operator],
+    response_model=RulesChange,
+    responses=refuses(*BODY, *OPERATOR, *CHANGE),
+)
+async def rollback(
+    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False, max_keys=1000))],
+    worker: Worker,
+    if_match: IfMatch,
+) -> JSONResponse:
+    """Writes an earlier state as a new revision."""
+    revision = expected(if_match, body.revision)
+    document = await roll_back_rules(worker.follower, body.author, body.reason, body.to, revision)
+    return await _changed(worker, document)
+
+
+async def _changed(worker: Services, document: RulesDocument) -> JSONResponse:
+    """The document, and what the first worker made of it."""
+
+    def serves(status: Status) -> bool:
+        return bool(status["rules_revision"] >= document.revision)
+
+    served = await uptake(worker, serves, {RULES_FILE}, document.written_at)
+    return await asyncio.to_thread(_response, document, {"served": served.model_dump(mode="json")})
+
+
+def _response(rule_sets: RuleSets, more: JsonObject) -> JSONResponse:
+    """A document as a response. FastAPI would check it against its model again, and parse every formula for that."""
+    return JSONResponse(shown(rule_sets) | more, headers=entity_tag(rule_sets.revision))
+
+
+def shown(rule_sets: RuleSets) -> JsonObject:
+    """A document as JSON, without what a rule leaves at its default."""
+    document = rule_sets.model_dump(mode="json")
+    document["rules"] = {name: _without_defaults(rules) for name, rules in document["rules"].items()}
+    if isinstance(rule_sets, RulesDocument):
+        document["history"] = [_past(entry) for entry in rule_sets.history]
+    return document
+
+
+def _past(entry: JsonObject) -> JsonObject:
+    """An entry of the history, which is raw JSON, in the same form."""
+    rules = {name: _without_defaults(each) for name, each in entry.get("rules", {}).items()}
+    return {"withdrawn": False, "experiments": {}, "author": "", "reason": ""} | entry | {"rules": rules}
+
+
+def _without_defaults(rules: list[JsonObject]) -> list[JsonObject]:
+    """Rules without their absent options; a condition's too."""
+    return [_stated(rule) for rule in rules]
+
+
+def _stated(rule: JsonObject) -> JsonObject:
+    return {
+        name: _stated(value) if isinstance(value, dict) else value for name, value in rule.items() if value is not None
+    }

@@ -1,0 +1,80 @@
+"""Tries rules on recent requests before they are used: rules that leave every list empty are refused."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from service.clock import now_ms
+from service.rollout.recent import Assembly, RecentRequests
+from service.rollout.serving import Live, Role, ServingSnapshot, bind_rule_sets
+from service.rules.bound import BoundRules
+from service.rules.candidates import CandidateList
+from service.rules.definition.errors import RulesError
+from service.rules.definition.rule_sets import RuleSets
+from service.rules.order.arrange import arrange
+
+log = logging.getLogger("funnelrank.live")
+_FEWEST_REQUESTS = 5  # a list that is empty for fewer says little about the next request
+_MOST_REQUESTS = 20
+_LENGTH = 50
+
+
+def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: RecentRequests) -> ServingSnapshot:
+    """The snapshot with other rules, bound to every version in use.
+
+    They are applied to the newest requests of their scenes that this worker has. Raises RulesError with the field if a
+    rule names what a version lacks, or if a list leaves no candidate in any of these requests.
+    """
+    lives: dict[Role, Live] = {}
+    for live in snapshot.loaded():
+        try:
+            rules = bind_rule_sets(live.bundle.manifest, rule_sets)
+            for name, bound in rules.bound.items() if rules is not None else ():
+                requests = _requests(live, rules.rule_sets, name, recent) if rules is not None else []
+                _try(name, bound, requests)
+        except RulesError as error:
+            raise RulesError(f"{error.message} ({live.role} {live.bundle.label})", error.field) from None
+        lives[live.role] = replace(live, rules=rules)
+    return replace(snapshot.with_lives(lives), rule_sets=rule_sets)
+
+
+def _requests(live: Live, rule_sets: RuleSets, name: str, recent: RecentRequests) -> list[Assembly]:
+    """The newest requests that a list is for: of its scene, or of the scenes of experiments that name it."""
+    scenes = {e.scene for e in rule_sets.experiments.values() if name in {arm.rules for arm in e.arms}}
+    every = reversed(recent.of(live.bundle.layouts.fingerprint))
+    of_list = [a for a in every if a.scene in scenes or rule_sets.name_for(a.scene) == name]
+    return of_list[:_MOST_REQUESTS]
+
+
+def _try(name: str, bound: BoundRules, requests: Sequence[Assembly]) -> None:
+    """Raises RulesError if every request ends without a candidate; logs rules that held in none of them."""
+    lengths = []
+    relaxed: Counter[int] = Counter()
+    for request in requests:
+        arrangement = arrange(bound, _candidates(bound, request), _LENGTH, now_ms())
+        lengths.append(len(arrangement.order))
+        relaxed.update(arrangement.relaxed)
+    if len(lengths) < _FEWEST_REQUESTS:
+        return
+    if not any(lengths):
+        candidates = sum(request.candidates for request in requests)
+        message = f"none of {candidates} candidates of the newest {len(lengths)} requests would stay"
+        raise RulesError(message, f"rules.{name}")
+    for place in [place for place, count in relaxed.items() if count == len(lengths)]:
+        log.warning("rules.%s[%d] was relaxed in each of the newest %d requests", name, place, len(lengths))
+
+
+def _candidates(bound: BoundRules, request: Assembly) -> CandidateList:
+    """The candidates of a request in its own order: which rules can hold does not depend on the scores."""
+    count = request.candidates
+    return CandidateList(
+        item_ids=request.item_ids,
+        keys=request.inputs["item_keys"],
+        numerics=request.inputs["item_numerics"],
+        scores=np.linspace(1.0, 0.0, count),
+        predictions=np.zeros((len(bound.tasks), count), dtype=np.float32),
+        sources=request.sources,
+    )

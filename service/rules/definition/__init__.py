@@ -1,0 +1,1 @@
+"""The rules document: what operators write, one class per type of rule, by scene."""

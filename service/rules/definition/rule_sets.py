@@ -1,0 +1,72 @@
+"""Defines the content of the rules document: lists of rules by scene, and experiments between them."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from service.documents import MAX_REVISION
+from service.rules.definition.conditions import Name, StrictModel
+from service.rules.definition.rules import RuleList
+
+DEFAULT = "default"
+MAX_SETS = 200
+
+
+class RulesArm(StrictModel):
+    """One side of an experiment: a rule list for `percent` of the users."""
+
+    name: Name
+    rules: Name
+    percent: Annotated[float, Field(gt=0, le=100)]
+
+
+class RulesExperiment(StrictModel):
+    """Rule lists against each other on the requests of a scene (or without one).
+
+    Users fall to an arm by a stable hash with `salt` (default: the experiment's name); those beyond the arms'
+    percentages keep the scene's rules and no arm.
+    """
+
+    scene: Name | None = None
+    salt: Annotated[str, Field(max_length=100)] = ""
+    arms: Annotated[tuple[RulesArm, ...], Field(min_length=1, max_length=20)]
+
+
+class RuleSets(StrictModel):
+    """Rules by scene, in the operator's order: the first rule is the last to be relaxed.
+
+    `default` is for every other scene, and for requests without one. The arms of experiments name lists too.
+    """
+
+    revision: Annotated[int, Field(ge=0, le=MAX_REVISION)] = 1
+    rules: Annotated[dict[Name, RuleList], Field(max_length=MAX_SETS)]
+    experiments: Annotated[dict[Name, RulesExperiment], Field(max_length=MAX_SETS)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> "RuleSets":
+        taken: dict[str | None, str] = {}
+        for name, experiment in self.experiments.items():
+            where = f"experiments.{name}"
+            scene = experiment.scene
+            if scene in taken:
+                raise ValueError(f"{where}.scene: experiment '{taken[scene]}' has these requests already")
+            taken[scene] = name
+            if _repeats(arm.name for arm in experiment.arms):
+                raise ValueError(f"{where}.arms: two have the same name")
+            if sum(arm.percent for arm in experiment.arms) > 100.0001:
+                raise ValueError(f"{where}.arms: they have more than 100 percent")
+            for arm in experiment.arms:
+                if arm.rules not in self.rules:
+                    known = ", ".join(self.rules) or "none"
+                    raise ValueError(f"{where}.arms: no rules '{arm.rules}'; known: {known}")
+        return self
+
+    def name_for(self, scene: str | None) -> str:
+        """The name of a scene's list: `default` if it has none of its own."""
+        return scene if scene is not None and scene in self.rules else DEFAULT
+
+
+def _repeats(names: Iterable[str]) -> bool:
+    every = list(names)
+    return len(set(every)) < len(every)
