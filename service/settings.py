@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 
 from service.redis_url import address_of
@@ -33,6 +33,13 @@ def _known_address(url: SecretStr) -> SecretStr:
     except ValueError as error:
         raise PydanticCustomError("redis_url", "{problem}", {"problem": str(error)}) from None
     return url
+
+
+def _folder(value: object) -> object:
+    """The folder of the exposure log. A URI of another kind of target is refused by name."""
+    if isinstance(value, str) and "://" in value:
+        raise PydanticCustomError("log_target", "a folder is needed; object stores and Kafka are not supported")
+    return value
 
 
 _REDIS = SecretStr("redis://127.0.0.1:6379/0")
@@ -172,6 +179,25 @@ class Settings(BaseModel):
     shutdown_timeout_ms: Annotated[
         int, _setting("ms", "longest wait for requests in work when the service stops", ge=0, le=600_000)
     ] = 10_000
+    exposure_log: Annotated[
+        Path | None,
+        _setting("directory", "folder of the exposure log: what was ranked, shown and done; empty: no log is kept"),
+        BeforeValidator(_folder),
+    ] = None
+    exposure_share: Annotated[
+        float,
+        _setting("0 to 1", "share of the users whose rankings are logged; experiments are logged whole", ge=0, le=1),
+    ] = 1.0
+    exposure_cut: Annotated[
+        bool, _setting("true/false", "whether candidates beyond top_k are logged too, with their features")
+    ] = False
+    exposure_roll_ms: Annotated[
+        int, _setting("ms", "age at which a file of the log is closed, for `compact` to take", ge=100, le=3_600_000)
+    ] = 60_000
+    exposure_spool_mb: Annotated[
+        int,
+        _setting("MiB", "closed files of the log that wait for `compact`; the oldest go beyond it", ge=1, le=1 << 24),
+    ] = 4096
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         _setting("level", "lowest level of the log lines that are written"),

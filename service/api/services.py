@@ -6,8 +6,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.api.live_writes import WriteTargets
+from service.exposures.log import RecordLog
 from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
+from service.ranking.exposure import ExposureLog
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.settings import Settings
@@ -22,10 +24,19 @@ class Lifecycle:
 
 
 @dataclass(frozen=True, eq=False)
+class Log:
+    """The exposure log of this worker: its queue of records, and what takes answered rankings."""
+
+    records: RecordLog
+    exposures: ExposureLog
+
+
+@dataclass(frozen=True, eq=False)
 class Services:
     """The parts of one worker.
 
-    Rankings and live writes have places of their own, so that slow writes refuse no ranking.
+    Rankings and live writes have places of their own, so that slow writes refuse no ranking. `log` is None where no
+    exposure log is kept.
     """
 
     settings: Settings
@@ -37,6 +48,7 @@ class Services:
     ranker: Ranker
     rankings: Admission
     writes: Admission
+    log: Log | None = None
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
 

@@ -76,6 +76,28 @@ class ItemCacheMetrics:
         self._bytes.set(counts["bytes"])
 
 
+class ExposureLogMetrics:
+    """Counts of the exposure log, taken over from its queue and its files."""
+
+    def __init__(self, define: _Definitions) -> None:
+        self._records = define.counter(
+            "exposure_log_records", "Records of the exposure log by what became of them.", "kind", "outcome"
+        )
+        self._removed = define.counter("exposure_log_files_removed", "Files of the log removed before `compact`.")
+        self._queued = define.sum_gauge("exposure_log_queued", "Records of the exposure log that wait to be written.")
+        self._known: dict[tuple[str, str], int] = {}
+        self._known_removed = 0
+
+    def bring_over(self, counts: Mapping[tuple[str, str], int], removed: int, queued: int) -> None:
+        """Take over the counts since the start of the worker."""
+        for (kind, outcome), count in counts.items():
+            self._records.labels(kind, outcome).inc(count - self._known.get((kind, outcome), 0))
+            self._known[kind, outcome] = count
+        self._removed.inc(removed - self._known_removed)
+        self._known_removed = removed
+        self._queued.set(queued)
+
+
 class Metrics:
     """The metrics of one worker. Workers share the run-time folder `folder`; a single worker needs none."""
 
@@ -114,6 +136,8 @@ class Metrics:
         self.item_cache = ItemCacheMetrics(define)
         self.events = counter("events", "Behaviours written to the store.")
         self.feature_rows = counter("feature_rows", "Feature rows written to the store.", "entity")
+
+        self.exposure_log = ExposureLogMetrics(define)
 
         # Versions and documents
         self.model_info = max_gauge("model_info", "1 for a version in use, else 0.", "name", "version", "role")

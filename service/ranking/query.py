@@ -69,6 +69,20 @@ class AppliedRules:
 
 
 @dataclass(slots=True, eq=False)
+class Computation:
+    """How a ranking was computed: as of `moment_ms`, from the graph's named inputs.
+
+    `predictions` are float32 `[tasks, C]` and `scores` float64 `[C]`, both of all candidates in the request's order.
+    """
+
+    moment_ms: int = 0
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    predictions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    costs: Costs = field(default_factory=Costs)
+
+
+@dataclass(slots=True, eq=False)
 class Ranking:
     """One ranking: its model version and profile, the candidates in order, and the degradations.
 
@@ -83,4 +97,4 @@ class Ranking:
     degraded: Degradations
     coverage: tuple[int, int]
     rules: AppliedRules | None = None
-    costs: Costs = field(default_factory=Costs)
+    computation: Computation = field(default_factory=Computation)

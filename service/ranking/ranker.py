@@ -18,7 +18,7 @@ from service.ranking.completeness import check_context, check_own_features
 from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.ordering import order, ranked_in_order
-from service.ranking.query import Costs, Query, Ranking
+from service.ranking.query import Computation, Costs, Query, Ranking
 from service.ranking.scheduler import Scheduler
 from service.ranking.scoring import Scored, score_in_chunks
 from service.ranking.second_stage import apply_rules
@@ -110,7 +110,8 @@ class Ranker:
             self.metrics.experiments.labels(chosen.experiment, chosen.arm).inc()
         self._observe(snapshot, live, query, formula, inputs, scored.predictions, scores)
         costs = Costs(fetched - started, assembling + scored.seconds + fusing)
-        return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), applied, costs)
+        computation = Computation(moment, inputs, scored.predictions, shown, costs)
+        return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), applied, computation)
 
     async def _fetch(
         self, layouts: Layouts, query: Query, moment: int, deadline: Deadline

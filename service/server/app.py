@@ -1,5 +1,6 @@
 """Composes the application from the settings. It reads from top to bottom."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -16,6 +17,7 @@ from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
+from service.server.exposure_log import open_log
 from service.server.lifespan import background_work
 from service.server.protocol.connections import CONNECTIONS, Connections
 from service.server.start import WorkerStart
@@ -52,6 +54,9 @@ def build_app(start: WorkerStart) -> ASGIApp:
     writes = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
     metrics.tallies.also(lambda: metrics.inflight.set(rankings.in_work + writes.in_work))
 
+    # What was ranked, shown and done, if it is logged
+    log = open_log(settings, metrics) if settings.exposure_log else None
+
     services = Services(
         settings=settings,
         metrics=metrics,
@@ -62,13 +67,18 @@ def build_app(start: WorkerStart) -> ASGIApp:
         ranker=ranker,
         rankings=rankings,
         writes=writes,
+        log=log,
         lifecycle=lifecycle,
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Connections]]:
+        if log is not None:
+            log.records.start()
         async with background_work(settings, follower, lifecycle, metrics):
             yield {CONNECTIONS: Connections(settings, metrics)}
+        if log is not None:
+            await asyncio.to_thread(log.records.close)
         reader.close()
         await writer.close()
 

@@ -6,10 +6,12 @@ import resource
 import socket
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 from service import log as service_log
 from service.bundle.verify import BundleRejected
 from service.errors import DocumentError
+from service.exposures.folder import prepare
 from service.fusion import FusionError, FusionProfiles, read_profiles
 from service.redis_url import address_of
 from service.rollout.rollout import RolloutUnreadable, read_followed
@@ -54,6 +56,8 @@ def check_start(settings: Settings) -> FusionProfiles | None:
         _ = address_of(settings.redis_url.get_secret_value()).tls_context
     except ValueError as error:
         raise CannotStart(f"FUNNELRANK_REDIS_URL: {error}") from None
+    if settings.exposure_log is not None:
+        check_log(settings.exposure_log)
     if not settings.registry.is_dir():
         raise CannotStart(f"the registry {settings.registry} is not a folder (FUNNELRANK_REGISTRY)")
     try:
@@ -66,6 +70,14 @@ def check_start(settings: Settings) -> FusionProfiles | None:
     except (RolloutUnreadable, BundleRejected, DocumentError) as error:
         raise CannotStart(str(error)) from None
     return started_with
+
+
+def check_log(folder: Path) -> None:
+    """Make the folder of the exposure log. Raises CannotStart: a log that was asked for must be writable at first."""
+    try:
+        prepare(folder)
+    except OSError as error:
+        raise CannotStart(f"FUNNELRANK_EXPOSURE_LOG: {folder} cannot be written to: {error.strerror}") from None
 
 
 def with_current_profiles(start: WorkerStart) -> WorkerStart:

@@ -50,6 +50,7 @@ class RankApplication:
         self.ranker = services.ranker
         self.settings = services.settings
         self.admission = services.rankings
+        self.exposures = services.log.exposures if services.log else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.settings.max_body_bytes)
@@ -78,9 +79,12 @@ class RankApplication:
         written = answer(ranking, context.request_id)
         seconds = perf_counter() - started
         self.ranker.metrics.stages["respond"].observe(seconds)
-        self.admission.note(ranking.costs.computed + seconds, ranking.costs.fetched)
+        costs = ranking.computation.costs
+        self.admission.note(costs.computed + seconds, costs.fetched)
         # A late answer is of no use to the caller, and a 504 says why there is none.
         deadline.check("the answer was ready")
+        if self.exposures is not None:
+            self.exposures.ranked(context.request_id, query, ranking)
         if ranking.degraded:
             context.outcome = "degraded"
         return written

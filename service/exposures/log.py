@@ -1,0 +1,131 @@
+"""Queues records of the exposure log, and runs the thread that writes them.
+
+Handing a record over costs less than a microsecond; it never waits and never fails. Nothing in this module imports
+pyarrow: a worker without a log does not pay for it.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from enum import StrEnum
+from threading import Event, Thread
+from typing import Any, Final, Protocol
+
+log = logging.getLogger("funnelrank.exposures")
+FLUSH_SECONDS: Final = 0.2  # what a process that is killed loses at most, beside the record it is writing
+_MAX_RECORDS = 20_000
+_MAX_ITEMS = 200_000  # of all records in the queue; their rows are kept in memory meanwhile
+_BATCH_RECORDS = 256
+_BATCH_ITEMS = 20_000
+
+
+class Outcome(StrEnum):
+    """What became of a record."""
+
+    WRITTEN = "written"
+    QUEUE_FULL = "queue_full"
+    WRITE_FAILED = "write_failed"
+
+
+class Sink(Protocol):
+    """Where the records go. Its methods are called by one thread."""
+
+    def write(self, kind: str, records: list[Any]) -> None:
+        """Write the records of one kind. Raises whatever kept it from doing so; none of them is written then."""
+        ...
+
+    def tend(self) -> None:
+        """Roll files and keep bounds; called several times a second. Never raises."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class RecordLog:
+    """A bounded queue of records and one thread that writes them to a sink. Call `start`, `offer` and `close`."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._queue: deque[tuple[str, Any, int]] = deque()
+        # Each count is written by one thread alone: the event loop's, or the writer's.
+        self._items_offered = 0
+        self._items_taken = 0
+        self._full: dict[str, int] = {}
+        self._done: dict[tuple[str, Outcome], int] = {}
+        self._stop = Event()
+        self._reported = ""
+        self._thread = Thread(target=self._run, name="exposure-log", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def offer(self, kind: str, record: Any, items: int = 1) -> bool:
+        """Queue a record of `items` items. Returns False, and counts it, if the queue is full."""
+        if len(self._queue) >= _MAX_RECORDS or self._items_offered - self._items_taken >= _MAX_ITEMS:
+            self._full[kind] = self._full.get(kind, 0) + 1
+            return False
+        self._items_offered += items
+        self._queue.append((kind, record, items))
+        return True
+
+    def close(self) -> None:
+        """Write what is queued, and close the files."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def queued(self) -> int:
+        """How many records wait to be written."""
+        return len(self._queue)
+
+    def counts(self) -> Mapping[tuple[str, Outcome], int]:
+        """How many records had each outcome, by kind, since the start."""
+        full = {(kind, Outcome.QUEUE_FULL): count for kind, count in self._full.copy().items()}
+        return full | self._done.copy()
+
+    def _run(self) -> None:
+        while not self._stop.wait(FLUSH_SECONDS):
+            self._step()
+        self._step()
+        try:
+            self._sink.close()
+        except Exception:
+            log.exception("the files of the exposure log were not closed")
+
+    def _step(self) -> None:
+        """Write all that is queued, and tend the files."""
+        while self._queue:
+            self._write_some()
+        self._sink.tend()
+
+    def _write_some(self) -> None:
+        """Write one batch of each kind."""
+        taken: dict[str, list[Any]] = {}
+        records = 0
+        items = 0
+        while self._queue and records < _BATCH_RECORDS and items < _BATCH_ITEMS:
+            kind, record, size = self._queue.popleft()
+            taken.setdefault(kind, []).append(record)
+            records += 1
+            items += size
+        for kind, batch in taken.items():
+            outcome = Outcome.WRITTEN
+            try:
+                self._sink.write(kind, batch)
+                self._reported = ""
+            except OSError as error:
+                # The rankings go on: what cannot be written is counted and dropped.
+                outcome = Outcome.WRITE_FAILED
+                self._report(str(error))
+            except Exception:
+                outcome = Outcome.WRITE_FAILED
+                log.exception("records of the exposure log cannot be packed")
+            self._done[kind, outcome] = self._done.get((kind, outcome), 0) + len(batch)
+        self._items_taken += items
+
+    def _report(self, problem: str) -> None:
+        """Write one line per kind of fault, until a write succeeds again."""
+        if not self._reported:
+            log.error("records of the exposure log are dropped: %s", problem)
+        self._reported = problem

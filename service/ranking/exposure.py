@@ -1,0 +1,134 @@
+"""Hands answered rankings to the exposure log, and packs them into its rows.
+
+`ExposureLog.ranked` runs in the event loop and hands over references; `packed` runs in the log's thread.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from service.clock import now_ms
+from service.exposures.log import RecordLog
+from service.fusion.formulas import Computed, Formula
+from service.ranking.ordering import order
+from service.ranking.query import Query, Ranking
+from service.rollout.serving import Role
+from service.user_split import within
+
+KIND: Final = "exposures"
+SALT: Final = "exposures"
+_REQUEST_INPUTS = ("user_keys", "user_numerics", "context_keys", "context_numerics")
+_BEHAVIOUR_INPUTS = ("behaviour_keys", "behaviour_numerics", "behaviour_times")
+Answered = tuple[str, int, Query, Ranking]  # the request's id, the time of the answer, the request, its ranking
+
+
+class ExposureLog:
+    """The exposure log as the route sees it: which rankings are logged, and the hand-over.
+
+    `share` is the share of the users, 0 to 1, whose rankings are logged. Those of an experiment's arm and of a canary
+    are logged whatever the user, because a comparison needs them whole.
+    """
+
+    def __init__(self, records: RecordLog, share: float) -> None:
+        self._records = records
+        self._share = share
+
+    def ranked(self, request_id: str, query: Query, ranking: Ranking) -> None:
+        """Log an answered ranking. Never raises and never waits."""
+        sampled = (
+            self._share >= 1
+            or ranking.chosen is not None
+            or (ranking.rules is not None and ranking.rules.chosen.experiment is not None)
+            or ranking.live.role == Role.CANARY
+            or within(query.user_id, SALT, 100 * self._share)
+        )
+        if sampled:
+            record: Answered = (request_id, now_ms(), query, ranking)
+            self._records.offer(KIND, record, len(query.item_ids))
+
+
+@dataclass
+class ExposurePacker:
+    """Makes the log's rows of answered rankings. `with_cut`: items beyond `top_k` are logged as well."""
+
+    chunk: int
+    with_cut: bool
+    schemas: dict[str, bytes] = field(default_factory=dict)  # the feature schemas that the rows name
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def packed(self, answered: Answered) -> dict[str, Any]:
+        """The row of one ranking, `{column: value}` of the exposures' Arrow schema."""
+        request_id, logged_ms, query, ranking = answered
+        live = ranking.live
+        manifest = live.bundle.manifest
+        computed = ranking.computation
+        places = self._places(query, ranking)
+        inputs = computed.inputs
+        row = {
+            "request_id": request_id,
+            "logged_ms": logged_ms,
+            "time_ms": computed.moment_ms,
+            "user_id": query.user_id,
+            "scene": query.options.scene,
+            "model": manifest.name,
+            "version": manifest.version,
+            "role": live.role.value,
+            "schema": self._schema_of(live.bundle.label, manifest.feature_schema),
+            "fingerprint": live.bundle.layouts.fingerprint,
+            "fusion": profile_of(ranking.formula),
+            "profile": ranking.formula.profile,
+            "fusion_revision": live.fusion.revision,
+            "experiment": ranking.chosen and ranking.chosen.experiment,
+            "arm": ranking.chosen and ranking.chosen.arm,
+            "degraded": list(map(str, ranking.degraded)),
+            "requested": len(query.item_ids),
+            "returned": len(ranking.ranked.item_ids),
+            "chunk": self.chunk,
+            "tasks": list(live.bundle.tasks),
+            "item_ids": [query.item_ids[place] for place in places.tolist()],
+            "places": places.astype(np.int32),
+            "scores": computed.scores[places],
+            "predictions": computed.predictions[:, places].ravel(),
+            "propensity": 1.0,
+        }
+        if ranking.rules is not None:
+            rules = ranking.rules.chosen
+            row |= {"rules_revision": rules.revision, "rules_list": rules.name}
+            row |= {"rules_experiment": rules.experiment, "rules_arm": rules.arm}
+        row |= {name: inputs[name].tobytes() for name in (*_REQUEST_INPUTS, *_BEHAVIOUR_INPUTS) if name in inputs}
+        return row | {name: inputs[name][places].tobytes() for name in ("item_keys", "item_numerics")}
+
+    def _places(self, query: Query, ranking: Ranking) -> np.ndarray:
+        """Places in the request of the returned items, and of those that were cut if they are wanted, int64 `[k]`."""
+        place_of = {item_id: place for place, item_id in enumerate(query.item_ids)}
+        returned = np.array([place_of[item_id] for item_id in ranking.ranked.item_ids], dtype=np.int64)
+        if not self.with_cut or len(returned) == len(query.item_ids):
+            return returned
+        best = order(ranking.computation.scores, ranking.coverage[1], None)
+        return np.concatenate([returned, best[~np.isin(best, returned)]])
+
+    def _schema_of(self, label: str, schema: Any) -> str:
+        """The name of a version's feature schema in the log: 16 hex digits over its JSON."""
+        name = self._names.get(label)
+        if name is None:
+            document = schema.model_dump_json().encode()
+            name = self._names[label] = hashlib.sha256(document).hexdigest()[:16]
+            self.schemas[name] = document
+        return name
+
+
+def profile_of(formula: Formula) -> str:
+    """A formula as the JSON of a fusion profile, weights of the request's own included."""
+    profile: dict[str, Any] = {"kind": formula.kind, "weights": formula.named_weights()}
+    if isinstance(formula, Computed):
+        profile |= {"formula": formula.expression.text, "missing": dict(formula.missing)}
+    return orjson.dumps(profile).decode()
+
+
+def rows_of(packer: ExposurePacker, answered: Sequence[Answered]) -> list[Mapping[str, Any]]:
+    """The rows of several rankings."""
+    return [packer.packed(each) for each in answered]
