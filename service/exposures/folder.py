@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from features.files import write_whole
+from features.files.writing import write_whole
 
 SPOOL: Final = "spool"
 FEATURE_SCHEMAS: Final = "schemas"
