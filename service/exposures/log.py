@@ -51,7 +51,7 @@ class RecordLog:
         self._items_offered = 0
         self._items_taken = 0
         self._full: dict[str, int] = {}
-        self._done: dict[tuple[str, Outcome], int] = {}
+        self._done: dict[tuple[str, str], int] = {}
         self._stop = Event()
         self._reported = ""
         self._thread = Thread(target=self._run, name="exposure-log", daemon=True)
@@ -79,9 +79,11 @@ class RecordLog:
         """How many records wait to be written."""
         return len(self._queue)
 
-    def counts(self) -> Mapping[tuple[str, Outcome], int]:
+    def counts(self) -> Mapping[tuple[str, str], int]:
         """How many records had each outcome, by kind, since the start."""
-        full = {(kind, Outcome.QUEUE_FULL): count for kind, count in self._full.copy().items()}
+        full: dict[tuple[str, str], int] = {
+            (kind, Outcome.QUEUE_FULL): count for kind, count in self._full.copy().items()
+        }
         return full | self._done.copy()
 
     def _run(self) -> None:
