@@ -1,4 +1,4 @@
-"""Trains recipes over several seeds and tabulates the test metrics beside the marks."""
+"""Trains recipes over several seeds, and tabulates the test metrics beside reference values."""
 
 import json
 import os
@@ -19,16 +19,16 @@ from models.training.transfer import narrowed
 
 RECIPES = Path(os.path.relpath(Path(__file__).with_name("recipes")))
 ABOVE_IS_KEPT = "<!-- made by python -m models.benchmark; the text above stays -->"
-# What a recipe says that no weight depends on.
+# Keys of a recipe that do not affect the weights.
 NOT_TRAINED: dict[str, Any] = {"description": True, "tuning": True, "data": WHERE_DATA_LIES}
 
 
 def measured_runs(
     path: Path, seeds: int, runs: Path, cache: Path, overrides: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
-    """The metrics of one recipe for seeds 1 to `seeds`; a finished run of the same recipe and tables is not repeated.
+    """Return the metrics of one recipe for seeds 1 to `seeds`; a finished run of the same recipe and tables is reused.
 
-    Raises RecipeError, with its place in the recipe, and what training raises.
+    Raises RecipeError with its place in the recipe, and whatever training raises.
     """
     for seed in range(1, seeds + 1):
         settings = (*(o.replace("{seed}", str(seed)) for o in overrides), f"training.seed={seed}")
@@ -61,7 +61,7 @@ def _is_there(out: Path, recipe: Recipe) -> bool:
 def tabulated(
     recipes: dict[Path, Recipe], measured: dict[Path, list[dict[str, Any]]]
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Markdown and plain data of all groups, in the order of the marks file, the others after them."""
+    """Markdown and plain data of all groups: first the groups of the marks file in its order, then the others."""
     listed = listed_groups()
     groups = {path: group_of(recipes[path], listed) for path in measured}
     ordered = [*listed, *(group for group in groups.values() if group not in listed)]
@@ -86,7 +86,7 @@ def write(out: Path, tables: str, plain: list[dict[str, Any]]) -> None:
 
 
 def with_data(paths: list[Path], overrides: tuple[str, ...]) -> dict[Path, Recipe]:
-    """The recipes by file. Prints and skips those whose data is missing. Raises RecipeError."""
+    """Return the recipes by file. Prints and skips recipes whose data is missing. Raises RecipeError."""
     with_tables: dict[Path, Recipe] = {}
     for path in paths:
         recipe = narrowed(load_recipe(path, overrides))
@@ -107,7 +107,7 @@ def with_data(paths: list[Path], overrides: tuple[str, ...]) -> dict[Path, Recip
 def run_benchmark(
     recipes: list[Path], seeds: int, overrides: tuple[str, ...], runs: Path, cache: Path, out: Path | None
 ) -> list[str]:
-    """Train `recipes` (all of models/recipes if empty), print the tables, and write them to `out` if it is named.
+    """Train `recipes` (if empty, all of models/recipes), print the tables, and write them to `out` if it is given.
 
     Returns a line per recipe that failed. Raises RecipeError for a recipe that cannot be read.
     """

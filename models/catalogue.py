@@ -1,7 +1,7 @@
-"""The catalogue: every architecture by name, its paper, and its composition unless a recipe sets another one.
+"""The catalogue: every architecture by name, with its paper and its default composition.
 
-The unions of the recipe (`model.encoders`, `model.trunk`, `tasks`) are made from this file: a new model is its own
-file and one entry here.
+The unions of the recipe (`model.encoders`, `model.trunk`, `tasks`) are made from this file: a new model is its own file
+and one entry here.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,9 @@ from models.trunks.youtube2019 import Youtube2019Options
 
 @dataclass(frozen=True)
 class Entry:
-    """`tasks`: the task structures it can have; `encoder` and `trunk` are the paper's own."""
+    """One architecture: `tasks` are the task structures that it supports; `encoder` and `trunk` are those of
+    the paper.
+    """
 
     name: str
     paper: str
@@ -131,7 +133,7 @@ CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 
 
 def _types(options: Iterable[object]) -> tuple[type, ...]:
-    """The classes of some options, each once, in order."""
+    """Return the classes of some options, without duplicates, in order."""
     return tuple(dict.fromkeys(map(type, options)))
 
 
@@ -139,7 +141,7 @@ ENCODERS = _types(entry.encoder for entry in _ENTRIES)
 TRUNKS = _types(entry.trunk for entry in _ENTRIES)
 STRUCTURES = (IndependentOptions, EsmmOptions, Esm2Options, RankWeightsOptions, ClassPreferenceOptions)
 
-# A type checker sees the base classes; pydantic reads the unions, whose members it tells apart by `type`.
+# A type checker sees the base classes. Pydantic reads the unions, and selects a member by its `type`.
 if TYPE_CHECKING:
     Encoder = EncoderOptions
     Trunk = TrunkOptions

@@ -9,9 +9,9 @@ from features.files.strict_yaml import Location, SourcePlace
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong. `location`: the key or section it is about; `name`: the value or key inside it.
+    """One fault of a recipe. `location`: the key or section that it concerns; `name`: the value or key inside it.
 
-    `place` is the file and line, or the `--set` option; None until the fault is laid beside the recipe's text.
+    `place` is the file and line, or the `--set` option; None until the fault is matched with the recipe's text.
     """
 
     message: str
@@ -23,14 +23,14 @@ class Fault:
         return self.message if self.place is None else f"{self.place}: {self.message}"
 
     def at(self, place: SourcePlace) -> "Fault":
-        """A copy of the fault with its place."""
+        """Return a copy of the fault with its place."""
         return replace(self, place=place)
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be used.
 
-    `faults` has at least one; the message is one line per fault, with its place if known.
+    It has at least one of `faults`; the message is one line per fault, with its place if known.
     """
 
     def __init__(self, message: str, location: Location = (), name: str | None = None) -> None:
@@ -47,6 +47,6 @@ class RecipeError(ValueError):
 
 
 def nearest(name: object, known: Collection[str]) -> str:
-    """The end of a message about an unknown name: `; did you mean 'mmoe'?`, or all known names."""
+    """Return the end of a message about an unknown name: `; did you mean 'mmoe'?`, or all known names."""
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"

@@ -1,4 +1,4 @@
-"""Holds what the options of a recipe are built on: a strict base class and the usual types of fields."""
+"""The base of all option sections of a recipe: a strict model class, and the usual types of fields."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Scores a run's impressions, writes them to a file, and compares them with what a running service gives."""
+"""Scores a run's impressions, writes the scores to a file, and compares them with those of a running service."""
 
 import runpy
 import sys
@@ -15,9 +15,9 @@ from models.prediction.rows import score_run
 def predict(
     run: Path, part: str = "test", out: Path | None = None, against: str | None = None, cache: Path = DEFAULT_CACHE
 ) -> Iterator[str]:
-    """Write a part's scores to `out` (RUN/predictions-<part>.parquet) and replay them to the service `against`.
+    """Write a part's scores to `out` (RUN/predictions-<part>.parquet), and replay the part to the service `against`.
 
-    Gives lines to print. Raises RunError, and ReplayError if the service does not answer or scores differently.
+    Returns lines to print. Raises RunError, and ReplayError if the service does not answer or scores differently.
     """
     path = out or run / f"predictions-{part}.parquet"
     rows = score_run(run, part, cache)
@@ -33,7 +33,7 @@ def predict(
 
 
 def difference(compared: ReplayResult) -> str:
-    """What differs, and where to look."""
+    """Explain a difference: where it is, and where to look for the cause."""
     return (
         f"the service scores differently: {compared.differing:,} of {compared.requests:,} requests by more than"
         f" {TOLERANCE:g}, the first of {compared.first_differing}. It holds other features or another version, or fewer"
@@ -43,7 +43,7 @@ def difference(compared: ReplayResult) -> str:
 
 
 def lines(compared: ReplayResult) -> Iterator[str]:
-    """A comparison as lines for the terminal."""
+    """Format a comparison as lines for the terminal."""
     yield f"{compared.impressions:,} impressions in {compared.requests:,} requests to {compared.model}"
     for reason, count in sorted(compared.degraded.items()):
         yield f"degraded: {reason} in {count:,} requests"

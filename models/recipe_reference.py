@@ -1,4 +1,4 @@
-"""Writes the reference page of recipe keys from the recipe's models: `python -m models.recipe_reference [PAGE.md]`."""
+"""Writes the reference page of recipe keys from the recipe's classes: `python -m models.recipe_reference [PAGE.md]`."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ LIMITS = (
 
 
 def page() -> str:
-    """The whole page: a section per part of the recipe, in the order in which they are named first."""
+    """Return the whole page: one section per part of the recipe, in the order of their first mention."""
     schema = _schema()
     sections = [f"## The whole file\n\n{_described(schema)}{_table(schema)}"]
     for name in _in_order(schema):
@@ -41,7 +41,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _in_order(schema: Mapping[str, Any]) -> list[str]:
-    """The names of all parts, each once, depth first."""
+    """Return the names of all parts, without duplicates, depth first."""
     names: dict[str, None] = {}
 
     def visit(part: Mapping[str, Any]) -> None:
@@ -67,7 +67,7 @@ def _references(node: Any) -> Iterator[str]:
 
 
 def _title(part: Mapping[str, Any], name: str) -> str:
-    """The part's name, and what its `type` or `by` has to be."""
+    """Return the part's name, and the required value of its `type` or `by`."""
     for key in ("type", "by"):
         constant = part.get("properties", {}).get(key, {}).get("const")
         if constant is not None:
@@ -76,7 +76,7 @@ def _title(part: Mapping[str, Any], name: str) -> str:
 
 
 def _anchor(part: Mapping[str, Any], name: str) -> str:
-    """The address of a heading as GitHub and the docs site make it."""
+    """Return the address of a heading, in the form of GitHub and the docs site."""
     characters = [c for c in _title(part, name).lower() if c.isalnum() or c in " -_"]
     return "".join(characters).replace(" ", "-")
 
@@ -99,7 +99,7 @@ def _table(part: Mapping[str, Any]) -> str:
 
 
 def _kind(value: Mapping[str, Any]) -> str:
-    """A value's type with its limits, links where it is a part of its own."""
+    """Return a value's type with its limits, and a link if it is a part with its own section."""
     if "$ref" in value:
         name = value["$ref"].rpartition("/")[2]
         part = _schema()["$defs"][name]

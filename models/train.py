@@ -33,11 +33,10 @@ def train(
     baselines: bool = False,
     ablation: bool = False,
 ) -> dict[str, Any]:
-    """Train a recipe and write the run into `out`; gives what metrics.json holds.
+    """Train a recipe and write the run into `out`; return the content of metrics.json.
 
-    `baselines`: plain models are fitted too, to stand beside it; `ablation`: each group of features is taken away once.
-
-    Raises RecipeError before anything is trained, NonFiniteLossError while training.
+    `baselines`: also fit simple models for comparison; `ablation`: also measure the test part without each group of
+    features. Raises RecipeError before training starts, NonFiniteLossError while training.
     """
     recipe = narrowed(recipe)
     data = open_data(recipe, cache)
@@ -49,18 +48,18 @@ def train(
             f"no evaluation gave a finite score on the validation part for {', '.join(selected_outputs(best, data))}: "
             "a selected output has no impression of its space there, or scores that are not finite"
         )
-    # The best weights, calibrated on the validation part, are what the run is.
+    # The run consists of the best weights, calibrated on the validation part.
     best.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
     calibration = fit_calibration(best, data) if best.calibration else None
     if calibration:
         save_weights(best.state_dict(), data.cross_values, progress.best_step, out / WEIGHTS_FILE)
-    # The test part is read here, once.
+    # This is the only place that reads the test part.
     metrics = summary(best, data, progress, trained.epoch_steps, reading_steps, prefetch, calibration)
     if baselines:
         metrics["baselines"] = fit_baselines(best, data, recipe.training.seed)
     if ablation:
         metrics["ablation"] = measure_ablation(best, data, recipe.training.seed)
-    # metrics.json comes last: a folder with it is a finished run.
+    # metrics.json is written last: a folder that has it is a finished run.
     history = {"losses": progress.losses, "evaluations": progress.evaluations, "epoch_steps": trained.epoch_steps}
     write_json(history, out / HISTORY_FILE)
     write_report(out, recipe, metrics, history)

@@ -1,1 +1,1 @@
-"""Makes training batches of canonical tables: read, encode once into memory-mapped arrays, gather."""
+"""Makes training batches from canonical tables: reads and encodes them once into memory-mapped arrays, then gathers."""

@@ -31,7 +31,7 @@ class ArrayFile:
 
 
 def read_array(path: Path, dtype: DTypeLike, width: int | None = None, rows: int | None = None) -> np.ndarray:
-    """The file as a read-only memory map `[n]`, or `[n, width]`; `rows` is needed where the width is 0."""
+    """Open the file as a read-only memory map `[n]`, or `[n, width]`; `rows` is needed if the width is 0."""
     if width == 0:
         return np.zeros((rows or 0, 0), dtype=dtype)
     if path.stat().st_size == 0:
@@ -41,7 +41,7 @@ def read_array(path: Path, dtype: DTypeLike, width: int | None = None, rows: int
 
 
 def new_array(path: Path, dtype: DTypeLike, n: int) -> np.ndarray:
-    """A writable memory map `[n]` of zeros."""
+    """Create a writable memory map `[n]` of zeros."""
     if n == 0:
         path.touch()
         return np.zeros(0, dtype=dtype)

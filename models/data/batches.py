@@ -14,18 +14,18 @@ Batch = dict[str, torch.Tensor]
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Batches per epoch; the last one may be smaller."""
+    """Return the number of batches per epoch; the last batch may be smaller."""
     return -(-n // batch_size)
 
 
 def shuffled_batches(
     data: Data, part: str, batch_size: int, seed: int, epoch: int, first_step: int = 0, ahead: int = 0
 ) -> Iterator[Batch]:
-    """The batches of one epoch from step `first_step` on: a uniform shuffle that (seed, epoch) alone decides.
+    """Yield the batches of one epoch from step `first_step` on, in a uniform order that depends on (seed, epoch) only.
 
-    `ahead`: how many batches a background thread keeps ready. 0, to gather in the loop, is fastest while the files fit
-    into memory: a batch takes a millisecond, less than what the threads cost each other. Within a batch the impressions
-    keep the file's order, which reads forward and changes no sum. Memory: 8 bytes per impression.
+    `ahead`: how many batches a background thread prepares. 0 gathers in the loop, which is fastest while the files fit
+    into memory: a batch takes a millisecond, less than the overhead of a thread. Within a batch the impressions keep
+    the file's order, so that the file is read forward; the sums do not change. Memory: 8 bytes per impression.
     """
     n = len(data.parts[part])
     order = np.random.default_rng([seed, epoch]).permutation(n)
@@ -37,16 +37,16 @@ def shuffled_batches(
 
 
 def ordered_batches(data: Data, part: str, batch_size: int) -> Iterator[Batch]:
-    """All batches of a part in the file's order, for evaluation."""
+    """Yield all batches of a part in the file's order, for evaluation."""
     n = len(data.parts[part])
     picks = (np.arange(begin, min(begin + batch_size, n)) for begin in range(0, n, batch_size))
     return (gather(data, data.parts[part], picked) for picked in picks)
 
 
 def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
-    """The batch of the impressions `picked` int64 `[B]`: rows of every group, behaviours newest first, labels.
+    """Gather the batch of the impressions `picked` int64 `[B]`: rows of every group, behaviours newest first, labels.
 
-    L is the longest sequence of the batch and may be 0; shorter ones are padded with rows of 0.
+    L is the longest sequence of the batch and may be 0; shorter sequences are padded with rows of 0.
     """
     user = part.user.take(picked)
     item = part.item.take(picked)
@@ -84,14 +84,14 @@ def _sequences(events: Behaviours, start: np.ndarray, end: np.ndarray) -> dict[s
 
 
 def prefetched(work: Iterator[Callable[[], Batch]], ahead: int) -> Iterator[Batch]:
-    """The results of `work` in order, computed by one thread up to `ahead` before they are asked for.
+    """Yield the results of `work` in order; one thread computes up to `ahead` of them in advance.
 
     The thread ends with the iterator; its errors are raised here.
     """
     ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()
 
-    # Waiting in short turns lets the thread see that nobody reads any more.
+    # Short waits, so that the thread notices when nobody reads any more.
     def put(result: Batch | BaseException | None) -> bool:
         while not stopped.is_set():
             try:

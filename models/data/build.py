@@ -1,4 +1,4 @@
-"""Does the one-time encoding of a recipe's tables into a folder of flat arrays."""
+"""Encodes a recipe's tables once into a folder of flat arrays."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -24,7 +24,7 @@ CHUNK = 1 << 16
 
 
 def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path) -> dict[str, Any]:
-    """Encode the tables into `folder`; gives what is known about them. The packed intermediate files are removed."""
+    """Encode the tables into `folder` and return a description of them. The packed intermediate files are removed."""
     schema = recipe.features
     with (
         closing(Entities(folder / "users.packed", RowLayout(schema.user), schema.user_id_feature)) as users,
@@ -54,12 +54,12 @@ def _encode(
         )
     events = read_array(folder / "events", EVENT) if "behaviours" in tables else None
     packed = {"user": users.finished(), "item": items.finished()}
-    # What each impression sees, and the encoding, which the training part alone decides.
+    # The behaviours that each impression sees, and the encoding, which depends on the training part only.
     for part in PARTS:
         _write_ranges(recipe, folder, part, events, starts)
     encoding = fit_encoding(recipe, _packed_part(recipe, folder, "train", packed, events, counts.parts["train"]))
     encoding.save(folder / "encoding.npz")
-    # Raw rows for the exporter, then every row as embedding rows.
+    # Write raw rows for the exporter, then turn every row into embedding rows.
     rows = raw_rows(recipe, _packed_part(recipe, folder, "validation", packed, events, counts.parts["validation"]))
     np.savez_compressed(folder / "kept_rows.npz", **rows)  # type: ignore[arg-type]
     cross_values = _write_rows(recipe, folder, encoding, packed, events, counts.parts)
@@ -123,7 +123,7 @@ def _write_rows(
     events: np.ndarray | None,
     counts: Mapping[str, int],
 ) -> int:
-    """Turn packed keys into embedding rows on disk; gives the number of cross values of the position in training."""
+    """Turn packed keys into embedding rows on disk; return the number of cross values of the position in training."""
     schema = recipe.features
     for group, rows in packed.items():
         _write_group(folder / f"{group}s", rows, encoding, group)

@@ -51,7 +51,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Behaviours:
-    """All events by user and time, after a first one that is padding (all 0).
+    """All events by user and time; the first event is padding (all 0).
 
     Embedding rows int32 `[n, K + 2]`, numerics float32 `[n, N]`, times int64 `[n]`.
     """
@@ -65,8 +65,8 @@ class Behaviours:
 class Data:
     """An opened data set.
 
-    `described` is what metrics.json says of it (tables, hash, rows, repeats, rows that are missing); `kept_rows` is a
-    file of raw rows for the exporter.
+    `described` is the description for metrics.json (tables, hash, rows, repeats, missing rows); `kept_rows` is a file
+    of raw rows for the exporter.
     """
 
     recipe: Recipe
@@ -83,7 +83,7 @@ class Data:
 
 
 def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
-    """The recipe's data, encoded first if this content and schema are not in the cache yet.
+    """Open the recipe's data; first encode it, if this content and schema are not in the cache yet.
 
     Raises RecipeError, whose cause is a TableError if a table does not fit.
     """
@@ -94,7 +94,7 @@ def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
 
 
 def _named(recipe: Recipe, column: str | None) -> str | None:
-    """The recipe's name of a column. A label may be its logarithm."""
+    """Return the name of a column in the recipe. A label may be the logarithm of a column."""
     labels = {source_column(label): label for label in recipe.label_columns}
     return None if column is None else labels.get(column, column)
 
@@ -136,11 +136,11 @@ def _tables(recipe: Recipe, source: Path) -> Tables:
             tables[role] = open_role(source, role, name)
         elif beyond_id:
             group = f"features.{role.removesuffix('s')}"
-            problem = f"data.{role} is null, but {group} names '{beyond_id[0]}', which only that table can hold"
+            problem = f"data.{role} is null, but {group} names '{beyond_id[0]}', which only that table has"
             raise RecipeError(problem, ("data", role))
     if schema.behaviour is not None:
         if data.behaviours is None:
-            problem = "data.behaviours is null, but features.behaviour asks for behaviour sequences"
+            problem = "data.behaviours is null, but features.behaviour needs behaviour sequences"
             raise RecipeError(problem, ("data", "behaviours"))
         tables["behaviours"] = open_role(source, "behaviours", data.behaviours)
     return tables

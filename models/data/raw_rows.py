@@ -1,4 +1,4 @@
-"""Draws a few raw rows of the encoded data: the exporter tries graphs on them and makes golden requests of them."""
+"""Draws a few raw rows of the encoded data, which the exporter uses to try graphs and to make golden requests."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ SEED = 7
 
 
 def raw_rows(recipe: Recipe, part: PackedPart) -> dict[str, np.ndarray]:
-    """Raw keys and numerics by graph input name, drawn from a part.
+    """Draw raw keys and numerics from a part, by graph input name.
 
     Users, contexts, items and request times of some impressions `[n, ...]`, and behaviours that they see `[m, ...]`.
     """
@@ -31,7 +31,7 @@ def raw_rows(recipe: Recipe, part: PackedPart) -> dict[str, np.ndarray]:
     rows_of_inputs["request_time"] = np.array(part.time[picked])
     if part.events is None:
         return rows_of_inputs
-    # Of the behaviours that these impressions see, some.
+    # Some of the behaviours that these impressions see.
     seen = [np.arange(part.start[i], part.end[i]) for i in picked]
     every = np.concatenate([np.zeros(0, np.int64), *seen])
     events = part.events[np.sort(rng.permutation(every)[:EVENTS])]

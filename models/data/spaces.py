@@ -1,4 +1,4 @@
-"""Refuses a task whose space holds no impression, before anything is trained on it."""
+"""Refuses a task whose space contains no impression, before training starts."""
 
 from collections.abc import Mapping
 
@@ -9,28 +9,29 @@ from models.recipe import Recipe, RecipeError
 from models.structures.class_preference import ClassPreferenceOptions
 from models.structures.independent import IndependentOptions
 
-PARTS_NEEDED = ("train", "validation")  # what is learnt from, and what weights are selected by
+PARTS_NEEDED = ("train", "validation")  # the parts that train and select the weights
 
 
 def refuse_empty_spaces(recipe: Recipe, labels: Mapping[str, np.ndarray]) -> None:
-    """Raise RecipeError for a task without an impression of its space in the training or validation part.
+    """Raise RecipeError if a task has no impression of its space in the training or validation part.
 
-    `labels` float32 `[n, labels]` by part. The mean over an empty set is no number, and no weights are best by it.
+    `labels` float32 `[n, labels]` by part. A loss or metric over an empty set is undefined, so it cannot select
+    weights.
     """
     for i, task in enumerate(recipe.tasks):
         column = _space(task)
         empty = [part for part in PARTS_NEEDED if column and not _any_in_space(recipe, column, labels[part])]
         if empty:
             raise RecipeError(
-                f"tasks.{i}: the {empty[0]} part has no impression where '{column}' is 1, and the task is learnt and "
-                f"measured on those alone; check data.split.{empty[0]} and the column",
+                f"tasks.{i}: the {empty[0]} part has no impression where '{column}' is 1, and only "
+                f"those count for the task; check data.split.{empty[0]} and the column",
                 ("tasks", i),
                 column,
             )
 
 
 def _space(task: Task) -> str | None:
-    """The column that is 1 where a task is learnt; None if that is everywhere."""
+    """Return the column that is 1 for the impressions of a task; None if the task uses all impressions."""
     if isinstance(task, IndependentOptions):
         return task.space
     return task.label if isinstance(task, ClassPreferenceOptions) else None

@@ -17,14 +17,14 @@ _MOST_SEEN = 10_000  # distinct values that are remembered for a message
 
 
 def split_columns(data: DataSection) -> dict[str, str]:
-    """The columns of impressions that the split reads, and what in the recipe names them."""
+    """Return the columns of impressions that the split reads, and the recipe keys that name them."""
     if isinstance(data.split, TimeSplit):
         return {data.time_ms: "data.split (by time)"}
     return {data.split.column: "data.split.column"}
 
 
 class Splitter:
-    """Gives each impression its part, and records the values of the split's column."""
+    """Assigns each impression to its part, and records the values of the split's column."""
 
     def __init__(self, data: DataSection) -> None:
         self._data = data

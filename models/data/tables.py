@@ -1,4 +1,4 @@
-"""Finds the canonical tables of a recipe: the folder, the files, and what they hold."""
+"""Finds the canonical tables of a recipe: the folder, the files, and their columns."""
 
 import hashlib
 from pathlib import Path
@@ -11,9 +11,9 @@ Tables = dict[str, Table]
 
 
 def open_role(folder: Path, role: str, file_name: str) -> Table:
-    """The table of a role. If a folder has the CSV instead of the Parquet file that a recipe names, the CSV is read.
+    """Open the table of a role. If the Parquet file is missing and the folder has the CSV file, the CSV file is read.
 
-    Raises RecipeError if neither is there, TableError if it cannot be read.
+    Raises RecipeError if neither file exists, TableError if it cannot be read.
     """
     path = existing(folder / file_name)
     if path is None:
@@ -24,7 +24,7 @@ def open_role(folder: Path, role: str, file_name: str) -> Table:
 
 
 def existing(path: Path) -> Path | None:
-    """The file itself, or the CSV beside where the Parquet file is missing; None if neither is there."""
+    """Return the Parquet file or, if it is missing, the CSV file beside it; None if neither exists."""
     if path.is_file():
         return path
     csv = path.with_suffix(".csv")
@@ -32,15 +32,12 @@ def existing(path: Path) -> Path | None:
 
 
 def data_folder(data: DataSection) -> Path:
-    """The folder that `data.dir` or else `data.fallback` names. Raises RecipeError if neither has the impressions."""
+    """Return the folder of `data.dir`, else of `data.fallback`. Raises RecipeError if neither has the impressions."""
     for name in (data.dir, data.fallback):
         if name is not None and existing(Path(name) / data.impressions) is not None:
             return Path(name)
     tried = " and no ".join(f"'{Path(n) / data.impressions}'" for n in (data.dir, data.fallback) if n)
-    advice = (
-        data.how_to_get
-        or "`python -m models.prepare --help` shows how to make the tables of the recipes that come along"
-    )
+    advice = data.how_to_get or "`python -m models.prepare --help` shows how to make the tables of the included recipes"
     raise RecipeError(f"data.dir: there is no {tried}; {advice}", ("data", "dir"))
 
 

@@ -1,4 +1,4 @@
-"""Holds what every sequence encoder has in common: its options, what it is built for and what it reads."""
+"""Holds what all sequence encoders have in common: options, widths and input."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ from models.options import Options
 
 
 class View(NamedTuple):
-    """Input of an encoder: one request per row, or one request (a leading axis of 1) for all candidates of `target`.
+    """The input of an encoder: one request per row, or one request (a leading axis of 1) for all candidates of
+    `target`.
 
-    `behaviours` `[B or 1, L, I + P]`, newest first: the item part, then the property part (action, scene, age);
-    `mask` bool `[B or 1, L]`, False for padding; `target` `[B, I]`, the candidate seen as the item part of a behaviour;
+    `behaviours` `[B or 1, L, I + P]`, newest first: the item part, then the property part (action, scene, age); `mask`
+    bool `[B or 1, L]`, False for padding; `target` `[B, I]`, the candidate in the form of a behaviour's item part;
     `user` `[B or 1, U]` and `context` `[B or 1, K]`, None if the schema has none.
     """
 
@@ -38,7 +39,9 @@ class EncoderSpec:
 
 
 class Encoder(nn.Module, ABC):
-    """Turns a behaviour sequence into one vector of `out_width`; per request unless it `sees_candidate`."""
+    """Encodes a behaviour sequence as one vector of `out_width`: one per request, or per candidate if it
+    `sees_candidate`.
+    """
 
     sees_candidate: bool
     out_width: int
@@ -49,10 +52,10 @@ class Encoder(nn.Module, ABC):
 
 
 class EncoderOptions(Options, ABC):
-    """The options of one encoder in `model.encoders` of a recipe; a subclass adds `type`, its name there."""
+    """The options of one encoder in `model.encoders` of a recipe; a subclass adds `type`, its name in the recipe."""
 
     type: str
 
     @abstractmethod
     def build(self, spec: EncoderSpec) -> Encoder:
-        """The untrained network."""
+        """Build the untrained network."""

@@ -73,7 +73,7 @@ class ActivationUnit(nn.Module):
         """Attention weights for the behaviours of one user `[L, I + P]` and all candidates -> `[C, L]`.
 
         W4 (e * v) = (W4 diag(e)) v, so [W2 - W3 + W4 diag(e); (W1 + W3) e + Wp p + b] times [v; 1] is the whole first
-        layer: a matrix per behaviour, made once per request. Only the results of the layers have the size of all pairs.
+        layer: a matrix per behaviour, computed once per request. Only the results of the layers exist for every pair.
         """
         of_behaviour, of_target, of_difference, of_product = self.weight.split(self.item_width)
         items_LI = behaviours_LG[:, : self.item_width]
@@ -82,7 +82,8 @@ class ActivationUnit(nn.Module):
         constant_LX = items_LI @ (of_behaviour + of_difference) + properties_LP @ self.property_weight + self.bias
         with_one_CJ = torch.cat([target_CI, torch.ones_like(target_CI[:, :1])], -1)
         pairs_LCX = with_one_CJ @ torch.cat([of_target_LIX, constant_LX.unsqueeze(1)], 1)
-        # Plain matrices from here on: a bias is part of the product, while over three axes it is a pass of its own.
+        # Plain matrices from here on, because a bias is then part of the product; over three axes it would need another
+        # pass.
         x = pairs_LCX.flatten(0, 1)
         *activations, last = [self.first_activation, *self.activations]
         for activation, layer in zip(activations, self.layers, strict=True):

@@ -19,7 +19,7 @@ PROBABILITY = Probability()
 
 
 def _with_options(given: Any) -> Any:
-    """A recipe writes a kind without options as its name alone."""
+    """A recipe writes a kind without options by its name only."""
     return {"type": given} if isinstance(given, str) else given
 
 
@@ -30,6 +30,6 @@ else:
 
 
 def reported_kind(metrics: Mapping[str, Any]) -> type[TaskKind]:
-    """The kind of an output by its entry in metrics.json."""
+    """Return the kind of an output from its entry in metrics.json."""
     kinds: tuple[type[TaskKind], ...] = (*KINDS, Preference)
     return next(kind for kind in kinds if kind.reported_as == metrics["kind"])

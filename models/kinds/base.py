@@ -1,4 +1,4 @@
-"""Holds what a task kind answers: how a head's logits become scores, and how scores are learnt, measured and served."""
+"""Defines what a task kind decides: how logits become scores, and how scores are trained, measured and served."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -35,10 +35,11 @@ class Labelled:
 
 
 class TaskKind(Options, ABC):
-    """A kind of task with its options. The defaults fit a task of one score `[n]`.
+    """A kind of task with its options. The defaults suit a task with one score `[n]`.
 
-    `type` names the kind in recipes and in the manifest, `reported_as` in metrics.json. `measure` judges a score of a
-    graph in reduced precision. `loss_scale` is the factor of the loss under homoscedastic uncertainty (Kendall 2018).
+    `type` names the kind in recipes and in the manifest, `reported_as` in metrics.json. `measure` is the metric by
+    which a graph in reduced precision is compared. `loss_scale` is the factor of the loss under homoscedastic
+    uncertainty (Kendall 2018).
     """
 
     type: str
@@ -57,7 +58,7 @@ class TaskKind(Options, ABC):
 
     @abstractmethod
     def score(self, logit: Tensor) -> Score:
-        """The head's logits, `[n]` or `[n, W]`, as log probabilities or values."""
+        """Convert the head's logits, `[n]` or `[n, W]`, to log probabilities or values."""
 
     @abstractmethod
     def loss(self, score: Score, label: Tensor) -> Tensor:
@@ -73,10 +74,10 @@ class TaskKind(Options, ABC):
 
     @abstractmethod
     def quality(self, label: np.ndarray, score: np.ndarray) -> float | None:
-        """The `measure` of one served score `[n]`; None if the labels allow none."""
+        """Return the `measure` of one served score `[n]`; None if the labels do not permit it."""
 
     def quality_loss(self, full: float, reduced: float) -> float:
-        """By how much the measure is worse in reduced precision."""
+        """Return by how much the measure is worse in reduced precision."""
         return full - reduced
 
     def names(self, output: str) -> tuple[str, ...]:
@@ -89,41 +90,41 @@ class TaskKind(Options, ABC):
         return (score,)
 
     def served(self, column: Tensor) -> Tensor:
-        """A column as the graph gives it `[n]`: a probability, or a value."""
+        """Return a column in the form that the graph gives `[n]`: a probability, or a value."""
         return torch.exp(column) if self.in_logs else column
 
     def score_labels(self, label: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The label that each score is measured against, one `[n]` per name."""
+        """Return the label that each score is measured against, one `[n]` per name."""
         return (label,)
 
     def described_labels(self, label: str) -> tuple[str, ...]:
-        """The label of each score in words, one per name, for the manifest."""
+        """Return the label of each score in words, one per name, for the manifest."""
         return (label,)
 
     @classmethod
     @abstractmethod
     def summary(cls, metrics: Mapping[str, Any]) -> str:
-        """The metrics as the end of a line for the terminal."""
+        """Return the metrics as the end of a line for the terminal."""
 
     @classmethod
     @abstractmethod
     def headline(cls, metrics: Mapping[str, Any]) -> tuple[str, float | None] | None:
-        """The name and value of the metric at the top of the report; None for none."""
+        """Return the name and value of the metric at the top of the report; None if there is none."""
 
     @classmethod
     @abstractmethod
     def report_row(cls, name: str, metrics: Mapping[str, Any]) -> dict[str, str]:
-        """The output's row in the table of its kind, cells by column title."""
+        """Return the output's row in the table of its kind: cells by column title."""
 
     @model_serializer(mode="wrap")
     def _plain(self, handler: SerializerFunctionWrapHandler) -> str | dict[str, Any]:
-        """Write a kind without options as its name."""
+        """A kind without options is written by its name only."""
         fields: dict[str, Any] = handler(self)
         return self.type if set(fields) == {"type"} else fields
 
 
 class Cell(str):
-    """A table's cell: its text, and the interval of its figure, empty for none."""
+    """A table's cell: its text, and the interval of its figure, which may be empty."""
 
     __slots__ = ("interval",)
 
@@ -136,12 +137,12 @@ class Cell(str):
 
 
 def figure(value: float | None, absent: str = "–") -> str:
-    """A number of a report; `absent` for None."""
+    """Format a number of a report; None becomes `absent`."""
     return absent if value is None else f"{value:.4f}"
 
 
 def measured(metrics: Mapping[str, Any], name: str) -> Cell:
-    """A metric of an output with its interval, if it has one."""
+    """Return a metric of an output with its interval, if it has one."""
     value = metrics.get(name)
     interval = (metrics.get("intervals") or {}).get(name)
     ends = "" if interval is None else f"{figure(interval[0])} to {figure(interval[1])}"
@@ -149,10 +150,10 @@ def measured(metrics: Mapping[str, Any], name: str) -> Cell:
 
 
 def in_terminal(value: float | None) -> str:
-    """A number in a line of the terminal, in the same width without a value."""
+    """Format a number for a line of the terminal, with the same width if it is None."""
     return figure(value, "   -  ")
 
 
 def rows_by_name(scores: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """The scores of one task side by side `[n, W]`."""
+    """Place the scores of one task side by side: `[n, W]`."""
     return np.stack([scores[name] for name in names], axis=1)

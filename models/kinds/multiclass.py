@@ -1,4 +1,4 @@
-"""The kind `class`: one of k classes, learnt by the softmax cross entropy; one score per class."""
+"""The kind `class`: one of k classes, trained with the softmax cross entropy; one score per class."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -41,7 +41,7 @@ class MultiClass(TaskKind):
         return -score.gather(-1, label.to(torch.int64).unsqueeze(-1))[..., 0]
 
     def metrics(self, scores: np.ndarray, labelled: Labelled) -> dict[str, Any]:
-        """The cross entropy, that of the classes' shares alone, and how often the likeliest class is the label."""
+        """The cross entropy, that of predicting the classes' shares, and how often the likeliest class is the label."""
         classes = labelled.label.astype(np.int64)
         chosen = scores[np.arange(len(classes)), classes]
         figures = measures.of_choice(chosen, classes, labelled.draws)

@@ -1,4 +1,4 @@
-"""The kind `probability`: one logit, the log loss, and how well the score ranks and is calibrated."""
+"""The kind `probability`: one logit, the log loss, and metrics of ranking and calibration."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,7 @@ from models.layers.probability import LogProbability, log_loss, of_logit
 
 
 class Probability(TaskKind):
-    """p = sigmoid(logit), learnt by the log loss; its label is 0 or 1."""
+    """p = sigmoid(logit), trained with the log loss; its label is 0 or 1."""
 
     type: Literal["probability"] = "probability"
     reported_as: ClassVar[str] = "probability"

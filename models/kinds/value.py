@@ -1,4 +1,4 @@
-"""The kind `value`: a number such as watch time, learnt by the squared error."""
+"""The kind `value`: a number such as watch time, trained with the squared error."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -11,7 +11,7 @@ from models.kinds.base import Labelled, Score, TaskKind, in_terminal, measured
 
 
 class Value(TaskKind):
-    """The head's output itself; its label is any finite number."""
+    """The head's output is the score; its label is any finite number."""
 
     type: Literal["value"] = "value"
     reported_as: ClassVar[str] = "value"
@@ -38,7 +38,7 @@ class Value(TaskKind):
         return float(np.sqrt(((score.astype(np.float64) - label) ** 2).mean())) if len(label) else None
 
     def quality_loss(self, full: float, reduced: float) -> float:
-        """The share by which the RMSE rises."""
+        """Return the relative increase of the RMSE."""
         return (reduced - full) / max(full, 1e-12)
 
     @classmethod

@@ -1,1 +1,1 @@
-"""Layers that two or more papers share."""
+"""Layers that several papers share."""

@@ -45,7 +45,7 @@ class Platt(nn.Module):
         return logit * self.line[0] + self.line[1]
 
     def clear(self) -> None:
-        """Be the identity."""
+        """Reset to the identity."""
         self.set(1.0, 0.0)
 
     def set(self, slope: float, intercept: float) -> None:
@@ -74,11 +74,11 @@ class Isotonic(nn.Module):
         return logit + (inside * self.extra).sum(-1) + self.shift
 
     def clear(self) -> None:
-        """Be the identity."""
+        """Reset to the identity."""
         self.set([(0.0, 0.0)])
 
     def set(self, points: Collection[tuple[float, float]]) -> None:
-        """Go through points (logit, calibrated logit) with both rising."""
+        """Set the function to pass through points (logit, calibrated logit); both coordinates must rise."""
         x, y = list(zip(*points, strict=True))
         pieces = len(points) - 1
         low = torch.zeros_like(self.low)
@@ -94,7 +94,7 @@ class Isotonic(nn.Module):
 
 
 class Calibration(nn.Module):
-    """One map per probability factor; until it is fitted, a map is the identity. Switched off by `enabled`."""
+    """One map per probability factor, which is the identity until it is fitted. `enabled` switches all maps off."""
 
     def __init__(self, section: CalibrationSection, factors: Collection[str]) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Calibration(nn.Module):
         return p.yes - p.no + self.shifts.get(name, 0.0)
 
     def forward(self, name: str, p: LogProbability) -> LogProbability:
-        """A factor of the network -> the calibrated factor, `[n]` each."""
+        """Convert a factor of the network to the calibrated factor, `[n]` each."""
         if not self.enabled or not (name in self.maps or name in self.shifts):
             return p
         logit = self.shifted(name, p)

@@ -1,4 +1,4 @@
-"""Expert dropout and the measures that show collapsed gates or experts, which several papers share."""
+"""Expert dropout, and the measures of collapsed gates or experts, which several papers share."""
 
 import math
 from collections.abc import Mapping
@@ -10,16 +10,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gating:
-    """The last gates of a trunk on a batch `[B, E of the head]` by head, and the outputs of all experts `[E, B, X]`."""
+    """The last gates of a trunk for a batch `[B, E of the head]` by head, and the outputs of all experts `[E,
+    B, X]`.
+    """
 
     gates: Mapping[str, Tensor]
     experts: Tensor
 
 
 def entropy(gates_BE: Tensor) -> Tensor:
-    """Mean entropy of a gate's values as a share of the largest possible, a scalar.
+    """Mean entropy of a gate's values, divided by the largest possible entropy, a scalar.
 
-    1: every expert gets the same weight; 0: each impression uses one expert.
+    1 means that every expert gets the same weight, 0 that each impression uses one expert.
     """
     if gates_BE.shape[-1] == 1:
         return torch.ones(())
@@ -27,17 +29,19 @@ def entropy(gates_BE: Tensor) -> Tensor:
 
 
 def similarity(experts_EBX: Tensor) -> Tensor:
-    """Cosine `[E, E]` between the outputs of experts over a batch, each unit centred; 1: they compute the same."""
+    """Cosine `[E, E]` between the centred outputs of experts over a batch; 1 means that two experts compute
+    the same.
+    """
     centred = (experts_EBX - experts_EBX.mean(1, keepdim=True)).flatten(1)
     unit = torch.nn.functional.normalize(centred, dim=1, eps=1e-12)
     return unit @ unit.T
 
 
 def drop_experts(gates: Tensor, rate: float) -> Tensor:
-    """Sets each gate value to 0 with probability `rate` and renormalises the rest; call it in training only.
+    """Sets each gate value to 0 with probability `rate` and renormalises the rest; for training only.
 
-    `gates` `[..., E]` sum to 1 over E. The draw is per example and gate; where all experts are dropped, the largest one
-    stays. Source: Zhao et al., RecSys 2019, section 5.2.4 (against gates that polarise on one expert).
+    `gates` `[..., E]` sum to 1 over E. The draw is per example and gate; if all experts are dropped, the one with the
+    largest weight stays. Source: Zhao et al., RecSys 2019, section 5.2.4 (against gates that polarise on one expert).
     """
     stays = torch.rand_like(gates) >= rate
     largest = torch.zeros_like(stays).scatter_(-1, gates.argmax(-1, keepdim=True), True)

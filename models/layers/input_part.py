@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class InputPart:
-    """One vector of the trunk's input, `[1, width]` per request or `[C, width]` where it is `of_candidate`.
+    """One vector of the trunk's input: `[1, width]` per request, or `[C, width]` if it is `of_candidate`.
 
-    A group's vector holds `embedded` feature embeddings of `dim` numbers, then `numerics` plain numbers, then `binned`
-    embeddings of their bins. An encoder's vector holds no fields of its own: all three are 0.
+    A group's vector has `embedded` feature embeddings of `dim` numbers, then `numerics` plain numbers, then `binned`
+    embeddings of their bins. An encoder's vector has no such fields: all three are 0.
     """
 
     width: int

@@ -1,8 +1,8 @@
 """Linear layers over parts and over groups, so that the user's part is multiplied once per request.
 
-The concatenation [u; v] of a user part u and a candidate part v never exists: W [u; v] = W_u u + W_v v, and the two
+The concatenation [u; v] of a user part u and a candidate part v is never built: W [u; v] = W_u u + W_v v, and the two
 products are added with broadcasting. In training both parts have B rows; at serving the user part has one row and the
-candidates C.
+candidate part C rows.
 """
 
 import math

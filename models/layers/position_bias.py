@@ -52,6 +52,6 @@ class PositionTower(nn.Module):
         return self.bias(position_B * (self.cross_values + 1) + cross_B)[:, 0]
 
     def missing_constant(self) -> Tensor:
-        """bias(missing, .) averaged over the cross values of the training impressions, a scalar."""
+        """The mean of bias(missing, .) over the cross values of the training impressions, a scalar."""
         share = self.cross_counts / self.cross_counts.sum().clamp(min=1)
         return (self.bias.weight[: self.cross_values + 1, 0] * share).sum()

@@ -1,4 +1,4 @@
-"""Probabilities in log space: log p and log(1 - p), so that a product of probabilities loses no precision."""
+"""Probabilities in log space: log p and log(1 - p), so that products of probabilities keep their precision."""
 
 from typing import NamedTuple
 

@@ -1,9 +1,9 @@
-"""Bootstrap intervals: users are drawn again with replacement, and all impressions of a user stay together.
+"""Bootstrap intervals: users are drawn with replacement, and all impressions of a user stay together.
 
-Users are drawn and not impressions, since the impressions of one user are no independent observations: intervals from
-single impressions would be too narrow. Per draw, what is a weighted mean (GAUC, nDCG, MRR, log loss, errors) costs one
-product over the users, AUC and ECE cost three `bincount`s over the impressions: for 200 draws and 100,000 impressions
-0.3 s of CPU per output, for 1,000,000 of them 3.4 s.
+Users are drawn instead of impressions, because the impressions of one user are not independent: intervals from single
+impressions would be too narrow. Per draw, a metric that is a weighted mean (GAUC, nDCG, MRR, log loss, errors) costs
+one product over the users; AUC and ECE cost three `bincount`s over the impressions. For 200 draws and 100,000
+impressions this takes 0.3 s of CPU per output, for 1,000,000 impressions 3.4 s.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,8 @@ Mean = tuple[
 
 
 class Draws:
-    """`count` samples of the users of some impressions; `users` `[n]`, and `groups` `[n]` unless lists are users' own.
+    """`count` samples of the users of some impressions: `users` `[n]`, and `groups` `[n]` unless a list is all of a
+    user.
 
     The same seed draws the same users for every metric.
     """
@@ -36,7 +37,9 @@ class Draws:
         self.place_of_group = self.place[first]
 
     def of_probability(self, labels: np.ndarray, scores: np.ndarray, lists: ListMetrics) -> dict[str, Interval]:
-        """The interval of every figure of a probability: labels and log probabilities `[n]`, metrics per group."""
+        """The interval of every figure of a probability, from labels and log probabilities `[n]` and the metrics per
+        group.
+        """
         owner = self.place_of_group[np.searchsorted(self.groups, lists.group)]
         means = {name: (values, weights, owner) for name, (values, weights) in lists.columns().items()}
         losses = log_losses(labels, scores)
@@ -87,7 +90,7 @@ def _sums(values: np.ndarray, owner: np.ndarray, users: int) -> np.ndarray:
 
 
 def _ratios(pairs: np.ndarray) -> np.ndarray:
-    """Totals over weights `[draws, 2]` -> ratios; a draw without weight has none."""
+    """Divide totals over weights `[draws, 2]`; a draw without weight has no ratio."""
     pairs = pairs.reshape(-1, 2)
     weighted = pairs[pairs[:, 1] > 0]
     return np.asarray(weighted[:, 0] / weighted[:, 1])

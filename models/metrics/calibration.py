@@ -1,4 +1,4 @@
-"""Metrics of a probability as such: log loss and expected calibration error."""
+"""Metrics of predicted probabilities: log loss and expected calibration error."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ CALIBRATION_BINS = 15
 
 
 def log_losses(labels: np.ndarray, log_probabilities: np.ndarray) -> np.ndarray:
-    """-[y log p + (1 - y) log(1 - p)] per impression `[n]`, from log p, so that a tiny p loses nothing.
+    """-[y log p + (1 - y) log(1 - p)] per impression `[n]`, computed from log p, so that a tiny p keeps its precision.
 
     p = 1 counts as 1 - 1e-7.
     """
@@ -20,10 +20,10 @@ def log_loss(labels: np.ndarray, log_probabilities: np.ndarray) -> float:
 
 
 def bin_of(probabilities: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
-    """The bin of each impression, int64 `[n]`: `bins` bins of equal mass by prediction, lowest first.
+    """The bin of each impression, int64 `[n]`: `bins` bins of equal size by prediction, lowest first.
 
-    Equal mass, because rare labels crowd the low end: bins of equal width would put nearly everything into one. Equal
-    predictions stay together, so a bin may be larger and the next one missing.
+    The bins have equal size, because rare labels have mostly low predictions: bins of equal width would put nearly
+    everything into one bin. Equal predictions stay together, so a bin may be larger and the next one missing.
     """
     ranked = np.sort(probabilities)
     places = np.linspace(0, len(ranked), bins + 1).round().astype(int)[1:-1]
@@ -35,7 +35,7 @@ def bin_of(probabilities: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarra
 def calibration_curve(
     labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> list[tuple[float, float, int]]:
-    """`(mean prediction, share of positives, impressions)` of `bins` bins of equal mass, lowest first."""
+    """`(mean prediction, share of positives, impressions)` of `bins` bins of equal size, lowest first."""
     number = bin_of(probabilities, bins)
     counts = np.bincount(number)
     predicted = np.bincount(number, weights=probabilities.astype(np.float64)) / counts

@@ -1,4 +1,6 @@
-"""All metrics of one output by kind, as plain numbers for JSON; an unknown figure is None, with a reason in `why`."""
+"""Computes all metrics of one output by kind, as plain numbers for JSON; an unknown figure is None, with a reason in
+`why`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,13 +24,13 @@ def of_probability(
 ) -> dict[str, Any]:
     """The metrics of a probability; all arrays `[n]`, `groups` the request or user of each impression.
 
-    With `draws` there is an interval beside every figure.
+    With `draws`, every figure has an interval.
     """
     if why := _unmeasurable(labels, log_probabilities):
         names = ("auc", "gauc", *(f"ndcg@{k}" for k in cutoffs), "mrr", "log_loss", "ece")
         counted = {"impressions": len(labels), "positives": int(labels.sum())}
         return counted | dict.fromkeys(names) | {"top": [], "calibration": [], "why": why}
-    # In float64: sums over many impressions of float32 would lose digits.
+    # In float64, because sums of float32 over many impressions would lose digits.
     scores = log_probabilities.astype(np.float64)
     probabilities = np.exp(scores)
     curve = calibration_curve(labels, probabilities)
@@ -54,11 +56,11 @@ def of_probability(
 
 
 def of_choice(log_probabilities: np.ndarray, classes: np.ndarray, draws: Draws | None = None) -> dict[str, Any]:
-    """Of impressions where a user chose: how probable the chosen class was; both arrays `[n]`.
+    """Metrics of impressions in which a user chose: the probability of the chosen class; both arrays `[n]`.
 
-    `log_loss` is the cross entropy of the classes, `share_log_loss` that of knowing the classes' shares in these very
-    impressions and nothing of the user: only below it is something learnt. Every impression is a positive, so there is
-    nothing to rank and no calibration.
+    `log_loss` is the cross entropy of the classes. `share_log_loss` is that of a prediction from the classes' shares in
+    these impressions; a model that knows something about the user is below it. Every impression is a positive, so there
+    is no ranking metric and no calibration.
     """
     if why := _unmeasurable(classes, log_probabilities):
         return {"impressions": len(classes), "log_loss": None, "share_log_loss": None, "why": why}
@@ -94,7 +96,7 @@ def of_value(labels: np.ndarray, values: np.ndarray, draws: Draws | None = None)
 
 
 def _unmeasurable(labels: np.ndarray, scores: np.ndarray) -> str | None:
-    """Why nothing can be measured, or None."""
+    """Return why nothing can be measured, or None."""
     if not len(labels):
         return "no impression of its space"
     bad = int((~np.isfinite(scores)).sum())

@@ -1,7 +1,7 @@
 """Metrics of an order: AUC over all impressions, and per group (request or user) AUC, nDCG and reciprocal rank.
 
-A tie has no order of its own. Every metric here is the mean over all orders of the tied impressions, so that it depends
-on the scores alone and not on the order of the rows.
+Tied impressions have no order. Every metric here is the mean over all orders of the tied impressions, so that it
+depends only on the scores and not on the order of the rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class TopShare:
 
 @dataclass(frozen=True)
 class GroupedAuc:
-    """`value`: mean AUC of the groups, weighted by impressions; groups with one class only are `skipped`."""
+    """`value`: the mean AUC of the groups, weighted by impressions; groups with a single class are `skipped`."""
 
     value: float | None
     groups: int
@@ -37,7 +37,7 @@ class GroupedAuc:
 
 @dataclass(frozen=True)
 class ListMetrics:
-    """The metrics of each group that counts, arrays `[G]`; a group whose labels are all alike is `skipped`.
+    """The metrics of each group that counts, arrays `[G]`; a group in which all labels are equal is `skipped`.
 
     `group`: the group's number as given; `impressions`: its size; `ndcg`: by cutoff.
     """
@@ -50,21 +50,23 @@ class ListMetrics:
     skipped: int
 
     def columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Per metric the values and weights `[G]` whose weighted mean it is: GAUC by impressions, the others alike."""
+        """For each metric the values and weights `[G]` of its weighted mean: GAUC is weighted by impressions, others
+        equally.
+        """
         alike = np.ones(len(self.group))
         result = {"gauc": (self.auc, self.impressions.astype(np.float64))}
         result |= {f"ndcg@{k}": (values, alike) for k, values in self.ndcg.items()}
         return result | {"mrr": (self.mrr, alike)}
 
     def means(self) -> dict[str, float | None]:
-        """Every metric by name, None if no group counts."""
+        """Return the mean of every metric by name, None if no group counts."""
         if not len(self.group):
             return dict.fromkeys(self.columns())
         return {name: float(np.average(values, weights=w)) for name, (values, w) in self.columns().items()}
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
-    """Area under the ROC curve, ties counted as one half (Mann-Whitney U); None if there is one class only."""
+    """Area under the ROC curve, ties counted as one half (Mann-Whitney U); None if there is only one class."""
     positives = int(labels.sum())
     negatives = len(labels) - positives
     if not positives or not negatives:
@@ -76,7 +78,7 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
 def gauc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> GroupedAuc:
     """Sum over groups of impressions * AUC, divided by the sum of impressions (DIN, equation 7).
 
-    Groups with one class only do not count.
+    Groups with only one class do not count.
     """
     result = list_metrics(labels, scores, groups, ())
     return GroupedAuc(result.means()["gauc"], len(result.group), result.skipped)
@@ -100,7 +102,7 @@ def list_metrics(
     label = labels[order].astype(np.float64)
     score = scores[order]
     group = groups[order]
-    # Groups are stretches of impressions, ties are stretches within a group.
+    # A group is a contiguous range of impressions, a tie a contiguous range within a group.
     new_group = np.r_[True, group[1:] != group[:-1]]
     new_tie = new_group | np.r_[True, score[1:] != score[:-1]]
     first = np.flatnonzero(new_group)
@@ -109,7 +111,7 @@ def list_metrics(
     tie_size = np.diff(np.r_[tie_first, len(label)])
     owner = (np.cumsum(new_group) - 1)[tie_first]
     before = tie_first - first[owner]  # impressions of the same group above the tie
-    # What each tie and each group holds.
+    # Count impressions and positives of each tie and each group.
     tie_positives = np.add.reduceat(label, tie_first)
     positives = np.add.reduceat(label, first)
     counts = (positives > 0) & (positives < size)
@@ -145,7 +147,9 @@ def _discount_sums(longest: int, cutoff: int) -> np.ndarray:
 def _reciprocal_ranks(
     owner: np.ndarray, before: np.ndarray, tie_size: np.ndarray, tie_positives: np.ndarray, groups: int
 ) -> np.ndarray:
-    """Per group the reciprocal rank of its first positive `[groups]`, 0 without one; ties by the mean of orders."""
+    """Per group the reciprocal rank of its first positive `[groups]`, 0 without one; for ties the mean over their
+    orders.
+    """
     result = np.zeros(groups)
     holding = np.flatnonzero(tie_positives > 0)
     holding = holding[np.r_[True, owner[holding][1:] != owner[holding][:-1]]] if len(holding) else holding
@@ -156,7 +160,8 @@ def _reciprocal_ranks(
 
 
 def _tied_reciprocal_rank(before: int, tied: int, positives: int) -> float:
-    """Mean reciprocal rank of the first of `positives` among `tied` impressions in random order, `before` others above.
+    """Mean reciprocal rank of the first of `positives` among `tied` impressions in random order, with `before` others
+    above.
 
     P(first at place j) = C(tied - j, positives - 1) / C(tied, positives).
     """
@@ -166,7 +171,7 @@ def _tied_reciprocal_rank(before: int, tied: int, positives: int) -> float:
 
 
 def top_share(labels: np.ndarray, scores: np.ndarray, share: float) -> TopShare:
-    """Of the `share` highest scores (at least one). Impressions tied at the border enter in proportion."""
+    """Metrics of the `share` highest scores (at least one). Impressions tied at the border count in proportion."""
     k = max(1, round(share * len(labels)))
     ranked = np.sort(scores)[::-1]
     border = ranked[k - 1]

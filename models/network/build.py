@@ -13,12 +13,13 @@ from models.structures.base import TaskStructure
 
 
 def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> MultiTaskModel:
-    """An untrained model for a recipe. `cross_values`: how many distinct values the position is crossed with.
+    """Build an untrained model for a recipe. `cross_values`: the number of distinct values that the position is crossed
+    with.
 
     Raises RecipeError if tasks, heads and architecture do not fit together.
     """
     structures = build_structures(recipe)
-    # The order of construction is the order of the random draws, so a seed gives the same weights as ever.
+    # The order of construction is the order of the random draws; changing it would change the weights of a seed.
     position = PositionTower(recipe.position, cross_values) if recipe.position else None
     model = MultiTaskModel(recipe, encoding, structures, position)
     if recipe.position:
@@ -27,13 +28,13 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
     if recipe.calibration:
         factors = [factor.name for factor in model.factors]
         for name in recipe.calibration.negative_sampling:
-            _check_name(name, factors, "calibration.negative_sampling", "no factor of a score")
+            _check_name(name, factors, "calibration.negative_sampling", "not a factor of a score")
     _check_outputs(recipe, model)
     return model
 
 
 def build_structures(recipe: Recipe) -> list[TaskStructure]:
-    """The task structures of a recipe, in order. Raises RecipeError if they do not suit the architecture."""
+    """Build the task structures of a recipe, in order. Raises RecipeError if they do not suit the architecture."""
     entry = entry_of(recipe.model.architecture)
     for i, task in enumerate(recipe.tasks):
         if task.type not in entry.tasks:
@@ -53,7 +54,7 @@ def _names(structure: TaskStructure) -> Iterator[str]:
 
 
 def _check_outputs(recipe: Recipe, model: MultiTaskModel) -> None:
-    """Every name of an output in the recipe is one, and every weighted output has a loss."""
+    """Check that every output named in the recipe exists, and that every weighted output has a loss."""
     training = recipe.training
     outputs = [output.name for output in model.outputs]
     trained = [output.name for output in model.outputs if output.trained]
@@ -74,7 +75,7 @@ def _check_outputs(recipe: Recipe, model: MultiTaskModel) -> None:
 
 
 def _check_name(name: str, known: Collection[str], section: str, what: str, whole: str | None = None) -> None:
-    """Raises RecipeError unless the name is known. `whole`: the entry of the recipe that holds the name."""
+    """Raise RecipeError unless the name is known. `whole`: the entry of the recipe that contains the name."""
     if name not in known:
         problem = f"'{name}' is {what}{nearest(name, known)}"
         raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), whole or name)

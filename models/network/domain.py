@@ -14,7 +14,7 @@ NO_ROW = -1  # of a value that is too rare to have an embedding row
 
 
 class Domains(nn.Module):
-    """i for the i-th value of the recipe, counted from 1; 0 for any other value and for a missing one."""
+    """Gives i for the i-th value in the recipe, counted from 1; 0 for any other value and for a missing one."""
 
     rows: Tensor
     numbers: Tensor
@@ -35,6 +35,6 @@ class Domains(nn.Module):
         self.register_buffer("numbers", torch.arange(1, len(rows) + 1), persistent=False)
 
     def forward(self, context_rows_BK: Tensor) -> Tensor:
-        """The embedding rows of the context `[B, K]` -> the domain, int64 `[B]`."""
+        """Map the embedding rows of the context `[B, K]` to the domain, int64 `[B]`."""
         matches_BD = context_rows_BK[:, self.column : self.column + 1] == self.rows
         return (matches_BD.to(torch.int64) * self.numbers).sum(-1)

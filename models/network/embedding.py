@@ -17,7 +17,8 @@ _LARGEST_SUM_AS_PRODUCT = 4096  # multiplications per row
 
 
 class Numerics(nn.Module):
-    """g(f) = tanh((f - mu) / sigma), after signed log1p if asked; a learned value replaces a missing one.
+    """g(f) = tanh((f - mu) / sigma), after signed log1p for columns that use it; a learned value replaces a missing
+    one.
 
     Source: ESM2 (Wen et al. 2020, arXiv 1910.07099), equation 17; the learned missing value is Meituan's Missing Value
     Layer.
@@ -130,7 +131,8 @@ class KeyColumns(nn.Module):
 def _sum_of_values(embedded: Tensor) -> Tensor:
     """`[..., values, D]` -> `[..., D]`.
 
-    In a graph short vectors add up as a product with stacked identities: there a sum costs ten times that.
+    In a graph, short vectors are added by a product with stacked identities, because a sum would cost ten times as
+    much.
     """
     values, dim = embedded.shape[-2:]
     if torch.compiler.is_exporting() and values * dim * dim <= _LARGEST_SUM_AS_PRODUCT:
@@ -169,7 +171,7 @@ class GroupEmbedding(nn.Module):
     def forward(self, rows: Tensor, raw: Tensor | None, table: nn.Embedding, unknown_rate: float) -> Tensor:
         """Rows `[..., K]` and raw numerics `[..., N]` -> `[..., G]`.
 
-        Training shows some ids as unknown and some numbers as missing.
+        In training, some ids are replaced by unknown ones and some numbers by missing ones.
         """
         keys = []
         if self.keys.pieces:
@@ -202,6 +204,6 @@ def numerics_of(features: Sequence[Feature]) -> int:
 
 
 def pieces_of(features: Sequence[Feature]) -> list[str]:
-    """The features in the key part of a group's vector, in its order: single values, then pooled ones."""
+    """The names of the features in the key part of a group's vector, in its order: single values, then pooled ones."""
     kinds: tuple[type, ...] = (Categorical, MultiCategorical)
     return [f.name for kind in kinds for f in features if isinstance(f, kind)]

@@ -1,4 +1,4 @@
-"""Embeds what a batch holds: the groups user, context and item, the behaviours, and the candidate as a behaviour."""
+"""Embeds a batch: the groups user, context and item, the behaviours, and the candidate as a behaviour."""
 
 from collections.abc import Mapping, Sequence
 
@@ -72,20 +72,20 @@ class Inputs(nn.Module):
         self.target_runs = runs_of(columns)
 
     def part(self, name: str) -> InputPart:
-        """The make-up of the vector of a group that the schema has."""
+        """Describe the vector of a group that the schema has."""
         group = self.groups[name]
         assert isinstance(group, GroupEmbedding)
         dim = self.table.embedding_dim
         return InputPart(group.width, name == "item", dim, group.keys.pieces, group.n_numerics, group.n_binned)
 
     def width(self, name: str) -> int:
-        """The width of the vector of a group; 0 where the schema has no such group."""
+        """The width of the vector of a group; 0 if the schema has no such group."""
         if name not in self.groups:
             return 0
         return self.part(name).width
 
     def group(self, name: str, batch: Batch) -> Tensor:
-        """`[B or 1, G]` of `user`, `context` or `item`, where the schema has it."""
+        """`[B or 1, G]` of `user`, `context` or `item`, if the schema has it."""
         return self.groups[name](batch[f"{name}_rows"], batch.get(f"{name}_numerics"), self.table, self.unknown_rate)
 
     def candidates(self, batch: Batch) -> Candidates:
@@ -112,7 +112,7 @@ class Inputs(nn.Module):
         return torch.cat([items, properties], -1), rows.amax(-1) > MISSING_ROW
 
     def target(self, batch: Batch, item: Tensor) -> Tensor:
-        """The candidate seen as the item part of a behaviour `[B, I]`: same features, same table, same order.
+        """The candidate in the form of a behaviour's item part `[B, I]`: same features, same table, same order.
 
         In a graph the embeddings are cut out of the candidate's own vector `item` `[B, G]`. Training cannot do that,
         because it hides ids in each of the two independently.

@@ -39,12 +39,12 @@ class MultiTaskModel(nn.Module):
         super().__init__()
         entry = entry_of(recipe.model.architecture)
         model = recipe.model
-        # What the model predicts.
+        # The scores that the model predicts.
         self.structures = structures
         self.heads: tuple[str, ...] = tuple(head for structure in structures for head in structure.heads)
         self.outputs: tuple[Output, ...] = tuple(output for structure in structures for output in structure.outputs)
         self.score_names: tuple[str, ...] = tuple(name for output in self.outputs for name in output.score_names)
-        # The order of what follows is the order of the random draws: a seed gives the same weights as ever.
+        # The order of construction is the order of the random draws; changing it would change the weights of a seed.
         self.inputs = Inputs(model.embedding, encoding)
         self.domains = Domains(model.domain, encoding) if model.domain else None
         self.encoders = nn.ModuleList(self._build_encoders(model.encoders or (entry.encoder,)))
@@ -57,7 +57,7 @@ class MultiTaskModel(nn.Module):
         widths = (self.trunk.out_width, *model.tower_hidden, self.width)
         self.towers = GroupedMlp(len(self.heads), widths, model.dropout, last_linear=True)
         self.of_representation = nn.ModuleDict(self._representation_networks(model.tower_hidden))
-        # What is added to the logits in training, and the maps from logits to calibrated probabilities.
+        # The position tower, which shifts logits in training, and the maps from logits to calibrated probabilities.
         self.position = position
         self.factors = tuple(factor for structure in structures for factor in _factors(structure))
         names = [factor.name for factor in self.factors]
@@ -101,7 +101,7 @@ class MultiTaskModel(nn.Module):
         return networks
 
     def _encoded(self, batch: Batch, groups: Mapping[str, Tensor]) -> list[Tensor]:
-        """The vector of each encoder `[B or 1, width]`."""
+        """Return the vector of each encoder `[B or 1, width]`."""
         if not self.encoders:
             return []
         behaviours_BLG, mask_BL = self.inputs.behaviours(batch)
@@ -144,7 +144,7 @@ class MultiTaskModel(nn.Module):
         return logits
 
     def _by_head(self, logits_HBW: Tensor) -> dict[str, Tensor]:
-        """Each head's own logits; a head narrower than the widest leaves the rest of its columns unused."""
+        """Split the logits by head; a head with fewer logits than the widest one leaves the other columns unused."""
         if self.width == 1:
             logits_HB = logits_HBW.squeeze(-1)
             return {head: logits_HB[i] for i, head in enumerate(self.heads)}  # one operation of the graph per head
@@ -159,7 +159,7 @@ class MultiTaskModel(nn.Module):
         return logits
 
     def scores(self, batch: Batch) -> dict[str, Score]:
-        """The score of every output, calibrated except in training; its kind says what it is."""
+        """Return the score of every output, calibrated except in training; the output's kind says what it is."""
         logits = self.logits(batch)
         scores: dict[str, Score] = {}
         for structure in self.structures:
@@ -177,7 +177,7 @@ class MultiTaskModel(nn.Module):
         return self.calibration(name, p)
 
     def factor_scores(self, batch: Batch) -> dict[str, LogProbability]:
-        """Every probability factor as the network gives it, before any calibration."""
+        """Return every probability factor of the network, before calibration."""
         logits = self.logits(batch)
         factors: dict[str, LogProbability] = {}
         for structure in self.structures:
@@ -189,7 +189,7 @@ class MultiTaskModel(nn.Module):
         return factors
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Every score `[B]` by its name: log probabilities, or values."""
+        """Return every score `[B]` by its name: log probabilities, or values."""
         scores = self.scores(batch)
         columns: dict[str, Tensor] = {}
         for output in self.outputs:
@@ -197,12 +197,12 @@ class MultiTaskModel(nn.Module):
         return columns
 
     def served(self, batch: Batch) -> dict[str, Tensor]:
-        """Every score `[B]` by its name as the graph gives it: probabilities, or values."""
+        """Return every score `[B]` by its name in the form that the graph gives: probabilities, or values."""
         columns = self(batch)
         return {name: o.kind.served(columns[name]) for o in self.outputs for name in o.score_names}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean loss over its space of each trained output, a scalar each."""
+        """Return the mean loss of each trained output over its space, a scalar each."""
         scores = self.scores(batch)
         return {output.name: mean_loss(scores[output.name], batch, output) for output in self.outputs if output.trained}
 
@@ -211,7 +211,7 @@ class MultiTaskModel(nn.Module):
         return self.trunk.gate_means(self.trunk_input(batch))
 
     def gating(self, batch: Batch) -> Gating | None:
-        """The last gates and the outputs of the experts below them on a batch; None without gates."""
+        """The last gates and the outputs of the experts below them for a batch; None without gates."""
         return self.trunk.gating(self.trunk_input(batch))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -229,7 +229,7 @@ class MultiTaskModel(nn.Module):
 
 
 def _factors(structure: TaskStructure) -> list[Output]:
-    """The outputs of a structure that calibration acts on: the factors of a chain, or its own probabilities."""
+    """Return the outputs of a structure that are calibrated: the factors of a chain, or its own probabilities."""
     if isinstance(structure, Chain):
         return list(structure.factors)
     return [output for output in structure.outputs if output.kind.calibrated]

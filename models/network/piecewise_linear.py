@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# The steepest slope of a bin: a bin of one float32 step stays a step, and 0 * slope stays 0 and no NaN.
+# The steepest slope of a bin: a bin of one float32 step stays a step, and 0 * slope stays 0 instead of NaN.
 _STEEPEST = 1e30
 
 # Shape legend: ... any leading axes, N numerics, K encoded columns, E edges, T = E - 1 bins, D embedding width.
@@ -37,7 +37,7 @@ class PiecewiseLinear(nn.Module):
         self.register_buffer("lower", torch.from_numpy(lower_KT))
         self.register_buffer("slope", torch.from_numpy(slope_KT))
         n, bins = lower_KT.shape
-        # As nn.Linear draws them, per column.
+        # Initialised per column as nn.Linear does.
         bound = max(bins, 1) ** -0.5
         self.weight = nn.Parameter(torch.empty(n, bins, dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n, dim).uniform_(-bound, bound))
@@ -57,7 +57,7 @@ class PiecewiseLinear(nn.Module):
 
 
 def _bins(edges_KE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lower edge of each bin and 1 / its width, float32 `[K, T]` each; both 0 for a bin that a column lacks."""
+    """The lower edge of each bin and 1 / its width, float32 `[K, T]` each; both are 0 for a bin that a column lacks."""
     lower = edges_KE[:, :-1].astype(np.float64)
     upper = edges_KE[:, 1:].astype(np.float64)
     present = np.isfinite(upper)

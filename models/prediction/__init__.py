@@ -1,1 +1,1 @@
-"""Scores of a run's impressions, offline and as a service gives them."""
+"""Scores a run's impressions offline, and compares them with a running service."""

@@ -1,4 +1,4 @@
-"""Asks a running service for the scores of impressions and compares them with those of the run."""
+"""Asks a running service to score impressions, and compares the scores with those of the run."""
 
 import http.client
 import json
@@ -24,9 +24,9 @@ class ReplayError(RuntimeError):
 
 @dataclass
 class ReplayResult:
-    """`largest` difference by output, relative where a score is beyond 1; `degraded` requests by reason.
+    """`largest` difference by output, relative if a score is beyond 1; number of `degraded` requests by reason.
 
-    `differing` requests are beyond `TOLERANCE`; `first_differing` says which was the first of them.
+    `differing` is the number of requests beyond `TOLERANCE`; `first_differing` says which was the first of them.
     """
 
     requests: int = 0
@@ -55,7 +55,7 @@ def replay(rows: ScoredRows, url: str) -> ReplayResult:
 
 
 def _requests(rows: ScoredRows) -> Iterator[list[int]]:
-    """The impressions of each request: one user, time and context, every item once."""
+    """Yield the impressions of each request: one user, time and context, every item once."""
     groups: dict[tuple[str, int, str], list[list[int]]] = {}
     for i, (user, item, time) in enumerate(zip(rows.user_id, rows.item_id, rows.time_ms.tolist(), strict=True)):
         lists = groups.setdefault((user, time, json.dumps(rows.context[i], sort_keys=True)), [])

@@ -1,4 +1,4 @@
-"""Scores every impression of a part of a run's data, beside its ids, time, labels and context of the tables."""
+"""Scores every impression of a part of a run's data, with its ids, time, labels and context from the tables."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def _rows(data: Data, part: str, scores: dict[str, np.ndarray]) -> ScoredRows:
 
 
 def _of_part(table: Table, recipe: Recipe, part: str) -> Iterator[Batch]:
-    """The part's impressions, batch by batch."""
+    """Yield the part's impressions, batch by batch."""
     data = recipe.data
     layout = RowLayout(recipe.features.context)
     columns = [data.user_id, data.item_id, data.time_ms, *split_columns(data), *(f.name for f in layout.features)]
@@ -89,11 +89,11 @@ def _of_part(table: Table, recipe: Recipe, part: str) -> Iterator[Batch]:
 
 
 def _context(batch: Batch, recipe: Recipe) -> list[dict[str, Any]]:
-    """Raw context values as a request carries them; null states that a value is missing."""
+    """Return raw context values in the form of a request; null states that a value is missing."""
     rows: list[dict[str, Any]] = [{} for _ in range(len(batch))]
     for feature in recipe.features.context:
         values = batch.numbers(feature.name) if isinstance(feature, Numeric) else batch.raw(feature.name)
         for row, value in zip(rows, values.tolist(), strict=True):
-            # NaN differs from itself, and JSON has none.
+            # NaN is not equal to itself, and JSON does not have it.
             row[feature.name] = value if value == value else None
     return rows

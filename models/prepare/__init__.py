@@ -1,1 +1,1 @@
-"""Makes the canonical tables that training and the load read from the original files of public data sets."""
+"""Makes canonical tables, which training and the load read, from the original files of public data sets."""

@@ -1,9 +1,10 @@
-"""Prepares Census-Income (KDD): its original files to the canonical tables.
+"""Prepares Census-Income (KDD): from its original files to the canonical tables.
 
-Source: UCI Machine Learning Repository, Census-Income (KDD), CC BY 4.0. The set-up is the MMoE paper's (Ma et al., KDD
-2018, section 6.1): the given train file, the given test file split 1:1 into validation and test. The source of a label
-is no input: marital status and income never are, education only where `college` is not predicted, which the recipes
-ensure. There is no ranking in it: every person is an item, shown once to one and the same user.
+Source: UCI Machine Learning Repository, Census-Income (KDD), CC BY 4.0. The set-up is that of the MMoE paper (Ma et
+al., KDD 2018, section 6.1): the given train file, and the given test file split 1:1 into validation and test. The
+source column of a label is not an input: marital status and income never are, education only if `college` is not
+predicted, which the recipes ensure. There are no lists to rank: every person is an item, shown once to one and the same
+user.
 """
 
 import gzip
@@ -78,7 +79,7 @@ NOT_FEATURES = ("marital_status", "instance_weight", "income")
 
 
 def prepare_census(source: Path, out: Path) -> dict[str, int]:
-    """Write items and impressions under `out`; gives the rows of each. Raises FileNotFoundError."""
+    """Write items and impressions under `out`; return the number of rows of each. Raises FileNotFoundError."""
     train = read_census(source / TRAIN)
     test = read_census(source / TEST)
     # The test file is split in halves by a fixed seed.
@@ -111,7 +112,7 @@ def prepare_census(source: Path, out: Path) -> dict[str, int]:
 
 
 def read_census(path: Path) -> pd.DataFrame:
-    """One of the two files, every category as its own text, `?` as missing, numerics as float32."""
+    """Read one of the two files: every category as text, `?` as missing, numerics as float32."""
     with as_table_error(path), gzip.open(path, "rt") as lines:
         rows = pd.read_csv(
             lines, header=None, names=list(COLUMNS), sep=",", skipinitialspace=True, dtype=str, keep_default_na=False

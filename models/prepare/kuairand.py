@@ -1,10 +1,9 @@
-"""Prepares KuaiRand-Pure: its original files to the canonical tables.
+"""Prepares KuaiRand-Pure: from its original files to the canonical tables.
 
-Source: Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos, CIKM 2022;
-CC BY-SA 4.0. Nothing of a day after 30 April reaches a feature column, so the tables are good for any split whose
-training part starts on 1 May or later. Days are those of the log's column `date`, which the recipes split by as well:
-for 1 % of the rows it is the day after the one of their time, and counting by time put labels of training rows into
-their own features.
+Source: Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos, CIKM 2022; CC
+BY-SA 4.0. Feature columns use no data after 30 April, so the tables suit any split whose training part starts on 1 May
+or later. Days are those of the log's column `date`, by which the recipes split as well: in 1 % of the rows, it is the
+day after the date of the timestamp, and counting by timestamp put labels of training rows into their own features.
 """
 
 import shutil
@@ -36,7 +35,7 @@ DELTA = {"impressions": ("user_id", "time_ms"), "behaviours": ("user_id",)}  # s
 _LOG_LABELS = {"click": "is_click", "long_view": "long_view", "like": "is_like"}
 _HISTORY_LABELS = {"long_view": "long_view", "like": "is_like"}
 
-# What the statistics columns are: edit here, and name the columns in the recipe.
+# The statistics columns: edit them here, and name the columns in the recipe.
 LOG_RATES = (
     Rates("user", "user_id", _LOG_LABELS, {"click": 5, "long_view": 5, "like": 20}),
     Rates("item", "item_id", _LOG_LABELS, {"click": 20, "long_view": 20, "like": 60}),
@@ -50,13 +49,15 @@ HISTORY_RATES = (
 
 
 def prepare_kuairand(source: Path, out: Path) -> dict[str, int]:
-    """Write users, items, behaviours and impressions under `out`; gives the rows of each. Raises TableError."""
+    """Write users, items, behaviours and impressions under `out`; return the number of rows of each. Raises
+    TableError.
+    """
     log = read_log(source / LOG)
     items = read_items(source / ITEMS)
     history = read_history(source / HISTORY)
     authors = items.set_index("item_id")["author_id"]
     users = read_users(source / USERS)
-    # By the column that the recipes split by, so that no impression is counted and learnt from.
+    # Count by the column that the recipes split by, so that no impression is both counted and trained on.
     early = log[log["date"] < STATISTICS_END]
     for counted, all_rates in ((early, LOG_RATES), (history, HISTORY_RATES)):
         rows = counted.assign(author_id=counted["item_id"].map(authors))
@@ -81,9 +82,9 @@ def prepare_kuairand(source: Path, out: Path) -> dict[str, int]:
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """The impressions, rows repeated in all columns dropped, by user and time. The hour is local (UTC+8).
+    """Read the impressions by user and time, without rows that are equal in all columns. The hour is local (UTC+8).
 
-    `date` is the log's own partition, which takes some minutes before midnight to the next day.
+    `date` is the log's own partition, which assigns some minutes before midnight to the next day.
     """
     needed = ("user_id", "video_id", "time_ms", "date", "tab", *LABELS, "play_time_ms")
     raw = read_original(path, needed).drop_duplicates().sort_values(["user_id", "time_ms"], kind="stable")
@@ -95,7 +96,7 @@ def read_log(path: Path) -> pd.DataFrame:
 
 
 def read_items(path: Path) -> pd.DataFrame:
-    """One row per video; tags `a,b` become lists; the duration also as a bucket, three per doubling."""
+    """Read one row per video; tags `a,b` become lists; the duration also becomes a bucket, three per doubling."""
     needed = ("video_id", "author_id", "tag", "video_duration", "music_type", "server_width", "server_height")
     raw = read_original(path, (*needed, "visible_status"))
     raw = raw.rename(columns={"video_id": "item_id"}).drop(columns="visible_status")
@@ -109,7 +110,7 @@ def read_items(path: Path) -> pd.DataFrame:
 
 
 def read_users(path: Path) -> pd.DataFrame:
-    """One row per user; anonymised categories with gaps stay integers; the column that is constant is left out."""
+    """Read one row per user; anonymised categories with gaps stay integers; the constant column is left out."""
     users = read_original(path, ("user_id", "is_lowactive_period")).drop(columns="is_lowactive_period")
     for name in users.columns:
         if users[name].dtype.kind == "f":
@@ -118,12 +119,12 @@ def read_users(path: Path) -> pd.DataFrame:
 
 
 def read_history(path: Path) -> pd.DataFrame:
-    """The exposures of 8 to 24 April as behaviours, newest last.
+    """Read the exposures of 8 to 24 April as behaviours, newest last.
 
-    The file gives the time of the newest one alone. The older ones are spread evenly between 8 April and it, all on
-    whole hours (rounded down): an approximation of their age. Exposures whose video is among the user's liked or
-    long-viewed ones carry that action. The file does not tell a click, so the rest is `seen`, not `exposure`. There is
-    no scene either. Lists are read oldest first, as they grow.
+    The file gives only the time of the newest one. The older ones are spread evenly between 8 April and that time, all
+    on whole hours (rounded down), as an approximation of their age. Exposures whose video is among the user's liked or
+    long-viewed ones get that action. The file does not say which were clicked, so the rest is `seen`, not `exposure`,
+    and it gives no scene. Lists are read oldest first, the order in which they grow.
     """
     # One row per exposure, counted back from the newest one.
     raw = read_original(path, ("user_id", "last_time_ms", "watch_seq", "like_seq", "long_watch_seq"))
@@ -148,7 +149,7 @@ def read_history(path: Path) -> pd.DataFrame:
 
 
 def _among(owner: np.ndarray, items: np.ndarray, lists: pd.Series) -> np.ndarray:
-    """Whether each (owner, item) is in that owner's list, bool `[n]`."""
+    """Return whether each (owner, item) is in that owner's list, bool `[n]`."""
     listed = np.concatenate([np.asarray(v, dtype=np.int64) for v in lists])
     listed_owner = np.repeat(np.arange(len(lists)), lists.map(len).to_numpy())
     return np.isin(owner.astype(np.int64) << 32 | items.astype(np.int64), listed_owner.astype(np.int64) << 32 | listed)

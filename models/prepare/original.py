@@ -1,4 +1,4 @@
-"""Reads a data set's original files; what pyarrow, pandas or gzip raise becomes a TableError."""
+"""Reads a data set's original files; errors of pyarrow, pandas or gzip become TableErrors."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ from tables.errors import unreadable
 
 
 def read_original(path: Path, needed: Collection[str]) -> pd.DataFrame:
-    """A whole Parquet file in its own types. Raises TableError, also for a column of `needed` that is not there."""
+    """Read a whole Parquet file in its own types. Raises TableError, also if a column of `needed` is missing."""
     frame: pd.DataFrame = open_table(path, "original").as_stored(needed).to_pandas()
     return frame
 
 
 @contextmanager
 def as_table_error(path: Path) -> Iterator[None]:
-    """Raise TableError for errors of pandas that reads an original file; FileNotFoundError stays as it is."""
+    """Convert errors of pandas about an original file to TableError; FileNotFoundError stays as it is."""
     try:
         yield
     except (FileNotFoundError, TableError):

@@ -15,10 +15,10 @@ TRIES = 8
 
 
 def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[str, int]:
-    """Copy the tables, or a seeded subset of whole users, into at most `max_bytes`; gives the rows of each.
+    """Copy the tables, or a seeded subset of whole users, into at most `max_bytes`; return the number of rows of each.
 
-    A data set with one user only is cut by item. Raises FileNotFoundError, TableError, or ValueError if
-    nothing would be left.
+    A data set with only one user is cut by item. Raises FileNotFoundError, TableError, or ValueError if nothing would
+    be left.
     """
     present = [name for name in TABLES if (source / f"{name}.parquet").exists()]
     if "impressions" not in present:
@@ -26,7 +26,7 @@ def sample_tables(source: Path, out: Path, max_bytes: int, seed: int) -> dict[st
             f"{source / 'impressions.parquet'}: no such table; "
             "run `python -m models.prepare kuairand` (or census) first"
         )
-    # What is no table travels whole, as a licence.
+    # Files that are not tables, such as a licence, are copied whole.
     out.mkdir(parents=True, exist_ok=True)
     size = sum((source / f"{name}.parquet").stat().st_size for name in present)
     others = [p for p in source.iterdir() if p.is_file() and p.suffix != ".parquet"]

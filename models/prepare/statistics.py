@@ -10,7 +10,7 @@ import pandas as pd
 class Rates:
     """Rates of `labels` per value of `key`, as columns `<prefix>_impressions` and `<prefix>_<label>_rate`.
 
-    `prior`: per label, how many impressions at the overall rate every entity is given beforehand.
+    `prior`: per label, how many impressions at the overall rate are added to every entity.
     """
 
     prefix: str

@@ -44,12 +44,12 @@ LABELS = {
 
 
 def prepare_taobao(source: Path, out: Path) -> dict[str, int]:
-    """Write users, items, behaviours and impressions under `out`; gives the rows of each.
+    """Write users, items, behaviours and impressions under `out`; return the number of rows of each.
 
     Raises FileNotFoundError, TableError and other ValueErrors.
     """
     log = read_log(source)
-    # Counts are of the days before the first impression.
+    # Counts come from the days before the first impression.
     early = log[log["time_ms"] < STATISTICS_END]
     items = log[["item_id", "category_id"]].drop_duplicates("item_id").sort_values("item_id")
     items = items.join(counts(early, "item_id", "item"), on="item_id").join(
@@ -73,11 +73,11 @@ def prepare_taobao(source: Path, out: Path) -> dict[str, int]:
 
 
 def read_log(source: Path) -> pd.DataFrame:
-    """Events of all users but the last, inside the log's nine days, repeated rows dropped.
+    """Read the events of all users but the last, inside the log's nine days, without duplicate rows.
 
-    They are in the order of user and time; of equal times in the file's order.
+    They are ordered by user and time; events of the same time keep the file's order.
 
-    Raises FileNotFoundError if neither the download nor the extract is there, ValueError for a behaviour type that the
+    Raises FileNotFoundError if neither the download nor the extract exists, ValueError for a behaviour type that the
     log does not have.
     """
     if (source / EXTRACT).is_file():
@@ -103,7 +103,7 @@ def read_log(source: Path) -> pd.DataFrame:
 
 
 def _first_users(path: Path) -> pd.DataFrame:
-    """The rows of the first USERS users of the download (3.7 GB, no header, users one after the other).
+    """Read the rows of the first USERS users of the download (3.7 GB, no header, ordered by user).
 
     The rest of the file is not read.
     """
@@ -126,7 +126,9 @@ def counts(events: pd.DataFrame, key: str, prefix: str) -> pd.DataFrame:
 
 
 def impressions_of(log: pd.DataFrame) -> pd.DataFrame:
-    """Every pv between the counted days and the last WINDOW of the log, with its labels; the hour is local (UTC+8)."""
+    """Return every pv between the counted days and the last WINDOW of the log, with its labels; the hour is local
+    (UTC+8).
+    """
     views = log[(log["action"] == "pv") & (log["time_ms"] >= STATISTICS_END) & (log["time_ms"] < LOG_END - WINDOW_MS)]
     rows = views.sort_values("time_ms", kind="stable").drop(columns="action")
     rows["hour"] = ((rows["time_ms"] + UTC_OFFSET_MS) // HOUR_MS % 24).astype(np.int8)
@@ -137,9 +139,9 @@ def impressions_of(log: pd.DataFrame) -> pd.DataFrame:
 
 
 def _followed(views: pd.DataFrame, acts: pd.DataFrame, key: str) -> np.ndarray:
-    """Whether the user of each view acts on the same item (or category) after it and within WINDOW, int8 `[n]`.
+    """Return whether the user of each view acts on the same item (or category) later and within WINDOW, int8 `[n]`.
 
-    `views` are in the order of time.
+    `views` are ordered by time.
     """
     acts = acts[["user_id", key, "time_ms"]].assign(next_ms=acts["time_ms"]).sort_values("time_ms", kind="stable")
     next_act = pd.merge_asof(

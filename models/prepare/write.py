@@ -1,4 +1,4 @@
-"""Writes canonical tables: Parquet, zstd, small, and whole or not at all."""
+"""Writes canonical tables as small Parquet files (zstd), whole or not at all."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from features.files.writing import replacing
 
 
 def write_table(table: pa.Table, path: Path, delta: tuple[str, ...] = (), row_group: int = 1 << 20) -> int:
-    """Write a table and give its size in bytes; the columns of `delta` (sorted integers) are stored as differences.
+    """Write a table and return its size in bytes; the columns of `delta` (sorted integers) are stored as differences.
 
-    `row_group`: rows per group; a column whose nature changes at some row packs better when a group ends there.
+    `row_group`: rows per group; a column whose values change character at some row packs better if a group ends there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:

@@ -1,4 +1,4 @@
-"""The recipe: the YAML file that says what a model reads, predicts and is made of, and how it is trained."""
+"""The recipe: the YAML file that defines a model's features, tasks and architecture, and its training."""
 
 from models.errors import RecipeError
 from models.recipe.loading import load_recipe, parse_recipe, with_places

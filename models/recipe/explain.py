@@ -14,7 +14,7 @@ from models.recipe.types import keys_at, values_at
 
 
 def faults_of(errors: Collection[ErrorDetails], model: type[BaseModel], places: Places) -> Iterator[Fault]:
-    """One fault per error of pydantic, with its place."""
+    """Yield one fault per error of pydantic, with its place."""
     for error in errors:
         if error["type"] == "too_short" and error["input"]:
             continue  # it is too short only because its elements were refused
@@ -27,7 +27,7 @@ def faults_of(errors: Collection[ErrorDetails], model: type[BaseModel], places: 
 
 
 def _with_path(places: Places, location: Location, problem: str) -> str:
-    """`section.key: problem`; the last key is named even where the recipe lacks it, since it may be the missing one."""
+    """`section.key: problem`; the last key is named even if the recipe lacks it, because it may be the missing one."""
     known = places.known(location[:-1])
     last = location[-1:]
     if known in places.scalars or any(places.scalars.get((*known, tag)) == str(last[0]) for tag in TAGS if last):
@@ -37,11 +37,11 @@ def _with_path(places: Places, location: Location, problem: str) -> str:
 
 
 def _fault(error: ErrorDetails, model: type[BaseModel]) -> Fault:
-    """The problem and the location of one error."""
+    """Return the problem and the location of one error."""
     location: Location = tuple(error["loc"])
     given = error["input"]
     context: Mapping[str, Any] = error.get("ctx", {})
-    # What pydantic refuses by the types of the fields.
+    # Errors that pydantic finds by the types of the fields.
     match error["type"]:
         case "extra_forbidden":
             known = keys_at(model, location[:-1])
@@ -50,14 +50,14 @@ def _fault(error: ErrorDetails, model: type[BaseModel]) -> Fault:
             return Fault("is missing", location)
         case "union_tag_invalid":
             problem = f"'{context['tag']}' is unknown{nearest(context['tag'], values_at(model, location))}"
-            # Pydantic gives the location of the section; the fault is its tag.
+            # Pydantic gives the location of the section, but its tag is at fault.
             tag = context["discriminator"].strip("'")
             return Fault(problem, (*location, tag))
         case "union_tag_not_found":
-            return Fault(f"says no {context['discriminator']}, which tells what it is", location)
+            return Fault(f"lacks the key {context['discriminator']}, which says what it is", location)
         case "literal_error":
             return Fault(f"'{given}' is unknown{nearest(given, values_at(model, location))}", location)
-    # What a validator of the recipe or of the feature schema refuses.
+    # Errors that a validator of the recipe or of the feature schema raises.
     cause = context.get("error")
     if isinstance(cause, RecipeError):
         first = cause.faults[0]

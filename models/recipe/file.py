@@ -1,4 +1,4 @@
-"""Reads a recipe's YAML: one mapping from the file, the files it extends and the `--set` options, with every place."""
+"""Reads a recipe's YAML: the file, the files that it extends and the `--set` options become one mapping with places."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,9 @@ NO_RECIPE = "a recipe is a mapping with 'name', 'data', 'features', 'tasks', 'mo
 
 
 def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> tuple[dict[str, Any], Places]:
-    """The whole mapping, extended files included, with `section.key=value` overrides on top. Raises RecipeError."""
+    """Read the whole mapping, extended files included, with `section.key=value` overrides applied. Raises
+    RecipeError.
+    """
     raw, places = _with_base(path, ())
     for override in overrides:
         _set(raw, override, places)
@@ -26,7 +28,7 @@ def _refused(message: str, place: SourcePlace, location: Location = ()) -> Recip
 
 
 def _with_base(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], Places]:
-    """Read a file and merge it over the file that it extends; `chain`: the files that extend this one."""
+    """Read a file and merge it over the file that it extends; `chain` has the files that extend this one."""
     raw, places = _read(path)
     if EXTENDS not in raw:
         return raw, places
@@ -38,7 +40,7 @@ def _with_base(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], Pla
 
 
 def _base_of(path: Path, named: object, place: SourcePlace, chain: tuple[Path, ...]) -> Path:
-    """The file that `extends` names. Raises RecipeError if there is none, or if it extends this one."""
+    """Return the file that `extends` names. Raises RecipeError if it does not exist or extends this one."""
     if not isinstance(named, str):
         problem = "name one file, relative to this one, as in 'extends: kuairand-mmoe.yaml'"
         raise _refused(f"{EXTENDS}: {problem}", place, (EXTENDS,))
@@ -53,7 +55,7 @@ def _base_of(path: Path, named: object, place: SourcePlace, chain: tuple[Path, .
 
 
 def _laid_over(base: dict[str, Any], own: dict[str, Any], location: Location) -> tuple[dict[str, Any], list[Location]]:
-    """The mapping `own` over `base`, and the locations at which nothing of the base is left.
+    """Merge the mapping `own` over `base`; also return the locations where `own` replaces `base` completely.
 
     Mappings merge; lists, scalars and a mapping of another `type` (or `by`) replace.
     """
@@ -90,7 +92,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Places]:
 
 
 def _set(raw: dict[str, Any], override: str, places: Places) -> None:
-    """Put one `section.key=value` into the mapping and its places. Raises RecipeError."""
+    """Set one `section.key=value` in the mapping and its places. Raises RecipeError."""
     option = SourcePlace(f"--set {override}")
     path, equals, text = override.partition("=")
     if not equals:

@@ -1,4 +1,4 @@
-"""Loads a recipe from YAML or from a plain mapping; errors carry their place."""
+"""Loads a recipe from YAML or from a plain mapping; errors have their place."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from models.recipe.recipe import Recipe
 
 
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """The recipe of a YAML file and of the files it `extends`, with `section.key=value` overrides on top.
+    """Load the recipe of a YAML file and of the files it `extends`, with `section.key=value` overrides applied.
 
     Raises RecipeError with one fault per bad place: its file and line (or its override) and the nearest valid name.
     """
@@ -22,7 +22,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
 
 
 def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
-    """The recipe of a plain mapping; `origin` opens the error messages.
+    """Make a recipe from a plain mapping; error messages begin with `origin`.
 
     Raises RecipeError with one fault per bad place.
     """
@@ -32,7 +32,7 @@ def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
 
 
 def with_places(error: RecipeError, path: Path, overrides: tuple[str, ...] = ()) -> RecipeError:
-    """An error that showed only after the recipe was read, with the file and line (or the override) of each fault."""
+    """Add to an error that occurred after the recipe was read the file and line (or the override) of each fault."""
     if all(fault.place for fault in error.faults):
         return error
     places = read_recipe(path, overrides)[1]

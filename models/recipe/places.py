@@ -21,11 +21,11 @@ class Places:
 
     @classmethod
     def of(cls, document: YamlDocument) -> "Places":
-        """The places of a parsed file."""
+        """Return the places of a parsed file."""
         return cls(document.source, dict(document.places), dict(document.scalars))
 
     def add_plain(self, value: object, location: Location) -> None:
-        """Note a value that does not come from a file, and all values below it, with the source as their place."""
+        """Add a value that does not come from a file, and all values below it; their place is the source."""
         self.places[location] = SourcePlace(self.source)
         if isinstance(value, Mapping):
             for key, element in value.items():
@@ -37,7 +37,7 @@ class Places:
             self.scalars[location] = str(value)
 
     def put(self, document: YamlDocument, location: Location) -> None:
-        """Replace the value at a location by that of an option; all of it has the option as its place."""
+        """Replace the value at a location by that of an option, which becomes the place of all its parts."""
         self._remove([location])
         place = SourcePlace(document.source)
         self.places[location] = place
@@ -45,7 +45,7 @@ class Places:
         self.scalars |= {(*location, *below): text for below, text in document.scalars.items()}
 
     def over(self, base: "Places", replaced: Collection[Location]) -> "Places":
-        """Merge with the places of the extended recipe; nothing of the base stays at a `replaced` location."""
+        """Merge with the places of the extended recipe, except those at or below a `replaced` location."""
         merged = Places(self.source, dict(base.places), dict(base.scalars))
         merged._remove(replaced)
         merged.places |= self.places
@@ -57,7 +57,9 @@ class Places:
         self.scalars = _without(self.scalars, locations)
 
     def known(self, location: Location) -> Location:
-        """The part of pydantic's location that the recipe has; pydantic also puts the tags of unions there."""
+        """Return the part of pydantic's location that exists in the recipe; pydantic also inserts the tags of
+        unions.
+        """
         known: Location = ()
         tagged: Location | None = None
         for part in location:
@@ -68,7 +70,7 @@ class Places:
         return known
 
     def find(self, name: str, section: Location) -> Location | None:
-        """The first location inside a section that has `name` as its value, or else as its key."""
+        """Return the first location inside a section with `name` as its value or, if there is none, as its key."""
         free_text = (("name",), ("description",))
         inside = [place for place in self.places if place[: len(section)] == section]
         values = [place for place in inside if self.scalars.get(place) == name and place not in free_text]
@@ -76,11 +78,11 @@ class Places:
         return next(iter([*values, *keys]), None)
 
     def place_of(self, location: Location) -> SourcePlace:
-        """The place of the innermost part of a location that is known; the source alone for the whole recipe."""
+        """Return the place of the innermost known part of a location; for the whole recipe, that is the source."""
         return self.places.get(self.known(location), SourcePlace(self.source))
 
     def place_of_fault(self, fault: Fault) -> SourcePlace:
-        """The place of the name that a fault is about, or else of its section."""
+        """Return the place of the name that a fault concerns, or else of its section."""
         if fault.name is not None:
             location = self.find(fault.name, self.known(fault.location))
             if location is not None:
@@ -89,7 +91,7 @@ class Places:
 
 
 def _without(entries: dict[Location, Entry], locations: Collection[Location]) -> dict[Location, Entry]:
-    """The entries that are at or below none of the locations."""
+    """Return the entries that are not at or below any of the locations."""
     return {
         place: entry
         for place, entry in entries.items()

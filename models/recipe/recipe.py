@@ -1,4 +1,4 @@
-"""The recipe: what a model reads, predicts and is made of, and how it is trained."""
+"""The recipe: defines a model's features, tasks and architecture, and its training."""
 
 from typing import Annotated
 
@@ -54,13 +54,13 @@ class Recipe(Options):
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        """Every column that a task or an evaluation reads as a label, in order, once."""
+        """Every column that a task or an evaluation reads as a label, without duplicates, in order."""
         columns = [column for task in self.tasks for column in task.labels]
         return tuple(dict.fromkeys([*columns, *(e.label for e in self.extra_evaluations)]))
 
     @property
     def label_kinds(self) -> dict[str, tuple[TaskKind, ...]]:
-        """The kinds of task that read each label column; a label has to suit all of them."""
+        """The kinds of task that read each label column; a label must suit all of them."""
         kinds: dict[str, list[TaskKind]] = {column: [] for column in self.label_columns}
         for task in self.tasks:
             for column, kind in task.label_kinds.items():
@@ -71,5 +71,5 @@ class Recipe(Options):
 
     @property
     def value_columns(self) -> frozenset[str]:
-        """Label columns that may hold other numbers than 0 and 1."""
+        """Label columns that may contain numbers other than 0 and 1."""
         return frozenset(column for column, kinds in self.label_kinds.items() if PROBABILITY not in kinds)

@@ -1,4 +1,4 @@
-"""Looks up, by pydantic's location, which keys and which values a section of the recipe may have."""
+"""Looks up which keys and values a section of the recipe may have, by pydantic's location."""
 
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -10,7 +10,7 @@ from models.recipe.places import TAGS
 
 
 def keys_at(model: type[BaseModel], location: Location) -> list[str]:
-    """The keys that the section at a location may have."""
+    """Return the keys that the section at a location may have."""
     section = _type_at(model, location)
     if not _is_section(section):
         return []
@@ -18,7 +18,9 @@ def keys_at(model: type[BaseModel], location: Location) -> list[str]:
 
 
 def values_at(model: type[BaseModel], location: Location) -> list[str]:
-    """The words that a value at a location may be: the tags of a union of sections, or the words of a Literal."""
+    """Return the words that a value at a location may be: the tags of a union of sections, or the words of a
+    Literal.
+    """
     kind = _type_at(model, location)
     if isinstance(kind, tuple):
         return [str(tag) for member in kind if _is_section(member) for tag in _tags(member)]
@@ -47,7 +49,7 @@ def _plain(kind: Any) -> Any:
 
 
 def _inside(kind: Any, part: str | int) -> Any:
-    """The type of one key or element of a type."""
+    """Return the type of one key or element of a type."""
     if isinstance(kind, tuple):
         return next((member for member in kind if _is_section(member) and part in _tags(member)), None)
     if _is_section(kind):
@@ -64,6 +66,6 @@ def _is_section(kind: Any) -> bool:
 
 
 def _tags(member: type[BaseModel]) -> list[Any]:
-    """The values by which a union tells this section from its others."""
+    """Return the values by which a union distinguishes this section from its others."""
     kinds = [member.model_fields[name].annotation for name in TAGS if name in member.model_fields]
     return [tag for kind in kinds if get_origin(kind) is Literal for tag in get_args(kind)]

@@ -1,1 +1,1 @@
-"""Reports of a run, of a benchmark and of an event log."""
+"""Writes the reports of a run, of a benchmark and of an event log."""

@@ -20,7 +20,7 @@ COMPARED = (
 
 def extras(part: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Title and metrics of the scores that are evaluated on another label."""
-    return [(f"{m['score']} held against {m['label']}", m | {"space": "impression"}) for m in part["extra"]]
+    return [(f"{m['score']} measured against {m['label']}", m | {"space": "impression"}) for m in part["extra"]]
 
 
 def metrics_sheets(part: Mapping[str, Any]) -> Iterator[Sheet]:
@@ -49,7 +49,7 @@ def top_sheets(part: Mapping[str, Any]) -> Iterator[Sheet]:
 
 
 def training_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
-    """AUC and log loss on the training part beside those of validation and test."""
+    """AUC and log loss on the training part, beside those on validation and test."""
     parts = metrics["parts"]
     rows: list[list[Any]] = []
     for name, m in parts["train"]["outputs"].items():
@@ -64,7 +64,7 @@ def training_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
 
 
 def baseline_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
-    """Every output's figures of the model and of the plain models, by output."""
+    """The figures of the model and of the baselines, output by output."""
     measured_by = metrics["baselines"]
     if measured_by is None:
         return
@@ -85,7 +85,7 @@ def baseline_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
 
 
 def ablation_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
-    """The loss of each output when a group of features is exchanged between impressions."""
+    """The change of each output's figures when a group of features is exchanged between impressions."""
     measured_by = metrics["ablation"]
     if measured_by is None:
         return

@@ -1,4 +1,4 @@
-"""Renders the HTML pages of reports from templates; every page is one file that needs nothing from outside."""
+"""Renders the HTML pages of reports from templates; a page is one file that loads nothing else."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ _ENVIRONMENT = Environment(
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table: `head` and `rows` of text; the first `text_columns` are set left."""
+    """A table: `head` and `rows` of text; the first `text_columns` are aligned left."""
 
     head: list[str]
     rows: list[list[Cell]]
@@ -36,24 +36,24 @@ class Picture:
 
 @dataclass(frozen=True)
 class ReportSection:
-    """`blocks` below each other, a string being a paragraph; a section without blocks is left out."""
+    """`blocks` in order, of which a string is a paragraph; a section without blocks is left out."""
 
     title: str
     blocks: list[Sheet | Picture | str]
 
 
 def sheet(head: list[str], rows: list[list[Any]], text_columns: int = 1) -> Sheet:
-    """A table of anything that is text."""
+    """Make a table of values of any type."""
     cells = [[cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in row] for row in rows]
     return Sheet(head, cells, text_columns)
 
 
 def pictures(svg: str) -> list[Sheet | Picture | str]:
-    """An SVG as blocks: none if it is empty."""
-    # matplotlib draws the SVG and escapes its texts.
+    """Return an SVG as blocks; no block if it is empty."""
+    # matplotlib draws the SVG and escapes its text.
     return [Picture(Markup(svg))] if svg else []  # nosec B704
 
 
 def render(template: str, **values: Any) -> str:
-    """The page of a template of this folder."""
+    """Render the page of a template in this folder."""
     return _ENVIRONMENT.get_template(template).render(**values)

@@ -1,7 +1,7 @@
 """Reads from an event log which actions between click and conversion are worth modelling.
 
-Wen et al., SIGIR 2020 (arXiv 1910.07099), sections 1 and 3: a purchase follows few clicks, but many carts and wishes.
-So an action that is frequent after clicks and decisive for conversions splits one sparse step into two denser ones.
+Wen et al., SIGIR 2020 (arXiv 1910.07099), sections 1 and 3: few clicks lead to a purchase, but many carts and wishes
+do. So an action that is frequent after clicks and decisive for conversions splits one sparse step into two denser ones.
 """
 
 import itertools
@@ -35,9 +35,9 @@ class Columns:
 class Decomposition:
     """Figures of (user, item) pairs if any of `actions` were the step between click and conversion.
 
-    `removed`: of the sparsity 1 / p(conversion | click), the share that goes when the sparser of the two steps through
-    the action counts instead. `explained`: of the entropy of the conversion among clicked pairs, the share that the
-    action explains.
+    `removed`: the decrease of the sparsity 1 / p(conversion | click), as a share, if the sparser of the two steps
+    through the action is counted instead. `explained`: the share of the entropy of the conversion among clicked pairs
+    that the action explains.
     """
 
     actions: str
@@ -56,7 +56,7 @@ class Decomposition:
 
 @dataclass(frozen=True)
 class Paths:
-    """Per clicked pair the actions between its first click and its first conversion, and whether it converted."""
+    """For each clicked pair, the actions between its first click and its first conversion, and whether it converted."""
 
     acted: pd.DataFrame
     converted: np.ndarray
@@ -65,11 +65,12 @@ class Paths:
 
 
 def read_paths(events: pd.DataFrame, columns: Columns, click: str, actions: Sequence[str], conversion: str) -> Paths:
-    """The paths of every (user, item) pair that was clicked. Raises PathsError for a name that the log does not have.
+    """Find the paths of every (user, item) pair that was clicked. Raises PathsError for a name that the log does not
+    have.
 
-    What happens before the pair's first click is left out (it may have been clicked before the log begins). At the same
-    time a click counts as earlier than an action, and an action as earlier than a conversion. `unclicked`: pairs with
-    an action or a conversion but no click.
+    Events before the pair's first click are left out (it may have been clicked before the log begins). Of events at the
+    same time, a click counts as earlier than an action, and an action as earlier than a conversion. `unclicked`: pairs
+    with an action or a conversion but no click.
     """
     _refuse_unknown(events, columns, [click, *actions, conversion])
     pair = [columns.user, columns.item]
@@ -97,7 +98,7 @@ def _refuse_unknown(events: pd.DataFrame, columns: Columns, names: Sequence[str]
 
 
 def _routes(order: pd.DataFrame, click: str, conversion: str, converted: pd.Series) -> pd.Series:
-    """The number of pairs per route, as `pv > cart > buy`, most frequent first."""
+    """The number of pairs per route, such as `pv > cart > buy`, most frequent first."""
     values = order.to_numpy(dtype=float)
     names = np.array(order.columns)
     middle = pd.Series(
@@ -109,7 +110,7 @@ def _routes(order: pd.DataFrame, click: str, conversion: str, converted: pd.Seri
 
 
 def decompositions(paths: Paths) -> list[Decomposition]:
-    """Every set of the actions, single ones first."""
+    """The figures of every set of the actions, single actions first."""
     names = list(paths.acted)
     sets = [chosen for n in range(1, len(names) + 1) for chosen in itertools.combinations(names, n)]
     return [
@@ -155,7 +156,7 @@ def _entropy(p: float) -> float:
 
 
 def read_events(path: Path, columns: Columns) -> tuple[pd.DataFrame, int]:
-    """The log of a .parquet or .csv file, ids and actions as text; and how many events lack one of them or the time.
+    """Read the log of a .parquet or .csv file, ids and actions as text; also return how many events lack a value.
 
     Raises PathsError.
     """
@@ -178,7 +179,7 @@ def read_events(path: Path, columns: Columns) -> tuple[pd.DataFrame, int]:
 def _events(batch: Batch, columns: Columns) -> pd.DataFrame:
     texts = {name: batch.texts(name) for name in (columns.user, columns.item, columns.action)}
     frame = pd.DataFrame({name: [text or None for text in values] for name, values in texts.items()}, dtype=object)
-    # The order alone counts, so that seconds and fractions of them are as good as milliseconds.
+    # Only the order matters, so seconds and fractions of seconds serve as well as milliseconds.
     if batch.is_float64(columns.time):
         frame[columns.time] = batch.numbers(columns.time)
     else:

@@ -48,8 +48,8 @@ def sheets(choices: Sequence[Decomposition], paths: Paths, routes: int) -> list[
 
 def note(paths: Paths) -> str:
     return (
-        f"{len(paths.converted):,} clicked pairs; {paths.unclicked:,} pairs were acted on or converted without a click "
-        "in the log."
+        f"{len(paths.converted):,} clicked pairs; {paths.unclicked:,} pairs have an action or a conversion, but no "
+        "click in the log."
     )
 
 
@@ -93,7 +93,7 @@ def chart(choices: Sequence[Decomposition]) -> dict[str, Any]:
 def measure_paths(
     events: Path, columns: Columns, click: str, actions: Sequence[str], conversion: str, out: Path | None
 ) -> str:
-    """The table as Markdown; writes `out`.md, .csv and .html as well if it is named. Raises PathsError."""
+    """Return the table as Markdown; also write `out`.md, .csv and .html if `out` is given. Raises PathsError."""
     if len(actions) > MOST_ACTIONS:
         raise PathsError(
             f"--actions: {len(actions)} actions have too many sets to compare; give at most {MOST_ACTIONS}"

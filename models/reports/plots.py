@@ -1,4 +1,4 @@
-"""Draws the pictures of a training report, each an inline SVG that needs nothing from outside."""
+"""Draws the pictures of a training report, each an inline SVG that loads nothing else."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ def losses(history: Mapping[str, Any], best_step: int) -> str:
                 alpha=0.55,
                 label="training",
             )
-            # An output without impressions on validation has no log loss there.
+            # An output without impressions in validation has no log loss there.
             scored = [
                 (e["step"], e["validation"][name]["log_loss"])
                 for e in evaluations
@@ -84,7 +84,7 @@ def losses(history: Mapping[str, Any], best_step: int) -> str:
 
 
 def weighting(history: Mapping[str, Any]) -> str:
-    """Plot of the figures of the loss weighting over training, one line each; empty if there are none."""
+    """Plot the figures of the loss weighting over training, one line each; empty if there are none."""
     points = [p for p in history["losses"] if p["weighting"]]
     if not points:
         return ""
@@ -106,7 +106,7 @@ def weighting(history: Mapping[str, Any]) -> str:
 
 
 def validation(history: Mapping[str, Any], best_step: int) -> str:
-    """Validation AUC of every output by step; the dotted line marks the weights that were kept."""
+    """Validation AUC of every output by step; the dotted line marks the selected weights."""
     evaluations = history["evaluations"]
     names = [n for n, m in evaluations[0]["validation"].items() if m.get("auc") is not None] if evaluations else []
     if not names:
@@ -153,7 +153,7 @@ def calibration(outputs: Mapping[str, Any]) -> str:
 
 
 def _plain_ticks(axis: Axes, subs: tuple[int, ...]) -> None:
-    """Few round numbers on logarithmic axes, written out."""
+    """Set few round numbers on logarithmic axes, without exponents."""
     for one in (axis.xaxis, axis.yaxis):
         one.set_major_locator(LogLocator(subs=subs, numticks=6))
         one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -161,7 +161,7 @@ def _plain_ticks(axis: Axes, subs: tuple[int, ...]) -> None:
 
 
 def position(curve: Mapping[str, Any]) -> str:
-    """The position tower's shift of the logit by position, a line per cross value; dashed, what stays at serving."""
+    """The position tower's shift of the logit by position, a line per cross value; dashed: the constant at serving."""
     with mpl.rc_context(LOOK):
         figure, (axis,) = grid(1, 2.7, 1)
         lines = curve["curve"]
@@ -176,7 +176,7 @@ def position(curve: Mapping[str, Any]) -> str:
 
 
 def gates(utilisation: Mapping[str, Sequence[float]], history: Mapping[str, Any]) -> str:
-    """Per head a row: bars of mean gate weight by expert at the end, and the weights by step."""
+    """A row per head: bars of the mean gate weight by expert at the end, and the weights by step."""
     with mpl.rc_context(LOOK):
         figure, axes = grid(2 * len(utilisation) + 2, 1.9, 2)
         for i, (head, shares) in enumerate(utilisation.items()):

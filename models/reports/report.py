@@ -1,4 +1,4 @@
-"""Writes report.html: one self-contained page that shows how a run went and how good it is."""
+"""Writes report.html: one self-contained page that shows the course of a run and its quality."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ from models.reports.page import ReportSection, Sheet, pictures, render, sheet
 from models.training.outcome import REPORT_FILE
 
 INTERVALS = (
-    "Below a figure stands its 95 % interval: the users of the part were drawn again with replacement 200 times, all "
+    "Below a figure is its 95 % interval: the users of the part were drawn again with replacement 200 times, all "
     "impressions of a user together. Metrics of order are means over {unit}s; where scores tie they are the mean over "
     "all orders of the tied impressions, and a list whose labels are all alike does not count."
 )
@@ -34,8 +34,8 @@ BASELINES = (
     "impressions; they read no behaviour sequence. Shown order is that of the log, where the recipe names the position."
 )
 ABLATION = (
-    "The change of each figure on {impressions:,} test impressions where the values of a group are exchanged between "
-    "impressions (permutation). Near 0: the model gets nothing from the group."
+    "The change of each figure on {impressions:,} test impressions when the values of a group are exchanged between "
+    "impressions (permutation). A change near 0 means that the model gets nothing from the group."
 )
 FEATURES = (
     "Drift is the population stability index against the training part, over the deciles of a number or the most "
@@ -108,7 +108,7 @@ def _tiles(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
             tiles.append((figure(m["gauc"]["value"]), f"test GAUC {name}"))
     best = metrics["best"]
     stopped = ", stopped early" if metrics["stopped_early"] else ""
-    tiles.append((f"{best['epoch']:.2f}", f"best epoch of {metrics['epochs']:.2f}{stopped}"))
+    tiles.append((f"{best['epoch']:.2f}", f"best of {metrics['epochs']:.2f}{stopped}"))
     tiles.append((f"{metrics['speed']['seconds_per_epoch']:.1f} s", "per epoch"))
     return tiles
 
@@ -132,7 +132,8 @@ def _position(position: Mapping[str, Any] | None) -> list[Any]:
     crossed = f", by {position['cross']}" if position["cross"] else ""
     note = (
         f"How much each value of {position['column']} shifts the logit of {position['head']} in training{crossed}: "
-        f"a range of {spread:.2f}. At serving the tower is gone and {position['constant']:.3f} stays, the dashed line."
+        f"a range of {spread:.2f}. The serving graph has the constant {position['constant']:.3f} "
+        "(the dashed line) instead of the tower."
     )
     return [*pictures(plots.position(position)), note]
 
@@ -144,8 +145,8 @@ def _reading(speed: Mapping[str, Any]) -> list[Sheet | str]:
         return [text]
     rows = [
         ["the training loop, reading its files", f"{reading['rows_per_s_files']:,.0f}"],
-        ["the same batches held ready in memory", f"{reading['rows_per_s_memory']:,.0f}"],
-        ["ratio (0.9 or more is wanted)", f"{reading['ratio']:.3f}"],
+        ["the same batches in memory", f"{reading['rows_per_s_memory']:,.0f}"],
+        ["ratio (target: 0.9 or more)", f"{reading['ratio']:.3f}"],
     ]
     return [sheet(["by the median step", f"rows/s over {reading['steps']} steps"], rows), text]
 

@@ -1,4 +1,6 @@
-"""The results of a benchmark: a row per recipe over its seeds, rows in groups, groups as tables beside the marks."""
+"""The results of a benchmark: a row per recipe over its seeds; each group of rows becomes a table with reference
+values.
+"""
 
 import re
 import statistics
@@ -17,7 +19,7 @@ METRICS = ("auc", "gauc", "ndcg@10", "mrr", "log_loss", "ece", "rmse")
 
 
 class Mark(BaseModel):
-    """Somebody's AUC by column; `name` says whose and where it is from."""
+    """A published AUC by column; `name` says whose it is and where it was published."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,12 +51,12 @@ class Group(BaseModel):
 
 
 def listed_groups(path: Path = MARKS) -> list[Group]:
-    """The groups of a marks file."""
+    """Read the groups of a marks file."""
     return [Group.model_validate(group) for group in yaml.safe_load(path.read_text())]
 
 
 def group_of(recipe: Recipe, listed: list[Group]) -> Group:
-    """The smallest listed group of this data with all labels of the recipe's probabilities, else one of its own."""
+    """Return the smallest listed group of this data with all labels of the recipe's probabilities, else a new group."""
     data = Path(recipe.data.dir).name
     labels = set(recipe.label_columns) - recipe.value_columns
     fitting = [group for group in listed if group.data == data and labels <= group.labels]
@@ -65,9 +67,10 @@ def group_of(recipe: Recipe, listed: list[Group]) -> Group:
 
 
 def row_of(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """A recipe's line: cost, AUC by label, all metrics by score, each as mean and sample deviation over the test parts.
+    """Return the row of a recipe: cost, AUC by label, all metrics by score, each as mean and sample deviation over the
+    runs.
 
-    `seconds_per_epoch` is that of the fastest seed, since what else a machine does only ever makes a run slower.
+    `seconds_per_epoch` is that of the fastest seed, because other programs on the machine can only slow a run down.
     """
     tests = [list(_scored(run)) for run in runs]
     scores = [_measured(name, [dict(test)[name] for test in tests]) for name, _ in tests[0]]
@@ -89,7 +92,7 @@ def row_of(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _scored(run: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each output of the test part, and each score that is held against another label."""
+    """Yield each output of the test part, and each score that is evaluated on another label."""
     test = run["parts"]["test"]
     yield from test["outputs"].items()
     for extra in test["extra"]:
@@ -114,7 +117,7 @@ def _measured(name: str, measured: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _auc_by_label(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of several scores for one label the first counts, which is the task's own."""
+    """Of several scores for one label, the first one is used, which is the task's own."""
     by_label: dict[str, Any] = {}
     for score in scores:
         if "auc" in score:

@@ -1,1 +1,1 @@
-"""Known-truth simulators: worlds whose probabilities are known, on which the claim of a paper can be tested."""
+"""Known-truth simulators: generated data with known probabilities, on which the claim of a paper can be tested."""

@@ -22,7 +22,7 @@ Result = dict[tuple[str, str], Measures]  # by (setting, model)
 
 @dataclass(frozen=True)
 class Claim:
-    """`model` is claimed to have more of `measure` than `other` (less where `less`) in a setting."""
+    """The claim that `model` has more of `measure` than `other` (with `less`: less of it) in a setting."""
 
     setting: str
     model: str
@@ -31,7 +31,7 @@ class Claim:
     less: bool = False
 
     def margin(self, result: Mapping[tuple[str, str], Measures]) -> float:
-        """By how much the claim holds; negative if it does not."""
+        """By how much the claim holds; negative if it does not hold."""
         difference = result[self.setting, self.model][self.measure] - result[self.setting, self.other][self.measure]
         return -difference if self.less else difference
 
@@ -49,7 +49,7 @@ class Simulator:
 
 
 def part_column(rng: np.random.Generator, n: int, shares: Sequence[float] = (0.6, 0.15, 0.25)) -> np.ndarray:
-    """A part's name for each impression, drawn by these shares of train, validation and test."""
+    """Draw a part's name for each impression, with these shares of train, validation and test."""
     return rng.choice(np.array(PARTS), n, p=shares)
 
 
@@ -60,7 +60,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def recipe_of(
     name: str, features: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], model: Mapping[str, Any], **more: Any
 ) -> dict[str, Any]:
-    """A recipe over simulated tables; `training` in `more` overrides single settings."""
+    """Make a recipe over simulated tables; `training` in `more` overrides single settings."""
     training = {
         "epochs": 8,
         "batch_size": 256,
@@ -88,7 +88,9 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def scores_on_test(raw: dict[str, Any], folder: Path, seed: int) -> dict[str, np.ndarray]:
-    """Train a recipe on the tables in `folder`; every output's probability on the test part, in the table's order."""
+    """Train a recipe on the tables in `folder`; return every output's probability on the test part, in the table's
+    order.
+    """
     raw = raw | {"data": raw["data"] | {"dir": str(folder)}, "training": raw["training"] | {"seed": seed}}
     recipe = parse_recipe(raw, raw["name"])
     out = folder / f"run-{raw['name']}"

@@ -39,11 +39,11 @@ MODELS = {
 
 
 def world(rng: np.random.Generator, n: int, shift: float) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray]]:
-    """Tables, and the true pcvr and pctcvr of every impression.
+    """Generate tables, and the true pcvr and pctcvr of every impression.
 
-    y1 = p(click), y2 = p(cart | click), y3 = p(purchase | cart), y4 = p(purchase | click, no cart), each a logit of the
-    item's own share, a match of traits, and an item's quirk; y3 is about thirty times y4, as carts go. `shift` moves
-    the logits of y3 and y4.
+    y1 = p(click), y2 = p(cart | click), y3 = p(purchase | cart), y4 = p(purchase | click, no cart). Each logit is the
+    sum of a term of the item, a match of traits, and a random term of the item; y3 is about thirty times y4, as is
+    usual for carts. `shift` moves the logits of y3 and y4.
     """
     x = rng.normal(size=(USERS, TRAITS))
     v = rng.normal(size=(2, ITEMS, TRAITS)) * 0.6

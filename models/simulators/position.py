@@ -46,21 +46,21 @@ SETTINGS = {"old ranker unlike the truth": 0.0, "old ranker half right": 0.7}
 
 
 def true_bias(position: np.ndarray) -> np.ndarray:
-    """The logit's shift at positions from 1 on, on a phone; on a desktop it is `DESKTOP` times that."""
+    """The logit's shift at positions from 1 on, on a phone; on a desktop, it is `DESKTOP` times that."""
     return np.asarray(-2.4 * np.log(position) / np.log(SHOWN))
 
 
 def world(
     rng: np.random.Generator, n: int, rightness: float | None
 ) -> tuple[dict[str, pd.DataFrame], np.ndarray, np.ndarray]:
-    """Tables, the true utility of every impression, and its request.
+    """Generate tables, the true utility of every impression, and its request.
 
-    An old ranker chose the order by a noisy score that has `rightness` parts of the utility and otherwise a liking of
-    its own for items; with None the order is random. logit p(click) = utility + bias(position, device), the bias
-    falling from 0 to -2.4 on a phone and half as far on a desktop. In the test
-    part candidates are shown nowhere yet, so a model that has the position as a feature is asked for the top.
+    An old ranker chose the order by a noisy score that consists of the utility (with weight `rightness`) and of
+    preferences of its own; with None the order is random. logit p(click) = utility + bias(position, device), where the
+    bias falls from 0 to -2.4 on a phone and half as far on a desktop. The candidates of the test part have not been
+    shown yet, so a model with the position as a feature is evaluated at the first position.
     """
-    # What users like and what items are worth.
+    # The users' tastes and the items' values.
     x = rng.normal(size=(USERS, TRAITS))
     v = rng.normal(size=(ITEMS, TRAITS)) * 0.5
     worth = rng.normal(size=ITEMS) * 0.6
@@ -68,14 +68,14 @@ def world(
     user = np.repeat(rng.integers(0, USERS, n), SHOWN)
     item = rng.integers(0, ITEMS, n * SHOWN)
     utility = -1.0 + worth[item] + (x[user] * v[item]).sum(1)
-    # The order in which the old ranker showed them.
+    # The order in which the old ranker showed the items.
     old = rng.normal(size=len(item))
     if rightness is not None:
         old += rightness * utility + fancy[item]
     position = (-old.reshape(n, SHOWN)).argsort(1).argsort(1).ravel() + 1
     desktop = np.repeat(rng.random(n) < 0.5, SHOWN)
     bias = true_bias(position) * np.where(desktop, DESKTOP, 1.0)
-    # Clicks follow utility and position, whatever chose the position.
+    # Clicks depend on utility and position only.
     part = np.repeat(part_column(rng, n), SHOWN)
     impressions = pd.DataFrame(
         {"user_id": user, "item_id": item, "time_ms": np.arange(n * SHOWN), "part": part, "position": position}
@@ -117,9 +117,9 @@ def run(seed: int, size: float, folder: Path) -> Result:
 
 
 def learnt_bias(seed: int, size: float, folder: Path, **training: Any) -> list[np.ndarray]:
-    """The bias learnt from random positions: the shift of the logit at each position relative to the first, by device.
+    """The bias learned from random positions: the shift of the logit at each position relative to the first, by device.
 
-    The truth is `true_bias`, once and `DESKTOP` times.
+    The truth is `true_bias` on a phone, and `DESKTOP` times that on a desktop.
     """
     tables, _, _ = world(np.random.default_rng([3, seed]), int(REQUESTS * size), None)
     write_tables(folder, tables)

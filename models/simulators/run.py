@@ -1,4 +1,4 @@
-"""Runs a simulator over seeds, tabulates what it measured, and keeps the table in a page."""
+"""Runs a simulator over seeds, tabulates its measures, and writes the table into a page."""
 
 import contextlib
 import statistics
@@ -25,7 +25,7 @@ command.
 
 
 def write_log(name: str, size: float, folder: Path) -> None:
-    """Write the tables of a simulator's world, seed 1. Raises ValueError for a simulator without a log of its own."""
+    """Write the tables of a simulator's world with seed 1. Raises ValueError for a simulator that offers no log."""
     write = SIMULATORS[name].log
     if write is None:
         named = ", ".join(simulator.name for simulator in SIMULATORS.values() if simulator.log)
@@ -34,7 +34,7 @@ def write_log(name: str, size: float, folder: Path) -> None:
 
 
 def results(simulator: Simulator, seeds: Sequence[int], size: float) -> list[Result]:
-    """The measures of every seed, each in a folder that goes afterwards."""
+    """Return the measures of every seed; each seed runs in a temporary folder."""
     by_seed = []
     for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="simulator-") as folder:
@@ -43,7 +43,7 @@ def results(simulator: Simulator, seeds: Sequence[int], size: float) -> list[Res
 
 
 def section(simulator: Simulator, by_seed: Sequence[Result], size: float, seconds: float) -> str:
-    """The simulator's section as markdown: world, measures, and for each comparison the margin over the seeds."""
+    """The simulator's section as Markdown: world, measures, and for each comparison the margin over the seeds."""
     scale = "" if size == 1 else f" --size {size:g}"
     lines = [
         f"## {simulator.name}",
@@ -85,7 +85,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def put_section(page: Path, name: str, text: str) -> None:
-    """Write a section into a page, in place of the same one if it is there."""
+    """Write a section into a page; if the page has it already, replace it."""
     before = page.read_text() if page.is_file() else HEADING
     opening, *sections = before.split("\n## ")
     by_name = {s.split("\n", 1)[0]: f"## {s.rstrip()}\n" for s in sections} | {name: text}
@@ -94,7 +94,7 @@ def put_section(page: Path, name: str, text: str) -> None:
 
 
 def simulate(name: str, seeds: int, size: float, out: Path | None) -> str:
-    """The section of one simulator over seeds 1 to `seeds`; also written into the page `out` if it is given."""
+    """Return the section of one simulator over seeds 1 to `seeds`; also write it into the page `out` if it is given."""
     torch.set_num_threads(1)
     started = time.process_time()
     with contextlib.redirect_stdout(sys.stderr):

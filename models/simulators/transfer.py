@@ -1,4 +1,4 @@
-"""Simulator (d), transfer: a fifth task with few labels, learnt in DUPN's four ways beside four with many."""
+"""Simulator (d), transfer: a fifth task with few labels, learned in DUPN's four ways beside four with many labels."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -61,7 +61,7 @@ def world(rng: np.random.Generator, n: int, share: float = 0.08) -> tuple[dict[s
     like -1.8 + 1.5 t q + 0.5 q1, cart -1.5 + 1.2 t (q + s), follow -2 + 1.5 t s, fifth -1 + 1.8 t s.
     Only a `share` of the impressions knows the fifth; all else is the same for every share.
     """
-    # Tastes, shops and items; a behaviour is more likely where the item suits the taste.
+    # Tastes, shops and items; a behaviour is more likely if the item suits the taste.
     taste = rng.normal(size=(USERS, TASTES))
     of_shop = rng.normal(size=(SHOPS, TASTES))
     shop = rng.integers(0, SHOPS, ITEMS)
@@ -122,7 +122,7 @@ def run(seed: int, size: float, folder: Path) -> Result:
 def recipe(
     name: str, tasks: Sequence[Mapping[str, str]], transfer: Mapping[str, Any] | None, select_on: list[str]
 ) -> dict[str, Any]:
-    """The recipe of the source, or of one way from it."""
+    """The recipe of the source run, or of one way to learn from it."""
     training = {"epochs": 8, "batch_size": 512, "learning_rate": 0.006, "transfer": transfer, "select_on": select_on}
     raw = recipe_of(f"transfer-{name}", FEATURES, tasks, MODEL, training=training)
     return raw | {"data": raw["data"] | {"behaviours": "behaviours.parquet"}}

@@ -1,4 +1,4 @@
-"""Holds what every task structure has in common: its options, its heads, its outputs and their labels."""
+"""Defines what all task structures have in common: options, heads, outputs and their labels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from models.options import Options
 class Output:
     """One task of the model. `label`: columns whose AND it estimates; `space`: columns whose AND selects impressions.
 
-    `trained`: it has a separate loss, over its space (all impressions if that is empty). `importance`: label
-    columns with a factor; the loss of an impression counts by the largest factor among the columns that are 1, or
-    once.
+    `trained`: it has a loss of its own, over its space (over all impressions if that is empty). `importance`: label
+    columns with a factor; the loss of an impression is multiplied by the largest factor among the columns that are 1;
+    the factor is 1 if there is none.
     """
 
     name: str
@@ -29,12 +29,12 @@ class Output:
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        """The names of its scores in the graph."""
+        """The names of the output's scores in the graph."""
         return self.kind.names(self.name)
 
 
 class TaskStructure(ABC):
-    """Makes task scores of the heads' logits."""
+    """Computes task scores from the heads' logits."""
 
     heads: tuple[str, ...]
     outputs: tuple[Output, ...]
@@ -46,7 +46,7 @@ class TaskStructure(ABC):
 
 
 class TaskOptions(Options, ABC):
-    """A task as the section `tasks` of a recipe has it; a subclass adds `type`, the name of its structure there."""
+    """A task in the section `tasks` of a recipe; a subclass adds `type`, the name of its structure in the recipe."""
 
     type: str
 

@@ -1,9 +1,9 @@
-"""DUPN's price preference: the class of item that a user goes for, from the user's representation alone.
+"""DUPN's price preference: the class of item that a user prefers, computed from the user's representation only.
 
 Ni et al., KDD 2018 (arXiv 1805.10727), section 4.5.3: softmax cross entropy of the class of the item that the user
-acted on (seven price levels in the paper). The classes cut one numeric item feature. The score of a candidate is the
-probability of its own class, so the classes are computed once per request; the loss, over impressions with the label,
-is -log of it.
+acted on (seven price levels in the paper). The classes divide the range of one numeric item feature. The score of a
+candidate is the probability of its own class, so the classes are computed once per request. The loss, over impressions
+with the label, is minus the logarithm of that probability.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The independent task: one head, one label, no chain; its kind says what the head's logits mean."""
+"""The independent task: one head and one label, not part of a chain; its kind says what the head's logits mean."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -14,7 +14,7 @@ from models.structures.base import Output, TaskOptions, TaskStructure
 class IndependentOptions(TaskOptions):
     """`name` is the output, `label` its column; `space` restricts the loss to impressions where that column is 1.
 
-    The label may be `log1p(column)` where the kind allows other numbers than 0 and 1: the task then learns and gives
+    The label may be `log1p(column)` if the kind allows numbers other than 0 and 1: the task then learns and predicts
     the natural logarithm of 1 + that column, which must not be negative.
     """
 
@@ -37,7 +37,7 @@ class IndependentOptions(TaskOptions):
 
 
 class Independent(TaskStructure):
-    """The output is what the kind makes of the head's logits."""
+    """The kind converts the head's logits to the output."""
 
     def __init__(self, options: IndependentOptions) -> None:
         self.heads = (options.name,)

@@ -1,4 +1,4 @@
-"""DUPN's learning to rank: the user's representation decides how much each ranking feature of a candidate weighs.
+"""DUPN's learning to rank: the user's representation determines the weight of each ranking feature of a candidate.
 
 Ni et al., KDD 2018 (arXiv 1805.10727), section 4.5.2: L = sum_i n_i log(1 + exp(-y_i weight(rep_i)^T r_i)), y in {-1,
 1}, r the ranking features of the candidate (26 in the paper), n_i by the type of behaviour. It is the log loss of
@@ -24,8 +24,8 @@ from models.structures.representation import Candidates, OfRepresentation, item_
 class RankWeightsOptions(TaskOptions):
     """The user's representation weighs the named numeric item `features`.
 
-    `importance`: label columns with a factor; the loss of an impression counts by the largest factor among the columns
-    that are 1, or once.
+    `importance`: label columns with a factor; the loss of an impression is multiplied by the largest factor among the
+    columns that are 1; the factor is 1 if there is none.
     """
 
     type: Literal["rank_weights"]
@@ -43,7 +43,9 @@ class RankWeightsOptions(TaskOptions):
 
 
 class RankWeights(OfRepresentation):
-    """Output `name` = sigmoid(weight(rep)^T r): a ranking score; the weights n_i move it away from the label's rate."""
+    """Output `name` = sigmoid(weight(rep)^T r). It is a ranking score: the factors n_i shift it away from the label's
+    rate.
+    """
 
     def __init__(self, options: RankWeightsOptions, schema: FeatureSchema) -> None:
         importance = tuple(options.importance.items())

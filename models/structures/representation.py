@@ -1,4 +1,4 @@
-"""Holds what tasks over the user's representation share: a network of their own on it, and a probability on top."""
+"""Holds what tasks over the user's representation share: a separate network on it, and a probability as the output."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -42,7 +42,7 @@ class OfRepresentation(TaskStructure):
 
 
 def item_numeric_column(item: Sequence[Feature], name: str, task: str) -> int:
-    """The place of a numeric item feature among the item's numerics. Raises RecipeError if there is none."""
+    """Return the index of a numeric item feature among the item's numerics. Raises RecipeError if it does not exist."""
     columns = RowLayout(item).numeric_columns
     if name not in columns:
         known = ", ".join(columns) or "none"

@@ -1,1 +1,1 @@
-"""The training loop and its pieces: optimisation, evaluation, selection, checkpoints, diagnostics."""
+"""The training loop and its parts: optimisation, evaluation, selection, checkpoints, diagnostics."""

@@ -1,4 +1,4 @@
-"""Fits the calibration of a trained ranker on the validation part, days that no weight was trained on."""
+"""Fits the calibration of a trained ranker on the validation part, whose days no weight was trained on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,9 @@ NEWTON_STEPS = 50
 
 
 def fit_calibration(ranker: MultiTaskModel, data: Data) -> dict[str, Any]:
-    """Fit every factor's map in place; gives what metrics.json says of it, among that each output's ECE before."""
+    """Fit every factor's map in place; return its part of metrics.json, including each output's ECE before
+    calibration.
+    """
     calibration = ranker.calibration
     assert calibration is not None
     calibration.enabled = False
@@ -80,10 +82,9 @@ def _fit(calibration: Calibration, factor: Output, logits: np.ndarray, data: Dat
 def platt(label: np.ndarray, logit: np.ndarray) -> tuple[float, float]:
     """Slope and intercept that minimise the log loss, by Newton's method.
 
-    If the best slope is not positive, it would reverse the ranking; the slope is then 1 and only the intercept is
-    fitted.
+    A slope that is not positive would reverse the ranking; the slope is then 1 and only the intercept is fitted.
 
-    The targets are Platt's own (1999, section 2.2), (N+ + 1) / (N+ + 2) and 1 / (N- + 2) in place of 1 and 0: on logits
+    The targets are Platt's own (1999, section 2.2), (N+ + 1) / (N+ + 2) and 1 / (N- + 2) instead of 1 and 0: on logits
     that separate the labels, the likelihood of 1 and 0 has no maximum and the slope would grow without end.
     """
     positive = label > 0.5

@@ -1,4 +1,4 @@
-"""Writes the files of a run, each whole or absent: the resumable state, the best weights, JSON documents."""
+"""Writes the files of a run, each whole or not at all: the resumable state, the best weights, JSON documents."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ FORMAT = 1
 
 
 def save_whole(content: dict[str, Any], path: Path) -> None:
-    """torch.save of plain containers and tensors, synced and renamed into place."""
+    """Save plain containers and tensors with torch.save; the file is synced and renamed into place."""
     with replacing(path) as unfinished:
         torch.save(content, unfinished)
 
@@ -30,5 +30,5 @@ def load_whole(path: Path) -> dict[str, Any]:
 
 
 def save_weights(weights: dict[str, torch.Tensor], cross_values: int, step: int, path: Path) -> None:
-    """The run's product: weights by name, and what `build_model` needs beside the recipe and the encoding."""
+    """Save the product of a run: weights by name, and the arguments of `build_model` besides recipe and encoding."""
     save_whole({"format": FORMAT, "weights": weights, "cross_values": cross_values, "step": step}, path)

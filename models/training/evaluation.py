@@ -54,7 +54,7 @@ def measure(
         measured = output.kind.metrics(rows_by_name(scores, output.score_names)[inside], labelled)
         named = {"label": " AND ".join(output.label), "space": " AND ".join(output.space) or "impression"}
         outputs[output.name] = {"kind": output.kind.reported_as} | named | measured
-    # Scores held against other labels than their own.
+    # Scores that are evaluated on another label than their own.
     extra = []
     every = np.ones(len(data.parts[part].item), dtype=bool)
     for evaluation in data.recipe.extra_evaluations:
@@ -81,7 +81,7 @@ def _labelled(data: Data, part: str, columns: Sequence[str], inside: np.ndarray,
 
 
 def groups_of(data: Data, part: str) -> np.ndarray:
-    """The list of each impression, int64 `[n]`: its request, or its user where the recipe names no request."""
+    """The list of each impression, int64 `[n]`: its request, or its user if the recipe names no request."""
     impressions = data.parts[part]
     return np.asarray(impressions.user if impressions.request is None else impressions.request)
 
@@ -93,7 +93,7 @@ def _draws(data: Data, part: str, space: np.ndarray, draws: int) -> Draws | None
 
 
 def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
-    """The AND (product) of label columns, float32 `[n]`; ones for no column."""
+    """The AND (product) of label columns, float32 `[n]`; all ones if there is no column."""
     labels = data.parts[part].labels
     names = data.recipe.label_columns
     product = np.ones(len(labels), dtype=np.float32)
@@ -105,7 +105,7 @@ def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
 def gate_utilisation(
     ranker: MultiTaskModel, data: Data, part: str, batches: int | None = None
 ) -> dict[str, list[float]]:
-    """Mean gate value per expert by head over a part, or over its first few `batches`; empty without gates."""
+    """Mean gate value per expert by head over a part, or over its first `batches`; empty without gates."""
     was_training = ranker.training
     ranker.eval()
     totals: dict[str, torch.Tensor] = {}
@@ -123,7 +123,8 @@ def gate_utilisation(
 def gate_health(ranker: MultiTaskModel, data: Data, part: str, batches: int | None = None) -> dict[str, Any]:
     """`{"entropy": {head: 0 to 1}, "similarity": [[cosine]]}` over a part or its first `batches`; empty without gates.
 
-    Entropy near 0: a gate has polarised on one expert; similarity near 1: two experts compute the same.
+    An entropy near 0 means that a gate has polarised on one expert, a similarity near 1 that two experts compute the
+    same.
     """
     was_training = ranker.training
     ranker.eval()
@@ -150,6 +151,8 @@ def gate_health(ranker: MultiTaskModel, data: Data, part: str, batches: int | No
 
 
 def most_alike(cosines: Sequence[Sequence[float]]) -> tuple[float, int, int]:
-    """The largest cosine between two different experts, and which, counted from 0; (0, 0, 0) for a single expert."""
+    """The largest cosine between two different experts, and their numbers, counted from 0; (0, 0, 0) for a single
+    expert.
+    """
     pairs = [(cosines[i][j], i, j) for i in range(len(cosines)) for j in range(i)]
     return max(pairs, default=(0.0, 0, 0))

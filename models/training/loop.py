@@ -35,12 +35,12 @@ STATISTICS_BATCHES = 50
 
 
 class NonFiniteLossError(RuntimeError):
-    """A task's loss or gradient is not finite; the last good weights are kept."""
+    """A task's loss or gradient is not finite; the last good weights stay in the run folder."""
 
 
 @dataclass(frozen=True)
 class TrainedWeights:
-    """The result of the loop: the averaged model as it is at the end. `out` holds its best weights."""
+    """The result of the loop: the averaged model at the end. `out` contains the best weights."""
 
     average: Average
     progress: Progress
@@ -72,10 +72,11 @@ def learn(
     quiet: bool = False,
     watch: Callable[[Progress, float], None] | None = None,
 ) -> TrainedWeights:
-    """Train on the train part, validate on the validation part, never read the test part; `out` gets the best weights.
+    """Train on the train part, validate on the validation part, never read the test part; write the best weights to
+    `out`.
 
-    After each evaluation `watch` gets the progress and the share of all steps done; what it raises ends the training.
-    Raises RecipeError before anything is trained, NonFiniteLossError while training.
+    After each evaluation `watch` gets the progress and the share of all steps done; if it raises, training ends. Raises
+    RecipeError before training starts, NonFiniteLossError while training.
     """
     training = recipe.training
     epoch_steps = steps_per_epoch(len(data.parts["train"]), training.batch_size)
@@ -93,7 +94,7 @@ def learn(
         clock = time.perf_counter()
         for batch in shuffled_batches(data, "train", training.batch_size, training.seed, epoch, first_step, prefetch):
             losses = _step(loop, batch, epoch)
-            # The clock counts reading and training; evaluation and checkpoints are left out.
+            # The clock measures reading and training, without evaluation and checkpoints.
             progress.seconds += time.perf_counter() - clock
             progress.step += 1
             progress.add(losses)
@@ -101,7 +102,7 @@ def learn(
                 progress.trace(loop.weighting.logged())
             bar.update()
             bar.set_postfix({"epoch": epoch + 1} | {n: f"{loss:.4f}" for n, loss in losses.items()}, refresh=False)
-            # Evaluations decide which weights stay, checkpoints where a killed run goes on.
+            # Evaluations select the weights; checkpoints let a killed run continue.
             in_epoch = progress.step - epoch * epoch_steps
             if in_epoch in evaluate_at:
                 _validate(loop, epoch, bar)
@@ -117,7 +118,7 @@ def learn(
 
 
 def _start(recipe: Recipe, data: Data, out: Path, total_steps: int, resume: bool) -> _Loop:
-    """Everything before the first step, or as a resumed run left it."""
+    """Return the state before the first step, or that of the run to resume."""
     training = recipe.training
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(training.seed)
@@ -139,7 +140,7 @@ def _bar(total: int, initial: int, quiet: bool) -> "tqdm[Any]":
 
 
 def _step(loop: _Loop, batch: Batch, epoch: int) -> dict[str, float]:
-    """One batch: gradients, weights, their average; gives the losses. Raises NonFiniteLossError."""
+    """Train on one batch: gradients, weights, their average; return the losses. Raises NonFiniteLossError."""
     losses = loop.model.losses(batch)
     loop.optimiser.rule.zero_grad(set_to_none=True)
     loop.weighting.backward(losses, batch, epoch)
@@ -180,7 +181,7 @@ def _validate(loop: _Loop, epoch: int, bar: "tqdm[Any]") -> None:
 
 
 def _stop_for(loop: _Loop, batch: Batch, losses: Mapping[str, float]) -> None:
-    """Name the task whose loss or gradient is not finite, keep the last good weights, and raise NonFiniteLossError."""
+    """Name the task whose loss or gradient is not finite, save the last good weights, and raise NonFiniteLossError."""
     progress = loop.progress
     weights = loop.out / WEIGHTS_FILE
     bad = [name for name, loss in losses.items() if not math.isfinite(loss)] or _with_bad_gradient(loop.model, batch)
@@ -197,7 +198,7 @@ def _stop_for(loop: _Loop, batch: Batch, losses: Mapping[str, float]) -> None:
 
 
 def _with_bad_gradient(model: MultiTaskModel, batch: Batch) -> list[str]:
-    """The tasks whose loss has a gradient that is not finite."""
+    """Return the tasks whose loss has a gradient that is not finite."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     bad = []
     for name, loss in model.losses(batch).items():

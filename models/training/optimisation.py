@@ -1,4 +1,4 @@
-"""Moves the weights: Adam or AdaGrad with rates by kind of parameter, schedule, decay, clipping, averaging."""
+"""Updates the weights: Adam or AdaGrad with rates by kind of parameter, schedule, decay, clipping, averaging."""
 
 import copy
 import math
@@ -13,21 +13,21 @@ from models.layers.activation import Dice
 from models.network.model import MultiTaskModel
 from models.recipe.sections.training import TrainingSection
 
-# How the names of parameters begin: embeddings and encoders, which a transfer takes over, and the position tower.
+# Prefixes of parameter names: embeddings and encoders, which a transfer reuses, and the position tower.
 REPRESENTATION = ("inputs.", "encoders.")
 POSITION = "position."
 
 
 class Optimiser:
-    """One `step` per batch over a model's gradients.
+    """One `step` per batch applies a model's gradients.
 
-    Adam in all rows (a row without gradient still coasts on its momentum), or AdaGrad (Duchi et al., JMLR 2011), which
-    moves a row only where it has a gradient. Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019):
-    w -= rate * decay * w. For embeddings it touches only rows that occur in the batch, so that rare ids are not worn
-    down by the many others.
+    Adam updates all rows (a row without a gradient still moves by its momentum); AdaGrad (Duchi et al., JMLR 2011)
+    updates a row only if it has a gradient. Weight decay is decoupled (Loshchilov & Hutter, ICLR 2019): w -= rate *
+    decay * w. For embeddings it affects only rows that occur in the batch, so that rare ids do not decay in the many
+    other batches.
 
-    The position tower has a rate of its own. Its few weights are logits as they are, of a range of 2 or so, and Adam
-    moves a weight by at most its rate per step: at the network's rate a run would end before they are learnt.
+    The position tower has its own rate. Its few weights are logits with a range of about 2, and Adam moves a weight by
+    at most its rate per step: at the network's rate, a run would end before they are learned.
     """
 
     def __init__(self, ranker: MultiTaskModel, section: TrainingSection, total_steps: int) -> None:
@@ -71,7 +71,9 @@ class Optimiser:
             self.rule = torch.optim.AdamW(moved, fused=True)
 
     def step(self, number: int) -> bool:
-        """Apply the gradients of step `number`, counted from 0; False, and no change, if a gradient is not finite."""
+        """Apply the gradients of step `number`, counted from 0; if a gradient is not finite, change nothing and return
+        False.
+        """
         norm = nn.utils.clip_grad_norm_(self.parameters, self.section.gradient_clip or math.inf)
         if not torch.isfinite(norm):
             return False
@@ -106,9 +108,9 @@ def rate_factor(section: TrainingSection, step: int, total_steps: int) -> float:
 
 
 class Average:
-    """The exponential moving average of a model's weights, itself a model; with decay 0 it is the model.
+    """The exponential moving average of a model's weights, as a model; with decay 0 it is the model itself.
 
-    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the first weights lose their influence soon.
     """
 
     def __init__(self, ranker: MultiTaskModel, decay: float) -> None:
@@ -124,10 +126,10 @@ class Average:
 
     @torch.no_grad()
     def synchronised(self, batches: Callable[[], Iterable[Batch]] | None = None) -> MultiTaskModel:
-        """The averaged model, ready to evaluate: counts are the live one's, statistics those of averaged weights.
+        """Return the averaged model, ready to evaluate: counts are those of the live model, statistics are set anew.
 
-        The live model's statistics are those of other weights, so Dice's are estimated anew on `batches` of training,
-        as for stochastic weight averaging (Izmailov et al., UAI 2018); without batches they are copied.
+        The live model's statistics belong to other weights, so Dice's are estimated again on `batches` of training, as
+        in stochastic weight averaging (Izmailov et al., UAI 2018); without batches they are copied.
         """
         if self.decay:
             live: dict[str, Tensor] = dict(self.live.named_buffers())
@@ -140,7 +142,7 @@ class Average:
 
 @torch.no_grad()
 def estimate_statistics(model: MultiTaskModel, batches: Callable[[], Iterable[Batch]]) -> None:
-    """Set the running statistics of every Dice to their mean over some batches; nothing else of the model changes."""
+    """Set the running statistics of every Dice to their mean over some batches; nothing else in the model changes."""
     layers = [module for module in model.modules() if isinstance(module, Dice)]
     if not layers:
         return

@@ -58,16 +58,16 @@ def summary(
 ) -> dict[str, Any]:
     """Build metrics.json: metrics per part and output, speed, data, versions, warnings.
 
-    The test part is scored here, once.
+    This function scores the test part, once.
     """
     recipe = data.recipe
     rows = len(data.parts["train"])
     seed = recipe.training.seed
-    # Without intervals on the training part: its figures say how far the model fits, not how good it is.
+    # No intervals on the training part: its figures show how well the model fits, not its quality.
     train = evaluate(ranker, sampled(data, "train", TRAIN_IMPRESSIONS, seed), "train")
     validation = evaluate(ranker, data, "validation", DRAWS)
     test = evaluate(ranker, data, "test", DRAWS)
-    # Gates are measured where the weights were selected.
+    # Gates are measured on the part where the weights were selected.
     gates = gate_utilisation(ranker, data, "validation")
     health = gate_health(ranker, data, "validation")
     epochs = progress.step / epoch_steps

@@ -1,4 +1,4 @@
-"""Reads a finished run back: its recipe, encoding, model with the best weights, metrics and data."""
+"""Reads a finished run: its recipe, encoding, model with the best weights, metrics and data."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,10 @@ class RunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """`kept_rows`: real raw rows by graph input name; `metrics`: of the test part by output; `report`: the page."""
+    """A finished run.
+
+    `kept_rows`: raw rows of the data by graph input name; `metrics`: of the test part by output; `report`: the page.
+    """
 
     recipe: Recipe
     encoding: Encoding
@@ -36,8 +39,8 @@ class Run:
 
 
 def open_run(folder: Path) -> Run:
-    """The run in a folder. Raises RunError."""
-    # metrics.json and the report come last, so a folder with all of these is finished.
+    """Open the run in a folder. Raises RunError."""
+    # metrics.json and the report are written last, so a folder with all of these is finished.
     for name in (RECIPE_FILE, ENCODING_FILE, KEPT_FILE, WEIGHTS_FILE, METRICS_FILE, REPORT_FILE):
         if not (folder / name).is_file():
             raise RunError(
@@ -55,7 +58,7 @@ def open_run(folder: Path) -> Run:
         measured = json.loads((folder / METRICS_FILE).read_text())
     except (RecipeError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise RunError(f"{folder}: {error}") from error
-    # What a bundle says of its training.
+    # The provenance for a bundle's manifest.
     provenance = {
         "recipe": recipe.model_dump(mode="json"),
         "seed": recipe.training.seed,
@@ -64,7 +67,7 @@ def open_run(folder: Path) -> Run:
         "best": measured["best"],
         "calibration": measured["calibration"],
     }
-    # The metrics of the test part by score, calibration errors before and after together.
+    # The metrics of the test part by score, with calibration errors before and after.
     test = measured["parts"]["test"]
     if measured["calibration"]:
         for name, ece in measured["calibration"]["ece_before"]["test"].items():
@@ -74,7 +77,7 @@ def open_run(folder: Path) -> Run:
 
 
 def open_run_data(run: Run, cache: Path) -> Data:
-    """The data that a run was trained on. Raises RunError if it cannot be opened or has changed since."""
+    """Open the data that a run was trained on. Raises RunError if it cannot be opened or has changed since."""
     try:
         data = open_data(run.recipe, cache)
     except (RecipeError, TableError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The one number that selects the best weights: the mean of `training.select_on` on the validation part."""
+"""Computes the number that selects the best weights: the mean of `training.select_on` on the validation part."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ ORDER = "order"  # auc, gauc, ndcg@k, mrr: between 0 and 1, larger is better
 
 
 def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
-    """The entries that select: the recipe's, or else every trained probability, or else every trained value.
+    """Return the entries that select: those of the recipe, else every trained probability, else every trained value.
 
-    Raises RecipeError if the recipe's entries are measures of different kinds, whose mean would say nothing.
+    Raises RecipeError if the recipe's entries are measures of different kinds, whose mean would be meaningless.
     """
     kinds = _kinds(ranker)
     chosen = list(data.recipe.training.select_on)
@@ -37,7 +37,7 @@ def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
     if len(by_kind) > 1:
         named = ", ".join(f"'{entry}' by its {kind}" for kind, entry in by_kind.items())
         raise RecipeError(
-            f"training.select_on: {named}; measures of different kinds have no common mean, name outputs of one kind",
+            f"training.select_on: {named}; measures of different kinds have no common mean; name outputs of one kind",
             SECTION,
         )
     return chosen
@@ -49,16 +49,16 @@ def _kinds(ranker: MultiTaskModel) -> dict[str, str]:
 
 
 def cutoffs_of(recipe: Recipe) -> set[int]:
-    """Every k of nDCG@k that the recipe selects on."""
+    """Return every k of nDCG@k that the recipe selects on."""
     return {k for entry in recipe.training.select_on if (k := selection_of(entry).cutoff)}
 
 
 def selection_score(outputs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> float:
-    """The mean over the entries `names`, higher is better; NaN, which is never the best, where a figure is not finite.
+    """The mean over the entries `names`, higher is better; NaN, which never is the best, if a figure is not finite.
 
     A probability counts by its AUC unless the entry names another metric, a value by minus its RMSE, a class preference
-    by minus its cross entropy. If a label has one class only and there is no order to measure, the log loss decides
-    in place of every metric of order. An output without an impression of its space has no say.
+    by minus its cross entropy. If a label has only one class, so that no ranking can be measured, minus the log loss
+    replaces every ranking metric. An output without an impression of its space is left out.
     """
     measured = [(e, outputs[e.output]) for e in map(selection_of, names) if outputs[e.output].get("impressions") != 0]
     orders = [(e, m) for e, m in measured if "auc" in m]

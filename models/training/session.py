@@ -1,4 +1,4 @@
-"""The moving state of a training run: what a checkpoint saves and a resumed run continues from, bit for bit."""
+"""The changing state of a training run: a checkpoint saves it, and a resumed run continues from it, bit for bit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,9 @@ from models.training.weighting import Weighting
 
 @dataclass
 class Progress:
-    """`step` counts batches over all epochs; losses are summed since the last trace point and the last evaluation."""
+    """`step` counts batches over all epochs; losses are summed since the last point of the curve and the last
+    evaluation.
+    """
 
     step: int = 0
     best_score: float | None = None
@@ -31,7 +33,7 @@ class Progress:
     evaluations: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, losses: Mapping[str, float]) -> None:
-        """Count one batch's mean losses."""
+        """Add one batch's mean losses."""
         for name, loss in losses.items():
             self.traced[name] = self.traced.get(name, 0.0) + loss
             self.since_evaluation[name] = self.since_evaluation.get(name, 0.0) + loss
@@ -39,14 +41,16 @@ class Progress:
         self.steps_since_evaluation += 1
 
     def trace(self, weighting: Mapping[str, float]) -> None:
-        """Add a point to the curve: the mean losses since the last point, and the weighting's own figures."""
+        """Add a point to the curve: the mean losses since the last point, and the figures of the weighting."""
         means = {n: v / self.traced_steps for n, v in self.traced.items()}
         self.losses.append({"step": self.step, "losses": means, "weighting": dict(weighting)})
         self.traced = {}
         self.traced_steps = 0
 
     def evaluated(self, entry: dict[str, Any]) -> bool:
-        """Note an evaluation (its `score` selects, None if it is not finite); True if it is the best so far."""
+        """Record an evaluation (its `score` selects, None if it is not finite); return True if it is the best
+        so far.
+        """
         means = {n: v / max(1, self.steps_since_evaluation) for n, v in self.since_evaluation.items()}
         self.evaluations.append(entry | {"step": self.step, "losses": means})
         self.since_evaluation = {}
@@ -69,7 +73,7 @@ def save_session(
     optimiser: Optimiser,
     weighting: Weighting,
 ) -> None:
-    """Save all that decides the rest of the run; `identity` is what a resumed run must share: recipe, data, threads."""
+    """Save everything that the rest of the run depends on, and its `identity`: recipe, data, threads."""
     content = {
         "identity": identity,
         "progress": vars(progress),

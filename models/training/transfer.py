@@ -1,4 +1,4 @@
-"""Learns a new task beside, or from, a model that other tasks have trained: DUPN's four ways.
+"""Learns a new task with, or from, a model that was trained on other tasks: DUPN's four ways.
 
 Ni et al., KDD 2018 (arXiv 1805.10727), section 5.4: retrain a single-task model, retrain all tasks with the new one,
 transfer the representation and train a shallow network on it, or fine-tune the whole network.
@@ -24,7 +24,7 @@ SOURCE = ("training", "transfer", "from")
 
 
 def narrowed(recipe: Recipe) -> Recipe:
-    """The recipe with the tasks that its transfer trains: the new one alone, or all of them. Raises RecipeError."""
+    """Return the recipe with the tasks that its transfer trains: only the new one, or all. Raises RecipeError."""
     transfer = recipe.training.transfer
     if transfer is None:
         return recipe
@@ -52,7 +52,9 @@ def narrowed(recipe: Recipe) -> Recipe:
 
 
 def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> None:
-    """Give the ranker the weights that its transfer starts from, and freeze what that way keeps. Raises RecipeError."""
+    """Load the weights that the transfer starts from into the ranker, and freeze those it must keep. Raises
+    RecipeError.
+    """
     transfer = recipe.training.transfer
     if transfer is None or transfer.source is None:
         return
@@ -60,11 +62,11 @@ def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> No
         run = open_run(Path(transfer.source))
     except RunError as error:
         raise RecipeError(f"training.transfer.from: {error}", SOURCE) from None
-    # Weights fit only between equal features and equal encoders.
+    # Weights fit only if features and encoders are equal.
     if run.encoding.schema != encoding.schema:
         raise RecipeError(
             f"training.transfer.from: {transfer.source} was trained on other features; "
-            "take over its recipe's section 'features'",
+            "copy the section 'features' of its recipe",
             SOURCE,
         )
     if (
@@ -72,10 +74,10 @@ def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> No
         or run.recipe.model.encoders != recipe.model.encoders
     ):
         raise RecipeError(
-            f"training.transfer.from: {transfer.source} has other encoders; take over its recipe's model.encoders",
+            f"training.transfer.from: {transfer.source} has other encoders; copy model.encoders of its recipe",
             SOURCE,
         )
-    # A transferred representation stays as it is below the new network.
+    # A transferred representation is frozen below the new network.
     only_representation = transfer.mode == "representation_transfer"
     _take_weights(ranker, run.ranker.state_dict(), run.encoding.vocabulary, encoding.vocabulary, only_representation)
     if only_representation:
@@ -86,7 +88,9 @@ def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> No
 def _take_weights(
     ranker: MultiTaskModel, given: Mapping[str, Tensor], old: Vocabulary, new: Vocabulary, only_representation: bool
 ) -> None:
-    """Copy every weight of the same name and shape; embedding rows go by key, since an id may have another row now."""
+    """Copy every weight of the same name and shape; embedding rows are matched by key, because ids may have other rows
+    now.
+    """
     weights = ranker.state_dict()  # the ranker's own tensors
     for name, value in given.items():
         if name == TABLE:
@@ -100,7 +104,7 @@ def _take_weights(
         elif name.startswith(REPRESENTATION):
             raise RecipeError(
                 f"training.transfer.from: '{name}' has the shape {tuple(value.shape)} there; "
-                "take over its recipe's section 'model'",
+                "copy the section 'model' of its recipe",
                 SOURCE,
             )
 

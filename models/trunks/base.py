@@ -1,4 +1,4 @@
-"""Holds what every trunk has in common: its options, what it is built for, what it reads and what it gives."""
+"""Defines what all trunks have in common: options, sizes, input and output."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -51,10 +51,10 @@ class Trunk(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, inputs: TrunkInput) -> Tensor:
-        """`[H, B, X]`, by head in order, or `[1, B, X]` where all heads read the same vector."""
+        """`[H, B, X]`, by head in order, or `[1, B, X]` if all heads read the same vector."""
 
     def logit_shift(self, inputs: TrunkInput) -> Tensor | None:
-        """The trunk's addend to the towers' logits, `[H, B]` or `[1, B]`; None for nothing."""
+        """Logits to add to those of the towers, `[H, B]` or `[1, B]`; None if there are none."""
         return None
 
     def gating(self, inputs: TrunkInput) -> Gating | None:
@@ -67,11 +67,11 @@ class Trunk(nn.Module, ABC):
 
 
 class TrunkOptions(Options, ABC):
-    """The options of one trunk in `model.trunk` of a recipe; a subclass adds `type`, its name there."""
+    """The options of one trunk in `model.trunk` of a recipe; a subclass adds `type`, its name in the recipe."""
 
     type: str
     needs_domain: ClassVar[bool] = False  # True: the recipe has to name domains
 
     @abstractmethod
     def build(self, spec: TrunkSpec) -> Trunk:
-        """The untrained network."""
+        """Build the untrained network."""

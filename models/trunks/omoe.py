@@ -1,4 +1,4 @@
-"""One-gate mixture of experts (OMoE), the MMoE paper's own baseline.
+"""One-gate mixture of experts (OMoE), a baseline of the MMoE paper.
 
 Ma et al., KDD 2018, equation 5: f(x) = sum_i g(x)_i f_i(x), with one gate for all tasks.
 """
@@ -43,11 +43,11 @@ class Omoe(Trunk):
         return self.mixture(inputs)
 
     def gating(self, inputs: TrunkInput) -> Gating:
-        """The one gate under the name of every head, and the outputs of the experts."""
+        """The gate, listed under the name of every head, and the outputs of the experts."""
         one_gate = self.mixture.gating(inputs)
         return Gating(dict.fromkeys(self.heads, one_gate.gates["all"]), one_gate.experts)
 
     def gate_means(self, inputs: TrunkInput) -> dict[str, Tensor]:
-        """Mean gate value per expert `[E]`; the same gate under the name of every head."""
+        """Mean gate value per expert `[E]`; every head has the same gate."""
         mean = self.mixture.gate_means(inputs)["all"]
         return dict.fromkeys(self.heads, mean)

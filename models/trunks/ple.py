@@ -173,7 +173,9 @@ class Ple(Trunk):
         return heads_HBX
 
     def gating(self, inputs: TrunkInput) -> Gating:
-        """The last level's gates by head, over the experts that the head sees (its own first), and all outputs."""
+        """The last level's gates by head, over the experts that the head sees (its own first), and the outputs of all
+        experts.
+        """
         first, gates_HBM, _ = self.first.split(inputs.parts)
         experts_EBX = self.first.experts_of(first)
         heads_HBX, shared_BX = self.first(inputs.parts)
@@ -185,5 +187,7 @@ class Ple(Trunk):
         return Gating(dict(zip(self.heads, gates_HBM, strict=True)), experts_EBX)
 
     def gate_means(self, inputs: TrunkInput) -> dict[str, Tensor]:
-        """Mean gate value in the last level per expert that the head sees, its own first, `[M]`, by head."""
+        """By head: the mean gate value `[M]` of the last level for each expert that the head sees, its own experts
+        first.
+        """
         return {head: gates_BM.mean(0) for head, gates_BM in self.gating(inputs).gates.items()}

@@ -1,4 +1,4 @@
-"""A network per head over shared embeddings, as ESMM and ESM2 have it: the heads share nothing but the embeddings."""
+"""A separate network per head on shared embeddings, as in ESMM and ESM2."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Writes the result of a search: the table of its trials, the tuned recipe, the options of the command line."""
+"""Writes the result of a search: the table of its trials, the tuned recipe, and its command-line options."""
 
 import json
 import shlex
@@ -20,7 +20,7 @@ TUNED_FILE = "tuned.yaml"
 
 
 def chosen(parameters: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """A trial's settings in the form of a recipe: choices decoded from JSON, numbers rounded to five digits."""
+    """Return a trial's settings in the form of a recipe: choices decoded from JSON, numbers rounded to five digits."""
     settings = {}
     for name, value in parameters.items():
         if isinstance(space[name], CategoricalDistribution):
@@ -33,7 +33,7 @@ def chosen(parameters: Mapping[str, Any], space: Mapping[str, BaseDistribution])
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, Any], origin: str) -> Recipe:
-    """The recipe with dotted settings applied. Raises RecipeError if they do not go together."""
+    """Apply dotted settings to a recipe. Raises RecipeError if they do not fit together."""
     raw = recipe.model_dump(mode="json", exclude_unset=True)
     for name, value in settings.items():
         *sections, key = name.split(".")
@@ -45,7 +45,7 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any], origin: str) -> R
 
 
 def seconds_of(trial: FrozenTrial) -> float:
-    """The seconds of a finished trial."""
+    """Return the seconds of a finished trial."""
     return trial.duration.total_seconds() if trial.duration else 0.0
 
 
@@ -75,7 +75,7 @@ def report(
 
 
 def write_search(searched: Mapping[str, Any], recipe: Recipe, out: Path) -> list[str]:
-    """Write a report as trials.json and trials.md, and the tuned recipe, into a folder; gives the lines to print."""
+    """Write a report as trials.json and trials.md, and the tuned recipe, into a folder; return the lines to print."""
     write_json(searched, out / TRIALS_FILE)
     lines = [*_best_lines(searched["best"], out), "", *_table(searched["trials"], list(searched["tuning"]["space"]))]
     (out / TABLE_FILE).write_text("\n".join([f"# Search of {recipe.name}", "", *lines, ""]))
@@ -103,7 +103,9 @@ def _best_lines(best: Mapping[str, Any] | None, out: Path) -> list[str]:
 
 
 def _table(trials: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
-    """Best first, then those that were pruned; `validation` holds every AUC at the trial's best evaluation."""
+    """A table of trials, best first, then the pruned ones; `validation` has every AUC of the trial's best
+    evaluation.
+    """
     outputs = next((list(t["validation"]) for t in trials if t["validation"]), [])
     columns = ["trial", "score", *outputs, *names, "seconds", "remark"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]

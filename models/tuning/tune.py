@@ -1,4 +1,4 @@
-"""Searches the settings of a recipe within bounds; the validation part alone decides."""
+"""Searches the settings of a recipe within bounds; trials are compared on the validation part only."""
 
 import json
 import shutil
@@ -33,12 +33,12 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class PrunedError(Exception):
-    """A trial that is not worth, or not able, to go on; the message says why."""
+    """A trial that is not worth continuing, or that cannot continue; the message says why."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """A recipe's search in its folder: the distributions by setting, and the study that remembers every trial."""
+    """A recipe's search in its folder: the distributions by setting, and the study that stores every trial."""
 
     recipe: Recipe
     section: TuningSection
@@ -54,9 +54,9 @@ class Search:
 
 
 def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
-    """Open the search in `out`: a new one, or the one that is there.
+    """Open the search in `out`: a new one, or the one that exists there.
 
-    Raises RecipeError if the recipe cannot be searched or `out` holds the search of another one.
+    Raises RecipeError if the recipe cannot be searched or `out` has the search of another recipe.
     """
     if recipe.tuning is None:
         raise RecipeError(
@@ -82,7 +82,9 @@ def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
 
 
 def _claim(study: optuna.Study, recipe: Recipe, data: Data, out: Path) -> None:
-    """Refuse a folder whose trials cannot be compared with this recipe's. Trials and minutes may change."""
+    """Refuse a folder whose trials cannot be compared with this recipe's. The number of trials and minutes
+    may change.
+    """
     described = recipe.model_dump(
         mode="json", exclude={"description": True, "data": WHERE_DATA_LIES, "tuning": {"trials", "time_limit_minutes"}}
     )
@@ -108,7 +110,7 @@ def _distribution(setting: SearchedSetting, bounds: SearchBounds) -> BaseDistrib
 
 
 def own_settings(search: Search) -> dict[str, Any] | None:
-    """The recipe's own settings in the form of a trial, or None if one of them is outside the space."""
+    """Return the recipe's own settings in the form of a trial, or None if one of them is outside the space."""
     settings = settings_of(search.recipe)
     own = {}
     for name, distribution in search.space.items():
@@ -124,7 +126,7 @@ def own_settings(search: Search) -> dict[str, Any] | None:
 
 
 def search_on(search: Search, quiet: bool = False) -> None:
-    """Run trials until the recipe's number of them or its time is reached; each is stored as soon as it is over."""
+    """Run trials until their number or the time limit is reached; each is stored as soon as it ends."""
     bar = tqdm(total=search.section.trials, initial=len(search.done), unit="trial", disable=quiet, dynamic_ncols=True)
     while len(search.done) < search.section.trials and not _time_is_spent(search):
         trial = _next_trial(search)
@@ -151,8 +153,10 @@ def _time_is_spent(search: Search) -> bool:
 
 
 def _next_trial(search: Search) -> optuna.Trial:
-    """The first trial is the recipe's own settings. The sampler is seeded by the trial's place, so that a search
-    that goes on draws what an uninterrupted one would have drawn.
+    """Start the next trial. The first one has the recipe's own settings.
+
+    The sampler is seeded by the number of the trial, so that a continued search draws what an uninterrupted one would
+    have drawn.
     """
     place = len(search.done)
     search.study.sampler = optuna.samplers.TPESampler(
@@ -165,7 +169,7 @@ def _next_trial(search: Search) -> optuna.Trial:
 
 
 def _run(search: Search, trial: optuna.Trial, settings: Mapping[str, Any], bar: "tqdm[Any]") -> float:
-    """Train with these settings; gives the best validation score. Raises PrunedError with the reason."""
+    """Train with these settings; return the best validation score. Raises PrunedError with the reason."""
 
     def watch(progress: Progress, share: float) -> None:
         trial.report(progress.evaluations[-1]["score"], round(share * 100))
@@ -186,7 +190,7 @@ def _run(search: Search, trial: optuna.Trial, settings: Mapping[str, Any], bar: 
 
 
 def without_test(data: Data) -> Data:
-    """The data with no test part in it, so that no trial can look there."""
+    """Return the data without the test part, so that no trial can read it."""
     return replace(data, parts={name: part for name, part in data.parts.items() if name != "test"})
 
 
@@ -214,7 +218,9 @@ def _line(search: Search, trial: FrozenTrial) -> str:
 
 
 def tune(recipe: Recipe, out: Path, *, cache: Path = DEFAULT_CACHE, quiet: bool = False) -> dict[str, Any]:
-    """Search a recipe's space and write the result into `out`; gives what trials.json holds. Raises RecipeError."""
+    """Search a recipe's space and write the result into `out`; return the content of trials.json. Raises
+    RecipeError.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     search = open_search(recipe, out, cache)
     search_on(search, quiet)

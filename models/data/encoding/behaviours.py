@@ -22,21 +22,21 @@ def encode_behaviours(
 ) -> tuple[np.ndarray, int]:
     """Write `folder/events` (EVENT, by user and time).
 
-    Gives each user's first index int64 `[users + 1]`, and how many repeats were dropped: behaviours that equal another
-    in everything count once, as in the store. Users without impressions (`with_impressions` bool `[users]`) are left
-    out.
+    Returns each user's first index int64 `[users + 1]`, and how many duplicates were dropped: of behaviours that are
+    equal in every column, one is used, as in the store. Users without impressions (`with_impressions` bool `[users]`)
+    are left out.
 
-    Two passes over the disk, and memory of the order of one batch plus 16 bytes per user: batches are spilled in the
-    table's order, moved to their user's place, then every user's stretch is sorted.
+    It takes two passes over the disk, and memory for about one batch plus 16 bytes per user: batches are written to
+    disk in the table's order, moved to their user's range, then every user's range is sorted.
     """
-    # Spill the events in the table's order, counted by user.
+    # Write the events in the table's order, and count them by user.
     counts = np.zeros(len(with_impressions) + 1, dtype=np.int64)
     spill = folder / "events.spill"
     with ArrayFile(spill, EVENT) as file:
         for events in _read(table, recipe, users, items, with_impressions):
             counts[1:] += np.bincount(events["user"], minlength=len(with_impressions))
             file.append(events)
-    # Move each to its user's place, then sort every user's stretch and drop repeats.
+    # Move each to its user's range, then sort every range and drop duplicates.
     starts = np.cumsum(counts)
     placed = _by_user(read_array(spill, EVENT), starts, folder / "events.placed")
     distinct = np.zeros_like(counts)
@@ -74,7 +74,7 @@ def _read(
 
 
 def _by_user(spilled: np.ndarray, starts: np.ndarray, path: Path) -> np.ndarray:
-    """Group the spilled events by user, in the order in which they were read."""
+    """Group the written events by user; within a user they keep the table's order."""
     placed = new_array(path, EVENT, len(spilled))
     cursor = starts[:-1].copy()
     for begin in range(0, len(spilled), BATCH_ROWS):
@@ -88,7 +88,7 @@ def _by_user(spilled: np.ndarray, starts: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _stretches(starts: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Ranges of users whose events fit a batch (or a single user's, if they alone do not)."""
+    """Return ranges of users whose events fit into a batch (or a single user, if this user's events do not fit)."""
     first = 0
     users = len(starts) - 1
     while first < users:
@@ -112,9 +112,10 @@ def _sorted_distinct(events: np.ndarray) -> np.ndarray:
 def visible_range(
     times: np.ndarray, starts: np.ndarray, user: np.ndarray, before_ms: np.ndarray, max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The range [start, end) of the newest `max_length` events before `before_ms` of each user, int64 `[n]` each.
+    """Return the range [start, end) of the newest `max_length` events before `before_ms` of each user, int64 `[n]`
+    each.
 
-    A vectorised binary search: `times` are ascending within a user, users' stretches begin at `starts`.
+    This is a vectorised binary search: `times` are ascending within a user, and users' ranges begin at `starts`.
     """
     low = starts[user].copy()
     high = starts[user + 1].copy()

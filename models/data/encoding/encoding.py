@@ -17,9 +17,9 @@ AGE = "age"  # the behaviour's age, the one numeric that is derived (from reques
 
 @dataclass(frozen=True)
 class NumericStats:
-    """Statistics of a group's numeric columns over present training values.
+    """Statistics of a group's numeric columns over the training values that are present.
 
-    `mean` and `deviation` float32 `[N]` are those after the column's transform.
+    `mean` and `deviation` float32 `[N]` are taken after the column's transform.
 
     `edges` float32 `[N, E]`: ascending edges of the raw values' bins, +inf where a column has fewer than E or no bins.
     """
@@ -31,7 +31,10 @@ class NumericStats:
 
 @dataclass(frozen=True)
 class Encoding:
-    """`numerics` by group; the behaviour group has one column more than the row's numerics, the age, which is last."""
+    """The encoding: the vocabulary, and `numerics` by group.
+
+    The behaviour group has one more column than the row's numerics: the age, which is last.
+    """
 
     schema: FeatureSchema
     vocabulary: Vocabulary
@@ -58,20 +61,20 @@ def load_encoding(path: Path) -> Encoding:
 
 
 def transformed(values: np.ndarray, log1p: np.ndarray) -> np.ndarray:
-    """Numerics `[n, N]` after signed log1p where `log1p` bool `[N]` asks for it."""
+    """Return numerics `[n, N]` with signed log1p applied to the columns selected by `log1p` bool `[N]`."""
     values = values.astype(np.float64)
     return np.where(log1p, np.sign(values) * np.log1p(np.abs(values)), values)
 
 
 def log1p_columns(schema: FeatureSchema, group: str) -> np.ndarray:
-    """Mask of a group's numeric columns that take signed log1p, bool `[N]`. A behaviour's age takes it."""
+    """Mask of a group's numeric columns with signed log1p, bool `[N]`. A behaviour's age is one of them."""
     features = schema.behaviour_item_features if group == "behaviour" else schema.group(group)
     flags = [f.transform == "log1p" for f in features if isinstance(f, Numeric)]
     return np.array([*flags, True] if group == "behaviour" else flags, dtype=bool)
 
 
 def behaviour_age_s(request_time_ms: np.ndarray, behaviour_times_ms: np.ndarray) -> np.ndarray:
-    """Age of behaviours at their request in seconds, float64 `[n]`, at least 0; NaN where the time is unknown (0)."""
+    """Age of behaviours at their request in seconds, float64 `[n]`, at least 0; NaN if the time is unknown (0)."""
     age_s = np.maximum(request_time_ms - behaviour_times_ms, 0) / 1000.0
     return np.where(behaviour_times_ms > 0, age_s, np.nan)
 
@@ -98,7 +101,9 @@ def standardisation(
 
 
 def bins_of(schema: FeatureSchema, group: str, otherwise: int = 0) -> list[int]:
-    """The number of bins of each numeric column of a group: its own, or `otherwise`. A behaviour's age has none."""
+    """The number of bins of each numeric column of a group: its own setting, or `otherwise`. A behaviour's age has no
+    bins.
+    """
     features = schema.behaviour_item_features if group == "behaviour" else schema.group(group)
     bins = [f.bins or otherwise for f in features if isinstance(f, Numeric)]
     return [*bins, 0] if group == "behaviour" else bins
@@ -112,8 +117,9 @@ def no_edges(columns: int) -> np.ndarray:
 def quantile_edges(values: np.ndarray, counts: np.ndarray, bins: list[int], ends: bool = False) -> np.ndarray:
     """Edges `[N, E]` of raw numerics float32 `[n, N]`, each row counted `counts` `[n]` times.
 
-    A value that makes up over half of a column (a zero, mostly) gets a bin of its own and the quantiles are those of
-    the rest, since plain quantiles would all fall on it. `ends`: the least and the greatest value are edges as well.
+    If one value makes up over half of a column (mostly zero), it gets a bin of its own, and the quantiles are those of
+    the other values; otherwise most quantiles would be this value. `ends`: the smallest and largest value are edges as
+    well.
     """
     edges = [_column_edges(values[:, i], counts, n, ends) for i, n in enumerate(bins)]
     out = np.full((len(bins), max((len(e) for e in edges), default=0)), np.inf, dtype=np.float32)

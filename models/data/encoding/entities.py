@@ -1,4 +1,4 @@
-"""Packed rows of users or items on disk, and the index of the row of a raw id."""
+"""Packed rows of users or items on disk, and the row index of each raw id."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tables.packing import feature_columns, list_columns
 
 
 class Entities:
-    """Rows are appended to a file; an id without a row in the table gets the default row with its own id, as online.
+    """Appends rows to a file; an id without a row in the table gets the default row with its own id, as online.
 
     In memory: 16 bytes per entity.
     """
@@ -29,7 +29,9 @@ class Entities:
         self._n = 0
 
     def read(self, table: Table, id_column: str) -> None:
-        """Pack every row of the table. Of rows with one id the last counts, as in the store. Raises TableError."""
+        """Pack every row of the table. If an id has several rows, the last one is used, as in the store. Raises
+        TableError.
+        """
         key = f"data.{table.role.removesuffix('s')}_id"
         names = feature_columns(self.layout, self.id_feature)
         table.require({id_column: key}, f"; {key} names the column in all tables")
@@ -59,7 +61,7 @@ class Entities:
         return self._places[np.searchsorted(self._keys, keys)]
 
     def known_index_of(self, batch: Batch, id_column: str) -> np.ndarray:
-        """As `index_of`, but -1 for an unknown id."""
+        """Return what `index_of` returns, but -1 for an unknown id."""
         keys = id_keys(batch, id_column)
         known = self._known(keys)
         out = np.full(len(keys), -1, dtype=np.int64)
@@ -67,14 +69,14 @@ class Entities:
         return out
 
     def finished(self) -> np.ndarray:
-        """All packed rows, a memory map; nothing can be added after."""
+        """Return all packed rows as a memory map; no row can be added afterwards."""
         self.close()
         if self.layout.dtype.itemsize == 0:
             return np.zeros(self._n, dtype=self.layout.dtype)
         return read_array(self._path, self.layout.dtype)
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
+        """Close the file; it may be called twice."""
         self._file.close()
 
     def __len__(self) -> int:
@@ -95,7 +97,7 @@ class Entities:
 
 
 def id_keys(batch: Batch, column: str) -> np.ndarray:
-    """The ids' 64-bit keys, so that `39` and `"39"` are one id. Raises TableError for a missing or malformed id."""
+    """Return the ids' 64-bit keys; `39` and `"39"` are one id. Raises TableError for a missing or malformed id."""
     keys = batch.keys(column, lambda values: keys_of_column("id", values, column))
     missing = np.flatnonzero(keys == MISSING_KEY)
     if len(missing):

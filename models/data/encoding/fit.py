@@ -1,6 +1,6 @@
-"""Fits the encoding on the training part alone: how often each key counts, and the numerics' mean and deviation.
+"""Fits the encoding on the training part only: how often each key occurs, and the mean and deviation of the numerics.
 
-Everything is counted by training impressions: a user's keys once per impression of that user, a behaviour's once per
+All counts are by training impressions: a user's keys count once per impression of the user, a behaviour's keys once per
 impression that sees the behaviour.
 """
 
@@ -43,7 +43,7 @@ class PackedPart:
 
 
 def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
-    """Vocabulary and standardisation over the training part."""
+    """Fit the vocabulary and the standardisation on the training part."""
     schema = recipe.features
     of_user = np.bincount(part.user, minlength=len(part.users))
     of_item = np.bincount(part.item, minlength=len(part.items))
@@ -86,7 +86,7 @@ def _views(part: PackedPart) -> np.ndarray:
 def _counted(
     recipe: Recipe, part: PackedPart, of_user: np.ndarray, of_item: np.ndarray, seen: np.ndarray, views: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`(keys, counts)` of every key column, chunk by chunk; equal keys of a chunk summed."""
+    """Yield `(keys, counts)` of every key column, chunk by chunk; equal keys within a chunk are added up."""
     sequence_columns = item_key_columns(recipe)
     for rows, counts in (
         (part.users, of_user),
@@ -130,7 +130,7 @@ def item_numeric_columns(recipe: Recipe) -> np.ndarray:
 
 
 def _sums(values: np.ndarray, counts: np.ndarray, log1p: np.ndarray, shift: np.ndarray | float = 0.0) -> np.ndarray:
-    """Count, sum and sum of squares of present values less `shift`, each weighted, float64 `[3, N]`."""
+    """Count, sum and sum of squares of the present values minus `shift`, each weighted, float64 `[3, N]`."""
     numbers = transformed(values, log1p) - shift
     weight = np.where(np.isnan(numbers), 0, counts[:, None])
     numbers = np.nan_to_num(numbers, nan=0.0)
@@ -147,7 +147,7 @@ def _stats(rows: np.ndarray, counts: np.ndarray, recipe: Recipe, group: str) -> 
 
 
 def _edges(numerics: np.ndarray, counts: np.ndarray, recipe: Recipe, group: str) -> np.ndarray:
-    """The edges of the group's bins, float32 `[N, E]`; E is 0 where no column has bins."""
+    """The edges of the group's bins, float32 `[N, E]`; E is 0 if no column has bins."""
     section = recipe.model.embedding.numerics
     bins = bins_of(recipe.features, group, section.bins)
     if not any(bins):
@@ -158,7 +158,8 @@ def _edges(numerics: np.ndarray, counts: np.ndarray, recipe: Recipe, group: str)
 def _first_present(numerics: np.ndarray, counts: np.ndarray, log1p: np.ndarray) -> np.ndarray:
     """The first counted value of each column after its transform, float64 `[N]`; 0 if there is none.
 
-    Some value of the column: it lies near the mean as the mean lies near all, and a constant column becomes exactly 0.
+    Any value of the column serves as the shift: it is about as near to the mean as other values, and a constant column
+    becomes exactly 0.
     """
     out = np.zeros(len(log1p))
     missing = np.ones(len(log1p), dtype=bool)
@@ -173,7 +174,7 @@ def _first_present(numerics: np.ndarray, counts: np.ndarray, log1p: np.ndarray) 
 
 
 def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> NumericStats:
-    """Statistics of the items' numerics, weighted by how often sequences see them, and of the age (the last column)."""
+    """Statistics of the items' numerics, weighted by the number of sequences that contain them, and of the age."""
     if part.events is None:
         return NumericStats(np.zeros(0, np.float32), np.zeros(0, np.float32), no_edges(0))
     log1p = log1p_columns(recipe.features, "behaviour")
@@ -196,5 +197,5 @@ def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> Nume
 
 
 def _with_age(numerics: np.ndarray) -> np.ndarray:
-    """A column more, for the age, which has no bins."""
+    """Append a column for the age, which has no bins."""
     return np.concatenate([numerics, np.full((len(numerics), 1), np.nan, np.float32)], axis=1)

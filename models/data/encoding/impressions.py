@@ -1,4 +1,4 @@
-"""Encodes the impressions: one pass over the table, each part's columns appended to its own files."""
+"""Encodes the impressions in one pass over the table, and appends each part's columns to its own files."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,9 +24,9 @@ from tables.packing import list_columns
 
 @dataclass
 class Counts:
-    """Impressions per part, those in none, and how many repeat another's user, item and time.
+    """Impressions per part, those in none, and how many have the same user, item and time as another one.
 
-    `unmatched`: warnings of values that the split lists and no row has. `context_variation`: in which share of the
+    `unmatched`: warnings about values that the split lists and no row has. `context_variation`: in which share of the
     requests each context feature varies.
     """
 
@@ -38,7 +38,9 @@ class Counts:
 
 
 def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Entities, folder: Path) -> Counts:
-    """Append every used impression to `folder/<part>.<column>`. Raises RecipeError for what does not fit the recipe."""
+    """Append every used impression to `folder/<part>.<column>`. Raises RecipeError for data that does not fit the
+    recipe.
+    """
     layout = RowLayout(recipe.features.context)
     needed = _needed(recipe)
     for column, key in needed.items():
@@ -77,7 +79,7 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
                 counts.parts[name] += int(of_part.sum())
                 for column, values in encoded.items():
                     files[name, column].append(values[of_part])
-    # Repeats are counted and stay: the same item may be shown twice.
+    # Duplicates are counted and stay: the same item may be shown twice.
     every = np.concatenate([np.zeros(0, np.uint64), *seen])
     counts.repeated = len(every) - len(np.unique(every))
     counts.unmatched = splitter.unmatched()
@@ -126,7 +128,7 @@ def _encoded(
 
 
 def _requests(batch: Batch, column: str) -> np.ndarray:
-    """A key per request, int64 `[n]`. Raises TableError if an impression has none."""
+    """Return a key per request, int64 `[n]`. Raises TableError if an impression has no request."""
     keys = batch.keys(column, partial(keys_of_column, column))
     missing = np.flatnonzero(keys == MISSING_KEY)
     if len(missing):
@@ -136,7 +138,9 @@ def _requests(batch: Batch, column: str) -> np.ndarray:
 
 
 def times_of(batch: Batch, recipe: Recipe) -> np.ndarray:
-    """Times of impressions; where they decide nothing (no behaviours, no split by time) they may be unknown."""
+    """Return the times of impressions. They may be unknown if nothing depends on them (no behaviours, no split by
+    time).
+    """
     if recipe.features.behaviour is not None or isinstance(recipe.data.split, TimeSplit):
         return batch.times(recipe.data.time_ms)
     return batch.times(recipe.data.time_ms, bounded=False, missing=UNKNOWN_MS)

@@ -1,6 +1,6 @@
 """Counts context features that vary among the impressions of one request, in the one pass over the impressions.
 
-A request carries one context for all its candidates, so a value that differs among them belongs to the candidate.
+A request has one context for all its candidates, so a value that differs among them belongs to the candidate.
 """
 
 from typing import Any
@@ -10,13 +10,13 @@ import numpy as np
 from features import RowLayout
 from features.times import UNKNOWN_MS
 
-# Groups that are remembered. Beyond that, a uniform sample of them: those whose hash is below a threshold, which is
-# halved as often as needed (Wegman's adaptive sampling, Flajolet 1990).
+# The number of groups in memory. Of more groups, a uniform sample is kept: those whose hash is below a threshold, which
+# is halved as often as necessary (Wegman's adaptive sampling, Flajolet 1990).
 MOST_GROUPS = 1 << 15
 
 
 class ContextVariation:
-    """Compares the context of impressions of one request, or of one user and moment, wherever they stand in the table.
+    """Compares the context of impressions of one request, or of one user and time, wherever they are in the table.
 
     Memory: at most `most_groups` groups of 17 bytes and 9 per context feature, and as much again for one batch.
     """
@@ -44,7 +44,7 @@ class ContextVariation:
             used = (groups <= self._threshold) & (columns["time"] != UNKNOWN_MS)
         values = _hashes(self._layout, columns["context"][used])
         self._merge(groups[used], values)
-        # Fewer groups where there are too many.
+        # If there are too many groups, lower the threshold.
         while len(self._groups) > self._most_groups:
             self._threshold >>= np.uint64(1)
             n = int(np.searchsorted(self._groups, self._threshold, side="right"))
@@ -54,7 +54,9 @@ class ContextVariation:
             self._varies = self._varies[:n].copy()
 
     def described(self) -> dict[str, Any]:
-        """The share of groups of two impressions or more in which a feature varies, by feature; those that vary."""
+        """Return, for each feature that varies, the share of the groups (of two or more impressions) in which
+        it does.
+        """
         lists = self._sizes > 1
         n = int(lists.sum())
         varying = self._varies[lists].sum(axis=0)
@@ -63,7 +65,7 @@ class ContextVariation:
         return {"by_request": self._by_request, "groups": n, "shares": shares}
 
     def _merge(self, groups: np.ndarray, values: np.ndarray) -> None:
-        """Add impressions to the groups that are remembered."""
+        """Merge impressions into the groups in memory."""
         sizes = np.concatenate([self._sizes, np.ones(len(groups), dtype=np.int64)])
         varies = np.concatenate([self._varies, np.zeros(values.shape, dtype=bool)])
         groups = np.concatenate([self._groups, groups])
@@ -79,14 +81,14 @@ class ContextVariation:
 
 
 def _hashes(layout: RowLayout, rows: np.ndarray) -> np.ndarray:
-    """A hash of each feature's value, uint64 `[n, features]`; a missing value is a value like others."""
+    """A hash of each feature's value, uint64 `[n, features]`; a missing value counts as a value of its own."""
     out = np.zeros((len(rows), len(layout.features)), dtype=np.uint64)
     for i, feature in enumerate(layout.features):
         if feature.name in layout.numeric_columns:
             number = rows["numerics"][:, layout.numeric_columns[feature.name]]
             out[:, i] = np.ascontiguousarray(number).view(np.uint32)
             continue
-        # A list is its keys in their order, so each key is mixed with those before it.
+        # The value of a list is its keys in order, so each key is mixed with those before it.
         for key in rows["keys"][:, layout.key_columns[feature.name]].T:
             out[:, i] = _mixed(out[:, i] ^ key.astype(np.int64).view(np.uint64))
     return out

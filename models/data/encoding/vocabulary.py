@@ -16,7 +16,8 @@ MISSING_ROW = 0
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`keys` int64 `[V]` ascending and their `rows` int32 `[V]`; `unknown_rows` by vocabulary name; `n_rows` in all.
+    """`keys` int64 `[V]` ascending and their `rows` int32 `[V]`; `unknown_rows` by vocabulary name; the total number
+    `n_rows`.
 
     Keys are salted with their vocabulary's name, so one table holds all vocabularies.
     """
@@ -41,7 +42,9 @@ class Vocabulary:
 def fit_vocabulary(
     names: Sequence[str], counted: Iterable[tuple[np.ndarray, np.ndarray]], min_count: int
 ) -> Vocabulary:
-    """A vocabulary over `names` from `(keys, counts)` of the training part; keys below `min_count` stay unknown."""
+    """Fit a vocabulary over `names` on `(keys, counts)` of the training part; keys with fewer than `min_count` stay
+    unknown.
+    """
     parts = list(counted)
     keys = np.concatenate([np.zeros(0, np.int64), *(k for k, _ in parts)])
     counts = np.concatenate([np.zeros(0, np.int64), *(c for _, c in parts)])
@@ -76,6 +79,6 @@ def behaviour_column_vocabularies(schema: FeatureSchema) -> tuple[str, ...]:
 
 
 def vocabulary_names(schema: FeatureSchema) -> tuple[str, ...]:
-    """Every vocabulary of a schema, once, in order."""
+    """The names of all vocabularies of a schema, without duplicates, in order."""
     columns = key_column_vocabularies(schema.all_features) + behaviour_column_vocabularies(schema)
     return tuple(dict.fromkeys(columns))

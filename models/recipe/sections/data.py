@@ -17,7 +17,7 @@ LOG1P = "log1p("  # opens a label that is the logarithm of 1 + a column
 
 
 class TimeSplit(Options):
-    """Impressions by time: each part is [from, to), ISO 8601 with an offset."""
+    """Splits impressions by time: each part is [from, to), ISO 8601 with an offset."""
 
     by: Literal["time"]
     train: tuple[datetime, datetime]
@@ -41,7 +41,7 @@ class TimeSplit(Options):
 
 
 class ColumnSplit(Options):
-    """Impressions by the values of one of their columns, such as a day; other values are left out."""
+    """Splits impressions by the values of one of their columns, such as a day; other values are left out."""
 
     by: Literal["column"]
     column: Column
@@ -54,17 +54,17 @@ class ColumnSplit(Options):
         values = [*self.train, *self.validation, *self.test]
         for value in values:
             if values.count(value) > 1:
-                raise RecipeError(f"the value {value!r} stands in two parts", name=str(value))
+                raise RecipeError(f"the value {value!r} is in two parts", name=str(value))
         return self
 
 
 class DataSection(Options):
     """The `data` section: the folder of the tables, the columns of ids and time, and the split of impressions.
 
-    `dir` is tried first, then `fallback` (the sample in the repository); `how_to_get` tells a reader without either how
-    to get the data. A behaviour is visible to an impression when it is more than `behaviour_lag_s` seconds older, so
-    with 0 still strictly older. `request_id`: the column of impressions whose equal values were shown together as one
-    list; metrics of order are then those of lists.
+    `dir` is tried first, then `fallback` (the sample in the repository); `how_to_get` says how to get the data if
+    neither exists. A behaviour is visible to an impression if it is more than `behaviour_lag_s` seconds older; with 0,
+    it must be strictly older. `request_id`: the column that has equal values for impressions shown together as one
+    list; ranking metrics are then computed per list.
     """
 
     dir: str
@@ -83,7 +83,7 @@ class DataSection(Options):
 
 
 def source_column(label: str) -> str:
-    """The column that a label is read from: of `log1p(column)` that column, else the label itself."""
+    """Return the column that a label is read from: for `log1p(column)` that column, else the label itself."""
     if label.startswith(LOG1P) and label.endswith(")"):
         return label.removeprefix(LOG1P).removesuffix(")")
     return label

@@ -1,4 +1,4 @@
-"""The section `model` of a recipe: the architecture, and the parts of it that the recipe sets itself."""
+"""The section `model` of a recipe: the architecture, and the parts of it that the recipe replaces."""
 
 from typing import Annotated, Literal
 
@@ -9,11 +9,11 @@ from models.options import Name, Options, Rate
 
 
 class NumericsSection(Options):
-    """The embedding of a number, beside its standardised value.
+    """The embedding of a number, in addition to its standardised value.
 
-    `bins` counts for every numeric feature that sets none itself; 0 means none. With `encoding: bin` a number gets the
-    embedding of its quantile bin, which suits effects that jump. With `piecewise_linear` it gets its position in every
-    bin, from 0 to 1, and a linear layer: this suits smooth effects and few rows.
+    `bins` applies to every numeric feature without bins of its own; 0 means none. With `encoding: bin`, a number gets
+    the embedding of its quantile bin, which suits effects that jump. With `piecewise_linear`, a linear layer reads its
+    position in every bin, from 0 to 1, which suits smooth effects and few rows.
     """
 
     encoding: Literal["bin", "piecewise_linear"] = "bin"
@@ -30,14 +30,14 @@ class EmbeddingSection(Options):
 
 
 class DomainSection(Options):
-    """The domains of a multi-domain model: values of one categorical context feature; any other has no domain."""
+    """The domains of a multi-domain model: values of one categorical context feature; other values have no domain."""
 
     feature: Annotated[str, Field(min_length=1)]
     values: Annotated[tuple[str | int, ...], Field(min_length=1, max_length=256)]
 
 
 class ModelSection(Options):
-    """A catalogue entry, and the parts that the recipe replaces. Several encoders are used together."""
+    """A catalogue entry, and the parts that the recipe replaces. If there are several encoders, all are used."""
 
     architecture: Name
     embedding: EmbeddingSection = EmbeddingSection()

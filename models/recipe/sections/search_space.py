@@ -11,7 +11,8 @@ from models.errors import RecipeError, nearest
 from models.options import Options
 
 SECTIONS = ("features", "model", "training")
-# Trials that differ in these cannot be compared: they change the score of a trial or the model that it starts from.
+# Trials that differ in these settings cannot be compared, because they change the score of a trial or the model that it
+# starts from.
 FIXED = ("training.seed", "training.select_on", "training.transfer", "training.evaluations_per_epoch")
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -19,7 +20,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 class SearchBounds(Options):
     """The values that a setting may take: a number from `low` to `high`, both included, or one of `choices`.
 
-    The number is whole where the setting is. `log`: orders of magnitude count alike; `low` must then be above 0.
+    The number is an integer if the setting is one. With `log`, the search is uniform in the logarithm; `low` must then
+    be above 0.
     """
 
     low: Finite | None = None
@@ -43,7 +45,7 @@ class SearchBounds(Options):
 
 
 class TuningSection(Options):
-    """`space`: bounds by dotted setting, as `training.learning_rate`; `seed`: of the sampler.
+    """`space`: bounds by the dotted name of a setting, as `training.learning_rate`; `seed`: the seed of the sampler.
 
     After `time_limit_minutes` of trials no further trial starts.
     """
@@ -63,11 +65,11 @@ class SearchedSetting:
 
     @property
     def whole(self) -> bool:
-        """Whether it is a whole number."""
+        """Whether the setting is an integer."""
         return int in _members(self.kind) and float not in _members(self.kind)
 
     def checked(self, value: object) -> Any:
-        """The value as the recipe would hold it. Raises ValueError with what is wrong."""
+        """Return the value in the form of the recipe. Raises ValueError that says what is wrong."""
         try:
             return TypeAdapter(self.kind).validate_python(value)
         except ValidationError as error:
@@ -84,7 +86,7 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 
 def settings_of(recipe: BaseModel) -> dict[str, SearchedSetting]:
-    """Every setting that a search may change, by dotted name; a whole section is one too, before its own settings."""
+    """Return every setting that a search may change, by dotted name; a section is listed before its own settings."""
     settings: dict[str, SearchedSetting] = {}
     for section in SECTIONS:
         settings |= _within(getattr(recipe, section), section)
@@ -108,7 +110,7 @@ def _within(section: BaseModel, prefix: str) -> dict[str, SearchedSetting]:
 
 
 def check_space(recipe: BaseModel, space: Mapping[str, SearchBounds]) -> None:
-    """Raises RecipeError for a setting that the recipe does not have, or whose bounds it would never accept."""
+    """Raise RecipeError for a setting that the recipe does not have, or whose bounds it would never accept."""
     settings = settings_of(recipe)
     for name, bounds in space.items():
         if name in FIXED:

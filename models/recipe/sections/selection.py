@@ -7,20 +7,20 @@ PATTERN = r"^(?:(?:auc|gauc|mrr|ndcg@[1-9][0-9]*)\([a-z][a-z0-9_]*\)|[a-z][a-z0-
 
 
 class Selection(NamedTuple):
-    """`metric` of the output `output`; None if the entry names the output alone, which then counts by its kind."""
+    """`metric` of the output `output`; None if the entry names only the output, which is then measured by its kind."""
 
     metric: str | None
     output: str
 
     def __str__(self) -> str:
-        """The entry as the recipe writes it."""
+        """Format the entry as in the recipe."""
         if self.metric is None:
             return self.output
         return f"{self.metric}({self.output})"
 
     @property
     def cutoff(self) -> int | None:
-        """The k of nDCG@k."""
+        """The k of nDCG@k, None for other metrics."""
         match = re.fullmatch(r"ndcg@([0-9]+)", self.metric or "")
         if match is None:
             return None
@@ -28,7 +28,7 @@ class Selection(NamedTuple):
 
 
 def selection_of(entry: str) -> Selection:
-    """The parts of an entry that matches PATTERN."""
+    """Parse an entry that matches PATTERN."""
     metric, bracket, rest = entry.partition("(")
     if not bracket:
         return Selection(None, entry)

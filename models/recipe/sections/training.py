@@ -1,4 +1,4 @@
-"""The section `training` of a recipe: optimiser, schedule, how losses are weighted, and transfer from another run."""
+"""The section `training` of a recipe: optimiser, schedule, weighting of the losses, and transfer from another run."""
 
 from typing import Annotated, Literal
 
@@ -13,9 +13,9 @@ class TransferSection(Options):
     """DUPN's four ways to learn the task named `task` (section 5.4). Only `retrain_all` keeps the other tasks.
 
     `retrain_single`: alone, from the beginning; `retrain_all`: with all others, from the beginning;
-    `representation_transfer`: embeddings and encoders of the run `from`, frozen, below a fresh network; `fine_tune`:
-    every weight of that run that fits, and all weights go on training, embeddings and encoders at
-    `representation_rate` times the learning rates. Few labels call for a low rate.
+    `representation_transfer`: a new network on the frozen embeddings and encoders of the run `from`; `fine_tune`:
+    starts from every weight of that run that fits and trains all weights, embeddings and encoders at
+    `representation_rate` times the learning rates. If there are few labels, this rate should be low.
     """
 
     model_config = ConfigDict(
@@ -35,7 +35,7 @@ class TransferSection(Options):
         if not needed and self.source is not None:
             raise RecipeError(f"{self.mode} starts from the beginning; remove 'from'", name="from")
         if self.mode != "fine_tune" and self.representation_rate != 1:
-            problem = f"{self.mode} has no use for 'representation_rate', which is fine_tune's"
+            problem = f"{self.mode} does not take 'representation_rate', which belongs to fine_tune"
             raise RecipeError(problem, name="representation_rate")
         return self
 
@@ -47,7 +47,7 @@ class StaticWeighting(Options):
 
 
 class DecayedWeighting(Options):
-    """As in PLE: each loss weight times its `decay` to the power of the epoch; the decay is 1 unless given."""
+    """As in PLE: each loss weight times its `decay` to the power of the epoch; the default decay is 1."""
 
     type: Literal["decayed"]
     decay: Annotated[dict[Name, Positive], Field(min_length=1)]
@@ -70,7 +70,7 @@ class GradnormWeighting(Options):
 
 
 class PcgradWeighting(Options):
-    """Gradient surgery: tasks in conflict each give up the component along the other."""
+    """Gradient surgery: if the gradients of two tasks conflict, each loses its component along the other."""
 
     type: Literal["pcgrad"]
 

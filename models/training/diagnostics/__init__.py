@@ -1,1 +1,1 @@
-"""References for a run's figures: training metrics, baselines, coverage and drift of features, ablation."""
+"""Puts a run's figures into context: training metrics, baselines, coverage and drift of features, ablation."""

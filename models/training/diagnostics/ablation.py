@@ -22,8 +22,8 @@ COLUMNS = {
 def ablation(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
     """`{"impressions": n, "whole": {output: metrics}, "without": {group: {output: metrics}}}` on the test part.
 
-    A group is taken away by permuting it over the impressions (Breiman, Random Forests, 2001): its values stay as
-    likely as before and say nothing of the impression. Users stay with their lists where metrics are per user.
+    A group is removed by permuting it over the impressions (Breiman, Random Forests, 2001): its values keep their
+    distribution and say nothing about the impression. If metrics are per user, users stay with their lists.
     """
     data = sampled(data, "test", MOST_IMPRESSIONS, seed)
     part = data.parts["test"]
@@ -47,7 +47,7 @@ def _exchanged(part: Part, group: str, order: np.ndarray) -> Part:
 
 
 def _figures(model: MultiTaskModel, data: Data, scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """The few figures of each output that a table shows."""
+    """Select the few figures of each output that a table shows."""
     by_output = {}
     for name, measured in measure(model, data, "test", scores)["outputs"].items():
         gauc = (measured.get("gauc") or {}).get("value")

@@ -1,6 +1,6 @@
-"""Plain models on the recipe's own columns to compare a network with: popularity, linear, boosted trees, shown order.
+"""Simple models on the recipe's own columns to compare a network with: popularity, linear, boosted trees, shown order.
 
-They are untuned, read no behaviour sequence, are fitted on the training part alone and measured on the test part.
+They are untuned and read no behaviour sequence; they are fitted on the training part and measured on the test part.
 """
 
 import time
@@ -22,12 +22,12 @@ from models.training.diagnostics.sampling import drawn
 from models.training.evaluation import groups_of, labels_of
 
 MOST_ROWS = 300_000
-# What an output is judged by, as its kind says.
+# The metrics of an output, by its kind.
 ORDER = "order"
 VALUE = "RMSE"
 PRIOR_IMPRESSIONS = 10.0  # of an item, at the mean of all items
 ORDER_ONLY = ("auc", "gauc", "ndcg@5", "ndcg@10", "mrr")
-# What an output is judged by, the training labels, whether each counts -> a probability or value per test impression.
+# (metrics of an output, training labels, whether each counts) -> a probability or value per test impression.
 Fit = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -68,7 +68,7 @@ def _measured(data: Data, output: Output, fit: Fit, picked: np.ndarray) -> dict[
 
 
 def _popularity(data: Data, picked: np.ndarray, judged_by: str, label: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The item's own mean label in training, drawn towards the mean of all by PRIOR_IMPRESSIONS."""
+    """The item's mean label in training, shrunk towards the overall mean by PRIOR_IMPRESSIONS."""
     items = data.parts["train"].item[picked][inside]
     n = len(data.item_rows)
     total = np.bincount(items, weights=label[inside], minlength=n)

@@ -1,4 +1,4 @@
-"""The columns of a recipe's user, item and context features as plain models read them."""
+"""The columns of a recipe's user, item and context features in the form that simple models read."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,7 +40,9 @@ def feature_columns(data: Data, part: str, picked: np.ndarray) -> FeatureColumns
 
 
 class LinearInputs:
-    """Columns of a linear model: standardised numbers with a flag where missing, one column per id seen in training."""
+    """Columns of a linear model: standardised numbers with a flag for missing ones, one column per id seen in
+    training.
+    """
 
     def __init__(self, train: FeatureColumns) -> None:
         with np.errstate(all="ignore"):
@@ -69,7 +71,7 @@ class LinearInputs:
 
 
 class TreeInputs:
-    """Columns of a histogram tree: numbers as they are, ids as the codes of the most frequent ones."""
+    """Columns of a histogram tree: numbers unchanged, ids as the codes of the most frequent ones."""
 
     def __init__(self, train: FeatureColumns) -> None:
         self.frequent = {}

@@ -18,10 +18,10 @@ DRIFTED = 0.25  # the usual border of a large shift
 
 
 def feature_health(data: Data, seed: int) -> list[dict[str, Any]]:
-    """Per feature `{"group", "feature", "coverage", "known", "psi"}`.
+    """For each feature `{"group", "feature", "coverage", "known", "psi"}`.
 
-    `coverage`: the share of impressions with a value, by part; `known`: of the present ids the share that is in
-    the vocabulary, by part, None for numbers; `psi`: of validation and test against train. A behaviour sequence is
+    `coverage`: the share of impressions with a value, by part; `known`: the share of the present ids that the
+    vocabulary has, by part, None for numbers; `psi`: validation and test compared with train. A behaviour sequence is
     measured by its length.
     """
     picked = {part: drawn(len(data.parts[part]), MOST_IMPRESSIONS, seed) for part in PARTS}
@@ -74,7 +74,7 @@ def _of_behaviours(data: Data, picked: Mapping[str, np.ndarray]) -> Iterator[dic
 
 
 def of_numbers(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Coverage and drift of a number `[n]` by part; missing ones are a bin of their own beside the deciles of train."""
+    """Coverage and drift of a number `[n]` by part; missing values are a separate bin beside the deciles of train."""
     present = {part: x[~np.isnan(x)] for part, x in values.items()}
     borders = (
         np.unique(np.quantile(present["train"], np.arange(1, BINS) / BINS)) if len(present["train"]) else np.zeros(0)
@@ -88,7 +88,9 @@ def of_numbers(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def of_ids(ids: Mapping[str, np.ndarray], unknown: int) -> dict[str, Any]:
-    """Coverage and drift of embedding rows `[n, values]` by part: the most frequent ids of train, the others, none."""
+    """Coverage and drift of embedding rows `[n, values]` by part; bins: the most frequent ids of train, the others,
+    none.
+    """
     flat = {part: np.append(rows[rows != MISSING_ROW], rows[_absent(rows), :1]) for part, rows in ids.items()}
     values, counts = np.unique(flat["train"], return_counts=True)
     frequent = np.sort(values[np.argsort(-counts, kind="stable")[:MOST_VALUES]])

@@ -1,4 +1,4 @@
-"""The curve that the position tower has learnt: how much each position shifts the logit of its head."""
+"""The curve that the position tower has learned: how much each position shifts the logit of its head."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from models.network.model import MultiTaskModel
 def position_curve(model: MultiTaskModel, data: Data) -> dict[str, Any] | None:
     """`{"head", "column", "cross", "constant", "positions", "curve"}`, or None without a tower.
 
-    `positions` are those of the training part, `constant` is what stays in the serving graph. `curve` has a line per
-    cross value, with its share of the training impressions and the shift of the logit at each position.
+    `positions` are those of the training part; `constant` is part of the serving graph. `curve` has a line per cross
+    value, with its share of the training impressions and the shift of the logit at each position.
     """
     tower = model.position
     section = data.recipe.position

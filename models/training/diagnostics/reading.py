@@ -18,8 +18,8 @@ TURNS = 3
 def reading_speed(ranker: MultiTaskModel, data: Data, steps: int, prefetch: int) -> dict[str, float]:
     """Rows/s of the training loop over the memory-mapped files and over the same batches as tensors, and their ratio.
 
-    Both train a copy of the model, a step of one after a step of the other, and count by their median step, so that a
-    busy machine hits both alike.
+    The two take turns, each training a copy of the model step by step, and their median steps are compared, so that
+    other load on the machine affects both alike.
     """
     training = data.recipe.training
     in_memory = list(islice(shuffled_batches(data, "train", training.batch_size, training.seed, 0), steps))

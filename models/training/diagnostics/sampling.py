@@ -1,4 +1,4 @@
-"""Draws impressions of a part, so that a diagnosis costs the same for any size of data."""
+"""Draws impressions of a part, so that the cost of a diagnosis does not depend on the size of the data."""
 
 from dataclasses import fields, replace
 
@@ -8,19 +8,19 @@ from models.data.cache import Data, Part
 
 
 def drawn(n: int, most: int, seed: int) -> np.ndarray:
-    """At most `most` of `n` places, in order, int64 `[m]`; the same for the same seed."""
+    """Draw at most `most` of `n` indices, in order, int64 `[m]`; the same seed draws the same indices."""
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng([23, seed]).choice(n, most, replace=False))
 
 
 def sampled(data: Data, part: str, most: int, seed: int) -> Data:
-    """The data with at most `most` impressions in a part."""
+    """Return the data with at most `most` impressions in a part."""
     picked = drawn(len(data.parts[part]), most, seed)
     return replace(data, parts={**data.parts, part: selection(data.parts[part], picked)})
 
 
 def selection(part: Part, picked: np.ndarray) -> Part:
-    """The impressions at `picked` int64 `[m]`."""
+    """Select the impressions at `picked` int64 `[m]`."""
     columns = {field.name: getattr(part, field.name) for field in fields(part)}
     return replace(part, **{name: values[picked] for name, values in columns.items() if values is not None})

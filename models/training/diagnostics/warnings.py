@@ -7,16 +7,17 @@ from models.metrics.outputs import SUSPICIOUS_AUC
 from models.training.diagnostics.features import DRIFTED
 from models.training.evaluation import most_alike
 
-# Worth a warning: a gate's entropy below the first, two experts' cosine above the second, a share below the third.
+# Thresholds of warnings: a gate's entropy below the first, two experts' cosine above the second, a share below the
+# third.
 POLARISED = 0.05
 ALIKE = 0.98
 UNUSED_SHARE = 0.01
-# Of the cross entropy of class shares alone: what a class preference has to gain.
+# Relative to the cross entropy of class shares: the least gain of a class preference.
 LEARNT_SHARE = 0.01
 
 
 def run_warnings(metrics: Mapping[str, Any]) -> list[str]:
-    """The warnings of a run from what metrics.json holds of it."""
+    """Collect the warnings of a run from the content of metrics.json."""
     return [
         *_of_outputs(metrics["parts"]),
         *_of_calibration(metrics["calibration"]),
@@ -40,7 +41,7 @@ def _of_outputs(parts: Mapping[str, Any]) -> Iterator[str]:
             if _learns_nothing(output):
                 yield (
                     f"{name}: its cross entropy on {part}, {output['log_loss']:.4f}, is about that of the classes' "
-                    f"shares alone, {output['share_log_loss']:.4f}: it has learnt next to nothing of the user"
+                    f"shares alone, {output['share_log_loss']:.4f}: it has learned next to nothing about the user"
                 )
 
 
@@ -56,7 +57,7 @@ def _of_calibration(calibration: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def _learns_nothing(output: Mapping[str, Any]) -> bool:
-    """Whether a class preference gains next to nothing over knowing how frequent each class is."""
+    """Return whether a class preference is hardly better than a prediction from the frequency of each class."""
     shares = output.get("share_log_loss")
     return shares is not None and output["log_loss"] > (1 - LEARNT_SHARE) * shares
 
@@ -65,7 +66,7 @@ def _of_experts(gates: Mapping[str, Sequence[float]]) -> Iterator[str]:
     for head, shares in gates.items():
         for expert, share in enumerate(shares):
             if len(shares) > 1 and share < UNUSED_SHARE:
-                yield f"gate of {head}: expert {expert + 1} gets {share:.2%} of the weight, it is hardly used"
+                yield f"gate of {head}: expert {expert + 1} gets {share:.2%} of the weight, so it is hardly used"
 
 
 def gate_warnings(health: Mapping[str, Any]) -> Iterator[str]:
@@ -107,7 +108,7 @@ def _of_tables(described: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_context(variation: Mapping[str, Any] | None) -> Iterator[str]:
-    """Context that is not the same for all candidates of a request, which /rank cannot be sent."""
+    """Warn about context that differs among the candidates of a request, which /rank cannot accept."""
     if not variation:
         return
     groups = "requests" if variation["by_request"] else "groups of one user and one time_ms"

@@ -1,7 +1,7 @@
 """Combines the losses of several tasks into one gradient: static or decayed weights, uncertainty, GradNorm, PCGrad.
 
-Every weighting starts from the recipe's `loss_weights` (1 where it gives none). Validation metrics alone decide which
-weights a run keeps, never a weighted loss.
+Every weighting starts from the recipe's `loss_weights` (1 by default). A run selects its weights by validation metrics,
+never by a weighted loss.
 """
 
 from models.network.model import MultiTaskModel

@@ -1,4 +1,4 @@
-"""The interface of a loss weighting, and those that change plain weights: static, decayed, bounded uncertainty."""
+"""The interface of a loss weighting, and three weightings: static, decayed, bounded uncertainty."""
 
 import math
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Decayed:
         weighted_total(losses, self.weights(epoch)).backward()
 
     def logged(self) -> dict[str, float]:
-        """The weights of the epoch, or nothing where they never change."""
+        """The weights of the epoch, or nothing if they never change."""
         return self.weights(self.epoch) if self.decay else {}
 
     def state(self) -> dict[str, Any]:

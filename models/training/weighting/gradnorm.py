@@ -1,4 +1,6 @@
-"""GradNorm: weights that bring the tasks' gradients on the last shared layer to comparable sizes (ICML 2018)."""
+"""GradNorm: sets loss weights so that the tasks' gradients on the last shared layer have comparable sizes
+(ICML 2018).
+"""
 
 import math
 from collections.abc import Mapping
@@ -15,9 +17,9 @@ from models.training.weighting.shared import last_shared_layer, shared_masks
 class GradNorm:
     """GradNorm (Chen et al., ICML 2018): brings the gradients on the last shared layer to comparable sizes.
 
-    G_k = |grad_W w_k L_k|, its target mean(G) * r_k^alpha, r_k = (L_k / L_k(0)) / mean over the tasks. w_k descends
-    sum |G_k - target| with the target held constant (equation 2), then the weights are scaled back to their sum. The
-    first batch decides W.
+    G_k = |grad_W w_k L_k|, its target mean(G) * r_k^alpha, r_k = (L_k / L_k(0)) / mean over the tasks. w_k descends sum
+    |G_k - target| with the target held constant (equation 2), then the weights are scaled back to their sum. The first
+    batch determines W.
     """
 
     SMALLEST = 1e-3

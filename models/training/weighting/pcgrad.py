@@ -1,4 +1,4 @@
-"""PCGrad: where two tasks' gradients conflict, each gives up its component along the other (NeurIPS 2020)."""
+"""PCGrad: if two tasks' gradients conflict, each loses its component along the other (NeurIPS 2020)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from models.training.weighting.shared import shared_masks
 
 
 class PcGrad:
-    """PCGrad (Yu et al., NeurIPS 2020): where two tasks' gradients conflict, each loses its component along the other.
+    """PCGrad (Yu et al., NeurIPS 2020): if two tasks' gradients conflict, each loses its component along the other.
 
-    Over the parameters that all heads share, taken as one vector; everything else gets the plain sum.
+    This is done over the parameters that all heads share, taken as one vector; all others get the plain sum.
     """
 
     def __init__(self, ranker: MultiTaskModel, base: Mapping[str, float]) -> None:
@@ -53,7 +53,7 @@ class PcGrad:
         }
 
     def logged(self) -> dict[str, float]:
-        """Of all ordered pairs of tasks since the start, the share whose gradients were in conflict when they met."""
+        """The share of the ordered pairs of tasks since the start whose gradients were in conflict."""
         return {"conflicts": self.conflicts / max(1, self.pairs)}
 
     def state(self) -> dict[str, Any]:
@@ -66,7 +66,8 @@ class PcGrad:
 
 
 def without_conflicts(gradients: Sequence[Tensor], orders: Sequence[Sequence[int]]) -> tuple[list[Tensor], int]:
-    """Each gradient `[n]` without its conflicts with the others, met in its order (algorithm 1), and how many it had.
+    """Remove from each gradient `[n]` its conflicts with the others, in their order (algorithm 1); also count the
+    conflicts.
 
     g_i <- g_i - (g_i . g_j) / |g_j|^2 g_j wherever g_i . g_j < 0, with the original g_j and the g_i projected so far.
     """

@@ -11,11 +11,13 @@ TABLE = "inputs.table.weight"
 
 
 def shared_masks(ranker: MultiTaskModel, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By name, in the order of the forward pass: each parameter that all heads reach, and which part of it they reach.
+    """By name, in the order of the forward pass: each parameter that all heads use, and a mask of the part that they
+    use.
 
-    Grouped layers hold several experts in one tensor, of which PLE gives some to one head alone, so a mask says which
-    groups (the first axis of three) or columns (the last axis of two) are common; it broadcasts against the parameter.
-    The gradients of the logits on one batch in evaluation mode say it, so it holds for any composition.
+    A tensor of a grouped layer has several experts, and PLE gives some of them to one head only. So a mask says which
+    groups (the first axis of three) or columns (the last axis of two) all heads use; it broadcasts against the
+    parameter. The masks follow from the gradients of the logits on one batch in evaluation mode, so they work for any
+    composition.
     """
     was_training = ranker.training
     named = {name: p for name, p in ranker.named_parameters() if p.requires_grad}
@@ -42,18 +44,21 @@ def _reached(gradient: Tensor, used: bool) -> Tensor:
 
 
 def last_shared_layer(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of the shared parameters the weights of the last layer before the heads part.
+    """Return the weights of the last layer that all heads share.
 
-    That is the trunk's last shared layer; where the heads have trunks of their own, the last layer of every encoder
-    (the output of DIN's activation unit, DUPN's attention); and the embedding table where nothing above it is shared.
-    A layer over several parts has a weight for each of them, and all count. Towers never do, even those of a chain.
+    That is the trunk's last shared layer; if the heads have separate trunks, the last layer of every encoder (the
+    output of DIN's activation unit, DUPN's attention); and the embedding table if no layer above it is shared. If a
+    layer reads several parts, the weights of each part are returned. Towers are never shared, not even those of a
+    chain.
     """
     of_trunk = _last_layers(masks, "trunk.", 1)
     return of_trunk or _last_layers(masks, "encoders.", 2) or {TABLE: masks[TABLE]}
 
 
 def _last_layers(masks: Mapping[str, Tensor], prefix: str, depth: int) -> dict[str, Tensor]:
-    """The weights of the last layer of each module that the first `depth` parts of a name say."""
+    """Return the weights of the last layer of each module, where modules are named by the first `depth` parts of a
+    name.
+    """
     owners: dict[tuple[str, ...], str] = {}
     weights = [n for n, m in masks.items() if n.startswith(prefix) and m.dim() > 1 and not n.endswith(".bias")]
     for name in weights:

@@ -235,7 +235,7 @@ def test_a_factor_with_too_few_positives_keeps_the_identity(tiny_recipe, tables,
 
 def test_a_sampling_rate_of_no_factor_is_refused_with_the_nearest(tiny_recipe, tmp_path):
     recipe = tiny_recipe(None, {"calibration": {"negative_sampling": {"pctcvr": 0.1}}})
-    with pytest.raises(RecipeError, match="calibration.negative_sampling: 'pctcvr' is no factor of a score"):
+    with pytest.raises(RecipeError, match="calibration.negative_sampling: 'pctcvr' is not a factor of a score"):
         training.train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True)
 
 

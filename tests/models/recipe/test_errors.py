@@ -159,7 +159,7 @@ def test_a_value_that_stands_in_two_parts_of_a_split_is_named_with_its_line(reci
     raw = yaml.safe_load(recipe_file.read_text())
     raw["data"]["split"] = {"by": "column", "column": "date", "train": [1, 2], "validation": [2], "test": [3]}
     recipe_file.write_text(yaml.safe_dump(raw, sort_keys=False))
-    with pytest.raises(RecipeError, match=r"recipe\.yaml:\d+: data\.split: the value 2 stands in two parts") as refusal:
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:\d+: data\.split: the value 2 is in two parts") as refusal:
         load_recipe(recipe_file)
     line = refusal.value.faults[0].place.line
     assert recipe_file.read_text().splitlines()[line - 1].strip() == "- 2"

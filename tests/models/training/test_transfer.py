@@ -146,7 +146,7 @@ def test_another_encoder_is_refused(tiny_recipe, tmp_path):
         "model.encoders": [{"type": "pooling"}],
         "training.transfer": transfer,
     }
-    with pytest.raises(RecipeError, match=r"other encoders; take over its recipe's model\.encoders"):
+    with pytest.raises(RecipeError, match=r"other encoders; copy model\.encoders of its recipe"):
         train(tiny_recipe(changes=changes), tmp_path / "out", **options)
 
 
