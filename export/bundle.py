@@ -162,9 +162,10 @@ def _tasks_of(output: Output) -> list[TaskSpec]:
 
 def _left_out(ranker: MultiTaskModel, run: Run) -> tuple[LeftOut, ...]:
     section = run.recipe.position
-    if ranker.position is None or section is None:
+    of_tower = ranker.position_constant()
+    if of_tower is None or section is None:
         return ()
-    constant = float(ranker.position.missing_constant().detach())
+    constant = float(of_tower.detach())
     columns = (section.column,) if section.cross is None else (section.column, section.cross)
     note = f"shifted the logit of '{section.head}' in training; "
     note += f"its value at the missing position, {constant:.6g}, stays as a constant"

@@ -1,6 +1,7 @@
 """Trains a recipe into a run folder: the loop, calibration, metrics and the report."""
 
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ from models.data.cache import DEFAULT_CACHE, open_data
 from models.recipe import Recipe
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
-from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights, write_json
+from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, save_weights, write_json
 from models.training.diagnostics.ablation import ablation as measure_ablation
 from models.training.diagnostics.baselines import baselines as fit_baselines
-from models.training.loop import CHECKPOINT_STEPS, NonFiniteLossError, learn
+from models.training.loop import CHECKPOINT_STEPS, NonFiniteLossError
+from models.training.members import MEMBERS_FOLDER, learn_members
 from models.training.outcome import HISTORY_FILE, METRICS_FILE, summary
-from models.training.selection import selected_outputs
 from models.training.transfer import narrowed
 
 __all__ = ["NonFiniteLossError", "train"]
@@ -40,31 +41,32 @@ def train(
     """
     recipe = narrowed(recipe)
     data = open_data(recipe, cache)
-    trained = learn(recipe, data, out, resume=resume, checkpoint_steps=checkpoint_steps, prefetch=prefetch, quiet=quiet)
-    best = trained.average.ranker
+    trained = learn_members(
+        recipe, data, out, resume=resume, checkpoint_steps=checkpoint_steps, prefetch=prefetch, quiet=quiet
+    )
+    best = trained.model
     progress = trained.progress
-    if progress.best_score is None:
-        raise NonFiniteLossError(
-            f"no evaluation gave a finite score on the validation part for {', '.join(selected_outputs(best, data))}: "
-            "a selected output has no impression of its space there, or scores that are not finite"
-        )
     # The run consists of the best weights, calibrated on the validation part.
-    best.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
     calibration = fit_calibration(best, data) if best.calibration else None
     if calibration:
         save_weights(best.state_dict(), data.cross_values, progress.best_step, out / WEIGHTS_FILE)
     # This is the only place that reads the test part.
     metrics = summary(best, data, progress, trained.epoch_steps, reading_steps, prefetch, calibration)
+    if trained.members:
+        metrics["members"] = trained.members
     if baselines:
         metrics["baselines"] = fit_baselines(best, data, recipe.training.seed)
     if ablation:
         metrics["ablation"] = measure_ablation(best, data, recipe.training.seed)
     # metrics.json is written last: a folder that has it is a finished run.
     history = {"losses": progress.losses, "evaluations": progress.evaluations, "epoch_steps": trained.epoch_steps}
+    if trained.histories:
+        history["members"] = trained.histories
     write_json(history, out / HISTORY_FILE)
     write_report(out, recipe, metrics, history)
     write_json(metrics, out / METRICS_FILE)
     (out / RESUME_FILE).unlink(missing_ok=True)
+    shutil.rmtree(out / MEMBERS_FOLDER, ignore_errors=True)
     return metrics
 
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Collection, Iterator
 
+import torch
+
 from models.catalogue import entry_of
 from models.data.encoding.encoding import Encoding
 from models.errors import RecipeError, nearest
 from models.layers.position_bias import PositionTower
+from models.network.ensemble import Ensemble
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe
 from models.recipe.sections.selection import selection_of
@@ -20,8 +23,7 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
     """
     structures = build_structures(recipe)
     # The order of construction is the order of the random draws; changing it would change the weights of a seed.
-    position = PositionTower(recipe.position, cross_values) if recipe.position else None
-    model = MultiTaskModel(recipe, encoding, structures, position)
+    model = MultiTaskModel(recipe, encoding, structures, _position_tower(recipe, cross_values))
     if recipe.position:
         heads = [head for structure in structures if structure.width == 1 for head in structure.heads]
         _check_name(recipe.position.head, heads, "position.head", "not a head of one logit")
@@ -31,6 +33,25 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
             _check_name(name, factors, "calibration.negative_sampling", "not a factor of a score")
     _check_outputs(recipe, model)
     return model
+
+
+def build_ensemble(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> MultiTaskModel:
+    """The model of a whole run: the network of `build_model`, or as many as `training.ensemble` says under one roof."""
+    members = recipe.training.ensemble
+    if members == 1:
+        return build_model(recipe, encoding, cross_values)
+    others = [build_model(recipe, encoding, cross_values) for _ in range(members - 1)]
+    return Ensemble(recipe, encoding, build_structures(recipe), _position_tower(recipe, cross_values), others)
+
+
+def members_together(members: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The weights of an ensemble by name, from those of its members in order."""
+    first, *others = members
+    return first | {f"others.{i}.{name}": value for i, one in enumerate(others) for name, value in one.items()}
+
+
+def _position_tower(recipe: Recipe, cross_values: int) -> PositionTower | None:
+    return PositionTower(recipe.position, cross_values) if recipe.position else None
 
 
 def build_structures(recipe: Recipe) -> list[TaskStructure]:

@@ -143,6 +143,10 @@ class MultiTaskModel(nn.Module):
             logits[self.position.head] = logits[self.position.head] + shift
         return logits
 
+    def position_constant(self) -> Tensor | None:
+        """What stays of the position tower after training, a scalar; None without a tower."""
+        return None if self.position is None else self.position.missing_constant()
+
     def _by_head(self, logits_HBW: Tensor) -> dict[str, Tensor]:
         """Split the logits by head; a head with fewer logits than the widest one leaves the other columns unused."""
         if self.width == 1:
@@ -219,7 +223,7 @@ class MultiTaskModel(nn.Module):
         embeddings = {
             name
             for name, module in self.named_modules()
-            if isinstance(module, nn.Embedding) and not name.startswith("position")
+            if isinstance(module, nn.Embedding) and "position" not in name.split(".")
         }
         named = [(name.rpartition(".")[0] in embeddings, parameter) for name, parameter in self.named_parameters()]
         return {

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.data.cache import Data, open_data
 from models.data.encoding.encoding import Encoding, load_encoding
-from models.network.build import build_model
+from models.network.build import build_ensemble
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe, RecipeError, load_recipe
 from models.training.checkpoint import WEIGHTS_FILE, load_whole
@@ -51,7 +51,7 @@ def open_run(folder: Path) -> Run:
         recipe = load_recipe(folder / RECIPE_FILE)
         encoding = load_encoding(folder / ENCODING_FILE)
         stored = load_whole(folder / WEIGHTS_FILE)
-        ranker = build_model(recipe, encoding, stored["cross_values"])
+        ranker = build_ensemble(recipe, encoding, stored["cross_values"])
         ranker.load_state_dict(stored["weights"])
         with np.load(folder / KEPT_FILE, allow_pickle=False) as arrays:
             kept_rows = {name: arrays[name] for name in arrays.files}
@@ -67,6 +67,8 @@ def open_run(folder: Path) -> Run:
         "best": measured["best"],
         "calibration": measured["calibration"],
     }
+    if members := measured.get("members"):
+        provenance["members"] = members
     # The metrics of the test part by score, with calibration errors before and after.
     test = measured["parts"]["test"]
     if measured["calibration"]:

@@ -90,7 +90,8 @@ class TrainingSection(Options):
     smaller, so give it larger rates. `embedding_weight_decay` changes a row only in steps in which it occurs.
     `position_learning_rate` and `position_weight_decay` are those of the position tower, whose weights are logits.
     `gradient_clip` bounds the norm of the gradient, 0 for none. `weighting` starts from `loss_weights` (1 for an
-    output without one).
+    output without one). `ensemble`: how many networks are trained, which differ in their seed alone; their mean logits
+    are one model in one bundle, at about as many times the cost of a ranking's network.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 3
@@ -113,4 +114,6 @@ class TrainingSection(Options):
     loss_weights: dict[Name, Positive] = Field(default_factory=dict)
     weighting: Weighting = StaticWeighting(type="static")
     seed: Annotated[int, Field(ge=0)] = 1
+    # Left out where it is 1, so that a run begun before the key existed can go on.
+    ensemble: Annotated[int, Field(ge=1, le=20, exclude_if=lambda value: value == 1)] = 1
     transfer: TransferSection | None = None

@@ -1,0 +1,51 @@
+"""An ensemble: networks of one recipe that differ in their seed alone, with one set of task structures above them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.data.encoding.encoding import Encoding
+from models.layers.position_bias import PositionTower
+from models.network.inputs import Batch
+from models.network.model import MultiTaskModel
+from models.recipe import Recipe
+from models.structures.base import TaskStructure
+
+
+class Ensemble(MultiTaskModel):
+    """The first member, which also holds the `others`; the logits are the mean over all members.
+
+    The mean is taken of logits and not of probabilities, because the logit is the one place that every task kind has,
+    and the products of a chain and the calibration are computed once, above it: pctcvr = pctr * pcvr and pctcvr <= pctr
+    hold as for one network, which they would not for means of the three probabilities. For probabilities this is the
+    normalised geometric mean of the members (Hinton 2002, products of experts).
+
+    Members are trained one by one; only the finished ensemble is a model of this class.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        encoding: Encoding,
+        structures: list[TaskStructure],
+        position: PositionTower | None,
+        others: Sequence[MultiTaskModel],
+    ) -> None:
+        super().__init__(recipe, encoding, structures, position)
+        self.others = nn.ModuleList(others)
+        self.composition |= {"members": str(1 + len(others))}
+
+    def logits(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean of the members' logits by head."""
+        of_members = [super().logits(batch)]
+        for other in self.others:
+            assert isinstance(other, MultiTaskModel)
+            of_members.append(other.logits(batch))
+        return {head: torch.stack([logits[head] for logits in of_members]).mean(0) for head in self.heads}
+
+    def position_constant(self) -> Tensor | None:
+        """The mean of what the members' position towers add at a missing position."""
+        towers = [self.position, *(other.position for other in self.others)]
+        constants = [tower.missing_constant() for tower in towers if isinstance(tower, PositionTower)]
+        return torch.stack(constants).mean() if constants else None

@@ -1,0 +1,122 @@
+"""Tests ensembles: the mean of the members' logits, one bundle, the chain's products, resuming, provenance."""
+
+import json
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from small_rankers import small
+
+from export.bundle import export_run
+from models import train as training
+from models.data.batches import ordered_batches
+from models.data.cache import open_data
+from models.network.build import build_ensemble, build_model, members_together
+from models.training import loop
+from models.training.members import SEED_STEP
+from models.training.run import open_run
+from service.bundle.loading import load_bundle
+
+CALIBRATED = {"training.ensemble": 2, "calibration": {"method": "platt"}}
+
+
+def run(recipe, tmp_path, name="run", **options):
+    options = {"reading_steps": 0} | options
+    return training.train(recipe, tmp_path / name, cache=tmp_path / "cache", quiet=True, **options)
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["weights"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_an_ensemble_gives_the_mean_of_the_logits_of_runs_with_its_seeds(tiny_recipe, tmp_path):
+    metrics = run(tiny_recipe(None, {"training.ensemble": 2, "training.seed": 4}), tmp_path)
+    recipe = tiny_recipe()
+    for seed in (4, 4 + SEED_STEP):
+        run(tiny_recipe(None, {"training.seed": seed}), tmp_path, str(seed))
+    members = [open_run(tmp_path / name).ranker for name in ("4", str(4 + SEED_STEP))]
+    ensemble = open_run(tmp_path / "run").ranker
+    for batch in ordered_batches(open_data(recipe, tmp_path / "cache"), "test", 64):
+        with torch.no_grad():
+            expected = [member.logits(batch) for member in members]
+            for head, logit in ensemble.logits(batch).items():
+                torch.testing.assert_close(logit, (expected[0][head] + expected[1][head]) / 2)
+    assert [member["seed"] for member in metrics["members"]] == [4, 4 + SEED_STEP]
+    assert not (tmp_path / "run" / "members").exists(), "what only resuming needs is removed"
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [member["seed"] for member in history["members"]] == [4, 4 + SEED_STEP]
+
+
+def test_an_ensemble_is_one_graph_whose_chain_still_multiplies(tiny_recipe, tmp_path):
+    run(tiny_recipe(None, CALIBRATED), tmp_path)
+    published = export_run(tmp_path / "run", tmp_path / "registry", None)
+    assert published.manifest.parity.max_abs_difference < 1e-5
+    assert [member["seed"] for member in published.manifest.provenance["members"]] == [1, 1001]
+    assert published.manifest.composition["members"] == "2"
+    bundle = load_bundle(published.folder, threads=1, largest=20)
+    scores = dict(zip(bundle.tasks, bundle.score(dict(bundle.golden)), strict=True))
+    np.testing.assert_array_equal(scores["pctcvr"], scores["pctr"] * scores["pcvr"])
+    assert (scores["pctcvr"] <= scores["pctr"]).all()
+    # The members look the keys up once, together.
+    graph = (published.folder / "model.onnx").read_bytes()
+    assert graph.count(b"LabelEncoder") == 1
+    assert len(ort.InferenceSession(graph, providers=["CPUExecutionProvider"]).get_outputs()) == len(bundle.tasks)
+
+
+def test_calibration_is_fitted_after_the_mean(tiny_recipe, tmp_path):
+    metrics = run(tiny_recipe(None, CALIBRATED), tmp_path)
+    ranker = open_run(tmp_path / "run").ranker
+    assert ranker.calibration is not None
+    slope = metrics["calibration"]["factors"]["pctr"]["slope"]
+    assert float(ranker.calibration.maps["pctr"].line[0]) == pytest.approx(slope)
+    assert slope != 1
+    assert all(other.calibration.maps["pctr"].line.tolist() == [1, 0] for other in ranker.others)
+
+
+@pytest.mark.parametrize("killed_in", [0, 1])
+def test_a_killed_ensemble_goes_on_to_the_same_bits(tiny_recipe, tmp_path, monkeypatch, killed_in):
+    recipe = tiny_recipe(None, {"training.ensemble": 2, "model.dropout": 0.2})
+    run(recipe, tmp_path, "whole")
+    member_steps = len(open_data(recipe, tmp_path / "cache").parts["train"]) // 64 * 2
+    plain = loop._step
+    steps = 0
+
+    def killed(state, batch, epoch):
+        nonlocal steps
+        steps += 1
+        if steps == 4 + member_steps * killed_in:
+            raise KeyboardInterrupt
+        return plain(state, batch, epoch)
+
+    monkeypatch.setattr(loop, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path, "killed", checkpoint_steps=3)
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    before = steps
+    run(recipe, tmp_path, "killed", resume=True, checkpoint_steps=3)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    assert steps - before <= (2 - killed_in) * (member_steps + 2), "finished members are not trained again"
+
+
+def test_one_member_is_the_run_of_before(tiny_recipe, tmp_path):
+    run(tiny_recipe(), tmp_path, "plain")
+    run(tiny_recipe(None, {"training.ensemble": 1}), tmp_path, "one")
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "one"))
+    assert "ensemble" not in tiny_recipe().training.model_dump()
+
+
+def test_the_constants_of_the_position_towers_are_averaged():
+    of = small("mmoe", position=True)
+    recipe = of.recipe.model_copy(update={"training": of.recipe.training.model_copy(update={"ensemble": 2})})
+    members = [build_model(recipe, of.encoding, 3) for _ in range(2)]
+    for shift, member in enumerate(members):
+        member.position.cross_counts += 1
+        torch.nn.init.constant_(member.position.bias.weight, float(shift))
+    ensemble = build_ensemble(recipe, of.encoding, 3)
+    ensemble.load_state_dict(members_together([member.state_dict() for member in members]))
+    assert float(ensemble.position_constant().detach()) == 0.5
