@@ -14,6 +14,7 @@ from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
 from features import MISSING_KEY, FeatureSchema, layouts
+from features.within_request import INPUT as COMPARED
 from models.data.encoding.encoding import Encoding
 from models.data.encoding.vocabulary import (
     MISSING_ROW,
@@ -92,7 +93,7 @@ class ServingGraph(nn.Module):
         """The graph's inputs by name -> task scores `[C]` by name: probabilities, or values."""
         rows = self.rows(inputs)
         batch = {f"{group}_rows": r for group, r in rows.items()} | {
-            n: t for n, t in inputs.items() if n.endswith("_numerics")
+            n: t for n, t in inputs.items() if n.endswith("_numerics") or n == COMPARED
         }
         for group in ("user", "context", "item"):
             if group not in rows and f"{group}_numerics" in inputs:  # a group of numbers alone has rows without columns

@@ -6,6 +6,7 @@ import numpy as np
 
 from export.graph import graph_inputs
 from features import FeatureSchema
+from features.within_request import INPUT, ComparedColumns, within_request
 
 Inputs = dict[str, np.ndarray]
 UNKNOWN_SHARE = 0.05
@@ -27,6 +28,8 @@ def request(
     one = rng.integers(len(raw_rows["request_time"]))
     drawn: Inputs = {}
     for spec in graph_inputs(schema):
+        if spec.name == INPUT:
+            continue
         pool = raw_rows[spec.name]
         if spec.shape[0] == "C":
             drawn[spec.name] = pool[rng.integers(len(pool), size=candidates)]
@@ -40,6 +43,9 @@ def request(
         if name.endswith("_keys"):
             unknown = rng.random(values.shape) < UNKNOWN_SHARE
             drawn[name] = np.where(unknown, rng.integers(-(2**63), 2**63 - 1, values.shape), values)
+    compared = ComparedColumns.of(schema)
+    if len(compared):
+        drawn[INPUT] = within_request(compared, drawn["item_numerics"])
     order = [s.name for s in graph_inputs(schema)]
     return {name: np.ascontiguousarray(drawn[name]) for name in order}
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from features import BehaviourLayout, FeatureSchema, RowLayout
+from features.within_request import INPUT, ComparedColumns
 
 Entity = Literal["user", "item"]
 FREE_AXES = ("C", "L")
@@ -31,6 +32,11 @@ class Layouts:
     @cached_property
     def fingerprint(self) -> str:
         return self.schema.fingerprint
+
+    @cached_property
+    def compared(self) -> ComparedColumns:
+        """The item features that are compared within a request."""
+        return ComparedColumns.of(self.schema)
 
     @cached_property
     def member(self) -> np.dtype:
@@ -84,6 +90,8 @@ def graph_inputs(layouts: Layouts) -> dict[str, tuple[str, tuple[int | str, ...]
     inputs: dict[str, tuple[str, tuple[int | str, ...]]] = {}
     for name, layout, rows in (("user", layouts.user, 1), ("context", layouts.context, 1), ("item", layouts.item, "C")):
         _add_row(inputs, name, layout, rows)
+    if len(layouts.compared):
+        inputs[INPUT] = ("float32", ("C", 2 * len(layouts.compared)))
     if layouts.behaviour is not None:
         _add_row(inputs, "behaviour", layouts.behaviour, "L")
         inputs["behaviour_times"] = ("int64", ("L",))

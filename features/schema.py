@@ -60,13 +60,15 @@ class Numeric(_Strict):
     """A float32 that may be missing. The graph takes signed log1p if asked, then standardises and takes tanh.
 
     `bins` > 0: the value's quantile bin has an embedding as well, at most that many bins; for numbers whose effect
-    jumps.
+    jumps. `within_request`, of item features: the value's difference to the mean of the request's candidates and its
+    rank among them are inputs as well.
     """
 
     name: Name
     type: Literal["numeric"]
     transform: Literal["none", "log1p"] = "none"
     bins: Annotated[int, Field(ge=0, le=1024)] = 0
+    within_request: Annotated[bool, Field(exclude_if=_at_default)] = False
     required: Required = False
 
 
@@ -110,6 +112,10 @@ class FeatureSchema(_Strict):
                 raise SchemaError(problem, (), name)
         if not self.item:
             raise SchemaError("item: at least one item feature is needed", ("item",))
+        for feature in self.user + self.context:
+            if isinstance(feature, Numeric) and feature.within_request:
+                problem = f"feature '{feature.name}' is alike in a request; only item features have 'within_request'"
+                raise SchemaError(problem, (), feature.name)
         self._check_id("user_id_feature", self.user_id_feature, self.user)
         self._check_id("item_id_feature", self.item_id_feature, self.item)
         if self.behaviour:
@@ -162,7 +168,7 @@ class FeatureSchema(_Strict):
         """
         rows = {
             group: [
-                f.model_dump(exclude={"pooling", "transform", "bins", "required"})
+                f.model_dump(exclude={"pooling", "transform", "bins", "within_request", "required"})
                 | {"vocabulary": getattr(f, "vocabulary_name", None)}
                 for f in self.group(group)
             ]

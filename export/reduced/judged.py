@@ -11,6 +11,7 @@ from export.graph import graph_inputs
 from export.reduced.precision import ReductionError
 from export.requests import Inputs
 from features import MISSING_KEY
+from features.within_request import INPUT, ComparedColumns, within_request
 from models.data.batches import gather
 from models.data.cache import Data
 from models.data.encoding.vocabulary import MISSING_ROW, Vocabulary
@@ -47,6 +48,7 @@ class Impressions:
         rng = np.random.default_rng(seed)
         keys = keys_of_rows(data.encoding.vocabulary)
         names = [s.name for s in graph_inputs(data.encoding.schema)]
+        compared = ComparedColumns.of(data.encoding.schema)
         for start in range(0, len(self.picked), _CHUNK):
             picked = self.picked[start : start + _CHUNK]
             batch = {name: tensor.numpy() for name, tensor in gather(data, part, picked).items()}
@@ -58,6 +60,7 @@ class Impressions:
                     for name, values in batch.items()
                 }
                 own |= {"item_rows": data.item_rows[items], "item_numerics": data.item_numerics[items]}
+                own[INPUT] = within_request(compared, own["item_numerics"])
                 made = {name: own[name] if name in own else keys[own[name.replace("_keys", "_rows")]] for name in names}
                 yield {name: np.ascontiguousarray(values) for name, values in made.items()}
 

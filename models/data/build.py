@@ -16,6 +16,7 @@ from models.data.encoding.fit import PackedPart, fit_encoding, item_key_columns,
 from models.data.encoding.impressions import encode_impressions
 from models.data.encoding.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 from models.data.raw_rows import raw_rows
+from models.data.requests import compare_requests, read_within
 from models.data.split import PARTS
 from models.recipe import Recipe
 from tables import Table
@@ -54,6 +55,7 @@ def _encode(
         )
     events = read_array(folder / "events", EVENT) if "behaviours" in tables else None
     packed = {"user": users.finished(), "item": items.finished()}
+    compare_requests(recipe, folder, packed["item"])
     # The behaviours that each impression sees, and the encoding, which depends on the training part only.
     for part in PARTS:
         _write_ranges(recipe, folder, part, events, starts)
@@ -112,6 +114,7 @@ def _packed_part(
         time=read_array(folder / f"{part}.time", np.int64),
         start=read_array(folder / f"{part}.start", np.int64),
         end=read_array(folder / f"{part}.end", np.int64),
+        within=read_within(recipe, folder, part, n),
     )
 
 

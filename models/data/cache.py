@@ -17,6 +17,7 @@ from models.data.arrays import read_array
 from models.data.build import build
 from models.data.encoding.encoding import Encoding, load_encoding
 from models.data.encoding.fit import item_key_columns, item_numeric_columns
+from models.data.requests import read_within
 from models.data.spaces import refuse_empty_spaces
 from models.data.split import PARTS
 from models.data.tables import Tables, content_hash, data_folder, open_role
@@ -31,7 +32,10 @@ DEFAULT_CACHE = Path("runs/cache")
 
 @dataclass(frozen=True)
 class Part:
-    """Impressions of one part, arrays over `n` rows: labels float32 `[n, labels]`, visible events [start, end)."""
+    """Impressions of one part, arrays over `n` rows: labels float32 `[n, labels]`, visible events [start, end).
+
+    `within` float32 `[n, 2K]`: the item compared with the others of its request, if the schema asks for it.
+    """
 
     user: np.ndarray
     item: np.ndarray
@@ -44,6 +48,7 @@ class Part:
     labels: np.ndarray
     position: np.ndarray | None
     position_cross: np.ndarray | None
+    within: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -221,4 +226,5 @@ def _open_part(recipe: Recipe, folder: Path, part: str, n: int) -> Part:
         labels=read_array(folder / f"{part}.labels", np.float32, len(recipe.label_columns), n),
         position=read_array(folder / f"{part}.position", np.int32) if positioned else None,
         position_cross=read_array(folder / f"{part}.position_cross", np.int32) if positioned else None,
+        within=read_within(recipe, folder, part, n),
     )

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from features import Feature, FeatureSchema, RowLayout
+from features.within_request import INPUT, WITHIN
 from models.data.encoding.encoding import Encoding, NumericStats, log1p_columns
 from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
 from models.layers.input_part import InputPart
@@ -42,6 +44,10 @@ class Inputs(nn.Module):
                 stats = encoding.numerics[name]
                 log1p = log1p_columns(schema, name)
                 self.groups[name] = GroupEmbedding(features, rows, stats, log1p, section.dim, piecewise=piecewise)
+        if WITHIN in encoding.numerics:
+            stats = encoding.numerics[WITHIN]
+            plain = np.zeros(len(stats.mean), dtype=bool)
+            self.groups[WITHIN] = GroupEmbedding((), (), stats, plain, section.dim, piecewise=piecewise)
         self.behaviour_item: GroupEmbedding | None = None
         self.behaviour_property: GroupEmbedding | None = None
         if schema.behaviour is not None:
@@ -76,7 +82,8 @@ class Inputs(nn.Module):
         group = self.groups[name]
         assert isinstance(group, GroupEmbedding)
         dim = self.table.embedding_dim
-        return InputPart(group.width, name == "item", dim, group.keys.pieces, group.n_numerics, group.n_binned)
+        of_candidate = name in ("item", WITHIN)
+        return InputPart(group.width, of_candidate, dim, group.keys.pieces, group.n_numerics, group.n_binned)
 
     def width(self, name: str) -> int:
         """The width of the vector of a group; 0 if the schema has no such group."""
@@ -85,7 +92,11 @@ class Inputs(nn.Module):
         return self.part(name).width
 
     def group(self, name: str, batch: Batch) -> Tensor:
-        """`[B or 1, G]` of `user`, `context` or `item`, if the schema has it."""
+        """`[B or 1, G]` of `user`, `context`, `item` or `within`, where the schema has it."""
+        if name == WITHIN:
+            compared = self.groups[WITHIN]
+            assert isinstance(compared, GroupEmbedding)
+            return compared.beside([], batch[INPUT], self.unknown_rate)
         return self.groups[name](batch[f"{name}_rows"], batch.get(f"{name}_numerics"), self.table, self.unknown_rate)
 
     def candidates(self, batch: Batch) -> Candidates:

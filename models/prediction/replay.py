@@ -46,16 +46,21 @@ def replay(rows: ScoredRows, url: str) -> ReplayResult:
     result = ReplayResult()
     connection = http.client.HTTPConnection(address.hostname, address.port or 80, timeout=TIMEOUT_S)
     try:
-        for picked in _requests(rows):
-            answer = _rank(connection, _request(rows, picked))
+        for picked, candidates in _requests(rows):
+            answer = _rank(connection, _request(rows, picked[0], candidates))
             _compare(rows, picked, answer, result)
     finally:
         connection.close()
     return result
 
 
-def _requests(rows: ScoredRows) -> Iterator[list[int]]:
-    """Yield the impressions of each request: one user, time and context, every item once."""
+def _requests(rows: ScoredRows) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the impressions to compare by each request, and its candidates, as rows.
+
+    The compared ones have one user, time and context, and every item once. The candidates are the same, or for a model
+    that compares candidates the whole of the log's request. Raises ReplayError if that shows an item twice.
+    """
+    whole = _whole_requests(rows) if rows.compared else {}
     groups: dict[tuple[str, int, str], list[list[int]]] = {}
     for i, (user, item, time) in enumerate(zip(rows.user_id, rows.item_id, rows.time_ms.tolist(), strict=True)):
         lists = groups.setdefault((user, time, json.dumps(rows.context[i], sort_keys=True)), [])
@@ -66,14 +71,32 @@ def _requests(rows: ScoredRows) -> Iterator[list[int]]:
         else:
             lists.append([i])
     for lists in groups.values():
-        yield from lists
+        for picked in lists:
+            if rows.request_id is None or not rows.compared:
+                yield picked, picked
+                continue
+            # Impressions of one user and moment may be of two requests.
+            for request in dict.fromkeys(rows.request_id[i] for i in picked):
+                yield [i for i in picked if rows.request_id[i] == request], whole[request]
 
 
-def _request(rows: ScoredRows, picked: list[int]) -> dict[str, Any]:
-    first = picked[0]
+def _whole_requests(rows: ScoredRows) -> dict[str, list[int]]:
+    """The impressions of each request of the log."""
+    assert rows.request_id is not None
+    whole: dict[str, list[int]] = {}
+    for i, request in enumerate(rows.request_id):
+        whole.setdefault(request, []).append(i)
+    for request, members in whole.items():
+        if len({rows.item_id[i] for i in members}) < len(members):
+            problem = "shows an item twice; a service ranks an item once, so its comparison within the request differs"
+            raise ReplayError(f"request {request} of the log {problem}")
+    return whole
+
+
+def _request(rows: ScoredRows, first: int, candidates: list[int]) -> dict[str, Any]:
     return {
         "user_id": rows.user_id[first],
-        "candidates": [rows.item_id[i] for i in picked],
+        "candidates": [rows.item_id[i] for i in candidates],
         "timestamp": int(rows.time_ms[first]),
         "context": rows.context[first],
     }

@@ -22,7 +22,10 @@ from tables.packing import list_columns
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Impressions in the part's order: ids as text, raw `context` by feature, `scores` float32 `[n]` by name."""
+    """Impressions in the part's order: ids as text, raw `context` by feature, `scores` float32 `[n]` by name.
+
+    `compared`: the model compares the candidates of a request, so a score depends on the whole of it.
+    """
 
     user_id: list[str]
     item_id: list[str]
@@ -31,6 +34,7 @@ class ScoredRows:
     context: list[dict[str, Any]]
     labels: dict[str, np.ndarray]
     scores: dict[str, np.ndarray]
+    compared: bool = False
 
     def __len__(self) -> int:
         return len(self.user_id)
@@ -73,7 +77,8 @@ def _rows(data: Data, part: str, scores: dict[str, np.ndarray]) -> ScoredRows:
             requests += batch.texts(names.request_id)
     labels = {name: data.parts[part].labels[:, i] for i, name in enumerate(recipe.label_columns)}
     request_id = requests if names.request_id else None
-    return ScoredRows(users, items, np.concatenate(times), request_id, context, labels, scores)
+    compared = data.parts[part].within is not None
+    return ScoredRows(users, items, np.concatenate(times), request_id, context, labels, scores, compared)
 
 
 def _of_part(table: Table, recipe: Recipe, part: str) -> Iterator[Batch]:

@@ -48,6 +48,10 @@ class Recipe(Options):
             self.features.refuse_columns(roles)
         except FeatureError as error:
             raise RecipeError(f"feature '{error.field}': {error.message}", ("features",), error.field) from None
+        compared = next((f for f in self.features.item if getattr(f, "within_request", False)), None)
+        if compared is not None and self.data.request_id is None:
+            problem = f"feature '{compared.name}' has within_request, which needs data.request_id"
+            raise RecipeError(problem, ("data",), compared.name)
         if self.tuning:
             check_space(self, self.tuning.space)
         return self

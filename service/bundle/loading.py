@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from features.layouts import Layouts
+from features.within_request import INPUT, within_request
 from service.bundle.golden import read_golden, replay_golden
 from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, check_graph, read_manifest, verified_files
@@ -38,7 +39,14 @@ class Bundle:
         return self.manifest.label
 
     def own(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Select, from a request's inputs, those that this graph takes."""
+        """Select, from the inputs of a whole request, those that this graph takes.
+
+        What compares the candidates of a request is computed here, before the request is cut into chunks, since
+        another version's schema may compare other features.
+        """
+        if INPUT in self.inputs:
+            compared = within_request(self.layouts.compared, inputs["item_numerics"])
+            inputs = {**inputs, INPUT: compared}
         return {name: inputs[name] for name in self.inputs}
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:

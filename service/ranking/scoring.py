@@ -7,11 +7,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from features.within_request import INPUT as COMPARED
 from service.bundle.loading import Bundle
 from service.ranking.scheduler import Scheduler
 
 log = logging.getLogger("funnelrank.ranker")
-PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics"})
+PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics", COMPARED})
 
 
 class Scored(NamedTuple):

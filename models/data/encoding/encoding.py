@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from features import FeatureSchema, Numeric
+from features.within_request import WITHIN
 from models.data.encoding.vocabulary import Vocabulary
 
 GROUPS = ("user", "context", "item", "behaviour")
@@ -34,6 +35,8 @@ class Encoding:
     """The encoding: the vocabulary, and `numerics` by group.
 
     The behaviour group has one more column than the row's numerics: the age, which is last.
+
+    The group `within`, where a schema compares item features within a request, has the columns of that comparison.
     """
 
     schema: FeatureSchema
@@ -56,7 +59,8 @@ def load_encoding(path: Path) -> Encoding:
     with np.load(path, allow_pickle=False) as stored:
         described = json.loads(str(stored["described"]))
         vocabulary = Vocabulary(stored["keys"], stored["rows"], described["unknown_rows"])
-        numerics = {g: NumericStats(*(stored[f"numerics/{g}/{part}"] for part in NUMERIC_PARTS)) for g in GROUPS}
+        groups = [g for g in (*GROUPS, WITHIN) if f"numerics/{g}/mean" in stored]
+        numerics = {g: NumericStats(*(stored[f"numerics/{g}/{part}"] for part in NUMERIC_PARTS)) for g in groups}
     return Encoding(FeatureSchema.model_validate(described["schema"]), vocabulary, numerics)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import RowLayout
+from features.within_request import WITHIN
 from models.data.encoding.encoding import (
     Encoding,
     NumericStats,
@@ -29,7 +30,10 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class PackedPart:
-    """One part with packed rows: all users and items, the part's contexts `[n]`, events (None without behaviours)."""
+    """One part with packed rows: all users and items, the part's contexts `[n]`, events (None without behaviours).
+
+    `within` float32 `[n, 2K]` compares the items of each request; None if the schema compares none.
+    """
 
     users: np.ndarray
     items: np.ndarray
@@ -40,6 +44,7 @@ class PackedPart:
     time: np.ndarray
     start: np.ndarray
     end: np.ndarray
+    within: np.ndarray | None = None
 
 
 def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
@@ -65,7 +70,24 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
         "context": _stats(part.context, np.ones(len(part.context), np.int64), recipe, "context"),
         "behaviour": _behaviour_stats(recipe, part, seen),
     }
+    if part.within is not None:
+        numerics[WITHIN] = _within_stats(recipe, part.within)
     return Encoding(schema, vocabulary, numerics)
+
+
+def _within_stats(recipe: Recipe, within: np.ndarray) -> NumericStats:
+    """Statistics of what compares items within a request; it has the bins of numbers that set none themselves."""
+    section = recipe.model.embedding.numerics
+    plain = np.zeros(within.shape[1], dtype=bool)
+    counts = np.ones(len(within), np.int64)
+    totals = np.zeros((3, len(plain)))
+    for chunk in _chunks(len(within)):
+        totals += _sums(within[chunk], counts[chunk], plain)
+    edges = no_edges(len(plain))
+    if section.bins:
+        ends = section.encoding == "piecewise_linear"
+        edges = quantile_edges(within, counts, [section.bins] * len(plain), ends=ends)
+    return standardisation(totals[0], totals[1], totals[2], edges)
 
 
 def _chunks(n: int) -> Iterator[slice]:

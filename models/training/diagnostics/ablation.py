@@ -43,7 +43,10 @@ def _groups(data: Data) -> list[str]:
 
 
 def _exchanged(part: Part, group: str, order: np.ndarray) -> Part:
-    return replace(part, **{name: getattr(part, name)[order] for name in COLUMNS[group]})
+    columns = COLUMNS[group]
+    if group == "item" and part.within is not None:
+        columns += ("within",)
+    return replace(part, **{name: getattr(part, name)[order] for name in columns})
 
 
 def _figures(model: MultiTaskModel, data: Data, scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:

@@ -33,6 +33,8 @@ def feature_columns(data: Data, part: str, picked: np.ndarray) -> FeatureColumns
         layout = RowLayout(schema.group(group))
         rows, numerics = group_rows(data, group, part, picked)
         numbers.append(transformed(numerics, log1p_columns(schema, group)))
+        if group == "item" and (within := data.parts[part].within) is not None:
+            numbers.append(within[picked].astype(np.float64))
         for feature in layout.features:
             if not isinstance(feature, Numeric):
                 ids[f"{group}.{feature.name}"] = rows[:, layout.key_columns[feature.name]]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from small_tables import DAY_MS, START_MS
+from small_tables import DAY_MS, RECIPE, START_MS
 
 from export.bundle import export_run
 from funnelrank.main import main
@@ -86,11 +86,11 @@ def run(*arguments, redis_url):
 
 
 @contextmanager
-def serving(registry, redis_url):
+def serving(registry, redis_url, **settings):
     port = free_port()
     environment = {n: v for n, v in os.environ.items() if not n.startswith("FUNNELRANK_")}
     environment |= {"FUNNELRANK_REGISTRY": str(registry), "FUNNELRANK_REDIS_URL": redis_url}
-    environment |= {"FUNNELRANK_PORT": str(port), "FUNNELRANK_REDIS_TIMEOUT_MS": "1000"}
+    environment |= {"FUNNELRANK_PORT": str(port), "FUNNELRANK_REDIS_TIMEOUT_MS": "1000"} | settings
     command = [sys.executable, "-m", "service", "serve"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
@@ -134,6 +134,37 @@ def test_a_service_gives_the_scores_of_the_run(tiny_recipe, tables, tmp_path, ca
     assert "to tiny/1" in same and "degraded: unknown_user in" in same
     error = capsys.readouterr().err
     assert "the service scores differently: " in error and "the first of user " in error
+
+
+def test_candidates_are_compared_in_a_service_as_in_training_whatever_the_chunk(tiny_recipe, tables, tmp_path, capsys):
+    """Requests of several impressions, scored three candidates at a time: the comparison is that of the whole."""
+    prepared(tables)
+    impressions = tables["impressions"]
+    impressions["search"] = (
+        impressions.user_id.astype(str) + "-" + (impressions.time_ms - START_MS).floordiv(DAY_MS // 2).astype(str)
+    )
+    impressions["tab"] = impressions.time_ms // 14_400_000 % 3  # a request has impressions of several contexts
+    tables["impressions"] = impressions.drop_duplicates(["search", "item_id"])
+    tables["items"].loc[4:8, "length"] = np.nan
+    item = [*RECIPE["features"]["item"][:2], {"name": "length", "type": "numeric", "within_request": True}]
+    changes = {"data.request_id": "search", "features.item": item, "training.ensemble": 2}
+    recipe = tiny_recipe(tables, changes)
+    training.train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
+    registry = tmp_path / "registry"
+    manifest = export_run(tmp_path / "run", registry, version=None).manifest
+    assert [spec.shape for spec in manifest.inputs if spec.name == "item_within"] == [("C", 2)]
+    assert manifest.parity.max_abs_difference < 1e-5
+    within = np.asarray(open_data(recipe, tmp_path / "cache").parts["test"].within)
+    assert np.nanstd(within[:, 0]) > 1 and np.nanstd(within[:, 1]) > 0.1, "the requests have something to compare"
+    predict = ["predict", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against"]
+    with EmbeddedRedis() as redis:
+        run("service", "rollout", "tiny", "1", "--registry", str(registry), redis_url=redis.url)
+        run("service", "load", str(tmp_path / "data"), "--registry", str(registry), redis_url=redis.url)
+        with serving(registry, redis.url, FUNNELRANK_SCORE_CHUNK="3") as url:
+            assert main([*predict, url]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    differences = [float(line.split()[-1]) for line in lines if "largest difference" in line]
+    assert len(differences) == 4 and max(differences) < 1e-6
 
 
 def put(url, body):
