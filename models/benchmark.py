@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from models.data.cache import open_data
 from models.data.tables import content_hash, data_folder
+from models.network.build import build_model
 from models.recipe import Recipe, RecipeError, load_recipe, with_places
 from models.recipe.sections.data import WHERE_DATA_LIES
 from models.reports.results import group_of, group_tables, listed_groups, row_of
 from models.train import train
 from models.training.checkpoint import write_json
+from models.training.diagnostics.tuned import tuned_models
 from models.training.outcome import METRICS_FILE, RECIPE_FILE
 from models.training.transfer import narrowed
 
@@ -56,6 +59,38 @@ def _is_there(out: Path, recipe: Recipe) -> bool:
     tables = json.loads((out / METRICS_FILE).read_text())["data"]["tables"]
     folder = data_folder(recipe.data)
     return all((folder / name).is_file() and content_hash(folder / name) == digest for name, digest in tables.items())
+
+
+def with_plain_models(
+    recipes: dict[Path, Recipe], measured: dict[Path, list[dict[str, Any]]], seeds: int, cache: Path
+) -> None:
+    """Add logistic regression and boosted trees, tuned on validation, to the recipes and what was measured.
+
+    They are fitted once per group of tables and labels, on the columns of the group's last recipe.
+    """
+    listed = listed_groups()
+    last = {group_of(recipes[path], listed).title: path for path in measured}
+    for path in last.values():
+        recipe = recipes[path]
+        data = open_data(recipe, cache)
+        model = build_model(recipe, data.encoding, data.cross_values)
+        print(f"plain models on the columns of {recipe.name}", file=sys.stderr)
+        for name, of_seeds in tuned_models(model, data, seeds):
+            place = path.with_name(f"{path.stem}: {name}")
+            recipes[place] = recipe.model_copy(update={"name": name})
+            measured[place] = [_as_run(one, dict(data.described)) for one in of_seeds]
+
+
+def _as_run(fitted: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+    """What metrics.json would say of a plain model, as far as a table reads it."""
+    return {
+        "composition": {"settings": json.dumps(fitted["settings"])},
+        "parameters": {"embedding": 0, "dense": 0},
+        "speed": {"seconds_per_epoch": fitted["seconds"]},
+        "best": {"epoch": 1.0},
+        "data": described,
+        "parts": {"test": {"outputs": fitted["outputs"], "extra": []}},
+    }
 
 
 def tabulated(
@@ -105,9 +140,17 @@ def with_data(paths: list[Path], overrides: tuple[str, ...]) -> dict[Path, Recip
 
 
 def run_benchmark(
-    recipes: list[Path], seeds: int, overrides: tuple[str, ...], runs: Path, cache: Path, out: Path | None
+    recipes: list[Path],
+    seeds: int,
+    overrides: tuple[str, ...],
+    runs: Path,
+    cache: Path,
+    out: Path | None,
+    baselines: bool = False,
 ) -> list[str]:
     """Train `recipes` (if empty, all of models/recipes), print the tables, and write them to `out` if it is given.
+
+    With `baselines` tuned plain models stand beside them.
 
     Returns a line per recipe that failed. Raises RecipeError for a recipe that cannot be read.
     """
@@ -121,6 +164,8 @@ def run_benchmark(
         except (RuntimeError, ValueError, OSError) as error:
             failures.append(f"failed: {path}: {error}")
             print(failures[-1], file=sys.stderr)
+    if baselines:
+        with_plain_models(chosen, measured, seeds, cache)
     tables, plain = tabulated(chosen, measured)
     if out:
         write(out, tables, plain)

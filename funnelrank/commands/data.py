@@ -17,6 +17,7 @@ SIMULATORS = ["selection", "funnel", "position", "transfer"]
         "funnelrank prepare census --source DOWNLOADS/census --out data/census",
         "funnelrank prepare taobao --source DOWNLOADS/taobao --out data/taobao",
         "funnelrank prepare sample --source data/kuairand --out sample/kuairand",
+        "funnelrank prepare small --source sample/kuairand --out data/kuairand-small",
     )
 )
 def prepare() -> None:
@@ -62,6 +63,21 @@ def sample(source: Path, out: Path, max_mb: float, seed: int) -> None:
     from models.prepare.sample import sample_tables
 
     _report(out, lambda: sample_tables(source, out, int(max_mb * 1e6), seed))
+
+
+@prepare.command(
+    epilog=examples(
+        "funnelrank prepare small --source sample/kuairand --out data/kuairand-small",
+        "funnelrank prepare small --source sample/census --out data/census-small",
+    )
+)
+@click.option("--source", type=PATH, required=True, help="Folder of KuaiRand's or Census's canonical tables.")
+@click.option("--out", type=PATH, required=True, help="Folder to write to.")
+def small(source: Path, out: Path) -> None:
+    """Canonical tables -> 20,000 impressions to learn from, in lists, for the recipes of small data."""
+    from models.prepare.small import small_tables
+
+    _report(out, lambda: small_tables(source, out))
 
 
 def _report(out: Path, make: Callable[[], dict[str, int]]) -> None:

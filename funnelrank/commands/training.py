@@ -173,6 +173,7 @@ def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path
     epilog=examples(
         "funnelrank benchmark --out docs/results    # every recipe whose data is there, 5 seeds each",
         "funnelrank benchmark models/recipes/census-*.yaml --seeds 3",
+        "funnelrank benchmark models/recipes/*-small*.yaml --baselines --out docs/small-data",
     )
 )
 @click.argument("recipes", type=PATH, nargs=-1, metavar="[RECIPE.yaml]...")
@@ -196,6 +197,11 @@ def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path
     help="torch's threads; with 1 a run repeats to the bit.",
 )
 @click.option(
+    "--baselines",
+    is_flag=True,
+    help="Add logistic regression and boosted trees, whose settings are searched on the validation part.",
+)
+@click.option(
     "--out",
     type=PATH,
     metavar="PATH",
@@ -208,6 +214,7 @@ def benchmark(
     runs: Path,
     cache: Path,
     threads: int,
+    baselines: bool,
     out: Path | None,
 ) -> int:
     """Train recipes over several seeds and tabulate the test metrics, mean and sample deviation.
@@ -220,7 +227,7 @@ def benchmark(
     from models.benchmark import run_benchmark
 
     torch.set_num_threads(threads)
-    failures = run_benchmark(list(recipes), seeds, overrides, runs, cache, out)
+    failures = run_benchmark(list(recipes), seeds, overrides, runs, cache, out, baselines)
     for failure in failures:
         click.echo(failure, err=True)
     return ExitCode.FAILED if failures else ExitCode.DONE

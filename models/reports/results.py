@@ -6,7 +6,7 @@ import re
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +16,7 @@ from models.recipe import Recipe
 
 MARKS = Path(__file__).with_name("marks.yaml")
 METRICS = ("auc", "gauc", "ndcg@10", "mrr", "log_loss", "ece", "rmse")
+TITLES = {"auc": "AUC", "gauc": "GAUC", "ndcg@10": "nDCG@10", "mrr": "MRR", "log_loss": "log loss"}
 
 
 class Mark(BaseModel):
@@ -31,7 +32,7 @@ class Group(BaseModel):
     """Recipes on the same data and labels.
 
     `data`: the name of the data's folder; `columns`: labels with their titles in the table;
-    `others`: labels that have no column.
+    `others`: labels that have no column. `metrics`: what the table shows of each label.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +41,7 @@ class Group(BaseModel):
     data: str
     columns: dict[str, str]
     others: tuple[str, ...] = ()
+    metrics: tuple[Literal["auc", "gauc", "ndcg@10", "mrr", "log_loss"], ...] = ("auc",)
     marks: tuple[Mark, ...] = ()
 
     @property
@@ -86,7 +88,7 @@ def row_of(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
             "hash": runs[0]["data"]["hash"],
             "impressions": runs[0]["data"]["impressions"],
         },
-        "auc": _auc_by_label(scores),
+        "auc": _by_label(scores, "auc"),
         "scores": scores,
     }
 
@@ -116,12 +118,12 @@ def _measured(name: str, measured: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _auc_by_label(scores: list[dict[str, Any]]) -> dict[str, Any]:
+def _by_label(scores: list[dict[str, Any]], metric: str) -> dict[str, Any]:
     """Of several scores for one label, the first one is used, which is the task's own."""
     by_label: dict[str, Any] = {}
     for score in scores:
-        if "auc" in score:
-            by_label.setdefault(score["label"], score["auc"])
+        if metric in score:
+            by_label.setdefault(score["label"], score[metric])
     return by_label
 
 
@@ -129,9 +131,11 @@ def group_tables(group: Group, rows: list[dict[str, Any]]) -> str:
     """Markdown: test AUC and cost per recipe with the marks below them, then every score's metrics."""
     data = rows[0]["data"]
     parts = ", ".join(f"{data['impressions'][part]:,} {part}" for part in ("train", "validation", "test"))
-    lines = [f"## {group.title}", "", f"Test AUC; {parts} impressions of `{data['folder']}`.", ""]
+    shown = " and ".join(TITLES[metric] for metric in group.metrics)
+    columns = [_column_title(group, title, metric) for metric in group.metrics for title in group.columns.values()]
+    lines = [f"## {group.title}", "", f"Test {shown}; {parts} impressions of `{data['folder']}`.", ""]
     lines += _table(
-        ["model", *group.columns.values(), "parameters, tables + rest", "s / epoch", "seeds"],
+        ["model", *columns, "parameters, tables + rest", "s / epoch", "seeds"],
         [_line(group, row) for row in rows],
     )
     if group.marks:
@@ -151,12 +155,19 @@ def group_tables(group: Group, rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _column_title(group: Group, title: str, metric: str) -> str:
+    return title if group.metrics == ("auc",) else f"{title}, {TITLES[metric]}"
+
+
 def _line(group: Group, row: dict[str, Any]) -> list[str]:
     size = row["parameters"]
-    aucs = [_cell(row["auc"].get(column)) for column in group.columns]
+    figures = []
+    for metric in group.metrics:
+        by_label = _by_label(row["scores"], metric)
+        figures += [_cell(by_label.get(column)) for column in group.columns]
     return [
         row["recipe"],
-        *aucs,
+        *figures,
         f"{size['embedding']:,} + {size['dense']:,}",
         f"{row['seconds_per_epoch']:.1f}",
         str(row["seeds"]),
