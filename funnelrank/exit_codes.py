@@ -25,6 +25,7 @@ REFUSALS = frozenset(
         ("export", "PublishError"),
         ("export", "ReductionError"),
         ("funnelrank", "CommandError"),
+        ("loop", "LogError"),
         ("loadtest", "CallError"),
         ("loadtest", "TargetError"),
         ("loadtest", "WorkloadError"),
@@ -57,6 +58,7 @@ def is_refusal(error: BaseException) -> bool:
 
 # The extra of the project that brings a package in.
 EXTRAS = {
+    "duckdb": "loop",
     "gevent": "loadtest",
     "locust": "loadtest",
     "jinja2": "train",
@@ -69,7 +71,7 @@ EXTRAS = {
     "torch": "train",
 }
 # Packages of ours that an installation may lack: the image holds the service alone, the wheel lacks the benchmark.
-OPTIONAL = ("bench", "export", "loadtest", "models")
+OPTIONAL = ("bench", "export", "loadtest", "loop", "models")
 
 
 def missing_part(error: ModuleNotFoundError) -> str | None:

@@ -54,6 +54,9 @@ COMMANDS = {
     "bench": CommandEntry("bench:bench", "Measure the CPU cost of a ranking beside the model itself."),
     "bench-threads": CommandEntry("bench:bench_threads", "Compare workers, threads and spinning."),
     "bench-clients": CommandEntry("bench:bench_clients", "Compare Redis clients for a ranking's read."),
+    "compact": CommandEntry(
+        "loop:compact", "Turn the exposure log's files into one table per hour.", "the same command goes on from there"
+    ),
     "loadtest": CommandEntry("loadtest:loadtest", "Send an open-loop load and check every answer."),
     "soak": CommandEntry("soak:soak", "Send everything at once for long, with faults, and check every answer."),
     "swap-cost": CommandEntry("soak:swap_cost", "Measure what swapping a version costs a caller."),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("funnelrank", "features", "tables", "service", "models", "export", "loadtest", "bench", "tools")
+PACKAGES = ("funnelrank", "features", "tables", "service", "models", "export", "loop", "loadtest", "bench", "tools")
 MOST_LINES = 250
 MOST_COLUMNS = 120
 PRAGMA = re.compile(r"\s+# (noqa|nosec|type: ignore).*$")

@@ -28,7 +28,7 @@ class StreamFile:
         self._file = os.open(self._open_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
         self.size = 0
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # a reader that looks whether it is locked holds it for microseconds
             self._append(schema.serialize())
         except BaseException:
             self.abandon()

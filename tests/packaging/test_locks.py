@@ -9,7 +9,12 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = {"serve": (), "demo": ("demo",), "loadtest": ("loadtest",), "test": ("demo", "train", "loadtest", "test")}
+LOCKS = {
+    "serve": (),
+    "demo": ("demo",),
+    "loadtest": ("loadtest",),
+    "test": ("demo", "train", "loadtest", "loop", "test"),
+}
 # Installed beside test.txt.
 BESIDE_TEST = {"dev": ("dev",)}
 

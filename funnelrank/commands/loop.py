@@ -1,0 +1,35 @@
+"""The commands of the loop: from the exposure log to training tables, proofs and replays."""
+
+from pathlib import Path
+
+import click
+
+from funnelrank.commands.options import PATH, examples
+
+log_option = click.option("--log", type=PATH, required=True, metavar="DIR", help="The folder of the exposure log.")
+
+
+@click.command(epilog=examples("funnelrank compact --log /var/log/funnelrank --keep-days 30 --keep-gb 100"))
+@log_option
+@click.option("--keep-days", type=float, metavar="N", help="Remove hours that are older.  [default: keep all]")
+@click.option("--keep-gb", type=float, metavar="N", help="Remove the oldest hours beyond this size.")
+def compact(log: Path, keep_days: float | None, keep_gb: float | None) -> None:
+    """Turn the closed files of an exposure log into one Parquet file per hour and kind of record.
+
+    It may run at any time beside the service, be ended, and run again. Files that are cut, damaged or not of this log
+    are named.
+    """
+    from loop.log.compact import compact as run
+
+    done = run(log, keep_days and keep_days * 24, None if keep_gb is None else int(keep_gb * 1e9))
+    rows = ", ".join(f"{count:,} {kind.value}" for kind, count in done.rows.items())
+    click.echo(f"compacted {done.files} files: {rows}; hours written: {len(done.hours)}")
+    if done.in_use:
+        click.echo(f"{len(done.in_use)} files are still written to")
+    for check in done.faulty:
+        kind = (
+            "cut by a crash" if check.cut else "damaged, moved to damaged/" if check.damaged else "foreign, left alone"
+        )
+        click.echo(f"{check.path}: {kind}, {check.rows:,} records read: {check.problem}", err=True)
+    if done.removed:
+        click.echo(f"removed {len(done.removed)} hours, {done.removed[0]} to {done.removed[-1]}")

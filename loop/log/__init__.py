@@ -1,0 +1,1 @@
+"""The folder of the exposure log: its files, and their compaction."""

@@ -1,0 +1,105 @@
+"""Compacts a log: the spool's stream files become one Parquet file per hour and kind.
+
+It may be ended at any moment and run again: a file of an hour is replaced whole and names its sources, and a source is
+removed after all its hours have it.
+"""
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from loop.errors import LogError
+from loop.log.hours import add_to_hour, expired, hour_file, hour_name, hours_of, of_hour, remove, sources_of
+from loop.log.streams import StreamCheck, batches, spool_files
+from service.clock import now_ms
+from service.exposures.folder import SPOOL
+from tables.log_records import RecordKind
+
+DAMAGED: Final = "damaged"
+
+
+@dataclass
+class Compaction:
+    """What a compaction did. `rows` counts records by kind; `hours` are those that were written."""
+
+    files: int = 0
+    rows: dict[RecordKind, int] = field(default_factory=dict)
+    hours: set[str] = field(default_factory=set)
+    in_use: list[Path] = field(default_factory=list)
+    faulty: list[StreamCheck] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+def compact(folder: Path, keep_hours: float | None = None, keep_bytes: int | None = None) -> Compaction:
+    """Compact the log in `folder`, then remove hours that are older or larger than what is to be kept.
+
+    Raises LogError if it is no log, if another compaction runs, or if a file of an hour cannot be read.
+    """
+    if not (folder / SPOOL).is_dir():
+        raise LogError(f"{folder} is no exposure log: it has no folder '{SPOOL}' (FUNNELRANK_EXPOSURE_LOG)")
+    with _alone(folder):
+        found = spool_files(folder)
+        done = Compaction(in_use=found.in_use)
+        done.faulty = [check for check in (*found.readable, *found.foreign) if check.problem]
+        for kind in RecordKind:
+            _compact_kind(folder, kind, [check for check in found.readable if check.kind == kind], done)
+        # Every hour has its records now.
+        for check in found.readable:
+            _put_away(folder, check)
+            done.files += 1
+        gone = expired(folder, keep_hours, keep_bytes, now_ms())
+        remove(gone)
+        done.removed = [path.name for path in gone]
+    return done
+
+
+def _compact_kind(folder: Path, kind: RecordKind, checks: Sequence[StreamCheck], done: Compaction) -> None:
+    by_hour: dict[int, list[StreamCheck]] = {}
+    for check in checks:
+        for hour in sorted({hour for batch in batches(check) for hour in hours_of(batch)}):
+            by_hour.setdefault(hour, []).append(check)
+    for hour, sources in sorted(by_hour.items()):
+        path = hour_file(folder, hour, kind)
+        known = sources_of(path)
+        new = [check for check in sources if _source(check) not in known]
+        if new:
+            add_to_hour(path, kind, [_source(check) for check in new], lambda new=new, hour=hour: _rows(new, hour))
+            done.hours.add(hour_name(hour))
+    done.rows[kind] = sum(check.rows for check in checks)
+
+
+def _rows(checks: Sequence[StreamCheck], hour: int) -> Iterator[pa.RecordBatch]:
+    for check in checks:
+        for batch in batches(check):
+            part = of_hour(batch, hour)
+            if part.num_rows:
+                yield part
+
+
+def _source(check: StreamCheck) -> str:
+    """A file's name, the same before and after it was closed."""
+    return check.path.name.removesuffix(".open")
+
+
+def _put_away(folder: Path, check: StreamCheck) -> None:
+    """Remove a source; keep one that is damaged, for somebody to look at."""
+    if check.damaged:
+        (folder / DAMAGED).mkdir(exist_ok=True)
+        check.path.replace(folder / DAMAGED / check.path.name)
+    else:
+        check.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / ".compact.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LogError(f"another compaction of {folder} runs") from None
+        yield

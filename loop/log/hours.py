@@ -1,0 +1,120 @@
+"""The compacted part of a log: one Parquet file per hour and kind of record, by the clock of the service.
+
+    LOG/hours/2026-11-27T09/exposures.parquet
+
+Each file names the stream files that it holds, so that a compaction which was ended half-way takes none twice.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.files.writing import replacing
+from loop.errors import LogError
+from tables.log_records import SCHEMAS, RecordKind
+
+HOURS: Final = "hours"
+HOUR_MS: Final = 3_600_000
+_SOURCES = b"funnelrank.sources"
+_GROUP_BYTES = 32 << 20  # of a row group in memory
+
+
+def hour_name(hour: int) -> str:
+    """`2026-11-27T09` of an hour since 1970 (UTC)."""
+    return datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%dT%H")
+
+
+def hour_file(folder: Path, hour: int, kind: RecordKind) -> Path:
+    return folder / HOURS / hour_name(hour) / f"{kind.value}.parquet"
+
+
+def hour_files(folder: Path, kind: RecordKind) -> list[Path]:
+    """The files of a kind, oldest first."""
+    return sorted((folder / HOURS).glob(f"*/{kind.value}.parquet"))
+
+
+def hours_of(batch: pa.RecordBatch) -> list[int]:
+    """The hours in which the records of a batch were logged."""
+    return [int(hour) for hour in pc.unique(_hour(batch)).to_pylist()]
+
+
+def of_hour(batch: pa.RecordBatch, hour: int) -> pa.RecordBatch:
+    return batch.filter(pc.equal(_hour(batch), hour))
+
+
+def _hour(batch: pa.RecordBatch) -> pa.Array:
+    return pc.divide(batch.column("logged_ms"), HOUR_MS)
+
+
+def sources_of(path: Path) -> list[str]:
+    """The stream files whose records a file of an hour holds. Raises LogError if it cannot be read."""
+    if not path.exists():
+        return []
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise LogError(f"{path} cannot be read ({error}); move it away, or restore it, and compact again") from None
+    sources: list[str] = json.loads(metadata.get(_SOURCES, b"[]"))
+    return sources
+
+
+def add_to_hour(
+    path: Path, kind: RecordKind, sources: Sequence[str], new: Callable[[], Iterable[pa.RecordBatch]]
+) -> None:
+    """Write a file of an hour anew: what it holds, and the `new` records of more `sources`. Memory: one row group."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = sources_of(path)
+    names = json.dumps([*before, *sources]).encode()
+    schema = SCHEMAS[kind].with_metadata({**SCHEMAS[kind].metadata, _SOURCES: names})
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for group in _grouped(_all(path, new)):
+            writer.write_table(pa.Table.from_batches(group, SCHEMAS[kind]).combine_chunks())
+
+
+def _all(path: Path, new: Callable[[], Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    if path.exists():
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=1024)
+    yield from new()
+
+
+def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    group: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        group.append(batch)
+        size += batch.nbytes
+        if size >= _GROUP_BYTES:
+            yield group
+            group = []
+            size = 0
+    if group:
+        yield group
+
+
+def expired(folder: Path, keep_hours: float | None, keep_bytes: int | None, now_ms: int) -> list[Path]:
+    """The folders of hours that are too old, or the oldest of those that together are too large."""
+    there = sorted(path for path in (folder / HOURS).glob("*T*") if path.is_dir())
+    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in there}
+    oldest = "" if keep_hours is None else hour_name(int(now_ms / HOUR_MS - keep_hours))
+    gone = [path for path in there if path.name < oldest]
+    excess = sum(sizes.values()) - sum(sizes[path] for path in gone) - (keep_bytes or 0)
+    for path in there:
+        if keep_bytes is None or excess <= 0:
+            break
+        if path not in gone:
+            gone.append(path)
+            excess -= sizes[path]
+    return sorted(gone)
+
+
+def remove(folders: Iterable[Path]) -> None:
+    for path in folders:
+        shutil.rmtree(path)

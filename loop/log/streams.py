@@ -1,0 +1,119 @@
+"""Reads the stream files that workers write: whole ones, ones that a crash cut, and ones that are not ours."""
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.ipc
+
+from service.exposures.folder import SPOOL
+from tables.log_records import RecordKind, kind_of
+
+_NAME = re.compile(r"(exposures|impressions|events)-\d{13}-[0-9a-f]{12}\.arrows(\.open)?")
+
+_FRESH_SECONDS = 2.0  # a file is locked as soon as it is made
+
+
+@dataclass(frozen=True)
+class StreamCheck:
+    """One file of the spool: its kind (None for a foreign file), and what is wrong with it, empty if nothing is.
+
+    `cut`: its last batch is incomplete, as a crash leaves it. `damaged`: something else than its end is broken.
+    """
+
+    path: Path
+    kind: RecordKind | None
+    rows: int = 0
+    problem: str = ""
+    cut: bool = False
+    damaged: bool = False
+
+
+@dataclass(frozen=True)
+class SpoolFiles:
+    """The files of the spool: those that can be compacted, those that a living worker writes, and foreign ones."""
+
+    readable: list[StreamCheck]
+    in_use: list[Path]
+    foreign: list[StreamCheck]
+
+
+def spool_files(folder: Path) -> SpoolFiles:
+    """What lies in the spool of a log, by name."""
+    readable: list[StreamCheck] = []
+    in_use: list[Path] = []
+    foreign: list[StreamCheck] = []
+    for path in sorted((folder / SPOOL).iterdir()):
+        if path.name.startswith("."):
+            continue
+        if not _NAME.fullmatch(path.name):
+            foreign.append(StreamCheck(path, None, problem="its name is none of this log"))
+        elif _has_writer(path):
+            in_use.append(path)
+        else:
+            check = checked(path)
+            (readable if check.kind else foreign).append(check)
+    return SpoolFiles(readable, in_use, foreign)
+
+
+def checked(path: Path) -> StreamCheck:
+    """Read a file to its end, or to where it breaks."""
+    kind: RecordKind | None = None
+    rows = 0
+    try:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+            kind = kind_of(stream.schema)
+            if kind is None:
+                return StreamCheck(path, None, problem="its columns are none of this log's records")
+            for batch in stream:
+                batch.validate(full=True)
+                rows += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        problem = " ".join(str(error).split())[:200]
+        # A file that was cut ends in the middle of a message; one that was cut at once has not even a schema.
+        if kind is None:
+            return StreamCheck(path, _kind_by_name(path), problem=problem, cut=True)
+        cut = path.name.endswith(".open")
+        return StreamCheck(path, kind, rows, problem, cut=cut, damaged=not cut)
+    return StreamCheck(path, kind, rows)
+
+
+def batches(check: StreamCheck) -> Iterator[pa.RecordBatch]:
+    """The whole batches of a file, as far as it can be read."""
+    rows = 0
+    if not check.rows:
+        return
+    with pa.memory_map(str(check.path)) as file, closing(pa.ipc.open_stream(file)) as stream:
+        while rows < check.rows:
+            batch = stream.read_next_batch()
+            rows += batch.num_rows
+            yield batch
+
+
+def _kind_by_name(path: Path) -> RecordKind | None:
+    return RecordKind(path.name.partition("-")[0]) if path.name.endswith(".open") else None
+
+
+def _has_writer(path: Path) -> bool:
+    """Whether a living process writes to a file: it holds its lock, or is about to take it."""
+    if not path.name.endswith(".open"):
+        return False
+    try:
+        if time.time() - path.stat().st_mtime < _FRESH_SECONDS:
+            return True
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # it has just been closed under its final name
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,196 @@
+"""Tests the compaction: every record once, whatever ends it, and every file that is not whole is named."""
+
+import fcntl
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+
+from funnelrank.main import main
+from loop.errors import LogError
+from loop.log import compact as compaction
+from loop.log.compact import Compaction, compact
+from loop.log.hours import hour_files
+from service.exposures.folder import prepare
+from service.exposures.spool import Spool, SpoolLimits
+from tables.log_records import RecordKind, batch_of
+
+HOUR = 3_600_000
+FIRST = 1_650_988_800_000  # 2022-04-26T16:00 (UTC)
+EVENTS = RecordKind.EVENTS
+
+
+def event(name: str, at: int) -> dict[str, Any]:
+    return {"event_id": name, "user_id": "1", "item_id": "2", "action": "click", "time_ms": at, "logged_ms": at}
+
+
+def write(log: Path, *rows: dict[str, Any], kind: RecordKind = EVENTS, batches: int = 1) -> Path:
+    """A closed file of the log with these rows, and its path."""
+    prepare(log)
+    before = set((log / "spool").iterdir())
+    spool = Spool(log, {kind: lambda batch: batch_of(kind, batch)}, SpoolLimits())
+    size = -(-len(rows) // batches)
+    for start in range(0, len(rows), size):
+        spool.write(kind, list(rows[start : start + size]))
+    spool.close()
+    (path,) = set((log / "spool").iterdir()) - before
+    return path
+
+
+def crashed(path: Path, cut: int = 0) -> Path:
+    """The file as a killed worker leaves it: without its end, and without its last `cut` bytes."""
+    path.write_bytes(path.read_bytes()[: -8 - cut])
+    open_path = path.with_name(f"{path.name}.open")
+    path.rename(open_path)
+    os.utime(open_path, (0, 0))
+    return open_path
+
+
+def compacted(log: Path, kind: RecordKind = EVENTS) -> list[str]:
+    """The ids of the records in the files of all hours."""
+    return [name for path in hour_files(log, kind) for name in pq.read_table(path).column("event_id").to_pylist()]
+
+
+def test_each_record_goes_to_the_hour_in_which_it_was_logged(tmp_path: Path) -> None:
+    write(tmp_path, event("a", FIRST), event("b", FIRST + HOUR), event("c", FIRST + 1))
+    write(tmp_path, event("d", FIRST + 2))
+    done = compact(tmp_path)
+    assert [path.parent.name for path in hour_files(tmp_path, EVENTS)] == ["2022-04-26T16", "2022-04-26T17"]
+    assert sorted(compacted(tmp_path)) == ["a", "b", "c", "d"]
+    assert (done.files, done.rows[EVENTS], done.faulty) == (2, 4, [])
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_second_run_changes_no_byte_and_a_late_file_joins_its_hour(tmp_path: Path) -> None:
+    write(tmp_path, event("a", FIRST))
+    compact(tmp_path)
+    (path,) = hour_files(tmp_path, EVENTS)
+    before = path.read_bytes()
+    assert compact(tmp_path) == Compaction(rows=dict.fromkeys(RecordKind, 0))
+    assert path.read_bytes() == before
+    write(tmp_path, event("late", FIRST + 5))
+    compact(tmp_path)
+    assert compacted(tmp_path) == ["a", "late"]
+
+
+@pytest.mark.parametrize("ended_at", ["the second hour", "the removal of the sources"])
+def test_a_compaction_that_was_ended_half_way_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended_at: str
+) -> None:
+    write(tmp_path, event("a", FIRST), event("b", FIRST + HOUR))
+    write(tmp_path, event("c", FIRST), event("d", FIRST + HOUR))
+    calls = 0
+    name = "add_to_hour" if ended_at == "the second hour" else "_put_away"
+    real = getattr(compaction, name)
+
+    def ends(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(compaction, name, ends)
+    with pytest.raises(KeyboardInterrupt):
+        compact(tmp_path)
+    monkeypatch.undo()
+    compact(tmp_path)
+    assert sorted(compacted(tmp_path)) == ["a", "b", "c", "d"]
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_file_of_a_killed_worker_is_read_up_to_its_last_whole_batch(tmp_path: Path) -> None:
+    rows = [event(str(i), FIRST + i) for i in range(10)]
+    crashed(write(tmp_path, *rows, batches=10))
+    crashed(write(tmp_path, *(event(f"x{i}", FIRST) for i in range(3)), batches=3), cut=7)
+    done = compact(tmp_path)
+    assert compacted(tmp_path) == [*map(str, range(10)), "x0", "x1"]
+    (faulty,) = done.faulty
+    assert (faulty.cut, faulty.damaged, faulty.rows) == (True, False, 2)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_file_that_a_living_worker_writes_is_left_alone(tmp_path: Path) -> None:
+    path = crashed(write(tmp_path, event("a", FIRST)))
+    with path.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        done = compact(tmp_path)
+    assert done.in_use == [path]
+    assert path.exists()
+    path.touch()  # made a moment ago, and not locked yet
+    assert compact(tmp_path).in_use == [path]
+    os.utime(path, (0, 0))
+    assert compact(tmp_path).rows[EVENTS] == 1
+
+
+def test_foreign_and_damaged_files_are_named_and_cost_no_other_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, event("a", FIRST))
+    (tmp_path / "spool" / "notes.txt").write_text("not ours")
+    other = tmp_path / "spool" / f"events-{FIRST}-{'0' * 12}.arrows"
+    with pa.OSFile(str(other), "wb") as sink, pa.ipc.new_stream(sink, pa.schema([("x", pa.int64())])):
+        pass
+    damaged = write(tmp_path, *(event(str(i), FIRST) for i in range(4)), batches=4)
+    content = bytearray(damaged.read_bytes())
+    content[-700:-600] = b"\xee" * 100
+    damaged.write_bytes(content)
+    assert main(["compact", "--log", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    for path in (tmp_path / "spool" / "notes.txt", other, damaged):
+        assert str(path) in told.err
+    assert "foreign, left alone" in told.err
+    assert "damaged, moved to damaged/" in told.err
+    assert "a" in compacted(tmp_path)
+    assert other.exists()
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == [damaged.name]
+
+
+def test_what_is_no_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compact", "--log", str(tmp_path)]) == 1
+    assert "is no exposure log" in capsys.readouterr().err
+
+
+def test_one_compaction_runs_at_a_time(tmp_path: Path) -> None:
+    write(tmp_path, event("a", FIRST))
+    with (tmp_path / ".compact.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(LogError, match="another compaction"):
+            compact(tmp_path)
+
+
+def test_a_file_of_an_hour_that_cannot_be_read_stops_the_compaction_and_loses_nothing(tmp_path: Path) -> None:
+    write(tmp_path, event("a", FIRST))
+    compact(tmp_path)
+    (path,) = hour_files(tmp_path, EVENTS)
+    path.write_bytes(path.read_bytes()[:-10])
+    source = write(tmp_path, event("b", FIRST))
+    with pytest.raises(LogError, match=r"events\.parquet cannot be read"):
+        compact(tmp_path)
+    assert source.exists()
+
+
+def test_retention_by_age_and_by_bytes_removes_the_oldest_hours(tmp_path: Path) -> None:
+    now = int(time.time() * 1000)
+    ages = {"old": 50, "older": 80, "new": 1}
+    for name, hours in ages.items():
+        write(tmp_path, event(name, now - hours * HOUR))
+    assert len(compact(tmp_path, keep_hours=60).removed) == 1
+    assert sorted(compacted(tmp_path)) == ["new", "old"]
+    size = hour_files(tmp_path, EVENTS)[-1].stat().st_size
+    assert len(compact(tmp_path, keep_bytes=size + 10).removed) == 1
+    assert compacted(tmp_path) == ["new"]
+
+
+def test_a_log_without_records_is_compacted_to_nothing(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    assert compact(tmp_path).hours == set()
+    shutil.rmtree(tmp_path / "spool")
+    with pytest.raises(LogError):
+        compact(tmp_path)
