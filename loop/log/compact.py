@@ -8,6 +8,7 @@ import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -68,7 +69,7 @@ def _compact_kind(folder: Path, kind: RecordKind, checks: Sequence[StreamCheck],
         known = sources_of(path)
         new = [check for check in sources if _source(check) not in known]
         if new:
-            add_to_hour(path, kind, [_source(check) for check in new], lambda new=new, hour=hour: _rows(new, hour))
+            add_to_hour(path, kind, [_source(check) for check in new], partial(_rows, new, hour))
             done.hours.add(hour_name(hour))
     done.rows[kind] = sum(check.rows for check in checks)
 
