@@ -25,7 +25,7 @@ Table = dict[tuple[int, int], dict[str, float]]
 
 @dataclass(frozen=True)
 class BenchSizes:
-    """Counts of candidates, lengths of behaviour sequences, rounds, CPU seconds per round, and items in Redis."""
+    """The sizes of a benchmark: candidates, behaviours, rounds, CPU seconds per round, and items in Redis."""
 
     counts: tuple[int, ...]
     lengths: tuple[int, ...]
@@ -46,7 +46,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Model:
-    """One model that is measured: its bundle, live in a registry of its own."""
+    """One model under test: its bundle, live in a registry of its own."""
 
     name: str
     run: Path
@@ -74,7 +74,9 @@ def costs(bench: Bench, model: Model, ranking: Server, empty: Server, peer: Serv
 
 
 def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) -> dict[str, Any]:
-    """The cost of ranking 200 with few and with many items in Redis, with many versions, and with an empty cache."""
+    """The cost of ranking 200 candidates with few and with many items in Redis, with many versions, and with an empty
+    cache.
+    """
     load = workload.make(bench.folder, 200, 10)
     sizes = bench.sizes
     inputs = model.raw.inputs_of(load)
@@ -125,7 +127,7 @@ def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) ->
 
 
 def publish_copies(bundle: Path, count: int) -> None:
-    """`count` more versions beside a bundle, its files linked."""
+    """Publish `count` more versions beside a bundle; their files are hard links."""
     for number in range(count):
         copy = bundle.parent / f"copy-{number}"
         copy.mkdir()

@@ -36,7 +36,7 @@ class Compared:
 def compare(run_folder: Path, sizes: list[tuple[int, int]], rounds: int, round_seconds: float) -> list[Compared]:
     """Measure both graphs of a run in turn, on the same varied requests.
 
-    Raises AssertionError if their scores differ by over 1e-5.
+    Raises AssertionError if their scores differ by more than 1e-5.
     """
     run = open_run(run_folder)
     graph = ServingGraph(run.ranker, run.encoding).eval()

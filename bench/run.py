@@ -1,4 +1,4 @@
-"""One run of the benchmark: measures everything in turn, prints it beside its targets, and writes JSON and a plot."""
+"""One run of the benchmark: measures everything, prints it beside its targets, and writes JSON and a plot."""
 
 import os
 import tempfile

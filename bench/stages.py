@@ -1,4 +1,4 @@
-"""The stage table: the service's own steps called one by one in this process, in CPU microseconds.
+"""The stage table: the service's own steps, called one by one in this process, in CPU microseconds.
 
 The rest of a request's cost is HTTP, the event loop, the sockets, and processor caches that are colder in a server.
 """

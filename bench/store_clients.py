@@ -1,10 +1,10 @@
-"""Measures what a ranking's read costs with our own Redis connections and other clients.
+"""Measures the cost of a ranking's read with our own Redis connections and with other clients.
 
 Each client sends the same commands for the same keys, to one Redis and to a cluster of three nodes: the user's row, the
 newest 50 behaviours, and the rows of the candidates (item cache off) or none of them (every row is in the item cache).
+
 The figures are CPU microseconds of the whole process per read, because a client may work in threads of its own. The
-best of several rounds counts. coredis and valkey-glide are measured where they are installed. The service needs
-neither.
+best of several rounds is used. coredis and valkey-glide are measured if they are installed. The service needs neither.
 """
 
 import importlib.util
@@ -137,7 +137,7 @@ async def coredis_cluster(url: str) -> AsyncIterator[Read]:
 async def glide(url: str) -> AsyncIterator[Read]:
     import glide as library  # type: ignore[import-not-found]
 
-    # The cluster has classes of its own.
+    # The cluster has separate client classes.
     address = address_of(url)
     kind = "Cluster" if address.is_cluster else ""
     node = library.NodeAddress(*address.nodes[0])

@@ -1,1 +1,1 @@
-"""The bridge: a trained run becomes a verified model bundle."""
+"""The bridge: turns a trained run into a verified model bundle."""

@@ -59,9 +59,10 @@ def export_run(
     cache: Path = DEFAULT_CACHE,
     sign: Sign | None = None,
 ) -> Published:
-    """Turn a run into a published bundle, with `sign` a signed one.
+    """Publish a run as a bundle, signed if `sign` is given.
 
-    Raises RunError, ParityError, ReductionError or PublishError, and then nothing was published.
+    Raises RunError, ParityError, ReductionError or PublishError; nothing is published then.
+
     Torch is compared with the float32 graph, whatever the precision; a reduced graph is compared with the float32 one
     on labels, and its golden request has its own scores.
     """
@@ -110,7 +111,7 @@ def _golden(inputs: Inputs, scores: dict[str, np.ndarray]) -> bytes:
 
 
 def _served_schema(run: Run) -> FeatureSchema:
-    """The run's schema, with the lag that the training data had, so that serving sees the same behaviours."""
+    """Return the run's schema with the lag of the training data, so that serving sees the same behaviours."""
     schema = run.encoding.schema
     if schema.behaviour is None or not run.recipe.data.behaviour_lag_s:
         return schema
@@ -143,7 +144,7 @@ def _manifest(
 
 
 def _table_names(data: DataSection) -> TableNames | None:
-    """The names that the load needs to read the same tables; None if all are the default ones."""
+    """Return the names that the load needs to read the same tables; None if all have their defaults."""
     files = {role: getattr(data, role) for role in ("users", "items", "behaviours")}
     renamed = {role: file for role, file in files.items() if file and Path(file).stem != role}
     names = TableNames(user_id=data.user_id, item_id=data.item_id, time_ms=data.time_ms, **renamed)
@@ -151,7 +152,7 @@ def _table_names(data: DataSection) -> TableNames | None:
 
 
 def _tasks_of(output: Output) -> list[TaskSpec]:
-    """The entry of each score of an output."""
+    """Return the manifest entry of each score of an output."""
     space = " AND ".join(output.space) or "impression"
     labels = output.kind.described_labels(" AND ".join(output.label))
     named = zip(output.score_names, labels, strict=True)

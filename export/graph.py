@@ -1,4 +1,4 @@
-"""The serving graph: raw keys and raw numbers in, task scores out, everything between them inside."""
+"""The serving graph: takes raw keys and raw numbers, gives task scores, and contains every step between them."""
 
 import logging
 import sys
@@ -25,7 +25,7 @@ from models.data.encoding.vocabulary import (
 from models.network.model import MultiTaskModel
 from service.bundle.manifest import TensorSpec
 
-# Two different primes, so that the exporter can tie no axis to another or to 1.
+# Two different primes, so that the exporter cannot mistake one axis for another or for 1.
 _EXAMPLE_CANDIDATES = 7
 _EXAMPLE_BEHAVIOURS = 11
 _LOOKUP = "ai.onnx.ml::LabelEncoder"
@@ -33,7 +33,9 @@ _NO_ROW = -1
 
 
 def graph_inputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
-    """The inputs of a schema's graph; a group without keys or numerics has no such input, and position never has."""
+    """The inputs of a schema's graph; a group without keys or numerics has no such input, and the position never is
+    one.
+    """
     inputs = layouts.graph_inputs(layouts.Layouts.of(schema))
     return tuple(
         TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": shape})
@@ -42,7 +44,9 @@ def graph_inputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
 
 
 class ServingGraph(nn.Module):
-    """A trained model behind the lookup of raw keys; user tensors have one row, candidate tensors C, and broadcast."""
+    """A trained model with the lookup of raw keys; user tensors have one row, candidate tensors C, and they
+    broadcast.
+    """
 
     known_keys: Tensor
     known_rows: Tensor
@@ -67,7 +71,9 @@ class ServingGraph(nn.Module):
         self.register_buffer("known_rows", torch.from_numpy(rows_of_keys[order]), persistent=False)
 
     def _lookup(self, keys: Tensor) -> Tensor:
-        """Rows of flat keys, -1 where unknown. One hash lookup in ONNX; its table is put in by `to_onnx`."""
+        """Look up the rows of flat keys; -1 for unknown keys. This is one hash lookup in ONNX, whose table `to_onnx`
+        inserts.
+        """
         if torch.compiler.is_exporting():
             attrs: Any = {"default_int64": _NO_ROW, "keys_int64s": [0], "values_int64s": [0]}  # a placeholder
             shape: Any = keys.shape
@@ -76,7 +82,7 @@ class ServingGraph(nn.Module):
         return torch.where(self.known_keys[place] == keys, self.known_rows[place], _NO_ROW)
 
     def rows(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embedding rows by group, in the shape of its keys; a schema of numbers alone has none."""
+        """Embedding rows by group, in the shape of its keys; a group that has only numbers is left out."""
         if not self.groups:
             return {}
         keys = [inputs[f"{group}_keys"] for group in self.groups]
@@ -108,13 +114,13 @@ class ServingGraph(nn.Module):
 
 
 def lookup_table(vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """Every key that has a row, and the row, int64 each; the missing key is among them."""
+    """Return every key that has a row, and the row, int64 each; the missing key is included."""
     keys = np.concatenate([[MISSING_KEY], vocabulary.keys]).astype(np.int64)
     return keys, np.concatenate([[MISSING_ROW], vocabulary.rows]).astype(np.int64)
 
 
 def example_inputs(schema: FeatureSchema) -> dict[str, Tensor]:
-    """Inputs of the example size, all keys missing: only their shapes matter to the exporter."""
+    """Return inputs of the example size with all keys missing: the exporter uses only their shapes."""
     sizes = {"C": _EXAMPLE_CANDIDATES, "L": _EXAMPLE_BEHAVIOURS}
     dtypes = {"int64": torch.int64, "float32": torch.float32}
     shapes = {s.name: [n if isinstance(n, int) else sizes[n] for n in s.shape] for s in graph_inputs(schema)}
@@ -151,13 +157,13 @@ def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
 
 
 def _fold_constants(model: ir.Model) -> None:
-    """Compute constant weights now; the exporter leaves large ones to be computed at each load."""
+    """Compute constant weights now; the exporter would leave large ones to be computed at each load."""
     optimizer.fold_constants(model, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize)
     optimizer.remove_unused_nodes(model)
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes about the origin of a node: it names files of this machine."""
+    """Remove the exporter's notes on the origin of a node, because they name files of this machine."""
     for part in (
         model,
         model.graph,
@@ -221,7 +227,7 @@ def _fill_lookup(model: onnx.ModelProto, vocabulary: Vocabulary) -> None:
 
 
 def _name_axes(model: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:
-    """Call the free axes C and L everywhere, and check that each input has exactly the axes it should have."""
+    """Name the free axes C and L everywhere, and check that each input has exactly the axes it should have."""
     names: dict[str, str] = {}
     for spec, value in zip(specs, model.graph.input, strict=True):
         assert value.name == spec.name

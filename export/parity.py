@@ -31,7 +31,7 @@ def torch_scores(graph: ServingGraph, inputs: Inputs) -> dict[str, np.ndarray]:
 def check_parity(
     graph: ServingGraph, model: bytes, schema: FeatureSchema, rows: Mapping[str, np.ndarray], seed: int
 ) -> Parity:
-    """Try every size of the grid; a difference is relative where a score is beyond 1.
+    """Compare the scores at every size of the grid; for scores beyond 1, the difference is relative.
 
     Raises ParityError with the task and the size of the first difference over the tolerance.
     """

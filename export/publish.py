@@ -1,4 +1,6 @@
-"""Publishes a bundle: files are written aside, appear in the registry in one step, and replace nothing."""
+"""Publishes a bundle: its files are written in a hidden folder, appear in the registry in one step, and replace
+nothing.
+"""
 
 import hashlib
 import os
@@ -14,7 +16,7 @@ Sign = Callable[[bytes], bytes]
 
 
 class PublishError(RuntimeError):
-    """A bundle that cannot be published; the registry is as it was."""
+    """A bundle that cannot be published; the registry is unchanged."""
 
 
 def sha256_of(content: bytes) -> str:
@@ -22,18 +24,18 @@ def sha256_of(content: bytes) -> str:
 
 
 def next_version(registry: Path, name: str) -> str:
-    """One more than the highest whole-number version of that name; `1` for the first."""
+    """Return one more than the highest whole-number version of that name; `1` for the first."""
     folder = registry / name
     taken = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
     return str(max(taken, default=0) + 1)
 
 
 def publish(registry: Path, manifest: Manifest, files: Mapping[str, bytes], sign: Sign | None = None) -> Path:
-    """Write the bundle, signed where `sign` is given, and return its folder.
+    """Write the bundle, signed if `sign` is given, and return its folder.
 
     Raises PublishError if the version exists or the disk refuses.
 
-    The folder is filled under a hidden name, synced, then renamed: a reader sees a whole bundle or none.
+    The folder is filled under a hidden name, synced, then renamed: a reader sees a complete bundle or none.
     """
     target = registry / manifest.name / manifest.version
     if target.exists():

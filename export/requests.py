@@ -1,4 +1,4 @@
-"""Requests that a graph is tried on: real rows that training put aside, put together at any size."""
+"""Builds requests of any size from rows that training has set aside, to try a graph on them."""
 
 from collections.abc import Mapping
 
@@ -19,11 +19,10 @@ def request(
     behaviours: int,
     rng: np.random.Generator,
 ) -> Inputs:
-    """One request of `candidates` x `behaviours` drawn from raw rows (`<input name>` `[n, ...]`, see models/data).
+    """Build a request of `candidates` x `behaviours` from raw rows (`<input name>` `[n, ...]`, see models/data).
 
-    Some ids are replaced by keys that no vocabulary knows. Behaviours are drawn over all of them, in falling order of
-
-    time.
+    Some ids are replaced by keys that no vocabulary has. The behaviours are a sample of all behaviour rows, newest
+    first.
     """
     one = rng.integers(len(raw_rows["request_time"]))
     drawn: Inputs = {}

@@ -1,4 +1,4 @@
-"""Signs bundles: `manifest.sig` by a private key that stays with whoever publishes."""
+"""Signs bundles: writes `manifest.sig` with a private key that only the publisher has."""
 
 import runpy
 import sys
@@ -12,7 +12,9 @@ from service.bundle.verify import BundleRejected, read_manifest, verified_files
 
 
 def signer(path: Path) -> Sign:
-    """Signs with the private key of a PEM file. Raises PublishError, which shows nothing of the file."""
+    """Return a function that signs with the private key of a PEM file. Raises PublishError, which quotes nothing of the
+    file.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -23,7 +25,7 @@ def signer(path: Path) -> Sign:
         raise PublishError(f"{path}: {error.strerror}") from None
     except TypeError:
         raise PublishError(
-            f"{path} wants a passphrase; give a key without one: openssl pkey -in {path} -out KEY.pem"
+            f"{path} needs a passphrase; give a key without one: openssl pkey -in {path} -out KEY.pem"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise PublishError(
@@ -37,7 +39,7 @@ def signer(path: Path) -> Sign:
 
 
 def sign_bundle(folder: Path, sign: Sign) -> Path:
-    """Sign a published bundle whose files have the hashes of its manifest; gives the signature's file.
+    """Sign a published bundle whose files have the hashes of its manifest; return the signature's file.
 
     Raises PublishError.
     """

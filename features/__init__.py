@@ -1,4 +1,4 @@
-"""The one definition of a feature, shared by training, export, the load and the service."""
+"""The one definition of a feature, shared by training, export, the Redis load and the service."""
 
 from features.behaviours import BehaviourLayout
 from features.errors import FeatureError, SchemaError

@@ -32,7 +32,9 @@ class BehaviourLayout(RowLayout):
         self.dtype = np.dtype(widened)
 
     def of_items(self, item_rows: np.ndarray, actions: np.ndarray, scenes: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Behaviour rows `[n]` from packed item rows, raw actions and scenes, and times in milliseconds, `[n]` each."""
+        """Pack behaviour rows `[n]` from packed item rows, raw actions and scenes, and times in milliseconds, `[n]`
+        each.
+        """
         rows = self.empty(len(item_rows))
         rows["keys"][:, : self.item_key_width] = item_rows["keys"][:, self._item_keys]
         rows["keys"][:, self.item_key_width] = keys_of_column(self._behaviour.action_vocabulary, actions, "action")
@@ -42,7 +44,7 @@ class BehaviourLayout(RowLayout):
         return rows
 
     def pack_event(self, item_row: bytes, action: object, scene: object, time_ms: int) -> bytes:
-        """One packed behaviour; the online twin of `of_items`."""
+        """Pack one behaviour, with the same result as `of_items`."""
         rows = self._item.rows(item_row)
         return self.of_items(
             rows, np.array([action], dtype=object), np.array([scene], dtype=object), np.array([time_ms], dtype=np.int64)

@@ -18,8 +18,8 @@ class FeatureError(ValueError):
 class SchemaError(ValueError):
     """A feature schema that cannot be used.
 
-    `location` is the bad key or section inside the schema, `name` the bad value there, `known` the names that it may
-    have.
+    `location` is the bad key or section inside the schema, `name` the bad value there, `known` the names that are valid
+    there.
     """
 
     def __init__(

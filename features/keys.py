@@ -25,7 +25,7 @@ _EXACT = 2.0**53  # integers from here on do not all have a float of their own
 
 
 def text_of(value: object, field: str) -> str:
-    """The canonical text of a categorical value; `""` where it is missing.
+    """Return the canonical text of a categorical value; `""` if it is missing.
 
     Raises FeatureError for fractions, infinities, lists, mappings and over-long strings.
     """
@@ -60,18 +60,18 @@ def _key_of_text(text: str, prefix: bytes) -> int:
     return int.from_bytes(sha256(prefix + encoded).digest()[:8], "big", signed=True) or 1
 
 
-# One value at a time comes with requests, whose contexts are of few values.
+# For the single values of a request; a context has few different values.
 _remembered = lru_cache(maxsize=4096)(_key_of_text)
 
 
 def key_of(vocabulary: str, value: object, field: str | None = None) -> int:
-    """The signed 64-bit key of one raw value; MISSING_KEY where it is missing."""
+    """Return the signed 64-bit key of one raw value; MISSING_KEY if it is missing."""
     text = text_of(value, field or vocabulary)
     return _remembered(text, vocabulary.encode() + _SEPARATOR) if text else MISSING_KEY
 
 
 def keys_of_column(vocabulary: str, values: np.ndarray | Iterable[object], field: str | None = None) -> np.ndarray:
-    """Keys of a whole column, int64 `[n]`: every distinct value is hashed once."""
+    """Return the keys of a whole column, int64 `[n]`: every distinct value is hashed once."""
     known: dict[object, int] = {}
     field = field or vocabulary
     prefix = vocabulary.encode() + _SEPARATOR

@@ -1,4 +1,4 @@
-"""The row layouts of one feature schema: users, items, contexts and behaviours, and the graph inputs made of them."""
+"""The row layouts of one feature schema (users, items, contexts, behaviours), and the inputs of its graph."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,10 +50,10 @@ class Layouts:
 
     @property
     def kept_behaviours(self) -> int:
-        """How many behaviours of a user the store keeps: twice what a ranking reads.
+        """The number of behaviours that the store keeps per user: twice as many as a ranking reads.
 
-        A replay as of an earlier moment thus sees what was seen then, unless more than `max_length` behaviours were
-        added since.
+        So a replay as of an earlier time reads the behaviours of that time, unless more than `max_length` behaviours
+        were added since.
         """
         return 2 * self.max_behaviours
 
@@ -69,24 +69,24 @@ class Layouts:
         return self.schema.user_id_feature if entity == "user" else self.schema.item_id_feature
 
     def unknown_row(self, entity: Entity, entity_id: str) -> bytes:
-        """The row of an entity without one: everything is missing but its own id, if that is a feature."""
+        """The row of an entity without a stored row: everything is missing except its own id, if that is a feature."""
         layout = self.layout(entity)
         name = self.id_feature(entity)
         return layout.default_row if name is None else layout.pack({name: entity_id})
 
     def row_or_unknown(self, entity: Entity, entity_id: str, stored: bytes | None) -> bytes:
-        """A row as the store has it, or the row of an unknown entity if there is none or it does not fit the schema."""
+        """A row as stored, or the row of an unknown entity if there is none or it does not fit the schema."""
         fits = stored is not None and len(stored) == self.layout(entity).dtype.itemsize
         return stored if fits else self.unknown_row(entity, entity_id)  # type: ignore[return-value]
 
 
 def rows_of(layout: RowLayout, packed: bytes, n: int) -> np.ndarray:
-    """`n` packed rows laid end to end as a structured array; unlike frombuffer it takes an entity without features."""
+    """Return `n` concatenated packed rows as a structured array; unlike frombuffer it accepts rows of width 0."""
     return np.frombuffer(packed, dtype=layout.dtype) if layout.dtype.itemsize else layout.empty(n)
 
 
 def graph_inputs(layouts: Layouts) -> dict[str, tuple[str, tuple[int | str, ...]]]:
-    """The inputs a graph of this schema may have: name -> (dtype, shape); inputs of width 0 do not exist."""
+    """Return the inputs of a graph of this schema: name -> (dtype, shape); there are no inputs of width 0."""
     inputs: dict[str, tuple[str, tuple[int | str, ...]]] = {}
     for name, layout, rows in (("user", layouts.user, 1), ("context", layouts.context, 1), ("item", layouts.item, "C")):
         _add_row(inputs, name, layout, rows)

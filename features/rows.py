@@ -1,8 +1,8 @@
 """Packs raw values into rows: fixed-width records of 64-bit keys and 32-bit floats.
 
 A row is little-endian: its int64 keys, for a behaviour its int64 time in milliseconds, its float32 numerics, zero bytes
-up to a multiple of eight. Rows laid end to end are one numpy array, so a batch of them becomes the graph's inputs
-without a loop.
+up to a multiple of eight. Concatenated rows are one numpy array, so a batch of them becomes the graph's inputs without
+a loop.
 """
 
 import math
@@ -24,7 +24,7 @@ _NUMERIC_TYPE = np.dtype("<f4")
 
 
 def number_of(value: object, field: str, nan_is_missing: bool) -> float:
-    """A numeric value as float; NaN where it is missing. Raises FeatureError for anything else than a finite number."""
+    """Return a numeric value as float; NaN if it is missing. Raises FeatureError for anything but a finite number."""
     if value is None:
         return math.nan
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
@@ -76,13 +76,14 @@ class RowLayout:
         return self.empty(1).tobytes()
 
     def empty(self, n: int) -> np.ndarray:
-        """`n` rows in which everything is missing."""
+        """Return `n` rows in which everything is missing."""
         rows = np.zeros(n, dtype=self.dtype)
         rows["numerics"] = np.nan
         return rows
 
     def pack(self, values: Mapping[str, object], *, nan_is_missing: bool = False, onto: bytes | None = None) -> bytes:
-        """One packed row of raw values; what `values` lacks is missing, or stays as in the packed row `onto`.
+        """Pack one row of raw values; a feature that is not in `values` is missing, or stays as in the packed row
+        `onto`.
 
         Raises FeatureError for an unknown feature or a value of the wrong type.
         """
@@ -94,7 +95,7 @@ class RowLayout:
         return bytes(row)
 
     def __contains__(self, name: object) -> bool:
-        """Whether it has a feature of that name."""
+        """Whether the layout has a feature of that name."""
         return name in self._by_name
 
     def feature(self, name: str) -> Feature:
@@ -128,9 +129,9 @@ class RowLayout:
         return keys, np.ndarray((1, self.numeric_width), _NUMERIC_TYPE, packed, self._numerics_at)
 
     def pack_columns(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
-        """`n` packed rows of raw columns, each `[n]`; a column that is not given, and NaN in a column, is missing.
+        """Pack `n` rows of raw columns, each `[n]`; a column that is not given, and NaN in a column, is missing.
 
-        Equal to `pack` row by row, bit for bit.
+        The result equals that of `pack` row by row, bit for bit.
         """
         rows = self.empty(n)
         for feature in self.features:
@@ -148,7 +149,9 @@ class RowLayout:
         return rows
 
     def rows(self, packed: bytes) -> np.ndarray:
-        """Packed rows laid end to end as a structured array, without a copy. Raises ValueError on a wrong length."""
+        """Return concatenated packed rows as a structured array, without a copy. Raises ValueError on a wrong
+        length.
+        """
         return np.frombuffer(packed, dtype=self.dtype)
 
 
@@ -168,20 +171,22 @@ def _values_of(value: object, field: str) -> list[object]:
 
 
 def multi_keys(feature: MultiCategorical, value: object) -> list[int]:
-    """The keys of one multi-valued value, cut and padded to `max_values`, without missing entries of the list."""
+    """Return the keys of one multi-valued value, cut and padded to `max_values`, without the missing elements of the
+    list.
+    """
     keys: list[int] = []
     for entry in _values_of(value, feature.name):
         key = key_of(feature.vocabulary_name, entry, feature.name)
         if key != MISSING_KEY:
             keys.append(key)
-            # What would be cut is not hashed, so a long list costs no more than a full one.
+            # Values that would be cut are not hashed, so a long list costs no more than a full one.
             if len(keys) == feature.max_values:
                 break
     return keys + [MISSING_KEY] * (feature.max_values - len(keys))
 
 
 def _first_present(values: list[object], n: int) -> list[object]:
-    """The first `n` values that are not missing; what comes after them is cut, so it is not looked at."""
+    """Return the first `n` values that are not missing; later values are cut without being checked."""
     return [value for value in values if not _is_missing(value)][:n]
 
 

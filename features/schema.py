@@ -20,11 +20,11 @@ class _Strict(BaseModel):
 
 
 def _at_default(value: object) -> bool:
-    """Leaves a field that is at its default out of the written schema, so that services of before read it."""
+    """Leaves fields with their default value out of the written schema, so that older services can read it."""
     return not value
 
 
-# Whether a request or write that leaves the feature out, or gives null, is refused.
+# Whether a request or write is refused that leaves the feature out or gives null.
 Required = Annotated[bool, Field(exclude_if=_at_default)]
 
 
@@ -57,11 +57,11 @@ class MultiCategorical(_Strict):
 
 
 class Numeric(_Strict):
-    """A float32 that may be missing. The graph takes signed log1p if asked, then standardises and takes tanh.
+    """A float32 that may be missing. The graph applies signed log1p (optional), standardisation and tanh.
 
-    `bins` > 0: the value's quantile bin has an embedding as well, at most that many bins; for numbers whose effect
-    jumps. `within_request`, of item features: the value's difference to the mean of the request's candidates and its
-    rank among them are inputs as well.
+    With `bins` > 0, the value's quantile bin has an embedding too, with at most that many bins; for numbers whose
+    effect jumps. With `within_request` (only for item features), the difference from the mean of the request's
+    candidates and the rank among them are inputs too.
     """
 
     name: Name
@@ -76,7 +76,7 @@ Feature = Annotated[Categorical | MultiCategorical | Numeric, Field(discriminato
 
 
 class BehaviourSchema(_Strict):
-    """The behaviour sequence: per behaviour some of the item's own features, an action, a scene and a time.
+    """The behaviour sequence: each behaviour has some of the item's own features, an action, a scene and a time.
 
     `scene_vocabulary` lets the scene share embeddings with a context feature. A behaviour that is younger than `lag_s`
     seconds counts neither in training nor in serving.
@@ -92,8 +92,8 @@ class BehaviourSchema(_Strict):
 class FeatureSchema(_Strict):
     """All features of a model, grouped by the entity they belong to.
 
-    `user_id_feature` and `item_id_feature` name the categorical feature that holds the entity's own id, so that an
-    entity without a row is still known by its id.
+    `user_id_feature` and `item_id_feature` name the categorical feature that holds the entity's own id, so that the id
+    of an entity without a row is still an input.
     """
 
     user: tuple[Feature, ...] = ()
@@ -148,7 +148,7 @@ class FeatureSchema(_Strict):
         return tuple(by_name[n] for n in self.behaviour.item_features)
 
     def refuse_columns(self, forbidden: Mapping[str, str]) -> None:
-        """Refuse labels, positions and other `{column: role}` that must never be ordinary inputs.
+        """Refuse columns that must never be inputs, such as labels and positions; `columns` is `{column: role}`.
 
         Raises FeatureError that names the feature and its role.
         """
@@ -161,10 +161,10 @@ class FeatureSchema(_Strict):
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over everything that decides a stored row's meaning: names, types, vocabularies, widths, order.
+        """16 hex digits that depend on the meaning of a stored row: names, types, vocabularies, widths, order.
 
-        What only the graph does with a value (pooling, transform, bins, how many behaviours it reads) is left out, so
-        that models which differ in that alone share one set of rows in the store.
+        Settings that only affect the graph (pooling, transform, bins, number of behaviours) are left out, so that
+        models that differ only in these share one set of rows in the store.
         """
         rows = {
             group: [

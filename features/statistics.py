@@ -6,14 +6,14 @@ BINS = 10
 
 
 def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties sharing their mean rank, float64 `[n]`."""
+    """Ranks from 1, float64 `[n]`; tied values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2.0)[inverse])
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; 0 if one side is constant."""
+    """Spearman's rank correlation; ties share their mean rank; 0 if one side is constant."""
     ranks = [average_ranks(x) for x in (one, other)]
     centred = [r - r.mean() for r in ranks]
     spread = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())

@@ -4,9 +4,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class TableNames(BaseModel):
-    """Columns that carry ids and times, and the tables' files. A model's manifest carries them from recipe to load.
+    """Columns of ids and times, and the tables' files. A model's manifest passes them from the recipe to the load.
 
-    A file of None is looked for under the table's own name, as `users.parquet` or `users.csv`.
+    If a file is None, the table is looked for under its own name, as `users.parquet` or `users.csv`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -19,6 +19,6 @@ class TableNames(BaseModel):
     behaviours: str | None = None
 
     def file_of(self, role: str) -> str | None:
-        """The file of `users`, `items` or `behaviours`."""
+        """Return the file of `users`, `items` or `behaviours`."""
         files = {"users": self.users, "items": self.items, "behaviours": self.behaviours}
         return files[role]

@@ -1,6 +1,6 @@
-"""Bounds of every time that enters: the same for requests, events, tables and loads.
+"""Bounds of all times in the input: the same for requests, events, tables and loads.
 
-Times are int64 milliseconds since 1970 (UTC). The bounds tell seconds and microseconds from milliseconds.
+Times are int64 milliseconds since 1970 (UTC). The bounds are such that seconds and microseconds are recognised.
 """
 
 import math
@@ -18,12 +18,12 @@ _NANOSECONDS_MS = 1_000_000
 
 
 def out_of_bounds(times_ms: np.ndarray, latest_ms: int = LATEST_MS) -> np.ndarray:
-    """A mask of the times outside [EARLIEST_MS, latest_ms], bool in the shape of `times_ms`."""
+    """Return a mask of the times outside [EARLIEST_MS, latest_ms], bool in the shape of `times_ms`."""
     return np.asarray((times_ms < EARLIEST_MS) | (times_ms > latest_ms))
 
 
 def time_problem(time_ms: int, latest_ms: int = LATEST_MS) -> str:
-    """A message about a time outside the bounds. It guesses the unit that the caller meant."""
+    """Return a message about a time outside the bounds, with a guess at the unit that the caller meant."""
     text = f"{time_ms}, which is {_date(time_ms)}"
     if EARLIEST_MS <= time_ms * 1000 <= LATEST_MS:
         return f"{text}; did you mean seconds? Times are milliseconds since 1970"
@@ -31,12 +31,12 @@ def time_problem(time_ms: int, latest_ms: int = LATEST_MS) -> str:
         if time_ms > LATEST_MS and EARLIEST_MS <= time_ms // factor <= LATEST_MS:
             return f"{text}; did you mean {unit}? Times are milliseconds since 1970"
     if EARLIEST_MS <= time_ms <= LATEST_MS:
-        return f"{text}, later than {_date(latest_ms)}, the latest time that is taken here"
+        return f"{text}, later than {_date(latest_ms)}, the latest time accepted here"
     return f"{text}; times are milliseconds since 1970 and lie between {_date(EARLIEST_MS)} and {_date(LATEST_MS)}"
 
 
 def _date(time_ms: int) -> str:
-    """The day as `2022-05-01`; beyond the years that a calendar holds, the year alone."""
+    """The day as `2022-05-01`; only the year if it is beyond the range of dates."""
     try:
         return datetime.fromtimestamp(time_ms / 1000, UTC).date().isoformat()
     except (OverflowError, ValueError, OSError):

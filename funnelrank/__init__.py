@@ -1,3 +1,3 @@
-"""The `funnelrank` command. The version of the project is written here and nowhere else."""
+"""The `funnelrank` command. The version of the project is written here only."""
 
 __version__ = "0.2.0"

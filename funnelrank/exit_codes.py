@@ -1,4 +1,4 @@
-"""The exit codes of every command, and which error ends a command with which of them."""
+"""The exit codes of every command, and the mapping from errors to exit codes."""
 
 from enum import IntEnum
 
@@ -13,11 +13,11 @@ class ExitCode(IntEnum):
 
 
 class CommandError(Exception):
-    """A command that cannot be done as it was given; the message says why."""
+    """A command that cannot be done as given; the message says why."""
 
 
 # Package and name of each error class, so that this table imports neither torch nor onnxruntime. A subclass counts as
-# its base class. Errors that are not listed are faults of the program and end with a traceback.
+# its base class. Errors that are not listed are bugs and end with a traceback.
 REFUSALS = frozenset(
     {
         ("builtins", "OSError"),
@@ -51,12 +51,12 @@ REFUSALS = frozenset(
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether an error is one that a command reports in one line, without a traceback."""
+    """Return whether a command reports an error in one line, without a traceback."""
     names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
     return not names.isdisjoint(REFUSALS)
 
 
-# The extra of the project that brings a package in.
+# The extra of the project that installs a package.
 EXTRAS = {
     "duckdb": "loop",
     "gevent": "loadtest",
@@ -70,12 +70,12 @@ EXTRAS = {
     "sklearn": "train",
     "torch": "train",
 }
-# Packages of ours that an installation may lack: the image holds the service alone, the wheel lacks the benchmark.
+# Packages of this project that an installation may lack: the image has only the service, the wheel lacks the benchmark.
 OPTIONAL = ("bench", "export", "loadtest", "loop", "models")
 
 
 def missing_part(error: ModuleNotFoundError) -> str | None:
-    """A message that says what to install; None if the missing package belongs to every installation."""
+    """Return a message that says what to install; None if the missing package belongs to every installation."""
     package = (error.name or "").partition(".")[0]
     if package in EXTRAS:
         return f"{package} is not installed; pip install 'funnelrank[{EXTRAS[package]}]'"

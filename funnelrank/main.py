@@ -1,4 +1,4 @@
-"""The `funnelrank` program: the list of its commands, and how an error becomes an exit code."""
+"""The `funnelrank` program: the list of its commands, and the exit code of each error."""
 
 import importlib
 import sys
@@ -19,7 +19,7 @@ class CommandEntry(NamedTuple):
     resume: str = "the same command begins anew"
 
 
-_GOES_ON = "run the same command again: it goes on from there"
+_GOES_ON = "run the same command again to continue"
 
 COMMANDS = {
     "serve": CommandEntry("serving:serve", "Serve rankings over HTTP."),
@@ -28,18 +28,18 @@ COMMANDS = {
     ),
     "inspect": CommandEntry("serving:inspect", "Show what Redis holds for a user or an item."),
     "rollout": CommandEntry("rollout:rollout", "Show or change which versions are live."),
-    "run-sample": CommandEntry("serving:run_sample", "Serve the sample, with a Redis of its own if none is set."),
+    "run-sample": CommandEntry("serving:run_sample", "Serve the sample; starts a Redis if none is set."),
     "models": CommandEntry("training:models", "List the models: name, paper, tasks."),
     "prepare": CommandEntry("data:prepare", "Make the canonical tables from the files of a public data set."),
     "train": CommandEntry(
         "training:train",
         "Train a recipe.",
-        "the same command with --resume goes on from the last checkpoint",
+        "the same command with --resume continues from the last checkpoint",
     ),
     "tune": CommandEntry(
         "training:tune",
-        "Search the settings that a recipe names.",
-        "the same command goes on with the trial that it stopped in",
+        "Search the settings of a recipe.",
+        "the same command repeats the interrupted trial and continues",
     ),
     "benchmark": CommandEntry(
         "training:benchmark",
@@ -51,22 +51,22 @@ COMMANDS = {
     "simulate": CommandEntry("data:simulate", "Train on a simulated world and compare with its known truth."),
     "export": CommandEntry("exporting:export", "Check a run against its ONNX graph and publish it as a bundle."),
     "sign": CommandEntry("exporting:sign", "Sign published bundles."),
-    "bench": CommandEntry("bench:bench", "Measure the CPU cost of a ranking beside the model itself."),
+    "bench": CommandEntry("bench:bench", "Measure the CPU cost of a ranking."),
     "bench-threads": CommandEntry("bench:bench_threads", "Compare workers, threads and spinning."),
     "bench-clients": CommandEntry("bench:bench_clients", "Compare Redis clients for a ranking's read."),
     "compact": CommandEntry(
         "loop:compact", "Turn the exposure log's files into one table per hour.", "the same command goes on from there"
     ),
     "loadtest": CommandEntry("loadtest:loadtest", "Send an open-loop load and check every answer."),
-    "soak": CommandEntry("soak:soak", "Send everything at once for long, with faults, and check every answer."),
-    "swap-cost": CommandEntry("soak:swap_cost", "Measure what swapping a version costs a caller."),
+    "soak": CommandEntry("soak:soak", "Send mixed traffic and faults for hours, and check every answer."),
+    "swap-cost": CommandEntry("soak:swap_cost", "Measure how a swap of versions delays callers."),
     "republish": CommandEntry("soak:republish", "Publish a copy of a bundle under another version."),
     "completion": CommandEntry("completion:completion", "Print the completion script of a shell."),
 }
 
 
 class Program(click.Group):
-    """A group that imports a command when it is called, and lists all of them without importing any."""
+    """A click group that imports a command when it is called, and lists the commands without importing any."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -100,9 +100,9 @@ def program() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command and return its exit code: see `ExitCode`.
 
-    `arguments` are those of the process if None. Returns the exit code: see `ExitCode`.
+    `arguments` are those of the process if None.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -124,14 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def message_of(error: Exception) -> str | None:
-    """The message for an expected error; None for a fault of the program."""
+    """Return the message for an expected error; None for a bug."""
     if isinstance(error, ModuleNotFoundError):
         return missing_part(error)
     if not is_refusal(error):
         return None
     if type(error).__module__.partition(".")[0] != "redis":
         return str(error)
-    # A message of the Redis client may show the URL, so its password is removed.
+    # A message of the Redis client may contain the URL, so its password is removed.
     from service.log import without_password
 
     return f"Redis: {without_password(str(error))}"

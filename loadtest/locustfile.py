@@ -18,14 +18,14 @@ from loadtest.users import PhasedShape, RankingUser
 
 
 class WebUser(RankingUser):
-    """Locust finds it here, and the imported shape beside it; `set_up` hands both the load."""
+    """The user class for locust, which finds it and the imported shape in this module; `set_up` gives both the load."""
 
     abstract = False
 
 
 @events.init_command_line_parser.add_listener
 def add_flags(parser: LocustArgumentParser) -> None:
-    """The load's options, beside locust's own."""
+    """Add the load's options to those of locust."""
     for option in load_options():
         if option.is_flag:
             parser.add_argument(*option.opts, action="store_true", help=option.help)
@@ -40,7 +40,7 @@ def add_flags(parser: LocustArgumentParser) -> None:
 
 
 def read_options(options: Any) -> dict[str, Any]:
-    """The values of the load's options, by name. Raises click.UsageError."""
+    """Return the values of the load's options, by name. Raises click.UsageError."""
     command = click.Command("locust", params=list(load_options()))
     words: list[str] = []
     for option in command.params:
@@ -55,7 +55,7 @@ def read_options(options: Any) -> dict[str, Any]:
 
 @events.init.add_listener
 def set_up(environment: Environment, **_: Any) -> None:
-    """Lays out a run; again after each, so that the web page can start another."""
+    """Prepare a run; called again after each run, so that the web page can start another."""
     options = environment.parsed_options
     assert options is not None, "locust reads the flags before it fires this event"
     url = environment.host or "http://127.0.0.1:8000"

@@ -1,4 +1,4 @@
-"""The options of the load test, and the plan that the rest reads."""
+"""The options of the load test, and the plan made from them."""
 
 import json
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def _workload_options() -> list[click.Option]:
             "--zipf",
             type=float,
             default=1.0,
-            help="Skew: the r-th most popular id is drawn in proportion to 1/r^zipf.",
+            help="Skew: the r-th most popular id has a probability in proportion to 1/r^zipf.",
         ),
         _option(
             "--unknown-share",
@@ -79,8 +79,10 @@ def _workload_options() -> list[click.Option]:
             default=0.01,
             help="Share of users, and of candidates, that the service has never seen.",
         ),
-        _option("--scene", help="`scene` of every request."),
-        _option("--context", type=JsonType(), default="{}", metavar="JSON", help="`context` of every request."),
+        _option("--scene", help="The field `scene` of every request."),
+        _option(
+            "--context", type=JsonType(), default="{}", metavar="JSON", help="The field `context` of every request."
+        ),
         _option("--top-k", type=click.IntRange(min=1), help="`top_k` of every request."),
         _option("--seed", type=int, default=1, help="Seed of arrivals and draws."),
         _option(
@@ -99,20 +101,22 @@ def _pace_options() -> list[click.Option]:
             default=50.0,
             help="Requests per second; with --find-limit the rate of the first step.",
         ),
-        _option("--warmup-s", type=_SECONDS, default=3.0, help="Sent first and not counted."),
+        _option("--warmup-s", type=_SECONDS, default=3.0, help="Duration of a warm-up, which is not counted."),
         _option(
             "--drain-s",
             type=_SECONDS,
             default=5.0,
-            help="How long late requests may still be sent and answered after the end.",
+            help="Time after the end in which late requests may still be sent and answered.",
         ),
         _option("--timeout-s", type=_POSITIVE, default=5.0, help="An answer that takes longer is a failure."),
         _option(
             "--find-limit",
             is_flag=True,
-            help="Step the rate to find the highest that keeps --p99-limit-ms without a failure.",
+            help="Find the highest rate that keeps --p99-limit-ms without a failure, step by step.",
         ),
-        _option("--p99-limit-ms", type=_POSITIVE, default=50.0, help="Limit of the latency from the due time."),
+        _option(
+            "--p99-limit-ms", type=_POSITIVE, default=50.0, help="Limit of the latency, measured from the due time."
+        ),
         _option("--step-s", type=_SECONDS, default=10.0, help="Length of one step."),
         _option("--max-steps", type=click.IntRange(min=1), default=12, help="Largest number of steps."),
     ]
@@ -120,7 +124,9 @@ def _pace_options() -> list[click.Option]:
 
 def _swap_options() -> list[click.Option]:
     return [
-        _option("--swap", multiple=True, metavar="NAME/VERSION", help="Roll out these in turn; give it twice or more."),
+        _option(
+            "--swap", multiple=True, metavar="NAME/VERSION", help="Versions to roll out in turn; give at least two."
+        ),
         _option("--swap-every-s", type=_POSITIVE, default=3.0, help="Seconds between two swaps."),
         _option(
             "--admin-token", envvar="FUNNELRANK_ADMIN_TOKEN", show_envvar=True, default="", help="The operators' token."

@@ -1,16 +1,16 @@
-"""Describes in the terminal how a load test went."""
+"""Prints the result of a load test in the terminal."""
 
 from collections import Counter
 
 from loadtest.phases import Phase
 from loadtest.run import Result
 
-# A generator this late at its 99th percentile measures itself; the numbers then say little about the service.
+# If the load generator is this late at its p99, it measures itself more than the service.
 LATE_GENERATOR_MS = 10.0
 
 
 def describe(result: Result) -> str:
-    """The closing lines of a run."""
+    """Return the closing lines of a run."""
     lines = [f"{'rate/s':>8} {'answered':>9} {'failures':>9} {'p50 ms':>9} {'p95 ms':>9} {'p99 ms':>9}"]
     lines[0] += f" {'service p99':>12}   (counted from the due time)"
     lines += [_row(phase) for phase in result.phases]
@@ -48,6 +48,6 @@ def _late_generator(phase: Phase) -> str | None:
     if lag_ms is None or lag_ms <= LATE_GENERATOR_MS:
         return None
     return (
-        f"warning: at {phase.rate:.0f}/s the load generator itself sent {lag_ms:.0f} ms late (p99): "
+        f"warning: at {phase.rate:.0f}/s the load generator itself was {lag_ms:.0f} ms late (p99): "
         "it needs a core of its own"
     )

@@ -1,4 +1,4 @@
-"""Phases of load: arrival times that no answer can delay, and the phases of a run or of a search for the limit."""
+"""Phases of load: arrival times that do not depend on answers, and the phases of a run or of a search for the limit."""
 
 import math
 from collections.abc import Generator, Iterator
@@ -8,7 +8,7 @@ import numpy as np
 from loadtest.checks.measurements import Measurements
 from loadtest.options import Plan
 
-# The search stops when the lowest rate that failed is within 8 % of the highest that held: noise is about as large.
+# The search stops when the lowest failed rate is within 8 % of the highest rate that held; the noise is about as large.
 PRECISION = 1.08
 
 
@@ -36,19 +36,19 @@ class Phase:
         self.began_at = now
 
     def take(self) -> float | None:
-        """When the next request is due, for one caller alone; None if none is left or the phase is closed."""
+        """Return when the next request is due, to one caller only; None if none is left or the phase is closed."""
         if self.closed or math.isinf(self.began_at) or self.taken == len(self.offsets):
             return None
         self.taken += 1
         return self.began_at + self.offsets[self.taken - 1]
 
     def is_over(self, now: float) -> bool:
-        """Whether every request was answered or the time for late ones has passed."""
+        """Whether every request was answered, or the time for late ones has passed."""
         end = self.began_at + self.duration_s
         return now >= end and (self.finished == len(self.offsets) or now >= end + self.drain_s)
 
     def close(self) -> None:
-        """End the phase: a request that was due and not sent, or sent and not answered, has failed."""
+        """End the phase: requests that were due but not sent or not answered count as failures."""
         self.closed = True
         self.measurements.record_unanswered(
             len(self.offsets) - self.taken, "never sent: all users were waiting for answers"
@@ -57,13 +57,13 @@ class Phase:
 
 
 def steady_load(plan: Plan, rng: np.random.Generator) -> Iterator[Phase]:
-    """A warm-up, then the rate asked for."""
+    """A warm-up, then the requested rate."""
     yield Phase("/rank (warm-up)", plan.rate, plan.warmup_s, plan.drain_s, rng)
     yield Phase("/rank", plan.rate, plan.duration_s, plan.drain_s, rng)
 
 
 def stepped_load(plan: Plan, rng: np.random.Generator) -> Iterator[Phase]:
-    """A warm-up, then one step after another towards the highest rate that holds."""
+    """A warm-up, then steps towards the highest rate that holds."""
     yield Phase("/rank (warm-up)", plan.rate, plan.warmup_s, plan.drain_s, rng)
     search = search_rates(plan.rate, plan.max_steps)
     rate = next(search)
@@ -77,9 +77,9 @@ def stepped_load(plan: Plan, rng: np.random.Generator) -> Iterator[Phase]:
 
 
 def search_rates(start: float, max_steps: int) -> Generator[float, bool, None]:
-    """Yields rates to try and receives whether each held.
+    """Yield rates to try, and receive whether each held.
 
-    Doubles or halves until both sides are known, then bisects.
+    Doubles or halves the rate until both a held and a failed rate are known, then bisects.
     """
     held = 0.0
     failed = math.inf

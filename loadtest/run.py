@@ -1,4 +1,4 @@
-"""One run from plan to result: sets locust up as a library, waits for the last phase, gathers the measurements."""
+"""One run from plan to result: sets locust up as a library, waits for the last phase, collects the measurements."""
 
 import time
 from collections import Counter
@@ -21,7 +21,7 @@ from loadtest.workload.workload import Workload, read_popularity
 
 @dataclass(frozen=True)
 class Result:
-    """The counted phases of a run, oldest first, and the swaps made meanwhile."""
+    """The counted phases of a run, oldest first, and the swaps made during them."""
 
     plan: Plan
     phases: list[Phase]
@@ -37,7 +37,7 @@ class Result:
         return max(held, key=lambda phase: phase.rate, default=None)
 
     def faults(self) -> list[str]:
-        """Why this run failed; empty if it did not. Steps of a search may fail, but one of them has to hold."""
+        """Why this run failed; empty if it did not. Steps of a search may fail, but at least one must hold."""
         if self.plan.find_limit:
             return [] if self.best() else [f"no step kept p99 within {self.plan.p99_limit_ms} ms without a failure"]
         faults = [
@@ -51,7 +51,7 @@ class Result:
 
 
 def prepare(plan: Plan) -> RunningLoad:
-    """Reads the ids and lays out the phases. Raises WorkloadError when the data folder does not serve."""
+    """Read the ids and plan the phases. Raises WorkloadError if the data folder is not suitable."""
     rng = np.random.default_rng(plan.seed)
     users = read_popularity(plan.data, "users", "user_id", plan.zipf, rng)
     items = read_popularity(plan.data, "items", "item_id", plan.zipf, rng)
@@ -69,7 +69,7 @@ def prepare(plan: Plan) -> RunningLoad:
 
 
 def execute(plan: Plan) -> Result:
-    """Send the load until its last phase ends, or until all phases together must have ended."""
+    """Send the load until its last phase ends, or until the time for all phases is over."""
     load = prepare(plan)
     environment = Environment(user_classes=[user_class(load)], shape_class=_shape(load), host=plan.url)
     runner = environment.create_local_runner()
@@ -107,7 +107,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def summary_of(result: Result) -> dict[str, Any]:
-    """The result as the JSON that `--summary` writes."""
+    """Return the result as the JSON that `--summary` writes."""
     plan = result.plan
     best = result.best()
     return {

@@ -1,4 +1,4 @@
-"""Keeps load on this machine: a target must be a loopback address unless the user says otherwise."""
+"""Keeps load on this machine: a target must be a loopback address unless the user allows another one."""
 
 import ipaddress
 import socket
@@ -10,7 +10,7 @@ class TargetError(ValueError):
 
 
 def require_loopback(url: str) -> None:
-    """Raises TargetError unless every address behind the URL's host is a loopback address."""
+    """Raise TargetError unless every address of the URL's host is a loopback address."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise TargetError(f"{url} is not an http:// or https:// address")

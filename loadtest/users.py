@@ -1,4 +1,4 @@
-"""The locust side: users that send due requests, and the shape that moves the load from phase to phase."""
+"""The locust part: users that send due requests, and the shape that moves the load from phase to phase."""
 
 import time
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from loadtest.options import Plan
 from loadtest.phases import Phase
 from loadtest.workload.workload import Workload
 
-# A user without a due request looks again after so long: shorter than the gap between phases, and cheap.
+# A user without a due request checks again after this time, which is shorter than the gap between phases.
 IDLE_S = 0.02
 
 
 class RunningLoad:
-    """One run: the plan, the requests to draw, the phase in force and all phases so far."""
+    """One run: the plan, the workload, the present phase and all phases so far."""
 
     def __init__(self, plan: Plan, workload: Workload, phases: Iterator[Phase]) -> None:
         self.plan = plan
@@ -28,7 +28,7 @@ class RunningLoad:
         self.past: list[Phase] = []
 
     def advance(self) -> bool:
-        """Closes a phase that is over and begins the next; False when there is none left."""
+        """Close a phase that is over and begin the next; return False when there is none left."""
         if self.phase is not None:
             if not self.phase.is_over(time.perf_counter()):
                 return True
@@ -76,7 +76,7 @@ class RankingUser(FastHttpUser):
         wait_s = due - time.perf_counter()
         if wait_s > 0:
             gevent.sleep(wait_s)
-            # This user was free in time, so whatever it is late by is the load generator's own doing.
+            # This user was free in time, so the load generator causes the rest of the delay.
             phase.measurements.generator_lags_ms.append((time.perf_counter() - due) * 1000)
         self._send(phase, due, request)
 
@@ -87,7 +87,7 @@ class RankingUser(FastHttpUser):
             "/rank", data=orjson.dumps(request).decode(), headers=headers, name=phase.name, catch_response=True
         ) as response:
             done = time.perf_counter()
-            # Locust would count from the sending; a request that had to wait for a free user would look fast.
+            # Locust would count from the sending, so a request that had to wait for a free user would seem fast.
             response.request_meta["response_time"] = (done - due) * 1000
             answer = self._judge(response, request)
             if answer.fault is None:
@@ -105,7 +105,7 @@ class RankingUser(FastHttpUser):
 
 
 def user_class(load: RunningLoad) -> type[RankingUser]:
-    """The user class of one run, bound to its load and service."""
+    """Return the user class of one run, bound to its load and service."""
     timeout_s = load.plan.timeout_s
     members = {
         "load": load,

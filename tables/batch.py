@@ -1,4 +1,4 @@
-"""One batch of a table's rows: columns as numpy arrays by what they are used for, each bad value named with its row."""
+"""One batch of a table's rows: columns as numpy arrays by their use; errors name the row of a bad value."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from features.times import LATEST_MS, out_of_bounds, time_problem
 from tables.errors import TableError
 from tables.types import is_list, is_time
 
-# Integers from here on do not all have a float of their own.
+# From here on, some integers have no float of their own.
 _EXACT_FLOAT32 = 2.0**24
 _TIME_ADVICE = "write such a time as an integer, or as a timestamp in Parquet"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII)
@@ -23,9 +23,10 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|
 
 @dataclass(frozen=True)
 class Batch:
-    """`rows`: the columns that were asked for, in canonical types; `first_row` counts the rows of the table before it.
+    """`rows`: the requested columns, in canonical types; `first_row` is the number of rows of the table before this
+    batch.
 
-    `types` are the columns' types in the file. `places` int64 `[n]` says where the rows of a selection stood in its
+    `types` are the columns' types in the file. `places` int64 `[n]` holds the positions of a selection's rows in its
     batch.
     """
 
@@ -44,26 +45,25 @@ class Batch:
         return self.file.suffix == ".csv"
 
     def is_float64(self, column: str) -> bool:
-        """Whether a column holds float64 numbers."""
+        """Return whether a column has float64 numbers."""
         return bool(pa.types.is_float64(self.rows.column(column).type))
 
     def error(self, column: str, message: str, place: int | None = None) -> TableError:
-        """The error of a column, and of the row `place` of this batch."""
+        """Return the error of a column and of the row `place` of this batch."""
         if place is not None and self.places is not None:
             place = int(self.places[place])
         row = None if place is None else self.first_row + place + 1
         return TableError(message, self.file, self.role, column, row)
 
     def selection(self, places: np.ndarray) -> "Batch":
-        """The rows at `places` int64 `[m]`; errors still name the rows of the table."""
+        """Select the rows at `places` int64 `[m]`; errors still name the rows of the table."""
         before = places if self.places is None else self.places[places]
         return Batch(
             self.file, self.role, self.first_row, self.rows.take(pa.array(places, pa.int64())), self.types, before
         )
 
     def raw(self, column: str) -> np.ndarray:
-        """The values `[n]` as `pack_columns` takes them: integers, floats (NaN where missing) or objects (None if
-        missing).
+        """Return the values `[n]` for `pack_columns`: integers, floats (NaN if missing) or objects (None if missing).
 
         An integer column with gaps becomes objects, so that 64-bit ids keep every digit.
         """
@@ -88,7 +88,7 @@ class Batch:
         return values
 
     def keys(self, column: str, keys_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """`keys_of` the column's categories. Raises TableError with the row of the first value that is no category."""
+        """Apply `keys_of` to the column's categories. Raises TableError with the row of the first invalid value."""
         values = self.categories(column)
         try:
             return keys_of(values)
@@ -96,7 +96,7 @@ class Batch:
             raise self.feature_error(column, error, lambda i: keys_of(values[i : i + 1])) from None
 
     def texts(self, column: str) -> list[str]:
-        """The canonical text of every value, `""` where it is missing."""
+        """Return the canonical text of every value, `""` if it is missing."""
         values = self.rows.column(column)
         if pa.types.is_integer(values.type) and not is_time(self.types[column]):
             return list(pc.fill_null(values.cast(pa.string()), "").to_pylist())
@@ -114,9 +114,9 @@ class Batch:
         return texts
 
     def numbers(self, column: str) -> np.ndarray:
-        """Numbers `[n]` as integers or floats, NaN where missing; in a CSV text is read as numbers.
+        """Return numbers `[n]` as integers or floats, NaN if missing; text of a CSV is parsed.
 
-        Raises TableError for text and truth values. Whether a number is finite is not looked at.
+        Raises TableError for text and truth values. It does not check that a number is finite.
         """
         values = self.rows.column(column)
         if pa.types.is_integer(values.type):
@@ -136,7 +136,7 @@ class Batch:
         raise self.error(column, message, place)
 
     def lists(self, column: str) -> np.ndarray:
-        """Lists `[n]` of raw values, None if missing; a column of single values is refused."""
+        """Return lists `[n]` of raw values, None if missing; a column of single values is refused."""
         values = self.rows.column(column)
         if not is_list(values.type):
             if values.null_count == len(values):
@@ -154,7 +154,7 @@ class Batch:
         return _objects(out)
 
     def labels(self, column: str) -> np.ndarray:
-        """Labels as float64 `[n]`: numbers, text that is a number, True and False; NaN where missing."""
+        """Return labels as float64 `[n]`: numbers, text that is a number, True and False; NaN if missing."""
         values = self.rows.column(column)
         if pa.types.is_boolean(values.type):
             values = values.cast(pa.int8())
@@ -171,11 +171,11 @@ class Batch:
         bounded: bool = True,
         missing: int | None = None,
     ) -> np.ndarray:
-        """Times as int64 milliseconds `[n]`; a missing one is `missing`, or refused where that is None.
+        """Return times as int64 milliseconds `[n]`; a missing one becomes `missing`, or is refused if that is None.
 
         Raises TableError for fractions, float32 and, if `bounded`, times outside the bounds of features/times.py.
         """
-        # Types that do not hold milliseconds.
+        # Refuse types that cannot hold milliseconds.
         values = self.rows.column(column)
         gaps = np.asarray(values.is_null())
         if pa.types.is_float32(values.type) and len(values) > values.null_count:
@@ -195,7 +195,7 @@ class Batch:
             if pa.types.is_uint64(values.type):
                 raise self.error(column, f"column '{column}' must hold whole milliseconds since 1970 (int64)")
             times = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
-        # Missing times, then times that are seconds or microseconds by mistake.
+        # Check for missing times, then for seconds or microseconds given by mistake.
         if missing is None:
             self._refuse(column, gaps, lambda _: f"has no time in {gaps.sum():,} of {len(gaps):,} rows")
         else:
@@ -216,7 +216,7 @@ class Batch:
         raise self.error(column, f"column '{column}' must hold whole milliseconds since 1970, not {values.type}")
 
     def _parsed(self, column: str, values: pa.Array, message: str = "holds {}, which is no number") -> np.ndarray:
-        """Text as float64 `[n]`, the float nearest to it; NaN where missing."""
+        """Parse text as float64 `[n]`, the nearest float; NaN if missing."""
         trimmed = pc.utf8_trim_whitespace(values)
         try:
             return np.asarray(trimmed.cast(pa.float64()).to_numpy(zero_copy_only=False))
@@ -228,13 +228,13 @@ class Batch:
         return np.array([np.nan if text is None else float(text) for text in texts], dtype=np.float64)
 
     def _refuse(self, column: str, bad: np.ndarray, message: Callable[[int], str]) -> None:
-        """Raise the error of the first row where `bad`."""
+        """Raise the error of the first row in which `bad` is True."""
         if bad.any():
             place = int(np.flatnonzero(bad)[0])
             raise self.error(column, f"column '{column}' {message(place)}", place)
 
     def feature_error(self, column: str, error: FeatureError, again: Callable[[int], object]) -> TableError:
-        """The TableError of a value that the schema refuses; `again` reads one row anew, to tell which it was."""
+        """Convert an error of the schema to a TableError; `again` reads one row again, to find the row at fault."""
         for place in range(len(self)):
             try:
                 again(place)
@@ -244,7 +244,7 @@ class Batch:
 
 
 def _objects(values: list[object]) -> np.ndarray:
-    """An object array `[n]`, also where the entries are lists of equal length."""
+    """Return an object array `[n]`, even if the entries are lists of equal length."""
     out = np.empty(len(values), dtype=object)
     out[:] = values
     return out

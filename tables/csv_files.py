@@ -24,13 +24,13 @@ _TRUTHS = (("True", "False"), ("true", "false"), ("TRUE", "FALSE"))
 
 
 def column_names(path: Path) -> tuple[str, ...]:
-    """The names in the head, without a byte order mark. Raises pyarrow's errors, OSError."""
+    """Return the names in the head, without a byte order mark. Raises pyarrow's errors, OSError."""
     with _opened(path, pa_csv.ConvertOptions(column_types={})) as reader:
         return tuple(reader.schema.names)
 
 
 def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The columns as bytes, null where empty, block by block; a quoted value may hold line breaks."""
+    """Yield the columns as bytes, null if empty, block by block; a quoted value may contain line breaks."""
     options = pa_csv.ConvertOptions(
         column_types=dict.fromkeys(columns, pa.binary()),
         include_columns=list(columns),
@@ -53,7 +53,7 @@ def _opened(path: Path, options: pa_csv.ConvertOptions) -> pa_csv.CSVStreamingRe
 def column_kinds(path: Path, columns: Sequence[str], lists: Collection[str] = ()) -> dict[str, str]:
     """`{column: "float" or "truth"}` of the columns that are not text, from one pass over the file.
 
-    The pass ends where no column can be anything but text any more.
+    The pass ends as soon as every column must be text.
     """
     undecided = {name: _Guess(name in lists) for name in columns}
     for batch in batches(path, columns) if columns else ():
@@ -65,7 +65,7 @@ def column_kinds(path: Path, columns: Sequence[str], lists: Collection[str] = ()
 
 
 class _Guess:
-    """The types that a column may have, given the values so far."""
+    """The types that a column may still have after the values read so far."""
 
     def __init__(self, as_list: bool) -> None:
         several = rf"(\{LIST_SEPARATOR}({_FLOAT}|{_INTEGER}))*" if as_list else ""
@@ -86,7 +86,7 @@ class _Guess:
 
     @property
     def open(self) -> bool:
-        """Whether it may still be something else than text."""
+        """Whether the column may still be something other than text."""
         return self.number or bool(self.truths)
 
     @property
@@ -103,7 +103,9 @@ def _all(flags: pa.Array) -> bool:
 
 
 def typed(column: pa.Array, kind: str | None, as_list: bool) -> pa.Array:
-    """A column of text in its canonical type: `kind`, and a list if `as_list`. Raises pyarrow's ArrowInvalid."""
+    """Convert a column of text to its canonical type `kind`, or to lists if `as_list`. Raises pyarrow's
+    ArrowInvalid.
+    """
     if as_list:
         lists = pc.split_pattern(column, LIST_SEPARATOR)
         values = typed(lists.values, kind, False)

@@ -6,9 +6,8 @@ from pathlib import Path
 class TableError(ValueError):
     """A table that cannot be read, or a value that does not fit.
 
-    `file` is its path, `table` its role (`users`, `items`, ...), `column` and `row` say where, as far as that is known;
-    the first row below a CSV's head is row 1. `message` names the column; the text of the error adds the file and the
-    row.
+    `file` is its path, `table` its role (`users`, `items`, ...), `column` and `row` say where, if known; the first row
+    below a CSV's head is row 1. `message` names the column; the text of the error adds the file and the row.
     """
 
     def __init__(self, message: str, file: Path, table: str, column: str | None = None, row: int | None = None) -> None:
@@ -28,11 +27,11 @@ class TableError(ValueError):
 def unreadable(
     error: Exception, file: Path, table: str, column: str | None = None, row: int | None = None
 ) -> TableError:
-    """The TableError of what a library below raised."""
+    """Convert an error of a library to a TableError."""
     return TableError(f"cannot be read: {one_line(error)}", file, table, column, row)
 
 
 def one_line(error: Exception) -> str:
-    """The text of an error of a library below as one line of at most 300 characters."""
+    """Return the text of a library's error as one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,4 +1,4 @@
-"""Packed rows of a batch: the way from a table to what training encodes and the store holds."""
+"""Packs a batch of a table into rows, for training and for the store."""
 
 from collections.abc import Mapping
 
@@ -10,21 +10,22 @@ from tables.batch import Batch
 
 
 def list_columns(layout: RowLayout) -> frozenset[str]:
-    """The columns that hold lists, which a CSV writes as `a|b|c`."""
+    """Return the columns that hold lists, which a CSV writes as `a|b|c`."""
     return frozenset(f.name for f in layout.features if isinstance(f, MultiCategorical))
 
 
 def feature_columns(layout: RowLayout, id_feature: str | None = None) -> tuple[str, ...]:
-    """The columns that a table of this layout has beside its id."""
+    """Return the columns that a table of this layout has besides its id."""
     return tuple(f.name for f in layout.features if f.name != id_feature)
 
 
 def packed_rows(
     layout: RowLayout, batch: Batch, id_feature: str | None = None, id_column: str | None = None
 ) -> np.ndarray:
-    """Packed rows `[n]` of a batch that holds every feature; `id_feature` is read from `id_column`.
+    """Pack rows `[n]` of a batch that has every feature; `id_feature` is read from `id_column`.
 
-    Bit for bit what `RowLayout.pack` makes of the same values in JSON. Raises TableError that names column and row.
+    The result equals that of `RowLayout.pack` for the same values in JSON, bit for bit. Raises TableError that names
+    column and row.
     """
     source = {f.name: f.name for f in layout.features}
     if id_feature is not None and id_column is not None:
@@ -43,7 +44,7 @@ def packed_rows(
 
 
 def _refuse_missing(layout: RowLayout, rows: np.ndarray, batch: Batch, source: Mapping[str, str]) -> None:
-    """Raise TableError where a required feature is missing, as a request without it is refused."""
+    """Raise TableError if a required feature is missing, as a request without it is refused."""
     for feature in layout.features:
         if not feature.required:
             continue

@@ -20,7 +20,7 @@ _BELOW = (pa.ArrowException, OSError, UnicodeError, OverflowError)  # what pyarr
 
 @dataclass(frozen=True)
 class Table:
-    """`role` is the table's word (`users`, `items`, `behaviours`, `impressions`); `rows` is None for a CSV."""
+    """One table. `role` is its name (`users`, `items`, `behaviours`, `impressions`); `rows` is None for a CSV."""
 
     role: str
     path: Path
@@ -32,7 +32,7 @@ class Table:
         return self.path.suffix == ".csv"
 
     def require(self, needed: Mapping[str, str], advice: str = "") -> None:
-        """Raise TableError unless every column of `{column: what names it}` is there; `advice` ends the message."""
+        """Raise TableError unless every column of `{column: what names it}` exists; `advice` ends the message."""
         for column, why in needed.items():
             if column not in self.columns:
                 raise TableError(
@@ -60,16 +60,16 @@ class Table:
         names = list(dict.fromkeys(columns))
         for name in names:
             if self.columns.count(name) > 1:
-                raise TableError(f"column '{name}' stands twice", self.path, self.role, name)
+                raise TableError(f"column '{name}' occurs twice", self.path, self.role, name)
         kinds = self._kinds(names, lists)
         for first, read in self._read(names, size, after):
             for start in range(max(after - first, 0), read.num_rows, size):
                 yield self._batch(read.slice(start, size), first + start, kinds, lists)
 
     def as_stored(self, needed: Collection[str] = ()) -> pa.Table:
-        """The whole Parquet table in the types of its file, for commands that copy or cut tables.
+        """Read the whole Parquet table in the types of its file, for commands that copy or cut tables.
 
-        Raises TableError for a column of `needed` that is not there, and for whatever cannot be read.
+        Raises TableError if a column of `needed` is missing, and for anything that cannot be read.
         """
         self.require(dict.fromkeys(needed, "the data set's own format"))
         try:
@@ -79,7 +79,7 @@ class Table:
             raise unreadable(error, self.path, self.role) from None
 
     def _kinds(self, names: list[str], lists: Collection[str]) -> dict[str, str]:
-        """The columns of a CSV that are numbers or truth values. A Parquet file has its own types."""
+        """Return the columns of a CSV that are numbers or truth values. A Parquet file has its own types."""
         if not self.is_csv:
             return {}
         try:
@@ -88,9 +88,9 @@ class Table:
             raise unreadable(error, self.path, self.role) from None
 
     def _read(self, names: list[str], size: int, after: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Record batches as the file has them, each with the rows before it.
+        """Yield the file's record batches, each with the number of rows before it.
 
-        Only reading is guarded: errors of who takes the batches pass through.
+        Only errors of reading are converted; errors of the caller pass through.
         """
         try:
             if self.is_csv:
@@ -124,7 +124,7 @@ class Table:
 
 
 def open_table(path: Path, role: str) -> Table:
-    """The table of a file. Raises TableError if it is not there, is of another kind, or cannot be read."""
+    """Open the table of a file. Raises TableError if it does not exist, has another format, or cannot be read."""
     if path.suffix not in SUFFIXES:
         raise TableError(f"'{path.name}' is neither .parquet nor .csv", path, role)
     try:
@@ -139,7 +139,7 @@ def open_table(path: Path, role: str) -> Table:
 
 
 def find_table(folder: Path, role: str, file_name: str | None = None) -> Table | None:
-    """The table `file_name` of a folder, or else `<role>.parquet` or `<role>.csv`; None if there is none.
+    """Open the table `file_name` of a folder, or else `<role>.parquet` or `<role>.csv`; None if there is none.
 
     Raises TableError for a file that cannot be read.
     """
@@ -157,7 +157,7 @@ def _counted(batches: Iterator[pa.RecordBatch], first: int) -> Iterator[tuple[in
 
 
 def _groups_after(file: pq.ParquetFile, after: int) -> tuple[list[int], int]:
-    """The row groups that hold rows beyond the first `after`, and the rows before them."""
+    """Return the row groups that contain rows after the first `after`, and the number of rows before them."""
     done = 0
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
@@ -168,7 +168,7 @@ def _groups_after(file: pq.ParquetFile, after: int) -> tuple[list[int], int]:
 
 
 def _first_bad(column: pa.Array) -> int | None:
-    """The first row that has no canonical value on its own; None if only the column as a whole has none."""
+    """Return the first row that has no canonical value by itself; None if only the column as a whole has none."""
     for place in range(len(column)):
         try:
             canonical(column.slice(place, 1))
@@ -183,7 +183,7 @@ def _bytes_at(column: pa.Array, place: int) -> bytes:
 
 
 def _is_utf16(path: Path) -> bool:
-    """Whether a file begins with the byte order mark of UTF-16."""
+    """Return whether a file begins with the byte order mark of UTF-16."""
     try:
         with path.open("rb") as file:
             return file.read(2) in (b"\xff\xfe", b"\xfe\xff")

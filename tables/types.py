@@ -19,28 +19,28 @@ _PER_MS = {"us": 1_000, "ns": 1_000_000}
 
 
 class TypeRefusedError(ValueError):
-    """A column type that no feature, id, time or label can have."""
+    """A column type that is not allowed for features, ids, times and labels."""
 
 
 def is_time(kind: pa.DataType) -> bool:
-    """Whether a type is a timestamp or a date."""
+    """Return whether a type is a timestamp or a date."""
     return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether a type is a list of any layout."""
+    """Return whether a type is a list of any layout."""
     views = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
     return bool(views or pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a type is text of any layout, or bytes that may be text."""
+    """Return whether a type is text of any layout, or bytes that may be text."""
     strings = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return bool(strings or pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def decoded(column: pa.Array) -> pa.Array:
-    """The column without dictionary, run-end encoding or extension type."""
+    """Return the column without dictionary, run-end encoding or extension type."""
     while True:
         if isinstance(column.type, pa.BaseExtensionType):
             column = column.storage
@@ -53,7 +53,7 @@ def decoded(column: pa.Array) -> pa.Array:
 
 
 def canonical(column: pa.Array) -> pa.Array:
-    """A column in its canonical type.
+    """Convert a column to its canonical type.
 
     Raises TypeRefusedError for a type without one, and pyarrow's ArrowInvalid for a value that the type does not hold.
     """
@@ -62,7 +62,7 @@ def canonical(column: pa.Array) -> pa.Array:
     if pa.types.is_null(kind):
         return pa.nulls(len(column), pa.string())
     if is_text(kind):
-        # A view is cast by way of its own large type, which pyarrow can check for UTF-8.
+        # A view is cast to its own large type first, which pyarrow can check for UTF-8.
         large = column.cast(pa.large_binary()) if pa.types.is_binary_view(kind) else column
         return large.cast(pa.string())
     if pa.types.is_boolean(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind):
@@ -79,13 +79,11 @@ def canonical(column: pa.Array) -> pa.Array:
         return _decimals(column)
     if is_list(kind):
         return _lists(column)
-    raise TypeRefusedError(
-        f"has the type {kind}, which is none of text, integer, number, boolean, time or list of them"
-    )
+    raise TypeRefusedError(f"has the type {kind}, but must be text, integer, number, boolean, time or a list of these")
 
 
 def _signed(column: pa.Array) -> pa.Array:
-    """int64 where every value fits."""
+    """Convert to int64 if every value fits."""
     largest = pc.max(column).as_py()
     return column.cast(pa.int64()) if largest is None or largest < 2**63 else column
 

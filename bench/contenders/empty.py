@@ -1,4 +1,4 @@
-"""The floor: what a FastAPI route costs that does nothing."""
+"""The lower bound: a FastAPI route that does nothing."""
 
 from fastapi import FastAPI
 

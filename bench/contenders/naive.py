@@ -1,9 +1,9 @@
-"""The naive export: the same trained weights in a model written as textbooks write it.
+"""The naive export: the same trained weights in a straightforward model.
 
-Every tensor has one row per candidate, those of the user and of the behaviours too (tiled on the wire). Each feature is
-a lookup of its own. A layer reads the concatenation of all its inputs. Experts, gates and towers are modules in a list.
-DIN concatenates [e, v, e - v, e * v, p] per pair and has torch's PReLU. Keys are embedding rows already, so this graph
-does without the hash lookup that the product's graph contains.
+Every tensor has one row per candidate, even those of the user and of the behaviours (sent once per candidate). Each
+feature has a lookup of its own. A layer reads the concatenation of all its inputs. Experts, gates and towers are
+modules in a list. DIN concatenates [e, v, e - v, e * v, p] per pair and uses torch's PReLU. Keys are embedding rows
+already, so this graph does not need the hash lookup of the product's graph.
 """
 
 import logging
@@ -30,7 +30,7 @@ Inputs = dict[str, np.ndarray]
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """torch's layer of a weight `[in, out]` and a bias `[out]`."""
+    """Return torch's layer with a weight `[in, out]` and a bias `[out]`."""
     layer = nn.Linear(*weight.shape)
     with torch.no_grad():
         layer.weight.copy_(weight.T)
@@ -202,7 +202,9 @@ class Naive(nn.Module):
 
 
 def tiled(graph: ServingGraph, inputs: Inputs) -> Inputs:
-    """The inputs of the naive graph for those of the product's: keys as rows, everything once per candidate."""
+    """Convert the inputs of the product's graph to those of the naive graph: keys as rows, everything once per
+    candidate.
+    """
     rows = graph.rows({name: torch.from_numpy(values) for name, values in inputs.items()})
     candidates = len(inputs["item_keys"])
     out: Inputs = {}
@@ -221,7 +223,7 @@ def tiled(graph: ServingGraph, inputs: Inputs) -> Inputs:
 
 
 def to_onnx(naive: Naive, example: Inputs, outputs: Sequence[str]) -> onnx.ModelProto:
-    """torch's exporter with its optimiser, free axes and nothing else."""
+    """Export with torch's exporter, its optimiser and free axes."""
     free: dict[str, dict[int, torch.export.Dim]] = {}
     candidates = torch.export.Dim.DYNAMIC
     length = torch.export.Dim.DYNAMIC

@@ -1,9 +1,9 @@
-"""A ranking server on plain FastAPI, written as most people would write one, on the same model and the same data.
+"""A ranking server on plain FastAPI, written in the usual way, for the same model and the same data.
 
 Requests and responses are pydantic objects. Rows are JSON in Redis, read with GET and MGET by redis-py's asyncio
-client. Python code puts the features of each candidate together and returns a list of objects. Nothing in it is slowed
-down on purpose: its rows hold ready keys, so that it hashes nothing; its session has the service's options; and it
-reads users, behaviours and items at the same time.
+client. Python code collects the features of each candidate and returns a list of objects. Nothing in it is slow on
+purpose: its rows have ready keys, so that it hashes nothing; its session has the service's options; and it reads users,
+behaviours and items at the same time.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class PeerResponse(BaseModel):
 
 
 def feature_row(layout: RowLayout, row: dict[str, Any]) -> tuple[list[int], list[float]]:
-    """One entity's keys and numbers in the order that the graph wants."""
+    """Return one entity's keys and numbers in the order of the graph."""
     keys: list[int] = []
     for name, columns in layout.key_columns.items():
         width = columns.stop - columns.start
@@ -118,7 +118,7 @@ def create_app() -> FastAPI:
 
 
 def __getattr__(name: str) -> Any:
-    """`app` is made when uvicorn asks for it, since it reads the environment."""
+    """`app` is made when uvicorn asks for it, because it reads the environment."""
     if name != "app":
         raise AttributeError(name)
     return create_app()

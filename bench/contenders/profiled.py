@@ -1,4 +1,4 @@
-"""The service with a profiler in its worker, switched on and off over HTTP."""
+"""The service with a profiler in its worker, which HTTP requests switch on and off."""
 
 import cProfile
 import pstats
@@ -15,7 +15,9 @@ STOP = "/bench/profile/stop"
 
 @dataclass(frozen=True)
 class Called:
-    """A function: calls per request, and microseconds per request in itself and in all that it called."""
+    """A function: calls per request, and microseconds per request, excluding and including the functions that it
+    called.
+    """
 
     name: str
     calls: float
@@ -67,7 +69,7 @@ def called(rows: list[list[Any]], requests: int) -> list[Called]:
 
 
 def per_candidate(functions: list[Called], candidates: int) -> list[Called]:
-    """Functions that were called once per candidate or nearly so. There should be none."""
+    """Functions that were called about once per candidate. There should be none."""
     return [c for c in functions if c.calls >= candidates / 2]
 
 

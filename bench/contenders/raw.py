@@ -1,4 +1,4 @@
-"""The limit: ONNX Runtime alone, in this process, on the inputs that the service makes of the same requests."""
+"""The limit: ONNX Runtime alone, in this process, on the service's inputs for the same requests."""
 
 import asyncio
 import time
@@ -48,7 +48,7 @@ class Raw:
         return asyncio.run(fetched())
 
     def cpu_seconds(self, inputs: Sequence[Inputs], requests: int) -> float:
-        """CPU seconds of this process for `requests` runs over the inputs in turn."""
+        """CPU seconds of this process for `requests` runs; the inputs take turns."""
         return run_seconds(self.session, list(self.manifest.task_names), inputs, requests)
 
 

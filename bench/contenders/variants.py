@@ -1,4 +1,4 @@
-"""Variants that the service does not offer, measured so that its defaults have a reason.
+"""Variants that the service does not offer, measured to justify its defaults.
 
 ONNX Runtime's threads spin while idle, or scoring runs in a thread of its own instead of in the event loop.
 """
@@ -24,7 +24,7 @@ NAMES = ("event loop", "thread", "spinning")
 
 
 class ThreadedRanker(Ranker):
-    """Scores in a thread: the event loop goes on meanwhile, at the price of two switches of the interpreter lock."""
+    """Scores in a thread: the event loop continues, at the cost of two switches of the interpreter lock."""
 
     async def _score(
         self,

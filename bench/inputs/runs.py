@@ -1,4 +1,4 @@
-"""The models that are measured: trained shortly on the sample's tables, once, and exported by this tree."""
+"""The models under test: trained briefly on the sample's tables, once, and exported by the present code."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ _SHORT = [
 
 
 def trained(recipe: str, folder: Path) -> Path:
-    """The run of a recipe after one epoch. Speed does not depend on how well a model has learnt."""
+    """Return the run of a recipe after one epoch. The speed does not depend on the quality of the model."""
     run = folder / recipe
     if not (run / "metrics.json").exists():
         print(f"training {recipe} for one epoch, once, into {run}", flush=True)
@@ -31,7 +31,7 @@ def trained(recipe: str, folder: Path) -> Path:
 
 
 def published(run: Path, registry: Path) -> Path:
-    """The bundle of a run, live in a registry of its own."""
+    """Return the bundle of a run, live in a registry of its own."""
     _call("export", str(run), "--registry", str(registry), "--version", "1")
     write_rollout(registry, Target(name=run.name, version="1"), "bench")
     return registry / run.name / "1"

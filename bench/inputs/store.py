@@ -1,7 +1,7 @@
-"""Fills Redis for the benchmark: the sample's users and items, and as many more items as are asked for.
+"""Fills Redis for the benchmark: the sample's users and items, and as many more items as requested.
 
-The service finds packed rows under its own keys; the plain peer finds JSON. The peer's JSON holds ready hash keys and
-numbers: the peer does without the hashing that the service's writer did, and only its reading and building differ.
+The service reads packed rows under its own keys; the plain peer reads JSON. The peer's JSON has ready hash keys and
+numbers, so the peer does not pay for hashing, and only its reading and building differ.
 """
 
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ def _rows(layout: RowLayout, table: Path) -> np.ndarray:
 
 
 def _document(layout: RowLayout, row: Any) -> dict[str, Any]:
-    """A row as people write it: one entry per feature."""
+    """Return a row in the usual form: one JSON entry per feature."""
     keys = row["keys"].tolist()
     numerics = row["numerics"].tolist()
     document: dict[str, Any] = {}

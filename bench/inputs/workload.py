@@ -9,13 +9,13 @@ import orjson
 from bench.inputs.store import NOW_MS, USERS, item_id, user_id
 
 BODIES = 128
-# Candidates are drawn from so many items, however many there are: real traffic shows a small part of a catalogue.
+# Candidates are drawn from this many items, whatever the size of the catalogue: real traffic shows a small part of it.
 HOT_ITEMS = 10_000
 
 
 @dataclass(frozen=True)
 class RequestSet:
-    """Requests of one size: their bodies on disk, one per line, and what they ask for."""
+    """Requests of one size: their bodies on disk, one per line, and their size."""
 
     candidates: int
     behaviours: int
@@ -25,7 +25,7 @@ class RequestSet:
 
 
 def make(folder: Path, candidates: int, behaviours: int, bodies: int = BODIES) -> RequestSet:
-    """`bodies` requests of `candidates` different items each, drawn evenly from the hot ones."""
+    """Make `bodies` requests of `candidates` different items each, drawn evenly from the hot ones."""
     rng = np.random.default_rng(candidates * 1000 + behaviours)
     users = [user_id(i % USERS, behaviours) for i in range(bodies)]
     drawn = [[item_id(int(i)) for i in rng.choice(HOT_ITEMS, candidates, replace=False)] for _ in range(bodies)]
@@ -33,7 +33,7 @@ def make(folder: Path, candidates: int, behaviours: int, bodies: int = BODIES) -
 
 
 def make_cold(folder: Path, candidates: int, behaviours: int, items: int) -> RequestSet:
-    """Requests that ask for each item beyond the hot ones once, so that no candidate is in the cache."""
+    """Make requests that name each item beyond the hot ones once, so that no candidate is in the cache."""
     bodies = (items - HOT_ITEMS) // candidates
     users = [user_id(i % USERS, behaviours) for i in range(bodies)]
     drawn = [[item_id(HOT_ITEMS + n * candidates + i) for i in range(candidates)] for n in range(bodies)]

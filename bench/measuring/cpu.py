@@ -1,6 +1,6 @@
 """Reads the cores, CPU time and memory of a process tree from /proc.
 
-CPU time counts neither what else a busy machine does nor what a client waits for.
+CPU time includes neither the work of other programs nor the time that a client waits.
 """
 
 import os
@@ -10,9 +10,9 @@ _TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def cores() -> tuple[set[int], set[int]]:
-    """One core for the server that is measured, the others for its load.
+    """Return one core for the server under test, and the others for its load.
 
-    All for both if there is one core or none is known.
+    Returns all cores for both if there is only one, or if they are unknown.
     """
     if not hasattr(os, "sched_getaffinity"):
         return set(), set()
@@ -21,13 +21,13 @@ def cores() -> tuple[set[int], set[int]]:
 
 
 def stay_on(chosen: set[int]) -> None:
-    """Pin this process, and those that it starts from now on, to these cores."""
+    """Pin this process, and those that it will start, to these cores."""
     if chosen:
         os.sched_setaffinity(0, chosen)
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Return a process and all its descendants."""
     pids = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
@@ -41,7 +41,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _of_process(pid: int) -> float:
-    """To the nanosecond where the kernel keeps that (schedstat), to the tick of /proc/<pid>/stat elsewhere."""
+    """In nanoseconds if the kernel keeps that (schedstat), otherwise in the ticks of /proc/<pid>/stat."""
     tasks = list(Path(f"/proc/{pid}/task").iterdir())
     try:
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) * 1e-9
@@ -51,7 +51,7 @@ def _of_process(pid: int) -> float:
 
 
 def memory_mib(pid: int) -> dict[str, float]:
-    """Resident and proportional set size of one process: the second counts a page that processes share once in all."""
+    """Resident and proportional set size of one process; the second divides shared pages among their processes."""
     sizes = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, value, *_ = line.split()

@@ -1,8 +1,8 @@
 """The load generator: a process that sends bodies over keep-alive connections and reads the answers.
 
 It reads one line of JSON from stdin: {"port", "path", "bodies" (a file with one body per line), "requests",
-"connections"}, and writes one line: how many answers had each status. Its own cost is in no figure, since only the
-server's CPU time is read.
+"connections"}, and writes one line: the number of answers with each status. No figure includes its own cost, because
+only the server's CPU time is measured.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ async def _drive(port: int, path: str, bodies: list[bytes], requests: int, conne
 
 
 class Driver:
-    """The handle of the driving process."""
+    """The handle of the load generator's process."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Measures a cost: contenders in turn, several rounds, and the lower quartile of each contender's rounds."""
+"""Measures a cost: contenders take turns in several rounds; the lower quartile of each contender's rounds is used."""
 
 from collections.abc import Callable, Mapping
 
@@ -27,10 +27,10 @@ def over_http(driver: Driver, server: Server, load: RequestSet) -> Contender:
 def in_turn(contenders: Mapping[str, Contender], rounds: int, round_seconds: float) -> dict[str, float]:
     """CPU milliseconds per request of each contender.
 
-    In each round all run one after another, so that a busy machine slows them alike. The lower quartile of the rounds
-    counts, because what else runs on a machine can only add.
+    In each round all run one after another, so that other load on the machine slows them alike. The lower quartile of
+    the rounds is used, because other load can only add to a figure.
 
-    `round_seconds`: how much CPU time one contender should use in one round.
+    `round_seconds`: the CPU time that one contender should use in one round.
     """
     requests = {}
     for name, cost in contenders.items():

@@ -1,4 +1,4 @@
-"""Starts the servers that are measured, each a uvicorn with one worker in a process of its own."""
+"""Starts the servers under test, each a uvicorn with one worker in a process of its own."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ class Server:
 
 @contextmanager
 def service(registry: Path, redis_url: str, workers: int = 1, **settings: object) -> Iterator[Server]:
-    """`funnelrank serve`; `settings` are FUNNELRANK_* by their lower-case names."""
+    """Start `funnelrank serve`; `settings` are FUNNELRANK_* by their lower-case names."""
     patient = {
         "drain_ms": 0,
         "log_level": "warning",
@@ -47,7 +47,7 @@ def service(registry: Path, redis_url: str, workers: int = 1, **settings: object
 
 @contextmanager
 def application(name: str, target: str, environment: Mapping[str, str]) -> Iterator[Server]:
-    """uvicorn with an application of this package."""
+    """Start uvicorn with an application of this package."""
     with _running(name, [sys.executable, "-m", "uvicorn", target, *_UVICORN], environment, "/openapi.json") as server:
         yield server
 

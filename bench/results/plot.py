@@ -1,4 +1,4 @@
-"""Draws cost against candidates: one self-contained HTML page with SVG."""
+"""Plots cost against candidates: one self-contained HTML page with SVG."""
 
 import math
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ Table = Mapping[tuple[int, int], Mapping[str, float]]
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine: processor, cores, Python, and how busy it was."""
+    """Describe the machine: processor, cores, Python, and its load."""
     model = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -91,6 +91,6 @@ def graphs(compared: Sequence[Compared]) -> str:
 
 
 def density(costs: Table) -> str:
-    """End to end over HTTP: how many candidates one core ranks in a second."""
+    """End to end over HTTP: the number of candidates that one core ranks in a second."""
     parts = [f"C={c} L={n}: {c / of['service'] * 1000:,.0f}" for (c, n), of in costs.items() if c >= 200]
     return f"candidates per second per core, end to end over HTTP: {'; '.join(parts)}"

@@ -27,12 +27,12 @@ class Verdict:
 
 
 def overhead_ms(costs: Costs) -> float:
-    """The cost of a ranking beside the model itself, in CPU milliseconds."""
+    """The cost of a ranking without the model itself, in CPU milliseconds."""
     return costs["service"] - costs["raw"]
 
 
 def grown(before: Costs, after: Costs) -> float:
-    """The factor by which the overhead grew, each time against the empty route of the same moment."""
+    """The factor by which the overhead grew, each time relative to the empty route measured at the same time."""
     return (overhead_ms(after) / after["empty"]) / (overhead_ms(before) / before["empty"])
 
 

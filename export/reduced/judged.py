@@ -1,4 +1,4 @@
-"""Impressions with known labels on which two graphs are compared: rows of the run's data, turned into requests."""
+"""Impressions with known labels, on which two graphs are compared: rows of the run's data, turned into requests."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Impressions:
     judged: Mapping[str, Judged]
 
     def requests(self, seed: int) -> Iterator[Inputs]:
-        """One request per impression: its own candidate first, then others drawn from the part's impressions."""
+        """Yield one request per impression: its own candidate first, then others drawn from the part's impressions."""
         data = self.data
         part = self.data.parts[self.part]
         rng = np.random.default_rng(seed)
@@ -66,7 +66,7 @@ class Impressions:
 
 
 def keys_of_rows(vocabulary: Vocabulary) -> np.ndarray:
-    """A key for each embedding row, int64 `[rows]`: the graph's lookup leads from each back to its row."""
+    """Return a key for each embedding row, int64 `[rows]`: the graph's lookup maps each key back to its row."""
     unknown = next(
         key for key in range(1, len(vocabulary.keys) + 2) if key != MISSING_KEY and key not in vocabulary.keys
     )
@@ -77,14 +77,14 @@ def keys_of_rows(vocabulary: Vocabulary) -> np.ndarray:
 
 
 def impressions_of(run: Run, cache: Path) -> Impressions:
-    """Impressions of the test part, or of validation if no label of the test part has both classes.
+    """Return impressions of the test part, or of validation if no label of the test part has both classes.
 
     Raises ReductionError.
     """
     try:
         data = open_run_data(run, cache)
     except RunError as error:
-        raise ReductionError(f"the loss by reduced precision is measured on the run's own data: {error}") from error
+        raise ReductionError(f"the loss by reduced precision is measured on the run's data: {error}") from error
     for part in ("test", "validation"):
         impressions = _impressions(run, data, part)
         if any(one.inside.any() and np.ptp(one.label[one.inside]) > 0 for one in impressions.judged.values()):

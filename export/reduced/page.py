@@ -13,13 +13,13 @@ _INDENT = " " * 12
 
 
 def lines(reduction: Reduction) -> Iterator[str]:
-    """Text for the terminal: the AUC that a reduced precision costs, and the time and bytes that it saves."""
+    """Return lines for the terminal: the decrease of the AUC, and the time and bytes saved."""
     yield (
         f"{reduction.precision:<11} against float32, {reduction.impressions:,} impressions of the {reduction.part} "
         f"part, each among {reduction.candidates} candidates"
     )
     for name, output in reduction.outputs.items():
-        largest = f"score difference {output.max_abs_difference:.1e} at most"
+        largest = f"largest score difference {output.max_abs_difference:.1e} at most"
         if output.loss is None:
             yield f"{_INDENT}{name:<12} has no label that varies there; {largest}"
         else:
@@ -37,7 +37,7 @@ def lines(reduction: Reduction) -> Iterator[str]:
 
 
 def with_reduction(report: bytes, reduction: Reduction) -> bytes:
-    """The report with a section on the reduction at its end."""
+    """Append a section about the reduction to a report."""
     first, *rest = (line.strip() for line in lines(reduction))
     template = Environment(autoescape=True, trim_blocks=True).from_string(_TEMPLATE.read_text())
     summary = [first, *rest[len(reduction.outputs) :]]

@@ -1,4 +1,4 @@
-"""Measures a graph in reduced precision beside the float32 one: AUC, score differences, speed and size."""
+"""Compares a graph in reduced precision with the float32 one: AUC, score differences, speed and size."""
 
 import statistics
 import sys
@@ -28,7 +28,7 @@ _SHOW_EVERY = 2000
 def measure(
     run: Run, full: bytes, reduced: bytes, precision: Reduced, impressions: Impressions, max_loss: float
 ) -> Reduction:
-    """Both graphs on the same requests. Raises ReductionError if an output loses more than `max_loss`."""
+    """Run both graphs on the same requests. Raises ReductionError if an output loses more than `max_loss`."""
     names = list(run.ranker.score_names)
     sessions = [open_session(graph, 1) for graph in (full, reduced)]
     length = run.encoding.schema.behaviour.max_length if run.encoding.schema.behaviour else 0
@@ -90,7 +90,7 @@ def _quality(
 def judge(
     by: Judged, kind: TaskKind, full: np.ndarray, reduced: np.ndarray, largest: float, mean: float
 ) -> ReducedOutput:
-    """One score in both precisions by the measure of its kind, and what is lost; None if it has no label."""
+    """Compare one score in both precisions by the measure of its kind; None if it has no label."""
     label = by.label[by.inside]
     before, after = (kind.quality(label, scores[by.inside]) for scores in (full, reduced))
     loss = None if before is None or after is None else kind.quality_loss(before, after)
@@ -105,7 +105,7 @@ def judge(
 
 
 def _cpu_ms(run: Run, sessions: Sequence[Any], names: list[str], length: int) -> tuple[float, float]:
-    """CPU milliseconds per run of both graphs, the median of rounds in turn, so that a busy machine hits both alike."""
+    """CPU milliseconds per run of both graphs: the median of rounds in turn, so that other load affects both alike."""
     rng = np.random.default_rng(run.recipe.training.seed)
     requests = [request(run.encoding.schema, run.kept_rows, SPEED_CANDIDATES, length, rng) for _ in range(_REQUESTS)]
     taken: list[list[float]] = [[], []]

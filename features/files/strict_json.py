@@ -1,6 +1,4 @@
-"""Reads JSON strictly: a key that occurs twice in an object is refused with its name, and so is what cannot be written
-again.
-"""
+"""Reads JSON strictly: refuses a key that occurs twice in an object, and values that JSON cannot represent again."""
 
 import json
 from typing import Any
@@ -9,18 +7,18 @@ _MOST_DIGITS = 20  # of an integer of 64 bits, with its sign
 
 
 class DuplicateKeyError(ValueError):
-    """An object has a key twice, so that one of the two values would be lost."""
+    """An object has a key twice, so one of the two values would be lost."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"the key {key!r} stands twice")
+        super().__init__(f"the key {key!r} occurs twice")
         self.key = key
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
-    Raises DuplicateKeyError, json.JSONDecodeError or UnicodeDecodeError where it is none, and ValueError for an integer
-    of more than 64 bits or half a surrogate pair; all are ValueErrors.
+    Raises DuplicateKeyError, json.JSONDecodeError or UnicodeDecodeError if it is not valid, and ValueError for an
+    integer of more than 64 bits or half a surrogate pair; all are ValueErrors.
     """
     value = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
     try:

@@ -1,4 +1,4 @@
-"""Reads YAML strictly: a key that occurs twice is refused, and every value knows its file and line."""
+"""Reads YAML strictly: refuses a key that occurs twice, and records the file and line of every value."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class SourcePlace:
 
 
 class YamlError(ValueError):
-    """A text that is not strict YAML. `place` and `location` say where; the message opens with the place."""
+    """A text that is not strict YAML. `place` and `location` say where; the message begins with the place."""
 
     def __init__(self, message: str, place: SourcePlace, location: Location = ()) -> None:
         super().__init__(f"{place}: {message}")
@@ -42,7 +42,7 @@ class YamlDocument:
     scalars: dict[Location, str] = field(default_factory=dict)
 
     def place_of(self, location: Location) -> SourcePlace:
-        """The place of the innermost part of a location that the document has; the source alone for the root."""
+        """Return the place of the innermost part of a location that the document has; for the root, only the source."""
         for length in range(len(location), 0, -1):
             if location[:length] in self.places:
                 return self.places[location[:length]]
@@ -50,7 +50,7 @@ class YamlDocument:
 
 
 def read_yaml(path: Path) -> YamlDocument:
-    """The document in a file. Raises OSError if it cannot be read, and YamlError for what `parse_yaml` refuses."""
+    """Read the document in a file. Raises OSError if it cannot be read, and YamlError as `parse_yaml` does."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -59,9 +59,9 @@ def read_yaml(path: Path) -> YamlDocument:
 
 
 def parse_yaml(text: str, source: str) -> YamlDocument:
-    """The document in a text; `source` names it in places and messages.
+    """Parse a text; places and messages call it `source`.
 
-    Raises YamlError for text that is not YAML, for a key that stands twice in one mapping, for a value that contains
+    Raises YamlError for text that is not YAML, for a key that occurs twice in one mapping, for a value that contains
     itself, and for more than MOST_VALUES values.
     """
     try:
@@ -84,7 +84,7 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
 
 
 def _add(node: yaml.Node, location: Location, document: YamlDocument, above: frozenset[int]) -> None:
-    """Note the places and scalars at and below a node; `above`: the nodes that contain it."""
+    """Record the places and scalars at and below a node; `above` are the nodes that contain it."""
     if isinstance(node, yaml.ScalarNode):
         document.scalars[location] = node.value
         return
@@ -95,7 +95,7 @@ def _add(node: yaml.Node, location: Location, document: YamlDocument, above: fro
         if below in document.places:
             name = ".".join(map(str, below))
             at = SourcePlace(document.source, named_by.start_mark.line + 1)
-            raise YamlError(f"{name}: this key stands here twice; only one can count", at, below)
+            raise YamlError(f"{name}: this key occurs twice here; only one can count", at, below)
         if len(document.places) >= MOST_VALUES:
             raise YamlError(f"more than {MOST_VALUES:,} values", place, location)
         document.places[below] = SourcePlace(document.source, named_by.start_mark.line + 1)
@@ -103,7 +103,7 @@ def _add(node: yaml.Node, location: Location, document: YamlDocument, above: fro
 
 
 def _children(node: yaml.Node, location: Location) -> Iterator[tuple[Location, yaml.Node, yaml.Node]]:
-    """For each child: its location, the node that gives the line (its key, or itself), and its value."""
+    """Yield for each child its location, the node that gives the line (its key, or itself), and its value."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield (*location, str(key.value)), key, value

@@ -1,6 +1,6 @@
 """Writes a file whole or not at all.
 
-It stands here because both halves of the project write files, and everybody may import this package.
+It is in this package because both halves of the project write files, and everybody may import it.
 """
 
 import os
@@ -12,10 +12,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` at the end of the block.
+    """Yield a temporary path beside `path` to write to; it replaces `path` at the end of the block.
 
-    Readers see the old content or the new one, also after a power cut. Where the block or the disk fails (OSError), the
-    old file stands and nothing is left behind.
+    Readers see the old content or the new one, even after a power cut. If the block or the disk fails (OSError), the
+    old file stays and no temporary file is left.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)
@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file. Raises OSError; the old file then stands."""
+    """Replace a file. Raises OSError; the old file then stays."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 

@@ -1,1 +1,1 @@
-"""The options of every command. A module here imports the rest lazily, so that help is fast and needs no torch."""
+"""The commands with their options. Their modules import the rest lazily, so that help is fast and needs no torch."""

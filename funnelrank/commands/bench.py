@@ -12,12 +12,12 @@ _RUNS = click.option(
     default=Path("runs/bench"),
     show_default=True,
     metavar="DIR",
-    help="Folder of the short training runs, which are kept.",
+    help="Folder of the short training runs, for reuse.",
 )
 
 
 @click.command(epilog=examples("funnelrank bench --quick", "funnelrank bench --full --out reports/bench.json"))
-@click.option("--quick", is_flag=True, help="Fewer sizes and rounds: a minute or two.")
+@click.option("--quick", is_flag=True, help="Fewer sizes and rounds; takes a minute or two.")
 @click.option("--full", is_flag=True, help="Also 1,000,000 items in Redis.")
 @click.option(
     "--out",
@@ -25,11 +25,13 @@ _RUNS = click.option(
     default=Path("reports/bench.json"),
     show_default=True,
     metavar="FILE",
-    help="JSON; the plot is written beside it.",
+    help="JSON file to write; the plot is written beside it.",
 )
 @_RUNS
 def bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
-    """Measure the CPU time of a ranking beside the model itself, an empty route and a plain peer."""
+    """Measure the CPU time of a ranking and, for comparison, of the model alone, an empty route and a plain FastAPI
+    server.
+    """
     from bench.run import run_bench
 
     run_bench(quick, full, out, runs)

@@ -25,7 +25,7 @@ def prepare() -> None:
 
 
 def _prepares(name: str, title: str) -> None:
-    """Add the command for one public data set; its function is `prepare_NAME` of `models.prepare.NAME`."""
+    """Add the command for one public data set, which runs `prepare_NAME` of `models.prepare.NAME`."""
 
     def command(source: Path, out: Path) -> None:
         import importlib
@@ -57,9 +57,9 @@ _prepares("taobao", "Taobao's UserBehavior")
 @click.option(
     "--max-mb", type=float, default=7.5, show_default=True, help="Largest total size of the parquet files in MB."
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the choice of users.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed for the choice of users.")
 def sample(source: Path, out: Path, max_mb: float, seed: int) -> None:
-    """Canonical tables -> a seeded subset of whole users that fits a size."""
+    """Cut canonical tables to a size: a seeded subset of whole users."""
     from models.prepare.sample import sample_tables
 
     _report(out, lambda: sample_tables(source, out, int(max_mb * 1e6), seed))
@@ -104,9 +104,15 @@ def _report(out: Path, make: Callable[[], dict[str, int]]) -> None:
 @click.option("--action", default="action", show_default=True, metavar="COLUMN", help="Column of the action.")
 @click.option("--time", default="time_ms", show_default=True, metavar="COLUMN", help="Column of the time.")
 @click.option("--click", default="click", show_default=True, metavar="VALUE", help="Value that is a click.")
-@click.option("--actions", multiple=True, required=True, metavar="VALUE...", help="Values to try between, at most 5.")
+@click.option(
+    "--actions",
+    multiple=True,
+    required=True,
+    metavar="VALUE...",
+    help="Actions to try between click and conversion, at most 5.",
+)
 @click.option("--conversion", required=True, metavar="VALUE", help="Value that is a conversion.")
-@click.option("--out", type=PATH, metavar="PATH", help="Write PATH.md, PATH.csv and PATH.html as well.")
+@click.option("--out", type=PATH, metavar="PATH", help="Also write PATH.md, PATH.csv and PATH.html.")
 def paths(
     events: Path,
     user: str,
@@ -138,12 +144,12 @@ def paths(
 @click.argument("name", type=click.Choice(SIMULATORS))
 @click.option("--seeds", type=POSITIVE, default=3, show_default=True, metavar="N", help="Seeds 1 to N.")
 @click.option(
-    "--size", type=float, default=1.0, show_default=True, metavar="X", help="Factor on the number of impressions."
+    "--size", type=float, default=1.0, show_default=True, metavar="X", help="Factor for the number of impressions."
 )
-@click.option("--out", type=PATH, metavar="PAGE.md", help="Put the section into this page as well.")
-@click.option("--tables", type=PATH, metavar="DIR", help="Write the tables of the world, seed 1, and train nothing.")
+@click.option("--out", type=PATH, metavar="PAGE.md", help="Also write the section into this page.")
+@click.option("--tables", type=PATH, metavar="DIR", help="Only write the tables of the world, seed 1.")
 def simulate(name: str, seeds: int, size: float, out: Path | None, tables: Path | None) -> None:
-    """Simulate a world with known truth, train models on it and measure them against the truth.
+    """Simulate a world with known probabilities, train models on it and compare them with the truth.
 
     Prints mean and deviation over the seeds.
     """

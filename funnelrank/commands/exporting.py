@@ -33,7 +33,7 @@ PRECISIONS = ["float32", "int8", "float16"]
     default=0.001,
     show_default=True,
     metavar="X",
-    help="Largest fall of an output's AUC by reduced precision, or rise of a value's RMSE, as a share.",
+    help="Largest allowed decrease of an output's AUC by reduced precision, or relative increase of a value's RMSE.",
 )
 @cache_option
 @click.option(
@@ -51,7 +51,9 @@ def export(
     cache: Path,
     sign_with: Path | None,
 ) -> None:
-    """Check a trained RUN against its ONNX graph and publish it as a model bundle. On any doubt publish nothing."""
+    """Check a trained RUN against its ONNX graph and publish it as a model bundle. If a check fails, publish
+    nothing.
+    """
     from export.bundle import export_run
     from export.sign import signer
 
@@ -84,7 +86,7 @@ def _summary(published: "Published", signed: bool) -> Iterator[str]:
 
 @click.command(
     epilog="\b\na key pair:\n"
-    "  openssl genpkey -algorithm ed25519 -out KEY.pem          # private: stays with whoever publishes\n"
+    "  openssl genpkey -algorithm ed25519 -out KEY.pem          # private: for the publisher only\n"
     "  openssl pkey -in KEY.pem -pubout >> TRUSTED.pem          # public: FUNNELRANK_TRUSTED_KEYS of the service\n\n"
     + examples("funnelrank sign registry/kuairand-mmoe/3 --key KEY.pem")
 )

@@ -1,4 +1,4 @@
-"""The `loadtest` command. Its options are in `loadtest.options`, because locust's own command takes them too."""
+"""The `loadtest` command. Its options are in `loadtest.options`, because locust's own command uses them too."""
 
 from typing import Any
 
@@ -12,11 +12,12 @@ from loadtest.options import LONGEST_S, Plan, load_options
 def run(**options: Any) -> int:
     """Send an open-loop load to POST /rank and check every answer.
 
-    Requests are due at times fixed beforehand (a Poisson process), whether or not earlier ones were answered, and each
-    latency counts from the moment its request was due. A server that stalls is charged with everything that had to wait
-    for it. Exits with 1 if something failed, or a swapped-in version never answered.
+    Requests are due at times fixed beforehand (a Poisson process), even if earlier ones have not been answered, and
+    each latency is measured from the time its request was due. So a stall of the server counts for every request that
+    had to wait. Exits with 1 if something failed, or if a swapped-in version never answered.
     """
-    # locust patches the standard library for gevent while it is imported, so it comes before all that opens sockets.
+    # locust patches the standard library for gevent at its import, so it must come before every module that opens
+    # sockets.
     import locust  # noqa: F401
     import orjson
 
@@ -26,9 +27,9 @@ def run(**options: Any) -> int:
 
     plan = Plan(**options)
     if plan.swap and plan.find_limit:
-        raise click.UsageError("--swap and --find-limit are two different runs")
+        raise click.UsageError("--swap and --find-limit exclude each other")
     if plan.swap and (len(set(plan.swap)) < 2 or any("/" not in model for model in plan.swap)):
-        raise click.UsageError("--swap wants two different NAME/VERSION or more")
+        raise click.UsageError("--swap needs at least two different NAME/VERSION")
     if not plan.allow_remote:
         require_loopback(plan.url)
     result = execute(plan)
@@ -46,7 +47,7 @@ _OWN_OPTIONS = [
         type=POSITIVE,
         default=64,
         show_default=True,
-        help="Connections, so the most requests under way at once.",
+        help="Connections; each has at most one request in flight.",
     ),
     click.Option(
         ["--duration-s"],
@@ -56,7 +57,7 @@ _OWN_OPTIONS = [
         help="Measured time.",
     ),
     click.Option(["--report"], type=PATH, help="Write locust's HTML report here."),
-    click.Option(["--summary"], type=PATH, help="Write the summary as JSON here."),
+    click.Option(["--summary"], type=PATH, help="File to write the summary to, as JSON."),
     click.Option(
         ["--allow-remote"],
         is_flag=True,

@@ -12,7 +12,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def examples(*lines: str) -> str:
-    """The end of a help text with its line breaks: click would otherwise join the lines."""
+    """Return the end of a help text with its line breaks; click would otherwise join the lines."""
     return "\b\nexample:\n" + "\n".join(f"  {line}" for line in lines)
 
 

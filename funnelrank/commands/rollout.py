@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Change:
-    """The part of the document that the options name, as they were written."""
+    """The changes that the options name, as written on the command line."""
 
     name: str | None
     version: str | None
@@ -44,7 +44,7 @@ class Change:
 @click.option("--shadow", metavar="NAME/VERSION", help="Version that scores in the background, or 'none'.")
 @click.option("--rollback", is_flag=True, help="Make the previous versions live again.")
 @click.option("--to", type=int, metavar="REVISION", help="With --rollback: the revision to go back to.")
-@click.option("--history", is_flag=True, help="Show what was live before, newest first.")
+@click.option("--history", is_flag=True, help="Show the earlier states, newest first.")
 @click.option("--reason", default="", help="Reason for the history.")
 @registry_option
 def rollout(
@@ -61,7 +61,7 @@ def rollout(
 ) -> None:
     """Show the rollout document, or make VERSION of the model NAME live.
 
-    What the options do not name keeps its value. Workers follow within FUNNELRANK_ROLLOUT_POLL_MS.
+    Roles without an option keep their version. Workers follow within FUNNELRANK_ROLLOUT_POLL_MS.
     """
     from service.fusion import read_profiles
     from service.rollout.rollout import read_rollout
@@ -89,11 +89,11 @@ def rollout(
 
 
 def changes_of(change: Change, registry: Path) -> dict[str, Target | None]:
-    """The new value of each role that changes. Raises click.UsageError and CommandError."""
+    """Return the new value of each role that changes. Raises click.UsageError and CommandError."""
     changes: dict[str, Target | None] = {}
     if change.name is not None:
         if change.version is None:
-            raise click.UsageError("say both: funnelrank rollout NAME VERSION")
+            raise click.UsageError("give both: funnelrank rollout NAME VERSION")
         changes["stable"] = target_of(change.name, change.version)
     if change.canary == "none":
         changes["canary"] = None
@@ -110,7 +110,7 @@ def _canary(change: Change, registry: Path) -> Canary:
     from service.rollout.rollout import Canary, read_rollout
 
     if change.percent is None:
-        raise click.UsageError("say how many of the users: --percent 5")
+        raise click.UsageError("give the percentage of the users: --percent 5")
     target: Target | None = named(change.canary) if change.canary else read_rollout(registry).canary
     if target is None:
         raise CommandError("there is no canary whose percentage could change: --canary NAME/VERSION --percent 5")
@@ -121,13 +121,13 @@ def _canary(change: Change, registry: Path) -> Canary:
 
 
 def named(text: str) -> Target:
-    """The target that `NAME/VERSION` names. Raises CommandError."""
+    """Return the target of `NAME/VERSION`. Raises CommandError."""
     name, _, version = text.partition("/")
     return target_of(name, version)
 
 
 def target_of(name: str, version: str) -> Target:
-    """A version of a model. Raises CommandError."""
+    """Return a version of a model. Raises CommandError."""
     from pydantic import ValidationError
 
     from service.bundle.registry import Target
@@ -140,7 +140,7 @@ def target_of(name: str, version: str) -> Target:
 
 
 def history_line(entry: Rollout | Past) -> str:
-    """One line about one revision."""
+    """Describe one revision in one line."""
     parts = [f"{entry.revision:>4}  {entry.written_at}  stable {entry.stable}"]
     if entry.canary:
         parts.append(f" canary {entry.canary} {entry.canary.percent:g} %")

@@ -30,23 +30,23 @@ def serve() -> int:
 @click.command(
     epilog=examples(
         "funnelrank load data/ --registry registry --bundle kuairand-mmoe/3",
-        "funnelrank load --forget 1f0c5a7e9b3d2846    # once no version with that schema will be live again",
+        "funnelrank load --forget 1f0c5a7e9b3d2846    # when no version with this schema will be live again",
     )
 )
 @click.argument("folder", type=PATH, required=False)
-@click.option("--restart", is_flag=True, help="Begin anew instead of going on after an interruption.")
+@click.option("--restart", is_flag=True, help="Begin anew instead of continuing an interrupted load.")
 @click.option(
     "--forget",
     metavar="FINGERPRINT",
     help="Remove all rows of a feature schema. Live writes no longer go to it.",
 )
 @registry_option
-@click.option("--bundle", metavar="NAME/VERSION", help="The bundle whose schema is loaded.  [default: the live one]")
+@click.option("--bundle", metavar="NAME/VERSION", help="The bundle whose schema to use.  [default: the live one]")
 def load(folder: Path | None, restart: bool, forget: str | None, registry: Path | None, bundle: str | None) -> int:
     """Load users, items and behaviours (.parquet or .csv) of FOLDER into Redis.
 
-    Any of the tables may be absent. After an interruption the same command goes on where it stopped. A finished load
-    may be run again: rows are replaced, behaviours are merged and never doubled.
+    Any of the tables may be absent. After an interruption, the same command continues where it stopped. A finished load
+    may be repeated: rows are replaced, behaviours are merged without duplicates.
     """
     from redis.exceptions import RedisError
 
@@ -69,12 +69,12 @@ def load(folder: Path | None, restart: bool, forget: str | None, registry: Path 
         redis_url = settings.redis_url.get_secret_value()
         load_folder(folder, manifest.feature_schema, redis_url, restart, manifest.tables, registry)
     except RedisError as error:
-        raise RedisError(f"{error}; run the same command again: it goes on from there") from None
+        raise RedisError(f"{error}; run the same command again to continue") from None
     return ExitCode.DONE
 
 
 def _forget(fingerprint: str, registry: Path) -> int:
-    """Retire a schema. Refused for a schema that is live: its workers would write its rows again."""
+    """Retire a schema. A schema that is live is refused, because its workers would write its rows again."""
     from service.bundle.registry import folder_of
     from service.bundle.verify import read_manifest
     from service.rollout.rollout import read_rollout
@@ -92,8 +92,8 @@ def _forget(fingerprint: str, registry: Path) -> int:
     except SchemaInUse as error:
         raise CommandError(str(error)) from None
     except KeyError:
-        raise CommandError(f"nothing of a schema {fingerprint} is here; Redis has {listed(redis_url)}") from None
-    click.echo(f"{removed} keys of schema {fingerprint} are gone")
+        raise CommandError(f"there are no keys of a schema {fingerprint}; Redis has {listed(redis_url)}") from None
+    click.echo(f"{removed} keys of schema {fingerprint} removed")
     return ExitCode.DONE
 
 
@@ -101,7 +101,7 @@ def _forget(fingerprint: str, registry: Path) -> int:
 @click.argument("entity", type=click.Choice(["user", "item"]))
 @click.argument("entity_id", metavar="ID")
 def inspect(entity: str, entity_id: str) -> int:
-    """Show what Redis holds for a user or an item, decoded. Exits with 1 if it holds nothing."""
+    """Show what Redis has for a user or an item, decoded. Exits with 1 if it has nothing."""
     from service.settings import Settings
     from service.store.redis.inspect import shown
 

@@ -25,21 +25,24 @@ _TOKEN = click.option("--token", required=True, help="FUNNELRANK_ADMIN_TOKEN of 
     type=PATH,
     required=True,
     metavar="REGISTRY/NAME/VERSION",
-    help="All versions beside it are swapped among.",
+    help="The test swaps among all versions of this model.",
 )
 @click.option("--minutes", type=float, default=60.0, show_default=True, help="Length of the soak.")
-@click.option("--clients", type=POSITIVE, default=4, show_default=True, help="Threads that rank without a pause.")
+@click.option(
+    "--clients", type=POSITIVE, default=4, show_default=True, help="Threads that send rankings without a pause."
+)
 @click.option("--items", type=POSITIVE, default=1000, show_default=True, metavar="N", help="Item ids are 0 to N-1.")
-@click.option("--redis-pid", type=int, help="A Redis on this host that may be stopped for a second now and then.")
+@click.option(
+    "--redis-pid", type=int, help="Process id of a Redis on this host that may be paused for a second at times."
+)
 @click.option("--operate-every-s", type=float, default=2.0, show_default=True, help="Seconds between operators' calls.")
 @click.option("--fault-every-s", type=float, default=20.0, show_default=True, help="Seconds between faults.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of all that is drawn.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of all random choices.")
 def soak(**options: Any) -> int:
     """Send rankings, events, swaps, canaries, weight changes and faults together, and check every answer.
 
     Hostile callers take part: slow readers, heads without bodies, pipelines, trailers, many events of one millisecond.
-
-    Exits with 0 if no answer was wrong, none failed except under a fault, and memory, files and workers stayed as many.
+    Exits with 0 if no answer was wrong, none failed except during a fault, and memory, files and workers did not grow.
     """
     from loadtest.soak.run import run
     from loadtest.soak.state import SoakOptions
@@ -63,12 +66,12 @@ def soak(**options: Any) -> int:
     default=2000,
     show_default=True,
     metavar="N",
-    help="Rankings before the first swap. The worst of many is worse than the worst of few.",
+    help="Rankings before the first swap, for comparison.",
 )
 @click.option("--candidates", type=POSITIVE, default=200, show_default=True, help="Candidates per ranking.")
 @click.option("--pause-s", type=float, default=0.005, show_default=True, help="Pause between two rankings.")
 def swap_cost(**options: Any) -> None:
-    """Measure the worst ranking during swaps against the p99 before."""
+    """Compare the slowest ranking during swaps with the p99 before them."""
     from loadtest.swaps.cost import SwapCost, measure
 
     click.echo(json.dumps(measure(SwapCost(**options)), indent=2))

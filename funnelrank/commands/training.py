@@ -20,13 +20,15 @@ from funnelrank.exit_codes import CommandError, ExitCode
 @click.option("--seed", type=int, metavar="N", help="Seed of weights, shuffling and dropout.  [default: the recipe's]")
 @settings_option("training.epochs=2")
 @click.option(
-    "--resume", is_flag=True, help="Go on where an interrupted run in the same folder stopped, to the same bits."
+    "--resume",
+    is_flag=True,
+    help="Continue an interrupted run in the same folder; the result is the same, bit for bit.",
 )
 @click.option(
     "--threads",
     type=POSITIVE,
     metavar="N",
-    help="torch's threads; a run repeats only with the same number.  [default: torch's]",
+    help="Threads of torch; results repeat only with the same number.  [default: torch's]",
 )
 @cache_option
 @click.option(
@@ -35,7 +37,7 @@ from funnelrank.exit_codes import CommandError, ExitCode
     default=20,
     show_default=True,
     metavar="N",
-    help="Steps of the reading-speed check, 0 for none.",
+    help="Steps of the reading-speed measurement; 0 skips it.",
 )
 @click.option(
     "--prefetch",
@@ -43,12 +45,10 @@ from funnelrank.exit_codes import CommandError, ExitCode
     default=0,
     show_default=True,
     metavar="N",
-    help="Batches that a thread reads ahead, for data beyond memory.",
+    help="Batches that a thread reads in advance, for data larger than memory.",
 )
-@click.option(
-    "--baselines", is_flag=True, help="Fit popularity, logistic regression and boosted trees to compare with."
-)
-@click.option("--ablation", is_flag=True, help="Measure what each group of features is worth, by permutation.")
+@click.option("--baselines", is_flag=True, help="Fit popularity, logistic regression and boosted trees for comparison.")
+@click.option("--ablation", is_flag=True, help="Measure the effect of each group of features, by permutation.")
 def train(
     recipe: Path,
     out: Path | None,
@@ -109,7 +109,7 @@ def train(
     metavar="{train,validation,test}",
     help="Which part of the data.",
 )
-@click.option("--out", type=PATH, metavar="FILE", help="Where to write.  [default: RUN/predictions-<part>.parquet]")
+@click.option("--out", type=PATH, metavar="FILE", help="File to write.  [default: RUN/predictions-<part>.parquet]")
 @click.option(
     "--against",
     metavar="URL",
@@ -136,7 +136,7 @@ def predict(run: Path, part: str, out: Path | None, against: str | None, cache: 
     "--out",
     type=PATH,
     metavar="DIR",
-    help="Folder of the search, one at a time.  [default: runs/<the recipe's name>-tuning]",
+    help="Folder of the search; one process at a time may use it.  [default: runs/<the recipe's name>-tuning]",
 )
 @settings_option("tuning.trials=40")
 @cache_option
@@ -146,13 +146,13 @@ def predict(run: Path, part: str, out: Path | None, against: str | None, cache: 
     default=1,
     show_default=True,
     metavar="N",
-    help="torch's threads; with 1 a search repeats to the bit.",
+    help="Threads of torch; with 1, a search repeats bit for bit.",
 )
 def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path, threads: int) -> None:
     """Search the space of a recipe's tuning section on its validation part.
 
-    Writes trials.md, trials.json, tuned.yaml and study.db. The same command goes on where it was stopped; more trials
-    than before are added to those that are there.
+    Writes trials.md, trials.json, tuned.yaml and study.db. The same command continues an interrupted search; if the
+    number of trials was raised, it adds the missing ones.
     """
     import torch
 
@@ -171,7 +171,7 @@ def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path
 
 @click.command(
     epilog=examples(
-        "funnelrank benchmark --out docs/results    # every recipe whose data is there, 5 seeds each",
+        "funnelrank benchmark --out docs/results    # every recipe whose data exists, 5 seeds each",
         "funnelrank benchmark models/recipes/census-*.yaml --seeds 3",
         "funnelrank benchmark models/recipes/*-small*.yaml --baselines --out docs/small-data",
     )
@@ -194,7 +194,7 @@ def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path
     default=1,
     show_default=True,
     metavar="N",
-    help="torch's threads; with 1 a run repeats to the bit.",
+    help="Threads of torch; with 1, a run repeats bit for bit.",
 )
 @click.option(
     "--baselines",
@@ -205,7 +205,7 @@ def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path
     "--out",
     type=PATH,
     metavar="PATH",
-    help="Write PATH.json and PATH.md as well; text in PATH.md above the tables stays.",
+    help="Also write PATH.json and PATH.md; text in PATH.md above the tables stays.",
 )
 def benchmark(
     recipes: tuple[Path, ...],
@@ -219,8 +219,8 @@ def benchmark(
 ) -> int:
     """Train recipes over several seeds and tabulate the test metrics, mean and sample deviation.
 
-    The tables are by data and labels, beside the marks of models/reports/marks.yaml. Finished runs are kept and not
-    repeated. A run that fails does not lose the others. Without recipes all of models/recipes are trained.
+    There is a table for each data set and label, with the reference values of models/reports/marks.yaml. Finished runs
+    are reused. If a run fails, the others continue. Without arguments, all recipes of models/recipes are trained.
     """
     import torch
 
@@ -235,7 +235,7 @@ def benchmark(
 
 @click.command(epilog=examples("funnelrank models"))
 def models() -> None:
-    """List the models of the catalogue: name, paper, tasks it can have."""
+    """List the models of the catalogue: name, paper, and the tasks that each supports."""
     from models.catalogue import CATALOGUE
 
     width = max(len(name) for name in CATALOGUE)

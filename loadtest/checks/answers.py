@@ -1,4 +1,4 @@
-"""Judges an answer of POST /rank: anything but a complete, ordered, finite ranking is a failure."""
+"""Checks an answer of POST /rank: anything but a complete, ordered, finite ranking is a failure."""
 
 import math
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from typing import Any
 
 import orjson
 
-# Reasons that lie in the request itself: an id that nobody loaded, a context or a feature that it leaves out.
+# Reasons that the request itself causes: an id that was not loaded, a missing context or feature.
 OWN_DOING = ("unknown_", "missing_")
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict on one answer. `fault` is None when it is right; `model` is "name/version"."""
+    """The verdict on one answer. `fault` is None if it is right; `model` is "name/version"."""
 
     fault: str | None
     model: str = ""
@@ -34,7 +34,7 @@ def judge(status: int, content: bytes | None, request: dict[str, Any], allow_deg
         degraded = tuple(reason.split(":")[0] for reason in body["degraded"])
         fault = _fault_in(body["ranking"], request) or _fault_in_model(body["model"])
     except (KeyError, TypeError, AttributeError) as error:
-        return Judgement(f"not the shape of an answer: {type(error).__name__} {error}")
+        return Judgement(f"malformed answer: {type(error).__name__} {error}")
     serious = [reason for reason in degraded if not reason.startswith(OWN_DOING)]
     if serious and not allow_degraded:
         fault = fault or f"degraded: {serious[0]}"

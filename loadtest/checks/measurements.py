@@ -1,4 +1,4 @@
-"""The measurements of one phase of load: latencies, failures, versions, and how late the load generator was."""
+"""The measurements of one phase of load: latencies, failures, versions, and the delay of the load generator."""
 
 import math
 from collections import Counter
@@ -11,7 +11,9 @@ from loadtest.checks.answers import Judgement
 
 @dataclass
 class Measurements:
-    """Times are in milliseconds. A latency counts from when a request was due, a service time from when it was sent."""
+    """Measurements in milliseconds. A latency counts from when a request was due, a service time from when it
+    was sent.
+    """
 
     latencies_ms: list[float] = field(default_factory=list)
     service_ms: list[float] = field(default_factory=list)
@@ -39,7 +41,7 @@ class Measurements:
         return self.failures.total()
 
     def holds(self, p99_limit_ms: float) -> bool:
-        """Whether something was answered, nothing failed, and the p99 latency is within the limit."""
+        """Whether there were answers and no failure, and the p99 latency is within the limit."""
         return bool(self.latencies_ms) and not self.failed and percentile(self.latencies_ms, 0.99) <= p99_limit_ms
 
     def summary(self) -> dict[str, Any]:
@@ -56,11 +58,11 @@ class Measurements:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile: a value that was measured, never an interpolation. NaN of nothing."""
+    """The nearest-rank percentile: always a measured value, never an interpolation. NaN for no values."""
     return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)] if values else math.nan
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """p50, p95, p99 and maximum, rounded to 0.01; None of nothing, since JSON has no NaN."""
+    """p50, p95, p99 and maximum, rounded to 0.01; None for no values, because JSON has no NaN."""
     shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
     return {name: round(percentile(values, share), 2) if values else None for name, share in shares.items()}

@@ -1,10 +1,10 @@
-"""Judges an answer of a soak: a ranking must follow from its own predictions and from the profile that it names."""
+"""Checks an answer of a soak: a ranking must follow from its own predictions and from the profile that it names."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-# The soak's own formula, so that it can be computed here without the service's parser.
+# The soak's own formula, so that its value can be computed here without the service's parser.
 FORMULA = "pctr ** a * log1p(100 * pctr)"
 TOLERANCE = 1e-5
 
@@ -12,7 +12,7 @@ TOLERANCE = 1e-5
 def fault_in(
     body: Mapping[str, Any], request: Mapping[str, Any], profiles: Mapping[int, Mapping[str, Any]], versions: set[str]
 ) -> str | None:
-    """The fault of an answer, None if it is right.
+    """Return the fault of an answer, None if it is right.
 
     `profiles` has the default profile of every revision that was live.
     """
@@ -35,7 +35,7 @@ def fault_in(
         expected = score_of(profile, entry["predictions"])
         if not math.isclose(entry["score"], expected, rel_tol=TOLERANCE, abs_tol=1e-9):
             return (
-                f"score {entry['score']} where revision {fusion['revision']} makes {expected} of {entry['predictions']}"
+                f"score {entry['score']} but revision {fusion['revision']} gives {expected} of {entry['predictions']}"
             )
     return None
 
@@ -55,7 +55,7 @@ def score_of(profile: Mapping[str, Any], predictions: Mapping[str, float]) -> fl
 def growth(samples: list[float]) -> float:
     """The factor by which a quantity grew.
 
-    The median of the last quarter over that of the second; the first warms up.
+    It is the median of the last quarter of the values, divided by that of the second; the first quarter is the warm-up.
     """
     quarter = len(samples) // 4
     if quarter < 1:

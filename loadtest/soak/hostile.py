@@ -1,4 +1,4 @@
-"""Callers that a service must survive while it answers the others, each an attack over a raw connection."""
+"""Attacks that a service must survive while it answers other callers, each over a raw connection."""
 
 import json
 import random
@@ -39,7 +39,7 @@ def send_a_head_alone(soak: Soak, _rng: random.Random) -> None:
 
 
 def pipeline(soak: Soak, rng: random.Random) -> None:
-    """Send many rankings before the first answer. Every answer that is given must be right, and in its turn."""
+    """Send many rankings before the first answer. Every answer must be right, and answers must be in order."""
     requests = [_ranking(soak, rng, 20) | {"request_id": f"soak-{n}"} for n in range(PIPELINED)]
     excused = soak.fault_in_force()
     with _connect(soak) as caller:
@@ -68,7 +68,7 @@ def send_trailers(soak: Soak, rng: random.Random) -> None:
 
 
 def crowd_a_millisecond(soak: Soak, rng: random.Random) -> None:
-    """Send many events of one user and one millisecond."""
+    """Send many events of one user in one millisecond."""
     user = str(rng.randrange(500))
     now_ms = int(time.time() * 1000)
     events = [
@@ -82,10 +82,10 @@ def crowd_a_millisecond(soak: Soak, rng: random.Random) -> None:
 
 def _judge(soak: Soak, request: dict[str, Any], body: dict[str, Any]) -> None:
     if body["request_id"] != request["request_id"]:
-        soak.fail(f"the answer to {request['request_id']} is that to {body['request_id']}")
+        soak.fail(f"the answer to {request['request_id']} belongs to {body['request_id']}")
         return
     fault = fault_in(body, request, soak.profiles, set(soak.versions))
-    # The operator's own call may not have returned yet, so a new revision is not known here.
+    # The operator's call may not have returned yet, so a new revision may be unknown here.
     if fault is not None and "was never live" not in fault:
         soak.fail(f"pipelined: {fault}")
 
@@ -101,7 +101,7 @@ def _post(path: str, body: dict[str, Any]) -> bytes:
 
 
 def _connect(soak: Soak, receive_bytes: int | None = None) -> socket.socket:
-    """A connection to the service. Raises OSError."""
+    """Open a connection to the service. Raises OSError."""
     address = urlsplit(soak.options.url)
     caller = socket.socket()
     if receive_bytes is not None:
@@ -116,7 +116,7 @@ def _connect(soak: Soak, receive_bytes: int | None = None) -> socket.socket:
 
 
 def _answer(reader: BinaryIO) -> tuple[int, Any]:
-    """Status and body of the next answer on a connection; status 0 and the reason if there is none."""
+    """Return status and body of the next answer on a connection; status 0 and the reason if there is none."""
     try:
         status_line = reader.readline()
         length = 0
@@ -130,7 +130,7 @@ def _answer(reader: BinaryIO) -> tuple[int, Any]:
 
 
 def _attack(function: Callable[[Soak, random.Random], None]) -> Callable[[Soak, random.Random], None]:
-    """The function as a job of the soak: that the service ends its connection is no failure."""
+    """Wrap a function as a job of the soak; it is no failure if the service closes its connection."""
 
     @wraps(function)
     def job(soak: Soak, rng: random.Random) -> None:

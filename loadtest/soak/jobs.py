@@ -33,7 +33,7 @@ def rank(soak: Soak, rng: random.Random) -> None:
 
 
 def send_event(soak: Soak, rng: random.Random) -> None:
-    """One event; it may be refused under a fault alone."""
+    """Send one event; it may be refused only during a fault."""
     event = {"user_id": str(rng.randrange(500)), "item_id": str(rng.randrange(soak.options.items)), "action": "click"}
     excused = soak.fault_in_force()
     status, body = soak.call("POST", "/events", {"events": [event | {"timestamp": int(time.time() * 1000)}]})
@@ -62,7 +62,7 @@ def operate(soak: Soak, rng: random.Random) -> None:
 
 
 def change_weights(soak: Soak, profile: dict[str, Any]) -> None:
-    """Make a profile live, and remember its revision."""
+    """Make a profile live, and record its revision."""
     document = None
     while document is None and not soak.stop.is_set():
         body = {"profiles": {"default": profile}, "author": "soak"}
@@ -72,12 +72,13 @@ def change_weights(soak: Soak, profile: dict[str, Any]) -> None:
     if document is not None:
         live = document["profiles"]["default"]
         soak.profiles[document["revision"]] = live
-        # A worker that was killed may have written this profile before it answered, as the revision before.
+        # A worker that was killed may have written this profile before it could answer; then the revision before has
+        # it.
         soak.profiles.setdefault(document["revision"] - 1, live)
 
 
 def _expect(soak: Soak, expected: int, method: str, path: str, body: dict[str, Any]) -> Any:
-    """The answer to an operator's call; None for any other status, which is right under a fault alone."""
+    """Return the answer to an operator's call; None for any other status, which is right only during a fault."""
     excused = soak.fault_in_force()
     status, answer = soak.call(method, path, body)
     if status == expected:
@@ -90,7 +91,7 @@ def _expect(soak: Soak, expected: int, method: str, path: str, body: dict[str, A
 
 
 def break_something(soak: Soak, rng: random.Random) -> None:
-    """One fault: Redis hangs for a moment, or a worker is killed."""
+    """Cause one fault: Redis hangs for a moment, or a worker is killed."""
     redis_pid = soak.options.redis_pid
     done = "none"
     _, overview = soak.call("GET", "/models")
@@ -110,7 +111,7 @@ def break_something(soak: Soak, rng: random.Random) -> None:
 
 
 def measure(soak: Soak, _rng: random.Random) -> None:
-    """Memory and files of all workers; a moment when one of them is being replaced is left out."""
+    """Measure memory and files of all workers, except while one of them is being replaced."""
     _, overview = soak.call("GET", "/models")
     if isinstance(overview, dict) and not soak.fault_in_force():
         pids = [w["pid"] for w in overview["workers"]]

@@ -27,7 +27,7 @@ def repeat(soak: Soak, what: Callable[[Soak, random.Random], None], seed: int) -
 
 
 def run(options: SoakOptions) -> int:
-    """The exit code; the summary is JSON on stdout."""
+    """Run the soak and return the exit code; the summary is printed as JSON on stdout."""
     versions = sorted(folder.name for folder in options.bundle.parent.iterdir() if folder.is_dir())
     soak = Soak(options, [f"{options.bundle.parent.name}/{version}" for version in versions])
     change_weights(soak, PROFILES[0])

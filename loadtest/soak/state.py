@@ -10,7 +10,7 @@ from typing import Any
 from loadtest.soak.checks import FORMULA
 from service.sample.calls import call
 
-# While a fault is in force, and this long after it, a refusal (503, 504) is an answer and no failure.
+# During a fault, and for this long after it, a refusal (503, 504) is an answer and not a failure.
 AFTERMATH_S = 3.0
 MAX_GROWTH = {"memory_bytes": 1.2, "files": 1.2, "workers": 1.01}
 PROFILES: list[dict[str, Any]] = [
@@ -23,7 +23,7 @@ PROFILES: list[dict[str, Any]] = [
 
 @dataclass(frozen=True)
 class SoakOptions:
-    """What to send and for how long. `redis_pid` names a Redis on this host that may be stopped for a second."""
+    """The options of a soak. `redis_pid` names a Redis on this host that may be paused for a second."""
 
     url: str
     token: str
@@ -39,7 +39,7 @@ class SoakOptions:
 
 @dataclass
 class Soak:
-    """One run and its counts. Threads share it; `lock` guards the counters."""
+    """One run and its counts. Threads share it; `lock` protects the counters."""
 
     options: SoakOptions
     versions: list[str]
@@ -61,7 +61,7 @@ class Soak:
             self.wrong.append(what)
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and decoded answer; status 0 if there was none."""
+        """Return status and decoded answer; status 0 if there was none."""
         return call(method, self.options.url.rstrip("/") + path, body, self.options.token)
 
     def fault_in_force(self) -> bool:

@@ -1,4 +1,4 @@
-"""Measures what a swap costs a caller: the slowest ranking during swaps against the p99 before them."""
+"""Measures how swaps delay a caller: compares the slowest ranking during swaps with the p99 before them."""
 
 import runpy
 import sys
@@ -13,12 +13,12 @@ _SETTLED_S = 3.0  # a version's memory is given back a poll of the rollout after
 
 
 class CallError(RuntimeError):
-    """A call that the measurement needs and that failed."""
+    """A call that the measurement needs has failed."""
 
 
 @dataclass(frozen=True)
 class SwapCost:
-    """What to swap and how often. `calm` counts the rankings before the first swap."""
+    """The versions and number of swaps. `calm` is the number of rankings before the first swap."""
 
     url: str
     token: str
@@ -31,7 +31,7 @@ class SwapCost:
 
 
 def answered(options: SwapCost, method: str, path: str, body: Any = None) -> Any:
-    """The body of an answer. Raises CallError for any answer but a 200."""
+    """Return the body of an answer. Raises CallError for any status but 200."""
     status, answer = call(method, options.url.rstrip("/") + path, body, options.token, timeout_s=30)
     if status != 200:
         raise CallError(f"{method} {path}: {status or 'no answer'} {answer}")
@@ -39,14 +39,14 @@ def answered(options: SwapCost, method: str, path: str, body: Any = None) -> Any
 
 
 def timed_rank(options: SwapCost, request: dict[str, Any]) -> tuple[float, str]:
-    """Milliseconds of one ranking, and the version that made it."""
+    """Return the milliseconds of one ranking, and the version that made it."""
     started = time.perf_counter()
     body = answered(options, "POST", "/rank", request)
     return (time.perf_counter() - started) * 1000, body["model"]["version"]
 
 
 def memory(options: SwapCost) -> int:
-    """Resident bytes of all workers of this host."""
+    """Return the resident bytes of all workers of this host."""
     workers = answered(options, "GET", "/models")["workers"]
     return sum(_resident_bytes(worker["pid"]) for worker in workers)
 

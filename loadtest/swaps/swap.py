@@ -19,12 +19,12 @@ class Swaps:
     refused: list[str] = field(default_factory=list)
 
     def missing_from(self, seen: set[str]) -> list[str]:
-        """Versions rolled out that never answered a request."""
+        """Return the rolled-out versions that never answered a request."""
         return sorted(set(self.done) - seen)
 
 
 def keep_swapping(plan: Plan, swaps: Swaps) -> None:
-    """Runs until its greenlet is killed: the plan's versions in turn, one every `swap_every_s`."""
+    """Roll out the plan's versions in turn, one every `swap_every_s`, until the greenlet is killed."""
     turn = 0
     while True:
         model = plan.swap[turn % len(plan.swap)]
@@ -38,7 +38,7 @@ def keep_swapping(plan: Plan, swaps: Swaps) -> None:
 
 
 def roll_out(url: str, model: str, token: str) -> str | None:
-    """PUT /models/rollout with `model` ("name/version") as the stable one; what went wrong, or None."""
+    """PUT /models/rollout with `model` ("name/version") as the stable version; return the problem, or None."""
     name, _, version = model.partition("/")
     body = {"stable": {"name": name, "version": version}}
     status, answer = call("PUT", f"{url.rstrip('/')}/models/rollout", body, token, PUT_TIMEOUT_S)

@@ -11,7 +11,7 @@ from tables import Table, TableError, find_table
 
 
 class WorkloadError(ValueError):
-    """The data folder lacks a table or holds too few ids."""
+    """The data folder lacks a table or has too few ids."""
 
 
 class Popularity:
@@ -28,9 +28,9 @@ class Popularity:
         return self.ids[self._rows(rng, 1)[0]]
 
     def draw_distinct(self, rng: np.random.Generator, count: int) -> list[str]:
-        """`count` different ids.
+        """Draw `count` different ids.
 
-        A long draw from a short table runs into the tail, so after a few rounds the rest is filled up evenly.
+        A long draw from a short table needs the rare ids, so after a few rounds the rest is filled up evenly.
         """
         chosen: dict[int, None] = {}
         for _ in range(4):
@@ -60,7 +60,7 @@ class Workload:
         rng: np.random.Generator,
     ) -> None:
         if max(counts.counts) > len(items.ids):
-            raise WorkloadError(f"{max(counts.counts)} candidates are asked for, but there are {len(items.ids)} items")
+            raise WorkloadError(f"{max(counts.counts)} candidates are requested, but there are {len(items.ids)} items")
         self.users = users
         self.items = items
         self.counts = counts
@@ -69,7 +69,7 @@ class Workload:
         self.rng = rng
 
     def next_request(self) -> dict[str, Any]:
-        """One body for POST /rank: a user, distinct candidates and what every request has alike."""
+        """Draw one body for POST /rank: a user, distinct candidates and the constant fields."""
         candidates = self.items.draw_distinct(self.rng, self.counts.draw(self.rng))
         for place in np.flatnonzero(self.rng.random(len(candidates)) < self.unknown_share):
             candidates[place] = f"unknown-{self.rng.integers(1 << 40)}-{place}"
@@ -79,10 +79,12 @@ class Workload:
 
 
 def read_popularity(folder: Path, table: str, column: str, zipf: float, rng: np.random.Generator) -> Popularity:
-    """The ids of `table` (users, items), the most frequent of the behaviours first; in random order without behaviours.
+    """Read the ids of `table` (users, items), those most frequent in the behaviours first; in random order without
+    them.
 
-    Ids are the texts that the load writes, so that `007` and `7.0` are asked for as what they are in the store.
-    Raises WorkloadError when the table or its id column is missing, or cannot be read.
+    Ids are the texts that the load writes, so that `007` and `7.0` are requested as they are in the store.
+
+    Raises WorkloadError if the table or its id column is missing, or cannot be read.
     """
     try:
         source = find_table(folder, table)

@@ -161,7 +161,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(names) < len(pairs):
         seen: set[str] = set()
         name = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        message = "the key stands twice in one object"
+        message = "the key occurs twice in one object"
         raise InvalidRequest(f"{name}: {message}", errors=[FieldError(name, message)])
     return names
 

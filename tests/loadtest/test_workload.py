@@ -81,7 +81,7 @@ def test_the_asked_share_of_ids_is_unknown() -> None:
 
 
 def test_more_candidates_than_items_is_refused_before_the_run() -> None:
-    with pytest.raises(WorkloadError, match="501 candidates are asked for, but there are 500 items"):
+    with pytest.raises(WorkloadError, match="501 candidates are requested, but there are 500 items"):
         workload("10-501", items=500)
 
 

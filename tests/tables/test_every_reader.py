@@ -142,7 +142,7 @@ def test_the_ids_of_every_type_are_one_text_for_load_load_test_and_paths(tmp_pat
         (b"item_id\ncaf\xe9\n", "column 'item_id' holds bytes that are not UTF-8: b'caf\\xe9' (row 1)"),
         ("sku\n1\n", "no column 'item_id'"),
         ("", "cannot be read: Empty CSV file"),
-        ("item_id,item_id\n1,2\n", "column 'item_id' stands twice"),
+        ("item_id,item_id\n1,2\n", "column 'item_id' occurs twice"),
         ('item_id,tag\n"1,2\n', "cannot be read: "),
     ],
 )

@@ -129,7 +129,7 @@ def read_all(folder: Path, content: bytes) -> None:
         (b"item_id,tag\n1,a\n2,caf\xe9\n", "column 'tag' holds bytes that are not UTF-8", "tag", 2),
         ("item_id,tag\n1,2".encode("utf-16"), "is UTF-16; a CSV is UTF-8", None, None),
         (b"", "cannot be read: Empty CSV file", None, None),
-        (b"item_id,item_id\n1,2\n", "column 'item_id' stands twice", "item_id", None),
+        (b"item_id,item_id\n1,2\n", "column 'item_id' occurs twice", "item_id", None),
         (b"item_id;tag\n1;2\n", "the head is one column, separated by ';'", "item_id", None),
         (b"id,tag\n1,2\n", "no column 'item_id', which data.item_id names; nearest: id", "item_id", None),
         (b"item_id,tag\n1,2\n3\n", "Expected 2 columns, got 1", None, None),

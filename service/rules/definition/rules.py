@@ -195,7 +195,7 @@ def contradiction_of(rules: Sequence[Rule]) -> str | None:
 
 
 def _twice(values: Iterable[object]) -> object | None:
-    """A value that stands twice, or None."""
+    """A value that occurs twice, or None."""
     known: set[object] = set()
     for value in values:
         if value in known:

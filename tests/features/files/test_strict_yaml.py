@@ -45,7 +45,7 @@ def test_an_unknown_location_has_the_place_of_its_innermost_known_part():
     ],
 )
 def test_a_key_that_stands_twice_is_refused_with_its_place(text, line, location):
-    with pytest.raises(YamlError, match="this key stands here twice") as refused:
+    with pytest.raises(YamlError, match="this key occurs twice here") as refused:
         parse_yaml(text, "r.yaml")
     assert refused.value.place == SourcePlace("r.yaml", line)
     assert refused.value.location == location
@@ -77,7 +77,7 @@ def test_a_text_that_is_no_strict_yaml_is_refused(text, message):
 def test_a_file_is_read_and_named(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("a: 1\na: 2\n")
-    with pytest.raises(YamlError, match=r"r\.yaml:2: a: this key stands here twice"):
+    with pytest.raises(YamlError, match=r"r\.yaml:2: a: this key occurs twice here"):
         read_yaml(path)
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(YamlError, match="not YAML"):

@@ -58,10 +58,10 @@ CASES = {
         "score: pcctcvr",
         "extra_evaluations: 'pcctcvr' is not an output; did you mean 'pctcvr'?",
     ),
-    "a key that stands twice": (
+    "a key that occurs twice": (
         "  patience: 10",
         "  patience: 10\n  patience: 11",
-        "training.patience: this key stands here twice",
+        "training.patience: this key occurs twice here",
     ),
     "a value of two parts": ("by: time", "by: tame", "data.split.by: 'tame' is unknown; did you mean 'time'?"),
 }

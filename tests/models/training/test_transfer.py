@@ -123,7 +123,7 @@ def test_embeddings_go_by_key_when_rows_have_moved(tiny_recipe, tables, tmp_path
             {"mode": "fine_tune", "task": "plike", "from": "nowhere"},
             "training.transfer.from: nowhere has no recipe.yaml",
         ),
-        ({"mode": "retrain_all", "task": "plike", "representation_rate": 0.1}, "has no use for 'representation_rate'"),
+        ({"mode": "retrain_all", "task": "plike", "representation_rate": 0.1}, "does not take 'representation_rate'"),
         ({"mode": "retrain_single", "task": "pbuy"}, "no task has the name 'pbuy'"),
     ],
 )

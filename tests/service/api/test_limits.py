@@ -179,11 +179,11 @@ async def test_checking_a_batch_lets_others_run(layouts: Layouts) -> None:
 @pytest.mark.parametrize(
     ("body", "code", "words"),
     [
-        (b'{"user_id":"1","user_id":"2","candidates":["1"]}', "invalid_request", "user_id: the key stands twice"),
+        (b'{"user_id":"1","user_id":"2","candidates":["1"]}', "invalid_request", "user_id: the key occurs twice"),
         (
             b'{"user_id":"1","candidates":["1"],"context":{"tab":1,"tab":2}}',
             "invalid_request",
-            "tab: the key stands twice",
+            "tab: the key occurs twice",
         ),
         (b'{"user_id":"1","candidates":["a:b","c:d"],"scene" :"x","scene":"y"}', "invalid_request", "scene: the key"),
         (b'{"user_id":"1","candidates":[{"item_id":"1","item_id":"2"}]}', "invalid_request", "item_id: the key"),

@@ -108,7 +108,7 @@ def test_what_cannot_be_computed_for_an_item_is_no_score_for_that_item() -> None
             {"formula": "pctr * price", "weights": {"price": 2}},
             "column 8: 'price' is ambiguous: task, numeric feature or weight",
         ),
-        ({"formula": "pctr", "missing": {"pctr": 2}}, "missing names pctr"),
+        ({"formula": "pctr", "missing": {"pctr": 2}}, "missing: pctr"),
         ({"formula": "pctr", "bounds": {"x": {"min": 0, "max": 1}}}, "bounds x"),
     ],
 )

@@ -76,11 +76,11 @@ def test_an_unknown_scene_or_weight_names_the_known_ones() -> None:
         ("profiles: [", "not YAML"),
         (
             "profiles: {default: {kind: weighted_sum, weights: {pctr: 1.0, pctr: 0.001}}}",
-            "pctr: this key stands here twice",
+            "pctr: this key occurs twice here",
         ),
         (
             "profiles: {default: {kind: weighted_sum, weights: {pctr: 1}}, default: {}}",
-            "default: this key stands here twice",
+            "default: this key occurs twice here",
         ),
         ("", "fusion.yaml"),
     ],
@@ -99,7 +99,7 @@ def test_a_missing_fusion_file_is_told(tmp_path: Path) -> None:
 def test_a_key_that_stands_twice_in_the_document_is_an_error_with_its_name(tmp_path: Path) -> None:
     text = '{"revision": 1, "profiles": {"default": {"kind": "weighted_sum", "weights": {"pctr": 1, "pctr": 0.001}}}}'
     (tmp_path / "fusion.json").write_text(text)
-    with pytest.raises(FusionError, match="the key 'pctr' stands twice"):
+    with pytest.raises(FusionError, match="the key 'pctr' occurs twice"):
         DOCUMENT.read(tmp_path)
 
 

@@ -195,7 +195,7 @@ def _nothing(tables):
             "items.parquet (items): column length: a numeric value lies within",
         ),
         ({}, _value("items", "tags", "1,2"), "items.parquet (items): column tags: a multi-valued feature is a list"),
-        ({"data.behaviours": None}, _nothing, "data.behaviours is null, but features.behaviour asks"),
+        ({"data.behaviours": None}, _nothing, "data.behaviours is null, but features.behaviour needs"),
         ({"data.items": None}, _nothing, "data.items is null, but features.item names 'tags'"),
         ({"data.users": "people.parquet"}, _nothing, "data.users: no file 'people.parquet'"),
         ({"data.users": "users.xlsx"}, _nothing, "data.users: no file 'users.xlsx'"),
