@@ -93,10 +93,10 @@ def serving(
     server = Server(process, port, log)
     try:
         if wait_for is not None:
-            wait_until_ready(process, f"{server.url}{wait_for}", 30, f"the service of {log}")
+            wait_until_ready(process, f"{server.url}{wait_for}", 60, f"the service of {log}")
         if wait_for == "/readyz":
             ready = f"funnelrank_ready_workers {float(chosen.get('workers', 1))}"
-            wait_until(lambda: ready in server.http.get("/metrics").text, seconds=30)
+            wait_until(lambda: ready in server.http.get("/metrics").text, seconds=60)
         yield server
     finally:
         server.stop()

@@ -2,7 +2,9 @@
 stops.
 """
 
+import contextlib
 import importlib
+import random
 import shutil
 import signal
 import socket
@@ -16,6 +18,9 @@ from typing import Self
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+_LOWEST_PORT = 10_000
+_EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class NoRedisServer(Exception):  # noqa: N818 - a state, not a mistake
@@ -39,10 +44,33 @@ def redis_server() -> str:
 
 
 def free_port() -> int:
+    """A port of loopback on which nobody listens. Raises OSError.
+
+    It lies below the range from which the kernel takes the ports of outgoing connections, if there is room: a port of
+    that range could be taken by any connection before the caller listens on it, even by the caller's own polling.
+    """
+    below = _ephemeral_from()
+    ports = [random.randrange(_LOWEST_PORT, below) for _ in range(50)] if below > _LOWEST_PORT else []  # nosec B311
+    for port in ports:
+        with contextlib.suppress(OSError):
+            return _bound_port(port)
+    return _bound_port(0)
+
+
+def _bound_port(port: int) -> int:
+    """The port that a socket was bound to for a moment; for 0, one that the kernel chooses. Raises OSError."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.bind(("127.0.0.1", port))
+        bound: int = probe.getsockname()[1]
+        return bound
+
+
+def _ephemeral_from() -> int:
+    """The lowest port that the kernel gives to outgoing connections; 0 if that is unknown."""
+    try:
+        return int(_EPHEMERAL_RANGE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 class EmbeddedRedis:

@@ -31,7 +31,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace) -> I
     registry = tmp_path_factory.mktemp("compatibility") / "registry"
     shutil.copytree(FIXTURE / "registry", registry)
     with EmbeddedRedis() as server:
-        restore(redis.Redis.from_url(server.url), json.loads((FIXTURE / "redis.json").read_text()))
+        with redis.Redis.from_url(server.url) as store:
+            restore(store, json.loads((FIXTURE / "redis.json").read_text()))
         with kit.serving(registry.parent, registry, server.url, score_chunk="2000") as running:
             yield running
 

@@ -1,6 +1,5 @@
 """Tests that swaps lose nothing, with real processes: other tasks, a store that hangs, hostile callers."""
 
-import asyncio
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 import redis
+from redis_proxy import RedisProxy
 
 from features import FeatureSchema
 from service.bundle.loading import load_bundle
@@ -73,47 +73,8 @@ class Traffic:
 @pytest.fixture
 def slow_store(redis_server: EmbeddedRedis, store: redis.Redis) -> Iterator[str]:
     """The address of a Redis that answers 10 ms late, so that many rankings are in flight while versions change."""
-    port = int(redis_server.url.rsplit(":", 1)[1].split("/")[0])
-    loop = asyncio.new_event_loop()
-    servers: list[asyncio.Server] = []
-    listening: asyncio.Future[int] = loop.create_future()
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
-
-        async def up() -> None:
-            while data := await reader.read(1 << 16):
-                upstream_writer.write(data)
-            upstream_writer.close()
-
-        async def down() -> None:
-            while data := await upstream_reader.read(1 << 16):
-                loop.call_later(0.01, writer.write, data)
-
-        await asyncio.gather(up(), down(), return_exceptions=True)
-        writer.close()
-
-    async def listen() -> None:
-        server = await asyncio.start_server(relay, "127.0.0.1", 0)
-        servers.append(server)
-        listening.set_result(server.sockets[0].getsockname()[1])
-
-    loop.run_until_complete(listen())
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    yield f"redis://127.0.0.1:{listening.result()}/0"
-
-    async def cancel() -> None:
-        tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    loop.call_soon_threadsafe(servers[0].close)
-    asyncio.run_coroutine_threadsafe(cancel(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    with RedisProxy(redis_server.port, delay_s=0.01).running() as proxy:
+        yield proxy.url
 
 
 def test_versions_with_other_tasks_swap_beside_a_canary_and_a_shadow_without_a_failed_ranking(

@@ -4,13 +4,11 @@ import asyncio
 import ssl
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import redis
+from redis_proxy import RedisProxy
 
 from features.layouts import Layouts
 from service.rollout.rollout import read_rollout
@@ -21,75 +19,6 @@ from service.store.redis.clients import client
 from service.store.redis.keys import item_key
 
 ROOT = Path(__file__).parents[3]
-
-
-class Proxy:
-    """An address in front of a Redis that may change, as after a failover. With a certificate it speaks TLS.
-
-    While `mute`, it takes everything and passes nothing on.
-    """
-
-    def __init__(self, upstream: int, context: ssl.SSLContext | None = None) -> None:
-        self.upstream = upstream
-        self.context = context
-        self.mute = False
-        self.port = 0
-        self._loop = asyncio.new_event_loop()
-        self._links: set[asyncio.StreamWriter] = set()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._links.add(writer)
-        try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
-            self._links.add(up_writer)
-            await asyncio.gather(self._copy(reader, up_writer), self._copy(up_reader, writer))
-        except OSError:
-            pass
-        finally:
-            writer.close()
-            self._links.discard(writer)
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while content := await reader.read(65536):
-            if not self.mute:
-                writer.write(content)
-                await writer.drain()
-        writer.close()
-
-    def lead_to(self, upstream: int) -> None:
-        """New connections go to another Redis; those that are open are cut."""
-
-        def change() -> None:
-            self.upstream = upstream
-            for link in list(self._links):
-                link.transport.abort()
-
-        self._loop.call_soon_threadsafe(change)
-
-    @contextmanager
-    def running(self) -> Iterator["Proxy"]:
-        started = threading.Event()
-
-        servers: list[asyncio.Server] = []
-
-        async def go() -> None:
-            servers.append(await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context))
-            self.port = servers[0].sockets[0].getsockname()[1]
-            started.set()
-
-        thread = threading.Thread(target=lambda: (self._loop.create_task(go()), self._loop.run_forever()))
-        thread.start()
-        assert started.wait(10)
-        try:
-            yield self
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            thread.join()
-            servers[0].close()
-            for task in asyncio.all_tasks(self._loop):
-                task.cancel()
-            self._loop.run_until_complete(asyncio.sleep(0.05))
-            self._loop.close()
 
 
 def test_a_registry_that_is_gone_changes_nothing_but_what_can_be_changed(
@@ -135,13 +64,13 @@ def test_a_failover_costs_degraded_answers_and_no_failed_one(
     with (
         EmbeddedRedis() as primary,
         EmbeddedRedis("--replicaof", "127.0.0.1", str(primary.port)) as replica,
-        Proxy(primary.port).running() as address,
+        RedisProxy(primary.port).running() as address,
     ):
         with redis.Redis.from_url(primary.url) as client:
             client.set(item_key(layouts.fingerprint, "1"), layouts.item.pack({"item_id": "1", "price": 1}))
         with redis.Redis.from_url(replica.url) as client:
             kit.wait_until(lambda: client.exists(item_key(layouts.fingerprint, "1")) == 1)
-        with kit.serving(tmp_path, registry, f"redis://127.0.0.1:{address.port}/0") as server:
+        with kit.serving(tmp_path, registry, address.url) as server:
             kit.wait_until(lambda: server.rank(["1"]).json()["degraded"] == ["unknown_user"])
             primary.kill()
             address.lead_to(replica.port)
@@ -171,8 +100,8 @@ def test_a_connection_that_is_half_open_costs_no_more_than_the_timeout_and_is_gi
         return list(answer.json()["degraded"])
 
     with (
-        Proxy(redis_server.port).running() as address,
-        kit.serving(tmp_path, registry, f"redis://127.0.0.1:{address.port}/0", redis_timeout_ms=50) as server,
+        RedisProxy(redis_server.port).running() as address,
+        kit.serving(tmp_path, registry, address.url, redis_timeout_ms=50) as server,
     ):
         whole = degraded()
         assert "store_unavailable" not in whole
@@ -232,7 +161,7 @@ def test_redis_is_reached_through_tls_and_as_an_acl_user(tmp_path: Path, layouts
         "+select",
         "+client",
     ]
-    with EmbeddedRedis() as own, Proxy(own.port, context).running() as address:
+    with EmbeddedRedis() as own, RedisProxy(own.port, context).running() as address:
         with redis.Redis.from_url(own.url) as admin:
             admin.execute_command("ACL", "SETUSER", "ranker", *allowed)
             admin.execute_command("ACL", "SETUSER", "default", "off")
