@@ -117,7 +117,7 @@ def redis_cluster(*options: str, nodes: int = 3) -> Iterator[RedisCluster]:
         yield cluster
 
 
-def wait_for(holds: Any, seconds: float = 20) -> None:
+def wait_for(holds: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while True:
         with contextlib.suppress(redis.exceptions.ResponseError):

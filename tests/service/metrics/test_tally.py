@@ -40,7 +40,7 @@ async def test_what_was_counted_is_in_the_metrics_within_a_moment() -> None:
     tallies.count(asked).inc()
     tallies.soon()
     tallies.soon()
-    for _ in range(100):
+    for _ in range(1000):
         if registry.get_sample_value("asked_total") == 1:
             return
         await asyncio.sleep(0.02)

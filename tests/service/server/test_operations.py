@@ -200,14 +200,14 @@ def test_more_work_than_allowed_is_shed_at_once(tmp_path: Path, registry: Path, 
     with (
         EmbeddedRedis() as own,
         kit.serving(
-            tmp_path, registry, own.url, redis_timeout_ms=2000, max_inflight=2, default_timeout_ms=5000
+            tmp_path, registry, own.url, redis_timeout_ms=30_000, max_inflight=2, default_timeout_ms=60_000
         ) as server,
     ):
         subprocess.run(["kill", "-STOP", str(own.pid)], check=True)
         answers: list[httpx.Response] = []
         body = {"user_id": "1", "candidates": ["1"]}
         threads = [
-            threading.Thread(target=lambda: answers.append(httpx.post(f"{server.url}/rank", json=body, timeout=20)))
+            threading.Thread(target=lambda: answers.append(httpx.post(f"{server.url}/rank", json=body, timeout=60)))
             for _ in range(6)
         ]
         for thread in threads:
@@ -267,7 +267,9 @@ def test_signals_that_are_repeated_until_the_end_change_neither_the_exit_code_no
 def test_a_request_in_work_is_finished_after_sigterm(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
     with (
         EmbeddedRedis() as own,
-        kit.serving(tmp_path, registry, own.url, redis_timeout_ms=5000, default_timeout_ms=9000, drain_ms=0) as server,
+        kit.serving(
+            tmp_path, registry, own.url, redis_timeout_ms=30_000, default_timeout_ms=60_000, drain_ms=0
+        ) as server,
     ):
         server.rank(["1"])
         subprocess.run(["kill", "-STOP", str(own.pid)], check=True)

@@ -76,9 +76,9 @@ async def test_a_real_event_is_kept_and_read_whatever_a_wrong_clock_has_sent(
 async def test_what_lies_in_the_future_is_read_when_its_time_has_come(
     redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, now: int
 ) -> None:
-    await add(redis_server.url, layouts, [(1, now - 5), (2, now + 600)])
+    await add(redis_server.url, layouts, [(1, now - 5), (2, now + 1500)])
     assert await read(redis_server.url, layouts) == [1]
-    time.sleep(0.7)
+    time.sleep(1.6)
     assert await read(redis_server.url, layouts) == [2, 1]
 
 
