@@ -74,9 +74,18 @@ def recovered(fault: str, since: float) -> None:
 
 @contextmanager
 def serving(
-    folder: Path, registry: Path, redis_url: str, wait_for: str | None = "/readyz", root: Path = ROOT, **settings: Any
+    folder: Path,
+    registry: Path,
+    redis_url: str,
+    wait_for: str | None = "/readyz",
+    root: Path = ROOT,
+    setup: str = "",
+    **settings: Any,
 ) -> Iterator[Server]:
-    """`python -m service serve` of the code in `root`; `settings` are FUNNELRANK_* by their lower-case names."""
+    """`python -m service serve` of the code in `root`; `settings` are FUNNELRANK_* by their lower-case names.
+
+    The first process executes the statements `setup` before it serves.
+    """
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
     chosen = {
@@ -91,9 +100,9 @@ def serving(
     environment |= {f"FUNNELRANK_{k.upper()}": str(v) for k, v in chosen.items()}
     log = folder / f"serve-{port}.log"
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve"], cwd=root, env=environment, stderr=sink, stdout=sink
-        )
+        serve = f"{setup}\nimport sys\nfrom funnelrank.main import main\nsys.exit(main(['serve']))"
+        command = [sys.executable, "-c", serve] if setup else [sys.executable, "-m", "service", "serve"]
+        process = subprocess.Popen(command, cwd=root, env=environment, stderr=sink, stdout=sink)
     server = Server(process, port, log)
     try:
         if wait_for is not None:

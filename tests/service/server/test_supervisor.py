@@ -22,6 +22,9 @@ from service.server.start import WorkerStart
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[3]
+# The supervisor with shorter times than in operation: between failed starts, and until a silent worker is replaced.
+SHORT_PAUSES = "from service.server import supervisor; supervisor._FIRST_PAUSE_SECONDS = 0.1"
+SHORT_SILENCE = "from service.server import process; process._SILENT_SECONDS = 6.0"
 FUSION = "revision: {revision}\nprofiles:\n  default: {{kind: weighted_sum, weights: {{pctr: 1.0}}}}\n"
 
 
@@ -122,7 +125,7 @@ def test_a_worker_that_cannot_start_leaves_the_others_alone_and_is_tried_ever_mo
     for package in ("features", "funnelrank", "service", "tables"):
         shutil.copytree(ROOT / package, tmp_path / package)
     code = tmp_path / "service" / "server" / "app.py"
-    with kit.serving(tmp_path, registry, redis_server.url, workers=2, root=tmp_path) as server:
+    with kit.serving(tmp_path, registry, redis_server.url, workers=2, root=tmp_path, setup=SHORT_PAUSES) as server:
         before = workers_of(server)
         # A file of the code is gone, as in the middle of an update.
         code.rename(code.with_suffix(".moved"))
@@ -133,7 +136,7 @@ def test_a_worker_that_cannot_start_leaves_the_others_alone_and_is_tried_ever_mo
             for line in server.log_lines.splitlines()
             if "the next start is in" in line
         ]
-        assert pauses == [0.0, 1.0, 2.0, 4.0]
+        assert pauses == [0.0, 0.2, 0.4, 0.8]
         assert metric(server, "funnelrank_workers") == 1
         assert metric(server, "funnelrank_ready_workers") == 1
         for _ in range(20):
@@ -180,8 +183,8 @@ def test_one_worker_ignores_sighup_and_a_second_start_on_its_port_is_told_why(
 def test_a_service_of_which_no_worker_can_start_ends_with_a_code_other_than_0(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
 ) -> None:
-    with kit.serving(tmp_path, registry, redis_server.url, wait_for=None, workers=2) as server:
-        until = time.monotonic() + 30
+    with kit.serving(tmp_path, registry, redis_server.url, wait_for=None, workers=2, setup=SHORT_PAUSES) as server:
+        until = time.monotonic() + 60
         while server.process.poll() is None and time.monotonic() < until:
             for pid in workers_of(server):
                 os.kill(pid, signal.SIGKILL)
@@ -194,10 +197,10 @@ def test_a_service_of_which_no_worker_can_start_ends_with_a_code_other_than_0(
 def test_a_worker_that_hangs_is_replaced(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
 ) -> None:
-    with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
+    with kit.serving(tmp_path, registry, redis_server.url, workers=2, setup=SHORT_SILENCE) as server:
         hung = workers_of(server)[0]
         os.kill(hung, signal.SIGSTOP)
-        kit.wait_until(lambda: hung not in workers_of(server), seconds=40)
+        kit.wait_until(lambda: hung not in workers_of(server))
         assert "sends no heartbeat" in server.log_lines
         kit.wait_until(lambda: server.log_lines.count("is in use") == 3)
         kit.wait_until(lambda: metric(server, "funnelrank_ready_workers") == 2)
@@ -208,12 +211,12 @@ def test_workers_that_were_stopped_with_their_supervisor_are_not_killed(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
 ) -> None:
     """As where a container is paused; the supervisor goes on first."""
-    with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
+    with kit.serving(tmp_path, registry, redis_server.url, workers=2, setup=SHORT_SILENCE) as server:
         workers = workers_of(server)
         time.sleep(2.0)
         for pid in (server.process.pid, *workers):
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(17.0)
+        time.sleep(8.0)
         os.kill(server.process.pid, signal.SIGCONT)
         time.sleep(1.0)
         for pid in workers:
@@ -237,5 +240,5 @@ def test_workers_that_are_killed_again_and_again_come_back_and_no_count_is_lost(
             time.sleep(1)  # until the records are written
             for pid in workers_of(server)[round_number % 2 :][:1]:
                 os.kill(pid, signal.SIGKILL)
-            kit.wait_until(lambda: metric(server, "funnelrank_ready_workers") == 2, seconds=40)
+            kit.wait_until(lambda: metric(server, "funnelrank_ready_workers") == 2)
             assert metric(server, name) == 10 * round_number
