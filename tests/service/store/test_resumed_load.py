@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 import redis
 from bulk_load import everything, loading
+from redis_proxy import RedisProxy
 
 from features import FeatureSchema
 from features.layouts import Layouts
@@ -44,6 +45,16 @@ def long_tables(folder: Path, rows: int) -> Path:
     return folder
 
 
+ROWS = 120_000  # three batches
+
+
+@pytest.fixture
+def slow_redis(redis_server: EmbeddedRedis) -> Iterator[str]:
+    """The address of the Redis with replies 40 ms late: a batch, of 25 requests and more, takes over a second."""
+    with RedisProxy(redis_server.port, delay_s=0.04).running() as proxy:
+        yield proxy.url
+
+
 def rows_done(store: redis.Redis, layouts: Layouts) -> int:
     noted: Any = [store.hget(key, "behaviours") for key in store.keys(f"fr:{layouts.fingerprint}:load:*")]  # type: ignore[union-attr]
     return int(noted[0] or 0) if noted else 0
@@ -56,21 +67,22 @@ def test_a_load_that_is_ended_half_way_goes_on_from_there(
     kit: SimpleNamespace,
     layouts: Layouts,
     redis_server: EmbeddedRedis,
+    slow_redis: str,
     store: redis.Redis,
     end: int,
     code: int,
 ) -> None:
-    begin = loading(long_tables(tmp_path, 500_000), registry, redis_server.url)
-    with begin() as half:
+    tables = long_tables(tmp_path, ROWS)
+    with loading(tables, registry, slow_redis)() as half:
         kit.wait_until(lambda: rows_done(store, layouts) > 0)
         half.send_signal(end)
         stderr = half.communicate()[1]
     assert half.returncode == code
     assert "Traceback" not in stderr
     done = rows_done(store, layouts)
-    assert 0 < done < 500_000
+    assert 0 < done < ROWS
     assert '"loaded_at":null' in store.hget(SCHEMAS, layouts.fingerprint).decode()  # type: ignore[union-attr]
-    with begin() as rest:
+    with loading(tables, registry, redis_server.url)() as rest:
         stderr = rest.communicate()[1]
     assert rest.returncode == 0, stderr
     assert f"behaviours: continues after the {done} rows" in stderr
@@ -136,10 +148,10 @@ def test_a_redis_that_is_emptied_meanwhile_ends_the_load(
     registry: Path,
     kit: SimpleNamespace,
     layouts: Layouts,
-    redis_server: EmbeddedRedis,
+    slow_redis: str,
     store: redis.Redis,
 ) -> None:
-    with loading(long_tables(tmp_path, 500_000), registry, redis_server.url)() as half:
+    with loading(long_tables(tmp_path, ROWS), registry, slow_redis)() as half:
         kit.wait_until(lambda: rows_done(store, layouts) > 0)
         store.flushall()
         stderr = half.communicate()[1]
