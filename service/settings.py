@@ -3,43 +3,21 @@
 No other module reads the environment.
 """
 
-import ipaddress
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
 
-from service.redis_url import address_of
+from service.setting_values import folder, is_loopback, known_address, setting
 
 PREFIX = "FUNNELRANK_"
 
 
 class SettingsError(ValueError):
     """One or more variables cannot be used; the message names each."""
-
-
-def _setting(unit: str, help_text: str, **bounds: Any) -> Any:
-    """A field with its unit and description, which `serve --help` prints."""
-    return Field(description=help_text, json_schema_extra={"unit": unit}, **bounds)
-
-
-def _known_address(url: SecretStr) -> SecretStr:
-    try:
-        address_of(url.get_secret_value())
-    except ValueError as error:
-        raise PydanticCustomError("redis_url", "{problem}", {"problem": str(error)}) from None
-    return url
-
-
-def _folder(value: object) -> object:
-    """The folder of the exposure log. A URI of another kind of target is refused by name."""
-    if isinstance(value, str) and "://" in value:
-        raise PydanticCustomError("log_target", "a folder is needed; object stores and Kafka are not supported")
-    return value
 
 
 _REDIS = SecretStr("redis://127.0.0.1:6379/0")
@@ -53,41 +31,41 @@ class Settings(BaseModel):
 
     host: Annotated[
         str,
-        _setting(
+        setting(
             "address", "address to listen on; an address that is not loopback needs ADMIN_TOKEN for operators' calls"
         ),
     ] = "127.0.0.1"
-    port: Annotated[int, _setting("port", "port to listen on", ge=1, le=65535)] = 8000
-    workers: Annotated[int, _setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
-    registry: Annotated[Path, _setting("directory", "folder with the published model bundles and rollout.json")] = Path(
+    port: Annotated[int, setting("port", "port to listen on", ge=1, le=65535)] = 8000
+    workers: Annotated[int, setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
+    registry: Annotated[Path, setting("directory", "folder with the published model bundles and rollout.json")] = Path(
         "registry"
     )
     trusted_keys: Annotated[
         Path | None,
-        _setting(
+        setting(
             "PEM file",
             "public Ed25519 keys; a bundle must be signed by one of them; empty: signatures are not checked",
         ),
     ] = None
     redis_url: Annotated[
         SecretStr,
-        _setting(
+        setting(
             "URL",
             "Redis with the features; redis://, rediss:// or unix://, "
             "redis+cluster:// or rediss+cluster://host:port,host:port",
         ),
-        AfterValidator(_known_address),
+        AfterValidator(known_address),
     ] = _REDIS
     redis_timeout_ms: Annotated[
-        int, _setting("ms", "longest wait for Redis; after it, a ranking uses default values", ge=1, le=60_000)
+        int, setting("ms", "longest wait for Redis; after it, a ranking uses default values", ge=1, le=60_000)
     ] = 100
     item_cache_mb: Annotated[
         int,
-        _setting("MiB", "memory for cached item rows, per worker and feature schema; 0: no cache", ge=0, le=1 << 20),
+        setting("MiB", "memory for cached item rows, per worker and feature schema; 0: no cache", ge=0, le=1 << 20),
     ] = 64
     item_cache_ttl_ms: Annotated[
         int,
-        _setting(
+        setting(
             "ms",
             "lifetime of a cached item row where Redis cannot announce changes (before 6, or forbidden)",
             ge=1,
@@ -95,17 +73,17 @@ class Settings(BaseModel):
         ),
     ] = 1000
     admin_token: Annotated[
-        SecretStr, _setting("secret", "bearer token of operators' calls; empty: only loopback may make them")
+        SecretStr, setting("secret", "bearer token of operators' calls; empty: only loopback may make them")
     ] = _NONE
-    model_threads: Annotated[int, _setting("threads", "ONNX Runtime intra-op threads per worker", ge=1, le=256)] = 1
-    max_candidates: Annotated[int, _setting("candidates", "most candidates of one request", ge=1, le=100_000)] = 2000
-    max_body_bytes: Annotated[int, _setting("bytes", "largest request body", ge=1024, le=1 << 30)] = 2_097_152
+    model_threads: Annotated[int, setting("threads", "ONNX Runtime intra-op threads per worker", ge=1, le=256)] = 1
+    max_candidates: Annotated[int, setting("candidates", "most candidates of one request", ge=1, le=100_000)] = 2000
+    max_body_bytes: Annotated[int, setting("bytes", "largest request body", ge=1024, le=1 << 30)] = 2_097_152
     read_timeout_ms: Annotated[
-        int, _setting("ms", "longest time between a request's first byte and its last", ge=100, le=600_000)
+        int, setting("ms", "longest time between a request's first byte and its last", ge=100, le=600_000)
     ] = 10_000
     write_timeout_ms: Annotated[
         int,
-        _setting(
+        setting(
             "ms",
             "longest time that an answer waits because its reader does not read",
             ge=100,
@@ -114,7 +92,7 @@ class Settings(BaseModel):
     ] = 10_000
     max_connections: Annotated[
         int,
-        _setting(
+        setting(
             "connections",
             "most open connections per worker, at most 3/4 of the open files; idle ones are closed first",
             ge=1,
@@ -123,13 +101,13 @@ class Settings(BaseModel):
     ] = 8192
     max_inflight: Annotated[
         int,
-        _setting(
+        setting(
             "requests", "most requests in work per worker; further ones are answered 503 at once", ge=1, le=100_000
         ),
     ] = 64
     max_wait_ms: Annotated[
         int,
-        _setting(
+        setting(
             "ms",
             "longest queueing time of a request; one that would wait longer is answered 503",
             ge=1,
@@ -138,69 +116,69 @@ class Settings(BaseModel):
     ] = 250
     score_chunk: Annotated[
         int,
-        _setting(
+        setting(
             "candidates", "candidates scored at once; between two chunks, other requests are scored", ge=1, le=100_000
         ),
     ] = 500
-    default_timeout_ms: Annotated[int, _setting("ms", "deadline of a request without timeout_ms", ge=1, le=600_000)] = (
+    default_timeout_ms: Annotated[int, setting("ms", "deadline of a request without timeout_ms", ge=1, le=600_000)] = (
         1000
     )
     fusion_file: Annotated[
         Path | None,
-        _setting(
+        setting(
             "YAML file",
             "fusion profiles and scenes, read at the start and at SIGHUP; empty: the sum of all probabilities",
         ),
     ] = None
-    fusion_overrides: Annotated[bool, _setting("true/false", "whether requests may override fusion weights")] = False
+    fusion_overrides: Annotated[bool, setting("true/false", "whether requests may override fusion weights")] = False
     runtime_dir: Annotated[
         Path | None,
-        _setting(
+        setting(
             "directory",
             "where the workers share metrics and status; empty: RUNTIME_DIRECTORY, TMPDIR or /dev/shm",
         ),
     ] = None
     load_timeout_ms: Annotated[
-        int, _setting("ms", "longest time for loading and checking a model version", ge=100, le=3_600_000)
+        int, setting("ms", "longest time for loading and checking a model version", ge=100, le=3_600_000)
     ] = 120_000
     rollout_poll_ms: Annotated[
         int,
-        _setting(
+        setting(
             "ms", "interval at which a worker reads rollout.json, fusion.json and the state of Redis", ge=20, le=600_000
         ),
     ] = 1000
     allow_degraded_ready: Annotated[
-        bool, _setting("true/false", "whether /readyz answers 200 while Redis cannot be reached")
+        bool, setting("true/false", "whether /readyz answers 200 while Redis cannot be reached")
     ] = False
     drain_ms: Annotated[
         int,
-        _setting("ms", "time from SIGTERM, when /readyz begins to fail, until the listener closes", ge=0, le=600_000),
+        setting("ms", "time from SIGTERM, when /readyz begins to fail, until the listener closes", ge=0, le=600_000),
     ] = 500
     shutdown_timeout_ms: Annotated[
-        int, _setting("ms", "longest wait for requests in work when the service stops", ge=0, le=600_000)
+        int, setting("ms", "longest wait for requests in work when the service stops", ge=0, le=600_000)
     ] = 10_000
     exposure_log: Annotated[
         Path | None,
-        _setting("directory", "folder of the exposure log: what was ranked, shown and done; empty: no log is kept"),
-        BeforeValidator(_folder),
+        setting("directory", "folder of the exposure log: what was ranked, shown and done; empty: no log is kept"),
+        BeforeValidator(folder),
     ] = None
     exposure_share: Annotated[
         float,
-        _setting("0 to 1", "share of the users whose rankings are logged; experiments are logged whole", ge=0, le=1),
+        setting("0 to 1", "share of the users whose rankings are logged; experiments are logged whole", ge=0, le=1),
     ] = 1.0
     exposure_cut: Annotated[
-        bool, _setting("true/false", "whether candidates beyond top_k are logged too, with their features")
+        bool, setting("true/false", "whether candidates beyond top_k are logged too, with their features")
     ] = False
     exposure_roll_ms: Annotated[
-        int, _setting("ms", "age at which a file of the log is closed, for `compact` to take", ge=100, le=3_600_000)
+        int, setting("ms", "age at which a file of the log is closed, for `compact` to take", ge=100, le=3_600_000)
     ] = 60_000
     exposure_spool_mb: Annotated[
         int,
-        _setting("MiB", "closed files of the log that wait for `compact`; the oldest go beyond it", ge=1, le=1 << 24),
+        setting("MiB", "closed files of the log that wait for `compact`; the oldest go beyond it", ge=1, le=1 << 24),
     ] = 4096
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        _setting("level", "lowest level of the log lines that are written"),
+        setting("level", "lowest level of the log lines that are written"),
     ] = "info"
 
     @classmethod
@@ -258,13 +236,3 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]
     source = os.environ if environment is None else environment
     known = {variable_of(n) for n in Settings.model_fields}
     return sorted(v for v in source if v.startswith(PREFIX) and v not in known)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -9,7 +9,8 @@ from fastapi.security import HTTPBearer
 
 from service.api.problems import Forbidden, Unauthorized
 from service.api.services import services_of
-from service.settings import Settings, is_loopback
+from service.setting_values import is_loopback
+from service.settings import Settings
 
 # A proxy on this machine forwards requests of callers that are elsewhere.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")

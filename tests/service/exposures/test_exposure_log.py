@@ -29,10 +29,10 @@ NOW = int(time.time() * 1000)
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """The exposures of every file of a log, rolled or not, in the order in which they were logged."""
-    found: list[dict[str, Any]] = []
+    logged: list[dict[str, Any]] = []
     for path in sorted((folder / "spool").glob("exposures-*")):
-        found += read_stream(path)
-    return sorted(found, key=lambda record: record["logged_ms"])
+        logged += read_stream(path)
+    return sorted(logged, key=lambda record: record["logged_ms"])
 
 
 def read_stream(path: Path) -> list[dict[str, Any]]:
@@ -80,13 +80,13 @@ def test_an_answered_ranking_leaves_one_record_of_what_was_served(
         ]
         assert server.rank([], request_id="refused").status_code == 422
         kit.wait_until(lambda: len(records(log)) == 20)
-    found = {record["request_id"]: record for record in records(log)}
-    assert len(found) == len(records(log)) == 20
-    schema = FeatureSchema.model_validate_json((log / "schemas" / f"{found['r-0']['schema']}.json").read_bytes())
+    logged = {record["request_id"]: record for record in records(log)}
+    assert len(logged) == len(records(log)) == 20
+    schema = FeatureSchema.model_validate_json((log / "schemas" / f"{logged['r-0']['schema']}.json").read_bytes())
     logged = Layouts.of(schema)
     assert schema == layouts.schema
     for answer in answers:
-        record = found[answer["request_id"]]
+        record = logged[answer["request_id"]]
         ranking = answer["ranking"]
         assert record["item_ids"] == [entry["item_id"] for entry in ranking]
         assert record["scores"] == [entry["score"] for entry in ranking]
@@ -159,15 +159,15 @@ def test_a_killed_service_loses_what_came_within_the_last_flush_alone(
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
     (path,) = (log / "spool").glob("exposures-*.open")
-    found = [record["request_id"] for record in records(log)]
-    assert found[:300] == [f"early-{i}" for i in range(300)]
-    assert found[300:] == [f"late-{i}" for i in range(len(found) - 300)]
+    logged = [record["request_id"] for record in records(log)]
+    assert logged[:300] == [f"early-{i}" for i in range(300)]
+    assert logged[300:] == [f"late-{i}" for i in range(len(logged) - 300)]
     # A record that is torn in the middle costs itself alone.
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     torn = [record["request_id"] for record in records(log)]
-    assert torn == found[: len(torn)]
-    assert len(torn) < len(found)
+    assert torn == logged[: len(torn)]
+    assert len(torn) < len(logged)
 
 
 def test_a_log_folder_that_goes_away_costs_records_and_no_ranking(
@@ -207,10 +207,10 @@ def test_a_full_disk_costs_records_and_no_ranking(
         assert server.rank(["1"], request_id="after").status_code == 200
         kit.wait_until(lambda: counted(server, "written") + counted(server, "write_failed") == 52)
         written = counted(server, "written")
-    found = [record["request_id"] for record in records(log)]
-    assert found[0] == "before"
-    assert found[-1] == "after"
-    assert len(found) == written
+    logged = [record["request_id"] for record in records(log)]
+    assert logged[0] == "before"
+    assert logged[-1] == "after"
+    assert len(logged) == written
 
 
 def test_a_service_does_not_start_with_a_log_that_it_cannot_write(

@@ -1,0 +1,86 @@
+"""The calls of the API without a transport: method, path, body, and what the answer becomes.
+
+`Client` and `AsyncClient` send what stands here, so that both have the same calls.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from funnelrank_client.errors import error_of
+from funnelrank_client.requests import Event, Value, to_json
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request. `operator` calls carry the token; a call that `repeats` may be sent twice without harm."""
+
+    method: str
+    path: str
+    body: Any = None
+    operator: bool = False
+    repeats: bool = True
+
+    def headers(self, token: str | None, request_id: str | None = None) -> dict[str, str]:
+        headers = {"Accept": "application/json"}
+        if self.body is not None:
+            headers["Content-Type"] = "application/json"
+        if self.operator and token:
+            headers["Authorization"] = f"Bearer {token}"
+        if request_id:
+            headers["X-Request-Id"] = request_id
+        return headers
+
+    def content(self) -> bytes | None:
+        return None if self.body is None else to_json(self.body)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back. `headers` has lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def checked(self) -> bytes:
+        """The body. Raises the error of an answer that is not 2xx."""
+        if 200 <= self.status < 300:
+            return self.body
+        raise error_of(self.status, self.headers, self.body)
+
+    def json(self) -> Any:
+        """The parsed body. Raises as `checked` does."""
+        return json.loads(self.checked())
+
+
+def events(batch: Sequence[Event]) -> Call:
+    return Call("POST", "/events", {"events": [event.as_json() for event in batch]})
+
+
+def put_users(users: Mapping[str, Mapping[str, Value]]) -> Call:
+    rows = [{"user_id": user_id, "features": features} for user_id, features in users.items()]
+    return Call("PUT", "/features/users", {"users": rows}, operator=True)
+
+
+def put_items(items: Mapping[str, Mapping[str, Value]]) -> Call:
+    rows = [{"item_id": item_id, "features": features} for item_id, features in items.items()]
+    return Call("PUT", "/features/items", {"items": rows}, operator=True)
+
+
+def get(path: str) -> Call:
+    return Call("GET", path)
+
+
+def put_document(path: str, document: Mapping[str, Any]) -> Call:
+    """A change of what is live. It is not repeated: its first sending may have been carried out."""
+    return Call("PUT", path, dict(document), operator=True, repeats=False)
+
+
+def roll_back(path: str, to: int | None, revision: int | None, author: str, reason: str) -> Call:
+    named = {"to": to, "revision": revision, "author": author, "reason": reason}
+    body = {name: value for name, value in named.items() if value not in (None, "")}
+    return Call("POST", path, body, operator=True, repeats=False)

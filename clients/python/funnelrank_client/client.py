@@ -1,0 +1,229 @@
+"""The synchronous client. Threads may share one."""
+
+from __future__ import annotations
+
+import ssl
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Unpack
+
+from funnelrank_client import calls
+from funnelrank_client.calls import Call, Reply
+from funnelrank_client.connections import ConnectionPool
+from funnelrank_client.errors import DeadlineExceeded, FunnelrankError
+from funnelrank_client.policy import Deadline, Policy
+from funnelrank_client.ranking import Ranking, fallback_ranking, ranking_of
+from funnelrank_client.requests import Candidate, Event, RankOptions, Value, rank_body
+
+CHANGE_TIMEOUT_MS = 60_000  # a change of the live version is verified before it is answered
+
+
+class Client:
+    """Calls one service.
+
+    `timeout_ms` is the deadline of a ranking, attempts and pauses included; the service is told what is left of it.
+    `token` is the operator's token, which only operators' calls send. `context` is the TLS context for https.
+    `connections` is the number of idle connections that stay open.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_ms: int = 1000,
+        token: str | None = None,
+        policy: Policy | None = None,
+        context: ssl.SSLContext | None = None,
+        connections: int = 16,
+    ) -> None:
+        self._pool = ConnectionPool(url, context, connections)
+        self._timeout_ms = timeout_ms
+        self._token = token
+        self._policy = policy or Policy()
+        self._hedges: ThreadPoolExecutor | None = None
+        if self._policy.hedge_after_ms is not None:
+            self._hedges = ThreadPoolExecutor(2 * connections, thread_name_prefix="funnelrank-hedge")
+
+    def rank(
+        self,
+        user_id: str,
+        candidates: Sequence[str | Candidate],
+        *,
+        timeout_ms: int | None = None,
+        request_id: str | None = None,
+        **options: Unpack[RankOptions],
+    ) -> Ranking:
+        """Rank `candidates` for a user.
+
+        `options` are further fields of `POST /rank`. Raises FunnelrankError: BadRequest, Unavailable, DeadlineExceeded,
+        NoAnswer.
+        """
+        deadline = Deadline(timeout_ms or self._timeout_ms)
+        named = request_id or uuid.uuid4().hex
+
+        def attempt() -> Reply:
+            body = rank_body(user_id, candidates, deadline.for_service_ms, {**options, "request_id": named})
+            return self._hedged(Call("POST", "/rank", body), deadline, named)
+
+        return ranking_of(self._repeated(attempt, deadline).checked())
+
+    def rank_or(
+        self,
+        fallback: Sequence[str] | None,
+        user_id: str,
+        candidates: Sequence[str | Candidate],
+        *,
+        request_id: str | None = None,
+        **options: Unpack[RankOptions],
+    ) -> Ranking:
+        """Rank, or give the order of `fallback` if there is no ranking in time.
+
+        None takes the order of `candidates`. A wrong call still raises BadRequest or NotAllowed: its repetition would
+        hide the fault for ever.
+        """
+        named = request_id or uuid.uuid4().hex
+        try:
+            return self.rank(user_id, candidates, request_id=named, **options)
+        except FunnelrankError as error:
+            if not is_passing(error):
+                raise
+            ids = [c if isinstance(c, str) else c.item_id for c in candidates]
+            return fallback_ranking(ids if fallback is None else fallback, named, type(error).__name__)
+
+    def send_events(self, events: Sequence[Event], *, timeout_ms: int | None = None) -> Mapping[str, Any]:
+        """Write behaviours; at most 1,000 in one call. The answer has `accepted` and `new`."""
+        return self._json(calls.events(events), timeout_ms)
+
+    def put_user_features(
+        self, users: Mapping[str, Mapping[str, Value]], *, timeout_ms: int | None = None
+    ) -> Mapping[str, Any]:
+        """Write features of users: user id to feature values."""
+        return self._json(calls.put_users(users), timeout_ms)
+
+    def put_item_features(
+        self, items: Mapping[str, Mapping[str, Value]], *, timeout_ms: int | None = None
+    ) -> Mapping[str, Any]:
+        """Write features of items: item id to feature values."""
+        return self._json(calls.put_items(items), timeout_ms)
+
+    def get_fusion(self) -> Mapping[str, Any]:
+        return self._json(calls.get("/fusion"))
+
+    def put_fusion(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self._json(calls.put_document("/fusion", document), CHANGE_TIMEOUT_MS)
+
+    def roll_back_fusion(
+        self, *, to: int | None = None, revision: int | None = None, author: str = "", reason: str = ""
+    ) -> Mapping[str, Any]:
+        return self._json(calls.roll_back("/fusion/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
+
+    def get_rules(self) -> Mapping[str, Any]:
+        return self._json(calls.get("/rules"))
+
+    def put_rules(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self._json(calls.put_document("/rules", document), CHANGE_TIMEOUT_MS)
+
+    def roll_back_rules(
+        self, *, to: int | None = None, revision: int | None = None, author: str = "", reason: str = ""
+    ) -> Mapping[str, Any]:
+        return self._json(calls.roll_back("/rules/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
+
+    def get_models(self) -> Mapping[str, Any]:
+        return self._json(calls.get("/models"))
+
+    def put_rollout(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self._json(calls.put_document("/models/rollout", document), CHANGE_TIMEOUT_MS)
+
+    def roll_back_models(
+        self, *, to: int | None = None, revision: int | None = None, author: str = "", reason: str = ""
+    ) -> Mapping[str, Any]:
+        return self._json(calls.roll_back("/models/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
+
+    def is_live(self) -> bool:
+        """Whether the process answers."""
+        return self._answers("/livez")
+
+    def is_ready(self) -> bool:
+        """Whether it ranks."""
+        return self._answers("/readyz")
+
+    def get_metrics(self) -> str:
+        """All metrics in the text form of Prometheus."""
+        return self._sent(calls.get("/metrics"), Deadline(self._timeout_ms)).checked().decode()
+
+    def close(self) -> None:
+        if self._hedges is not None:
+            self._hedges.shutdown(wait=True)
+        self._pool.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answers(self, path: str) -> bool:
+        try:
+            return self._sent(calls.get(path), Deadline(self._timeout_ms)).status == 200
+        except FunnelrankError:
+            return False
+
+    def _json(self, call: Call, timeout_ms: int | None = None) -> Mapping[str, Any]:
+        deadline = Deadline(timeout_ms or self._timeout_ms)
+        if not call.repeats:
+            return self._sent(call, deadline).json()  # type: ignore[no-any-return]
+        return self._repeated(lambda: self._sent(call, deadline), deadline).json()  # type: ignore[no-any-return]
+
+    def _repeated(self, attempt: Callable[[], Reply], deadline: Deadline) -> Reply:
+        """A successful reply. Raises the error of the last attempt."""
+        count = 0
+        while True:
+            count += 1
+            try:
+                reply = attempt()
+                reply.checked()
+                return reply
+            except FunnelrankError as error:
+                pause = self._policy.pause_s(count, error)
+                if pause is None or pause >= deadline.left_s:
+                    raise
+            time.sleep(pause)
+
+    def _sent(self, call: Call, deadline: Deadline, request_id: str | None = None) -> Reply:
+        left = deadline.left_s
+        if left <= 0:
+            raise DeadlineExceeded("the deadline passed before the request was sent")
+        return self._pool.send(call.method, call.path, call.content(), call.headers(self._token, request_id), left)
+
+    def _hedged(self, call: Call, deadline: Deadline, request_id: str) -> Reply:
+        """The first reply of up to two sendings."""
+        after_ms = self._policy.hedge_after_ms
+        if self._hedges is None or after_ms is None or deadline.left_s * 1000 <= after_ms:
+            return self._sent(call, deadline, request_id)
+        sendings: set[Future[Reply]] = {self._hedges.submit(self._sent, call, deadline, request_id)}
+        done, _ = wait(sendings, timeout=after_ms / 1000)
+        if not done:
+            sendings.add(self._hedges.submit(self._sent, call, deadline, request_id))
+        return first_reply(sendings)
+
+
+def first_reply(sendings: set[Future[Reply]]) -> Reply:
+    """The first success. Raises the last failure if all fail."""
+    while True:
+        done, sendings = wait(sendings, return_when=FIRST_COMPLETED)
+        for sending in done:
+            if sending.exception() is None and sending.result().status == 200:
+                return sending.result()
+        if not sendings:
+            return done.pop().result()
+
+
+def is_passing(error: FunnelrankError) -> bool:
+    """Whether the same call may succeed later."""
+    status = getattr(error, "status", None)
+    return status is None or status >= 500

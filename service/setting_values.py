@@ -1,0 +1,39 @@
+"""Describes and checks the value of one setting."""
+
+import ipaddress
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+from service.redis_url import address_of
+
+
+def setting(unit: str, help_text: str, **bounds: Any) -> Any:
+    """A field with its unit and description, which `serve --help` prints."""
+    return Field(description=help_text, json_schema_extra={"unit": unit}, **bounds)
+
+
+def known_address(url: SecretStr) -> SecretStr:
+    try:
+        address_of(url.get_secret_value())
+    except ValueError as error:
+        raise PydanticCustomError("redis_url", "{problem}", {"problem": str(error)}) from None
+    return url
+
+
+def folder(value: object) -> object:
+    """The folder of the exposure log. A URI of another kind of target is refused by name."""
+    if isinstance(value, str) and "://" in value:
+        raise PydanticCustomError("log_target", "a folder is needed; object stores and Kafka are not supported")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
