@@ -20,12 +20,13 @@ from service.api.problems import (
     envelope,
     presentation_of,
 )
-from service.api.routes import docs, events, features, fusion, health, models, rollout, rules
+from service.api.routes import docs, events, features, fusion, health, impressions, models, rollout, rules
 from service.api.routes.rank import RankRoute
 from service.api.services import Services
 
 ROUTERS: Final = (
     events.router,
+    impressions.router,
     features.router,
     fusion.router,
     rules.router,

@@ -12,6 +12,7 @@ Label = Annotated[
 ]
 RequestId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
 Id = Annotated[str, Strict(), Field(min_length=1, max_length=MAX_ID_CHARACTERS)]
+Position = Annotated[int, Strict(), Field(ge=1, le=1_000_000, description="`rank` in the answer of `/rank`")]
 Features = Annotated[dict[str, Any], Field(description="raw values by feature name; null is a missing value")]
 Revision = Annotated[
     int | None, Strict(), Field(ge=0, description="make the change only if the document is still at this revision")

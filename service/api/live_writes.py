@@ -4,11 +4,14 @@ fresh.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar
 
 from features.layouts import Layouts
-from service.errors import StoreUnavailable
+from features.times import LATEST_AHEAD_MS
+from service.api.problems import ERRORS_SHOWN
+from service.clock import now_ms
+from service.errors import FieldError, InvalidRequest, StoreUnavailable
 from service.rollout.follower import Follower
 from service.store.base import FeatureStore, StoreDown
 from service.store.schemas import schema_of
@@ -65,6 +68,15 @@ def _layouts_of(fingerprint: str, document: str) -> Layouts | None:
         return None
     log.info("Redis lists schema %s: live writes go to it", fingerprint)
     return layouts
+
+
+def check_times(field: str, times_ms: Sequence[int]) -> None:
+    """Refuse times of the entries of `field` that lie ahead of this clock. Raises InvalidRequest."""
+    latest = now_ms() + LATEST_AHEAD_MS
+    message = f"lies more than {LATEST_AHEAD_MS // 60_000} minutes ahead; milliseconds since 1970 are expected"
+    bad = [FieldError(f"{field}[{i}].timestamp", message) for i, time_ms in enumerate(times_ms) if time_ms > latest]
+    if bad:
+        raise InvalidRequest(f"{bad[0].field}: {bad[0].message}", errors=bad[:ERRORS_SHOWN])
 
 
 async def all_done(writes: Iterable[Awaitable[T]]) -> list[T]:

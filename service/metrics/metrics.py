@@ -135,6 +135,7 @@ class Metrics:
         self.corrupt_rows = counter("corrupt_rows", "Stored rows that do not fit the schema.", "entity")
         self.item_cache = ItemCacheMetrics(define)
         self.events = counter("events", "Behaviours written to the store.")
+        self.impressions = counter("impressions", "Impressions that were told by `/impressions` and new.")
         self.feature_rows = counter("feature_rows", "Feature rows written to the store.", "entity")
 
         self.exposure_log = ExposureLogMetrics(define)

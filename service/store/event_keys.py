@@ -7,6 +7,11 @@ from features.keys import text_of
 from features.layouts import EVENT_KEY_BYTES
 
 
+def identity(*parts: object) -> bytes:
+    """Sixteen bytes that identify what these parts together name."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode(errors="surrogatepass")).digest()[:16]
+
+
 def event_keys(
     item_ids: Sequence[str],
     actions: Sequence[object],

@@ -7,27 +7,31 @@ import numpy as np
 from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, FailFast, Field, Strict
 
+from features.keys import text_of
 from features.layouts import Layouts, rows_of
-from features.times import EARLIEST_MS, LATEST_AHEAD_MS, LATEST_MS
+from features.times import EARLIEST_MS, LATEST_MS
 from service.api.body import JsonBody
 from service.api.fields import (
     MAX_BATCH,
     MAX_ID_CHARACTERS,
     Id,
     Label,
+    Position,
     RequestBody,
+    RequestId,
     ResponseBody,
 )
-from service.api.live_writes import all_done
+from service.api.live_writes import all_done, check_times
 from service.api.openapi import BODY, WORK, refuses
-from service.api.problems import ERRORS_SHOWN
 from service.api.services import Worker
 from service.clock import now_ms
-from service.errors import Conflict, FieldError, InvalidRequest, StoreUnavailable
+from service.errors import Conflict, StoreUnavailable
+from service.exposures.log import RecordLog
 from service.store.base import FeatureStore, FeatureWriter, StoreDown
-from service.store.event_keys import event_keys
+from service.store.event_keys import event_keys, identity
 
 router = APIRouter(tags=["store"])
+KIND = "events"
 
 
 class Event(RequestBody):
@@ -42,6 +46,8 @@ class Event(RequestBody):
     scene: Annotated[Label | None, Field(description="where")] = None
     timestamp: Annotated[int, Strict(), Field(ge=EARLIEST_MS, le=LATEST_MS, description="milliseconds since 1970")]
     event_id: Annotated[str | None, Field(min_length=1, max_length=MAX_ID_CHARACTERS)] = None
+    request_id: Annotated[RequestId | None, Field(description="of the ranking that showed the item")] = None
+    position: Position | None = None
 
 
 class EventsRequest(RequestBody):
@@ -77,20 +83,43 @@ async def events(
     """Writes behaviours; the next ranking of their users sees them."""
     with worker.writes.enter():
         schemas = [layouts for layouts in await worker.targets.layouts() if layouts.behaviour is not None]
-        if not schemas:
+        if not schemas and worker.log is None:
             raise Conflict("no model in use reads a behaviour sequence")
-        _check_times(body.events)
+        check_times("events", [event.timestamp for event in body.events])
         new = await all_done(_add(layouts, worker.reader, worker.writer, body.events) for layouts in schemas)
+        # What the sequences have is logged once, whichever worker it is sent to.
+        if worker.log is not None:
+            new.append(await _log(worker.log.records, worker.writer, body.events))
         worker.metrics.events.inc(new[0])
     return EventsResponse(accepted=len(body.events), new=new[0])
 
 
-def _check_times(events: Sequence[Event]) -> None:
-    latest = now_ms() + LATEST_AHEAD_MS
-    message = f"lies more than {LATEST_AHEAD_MS // 60_000} minutes ahead; milliseconds since 1970 are expected"
-    bad = [FieldError(f"events[{i}].timestamp", message) for i, e in enumerate(events) if e.timestamp > latest]
-    if bad:
-        raise InvalidRequest(f"{bad[0].field}: {bad[0].message}", errors=bad[:ERRORS_SHOWN])
+async def _log(records: RecordLog, writer: FeatureWriter, events: Sequence[Event]) -> int:
+    """Log the events that were not logged before; return how many they are."""
+    ids = [_identity(event) for event in events]
+    fresh = await writer.claim_ids(KIND, ids)
+    logged_ms = now_ms()
+    for event, each, new in zip(events, ids, fresh, strict=True):
+        if new:
+            row = {
+                "event_id": event.event_id or each.hex(),
+                "request_id": event.request_id,
+                "user_id": event.user_id,
+                "item_id": event.item_id,
+                "action": text_of(event.action, "action"),
+                "scene": None if event.scene is None else text_of(event.scene, "scene"),
+                "position": event.position,
+                "time_ms": event.timestamp,
+                "logged_ms": logged_ms,
+            }
+            records.offer(KIND, row)
+    return sum(fresh)
+
+
+def _identity(event: Event) -> bytes:
+    if event.event_id is not None:
+        return identity("id", event.event_id)
+    return identity(event.user_id, event.item_id, event.action, event.scene, event.timestamp)
 
 
 async def _add(layouts: Layouts, reader: FeatureStore, writer: FeatureWriter, events: Sequence[Event]) -> int:

@@ -10,6 +10,7 @@ from features.layouts import Entity, Layouts
 from service.errors import StoreUnavailable
 from service.redis_url import address_of
 from service.store.redis.clients import REDIS_ERRORS, async_client
+from service.store.redis.id_sets import CLAIM_IDS, by_shard, id_set_key
 from service.store.redis.keys import behaviours_key, item_key, user_key
 from service.store.redis.scripts import (
     ADD_BEHAVIOURS,
@@ -86,6 +87,23 @@ class RedisWriter:
             return sum(await self._run(ADD_BEHAVIOURS, calls))
         except REDIS_ERRORS as error:
             raise StoreUnavailable(f"the events were not written: {_reason(error)}") from None
+
+    async def claim_ids(self, kind: str, ids: Sequence[bytes]) -> list[bool]:
+        """Add ids of 16 bytes to the id sets of a kind; return which of them are new. Raises StoreUnavailable."""
+        now = time_ns() // 1_000_000
+        shards = by_shard(ids)
+        calls: list[ScriptCall] = [
+            (id_set_key(kind, shard), (now, *(ids[place] for place in places))) for shard, places in shards.items()
+        ]
+        try:
+            replies = await self._run(CLAIM_IDS, calls)
+        except REDIS_ERRORS as error:
+            raise StoreUnavailable(f"the ids were not noted: {_reason(error)}") from None
+        new = [False] * len(ids)
+        for places, reply in zip(shards.values(), replies, strict=True):
+            for place, fresh in zip(places, reply, strict=True):
+                new[place] = bool(fresh)
+        return new
 
     async def _run(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
         """Run a script for each key, in one pipeline, and return the results. Raises redis' errors."""
