@@ -1,4 +1,4 @@
-"""The bulk load as a process of its own, and what it has loaded, for tests."""
+"""Runs the bulk load in a process of its own, and reads what it has loaded, for tests."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def everything(store: redis.Redis) -> dict[bytes, Any]:
-    """All rows and behaviours, without the note of which registries loaded them."""
+    """All rows and behaviours, without the record of the registries that loaded them."""
     keys: Any = store.keys("fr:*:*")
     return {key: store.dump(key) for key in keys if not key.endswith(b":registries")}
 

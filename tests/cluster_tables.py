@@ -1,4 +1,4 @@
-"""Tables that the tests of a Redis Cluster load, and what is read of them."""
+"""Tables that the tests of a Redis Cluster load, and functions that read their rows."""
 
 import csv
 import time

@@ -1,4 +1,4 @@
-"""What every test shares: the event loop of async tests, and the check that no module leaves a socket or file open."""
+"""Fixtures of all tests: the event loop of async tests, and the check that no module leaves a socket or file open."""
 
 import gc
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""An open-loop load of `POST /rank` for tests: requests leave when they are due, over raw connections."""
+"""An open-loop load of `POST /rank` for tests: requests are sent when they are due, over raw connections."""
 
 import asyncio
 import json
@@ -11,10 +11,9 @@ _HEAD = "POST /rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nCon
 
 @dataclass
 class Load:
-    """What came of a load.
+    """The result of a load.
 
-    Milliseconds from being due to the last byte, by status; `lag_ms` is by how much the client itself was late, at
-    worst.
+    Milliseconds from the due time to the last byte, by status; `lag_ms` is the largest delay of the client itself.
     """
 
     seconds: float
@@ -22,7 +21,7 @@ class Load:
     lag_ms: float = 0.0
 
     def goodput(self, within_ms: float) -> float:
-        """Rankings per second that came in time."""
+        """Rankings per second that were answered before the deadline."""
         return sum(ms <= within_ms for ms in self.ms.get(200, [])) / self.seconds
 
     def percentile(self, share: float) -> float:
@@ -31,14 +30,14 @@ class Load:
 
 
 class Client:
-    """Connections that are kept open and used by whoever is due."""
+    """Connections that are kept open; the next request that is due uses a free one."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, request: bytes) -> int:
-        """The status of one answer, read to its end."""
+        """Read one answer to its end; return its status."""
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
@@ -59,7 +58,7 @@ def request_of(body: dict[str, Any]) -> bytes:
 
 
 async def offered(client: Client, request: bytes, rate: float, seconds: float, settling: float = 0.0) -> Load:
-    """`rate` requests per second, evenly spread, whatever becomes of them.
+    """Send `rate` requests per second, evenly spread, whether or not they are answered.
 
     Those of the first `settling` seconds are sent and not counted.
     """
@@ -87,7 +86,7 @@ async def offered(client: Client, request: bytes, rate: float, seconds: float, s
 async def sustainable(
     client: Client, request: bytes, within_ms: float, start: float = 10.0, factor: float = 1.3, seconds: float = 1.5
 ) -> float:
-    """The highest of the rates `start`, `start * factor`, ... at which nearly all rankings come in time."""
+    """The highest of the rates `start`, `start * factor`, ... at which nearly all rankings meet the deadline."""
     rate = start
     best = start
     while (await offered(client, request, rate, seconds)).goodput(within_ms) >= 0.97 * rate:

@@ -24,7 +24,7 @@ def chunked(body: bytes, headers: str = "", trailers: bytes = b"") -> bytes:
 
 
 def read_all(caller: socket.socket) -> bytes:
-    """All that comes until the service closes the connection."""
+    """Read until the service closes the connection."""
     text = b""
     with contextlib.suppress(ConnectionResetError):  # closed with bytes of ours unread
         while part := caller.recv(1 << 16):
@@ -37,7 +37,7 @@ def statuses(text: bytes) -> list[int]:
 
 
 def read_answers(caller: socket.socket, count: int) -> list[tuple[int, bytes]]:
-    """Status and body of the next answers; fewer where the connection ends before."""
+    """Status and body of the next answers; fewer if the connection ends earlier."""
     text = b""
     answers: list[tuple[int, bytes]] = []
     while len(answers) < count:

@@ -29,7 +29,7 @@ def node_port() -> int:
 
 
 class Node(EmbeddedRedis):
-    """One node, and what tests ask of it."""
+    """One node, with the operations that tests need."""
 
     def __init__(self, *options: str) -> None:
         own = (
@@ -64,7 +64,7 @@ class RedisCluster:
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes) + "/"
 
     def owner(self, key: str) -> Node:
-        """The node that was given this key's slot at the start."""
+        """The node that had this key's slot at the start."""
         return self.nodes[key_slot(key.encode()) * len(self.nodes) // SLOTS]
 
     def join(self) -> None:
@@ -86,7 +86,7 @@ class RedisCluster:
 
     @contextmanager
     def replica_of(self, primary: Node) -> Iterator[Node]:
-        """One more node, which takes over when its primary fails."""
+        """Start one more node, which takes over when its primary fails."""
         with Node() as replica:
             replica.ask("CLUSTER MEET", "127.0.0.1", primary.port)
             wait_for(lambda: int(replica.info()["cluster_known_nodes"]) > len(self.nodes))
@@ -95,9 +95,9 @@ class RedisCluster:
             yield replica
 
     def move(self, slot: int, source: Node, target: Node, halfway: Any = None) -> None:
-        """Give a slot and its keys to another node.
+        """Move a slot and its keys to another node.
 
-        `halfway` is called while the slot is on its way, its keys there already.
+        `halfway` is called when the keys have moved and the slot has not.
         """
         target.ask("CLUSTER SETSLOT", slot, "IMPORTING", source.id)
         source.ask("CLUSTER SETSLOT", slot, "MIGRATING", target.id)

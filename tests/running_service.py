@@ -1,4 +1,4 @@
-"""A service in processes of its own, and waiting for what it does."""
+"""Runs a service in processes of its own, and waits for its effects."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from service.sample.embedded_redis import free_port
 
 ROOT = Path(__file__).parents[1]
 
-# Stated as unknown, so that no answer is degraded for leaving it out.
+# Given as missing, so that no answer is degraded because the request does not give it.
 UNKNOWN_CONTEXT = {"tab": None, "hour": None}
 
 # Limits that a busy machine does not reach. A test of a limit sets its own.
@@ -25,7 +25,7 @@ ROOM = {"redis_timeout_ms": 5000, "default_timeout_ms": 30_000, "max_wait_ms": 2
 
 
 class Server:
-    """A service that runs in processes of its own and is spoken to over HTTP."""
+    """A service that runs in processes of its own and is called over HTTP."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.process = process
@@ -54,7 +54,7 @@ class Server:
 def wait_until(holds: Callable[[], bool], seconds: float = 60, recovery: str = "") -> None:
     """Wait for something that another process does.
 
-    `recovery` is from what, where that is a figure to be told at the end.
+    `recovery` says from which event on, if the time is to be printed at the end.
     """
     started = time.monotonic()
     while not holds():
@@ -68,7 +68,7 @@ RECOVERIES: list[tuple[str, float]] = []
 
 
 def recovered(fault: str, since: float) -> None:
-    """All is as before a fault again; what it took is told at the end."""
+    """Record that the state before a fault is restored; the time that it took is printed at the end."""
     RECOVERIES.append((fault, time.monotonic() - since))
 
 

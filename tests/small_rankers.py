@@ -29,7 +29,7 @@ TASKS = {
     "esmm": [{"type": "esmm", "click": "click", "conversion": "like"}],
     "esm2": [{"type": "esm2", "click": "click", "action": "cart", "conversion": "like"}],
 }
-# What an entry takes beside the first of its structures, or in its place.
+# The tasks of an entry besides the first of its structures, or instead of it.
 TASKS_OF = {
     "dupn": [
         *TASKS["independent"],
@@ -94,8 +94,7 @@ def small(
 
     `wide` draws the weights so that no part hides behind a small one.
 
-    Its encoder is DIN, the one that looks at the candidate, unless the architecture has one of its own or `encoder`
-    names some.
+    Its encoder is DIN, which reads the candidate, unless the architecture has its own encoder or `encoder` names some.
     """
     encoders = [{"type": name} for name in (encoder or OWN_ENCODER.get(architecture, "din")).split("+")]
     raw = {
@@ -192,9 +191,9 @@ def score(of: Small, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def training_batch(of: Small, n: int, behaviours: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """`n` impressions as training sees them.
+    """`n` impressions in the form of a training batch.
 
-    Each its own user, embedding rows in place of keys, some numbers and times missing.
+    Each has its own user, embedding rows instead of keys, and some missing numbers and times.
     """
     rng = np.random.default_rng(seed)
     schema = of.encoding.schema

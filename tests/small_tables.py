@@ -1,4 +1,4 @@
-"""Small canonical tables whose labels can be learnt, and a recipe over them, for every test that trains."""
+"""Small canonical tables whose labels can be learned, and a recipe for them, for every test that trains."""
 
 import copy
 from pathlib import Path
@@ -64,7 +64,7 @@ RECIPE: dict[str, Any] = {
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `a.b: value` changes; a change to None stays None."""
+    """`base` with changes given as `a.b: value`; a change to None sets None."""
     out = copy.deepcopy(base)
     for path, value in changes.items():
         *sections, key = path.split(".")
@@ -76,7 +76,7 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_tables(seed: int = 3) -> dict[str, pd.DataFrame]:
-    """Users, items, behaviours and impressions in which taste is real: a user clicks the tag that is his."""
+    """Users, items, behaviours and impressions with a real taste: a user clicks items with his tag."""
     rng = np.random.default_rng(seed)
     users = pd.DataFrame(
         {"user_id": np.arange(USERS), "city": rng.choice(["a", "b", None], USERS), "fans": rng.integers(0, 1000, USERS)}

@@ -39,7 +39,7 @@ SCHEMA: dict[str, Any] = {
 
 
 def scores_by_hand(inputs: Mapping[str, np.ndarray], bias: float = 0.0) -> dict[str, np.ndarray]:
-    """The synthetic model in numpy: every input has its part in every score."""
+    """The synthetic model in numpy: every score depends on every input."""
 
     def of_keys(keys: np.ndarray) -> np.ndarray:
         return (np.mod(keys, 97).astype(np.float32) / np.float32(97)).sum(axis=-1)
@@ -64,7 +64,7 @@ def scores_by_hand(inputs: Mapping[str, np.ndarray], bias: float = 0.0) -> dict[
 
 
 def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None) -> bytes:
-    """The same model as ONNX. With `nan_above` an item whose numerics sum up to more gets NaN."""
+    """The same model as ONNX. With `nan_above`, an item whose numerics have a larger sum gets NaN."""
     nodes: list[Any] = []
     constants: list[Any] = []
 
@@ -195,7 +195,7 @@ def go_live(registry: Path, version: str, name: str = "synthetic") -> None:
 
 
 def without_task(folder: Path, task: str) -> None:
-    """Take a task out of a published bundle, graph, golden request, manifest and hashes."""
+    """Remove a task from a published bundle: graph, golden request, manifest and hashes."""
     model = onnx.load(folder / "model.onnx")
     model.graph.output.remove(next(o for o in model.graph.output if o.name == task))
     (folder / "model.onnx").write_bytes(model.SerializeToString())

@@ -1,4 +1,4 @@
-"""Every reader of a table of items, each giving its packed rows or what it refused, for the tests that compare them."""
+"""Reads a table of items with every reader, for the tests that compare their packed rows or refusals."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ Read = dict[str, bytes] | tuple[str, str]
 
 
 def in_training(folder: Path) -> Read:
-    """The packed row of every item as training encodes it, or the column that is refused and why."""
+    """The packed row of every item in training, or the refused column and the reason."""
     entities = Entities(folder / "packed", LAYOUTS.item, "item_id")
     try:
         table = find_table(folder, "items")
@@ -49,7 +49,7 @@ def in_training(folder: Path) -> Read:
 
 
 def in_the_load(folder: Path, server: EmbeddedRedis, ids: list[str]) -> Read:
-    """The rows that Redis holds after a load, or the column that is refused and why."""
+    """The rows in Redis after a load, or the refused column and the reason."""
     with redis.Redis.from_url(server.url) as store:
         store.flushall()
         try:
@@ -64,7 +64,9 @@ def in_the_load(folder: Path, server: EmbeddedRedis, ids: list[str]) -> Read:
 
 
 def in_json(columns: dict[str, list[Any]]) -> Read:
-    """The rows that `PUT /features/items` and a candidate's own features make of the values, or the refused field."""
+    """The rows made from these values by `PUT /features/items` and by a candidate's own features, or the
+    refused field.
+    """
     rows = {}
     for values in zip(*columns.values(), strict=True):
         row = dict(zip(columns, values, strict=True))
@@ -77,7 +79,7 @@ def in_json(columns: dict[str, list[Any]]) -> Read:
 
 
 def readers_agree(folder: Path, server: EmbeddedRedis, items: pa.Table, write: Any) -> Read:
-    """What training and the load both made of a table of items."""
+    """The common result of training and load for a table of items."""
     write(items, folder)
     trained = in_training(folder)
     ids = list(trained) if isinstance(trained, dict) else []
@@ -90,7 +92,7 @@ def as_parquet(items: pa.Table, folder: Path) -> None:
 
 
 def as_csv(items: pa.Table, folder: Path) -> None:
-    """As pandas writes it: integers with gaps as floats, lists between bars."""
+    """Write as pandas does: integers with gaps as floats, lists with bars."""
     frame = items.to_pandas()
     if "topics" in frame:
         lists = [None if v is None else "|".join(map(str, v)) for v in items["topics"].to_pylist()]

@@ -1,4 +1,4 @@
-"""A made-up log in the format of Taobao's UserBehavior.csv, which may not be copied into a repository."""
+"""A synthetic log in the format of Taobao's UserBehavior.csv, which may not be copied into a repository."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ DAYS = 9
 
 
 def write_log(folder: Path, users: int = 60, items: int = 400, categories: int = 20, events: int = 120) -> Path:
-    """Write `folder/UserBehavior.csv`: no header, user after user, each one's events by time; gives the folder."""
+    """Write `folder/UserBehavior.csv`: no header, user by user, the events of each by time; return the folder."""
     rng = np.random.default_rng(0)
     n = users * events
     user = np.repeat(np.arange(1, users + 1), events)

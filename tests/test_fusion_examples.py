@@ -1,4 +1,4 @@
-"""The promise of the fusion files in sample/: each can be used with the recipe that it names, as it stands."""
+"""Tests the fusion files in sample/: each can be used unchanged with the recipe that it names."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The promise of the page on one's own data: its recipe and commands lead from four CSVs to a ranking, as written."""
+"""Tests the page on one's own data: its recipe and commands lead from four CSVs to a ranking, as written."""
 
 import json
 import os
@@ -27,7 +27,9 @@ HOTELS = 30
 
 
 def write_hotels(folder: Path) -> None:
-    """Four CSVs as the page promises to read: text ids, gaps, a byte order mark, a quoted line break, lists by bars."""
+    """Write four CSVs with what the page allows: text ids, gaps, a byte order mark, a quoted line break, lists with
+    bars.
+    """
     rng = np.random.default_rng(5)
     folder.mkdir(parents=True)
     users = []
@@ -59,7 +61,7 @@ def write_hotels(folder: Path) -> None:
 
 
 def blocks(kind: str) -> list[str]:
-    """The fenced blocks of the walk that are of a kind, in the page's order."""
+    """The fenced blocks of one kind in the walk, in the page's order."""
     walk = PAGE.read_text().partition("\n## From CSVs to a ranking\n")[2].partition("\n## ")[0]
     return re.findall(rf"^```{re.escape(kind)}\n(.*?)^```$", walk, re.MULTILINE | re.DOTALL)
 
@@ -78,7 +80,7 @@ def test_the_page_leads_from_four_csvs_to_a_ranking(tmp_path: Path) -> None:
     (tmp_path / "hotels.yaml").write_text(recipe)
     prepare, serve, ask = blocks("sh")
 
-    # The program of this tree, as an installation would put it on the PATH.
+    # The program of this tree, where an installation would put it on the PATH.
     program = tmp_path / "bin" / "funnelrank"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m funnelrank "$@"\n')

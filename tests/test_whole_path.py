@@ -1,8 +1,8 @@
-"""The promise of the main job: every recipe trains on its sample, exports, loads into Redis and ranks over HTTP.
+"""Tests the main path: every recipe trains on its sample, exports, loads into Redis and ranks over HTTP.
 
-Each trains on a seeded part of the sample, whole users of it, and inside this process: there are many recipes, and what
-is promised is the path. Taobao's log may not be copied into a repository: its recipes start from a made-up one in the
-same format.
+Each trains on a seeded subset of the sample with whole users, in this process, because there are many recipes and only
+the path is tested. Taobao's log may not be copied into a repository, so its recipes use a synthetic log in the same
+format.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""A server that answers as a loaded Redis does, but for the replies that a test wants to be wrong.
+"""A server that answers as a loaded Redis does, except for the replies that a test replaces by invalid ones.
 
-Only a broken proxy sends such replies, so that they cannot be had from Redis.
+Only a broken proxy sends such replies, so they cannot be had from Redis.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ Answer = Callable[[list[bytes]], bytes | None]
 
 
 def encoded(value: Any) -> bytes:
-    """A value as RESP3."""
+    """Encode a value as RESP3."""
     if value is None:
         return b"_\r\n"
     if isinstance(value, bool):
@@ -38,7 +38,7 @@ def encoded(value: Any) -> bytes:
 
 @asynccontextmanager
 async def answering(answer: Answer, layouts: Layouts) -> AsyncIterator[str]:
-    """A server that answers as a loaded Redis does, but where `answer` gives something else; its address."""
+    """Start a server that answers as a loaded Redis does, unless `answer` gives another reply; yield its address."""
     assert layouts.behaviour is not None
     member = b"\0" * 8 + layouts.behaviour.empty(1).tobytes()
     port = 0

@@ -1,4 +1,4 @@
-"""Promises of the bench's measuring: a process tree's CPU time is whole, and a function per candidate is found."""
+"""Tests the bench's measuring: it counts all CPU time of a process tree, and finds functions called per candidate."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Promises of the naive export that the bench compares with: it is the same model, only written out."""
+"""Tests the naive export that the bench compares with: it is the same model in another form."""
 
 import numpy as np
 import onnxruntime as ort

@@ -1,4 +1,6 @@
-"""Tests `funnelrank export`: a finished run becomes a bundle that the service accepts, a doubtful one none."""
+"""Tests `funnelrank export`: a finished run becomes a bundle that the service accepts; a faulty run is not
+published.
+"""
 
 import json
 from pathlib import Path
@@ -19,7 +21,7 @@ from service.bundle.manifest import Manifest
 
 
 def finished_run(folder: Path, model: Small) -> Path:
-    """The folder that training would have left."""
+    """A folder as training leaves it."""
     folder.mkdir()
     (folder / RECIPE_FILE).write_text(yaml.safe_dump(model.recipe.model_dump(mode="json")))
     model.encoding.save(folder / ENCODING_FILE)
@@ -150,7 +152,7 @@ def test_a_doubtful_run_publishes_nothing_and_exits_non_zero(
 def test_a_graph_that_differs_from_torch_is_not_published(
     tmp_path: Path, model: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tolerance is made unreachable; the difference itself is real."""
+    """The tolerance is set to an unreachable value; the difference itself is real."""
     monkeypatch.setattr("export.parity.TOLERANCE", -1.0)
     assert export(finished_run(tmp_path / "run", model), "--registry", tmp_path / "registry") == 1
     assert "torch and ONNX Runtime differ" in capsys.readouterr().err

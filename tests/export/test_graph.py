@@ -1,4 +1,4 @@
-"""Tests the ONNX graph of every model of the catalogue: it is the trained model, at any size, on raw inputs."""
+"""Tests the ONNX graph of every model of the catalogue: it equals the trained model, at any size, on raw inputs."""
 
 from pathlib import Path
 
@@ -69,13 +69,15 @@ def test_unknown_keys_get_their_vocabularys_unknown_row(exported):
 
 
 def test_the_users_part_is_not_repeated_per_candidate(exported):
-    """No tensor that depends on the user alone is expanded to the candidates before the first product with weights."""
+    """A tensor that depends on the user only is not expanded to the candidates before the first product with
+    weights.
+    """
     _, graph, _ = exported
     assert not [n for n in graph.graph.node if n.op_type == "Tile"]
 
 
 def test_a_schema_of_numbers_alone_has_a_graph_too():
-    """There is no key to look up then, and no lookup."""
+    """Such a graph has no keys and no lookup."""
     mixed = small("esmm", "pooling").recipe
     numbers = {
         "user": [{"name": "age", "type": "numeric"}],
@@ -93,7 +95,7 @@ def test_a_schema_of_numbers_alone_has_a_graph_too():
 
 
 def test_probabilities_are_not_taken_through_logarithms_and_back(exported):
-    """A chain's product is a product in the graph; only a mixture (ESM2, a calibrated sum) stays in log space."""
+    """The product of a chain is computed directly; only a mixture (ESM2, a calibrated sum) is computed in log space."""
     model, graph, _ = exported
     if "esm2" not in model.recipe.model.architecture and not model.ranker.of_representation:
         made_by = {name: node.op_type for node in graph.graph.node for name in node.output}

@@ -1,4 +1,4 @@
-"""Tests the parity check: relative where a score is beyond 1, absolute below, and finite always."""
+"""Tests the parity check: differences are relative for scores beyond 1, absolute below, and scores must be finite."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Promises of publishing: whole or not at all, and never over another."""
+"""Tests publishing: a bundle is published whole or not at all, and never over another one."""
 
 import hashlib
 import json
@@ -73,7 +73,7 @@ def test_versions_count_up_from_the_highest_number(tmp_path):
 
 
 def test_a_full_disk_publishes_nothing(tmp_path):
-    """A file-size limit of the process stands for the full disk: the write itself fails, half way."""
+    """A file-size limit of the process simulates the full disk: the write itself fails half-way."""
     script = (
         "import resource, signal, sys; sys.path[:0] = ['.', 'tests', 'tests/export']; from pathlib import Path\n"
         "from test_publish import FILES, manifest, publish, PublishError\n"

@@ -1,4 +1,4 @@
-"""Promises of keys: one value, one key, in every process and language."""
+"""Tests keys: one value has one key, in every process and language."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Promises of packed rows: raw values through the offline and the online path give the same bytes."""
+"""Tests packed rows: raw values give the same bytes on the offline and the online path."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Promises of the schema: faults are refused by name, and the fingerprint tells stored rows apart."""
+"""Tests the schema: faults are refused by name, and the fingerprint distinguishes stored rows."""
 
 import copy
 from typing import Any

@@ -1,4 +1,6 @@
-"""Tests the comparison of candidates: differences and ranks against plain Python, in any order, missing, alone."""
+"""Tests the comparison of candidates with plain Python: differences, ranks, order, missing values, single
+candidates.
+"""
 
 import math
 
@@ -27,7 +29,7 @@ COMPARED = ComparedColumns.of(schema())
 
 
 def reference(numerics):
-    """The same in plain Python floats (float64), column by column."""
+    """The same comparison in plain Python floats (float64), column by column."""
     n = len(numerics)
     out = [[math.nan] * 4 for _ in range(n)]
     for k, (column, logarithm) in enumerate(((1, False), (2, True))):

@@ -1,4 +1,4 @@
-"""Promises of the `funnelrank` program: help without heavy imports, examples, exit codes, aliases, completion."""
+"""Tests the `funnelrank` program: help without heavy imports, examples, exit codes, aliases, completion."""
 
 import builtins
 import json
@@ -178,7 +178,7 @@ def test_the_shell_completes_commands_and_options() -> None:
 
 
 def test_what_is_written_twice_agrees() -> None:
-    """Help names these without importing torch; here they are compared with their source."""
+    """The help repeats some lists, so that it need not import torch; they must equal their source."""
     from typing import get_args
 
     from export.reduced.reduction import MAX_LOSS

@@ -1,6 +1,6 @@
 """Fixtures of the load test's own tests.
 
-A real service to load, a folder of ids to draw from, and the command itself.
+They give a real service to load, a folder with ids, and the command itself.
 """
 
 import json
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run of the command gave: exit code, everything printed, the JSON summary and the HTML report."""
+    """The result of one run of the command: exit code, everything printed, the JSON summary and the HTML report."""
 
     code: int
     text: str
@@ -49,7 +49,7 @@ def ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start_service() -> Iterator[Callable[[str], str]]:
-    """Starts the stub with a fault and gives its address."""
+    """Start the stub with a fault and return its address."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(fault: str) -> str:
@@ -69,7 +69,7 @@ def start_service() -> Iterator[Callable[[str], str]]:
 
 @pytest.fixture
 def run_loadtest(ids: Path, tmp_path: Path) -> Callable[..., Outcome]:
-    """`funnelrank loadtest` in a process of its own, because importing locust patches the process it is in."""
+    """Run `funnelrank loadtest` in a process of its own, because importing locust patches the process."""
 
     def run(url: str, *flags: str) -> Outcome:
         summary = tmp_path / "summary.json"

@@ -1,4 +1,4 @@
-"""Promises of the judge: which answers of POST /rank count as right."""
+"""Tests the check of answers: which answers of POST /rank count as right."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Promises of the schedule.
+"""Tests the schedule of a load and the search for the limit.
 
-Fixed before the run, shared without overlap, complete in its accounts; and of the search for the limit.
+The schedule is fixed before the run, its requests are shared without overlap, and every request is counted.
 """
 
 import numpy as np

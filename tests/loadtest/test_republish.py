@@ -1,4 +1,4 @@
-"""Promises of republishing: a second version with the same content, never over an existing one."""
+"""Tests republishing: it makes a second version with the same content, and replaces no existing version."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Promises of `python -m loadtest` as a whole, against a real service over real HTTP."""
+"""Tests `python -m loadtest` as a whole, against a real service over real HTTP."""
 
 import subprocess
 import sys
@@ -52,8 +52,8 @@ def test_wrong_answers_are_failures_however_fast(
 def test_a_stall_is_charged_with_every_request_that_had_to_wait(start_service: Start, run_loadtest: Run) -> None:
     outcome = run_loadtest(start_service("stall"), "--duration-s", "5", "--users", "2")
     assert outcome.code == 0, outcome.text
-    # A fifth of the schedule was due in the second without answers. Only two requests were under way in it, so a count
-    # from the sending would show one slow request in a hundred and call the p95 fast.
+    # A fifth of the schedule was due in the second without answers. Only two requests were in flight then, so latencies
+    # measured from the sending would contain one slow request in a hundred, and the p95 would seem low.
     assert outcome.phase["latency_ms"]["p95"] > 300
     assert outcome.phase["latency_ms"]["p95"] > 2 * outcome.phase["service_ms"]["p95"]
 
@@ -96,7 +96,7 @@ def test_a_refused_rollout_fails_the_run(start_service: Start, run_loadtest: Run
 
 
 def test_load_goes_to_this_machine_alone_unless_told_otherwise(run_loadtest: Run) -> None:
-    # 192.0.2.0/24 is reserved for documentation; nothing is sent to it either, since the address is judged first.
+    # 192.0.2.0/24 is reserved for documentation. Nothing is sent to it, because the address is checked first.
     outcome = run_loadtest("http://192.0.2.1:8000")
     assert outcome.code == 1
     assert "not this machine" in outcome.text

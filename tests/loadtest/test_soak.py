@@ -1,4 +1,4 @@
-"""The promise of the soak in its short form: everything at once for two minutes, and no answer is wrong."""
+"""Tests the soak in its short form: everything at once for two minutes, and no answer is wrong."""
 
 import subprocess
 import sys

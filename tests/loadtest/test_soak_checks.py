@@ -1,4 +1,4 @@
-"""Promises of the soak's judge: a right answer passes, and every kind of wrong answer is named."""
+"""Tests the soak's checks: a right answer passes, and every kind of wrong answer is named."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""The promise of hot swap, with the real service on the sample.
+"""Tests swaps under load, with the real service on the sample.
 
 Two workers change models every half second and no request fails.
 """
@@ -25,7 +25,7 @@ SAMPLE = ROOT / "sample"
 
 
 def two_versions(registry: Path) -> list[str]:
-    """Copies the sample's registry and publishes its live bundle once more; both as NAME/VERSION."""
+    """Copy the sample's registry and publish its live bundle once more; return both as NAME/VERSION."""
     shutil.copytree(SAMPLE / "registry", registry)
     live = json.loads((registry / "rollout.json").read_text())["stable"]
     copy = republish(registry / live["name"] / live["version"], "once-more")

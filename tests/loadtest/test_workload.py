@@ -1,4 +1,4 @@
-"""Promises of the workload: distinct candidates, real skew, the asked share of strangers."""
+"""Tests the workload: distinct candidates, real skew, the requested share of unknown ids."""
 
 from collections import Counter
 from pathlib import Path

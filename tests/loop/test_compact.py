@@ -1,4 +1,4 @@
-"""Tests the compaction: every record once, whatever ends it, and every file that is not whole is named."""
+"""Tests the compaction: every record occurs once, however it ends, and every incomplete file is named."""
 
 import fcntl
 import os
@@ -31,7 +31,7 @@ def event(name: str, at: int) -> dict[str, Any]:
 
 
 def write(log: Path, *rows: dict[str, Any], kind: RecordKind = EVENTS, batches: int = 1) -> Path:
-    """A closed file of the log with these rows, and its path."""
+    """Write a closed file of the log with these rows; return its path."""
     prepare(log)
     before = set((log / "spool").iterdir())
     spool = Spool(log, {kind: lambda batch: batch_of(kind, batch)}, SpoolLimits())
@@ -44,7 +44,7 @@ def write(log: Path, *rows: dict[str, Any], kind: RecordKind = EVENTS, batches: 
 
 
 def crashed(path: Path, cut: int = 0) -> Path:
-    """The file as a killed worker leaves it: without its end, and without its last `cut` bytes."""
+    """Write a file as a killed worker leaves it: without its end, and without its last `cut` bytes."""
     path.write_bytes(path.read_bytes()[: -8 - cut])
     open_path = path.with_name(f"{path.name}.open")
     path.rename(open_path)

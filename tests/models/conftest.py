@@ -1,4 +1,4 @@
-"""The fixtures that the training tests share: small tables and recipes over them."""
+"""The fixtures that the training tests share: small tables and recipes for them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ def tables() -> dict[str, pd.DataFrame]:
 
 @pytest.fixture
 def tiny_recipe(tmp_path: Path) -> Callable[..., Recipe]:
-    """A recipe over tables written to `tmp_path/data`; `changes` are dotted paths."""
+    """Write tables to `tmp_path/data` and return a recipe over them; `changes` are given by dotted paths."""
 
     def make(tables: dict[str, pd.DataFrame] | None = None, changes: dict[str, Any] | None = None) -> Recipe:
         folder = write_tables(tmp_path / "data", tables or make_tables())
@@ -30,5 +30,5 @@ def tiny_recipe(tmp_path: Path) -> Callable[..., Recipe]:
 
 @pytest.fixture
 def tiny_recipe_text() -> str:
-    """The recipe as YAML, for what runs in a process of its own."""
+    """The recipe as YAML, for tests that run a command in a process of its own."""
     return yaml.safe_dump(RECIPE)

@@ -1,4 +1,4 @@
-"""Tests the benchmark: nothing is trained twice, nothing is lost, every recipe stands beside the marks of its data."""
+"""Tests the benchmark: no run is repeated or lost, and every recipe is listed with the reference values of its data."""
 
 import json
 from pathlib import Path

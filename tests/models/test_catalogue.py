@@ -1,4 +1,4 @@
-"""Every model of the catalogue in torch; a new entry is tested without a test of its own."""
+"""Tests every model of the catalogue in torch, so that a new entry needs no test of its own here."""
 
 import numpy as np
 import pytest

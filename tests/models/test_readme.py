@@ -1,4 +1,4 @@
-"""models/README.md is true to the tree: the files, folders and classes that it names are there."""
+"""Tests models/README.md: the files, folders and classes that it names exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests the reference page of recipe keys: it is current, names every key, and its links lead somewhere."""
+"""Tests the reference page of recipe keys: it is current, names every key, and its links are valid."""
 
 import re
 from pathlib import Path

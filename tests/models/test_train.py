@@ -1,4 +1,6 @@
-"""Tests training: best weights stay, selection on validation alone, the same bits after a kill, clear stops."""
+"""Tests training: it keeps the best weights, selects on validation only, resumes bit for bit, and stops with
+a reason.
+"""
 
 import json
 import os

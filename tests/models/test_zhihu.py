@@ -1,4 +1,4 @@
-"""Zhihu's eight tasks: one network below all of them, a small tower each, and a weighted sum of losses."""
+"""Tests Zhihu's eight tasks: one network below all of them, a small tower each, and a weighted sum of losses."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_the_recipe_has_its_eight_tasks_with_a_weight_each():
 
 
 def test_every_head_reads_the_same_shared_layers():
-    """y_k = h_k(f(x)): f the shared network of two layers here, h_k the tower of head k."""
+    """y_k = h_k(f(x)), where f is the shared network (two layers here) and h_k the tower of head k."""
     model = small("zhihu", trunk={"type": "shared_bottom", "hidden": [7, 6]})
     ranker = model.ranker
     batch = training_batch(model, 12, 4)

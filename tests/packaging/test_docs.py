@@ -1,4 +1,4 @@
-"""Promises of the docs: what they name exists, what they link to is there, and generated parts are current."""
+"""Tests the docs: the files they name and link to exist, and generated parts are current."""
 
 import importlib.util
 import re
@@ -8,11 +8,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").glob("*.md")])
-# A path in backticks that begins with one of the project's folders. A reader looks it up, so it has to be there.
+# A path in backticks that begins with one of the project's folders. Readers look it up, so it must exist.
 FOLDERS = "bench|deploy|docs|export|features|funnelrank|loadtest|models|sample|service|tables|tests|tools"
 PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)")
-# The changelog tells of files as they were.
+# The changelog names files of earlier versions.
 HISTORY = {"CHANGELOG.md"}
 
 
@@ -21,7 +21,7 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     if page.name in HISTORY:
         return
     text = page.read_text()
-    # NAME stands for the reader's own.
+    # NAME is a placeholder for the reader's own name.
     named = {name for name in PATH.findall(text) if "NAME" not in name and not (ROOT / name).exists()}
     linked = {link for link in LINK.findall(text) if not (page.parent / link).exists()}
     assert named == set()

@@ -1,4 +1,4 @@
-"""Promises of the container image: its recipe is read, and its steps run without a container engine."""
+"""Tests the container image without a container engine: its recipe is read, and its steps are run."""
 
 import configparser
 import os
@@ -18,7 +18,7 @@ RECIPE = (ROOT / "Dockerfile").read_text()
 
 
 def copied() -> list[str]:
-    """What the image takes from the repository."""
+    """The paths that the image copies from the repository."""
     lines = [line.split() for line in RECIPE.splitlines() if line.startswith("COPY ") and "--from" not in line]
     return [source for line in lines for source in line[1:-1]]
 

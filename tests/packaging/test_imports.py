@@ -1,6 +1,6 @@
-"""Promises of the layout.
+"""Tests imports.
 
-What a process imports, found out by importing, and what a package imports, found out by reading.
+The imports of a process are determined by importing, those of a package by reading its files.
 """
 
 import ast
@@ -43,7 +43,7 @@ def modules_after_importing_all_of(package: str) -> set[str]:
         ),
         ("tables", {"service", "models", "export", "loadtest", "torch", "pandas", "fastapi", "redis", "onnxruntime"}),
         ("service", {"models", "export", "loadtest", "torch", "pandas", "sklearn", "matplotlib", "onnx", "onnxscript"}),
-        # optuna loads redis where it is installed. The import rules check that our own code does not import it.
+        # optuna imports redis if it is installed. The import rules check that our own code does not import it.
         ("models", {"service", "export", "loadtest", "fastapi", "onnxruntime"}),
     ],
 )
@@ -87,7 +87,7 @@ def normalised(name: str) -> str:
     ],
 )
 def test_a_package_imports_only_what_the_project_declares(package: str, extras: tuple[str, ...]) -> None:
-    # What fastapi, pydantic, jinja2 and locust are built on, and document as part of their interface.
+    # Packages that fastapi, pydantic, jinja2 and locust depend on, and document as part of their interface.
     declared_names = declared(*extras) | {"starlette", "pydantic-core", "annotated-types", "markupsafe", "gevent"}
     distributions = packages_distributions()
     undeclared = {

@@ -22,7 +22,7 @@ PAGES = sorted(
     if page.name != "CHANGELOG.md"
 )
 
-# A name says what a value is. These say what happened to it, or nothing.
+# A name says what a value is. These names say what happened to it, or nothing.
 NAMES_TO_AVOID = frozenset(
     {
         "found",
@@ -41,7 +41,7 @@ NAMES_TO_AVOID = frozenset(
         "artifact",
     }
 )
-# Figures of speech, each with what to write.
+# Figures of speech, each with a replacement.
 PHRASES = {
     r"\bowns\b": "holds, checks, schedules: the verb of what it does",
     r"\bthe doubts about\b": "the checks of",

@@ -1,4 +1,4 @@
-"""Promises of the lock files: exact, complete, free of addresses, and for serving free of the offline half."""
+"""Tests the lock files: exact, complete, without addresses; those for serving need nothing of the offline half."""
 
 import re
 import tomllib

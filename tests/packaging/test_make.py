@@ -1,4 +1,4 @@
-"""Promises of the Makefile: its help is complete, and without a fitting Python it says what to install."""
+"""Tests the Makefile: its help is complete, and without a suitable Python it says what to install."""
 
 import os
 import re
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    # A make that runs this suite hands its flags and variables down; these calls are not part of it.
+    # A make that runs this suite passes its flags and variables on; these calls must not get them.
     environment = {
         name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     }

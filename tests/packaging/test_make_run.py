@@ -1,6 +1,6 @@
-"""The promise of `make run`.
+"""Tests `make run`.
 
-From a tree without any environment it ranks the sample's videos, and one signal stops all that it started.
+In a tree without any environment it ranks the sample's videos, and one signal stops everything that it started.
 """
 
 import os
@@ -22,7 +22,7 @@ from service.sample.embedded_redis import free_port
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Makefile", "requirements", "funnelrank", "features", "tables", "service", "sample")
-# Pip has to fetch what no cache holds.
+# Pip downloads what is not in its cache.
 LONGEST_S = 600
 
 
@@ -34,7 +34,7 @@ def copy_of_the_tree(folder: Path) -> Path:
 
 
 def wait_for_answer(url: str, request: dict[str, Any], process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
-    """The first answer to `request`, as soon as something listens."""
+    """Return the first answer to `request`, as soon as the port is open."""
     end = time.monotonic() + LONGEST_S
     while time.monotonic() < end and process.poll() is None:
         status, body = call("POST", url, request, timeout_s=5)
@@ -92,7 +92,7 @@ def test_make_run_ranks_real_videos_and_stops_all_it_started(tmp_path: Path) -> 
         process.wait(timeout=60)
     assert sorted(entry["item_id"] for entry in answer["ranking"]) == sorted(request["candidates"])
     assert answer["degraded"] == []
-    # Whatever is still on its way out gets a moment; what stays would hold this loop until the limit.
+    # Processes that are ending get a moment; a process that stays would hold this loop until the limit.
     end = time.monotonic() + 60
     while not group_is_empty(process.pid):
         assert time.monotonic() < end, "something that make run started is still there"

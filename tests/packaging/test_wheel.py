@@ -1,4 +1,4 @@
-"""Promises of the wheel: what it brings in, and that every command says its help where the repository is not."""
+"""Tests the wheel: its packages, and that every command prints its help outside the repository."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ PACKAGES = ("funnelrank", "features", "tables", "service", "models", "export", "
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of the tree, built from a copy, because a build writes into its source."""
+    """Build the wheel from a copy of the tree, because a build writes into its source."""
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source / name)

@@ -1,4 +1,4 @@
-"""Promises of a serving worker: what it imports, and how much memory it takes."""
+"""Tests a serving worker: its imports, and its memory."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# What a worker of version 0.1.0 imported. A new name costs memory in every worker: add one only with a measurement.
+# The imports of a worker of version 0.1.0. A new import costs memory in every worker: add one only with a measurement.
 IMPORTS = {
     "annotated_doc",
     "annotated_types",

@@ -53,7 +53,7 @@ def kit() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, redis_server: EmbeddedRedis) -> Iterator[Server]:
-    """A service with two workers, scenes and weights of one's own, for tests that do not disturb one another."""
+    """A service with two workers, scenes and its own weights, for tests that do not affect one another."""
     folder = tmp_path_factory.mktemp("server")
     publish(folder / "registry", "1")
     go_live(folder / "registry", "1")
@@ -86,7 +86,9 @@ def redis_server() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def store(redis_server: EmbeddedRedis) -> Iterator[redis.Redis]:
-    """An empty Redis, left empty: rows of another test's schema would keep the next service from being ready."""
+    """An empty Redis, which is emptied again: rows of another test's schema would keep the next service from being
+    ready.
+    """
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
         yield client
@@ -94,7 +96,7 @@ def store(redis_server: EmbeddedRedis) -> Iterator[redis.Redis]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The time from each fault's end (or, where nothing ends it, its begin) to the first answer as before."""
+    """Print the time from each fault's end (or from its begin, if it does not end) to the first normal answer."""
     if RECOVERIES:
         terminalreporter.section("recovery, seconds")
     for fault, seconds in RECOVERIES:

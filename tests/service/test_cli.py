@@ -37,7 +37,7 @@ def run(*arguments: Any, **settings: Any) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture
 def sample(tmp_path: Path, registry: Path) -> Path:
-    """A sample folder as `run-sample` finds it; the registry beside it is its own."""
+    """A sample folder for `run-sample`, with a registry of its own."""
     folder = tmp_path / "sample"
     folder.mkdir()
     registry.rename(folder / "registry")

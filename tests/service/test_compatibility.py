@@ -1,8 +1,8 @@
 """Tests that every later version ranks a published bundle, its documents and its Redis rows bit for bit.
 
-The fixture was written by version 0.1.0. Scores are compared with ONNX Runtime on the recorded graph inputs, computed
-on this machine, since two processors may round a product differently. Where this machine rounds as that one did, whole
-answers are compared.
+Version 0.1.0 wrote the fixture. Scores are compared with those of ONNX Runtime for the recorded graph inputs, computed
+on this machine, because two processors may round a product differently. If this machine rounds like that of the
+fixture, whole answers are compared.
 """
 
 import base64
@@ -27,7 +27,7 @@ PAIRS = [json.loads(line.rstrip(",\n")) for line in (FIXTURE / "requests.json").
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace) -> Iterator[Any]:
-    """The service of today on the rows, bundle and documents of then."""
+    """The present service on the rows, bundle and documents of version 0.1.0."""
     registry = tmp_path_factory.mktemp("compatibility") / "registry"
     shutil.copytree(FIXTURE / "registry", registry)
     with EmbeddedRedis() as server:
@@ -87,7 +87,7 @@ def test_a_published_bundle_is_ranked_bit_equal(service: Any, scores_here: list[
     assert {name: body[name] for name in ("request_id", "model", "fusion", "coverage")} == {
         name: expected[name] for name in ("request_id", "model", "fusion", "coverage")
     }
-    # A later version may name more that is missing, never less.
+    # A later version may report more missing features, never fewer.
     assert set(expected["degraded"]) <= set(body["degraded"])
     assert_scores_equal(body["ranking"], request["candidates"], scores_here[number])
     if np.array_equal(scores_here[number], scores_of_then(number)):
@@ -95,7 +95,7 @@ def test_a_published_bundle_is_ranked_bit_equal(service: Any, scores_here: list[
 
 
 def assert_scores_equal(ranking: list[dict[str, Any]], candidates: list[Any], scores: np.ndarray) -> None:
-    """Each entry's predictions are the graph's scores of that candidate, to the bit."""
+    """Check that each entry's predictions equal the graph's scores of that candidate, bit for bit."""
     ids = [candidate if isinstance(candidate, str) else candidate["item_id"] for candidate in candidates]
     tasks = [task["name"] for task in manifest()["tasks"]]
     for entry in ranking:

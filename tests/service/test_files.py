@@ -1,4 +1,4 @@
-"""Tests writing files whole, reading regular files alone, and the limits on waiting."""
+"""Tests writing files whole, reading only regular files, and the limits of waiting."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""Tests the log: one JSON object per line whatever the text is, and no password in it."""
+"""Tests the log: one JSON object per line for any text, and no password in it."""
 
 import json
 import logging
@@ -52,5 +52,5 @@ def test_no_text_breaks_a_line() -> None:
 
 
 def test_a_long_text_costs_no_more_than_its_length() -> None:
-    """A pattern that tries every start of a word anew would need minutes for this."""
+    """A pattern that starts anew at every character of a word would need minutes for this."""
     assert without_password("a" * 2_000_000 + "://") == "a" * 2_000_000 + "://"

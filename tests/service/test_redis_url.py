@@ -1,4 +1,4 @@
-"""Tests Redis' URL: each form is understood alike by reads and writes; a refusal names the cause and no password."""
+"""Tests Redis' URL: reads and writes understand each form alike; a refusal names the cause and no password."""
 
 import inspect
 import subprocess
@@ -136,7 +136,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def described(context: Any) -> dict[str, Any]:
-    """What a TLS context demands of the other side, and what it offers."""
+    """What a TLS context requires of the other side, and what it offers."""
     assert context is not None
     return {
         "hostname": context.check_hostname,
@@ -149,7 +149,7 @@ def described(context: Any) -> dict[str, Any]:
 
 
 def tls_of(connection: Any) -> dict[str, Any]:
-    """The TLS options of a connection of redis-py. The blocking and the asyncio one name some differently."""
+    """The TLS options of a connection of redis-py. Some have other names in the asyncio client."""
     has = getattr(connection, "ssl_context", connection)
     other_names = {"password": "certificate_password", "ciphers": "ssl_ciphers", "min_version": "ssl_min_version"} | {
         f"{kind}_verify_flags": f"ssl_{kind}_verify_flags" for kind in ("include", "exclude")
@@ -159,7 +159,7 @@ def tls_of(connection: Any) -> dict[str, Any]:
 
 
 async def connections(url: str) -> list[Any]:
-    """A connection of each client of redis-py that writes with this URL."""
+    """A connection of each redis-py client that writes with this URL."""
     with client(url, 1) as loading:
         made = [loading.connection_pool.make_connection()]
     writing = async_client(url, 1)

@@ -1,6 +1,6 @@
-"""The promise of one reader: training, the load, the load test, the path report and JSON make one thing of a value.
+"""Tests that all readers agree: training, the load, the load test, the path report and JSON.
 
-Whatever the type and the way in, every reader gives the same bits, or every reader refuses the same column.
+Whatever the type of a value and its source, every reader gives the same bits, or every reader refuses the same column.
 """
 
 import datetime

@@ -1,4 +1,4 @@
-"""Properties: a value is one value in JSON, Parquet and CSV, for training and the load, or one field is refused."""
+"""Tests that a value is the same in JSON, Parquet and CSV, for training and the load, or that one field is refused."""
 
 import decimal
 from pathlib import Path
@@ -14,7 +14,7 @@ from table_readers import Read, as_parquet, in_json, in_the_load, in_training, r
 from service.sample.embedded_redis import EmbeddedRedis
 
 D = decimal.Decimal
-# Text that shows by one value at least that it is text: a CSV of `1` and `2.0` alone is numbers.
+# Text of which at least one value is recognisable as text: a CSV of `1` and `2.0` contains only numbers.
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufeff"), min_size=1, max_size=12)
 GAPS = st.none()
 CATEGORIES = st.one_of(
@@ -54,7 +54,9 @@ def arrow(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def survives_csv(kind: str, values: list[Any]) -> bool:
-    """Whether a CSV shows what the values were: fractions in it are text, pandas makes floats of integers with gaps."""
+    """Whether a CSV shows what the values were: a fraction becomes text, and pandas writes integers with gaps as
+    floats.
+    """
     if kind == "int":
         return None not in values
     if kind == "float":
@@ -83,7 +85,7 @@ def test_a_value_is_one_value_by_every_way_in(
         items = pa.table(base | {"tag": arrow(tags, kind), "price": pa.array(prices)})
         folder = tmp_path_factory.mktemp("parquet")
         read = readers_agree(folder, server, items, as_parquet)
-        # Two bad columns: which one is named first is not promised.
+        # With two bad columns, either may be named first.
         assert agrees(read) or (isinstance(read, tuple) and isinstance(expected, tuple)), (kind, read, expected)
     if survives_csv(tag_kind, tags):
         frame = pd.DataFrame({"item_id": ids, "tag": tags, "topics": None, "price": prices})

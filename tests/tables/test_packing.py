@@ -1,4 +1,4 @@
-"""Promises of packed rows from tables: equal to rows packed from JSON, and required features are there."""
+"""Tests packed rows from tables: they equal rows packed from JSON, and required features are checked."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Promises of the one reader: canonical types, CSV dialects, bounded batches, and errors that name their place."""
+"""Tests the one reader: canonical types, CSV dialects, bounded batches, and errors that name their place."""
 
 import datetime
 import decimal

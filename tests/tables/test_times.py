@@ -1,4 +1,4 @@
-"""Promises of times in tables: any unit and zone become milliseconds, and what lies outside the bounds is refused."""
+"""Tests times in tables: any unit and zone become milliseconds, and times outside the bounds are refused."""
 
 import datetime
 import decimal

@@ -1,4 +1,4 @@
-"""Promises beside the tools that operators have: Redis 7 of Debian, and promtool's view of the metrics."""
+"""Tests with the tools of operators: Redis 7 of Debian, and promtool's check of the metrics."""
 
 import os
 import shutil

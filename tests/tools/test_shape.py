@@ -1,4 +1,4 @@
-"""Promises of the code's shape: file sizes, width, one assignment per line, one meaning per class name, no cycles."""
+"""Tests the code's shape: file sizes, width, one assignment per line, one meaning per class name, no cycles."""
 
 from pathlib import Path
 

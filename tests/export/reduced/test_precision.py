@@ -1,4 +1,4 @@
-"""Promises of a graph in reduced precision: it serves, and what it costs is measured on labels, told, and bounded."""
+"""Tests graphs in reduced precision: they can be served, and their loss is measured on labels, reported and limited."""
 
 import json
 from dataclasses import dataclass
@@ -116,7 +116,7 @@ def test_float32_measures_nothing_and_says_nothing_of_it(trained: Trained) -> No
 
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_the_auc_that_is_shown_is_that_of_both_graphs(trained: Trained, precision: str) -> None:
-    """In float32 it is training's own test AUC; the rest is computed here anew, pair by pair."""
+    """In float32 it is training's own test AUC; the other is computed here again, pair by pair."""
     shown = manifest_of(trained.folder(precision)).reduction
     of = impressions(trained)
     assert (
@@ -163,7 +163,7 @@ def test_the_report_shows_speed_size_and_loss(trained: Trained, capsys: pytest.C
 def test_a_loss_above_the_limit_publishes_nothing_and_names_the_output_and_its_numbers(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The limit asks for a gain that no reduction brings; the loss it is told with is the measured one."""
+    """The limit demands an improvement that no reduction gives; the error names the measured loss."""
     first = next(iter(manifest_of(trained.folder("int8")).reduction.outputs.values()))  # type: ignore[union-attr]
     assert trained.export("int8", "1", "--max-auc-loss", "-0.5", registry=tmp_path / "registry") == 1
     stderr = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The strict YAML reader: values as the YAML library gives them, places, and what is refused."""
+"""Tests the strict YAML reader: values equal those of the YAML library; places are right; faults are refused."""
 
 import pytest
 import yaml

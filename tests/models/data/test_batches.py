@@ -1,4 +1,4 @@
-"""Promises of batches: every impression once per epoch, the same order for the same seed, from any step on."""
+"""Tests batches: every impression once per epoch, the same order for the same seed, from any step on."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The promise of bounded memory: more impressions cost a small index each, not their rows."""
+"""Tests that memory is bounded: more impressions cost a small index each, not their rows."""
 
 import subprocess
 import sys
@@ -14,9 +14,8 @@ USERS = 20_000
 ITEMS = 2_000
 DAY_MS = 86_400_000
 START_MS = 1_651_248_000_000
-# A training row of this recipe (keys as 8 bytes, numerics as 4, five behaviours) takes over 300 bytes; here every
-# impression is a behaviour too,
-# and both are sorted in memory by what identifies them.
+# A training row of this recipe (keys as 8 bytes, numerics as 4, five behaviours) takes over 300 bytes. Here every
+# impression is a behaviour too, and the identities of both are sorted in memory.
 MOST_BYTES_PER_IMPRESSION = 128
 
 MEASURE = """

@@ -1,4 +1,4 @@
-"""The promise against training/serving skew: raw rows are the same through tables and batches as through the store."""
+"""Tests for training/serving skew: raw rows give the same values through tables and batches as through the store."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from service.store.redis.keys import behaviours_key
 
 
 def online_rows(data, group, values):
-    """Embedding rows and numerics of one entity's raw values as the service packs them."""
+    """Embedding rows and numerics of one entity's raw values, packed as the service packs them."""
     schema = data.recipe.features
     vocabulary = data.encoding.vocabulary
     layout = RowLayout(schema.group(group))
@@ -25,7 +25,7 @@ def online_rows(data, group, values):
 
 
 def raw(table, row_id):
-    """The raw values of one table row as JSON would carry them: plain Python values, null for missing."""
+    """The raw values of one table row as JSON has them: plain Python values, null for missing."""
     values = {}
     for name in row_id:
         value = table[name]
@@ -91,7 +91,7 @@ def test_rows_kept_for_the_exporter_are_raw_keys_of_the_same_impressions(tiny_re
 def test_behaviours_of_one_millisecond_lie_in_the_same_order_in_training_and_in_the_store(
     tiny_recipe, tables, tmp_path
 ):
-    """Both keep the table's order among equal times, also if the store gets it in pieces, and count repeats once."""
+    """Both keep the table's order among equal times, even if the store gets it in pieces, and count duplicates once."""
     behaviours = tables["behaviours"].sample(frac=1, random_state=2, ignore_index=True)
     behaviours["time_ms"] -= behaviours["time_ms"] % (3 * 86_400_000)
     tables["behaviours"] = pd.concat([behaviours, behaviours.sample(200, random_state=3)], ignore_index=True)

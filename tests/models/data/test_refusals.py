@@ -1,4 +1,6 @@
-"""Promises about data that cannot be learnt from: refused before training, or told, with what is there instead."""
+"""Tests data that cannot be used for training: it is refused before training, or a warning names what is
+there instead.
+"""
 
 import numpy as np
 import pandas as pd
@@ -79,7 +81,7 @@ def test_a_constant_column_has_deviation_one_in_an_encoded_data_set(tiny_recipe,
 
 
 def test_a_narrow_column_far_from_zero_keeps_its_deviation(tiny_recipe, tables, tmp_path):
-    """Days as 20220501: their squares have 15 digits, their deviation is about 4."""
+    """Days such as 20220501: their squares have 15 digits, their deviation is about 4."""
     context = [{"name": "tab", "type": "categorical"}, {"name": "day", "type": "numeric"}]
     day = 20220500 + 2 * np.random.default_rng(1).integers(0, 8, len(tables["impressions"]))
     tables["impressions"]["day"] = day

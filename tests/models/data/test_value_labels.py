@@ -1,4 +1,4 @@
-"""Promises of labels that are numbers: their own unit or its logarithm, refused by name, learnt by squared error."""
+"""Tests labels that are numbers: in their unit or as logarithm, refused by name, trained with the squared error."""
 
 import numpy as np
 import pytest

@@ -54,7 +54,7 @@ def sigmoid(x):
 
 
 def states(lstm, items, properties):
-    """The state after each behaviour, these newest first as given; the loop goes from the oldest to the newest."""
+    """The state after each behaviour, newest first as given; the loop goes from the oldest to the newest."""
     e_of, p_of, h_of, b_of = (
         {g: f64(w) for g, w in d.items()} for d in (lstm.of_item, lstm.of_property, lstm.of_state, lstm.bias)
     )

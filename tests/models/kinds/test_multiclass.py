@@ -1,4 +1,4 @@
-"""The kind `class`, against a float64 softmax cross entropy: scores, loss, gradient, metrics, labels and the graph."""
+"""Tests the kind `class` against a float64 softmax cross entropy: scores, loss, gradient, metrics, labels and graph."""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""The calibration: its formulas, it changes no order, chains stay products, and it is part of the graph."""
+"""Tests the calibration: its formulas, that it changes no order, that chains stay products, and its part of
+the graph.
+"""
 
 import json
 
@@ -78,7 +80,8 @@ def test_platt_stays_finite_on_logits_that_separate_the_labels():
     label = np.r_[np.ones(30), np.zeros(300)]
     logit = np.r_[rng.uniform(-1.0, 1.0, 30), rng.uniform(-5, -1.2, 300)]
     slope, intercept = platt(label, logit)
-    # The fit to Platt's targets by scikit-learn: a row counts as a positive by its target, as a negative by the rest.
+    # scikit-learn's fit to Platt's targets: a row counts as a positive with its target as weight, as a negative with
+    # the rest.
     target = np.where(label > 0, 31 / 32, 1 / 302)
     twice = np.r_[logit, logit][:, None]
     weight = np.r_[target, 1 - target]

@@ -1,4 +1,4 @@
-"""The shared layers: numerics, Dice, PReLU, pooling of lists, linear layers over parts, log probabilities."""
+"""Tests the shared layers: numerics, Dice, PReLU, pooling of lists, linear layers over parts, log probabilities."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Tests the bootstrap intervals against drawing users, copying their rows and measuring again, and their coverage."""
+"""Tests the bootstrap intervals against a resample of users with copies of their rows, and tests their coverage."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def impressions(seed=0, users=40, n=600):
 
 
 def drawn_again(user, draws):
-    """The rows of every sample, and which copy of its user each row belongs to."""
+    """The rows of every sample, and the copy of the user that each row belongs to."""
     names = np.unique(user)
     for times in draws._times():
         copies = [

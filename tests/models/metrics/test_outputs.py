@@ -1,4 +1,4 @@
-"""Tests the metrics of an output by kind, and that what cannot be measured is null with a reason."""
+"""Tests the metrics of an output by kind; a figure that cannot be measured is null with a reason."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tests the metrics of an order against scikit-learn, brute force over every order of the ties, and by hand."""
+"""Tests the ranking metrics against scikit-learn, against brute force over every order of the ties, and by hand."""
 
 import itertools
 import math
@@ -75,7 +75,7 @@ def test_ties_at_the_border_of_the_top_enter_in_proportion():
 
 
 def brute_force(labels, scores, cutoff):
-    """nDCG@cutoff and reciprocal rank of one list: the plain definitions, averaged over every order of its ties."""
+    """nDCG@cutoff and reciprocal rank of one list by their definitions, averaged over every order of its ties."""
     orders = [
         order
         for order in itertools.permutations(range(len(labels)))

@@ -18,7 +18,7 @@ STEP = np.nextafter(np.float32(0), np.float32(1))  # the edges of a value that m
 
 
 def _reference(raw: np.ndarray, edges: np.ndarray, layer: PiecewiseLinear) -> np.ndarray:
-    """Equation 1 of the paper in float64, value by value, each component cut to 0..1; then the linear layers."""
+    """Equation 1 of the paper in float64, value by value, each component clipped to 0..1; then the linear layers."""
     weight, bias, missing = (p.detach().double().numpy() for p in (layer.weight, layer.bias, layer.missing))
     out = np.zeros((len(raw), *bias.shape))
     for i, row in enumerate(raw):

@@ -1,4 +1,4 @@
-"""Tests `funnelrank predict`: the scores of every test impression, and that a real service gives the same."""
+"""Tests `funnelrank predict`: it scores every test impression, and a real service gives the same scores."""
 
 import json
 import os
@@ -29,7 +29,7 @@ TEST_END_MS = START_MS + 8 * DAY_MS
 
 
 def prepared(tables):
-    """Several impressions per user and moment, an item twice among them, and no behaviour in the test part's days."""
+    """Several impressions per user and time, one item twice, and no behaviour during the test part's days."""
     impressions = tables["impressions"]
     impressions["time_ms"] = impressions.time_ms // 14_400_000 * 14_400_000
     impressions["tab"] = impressions.user_id % 3
@@ -124,7 +124,7 @@ def test_a_service_gives_the_scores_of_the_run(tiny_recipe, tables, tmp_path, ca
         with serving(registry, redis.url) as url:
             assert main([*predict, url]) == 0
             same = capsys.readouterr().out
-            # A service that holds other features scores differently, and is told.
+            # A service with other features scores differently, and the command says so.
             body = [{"item_id": str(i), "features": {"length": 0.0}} for i in tables["items"].item_id]
             put(f"{url}/features/items", {"items": body})
             time.sleep(1.5)
@@ -137,7 +137,7 @@ def test_a_service_gives_the_scores_of_the_run(tiny_recipe, tables, tmp_path, ca
 
 
 def test_candidates_are_compared_in_a_service_as_in_training_whatever_the_chunk(tiny_recipe, tables, tmp_path, capsys):
-    """Requests of several impressions, scored three candidates at a time: the comparison is that of the whole."""
+    """Requests of several impressions, scored three candidates at a time; the comparison uses the whole request."""
     prepared(tables)
     impressions = tables["impressions"]
     impressions["search"] = (

@@ -1,4 +1,4 @@
-"""Promises of the census tables: the paper's split and inputs, and categories that mean the same in both files."""
+"""Tests the census tables: the paper's split and inputs; a category has the same meaning in both files."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""Promises of KuaiRand's tables: no day after 30 April in a feature, no repeated rows, documented actions and times."""
+"""Tests KuaiRand's tables: no day after 30 April in a feature, no repeated rows, documented actions and times."""
 
 import numpy as np
 import pandas as pd
@@ -81,7 +81,7 @@ def test_statistics_end_on_30_april(tables):
 
 
 def test_no_impression_is_counted_in_the_features_of_the_part_that_it_is_learnt_in(source, tmp_path):
-    """The log's `date` may be the day after the one that the time lies on; the recipes split by `date`."""
+    """The log's `date` may be the day after the date of the timestamp; the recipes split by `date`."""
     log = pd.read_parquet(source / LOG)
     last_minutes = int(pd.Timestamp("2022-04-30 23:50", tz="Asia/Shanghai").value // 1_000_000)
     late = pd.DataFrame([log_row(2, 11, last_minutes, 20220501, is_click=1, is_like=1)])

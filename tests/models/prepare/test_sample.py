@@ -1,4 +1,4 @@
-"""Promises of the sample: small enough, whole users, the same for the same seed."""
+"""Tests the sample: it is small enough, has whole users, and is the same for the same seed."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Tests the small data: whole lists, the sizes of the parts, nothing of one list in two parts, the same every time."""
+"""Tests the small data: whole lists, the sizes of the parts, no list in two parts, the same result every time."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Promises of Taobao's tables: labels lie after their view and within the window, features before it; whole users."""
+"""Tests Taobao's tables: labels come after their view and within the window, features before it; users are whole."""
 
 from datetime import datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recipes that cannot be used: the errors say the line, what is wrong there, and the nearest valid name."""
+"""Tests recipes that cannot be used: the errors name the line, the problem, and the nearest valid name."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""`extends`: what a recipe inherits, what replaces it, and the file and line in an error."""
+"""Tests `extends`: what a recipe inherits, what it replaces, and the file and line in an error."""
 
 import re
 

@@ -9,8 +9,8 @@ import pytest
 from funnelrank.main import main
 from models.reports.paths import Columns, PathsError, decompositions, read_paths
 
-# Ten clicked pairs: a cart after 4 of them, of which 3 are bought; a wish after 2 (one also carted), 1 bought; 1 bought
-# straight away.
+# Ten clicked pairs. A cart follows 4 of them, of which 3 are bought. A wish follows 2 (one also carted), of which 1 is
+# bought. 1 is bought directly.
 LOG = [
     *(("u1", f"i{k}", "click", 10 * k) for k in range(10)),
     *(("u1", f"i{k}", "cart", 10 * k + 1) for k in range(4)),
@@ -124,7 +124,7 @@ def test_a_log_that_cannot_answer_is_refused_with_what_is_there(log, tmp_path, c
 
 
 def test_events_are_compared_by_the_text_that_other_readers_make_of_them(log, tmp_path, capsys):
-    """Ids and actions with a gap, as pandas writes them to CSV (`3.0`), and as integers in Parquet: one report."""
+    """Ids and actions with a gap, as pandas writes them to CSV (`3.0`), and as integers in Parquet, give one report."""
     actions = {"click": 0, "cart": 1, "wish": 2, "buy": 3}
     numbered = log.assign(action=log["action"].map(actions), item_id=log["item_id"].str[1:].astype(int))
     gap = pd.DataFrame([("u3", None, None, None)], columns=list(log))

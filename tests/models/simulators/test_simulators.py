@@ -1,4 +1,4 @@
-"""Tests the simulators: the truth is the one that the world draws from, and the claims that show keep showing."""
+"""Tests the simulators: the truth is what the data are drawn from, and the claims that hold continue to hold."""
 
 import numpy as np
 import pandas as pd
@@ -76,7 +76,7 @@ def test_esm2_beats_esmm_on_purchases(tmp_path):
 
 
 def test_the_tower_learns_the_range_of_the_bias_from_random_positions(tmp_path):
-    """Before it had a rate of its own it learnt 0.1 to 1.4 of a true range of 2.4."""
+    """Without a rate of its own, the tower learned 0.1 to 1.4 of a true range of 2.4."""
     learnt = position.learnt_bias(3, 1, tmp_path)
     truth = position.true_bias(np.arange(1, position.SHOWN + 1))
     phone, desktop = sorted(learnt, key=lambda line: line[-1])
@@ -86,7 +86,7 @@ def test_the_tower_learns_the_range_of_the_bias_from_random_positions(tmp_path):
 
 
 def test_the_towers_rate_does_not_depend_on_the_networks(tmp_path):
-    """Beside a network that has learnt next to nothing the tower holds the log odds by position and device."""
+    """Beside a network that has learned next to nothing, the tower has the log odds by position and device."""
     learnt = position.learnt_bias(1, 1, tmp_path, learning_rate=0.0001, epochs=3, weight_decay=0.1)
     shown = pd.read_parquet(tmp_path / "impressions.parquet")
     shown = shown[shown.part == "train"]

@@ -22,7 +22,7 @@ def f64(t):
 
 
 def weights_of(network, rep):
-    """weight(rep) of the network's two layers."""
+    """Compute weight(rep) with the network's two layers."""
     first = network.weight[0]
     last = network.weight[2]
     return np.maximum(rep @ f64(first.weight).T + f64(first.bias), 0) @ f64(last.weight).T + f64(last.bias)

@@ -1,4 +1,4 @@
-"""Tests the measures of collapsed gates: by hand, that they are logged and plotted, and what is warned about."""
+"""Tests the measures of collapsed gates: their values by hand, their log and plot, and the warnings."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Tests how weights move: decay of embeddings, AdaGrad, learning rates, the average and its statistics."""
+"""Tests the updates of weights: decay of embeddings, AdaGrad, learning rates, the average and its statistics."""
 
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_the_average_follows_the_weights(tiny_recipe, tmp_path):
 
 
 def test_dices_statistics_are_those_of_the_averaged_weights(tiny_recipe, tmp_path):
-    """The live model's are of other weights: what leaves a unit of the averaged network has another mean."""
+    """The live model's statistics belong to other weights: a unit of the averaged network has another mean."""
     changes = {"model.encoders": [{"type": "din", "hidden": [8], "activation": "dice"}], "training.epochs": 3}
     recipe = tiny_recipe(None, changes | {"training.learning_rate": 0.05, "training.averaging": 0.98})
     training.train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)

@@ -1,4 +1,4 @@
-"""Tests what selects the best weights: which metric of which output, and that no score that is not finite ever wins."""
+"""Tests the selection of the best weights: by which metric of which output; a score that is not finite never wins."""
 
 import json
 
@@ -119,7 +119,7 @@ def test_an_unknown_metric_is_refused_with_the_recipe(tiny_recipe, chosen):
 
 
 def with_requests(tables):
-    """Impressions of a user within half a day were shown together; the ids are text with a leading zero."""
+    """Impressions of a user within half a day belong to one request; the ids are text with a leading zero."""
     impressions = tables["impressions"]
     halfday = impressions.time_ms // 43_200_000
     impressions["search"] = [f"0{user}-{time}" for user, time in zip(impressions.user_id, halfday, strict=True)]

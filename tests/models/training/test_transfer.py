@@ -1,4 +1,4 @@
-"""Promises of the four ways to learn a new task from, or beside, a trained model."""
+"""Tests the four ways to learn a new task from, or together with, a trained model."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ CHANGES = {
 
 @pytest.fixture
 def trained(tiny_recipe, tmp_path):
-    """A finished run on the first three tasks, and how to train the fourth in one of the four ways."""
+    """A finished run on the first three tasks, and a function that trains the fourth in one of the four ways."""
     base = tmp_path / "base"
     options = {"cache": tmp_path / "cache", "quiet": True, "reading_steps": 0}
     train(tiny_recipe(changes=CHANGES), base, **options)

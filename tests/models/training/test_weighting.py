@@ -1,4 +1,4 @@
-"""Tests the loss weightings: two tasks by hand for each, what counts as shared, the same bits after a resume."""
+"""Tests the loss weightings: two tasks by hand for each, the shared parameters, the same bits after a resume."""
 
 import copy
 import json
@@ -90,8 +90,8 @@ def test_gradnorm_moves_each_weight_towards_the_common_gradient_size():
         {"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 2.0}, {"a": 0.5, "b": 0.5}, alpha=1.0, rate=0.1, smallest=1e-3
     )
     assert equal == {"a": pytest.approx(0.6), "b": pytest.approx(1.2)}
-    # r = (0.9, 0.1) / 0.5 = (1.8, 0.2): targets 5.4 and 0.6, so a, which learned least, rises although its gradient is
-    # the larger.
+    # r = (0.9, 0.1) / 0.5 = (1.8, 0.2): targets 5.4 and 0.6, so the weight of a, which learned least, rises although
+    # its gradient is the larger one.
     slow = gradnorm_step(
         {"a": 1.0, "b": 1.0}, {"a": 4.0, "b": 2.0}, {"a": 0.9, "b": 0.1}, alpha=1.0, rate=0.1, smallest=1e-3
     )

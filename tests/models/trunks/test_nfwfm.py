@@ -11,8 +11,8 @@ from models.trunks.base import TrunkInput
 from models.trunks.nfwfm import Nfwfm
 
 D = 4
-# The user: 2 embeddings, 1 number, 1 binned; the candidate: 2 embeddings, 3 numbers; an encoder that does not read the
-# candidate, and one that does.
+# The user has 2 embeddings, 1 number, 1 binned; the candidate has 2 embeddings, 3 numbers; one encoder reads the
+# candidate, one does not.
 PARTS = (
     InputPart(width=3 * D + 1, of_candidate=False, dim=D, embedded=2, numerics=1, binned=1),
     InputPart(width=2 * D + 3, of_candidate=True, dim=D, embedded=2, numerics=3),
@@ -129,7 +129,7 @@ def test_a_user_without_features_leaves_the_candidates_pairs():
 
 
 def test_user_pairs_are_summed_once_per_request_in_the_graph():
-    """Products with a row per field, except those of the candidates, have one row for any number of candidates."""
+    """In products with a row per field, only those with the candidate's fields grow with the number of candidates."""
     model = small("nfwfm", "pooling", tower_hidden=[])
     graph = onnx.shape_inference.infer_shapes(to_onnx(model.graph, model.encoding), data_prop=True).graph
     shapes = {

@@ -1,4 +1,4 @@
-"""The trunks in which all heads read one vector, and expert dropout."""
+"""Tests the trunks in which all heads read one vector, and expert dropout."""
 
 import torch
 

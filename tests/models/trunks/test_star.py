@@ -23,7 +23,7 @@ def f64(t):
 
 
 def star():
-    """A network whose weights all differ from where they start."""
+    """A network whose weights all differ from their initial values."""
     torch.manual_seed(0)
     parts = tuple(InputPart(width, i == 1, 4) for i, width in enumerate(WIDTHS))
     model = Star(
@@ -49,7 +49,7 @@ def example(n=12, seed=0):
 
 
 def of_domain(table, domain, shared):
-    """The weight of a domain; the neutral value for domain 0, which is the shared network alone."""
+    """The weight of a domain; for domain 0, which is the shared network, the neutral value."""
     return np.full(table.shape[1:], shared) if domain == 0 else f64(table)[domain - 1]
 
 
@@ -64,7 +64,7 @@ def normalised(model, x, domain, statistics):
 
 
 def reference(model, x, domain, statistics=None):
-    """What the towers read `[H, n, X]` and what is added to their logits `[H, n]`."""
+    """The inputs of the towers `[H, n, X]`, and the addends to their logits `[H, n]`."""
     statistics = statistics or [(f64(norm.mean), f64(norm.variance)) for norm in model.norms]
     outs, shifts = [], []
     for row, p in zip(x, domain, strict=True):

@@ -1,4 +1,4 @@
-"""Tests the search: judged on validation alone, the same for the same seed, resumable after a kill, bounded."""
+"""Tests the search: trials are compared on validation only; it is repeatable for a seed, resumable, and bounded."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def tune(recipe, tmp_path, name="search"):
 
 
 def trials_of(report):
-    """A report without its clock."""
+    """A report without its times."""
     return [{key: value for key, value in trial.items() if key != "seconds"} for trial in report["trials"]]
 
 

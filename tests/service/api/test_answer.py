@@ -36,7 +36,7 @@ def ranking_of(ids: list[str], kind: str, explain: bool, seed: int) -> Ranking:
 
 
 def plain(ranking: Ranking, request_id: str) -> dict[str, Any]:
-    """The same answer the slow way."""
+    """The same answer, built from plain objects."""
 
     def number(value: Any) -> float | None:
         return float(str(value)) if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Tests what a change of a document answers: what the workers did with it, and its revision in If-Match and ETag."""
+"""Tests the answer to a change of a document: the uptake by the workers, and the revision in If-Match and ETag."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests small things at the edge: HEAD and OPTIONS, the docs page, Host and Sec-Fetch-Site, long names in answers."""
+"""Tests details of HTTP: HEAD and OPTIONS, the docs page, Host and Sec-Fetch-Site, long names in answers."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def tokenless(
 
 
 def put(server: Any, host: str, *more: str) -> int:
-    """The status of an operator's call with these headers, as they are."""
+    """The status of an operator's call with exactly these headers."""
     port = int(server.url.rsplit(":", 1)[1])
     body = json.dumps(BODY)
     head = [f"PUT /models/rollout HTTP/1.1\r\nHost: {host}", *more, f"Content-Length: {len(body)}", "Connection: close"]

@@ -1,4 +1,4 @@
-"""Tests fusion that changes while it serves: profiles, formulas, bounds, experiments, history."""
+"""Tests changes of the fusion document while it serves: profiles, formulas, bounds, experiments, history."""
 
 import json
 import math

@@ -1,6 +1,6 @@
-"""Tests that no body which fits the live model but for one value makes the service fail.
+"""Tests bodies that fit the live model except for one value: none of them makes the service fail.
 
-`test_openapi.py` fuzzes every route from its schema, which knows no model's features.
+`test_openapi.py` fuzzes every route from its schema, which does not know the model's features.
 """
 
 import collections

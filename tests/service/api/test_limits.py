@@ -1,4 +1,4 @@
-"""Tests that no body within the limits costs more than its size, by CPU time at half a limit and at the limit."""
+"""Tests that a body within the limits costs CPU time in proportion to its size: half a limit against the limit."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,9 @@ def entries(count: int, value: Callable[[int], str]) -> str:
 
 
 def rank(body: bytes, layouts: Layouts) -> Steps:
-    """What `POST /rank` does with a body on the event loop, without the model. Others run at each `yield`."""
+    """Do what `POST /rank` does with a body on the event loop, without the model. Other requests run at each
+    `yield`.
+    """
     request = parse(RankRequest, body)
     query, count = query_of(request, SETTINGS)
     if may_repeat_keys(body, count):
@@ -50,7 +52,7 @@ def rank(body: bytes, layouts: Layouts) -> Steps:
 
 
 def items(body: bytes, layouts: Layouts) -> Steps:
-    """What `PUT /features/items` does with a body."""
+    """Do what `PUT /features/items` does with a body."""
     request = parse(ItemsRequest, body)
     refuse_repeated_keys(body)
     yield
@@ -71,7 +73,7 @@ def only_parsed(model: Any, max_keys: int) -> Callable[[bytes, Layouts], Steps]:
 
 
 def longest_step(steps: Callable[[bytes, Layouts], Steps], body: bytes, layouts: Layouts) -> tuple[float, bytes]:
-    """CPU seconds of the longest step between two yields, best of three, and the problem that was answered."""
+    """CPU seconds of the longest step between two yields, best of three, and the problem in the answer."""
     assert len(body) <= BYTES
     best = 1e9
     answer = b""
@@ -161,7 +163,7 @@ def test_a_body_at_the_limits_costs_no_more_than_its_size(layouts: Layouts, case
 
 
 def test_packing_looks_at_no_more_values_than_it_keeps(layouts: Layouts) -> None:
-    """Two values are kept of a list, so a third that is no value at all is never read."""
+    """Two values of the list are used, so the third, which is not valid, is never read."""
     packed = pack_raw(layouts.item, {"topics": ["a", None, "b"]}, "f")
     assert pack_raw(layouts.item, {"topics": ["a", None, "b", object(), float("nan")]}, "f") == packed
 

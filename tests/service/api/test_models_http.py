@@ -1,4 +1,6 @@
-"""Tests rollout over HTTP: a good version is taken without a failed request, a bad one never replaces it."""
+"""Tests rollout over HTTP: a good version is taken up without a failed request, a bad one never replaces the
+live one.
+"""
 
 import json
 import threading
@@ -20,14 +22,14 @@ from service.sample.embedded_redis import EmbeddedRedis
 def running(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> Iterator[Any]:
-    """A service of its own with two workers, for tests that change what is live."""
+    """A separate service with two workers, for tests that change the rollout."""
     (tmp_path / "fusion.yaml").write_text("profiles: {default: {kind: weighted_sum, weights: {pctr: 1.0}}}")
     with kit.serving(tmp_path, registry, redis_server.url, workers=2, fusion_file=tmp_path / "fusion.yaml") as server:
         yield server
 
 
 def versions(server: Any, asks: int = 20) -> set[str]:
-    """Versions that answer, over new connections, so that every worker has its turn."""
+    """The versions that answer, over new connections, so that every worker gets requests."""
     return {
         httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]}).json()["model"]["version"]
         for _ in range(asks)
@@ -46,7 +48,7 @@ def go_live(server: Any, version: str, **more: Any) -> Any:
 
 
 class Traffic:
-    """Rankings without a pause from several clients, every answer checked against what its version would say."""
+    """Sends rankings without a pause from several clients, and compares every answer with the scores of its version."""
 
     def __init__(self, server: Any) -> None:
         self.url = server.url

@@ -1,4 +1,4 @@
-"""Tests that a place among the work is held only while something is computed: not for a body, a reader or a write."""
+"""Tests that admission covers only computing, and not the transfer of a body, of an answer or of a write."""
 
 import json
 import socket
@@ -23,7 +23,7 @@ RANKINGS = 25
 def narrow(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> Iterator[Any]:
-    """A service with two places."""
+    """A service that admits two requests at once."""
     with kit.serving(tmp_path, registry, redis_server.url, max_inflight=2) as server:
         yield server
 

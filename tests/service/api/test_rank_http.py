@@ -16,7 +16,7 @@ PROBLEM = "application/problem+json"
 
 @pytest.fixture
 def known(store: redis.Redis, layouts: Layouts) -> list[str]:
-    """Twenty items and user 712 in the store."""
+    """Store twenty items and user 712."""
     ids = [str(i) for i in range(20)]
     for i in ids:
         row = {"item_id": i, "tag": int(i) % 3, "topics": ["a", i], "price": float(i) * 1.5, "quality": None}
@@ -28,7 +28,7 @@ def known(store: redis.Redis, layouts: Layouts) -> list[str]:
 def by_hand(
     kit: SimpleNamespace, layouts: Layouts, store: redis.Redis, ids: list[str], context: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-    """The scores of user 712, who has no behaviours, from what the store holds."""
+    """The scores of user 712, who has no behaviours, computed from the stored values."""
     user = layouts.user.rows(store.get(user_key(layouts.fingerprint, "712")))  # type: ignore[arg-type]
     items = layouts.item.rows(b"".join(store.mget([item_key(layouts.fingerprint, i) for i in ids])))  # type: ignore[arg-type]
     rows = {"user": user, "item": items, "context": layouts.context.rows(layouts.context.pack(context))}

@@ -1,4 +1,4 @@
-"""Tests that `POST /rank` refuses bad input by field, in the one envelope of all errors."""
+"""Tests that `POST /rank` refuses bad input by field, in the same envelope as all errors."""
 
 import json
 from typing import Any

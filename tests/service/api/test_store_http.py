@@ -85,7 +85,7 @@ def test_an_event_that_is_sent_twice_counts_once(server: Any, store: redis.Redis
 def test_events_out_of_order_are_put_in_order_and_the_oldest_go(
     server: Any, store: redis.Redis, layouts: Layouts
 ) -> None:
-    """A ranking reads five, and as many again are kept for replays."""
+    """A ranking reads five behaviours; five more are kept for replays."""
     for offset in (3, 9, 1, 7, 5, 8, 2, 14, 12, 11, 13, 10):
         send(server, event("5", NOW + offset))
     assert sequence(store, layouts)["time"].tolist() == [NOW + o for o in (14, 13, 12, 11, 10, 9, 8, 7, 5, 3)]

@@ -1,4 +1,4 @@
-"""Tests loading a bundle: it is verified, or rejected with a code that says why."""
+"""Tests loading a bundle: it is verified, or rejected with a code and a reason."""
 
 import gc
 import weakref

@@ -1,4 +1,4 @@
-"""Tests that every fault of a bundle is a refusal with a code, whatever the library below raises for it."""
+"""Tests that every fault of a bundle is a refusal with a code, whatever error a library raises for it."""
 
 import hashlib
 import io
@@ -24,7 +24,9 @@ Arrays = dict[str, np.ndarray]
 
 
 def rehash(folder: Path) -> None:
-    """State the hashes of the files as they are now, so that the fault is met behind them."""
+    """Write the present hashes of the files into the manifest, so that the check of hashes passes and the fault is
+    reached.
+    """
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"] = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in manifest["files"]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -51,7 +53,7 @@ def patch_golden(folder: Path, change: Callable[[bytearray], None]) -> None:
 
 
 def in_every_header(content: bytearray, central: int, local: int, value: int) -> None:
-    """Set a byte of every entry's header in a ZIP file, in the central directory and beside the data."""
+    """Set a byte in every entry's header of a ZIP file, in the central directory and before the data."""
     for signature, offset in ((b"PK\x01\x02", central), (b"PK\x03\x04", local)):
         place = content.find(signature)
         while place >= 0:
@@ -190,7 +192,7 @@ def test_what_nobody_expects_is_a_refusal_too(
 
 
 def endless(folder: Path) -> None:
-    """Put a loop of 9e12 rounds between the graph and its output `pctr`."""
+    """Insert a loop of 9e12 rounds between the graph and its output `pctr`."""
     model = onnx.load(folder / "model.onnx")
     condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["C"])

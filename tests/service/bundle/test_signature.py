@@ -1,4 +1,4 @@
-"""Tests signed bundles: with trusted keys, only what one of them has signed is served."""
+"""Tests signed bundles: with trusted keys, only bundles signed by one of them are served."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def key_pair(folder: Path, name: str, algorithm: str = "ed25519") -> tuple[Path,
 
 @pytest.fixture
 def keys(tmp_path: Path) -> SimpleNamespace:
-    """Two trusted keys in one file, and one that nobody trusts."""
+    """Two trusted keys in one file, and one that is not trusted."""
     (first, first_public), (second, second_public), (other, _) = (
         key_pair(tmp_path, name) for name in ("first", "second", "other")
     )

@@ -1,4 +1,4 @@
-"""Tests the exposure log of a running service: what a record holds, and that no fault of the log touches a ranking."""
+"""Tests the exposure log of a running service: the content of a record; faults of the log do not affect rankings."""
 
 import re
 import resource
@@ -99,7 +99,7 @@ def test_an_answered_ranking_leaves_one_record_of_what_was_served(
         assert (record["model"], record["version"], record["role"]) == tuple(answer["model"].values())
         assert record["degraded"] == answer["degraded"]
         assert record["fusion_revision"] == answer["fusion"]["revision"]
-        # The packed rows that were used, bit for bit.
+        # The packed rows of the ranking, bit for bit.
         user_row = logged.user.rows(user)
         assert record["user_keys"] == user_row["keys"].tobytes()
         assert record["user_numerics"] == user_row["numerics"].tobytes()
@@ -193,7 +193,7 @@ def test_a_log_folder_that_goes_away_costs_records_and_no_ranking(
 def test_a_full_disk_costs_records_and_no_ranking(
     tmp_path: Path, log: Path, registry: Path, redis_server: EmbeddedRedis, store: redis.Redis, kit: SimpleNamespace
 ) -> None:
-    """The largest size that a file may have is the kernel's own way to refuse a write."""
+    """The kernel refuses a write beyond the largest file size of a process."""
     with kit.serving(tmp_path, registry, redis_server.url, exposure_log=log) as server:
         pid = server.process.pid
         server.rank(["1"], request_id="before")

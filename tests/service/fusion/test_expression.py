@@ -1,4 +1,4 @@
-"""Tests fusion formulas: what they compute, that nothing else is allowed, and that an error names its column."""
+"""Tests fusion formulas: their values, that nothing else is allowed, and that an error names its column."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests fusion: the kinds of profiles, the scenes, and what a profile may not name."""
+"""Tests fusion: the kinds of profiles, the scenes, and the names that a profile must not use."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tests that plain numbers, once brought over, give the metrics that counting one by one gives."""
+"""Tests that plain numbers, when copied, give the same metrics as counting one by one."""
 
 import asyncio
 

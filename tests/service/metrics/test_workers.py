@@ -1,4 +1,4 @@
-"""Tests the records that workers share: sums over living and ended workers, faults of the folder, torn records."""
+"""Tests the records that workers share: sums over living and ended workers, faults of the folder, damaged records."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ sys.stdin.read()
 
 
 def start_worker(folder: Path, count: int) -> "subprocess.Popen[str]":
-    """A worker process that has written its record and waits for its end."""
+    """Start a worker process that writes its record and waits to be ended."""
     command = [sys.executable, "-c", WORKER, str(folder), str(count)]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None

@@ -1,4 +1,6 @@
-"""Tests admission control: what would wait too long is refused, and one burst does not keep the queue short."""
+"""Tests admission control: a request that would wait too long is refused, and one burst does not keep the
+queue short.
+"""
 
 import contextlib
 
@@ -67,7 +69,7 @@ def test_a_place_is_free_again_after_the_block_also_after_an_error() -> None:
 
 
 def test_rankings_that_wait_for_a_slow_store_are_not_taken_for_a_queue() -> None:
-    """150 rankings a second of 2.5 ms each with the store 50 ms away: 8 in work at once, a third of the processor."""
+    """150 rankings a second of 2.5 ms each, with a store 50 ms away: 8 in work at once, a third of the processor."""
     admission = admission_of(0.25, 0.0025, fetched=0.05)
     admission.in_work = 19
     assert admission.expected_wait == 0
@@ -77,7 +79,7 @@ def test_rankings_that_wait_for_a_slow_store_are_not_taken_for_a_queue() -> None
 
 @pytest.mark.parametrize(("refused_of_ten", "stays_short"), [(1, False), (2, False), (4, True), (7, True)])
 def test_the_queue_stays_short_only_while_many_are_refused(refused_of_ten: int, stays_short: bool) -> None:
-    """Callers come every 10 ms after a burst of 30 refusals."""
+    """Callers arrive every 10 ms after a burst of 30 refusals."""
     queue = ShortQueue(0.25)
     for _ in range(30):
         queue.refused(0.0)

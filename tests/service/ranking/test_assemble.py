@@ -41,7 +41,7 @@ def assembled(
     context: bytes,
     now_ms: int,
 ) -> Assembled:
-    """The graph's inputs, made as the ranker makes them."""
+    """The graph's inputs, assembled as by the ranker."""
     items = item_rows(layouts, stored, item_ids)
     for _ in put_own_features(layouts.item, items, own):
         pass

@@ -1,5 +1,5 @@
-"""Tests what a request leaves out: counted as degraded, refused if required; and behaviours that are too young to
-count.
+"""Tests features that a request does not give: counted as degraded, or refused if required; and too young
+behaviours.
 """
 
 import copy
@@ -141,7 +141,7 @@ def test_a_write_of_null_to_a_required_feature_is_refused(kit: SimpleNamespace) 
 async def test_a_behaviour_younger_than_the_lag_does_not_count(
     tmp_path: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis, lag_s: float, seen: int
 ) -> None:
-    """As in training, a behaviour counts that is older than the request's moment by more than the lag."""
+    """As in training, a behaviour counts if it is older than the request's time by more than the lag."""
     kit.publish(tmp_path, "1", schema=schema_with(kit, lag_s=lag_s))
     kit.go_live(tmp_path, "1")
     layouts = Layouts.of(FeatureSchema.model_validate(kit.SCHEMA))

@@ -35,7 +35,7 @@ def test_a_request_whose_caller_left_is_dropped(tmp_path: Path, registry: Path, 
             head = f"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             caller.sendall(head.encode() + body)
             kit.wait_until(lambda: "funnelrank_inflight_requests 1.0" in server.http.get("/metrics").text)
-            # A reset. An orderly close looks like a half-closed connection, which still gets its answer.
+            # A reset, because after an orderly close the client may still wait for its answer.
             caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         subprocess.run(["kill", "-CONT", str(own.pid)], check=True)
         client_gone = 'funnelrank_requests_total{outcome="client_gone",route="/rank"} 1.0'

@@ -1,4 +1,4 @@
-"""Tests that one chunk is computed at a time, in FIFO order, and that callers connect between two chunks."""
+"""Tests that one chunk is scored at a time, in FIFO order, and that callers can connect between two chunks."""
 
 import asyncio
 

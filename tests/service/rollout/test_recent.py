@@ -1,4 +1,4 @@
-"""Promises of the recent requests: bounded, by schema, and readable from a thread while the event loop adds more."""
+"""Tests the recent requests: bounded, by schema, and readable from a thread while the event loop adds more."""
 
 import sys
 import threading
@@ -11,7 +11,7 @@ from service.rollout.recent import Assembly, RecentRequests
 
 @pytest.fixture
 def eager_switches() -> Iterator[None]:
-    """Threads that take turns as often as they can."""
+    """Let threads take turns as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

@@ -1,4 +1,4 @@
-"""Tests that the event loop touches no file, with real processes: pipes, held locks, changes that are given up."""
+"""Tests with real processes that the event loop touches no file: pipes, held locks, changes that are abandoned."""
 
 import asyncio
 import fcntl
@@ -29,7 +29,7 @@ def target(version: str) -> dict[str, str]:
 
 
 def rankings_in(server: Any, seconds: float) -> list[int]:
-    """Statuses of rankings on new connections for a while."""
+    """The statuses of rankings on new connections for some seconds."""
     statuses = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -109,7 +109,7 @@ async def test_a_change_that_takes_too_long_fails_and_is_not_made_later(
     store: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The hashing of a version hangs until the caller was answered, and then goes on."""
+    """The hashing of a version hangs until the caller has its answer, and then continues."""
     from service.rollout.trials import checks
 
     kit.publish(registry, "2")
@@ -143,8 +143,8 @@ async def test_a_change_that_takes_too_long_fails_and_is_not_made_later(
 def test_profiles_that_score_nobody_are_refused(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
-    """On the golden request before the first ranking, on the worker's recent requests afterwards; also on the way of
-    the file.
+    """The golden request is used before the first ranking, then the worker's recent requests; also for a
+    changed file.
     """
     with kit.serving(tmp_path, registry, redis_server.url) as server:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Tests that swaps lose nothing, with real processes: other tasks, a store that hangs, hostile callers."""
+"""Tests with real processes that swaps lose no request: other tasks, a store that hangs, hostile callers."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def metric(server: Any, start: str) -> float:
 
 
 class Traffic:
-    """Rankings of many users without a pause, from several clients."""
+    """Sends rankings of many users without a pause, from several clients."""
 
     def __init__(self, server: Any) -> None:
         self.url = server.url
@@ -161,7 +161,7 @@ def test_a_folder_that_is_published_again_meanwhile_cannot_bind_weights_to_other
 def test_callers_do_not_decide_about_a_canary(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
-    """An identical canary whose users, and theirs alone, send what fails, takes long or looks odd."""
+    """An identical canary, where only its users send requests that fail, take long or look odd."""
     kit.publish(registry, "1b", nan_above=1000.0)
     kit.publish(registry, "2", nan_above=1000.0)
     kit.go_live(registry, "1b")
@@ -190,8 +190,8 @@ def test_callers_do_not_decide_about_a_canary(
 async def test_the_event_loop_hardly_works_while_a_large_fusion_document_is_taken_up(
     tmp_path: Path, registry: Path, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
-    """CPU of the loop's thread against that of the process, and the formulas parsed: the present profiles, not the
-    past ones.
+    """CPU of the loop's thread relative to the process, and the number of parsed formulas: only the present
+    profiles.
     """
 
     def document(revision: int, count: int) -> dict[str, Any]:

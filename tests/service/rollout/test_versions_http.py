@@ -1,4 +1,4 @@
-"""Tests several versions at once, over real HTTP: canary, shadow, gate, rollback by hand and by the service."""
+"""Tests several versions at once, over real HTTP: canary, shadow, gate, rollback by an operator and by the service."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def running(
 
 
 def versions_by_user(server: Any) -> dict[str, tuple[str, str]]:
-    """user -> (version, role), over new connections, so that every worker has its turn."""
+    """user -> (version, role), over new connections, so that every worker gets requests."""
     by_user = {}
     for user in USERS:
         model = httpx.post(f"{server.url}/rank", json={"user_id": user, "candidates": ["1"]}).json()["model"]
@@ -52,7 +52,7 @@ def post(server: Any, path: str, body: Any = None) -> httpx.Response:
 
 
 def everywhere(server: Any, role: str) -> set[str | None]:
-    """The version that each worker has in a role, by `GET /models` of one."""
+    """The version that each worker has in a role, by the `GET /models` of one worker."""
     workers = server.http.get("/models").json()["workers"]
     return {w[role]["version"] if w[role] else None for w in workers} if len(workers) == 2 else set()
 
@@ -148,7 +148,7 @@ def test_a_document_that_says_nothing_that_can_be_done_is_refused(server: Any, b
 
 
 def ask_much(server: Any, requests: int = 24, candidates: int = 100) -> None:
-    """Rankings on new connections, enough for both workers to judge a version by."""
+    """Send rankings on new connections, enough for both workers to judge a version."""
     items = [{"item_id": str(i), "features": {"price": i, "quality": 1, "tag": str(i % 7)}} for i in range(candidates)]
     for i in range(requests):
         answer = httpx.post(f"{server.url}/rank", json={"user_id": USERS[i % len(USERS)], "candidates": items})
@@ -240,7 +240,7 @@ def test_a_shadow_scores_in_the_background_and_answers_nobody(
     assert set(versions_by_user(running).values()) == {("1", "stable")}
     scored = 'funnelrank_shadow_rankings_total{result="scored"}'
     kit.wait_until(lambda: metric(running, scored) >= 60)
-    # On the page within a moment; each ranking is offered once.
+    # The metrics page shows it within a moment; each ranking is offered once.
     answered = 'funnelrank_rankings_total{result="ok",role="stable"}'
     kit.wait_until(lambda: metric(running, "funnelrank_shadow_rankings_total") <= metric(running, answered))
     assert metric(running, "funnelrank_shadow_top10_overlap_ratio_count") > 0

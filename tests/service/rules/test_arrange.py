@@ -1,4 +1,4 @@
-"""Tests the second stage: rules hold exactly or are named, the best order is found, and nothing is lost or doubled."""
+"""Tests the second stage: rules hold exactly or are named, the best order is found, no candidate is lost or doubled."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -56,7 +56,7 @@ def ids(arrangement: Arrangement, of: CandidateList) -> list[str]:
     return [of.item_ids[place] for place in arrangement.order]
 
 
-# The reference: every order of few candidates, judged by the rules' definitions alone.
+# The reference: every order of few candidates, checked by the rules' definitions.
 
 
 def broken(rule: dict[str, Any], rows: Sequence[dict[str, Any]], left: Sequence[int], order: Sequence[int]) -> bool:
@@ -258,7 +258,7 @@ def test_a_rule_that_cannot_hold_does_not_take_a_later_one_with_it() -> None:
 
 
 def checks_of_a_hopeless_search(n: int) -> int:
-    """How many candidates are looked at for rules that no order of `n` candidates meets, which no count shows."""
+    """The number of candidates visited for rules that no order of `n` candidates satisfies, which no count reveals."""
     rng = np.random.default_rng(1)
     rows = [
         {"author": f"u{rng.integers(30)}", "topics": [str(t) for t in rng.choice(6, 2, replace=False)]}

@@ -36,7 +36,7 @@ def naive_mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int
 
 
 def naive_dpp(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int) -> list[int]:
-    """The greedy choice by whole determinants of the kernel."""
+    """The greedy choice, computed by determinants of the whole kernel."""
     quality = np.exp((1 - weight) / weight * scaled(scores) / 2)
     rows = unit(vectors)
     kernel = quality[:, None] * (rows @ rows.T) * quality[None, :]

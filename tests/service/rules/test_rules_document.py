@@ -1,4 +1,4 @@
-"""Tests the rules document: revisions, history, rollback, and what is refused before anything is written."""
+"""Tests the rules document: revisions, history, rollback, and documents that are refused before they are written."""
 
 import json
 from pathlib import Path

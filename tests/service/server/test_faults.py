@@ -1,4 +1,4 @@
-"""Tests faults from outside, done for real: the registry gone, the disk full, Redis failing over, Redis behind TLS."""
+"""Tests real external faults: the registry removed, the disk full, Redis failing over, Redis behind TLS."""
 
 import asyncio
 import ssl

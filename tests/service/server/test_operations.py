@@ -1,4 +1,4 @@
-"""Tests running the service: health, faults of Redis, overload, metrics over all workers, stops, failing starts."""
+"""Tests operation: health, faults of Redis, overload, metrics over all workers, stops, failing starts."""
 
 import itertools
 import json
@@ -300,7 +300,7 @@ def test_a_store_of_another_schema_at_the_start_is_not_ranked_from(
 
 
 def start_fails(environment: dict[str, str]) -> str:
-    """What `serve` says when it does not start."""
+    """The message of `serve` when it does not start."""
     done = subprocess.run(
         [sys.executable, "-m", "service", "serve"],
         cwd=Path(__file__).parents[3],

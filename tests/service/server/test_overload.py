@@ -1,4 +1,4 @@
-"""Tests overload: three times too much work leaves as many good answers as before, as fast."""
+"""Tests overload: with three times the possible load, as many rankings succeed as before, in the same time."""
 
 from pathlib import Path
 from types import SimpleNamespace

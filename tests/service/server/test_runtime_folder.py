@@ -1,4 +1,4 @@
-"""Tests faults of the run-time folder with real processes: whatever happens to it, rankings go on."""
+"""Tests faults of the run-time folder with real processes: rankings continue during all of them."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from service.server.runtime_folder import runtime_folder
 
 
 def rank(server: Any) -> int:
-    """One ranking on a connection of its own, so that any worker may answer; its status."""
+    """Send one ranking on a new connection, so that any worker may answer; return its status."""
     return httpx.post(f"{server.url}/rank", json={"user_id": "7", "candidates": ["1", "2"]}, timeout=10).status_code
 
 
@@ -40,7 +40,7 @@ def requests_of_rank(server: Any) -> float:
 
 @dataclass(frozen=True)
 class Disk:
-    """A place for the run-time folder whose space can be taken and given back while the service runs."""
+    """A place for the run-time folder whose space the test can take away and give back while the service runs."""
 
     folder: Path
     fill: Callable[[Any], None]
@@ -49,10 +49,10 @@ class Disk:
 
 @pytest.fixture
 def limited_disk(tmp_path: Path) -> Disk:
-    """A folder where the service may not make any file larger: the form of a full disk that needs no mount.
+    """A folder where the service cannot make any file larger: it acts like a full disk, and needs no mount.
 
-    As on a full disk, what is allocated can be written, and a new record or a longer one is an error. The limit of a
-    process holds for the children that it starts later, so the replacement of a worker has it too.
+    As on a full disk, allocated space can be written, and a new or longer record is an error. The limit of a process
+    applies to its later children, so the replacement of a worker has it too.
     """
     folder = tmp_path / "limited"
     folder.mkdir()
@@ -66,7 +66,7 @@ def limited_disk(tmp_path: Path) -> Disk:
         (record, *_) = folder.glob("*/worker-*.json")
         allocated = record.stat().st_size
         limit(server, allocated)
-        # The process that starts workers writes no record, so its children get a limit below the size of one.
+        # The process that starts workers writes no record, so its children may get a limit below the size of a record.
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (allocated - 1, resource.RLIM_INFINITY))
 
     return Disk(folder, fill, lambda server: limit(server, resource.RLIM_INFINITY))
@@ -117,13 +117,13 @@ def test_a_full_disk_stops_no_ranking_and_no_metric(
         disk.fill(server)
         for number in range(20):
             assert rank(server) == 200
-            # Every route and outcome makes a metric of its own, which would need space of its own.
+            # Every route and outcome makes a metric of its own, which needs more space.
             assert httpx.get(f"{server.url}/nowhere/{number}").status_code == 404
             assert httpx.post(f"{server.url}/events", json={}).status_code == 422
             assert httpx.get(f"{server.url}/fusion").status_code == 200
         assert pids(server) == before
         kit.wait_until(lambda: requests_of_rank(server) == 20)
-        # The replacement of a worker finds no space for a record of its own.
+        # The replacement of a worker has no space for its record.
         os.kill(before[0], signal.SIGKILL)
         kit.wait_until(lambda: server.log_lines.count("is in use") == 3)
         kit.wait_until(lambda: "cannot share its metrics" in server.log_lines)

@@ -1,4 +1,4 @@
-"""Tests the supervisor with real processes: what ends, what goes on, and what a restart loses."""
+"""Tests the supervisor with real processes: ended workers, restarts, and the requests that they lose."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ FUSION = "revision: {revision}\nprofiles:\n  default: {{kind: weighted_sum, weig
 
 
 def rank(server: Any) -> dict[str, Any]:
-    """The answer to one ranking on a connection of its own."""
+    """The answer to one ranking on a new connection."""
     answer = httpx.post(f"{server.url}/rank", json={"user_id": "7", "candidates": ["1", "2"]}, timeout=10)
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
@@ -42,7 +42,7 @@ def metric(server: Any, name: str) -> float | None:
 
 
 def workers_of(server: Any) -> list[int]:
-    """The worker processes of a service, from the kernel."""
+    """The worker processes of a service, as the kernel lists them."""
     pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -57,7 +57,7 @@ def workers_of(server: Any) -> list[int]:
 
 @contextmanager
 def callers(server: Any, count: int = 2) -> Iterator[list[str]]:
-    """Callers that rank without a pause, each on new connections; yields the faults that they meet."""
+    """Callers that send rankings without a pause, each on new connections; yields the faults that they see."""
     faults: list[str] = []
     stop = threading.Event()
 
@@ -127,7 +127,7 @@ def test_a_worker_that_cannot_start_leaves_the_others_alone_and_is_tried_ever_mo
     code = tmp_path / "service" / "server" / "app.py"
     with kit.serving(tmp_path, registry, redis_server.url, workers=2, root=tmp_path, setup=SHORT_PAUSES) as server:
         before = workers_of(server)
-        # A file of the code is gone, as in the middle of an update.
+        # A file of the code is missing, as during an update.
         code.rename(code.with_suffix(".moved"))
         os.kill(before[0], signal.SIGKILL)
         kit.wait_until(lambda: server.log_lines.count("the next start is in") == 4)
@@ -210,7 +210,7 @@ def test_a_worker_that_hangs_is_replaced(
 def test_workers_that_were_stopped_with_their_supervisor_are_not_killed(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: Any
 ) -> None:
-    """As where a container is paused; the supervisor goes on first."""
+    """As when a container is paused; the supervisor continues first."""
     with kit.serving(tmp_path, registry, redis_server.url, workers=2, setup=SHORT_SILENCE) as server:
         workers = workers_of(server)
         time.sleep(2.0)

@@ -24,7 +24,7 @@ def next_layouts(kit: SimpleNamespace) -> Layouts:
 
 @pytest.fixture
 def both(server: Any, store: redis.Redis, layouts: Layouts, next_layouts: Layouts) -> redis.Redis:
-    """A Redis that is loaded with the live schema, while the next one is being loaded."""
+    """A Redis that has the live schema, while the next schema is being loaded."""
     register_schema(store, layouts.schema)
     announce_schema(store, next_layouts.schema)
     return store

@@ -1,4 +1,4 @@
-"""Tests a Redis Cluster: it ranks as one Redis does, in part while a node is away, whole again after a failover."""
+"""Tests a Redis Cluster: it ranks as one Redis does, partly while a node is away, and fully again after a failover."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
-"""Tests a Redis Cluster that loses nodes: the others are read meanwhile, and a failover makes rankings whole again."""
+"""Tests a Redis Cluster that loses nodes: the others are still read, and after a failover rankings are
+complete again.
+"""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Tests which events of a user are kept: real ones whatever else comes, in bounded time, with room for replays."""
+"""Tests which events of a user are kept: real ones whatever else arrives, in bounded time, with room for replays."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ def now() -> int:
 
 @pytest.fixture(scope="module")
 def own_redis() -> Iterator[redis.Redis]:
-    """A Redis that nobody else asks, so that its own counters are those of the test."""
+    """A Redis that only this test uses, so that its counters are those of the test."""
     with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as client:
         yield client
 
@@ -37,7 +37,7 @@ def member(layouts: Layouts, event: int, time_ms: int) -> bytes:
 
 
 async def add(url: str, layouts: Layouts, events: Sequence[tuple[int, int]], user: str = "712") -> int:
-    """Write events `(number, time in ms)` as the service does; how many were new."""
+    """Write events `(number, time in ms)` as the service does; return how many were new."""
     writer = open_writer(url, 5000)
     try:
         return await writer.add_behaviours(layouts, {user: [(at, member(layouts, e, at)) for e, at in events]})
@@ -162,13 +162,13 @@ async def test_a_user_that_may_eval_and_load_no_script_writes_all_the_same(
 
 
 def cpu_ms(client: redis.Redis) -> float:
-    """The CPU time of Redis' main thread, which no busy neighbour adds to."""
+    """The CPU time of Redis' main thread, which does not depend on other load."""
     of: Any = client.info("cpu")
     return float(of["used_cpu_user_main_thread"] + of["used_cpu_sys_main_thread"]) * 1000
 
 
 def redis_work(client: redis.Redis, events: Sequence[tuple[int, bytes]], keep: int, now_ms: int) -> tuple[int, float]:
-    """The commands that one write makes Redis run, and the CPU milliseconds that it takes."""
+    """The commands that Redis runs for one write, and the CPU milliseconds that it takes."""
     arguments = add_behaviours_arguments(behaviours_to_send(events, keep, now_ms), keep, now_ms)
     client.flushall()
     client.config_resetstat()
@@ -188,7 +188,7 @@ def redis_work(client: redis.Redis, events: Sequence[tuple[int, bytes]], keep: i
 @pytest.mark.parametrize("step_ms", [0, 1, 1000], ids=["one millisecond", "a millisecond apart", "a second apart"])
 @pytest.mark.parametrize("keep", [100, 2000], ids=["50 behaviours", "1000 behaviours"])
 def test_a_batch_costs_redis_no_more_than_its_size(own_redis: redis.Redis, now: int, step_ms: int, keep: int) -> None:
-    """At the limits: 1,000 events of one user in one call, and the longest sequence that a schema may have."""
+    """At the limits: 1,000 events of one user in one call, and the longest sequence of a schema."""
     events = [(now - 10_000_000 + i * step_ms, i.to_bytes(8, "big") + bytes(150)) for i in range(1000)]
     half_commands, half = redis_work(own_redis, events[:500], keep, now)
     commands, whole = redis_work(own_redis, events, keep, now)

@@ -1,4 +1,4 @@
-"""Tests the retirement of a feature schema: its rows are removed to the last key, and nobody else's."""
+"""Tests the retirement of a feature schema: all its rows are removed, and no others."""
 
 import subprocess
 import sys
@@ -86,7 +86,9 @@ def test_two_registries_on_one_redis_cannot_remove_each_others_schema(
     layouts: Layouts,
     next_layouts: Layouts,
 ) -> None:
-    """A registry may forget what it has loaded alone; what both have loaded goes when both have forgotten it."""
+    """A registry may forget a schema that only it has loaded; a schema of both is removed when both have
+    forgotten it.
+    """
     tables = tmp_path / "tables"
     tables.mkdir()
     (tables / "items.csv").write_text("item_id,tag,topics,price,quality\n1,a,x,2,3\n")

@@ -1,4 +1,4 @@
-"""Tests the item cache: a ranking has the rows that Redis has, at once and in bounded memory."""
+"""Tests the item cache: a ranking reads the same rows as Redis has, at once and in bounded memory."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

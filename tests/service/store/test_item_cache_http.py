@@ -1,4 +1,4 @@
-"""Tests the item cache over HTTP: every worker ranks with a changed row, and the metrics count."""
+"""Tests the item cache over HTTP: every worker uses a changed row, and the metrics count."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

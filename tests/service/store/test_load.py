@@ -1,4 +1,4 @@
-"""Tests the bulk load and the inspection: rows are loaded as the packing gives them, bad tables are refused by name."""
+"""Tests the bulk load and the inspection: loaded rows equal packed ones, bad tables are refused by name."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +55,7 @@ def as_parquet(folder: Path, tables: dict[str, pa.Table]) -> None:
 
 
 def as_csv(folder: Path, tables: dict[str, pa.Table]) -> None:
-    """Lists separated by a bar, as a person would write them."""
+    """Write lists separated by a bar, as a person would."""
     for name, table in tables.items():
         flat = {}
         for column in table.column_names:
@@ -101,7 +101,9 @@ def test_what_is_loaded_is_what_the_packing_gives(
 def test_tables_are_read_under_the_names_that_the_bundle_carries(
     tmp_path: Path, tables: dict[str, pa.Table], redis_server: EmbeddedRedis, store: redis.Redis, kit: SimpleNamespace
 ) -> None:
-    """`service load` of a bundle whose recipe names other columns and another file loads what the plain names load."""
+    """`service load` of a bundle whose recipe has other column and file names loads the same rows as the
+    default names.
+    """
     names = {"user_id": "uid", "item_id": "sku", "time_ms": "ts", "users": "people.parquet"}
     plain = tmp_path / "plain"
     renamed = tmp_path / "renamed"

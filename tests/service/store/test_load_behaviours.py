@@ -1,4 +1,4 @@
-"""Tests the bulk load of behaviours: their order, repeats, and how many are kept."""
+"""Tests the bulk load of behaviours: their order, duplicates, and how many are kept."""
 
 from pathlib import Path
 from typing import Any

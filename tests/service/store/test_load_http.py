@@ -1,4 +1,4 @@
-"""The promise that a table, `PUT /features`, `POST /events` and a candidate's own features mean the same, over HTTP."""
+"""Tests that a table, `PUT /features`, `POST /events` and a candidate's own features mean the same, over HTTP."""
 
 import time
 from pathlib import Path

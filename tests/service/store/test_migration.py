@@ -1,4 +1,4 @@
-"""Tests the runbook's steps to a new feature schema: no event is lost under either schema meanwhile."""
+"""Tests the runbook's steps to a new feature schema: no event is lost under either schema."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def next_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class Traffic:
-    """Events of all users, one after the other; `log` has those that the service took."""
+    """Sends events of all users, one after another; `log` has those that the service accepted."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -84,7 +84,7 @@ class Traffic:
             sending.result()
 
     def grown(self, kit: SimpleNamespace) -> None:
-        """Wait until every user has had more events than a sequence holds."""
+        """Wait until every user has had more events than a sequence can hold."""
         target = len(self.log) + 120
         kit.wait_until(lambda: len(self.log) >= target)
 
@@ -146,7 +146,7 @@ def expected(
 def assert_ranks_from(
     kit: SimpleNamespace, server: Any, layouts: Layouts, log: list[dict[str, Any]], version: str
 ) -> None:
-    """Every user's ranking, on any worker, is the one that raw values and the whole log give."""
+    """Check that every user's ranking, on any worker, is the one computed from raw values and the whole log."""
     for user_id in USERS:
         answer = server.rank(ITEMS, user_id=user_id).json()
         assert answer["degraded"] == []

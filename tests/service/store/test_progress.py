@@ -1,4 +1,4 @@
-"""Promises of the progress of a load: one line per table in a log, a bar in a terminal."""
+"""Tests the progress of a load: one line per table in a log, a bar in a terminal."""
 
 import os
 import pty

@@ -1,6 +1,6 @@
-"""Tests replies that are not what was asked for, as a broken proxy sends them: they mean that the store is down.
+"""Tests invalid replies, as a broken proxy sends them: they mean that the store is down.
 
-Only these replies are simulated, since no Redis gives them.
+Only these replies are simulated, because a real Redis does not send them.
 """
 
 import asyncio

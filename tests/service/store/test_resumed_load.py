@@ -96,7 +96,7 @@ def test_a_load_that_is_ended_half_way_goes_on_from_there(
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, FeatureSchema, str], None]:
-    """A load, in small batches, that ends after the first one of behaviours."""
+    """A load, in small batches, that stops after the first batch of behaviours."""
     monkeypatch.setattr(load, "BATCH_ROWS", 1000)
     load_behaviours = load._load_behaviours
 

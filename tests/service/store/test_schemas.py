@@ -60,7 +60,7 @@ def test_an_event_counts_once_in_each_schema_whatever_the_other_had(
 def test_every_write_that_begins_after_a_schema_is_listed_goes_to_it(
     server: Any, both: redis.Redis, layouts: Layouts, next_layouts: Layouts
 ) -> None:
-    """No worker lags behind the list, whenever it last looked at it."""
+    """A worker reads the list for each write, so no worker uses an old list."""
     for turn in range(10):
         both.hdel(SCHEMAS, next_layouts.fingerprint)
         both.delete(behaviours_key(next_layouts.fingerprint, "712"))

@@ -1,4 +1,4 @@
-"""Promises of encoding: nothing leaks, nothing is lost, and tables that do not fit are refused by name."""
+"""Tests the encoding: nothing leaks, nothing is lost, and tables that do not fit are refused by name."""
 
 import shutil
 

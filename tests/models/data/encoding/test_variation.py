@@ -1,4 +1,6 @@
-"""Promises about context that varies within one request: it is counted wherever the impressions stand, and told."""
+"""Tests the count of context that varies within one request: wherever its impressions are, it is counted and
+reported.
+"""
 
 import numpy as np
 import pytest
@@ -32,7 +34,8 @@ def test_a_value_that_differs_in_a_later_batch_counts_once_per_group(by_request)
     variation.add(encoded([1, 2, 3, 4], [1.0, 5.0, np.nan, 9.0], ["a", "b", "c", "d"], [[1, 2], [1], [1], []]))
     variation.add(encoded([2, 1, 3], [6.0, 1.0, 2.0], ["b", "a", "c"], [[1], [2, 1], [1]]))
     variation.add(encoded([2, 2], [6.0, 5.0], ["b", "b"], [[1], [1]]))
-    # Group 4 is no list. The price differs in 2, and in 3, where one is missing; the order of the list in 1.
+    # Group 4 has a single impression. The price differs in 2, and in 3, where one is missing; the order of the list in
+    # 1.
     assert variation.described() == {"by_request": by_request, "groups": 3, "shares": {"price": 2 / 3, "seen": 1 / 3}}
 
 
@@ -58,7 +61,7 @@ def test_impressions_without_a_known_time_are_no_group():
 
 
 def requests_of(tables, *columns):
-    """Impressions in requests of five: one user, one moment, one context, but for the columns that keep theirs."""
+    """Impressions in requests of five: one user, one time and one context, except for the given columns."""
     shown = tables["impressions"].copy()
     shown["search"] = [f"q{i}" for i in range(len(shown) // 5) for _ in range(5)]
     for column in {"user_id", "time_ms", "tab", "battery"} - set(columns):

@@ -1,4 +1,4 @@
-"""Tests what a run's figures are held against: baselines, coverage and drift of features, ablation, sampled parts."""
+"""Tests the references for a run's figures: baselines, coverage and drift of features, ablation, sampled parts."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ TEST_START_MS = 1_651_766_400_000
 
 @pytest.fixture
 def opened(tiny_recipe, tables, tmp_path):
-    """Data in which the battery of the test part is another's, the tab always missing, and half the cities are new."""
+    """Data whose test part has shifted battery values, no tab values, and new cities in half of the rows."""
     impressions = tables["impressions"]
     late = impressions.time_ms >= TEST_START_MS
     impressions["battery"] = impressions.battery.where(~late, impressions.battery + 3)
@@ -97,7 +97,7 @@ def test_baselines_stand_beside_every_output_with_their_list_metrics(opened):
     for name, outputs in by_name.items():
         assert set(outputs) == {o.name for o in model.outputs}
         assert all(0 <= m["auc"] <= 1 and "ndcg@10" in m and "mrr" in m for m in outputs.values()), name
-    # Popularity by hand.
+    # Popularity, computed by hand.
     train = data.parts["train"]
     test = data.parts["test"]
     click = labels_of(data, "train", ("click",))

@@ -1,4 +1,4 @@
-"""Tests background work: it runs after the event loop, one piece at a time, and for a limited time."""
+"""Tests background work: it has a lower priority than the event loop, runs one job at a time, and has a time limit."""
 
 import asyncio
 import os

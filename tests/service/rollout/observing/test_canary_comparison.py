@@ -1,4 +1,4 @@
-"""Tests that a verdict about a canary sees a request in both versions or in neither."""
+"""Tests that a verdict about a canary counts a request for both versions or for neither."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tests the gate: it measures CPU time, counts each user once, and refuses with the numbers."""
+"""Tests the gate: it measures CPU time, counts each user once, and refuses with the figures."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tests that what is live can always be started, with real processes."""
+"""Tests with real processes that the live versions can always be started."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ def metric(server: Any, line: str) -> float:
 
 
 def answers(server: Any, asks: int = 30) -> set[tuple[int, str]]:
-    """Status and version of rankings over new connections, so that every worker has its turn."""
+    """Status and version of rankings over new connections, so that every worker gets requests."""
     seen = set()
     for _ in range(asks):
         answer = httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]})
@@ -52,7 +52,7 @@ def answers(server: Any, asks: int = 30) -> set[tuple[int, str]]:
 
 
 def kill_one_worker(server: Any) -> None:
-    """Kill a worker and wait until another one has its place."""
+    """Kill a worker and wait until another one replaces it."""
     worker = server.http.get("/models").json()["worker"]["pid"]
     os.kill(worker, signal.SIGKILL)
     server.http.close()
@@ -82,7 +82,9 @@ def test_a_rollback_to_a_version_that_is_gone_is_refused(running: Any, registry:
 def test_the_command_refuses_what_cannot_be_started(
     registry: Path, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Half a file; tasks that the fusion in force reads and the version lacks; a rollback to a version that is gone."""
+    """Half a file; tasks that the present profiles read and the version lacks; a rollback to a version that was
+    removed.
+    """
     monkeypatch.setenv("FUNNELRANK_REGISTRY", str(registry))
     graph = kit.publish(registry, "2") / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-100])
@@ -108,7 +110,7 @@ def test_the_command_refuses_what_cannot_be_started(
 def test_a_version_that_the_workers_refuse_is_withdrawn_and_a_killed_worker_comes_back(
     running: Any, registry: Path, kit: SimpleNamespace
 ) -> None:
-    """Golden outputs of text, with the right hashes: nothing but a worker's own load meets the fault."""
+    """Golden outputs of text, with the right hashes: only a worker's own load finds the fault."""
     folder = kit.publish(registry, "2")
     with np.load(folder / "golden.npz") as file:
         arrays = {name: file[name] for name in file.files}
@@ -131,7 +133,7 @@ def test_a_version_that_the_workers_refuse_is_withdrawn_and_a_killed_worker_come
 def test_fusion_that_a_version_does_not_fit_withdraws_the_version(
     running: Any, registry: Path, kit: SimpleNamespace
 ) -> None:
-    """The document is written past all checks, as by another program."""
+    """The document is written without any check, as by another program."""
     profiles = {"default": {"kind": "weighted_sum", "weights": {"pctcvr": 1.0}}}
     assert running.put("/fusion", {"profiles": profiles}).status_code == 200
     kit.without_task(kit.publish(registry, "2"), "pctcvr")
@@ -164,7 +166,7 @@ def test_a_start_takes_the_newest_version_of_the_history_that_loads_and_says_so(
         kit.wait_until(lambda: metric(server, "funnelrank_serving_fallback") == 1)
         assert "the earlier version synthetic/1 serves" in server.log_lines
         assert json.loads((registry / ROLLOUT_FILE).read_text())["stable"]["version"] == "3"
-        # The version is published again: after a while it is taken up without another change of the document.
+        # The version is published again: after a while it is loaded without another change of the document.
         shutil.rmtree(registry / "synthetic" / "3", ignore_errors=True)
         kit.publish(registry, "3")
         kit.wait_until(lambda: answers(server) == {(200, "3")}, seconds=40)

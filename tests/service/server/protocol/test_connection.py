@@ -1,4 +1,4 @@
-"""Tests callers that send slowly, endlessly or nonsense: they cost no more than their own connection."""
+"""Tests callers that send slowly, endlessly or nonsense: they affect only their own connection."""
 
 import contextlib
 import gzip
@@ -22,7 +22,7 @@ HEAD = b"POST /rank HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n" % len(
 def hurried(
     tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace, redis_server: EmbeddedRedis
 ) -> Iterator[Any]:
-    """A service that waits for a request for half a second, and has two requests in work at most."""
+    """A service that waits for a request for half a second, and admits two requests at once."""
     folder = tmp_path_factory.mktemp("hurried")
     kit.publish(folder / "registry", "1")
     kit.go_live(folder / "registry", "1")
@@ -35,7 +35,7 @@ def connection(server: Any) -> socket.socket:
 
 
 def rest(caller: socket.socket) -> bytes:
-    """All that comes until the service closes the connection."""
+    """Read until the service closes the connection."""
     text = b""
     try:
         while part := caller.recv(65536):
@@ -69,7 +69,7 @@ def test_a_connection_over_which_nothing_comes_is_closed(hurried: Any) -> None:
 
 
 def test_callers_that_never_end_their_bodies_hold_no_place(hurried: Any) -> None:
-    """Two requests may be in work, and eight have sent a head alone."""
+    """Two requests are admitted at once, and eight callers have sent only a head."""
     with contextlib.ExitStack() as callers:
         for _ in range(8):
             callers.enter_context(connection(hurried)).sendall(HEAD)
@@ -147,7 +147,7 @@ ODD: list[tuple[bytes, int]] = [
 
 @pytest.mark.parametrize(("member", "status"), ODD, ids=range(len(ODD)))
 def test_numbers_nesting_and_characters_have_bounds(hurried: Any, member: bytes, status: int) -> None:
-    """The last of two members of one name counts, as in nearly all readers of JSON."""
+    """Of two members with one name, the last counts, as in nearly all JSON parsers."""
     assert hurried.http.post("/rank", content=BODY[:-1] + b", " + member + b"}").status_code == status
 
 
@@ -184,7 +184,7 @@ MANY: list[tuple[str, str, Any]] = [
 def test_a_body_full_of_faults_is_refused_before_it_costs_seconds(
     hurried: Any, method: str, path: str, body: Any
 ) -> None:
-    """The worker stops after a few faults; comparing all entries with all took it minutes, and nobody was answered."""
+    """The service stops checking after a few faults; comparing all entries with each other took minutes."""
     before = cpu_seconds(hurried)
     answered = hurried.http.request(method, path, json=body, headers={"Authorization": "Bearer secret"})
     assert (answered.status_code, answered.json()["code"]) == (422, "invalid_request")
@@ -193,7 +193,7 @@ def test_a_body_full_of_faults_is_refused_before_it_costs_seconds(
 
 
 def cpu_seconds(server: Any) -> float:
-    """What the one worker has computed: unlike the time on the clock, it is no matter of what else the machine does."""
+    """The CPU time of the one worker, which does not depend on other load of the machine."""
     fields = (
         Path(f"/proc/{server.http.get('/models').json()['worker']['pid']}/stat").read_text().rsplit(")", 1)[1].split()
     )

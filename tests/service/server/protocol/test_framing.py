@@ -1,4 +1,4 @@
-"""Tests how received bytes are cut: no piece holds two heads, and the number of pieces grows with the bytes."""
+"""Tests how received bytes are cut: no piece has two heads, and the number of pieces is proportional to the bytes."""
 
 import pytest
 
@@ -8,7 +8,7 @@ HEAD = b"POST /rank HTTP/1.1\r\nA: b\r\n\r\n"
 
 
 def pieces(framing: Framing, data: bytes) -> list[bytes]:
-    """The pieces of data that all belong to one head or one body."""
+    """Cut data that all belongs to one head or one body into pieces."""
     parts = []
     start = 0
     while start < len(data):

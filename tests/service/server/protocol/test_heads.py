@@ -26,7 +26,7 @@ def service(
 @pytest.mark.parametrize("before", [0, 3])
 @pytest.mark.parametrize("spare", [-1, 0, 1, 5000])
 def test_a_head_is_as_long_as_the_limit_however_it_arrives(service: Any, spare: int, before: int) -> None:
-    """The whole head, sent at once, alone or behind others of the greatest length; it may have 65,536 bytes."""
+    """A head may have 65,536 bytes; here it is sent at once, alone or after others of the greatest length."""
     head = b"GET /livez HTTP/1.1\r\nHost: here\r\n%bX-Long: %b\r\n\r\n"
     longest = head % (b"", b"x" * (65_536 - len(head % (b"", b""))))
     close = b"Connection: close\r\n"

@@ -1,4 +1,4 @@
-"""Tests the limits of connections: how many, how long idle, how long an answer may stand still."""
+"""Tests the limits of connections: their number, their idle time, and how long an answer may make no progress."""
 
 import contextlib
 import json
@@ -168,7 +168,7 @@ async def answering(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 def kept_alive_for_a_second() -> Iterator[SimpleNamespace]:
-    """The connections of the service in a server of this process, which keeps idle ones for a second."""
+    """A server in this process that keeps idle connections for a second; returns its connections."""
     port = free_port()
     config = uvicorn.Config(
         answering, port=port, http=BoundedConnection, loop="uvloop", ws="none", log_config=None, timeout_keep_alive=1

@@ -1,4 +1,4 @@
-"""Tests what one connection may send: pipelines, offers to upgrade, trailers, halves of requests."""
+"""Tests unusual requests on one connection: pipelines, offers to upgrade, trailers, incomplete requests."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ def service(
 
 
 def large(count: int = 1500) -> bytes:
-    """A ranking of about 165 KB."""
+    """A ranking with an answer of about 165 KB."""
     candidates = [f"{'x' * 100}-{number}" for number in range(count)]
     return request(json.dumps({"user_id": "1", "candidates": candidates, "top_k": 1}).encode())
 
@@ -48,7 +48,7 @@ def memory(server: Any) -> int:
 
 @pytest.mark.parametrize("cut", [1, 30, 60, 100])
 def test_requests_behind_large_ones_are_answered_wherever_a_read_ends(service: Any, cut: int) -> None:
-    """The head of the third request, cut in its middle, comes with the end of large bodies."""
+    """The first half of the third request's head arrives with the end of large bodies."""
     third = request(BODY)
     for _ in range(3):
         with connect(service) as caller:
@@ -147,7 +147,7 @@ def test_a_head_of_many_short_lines_is_refused(service: Any) -> None:
 
 
 def test_a_pipeline_without_an_end_costs_no_memory(service: Any) -> None:
-    """The caller reads its answers; what it sends is read no faster than it is answered."""
+    """The caller reads its answers; the service reads requests only as fast as it answers them."""
     before = memory(service)
     sent = 0
     answered = 0
