@@ -44,18 +44,18 @@ def compact(folder: Path, keep_hours: float | None = None, keep_bytes: int | Non
     if not (folder / SPOOL).is_dir():
         raise LogError(f"{folder} is no exposure log: it has no folder '{SPOOL}' (FUNNELRANK_EXPOSURE_LOG)")
     with _alone(folder):
-        found = spool_files(folder)
-        done = Compaction(in_use=found.in_use)
-        done.faulty = [check for check in (*found.readable, *found.foreign) if check.problem]
+        spooled = spool_files(folder)
+        done = Compaction(in_use=spooled.in_use)
+        done.faulty = [check for check in (*spooled.readable, *spooled.foreign) if check.problem]
         for kind in RecordKind:
-            _compact_kind(folder, kind, [check for check in found.readable if check.kind == kind], done)
+            _compact_kind(folder, kind, [check for check in spooled.readable if check.kind == kind], done)
         # Every hour has its records now.
-        for check in found.readable:
+        for check in spooled.readable:
             _put_away(folder, check)
             done.files += 1
-        gone = expired(folder, keep_hours, keep_bytes, now_ms())
-        remove(gone)
-        done.removed = [path.name for path in gone]
+        old = expired(folder, keep_hours, keep_bytes, now_ms())
+        remove(old)
+        done.removed = [path.name for path in old]
     return done
 
 

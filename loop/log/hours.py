@@ -104,15 +104,15 @@ def expired(folder: Path, keep_hours: float | None, keep_bytes: int | None, now_
     there = sorted(path for path in (folder / HOURS).glob("*T*") if path.is_dir())
     sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in there}
     oldest = "" if keep_hours is None else hour_name(int(now_ms / HOUR_MS - keep_hours))
-    gone = [path for path in there if path.name < oldest]
-    excess = sum(sizes.values()) - sum(sizes[path] for path in gone) - (keep_bytes or 0)
+    removed = [path for path in there if path.name < oldest]
+    excess = sum(sizes.values()) - sum(sizes[path] for path in removed) - (keep_bytes or 0)
     for path in there:
         if keep_bytes is None or excess <= 0:
             break
-        if path not in gone:
-            gone.append(path)
+        if path not in removed:
+            removed.append(path)
             excess -= sizes[path]
-    return sorted(gone)
+    return sorted(removed)
 
 
 def remove(folders: Iterable[Path]) -> None:

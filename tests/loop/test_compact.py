@@ -142,11 +142,11 @@ def test_foreign_and_damaged_files_are_named_and_cost_no_other_record(
     content[-700:-600] = b"\xee" * 100
     damaged.write_bytes(content)
     assert main(["compact", "--log", str(tmp_path)]) == 0
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     for path in (tmp_path / "spool" / "notes.txt", other, damaged):
-        assert str(path) in told.err
-    assert "foreign, left alone" in told.err
-    assert "damaged, moved to damaged/" in told.err
+        assert str(path) in printed.err
+    assert "foreign, left alone" in printed.err
+    assert "damaged, moved to damaged/" in printed.err
     assert "a" in compacted(tmp_path)
     assert other.exists()
     assert [path.name for path in (tmp_path / "damaged").iterdir()] == [damaged.name]

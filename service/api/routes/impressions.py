@@ -106,14 +106,14 @@ async def impressions(
     return ImpressionsResponse(accepted=len(rows), new=new)
 
 
-def _rows(told: Sequence[Impression]) -> list[tuple[bytes, Row]]:
+def _rows(impressions: Sequence[Impression]) -> list[tuple[bytes, Row]]:
     """The log's rows, one per item, each with its identity. Raises InvalidRequest for too many items."""
-    items = sum(len(impression.items) for impression in told)
+    items = sum(len(impression.items) for impression in impressions)
     if items > _MOST_ITEMS:
         raise invalid("impressions", f"{items} items, {_MOST_ITEMS} are allowed; send smaller batches")
     logged_ms = now_ms()
     rows: list[tuple[bytes, Row]] = []
-    for impression in told:
+    for impression in impressions:
         for item in impression.items:
             where = impression.impression_id or (impression.request_id, item.position)
             each = identity(where, item.item_id)
