@@ -13,9 +13,8 @@ from export.requests import Inputs
 from features import MISSING_KEY
 from features.within_request import INPUT, ComparedColumns, within_request
 from models.data.batches import gather
-from models.data.cache import Data
+from models.data.cache import Data, labels_of
 from models.data.encoding.vocabulary import MISSING_ROW, Vocabulary
-from models.training.evaluation import labels_of
 from models.training.run import Run, RunError, open_run_data
 
 MOST_IMPRESSIONS = 20_000

@@ -1,4 +1,7 @@
-"""Makes training batches: a seeded permutation cut into steps, each gathered from the memory maps."""
+"""Makes training batches: a seeded permutation cut into steps, each gathered from the memory maps.
+
+A recipe with list losses gets batches that keep lists whole: the lists are permuted instead of the impressions.
+"""
 
 import queue
 import threading
@@ -9,7 +12,7 @@ import numpy as np
 import torch
 
 from features.within_request import INPUT as COMPARED
-from models.data.cache import Behaviours, Data, Part
+from models.data.cache import Behaviours, Data, Part, lists_of
 
 Batch = dict[str, torch.Tensor]
 
@@ -29,12 +32,43 @@ def shuffled_batches(
     the file's order, so that the file is read forward; the sums do not change. Memory: 8 bytes per impression.
     """
     n = len(data.parts[part])
-    order = np.random.default_rng([seed, epoch]).permutation(n)
-    picks = (
-        np.sort(order[s * batch_size : (s + 1) * batch_size]) for s in range(first_step, steps_per_epoch(n, batch_size))
-    )
+    rng = np.random.default_rng([seed, epoch])
+    if data.recipe.training.list_losses:
+        picks = iter(steps_of_lists(lists_of(data.parts[part]), batch_size, rng)[first_step:])
+    else:
+        order = rng.permutation(n)
+        steps = range(first_step, steps_per_epoch(n, batch_size))
+        picks = (np.sort(order[s * batch_size : (s + 1) * batch_size]) for s in steps)
     work = (partial(gather, data, data.parts[part], picked) for picked in picks)
     return prefetched(work, ahead) if ahead else (job() for job in work)
+
+
+def steps_of_lists(lists: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The impressions of each step, in the file's order: whole lists of `lists` int64 `[n]` in random order.
+
+    There are as many steps as without lists, each of `batch_size` impressions on average and of less than twice that.
+    A list longer than a batch is cut into random pieces. Memory: 40 bytes per impression.
+    """
+    n = len(lists)
+    steps = steps_per_epoch(n, batch_size)
+    if not n:
+        return []
+    # Impressions in random order, then by list: a stretch per list, and pieces that no step is too short for.
+    shuffled = rng.permutation(n)
+    shuffled = shuffled[np.argsort(lists[shuffled], kind="stable")]
+    new_list = np.r_[True, np.diff(lists[shuffled]) != 0]
+    first = np.flatnonzero(new_list)
+    place = np.arange(n) - first[np.cumsum(new_list) - 1]
+    piece_first = np.flatnonzero(place % (n // steps) == 0)
+    size = np.diff(np.r_[piece_first, n])
+    # Pieces in random order. A piece belongs to the step that its first impression falls into.
+    order = rng.permutation(len(size))
+    start = np.cumsum(size[order]) - size[order]
+    step_of_piece = np.empty(len(size), dtype=np.int64)
+    step_of_piece[order] = start * steps // n
+    step = np.repeat(step_of_piece, size)
+    by_step = shuffled[np.lexsort((shuffled, step))]
+    return np.split(by_step, np.cumsum(np.bincount(step, minlength=steps))[:-1])
 
 
 def ordered_batches(data: Data, part: str, batch_size: int) -> Iterator[Batch]:
@@ -67,6 +101,8 @@ def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
     if part.position is not None and part.position_cross is not None:
         arrays["position"] = part.position.take(picked).astype(np.int64)
         arrays["position_cross"] = part.position_cross.take(picked).astype(np.int64)
+    if data.recipe.training.list_losses:
+        arrays["group"] = lists_of(part).take(picked).astype(np.int64)
     labels = part.labels.take(picked, axis=0)
     for i, column in enumerate(data.recipe.label_columns):
         arrays[f"label/{column}"] = np.ascontiguousarray(labels[:, i])

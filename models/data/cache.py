@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,11 @@ class Part:
         return len(self.user)
 
 
+def lists_of(part: Part) -> np.ndarray:
+    """The list of each impression, int `[n]`: its request, or its user where the recipe names no request."""
+    return part.user if part.request is None else part.request
+
+
 @dataclass(frozen=True)
 class Behaviours:
     """All events by user and time; the first event is padding (all 0).
@@ -85,6 +90,16 @@ class Data:
     cross_values: int
     kept_rows: Path
     described: Mapping[str, Any]
+
+
+def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
+    """The AND (product) of label columns, float32 `[n]`; ones for no column."""
+    labels = data.parts[part].labels
+    names = data.recipe.label_columns
+    product = np.ones(len(labels), dtype=np.float32)
+    for column in columns:
+        product *= labels[:, names.index(column)]
+    return product
 
 
 def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:

@@ -2,14 +2,16 @@
 
 Zhou et al., Deep Interest Network for Click-Through Rate Prediction, KDD 2018 (arXiv 1706.06978). Equation 3:
 v_U(A) = sum_j a(e_j, v_A) e_j, where a() is a small network on [e, v, e - v, e * v]. There is no softmax, so that the
-weights keep the intensity of interest. The official code has a softmax; here it is an option.
+weights keep the intensity of interest. The official code has a softmax; here it is an option, and so is the mean. A sum
+grows with the length of the sequence, so it tells every candidate how active the user is; the other two do not.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.encoders.base import Encoder, EncoderOptions, EncoderSpec, View
@@ -21,15 +23,25 @@ from models.options import Hidden
 
 
 class DinOptions(EncoderOptions):
-    """`hidden`: widths of the network that weighs a behaviour; `softmax`: normalise the weights over the sequence."""
+    """`hidden`: widths of the network that weighs a behaviour.
+
+    `softmax`: the weights of a sequence are normalised to a sum of one; `mean`: they are divided by its length.
+    """
 
     type: Literal["din"]
     hidden: Hidden = (32, 16)
     activation: Literal["prelu", "dice"] = "prelu"
     softmax: bool = False
+    mean: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+
+    @model_validator(mode="after")
+    def _one_normalisation(self) -> "DinOptions":
+        if self.softmax and self.mean:
+            raise ValueError("softmax and mean are two ways to normalise: set one of them")
+        return self
 
     def build(self, spec: EncoderSpec) -> "Din":
-        return Din(spec.item_width, spec.property_width, self.hidden, self.activation, self.softmax)
+        return Din(spec.item_width, spec.property_width, self.hidden, self.activation, self.softmax, self.mean)
 
 
 class ActivationUnit(nn.Module):
@@ -108,10 +120,12 @@ class Din(Encoder):
         hidden: Sequence[int],
         activation: Literal["prelu", "dice"],
         softmax: bool,
+        mean: bool = False,
     ) -> None:
         super().__init__()
         self.unit = ActivationUnit(item_width, property_width, hidden, activation)
         self.softmax = softmax
+        self.mean = mean
         self.item_width = item_width
         self.out_width = item_width + property_width
 
@@ -120,7 +134,10 @@ class Din(Encoder):
         raw_BL = self.unit(behaviours_BLG, mask_BL, target_BI)
         if self.softmax:
             raw_BL = torch.softmax((raw_BL / math.sqrt(self.item_width)).masked_fill(~mask_BL, -1e9), -1)
-        return raw_BL * mask_BL.to(raw_BL.dtype)
+        real_BL = mask_BL.to(raw_BL.dtype)
+        if self.mean:
+            raw_BL = raw_BL / real_BL.sum(-1, keepdim=True).clamp(min=1)
+        return raw_BL * real_BL
 
     def forward(self, view: View) -> Tensor:
         """Behaviours `[B or 1, L, I + P]` weighted for each candidate -> `[B, I + P]`."""

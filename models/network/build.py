@@ -7,6 +7,7 @@ import torch
 from models.catalogue import entry_of
 from models.data.encoding.encoding import Encoding
 from models.errors import RecipeError, nearest
+from models.kinds import PROBABILITY
 from models.layers.position_bias import PositionTower
 from models.network.ensemble import Ensemble
 from models.network.model import MultiTaskModel
@@ -27,6 +28,9 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
     if recipe.position:
         heads = [head for structure in structures if structure.width == 1 for head in structure.heads]
         _check_name(recipe.position.head, heads, "position.head", "not a head of one logit")
+    if recipe.features.behaviour is not None and not model.reads_behaviours:
+        problem = "no encoder reads the behaviours; name one, or remove features.behaviour"
+        raise RecipeError(f"model.encoders: {problem}", ("model", "encoders"))
     if recipe.calibration:
         factors = [factor.name for factor in model.factors]
         for name in recipe.calibration.negative_sampling:
@@ -89,10 +93,25 @@ def _check_outputs(recipe: Recipe, model: MultiTaskModel) -> None:
             if name not in trained:
                 problem = f"'{name}' has no loss of its own; those with one: {', '.join(trained)}"
                 raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), name)
+    _check_list_losses(recipe, model, trained)
     for entry in training.select_on:
         _check_name(selection_of(entry).output, outputs, "training.select_on", "not an output", whole=entry)
     for evaluation in recipe.extra_evaluations:
         _check_name(evaluation.score, model.score_names, "extra_evaluations", "not an output")
+
+
+def _check_list_losses(recipe: Recipe, model: MultiTaskModel, trained: Collection[str]) -> None:
+    """Every list loss belongs to a trained probability of a label."""
+    section = "training.list_losses"
+    kinds = {output.name: output.kind for output in model.outputs}
+    for name in recipe.training.list_losses:
+        _check_name(name, kinds, section, "not an output")
+        if name not in trained:
+            problem = f"'{name}' has no loss of its own; those with one: {', '.join(trained)}"
+            raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), name)
+        if kinds[name] != PROBABILITY:
+            problem = f"'{name}' is no probability of a label of 0 or 1, so a list has no positives"
+            raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), name)
 
 
 def _check_name(name: str, known: Collection[str], section: str, what: str, whole: str | None = None) -> None:

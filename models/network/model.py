@@ -1,6 +1,7 @@
 """The network of a recipe: shared embeddings, sequence encoders, a trunk, a tower per head, task structures."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,23 @@ from models.layers.linear import GroupedMlp
 from models.layers.position_bias import PositionTower
 from models.layers.probability import LogProbability
 from models.network.domain import Domains
+from models.network.heads import by_head, factors_of, representation_networks
 from models.network.inputs import Batch, Inputs
-from models.network.losses import mean_loss
+from models.network.objective import Objective
+from models.network.user_bias import UserBias, build_user_bias
 from models.recipe import Recipe
 from models.structures.base import Output, TaskStructure
 from models.structures.chain import Chain
-from models.structures.representation import OfRepresentation
 from models.trunks.base import Trunk, TrunkInput, TrunkSpec
 
 # Shape legend: B impressions or candidates, H heads, W logits per head, E experts.
+
+
+class Embedded(NamedTuple):
+    """The vectors of the groups by name, `[B or 1, width]`, and the view of the encoders."""
+
+    groups: Mapping[str, Tensor]
+    view: View | None
 
 
 class MultiTaskModel(nn.Module):
@@ -47,19 +56,33 @@ class MultiTaskModel(nn.Module):
         # The order of construction is the order of the random draws; changing it would change the weights of a seed.
         self.inputs = Inputs(model.embedding, encoding)
         self.domains = Domains(model.domain, encoding) if model.domain else None
-        self.encoders = nn.ModuleList(self._build_encoders(model.encoders or (entry.encoder,)))
+        encoders = (entry.encoder,) if model.encoders is None else model.encoders
+        self.encoders = nn.ModuleList(self._build_encoders(encoders))
+        self.trunk_groups = tuple(
+            g for g in self.inputs.groups if model.trunk_groups is None or g in model.trunk_groups
+        )
         # The trunk, a tower per head, and the networks of the tasks that read the user's representation.
         trunk = model.trunk or entry.trunk
         if trunk.needs_domain and model.domain is None:
             raise RecipeError(f"model.domain: the trunk '{trunk.type}' needs the domains of the data", ("model",))
-        self.trunk = trunk.build(self._trunk_spec(model.dropout))
+        spec = self._trunk_spec(model.dropout)
+        self.trunk = trunk.build(spec)
         self.width = max(structure.width for structure in structures)
         widths = (self.trunk.out_width, *model.tower_hidden, self.width)
         self.towers = GroupedMlp(len(self.heads), widths, model.dropout, last_linear=True)
-        self.of_representation = nn.ModuleDict(self._representation_networks(model.tower_hidden))
-        # The position tower, which shifts logits in training, and the maps from logits to calibrated probabilities.
+        parts = [self._part_of(encoder) for encoder in self.encoders]
+        width = sum(part.width for part in parts if not part.of_candidate)
+        self.of_representation = representation_networks(structures, width, model.tower_hidden, model.dropout)
+        # What is added to the logits, and the maps from logits to calibrated probabilities.
         self.position = position
-        self.factors = tuple(factor for structure in structures for factor in _factors(structure))
+        self.user_bias: UserBias | None = None
+        if model.user_bias:
+            encoders_of_user = self._build_encoders(model.user_bias.encoders)
+            logits = (len(self.heads), self.width)
+            self.user_bias = build_user_bias(
+                model.user_bias, self.inputs.width("user"), encoders_of_user, logits, model.dropout
+            )
+        self.factors = tuple(factor for structure in structures for factor in factors_of(structure))
         names = [factor.name for factor in self.factors]
         self.calibration = Calibration(recipe.calibration, names) if recipe.calibration else None
         self.composition = {
@@ -67,6 +90,8 @@ class MultiTaskModel(nn.Module):
             "trunk": type(self.trunk).__name__.lower(),
             "structures": ", ".join(task.type for task in recipe.tasks),
         }
+        self.reads_behaviours = bool(self.encoders or (self.user_bias and self.user_bias.encoders))
+        self.objective = Objective(self.outputs, recipe.training.list_losses, spec.in_widths)
 
     def _build_encoders(self, sections: Sequence[EncoderOptions]) -> list[Encoder]:
         item = self.inputs.behaviour_item
@@ -77,7 +102,7 @@ class MultiTaskModel(nn.Module):
         return [section.build(spec) for section in sections]
 
     def _trunk_spec(self, dropout: float) -> TrunkSpec:
-        parts = [self.inputs.part(name) for name in self.inputs.groups]
+        parts = [self.inputs.part(name) for name in self.trunk_groups]
         parts += [self._part_of(encoder) for encoder in self.encoders]
         domains = 0 if self.domains is None else len(self.domains.rows)
         return TrunkSpec(tuple(parts), self.heads, dropout, self.inputs.width("context"), domains)
@@ -86,34 +111,21 @@ class MultiTaskModel(nn.Module):
         assert isinstance(encoder, Encoder)
         return InputPart(encoder.out_width, encoder.sees_candidate, self.inputs.table.embedding_dim)
 
-    def _representation_networks(self, hidden: Sequence[int]) -> dict[str, nn.Module]:
-        """By output: the networks of the tasks that read the user's representation instead of the trunk."""
-        widths = [part.width for encoder in self.encoders if not (part := self._part_of(encoder)).of_candidate]
-        networks: dict[str, nn.Module] = {}
-        for structure in self.structures:
-            if isinstance(structure, OfRepresentation):
-                if not widths:
-                    problem = (
-                        "a task reads the user's representation, which needs behaviours and an encoder such as dupn"
-                    )
-                    raise RecipeError(f"model.encoders: {problem}", ("model", "encoders"))
-                networks[structure.outputs[0].name] = structure.network(sum(widths), hidden)
-        return networks
-
-    def _encoded(self, batch: Batch, groups: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the vector of each encoder `[B or 1, width]`."""
-        if not self.encoders:
-            return []
+    def embedded(self, batch: Batch) -> Embedded:
+        """The vectors of the batch's groups, and what the encoders read, which is None without an encoder."""
+        groups = {name: self.inputs.group(name, batch) for name in self.inputs.groups}
+        if not self.reads_behaviours:
+            return Embedded(groups, None)
         behaviours_BLG, mask_BL = self.inputs.behaviours(batch)
         target = self.inputs.target(batch, groups["item"])
-        view = View(behaviours_BLG, mask_BL, target, groups.get("user"), groups.get("context"))
-        return [encoder(view) for encoder in self.encoders]
+        return Embedded(groups, View(behaviours_BLG, mask_BL, target, groups.get("user"), groups.get("context")))
 
-    def trunk_input(self, batch: Batch) -> TrunkInput:
+    def trunk_input(self, batch: Batch, embedded: Embedded | None = None) -> TrunkInput:
         """The trunk's input: vectors of the groups, encoded behaviours, the context, the domain."""
-        groups = {name: self.inputs.group(name, batch) for name in self.inputs.groups}
+        groups, view = embedded or self.embedded(batch)
         domain = None if self.domains is None else self.domains(batch["context_rows"])
-        return TrunkInput([*groups.values(), *self._encoded(batch, groups)], groups.get("context"), domain)
+        parts = [groups[name] for name in self.trunk_groups]
+        return TrunkInput([*parts, *(encoder(view) for encoder in self.encoders)], groups.get("context"), domain)
 
     def logits(self, batch: Batch) -> dict[str, Tensor]:
         """The logits of each head: `[B]`, or `[B, W]` for a head of more than one.
@@ -121,13 +133,18 @@ class MultiTaskModel(nn.Module):
         In training the position tower shifts the logit of its head; afterwards it adds only the constant of the missing
         position.
         """
-        # The heads on the trunk.
-        inputs = self.trunk_input(batch)
+        embedded = self.embedded(batch)
+        return self._logits(batch, embedded, self.trunk_input(batch, embedded))
+
+    def _logits(self, batch: Batch, embedded: Embedded, inputs: TrunkInput) -> dict[str, Tensor]:
+        # The heads on the trunk, and what the user adds to them.
         logits_HBW = self.towers(self.trunk(inputs))
         shift_HB = self.trunk.logit_shift(inputs)
         if shift_HB is not None:
             logits_HBW = logits_HBW + shift_HB.unsqueeze(-1)
-        logits = self._by_head(logits_HBW)
+        if self.user_bias is not None:
+            logits_HBW = logits_HBW + self.user_bias(embedded.groups.get("user"), embedded.view)
+        logits = by_head(logits_HBW, self.structures)
         # The tasks that read the user's representation.
         if self.of_representation:
             encoded = zip(self.encoders, inputs.parts[-len(self.encoders) :], strict=True)
@@ -147,24 +164,11 @@ class MultiTaskModel(nn.Module):
         """What stays of the position tower after training, a scalar; None without a tower."""
         return None if self.position is None else self.position.missing_constant()
 
-    def _by_head(self, logits_HBW: Tensor) -> dict[str, Tensor]:
-        """Split the logits by head; a head with fewer logits than the widest one leaves the other columns unused."""
-        if self.width == 1:
-            logits_HB = logits_HBW.squeeze(-1)
-            return {head: logits_HB[i] for i, head in enumerate(self.heads)}  # one operation of the graph per head
-        logits: dict[str, Tensor] = {}
-        for structure in self.structures:
-            for head in structure.heads:
-                own_BW = logits_HBW[len(logits)]
-                if structure.width == 1:
-                    logits[head] = own_BW[:, 0]
-                else:
-                    logits[head] = own_BW[:, : structure.width]
-        return logits
-
     def scores(self, batch: Batch) -> dict[str, Score]:
-        """Return the score of every output, calibrated except in training; the output's kind says what it is."""
-        logits = self.logits(batch)
+        """The score of every output, calibrated except in training; its kind says what it is."""
+        return self._scores(self.logits(batch))
+
+    def _scores(self, logits: Mapping[str, Tensor]) -> dict[str, Score]:
         scores: dict[str, Score] = {}
         for structure in self.structures:
             if isinstance(structure, Chain):
@@ -206,9 +210,10 @@ class MultiTaskModel(nn.Module):
         return {name: o.kind.served(columns[name]) for o in self.outputs for name in o.score_names}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean loss of each trained output over its space, a scalar each."""
-        scores = self.scores(batch)
-        return {output.name: mean_loss(scores[output.name], batch, output) for output in self.outputs if output.trained}
+        """The loss of each trained output, a scalar each: the mean over its space, and its list loss if it has one."""
+        embedded = self.embedded(batch)
+        inputs = self.trunk_input(batch, embedded)
+        return self.objective(self._scores(self._logits(batch, embedded, inputs)), batch, inputs.parts)
 
     def gate_means(self, batch: Batch) -> dict[str, Tensor]:
         """Mean gate value per expert `[E]` by head; empty without gates."""
@@ -230,10 +235,3 @@ class MultiTaskModel(nn.Module):
             "embedding": [parameter for is_embedding, parameter in named if is_embedding],
             "dense": [parameter for is_embedding, parameter in named if not is_embedding],
         }
-
-
-def _factors(structure: TaskStructure) -> list[Output]:
-    """Return the outputs of a structure that are calibrated: the factors of a chain, or its own probabilities."""
-    if isinstance(structure, Chain):
-        return list(structure.factors)
-    return [output for output in structure.outputs if output.kind.calibrated]

@@ -59,8 +59,8 @@ class ClassPreference(OfRepresentation):
         """Raw item numerics `[n, N]` -> the class of each, int64 `[n]`, counted as in Prefer."""
         return self.kind.class_of(numerics)
 
-    def network(self, width: int, hidden: Sequence[int]) -> nn.Module:
-        return Prefer(width, hidden, self.kind.column, self.kind.edges)
+    def network(self, width: int, hidden: Sequence[int], dropout: float) -> nn.Module:
+        return Prefer(width, hidden, self.kind.column, self.kind.edges, dropout)
 
 
 class Prefer(nn.Module):
@@ -69,11 +69,11 @@ class Prefer(nn.Module):
     edges: Tensor
     index: Tensor
 
-    def __init__(self, width: int, hidden: Sequence[int], column: int, edges: Sequence[float]) -> None:
+    def __init__(self, width: int, hidden: Sequence[int], column: int, edges: Sequence[float], dropout: float) -> None:
         super().__init__()
         self.column = column
         self.classes = len(edges) + 2
-        self.of_class = small_network((width, *hidden, self.classes))
+        self.of_class = small_network((width, *hidden, self.classes), dropout)
         self.register_buffer("edges", torch.tensor(edges, dtype=torch.float32), persistent=False)
         self.register_buffer("index", torch.arange(self.classes), persistent=False)
 

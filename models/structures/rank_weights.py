@@ -52,8 +52,8 @@ class RankWeights(OfRepresentation):
         super().__init__(Output(options.name, PROBABILITY, (options.label,), importance=importance))
         self.columns = [item_numeric_column(schema.item, name, options.name) for name in options.features]
 
-    def network(self, width: int, hidden: Sequence[int]) -> nn.Module:
-        return Weigh(width, hidden, self.columns)
+    def network(self, width: int, hidden: Sequence[int], dropout: float) -> nn.Module:
+        return Weigh(width, hidden, self.columns, dropout)
 
 
 class Weigh(nn.Module):
@@ -61,10 +61,10 @@ class Weigh(nn.Module):
 
     columns: Tensor
 
-    def __init__(self, width: int, hidden: Sequence[int], columns: Sequence[int]) -> None:
+    def __init__(self, width: int, hidden: Sequence[int], columns: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.register_buffer("columns", torch.tensor(list(columns)), persistent=False)
-        self.weight = small_network((width, *hidden, len(columns)))
+        self.weight = small_network((width, *hidden, len(columns)), dropout)
 
     def forward(self, representation_BR: Tensor, candidates: Candidates) -> Tensor:
         """`[B or 1, R]` -> a logit `[B]`."""

@@ -31,7 +31,7 @@ class OfRepresentation(TaskStructure):
     def __init__(self, output: Output) -> None:
         self.outputs: tuple[Output, ...] = (output,)
 
-    def network(self, width: int, hidden: Sequence[int]) -> nn.Module:
+    def network(self, width: int, hidden: Sequence[int], dropout: float) -> nn.Module:
         """Build the network that maps a representation `[B or 1, R]` of `width` R and Candidates to a logit `[B]`."""
         raise NotImplementedError
 
@@ -51,9 +51,9 @@ def item_numeric_column(item: Sequence[Feature], name: str, task: str) -> int:
     return columns[name]
 
 
-def small_network(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
+def small_network(widths: Sequence[int], dropout: float) -> nn.Sequential:
+    """Linear layers with ReLU between them, and dropout after each ReLU."""
     layers: list[nn.Module] = []
     for a, b in zip(widths[:-1], widths[1:], strict=True):
-        layers += [nn.Linear(a, b), nn.ReLU()]
+        layers += [nn.Linear(a, b), nn.Sequential(nn.ReLU(), nn.Dropout(dropout))]
     return nn.Sequential(*layers[:-1])

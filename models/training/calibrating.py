@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from models.data.batches import ordered_batches
-from models.data.cache import Data
+from models.data.cache import Data, labels_of
 from models.layers.calibration import Calibration, Isotonic, Platt
 from models.network.model import MultiTaskModel
 from models.structures.base import Output
-from models.training.evaluation import EVALUATION_BATCH, evaluate, labels_of
+from models.training.evaluation import EVALUATION_BATCH, evaluate
 
 FITTED_ON = "validation"
 FEWEST = 20  # positives, and negatives, below which a map stays the identity

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from models.data.batches import ordered_batches
-from models.data.cache import Data
+from models.data.cache import Data, labels_of, lists_of
 from models.kinds import PROBABILITY, Labelled
 from models.kinds.base import rows_by_name
 from models.layers.gates import entropy, similarity
@@ -81,25 +81,14 @@ def _labelled(data: Data, part: str, columns: Sequence[str], inside: np.ndarray,
 
 
 def groups_of(data: Data, part: str) -> np.ndarray:
-    """The list of each impression, int64 `[n]`: its request, or its user if the recipe names no request."""
-    impressions = data.parts[part]
-    return np.asarray(impressions.user if impressions.request is None else impressions.request)
+    """The list of each impression, int64 `[n]`: its request, or its user where the recipe names no request."""
+    return np.asarray(lists_of(data.parts[part]))
 
 
 def _draws(data: Data, part: str, space: np.ndarray, draws: int) -> Draws | None:
     if not draws:
         return None
     return Draws(np.asarray(data.parts[part].user)[space], groups_of(data, part)[space], draws)
-
-
-def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
-    """The AND (product) of label columns, float32 `[n]`; all ones if there is no column."""
-    labels = data.parts[part].labels
-    names = data.recipe.label_columns
-    product = np.ones(len(labels), dtype=np.float32)
-    for column in columns:
-        product *= labels[:, names.index(column)]
-    return product
 
 
 def gate_utilisation(

@@ -23,7 +23,7 @@ from models.training.checkpoint import WEIGHTS_FILE, save_weights, write_json
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.optimisation import Average, Optimiser
 from models.training.outcome import HISTORY_FILE, prepare_folder
-from models.training.selection import finite, selected_outputs, selection_score
+from models.training.selection import finite, refuse_lists_without_order, selected_outputs, selection_score
 from models.training.session import Progress, load_session, save_session
 from models.training.transfer import start_from
 from models.training.weighting import Weighting, build_weighting
@@ -123,7 +123,9 @@ def _start(recipe: Recipe, data: Data, out: Path, total_steps: int, resume: bool
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(training.seed)
     model = build_model(recipe, data.encoding, data.cross_values)
-    selected_outputs(model, data)  # raises before anything is trained
+    # Both raise before anything is trained.
+    selected_outputs(model, data)
+    refuse_lists_without_order(model, data)
     start_from(recipe, model, data.encoding)
     optimiser = Optimiser(model, training, total_steps)
     average = Average(model, training.averaging)

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from models.data.cache import Data
+from models.data.cache import Data, labels_of, lists_of
+from models.metrics.ranking import list_metrics
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe, RecipeError
 from models.recipe.sections.selection import Selection, selection_of
+from models.structures.base import Output
 
 SECTION = ("training", "select_on")
 ORDER = "order"  # auc, gauc, ndcg@k, mrr: between 0 and 1, larger is better
@@ -18,13 +20,17 @@ ORDER = "order"  # auc, gauc, ndcg@k, mrr: between 0 and 1, larger is better
 def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
     """Return the entries that select: those of the recipe, else every trained probability, else every trained value.
 
-    Raises RecipeError if the recipe's entries are measures of different kinds, whose mean would be meaningless.
+    Without entries in the recipe a probability counts by its GAUC, the order inside a list, or by its AUC if no list of
+    the validation part holds both labels.
+
+    Raises RecipeError if the recipe's entries are measures of different kinds, whose mean would say nothing.
     """
     kinds = _kinds(ranker)
     chosen = list(data.recipe.training.select_on)
     if not chosen:
-        trained = [o.name for o in ranker.outputs if o.trained]
-        return [name for name in trained if kinds[name] == ORDER] or trained
+        trained = [o for o in ranker.outputs if o.trained]
+        ordered = [o for o in trained if kinds[o.name] == ORDER]
+        return [_by_list(o, data) for o in ordered] or [o.name for o in trained]
     for entry in map(selection_of, chosen):
         if entry.metric and kinds[entry.output] != ORDER:
             raise RecipeError(
@@ -46,6 +52,30 @@ def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
 def _kinds(ranker: MultiTaskModel) -> dict[str, str]:
     """The measure of each output."""
     return {output.name: output.kind.judged_by for output in ranker.outputs}
+
+
+def _by_list(output: Output, data: Data) -> str:
+    """The entry of a probability that the recipe does not name."""
+    return f"gauc({output.name})" if has_order(output, data, "validation") else output.name
+
+
+def has_order(output: Output, data: Data, part: str) -> bool:
+    """Whether a list of the part holds impressions of the output's space with and without its label."""
+    inside = labels_of(data, part, output.space) > 0
+    label = labels_of(data, part, output.label)[inside]
+    lists = np.asarray(lists_of(data.parts[part]))[inside]
+    return len(list_metrics(label, np.zeros(len(label)), lists, ()).group) > 0
+
+
+def refuse_lists_without_order(ranker: MultiTaskModel, data: Data) -> None:
+    """Raises RecipeError if an output has a list loss and no list of the training part has an order."""
+    names = data.recipe.training.list_losses
+    lists = "user" if data.parts["train"].request is None else "request"
+    for output in ranker.outputs:
+        if output.name in names and not has_order(output, data, "train"):
+            problem = f"no {lists} of the training part holds impressions with and without the label"
+            section = ("training", "list_losses")
+            raise RecipeError(f"training.list_losses: '{output.name}': {problem}", section, output.name)
 
 
 def cutoffs_of(recipe: Recipe) -> set[int]:

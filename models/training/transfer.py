@@ -43,7 +43,11 @@ def narrowed(recipe: Recipe) -> Recipe:
     training = alone["training"]
     training["select_on"] = [n for n in training["select_on"] if selection_of(n).output == transfer.task]
     training["weighting"] = {"type": "static"}  # one task has nothing to be weighed against
-    for section, key in ((training, "loss_weights"), (alone["calibration"] or {}, "negative_sampling")):
+    for section, key in (
+        (training, "loss_weights"),
+        (training, "list_losses"),
+        (alone["calibration"] or {}, "negative_sampling"),
+    ):
         if key in section:
             section[key] = {n: value for n, value in section[key].items() if n == transfer.task}
     if alone["position"] and alone["position"]["head"] != transfer.task:

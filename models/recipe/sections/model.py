@@ -36,13 +36,31 @@ class DomainSection(Options):
     values: Annotated[tuple[str | int, ...], Field(min_length=1, max_length=256)]
 
 
+class UserBiasSection(Options):
+    """A tower on the user's features and `encoders` that do not read the candidate; it adds to every logit.
+
+    Give the behaviour sequence to it alone (`model.encoders: []`) where the sequence tells how active a user is and
+    little of what he prefers. It moves all candidates of a ranking alike.
+    """
+
+    hidden: Annotated[int, Field(ge=1, le=1024)] = 32
+    encoders: tuple[Encoder, ...] = ()
+
+
 class ModelSection(Options):
-    """A catalogue entry, and the parts that the recipe replaces. If there are several encoders, all are used."""
+    """A catalogue entry, and the parts that the recipe replaces. Several encoders are used together; `[]` uses none.
+
+    `trunk_groups`: the groups that the trunk reads beside the encoders; all of them unless given.
+    """
 
     architecture: Name
     embedding: EmbeddingSection = EmbeddingSection()
     domain: Annotated[DomainSection | None, Field(exclude_if=lambda value: value is None)] = None
     encoders: tuple[Encoder, ...] | None = None
     trunk: Trunk | None = None
+    trunk_groups: Annotated[
+        tuple[Literal["user", "context", "item"], ...] | None, Field(exclude_if=lambda value: value is None)
+    ] = None
+    user_bias: Annotated[UserBiasSection | None, Field(exclude_if=lambda value: value is None)] = None
     tower_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
     dropout: Rate = 0.0

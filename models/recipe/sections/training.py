@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from models.errors import RecipeError
+from models.list_losses import ListLoss
 from models.options import Name, Options, Positive, Rate
 from models.recipe.sections.selection import PATTERN as SELECTION
 
@@ -82,9 +83,12 @@ Weighting = Annotated[
 
 
 class TrainingSection(Options):
-    """`select_on`: the outputs whose mean validation AUC picks the best weights, or other metrics of them.
+    """`select_on`: the metrics whose mean over the validation part picks the best weights.
 
-    Such as `gauc(pctr)`, `ndcg@10(pctcvr)` or `mrr(pctr)`; metrics of different kinds are refused. `averaging`: decay
+    Such as `gauc(pctr)`, `ndcg@10(pctcvr)`, `mrr(pctr)` or `pctr`, which is its AUC; measures of different kinds are
+    refused. Without entries every trained probability counts by its GAUC, the order inside a list. `list_losses`: by
+    output, a loss on that order beside the log loss; batches then keep lists whole. A list is a request where the
+    recipe has `data.request_id`, and all impressions of a user otherwise. `averaging`: decay
     of the weight average, 0 for none. The learning rates rise linearly over `warmup_steps` and then stay, or with
     `cosine` fall to `final_rate` of themselves at the end. `optimiser`: `adagrad` is DUPN's; its steps only grow
     smaller, so give it larger rates. `embedding_weight_decay` changes a row only in steps in which it occurs.
@@ -112,6 +116,9 @@ class TrainingSection(Options):
     patience: Annotated[int, Field(ge=1)] = 2
     select_on: tuple[Annotated[str, Field(pattern=SELECTION)], ...] = ()
     loss_weights: dict[Name, Positive] = Field(default_factory=dict)
+    list_losses: Annotated[dict[Name, ListLoss], Field(exclude_if=lambda value: not value)] = Field(
+        default_factory=dict
+    )
     weighting: Weighting = StaticWeighting(type="static")
     seed: Annotated[int, Field(ge=0)] = 1
     # Left out where it is 1, so that a run begun before the key existed can go on.

@@ -13,13 +13,13 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from models.data.cache import Data
+from models.data.cache import Data, labels_of
 from models.metrics.outputs import of_probability, of_value
 from models.network.model import MultiTaskModel
 from models.structures.base import Output
 from models.training.diagnostics.columns import LinearInputs, TreeInputs, feature_columns
 from models.training.diagnostics.sampling import drawn
-from models.training.evaluation import groups_of, labels_of
+from models.training.evaluation import groups_of
 
 MOST_ROWS = 300_000
 # The metrics of an output, by its kind.

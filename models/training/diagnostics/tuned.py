@@ -9,12 +9,12 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from models.data.cache import Data
+from models.data.cache import Data, labels_of
 from models.metrics.outputs import of_probability
 from models.network.model import MultiTaskModel
 from models.structures.base import Output
 from models.training.diagnostics.columns import LinearInputs, TreeInputs, feature_columns
-from models.training.evaluation import groups_of, labels_of
+from models.training.evaluation import groups_of
 
 TRIES = 12
 SEARCH_SEED = 3

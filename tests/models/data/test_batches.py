@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.data.batches import ordered_batches, prefetched, shuffled_batches, steps_per_epoch
+from models.data.batches import ordered_batches, prefetched, shuffled_batches, steps_of_lists, steps_per_epoch
 from models.data.cache import open_data
 
 
@@ -85,3 +85,50 @@ def test_leaving_the_loop_early_ends_the_reader(data):
     for _ in shuffled_batches(data, "train", 8, 1, 0, ahead=3):
         break
     assert not [t for t in threading.enumerate() if t.name == "batches"]
+
+
+LISTS = {"training.list_losses": {"pctr": {"type": "pairwise"}}}
+
+
+def test_with_list_losses_a_batch_holds_whole_lists_and_says_which(tiny_recipe, tmp_path):
+    data = open_data(tiny_recipe(None, LISTS), tmp_path / "cache")
+    batches = list(shuffled_batches(data, "train", 64, 1, 0))
+    user = np.asarray(data.parts["train"].user)
+    assert len(batches) == steps_per_epoch(len(user), 64)
+    assert sorted(t for b in times(batches) for t in b) == sorted(np.asarray(data.parts["train"].time).tolist())
+    homes = [set(b["group"].tolist()) for b in batches]
+    assert sum(map(len, homes)) == len(np.unique(user)), "no user lies in two batches"
+    size_of = dict(zip(*np.unique(user, return_counts=True), strict=True))
+    for batch in batches:
+        for name, size in zip(*np.unique(batch["group"].numpy(), return_counts=True), strict=True):
+            assert size == size_of[name]
+    again = shuffled_batches(data, "train", 64, 1, 0, first_step=3, ahead=2)
+    assert times(again) == times(batches)[3:]
+    assert times(shuffled_batches(data, "train", 64, 1, 1)) != times(batches)
+
+
+def test_without_list_losses_batches_name_no_list(data):
+    assert "group" not in next(iter(shuffled_batches(data, "train", 64, 1, 0)))
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_steps_of_lists_are_never_empty_and_shorter_than_two_batches(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 400))
+    batch_size = int(rng.integers(2, 80))
+    lists = rng.integers(0, int(rng.integers(1, 60)), n)
+    steps = steps_of_lists(lists, batch_size, rng)
+    assert len(steps) == steps_per_epoch(n, batch_size)
+    assert all(0 < len(step) < 2 * batch_size for step in steps)
+    assert sorted(np.concatenate(steps)) == list(range(n))
+    # A list that fits into every step is whole.
+    home = np.empty(n, dtype=int)
+    for number, step in enumerate(steps):
+        home[step] = number
+    for name in np.unique(lists):
+        members = home[lists == name]
+        assert len(members) > n // len(steps) or len(np.unique(members)) == 1
+
+
+def test_no_impression_gives_no_step():
+    assert steps_of_lists(np.zeros(0, np.int64), 8, np.random.default_rng(0)) == []

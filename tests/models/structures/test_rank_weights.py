@@ -14,7 +14,7 @@ IMPORTANCE = {"cart": 2.0, "like": 3.0}
 
 def weigh():
     torch.manual_seed(0)
-    return Weigh(6, (5,), [2, 0, 1]).eval()
+    return Weigh(6, (5,), [2, 0, 1], dropout=0.0).eval()
 
 
 def f64(t):
@@ -78,3 +78,14 @@ def test_a_feature_that_is_no_number_of_the_item_is_refused_with_those_that_are(
 def test_an_encoder_that_looks_at_the_candidate_gives_no_representation():
     with pytest.raises(RecipeError, match="reads the user's representation"):
         small("dupn", "din")
+
+
+@pytest.mark.parametrize("name", ["prank", "pprice"])
+def test_dropout_reaches_the_networks_on_the_representation(name):
+    for rate, differs in ((0.5, True), (0.0, False)):
+        ranker = small("dupn", dropout=rate).ranker
+        network = ranker.of_representation[name].train()
+        batch = training_batch(small("dupn"), 16, 4)
+        candidates = ranker.inputs.candidates(batch)
+        representation = torch.ones(16, next(network.parameters()).shape[1])
+        assert torch.equal(network(representation, candidates), network(representation, candidates)) != differs

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from models import train as training
-from models.data.cache import open_data
+from models.data.cache import labels_of, open_data
 from models.metrics.ranking import auc, list_metrics
 from models.recipe import RecipeError
-from models.training.evaluation import groups_of, labels_of, scores_of
+from models.training.evaluation import groups_of, scores_of
 from models.training.run import open_run
 from models.training.selection import selection_score
 from models.training.session import Progress
@@ -88,7 +88,7 @@ def test_an_unselected_task_without_impressions_on_validation_is_null_with_a_war
         "watch: the test part has no figures for it: no impression of its space" in w for w in metrics["warnings"]
     )
     text = (tmp_path / "run" / "metrics.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail)["selected_on"] == ["plong_view"]
+    assert json.loads(text, parse_constant=pytest.fail)["selected_on"] == ["gauc(plong_view)"]
     assert "no impression of its space" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -170,3 +170,43 @@ def test_a_recipe_without_a_request_id_keeps_its_cache(tiny_recipe, tmp_path):
     first = open_data(recipe, tmp_path / "cache").described["hash"]
     assert open_data(recipe, tmp_path / "cache").parts["test"].request is None
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [first]
+
+
+def test_without_entries_the_order_inside_lists_selects(tiny_recipe, tables, tmp_path):
+    assert run(tiny_recipe(tables), tmp_path)["selected_on"] == ["gauc(pctr)", "gauc(pctcvr)", "gauc(plong_view)"]
+
+
+def test_where_no_list_has_an_order_auc_selects(tiny_recipe, tables, tmp_path):
+    tables["impressions"]["search"] = np.arange(len(tables["impressions"]))
+    metrics = run(tiny_recipe(tables, {"data.request_id": "search"}), tmp_path)
+    assert metrics["selected_on"] == ["pctr", "pctcvr", "plong_view"]
+    assert metrics["best"]["score"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"pctrr": {"type": "pairwise"}}, "'pctrr' is not an output; did you mean 'pctr'"),
+        ({"pcvr": {"type": "pairwise"}}, "'pcvr' has no loss of its own; those with one: pctr, pctcvr, watch"),
+        ({"watch": {"type": "softmax"}}, "'watch' is no probability of a label of 0 or 1"),
+        ({"pctr": {"type": "pairwis"}}, "'pairwis' is unknown; did you mean 'pairwise'"),
+        ({"pctr": {"type": "jrc", "weigth": 2}}, "weight"),
+        ({"pctr": {"type": "jrc", "weight": 0}}, "greater than 0"),
+    ],
+)
+def test_a_list_loss_that_cannot_be_is_refused(tiny_recipe, tables, tmp_path, chosen, message):
+    tables["impressions"]["watch_s"] = 1.0
+    tasks = [
+        {"type": "esmm", "click": "click", "conversion": "like"},
+        {"type": "independent", "name": "watch", "label": "watch_s", "kind": "value"},
+    ]
+    with pytest.raises(RecipeError, match=message):
+        run(tiny_recipe(tables, {"tasks": tasks, "training.list_losses": chosen}), tmp_path)
+
+
+def test_a_list_loss_without_a_list_to_learn_from_is_refused(tiny_recipe, tables, tmp_path):
+    tables["impressions"]["search"] = np.arange(len(tables["impressions"]))
+    changes = {"data.request_id": "search", "training.list_losses": {"pctr": {"type": "softmax"}}}
+    message = "'pctr': no request of the training part holds impressions with and without the label"
+    with pytest.raises(RecipeError, match=message):
+        run(tiny_recipe(tables, changes), tmp_path)

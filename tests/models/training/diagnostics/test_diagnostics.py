@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from features.statistics import psi
 from models import train as training
-from models.data.cache import open_data
+from models.data.cache import labels_of, open_data
 from models.metrics.ranking import auc
 from models.network.build import build_model
 from models.training.diagnostics.ablation import ablation
@@ -15,7 +15,6 @@ from models.training.diagnostics.baselines import baselines
 from models.training.diagnostics.columns import LinearInputs, TreeInputs, feature_columns
 from models.training.diagnostics.features import feature_health, of_ids, of_numbers
 from models.training.diagnostics.sampling import sampled
-from models.training.evaluation import labels_of
 from models.training.run import open_run
 
 TEST_START_MS = 1_651_766_400_000

@@ -1,0 +1,51 @@
+"""What lies between the towers and the task structures: logits by head, networks on the representation, factors."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from models.errors import RecipeError
+from models.structures.base import Output, TaskStructure
+from models.structures.chain import Chain
+from models.structures.representation import OfRepresentation
+
+# Shape legend: B impressions or candidates, H heads, W logits per head.
+
+
+def by_head(logits_HBW: Tensor, structures: Sequence[TaskStructure]) -> dict[str, Tensor]:
+    """Each head's own logits; a head narrower than the widest leaves the rest of its columns unused."""
+    heads = [(head, structure.width) for structure in structures for head in structure.heads]
+    if logits_HBW.shape[-1] == 1:
+        logits_HB = logits_HBW.squeeze(-1)
+        return {head: logits_HB[i] for i, (head, _) in enumerate(heads)}  # one operation of the graph per head
+    logits: dict[str, Tensor] = {}
+    for i, (head, width) in enumerate(heads):
+        if width == 1:
+            logits[head] = logits_HBW[i][:, 0]
+        else:
+            logits[head] = logits_HBW[i][:, :width]
+    return logits
+
+
+def representation_networks(
+    structures: Sequence[TaskStructure], width: int, hidden: Sequence[int], dropout: float
+) -> nn.ModuleDict:
+    """By output: the networks of the tasks that read the user's representation of `width` instead of the trunk.
+
+    Raises RecipeError if there is no representation.
+    """
+    networks = nn.ModuleDict()
+    for structure in structures:
+        if isinstance(structure, OfRepresentation):
+            if not width:
+                problem = "a task reads the user's representation, which needs behaviours and an encoder such as dupn"
+                raise RecipeError(f"model.encoders: {problem}", ("model", "encoders"))
+            networks[structure.outputs[0].name] = structure.network(width, hidden, dropout)
+    return networks
+
+
+def factors_of(structure: TaskStructure) -> list[Output]:
+    """The outputs of a structure that calibration acts on: the factors of a chain, or its own probabilities."""
+    if isinstance(structure, Chain):
+        return list(structure.factors)
+    return [output for output in structure.outputs if output.kind.calibrated]

@@ -1,0 +1,33 @@
+"""Tests that KuaiRand recipes learn from no impression that a feature counts, and that their parts do not overlap."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from models.recipe import load_recipe
+from models.recipe.sections.data import TimeSplit
+
+ROOT = Path(__file__).parents[3]
+RECIPES = sorted((ROOT / "models" / "recipes").glob("kuairand-*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_parts_follow_each_other_in_time_and_the_order_in_lists_selects(path):
+    recipe = load_recipe(path)
+    assert isinstance(recipe.data.split, TimeSplit)
+    assert recipe.training.select_on
+    assert all(entry.startswith("gauc(") for entry in recipe.training.select_on)
+
+
+@pytest.mark.parametrize(("table", "key", "counted"), [("users", "user_id", "user"), ("items", "item_id", "item")])
+def test_no_training_impression_of_the_sample_is_counted_in_a_feature(table, key, counted):
+    split = load_recipe(ROOT / "models" / "recipes" / "kuairand-mmoe.yaml").data.split
+    sample = ROOT / "sample" / "kuairand"
+    impressions = pq.read_table(sample / "impressions.parquet", columns=[key, "time_ms"]).to_pandas()
+    before = impressions[impressions.time_ms < split.train[0].timestamp() * 1000].groupby(key).size()
+    rows = pq.read_table(sample / f"{table}.parquet", columns=[key, f"{counted}_impressions"]).to_pandas()
+    n = np.nan_to_num(rows[f"{counted}_impressions"].to_numpy())
+    assert (n <= rows[key].map(before).fillna(0)).all()
+    assert n.sum() > 50_000
