@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from features.within_request import ComparedColumns
 from models.data.cache import open_data
 from models.data.tables import content_hash, data_folder
 from models.network.build import build_model
@@ -66,19 +67,27 @@ def with_plain_models(
 ) -> None:
     """Add logistic regression and boosted trees, tuned on validation, to the recipes and what was measured.
 
-    They are fitted once per group of tables and labels, on the columns of the group's last recipe.
+    They are fitted once per group of tables and labels and per set of columns that the group's recipes read.
     """
     listed = listed_groups()
-    last = {group_of(recipes[path], listed).title: path for path in measured}
-    for path in last.values():
+    read_by: dict[tuple[str, tuple[str, ...]], Path] = {}
+    for path in measured:
+        read_by.setdefault((group_of(recipes[path], listed).title, columns_of(recipes[path])), path)
+    for path in read_by.values():
         recipe = recipes[path]
         data = open_data(recipe, cache)
         model = build_model(recipe, data.encoding, data.cross_values)
         print(f"plain models on the columns of {recipe.name}", file=sys.stderr)
         for name, of_seeds in tuned_models(model, data, seeds):
             place = path.with_name(f"{path.stem}: {name}")
-            recipes[place] = recipe.model_copy(update={"name": name})
+            recipes[place] = recipe.model_copy(update={"name": f"{name} on the columns of {recipe.name}"})
             measured[place] = [_as_run(one, dict(data.described)) for one in of_seeds]
+
+
+def columns_of(recipe: Recipe) -> tuple[str, ...]:
+    """The names of the columns that a plain model reads."""
+    features = recipe.features
+    return (*(f.name for f in features.all_features), *ComparedColumns.of(features).titles)
 
 
 def _as_run(fitted: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:

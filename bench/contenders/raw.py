@@ -11,6 +11,7 @@ from bench.inputs.store import NOW_MS
 from bench.inputs.workload import RequestSet
 from features import RowLayout
 from features.layouts import Layouts
+from features.within_request import INPUT, within_request
 from service.bundle.loading import open_session
 from service.bundle.manifest import GRAPH_FILE, Manifest
 from service.bundle.verify import read_manifest
@@ -41,6 +42,7 @@ class Raw:
             for user, ids in zip(load.users, load.item_ids, strict=True):
                 stored = await reader.fetch(self.layouts, user, ids, 5.0)
                 inputs = assemble(self.layouts, stored, stored.items, user, context, NOW_MS).inputs
+                inputs[INPUT] = within_request(self.layouts.compared, inputs["item_numerics"])
                 made.append({name: np.array(values) for name, values in inputs.items() if name in names})
             reader.close()
             return made

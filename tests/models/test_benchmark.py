@@ -3,14 +3,21 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from sklearn.linear_model import LogisticRegression
 
 from funnelrank.main import main
 from models.benchmark import ABOVE_IS_KEPT
+from models.data.cache import open_data
+from models.metrics.ranking import auc
 from models.recipe import load_recipe
 from models.reports.results import group_of, listed_groups
+from models.training.diagnostics import tuned
+from models.training.diagnostics.columns import LinearInputs, feature_columns
+from models.training.evaluation import labels_of
 
 RECIPES = sorted((Path(__file__).parents[2] / "models" / "recipes").glob("*.yaml"))
 
@@ -30,9 +37,10 @@ def recipe_file(tiny_recipe, tmp_path):
 
 @pytest.fixture
 def bench(tmp_path):
-    def run(*paths, seeds=1, out=tmp_path / "results"):
+    def run(*paths, seeds=1, out=tmp_path / "results", more=()):
         words = [
             *map(str, paths),
+            *more,
             "--seeds",
             str(seeds),
             "--runs",
@@ -106,6 +114,32 @@ def test_a_table_gives_mean_and_deviation_over_the_seeds_and_the_text_above_it_s
     assert row["seeds"] == 2
     assert row["auc"]["click"] == pytest.approx({"mean": sum(aucs) / 2, "deviation": abs(aucs[0] - aucs[1]) / 2**0.5})
     assert f"{sum(aucs) / 2:.4f} ± " in text
+
+
+def test_tuned_plain_models_stand_beside_the_recipes(recipe_file, bench, tmp_path, monkeypatch):
+    """Once per set of columns, with the settings that are best on validation, whatever they give on the test part."""
+    monkeypatch.setattr(tuned, "TRIES", 2)
+    monkeypatch.setattr(tuned, "TREE_SETTINGS", {"max_iter": (2, 5)})
+    one = recipe_file("one")
+    assert bench(one, recipe_file("two", **{"model.dropout": 0.1}), more=("--baselines",)) == 0
+    (group,) = json.loads((tmp_path / "results.json").read_text())
+    named = {row["recipe"]: row for row in group["rows"]}
+    linear = "logistic regression on the columns of one"
+    assert list(named) == ["one", "two", linear, "boosted trees on the columns of one"]
+    assert set(named[linear]["auc"]) == set(named["one"]["auc"]), "every label has a figure"
+    assert named[linear]["auc"]["click"]["mean"] > 0.6
+    # The strength of the penalty, by hand.
+    data = open_data(load_recipe(one), tmp_path / "cache")
+    columns = {part: feature_columns(data, part, np.arange(len(data.parts[part]))) for part in ("train", "validation")}
+    inputs = LinearInputs(columns["train"])
+    aucs = {}
+    for settings in tuned.linear_settings():
+        fitted = LogisticRegression(max_iter=300, **settings)
+        fitted.fit(inputs.matrix(columns["train"]), labels_of(data, "train", ("click",)))
+        p = fitted.predict_proba(inputs.matrix(columns["validation"]))[:, 1]
+        aucs[settings["C"]] = auc(labels_of(data, "validation", ("click",)), np.log(p))
+    chosen = json.loads(named[linear]["composition"]["settings"])["pctr"]["C"]
+    assert chosen == max(aucs, key=aucs.__getitem__)
 
 
 def test_two_recipes_of_one_name_are_refused(recipe_file, bench, tmp_path, capsys):

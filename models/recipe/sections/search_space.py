@@ -13,7 +13,14 @@ from models.options import Options
 SECTIONS = ("features", "model", "training")
 # Trials that differ in these settings cannot be compared, because they change the score of a trial or the model that it
 # starts from.
-FIXED = ("training.seed", "training.select_on", "training.transfer", "training.evaluations_per_epoch")
+# A search trains one network per trial, so the size of an ensemble would change nothing.
+FIXED = (
+    "training.seed",
+    "training.ensemble",
+    "training.select_on",
+    "training.transfer",
+    "training.evaluations_per_epoch",
+)
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 

@@ -15,6 +15,7 @@ from models.data.cache import open_data
 from models.network.build import build_ensemble, build_model, members_together
 from models.training import loop
 from models.training.members import SEED_STEP
+from models.training.outcome import summary_lines
 from models.training.run import open_run
 from service.bundle.loading import load_bundle
 
@@ -47,6 +48,8 @@ def test_an_ensemble_gives_the_mean_of_the_logits_of_runs_with_its_seeds(tiny_re
             for head, logit in ensemble.logits(batch).items():
                 torch.testing.assert_close(logit, (expected[0][head] + expected[1][head]) / 2)
     assert [member["seed"] for member in metrics["members"]] == [4, 4 + SEED_STEP]
+    lines = summary_lines(metrics, tmp_path / "run")
+    assert any(line.startswith(f"2 members: {metrics['best']['score']:.4f} on validation together") for line in lines)
     assert not (tmp_path / "run" / "members").exists(), "what only resuming needs is removed"
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert [member["seed"] for member in history["members"]] == [4, 4 + SEED_STEP]
