@@ -126,7 +126,7 @@ def test_tuned_plain_models_stand_beside_the_recipes(recipe_file, bench, tmp_pat
     named = {row["recipe"]: row for row in group["rows"]}
     linear = "logistic regression on the columns of one"
     assert list(named) == ["one", "two", linear, "boosted trees on the columns of one"]
-    assert set(named[linear]["auc"]) == set(named["one"]["auc"]), "every label has a figure"
+    assert named[linear]["auc"].keys() == named["one"]["auc"].keys() - {"like"}, "every output has a figure"
     assert named[linear]["auc"]["click"]["mean"] > 0.6
     # The strength of the penalty, by hand.
     data = open_data(load_recipe(one), tmp_path / "cache")
