@@ -119,10 +119,17 @@ def own_settings(search: Search) -> dict[str, Any] | None:
             value = next(
                 (text for text in distribution.choices if settings[name].checked(json.loads(str(text))) == value), None
             )
-        if value is None or not distribution._contains(distribution.to_internal_repr(value)):
+        if value is None or not _in_bounds(distribution, value):
             return None
         own[name] = value
     return own
+
+
+def _in_bounds(distribution: BaseDistribution, value: Any) -> bool:
+    """Return whether a value lies in a distribution; optuna itself raises for 0 on a logarithmic scale."""
+    if isinstance(distribution, IntDistribution | FloatDistribution):
+        return bool(distribution.low <= value <= distribution.high)
+    return True
 
 
 def search_on(search: Search, quiet: bool = False) -> None:

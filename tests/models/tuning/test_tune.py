@@ -63,6 +63,14 @@ def test_own_settings_outside_the_space_are_no_trial(searched, tmp_path):
     assert 0.1 <= report["best"]["settings"]["model.dropout"] <= 0.4
 
 
+def test_an_own_setting_of_0_lies_outside_a_logarithmic_scale(searched, tmp_path):
+    """Weight decay is 0 unless a recipe sets it."""
+    space = {"training.weight_decay": {"low": 1e-5, "high": 0.1, "log": True}}
+    report = tune(searched(space=space, trials=1), tmp_path)
+    assert not report["best"]["own"]
+    assert 1e-5 <= report["best"]["settings"]["training.weight_decay"] <= 0.1
+
+
 def test_the_set_lines_of_the_report_make_the_tuned_recipe(searched, tmp_path):
     recipe = searched()
     tune(recipe, tmp_path)
