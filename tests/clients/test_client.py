@@ -14,6 +14,8 @@ from funnelrank_client import (
     DeadlineExceeded,
     Event,
     EventSender,
+    Impression,
+    ImpressionSender,
     NoAnswer,
     NotAllowed,
     Policy,
@@ -176,6 +178,14 @@ def test_events_go_out_in_batches_and_closing_sends_the_rest(stub: Stub) -> None
     assert max(len(body["events"]) for _, _, _, body in stub.requests) == 10
     with pytest.raises(RuntimeError):
         sender.add(Event("u", "1", "click"))
+
+
+def test_impressions_go_out_as_the_service_takes_them(stub: Stub) -> None:
+    with Client(stub.url) as client, ImpressionSender(client) as sender:
+        sender.add(Impression("r-1", {"a": 1, "b": 2}, timestamp=5, impression_id="i-1"))
+    items = [{"item_id": "a", "position": 1}, {"item_id": "b", "position": 2}]
+    impression = {"request_id": "r-1", "items": items, "timestamp": 5, "impression_id": "i-1"}
+    assert [(path, body) for _, path, _, body in stub.requests] == [("/impressions", {"impressions": [impression]})]
 
 
 def test_a_repeated_batch_has_the_same_ids(stub: Stub) -> None:

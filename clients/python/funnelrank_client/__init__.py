@@ -1,6 +1,6 @@
 """Client of a funnelrank service."""
 
-from funnelrank_client.batches import EventSender
+from funnelrank_client.batches import EventSender, ImpressionSender
 from funnelrank_client.client import Client
 from funnelrank_client.errors import (
     BadRequest,
@@ -14,7 +14,7 @@ from funnelrank_client.errors import (
 )
 from funnelrank_client.policy import Policy
 from funnelrank_client.ranking import Coverage, Degradation, ModelUsed, RankedItem, Ranking
-from funnelrank_client.requests import Candidate, Event
+from funnelrank_client.requests import Candidate, Event, Impression
 
 __all__ = [
     "BadRequest",
@@ -27,6 +27,8 @@ __all__ = [
     "Event",
     "EventSender",
     "FunnelrankError",
+    "Impression",
+    "ImpressionSender",
     "ModelUsed",
     "NoAnswer",
     "NotAllowed",

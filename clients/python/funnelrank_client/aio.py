@@ -17,7 +17,7 @@ from funnelrank_client.client import CHANGE_TIMEOUT_MS, is_passing
 from funnelrank_client.errors import DeadlineExceeded, FunnelrankError, NoAnswer
 from funnelrank_client.policy import Deadline, Policy
 from funnelrank_client.ranking import Ranking, fallback_ranking, ranking_of
-from funnelrank_client.requests import Candidate, Event, RankOptions, Value, rank_body
+from funnelrank_client.requests import Candidate, Event, Impression, RankOptions, Value, rank_body
 
 
 class AsyncClient:
@@ -82,6 +82,11 @@ class AsyncClient:
 
     async def send_events(self, events: Sequence[Event], *, timeout_ms: int | None = None) -> Mapping[str, Any]:
         return await self._json(calls.events(events), timeout_ms)
+
+    async def send_impressions(
+        self, impressions: Sequence[Impression], *, timeout_ms: int | None = None
+    ) -> Mapping[str, Any]:
+        return await self._json(calls.impressions(impressions), timeout_ms)
 
     async def put_user_features(
         self, users: Mapping[str, Mapping[str, Value]], *, timeout_ms: int | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from funnelrank_client.errors import error_of
-from funnelrank_client.requests import Event, Value, to_json
+from funnelrank_client.requests import Event, Impression, Value, to_json
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class Reply:
 
 def events(batch: Sequence[Event]) -> Call:
     return Call("POST", "/events", {"events": [event.as_json() for event in batch]})
+
+
+def impressions(batch: Sequence[Impression]) -> Call:
+    return Call("POST", "/impressions", {"impressions": [impression.as_json() for impression in batch]})
 
 
 def put_users(users: Mapping[str, Mapping[str, Value]]) -> Call:

@@ -16,7 +16,7 @@ from funnelrank_client.connections import ConnectionPool
 from funnelrank_client.errors import DeadlineExceeded, FunnelrankError
 from funnelrank_client.policy import Deadline, Policy
 from funnelrank_client.ranking import Ranking, fallback_ranking, ranking_of
-from funnelrank_client.requests import Candidate, Event, RankOptions, Value, rank_body
+from funnelrank_client.requests import Candidate, Event, Impression, RankOptions, Value, rank_body
 
 CHANGE_TIMEOUT_MS = 60_000  # a change of the live version is verified before it is answered
 
@@ -96,6 +96,12 @@ class Client:
     def send_events(self, events: Sequence[Event], *, timeout_ms: int | None = None) -> Mapping[str, Any]:
         """Write behaviours; at most 1,000 in one call. The answer has `accepted` and `new`."""
         return self._json(calls.events(events), timeout_ms)
+
+    def send_impressions(
+        self, impressions: Sequence[Impression], *, timeout_ms: int | None = None
+    ) -> Mapping[str, Any]:
+        """Say what came into view. `new` is None in the answer if the service cannot tell."""
+        return self._json(calls.impressions(impressions), timeout_ms)
 
     def put_user_features(
         self, users: Mapping[str, Mapping[str, Value]], *, timeout_ms: int | None = None

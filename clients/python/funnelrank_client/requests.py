@@ -59,6 +59,27 @@ class Event:
         )
 
 
+@dataclass(frozen=True)
+class Impression:
+    """Items of one ranking that came into view at `timestamp`, in milliseconds since 1970.
+
+    `positions` maps an item id to its place in the list, from 1. `impression_id` makes the call repeatable.
+    """
+
+    request_id: str
+    positions: Mapping[str, int]
+    timestamp: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    impression_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "request_id": self.request_id,
+            "items": [{"item_id": item_id, "position": place} for item_id, place in self.positions.items()],
+            "timestamp": self.timestamp,
+            "impression_id": self.impression_id,
+        }
+
+
 class RankOptions(TypedDict, total=False):
     """Further fields of a ranking; the service's documentation says what each means."""
 

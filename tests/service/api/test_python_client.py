@@ -4,7 +4,7 @@ import inspect
 from typing import Any, get_type_hints
 
 import pytest
-from funnelrank_client import BadRequest, Candidate, Client, Event, NotAllowed, RankedItem, Ranking
+from funnelrank_client import BadRequest, Candidate, Client, Event, Impression, NotAllowed, RankedItem, Ranking
 from funnelrank_client.aio import AsyncClient
 from funnelrank_client.errors import BadField, ProblemError, error_of
 from funnelrank_client.requests import RankOptions
@@ -12,6 +12,7 @@ from funnelrank_client.requests import RankOptions
 CALLS = {
     "POST /rank": "rank",
     "POST /events": "send_events",
+    "POST /impressions": "send_impressions",
     "PUT /features/users": "put_user_features",
     "PUT /features/items": "put_item_features",
     "GET /fusion": "get_fusion",
@@ -52,6 +53,7 @@ def test_every_field_of_a_request_can_be_given(document: dict[str, Any]) -> None
     assert fields(document, "RankRequest") <= named | set(get_type_hints(RankOptions))
     assert fields(document, "Candidate") <= set(get_type_hints(Candidate))
     assert fields(document, "Event") <= set(get_type_hints(Event))
+    assert fields(document, "Impression") - {"items"} <= set(get_type_hints(Impression))  # `positions` gives these
     rollback = set(inspect.signature(Client.roll_back_fusion).parameters)
     assert fields(document, "RollbackRequest") <= rollback
 
