@@ -54,7 +54,7 @@ def stages(folder: Path, redis_url: str, load: RequestSet) -> dict[str, float]:
         ),
         "scored by ONNX Runtime": _us(lambda i: bundle.score(used[i]), n),
         "ordered": _us(lambda i: order(sums[i], len(sums[i]), None), n),
-        "handed to the exposure log": _handing_over(requests),
+        "passed to the exposure log": _handing_over(requests),
         "answer written": _us(lambda i: _written(requests[i][1], sums[i], predictions[i]), n),
     }
 
@@ -64,8 +64,8 @@ def _written(ids: list[str], scores: np.ndarray, predictions: np.ndarray) -> byt
 
 
 def _handing_over(requests: list[tuple[str, list[str]]]) -> float:
-    """What the exposure log costs the event loop. Packing and writing happen in a thread."""
-    # The thread is not started, so this process's CPU time is that of the hand-over alone.
+    """The cost of the exposure log for the event loop. Packing and writing happen in a thread."""
+    # The thread is not started, so this process's CPU time is only that of passing records on.
     exposures = ExposureLog(RecordLog(_Nowhere()), share=1.0)
     queries = [Query(user, ids) for user, ids in requests]
     ranking = Ranking(Any, Any, None, Any, (), (0, 0))  # type: ignore[arg-type] # referred to, and not read

@@ -114,7 +114,7 @@ class FeatureSchema(_Strict):
             raise SchemaError("item: at least one item feature is needed", ("item",))
         for feature in self.user + self.context:
             if isinstance(feature, Numeric) and feature.within_request:
-                problem = f"feature '{feature.name}' is alike in a request; only item features have 'within_request'"
+                problem = f"feature '{feature.name}' is no item feature; only item features have 'within_request'"
                 raise SchemaError(problem, (), feature.name)
         self._check_id("user_id_feature", self.user_id_feature, self.user)
         self._check_id("item_id_feature", self.item_id_feature, self.item)

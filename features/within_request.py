@@ -1,4 +1,6 @@
-"""Compares each candidate's numbers with those of the other candidates of its request: difference to the mean, rank."""
+"""Compares each candidate's numbers with those of the request's other candidates: difference from the mean,
+and rank.
+"""
 
 from dataclasses import dataclass
 
@@ -27,7 +29,7 @@ class ComparedColumns:
 
     @classmethod
     def of(cls, schema: FeatureSchema) -> "ComparedColumns":
-        """Those of a schema; none in most."""
+        """The compared columns of a schema; most schemas have none."""
         layout = RowLayout(schema.item)
         features = [f for f in schema.item if isinstance(f, Numeric) and f.within_request]
         columns = [layout.numeric_columns[f.name] for f in features]
@@ -46,9 +48,10 @@ class ComparedColumns:
 def within_request(compared: ComparedColumns, item_numerics: np.ndarray) -> np.ndarray:
     """The input `item_within` float32 `[C, 2K]` from all candidates of one request, numerics float32 `[C, N]`.
 
-    First each value less the mean of the values that are present, then its rank among them over their number, between
-    0 and 1: (rank - 1/2) / n with ties at their mean rank, so that one candidate alone has difference 0 and rank 1/2.
-    NaN where the value is missing. The same bits in any order of the candidates, since the sum runs over sorted values.
+    The first K columns are each value minus the mean of the present values. The others are (rank - 1/2) / n among the n
+    present values, between 0 and 1, where ties share their mean rank; a single candidate has difference 0 and rank 1/2.
+    The result is NaN if the value is missing. The bits do not depend on the order of the candidates, because the sum
+    runs over sorted values.
     """
     raw = item_numerics[:, compared.columns].astype(np.float64)
     values = np.where(compared.log1p, np.sign(raw) * np.log1p(np.abs(raw)), raw)

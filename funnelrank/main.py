@@ -55,7 +55,9 @@ COMMANDS = {
     "bench-threads": CommandEntry("bench:bench_threads", "Compare workers, threads and spinning."),
     "bench-clients": CommandEntry("bench:bench_clients", "Compare Redis clients for a ranking's read."),
     "compact": CommandEntry(
-        "loop:compact", "Turn the exposure log's files into one table per hour.", "the same command goes on from there"
+        "loop:compact",
+        "Turn the exposure log's files into one table per hour.",
+        "the same command continues from there",
     ),
     "loadtest": CommandEntry("loadtest:loadtest", "Send an open-loop load and check every answer."),
     "soak": CommandEntry("soak:soak", "Send mixed traffic and faults for hours, and check every answer."),

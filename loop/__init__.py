@@ -1,1 +1,1 @@
-"""The loop: from the log of what was ranked, shown and done to the next model."""
+"""The loop: from the log of rankings, impressions and events to the next model."""

@@ -65,7 +65,7 @@ def _is_there(out: Path, recipe: Recipe) -> bool:
 def with_plain_models(
     recipes: dict[Path, Recipe], measured: dict[Path, list[dict[str, Any]]], seeds: int, cache: Path
 ) -> None:
-    """Add logistic regression and boosted trees, tuned on validation, to the recipes and what was measured.
+    """Add logistic regression and boosted trees, tuned on validation, to the recipes and their results.
 
     They are fitted once per group of tables and labels and per set of columns that the group's recipes read.
     """
@@ -91,7 +91,7 @@ def columns_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _as_run(fitted: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
-    """What metrics.json would say of a plain model, as far as a table reads it."""
+    """Return a plain model's results in the form of metrics.json, as far as a table reads it."""
     return {
         "composition": {"settings": json.dumps(fitted["settings"])},
         "parameters": {"embedding": 0, "dense": 0},
@@ -159,9 +159,8 @@ def run_benchmark(
 ) -> list[str]:
     """Train `recipes` (if empty, all of models/recipes), print the tables, and write them to `out` if it is given.
 
-    With `baselines` tuned plain models stand beside them.
-
-    Returns a line per recipe that failed. Raises RecipeError for a recipe that cannot be read.
+    With `baselines`, the tables include tuned plain models. Returns a line per recipe that failed. Raises RecipeError
+    for a recipe that cannot be read.
     """
     measured: dict[Path, list[dict[str, Any]]] = {}
     failures: list[str] = []

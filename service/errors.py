@@ -99,7 +99,7 @@ class CallerLeft(Exception):
 class DocumentError(ValueError):
     """A document of operators that cannot be used or does not fit a model.
 
-    `field` is the place in the document, `code` what a version is refused with because of it.
+    `field` is the place in the document, `code` the code with which a version is refused because of it.
     """
 
     code = "document_mismatch"

@@ -159,7 +159,7 @@ class Settings(BaseModel):
     ] = 10_000
     exposure_log: Annotated[
         Path | None,
-        setting("directory", "folder of the exposure log: what was ranked, shown and done; empty: no log is kept"),
+        setting("directory", "folder of the exposure log (rankings, impressions, events); empty: no log"),
         BeforeValidator(folder),
     ] = None
     exposure_share: Annotated[

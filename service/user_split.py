@@ -22,7 +22,7 @@ def within(user_id: str, salt: str, percent: float) -> bool:
 
 
 def share_of(user_id: str, salt: str, percents: Sequence[float]) -> int | None:
-    """The place of the share that a user falls to; None for users beyond all of them."""
+    """Return the index of the share that a user is assigned to; None for users beyond all shares."""
     place = place_of(user_id, salt)
     end = 0.0
     for share, percent in enumerate(percents):

@@ -103,7 +103,7 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
 
 
 def kind_of(schema: pa.Schema) -> RecordKind | None:
-    """The kind of the records of an Arrow schema; None if it is no schema of this log."""
+    """Return the kind of records of an Arrow schema; None if it is not a schema of this log."""
     return next((kind for kind, known in SCHEMAS.items() if schema.equals(known, check_metadata=True)), None)
 
 

@@ -13,16 +13,16 @@ def anyio_backend() -> str:
 
 
 def pytest_collection_finish() -> None:
-    """Exempt what the imports have made from garbage collection, which becomes a hundredfold faster."""
+    """Exempt the objects of imported modules from garbage collection, which becomes a hundred times faster."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_is_left_open() -> Iterator[None]:
-    """A socket or file that is not closed fails a test of its own module.
+    """Fail a module's own test if it leaves a socket or file open.
 
-    One in a reference cycle would be found by a later collection, and fail whichever test runs then.
+    Otherwise a later collection would find one in a reference cycle, and fail whichever test runs then.
     """
     yield
     gc.collect()

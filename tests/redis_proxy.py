@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a Redis, for tests of faults: it changes its upstream, stays mute, adds delay, speaks TLS."""
+"""A TCP proxy in front of a Redis, for tests of faults: it can change its Redis, stay mute, add delay and use TLS."""
 
 import asyncio
 import ssl
@@ -11,7 +11,7 @@ from typing import Any, Self
 class RedisProxy:
     """Passes bytes between callers and a Redis at the port `upstream`, in a thread with an event loop of its own.
 
-    With a certificate it speaks TLS to its callers. Replies are passed on `delay_s` late. While `mute`, it takes
+    With a certificate it uses TLS towards its callers. It delays replies by `delay_s`. While `mute`, it accepts
     everything and passes nothing on.
     """
 
@@ -58,7 +58,7 @@ class RedisProxy:
         await self._stop.wait()
         server.close()
         self._cut_links()
-        # Each relay sees the end of its links, and closes what is left.
+        # Each relay notices the end of its links and closes the other side.
         if self._relays:
             await asyncio.wait(self._relays, timeout=10)
 

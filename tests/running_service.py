@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 # Given as missing, so that no answer is degraded because the request does not give it.
 UNKNOWN_CONTEXT = {"tab": None, "hour": None}
 
-# Limits that a busy machine does not reach. A test of a limit sets its own.
+# Limits that even a busy machine does not reach. A test of a limit sets its own.
 ROOM = {"redis_timeout_ms": 5000, "default_timeout_ms": 30_000, "max_wait_ms": 20_000}
 
 
@@ -52,7 +52,7 @@ class Server:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60, recovery: str = "") -> None:
-    """Wait for something that another process does.
+    """Wait for an effect of another process.
 
     `recovery` says from which event on, if the time is to be printed at the end.
     """

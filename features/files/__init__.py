@@ -1,1 +1,1 @@
-"""Files: written whole or not at all; JSON and YAML read strictly."""
+"""Writes files whole or not at all; reads JSON and YAML strictly."""

@@ -74,7 +74,7 @@ def sample(source: Path, out: Path, max_mb: float, seed: int) -> None:
 @click.option("--source", type=PATH, required=True, help="Folder of KuaiRand's or Census's canonical tables.")
 @click.option("--out", type=PATH, required=True, help="Folder to write to.")
 def small(source: Path, out: Path) -> None:
-    """Canonical tables -> 20,000 impressions to learn from, in lists, for the recipes of small data."""
+    """Cut canonical tables to 20,000 training impressions in lists, for the recipes on small data."""
     from models.prepare.small import small_tables
 
     _report(out, lambda: small_tables(source, out))

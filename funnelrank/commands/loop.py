@@ -16,8 +16,8 @@ log_option = click.option("--log", type=PATH, required=True, metavar="DIR", help
 def compact(log: Path, keep_days: float | None, keep_gb: float | None) -> None:
     """Turn the closed files of an exposure log into one Parquet file per hour and kind of record.
 
-    It may run at any time beside the service, be ended, and run again. Files that are cut, damaged or not of this log
-    are named.
+    It may run at any time beside the service, be interrupted, and run again. It names files that are cut, damaged or do
+    not belong to the log.
     """
     from loop.log.compact import compact as run
 

@@ -1,7 +1,7 @@
-"""Compacts a log: the spool's stream files become one Parquet file per hour and kind.
+"""Compacts a log: turns the spool's stream files into one Parquet file per hour and kind.
 
-It may be ended at any moment and run again: a file of an hour is replaced whole and names its sources, and a source is
-removed after all its hours have it.
+It may be interrupted at any time and run again: a file of an hour is replaced as a whole and lists its sources, and a
+source is removed only after all its hours are written.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ DAMAGED: Final = "damaged"
 
 @dataclass
 class Compaction:
-    """What a compaction did. `rows` counts records by kind; `hours` are those that were written."""
+    """The result of a compaction. `rows` counts records by kind; `hours` are the hours that were written."""
 
     files: int = 0
     rows: dict[RecordKind, int] = field(default_factory=dict)
@@ -37,9 +37,9 @@ class Compaction:
 
 
 def compact(folder: Path, keep_hours: float | None = None, keep_bytes: int | None = None) -> Compaction:
-    """Compact the log in `folder`, then remove hours that are older or larger than what is to be kept.
+    """Compact the log in `folder`, then remove hours beyond the given age or size.
 
-    Raises LogError if it is no log, if another compaction runs, or if a file of an hour cannot be read.
+    Raises LogError if it is not a log, if another compaction runs, or if a file of an hour cannot be read.
     """
     if not (folder / SPOOL).is_dir():
         raise LogError(f"{folder} is no exposure log: it has no folder '{SPOOL}' (FUNNELRANK_EXPOSURE_LOG)")
@@ -83,12 +83,12 @@ def _rows(checks: Sequence[StreamCheck], hour: int) -> Iterator[pa.RecordBatch]:
 
 
 def _source(check: StreamCheck) -> str:
-    """A file's name, the same before and after it was closed."""
+    """Return a file's name, which is the same before and after it was closed."""
     return check.path.name.removesuffix(".open")
 
 
 def _put_away(folder: Path, check: StreamCheck) -> None:
-    """Remove a source; keep one that is damaged, for somebody to look at."""
+    """Remove a source; move a damaged one aside, so that somebody can examine it."""
     if check.damaged:
         (folder / DAMAGED).mkdir(exist_ok=True)
         check.path.replace(folder / DAMAGED / check.path.name)

@@ -1,8 +1,8 @@
 """The compacted part of a log: one Parquet file per hour and kind of record, by the clock of the service.
 
-    LOG/hours/2026-11-27T09/exposures.parquet
+LOG/hours/2026-11-27T09/exposures.parquet
 
-Each file names the stream files that it holds, so that a compaction which was ended half-way takes none twice.
+Each file lists the stream files that it contains, so that a compaction after an interrupted one takes none twice.
 """
 
 import json
@@ -27,7 +27,7 @@ _GROUP_BYTES = 32 << 20  # of a row group in memory
 
 
 def hour_name(hour: int) -> str:
-    """`2026-11-27T09` of an hour since 1970 (UTC)."""
+    """Name an hour since 1970 (UTC), such as `2026-11-27T09`."""
     return datetime.fromtimestamp(hour * 3600, UTC).strftime("%Y-%m-%dT%H")
 
 
@@ -54,7 +54,7 @@ def _hour(batch: pa.RecordBatch) -> pa.Array:
 
 
 def sources_of(path: Path) -> list[str]:
-    """The stream files whose records a file of an hour holds. Raises LogError if it cannot be read."""
+    """Return the stream files whose records a file of an hour contains. Raises LogError if it cannot be read."""
     if not path.exists():
         return []
     try:
@@ -68,7 +68,9 @@ def sources_of(path: Path) -> list[str]:
 def add_to_hour(
     path: Path, kind: RecordKind, sources: Sequence[str], new: Callable[[], Iterable[pa.RecordBatch]]
 ) -> None:
-    """Write a file of an hour anew: what it holds, and the `new` records of more `sources`. Memory: one row group."""
+    """Rewrite a file of an hour: its present records, and the `new` records of more `sources`. Memory: one
+    row group.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     before = sources_of(path)
     names = json.dumps([*before, *sources]).encode()
@@ -100,7 +102,7 @@ def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]
 
 
 def expired(folder: Path, keep_hours: float | None, keep_bytes: int | None, now_ms: int) -> list[Path]:
-    """The folders of hours that are too old, or the oldest of those that together are too large."""
+    """Return the folders of hours that are too old, and the oldest ones if all together are too large."""
     there = sorted(path for path in (folder / HOURS).glob("*T*") if path.is_dir())
     sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in there}
     oldest = "" if keep_hours is None else hour_name(int(now_ms / HOUR_MS - keep_hours))

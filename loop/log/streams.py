@@ -1,4 +1,4 @@
-"""Reads the stream files that workers write: whole ones, ones that a crash cut, and ones that are not ours."""
+"""Reads the stream files that workers write: complete files, files cut by a crash, and foreign files."""
 
 import fcntl
 import os
@@ -22,9 +22,9 @@ _FRESH_SECONDS = 2.0  # a file is locked as soon as it is made
 
 @dataclass(frozen=True)
 class StreamCheck:
-    """One file of the spool: its kind (None for a foreign file), and what is wrong with it, empty if nothing is.
+    """One file of the spool: its kind (None for a foreign file), and its problem, which may be empty.
 
-    `cut`: its last batch is incomplete, as a crash leaves it. `damaged`: something else than its end is broken.
+    `cut`: its last batch is incomplete, as after a crash. `damaged`: another part than its end is broken.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class SpoolFiles:
 
 
 def spool_files(folder: Path) -> SpoolFiles:
-    """What lies in the spool of a log, by name."""
+    """List the spool of a log, by name."""
     readable: list[StreamCheck] = []
     in_use: list[Path] = []
     foreign: list[StreamCheck] = []
@@ -53,7 +53,7 @@ def spool_files(folder: Path) -> SpoolFiles:
         if path.name.startswith("."):
             continue
         if not _NAME.fullmatch(path.name):
-            foreign.append(StreamCheck(path, None, problem="its name is none of this log"))
+            foreign.append(StreamCheck(path, None, problem="its name is not one of this log"))
         elif _has_writer(path):
             in_use.append(path)
         else:
@@ -63,20 +63,20 @@ def spool_files(folder: Path) -> SpoolFiles:
 
 
 def checked(path: Path) -> StreamCheck:
-    """Read a file to its end, or to where it breaks."""
+    """Read a file to its end, or to the first broken part."""
     kind: RecordKind | None = None
     rows = 0
     try:
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
             kind = kind_of(stream.schema)
             if kind is None:
-                return StreamCheck(path, None, problem="its columns are none of this log's records")
+                return StreamCheck(path, None, problem="its columns are not those of a record of this log")
             for batch in stream:
                 batch.validate(full=True)
                 rows += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         problem = " ".join(str(error).split())[:200]
-        # A file that was cut ends in the middle of a message; one that was cut at once has not even a schema.
+        # A file that was cut ends in the middle of a message; one that was cut early does not even have a schema.
         if kind is None:
             return StreamCheck(path, _kind_by_name(path), problem=problem, cut=True)
         cut = path.name.endswith(".open")
@@ -101,7 +101,7 @@ def _kind_by_name(path: Path) -> RecordKind | None:
 
 
 def _has_writer(path: Path) -> bool:
-    """Whether a living process writes to a file: it holds its lock, or is about to take it."""
+    """Whether a living process writes to a file: it has the file's lock, or is about to take it."""
     if not path.name.endswith(".open"):
         return False
     try:

@@ -13,8 +13,8 @@ from models.recipe import Recipe, RecipeError
 def compare_requests(recipe: Recipe, folder: Path, items: np.ndarray) -> None:
     """Write `folder/<part>.within` float32 `[n, 2K]` from packed `items`; nothing if the schema compares no feature.
 
-    Raises RecipeError for a request that lies in two parts: its candidates were ranked together, and either part would
-    see half of them.
+    Raises RecipeError if a request is in two parts: its candidates were ranked together, but each part would see only
+    some of them.
     """
     compared = ComparedColumns.of(recipe.features)
     if not len(compared):
@@ -27,13 +27,13 @@ def compare_requests(recipe: Recipe, folder: Path, items: np.ndarray) -> None:
         bounds = np.flatnonzero(np.diff(request[order])) + 1
         out = new_array(folder / f"{part}.within", np.float32, len(request) * 2 * len(compared))
         rows = out.reshape(len(request), 2 * len(compared))
-        # One request after the other, by the function that serves: the same bits as for its candidates online.
+        # One request after another, with the function that serving uses, so that the bits are the same as online.
         for places in np.split(order, bounds):
             rows[places] = within_request(compared, items["numerics"][item[places]])
 
 
 def read_within(recipe: Recipe, folder: Path, part: str, n: int) -> np.ndarray | None:
-    """What `compare_requests` wrote, `[n, 2K]`; None if the schema compares no feature."""
+    """Read the result of `compare_requests`, `[n, 2K]`; None if the schema compares no feature."""
     compared = ComparedColumns.of(recipe.features)
     if not len(compared):
         return None

@@ -85,7 +85,7 @@ class TaskKind(Options, ABC):
         return (output,)
 
     def columns(self, score: Score) -> tuple[Tensor, ...]:
-        """One `[n]` per name: log probabilities, or values."""
+        """Return one array `[n]` per score name: log probabilities, or values."""
         assert isinstance(score, Tensor)
         return (score,)
 

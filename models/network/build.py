@@ -40,7 +40,7 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
 
 
 def build_ensemble(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> MultiTaskModel:
-    """The model of a whole run: the network of `build_model`, or as many as `training.ensemble` says under one roof."""
+    """Build the model of a whole run: the network of `build_model`, or an ensemble of `training.ensemble` of them."""
     members = recipe.training.ensemble
     if members == 1:
         return build_model(recipe, encoding, cross_values)
@@ -49,7 +49,7 @@ def build_ensemble(recipe: Recipe, encoding: Encoding, cross_values: int = 0) ->
 
 
 def members_together(members: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The weights of an ensemble by name, from those of its members in order."""
+    """Return the weights of an ensemble by name, from those of its members in order."""
     first, *others = members
     return first | {f"others.{i}.{name}": value for i, one in enumerate(others) for name, value in one.items()}
 

@@ -1,4 +1,4 @@
-"""An ensemble: networks of one recipe that differ in their seed alone, with one set of task structures above them."""
+"""An ensemble: networks of one recipe with different seeds, below one set of task structures."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ class Ensemble(MultiTaskModel):
     hold as for one network, which they would not for means of the three probabilities. For probabilities this is the
     normalised geometric mean of the members (Hinton 2002, products of experts).
 
-    Members are trained one by one; only the finished ensemble is a model of this class.
+    Members are trained separately; only the finished ensemble has this class.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Ensemble(MultiTaskModel):
         return {head: torch.stack([logits[head] for logits in of_members]).mean(0) for head in self.heads}
 
     def position_constant(self) -> Tensor | None:
-        """The mean of what the members' position towers add at a missing position."""
+        """The mean of the constants of the members' position towers for a missing position."""
         towers = [self.position, *(other.position for other in self.others)]
         constants = [tower.missing_constant() for tower in towers if isinstance(tower, PositionTower)]
         return torch.stack(constants).mean() if constants else None

@@ -161,7 +161,7 @@ class MultiTaskModel(nn.Module):
         return logits
 
     def position_constant(self) -> Tensor | None:
-        """What stays of the position tower after training, a scalar; None without a tower."""
+        """The constant of the position tower in the serving graph, a scalar; None without a tower."""
         return None if self.position is None else self.position.missing_constant()
 
     def scores(self, batch: Batch) -> dict[str, Score]:

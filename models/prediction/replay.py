@@ -55,10 +55,11 @@ def replay(rows: ScoredRows, url: str) -> ReplayResult:
 
 
 def _requests(rows: ScoredRows) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield the impressions to compare by each request, and its candidates, as rows.
+    """Yield for each request the impressions to compare, and its candidates, as rows.
 
-    The compared ones have one user, time and context, and every item once. The candidates are the same, or for a model
-    that compares candidates the whole of the log's request. Raises ReplayError if that shows an item twice.
+    The compared impressions have one user, time and context, and every item once. The candidates are the same
+    impressions; for a model that compares candidates, they are the whole request of the log. Raises ReplayError if it
+    shows an item twice.
     """
     whole = _whole_requests(rows) if rows.compared else {}
     groups: dict[tuple[str, int, str], list[list[int]]] = {}
@@ -75,7 +76,7 @@ def _requests(rows: ScoredRows) -> Iterator[tuple[list[int], list[int]]]:
             if rows.request_id is None or not rows.compared:
                 yield picked, picked
                 continue
-            # Impressions of one user and moment may be of two requests.
+            # Impressions of one user and time may belong to two requests.
             for request in dict.fromkeys(rows.request_id[i] for i in picked):
                 yield [i for i in picked if rows.request_id[i] == request], whole[request]
 

@@ -1,4 +1,4 @@
-"""Prepares Census-Income (KDD): from its original files to the canonical tables.
+"""Converts the original files of Census-Income (KDD) to the canonical tables.
 
 Source: UCI Machine Learning Repository, Census-Income (KDD), CC BY 4.0. The set-up is that of the MMoE paper (Ma et
 al., KDD 2018, section 6.1): the given train file, and the given test file split 1:1 into validation and test. The

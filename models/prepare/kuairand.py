@@ -1,4 +1,4 @@
-"""Prepares KuaiRand-Pure: from its original files to the canonical tables.
+"""Converts the original files of KuaiRand-Pure to the canonical tables.
 
 Source: Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos, CIKM 2022; CC
 BY-SA 4.0. Feature columns use no data after 30 April, so the tables suit any split whose training part starts on 1 May

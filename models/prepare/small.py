@@ -1,8 +1,8 @@
-"""Cuts prepared tables down to small data: 20,000 impressions to learn from, in lists, with a column `request_id`.
+"""Cuts prepared tables to small data: 20,000 training impressions in lists, with a column `request_id`.
 
-KuaiRand has no lists in its log, so a list is what one user was shown on one day, three impressions or more. Census has
-no lists at all: ten people drawn at random stand for one, so that metrics of order are defined; nothing can be learnt
-from who stands beside whom.
+KuaiRand has no lists in its log, so a list is the impressions of one user on one day, three or more. Census has no
+lists at all: ten people drawn at random form one, so that ranking metrics are defined; nothing can be learned from the
+composition of these lists.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from tables import open_table
 SEED = 7
 CENSUS_LIST = 10
 SHORTEST_LIST = 3
-# Impressions of each part, at most; the first two are what a model may learn and choose by.
+# The largest number of impressions of each part; the first two parts are for training and selection.
 ROWS = {"train": 16_000, "validation": 4_000, "test": 20_000}
 KUAIRAND_DAYS = {
     "train": (20220501, 20220504),
@@ -31,9 +31,9 @@ CENSUS_COLUMNS = ["user_id", "item_id", "time_ms", "request_id", "part", "income
 
 
 def small_tables(source: Path, out: Path) -> dict[str, int]:
-    """Write the small tables of a prepared folder, KuaiRand's or Census's; gives the rows of each.
+    """Write the small tables of a prepared folder, KuaiRand's or Census's; return the number of rows of each.
 
-    Raises FileNotFoundError or TableError if the folder holds no such tables.
+    Raises FileNotFoundError or TableError if the folder does not have these tables.
     """
     impressions = _read(source, "impressions")
     cut = kuairand_lists if "long_view" in impressions.columns else census_lists
@@ -45,7 +45,7 @@ def small_tables(source: Path, out: Path) -> dict[str, int]:
             tables[name] = rows[rows[key].isin(lists[key])]
     for name, rows in tables.items():
         write_table(pa.Table.from_pandas(rows, preserve_index=False), out / f"{name}.parquet")
-    # What is no table travels too, as a licence.
+    # Files that are not tables, such as a licence, are copied whole.
     for path in source.iterdir():
         if path.is_file() and path.suffix != ".parquet":
             shutil.copyfile(path, out / path.name)
@@ -60,7 +60,9 @@ def _read(source: Path, name: str) -> pd.DataFrame:
 
 
 def _cut(impressions: pd.DataFrame, lists: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
-    """Whole lists of each part, drawn by the seed, until there are enough impressions; in the order of the table."""
+    """Draw whole lists of each part by the seed, until there are enough impressions; they keep the order of
+    the table.
+    """
     rows = lists(impressions)
     rng = np.random.default_rng(SEED)
     picked = []
@@ -76,7 +78,7 @@ def _cut(impressions: pd.DataFrame, lists: Callable[[pd.DataFrame], pd.DataFrame
 
 
 def kuairand_lists(impressions: pd.DataFrame) -> pd.DataFrame:
-    """The impressions of the lists that are long enough, with `request_id` (user and day) and `part`."""
+    """Return the impressions of the lists that are long enough, with `request_id` (user and day) and `part`."""
     rows = impressions.assign(part="")
     for part, (first, last) in KUAIRAND_DAYS.items():
         rows.loc[rows["date"].between(first, last), "part"] = part
@@ -87,7 +89,7 @@ def kuairand_lists(impressions: pd.DataFrame) -> pd.DataFrame:
 
 
 def census_lists(impressions: pd.DataFrame) -> pd.DataFrame:
-    """The impressions of every part in random lists of ten; what is left over is left out."""
+    """Return the impressions of every part in random lists of ten, without the remainder."""
     rng = np.random.default_rng(SEED)
     rows = impressions.assign(request_id="")
     for part, of_part in rows.groupby("part"):

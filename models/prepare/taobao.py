@@ -1,17 +1,17 @@
-"""Prepares Taobao's UserBehavior: its original file to the canonical tables.
+"""Converts the original file of Taobao's UserBehavior to the canonical tables.
 
 Source: Alibaba Tianchi, data set 649, "User Behavior Data from Taobao for Recommendation": page views (pv), carts,
 wishes (fav) and purchases (buy) of 25 November to 3 December 2017. Its terms allow non-commercial research and no
 passing on, so none of it is part of this project.
 
-There are no impressions in it: items that were shown and not clicked are unknown, a pv is a click already. An
-impression here is a pv, its label `click` is always 1, and ESM2's chain starts behind it: click -> cart or wish ->
-purchase. A model of these tables says what somebody does with an item that they look at, not whether they look at it.
+The log has no impressions: it does not list items that were shown and not clicked, and a pv is a click. So a pv is
+used as an impression whose label `click` is 1, and ESM2's chain continues from it: click -> cart or wish -> purchase.
+A model of these tables predicts what users do with an item that they look at, not whether they look at it.
 
-Labels are what the same user does within WINDOW after the pv, so nothing in the last WINDOW of the log is an
-impression, and a recipe leaves as much room between its parts. Counts are of 25 and 26 November and impressions start
-on the 27th, so no feature knows anything of a label.
-The file is read from its beginning for USERS users; it may have been cut inside the last one, who is left out.
+A label says what the same user does within WINDOW after the pv. So the last WINDOW of the log has no impressions, and
+a recipe leaves a gap of WINDOW between its parts. Counts are from 25 and 26 November, and impressions start on the
+27th, so no feature contains a label. Only the first USERS users of the file are read, without the last one, whose
+events may be incomplete.
 """
 
 from pathlib import Path

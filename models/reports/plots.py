@@ -212,11 +212,11 @@ def _health(entropies: Axes, cosines: Axes, evaluations: Sequence[Mapping[str, A
     pairs = [_pairs(e["gate_health"]["similarity"]) for e in evaluations]
     if pairs and pairs[0]:
         cosines.plot(
-            steps, [max(p) for p in pairs], color=COLOURS[4], marker="o", markersize=3, label="the most alike two"
+            steps, [max(p) for p in pairs], color=COLOURS[4], marker="o", markersize=3, label="most similar pair"
         )
         cosines.plot(steps, [sum(p) / len(p) for p in pairs], color=INK, marker="o", markersize=3, label="mean")
         cosines.legend(loc="lower right")
-    entropies.set_title("entropy of the gates, 1 = all experts alike", loc="left", color="#1b2430")
+    entropies.set_title("entropy of the gates, 1 = equal weights", loc="left", color="#1b2430")
     cosines.set_title("cosine between experts, 1 = the same", loc="left", color="#1b2430")
     entropies.set_ylim(0, 1.05)
     cosines.set_ylim(top=1.05)

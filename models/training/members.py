@@ -1,4 +1,4 @@
-"""Trains the members of a run one by one and puts them together: one network, or an ensemble of seeds."""
+"""Trains the members of a run one by one, and combines them into one model: one network, or an ensemble of seeds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ from models.training.selection import finite, selected_outputs, selection_score
 from models.training.session import Progress
 
 MEMBERS_FOLDER = "members"
-# Apart, so that the members of runs with neighbouring seeds are different networks.
+# A large step, so that runs with neighbouring seeds do not share members.
 SEED_STEP = 1000
 
 
 @dataclass(frozen=True)
 class TrainedMembers:
-    """The model with the best weights of every member; `members` and `histories` are empty for one network.
+    """The model with the best weights of every member; `members` and `histories` are empty if there is one network.
 
-    `progress` is the network's own; of an ensemble it has the losses and evaluations of the first member, the steps and
-    seconds of all, the mean best step and the ensemble's own score.
+    `progress` is the network's own; for an ensemble, it has the losses and evaluations of the first member, the sum of
+    all steps and seconds, the mean best step, and the ensemble's own score.
     """
 
     model: MultiTaskModel
@@ -42,10 +42,10 @@ def member_seeds(recipe: Recipe) -> list[int]:
 
 
 def learn_members(recipe: Recipe, data: Data, out: Path, *, resume: bool = False, **options: Any) -> TrainedMembers:
-    """Train as `learn` does, every member in a folder of its own; `out` gets the weights of all of them.
+    """Train as `learn` does, every member in a folder of its own; write the weights of all of them to `out`.
 
-    A resumed run keeps the members that were finished. Raises what `learn` raises, and NonFiniteLossError if no
-    evaluation gave a score.
+    A resumed run keeps the finished members. Raises the errors of `learn`, and NonFiniteLossError if no evaluation gave
+    a score.
     """
     if recipe.training.ensemble == 1:
         trained = learn(recipe, data, out, resume=resume, **options)
@@ -57,7 +57,7 @@ def learn_members(recipe: Recipe, data: Data, out: Path, *, resume: bool = False
     prepare_folder(out, recipe, data, keep=resume)
     trained_members = list(_trained(recipe, data, out, resume, options))
     stored = [load_whole(folder / WEIGHTS_FILE)["weights"] for folder in _folders(recipe, out)]
-    # Together they are one model, measured as one.
+    # Combine them into one model and measure it.
     model = build_ensemble(recipe, data.encoding, data.cross_values)
     model.load_state_dict(members_together(stored))
     progress = _together([one.progress for one in trained_members])
@@ -90,7 +90,7 @@ def _trained(
 
 
 def _check_scored(trained: TrainedWeights, data: Data) -> None:
-    """Raises NonFiniteLossError unless some evaluation gave a score."""
+    """Raise NonFiniteLossError if no evaluation gave a score."""
     if trained.progress.best_score is None:
         outputs = ", ".join(selected_outputs(trained.average.ranker, data))
         raise NonFiniteLossError(
@@ -112,7 +112,7 @@ def _together(members: list[Progress]) -> Progress:
 
 
 def _described(seed: int, trained: TrainedWeights, recipe: Recipe) -> dict[str, Any]:
-    """What metrics.json and the manifest say of one member."""
+    """Describe one member for metrics.json and the manifest."""
     progress = trained.progress
     return {
         "seed": seed,

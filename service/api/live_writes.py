@@ -71,7 +71,7 @@ def _layouts_of(fingerprint: str, document: str) -> Layouts | None:
 
 
 def check_times(field: str, times_ms: Sequence[int]) -> None:
-    """Refuse times of the entries of `field` that lie ahead of this clock. Raises InvalidRequest."""
+    """Refuse entries of `field` whose time is later than this clock. Raises InvalidRequest."""
     latest = now_ms() + LATEST_AHEAD_MS
     message = f"lies more than {LATEST_AHEAD_MS // 60_000} minutes ahead; milliseconds since 1970 are expected"
     bad = [FieldError(f"{field}[{i}].timestamp", message) for i, time_ms in enumerate(times_ms) if time_ms > latest]

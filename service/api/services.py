@@ -25,7 +25,7 @@ class Lifecycle:
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """The exposure log of this worker: its queue of records, and what takes answered rankings."""
+    """The exposure log of this worker: its queue of records, and the object that logs answered rankings."""
 
     records: RecordLog
     exposures: ExposureLog
@@ -35,8 +35,8 @@ class Log:
 class Services:
     """The parts of one worker.
 
-    Rankings and live writes have places of their own, so that slow writes refuse no ranking. `log` is None where no
-    exposure log is kept.
+    Rankings and live writes are admitted separately, so that slow writes do not cause refused rankings. `log` is None
+    if there is no exposure log.
     """
 
     settings: Settings

@@ -39,10 +39,10 @@ class Bundle:
         return self.manifest.label
 
     def own(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Select, from the inputs of a whole request, those that this graph takes.
+        """Select, from a request's inputs, those that this graph takes.
 
-        What compares the candidates of a request is computed here, before the request is cut into chunks, since
-        another version's schema may compare other features.
+        The comparison of a request's candidates is computed here, before the request is cut into chunks, because the
+        schema of another version may compare other features.
         """
         if INPUT in self.inputs:
             compared = within_request(self.layouts.compared, inputs["item_numerics"])

@@ -1,1 +1,1 @@
-"""The exposure log: what was ranked, shown and done, written by a thread of each worker."""
+"""The exposure log: records of rankings, impressions and events, which a thread of each worker writes."""

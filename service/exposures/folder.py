@@ -24,7 +24,7 @@ def keep_schema(folder: Path, name: str, document: bytes) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder of a log. Raises OSError if nothing can be written there."""
+    """Create the folder of a log. Raises OSError if nothing can be written there."""
     (folder / SPOOL).mkdir(parents=True, exist_ok=True)
     trial = folder / SPOOL / f".trial-{os.getpid()}"
     trial.write_bytes(b"")

@@ -1,7 +1,7 @@
 """Queues records of the exposure log, and runs the thread that writes them.
 
-Handing a record over costs less than a microsecond; it never waits and never fails. Nothing in this module imports
-pyarrow: a worker without a log does not pay for it.
+Queuing a record takes less than a microsecond; it never waits and never fails. This module does not import pyarrow, so
+a worker without a log does not need it.
 """
 
 import logging
@@ -20,7 +20,7 @@ _BATCH_ITEMS = 20_000
 
 
 class Outcome(StrEnum):
-    """What became of a record."""
+    """The outcome of a record."""
 
     WRITTEN = "written"
     QUEUE_FULL = "queue_full"
@@ -28,14 +28,14 @@ class Outcome(StrEnum):
 
 
 class Sink(Protocol):
-    """Where the records go. Its methods are called by one thread."""
+    """The destination of the records. Only one thread calls its methods."""
 
     def write(self, kind: str, records: list[Any]) -> None:
-        """Write the records of one kind. Raises whatever kept it from doing so; none of them is written then."""
+        """Write the records of one kind. If it raises, none of them is written."""
         ...
 
     def tend(self) -> None:
-        """Roll files and keep bounds; called several times a second. Never raises."""
+        """Close old files and enforce the limits; called several times a second. Never raises."""
         ...
 
     def close(self) -> None: ...
@@ -47,7 +47,7 @@ class RecordLog:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._queue: deque[tuple[str, Any, int]] = deque()
-        # Each count is written by one thread alone: the event loop's, or the writer's.
+        # Each count is changed by one thread only: that of the event loop, or the writer's.
         self._items_offered = 0
         self._items_taken = 0
         self._full: dict[str, int] = {}
@@ -69,7 +69,7 @@ class RecordLog:
         return True
 
     def close(self) -> None:
-        """Write what is queued, and close the files."""
+        """Write the queued records, and close the files."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -96,7 +96,7 @@ class RecordLog:
             log.exception("the files of the exposure log were not closed")
 
     def _step(self) -> None:
-        """Write all that is queued, and tend the files."""
+        """Write all queued records, and let the sink do its regular work."""
         while self._queue:
             self._write_some()
         self._sink.tend()
@@ -117,7 +117,7 @@ class RecordLog:
                 self._sink.write(kind, batch)
                 self._reported = ""
             except OSError as error:
-                # The rankings go on: what cannot be written is counted and dropped.
+                # Rankings continue: records that cannot be written are counted and dropped.
                 outcome = Outcome.WRITE_FAILED
                 self._report(str(error))
             except Exception:

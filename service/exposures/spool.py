@@ -1,4 +1,4 @@
-"""The folder of a log: the spool of stream files of each worker, rolled by size and time and bounded in bytes."""
+"""The spool of a log: the stream files of each worker, which are closed by size and time and limited in bytes."""
 
 import contextlib
 import logging
@@ -22,7 +22,7 @@ BatchOf = Callable[[Sequence[Any]], pa.RecordBatch]
 
 @dataclass(frozen=True)
 class SpoolLimits:
-    """When a file is rolled, in seconds, and how many bytes of rolled files may wait for the compaction."""
+    """The size and age at which a file is closed, and the limit for closed files that wait for the compaction."""
 
     roll_seconds: float = 60.0
     max_bytes: int = 4 << 30
@@ -41,19 +41,19 @@ class Spool:
         self.removed = 0  # rolled files that were removed before they were compacted
 
     def write(self, kind: str, records: list[Any]) -> None:
-        """Append the records as one batch. Raises OSError, or whatever the records cannot be packed for."""
+        """Append the records as one batch. Raises OSError, or the error of packing the records."""
         batch = self._batches[kind](records)
         stream = self._stream(kind, batch.schema)
         try:
             stream.append(batch)
         except OSError:
-            # Another file may have room or a folder, when there is one again.
+            # If the disk has room again or the folder exists again, another file can be written.
             self._failed_at = time.monotonic()
             self._end(kind)
             raise
 
     def tend(self) -> None:
-        """Roll files that are old or large, and remove the oldest rolled ones beyond the bound."""
+        """Close old or large files, and remove the oldest closed ones beyond the limit."""
         now = time.monotonic()
         due = [
             kind
@@ -71,7 +71,7 @@ class Spool:
 
     def _stream(self, kind: str, schema: pa.Schema) -> StreamFile:
         if kind not in self._open:
-            # A disk that is full stays so for a while: it is not tried for every batch.
+            # A full disk usually stays full for a while, so not every batch tries again.
             if time.monotonic() - self._failed_at < _RETRY_SECONDS:
                 raise OSError(f"{self._folder} could not be written to a moment ago")
             try:
@@ -84,7 +84,7 @@ class Spool:
         return self._open[kind][0]
 
     def _end(self, kind: str) -> None:
-        """Finish a stream; one that cannot be finished keeps its open name, and the compaction reads what it holds."""
+        """Close a stream; if that fails, it keeps its open name, and the compaction reads its records."""
         stream, _ = self._open.pop(kind)
         try:
             stream.finish()
@@ -92,7 +92,7 @@ class Spool:
             log.error("%s was not finished: %s", stream.path, error)
 
     def _bound(self) -> None:
-        """Remove the oldest rolled files where all together are too large. Other workers may remove them as well."""
+        """Remove the oldest closed files if all together are too large. Other workers may remove them as well."""
         rolled = sorted(self._folder.glob(f"*{SUFFIX}"), key=_logged_at)
         sizes = {path: _size(path) for path in rolled}
         excess = sum(sizes.values()) - self._limits.max_bytes

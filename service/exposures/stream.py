@@ -1,7 +1,7 @@
 """Writes one Arrow IPC stream to a file, record batch by record batch.
 
-A stream without its end is readable up to the last whole batch, unlike a Parquet file, which a crash leaves without its
-footer. The file is locked while it is open, so that a reader knows whether its writer lives.
+A stream without its end is readable up to the last complete batch; a Parquet file is not readable after a crash,
+because it lacks its footer. The file is locked while it is open, so that readers know whether its writer is alive.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ class StreamGoneError(OSError):
 
 
 class StreamFile:
-    """A stream that is being written as `<path>.open`, and gets its name `path` when it is whole."""
+    """A stream that is written as `<path>.open`, and renamed to `path` when it is complete."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
@@ -60,7 +60,7 @@ class StreamFile:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
         except OSError:
-            # A batch that is written in part would hide all that follow it.
+            # An incomplete batch would hide all batches after it.
             os.ftruncate(self._file, self.size)
             os.lseek(self._file, self.size, os.SEEK_SET)
             raise

@@ -77,11 +77,11 @@ class ItemCacheMetrics:
 
 
 class ExposureLogMetrics:
-    """Counts of the exposure log, taken over from its queue and its files."""
+    """Counts of the exposure log, copied from its queue and its files."""
 
     def __init__(self, define: _Definitions) -> None:
         self._records = define.counter(
-            "exposure_log_records", "Records of the exposure log by what became of them.", "kind", "outcome"
+            "exposure_log_records", "Records of the exposure log by outcome.", "kind", "outcome"
         )
         self._removed = define.counter("exposure_log_files_removed", "Files of the log removed before `compact`.")
         self._queued = define.sum_gauge("exposure_log_queued", "Records of the exposure log that wait to be written.")
@@ -89,7 +89,7 @@ class ExposureLogMetrics:
         self._known_removed = 0
 
     def bring_over(self, counts: Mapping[tuple[str, str], int], removed: int, queued: int) -> None:
-        """Take over the counts since the start of the worker."""
+        """Copy the counts since the start of the worker."""
         for (kind, outcome), count in counts.items():
             self._records.labels(kind, outcome).inc(count - self._known.get((kind, outcome), 0))
             self._known[kind, outcome] = count
@@ -135,7 +135,7 @@ class Metrics:
         self.corrupt_rows = counter("corrupt_rows", "Stored rows that do not fit the schema.", "entity")
         self.item_cache = ItemCacheMetrics(define)
         self.events = counter("events", "Behaviours written to the store.")
-        self.impressions = counter("impressions", "Impressions that were told by `/impressions` and new.")
+        self.impressions = counter("impressions", "New impressions received by `/impressions`.")
         self.feature_rows = counter("feature_rows", "Feature rows written to the store.", "entity")
 
         self.exposure_log = ExposureLogMetrics(define)

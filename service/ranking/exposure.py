@@ -1,6 +1,6 @@
-"""Hands answered rankings to the exposure log, and packs them into its rows.
+"""Passes answered rankings to the exposure log, and packs them into its rows.
 
-`ExposureLog.ranked` runs in the event loop and hands over references; `packed` runs in the log's thread.
+`ExposureLog.ranked` runs in the event loop and passes references on; `packed` runs in the log's thread.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ Answered = tuple[str, int, Query, Ranking]  # the request's id, the time of the 
 
 
 class ExposureLog:
-    """The exposure log as the route sees it: which rankings are logged, and the hand-over.
+    """Decides which rankings are logged, and passes them on.
 
-    `share` is the share of the users, 0 to 1, whose rankings are logged. Those of an experiment's arm and of a canary
-    are logged whatever the user, because a comparison needs them whole.
+    `share` is the share of the users, 0 to 1, whose rankings are logged. Rankings of an experiment's arm and of a
+    canary are logged for every user, because a comparison needs all of them.
     """
 
     def __init__(self, records: RecordLog, share: float) -> None:
@@ -53,7 +53,7 @@ class ExposureLog:
 
 @dataclass
 class ExposurePacker:
-    """Makes the log's rows of answered rankings. `with_cut`: items beyond `top_k` are logged as well."""
+    """Packs answered rankings into the log's rows. `with_cut`: items beyond `top_k` are logged as well."""
 
     chunk: int
     with_cut: bool
@@ -103,7 +103,7 @@ class ExposurePacker:
         return row | {name: inputs[name][places].tobytes() for name in ("item_keys", "item_numerics")}
 
     def _places(self, query: Query, ranking: Ranking) -> np.ndarray:
-        """Places in the request of the returned items, and of those that were cut if they are wanted, int64 `[k]`."""
+        """Positions in the request of the returned items, and on request of those that were cut, int64 `[k]`."""
         place_of = {item_id: place for place, item_id in enumerate(query.item_ids)}
         returned = np.array([place_of[item_id] for item_id in ranking.ranked.item_ids], dtype=np.int64)
         if not self.with_cut or len(returned) == len(query.item_ids):
@@ -122,7 +122,7 @@ class ExposurePacker:
 
 
 def profile_of(formula: Formula) -> str:
-    """A formula as the JSON of a fusion profile, weights of the request's own included."""
+    """Return a formula as the JSON of a fusion profile, including the request's own weights."""
     profile: dict[str, Any] = {"kind": formula.kind, "weights": formula.named_weights()}
     if isinstance(formula, Computed):
         profile |= {"formula": formula.expression.text, "missing": dict(formula.missing)}

@@ -61,7 +61,9 @@ class Costs:
 
 @dataclass(slots=True, eq=False)
 class AppliedRules:
-    """The rules of one ranking: which were relaxed, and how many candidates each filter removed, by their places."""
+    """The rules of one ranking: which were relaxed, and how many candidates each filter removed, by position in the
+    list.
+    """
 
     chosen: ChosenRules
     relaxed: tuple[int, ...]
@@ -70,7 +72,7 @@ class AppliedRules:
 
 @dataclass(slots=True, eq=False)
 class Computation:
-    """How a ranking was computed: as of `moment_ms`, from the graph's named inputs.
+    """The computation of a ranking: as of `moment_ms`, from the graph's named inputs.
 
     `predictions` are float32 `[tasks, C]` and `scores` float64 `[C]`, both of all candidates in the request's order.
     """

@@ -12,7 +12,7 @@ from service.rules.scenes import ChosenRules
 
 
 class Reordered(NamedTuple):
-    """Places of the candidates in their order, int64 `[k]`, and the scores `[C]` after boosts."""
+    """Positions of the candidates in their order, int64 `[k]`, and the scores `[C]` after boosts."""
 
     order: np.ndarray
     scores: np.ndarray
@@ -27,7 +27,7 @@ def apply_rules(
     scores: np.ndarray,
     moment: int,
 ) -> Reordered:
-    """The candidates of a request in the order that its rules allow. `inputs` are the graph's."""
+    """Return the candidates of a request in the order that its rules allow. `inputs` are the graph's."""
     candidates = CandidateList(
         query.item_ids, inputs["item_keys"], inputs["item_numerics"], scores, predictions, query.sources
     )

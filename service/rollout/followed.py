@@ -36,7 +36,7 @@ class News(Generic[Document]):
 
     @property
     def warning(self) -> str:
-        """The problem, and what is followed instead."""
+        """The problem, and which document is followed instead."""
         return f"{self.problem}; the last good document is followed" if self.document else str(self.problem)
 
 
@@ -84,7 +84,7 @@ class FollowedDocument(Generic[Document]):
 
 
 class RegistryNews(NamedTuple):
-    """What changed since the last look, None for a document that did not."""
+    """The changes since the last look; None for a document without a change."""
 
     rollout: News[Rollout] | None = None
     fusion: News[FusionDocument] | None = None

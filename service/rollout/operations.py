@@ -131,12 +131,12 @@ async def roll_back_profiles(
 async def change_rules(
     follower: Follower, rule_sets: RuleSets, author: str, reason: str, revision: int | None
 ) -> RulesDocument:
-    """Make rules live that fit every version in use and leave recent requests a candidate.
+    """Make rules live, provided that they fit every version in use and do not empty recent requests.
 
     Raises InvalidRequest with the field, NotReady, Conflict, RegistryUnavailable.
     """
     if follower.live is None:
-        raise NotReady("no model is loaded that the rules could be checked against")
+        raise NotReady("no model is loaded, so the rules cannot be checked")
 
     def work(attempt: Attempt) -> RulesDocument:
         try:
@@ -159,7 +159,7 @@ async def change_rules(
 async def roll_back_rules(
     follower: Follower, author: str, reason: str, to: int | None, revision: int | None
 ) -> RulesDocument:
-    """Make rules live again that held before, or at revision `to`.
+    """Restore the previous rules, or those of revision `to`.
 
     Raises InvalidRequest, Conflict, RegistryUnavailable.
     """

@@ -54,7 +54,7 @@ def bind_profiles(manifest: Manifest, profiles: FusionProfiles | None) -> Fusion
 
 
 def bind_rule_sets(manifest: Manifest, rule_sets: RuleSets | None) -> SceneRules | None:
-    """Rules bound to a model; None without any. Raises RulesError."""
+    """Bind rules to a model; None if there are no rules. Raises RulesError."""
     if rule_sets is None:
         return None
     return bind_scenes(rule_sets, Layouts.of(manifest.feature_schema).item, manifest.task_names)

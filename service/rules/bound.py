@@ -33,11 +33,11 @@ class BoundRules:
 
     @cached_property
     def exposure_days(self) -> float:
-        """How far back the rules look at what the user was shown, in days; 0 if none of them does."""
+        """The number of days for which the rules need the user's exposures; 0 if they need none."""
         return max((rule.within_days for rule in self.rules if isinstance(rule, (Seen, Cap))), default=0.0)
 
     def first(self, count: int) -> "BoundRules":
-        """The first rules of the list alone."""
+        """Return the first rules of the list only."""
         return replace(self, rules=self.rules[:count])
 
     def label(self, place: int) -> str:

@@ -31,11 +31,11 @@ class SceneRules:
 
     @cached_property
     def exposure_days(self) -> float:
-        """How far back any of the lists looks at what a user was shown, in days; 0 if none does."""
+        """The number of days for which any of the lists needs the user's exposures; 0 if none does."""
         return max((bound.exposure_days for bound in self.bound.values()), default=0.0)
 
     def for_user(self, scene: str | None, user_id: str) -> ChosenRules | None:
-        """The rules of a scene or of the arm that the user has in the scene's experiment; None if there are none."""
+        """Return the rules of a scene, or of the user's arm in the scene's experiment; None if there are none."""
         name = self.rule_sets.name_for(scene)
         experiment_name = None
         arm_name = None
@@ -49,7 +49,7 @@ class SceneRules:
                 name = experiment.arms[share].rules
                 arm_name = experiment.arms[share].name
         bound = self.bound.get(name)
-        # An arm without rules is told too, so that both sides of an experiment can be compared.
+        # An arm without rules is reported too, so that both sides of an experiment can be compared.
         if bound is None or (not bound.rules and arm_name is None):
             return None
         return ChosenRules(self.rule_sets.revision, name, bound, experiment_name, arm_name)
@@ -58,7 +58,7 @@ class SceneRules:
 def bind_scenes(
     rule_sets: RuleSets, layout: RowLayout, tasks: tuple[str, ...], outputs: Sequence[str] = ()
 ) -> SceneRules | None:
-    """All rules bound to a model; None if there is no rule at all. Raises RulesError."""
+    """Bind all rules to one model; None if there is no rule at all. Raises RulesError."""
     if not any(rule_sets.rules.values()):
         return None
     bound = bind_rules(rule_sets, layout, tasks, outputs)

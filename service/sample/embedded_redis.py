@@ -44,10 +44,10 @@ def redis_server() -> str:
 
 
 def free_port() -> int:
-    """A port of loopback on which nobody listens. Raises OSError.
+    """Return a port of loopback on which nobody listens. Raises OSError.
 
-    It lies below the range from which the kernel takes the ports of outgoing connections, if there is room: a port of
-    that range could be taken by any connection before the caller listens on it, even by the caller's own polling.
+    It is below the range from which the kernel takes the ports of outgoing connections, if there is room: any
+    connection could take a port of that range before the caller listens on it, even the caller's own polling.
     """
     below = _ephemeral_from()
     ports = [random.randrange(_LOWEST_PORT, below) for _ in range(50)] if below > _LOWEST_PORT else []  # nosec B311
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 def _bound_port(port: int) -> int:
-    """The port that a socket was bound to for a moment; for 0, one that the kernel chooses. Raises OSError."""
+    """Return the port that a socket was bound to for a moment; for 0, one that the kernel chooses. Raises OSError."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", port))
         bound: int = probe.getsockname()[1]
@@ -66,7 +66,7 @@ def _bound_port(port: int) -> int:
 
 
 def _ephemeral_from() -> int:
-    """The lowest port that the kernel gives to outgoing connections; 0 if that is unknown."""
+    """Return the lowest port that the kernel gives to outgoing connections; 0 if that is unknown."""
     try:
         return int(_EPHEMERAL_RANGE.read_text().split()[0])
     except (OSError, ValueError, IndexError):

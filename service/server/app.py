@@ -54,7 +54,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
     writes = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
     metrics.tallies.also(lambda: metrics.inflight.set(rankings.in_work + writes.in_work))
 
-    # What was ranked, shown and done, if it is logged
+    # The exposure log, if there is one
     log = open_log(settings, metrics) if settings.exposure_log else None
 
     services = Services(

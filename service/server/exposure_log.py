@@ -1,4 +1,4 @@
-"""Opens the exposure log of a worker. pyarrow is imported here alone, and only where a log is kept."""
+"""Opens the exposure log of a worker. Only this module imports pyarrow, and only if there is a log."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +14,7 @@ from service.settings import Settings
 
 
 def open_log(settings: Settings, metrics: Metrics) -> Log:
-    """The log of `settings.exposure_log`; its thread is not started yet."""
+    """Create the log of `settings.exposure_log`; its thread is not started yet."""
     from service.exposures.spool import Spool, SpoolLimits
     from tables.log_records import RecordKind, batch_of
 
@@ -35,7 +35,7 @@ def open_log(settings: Settings, metrics: Metrics) -> Log:
 def _exposures(
     folder: Path, packer: ExposurePacker, batch: Callable[[Sequence[Any]], Any], answered: Sequence[Answered]
 ) -> Any:
-    """A record batch of rankings, whose feature schemas are kept first."""
+    """Return a record batch of rankings; their feature schemas are written first."""
     rows = rows_of(packer, answered)
     for name, document in packer.schemas.items():
         keep_schema(folder, name, document)

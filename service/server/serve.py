@@ -73,7 +73,9 @@ def check_start(settings: Settings) -> FusionProfiles | None:
 
 
 def check_log(folder: Path) -> None:
-    """Make the folder of the exposure log. Raises CannotStart: a log that was asked for must be writable at first."""
+    """Create the folder of the exposure log. Raises CannotStart, because a requested log must be writable at
+    the start.
+    """
     try:
         prepare(folder)
     except OSError as error:

@@ -99,7 +99,9 @@ def _server(start: WorkerStart, heartbeat: Connection | None) -> _Server:
 
 
 def ignore_signals() -> None:
-    """Ignore SIGTERM, SIGINT and SIGHUP: the process is about to end, and a repeated one must not change its code."""
+    """Ignore SIGTERM, SIGINT and SIGHUP: the process is about to end, and a repeated signal must not change its exit
+    code.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

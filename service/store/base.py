@@ -71,7 +71,9 @@ class FeatureWriter(Protocol):
         ...
 
     async def claim_ids(self, kind: str, ids: Sequence[bytes]) -> list[bool]:
-        """Note ids of 16 bytes; return which of them are new, as far as a bounded set that expires can tell."""
+        """Record ids of 16 bytes; return which of them are new. The set is bounded and expires, so old ids may count as
+        new.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -8,7 +8,7 @@ from features.layouts import EVENT_KEY_BYTES
 
 
 def identity(*parts: object) -> bytes:
-    """Sixteen bytes that identify what these parts together name."""
+    """Return sixteen bytes that identify a sequence of parts."""
     return hashlib.sha256("\x1f".join(map(str, parts)).encode(errors="surrogatepass")).digest()[:16]
 
 

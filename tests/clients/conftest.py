@@ -1,4 +1,4 @@
-"""What the tests of the clients share: a stub that answers as a test says."""
+"""A stub server for the tests of the clients, whose answers each test defines."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ RANKING = {
 
 
 class Stub:
-    """A server of HTTP/1.1 that keeps the requests and answers by `answer`, called with the number of the request."""
+    """An HTTP/1.1 server that records requests and answers with `answer`, called with the number of the request."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -60,7 +60,7 @@ def stub_service() -> Iterator[Stub]:
             self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
-            """Keeps quiet."""
+            """Suppress the log of requests."""
 
     for method in ("GET", "POST", "PUT"):
         setattr(Handler, f"do_{method}", Handler.respond)
@@ -82,6 +82,6 @@ def stub() -> Iterator[Stub]:
 
 
 def problem(status: int, code: str, headers: dict[str, str] | None = None, **more: Any) -> Answer:
-    """An error as the service sends it."""
+    """An error response as the service sends it."""
     body = {"type": f"urn:funnelrank:problem:{code}", "title": "t", "status": status, "detail": "d", "code": code}
     return status, headers or {}, json.dumps(body | {"request_id": "r"} | more).encode()

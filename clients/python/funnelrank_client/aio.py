@@ -197,7 +197,7 @@ class AsyncClient:
             raise NoAnswer(f"no answer from {self._url}: {error!r}") from error
 
     async def _hedged(self, call: Call, deadline: Deadline, request_id: str) -> Reply:
-        """The first reply of up to two sendings."""
+        """The first reply of up to two attempts."""
         after_ms = self._policy.hedge_after_ms
         if after_ms is None or deadline.left_s * 1000 <= after_ms:
             return await self._sent(call, deadline, request_id)
@@ -213,7 +213,7 @@ class AsyncClient:
             await asyncio.gather(*sendings, return_exceptions=True)
 
     def _opened(self) -> aiohttp.ClientSession:
-        """The session. It is made in the event loop that uses it."""
+        """The session. It is created in the event loop that uses it."""
         if self._session is None:
             tls: ssl.SSLContext | bool = True if self._context is None else self._context
             connector = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=60)

@@ -26,9 +26,9 @@ Record = TypeVar("Record", Event, Impression)
 class Sender(ABC, Generic[Record]):
     """Collects records and sends them from a thread of its own.
 
-    A batch goes out with `batch` records or after `every_ms`. While the service is away, records wait; beyond `limit`
-    the oldest are dropped and counted in `dropped`. Each record has an id, so that a repeated batch counts once.
-    `close` sends what waits, for at most `close_s` seconds.
+    A batch is sent when it has `batch` records or after `every_ms`. While the service is away, records wait; beyond
+    `limit` the oldest are dropped and counted in `dropped`. Each record has an id, so a repeated batch counts once.
+    `close` sends the waiting records, for at most `close_s` seconds.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Sender(ABC, Generic[Record]):
         self._thread.start()
 
     def add(self, record: Record) -> None:
-        """Never waits for the service. Raises RuntimeError after `close`."""
+        """Queue a record; never waits for the service. Raises RuntimeError after `close`."""
         with self._changed:
             if self._closing:
                 raise RuntimeError("the sender is closed")
@@ -60,7 +60,7 @@ class Sender(ABC, Generic[Record]):
                 self._changed.notify()
 
     def close(self) -> None:
-        """Send what waits, then stop. What cannot be sent in time is counted in `dropped`."""
+        """Send the waiting events, then stop. Events that cannot be sent in time are counted in `dropped`."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -100,7 +100,7 @@ class Sender(ABC, Generic[Record]):
         try:
             self._call(batch)
         except BadRequest as error:
-            # The service refuses these records for ever. Others must not wait behind them, nor be lost with them.
+            # The service will always refuse these records. The others must not wait for them, nor be lost with them.
             refused = _refused(batch, error)
             log.error("%d records are dropped: %s", len(refused), error)
             self._remove(refused, sent=False)
@@ -117,7 +117,7 @@ class Sender(ABC, Generic[Record]):
     def _remove(self, batch: list[Record], *, sent: bool) -> None:
         ids = {id(record) for record in batch}
         with self._changed:
-            # Records beyond `limit` have left the queue and are counted already. The thread looks at one batch at most.
+            # Records beyond `limit` have left the queue and are counted already. The thread sends one batch at a time.
             oldest = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
             waiting = [record for record in oldest if id(record) not in ids]
             self._waiting.extendleft(reversed(waiting))

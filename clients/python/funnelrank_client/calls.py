@@ -1,6 +1,6 @@
-"""The calls of the API without a transport: method, path, body, and what the answer becomes.
+"""The calls of the API without a transport: method, path, body, and the result made from the answer.
 
-`Client` and `AsyncClient` send what stands here, so that both have the same calls.
+`Client` and `AsyncClient` send the calls defined here, so that both have the same ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from funnelrank_client.requests import Event, Impression, Value, to_json
 
 @dataclass(frozen=True)
 class Call:
-    """One request. `operator` calls carry the token; a call that `repeats` may be sent twice without harm."""
+    """One request. `operator` calls send the token; a call that `repeats` may be sent twice without harm."""
 
     method: str
     path: str
@@ -40,7 +40,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `headers` has lower-case names."""
+    """An answer of the service. `headers` has lower-case names."""
 
     status: int
     headers: Mapping[str, str]
@@ -53,7 +53,7 @@ class Reply:
         raise error_of(self.status, self.headers, self.body)
 
     def json(self) -> Any:
-        """The parsed body. Raises as `checked` does."""
+        """The parsed body. Raises the errors of `checked`."""
         return json.loads(self.checked())
 
 
@@ -80,7 +80,7 @@ def get(path: str) -> Call:
 
 
 def put_document(path: str, document: Mapping[str, Any]) -> Call:
-    """A change of what is live. It is not repeated: its first sending may have been carried out."""
+    """A change of a live document. It is not repeated, because the first attempt may have succeeded."""
     return Call("PUT", path, dict(document), operator=True, repeats=False)
 
 

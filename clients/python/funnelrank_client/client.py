@@ -24,7 +24,7 @@ CHANGE_TIMEOUT_MS = 60_000  # a change of the live version is verified before it
 class Client:
     """Calls one service.
 
-    `timeout_ms` is the deadline of a ranking, attempts and pauses included; the service is told what is left of it.
+    `timeout_ms` is the deadline of a ranking, including attempts and pauses; the service gets the remaining time.
     `token` is the operator's token, which only operators' calls send. `context` is the TLS context for https.
     `connections` is the number of idle connections that stay open.
     """
@@ -79,10 +79,10 @@ class Client:
         request_id: str | None = None,
         **options: Unpack[RankOptions],
     ) -> Ranking:
-        """Rank, or give the order of `fallback` if there is no ranking in time.
+        """Rank, or give the order of `fallback` if there is no ranking before the deadline.
 
-        None takes the order of `candidates`. A wrong call still raises BadRequest or NotAllowed: its repetition would
-        hide the fault for ever.
+        None gives the order of `candidates`. A wrong call still raises BadRequest or NotAllowed: otherwise the fault
+        would never be seen.
         """
         named = request_id or uuid.uuid4().hex
         try:
@@ -153,7 +153,7 @@ class Client:
         return self._answers("/livez")
 
     def is_ready(self) -> bool:
-        """Whether it ranks."""
+        """Whether the service can rank."""
         return self._answers("/readyz")
 
     def get_metrics(self) -> str:
@@ -207,7 +207,7 @@ class Client:
         return self._pool.send(call.method, call.path, call.content(), call.headers(self._token, request_id), left)
 
     def _hedged(self, call: Call, deadline: Deadline, request_id: str) -> Reply:
-        """The first reply of up to two sendings."""
+        """The first reply of up to two attempts."""
         after_ms = self._policy.hedge_after_ms
         if self._hedges is None or after_ms is None or deadline.left_s * 1000 <= after_ms:
             return self._sent(call, deadline, request_id)

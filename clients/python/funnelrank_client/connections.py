@@ -12,17 +12,17 @@ from urllib.parse import urlsplit
 from funnelrank_client.calls import Reply
 from funnelrank_client.errors import DeadlineExceeded, NoAnswer
 
-# What a connection that the service has closed meanwhile raises before the first byte of an answer.
+# The errors of a connection that the service has closed before the first byte of an answer.
 _CLOSED = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 
 
 class ConnectionPool:
-    """Sends requests over connections that stay open. Threads may share it; each request has a connection alone."""
+    """Sends requests over connections that stay open. Threads may share it; each request uses a connection alone."""
 
     def __init__(self, url: str, context: ssl.SSLContext | None, idle: int) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no address of a service: write http://HOST:PORT")
+            raise ValueError(f"{url!r} is not the address of a service: write http://HOST:PORT")
         self._parts = parts
         self._tls = context
         if parts.scheme == "https" and context is None:
@@ -32,7 +32,7 @@ class ConnectionPool:
         self._lock = threading.Lock()
 
     def send(self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float) -> Reply:
-        """Raises NoAnswer, and DeadlineExceeded after `timeout_s` without a part of the answer."""
+        """Send a request. Raises NoAnswer, and DeadlineExceeded after `timeout_s` without a part of the answer."""
         connection = self._take()
         fresh = connection is None
         while True:
@@ -43,7 +43,7 @@ class ConnectionPool:
                 connection.close()
                 if fresh:
                     raise NoAnswer(f"the connection to {self._parts.netloc} broke: {error}") from error
-                # It had been idle and the service closed it: the request was not read, so it is sent again.
+                # It was idle and the service has closed it: the request was not read, so it is sent again.
                 connection, fresh = None, True
             except TimeoutError as error:
                 connection.close()

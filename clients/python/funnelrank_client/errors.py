@@ -1,4 +1,4 @@
-"""Errors of the client: one class for each thing that a caller can do about it."""
+"""Errors of the client: one class for each way in which a caller can react."""
 
 from __future__ import annotations
 
@@ -86,8 +86,7 @@ _CLASSES: Mapping[int, type[ProblemError]] = {
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> FunnelrankError:
     """The error for an answer that is not 2xx. `headers` has lower-case names.
 
-    Whatever stands between the service and the client may answer too: then there is no problem document, and `code` is
-    empty.
+    A proxy before the service may answer too: then there is no problem document, and `code` is empty.
     """
     problem = _problem_of(body)
     detail = str(problem.get("detail") or body[:_SHOWN_CHARACTERS].decode(errors="replace"))

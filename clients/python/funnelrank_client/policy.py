@@ -16,9 +16,9 @@ _ON_THE_WAY_MS = 5  # left of the deadline for the way of the answer
 class Policy:
     """How often a call is tried.
 
-    Repeated are a 503, after the pause that it asks for, and a call without an answer. Nothing is repeated if the pause
-    would pass the deadline. `hedge_after_ms` sends a ranking a second time on another connection if the first has no
-    answer by then, and takes what comes first: choose about the 95th percentile. None never does.
+    A call is repeated after a 503, with the requested pause, and if there is no answer. It is not repeated if the pause
+    would exceed the deadline. With `hedge_after_ms`, a ranking without an answer after this time is sent again on
+    another connection, and the first answer is used: choose about the 95th percentile. None never does this.
     """
 
     attempts: int = 3
@@ -32,14 +32,15 @@ class Policy:
         if attempt >= self.attempts or not isinstance(error, (NoAnswer, Unavailable)):
             return None
         backoff = min(self.longest_pause_ms, self.first_pause_ms * 2.0 ** (attempt - 1)) / 1000
-        # Between half the pause and the whole of it, so that callers that were refused together do not return together.
+        # Between half of the pause and the whole pause, so that callers that were refused together do not return
+        # together.
         pause = backoff * (0.5 + self.jitter() / 2)
         asked = error.retry_after_s if isinstance(error, Unavailable) else None
         return pause if asked is None else asked + pause
 
 
 class Deadline:
-    """The time that is left of a call."""
+    """The remaining time of a call."""
 
     def __init__(self, timeout_ms: float) -> None:
         self._end = time.monotonic() + timeout_ms / 1000

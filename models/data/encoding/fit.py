@@ -76,7 +76,9 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
 
 
 def _within_stats(recipe: Recipe, within: np.ndarray) -> NumericStats:
-    """Statistics of what compares items within a request; it has the bins of numbers that set none themselves."""
+    """Statistics of the comparison of items within a request; its columns have no bins of their own and get the
+    default.
+    """
     section = recipe.model.embedding.numerics
     plain = np.zeros(within.shape[1], dtype=bool)
     counts = np.ones(len(within), np.int64)

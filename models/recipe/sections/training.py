@@ -121,6 +121,6 @@ class TrainingSection(Options):
     )
     weighting: Weighting = StaticWeighting(type="static")
     seed: Annotated[int, Field(ge=0)] = 1
-    # Left out where it is 1, so that a run begun before the key existed can go on.
+    # Left out if it is 1, so that a run that was begun before the key existed can be resumed.
     ensemble: Annotated[int, Field(ge=1, le=20, exclude_if=lambda value: value == 1)] = 1
     transfer: TransferSection | None = None

@@ -1,4 +1,4 @@
-"""Plain models whose settings are searched on the validation part, with the same number of tries each."""
+"""Plain models whose settings are searched on the validation part, with the same number of trials each."""
 
 import time
 import warnings
@@ -32,10 +32,10 @@ Fit = Callable[[Settings, int, Any, np.ndarray], Any]
 
 
 def tuned_models(model: MultiTaskModel, data: Data, seeds: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The name of each plain model, and per seed its test metrics `{output: metrics}` with the `settings` chosen.
+    """The name of each plain model and, per seed, its test metrics `{output: metrics}` with the chosen `settings`.
 
-    Each output has a model of its own, whose settings have the best validation AUC with seed 1. The test part is scored
-    with those alone.
+    Each output has its own model, whose settings have the best validation AUC with seed 1. Only these settings are
+    measured on the test part.
     """
     columns = {part: feature_columns(data, part, np.arange(len(data.parts[part]))) for part in data.parts}
     linear = LinearInputs(columns["train"])
@@ -66,7 +66,7 @@ def linear_settings() -> list[Settings]:
 
 
 def tree_settings() -> list[Settings]:
-    """scikit-learn's defaults, then draws by a seed."""
+    """scikit-learn's defaults, then random settings drawn by a seed."""
     rng = np.random.default_rng(SEARCH_SEED)
     drawn = [{name: rng.choice(values).item() for name, values in TREE_SETTINGS.items()} for _ in range(TRIES - 1)]
     return [{}, *drawn]

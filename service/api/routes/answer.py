@@ -36,7 +36,7 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
 
 
 def _rules(rules: AppliedRules) -> dict[str, object]:
-    """The rules of a ranking: what was relaxed, in the operator's order, and how many candidates filters removed."""
+    """The rules of a ranking: which were relaxed, in the operator's order, and how many candidates filters removed."""
     chosen = rules.chosen
     label = chosen.bound.label
     shown: dict[str, object] = {"revision": chosen.revision, "name": chosen.name}

@@ -87,7 +87,7 @@ async def events(
             raise Conflict("no model in use reads a behaviour sequence")
         check_times("events", [event.timestamp for event in body.events])
         new = await all_done(_add(layouts, worker.reader, worker.writer, body.events) for layouts in schemas)
-        # What the sequences have is logged once, whichever worker it is sent to.
+        # An event that the sequences have is logged only once, even if it is sent to several workers.
         if worker.log is not None:
             new.append(await _log(worker.log.records, worker.writer, body.events))
         worker.metrics.events.inc(new[0])
@@ -95,7 +95,7 @@ async def events(
 
 
 async def _log(records: RecordLog, writer: FeatureWriter, events: Sequence[Event]) -> int:
-    """Log the events that were not logged before; return how many they are."""
+    """Log the events that were not logged before; return their number."""
     ids = [_identity(event) for event in events]
     fresh = await writer.claim_ids(KIND, ids)
     logged_ms = now_ms()

@@ -96,7 +96,7 @@ async def options() -> Response:
 
 
 async def ready_checks(worker: Services) -> list[ReadyCheck]:
-    """All checks, the store's by asking it now."""
+    """All checks; that of the store asks it now."""
     # The process
     follower = worker.follower
     draining = worker.lifecycle.draining

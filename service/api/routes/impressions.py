@@ -1,4 +1,4 @@
-"""Answers `POST /impressions`: what of a ranking came into view."""
+"""Answers `POST /impressions`: which items of a ranking came into view."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -39,7 +39,7 @@ class SeenItem(RequestBody):
 class Impression(RequestBody):
     """Items of one ranking that came into view at one time.
 
-    Sent twice (the same impression_id, or else the same request, item and position), an item counts once.
+    An item that is sent twice (the same impression_id, or else the same request, item and position) counts once.
     """
 
     request_id: RequestId
@@ -69,7 +69,7 @@ class ImpressionsRequest(RequestBody):
 
 
 class ImpressionsResponse(ResponseBody):
-    """`accepted` counts items. `new` counts those that were not known already; null if the store cannot tell."""
+    """`accepted` counts items. `new` counts the items that were not known before; null if the store is away."""
 
     accepted: int
     new: int | None
@@ -85,7 +85,7 @@ async def impressions(
 ) -> ImpressionsResponse:
     """Logs which items of a ranking came into view.
 
-    Without Redis they are logged all the same, and doubles are removed later; without a log as well, they are refused.
+    Without Redis they are logged anyway, and duplicates are removed later; without a log as well, they are refused.
     """
     with worker.writes.enter():
         check_times("impressions", [impression.timestamp for impression in body.impressions])

@@ -136,7 +136,7 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
 
 
 class CandidateColumns(NamedTuple):
-    """Candidates by column: `own` are the values that they bring by position, `keys` counts the keys in their JSON."""
+    """Candidates by column: `own` has their own values by position, `keys` is the number of keys in their JSON."""
 
     ids: list[str]
     own: Mapping[int, Mapping[str, object]]

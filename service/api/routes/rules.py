@@ -23,9 +23,9 @@ JsonObject = dict[str, Any]
 
 
 class RulesRequest(RuleSets):
-    """The rules and experiments that shall hold, all of them.
+    """The new rules and experiments; they replace all present ones.
 
-    With `revision` the change is made only if the rules are still at it.
+    With `revision` the change is made only if the rules are still at that revision.
     """
 
     model_config = ConfigDict(
@@ -48,7 +48,7 @@ class RulesRequest(RuleSets):
 
 
 class RulesState(RulesDocument):
-    """The rules in force. Author and history are set where `PUT /rules` has written a document."""
+    """The rules in use. Author and history are set if `PUT /rules` has written a document."""
 
 
 class RulesChange(RulesDocument):
@@ -59,7 +59,7 @@ class RulesChange(RulesDocument):
 
 @router.get(
     "/rules",
-    summary="Rules by scene in the operator's order, experiments, and what held before",
+    summary="Rules by scene in the operator's order, experiments, and the earlier states",
     response_model=RulesState,
     responses=refuses(NotReady),
 )
@@ -90,7 +90,7 @@ async def change(
 
 @router.post(
     "/rules/rollback",
-    summary="Make the rules hold again that held before",
+    summary="Restore earlier rules",
     dependencies=[Operator],
     response_model=RulesChange,
     responses=refuses(*BODY, *OPERATOR, *CHANGE),
@@ -122,7 +122,7 @@ def _response(rule_sets: RuleSets, more: JsonObject) -> JSONResponse:
 
 
 def shown(rule_sets: RuleSets) -> JsonObject:
-    """A document as JSON, without what a rule leaves at its default."""
+    """Return a document as JSON, without the options of a rule that have their default."""
     document = rule_sets.model_dump(mode="json")
     document["rules"] = {name: _without_defaults(rules) for name, rules in document["rules"].items()}
     if isinstance(rule_sets, RulesDocument):
@@ -137,7 +137,7 @@ def _past(entry: JsonObject) -> JsonObject:
 
 
 def _without_defaults(rules: list[JsonObject]) -> list[JsonObject]:
-    """Rules without their absent options; a condition's too."""
+    """Return rules without their absent options, and without those of their conditions."""
     return [_stated(rule) for rule in rules]
 
 

@@ -1,4 +1,4 @@
-"""Tries rules on recent requests before they are used: rules that leave every list empty are refused."""
+"""Tries rules on recent requests before they are used, and refuses rules that leave every list empty."""
 
 import logging
 from collections import Counter
@@ -23,10 +23,10 @@ _LENGTH = 50
 
 
 def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: RecentRequests) -> ServingSnapshot:
-    """The snapshot with other rules, bound to every version in use.
+    """Return the snapshot with other rules, bound to every version in use.
 
-    They are applied to the newest requests of their scenes that this worker has. Raises RulesError with the field if a
-    rule names what a version lacks, or if a list leaves no candidate in any of these requests.
+    The rules are tried on this worker's newest requests of their scenes. Raises RulesError with the field if a rule
+    names something that a version lacks, or if a list leaves no candidate in any of these requests.
     """
     lives: dict[Role, Live] = {}
     for live in snapshot.loaded():
@@ -42,7 +42,7 @@ def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: Re
 
 
 def _requests(live: Live, rule_sets: RuleSets, name: str, recent: RecentRequests) -> list[Assembly]:
-    """The newest requests that a list is for: of its scene, or of the scenes of experiments that name it."""
+    """The newest requests that use a list: those of its scene, or of the scenes of experiments that name it."""
     scenes = {e.scene for e in rule_sets.experiments.values() if name in {arm.rules for arm in e.arms}}
     every = reversed(recent.of(live.bundle.layouts.fingerprint))
     of_list = [a for a in every if a.scene in scenes or rule_sets.name_for(a.scene) == name]
@@ -50,7 +50,7 @@ def _requests(live: Live, rule_sets: RuleSets, name: str, recent: RecentRequests
 
 
 def _try(name: str, bound: BoundRules, requests: Sequence[Assembly]) -> None:
-    """Raises RulesError if every request ends without a candidate; logs rules that held in none of them."""
+    """Raise RulesError if every request ends without a candidate; log rules that were relaxed in all of them."""
     lengths = []
     relaxed: Counter[int] = Counter()
     for request in requests:
@@ -68,7 +68,7 @@ def _try(name: str, bound: BoundRules, requests: Sequence[Assembly]) -> None:
 
 
 def _candidates(bound: BoundRules, request: Assembly) -> CandidateList:
-    """The candidates of a request in its own order: which rules can hold does not depend on the scores."""
+    """The candidates of a request in its own order: whether rules can hold does not depend on the scores."""
     count = request.candidates
     return CandidateList(
         item_ids=request.item_ids,

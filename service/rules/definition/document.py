@@ -18,7 +18,7 @@ _CONTENT = ("rules", "experiments")
 
 
 class RulesDocument(RuleSets):
-    """The document: rules by scene and experiments, who wrote them, and what held before (raw JSON, newest first)."""
+    """The document: rules by scene and experiments, their author, and the earlier states (raw JSON, newest first)."""
 
     author: str = ""
     reason: str = ""

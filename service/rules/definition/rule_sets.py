@@ -22,10 +22,10 @@ class RulesArm(StrictModel):
 
 
 class RulesExperiment(StrictModel):
-    """Rule lists against each other on the requests of a scene (or without one).
+    """An experiment: rule lists compared on the requests of a scene, or on those without a scene.
 
-    Users fall to an arm by a stable hash with `salt` (default: the experiment's name); those beyond the arms'
-    percentages keep the scene's rules and no arm.
+    A stable hash with `salt` (default: the experiment's name) assigns users to the arms; users beyond the arms'
+    percentages get the scene's own rules.
     """
 
     scene: Name | None = None

@@ -1,16 +1,16 @@
-"""Id sets: which ids of impressions and events were taken already, by any worker. Bounded in number and in time."""
+"""Id sets record which ids of impressions and events any worker has received. They are bounded in number and time."""
 
 from collections.abc import Sequence
 from typing import Final
 
-# ids -> the set of one shard; the shards of a kind lie in different slots of a cluster.
+# ids -> the set of one shard; the shards of a kind are in different slots of a cluster.
 _SHARDS = 64
 _MOST_PER_SHARD = 10_000  # ids; about 1 MiB per shard, 64 MiB per kind at most
 _TTL_MS = 3_600_000  # a caller that sends again after an hour is found by the joiner
 _REMOVED_AT_ONCE = 2_000
 
-# ARGV: the present time (ms), then ids. The result says of each id whether it is new. A set holds the newest ids with
-# the time at which they came.
+# ARGV: the present time (ms), then ids. The result says for each id whether it is new. A set has the newest ids with
+# the times of their arrival.
 CLAIM_IDS: Final = f"""
 local key, now = KEYS[1], tonumber(ARGV[1])
 local old = redis.pcall('ZRANGEBYSCORE', key, '-inf', now - {_TTL_MS}, 'LIMIT', 0, {_REMOVED_AT_ONCE})
@@ -29,12 +29,12 @@ return fresh
 
 
 def id_set_key(kind: str, shard: int) -> str:
-    """Sorted set: score = the time in ms at which an id came, member = the id, 16 bytes."""
+    """Sorted set: score = the time in ms at which an id arrived, member = the id, 16 bytes."""
     return f"fr:ids:{kind}:{{{shard}}}"
 
 
 def by_shard(ids: Sequence[bytes]) -> dict[int, list[int]]:
-    """The places of ids by their shard, which is the first byte modulo the number of shards."""
+    """The positions of ids by their shard, which is the first byte modulo the number of shards."""
     places: dict[int, list[int]] = {}
     for place, each in enumerate(ids):
         places.setdefault(each[0] % _SHARDS, []).append(place)

@@ -98,7 +98,7 @@ class RedisWriter:
         try:
             replies = await self._run(CLAIM_IDS, calls)
         except REDIS_ERRORS as error:
-            raise StoreUnavailable(f"the ids were not noted: {_reason(error)}") from None
+            raise StoreUnavailable(f"the ids were not recorded: {_reason(error)}") from None
         new = [False] * len(ids)
         for places, reply in zip(shards.values(), replies, strict=True):
             for place, fresh in zip(places, reply, strict=True):

@@ -1,4 +1,4 @@
-"""Tests `/impressions`, and what `/events` leaves in the log: each once, on any worker, with and without Redis."""
+"""Tests `/impressions`, and the log of `/events`: each is recorded once, on any worker, with and without Redis."""
 
 import time
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def log(tmp_path: Path) -> Path:
 def logging(
     tmp_path: Path, log: Path, registry: Path, redis_server: EmbeddedRedis, store: redis.Redis, kit: SimpleNamespace
 ) -> Iterator[Any]:
-    """A service of two workers that keeps a log."""
+    """A service of two workers with a log."""
     with kit.serving(tmp_path, registry, redis_server.url, exposure_log=log, workers=2) as server:
         yield server
 
@@ -55,7 +55,7 @@ def test_impressions_count_once_per_item_on_any_worker(logging: Any, log: Path, 
     answers = [post(logging, "impressions", seen("r-1", "5", "7"), seen("r-2", "5")).json() for _ in range(20)]
     assert answers[0] == {"accepted": 3, "new": 3}
     assert answers[1:] == [{"accepted": 3, "new": 0}] * 19
-    # Another position or request is another impression; an id of its own decides alone.
+    # Another position or request makes another impression, unless the impression has an id.
     assert post(logging, "impressions", seen("r-2", "7", "5")).json()["new"] == 2
     one = seen("r-3", "5", impression_id="i-1")
     again = seen("r-3", "5", impression_id="i-1", at=NOW + 1)
@@ -150,7 +150,7 @@ def test_id_sets_are_bounded_and_expire(server: Any, store: redis.Redis) -> None
     keys: Any = store.keys("fr:ids:impressions:*")
     assert 10 < len(keys) <= 64
     assert all(0 < int(str(store.pttl(key))) <= 3_600_000 for key in keys)
-    # An old id goes, and a set never grows beyond its bound.
+    # An old id is removed, and a set never exceeds its limit.
     key = keys[0]
     store.zadd(key, {f"old-{i}": NOW - 4_000_000 for i in range(10)})
     store.zadd(key, {f"{i:016}": NOW - 1000 for i in range(12_000)})

@@ -1,4 +1,4 @@
-"""Tests the Python client with a real service, and holds it to `/openapi.json`: routes, fields and statuses."""
+"""Tests the Python client with a real service, and compares it with `/openapi.json`: routes, fields and statuses."""
 
 import inspect
 from typing import Any, get_type_hints

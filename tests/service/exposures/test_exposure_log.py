@@ -28,7 +28,7 @@ NOW = int(time.time() * 1000)
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """The exposures of every file of a log, rolled or not, in the order in which they were logged."""
+    """The exposures of every file of a log, closed or not, in the order in which they were logged."""
     logged: list[dict[str, Any]] = []
     for path in sorted((folder / "spool").glob("exposures-*")):
         logged += read_stream(path)
@@ -162,7 +162,7 @@ def test_a_killed_service_loses_what_came_within_the_last_flush_alone(
     logged = [record["request_id"] for record in records(log)]
     assert logged[:300] == [f"early-{i}" for i in range(300)]
     assert logged[300:] == [f"late-{i}" for i in range(len(logged) - 300)]
-    # A record that is torn in the middle costs itself alone.
+    # A record that is damaged in the middle is the only one lost.
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     torn = [record["request_id"] for record in records(log)]

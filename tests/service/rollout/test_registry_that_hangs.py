@@ -75,7 +75,7 @@ def test_a_lock_that_is_held_is_told_and_nothing_is_carried_out_later(
             threads = [threading.Thread(target=put) for _ in range(8)]
             for thread in threads:
                 thread.start()
-            # An event loop that waited for the lock would stand still for 2 s of each of them.
+            # An event loop that waited for the lock would be blocked for 2 s by each of them.
             assert server.http.get("/models", timeout=10).status_code == 200
             assert server.rank(["1"]).status_code == 200
             for thread in threads:

@@ -1,4 +1,4 @@
-"""Tests the embedded Redis: its port is free, and stays so until it is used."""
+"""Tests the embedded Redis: its port is free, and stays free until Redis uses it."""
 
 import socket
 from pathlib import Path

@@ -50,7 +50,7 @@ ROWS = 120_000  # three batches
 
 @pytest.fixture
 def slow_redis(redis_server: EmbeddedRedis) -> Iterator[str]:
-    """The address of the Redis with replies 40 ms late: a batch, of 25 requests and more, takes over a second."""
+    """A proxy that delays Redis' replies by 40 ms: a batch, which needs 25 requests or more, takes over a second."""
     with RedisProxy(redis_server.port, delay_s=0.04).running() as proxy:
         yield proxy.url
 

@@ -63,7 +63,7 @@ def silent_readers(server: Any, count: int) -> Iterator[list[socket.socket]]:
 def service(
     tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace, redis_server: EmbeddedRedis
 ) -> Iterator[Any]:
-    """Twenty connections at most, and answers that may stand still for a second."""
+    """Twenty connections at most, and answers that may make no progress for a second."""
     folder = tmp_path_factory.mktemp("service")
     kit.publish(folder / "registry", "1")
     kit.go_live(folder / "registry", "1")
