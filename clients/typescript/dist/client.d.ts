@@ -1,0 +1,52 @@
+/** The client. It needs `fetch`, which browsers and Node have. */
+import type { Candidate, Document, Event, Features, Impression, RankOptions, Ranking, Rollback, Written } from "./types.js";
+export interface ClientOptions {
+    /** Deadline of a call in milliseconds, attempts and pauses included. */
+    timeoutMs?: number;
+    /** The operator's token, which operators' calls alone send. */
+    token?: string;
+    attempts?: number;
+    firstPauseMs?: number;
+    longestPauseMs?: number;
+    /** Sends a ranking a second time if there is no answer by then, and takes what comes first. */
+    hedgeAfterMs?: number;
+    fetch?: typeof fetch;
+}
+export declare class Client {
+    #private;
+    constructor(url: string, options?: ClientOptions);
+    /** Rank `candidates` for a user. Throws FunnelrankError: BadRequest, Unavailable, DeadlineExceeded, NoAnswer. */
+    rank(userId: string, candidates: readonly (string | Candidate)[], options?: RankOptions & {
+        timeoutMs?: number;
+    }): Promise<Ranking>;
+    /**
+     * Rank, or give the order of `fallback` (by default that of the candidates) if there is no ranking in time. A wrong
+     * call still throws: its repetition would hide the fault for ever.
+     */
+    rankOr(fallback: readonly string[] | null, userId: string, candidates: readonly (string | Candidate)[], options?: RankOptions & {
+        timeoutMs?: number;
+    }): Promise<Ranking>;
+    /** Write behaviours, at most 1,000 in one call. Those without an id or a time get one, so that a repetition counts once. */
+    sendEvents(events: readonly Event[]): Promise<Written>;
+    /** Say what came into view. `new` is null in the answer if the service cannot tell. */
+    sendImpressions(impressions: readonly Impression[]): Promise<Written>;
+    /** Write features of users: user id to feature values. */
+    putUserFeatures(users: Readonly<Record<string, Features>>): Promise<Document>;
+    /** Write features of items: item id to feature values. */
+    putItemFeatures(items: Readonly<Record<string, Features>>): Promise<Document>;
+    getFusion(): Promise<Document>;
+    putFusion(document: Document): Promise<Document>;
+    rollBackFusion(to?: Rollback): Promise<Document>;
+    getRules(): Promise<Document>;
+    putRules(document: Document): Promise<Document>;
+    rollBackRules(to?: Rollback): Promise<Document>;
+    getModels(): Promise<Document>;
+    putRollout(document: Document): Promise<Document>;
+    rollBackModels(to?: Rollback): Promise<Document>;
+    /** Whether the process answers. */
+    isLive(): Promise<boolean>;
+    /** Whether it ranks. */
+    isReady(): Promise<boolean>;
+    /** All metrics in the text form of Prometheus. */
+    getMetrics(): Promise<string>;
+}
