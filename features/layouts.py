@@ -44,7 +44,7 @@ class Layouts:
         assert self.behaviour is not None
         return np.dtype([("event", f"V{EVENT_KEY_BYTES}"), ("row", self.behaviour.dtype)])
 
-    @property
+    @cached_property
     def max_behaviours(self) -> int:
         return self.schema.behaviour.max_length if self.schema.behaviour else 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
 
 from service.metrics.families import Families, OverWorkers, families_of, page_of
-from service.metrics.tally import Count, Distribution, Tallies
+from service.metrics.tally import Distribution, Tallies
 from service.metrics.workers import WorkerRecords
 
 # In memory, even if PROMETHEUS_MULTIPROC_DIR is set: the library's memory-mapped files end the process with SIGBUS when
@@ -107,7 +107,6 @@ class Metrics:
         self.records = WorkerRecords(folder)
         # Records are read and written in this thread only, so that a hanging disk does not block the event loop.
         self._files = ThreadPoolExecutor(1, "metrics")
-        self._outcomes: dict[tuple[str, str], Count] = {}
         self._routes: dict[str, Distribution] = {}
         counter = define.counter
         histogram = define.histogram
@@ -115,7 +114,7 @@ class Metrics:
         max_gauge = define.max_gauge
 
         # Requests and rankings
-        self.requests = counter("requests", "Requests by route and outcome.", "route", "outcome")
+        self.requests = tallies.labelled(counter("requests", "Requests by route and outcome.", "route", "outcome"))
         self._durations = histogram("request_duration_seconds", _SECONDS, "Time of a request, in seconds.", "route")
         stages = histogram("stage_duration_seconds", _SECONDS, "Time of each stage of a ranking, in seconds.", "stage")
         self.stages = {stage: tallies.distribution(stages.labels(stage)) for stage in STAGES}
@@ -127,12 +126,14 @@ class Metrics:
             for role in ("stable", "canary")
             for failed in (False, True)
         }
-        self.experiments = counter("experiment_rankings", "Rankings by experiment and arm.", "experiment", "arm")
-        self.degraded = counter("degraded", "Degraded rankings by reason.", "reason")
+        experiments = counter("experiment_rankings", "Rankings by experiment and arm.", "experiment", "arm")
+        self.experiments = tallies.labelled(experiments)
+        self.degraded = tallies.labelled(counter("degraded", "Degraded rankings by reason.", "reason"))
         self.inflight = sum_gauge("inflight_requests", "Requests in work.")
 
         # Store
-        self.corrupt_rows = counter("corrupt_rows", "Stored rows that do not fit the schema.", "entity")
+        corrupt_rows = counter("corrupt_rows", "Stored rows that do not fit the schema.", "entity")
+        self.corrupt_rows = tallies.labelled(corrupt_rows)
         self.item_cache = ItemCacheMetrics(define)
         self.events = counter("events", "Behaviours written to the store.")
         self.impressions = counter("impressions", "New impressions received by `/impressions`.")
@@ -167,10 +168,7 @@ class Metrics:
 
     def finished(self, route: str, outcome: str, seconds: float) -> None:
         """Count one request."""
-        count = self._outcomes.get((route, outcome))
-        if count is None:
-            count = self._outcomes[route, outcome] = self.tallies.count(self.requests.labels(route, outcome))
-        count.inc()
+        self.requests.inc(route, outcome)
         durations = self._routes.get(route)
         if durations is None:
             durations = self._routes[route] = self.tallies.distribution(self._durations.labels(route))
@@ -188,8 +186,10 @@ class Metrics:
         """Write this worker's record repeatedly, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            self.tallies.bring_over()
-            await loop.run_in_executor(self._files, self._write)
+            # A worker without others writes no record, and its metrics need not be collected for one.
+            if self.records.shared:
+                self.tallies.bring_over()
+                await loop.run_in_executor(self._files, self._write)
             await self.records.changed(_WRITE_SECONDS)
 
     def close(self) -> None:

@@ -37,6 +37,11 @@ class WorkerRecords:
         self._file: RecordFile | None = None
         self._failing = False
 
+    @property
+    def shared(self) -> bool:
+        """Whether other workers read the record of this one."""
+        return self._folder is not None
+
     def set_status(self, status: dict[str, Any]) -> None:
         """Set the status of this worker; the next `write` publishes it."""
         if status != self._status:

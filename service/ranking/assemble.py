@@ -37,33 +37,34 @@ def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: 
     try:
         for name, value in values.items():
             feature = layout.feature(name)
-            checked[name] = _used_part(feature, value)
-            _check_json_value(feature, checked[name])
+            checked[name] = value if isinstance(value, str) else _checked_value(feature, value)
         return layout.pack(checked, onto=onto)
     except FeatureError as error:
         where = f"{field}.{error.field}"
         raise InvalidRequest(f"{where}: {error.message}", errors=[FieldError(where, error.message)]) from None
 
 
-def _used_part(feature: Feature, value: object) -> object:
-    """Cut a list to the schema's length, so that the rest is not hashed; any other value stays unchanged."""
+def _checked_value(feature: Feature, value: object) -> object:
+    """A value from JSON; a list is cut to the schema's length, so that the rest is not hashed.
+
+    Refuses values that JSON allows and a feature does not: NaN, infinities, long integers, null if a value is required.
+    """
     if isinstance(value, list) and isinstance(feature, MultiCategorical):
-        return list(islice((entry for entry in value if entry is not None), feature.max_values))
+        used = list(islice((entry for entry in value if entry is not None), feature.max_values))
+        for entry in used:
+            _check_number(feature, entry)
+        return used
+    if value is None and feature.required:
+        raise FeatureError(feature.name, "a value is required")
+    _check_number(feature, value)
     return value
 
 
-def _check_json_value(feature: Feature, value: object) -> None:
-    """Refuse values that JSON allows and a feature does not: NaN, infinities, long integers, null if a value is
-    required.
-    """
-    if value is None and feature.required:
-        raise FeatureError(feature.name, "a value is required")
-    many = isinstance(value, list) and isinstance(feature, MultiCategorical)
-    for part in value if many else (value,):  # type: ignore[attr-defined]
-        if isinstance(part, float) and not math.isfinite(part):
-            raise FeatureError(feature.name, "NaN and Infinity are no values; send null for a missing one")
-        if isinstance(part, int) and part not in _INTEGERS:
-            raise FeatureError(feature.name, "an integer has at most 64 bits")
+def _check_number(feature: Feature, value: object) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FeatureError(feature.name, "NaN and Infinity are no values; send null for a missing one")
+    if isinstance(value, int) and value not in _INTEGERS:
+        raise FeatureError(feature.name, "an integer has at most 64 bits")
 
 
 def item_rows(layouts: Layouts, stored: StoredRows | None, item_ids: Sequence[str]) -> ItemRows:

@@ -32,10 +32,10 @@ class Query:
     user_id: str
     item_ids: Sequence[str]
     own_features: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
-    sources: Sequence[str | None] | None = None
     context: Mapping[str, object] = field(default_factory=dict)
     timestamp: int | None = None
     options: RankingOptions = field(default_factory=RankingOptions)
+    sources: Sequence[str | None] | None = None
 
 
 @dataclass(slots=True, eq=False)

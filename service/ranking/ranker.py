@@ -24,7 +24,6 @@ from service.ranking.scoring import Scored, score_in_chunks
 from service.ranking.second_stage import apply_rules
 from service.rollout.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking, ObservedRequest
-from service.rollout.serving import Live, ServingSnapshot
 from service.store.base import FeatureStore, StoreDown, StoredRows
 
 
@@ -69,7 +68,7 @@ class Ranker:
             stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline)
         except DeadlineExceeded:
             # Rankings that missed their deadline are shown to the observers too.
-            self._observe(snapshot, live, query, formula)
+            self.follower.observers.answered(AnsweredRanking(snapshot, live, _observed(query, formula)))
             raise
         fetched = perf_counter()
         stages["store"].observe(fetched - started)
@@ -82,10 +81,11 @@ class Ranker:
         self.metrics.behaviours.observe(assembled.behaviours)
         # Score them, taking turns with other requests.
         inputs = assembled.inputs
+        request = _observed(query, formula, inputs)
         try:
             scored = await self._score(bundle, inputs, candidates, deadline, has_left)
         except DeadlineExceeded:
-            self._observe(snapshot, live, query, formula, inputs)
+            self.follower.observers.answered(AnsweredRanking(snapshot, live, request))
             raise
         scored_at = perf_counter()
         stages["score"].observe(scored.seconds)
@@ -105,10 +105,11 @@ class Ranker:
         stages["fuse"].observe(fusing)
         # Count it and show it to the observers.
         for degradation in degraded:
-            self.metrics.degraded.labels(degradation.reason.value).inc()
+            self.metrics.degraded.inc(degradation.reason)
         if chosen is not None:
-            self.metrics.experiments.labels(chosen.experiment, chosen.arm).inc()
-        self._observe(snapshot, live, query, formula, inputs, scored.predictions, scores)
+            self.metrics.experiments.inc(chosen.experiment, chosen.arm)
+        answered = AnsweredRanking(snapshot, live, request, scored.predictions, scores, failed=finite < candidates)
+        self.follower.observers.answered(answered)
         costs = Costs(fetched - started, assembling + scored.seconds + fusing)
         computation = Computation(moment, inputs, scored.predictions, shown, costs)
         return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), applied, computation)
@@ -133,7 +134,7 @@ class Ranker:
         if stored.corrupt:
             degraded += (Degradation(Reason.CORRUPT_ROWS, sum(stored.corrupt.values())),)
             for entity, count in stored.corrupt.items():
-                self.metrics.corrupt_rows.labels(entity).inc(count)
+                self.metrics.corrupt_rows.inc(entity, amount=count)
         return stored, degraded
 
     async def _assemble(
@@ -166,28 +167,18 @@ class Ranker:
 
         return await score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check)
 
-    def _observe(
-        self,
-        snapshot: ServingSnapshot,
-        live: Live,
-        query: Query,
-        formula: Formula,
-        inputs: Mapping[str, np.ndarray] | None = None,
-        predictions: np.ndarray | None = None,
-        scores: np.ndarray | None = None,
-    ) -> None:
-        """Show a ranking to the observers. A result that the deadline cut off is None."""
-        request = ObservedRequest(
-            query.user_id,
-            formula.profile,
-            inputs,
-            bool(query.own_features),
-            query.options.scene,
-            query.item_ids,
-            query.sources,
-        )
-        answered = AnsweredRanking(snapshot, live, request, predictions, scores)
-        self.follower.observers.answered(answered)
+
+def _observed(query: Query, formula: Formula, inputs: Mapping[str, np.ndarray] | None = None) -> ObservedRequest:
+    """A request as the observers see it; `inputs` are None if the deadline passed before they were assembled."""
+    return ObservedRequest(
+        query.user_id,
+        formula.profile,
+        inputs,
+        bool(query.own_features),
+        query.options.scene,
+        query.item_ids,
+        query.sources,
+    )
 
 
 def _of_rows(stored: StoredRows | None, assembled: Assembled) -> Degradations:

@@ -5,6 +5,8 @@ code runs per candidate. The result equals the JSON of the plain structure.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import orjson
@@ -59,16 +61,23 @@ def entries(ranking: Ranked, tasks: Sequence[str]) -> bytes:
         between_id_and_score(count),
         numbers(ranking.scores),
     ]
-    opening = b',"predictions":{"%b":'
     predictions = numbers(ranking.predictions.ravel())
-    for place, task in enumerate(tasks):
-        columns += [opening % task.encode(), predictions[place * count : (place + 1) * count]]
-        opening = b',"%b":'
-    columns.append(b"}")
-    if ranking.explained is not None:
-        columns += _explained(ranking.explained)
-    columns.append(b"}")
-    return interleaved(merged(columns), count)[1:]
+    start = 0
+    for opening in openings(tuple(tasks)):
+        columns += (opening, predictions[start : start + count])
+        start += count
+    if ranking.explained is None:
+        columns.append(b"}}")
+    else:
+        columns += merged([b"}", *_explained(ranking.explained), b"}"])
+    return interleaved(columns, count)[1:]
+
+
+@lru_cache(maxsize=64)
+def openings(tasks: tuple[str, ...]) -> list[bytes]:
+    """The constant text before each task's prediction."""
+    first, *others = tasks
+    return [b',"predictions":{"%b":' % first.encode(), *(b',"%b":' % task.encode() for task in others)]
 
 
 def _explained(explained: Sequence[Explained]) -> list[bytes | list[bytes]]:
@@ -123,7 +132,9 @@ def merged(columns: Sequence[bytes | list[bytes]]) -> list[bytes | list[bytes]]:
 def interleaved(columns: Sequence[bytes | list[bytes]], count: int) -> bytes:
     """Concatenate `count` rows; a column is a constant or has one piece per row."""
     width = len(columns)
-    pieces: list[bytes] = [b""] * (width * count)
+    row = [b"" if type(column) is list else column for column in columns]
+    pieces: list[Any] = row * count
     for place, column in enumerate(columns):
-        pieces[place::width] = [column] * count if isinstance(column, bytes) else column
+        if type(column) is list:
+            pieces[place::width] = column
     return b"".join(pieces)

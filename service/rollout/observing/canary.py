@@ -209,6 +209,10 @@ class CanaryWatch:
         if before is None or (before.canary, before.stable) != (canary.bundle, stable.bundle):
             self._comparison = Comparison(canary.bundle, stable.bundle)
 
+    @property
+    def is_comparing(self) -> bool:
+        return self._comparison is not None
+
     def offer(self, bundle: Bundle, user_id: str, inputs: Mapping[str, np.ndarray], own_features: bool) -> None:
         """Queue a request that `bundle` answered, if `bundle` is part of the comparison. Never waits."""
         comparison = self._comparison

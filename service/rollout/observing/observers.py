@@ -18,7 +18,8 @@ from service.rollout.serving import Live, Role, ServingSnapshot
 log = logging.getLogger("funnelrank.observers")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+# Not frozen: a frozen object costs three times as much to make, and every ranking makes these.
+@dataclass(slots=True, eq=False)
 class ObservedRequest:
     """A request of a user in a scene, ranked by a fusion profile.
 
@@ -35,11 +36,12 @@ class ObservedRequest:
     sources: Sequence[str | None] | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class AnsweredRanking:
     """The result of one request, scored by the version `live` of the request's snapshot.
 
-    `predictions` `[tasks, C]` and `scores` `[C]` are None if the deadline passed before they were computed.
+    `predictions` `[tasks, C]` and `scores` `[C]` are None if the deadline passed before they were computed. `failed`:
+    some candidate got no score.
     """
 
     snapshot: ServingSnapshot
@@ -47,11 +49,7 @@ class AnsweredRanking:
     request: ObservedRequest
     predictions: np.ndarray | None = None
     scores: np.ndarray | None = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether a candidate has no score."""
-        return self.scores is None or not bool(np.isfinite(self.scores).all())
+    failed: bool = True
 
 
 class Observers:
@@ -68,8 +66,11 @@ class Observers:
         """Count a ranking and show it to the observers. Never raises and never waits."""
         self._metrics.rankings[ranking.live.role, ranking.failed].inc()
         self._guarded(self._remember, ranking)
-        self._guarded(self._offer_to_shadow, ranking)
-        self._guarded(self._offer_to_canary, ranking)
+        # Mostly there is neither.
+        if ranking.snapshot.shadow is not None:
+            self._guarded(self._offer_to_shadow, ranking)
+        if self.canary.is_comparing:
+            self._guarded(self._offer_to_canary, ranking)
 
     def follow(self, snapshot: ServingSnapshot) -> None:
         """Observe the versions of this snapshot from now on."""

@@ -8,12 +8,15 @@ import httptools
 from service.api.problems import HeadTooLarge, RequestTooSlow
 from service.errors import Overloaded
 from service.server.protocol.connections import CONNECTIONS
-from service.server.protocol.framing import MAX_HEAD_BYTES, MAX_HEADERS, Framing, new_parser
+from service.server.protocol.framing import FRAMING_HEADERS, MAX_HEAD_BYTES, MAX_HEADERS, Framing, new_parser
 from service.server.protocol.writing import NOT_HTTP, ReadingGate, Timer, WatchedWriting, whole_answer
 
 _QUEUE_FULL = 8  # requests that wait for their turn; the last piece of a chunked body may bring 7 more
 _QUEUE_FULL_BYTES = 65_536
 _DISCARDED_BYTES = 8 << 20  # of a body that arrives after its answer
+_HEAD_TOO_LARGE = HeadTooLarge(
+    f"the request line and headers, or the trailers, have more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} lines"
+)
 
 
 class BoundedConnection(WatchedWriting):
@@ -63,26 +66,26 @@ class BoundedConnection(WatchedWriting):
 
     def _parse(self, data: bytes, start: int) -> None:
         """Pass received bytes to the parser piece by piece, until the queue is full; keep the rest."""
+        framing = self._framing
         view = memoryview(data)
         while start < len(data) and self._last_words is None and not self.transport.is_closing():
-            if self._queue_is_full():
+            if self.pipeline and self._queue_is_full():
                 self._held = (data, start)
                 self.flow.hold()
                 break
             if not self._arriving:
-                start = self._framing.skip_empty_lines(data, start)
+                start = framing.skip_empty_lines(data, start)
                 if start == len(data):
                     break
-            end = self._framing.end_of_piece(data, start)
-            was_in_head = self._framing.in_head
+            end = framing.end_of_piece(data, start)
+            was_in_head = framing.in_head
             length = self._feed(view[start:end])
             start += length
             if self.pipeline:
                 self._queued_bytes += length
-            if not self._framing.count(length, was_in_head=was_in_head) or self._too_many_headers:
-                limits = f"{MAX_HEAD_BYTES} bytes or {MAX_HEADERS} lines"
-                error = HeadTooLarge(f"the request line and headers, or the trailers, have more than {limits}")
-                self._end_with(whole_answer(error))
+            # A body of known length bounds itself, and a request that is complete is within the limits.
+            if self._arriving and not framing.length_is_known and not framing.count(length, was_in_head=was_in_head):
+                self._end_with(whole_answer(_HEAD_TOO_LARGE))
         if self._arriving and not self._reading_timer.is_running:
             self._start_read_timer()
 
@@ -92,12 +95,11 @@ class BoundedConnection(WatchedWriting):
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as offer:
             self._ignore_offer()
-            taken: int = offer.args[0]
-            return taken
+            return int(offer.args[0])
         except httptools.HttpParserError:
             if not self._too_many_headers:
                 self._limits.cut("not_http")
-                self._end_with(NOT_HTTP)
+            self._end_with(whole_answer(_HEAD_TOO_LARGE) if self._too_many_headers else NOT_HTTP)
         return len(piece)
 
     def _ignore_offer(self) -> None:
@@ -109,8 +111,9 @@ class BoundedConnection(WatchedWriting):
         if not self._arriving:
             return
         self._replaying = True
+        framing = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in FRAMING_HEADERS)
         try:
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % self._framing.headers)
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
         except httptools.HttpParserError:
             self._end_with(NOT_HTTP)
         finally:
@@ -125,26 +128,26 @@ class BoundedConnection(WatchedWriting):
         self._limits.busy(self)
         self._unset_keepalive_if_required()
 
-    def on_url(self, url: bytes) -> None:
-        if not self._replaying:
-            super().on_url(url)
-
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._replaying or not self._framing.in_head:  # trailers are no headers (RFC 9110, 6.5.1)
             return
-        if len(self.headers) >= MAX_HEADERS:
+        headers = self.headers
+        if len(headers) >= MAX_HEADERS:
             self._too_many_headers = True
             raise httptools.HttpParserError  # the parser stops
-        if name.lower() == b"content-length":
-            # The parser accepts any number of leading zeros, but Python reads no integer of more than 4300 digits.
-            value = value.lstrip(b"0") or b"0"
-        super().on_header(name, value)
+        # As uvicorn's `on_header`, without a second pass over the name.
+        name = name.lower()
+        if name in FRAMING_HEADERS:
+            value = self._framing.take_header(name, value)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._replaying:
             return
         super().on_headers_complete()
-        self._framing.complete_head(self.headers)
+        self._framing.complete_head()
         self._offered = self.parser.should_upgrade()
         self._discarded = 0
 
@@ -170,13 +173,18 @@ class BoundedConnection(WatchedWriting):
             self._rest()
 
     def _queue_is_full(self) -> bool:
-        waiting = len(self.pipeline)
-        return waiting >= _QUEUE_FULL or (waiting > 0 and self._queued_bytes > _QUEUE_FULL_BYTES)
+        return len(self.pipeline) >= _QUEUE_FULL or (bool(self.pipeline) and self._queued_bytes > _QUEUE_FULL_BYTES)
 
     # Answers
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        # Nearly always: no other request waits or arrives, and uvicorn has begun to wait for the next one.
+        goes_on = self._last_words is None and not self._half_closed
+        if goes_on and self.timeout_keep_alive_task is not None and self._held is None and not self._arriving:
+            self._queued_bytes = 0
+            self._limits.idle(self)
+            return
         if self._is_lost:
             return
         if self.transport.is_closing():
@@ -198,12 +206,6 @@ class BoundedConnection(WatchedWriting):
             self._close()
         elif not self._arriving:
             self._rest()
-
-    def _rest(self) -> None:
-        """Wait for the next request, as long as a connection is kept alive."""
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-        self._limits.idle(self)
 
     def _owes_answer(self) -> bool:
         """Whether a complete request has not been answered completely yet."""

@@ -6,7 +6,6 @@ is passed on in small pieces, and a piece may contain the beginning of a few req
 """
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import httptools
@@ -17,7 +16,7 @@ _BODY_PIECE = 65_536
 _CHUNKED_PIECE = 128
 _HEAD_END = b"\r\n\r\n"
 _EMPTY_LINES = re.compile(rb"[\r\n]*")
-_FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
+FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class Framing:
@@ -26,8 +25,8 @@ class Framing:
     def __init__(self) -> None:
         self.in_head = True
         self._is_between = True  # no request has begun since the last one was complete
+        self.length_is_known = False  # the head is complete, and no chunked body follows
         self.head_bytes = 0
-        self.headers = b""  # Content-Length or Transfer-Encoding, as they were sent
         self._left: int | None = 0  # bytes of the body still to come; None for a chunked body
         self._overhead = 0  # bytes of a chunked body since the last that belong to its content
 
@@ -38,29 +37,41 @@ class Framing:
         """Start a request."""
         self.in_head = True
         self._is_between = False
+        self.length_is_known = False
         self.head_bytes = 0
-
-    def complete_head(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """End the head; names of `headers` are in lower case."""
-        framing = [(name, value) for name, value in headers if name in _FRAMING_HEADERS]
-        self.headers = b"".join(b"%b: %b\r\n" % header for header in framing)
         self._left = 0
-        for name, value in framing:
-            # The parser refuses a request with both.
-            self._left = None if name == b"transfer-encoding" else int(value)
+
+    def take_header(self, name: bytes, value: bytes) -> bytes:
+        """Read Content-Length or Transfer-Encoding, `name` in lower case. Returns the value to go on with.
+
+        The parser refuses a request with both.
+        """
+        if name == b"transfer-encoding":
+            self._left = None
+            return value
+        # The parser accepts any number of leading zeros, but Python reads no integer of more than 4300 digits.
+        value = value.lstrip(b"0") or b"0"
+        self._left = int(value)
+        return value
+
+    def complete_head(self) -> None:
+        """End the head."""
         self._overhead = 0
-        self.in_head = not self.has_body()
+        self.length_is_known = self._left is not None
+        self.in_head = self._left == 0
 
     def take_body(self, length: int) -> None:
         """Count `length` bytes of content."""
-        if self._left is not None:
+        if self._left is None:
+            self._overhead = 0
+        else:
             self._left -= length
-        self._overhead = 0
 
     def end(self) -> None:
         """End the request."""
         self.in_head = True
         self._is_between = True
+        self.length_is_known = False
         self._left = 0
 
     def skip_empty_lines(self, data: bytes, start: int) -> int:

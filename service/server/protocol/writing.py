@@ -37,7 +37,7 @@ class ReadingGate(FlowControl):
         self.resume_reading()
 
     def resume_reading(self) -> None:
-        if not self._held:
+        if self.read_paused and not self._held:
             super().resume_reading()
 
 
@@ -90,6 +90,12 @@ class WatchedWriting(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         self._close()
+
+    def _rest(self) -> None:
+        """Wait for the next request as long as a connection is kept alive."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._limits.idle(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -33,6 +33,27 @@ def test_brought_over_is_what_observing_one_by_one_gives(values: list[float], sp
     assert pages[0] == pages[1]
 
 
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(1, 3))), st.integers(0, 20))
+def test_labelled_counts_are_those_of_the_counter(counted: list[tuple[str, str, int]], split: int) -> None:
+    pages = []
+    for plain in (False, True):
+        registry = CollectorRegistry()
+        tallies = Tallies()
+        requests = Counter("requests", "r", ["route", "outcome"], registry=registry)
+        counts = tallies.labelled(requests)
+        for place, (route, outcome, amount) in enumerate(counted):
+            if plain:
+                counts.inc(route, outcome, amount=amount)
+            else:
+                requests.labels(route, outcome).inc(amount)
+            if place == split:
+                tallies.bring_over()
+        tallies.bring_over()
+        page = generate_latest(registry).decode()
+        pages.append(sorted(line for line in page.splitlines() if "_created" not in line))
+    assert pages[0] == pages[1]
+
+
 async def test_what_was_counted_is_in_the_metrics_within_a_moment() -> None:
     tallies = Tallies()
     asked = Counter("asked", "a", registry=(registry := CollectorRegistry()))

@@ -22,6 +22,7 @@ from service.ranking.deadline import Deadline
 from service.ranking.query import Query, Ranking
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
+from service.rollout.observing.observers import AnsweredRanking, Observers
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
 from service.store.opening import open_store
@@ -151,14 +152,15 @@ async def test_a_behaviour_younger_than_the_lag_does_not_count(
         row = layouts.behaviour.pack_event(layouts.item.pack({"item_id": "1"}), "click", None, NOW - age)
         store.zadd(behaviours_key(layouts.fingerprint, "712"), {age.to_bytes(8, "big") + row: NOW - age})
     counted: list[np.ndarray] = []
-    original = Ranker._observe
+    original = Observers.answered
 
-    def observe(self: Ranker, *arguments: Any) -> None:
-        counted.append(arguments[4]["behaviour_times"])
-        original(self, *arguments)
+    def answered(self: Observers, ranking: AnsweredRanking) -> None:
+        assert ranking.request.inputs is not None
+        counted.append(ranking.request.inputs["behaviour_times"])
+        original(self, ranking)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ranker, "_observe", observe)
+        patch.setattr(Observers, "answered", answered)
         await rank(tmp_path, redis_server.url, Query("712", ["1"], context={"tab": 1, "hour": 1}, timestamp=NOW))
     assert len(counted[0]) == seen
     assert all(NOW - time > lag_s * 1000 for time in counted[0].tolist())

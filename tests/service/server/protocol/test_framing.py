@@ -7,6 +7,15 @@ from service.server.protocol.framing import Framing
 HEAD = b"POST /rank HTTP/1.1\r\nA: b\r\n\r\n"
 
 
+def begun(name: bytes, value: bytes) -> Framing:
+    """The framing of a request whose head, with one header, is complete."""
+    framing = Framing()
+    framing.begin()
+    framing.take_header(name, value)
+    framing.complete_head()
+    return framing
+
+
 def pieces(framing: Framing, data: bytes) -> list[bytes]:
     """Cut data that all belongs to one head or one body into pieces."""
     parts = []
@@ -23,8 +32,7 @@ def test_every_head_is_a_piece_of_its_own() -> None:
 
 
 def test_a_body_ends_where_its_length_says() -> None:
-    framing = Framing()
-    framing.complete_head([(b"content-length", b"5")])
+    framing = begun(b"content-length", b"5")
     assert framing.end_of_piece(b"12345" + HEAD, 0) == 5
     framing.take_body(3)
     assert framing.end_of_piece(b"45" + HEAD, 0) == 2
@@ -37,8 +45,7 @@ def test_the_number_of_pieces_of_a_body_does_not_depend_on_its_content(
 ) -> None:
     counts = []
     for size in (1 << 18, 1 << 19):
-        framing = Framing()
-        framing.complete_head([framed])
+        framing = begun(*framed)
         data = (content * (size // len(content) + 1))[:size]
         counts.append(len(pieces(framing, data)))
     assert counts[1] == 2 * counts[0]
@@ -52,8 +59,7 @@ def test_empty_lines_are_skipped_at_once() -> None:
 
 
 def test_what_is_not_content_of_a_chunked_body_is_bounded() -> None:
-    framing = Framing()
-    framing.complete_head([(b"transfer-encoding", b"chunked")])
+    framing = begun(b"transfer-encoding", b"chunked")
     assert all(framing.count(1000, was_in_head=False) for _ in range(65))
     assert not framing.count(1000, was_in_head=False)
     framing.take_body(1)
