@@ -84,7 +84,8 @@ def serving(
 ) -> Iterator[Server]:
     """`python -m service serve` of the code in `root`; `settings` are FUNNELRANK_* by their lower-case names.
 
-    The first process executes the statements `setup` before it serves.
+    The first process executes the statements `setup` before it serves. Sockets and files that the service leaves to the
+    garbage collector fail the test.
     """
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
@@ -98,6 +99,7 @@ def serving(
     }
     chosen |= ROOM | settings
     environment |= {f"FUNNELRANK_{k.upper()}": str(v) for k, v in chosen.items()}
+    environment["PYTHONWARNINGS"] = "always::ResourceWarning"
     log = folder / f"serve-{port}.log"
     with log.open("wb") as sink:
         serve = f"{setup}\nimport sys\nfrom funnelrank.main import main\nsys.exit(main(['serve']))"
@@ -113,3 +115,4 @@ def serving(
         yield server
     finally:
         server.stop()
+    assert "ResourceWarning" not in server.log_lines

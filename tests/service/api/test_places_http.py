@@ -80,7 +80,7 @@ def test_writes_that_wait_for_the_store_take_no_rankings_place(
     with (
         EmbeddedRedis() as own,
         kit.serving(
-            tmp_path, registry, own.url, max_inflight=1, redis_timeout_ms=1000, default_timeout_ms=9000
+            tmp_path, registry, own.url, max_inflight=1, redis_timeout_ms=2500, default_timeout_ms=60_000
         ) as server,
     ):
         assert server.rank(["1"]).status_code == 200

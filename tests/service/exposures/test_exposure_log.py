@@ -153,7 +153,7 @@ def test_a_killed_service_loses_what_came_within_the_last_flush_alone(
     with kit.serving(tmp_path, registry, redis_server.url, exposure_log=log) as server:
         for i in range(300):
             server.rank(["1", "2"], request_id=f"early-{i}")
-        time.sleep(0.5)
+        kit.wait_until(lambda: len(records(log)) == 300)
         for i in range(50):
             server.rank(["1", "2"], request_id=f"late-{i}")
         server.process.send_signal(signal.SIGKILL)

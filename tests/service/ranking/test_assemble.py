@@ -25,9 +25,9 @@ ITEMS: dict[str, dict[str, Any]] = {
 
 
 async def fetch(url: str, layouts: Layouts, user_id: str, item_ids: list[str]) -> StoredRows:
-    reader = open_store(url, 1000)
+    reader = open_store(url, 20_000)
     try:
-        return await reader.fetch(layouts, user_id, item_ids, 1.0)
+        return await reader.fetch(layouts, user_id, item_ids, 20.0)
     finally:
         reader.close()
 

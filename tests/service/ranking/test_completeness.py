@@ -43,7 +43,7 @@ def schema_with(kit: SimpleNamespace, lag_s: float = 0.0, **required: bool) -> d
 
 async def rank(registry: Path, redis_url: str, query: Query) -> Ranking:
     metrics = Metrics()
-    reader = open_store(redis_url, 2000)
+    reader = open_store(redis_url, 20_000)
     follower = Follower(Settings(registry=registry), None, reader, metrics)
     await follower.step()
     try:

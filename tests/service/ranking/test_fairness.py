@@ -5,6 +5,8 @@ import json
 import socket
 import struct
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +28,7 @@ from service.store.opening import open_store
 def test_a_request_whose_caller_left_is_dropped(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
     with (
         EmbeddedRedis() as own,
-        kit.serving(tmp_path, registry, own.url, redis_timeout_ms=9000, default_timeout_ms=9000) as server,
+        kit.serving(tmp_path, registry, own.url, redis_timeout_ms=30_000, default_timeout_ms=60_000) as server,
     ):
         subprocess.run(["kill", "-STOP", str(own.pid)], check=True)
         body = json.dumps({"user_id": "1", "candidates": ["1"]}).encode()
@@ -47,10 +49,10 @@ def test_a_request_whose_caller_left_is_dropped(tmp_path: Path, registry: Path, 
 
 
 @pytest.fixture
-def ranker(registry: Path, redis_server: EmbeddedRedis, store: redis.Redis) -> Ranker:
+async def ranker(registry: Path, redis_server: EmbeddedRedis, store: redis.Redis) -> AsyncIterator[Ranker]:
     metrics = Metrics()
-    reader = open_store(redis_server.url, 2000)
-    return Ranker(Follower(Settings(registry=registry), None, reader, metrics), reader, metrics, chunk=10)
+    with closing(open_store(redis_server.url, 20_000)) as reader:
+        yield Ranker(Follower(Settings(registry=registry), None, reader, metrics), reader, metrics, chunk=10)
 
 
 def query(count: int) -> Query:
@@ -65,7 +67,6 @@ async def test_a_short_list_is_ranked_while_a_long_one_is_in_work(ranker: Ranker
         finished.append((await ranker.rank(query(count), Deadline(60_000))).coverage[0])
 
     await asyncio.gather(rank(20_000), *(rank(5) for _ in range(3)))
-    ranker.reader.close()
     assert finished == [5, 5, 5, 20_000]
 
 
@@ -75,14 +76,13 @@ async def test_chunks_score_like_the_whole_list(ranker: Ranker) -> None:
     rankings = [await r.rank(query(57), Deadline(60_000)) for r in (ranker, whole)]
     assert rankings[0].ranked.item_ids == rankings[1].ranked.item_ids
     assert np.allclose(rankings[0].ranked.predictions, rankings[1].ranked.predictions, atol=1e-6)
-    ranker.reader.close()
 
 
 def test_a_refused_request_has_retry_after(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
     with (
         EmbeddedRedis() as own,
         kit.serving(
-            tmp_path, registry, own.url, max_inflight=1, redis_timeout_ms=5000, default_timeout_ms=9000
+            tmp_path, registry, own.url, max_inflight=1, redis_timeout_ms=30_000, default_timeout_ms=60_000
         ) as server,
     ):
         subprocess.run(["kill", "-STOP", str(own.pid)], check=True)

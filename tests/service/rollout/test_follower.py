@@ -17,7 +17,7 @@ from service.store.opening import open_store
 
 
 def follower_of(registry: Path, url: str) -> Follower:
-    return Follower(Settings(registry=registry, max_candidates=50), None, open_store(url, 500), Metrics())
+    return Follower(Settings(registry=registry, max_candidates=50), None, open_store(url, 20_000), Metrics())
 
 
 async def test_the_old_bundle_goes_with_its_last_request(

@@ -124,13 +124,13 @@ async def test_a_change_that_takes_too_long_fails_and_is_not_made_later(
     monkeypatch.setattr(checks.RegistryChecks, "verify", hanging)
     monkeypatch.setattr(operations, "CHANGE_SECONDS", 0.2)
 
-    follower = Follower(Settings(registry=registry), None, open_store(redis_server.url, 500), Metrics())
+    follower = Follower(Settings(registry=registry), None, open_store(redis_server.url, 20_000), Metrics())
     await follower.step()
     changes = {"stable": read_rollout(registry).stable.model_copy(update={"version": "2"})}
     with pytest.raises(RegistryUnavailable, match="the registry does not answer within 0.2 s"):
         await operations.change_rollout(follower, changes, "ann", "", None)
     release.set()
-    for _ in range(100):
+    for _ in range(1000):
         if not [t for t in threading.enumerate() if t.name == "limited"]:
             ended.set()
             break

@@ -84,7 +84,7 @@ def test_versions_with_other_tasks_swap_beside_a_canary_and_a_shadow_without_a_f
     for version in ("3", "4"):
         kit.without_task(kit.publish(registry, version), "pctcvr")
     fusion = {"profiles": {"default": {"kind": "weighted_sum", "weights": {"pctr": 1.0}}}}
-    with kit.serving(tmp_path, registry, slow_store, workers=2, redis_timeout_ms=1000) as server:
+    with kit.serving(tmp_path, registry, slow_store, workers=2) as server:
         assert server.put("/fusion", fusion).status_code == 200
         limits = {"psi": None, "latency_ratio": None, "shadow_share": 1.0}
         change = {"canary": target("2", percent=50), "limits": limits}
@@ -167,7 +167,7 @@ def test_callers_do_not_decide_about_a_canary(
     kit.go_live(registry, "1b")
     own = {"price": 5000, "quality": 1}
     odd = [{"item_id": str(i), "features": own} for i in range(30)]
-    with kit.serving(tmp_path, registry, redis_server.url, default_timeout_ms=5000) as server:
+    with kit.serving(tmp_path, registry, redis_server.url) as server:
         limits = {"min_requests": 10, "min_scores": 100, "shadow_share": 1.0}
         change = {"canary": target("2", percent=50), "limits": limits}
         assert server.put("/models/rollout", change).status_code == 200
@@ -207,7 +207,7 @@ async def test_the_event_loop_hardly_works_while_a_large_fusion_document_is_take
         parsed.append(text)
         return parse(text)
 
-    follower = Follower(Settings(registry=registry), None, open_store(redis_server.url, 500), Metrics())
+    follower = Follower(Settings(registry=registry), None, open_store(redis_server.url, 20_000), Metrics())
     await follower.step()
     past = [document(r, 50) | {"withdrawn": False} for r in range(20, 0, -1)]
     (registry / "fusion.json").write_text(json.dumps(document(21, 50) | {"history": past}))

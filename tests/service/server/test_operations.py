@@ -242,7 +242,7 @@ def test_signals_that_are_repeated_until_the_end_change_neither_the_exit_code_no
     with (
         EmbeddedRedis() as own,
         kit.serving(
-            tmp_path, registry, own.url, workers=workers, redis_timeout_ms=5000, default_timeout_ms=9000, drain_ms=0
+            tmp_path, registry, own.url, workers=workers, redis_timeout_ms=30_000, default_timeout_ms=60_000, drain_ms=0
         ) as server,
         ThreadPoolExecutor(1) as pool,
     ):
