@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fresh_http
 import httpx
 
 from service.sample.calls import wait_until_ready
@@ -31,7 +32,7 @@ class Server:
         self.process = process
         self.log = log
         self.url = f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.http = fresh_http.client(base_url=self.url)
 
     def rank(self, candidates: list[Any], user_id: str = "712", **more: Any) -> httpx.Response:
         body = {"user_id": user_id, "candidates": candidates, "context": UNKNOWN_CONTEXT}

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fresh_http
 import httpx
 import pyarrow as pa
 import pyarrow.parquet
@@ -151,7 +152,7 @@ def test_one_command_ranks_the_sample_and_one_signal_stops_it_all(started: Any, 
     os.killpg(process.pid, number)
     assert process.wait(timeout=30) == 0
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{port}/livez")
+        fresh_http.get(f"http://127.0.0.1:{port}/livez")
     with pytest.raises(redis.exceptions.ConnectionError), redis.Redis.from_url(url) as client:
         client.ping()
 
@@ -164,7 +165,7 @@ def test_the_sample_runs_on_a_redis_that_is_given(
     assert "started Redis" not in text
     assert store.hlen("fr:schemas") == 1
     assert (
-        httpx.post(
+        fresh_http.post(
             f"http://127.0.0.1:{port}/rank", json={"user_id": "712", "candidates": ["1"], "context": CONTEXT}
         ).json()["degraded"]
         == []

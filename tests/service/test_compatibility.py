@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import fresh_http
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -113,6 +113,6 @@ def test_documents_of_then_are_followed(service: Any) -> None:
     fusion = service.http.get("/fusion").json()
     assert fusion["revision"] == 3
     assert [state["revision"] for state in fusion["history"]] == [2, 1]
-    models = httpx.get(f"{service.url}/models").json()
+    models = fresh_http.get(f"{service.url}/models").json()
     assert models["rollout"]["revision"] == 2
     assert models["rollout"]["limits"]["psi"] == 0.3

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fresh_http
 import httpx
 import pytest
 import redis
@@ -48,7 +49,7 @@ def wait_for_revision(kit: SimpleNamespace, server: Any, revision: int) -> None:
 
 
 def rank(server: Any, **more: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}/rank", json={"user_id": "712", "candidates": ITEMS} | more)
+    return fresh_http.post(f"{server.url}/rank", json={"user_id": "712", "candidates": ITEMS} | more)
 
 
 def test_new_weights_hold_on_every_worker_and_every_answer_fits_its_revision(

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import fresh_http
 import pytest
 import redis
 
@@ -31,7 +31,7 @@ def running(
 def versions(server: Any, asks: int = 20) -> set[str]:
     """The versions that answer, over new connections, so that every worker gets requests."""
     return {
-        httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]}).json()["model"]["version"]
+        fresh_http.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]}).json()["model"]["version"]
         for _ in range(asks)
     }
 
@@ -59,7 +59,7 @@ class Traffic:
         self.threads = [threading.Thread(target=self._run) for _ in range(3)]
 
     def _run(self) -> None:
-        with httpx.Client(base_url=self.url) as http:
+        with fresh_http.client(base_url=self.url) as http:
             while not self.stop.is_set():
                 answer = http.post("/rank", json={"user_id": "1", "candidates": ["1", "2"]})
                 self.answers += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import fresh_http
 import pytest
 import redis
 
@@ -86,9 +86,7 @@ def test_writes_that_wait_for_the_store_take_no_rankings_place(
         assert server.rank(["1"]).status_code == 200
         subprocess.run(["kill", "-STOP", str(own.pid)], check=True)
         try:
-            write = threading.Thread(
-                target=lambda: httpx.post(f"{server.url}/events", json={"events": [event]}, timeout=20)
-            )
+            write = threading.Thread(target=lambda: fresh_http.post(f"{server.url}/events", json={"events": [event]}))
             write.start()
             kit.wait_until(lambda: in_work(server) == 1)
             answer = server.rank(["1"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fresh_http
 import httpx
 import pytest
 import redis
@@ -71,7 +72,7 @@ def hold(kit: SimpleNamespace, server: Any, *rules: dict[str, Any], scene: str =
 
 
 def rank(server: Any, **more: Any) -> Any:
-    answer = httpx.post(f"{server.url}/rank", json={"user_id": "712", "candidates": ITEMS} | more)
+    answer = fresh_http.post(f"{server.url}/rank", json={"user_id": "712", "candidates": ITEMS} | more)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

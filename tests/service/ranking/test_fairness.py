@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
+import fresh_http
 import numpy as np
 import pytest
 import redis
@@ -92,7 +92,7 @@ def test_a_refused_request_has_retry_after(tmp_path: Path, registry: Path, kit: 
                     b'POST /rank HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n{"user_id":"1","candidates":["1"]}'
                 )
                 kit.wait_until(lambda: "funnelrank_inflight_requests 1.0" in server.http.get("/metrics").text)
-                shed = httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]})
+                shed = fresh_http.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]})
         finally:
             subprocess.run(["kill", "-CONT", str(own.pid)], check=True)
         assert (shed.status_code, shed.json()["code"], shed.headers["retry-after"]) == (503, "overloaded", "1")

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fresh_http
 import httpx
 import pytest
 import redis
@@ -34,7 +35,7 @@ def rankings_in(server: Any, seconds: float) -> list[int]:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         body = {"user_id": "1", "candidates": ["1"]}
-        statuses.append(httpx.post(f"{server.url}/rank", json=body, timeout=20).status_code)
+        statuses.append(fresh_http.post(f"{server.url}/rank", json=body).status_code)
     return statuses
 
 
@@ -68,7 +69,7 @@ def test_a_lock_that_is_held_is_told_and_nothing_is_carried_out_later(
             headers = {"Authorization": "Bearer secret"}
             body = {"stable": target("2")}
             url = f"{server.url}/models/rollout"
-            answers.append(httpx.put(url, json=body, headers=headers, timeout=60))
+            answers.append(fresh_http.put(url, json=body, headers=headers))
 
         with (registry / ".rollout.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import fresh_http
 import numpy as np
 import pytest
 import redis
@@ -53,7 +53,7 @@ class Traffic:
 
     def _run(self, start: int) -> None:
         user = start
-        with httpx.Client(base_url=self.url, timeout=20) as http:
+        with fresh_http.client(base_url=self.url) as http:
             while not self.stopped.is_set():
                 user = (user + 7) % len(USERS)
                 body = {"user_id": USERS[user], "candidates": [str(i) for i in range(20)]}

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fresh_http
 import httpx
 import pytest
 import redis
@@ -31,7 +32,7 @@ def versions_by_user(server: Any) -> dict[str, tuple[str, str]]:
     """user -> (version, role), over new connections, so that every worker gets requests."""
     by_user = {}
     for user in USERS:
-        model = httpx.post(f"{server.url}/rank", json={"user_id": user, "candidates": ["1"]}).json()["model"]
+        model = fresh_http.post(f"{server.url}/rank", json={"user_id": user, "candidates": ["1"]}).json()["model"]
         by_user[user] = (model["version"], model["role"])
     return by_user
 
@@ -151,7 +152,7 @@ def ask_much(server: Any, requests: int = 24, candidates: int = 100) -> None:
     """Send rankings on new connections, enough for both workers to judge a version."""
     items = [{"item_id": str(i), "features": {"price": i, "quality": 1, "tag": str(i % 7)}} for i in range(candidates)]
     for i in range(requests):
-        answer = httpx.post(f"{server.url}/rank", json={"user_id": USERS[i % len(USERS)], "candidates": items})
+        answer = fresh_http.post(f"{server.url}/rank", json={"user_id": USERS[i % len(USERS)], "candidates": items})
         assert answer.status_code == 200
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fresh_http
 import httpx
 import pytest
 import redis
@@ -33,8 +34,8 @@ def test_metrics_count_all_workers_together(
     with kit.serving(tmp_path, registry, redis_server.url, workers=2) as server:
         request = {"user_id": "1", "candidates": ["1", "2"], "context": {"tab": 1, "hour": 13}}
         for _ in range(30):
-            httpx.post(f"{server.url}/rank", json=request)
-        httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": []})
+            fresh_http.post(f"{server.url}/rank", json=request)
+        fresh_http.post(f"{server.url}/rank", json={"user_id": "1", "candidates": []})
         expected = {"degraded": 30, "invalid_request": 1}
 
         def of_rank() -> dict[str, float]:
@@ -72,7 +73,7 @@ def test_a_killed_worker_is_replaced_and_not_counted_for_ever(
         subprocess.run(["kill", "-9", str(worker)], check=True)
         kit.wait_until(lambda: server.log_lines.count("is in use") == 3, recovery="worker killed, from its end")
         server.http.close()
-        server.http = httpx.Client(base_url=server.url, timeout=10)
+        server.http = fresh_http.client(base_url=server.url)
         kit.wait_until(lambda: counters(server, "funnelrank_ready_workers") == {"funnelrank_ready_workers": 2})
         assert server.rank(["1"]).status_code == 200
 
@@ -153,7 +154,7 @@ def test_redis_dying_and_coming_back_fails_no_ranking(
         request = {"user_id": "712", "candidates": ["1"], "context": {"tab": 1, "hour": 13}}
 
         def ask() -> None:
-            with httpx.Client(base_url=server.url) as http:
+            with fresh_http.client(base_url=server.url) as http:
                 while not stop.is_set():
                     answer = http.post("/rank", json=request)
                     seen.append((answer.status_code, tuple(answer.json().get("degraded", ()))))
@@ -207,7 +208,7 @@ def test_more_work_than_allowed_is_shed_at_once(tmp_path: Path, registry: Path, 
         answers: list[httpx.Response] = []
         body = {"user_id": "1", "candidates": ["1"]}
         threads = [
-            threading.Thread(target=lambda: answers.append(httpx.post(f"{server.url}/rank", json=body, timeout=60)))
+            threading.Thread(target=lambda: answers.append(fresh_http.post(f"{server.url}/rank", json=body)))
             for _ in range(6)
         ]
         for thread in threads:
@@ -248,7 +249,7 @@ def test_signals_that_are_repeated_until_the_end_change_neither_the_exit_code_no
     ):
         os.kill(own.pid, signal.SIGSTOP)
         answer = pool.submit(server.rank, ["1"])
-        with httpx.Client(base_url=server.url) as other:
+        with fresh_http.client(base_url=server.url) as other:
             kit.wait_until(lambda: "funnelrank_inflight_requests 1.0" in other.get("/metrics").text)
         signals = itertools.cycle([signal.SIGTERM, signal.SIGHUP])
         server.process.send_signal(signal.SIGTERM)
@@ -276,7 +277,7 @@ def test_a_request_in_work_is_finished_after_sigterm(tmp_path: Path, registry: P
         answers: list[httpx.Response] = []
         thread = threading.Thread(target=lambda: answers.append(server.rank(["1"])))
         thread.start()
-        with httpx.Client(base_url=server.url) as other:
+        with fresh_http.client(base_url=server.url) as other:
             kit.wait_until(lambda: "funnelrank_inflight_requests 1.0" in other.get("/metrics").text)
         server.process.send_signal(signal.SIGTERM)
         kit.wait_until(lambda: "Shutting down" in server.log_lines)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import fresh_http
 import pytest
 
 from service.sample.embedded_redis import EmbeddedRedis
@@ -21,17 +21,17 @@ from service.server.runtime_folder import runtime_folder
 
 def rank(server: Any) -> int:
     """Send one ranking on a new connection, so that any worker may answer; return its status."""
-    return httpx.post(f"{server.url}/rank", json={"user_id": "7", "candidates": ["1", "2"]}, timeout=10).status_code
+    return fresh_http.post(f"{server.url}/rank", json={"user_id": "7", "candidates": ["1", "2"]}).status_code
 
 
 def metric(server: Any, name: str) -> float:
     """The sum of the samples that begin with `name`."""
-    lines = httpx.get(f"{server.url}/metrics", timeout=10).text.splitlines()
+    lines = fresh_http.get(f"{server.url}/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 def pids(server: Any) -> list[int]:
-    return [worker["pid"] for worker in httpx.get(f"{server.url}/models", timeout=10).json()["workers"]]
+    return [worker["pid"] for worker in fresh_http.get(f"{server.url}/models").json()["workers"]]
 
 
 def requests_of_rank(server: Any) -> float:
@@ -118,9 +118,9 @@ def test_a_full_disk_stops_no_ranking_and_no_metric(
         for number in range(20):
             assert rank(server) == 200
             # Every route and outcome makes a metric of its own, which needs more space.
-            assert httpx.get(f"{server.url}/nowhere/{number}").status_code == 404
-            assert httpx.post(f"{server.url}/events", json={}).status_code == 422
-            assert httpx.get(f"{server.url}/fusion").status_code == 200
+            assert fresh_http.get(f"{server.url}/nowhere/{number}").status_code == 404
+            assert fresh_http.post(f"{server.url}/events", json={}).status_code == 422
+            assert fresh_http.get(f"{server.url}/fusion").status_code == 200
         assert pids(server) == before
         kit.wait_until(lambda: requests_of_rank(server) == 20)
         # The replacement of a worker has no space for its record.
@@ -147,8 +147,8 @@ def test_a_removed_folder_is_created_again_and_a_killed_worker_is_replaced_once(
         for _ in range(10):
             assert rank(server) == 200
         subprocess.run(["rm", "-rf", str(folder)], check=True)
-        assert httpx.get(f"{server.url}/metrics").status_code == 200
-        assert httpx.get(f"{server.url}/models").status_code == 200
+        assert fresh_http.get(f"{server.url}/metrics").status_code == 200
+        assert fresh_http.get(f"{server.url}/models").status_code == 200
         kit.wait_until(lambda: requests_of_rank(server) == 10)
         kit.wait_until(lambda: pids(server) == before)
         subprocess.run(["rm", "-rf", str(folder)], check=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fresh_http
 import httpx
 import pytest
 
@@ -30,14 +31,14 @@ FUSION = "revision: {revision}\nprofiles:\n  default: {{kind: weighted_sum, weig
 
 def rank(server: Any) -> dict[str, Any]:
     """The answer to one ranking on a new connection."""
-    answer = httpx.post(f"{server.url}/rank", json={"user_id": "7", "candidates": ["1", "2"]}, timeout=10)
+    answer = fresh_http.post(f"{server.url}/rank", json={"user_id": "7", "candidates": ["1", "2"]})
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
     return body
 
 
 def metric(server: Any, name: str) -> float | None:
-    lines = httpx.get(f"{server.url}/metrics", timeout=10).text.splitlines()
+    lines = fresh_http.get(f"{server.url}/metrics").text.splitlines()
     return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} ")), None)
 
 

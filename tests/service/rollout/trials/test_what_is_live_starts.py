@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fresh_http
 import httpx
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def answers(server: Any, asks: int = 30) -> set[tuple[int, str]]:
     """Status and version of rankings over new connections, so that every worker gets requests."""
     seen = set()
     for _ in range(asks):
-        answer = httpx.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]})
+        answer = fresh_http.post(f"{server.url}/rank", json={"user_id": "1", "candidates": ["1"]})
         seen.add((answer.status_code, answer.json().get("model", {}).get("version", "")))
     return seen
 
@@ -56,7 +57,7 @@ def kill_one_worker(server: Any) -> None:
     worker = server.http.get("/models").json()["worker"]["pid"]
     os.kill(worker, signal.SIGKILL)
     server.http.close()
-    server.http = httpx.Client(base_url=server.url, timeout=10)
+    server.http = fresh_http.client(base_url=server.url)
 
 
 def two_workers(server: Any, without: int | None = None) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import fresh_http
 import pytest
 import uvicorn
 from raw_http import connect, read_all, read_answers, request, statuses
@@ -29,13 +29,13 @@ LIVEZ = b"GET /livez HTTP/1.1\r\n\r\n"
 
 
 def metric(server: Any, name: str) -> float:
-    lines = httpx.get(f"{server.url}/metrics", timeout=10).text.splitlines()
+    lines = fresh_http.get(f"{server.url}/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} "))
 
 
 def rank(server: Any) -> int:
     """The status of a ranking on a new connection."""
-    return httpx.post(f"{server.url}/rank", content=BODY, timeout=10).status_code
+    return fresh_http.post(f"{server.url}/rank", content=BODY).status_code
 
 
 def large_answer() -> bytes:
@@ -226,7 +226,7 @@ def test_5000_idle_connections_of_one_host_leave_a_good_caller_unharmed(
             kit.wait_until(lambda: server.log_lines.count("is in use") == 2)
             time.sleep(0.5)  # until they listen
             kit.wait_until(lambda: metric(server, "funnelrank_ready_workers") == 2)
-            pids = [worker["pid"] for worker in httpx.get(f"{server.url}/models").json()["workers"]]
+            pids = [worker["pid"] for worker in fresh_http.get(f"{server.url}/models").json()["workers"]]
             memory = [memory_of(pid) for pid in pids]
             for _ in range(5000):
                 caller = stack.enter_context(connect(server))
