@@ -173,8 +173,8 @@ def test_callers_do_not_decide_about_a_canary(
         assert server.put("/models/rollout", change).status_code == 200
         kit.wait_until(lambda: server.http.get("/models").json()["worker"]["canary"] is not None)
         revision = read_rollout(registry).revision
-        of_canary = [u for u in USERS if within(u, "synthetic/2", 50)][:60]
-        of_stable = [u for u in USERS if not within(u, "synthetic/2", 50)][:60]
+        of_canary = [u for u in USERS if within(u, "synthetic/2", 50)][:30]
+        of_stable = [u for u in USERS if not within(u, "synthetic/2", 50)][:30]
         for stable_user, canary_user in zip(of_stable, of_canary, strict=True):
             assert server.rank(["1", "2", "3"], stable_user).status_code == 200
             assert server.rank(odd, canary_user).json()["coverage"]["scored"] == 0
