@@ -130,6 +130,7 @@ def test_a_worker_that_cannot_start_leaves_the_others_alone_and_is_tried_ever_mo
         before = workers_of(server)
         # A file of the code is missing, as during an update.
         code.rename(code.with_suffix(".moved"))
+        time.sleep(1.0)  # a heartbeat, every 0.1 s at first, tells the supervisor that the workers serve
         os.kill(before[0], signal.SIGKILL)
         kit.wait_until(lambda: server.log_lines.count("the next start is in") == 4)
         pauses = [
