@@ -63,18 +63,24 @@ def operate(soak: Soak, rng: random.Random) -> None:
 
 def change_weights(soak: Soak, profile: dict[str, Any]) -> None:
     """Make a profile live, and record its revision."""
-    document = None
-    while document is None and not soak.stop.is_set():
-        body = {"profiles": {"default": profile}, "author": "soak"}
-        document = _expect(soak, 200, "PUT", "/fusion", body)
-        if document is None and not soak.fault_in_force():
+    while not soak.stop.is_set():
+        document = _expect(soak, 200, "PUT", "/fusion", {"profiles": {"default": profile}, "author": "soak"})
+        written = document is not None
+        if not written:
+            # Whoever did not answer may have written the profile all the same.
+            _, document = soak.call("GET", "/fusion")
+        record_revisions(soak, document)
+        if written or not soak.fault_in_force():
             return
-    if document is not None:
-        live = document["profiles"]["default"]
-        soak.profiles[document["revision"]] = live
-        # A worker that was killed may have written this profile before it could answer; then the revision before has
-        # it.
-        soak.profiles.setdefault(document["revision"] - 1, live)
+
+
+def record_revisions(soak: Soak, document: Any) -> None:
+    """Record the profile of a fusion document's revision and of its history; whatever is no document has none."""
+    if not isinstance(document, dict):
+        return
+    for state in (document, *document.get("history", ())):
+        if "default" in state.get("profiles", {}):
+            soak.profiles[state["revision"]] = state["profiles"]["default"]
 
 
 def _expect(soak: Soak, expected: int, method: str, path: str, body: dict[str, Any]) -> Any:

@@ -1,11 +1,14 @@
 """Tests the soak's checks: a right answer passes, and every kind of wrong answer is named."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loadtest.soak.checks import FORMULA, fault_in, growth, score_of
+from loadtest.soak.jobs import record_revisions
+from loadtest.soak.state import Soak, SoakOptions
 
 PROFILE = {"kind": "weighted_sum", "weights": {"pctr": 2.0}}
 REQUEST = {"candidates": ["a", "b"]}
@@ -56,3 +59,12 @@ def test_scores_of_each_kind_of_profile() -> None:
 def test_growth_compares_the_end_with_what_came_after_the_warm_up() -> None:
     assert growth([1, 5, 5, 5, 5, 5, 5, 5]) == 1
     assert growth([1, 5, 5, 5, 5, 5, 10, 10]) == 2
+
+
+def test_a_change_without_an_answer_is_learnt_from_the_history(tmp_path: Path) -> None:
+    soak = Soak(SoakOptions("http://127.0.0.1:9", "t", tmp_path), [])
+    older = {"kind": "weighted_sum", "weights": {"pctr": 1.0}}
+    record_revisions(soak, "no answer")
+    history = [{"revision": 4, "profiles": {"default": older}}, {"revision": 3, "profiles": {"home": older}}]
+    record_revisions(soak, {"revision": 5, "profiles": {"default": PROFILE}, "history": history})
+    assert soak.profiles == {5: PROFILE, 4: older}
