@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from redis import Redis
 
+from bench import rules
 from bench.contenders.peer import BUNDLE, REDIS
 from bench.contenders.raw import Raw
 from bench.costs import TABLES, Bench, BenchSizes, Model, cold_and_many, costs, profile
@@ -40,7 +41,9 @@ def run_bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
         stay_on(own)  # a process that wanders between cores leaves its caches behind
         bench = Bench(sizes, Path(folder), redis.url, driver)
         figures = {recipe: measured(bench, recipe, runs) for recipe in RECIPES}
-    write(figures, out)
+        rule_costs = rules.rules_ms()
+    print(*(verdict.line() for verdict in rules.verdicts(rule_costs)), sep="\n", flush=True)
+    write(figures, rule_costs, out)
 
 
 def measured(bench: Bench, recipe: str, runs: Path) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def servers(bench: Bench, model: Model) -> Iterator[tuple[Server, Server, Server
         yield ranking, empty, peer
 
 
-def write(figures: dict[str, dict[str, Any]], out: Path) -> None:
+def write(figures: dict[str, dict[str, Any]], rule_costs: dict[str, float], out: Path) -> None:
     """Write the figures as JSON and, beside it, the plot."""
     out.parent.mkdir(parents=True, exist_ok=True)
     plain = {
@@ -111,7 +114,11 @@ def write(figures: dict[str, dict[str, Any]], out: Path) -> None:
         for name, of_model in figures.items()
     }
     out.write_bytes(
-        orjson.dumps({"machine": report.machine(), "models": plain}, option=orjson.OPT_INDENT_2, default=_plain)
+        orjson.dumps(
+            {"machine": report.machine(), "models": plain, "rules_ms": rule_costs},
+            option=orjson.OPT_INDENT_2,
+            default=_plain,
+        )
     )
     write_plot(out.with_suffix(".html"), {name: of_model["table"] for name, of_model in figures.items()})
     print(f"written: {out} and {out.with_suffix('.html')}")

@@ -1,11 +1,13 @@
-"""Finds features that a request does not give: a required one is refused, others are counted as missing."""
+"""Finds what a ranking lacks: features that a request or the store does not give, scores that the model does not."""
 
 from collections.abc import Mapping
 
 from features import RowLayout
 from features.layouts import Layouts
 from service.errors import invalid
+from service.ranking.assemble import Assembled
 from service.ranking.degradation import Degradation, Degradations, Reason
+from service.store.base import StoredRows
 from service.store.item_rows import KNOWN, ItemRows
 
 _REQUIRED = "a value is required"
@@ -41,3 +43,24 @@ def check_own_features(layouts: Layouts, items: ItemRows, own: Own) -> Degradati
             raise invalid(f"candidates[{place}].features.{name}", f"{_REQUIRED}, and the item has no stored row")
         missing |= left_out
     return (Degradation(Reason.MISSING_FEATURES, len(missing)),) if missing else ()
+
+
+def of_rows(stored: StoredRows | None, assembled: Assembled) -> Degradations:
+    """Return the degradations for rows of the user or of items that the store does not have."""
+    if stored is None:
+        return ()
+    degraded: Degradations = ()
+    if assembled.unknown_user:
+        degraded = (Degradation(Reason.UNKNOWN_USER),)
+    if assembled.unknown_items:
+        degraded += (Degradation(Reason.UNKNOWN_ITEMS, assembled.unknown_items),)
+    return degraded
+
+
+def of_scores(candidates: int, scored: int, failed: bool) -> Degradations:
+    """Return the degradations for candidates that the model did not score."""
+    if failed or not scored:
+        return (Degradation(Reason.MODEL_FAILED),)
+    if scored == candidates:
+        return ()
+    return (Degradation(Reason.UNSCORED_ITEMS, candidates - scored),)

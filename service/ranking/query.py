@@ -13,12 +13,13 @@ from service.rules.scenes import ChosenRules
 
 @dataclass(slots=True, eq=False)
 class RankingOptions:
-    """How to rank by the scores: `weights` replace the profile's weights for this request."""
+    """How to rank by the scores: `weights` replace the profile's weights, `page` is the token of an earlier page."""
 
     scene: str | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     top_k: int | None = None
     explain: bool = False
+    page: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -59,15 +60,40 @@ class Costs:
     computed: float = 0.0
 
 
+@dataclass(slots=True, frozen=True)
+class Move:
+    """What one rule did to one candidate: its rank before and after, from 1; None for a rank that is not answered."""
+
+    rule: int
+    before: int | None
+    after: int
+
+
+@dataclass(slots=True, eq=False)
+class RulesExplained:
+    """Each rule's effect: the moves of each answered candidate in the operator's order, and by how much the fused
+    scores of the answered candidates together became less, by the rule's place.
+    """
+
+    moves: Sequence[Sequence[Move]]
+    paid: Mapping[int, float]
+
+
 @dataclass(slots=True, eq=False)
 class AppliedRules:
-    """The rules of one ranking: which were relaxed, and how many candidates each filter removed, by position in the
-    list.
+    """The rules of one ranking: which were relaxed, which of the others changed something, and how many candidates each
+    filter removed, by their places.
+
+    `page` is the token of the next page if there is one; earlier pages have `ranked_before` candidates.
     """
 
     chosen: ChosenRules
     relaxed: tuple[int, ...]
+    acted: frozenset[int]
     removed: Mapping[int, int]
+    page: str | None = None
+    ranked_before: int = 0
+    explained: RulesExplained | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -14,17 +14,20 @@ from service.errors import CallerLeft, DeadlineExceeded
 from service.fusion import Formula
 from service.metrics.metrics import Metrics
 from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
-from service.ranking.completeness import check_context, check_own_features
+from service.ranking.completeness import check_context, check_own_features, of_rows, of_scores
 from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.ordering import order, ranked_in_order
-from service.ranking.query import Computation, Costs, Query, Ranking
+from service.ranking.query import AppliedRules, Computation, Costs, Query, Ranking
 from service.ranking.scheduler import Scheduler
 from service.ranking.scoring import Scored, score_in_chunks
-from service.ranking.second_stage import apply_rules
+from service.ranking.second_stage import Reordered, SecondStage, second_stage
 from service.rollout.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking, ObservedRequest
+from service.rollout.serving import Live
+from service.rules.candidates import CandidateList
 from service.store.base import FeatureStore, StoreDown, StoredRows
+from service.store.shown import exposures_of
 
 
 def _nobody_left() -> bool:
@@ -39,6 +42,7 @@ class Ranker:
     reader: FeatureStore
     metrics: Metrics
     chunk: int = 500
+    page_key: bytes = b""
     scheduler: Scheduler = field(default_factory=Scheduler)
 
     async def rank(self, query: Query, deadline: Deadline, has_left: Callable[[], bool] = _nobody_left) -> Ranking:
@@ -57,15 +61,15 @@ class Ranker:
         formula, chosen = live.fusion.for_user(query.options.scene, query.user_id)
         if query.options.weights:
             formula = live.fusion.with_weights(formula, query.options.weights)
-        rules = None if live.rules is None else live.rules.for_user(query.options.scene, query.user_id)
         context = bundle.layouts.context.default_row
         if query.context:
             context = pack_raw(bundle.layouts.context, query.context, "context")
         of_request = check_context(bundle.layouts.context, query.context)
         moment = query.timestamp or now_ms()
+        rules = self._rules(live, query, moment)
         # Read the stored rows.
         try:
-            stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline)
+            stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline, rules)
         except DeadlineExceeded:
             # Rankings that missed their deadline are shown to the observers too.
             self.follower.observers.answered(AnsweredRanking(snapshot, live, _observed(query, formula)))
@@ -95,27 +99,44 @@ class Ranker:
         finite = int(np.count_nonzero(np.isfinite(scores)))
         shown = scores
         applied = None
+        paused = 0.0
         if rules is None:
             best = order(scores, finite, query.options.top_k)
         else:
-            best, shown, applied = apply_rules(rules, query, inputs, scored.predictions, scores, moment)
+            scored_list = CandidateList(
+                query.item_ids, inputs["item_keys"], numerics, scores, scored.predictions, query.sources
+            )
+            try:
+                best, shown, applied, paused = await _apply(rules, query, scored_list, stored, moment, deadline)
+            except DeadlineExceeded:
+                self.follower.observers.answered(AnsweredRanking(snapshot, live, request))
+                raise
         ranked = ranked_in_order(query, formula, best, shown, scored.predictions, numerics)
-        degraded = of_store + _of_rows(stored, assembled) + of_request + _of_scores(candidates, finite, scored.failed)
-        fusing = perf_counter() - scored_at
+        degraded = of_store + of_rows(stored, assembled) + of_request + of_scores(candidates, finite, scored.failed)
+        fusing = perf_counter() - scored_at - paused
         stages["fuse"].observe(fusing)
         # Count it and show it to the observers.
         for degradation in degraded:
             self.metrics.degraded.inc(degradation.reason)
         if chosen is not None:
             self.metrics.experiments.inc(chosen.experiment, chosen.arm)
+        if applied is not None:
+            self._count_rules(applied)
         answered = AnsweredRanking(snapshot, live, request, scored.predictions, scores, failed=finite < candidates)
         self.follower.observers.answered(answered)
         costs = Costs(fetched - started, assembling + scored.seconds + fusing)
         computation = Computation(moment, inputs, scored.predictions, shown, costs)
         return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), applied, computation)
 
+    def _rules(self, live: Live, query: Query, moment: int) -> SecondStage | None:
+        """The second stage of a request; None without rules. Raises InvalidRequest."""
+        if live.rules is None and query.options.page is None:
+            return None
+        chosen = None if live.rules is None else live.rules.for_user(query.options.scene, query.user_id)
+        return second_stage(chosen, query, live.bundle.label, moment, self.page_key)
+
     async def _fetch(
-        self, layouts: Layouts, query: Query, moment: int, deadline: Deadline
+        self, layouts: Layouts, query: Query, moment: int, deadline: Deadline, rules: SecondStage | None
     ) -> tuple[StoredRows | None, Degradations]:
         """Return the stored rows (None if the store misses its deadline), and the degradations.
 
@@ -124,7 +145,10 @@ class Ranker:
         """
         before = moment - layouts.lag_ms if layouts.lag_ms or query.timestamp else moment + 1
         try:
-            stored = await self.reader.fetch(layouts, query.user_id, query.item_ids, deadline.remaining(), before)
+            shown = rules is not None and rules.chosen.bound.exposure_days > 0
+            stored = await self.reader.fetch(
+                layouts, query.user_id, query.item_ids, deadline.remaining(), before, shown
+            )
         except StoreDown:
             deadline.check("Redis answered")
             return None, (Degradation(Reason.STORE_UNAVAILABLE),)
@@ -167,6 +191,13 @@ class Ranker:
 
         return await score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check)
 
+    def _count_rules(self, applied: AppliedRules) -> None:
+        chosen = applied.chosen
+        for place in applied.acted:
+            self.metrics.rule_results.inc(chosen.name, chosen.bound.label(place), "acted")
+        for place in applied.relaxed:
+            self.metrics.rule_results.inc(chosen.name, chosen.bound.label(place), "relaxed")
+
 
 def _observed(query: Query, formula: Formula, inputs: Mapping[str, np.ndarray] | None = None) -> ObservedRequest:
     """A request as the observers see it; `inputs` are None if the deadline passed before they were assembled."""
@@ -181,22 +212,14 @@ def _observed(query: Query, formula: Formula, inputs: Mapping[str, np.ndarray] |
     )
 
 
-def _of_rows(stored: StoredRows | None, assembled: Assembled) -> Degradations:
-    """Return the degradations for rows of the user or of items that the store does not have."""
-    if stored is None:
-        return ()
-    degraded: Degradations = ()
-    if assembled.unknown_user:
-        degraded = (Degradation(Reason.UNKNOWN_USER),)
-    if assembled.unknown_items:
-        degraded += (Degradation(Reason.UNKNOWN_ITEMS, assembled.unknown_items),)
-    return degraded
-
-
-def _of_scores(candidates: int, scored: int, failed: bool) -> Degradations:
-    """Return the degradations for candidates that the model did not score."""
-    if failed or not scored:
-        return (Degradation(Reason.MODEL_FAILED),)
-    if scored == candidates:
-        return ()
-    return (Degradation(Reason.UNSCORED_ITEMS, candidates - scored),)
+async def _apply(
+    rules: SecondStage,
+    query: Query,
+    candidates: CandidateList,
+    stored: StoredRows | None,
+    moment: int,
+    deadline: Deadline,
+) -> Reordered:
+    """Apply rules to scored candidates. Raises DeadlineExceeded."""
+    exposures = exposures_of(None if stored is None else stored.shown)
+    return await rules.apply(query, candidates, exposures, moment, lambda: deadline.check("the rules were applied"))

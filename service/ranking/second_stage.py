@@ -1,36 +1,123 @@
-"""Applies the rules of a request to its fused scores."""
+"""Applies the rules of a request to its fused scores, page by page."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 
-from service.ranking.query import AppliedRules, Query
+from service.errors import invalid
+from service.ranking.query import AppliedRules, Move, Query, RulesExplained
+from service.rules.bound import BoundRules
 from service.rules.candidates import CandidateList
-from service.rules.order.arrange import arrange
+from service.rules.order.arrange import Arrangement, arranging
+from service.rules.order.served import Served
+from service.rules.pages import FIELD, PageBinding, served_of, token_of
 from service.rules.scenes import ChosenRules
+from service.store.shown import DAY_MS, Exposures
 
 
 class Reordered(NamedTuple):
-    """Positions of the candidates in their order, int64 `[k]`, and the scores `[C]` after boosts."""
+    """Positions of the candidates in their order, int64 `[k]`, and the scores `[C]` after boosts.
+
+    `paused` are the seconds in which others had their turn.
+    """
 
     order: np.ndarray
     scores: np.ndarray
     applied: AppliedRules
+    paused: float
 
 
-def apply_rules(
-    chosen: ChosenRules,
-    query: Query,
-    inputs: Mapping[str, np.ndarray],
-    predictions: np.ndarray,
-    scores: np.ndarray,
-    moment: int,
-) -> Reordered:
-    """Return the candidates of a request in the order that its rules allow. `inputs` are the graph's."""
-    candidates = CandidateList(
-        query.item_ids, inputs["item_keys"], inputs["item_numerics"], scores, predictions, query.sources
-    )
-    arrangement = arrange(chosen.bound, candidates, query.options.top_k or len(candidates), moment)
-    applied = AppliedRules(chosen, arrangement.relaxed, arrangement.removed)
-    return Reordered(arrangement.order, arrangement.scores, applied)
+@dataclass(frozen=True, eq=False)
+class SecondStage:
+    """The rules of one request and the earlier pages of its list. `key` authenticates tokens."""
+
+    chosen: ChosenRules
+    binding: PageBinding
+    served: Served
+    key: bytes
+
+    async def apply(
+        self, query: Query, candidates: CandidateList, exposures: Exposures, moment: int, check: Callable[[], None]
+    ) -> Reordered:
+        """Bring the candidates into the order that the rules allow. `check` may raise where others had their turn."""
+        paused = 0.0
+
+        async def pause() -> None:
+            nonlocal paused
+            started = perf_counter()
+            await asyncio.sleep(0)
+            paused += perf_counter() - started
+            check()
+
+        async def arranged(rules: BoundRules) -> Arrangement:
+            steps = arranging(rules, candidates, query.options.top_k or len(candidates), moment, exposures, self.served)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    arrangement: Arrangement = end.value
+                    return arrangement
+                await pause()
+
+        explained = None
+        if query.options.explain:
+            arrangement, explained = await self._explained(candidates, arranged, pause)
+        else:
+            arrangement = await arranged(self.chosen.bound)
+        applied = AppliedRules(
+            self.chosen,
+            arrangement.relaxed,
+            arrangement.acted,
+            arrangement.removed,
+            self._next_page(candidates, arrangement),
+            len(self.served.item_ids),
+            explained,
+        )
+        return Reordered(arrangement.order, arrangement.scores, applied, paused)
+
+    def _next_page(self, candidates: CandidateList, arrangement: Arrangement) -> str | None:
+        if not arrangement.remaining:
+            return None
+        item_ids = [candidates.item_ids[place] for place in arrangement.order.tolist()]
+        return token_of(self.binding, self.served.and_then(item_ids, arrangement.values), self.key)
+
+    async def _explained(
+        self,
+        candidates: CandidateList,
+        arranged: Callable[[BoundRules], Awaitable[Arrangement]],
+        pause: Callable[[], Awaitable[None]],
+    ) -> tuple[Arrangement, RulesExplained]:
+        """Arrange by the first rule, the first two, and so on: what changes is the effect of the last of them."""
+        bound = self.chosen.bound
+        first_rank = len(self.served.item_ids) + 1
+        fused = np.where(np.isfinite(candidates.scores), candidates.scores, 0.0)
+        arrangement = await arranged(bound.first(0))
+        moves: dict[int, list[Move]] = {}
+        paid: dict[int, float] = {}
+        for rule in range(len(bound.rules)):
+            # Others have their turn: every step costs as much as a whole ranking without explain.
+            await pause()
+            before = {place: rank for rank, place in enumerate(arrangement.order.tolist(), first_rank)}
+            earlier = arrangement
+            arrangement = await arranged(bound.first(rule + 1))
+            paid[rule] = float(fused[earlier.order].sum() - fused[arrangement.order].sum())
+            for rank, place in enumerate(arrangement.order.tolist(), first_rank):
+                if before.get(place) != rank:
+                    moves.setdefault(place, []).append(Move(rule, before.get(place), rank))
+        return arrangement, RulesExplained([moves.get(place, []) for place in arrangement.order.tolist()], paid)
+
+
+def second_stage(chosen: ChosenRules | None, query: Query, model: str, moment: int, key: bytes) -> SecondStage | None:
+    """The second stage of a request; None without rules. Raises InvalidRequest for a token that is not for it."""
+    token = query.options.page
+    if chosen is None:
+        if token is not None:
+            raise invalid(FIELD, "the scene has no rules, so that its rankings have no pages")
+        return None
+    binding = PageBinding(query.user_id, model, query.options.scene, chosen.name, chosen.revision, moment // DAY_MS)
+    served = Served() if token is None else served_of(token, binding, key)
+    return SecondStage(chosen, binding, served, key)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from features.layouts import Layouts
@@ -115,6 +116,11 @@ class ServingSnapshot:
         if canary is not None and within(user_id, canary.bundle.label, self.percent):
             return canary
         return stable
+
+    @cached_property
+    def exposure_days(self) -> float:
+        """How far back any rule looks at what a user was shown, in days; 0 if none does."""
+        return max((live.rules.exposure_days for live in self.loaded() if live.rules is not None), default=0.0)
 
     def described(self) -> dict[str, Any]:
         """The versions by role, as `GET /models` shows them."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from features import MISSING_KEY, Numeric, RowLayout, key_of
 from service.fusion.expression import Expression, parse
-from service.rules.candidates import CandidateList
+from service.rules.candidates import CandidateList, is_in
 from service.rules.definition.conditions import Condition, Value
 from service.rules.definition.errors import RulesError
 from service.rules.definition.rule_sets import RuleSets
@@ -22,7 +22,8 @@ from service.rules.definition.rules import SCORE, Boost, Cap, Diversity, Quota, 
 class BoundRules:
     """The rules of one scene, bound to a model's item layout, tasks and outputs.
 
-    `formulas` are of the boosts by their place; `keys` are of listed values, by feature and values.
+    `formulas` are of the boosts by their place, `item_ids` of the filters; `keys` are of listed values, by feature and
+    values.
     """
 
     rules: Sequence[Rule]
@@ -30,6 +31,7 @@ class BoundRules:
     tasks: tuple[str, ...]
     formulas: Mapping[int, Expression] = field(default_factory=dict)
     keys: Mapping[tuple[str, tuple[Value, ...]], np.ndarray] = field(default_factory=dict)
+    item_ids: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
     @cached_property
     def exposure_days(self) -> float:
@@ -48,7 +50,7 @@ class BoundRules:
         """Which candidates a condition means, bool `[C]`."""
         if condition.one_of is not None:
             columns = candidates.keys[:, self.layout.key_columns[condition.feature]]
-            return np.asarray(np.isin(columns, self.keys[condition.feature, condition.one_of]).any(axis=1))
+            return np.asarray(is_in(columns, self.keys[condition.feature, condition.one_of]).any(axis=1))
         values = candidates.numerics[:, self.layout.numeric_columns[condition.feature]]
         matching = ~np.isnan(values)
         if condition.at_least is not None:
@@ -65,7 +67,7 @@ class BoundRules:
         """
         columns = candidates.keys[:, self.layout.key_columns[feature]]
         if one_of is not None:
-            columns = np.where(np.isin(columns, self.keys[feature, one_of]), columns, MISSING_KEY)
+            columns = np.where(is_in(columns, self.keys[feature, one_of]), columns, MISSING_KEY)
         # MISSING_KEY is 0, so that what is missing is also what is false.
         if columns.shape[1] == 1:
             return [(key,) if key else () for key in columns[:, 0].tolist()]
@@ -109,7 +111,8 @@ def bind_rules(
             _check(f"rules.{scene}[{place}]", rule, layout, tasks, outputs)
         formulas = {place: parse(rule.formula) for place, rule in enumerate(rules) if isinstance(rule, Boost)}
         keys = {(name, values): _keys(layout, name, values) for name, values in _listed_values(rules)}
-        bound[scene] = BoundRules(rules, layout, tasks, formulas, keys)
+        item_ids = {place: frozenset(getattr(rule, "item_ids", None) or ()) for place, rule in enumerate(rules)}
+        bound[scene] = BoundRules(rules, layout, tasks, formulas, keys, item_ids)
     return bound
 
 
@@ -124,10 +127,10 @@ def _listed_values(rules: Sequence[Rule]) -> Iterator[tuple[str, tuple[Value, ..
 
 
 def _keys(layout: RowLayout, name: str, values: Sequence[Value]) -> np.ndarray:
-    """The keys of a feature's values, int64 `[n]`."""
+    """The keys of a feature's values, sorted, int64 `[n]`."""
     feature = layout.feature(name)
     assert not isinstance(feature, Numeric)
-    return np.array([key_of(feature.vocabulary_name, value, name) for value in values], dtype=np.int64)
+    return np.sort(np.array([key_of(feature.vocabulary_name, value, name) for value in values], dtype=np.int64))
 
 
 def _check(where: str, rule: Rule, layout: RowLayout, tasks: tuple[str, ...], outputs: Sequence[str]) -> None:

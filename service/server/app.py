@@ -17,6 +17,7 @@ from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
+from service.rules.pages import page_key
 from service.server.exposure_log import open_log
 from service.server.lifespan import background_work
 from service.server.protocol.connections import CONNECTIONS, Connections
@@ -47,7 +48,8 @@ def build_app(start: WorkerStart) -> ASGIApp:
 
     # The live versions, and the ranker
     follower = Follower(settings, start.profiles, reader, metrics)
-    ranker = Ranker(follower, reader, metrics, settings.score_chunk)
+    page_secret = page_key(settings.admin_token.get_secret_value())
+    ranker = Ranker(follower, reader, metrics, settings.score_chunk, page_secret)
 
     # Admission. Slow writes do not count against rankings.
     rankings = Admission(settings.max_inflight, settings.max_wait_ms / 1000)

@@ -22,8 +22,9 @@ class StoredRows:
 
     `behaviours` are the members of the user's sequence (8-byte event key + packed row), newest first. `items` has one
     row per candidate, which is the row of an unknown item if the store has none: see `items.states`. `corrupt` counts
-    rows that do not fit the schema by kind (`user`, `behaviour`, `item`). `unread` counts rows that are missing because
-    their node is away.
+    rows that do not fit the schema by kind (`user`, `behaviour`, `item`, `shown`). `unread` counts rows that are
+    missing because their node is away. `shown` are the packed entries of what the user was shown, if they were asked
+    for and there are any.
     """
 
     user: bytes | None
@@ -31,15 +32,25 @@ class StoredRows:
     items: ItemRows
     corrupt: dict[str, int]
     unread: int = 0
+    shown: bytes | None = None
 
 
 class FeatureStore(Protocol):
     """The reading side for one worker. Every read raises StoreDown."""
 
     async def fetch(
-        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
+        self,
+        layouts: Layouts,
+        user_id: str,
+        item_ids: Sequence[str],
+        timeout: float,
+        before: int | None = None,
+        shown: bool = False,
     ) -> StoredRows:
-        """Read the rows of one request. `timeout` is in seconds; behaviours are older than `before` (ms; None: now)."""
+        """Read the rows of one request. `timeout` is in seconds; behaviours are older than `before` (ms; None: now).
+
+        `shown` asks in the same round trip for what the user was shown too.
+        """
         ...
 
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
@@ -73,6 +84,13 @@ class FeatureWriter(Protocol):
     async def claim_ids(self, kind: str, ids: Sequence[bytes]) -> list[bool]:
         """Record ids of 16 bytes; return which of them are new. The set is bounded and expires, so old ids may count as
         new.
+        """
+        ...
+
+    async def add_shown(self, by_user: Mapping[str, bytes], keep_ms: int) -> int:
+        """Add packed entries `{user_id: entries}` of shown items, and drop a user's after `keep_ms` without a new one.
+
+        Returns how many entries are new.
         """
         ...
 

@@ -61,7 +61,7 @@ def test_help_lists_every_setting_and_an_example() -> None:
     assert "FUNNELRANK_REDIS_TIMEOUT_MS" in text
     assert "[ms]" in text
     assert "example:" in text
-    for command in ("load", "inspect", "rollout", "run-sample"):
+    for command in ("load", "inspect", "rollout", "rules", "run-sample"):
         assert "example:" in run(command, "--help").stdout
 
 
@@ -80,6 +80,33 @@ def test_rollout_shows_and_changes_the_document(registry: Path, kit: SimpleNames
         assert message in refused.stderr
         assert "Traceback" not in refused.stderr
     assert run("rollout", "synthetic", registry=registry).returncode == 2
+
+
+def test_rules_shows_and_changes_the_document(tmp_path: Path, registry: Path) -> None:
+    assert json.loads(run("rules", registry=registry).stdout)["rules"] == {}
+    file = tmp_path / "rules.yaml"
+    file.write_text("rules: {default: [{type: spread, feature: tag, distance: 3}], home: []}")
+    changed = run("rules", file, "--reason", "variety", registry=registry)
+    assert changed.returncode == 0, changed.stderr
+    document = json.loads(changed.stdout)
+    spread = {"type": "spread", "feature": "tag", "distance": 3}
+    assert (document["revision"], document["rules"]["default"]) == (1, [spread])
+    for text, message in (
+        ("rules: {default: [{type: spread, feature: tga, distance: 3}]}", "rules.default[0].feature: "),
+        ("rules: {default: [{type: spread, feature: tag, distance: 1}]}", "distance"),
+        ("rules: {a: [], a: []}", "rules.yaml:1"),
+        ("{}", "rules: Field required"),
+    ):
+        file.write_text(text)
+        refused = run("rules", file, registry=registry)
+        assert refused.returncode == 1
+        assert message in refused.stderr
+        assert "Traceback" not in refused.stderr
+    history = run("rules", "--history", registry=registry).stdout.splitlines()
+    assert [line.split()[0] for line in history] == ["1", "0"]
+    assert "default (1), home (0)" in history[0]
+    assert json.loads(run("rules", "--rollback", registry=registry).stdout)["rules"] == {}
+    assert run("rules", "--to", "1", registry=registry).returncode == 2
 
 
 def test_load_and_inspect_work_together(sample: Path, redis_server: EmbeddedRedis, store: redis.Redis) -> None:

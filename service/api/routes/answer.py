@@ -34,7 +34,10 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
     }
     if ranking.rules is not None:
         head["rules"] = _rules(ranking.rules)
-    return b'%b,"ranking":[%b]}' % (orjson.dumps(head)[:-1], entries(ranking.ranked, ranking.live.bundle.tasks))
+        if ranking.rules.page is not None:
+            head["page"] = ranking.rules.page
+    written = entries(ranking.ranked, ranking.live.bundle.tasks, ranking.rules)
+    return b'%b,"ranking":[%b]}' % (orjson.dumps(head)[:-1], written)
 
 
 def _rules(rules: AppliedRules) -> dict[str, object]:
@@ -46,10 +49,12 @@ def _rules(rules: AppliedRules) -> dict[str, object]:
         shown |= {"experiment": chosen.experiment, "arm": chosen.arm}
     shown["relaxed"] = [label(place) for place in rules.relaxed]
     shown["removed"] = {label(place): count for place, count in rules.removed.items() if count}
+    if rules.explained is not None:
+        shown["paid"] = {label(place): score for place, score in rules.explained.paid.items()}
     return shown
 
 
-def entries(ranking: Ranked, tasks: Sequence[str]) -> bytes:
+def entries(ranking: Ranked, tasks: Sequence[str], rules: AppliedRules | None = None) -> bytes:
     """The entries of the ranking, comma-separated."""
     count = len(ranking.item_ids)
     # Rules may leave no candidate.
@@ -58,7 +63,7 @@ def entries(ranking: Ranked, tasks: Sequence[str]) -> bytes:
     columns: list[bytes | list[bytes]] = [
         b',{"item_id":"',
         strings(ranking.item_ids),
-        between_id_and_score(count),
+        between_id_and_score(count, rules.ranked_before if rules is not None else 0),
         numbers(ranking.scores),
     ]
     predictions = numbers(ranking.predictions.ravel())
@@ -69,7 +74,7 @@ def entries(ranking: Ranked, tasks: Sequence[str]) -> bytes:
     if ranking.explained is None:
         columns.append(b"}}")
     else:
-        columns += merged([b"}", *_explained(ranking.explained), b"}"])
+        columns += merged([b"}", *_explained(ranking.explained), *_moved_by(rules), b"}"])
     return interleaved(columns, count)[1:]
 
 
@@ -95,14 +100,27 @@ def _explained(explained: Sequence[Explained]) -> list[bytes | list[bytes]]:
     return columns
 
 
+def _moved_by(rules: AppliedRules | None) -> list[bytes | list[bytes]]:
+    """Per candidate the rules that moved it, with the ranks before and after each; nothing without rules."""
+    if rules is None or rules.explained is None:
+        return []
+    label = rules.chosen.bound.label
+    moved = [
+        orjson.dumps([{"rule": label(move.rule), "from": move.before, "to": move.after} for move in moves])
+        for moves in rules.explained.moves
+    ]
+    return [b',"moved_by":', moved]
+
+
 _RANKS: list[bytes] = []
 
 
-def between_id_and_score(count: int) -> list[bytes]:
-    """The ranks from 1 to `count`, each with the constant text before and after it."""
-    if len(_RANKS) < count:
-        _RANKS.extend(b'","rank":%d,"score":' % rank for rank in range(len(_RANKS) + 1, count + 1))
-    return _RANKS[:count]
+def between_id_and_score(count: int, before: int = 0) -> list[bytes]:
+    """The `count` ranks after `before`, each with the constant text around it."""
+    end = before + count
+    if len(_RANKS) < end:
+        _RANKS.extend(b'","rank":%d,"score":' % rank for rank in range(len(_RANKS) + 1, end + 1))
+    return _RANKS[before:end]
 
 
 def numbers(values: np.ndarray) -> list[bytes]:

@@ -24,11 +24,13 @@ from service.api.fields import (
 from service.api.live_writes import all_done, check_times
 from service.api.openapi import BODY, WORK, refuses
 from service.api.services import Worker
+from service.api.shown_items import record_shown
 from service.clock import now_ms
 from service.errors import Conflict, StoreUnavailable
 from service.exposures.log import RecordLog
 from service.store.base import FeatureStore, FeatureWriter, StoreDown
 from service.store.event_keys import event_keys, identity
+from service.store.shown import ShownItem
 
 router = APIRouter(tags=["store"])
 KIND = "events"
@@ -83,13 +85,15 @@ async def events(
     """Writes behaviours; the next ranking of their users sees them."""
     with worker.writes.enter():
         schemas = [layouts for layouts in await worker.targets.layouts() if layouts.behaviour is not None]
-        if not schemas and worker.log is None:
-            raise Conflict("no model in use reads a behaviour sequence")
+        if not schemas and worker.log is None and not worker.follower.snapshot.exposure_days:
+            raise Conflict("no model in use reads a behaviour sequence, and no rule what users did")
         check_times("events", [event.timestamp for event in body.events])
+        acted = await record_shown(worker, (ShownItem(e.user_id, e.item_id, e.timestamp, True) for e in body.events))
         new = await all_done(_add(layouts, worker.reader, worker.writer, body.events) for layouts in schemas)
         # An event that the sequences have is logged only once, even if it is sent to several workers.
         if worker.log is not None:
             new.append(await _log(worker.log.records, worker.writer, body.events))
+        new.append(acted)
         worker.metrics.events.inc(new[0])
     return EventsResponse(accepted=len(body.events), new=new[0])
 

@@ -1,6 +1,6 @@
 """Answers `POST /impressions`: which items of a ranking came into view."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -20,9 +20,11 @@ from service.api.fields import (
 from service.api.live_writes import check_times
 from service.api.openapi import BODY, refuses
 from service.api.services import Worker
+from service.api.shown_items import record_shown
 from service.clock import now_ms
 from service.errors import Overloaded, StoreUnavailable, invalid
 from service.store.event_keys import identity
+from service.store.shown import ShownItem
 
 router = APIRouter(tags=["store"])
 KIND = "impressions"
@@ -46,6 +48,7 @@ class Impression(RequestBody):
     items: Annotated[list[SeenItem], Field(min_length=1, max_length=MAX_BATCH), FailFast()]
     timestamp: Annotated[int, Strict(), Field(ge=EARLIEST_MS, le=LATEST_MS, description="milliseconds since 1970")]
     impression_id: Annotated[str | None, Field(min_length=1, max_length=MAX_ID_CHARACTERS)] = None
+    user_id: Annotated[Id | None, Field(description="who saw them, for rules of type seen and cap")] = None
 
 
 class ImpressionsRequest(RequestBody):
@@ -94,6 +97,7 @@ async def impressions(
         try:
             fresh = await worker.writer.claim_ids(KIND, [each for each, _ in rows])
             new = sum(fresh)
+            await record_shown(worker, _shown(body.impressions))
         except StoreUnavailable:
             if worker.log is None:
                 raise
@@ -104,6 +108,13 @@ async def impressions(
                     worker.log.records.offer(KIND, row)
         worker.metrics.impressions.inc(new or 0)
     return ImpressionsResponse(accepted=len(rows), new=new)
+
+
+def _shown(impressions: Sequence[Impression]) -> Iterator[ShownItem]:
+    """The items that came into view, of those impressions that name their user."""
+    for impression in impressions:
+        for item in impression.items if impression.user_id is not None else ():
+            yield ShownItem(str(impression.user_id), item.item_id, impression.timestamp, acted=False)
 
 
 def _rows(impressions: Sequence[Impression]) -> list[tuple[bytes, Row]]:

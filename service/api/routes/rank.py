@@ -122,7 +122,9 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
         weights = request.fusion.weights
         keys += 1 + len(weights)
     # Build the query.
-    options = RankingOptions(scene=request.scene, weights=weights, top_k=request.top_k, explain=request.explain)
+    options = RankingOptions(
+        scene=request.scene, weights=weights, top_k=request.top_k, explain=request.explain, page=request.page
+    )
     query = Query(
         user_id=request.user_id,
         item_ids=ids,

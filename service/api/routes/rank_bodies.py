@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict
 from features.times import EARLIEST_MS, LATEST_MS
 from service.api.fields import Features, Id, RequestBody, RequestId
 from service.fusion import Weights
+from service.rules.pages import MAX_CHARACTERS
 
 # The highest value of FUNNELRANK_MAX_CANDIDATES. Validation of a list stops at its first bad entry, so it stays fast.
 MAX_LIST = 100_000
@@ -67,6 +68,10 @@ class RankRequest(RequestBody):
         ),
     ] = None
     explain: Annotated[bool, Strict(), Field(description="adds each task's weight and part of the score")] = False
+    page: Annotated[
+        str | None,
+        Field(max_length=MAX_CHARACTERS, description="the token of the page before: goes on after it"),
+    ] = None
     request_id: RequestId | None = None
 
 
@@ -81,6 +86,10 @@ class Prediction(BaseModel):
         dict[str, dict[str, float | None]] | None,
         Field(description="task or numeric -> score or value, weight, part; only on request"),
     ] = None
+    moved_by: Annotated[
+        list[dict[str, str | int | None]] | None,
+        Field(description="each rule that moved it, with its rank before (null: not answered) and after; on request"),
+    ] = None
 
 
 class RankResponse(BaseModel):
@@ -91,8 +100,11 @@ class RankResponse(BaseModel):
     fusion: Annotated[dict[str, Any], Field(description="profile and revision; experiment and arm if the user has one")]
     rules: Annotated[
         dict[str, Any] | None,
-        Field(description="revision and name of the scene's rules, which were relaxed, what filters removed"),
+        Field(description="revision and name of the scene's rules, which were relaxed, what was removed and paid"),
     ] = None
+    page: Annotated[str | None, Field(description="token of the next page, if rules apply and candidates remain")] = (
+        None
+    )
     degraded: Annotated[
         list[str], Field(description="what was missing, e.g. unknown_user, unknown_items:3, store_unavailable")
     ]

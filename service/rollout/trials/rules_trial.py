@@ -38,6 +38,9 @@ def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: Re
         except RulesError as error:
             raise RulesError(f"{error.message} ({live.role} {live.bundle.label})", error.field) from None
         lives[live.role] = replace(live, rules=rules)
+    scenes = snapshot.profiles.scenes if snapshot.profiles is not None else {}
+    for name in rule_sets.unused(scenes) if rule_sets is not None else ():
+        log.warning("rules '%s' are for no scene of the fusion profiles and no experiment", name)
     return replace(snapshot.with_lives(lives), rule_sets=rule_sets)
 
 

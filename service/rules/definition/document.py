@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from features.files.strict_yaml import YamlError, read_yaml
 from service.documents import RevisionedDocument
+from service.errors import first_fault
 from service.files import Attempt
 from service.rules.definition.errors import RulesError
 from service.rules.definition.rule_sets import RuleSets
@@ -35,6 +39,21 @@ DOCUMENT = RevisionedDocument(
     history_length=HISTORY_LENGTH,
     unreadable=RulesError,
 )
+
+
+def read_rules(path: Path) -> RuleSets:
+    """Rules of a YAML or JSON file, in the form of `PUT /rules`.
+
+    Raises RulesError that names the file and the field; a key that stands twice is an error.
+    """
+    try:
+        return RuleSets.model_validate(read_yaml(path).value)
+    except OSError as error:
+        raise RulesError(f"{path}: {error.strerror}") from None
+    except YamlError as error:
+        raise RulesError(str(error)) from None
+    except ValidationError as error:
+        raise RulesError(f"{path}: {first_fault(error)}") from None
 
 
 def write_rules(

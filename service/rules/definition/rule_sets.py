@@ -66,6 +66,13 @@ class RuleSets(StrictModel):
         """The name of a scene's list: `default` if it has none of its own."""
         return scene if scene is not None and scene in self.rules else DEFAULT
 
+    def unused(self, scenes: Iterable[str]) -> list[str]:
+        """The lists that no scene and no experiment names: no request is ever ranked by them."""
+        used = {DEFAULT, *scenes}
+        for experiment in self.experiments.values():
+            used |= {arm.rules for arm in experiment.arms}
+        return [name for name in self.rules if name not in used]
+
 
 def _repeats(names: Iterable[str]) -> bool:
     every = list(names)

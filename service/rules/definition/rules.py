@@ -116,8 +116,8 @@ class Quota(StrictModel):
     """Bounds how many candidates share a value of a feature (each value alone, or only those in `one_of`).
 
     `at_most` with `window`: in any `window` neighbours. `at_most` or `share` with `first`: in the first `first`
-    positions. `at_least` with `first`: at least that many of `one_of` there, as far as there are so many candidates. A
-    missing value is never counted.
+    positions. `at_least` with `first`: at least that many of `one_of` there, as far as there are so many candidates; a
+    list that is shorter than `first` leaves the rest to its next pages. A missing value is never counted.
     """
 
     type: Literal["quota"]

@@ -28,7 +28,10 @@ class Constraint(Protocol):
 
 
 class AtMostInWindow:
-    """At most `at_most` of each value in any `window` neighbours. A candidate has several values if its feature has."""
+    """At most `at_most` (1 or more) of each value in any `window` neighbours.
+
+    A candidate has several values if its feature has.
+    """
 
     def __init__(self, rule: int, at_most: int, window: int) -> None:
         self.rule = rule
@@ -55,6 +58,11 @@ class AtMostInWindow:
             for one in placed[leaves]:
                 counts[one] -= 1
 
+    def barred_members(self) -> set[int]:
+        """The values that may not stand at the next position."""
+        last = self._placed[-(self._window - 1) :]
+        return {one for value in last for one in value if self._counts[one] >= self._at_most}
+
     def take_back(self, value: Values) -> None:
         leaves = len(self._placed) - self._window
         if leaves >= 0:
@@ -68,7 +76,7 @@ class AtMostInWindow:
 
 
 class AtMostInFirst:
-    """At most `at_most` of each value in the first `first` positions."""
+    """At most `at_most` (1 or more) of each value in the first `first` positions."""
 
     def __init__(self, rule: int, at_most: int, first: int) -> None:
         self.rule = rule
@@ -86,14 +94,42 @@ class AtMostInFirst:
             self._counts.update(value)
         self._position += 1
 
+    def barred_members(self) -> list[int]:
+        """The values that may not stand at the next position."""
+        if self._position >= self._first:
+            return []
+        return [one for one, count in self._counts.items() if count >= self._at_most]
+
     def take_back(self, value: Values) -> None:
         self._position -= 1
         if self._position < self._first:
             self._counts.subtract(value)
 
 
+class NoneInFirst:
+    """No match in the first `first` positions, or in any if `first` is None. The value is whether it matches."""
+
+    def __init__(self, rule: int, first: int | None) -> None:
+        self.rule = rule
+        self._left = first
+
+    def allows(self, value: bool) -> bool:
+        return not value or (self._left is not None and self._left <= 0)
+
+    def place(self, value: bool) -> None:
+        if self._left is not None:
+            self._left -= 1
+
+    def take_back(self, value: bool) -> None:
+        if self._left is not None:
+            self._left += 1
+
+
 class AtLeastInFirst:
-    """At least `at_least` matches in the first `first` positions, or all there are if there are fewer."""
+    """At least `at_least` matches in the first `first` positions, or all there are if there are fewer.
+
+    A list that is shorter than `first` leaves the rest to its next pages.
+    """
 
     def __init__(self, rule: int, at_least: int, first: int, matches: int) -> None:
         self.rule = rule

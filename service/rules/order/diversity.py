@@ -1,18 +1,20 @@
 """Orders candidates so that neighbours differ: MMR, DPP and SSD, each greedy on unit vectors.
 
-Shapes: `scores` float64 `[C]`, `vectors` float64 `[C, D]`. Every function gives the places of the `depth` first
-candidates. The first is always the one with the highest score; ties keep the order of the request.
+Shapes: `scores` float64 `[C]`, `vectors` float64 `[C, D]`. Every function chooses the places of the `depth` first
+candidates, one after the other. The first is always the one with the highest score; ties keep the order of the request.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 import numpy as np
 
 _SMALLEST_GAIN = 1e-10
-Method = Callable[[np.ndarray, np.ndarray, float, int, int], list[int]]
+_NUMBERS = 1_500_000  # read between two pauses, about a millisecond
+_STEP = 20_000  # what a step costs beside them
+Method = Callable[[np.ndarray, np.ndarray, float, int, int], Iterator[int]]
 
 
-def mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _window: int = 0) -> list[int]:
+def mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _window: int = 0) -> Iterator[int]:
     """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998):
 
     `argmax (1 - w) s_i - w max_j cos(v_i, v_j)` over those chosen.
@@ -22,26 +24,25 @@ def mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _win
     # Row by row, so that the memory does not grow with the square of the candidates.
     nearest = np.full(len(scores), -np.inf)
     gain = relevance.copy()
-    chosen: list[int] = []
     for _ in range(min(depth, len(scores))):
         best = int(gain.argmax())
-        chosen.append(best)
+        yield best
         relevance[best] = -np.inf
         np.maximum(nearest, unit @ unit[best], out=nearest)
         np.multiply(nearest, -weight, out=gain)
         gain += relevance
-    return chosen
 
 
-def dpp(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _window: int = 0) -> list[int]:
+def dpp(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _window: int = 0) -> Iterator[int]:
     """Greedy MAP inference of a determinantal point process (Chen et al., NeurIPS 2018, algorithm 1).
 
     The kernel is `L = diag(q) S diag(q)` with `q = exp(a s / 2)`, `a = (1 - w) / w` and `S` the cosines, so that
-    `log det L_Y = a sum s_i + log det S_Y`. Where no candidate adds to the determinant, the scores decide on the rest.
+    `log det L_Y = a sum s_i + log det S_Y`. Ends where no candidate adds to the determinant.
     """
     relevance = scaled(scores)
     if weight == 0:
-        return by_score(relevance, depth)
+        yield from by_score(relevance, depth)
+        return
     unit = unit_vectors(vectors)
     quality = np.exp((1 - weight) / weight * relevance / 2)
     kernel_rows = unit * quality[:, None]
@@ -58,10 +59,10 @@ def dpp(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _win
         gains = gains - row**2
         chosen.append(best)
         gains[chosen] = -np.inf
-    return with_rest(chosen, relevance, count)
+        yield best
 
 
-def ssd(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, window: int = 10) -> list[int]:
+def ssd(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, window: int = 10) -> Iterator[int]:
     """Sliding spectrum decomposition (Huang et al., KDD 2021, algorithm 1): `argmax (1 - w) s_i + w vol |v_i'|`.
 
     `v_i'` is what of the candidate's vector is orthogonal to the last `window - 1` chosen ones, `vol` the volume that
@@ -69,17 +70,20 @@ def ssd(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, wind
     """
     relevance = (1 - weight) * scaled(scores)
     unit = unit_vectors(vectors)
+    squares = np.einsum("cd,cd->c", unit, unit)
     chosen: list[int] = []
     for _ in range(min(depth, len(scores))):
         basis, volume = _basis_of(unit[chosen[-(window - 1) :]]) if chosen else (np.zeros((0, unit.shape[1])), 1.0)
-        rest = unit - (unit @ basis.T) @ basis
-        gain = relevance + weight * volume * np.linalg.norm(rest, axis=1)
+        # What is orthogonal to a basis has the length that is left beside the part inside it.
+        inside = unit @ basis.T
+        rest = np.sqrt(np.maximum(squares - np.einsum("ck,ck->c", inside, inside), 0.0))
+        gain = relevance + weight * volume * rest
         if not chosen:
             gain = relevance if weight < 1 else scaled(scores)
         gain = gain.copy()
         gain[chosen] = -np.inf
         chosen.append(int(np.argmax(gain)))
-    return chosen
+        yield chosen[-1]
 
 
 METHODS: Mapping[str, Method] = {"mmr": mmr, "dpp": dpp, "ssd": ssd}
@@ -87,14 +91,23 @@ METHODS: Mapping[str, Method] = {"mmr": mmr, "dpp": dpp, "ssd": ssd}
 
 def diversified(
     scores: np.ndarray, vectors: np.ndarray, method: str, weight: float, depth: int, window: int
-) -> np.ndarray:
-    """All places, int64 `[C]`: the first `depth` as the method chooses them, the rest by score.
+) -> Generator[None, None, list[int]]:
+    """All places: the first `depth` as the method chooses them, the rest by score. Yields after about a millisecond.
 
     Missing numbers in a vector count as 0.
     """
     finite = np.where(np.isfinite(scores), scores, np.min(scores, initial=0.0, where=np.isfinite(scores)))
-    chosen = METHODS[method](finite, np.nan_to_num(vectors), weight, depth, window)
-    return np.array(with_rest(chosen, scores, len(scores)), dtype=np.int64)
+    until_pause = _NUMBERS
+    chosen: list[int] = []
+    for best in METHODS[method](finite, np.nan_to_num(vectors), weight, depth, window):
+        chosen.append(best)
+        # A step of DPP reads the rows of all that were chosen, one of SSD makes a basis of its window.
+        width = vectors.shape[1] + (len(chosen) if method == "dpp" else 0)
+        until_pause -= len(scores) * width + _STEP * (window if method == "ssd" else 1)
+        if until_pause <= 0:
+            until_pause = _NUMBERS
+            yield
+    return with_rest(chosen, scores, len(scores))
 
 
 def scaled(scores: np.ndarray) -> np.ndarray:

@@ -1,13 +1,13 @@
 """Decides which candidates stay: block, allow, seen and cap."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from service.rules.bound import BoundRules
-from service.rules.candidates import DAY_MS, CandidateList, Exposures
+from service.rules.candidates import CandidateList, is_in
 from service.rules.definition.rules import Allow, Block, Cap, Seen
+from service.store.shown import DAY_MS, Exposures
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ def filtered(bound: BoundRules, candidates: CandidateList, exposures: Exposures,
     for place, rule in enumerate(bound.rules):
         if not isinstance(rule, (Block, Allow, Seen, Cap)):
             continue
-        after = stays & _passing(bound, rule, candidates, exposures, now_ms)
+        after = stays & _passing(bound, place, rule, candidates, exposures, now_ms)
         if isinstance(rule, (Seen, Cap)) and stays.any() and not after.any():
             relaxed.append(place)
             continue
@@ -42,22 +42,23 @@ def filtered(bound: BoundRules, candidates: CandidateList, exposures: Exposures,
 
 
 def _passing(
-    bound: BoundRules, rule: Block | Allow | Seen | Cap, candidates: CandidateList, exposures: Exposures, now_ms: int
+    bound: BoundRules,
+    place: int,
+    rule: Block | Allow | Seen | Cap,
+    candidates: CandidateList,
+    exposures: Exposures,
+    now_ms: int,
 ) -> np.ndarray:
     """Which candidates one rule lets through, bool `[C]`."""
     if isinstance(rule, (Block, Allow)):
         if rule.when is not None:
             named = bound.matches(rule.when, candidates)
         else:
-            named = _listed(candidates.item_ids, rule.item_ids or ())
+            listed = bound.item_ids[place]
+            named = np.fromiter((i in listed for i in candidates.item_ids), dtype=bool, count=len(candidates))
         return named if isinstance(rule, Allow) else ~named
-    recent = exposures.since(now_ms - rule.within_days * DAY_MS)
+    start_ms = now_ms - rule.within_days * DAY_MS
     if isinstance(rule, Seen):
-        return ~np.isin(candidates.item_keys, recent)
-    shown, counts = np.unique(recent, return_counts=True)
-    return ~np.isin(candidates.item_keys, shown[counts >= rule.at_most])
-
-
-def _listed(item_ids: Sequence[str], listed: Sequence[str]) -> np.ndarray:
-    known = set(listed)
-    return np.fromiter((item_id in known for item_id in item_ids), dtype=bool, count=len(item_ids))
+        return ~is_in(candidates.item_keys, np.sort(exposures.since(start_ms)))
+    shown, counts = np.unique(exposures.since(start_ms, shown_only=True), return_counts=True)
+    return ~is_in(candidates.item_keys, shown[counts >= rule.at_most])

@@ -1,152 +1,178 @@
-"""Finds the best order that satisfies constraints: depth first, in the order of preference; dead ends are remembered.
+"""Finds the best order that satisfies constraints: of all such orders the one with the most preferred candidate at the
+first position, of those the most preferred at the second, and so on.
 
-The result is exact: of all orders that satisfy the constraints it has the most preferred candidate at the first
-position, of those the most preferred at the second, and so on. A budget of checks, which all searches of one ranking
-share, bounds what a hard list may cost; a search that finds it empty counts as one without a result.
+`OrderSearch` is for lists on which `greedy` comes to a dead end. It goes back from dead ends: depth first, with the
+states remembered that led nowhere. Candidates that all constraints see alike are one group, so that a list of few
+authors has few choices.
 """
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Generator, Hashable, Sequence
 from dataclasses import dataclass
 
-from service.rules.order.constraints import Constraint
+import numpy as np
 
-Signature = tuple[Hashable, ...]
+from service.rules.order.greedy import Counted
+
+_SLICE = 1500  # units of a budget between two yields: about as many microseconds
+_NOWHERE = np.iinfo(np.int64).max
 
 
 @dataclass
 class Budget:
-    """How many candidates the searches of one ranking may still look at, about a microsecond each."""
+    """What the searches of one ranking may still cost, in units of about a microsecond, and what they may until they
+    let others run.
+    """
 
-    checks: int
+    units: int
+    until_pause: int = _SLICE
 
     @classmethod
-    def of(cls, candidates: int) -> "Budget":
-        """The budget of one ranking: a list of 50 may pass over most of its candidates at every position."""
-        return cls(20_000 + 50 * candidates)
+    def of(cls, candidates: int, length: int, rules: int) -> "Budget":
+        """The budget of one ranking: a search for all rules, for each and for the last one, and some going back."""
+        return cls(3_000 + 3 * (rules + 2) * length * cost_of_position(candidates) // 2)
 
-    def part(self) -> "Budget":
-        """A quarter of what is left, taken out, so that one hopeless search leaves something for the others."""
-        part = Budget(self.checks // 4)
-        self.checks -= part.checks
-        return part
+    def spend(self, units: int) -> None:
+        self.units -= units
+        self.until_pause -= units
+
+    def must_pause(self) -> bool:
+        """Whether others must run now; then a new slice begins."""
+        if self.until_pause > 0:
+            return False
+        self.until_pause = _SLICE
+        return True
 
 
-@dataclass
-class _Place:
-    """One decided position: which candidate, where it stood among those left, and the signatures that led nowhere."""
+def cost_of_position(candidates: int) -> int:
+    """The units that one decision costs."""
+    return 15 + candidates // 100
 
-    candidate: int
-    index: int
-    failed: set[Signature]
+
+class _Column:
+    """One constraint in a search: its value of each group, and which groups a value or a member of one means."""
+
+    def __init__(self, counted: Counted, first_of_groups: Sequence[int]) -> None:
+        self.constraint = counted.constraint
+        self.values = [counted.values[candidate] for candidate in first_of_groups]
+        self._by_member = hasattr(counted.constraint, "barred_members")
+        groups: defaultdict[Hashable, list[int]] = defaultdict(list)
+        for group, value in enumerate(self.values):
+            for key in value if self._by_member else (value,):  # type: ignore[attr-defined]
+                groups[key].append(group)
+        self._groups = {key: np.array(of_key) for key, of_key in groups.items()}
+
+    def bar(self, mask: np.ndarray) -> None:
+        """Remove the groups from a mask bool `[G]` that may not stand at the next position."""
+        for key in self._barred():
+            groups = self._groups.get(key)
+            if groups is not None:
+                mask[groups] = False
+
+    def _barred(self) -> Collection[Hashable]:
+        if self._by_member:
+            return self.constraint.barred_members()  # type: ignore[attr-defined, no-any-return]
+        return [key for key in self._groups if not self.constraint.allows(key)]
 
 
 class OrderSearch:
-    """One search. `values[c][i]` is the value of candidate `i` for constraint `c`.
+    """One search. `soft` constraints are met where the hard ones leave a choice, the first of them before the others.
 
-    `soft` constraints are met where the hard ones leave a choice, the first of them before the others. `memory` is how
-    many of the last positions any constraint looks back on.
+    `memory` is how many of the last positions any constraint looks back on.
     """
 
     def __init__(
-        self,
-        preference: Sequence[int],
-        hard: Sequence[Constraint],
-        values: Sequence[Sequence[Hashable]],
-        soft: Sequence[Constraint] = (),
-        soft_values: Sequence[Sequence[Hashable]] = (),
-        memory: int = 0,
+        self, preference: Sequence[int], hard: Sequence[Counted], soft: Sequence[Counted], memory: int
     ) -> None:
-        self._left = list(preference)
-        self._hard = list(zip(hard, values, strict=True))
-        self._soft = list(zip(soft, soft_values, strict=True))
-        self._all = self._hard + self._soft
-        # Bound methods, since they are called for every position.
-        self._checks = [(constraint.allows, column) for constraint, column in self._hard]
-        self._places = [(constraint.place, column) for constraint, column in self._all]
+        # Group the candidates: those with the same values are interchangeable, and the most preferred comes first.
+        columns = [[each.values[candidate] for candidate in preference] for each in (*hard, *soft)]
+        queues: defaultdict[tuple[Hashable, ...], list[int]] = defaultdict(list)
+        for position, signature in enumerate(zip(*columns, strict=True)):
+            queues[signature].append(position)
+        self._preference = preference
+        self._queues = list(queues.values())
+        first_of_groups = [preference[queue[0]] for queue in self._queues]
+        self._hard = [_Column(each, first_of_groups) for each in hard]
+        self._soft = [_Column(each, first_of_groups) for each in soft]
+        # The next candidate of each group, by its position in the preference.
+        self._taken = np.zeros(len(self._queues), dtype=np.int32)
+        self._heads = np.array([queue[0] for queue in self._queues], dtype=np.int64)
         self._memory = memory
         self._dead: set[tuple[Hashable, ...]] = set()
 
-    def run(self, length: int, budget: Budget) -> list[int] | None:
-        """The best order of `length` candidates;
-
-        None if none satisfies the hard constraints, or the budget is used up.
+    def run(self, length: int, budget: Budget, parts: int) -> Generator[None, None, list[int] | None]:
+        """Return the best order of `length` candidates; None if none satisfies the hard constraints, or one of so many
+        equal `parts` of the budget is used up. Yields whenever others must run.
         """
-        places: list[_Place] = []
-        failed: set[Signature] = set()
-        start = 0
-        while len(places) < length:
-            index = self._next(start, failed, budget)
-            if budget.checks <= 0:
+        cost = cost_of_position(len(self._queues))
+        least = budget.units - budget.units // parts
+        groups: list[int] = []
+        order: list[int] = []
+        # The groups that led nowhere, for every decided position and the next one.
+        failed: list[set[int]] = [set()]
+        while len(order) < length:
+            if budget.units <= least:
                 return None
-            if index is not None:
-                places.append(_Place(self._take(index), index, failed))
-                failed = set()
-                start = 0
+            if budget.must_pause():
+                yield
+            budget.spend(cost)
+            group = self._best(failed[-1])
+            if group is not None:
+                order.append(self._take(group))
+                groups.append(group)
+                failed.append(set())
                 # A state that led nowhere once leads nowhere again. Only a search that has failed pays for looking.
-                if not self._dead:
+                if not self._dead or self._state(groups) not in self._dead:
                     continue
-                budget.checks -= len(places)
-                if self._state(places) not in self._dead:
-                    continue
-            elif not places:
+            elif not order:
                 return None
             else:
-                self._dead.add(self._state(places))
-            # Go back one position. Candidates with the same signature would fail in the same way.
-            last = places.pop()
+                self._dead.add(self._state(groups))
+            # Go back one position.
+            failed.pop()
+            order.pop()
+            last = groups.pop()
             self._put_back(last)
-            failed = last.failed | {self._signature(last.candidate)}
-            start = 0 if self._soft else last.index + 1
-        return [place.candidate for place in places]
+            failed[-1].add(last)
+        return order
 
-    def _next(self, start: int, failed: set[Signature], budget: Budget) -> int | None:
-        """Where the best allowed candidate stands among those left, None if there is none."""
-        best = None
-        fewest: tuple[bool, ...] | None = None
-        index = start
-        for index in range(start, len(self._left)):
-            candidate = self._left[index]
-            if not self._allowed(candidate):
-                continue
-            if failed and self._signature(candidate) in failed:
-                continue
-            if not self._soft:
-                best = index
-                break
-            broken = tuple(not constraint.allows(values[candidate]) for constraint, values in self._soft)
-            if fewest is None or broken < fewest:
-                best = index
-                fewest = broken
-            if not any(broken):
-                break
-        budget.checks -= index - start + 1
-        return best
+    def _best(self, failed: Collection[int]) -> int | None:
+        """The group with the best candidate that may stand at the next position; None if there is none."""
+        mask = self._heads < _NOWHERE
+        for column in self._hard:
+            column.bar(mask)
+        if failed:
+            mask[list(failed)] = False
+        for column in self._soft:
+            meets = mask.copy()
+            column.bar(meets)
+            if meets.any():
+                mask = meets
+        best = int(np.where(mask, self._heads, _NOWHERE).argmin())
+        return best if mask[best] else None
 
-    def _allowed(self, candidate: int) -> bool:
-        for allows, column in self._checks:  # noqa: SIM110 - a generator costs more than the whole check
-            if not allows(column[candidate]):
-                return False
-        return True
+    def _take(self, group: int) -> int:
+        """Place a group's next candidate, and return it."""
+        position = int(self._heads[group])
+        self._move_head(group, 1)
+        for column in (*self._hard, *self._soft):
+            column.constraint.place(column.values[group])
+        return self._preference[position]
 
-    def _take(self, index: int) -> int:
-        candidate = self._left.pop(index)
-        for place, column in self._places:
-            place(column[candidate])
-        return candidate
+    def _put_back(self, group: int) -> None:
+        self._move_head(group, -1)
+        for column in (*self._hard, *self._soft):
+            column.constraint.take_back(column.values[group])
 
-    def _put_back(self, place: _Place) -> None:
-        for constraint, values in self._all:
-            constraint.take_back(values[place.candidate])
-        self._left.insert(place.index, place.candidate)
+    def _move_head(self, group: int, by: int) -> None:
+        self._taken[group] += by
+        queue = self._queues[group]
+        taken = int(self._taken[group])
+        self._heads[group] = queue[taken] if taken < len(queue) else _NOWHERE
 
-    def _signature(self, candidate: int) -> Signature:
-        return tuple(values[candidate] for _, values in self._all)
-
-    def _state(self, places: Sequence[_Place]) -> tuple[Hashable, ...]:
-        """All that the rest of the search depends on: how often each signature was placed, and the last ones in their
+    def _state(self, groups: Sequence[int]) -> tuple[Hashable, ...]:
+        """All that the rest of the search depends on: how many of each group are placed, and the last in their
         order.
         """
-        signatures = [self._signature(place.candidate) for place in places]
-        last = signatures[-self._memory :] if self._memory else ()
-        return frozenset(Counter(signatures).items()), *last
+        last = groups[-self._memory :] if self._memory else ()
+        return self._taken.tobytes(), *last

@@ -18,6 +18,11 @@ def behaviours_key(fingerprint: str, user_id: str) -> str:
     return f"fr:{fingerprint}:s:{{{user_id}}}"
 
 
+def shown_items_key(user_id: str) -> str:
+    """String: the items that a user was shown or acted on, of whatever feature schema, packed by `store/shown.py`."""
+    return f"fr:shown:{{{user_id}}}"
+
+
 def item_prefix(fingerprint: str) -> str:
     """The prefix of the keys of all item rows of a schema."""
     return f"fr:{fingerprint}:i:"

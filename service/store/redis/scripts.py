@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from features.layouts import EVENT_KEY_BYTES
+from service.store.shown import ENTRY_BYTES
 
 # The highest number of members that one call drops. There are more only if another program wrote them; later calls drop
 # the rest.
@@ -73,6 +74,27 @@ end
 if size - past > keep then drop(past + keep, size - 1) end
 if past > keep then drop(0, past - keep - 1) end
 return count
+"""
+
+# ARGV: how many bytes to keep, how long without a change (ms), the new entries. An entry that is there already is not
+# added again. What is kept are the newest arrivals. A key of another type, or of another length, counts as empty.
+ADD_SHOWN = f"""
+local there = redis.pcall('GET', KEYS[1])
+if type(there) ~= 'string' or #there % {ENTRY_BYTES} ~= 0 then there = '' end
+
+local function holds(entry)
+  local at = string.find(there, entry, 1, true)
+  while at and at % {ENTRY_BYTES} ~= 1 do at = string.find(there, entry, at + 1, true) end
+  return at
+end
+local fresh = {{}}
+for first = 1, #ARGV[3], {ENTRY_BYTES} do
+  local entry = string.sub(ARGV[3], first, first + {ENTRY_BYTES} - 1)
+  if not holds(entry) then fresh[#fresh + 1] = entry end
+end
+there = there .. table.concat(fresh)
+redis.call('SET', KEYS[1], string.sub(there, -tonumber(ARGV[1])), 'PX', ARGV[2])
+return #fresh
 """
 
 # ARGV: the row that was read (empty for none), the new row. Writes only if the row has not changed since, so that of

@@ -11,13 +11,15 @@ from service.errors import StoreUnavailable
 from service.redis_url import address_of
 from service.store.redis.clients import REDIS_ERRORS, async_client
 from service.store.redis.id_sets import CLAIM_IDS, by_shard, id_set_key
-from service.store.redis.keys import behaviours_key, item_key, user_key
+from service.store.redis.keys import behaviours_key, item_key, shown_items_key, user_key
 from service.store.redis.scripts import (
     ADD_BEHAVIOURS,
+    ADD_SHOWN,
     REPLACE_ROW,
     add_behaviours_arguments,
     behaviours_to_send,
 )
+from service.store.shown import ENTRY_BYTES, KEPT_ENTRIES
 
 _ROUNDS = 20
 _SLOWEST_TIMEOUT_SECONDS = 1.0  # a write may take longer than a ranking's read
@@ -104,6 +106,17 @@ class RedisWriter:
             for place, fresh in zip(places, reply, strict=True):
                 new[place] = bool(fresh)
         return new
+
+    async def add_shown(self, by_user: Mapping[str, bytes], keep_ms: int) -> int:
+        """Add packed entries of shown items `{user_id: entries}`. Returns how many are new. Raises StoreUnavailable."""
+        keep = KEPT_ENTRIES * ENTRY_BYTES
+        calls: list[ScriptCall] = [
+            (shown_items_key(user_id), (keep, keep_ms, entries)) for user_id, entries in by_user.items()
+        ]
+        try:
+            return sum(await self._run(ADD_SHOWN, calls))
+        except REDIS_ERRORS as error:
+            raise StoreUnavailable(f"the shown items were not written: {_reason(error)}") from None
 
     async def _run(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
         """Run a script for each key, in one pipeline, and return the results. Raises redis' errors."""

@@ -32,7 +32,7 @@ ITEM = st.fixed_dictionaries(
 USER = st.fixed_dictionaries({}, optional={"gender": TEXT, "interests": LIST, "age": st.integers(0, 120) | st.none()})
 CONTEXT = st.fixed_dictionaries({}, optional={"tab": st.integers(0, 9) | TEXT, "hour": st.floats(0, 23)})
 WEIGHTS = st.dictionaries(st.sampled_from(["pctr", "pcvr", "pctcvr"]), st.floats(-1e6, 1e6), min_size=1)
-CANDIDATE = ID | st.fixed_dictionaries({"item_id": ID}, optional={"features": ITEM})
+CANDIDATE = ID | st.fixed_dictionaries({"item_id": ID}, optional={"features": ITEM, "source": ID})
 EVENT = {
     "user_id": ID,
     "item_id": ID,

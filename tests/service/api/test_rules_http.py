@@ -6,27 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import fresh_http
-import httpx
 import pytest
 import redis
+from rules_service import BLOCK, BY_PRICE, FUSION, ITEMS, PIN, TOKEN, hold, ids, put, rank, wait_for_revision
 
+from service.bundle.registry import Target
+from service.rollout.rollout import change_rollout
 from service.rules.definition.document import RULES_FILE
 from service.sample.embedded_redis import EmbeddedRedis
 from service.user_split import place_of
-
-TOKEN = {"Authorization": "Bearer secret"}
-# The fusion score is the price, so that the order of the scores is 11, 10, ..., 0; two items share each tag.
-FUSION = """
-revision: 1
-profiles:
-  default: {kind: formula, formula: price + 0 * pctr}
-scenes: {home: default, shop: default}
-"""
-ITEMS = [{"item_id": str(i), "features": {"price": i, "quality": 1, "tag": str(i // 2)}} for i in range(12)]
-BY_PRICE = [str(i) for i in reversed(range(12))]
-PIN = {"type": "pin", "item_id": "0", "position": 2}
-BLOCK = {"type": "block", "item_ids": ["11"]}
 
 
 @pytest.fixture
@@ -51,34 +39,6 @@ def shared(
     options = {"workers": 2, "fusion_file": folder / "fusion.yaml"}
     with kit.serving(folder, folder / "registry", redis_server.url, **options) as server:
         yield server
-
-
-def put(server: Any, *rules: dict[str, Any], scene: str = "default", **more: Any) -> httpx.Response:
-    answer: httpx.Response = server.put("/rules", {"rules": {scene: rules} | more.pop("rules", {})} | more)
-    return answer
-
-
-def wait_for_revision(kit: SimpleNamespace, server: Any, revision: int) -> None:
-    kit.wait_until(
-        lambda: [w["rules_revision"] for w in server.http.get("/models").json()["workers"]] == [revision] * 2
-    )
-
-
-def hold(kit: SimpleNamespace, server: Any, *rules: dict[str, Any], scene: str = "default", **more: Any) -> None:
-    """Write rules, and wait until both workers rank by them."""
-    answer = put(server, *rules, scene=scene, **more)
-    assert answer.status_code == 200, answer.text
-    wait_for_revision(kit, server, answer.json()["revision"])
-
-
-def rank(server: Any, **more: Any) -> Any:
-    answer = fresh_http.post(f"{server.url}/rank", json={"user_id": "712", "candidates": ITEMS} | more)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def ids(body: Any) -> list[str]:
-    return [entry["item_id"] for entry in body["ranking"]]
 
 
 def test_rules_hold_on_every_worker_and_every_answer_fits_its_revision(running: Any, kit: SimpleNamespace) -> None:
@@ -182,6 +142,9 @@ def test_relaxed_rules_are_named_in_the_operators_order(shared: Any, kit: Simple
     body = rank(shared)
     assert body["rules"]["relaxed"] == ["0:quota", "2:quota"]
     assert ids(body) == ["11", "0", *BY_PRICE[1:-1]]
+    for rule, result in (("0:quota", "relaxed"), ("1:pin", "acted"), ("2:quota", "relaxed")):
+        line = f'funnelrank_rule_results_total{{result="{result}",rule="{rule}",rules="default"}} '
+        kit.wait_until(lambda line=line: line in shared.http.get("/metrics").text)
 
 
 def test_sources_take_turns(shared: Any, kit: SimpleNamespace) -> None:
@@ -227,6 +190,12 @@ def test_a_version_without_a_feature_that_live_rules_name_is_refused_and_so_are_
     assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
     assert "rules_mismatch: rules.default[0].when.feature: " in refused.json()["detail"]
     assert "11" not in ids(rank(running))
+    # A document that was written past the checks is refused by the workers, and withdrawn.
+    change_rollout(registry, {"stable": Target(name="synthetic", version="2")}, "ann")
+    kit.wait_until(lambda: running.http.get("/models").json()["rollout"]["revision"] == 3)
+    (refusal,) = [r for r in running.http.get("/models").json()["worker"]["refused"] if r["model"] == "synthetic/2"]
+    assert refusal["code"] == "rules_mismatch"
+    assert rank(running)["model"]["version"] == "1"
     # Rules must fit the canary too.
     assert put(running, PIN).status_code == 200
     canary = {"name": "synthetic", "version": "2", "percent": 1}

@@ -21,6 +21,17 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return np.array([row / np.sqrt(sum(x * x for x in row)) for row in vectors])
 
 
+def places(scores: np.ndarray, vectors: np.ndarray, method: str, weight: float, depth: int, window: int) -> list[int]:
+    """What `diversified` returns in the end."""
+    steps = diversified(scores, vectors, method, weight, depth, window)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            order: list[int] = end.value
+            return order
+
+
 def naive_mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int) -> list[int]:
     relevance = scaled(scores)
     rows = unit(vectors)
@@ -69,24 +80,24 @@ def naive_ssd(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int
 @pytest.mark.parametrize("seed", range(10))
 def test_each_method_chooses_as_its_naive_loop(seed: int, weight: float) -> None:
     scores, vectors = scores_and_vectors(seed)
-    assert mmr(scores, vectors, weight, 7) == naive_mmr(scores, vectors, weight, 7)
-    assert dpp(scores, vectors, weight, 7) == naive_dpp(scores, vectors, weight, 7)
-    assert ssd(scores, vectors, weight, 7, 4) == naive_ssd(scores, vectors, weight, 7, 4)
+    assert list(mmr(scores, vectors, weight, 7)) == naive_mmr(scores, vectors, weight, 7)
+    assert list(dpp(scores, vectors, weight, 7)) == naive_dpp(scores, vectors, weight, 7)
+    assert list(ssd(scores, vectors, weight, 7, 4)) == naive_ssd(scores, vectors, weight, 7, 4)
 
 
 @pytest.mark.parametrize("method", ["mmr", "dpp", "ssd"])
 def test_weight_zero_is_the_order_of_the_scores_and_no_candidate_is_lost_or_doubled(method: str) -> None:
     scores, vectors = scores_and_vectors(3, n=30, width=4)
     by_score = np.argsort(-scores, kind="stable").tolist()
-    assert diversified(scores, vectors, method, 0.0, 10, 5).tolist() == by_score
-    assert sorted(diversified(scores, vectors, method, 0.7, 10, 5).tolist()) == list(range(30))
+    assert places(scores, vectors, method, 0.0, 10, 5) == by_score
+    assert sorted(places(scores, vectors, method, 0.7, 10, 5)) == list(range(30))
 
 
 @pytest.mark.parametrize("method", ["mmr", "dpp", "ssd"])
 def test_of_two_equal_items_the_second_comes_after_a_different_one(method: str) -> None:
     vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     scores = np.array([1.0, 0.95, 0.9])
-    assert diversified(scores, vectors, method, 0.9, 3, 3).tolist() == [0, 2, 1]
+    assert places(scores, vectors, method, 0.9, 3, 3) == [0, 2, 1]
 
 
 def test_memory_does_not_grow_with_the_square_of_the_candidates() -> None:
@@ -94,7 +105,20 @@ def test_memory_does_not_grow_with_the_square_of_the_candidates() -> None:
     for n in (4000, 8000):
         scores, vectors = scores_and_vectors(1, n=n, width=8)
         tracemalloc.start()
-        mmr(scores, vectors, 0.5, 5)
+        list(mmr(scores, vectors, 0.5, 5))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] / peaks[0] < 2.5
+
+
+@pytest.mark.parametrize("method", ["mmr", "dpp", "ssd"])
+def test_a_long_list_lets_others_run_again_and_again(method: str) -> None:
+    scores, vectors = scores_and_vectors(5, n=1000, width=64)
+    pauses = [sum(1 for _ in diversified(scores, vectors, method, 0.5, depth, 10)) for depth in (25, 50)]
+    assert pauses[0] >= 1
+    assert pauses[1] >= 1.9 * pauses[0]
+
+
+def test_equal_vectors_end_dpp_and_the_scores_decide_on_the_rest() -> None:
+    scores = np.array([0.1, 0.9, 0.5, 0.7])
+    assert places(scores, np.ones((4, 3)), "dpp", 0.5, 4, 2) == [1, 3, 2, 0]

@@ -37,6 +37,13 @@ def test_going_back_from_the_first_rules_leaves_none(tmp_path: Path) -> None:
     assert DOCUMENT.roll_back(tmp_path, "ann").rules == {}
 
 
+def test_lists_that_no_scene_and_no_experiment_names_are_told() -> None:
+    experiment = {"arms": [{"name": "a", "rules": "arm", "percent": 50}]}
+    lists = {"default": [], "home": [], "hoem": [], "arm": []}
+    every = RuleSets.model_validate({"rules": lists, "experiments": {"e": experiment}})
+    assert every.unused(["home", "shop"]) == ["hoem"]
+
+
 def test_a_broken_document_is_replaced_by_the_last_good_one(tmp_path: Path) -> None:
     written = write_rules(tmp_path, rule_sets(SPREAD), "ann")
     text = (tmp_path / RULES_FILE).read_text()

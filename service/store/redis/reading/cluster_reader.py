@@ -9,9 +9,9 @@ from service.redis_url import RedisAddress
 from service.store.base import StoreDown, StoredRows
 from service.store.item_cache import ItemCache
 from service.store.item_rows import ItemRows, rows_from_store
-from service.store.redis.keys import SCHEMAS, behaviours_key, item_prefix, user_key
+from service.store.redis.keys import SCHEMAS, item_prefix
 from service.store.redis.reading.cluster import Answers, Command, ask
-from service.store.redis.reading.commands import get, item_read, newest_behaviours
+from service.store.redis.reading.commands import item_read, user_reads
 from service.store.redis.reading.connection import WrongReply
 from service.store.redis.reading.read_log import ReadLog
 from service.store.redis.reading.replies import (
@@ -64,11 +64,18 @@ class ClusterReader:
         return self._caches.counts()
 
     async def fetch(
-        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
+        self,
+        layouts: Layouts,
+        user_id: str,
+        item_ids: Sequence[str],
+        timeout: float,
+        before: int | None = None,
+        shown: bool = False,
     ) -> StoredRows:
         """Read as `SingleReader.fetch` does; raises StoreDown if neither the user nor any item could be read."""
         try:
-            rows = await self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
+            reads = user_reads(layouts, user_id, before, shown)
+            rows = await self._read(layouts, reads, item_ids, min(timeout, self.timeout))
         except StoreDown as error:
             self._log.note_down(error)
             if isinstance(error, WrongReply):
@@ -78,7 +85,7 @@ class ClusterReader:
         return rows
 
     async def _read(
-        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None
+        self, layouts: Layouts, of_user: list[Command], item_ids: Sequence[str], timeout: float
     ) -> StoredRows:
         await self._topology.connect(timeout)
         cache = self._caches.of(layouts)
@@ -88,9 +95,7 @@ class ClusterReader:
         cached = cache.take(item_ids)
 
         # Ask every node at once.
-        first = await self._ask_items(
-            layouts, cache, item_ids, cached.missing, timeout, _user_commands(layouts, user_id, before)
-        )
+        first = await self._ask_items(layouts, cache, item_ids, cached.missing, timeout, of_user)
         rounds = [first]
 
         # Read rows again that were taken from the cache and have been removed from it since.
@@ -180,15 +185,6 @@ class ClusterReader:
         self._topology.close()
 
 
-def _user_commands(layouts: Layouts, user_id: str, before: int | None) -> list[Command]:
-    key = user_key(layouts.fingerprint, user_id).encode()
-    commands = [(key, get(key))]
-    if layouts.behaviour is not None:
-        key = behaviours_key(layouts.fingerprint, user_id).encode()
-        commands.append((key, newest_behaviours(key, layouts.max_behaviours, before)))
-    return commands
-
-
 def _item_commands(prefix: str, item_ids: Sequence[str]) -> list[Command]:
     keys = [(prefix + item_id).encode() for item_id in item_ids]
     return [(key, item_read(key)) for key in keys]
@@ -196,14 +192,14 @@ def _item_commands(prefix: str, item_ids: Sequence[str]) -> list[Command]:
 
 def _stored(layouts: Layouts, ahead: Sequence[Any], items: ItemRows, unread: int, candidates: int) -> StoredRows:
     """Return the rows of a request. Missing replies for the user count as one more unread row. Raises StoreDown."""
-    user: Any = ahead[0]
-    behaviours: Any = ahead[1] if len(ahead) == 2 else []
-    if is_refusal(user) or is_refusal(behaviours):
+    of_user = list(ahead)
+    refused = [reply for reply in of_user if is_refusal(reply)]
+    if refused:
         if unread == candidates:
-            raise refusal(user if is_refusal(user) else behaviours, "GET")
+            raise refusal(refused[0], "GET")
         unread += 1
-        user = None if is_refusal(user) else user
-        behaviours = [] if is_refusal(behaviours) else behaviours
-    stored = stored_rows(layouts, user, behaviours, items)
+        nothing: list[Any] = [None, *([[]] if layouts.behaviour is not None else []), None]
+        of_user = [default if is_refusal(reply) else reply for reply, default in zip(of_user, nothing, strict=False)]
+    stored = stored_rows(layouts, of_user, items)
     stored.unread = unread
     return stored

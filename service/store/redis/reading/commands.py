@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from itertools import repeat
 from time import time_ns
 
+from features.layouts import Layouts
+from service.store.redis.keys import behaviours_key, shown_items_key, user_key
 from service.store.redis.reading.wire import packed
 
 # A longer MGET would block Redis for all other clients for more than a millisecond.
@@ -25,6 +27,21 @@ def newest_behaviours(key: bytes, count: int, before: int | None) -> bytes:
         b"*7\r\n$16\r\nZREVRANGEBYSCORE\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
         b"$4\r\n-inf\r\n$5\r\nLIMIT\r\n$1\r\n0\r\n$%d\r\n%b\r\n" % (len(key), key, len(bound), bound, len(limit), limit)
     )
+
+
+def user_reads(layouts: Layouts, user_id: str, before: int | None, shown: bool = False) -> list[tuple[bytes, bytes]]:
+    """The reads of one user as (key, packed command): the row, the behaviours if the schema has any, the shown items if
+    they are asked for.
+    """
+    key = user_key(layouts.fingerprint, user_id).encode()
+    reads = [(key, get(key))]
+    if layouts.behaviour is not None:
+        key = behaviours_key(layouts.fingerprint, user_id).encode()
+        reads.append((key, newest_behaviours(key, layouts.max_behaviours, before)))
+    if shown:
+        key = shown_items_key(user_id).encode()
+        reads.append((key, get(key)))
+    return reads
 
 
 def item_read(key: bytes) -> bytes:

@@ -14,6 +14,7 @@ from features.layouts import EVENT_KEY_BYTES, Layouts
 from service.store.base import StoreDown, StoredRows
 from service.store.item_rows import CORRUPT, ItemRows
 from service.store.redis.reading.connection import WrongReply
+from service.store.shown import ENTRY_BYTES
 
 _BYTES_LENGTH = bytes.__len__  # checks the type in the same pass
 _BYTES_OR_NOTHING = {bytes, type(None)}
@@ -50,12 +51,15 @@ def packed_rows(reply: Any, n: int) -> list[bytes | None]:
     raise refusal(reply, f"MGET of {n} keys")
 
 
-def stored_rows(layouts: Layouts, user: Any, behaviours: Any, items: ItemRows) -> StoredRows:
-    """Return the rows of one request from the replies to GET and ZREVRANGEBYSCORE. Raises StoreDown.
+def stored_rows(layouts: Layouts, of_user: Sequence[Any], items: ItemRows) -> StoredRows:
+    """Return the rows of one request from the replies to the reads of its user. Raises StoreDown.
 
     A row that does not have the schema's length, or a key of another type, is absent and counted as corrupt.
     """
     corrupt: dict[str, int] = {}
+    user = of_user[0]
+    behaviours = of_user[1] if layouts.behaviour is not None else []
+    shown = of_user[-1] if len(of_user) > 1 + (layouts.behaviour is not None) else None
 
     # The user's row.
     if user is not None and (type(user) is not bytes or len(user) != layouts.user.dtype.itemsize):
@@ -89,7 +93,20 @@ def stored_rows(layouts: Layouts, user: Any, behaviours: Any, items: ItemRows) -
 
     if np.count_nonzero(items.states) and (corrupt_items := int(np.count_nonzero(items.states == CORRUPT))):
         corrupt["item"] = corrupt_items
-    return StoredRows(user, behaviours, items, corrupt)
+
+    if shown is not None and not _is_shown(shown):
+        shown = None
+        corrupt["shown"] = 1
+    return StoredRows(user, behaviours, items, corrupt, shown=shown)
+
+
+def _is_shown(reply: Any) -> bool:
+    """Return whether a reply holds entries of shown items. Raises StoreDown if it is a refusal."""
+    if type(reply) is bytes:
+        return len(reply) % ENTRY_BYTES == 0
+    if not _is_other_type(reply):
+        raise refusal(reply, "GET")
+    return False
 
 
 def documents(reply: Any) -> dict[str, str]:

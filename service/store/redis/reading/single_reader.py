@@ -8,8 +8,8 @@ from service.redis_url import RedisAddress
 from service.store.base import StoreDown, StoredRows
 from service.store.item_cache import ItemCache
 from service.store.item_rows import ItemRows, rows_from_store
-from service.store.redis.keys import SCHEMAS, behaviours_key, item_prefix, user_key
-from service.store.redis.reading.commands import MGET_KEYS, get, item_reads, newest_behaviours
+from service.store.redis.keys import SCHEMAS, item_prefix
+from service.store.redis.reading.commands import MGET_KEYS, item_reads, user_reads
 from service.store.redis.reading.connection import WrongReply
 from service.store.redis.reading.read_log import ReadLog
 from service.store.redis.reading.replies import documents, packed_rows, rows_or_unknown, stored_rows
@@ -37,7 +37,13 @@ class SingleReader:
         return self._caches.counts()
 
     async def fetch(
-        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None = None
+        self,
+        layouts: Layouts,
+        user_id: str,
+        item_ids: Sequence[str],
+        timeout: float,
+        before: int | None = None,
+        shown: bool = False,
     ) -> StoredRows:
         """Read the rows of one request; behaviours must be older than `before` (milliseconds; None: now).
 
@@ -45,7 +51,8 @@ class SingleReader:
         StoreDown; waits no longer than `timeout` seconds or the store's own limit per round trip.
         """
         try:
-            rows = await self._read(layouts, user_id, item_ids, min(timeout, self.timeout), before)
+            reads = user_reads(layouts, user_id, before, shown)
+            rows = await self._read(layouts, reads, item_ids, min(timeout, self.timeout))
         except StoreDown as error:
             self._log.note_down(error)
             if isinstance(error, WrongReply):
@@ -55,7 +62,7 @@ class SingleReader:
         return rows
 
     async def _read(
-        self, layouts: Layouts, user_id: str, item_ids: Sequence[str], timeout: float, before: int | None
+        self, layouts: Layouts, of_user: Sequence[tuple[bytes, bytes]], item_ids: Sequence[str], timeout: float
     ) -> StoredRows:
         if not self._wire.open:
             await self._wire.connect(timeout)
@@ -65,17 +72,12 @@ class SingleReader:
         cached = cache.take(item_ids)
 
         # Ask for the user's rows, and for the items that are not cached.
-        fingerprint = layouts.fingerprint
-        commands = get(user_key(fingerprint, user_id).encode())
-        count = 1
-        if layouts.behaviour is not None:
-            key = behaviours_key(fingerprint, user_id).encode()
-            commands += newest_behaviours(key, layouts.max_behaviours, before)
-            count = 2
+        commands = b"".join([command for _, command in of_user])
+        count = len(of_user)
         rows = cached.rows
         if cached.missing:
             missing_ids = [item_ids[place] for place in cached.missing]
-            reads, reads_count = item_reads(item_prefix(fingerprint), missing_ids)
+            reads, reads_count = item_reads(item_prefix(layouts.fingerprint), missing_ids)
             decode = self._rows_decoder(layouts, cache, missing_ids, count)
             replies, read_rows = await self._wire.ask(commands + reads, count + reads_count, timeout, decode)
             rows.put(cached.missing, read_rows)
@@ -88,7 +90,7 @@ class SingleReader:
             changed = [place for place in cache.take(item_ids).missing if place not in just_read]
             if changed:
                 rows.put(changed, await self._changed_rows(layouts, cache, [item_ids[i] for i in changed], timeout))
-        return stored_rows(layouts, replies[0], replies[1] if count == 2 else [], rows)
+        return stored_rows(layouts, replies[:count], rows)
 
     async def _changed_rows(self, layouts: Layouts, cache: ItemCache, item_ids: list[str], timeout: float) -> ItemRows:
         reads, count = item_reads(item_prefix(layouts.fingerprint), item_ids)

@@ -1,0 +1,72 @@
+"""The `rules` command: show or change the rules that rearrange rankings after fusion."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from funnelrank.commands.options import PATH, examples, registry_option
+
+if TYPE_CHECKING:
+    from service.rules.definition.document import RulesDocument
+
+
+@click.command(
+    epilog=examples(
+        "funnelrank rules                                # show",
+        "funnelrank rules spring.yaml --reason variety   # make the rules of a file hold",
+        "funnelrank rules --history                      # what held before, newest first",
+        "funnelrank rules --rollback                     # make the rules hold again that held before",
+    )
+)
+@click.argument("file", required=False, type=PATH)
+@click.option("--rollback", is_flag=True, help="Make the rules hold again that held before.")
+@click.option("--to", type=int, metavar="REVISION", help="With --rollback: the revision to go back to.")
+@click.option("--history", is_flag=True, help="Show what held before, newest first.")
+@click.option("--reason", default="", help="Reason for the history.")
+@registry_option
+def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reason: str, registry: Path | None) -> None:
+    """Show the rules document, or make the rules of FILE (YAML or JSON) hold.
+
+    The rules must fit every version that the rollout document names. Workers follow within FUNNELRANK_ROLLOUT_POLL_MS,
+    and refuse rules that leave no candidate in any of their recent requests.
+    """
+    from service.rollout.trials.checks import RegistryChecks
+    from service.rules.definition.document import DOCUMENT, RulesDocument, read_rules, write_rules
+    from service.settings import Settings
+
+    if to is not None and not rollback:
+        raise click.UsageError("--to goes with --rollback")
+    if file is not None and rollback:
+        raise click.UsageError("give a file or --rollback")
+    settings = Settings.from_environment()
+    registry = registry or settings.registry
+    fits = RegistryChecks(registry, settings.trusted_keys, None).fit_rules
+    author = getpass.getuser()
+    if rollback:
+        document = DOCUMENT.roll_back(registry, author, reason=reason, to=to, check=fits)
+    elif file is not None:
+        document = write_rules(registry, read_rules(file), author, reason=reason, check=fits)
+    else:
+        document = DOCUMENT.read(registry) or RulesDocument(revision=0, rules={}, author="start")
+    if history:
+        click.echo("\n".join(map(_history_line, _entries(document))))
+    else:
+        click.echo(document.model_dump_json(indent=2, exclude={"history"}, exclude_none=True))
+
+
+def _entries(document: RulesDocument) -> list[Mapping[str, Any]]:
+    return [document.model_dump(mode="json"), *document.history]
+
+
+def _history_line(entry: Mapping[str, Any]) -> str:
+    """One line about one revision."""
+    lists = ", ".join(f"{name} ({len(rules)})" for name, rules in entry.get("rules", {}).items()) or "no rules"
+    reason = f": {entry['reason']}" if entry.get("reason") else ""
+    withdrawn = " (withdrawn)" if entry.get("withdrawn") else ""
+    author = entry.get("author") or "?"
+    return f"{entry['revision']:>4}  {entry.get('written_at', '')}  {lists}  by {author}{reason}{withdrawn}"

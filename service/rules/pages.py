@@ -1,0 +1,101 @@
+"""Writes and reads continuation tokens: what the earlier pages of a list showed, bound to one user, model and day.
+
+A token is the state itself, compressed and authenticated with a key that all workers share, so that any worker can go
+on. It is for nobody else than the user, the model version, the scene, the rules and the day (UTC) that it was made for.
+"""
+
+import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Hashable, Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from hmac import compare_digest
+from typing import Any, NamedTuple
+
+import orjson
+
+from service.errors import InvalidRequest, invalid
+from service.rules.order.served import Served
+from service.store.shown import DAY_MS
+
+MAX_SERVED = 1000  # positions of all pages together
+MAX_CHARACTERS = 100_000
+_MOST_BYTES = 1 << 20
+_MAC_BYTES = 16
+FIELD = "page"
+
+
+class PageBinding(NamedTuple):
+    """What a token is for; `day` counts from 1970."""
+
+    user: str
+    model: str
+    scene: str | None
+    rules: str
+    revision: int
+    day: int
+
+
+def page_key(secret: str) -> bytes:
+    """The key of the tokens, made of a secret that all workers have."""
+    return blake2b(secret.encode(), digest_size=32, person=b"funnelrank-page").digest()
+
+
+def token_of(binding: PageBinding, served: Served, key: bytes) -> str | None:
+    """The token with which the next page goes on; None if the list has become too long for another page."""
+    if len(served.item_ids) >= MAX_SERVED:
+        return None
+    columns = {str(rule): _packed(values) for rule, values in served.values.items()}
+    state = orjson.dumps({"for": tuple(binding), "items": served.item_ids, "values": columns})
+    body = zlib.compress(state, 1)
+    token = urlsafe_b64encode(_mac(body, key) + body).decode()
+    return token if len(token) <= MAX_CHARACTERS else None
+
+
+def served_of(token: str, binding: PageBinding, key: bytes) -> Served:
+    """The earlier pages of a token. Raises InvalidRequest for one that is for something else or not of this service."""
+    try:
+        raw = urlsafe_b64decode(token.encode("ascii"))
+    except ValueError:
+        raise invalid(FIELD, "this is no token of an earlier page") from None
+    body = raw[_MAC_BYTES:]
+    if not compare_digest(raw[:_MAC_BYTES], _mac(body, key)):
+        raise invalid(FIELD, "this is no token of an earlier page of this service")
+    state = orjson.loads(zlib.decompressobj().decompress(body, _MOST_BYTES))
+    made_for = PageBinding(*state["for"])
+    if made_for != binding:
+        raise _of_another(made_for, binding)
+    values = {int(rule): _unpacked(column) for rule, column in state["values"].items()}
+    return Served(state["items"], values)
+
+
+def _of_another(made_for: PageBinding, binding: PageBinding) -> InvalidRequest:
+    """The error that names the first difference."""
+    if made_for.user != binding.user:
+        return invalid(FIELD, "the token is of another user")
+    if made_for.day != binding.day:
+        days = (datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date() for day in (made_for.day, binding.day))
+        return invalid(FIELD, "the token is of {}, and this is {}; begin again without it".format(*days))
+    if made_for.model != binding.model:
+        message = f"the token is of model {made_for.model}, and {binding.model} ranks now; begin again without it"
+        return invalid(FIELD, message)
+    if made_for.scene != binding.scene:
+        return invalid(FIELD, "the token is of another scene")
+    return invalid(FIELD, f"the rules have changed since revision {made_for.revision}; begin again without the token")
+
+
+def _packed(values: Sequence[Hashable]) -> list[Any]:
+    """A column as its different values and the place of each position's one among them."""
+    places: dict[Hashable, int] = {}
+    column = [places.setdefault(value, len(places)) for value in values]
+    return [list(places), column]
+
+
+def _unpacked(column: list[Any]) -> list[Hashable]:
+    """A column of `_packed`. JSON knows no tuples, so that lists become tuples again."""
+    different = [tuple(value) if isinstance(value, list) else value for value in column[0]]
+    return [different[place] for place in column[1]]
+
+
+def _mac(body: bytes, key: bytes) -> bytes:
+    return blake2b(body, key=key, digest_size=_MAC_BYTES).digest()
