@@ -39,7 +39,7 @@ def test_a_right_answer_has_no_fault() -> None:
         (lambda a: a["ranking"].pop(), "not the candidates"),
         (lambda a: a["ranking"].reverse(), "do not descend"),
         (lambda a: a["ranking"][1].update(score=None), "missing"),
-        (lambda a: a["ranking"][0].update(score=1.1), "revision 3 makes 1.0"),
+        (lambda a: a["ranking"][0].update(score=1.1), "revision 3 gives 1.0"),
         (lambda a: a["fusion"].update(revision=4), "revision 4 was never live"),
     ],
 )
