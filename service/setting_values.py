@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, SecretStr
 from pydantic_core import PydanticCustomError
 
-from service.redis_url import address_of
+from service.store_url import check_url
 
 
 def setting(unit: str, help_text: str, **bounds: Any) -> Any:
@@ -16,7 +16,7 @@ def setting(unit: str, help_text: str, **bounds: Any) -> Any:
 
 def known_address(url: SecretStr) -> SecretStr:
     try:
-        address_of(url.get_secret_value())
+        check_url(url.get_secret_value())
     except ValueError as error:
         raise PydanticCustomError("redis_url", "{problem}", {"problem": str(error)}) from None
     return url

@@ -35,12 +35,12 @@ class TensorSpec(_Strict):
 class TaskSpec(_Strict):
     """One output of the graph: a task score, float32 `[C]`.
 
-    `label` is the training label that the score estimates; `space` says for which impressions (`impression` or
-    `click`).
+    `kind` names one of `models/kinds`; the service reads only `probability`. `label` is the training label that the
+    score estimates; `space` says for which impressions (`impression` or `click`).
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    kind: Literal["probability", "value", "class"]
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")]
     label: str
     space: str
 

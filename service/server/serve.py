@@ -13,7 +13,6 @@ from service.bundle.verify import BundleRejected
 from service.errors import DocumentError
 from service.exposures.folder import prepare
 from service.fusion import FusionError, FusionProfiles, read_profiles
-from service.redis_url import address_of
 from service.rollout.rollout import RolloutUnreadable, read_followed
 from service.rollout.trials.checks import RegistryChecks
 from service.server.runtime_folder import runtime_folder
@@ -21,6 +20,7 @@ from service.server.start import WorkerStart
 from service.server.supervisor import Supervisor
 from service.server.worker import run_in_process
 from service.settings import Settings, runtime_parents, unknown_variables
+from service.store import opening
 
 log = logging.getLogger("funnelrank.serve")
 _READ_SECONDS = 5.0
@@ -53,7 +53,7 @@ def check_start(settings: Settings) -> FusionProfiles | None:
     Raises CannotStart, unless an earlier stable version of the history can be started.
     """
     try:
-        _ = address_of(settings.redis_url.get_secret_value()).tls_context
+        opening.check(settings.redis_url.get_secret_value())
     except ValueError as error:
         raise CannotStart(f"FUNNELRANK_REDIS_URL: {error}") from None
     if settings.exposure_log is not None:

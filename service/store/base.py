@@ -1,7 +1,7 @@
 """The protocol of a feature store: reads for a ranking, writes while serving, and the error of a store that is down.
 
 A store for another database is a folder that implements `FeatureStore` and `FeatureWriter`, and one line in
-`opening.py`.
+`service/store_url.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -95,3 +95,15 @@ class FeatureWriter(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class StoreModule(Protocol):
+    """What the module of a store offers; `service/store_url.py` names it. Each function raises ValueError."""
+
+    def check(self, url: str) -> None:
+        """Refuse a URL that cannot be used. Connects to nothing."""
+        ...
+
+    def open_store(self, url: str, timeout_ms: int, cache_bytes: int, cache_ttl_ms: int) -> FeatureStore: ...
+
+    def open_writer(self, url: str, timeout_ms: int) -> FeatureWriter: ...

@@ -1,19 +1,29 @@
-"""Opens the feature store that a URL names. A store for another database adds its scheme here."""
+"""Opens the feature store that a URL names. The stores by scheme are listed in `service/store_url.py`."""
 
-from service.redis_url import address_of
-from service.store.base import FeatureStore, FeatureWriter
-from service.store.redis.reading.cluster_reader import ClusterReader
-from service.store.redis.reading.single_reader import SingleReader
-from service.store.redis.writer import RedisWriter
+from importlib import import_module
+from urllib.parse import urlsplit
+
+from service.store.base import FeatureStore, FeatureWriter, StoreModule
+from service.store_url import STORES, check_url
 
 
 def open_store(url: str, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> FeatureStore:
     """Open the reading side. Raises ValueError for a URL that cannot be used."""
-    address = address_of(url)
-    kind = ClusterReader if address.is_cluster else SingleReader
-    return kind(address, timeout_ms, cache_bytes, cache_ttl_ms)
+    return _module_of(url).open_store(url, timeout_ms, cache_bytes, cache_ttl_ms)
 
 
 def open_writer(url: str, timeout_ms: int) -> FeatureWriter:
     """Open the writing side. Raises ValueError for a URL that cannot be used."""
-    return RedisWriter(url, timeout_ms)
+    return _module_of(url).open_writer(url, timeout_ms)
+
+
+def check(url: str) -> None:
+    """Raise ValueError if a URL, or a file that it names, cannot be used. Connects to nothing."""
+    _module_of(url).check(url)
+
+
+def _module_of(url: str) -> StoreModule:
+    check_url(url)
+    # Imported by name, so that a worker imports only the client of its own database.
+    module: StoreModule = import_module(STORES[urlsplit(url).scheme])
+    return module

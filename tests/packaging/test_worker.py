@@ -45,6 +45,7 @@ def resident_mib():
 
 before = resident_mib()
 import service.server.app
+import service.store.redis.opening  # a worker opens its store when it builds the application
 modules = sorted({m.partition(".")[0] for m in sys.modules})
 print(json.dumps({"grown_by_mib": resident_mib() - before, "modules": modules}))
 """

@@ -23,7 +23,7 @@ class PublishedTask(ResponseBody):
     """A task of a published version."""
 
     name: str
-    kind: Literal["probability", "value", "class"]
+    kind: str
 
 
 class PublishedModel(Target):

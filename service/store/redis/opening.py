@@ -1,0 +1,22 @@
+"""Opens the feature store in one Redis or in a Redis Cluster."""
+
+from service.redis_url import address_of
+from service.store.base import FeatureStore, FeatureWriter
+from service.store.redis.reading.cluster_reader import ClusterReader
+from service.store.redis.reading.single_reader import SingleReader
+from service.store.redis.writer import RedisWriter
+
+
+def check(url: str) -> None:
+    """Raise ValueError if the URL, or a TLS file that it names, cannot be used."""
+    _ = address_of(url).tls_context
+
+
+def open_store(url: str, timeout_ms: int, cache_bytes: int, cache_ttl_ms: int) -> FeatureStore:
+    address = address_of(url)
+    kind = ClusterReader if address.is_cluster else SingleReader
+    return kind(address, timeout_ms, cache_bytes, cache_ttl_ms)
+
+
+def open_writer(url: str, timeout_ms: int) -> FeatureWriter:
+    return RedisWriter(url, timeout_ms)
