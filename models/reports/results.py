@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from models.data.tables import data_folder
 from models.recipe import Recipe
@@ -20,12 +20,18 @@ TITLES = {"auc": "AUC", "gauc": "GAUC", "ndcg@10": "nDCG@10", "mrr": "MRR", "log
 
 
 class Mark(BaseModel):
-    """A published AUC by column; `name` says whose it is and where it was published."""
+    """Published figures by column, of each metric; `name` says whose they are and where they were published."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     auc: dict[str, float]
+    gauc: dict[str, float] = Field(default_factory=dict)
+
+    def figures(self, metric: str) -> dict[str, float]:
+        """The figures of one metric by column."""
+        by_metric = {"auc": self.auc, "gauc": self.gauc}
+        return by_metric.get(metric, {})
 
 
 class Group(BaseModel):
@@ -139,8 +145,7 @@ def group_tables(group: Group, rows: list[dict[str, Any]]) -> str:
         [_line(group, row) for row in rows],
     )
     if group.marks:
-        marks = [[mark.name, *(_number(mark.auc.get(column)) for column in group.columns)] for mark in group.marks]
-        lines += ["", *_table(["mark", *group.columns.values()], marks)]
+        lines += ["", *_table(["mark", *columns], [_mark_line(group, mark) for mark in group.marks])]
     cells = [
         [row["recipe"], score["output"], *(_cell(score.get(key)) for key in METRICS)]
         for row in rows
@@ -153,6 +158,11 @@ def group_tables(group: Group, rows: list[dict[str, Any]]) -> str:
         "</details>",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _mark_line(group: Group, mark: Mark) -> list[str]:
+    figures = [_number(mark.figures(metric).get(column)) for metric in group.metrics for column in group.columns]
+    return [mark.name, *figures]
 
 
 def _column_title(group: Group, title: str, metric: str) -> str:

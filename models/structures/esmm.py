@@ -3,6 +3,9 @@
 Ma et al., Entire Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion Rate, SIGIR 2018
 (arXiv 1804.07931). Equation 1: pCTCVR = pCTR * pCVR. Equation 3: both losses, on click and on click AND conversion, run
 over all impressions; pCVR has no loss of its own.
+
+The paper sums the embeddings of each field, the behaviours among them. Here a multi-valued feature has `pooling: sum`
+or `mean`, and the recipes pool behaviours by their mean beside the logarithm of their count.
 """
 
 from collections.abc import Mapping

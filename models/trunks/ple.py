@@ -5,6 +5,9 @@ Recommendations, RecSys 2020. CGC, equations 1 to 4: g^k(x) = w^k(x) S^k(x), w^k
 the own experts of task k and the shared experts. PLE, equations 5 to 7: the selector of level j is the task's fusion of
 level j-1; the shared module's gate selects over all experts of its level and feeds the shared experts of the next
 level; the last level has no shared gate.
+
+The paper's gates W_g x have no bias. These have one, which starts at zero: it lets a gate prefer an expert for all
+impressions alike.
 """
 
 from collections.abc import Sequence

@@ -11,13 +11,12 @@ from sklearn.linear_model import LogisticRegression
 
 from funnelrank.main import main
 from models.benchmark import ABOVE_IS_KEPT
-from models.data.cache import open_data
+from models.data.cache import labels_of, open_data
 from models.metrics.ranking import auc
 from models.recipe import load_recipe
-from models.reports.results import group_of, listed_groups
+from models.reports.results import Group, Mark, group_of, group_tables, listed_groups
 from models.training.diagnostics import tuned
 from models.training.diagnostics.columns import LinearInputs, feature_columns
-from models.training.evaluation import labels_of
 
 RECIPES = sorted((Path(__file__).parents[2] / "models" / "recipes").glob("*.yaml"))
 
@@ -168,3 +167,20 @@ def test_the_recipes_stand_in_the_groups_that_have_marks():
 def test_labels_that_no_group_has_become_a_group_of_their_own(tiny_recipe):
     group = group_of(tiny_recipe(), listed_groups())
     assert set(group.columns) == {"click", "like", "long_view"} and not group.marks
+
+
+def test_a_marks_figures_stand_below_the_metrics_that_the_group_shows():
+    mark = Mark(name="trees", auc={"click": 0.7}, gauc={"click": 0.6})
+    group = Group(title="T", data="d", columns={"click": "click"}, metrics=("auc", "gauc"), marks=(mark,))
+    score = {"output": "pctr", "label": "click"} | {m: {"mean": 0.5, "deviation": None} for m in ("auc", "gauc")}
+    row = {
+        "recipe": "own",
+        "seeds": 1,
+        "parameters": {"embedding": 1, "dense": 2},
+        "seconds_per_epoch": 1.0,
+        "data": {"folder": "d", "impressions": {"train": 1, "validation": 1, "test": 1}},
+        "scores": [score],
+    }
+    lines = group_tables(group, [row]).splitlines()
+    assert "| mark | click, AUC | click, GAUC |" in lines
+    assert "| trees | 0.7000 | 0.6000 |" in lines

@@ -35,15 +35,18 @@ def baselines(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
     """`{"rows": training impressions read, "models": [{"name", "seconds", "outputs": {output: metrics}}]}`."""
     picked = drawn(len(data.parts["train"]), MOST_ROWS, seed)
     outputs = [o for o in model.outputs if o.kind.judged_by in (ORDER, VALUE) and len(o.score_names) == 1]
-    train = feature_columns(data, "train", picked)
-    test = feature_columns(data, "test", np.arange(len(data.parts["test"])))
-    linear = LinearInputs(train)
-    trees = TreeInputs(train)
-    fits: dict[str, Fit] = {
-        "item popularity": partial(_popularity, data, picked),
-        "logistic regression": partial(_linear, linear.matrix(train), linear.matrix(test)),
-        "boosted trees": partial(_trees, trees.matrix(train), trees.matrix(test), trees.categorical, seed),
-    }
+    fits: dict[str, Fit] = {"item popularity": partial(_popularity, data, picked)}
+    # Without the user's columns a model knows no user's level, and all that it learns is an order of items.
+    for addition, groups in (("", ("user", "item", "context")), (" without user columns", ("item", "context"))):
+        if addition and not data.encoding.schema.user:
+            continue
+        train = feature_columns(data, "train", picked, groups)
+        test = feature_columns(data, "test", np.arange(len(data.parts["test"])), groups)
+        linear = LinearInputs(train)
+        trees = TreeInputs(train)
+        of_trees = partial(_trees, trees.matrix(train), trees.matrix(test), trees.categorical, seed)
+        fits[f"logistic regression{addition}"] = partial(_linear, linear.matrix(train), linear.matrix(test))
+        fits[f"boosted trees{addition}"] = of_trees
     measured_models = []
     for name, fit in fits.items():
         started = time.perf_counter()

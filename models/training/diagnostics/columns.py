@@ -1,6 +1,6 @@
 """The columns of a recipe's user, item and context features in the form that simple models read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,13 @@ class FeatureColumns:
     ids: dict[str, np.ndarray]
 
 
-def feature_columns(data: Data, part: str, picked: np.ndarray) -> FeatureColumns:
+def feature_columns(
+    data: Data, part: str, picked: np.ndarray, groups: Sequence[str] = ("user", "item", "context")
+) -> FeatureColumns:
     """The columns of the impressions at `picked`."""
     numbers = [np.zeros((len(picked), 0))]
     ids = {}
-    for group in ("user", "item", "context"):
+    for group in groups:
         schema = data.encoding.schema
         layout = RowLayout(schema.group(group))
         rows, numerics = group_rows(data, group, part, picked)

@@ -5,18 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from models.encoders.base import View
-from models.encoders.din import Din
+from models.encoders.din import Din, DinOptions
 
 I = 6
 P = 4
 L = 5
 
 
-def din(activation="prelu", softmax=False):
+def din(activation="prelu", softmax=False, mean=False):
     torch.manual_seed(0)
-    model = Din(I, P, (8, 3), activation, softmax).eval()
+    model = Din(I, P, (8, 3), activation, softmax, mean).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
@@ -55,13 +56,15 @@ def reference(model, behaviours, mask, target):
     if model.softmax:
         z = np.where(mask, raw / math.sqrt(I), -np.inf)
         raw = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    if model.mean:
+        raw = raw / mask.sum()
     return (np.where(mask, raw, 0)[:, None] * behaviours).sum(0)
 
 
 @pytest.mark.parametrize("activation", ["prelu", "dice"])
-@pytest.mark.parametrize("softmax", [False, True])
-def test_equals_the_papers_equation(activation, softmax):
-    model = din(activation, softmax)
+@pytest.mark.parametrize(("softmax", "mean"), [(False, False), (True, False), (False, True)])
+def test_equals_the_papers_equation(activation, softmax, mean):
+    model = din(activation, softmax, mean)
     rng = np.random.default_rng(1)
     if activation == "dice":
         with torch.no_grad():
@@ -94,6 +97,22 @@ def test_weights_are_not_normalised_so_intensity_is_kept():
     once = model(View(one, torch.ones(1, 1, dtype=torch.bool), target))
     twice = model(View(one.expand(1, 2, -1), torch.ones(1, 2, dtype=torch.bool), target))
     torch.testing.assert_close(twice, 2 * once)
+
+
+def test_the_mean_does_not_grow_with_the_length_of_the_sequence():
+    model = din(mean=True)
+    one = torch.randn(1, 1, I + P)
+    target = torch.randn(1, I)
+    once = model(View(one, torch.ones(1, 1, dtype=torch.bool), target))
+    many = model(View(one.expand(1, 9, -1), torch.ones(1, 9, dtype=torch.bool), target))
+    torch.testing.assert_close(many, once)
+    nothing = model(View(one[:, :0], torch.ones(1, 0, dtype=torch.bool), target))
+    assert (nothing == 0).all()
+
+
+def test_two_ways_to_normalise_are_refused():
+    with pytest.raises(ValidationError, match="softmax and mean are two ways to normalise"):
+        DinOptions(type="din", softmax=True, mean=True)
 
 
 def test_one_user_for_all_candidates_equals_the_user_repeated():

@@ -91,7 +91,8 @@ def test_baselines_stand_beside_every_output_with_their_list_metrics(opened):
     data, model = opened
     result = baselines(model, data, 1)
     names = [m["name"] for m in result["models"]]
-    assert names == ["item popularity", "logistic regression", "boosted trees", "shown order"]
+    plain = ["logistic regression", "boosted trees"]
+    assert names == ["item popularity", *plain, *(f"{name} without user columns" for name in plain), "shown order"]
     by_name = {m["name"]: m["outputs"] for m in result["models"]}
     for name, outputs in by_name.items():
         assert set(outputs) == {o.name for o in model.outputs}
@@ -104,6 +105,9 @@ def test_baselines_stand_beside_every_output_with_their_list_metrics(opened):
     expected = auc(labels_of(data, "test", ("click",)), np.array(rates))
     assert by_name["item popularity"]["pctr"]["auc"] == pytest.approx(expected, abs=1e-6)
     assert by_name["item popularity"]["pcvr"]["impressions"] == int(labels_of(data, "test", ("click",)).sum())
+    without_user = feature_columns(data, "train", np.arange(len(train)), ("item", "context"))
+    assert {name.partition(".")[0] for name in without_user.ids} == {"item", "context"}
+    assert by_name["boosted trees without user columns"] != by_name["boosted trees"]
     place = auc(labels_of(data, "test", ("click",)), -test.position.astype(float))
     assert by_name["shown order"]["pctr"]["auc"] == pytest.approx(place)
 
