@@ -12,6 +12,7 @@ import httpx
 import pytest
 import redis
 
+from features.files.writing import write_whole
 from service.fusion.document import FUSION_FILE
 from service.sample.embedded_redis import EmbeddedRedis
 from service.user_split import place_of
@@ -191,7 +192,7 @@ def test_a_broken_fusion_document_changes_nothing_also_after_a_restart(
 ) -> None:
     assert put(running, {"kind": "weighted_sum", "weights": {"pctr": 5.0}}).status_code == 200
     wait_for_revision(kit, running, 5)
-    (registry / FUSION_FILE).write_text("{")
+    write_whole(registry / FUSION_FILE, b"{")  # at once, so that each worker sees one broken document
     kit.wait_until(
         lambda: 'funnelrank_model_swaps_total{result="fusion_refused"} 2.0' in running.http.get("/metrics").text
     )

@@ -10,6 +10,7 @@ import pytest
 import redis
 from rules_service import BLOCK, BY_PRICE, FUSION, ITEMS, PIN, TOKEN, hold, ids, put, rank, wait_for_revision
 
+from features.files.writing import write_whole
 from service.bundle.registry import Target
 from service.rollout.rollout import change_rollout
 from service.rules.definition.document import RULES_FILE
@@ -211,7 +212,7 @@ def test_a_broken_rules_document_changes_nothing_also_after_a_restart(
 ) -> None:
     assert put(running, BLOCK).status_code == 200
     wait_for_revision(kit, running, 1)
-    (registry / RULES_FILE).write_text("{")
+    write_whole(registry / RULES_FILE, b"{")  # at once, so that each worker sees one broken document
     kit.wait_until(
         lambda: 'funnelrank_model_swaps_total{result="rules_refused"} 2.0' in running.http.get("/metrics").text
     )
