@@ -22,12 +22,23 @@ class RankingOptions:
     page: str | None = None
 
 
+@dataclass(slots=True, frozen=True)
+class InlineBehaviour:
+    """One behaviour of the user that the request brings along."""
+
+    item_id: str
+    action: str | int
+    scene: str | int | None
+    time_ms: int
+
+
 @dataclass(slots=True, eq=False)
 class Query:
     """A checked request.
 
     `own_features` holds the candidates' own values by position, `sources` the source of each candidate if any has one.
-    `timestamp` is the time to rank as of, in milliseconds; None means now.
+    `timestamp` is the time to rank as of, in milliseconds; None means now. `user_features` and `behaviours` (as they
+    arrived) replace the stored ones unless they are None.
     """
 
     user_id: str
@@ -37,6 +48,8 @@ class Query:
     timestamp: int | None = None
     options: RankingOptions = field(default_factory=RankingOptions)
     sources: Sequence[str | None] | None = None
+    user_features: Mapping[str, object] | None = None
+    behaviours: Sequence[InlineBehaviour] | None = None
 
 
 @dataclass(slots=True, eq=False)

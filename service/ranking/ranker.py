@@ -17,6 +17,7 @@ from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, p
 from service.ranking.completeness import check_context, check_own_features, of_rows, of_scores
 from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
+from service.ranking.inline_user import inline_user, with_inline_user
 from service.ranking.ordering import order, ranked_in_order
 from service.ranking.query import AppliedRules, Computation, Costs, Query, Ranking
 from service.ranking.scheduler import Scheduler
@@ -138,27 +139,31 @@ class Ranker:
     async def _fetch(
         self, layouts: Layouts, query: Query, moment: int, deadline: Deadline, rules: SecondStage | None
     ) -> tuple[StoredRows | None, Degradations]:
-        """Return the stored rows (None if the store misses its deadline), and the degradations.
+        """Return the stored rows (None if the store misses its deadline), with the request's own user in them, and the
+        degradations. Raises InvalidRequest.
 
         As in training, a behaviour counts if it is older than the time of the request by more than the schema's lag. If
         the request gives no time and the schema has no lag, behaviours of the present millisecond count too.
         """
         before = moment - layouts.lag_ms if layouts.lag_ms or query.timestamp else moment + 1
+        user = inline_user(layouts, query, before)
+        item_ids = query.item_ids if user is None else user.item_ids
+        shown = rules is not None and rules.chosen.bound.exposure_days > 0
+        stored: StoredRows | None = None
+        degraded: Degradations = ()
         try:
-            shown = rules is not None and rules.chosen.bound.exposure_days > 0
-            stored = await self.reader.fetch(
-                layouts, query.user_id, query.item_ids, deadline.remaining(), before, shown
-            )
+            stored = await self.reader.fetch(layouts, query.user_id, item_ids, deadline.remaining(), before, shown)
         except StoreDown:
             deadline.check("Redis answered")
-            return None, (Degradation(Reason.STORE_UNAVAILABLE),)
-        degraded: Degradations = ()
-        if stored.unread:
+            degraded = (Degradation(Reason.STORE_UNAVAILABLE),)
+        if stored is not None and stored.unread:
             degraded = (Degradation(Reason.STORE_UNAVAILABLE, stored.unread),)
-        if stored.corrupt:
+        if stored is not None and stored.corrupt:
             degraded += (Degradation(Reason.CORRUPT_ROWS, sum(stored.corrupt.values())),)
             for entity, count in stored.corrupt.items():
                 self.metrics.corrupt_rows.inc(entity, amount=count)
+        if user is not None:
+            stored = with_inline_user(layouts, user, len(query.item_ids), stored)
         return stored, degraded
 
     async def _assemble(

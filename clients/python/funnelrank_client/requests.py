@@ -63,21 +63,26 @@ class Event:
 class Impression:
     """Items of one ranking that came into view at `timestamp`, in milliseconds since 1970.
 
-    `positions` maps an item id to its place in the list, from 1. `impression_id` makes the call repeatable.
+    `positions` maps an item id to its place in the list, from 1. `impression_id` makes the call repeatable. With
+    `user_id`, rules on what a user has seen count it.
     """
 
     request_id: str
     positions: Mapping[str, int]
     timestamp: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     impression_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    user_id: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "request_id": self.request_id,
-            "items": [{"item_id": item_id, "position": place} for item_id, place in self.positions.items()],
-            "timestamp": self.timestamp,
-            "impression_id": self.impression_id,
-        }
+        return _without_none(
+            {
+                "request_id": self.request_id,
+                "items": [{"item_id": item_id, "position": place} for item_id, place in self.positions.items()],
+                "timestamp": self.timestamp,
+                "impression_id": self.impression_id,
+                "user_id": self.user_id,
+            }
+        )
 
 
 class RankOptions(TypedDict, total=False):

@@ -16,7 +16,7 @@ from service.api.routes.rank_bodies import Candidate, RankRequest, RankResponse
 from service.api.services import Services
 from service.errors import DeadlineExceeded, InvalidRequest, invalid
 from service.ranking.deadline import Deadline
-from service.ranking.query import Query, RankingOptions
+from service.ranking.query import InlineBehaviour, Query, RankingOptions
 from service.settings import Settings
 
 
@@ -121,6 +121,12 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
             raise invalid("fusion", "weights in a request are not allowed (FUNNELRANK_FUSION_OVERRIDES)")
         weights = request.fusion.weights
         keys += 1 + len(weights)
+    # Take the user over that the request brings along.
+    behaviours = None
+    if request.behaviours is not None:
+        behaviours = [InlineBehaviour(b.item_id, b.action, b.scene, b.timestamp) for b in request.behaviours]
+        keys += sum(len(behaviour.model_fields_set) for behaviour in request.behaviours)
+    keys += len(request.user_features or ())
     # Build the query.
     options = RankingOptions(
         scene=request.scene, weights=weights, top_k=request.top_k, explain=request.explain, page=request.page
@@ -130,6 +136,8 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
         item_ids=ids,
         own_features=own_features,
         sources=sources,
+        user_features=request.user_features,
+        behaviours=behaviours,
         context=request.context,
         timestamp=request.timestamp,
         options=options,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict
 
 from features.times import EARLIEST_MS, LATEST_MS
-from service.api.fields import Features, Id, RequestBody, RequestId
+from service.api.fields import MAX_BATCH, Features, Id, Label, RequestBody, RequestId
 from service.fusion import Weights
 from service.rules.pages import MAX_CHARACTERS
 
@@ -21,6 +21,15 @@ class Candidate(RequestBody):
     source: Annotated[Id | None, Field(description="which retrieval it comes from, for rules of type interleave")] = (
         None
     )
+
+
+class RankedBehaviour(RequestBody):
+    """A behaviour of the user, for this request alone."""
+
+    item_id: Id
+    action: Annotated[Label, Field(description="what the user did")]
+    scene: Annotated[Label | None, Field(description="where")] = None
+    timestamp: Annotated[int, Strict(), Field(ge=EARLIEST_MS, le=LATEST_MS, description="milliseconds since 1970")]
 
 
 class FusionOverride(RequestBody):
@@ -68,6 +77,14 @@ class RankRequest(RequestBody):
         ),
     ] = None
     explain: Annotated[bool, Strict(), Field(description="adds each task's weight and part of the score")] = False
+    user_features: Annotated[
+        Features | None, Field(description="the user's features for this request, in place of the stored ones")
+    ] = None
+    behaviours: Annotated[
+        list[RankedBehaviour] | None,
+        Field(max_length=MAX_BATCH, description="the user's behaviours for this request, in place of the stored ones"),
+        FailFast(),
+    ] = None
     page: Annotated[
         str | None,
         Field(max_length=MAX_CHARACTERS, description="the token of the page before: goes on after it"),

@@ -39,7 +39,10 @@ EVENT = {
     "action": TEXT | st.integers(0, 9),
     "timestamp": st.integers(10**11, 17 * 10**11),
 }
+BEHAVIOUR = {name: value for name, value in EVENT.items() if name != "user_id"}
 RANK_OPTIONS = {
+    "user_features": USER,
+    "behaviours": st.lists(st.fixed_dictionaries(BEHAVIOUR, optional={"scene": TEXT}), max_size=3),
     "scene": st.sampled_from(["home", "shop"]),
     "context": CONTEXT,
     "top_k": st.integers(1, 9),
