@@ -4,9 +4,9 @@ A log has three kinds of records: exposures (what was ranked and returned), impr
 (what the user did). Times are int64 milliseconds since 1970. `logged_ms` is the clock of the service; every other time
 is the caller's.
 
-The rows that a ranking used are stored as the graph took them, little-endian: `*_keys` int64, `*_numerics` float32,
-`behaviour_times` int64. Rows of items stand in the order of `item_ids`, behaviours newest first. `schema` names the
-feature schema that says what the columns are; the log keeps it as `schemas/<schema>.json`.
+The rows that a ranking used are stored as the graph took them, little-endian: `*_keys` int64, `*_numerics` and
+`item_within` float32, `behaviour_times` int64. Rows of items stand in the order of `item_ids`, behaviours newest first.
+`schema` names the feature schema that says what the columns are; the log keeps it as `schemas/<schema>.json`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ import pyarrow as pa
 VERSION: Final = "1"
 # The inputs of a graph by their unit: one row per request, per returned item, per behaviour.
 REQUEST_INPUTS: Final = ("user_keys", "user_numerics", "context_keys", "context_numerics")
-ITEM_INPUTS: Final = ("item_keys", "item_numerics")
+ITEM_INPUTS: Final = ("item_keys", "item_numerics", "item_within")  # the last where candidates are compared
 BEHAVIOUR_INPUTS: Final = ("behaviour_keys", "behaviour_numerics", "behaviour_times")
 INPUTS: Final = REQUEST_INPUTS + ITEM_INPUTS + BEHAVIOUR_INPUTS
 

@@ -80,13 +80,13 @@ def test_an_answered_ranking_leaves_one_record_of_what_was_served(
         ]
         assert server.rank([], request_id="refused").status_code == 422
         kit.wait_until(lambda: len(records(log)) == 20)
-    logged = {record["request_id"]: record for record in records(log)}
-    assert len(logged) == len(records(log)) == 20
-    schema = FeatureSchema.model_validate_json((log / "schemas" / f"{logged['r-0']['schema']}.json").read_bytes())
+    by_request = {record["request_id"]: record for record in records(log)}
+    assert len(by_request) == len(records(log)) == 20
+    schema = FeatureSchema.model_validate_json((log / "schemas" / f"{by_request['r-0']['schema']}.json").read_bytes())
     logged = Layouts.of(schema)
     assert schema == layouts.schema
     for answer in answers:
-        record = logged[answer["request_id"]]
+        record = by_request[answer["request_id"]]
         ranking = answer["ranking"]
         assert record["item_ids"] == [entry["item_id"] for entry in ranking]
         assert record["scores"] == [entry["score"] for entry in ranking]
