@@ -74,4 +74,4 @@ def test_a_run_reports_a_values_error_beside_the_probabilities_auc(tiny_recipe, 
     )
     measured = metrics["parts"]["test"]["outputs"]
     assert measured["watch_time"]["label"] == "log1p(watch_ms)" and measured["watch_time"]["rmse"] > 0
-    assert "auc" in measured["gauc(pctr)"] and metrics["selected_on"] == ["pctr"]
+    assert "auc" in measured["pctr"] and metrics["selected_on"] == ["gauc(pctr)"]
