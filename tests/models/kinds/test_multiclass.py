@@ -113,10 +113,16 @@ def test_the_scores_of_a_candidate_sum_to_one_and_the_loss_reads_them():
     assert float(losses["pstars"]) == pytest.approx(float(-chosen.mean()), rel=1e-6)
 
 
-@pytest.mark.parametrize("candidates", [1, 7, 64])
-def test_the_graph_scores_as_torch_does(candidates):
+@pytest.fixture(scope="module")
+def exported():
+    """The model and a session of its graph: an export takes seconds."""
     model = with_stars()
-    session = ort.InferenceSession(to_onnx(model.graph, model.encoding).SerializeToString())
+    return model, ort.InferenceSession(to_onnx(model.graph, model.encoding).SerializeToString())
+
+
+@pytest.mark.parametrize("candidates", [1, 7, 64])
+def test_the_graph_scores_as_torch_does(exported, candidates):
+    model, session = exported
     inputs = raw_inputs(model, candidates, 3)
     got = dict(zip(["pctr", *NAMES], session.run(["pctr", *NAMES], inputs), strict=True))
     for name, expected in score(model, inputs).items():
