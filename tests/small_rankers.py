@@ -8,6 +8,7 @@ import torch
 
 from export.graph import ServingGraph, graph_inputs
 from features import BehaviourLayout, RowLayout, key_of
+from features.within_request import WITHIN, ComparedColumns
 from models.catalogue import CATALOGUE
 from models.data.encoding.encoding import AGE, Encoding, NumericStats
 from models.data.encoding.vocabulary import (
@@ -88,11 +89,14 @@ def small(
     wide: bool = True,
     seed: int = 0,
     tasks: list[dict[str, Any]] | None = None,
+    compared: bool = False,
     **model: object,
 ) -> Small:
     """A ranker of that architecture with every kind of feature.
 
     `wide` draws the weights so that no part hides behind a small one.
+
+    `compared`: the item's numbers are compared within a request.
 
     Its encoder is DIN, which reads the candidate, unless the architecture has its own encoder or `encoder` names some.
     """
@@ -111,6 +115,10 @@ def small(
             **model,
         },
     }
+    if compared:
+        raw["data"]["request_id"] = "request"
+        more = {"within_request": True}
+        raw["features"] = FEATURES | {"item": [f | (more if f["type"] == "numeric" else {}) for f in FEATURES["item"]]}
     if CATALOGUE[architecture].trunk.needs_domain:
         raw["model"].setdefault("domain", DOMAIN)
     if position:
@@ -143,6 +151,8 @@ def random_encoding(recipe: Recipe, seed: int, known: int = 40) -> Encoding:
     rows = (1 + len(names) + np.arange(len(keys))).astype(np.int32)
     numerics = {g: _stats(rng, RowLayout(schema.group(g)).numeric_width) for g in ("user", "context", "item")}
     numerics["behaviour"] = _stats(rng, (BehaviourLayout(schema).numeric_width if schema.behaviour else 0) + len([AGE]))
+    if width := 2 * len(ComparedColumns.of(schema)):
+        numerics[WITHIN] = _stats(rng, width)
     return Encoding(schema, Vocabulary(keys, rows, {n: i + 1 for i, n in enumerate(names)}), numerics)
 
 
