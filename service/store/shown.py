@@ -45,9 +45,9 @@ class Exposures:
     times_ms: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     acted: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
-    def since(self, start_ms: float, shown_only: bool = False) -> np.ndarray:
-        """The item keys of that time and after, one per entry."""
-        counts = self.times_ms >= start_ms
+    def within(self, start_ms: float, end_ms: float, shown_only: bool = False) -> np.ndarray:
+        """The item keys from one time to another, both included, one per entry."""
+        counts = (self.times_ms >= start_ms) & (self.times_ms <= end_ms)
         if shown_only:
             counts &= ~self.acted
         return np.asarray(self.keys[counts])

@@ -59,6 +59,6 @@ def _passing(
         return named if isinstance(rule, Allow) else ~named
     start_ms = now_ms - rule.within_days * DAY_MS
     if isinstance(rule, Seen):
-        return ~is_in(candidates.item_keys, np.sort(exposures.since(start_ms)))
-    shown, counts = np.unique(exposures.since(start_ms, shown_only=True), return_counts=True)
+        return ~is_in(candidates.item_keys, np.sort(exposures.within(start_ms, now_ms)))
+    shown, counts = np.unique(exposures.within(start_ms, now_ms, shown_only=True), return_counts=True)
     return ~is_in(candidates.item_keys, shown[counts >= rule.at_most])

@@ -46,6 +46,9 @@ def test_seen_and_cap_count_recent_exposures_and_are_relaxed_rather_than_empty_t
     acted = Exposures(exposures.keys, exposures.times_ms, np.ones(4, dtype=bool))
     assert ids(arrange(cap, of, 3, NOW_MS, acted), of) == ["0", "1", "2"]
     assert ids(arrange(seen, of, 3, NOW_MS, acted), of) == ["2"]
+    # A ranking as of an earlier time knows nothing of what came later.
+    earlier = NOW_MS - 5 * DAY_MS
+    assert ids(arrange(bound({"type": "seen", "within_days": 30}), of, 3, earlier, exposures), of) == ["0", "1"]
     all_seen = arrange(bound({"type": "seen", "within_days": 30}), of, 3, NOW_MS, exposures)
     assert (ids(all_seen, of), all_seen.relaxed) == (["0", "1", "2"], (0,))
 

@@ -64,8 +64,8 @@ async def test_every_item_counts_once_for_one_time_and_users_do_not_mix(url: str
     assert exposures.keys.tolist() == [shown_key("7")] * 3
     assert exposures.times_ms.tolist() == [NOW, NOW, NOW + 1]
     assert exposures.acted.tolist() == [False, True, False]
-    assert exposures.since(NOW + 1).tolist() == [shown_key("7")]
-    assert len(exposures.since(NOW, shown_only=True)) == 2
+    assert exposures.within(NOW + 1, NOW + 9).tolist() == [shown_key("7")]
+    assert len(exposures.within(NOW, NOW, shown_only=True)) == 1
     assert exposures_of(await read(url, layouts, "bob")).keys.tolist() == [shown_key("8")]
     assert await read(url, layouts, "nobody") is None
     assert await read(url, layouts, "ada", shown=False) is None
@@ -94,5 +94,5 @@ async def test_an_entry_whose_bytes_lie_across_two_others_is_new(redis_server: E
 
 def test_no_entries_are_no_exposures() -> None:
     for empty in (Exposures(), exposures_of(None), exposures_of(b"")):
-        assert empty.since(0).tolist() == []
-        assert np.isin(np.array([1, 2]), empty.since(0)).tolist() == [False, False]
+        assert empty.within(0, NOW).tolist() == []
+        assert np.isin(np.array([1, 2]), empty.within(0, NOW)).tolist() == [False, False]
