@@ -100,8 +100,8 @@ benchmark: $(TEST)/.test-installed  ## every recipe over 5 seeds (hours; finishe
 sample: $(TEST)/.test-installed  ## train the sample's bundle anew and make it live in sample/registry
 	$(TEST)/bin/python -m funnelrank train models/recipes/kuairand-mmoe.yaml --out runs/sample --threads 1 --set data.dir=sample/kuairand
 	rm -rf sample/registry
-	$(TEST)/bin/python -m funnelrank export runs/sample --registry sample/registry
-	$(TEST)/bin/python -m funnelrank rollout kuairand-mmoe 1 --registry sample/registry
+	$(TEST)/bin/python -m funnelrank export runs/sample --registry sample/registry --version 2
+	$(TEST)/bin/python -m funnelrank rollout kuairand-mmoe 2 --registry sample/registry
 
 lock: $(TEST)/.test-installed  ## resolve pyproject.toml anew into requirements/*.txt
 	$(TEST)/bin/python requirements/lock.py

@@ -7,8 +7,8 @@ from pathlib import Path
 from service.bundle.registry import Target
 from service.rollout.rollout import write_rollout
 
-RECIPES = ("kuairand-mmoe", "kuairand-esmm")
-ATTENTION = frozenset({"kuairand-mmoe"})
+RECIPES = ("kuairand-mmoe-din", "kuairand-esmm")
+ATTENTION = frozenset({"kuairand-mmoe-din"})
 _SHORT = [
     "--set",
     "data.dir=sample/kuairand",

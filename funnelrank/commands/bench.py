@@ -37,8 +37,10 @@ def bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
     run_bench(quick, full, out, runs)
 
 
-@click.command(epilog=examples("funnelrank bench-threads --recipe kuairand-mmoe"))
-@click.option("--recipe", default="kuairand-mmoe", show_default=True, help="A recipe that `funnelrank bench` trains.")
+@click.command(epilog=examples("funnelrank bench-threads --recipe kuairand-mmoe-din"))
+@click.option(
+    "--recipe", default="kuairand-mmoe-din", show_default=True, help="A recipe that `funnelrank bench` trains."
+)
 @click.option(
     "--requests", type=POSITIVE, default=300, show_default=True, metavar="N", help="Requests per setting and round."
 )

@@ -102,6 +102,6 @@ def test_make_run_ranks_real_videos_and_stops_all_it_started(tmp_path: Path) -> 
     assert "\r" not in printed, "a bar was drawn into a log"
     for table in ("items", "users", "behaviours"):
         assert len(re.findall(rf"^{table}: 100% of [0-9,]+ rows$", printed, re.MULTILINE)) == 1
-    assert f"serving kuairand-mmoe/1 on http://127.0.0.1:{port}" in printed
+    assert f"serving kuairand-mmoe/2 on http://127.0.0.1:{port}" in printed
     assert "models lie in sample/registry, features in that Redis, in memory; Ctrl-C stops everything" in printed
     assert not (tree / ".venv" / "lib" / "python3.11" / "site-packages" / "torch").exists()
