@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from features.nearest import nearest
+
 
 class FeatureError(ValueError):
     """A raw value that the schema does not allow.
@@ -25,7 +27,7 @@ class SchemaError(ValueError):
     def __init__(
         self, problem: str, location: tuple[str | int, ...], name: str | None = None, known: Collection[str] = ()
     ) -> None:
-        super().__init__(f"{problem}; known: {', '.join(known)}" if known else problem)
+        super().__init__(problem + nearest(name, known) if known else problem)
         self.problem = problem
         self.location = location
         self.name = name

@@ -14,6 +14,7 @@ import numpy as np
 
 from features.errors import FeatureError
 from features.keys import MISSING_KEY, key_of, keys_of_column
+from features.nearest import nearest
 from features.schema import Feature, MultiCategorical, Numeric
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -102,7 +103,7 @@ class RowLayout:
         """The feature of that name. Raises FeatureError with the known names."""
         feature = self._by_name.get(name)
         if feature is None:
-            raise FeatureError(name, f"unknown feature; known: {', '.join(self._by_name) or 'none'}")
+            raise FeatureError(name, f"unknown feature{nearest(name, self._by_name)}")
         return feature
 
     def _set(self, row: bytearray, feature: Feature, value: object, nan_is_missing: bool) -> None:

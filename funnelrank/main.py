@@ -74,6 +74,18 @@ class Program(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from features.nearest import nearest
+
+            if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+                ctx.fail(f"No such command '{args[0]}'{nearest(args[0], COMMANDS)}")
+            raise
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None

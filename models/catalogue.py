@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
+from features.nearest import nearest
 from models.encoders.base import EncoderOptions
 from models.encoders.din import DinOptions
 from models.encoders.dupn import DupnOptions
 from models.encoders.pooling import PoolingOptions
-from models.errors import RecipeError, nearest
+from models.errors import RecipeError
 from models.structures.base import TaskOptions
 from models.structures.class_preference import ClassPreferenceOptions
 from models.structures.esm2 import Esm2Options

@@ -1,7 +1,6 @@
-"""Defines the error of an invalid recipe: the problem, its place in the recipe, and the nearest valid name."""
+"""Defines the error of an invalid recipe: the problem and its place in the recipe."""
 
-import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from features.files.strict_yaml import Location, SourcePlace
@@ -44,9 +43,3 @@ class RecipeError(ValueError):
         error = cls("\n".join(map(str, faults)))
         error.faults = faults
         return error
-
-
-def nearest(name: object, known: Collection[str]) -> str:
-    """Return the end of a message about an unknown name: `; did you mean 'mmoe'?`, or all known names."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known) or 'none'}"

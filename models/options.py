@@ -13,6 +13,6 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Options(BaseModel):
-    """The options in a section of a recipe: immutable, and an unknown key is an error."""
+    """The options in a section of a recipe: immutable, an unknown key is an error, and numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

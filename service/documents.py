@@ -150,7 +150,7 @@ class RevisionedDocument(Generic[Document]):
         except OSError as error:
             raise self.unreadable(f"{path}: {error.strerror}") from None
         except ValidationError as error:
-            raise self.unreadable(f"{path}: {first_fault(error)}") from None
+            raise self.unreadable(f"{path}: {first_fault(error, self.model)}") from None
         except (ValueError, RecursionError) as error:
             raise self.unreadable(f"{path}: not JSON: {error}") from None
 
@@ -204,7 +204,7 @@ class RevisionedDocument(Generic[Document]):
         try:
             document = self.model.model_validate(fields)
         except ValidationError as error:
-            raise Conflict(f"{self.title} cannot be changed: {first_fault(error)}") from None
+            raise Conflict(f"{self.title} cannot be changed: {first_fault(error, self.model)}") from None
 
         # The check, or a caller who gave up, can still stop the change; after this only a disk error can.
         if check is not None:

@@ -6,7 +6,11 @@ They do not depend on a transport: `service.api.problems` maps them to HTTP, the
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from features.model_types import keys_at
+from features.nearest import nearest
 
 # ruff: noqa: N818 - an error class has the name that the caller reads
 
@@ -115,7 +119,17 @@ def invalid(field: str, message: str) -> InvalidRequest:
     return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])
 
 
-def first_fault(error: ValidationError) -> str:
+def fault_of(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Return the problem of a field in pydantic's words; for an unknown field, the nearest one of its section."""
+    location = error["loc"]
+    if location[-1:] == ("timestamp",) and error["type"] in ("greater_than_equal", "less_than_equal"):
+        return f"{error['msg']}; times are milliseconds since 1970, not seconds or microseconds"
+    if error["type"] != "extra_forbidden":
+        return error["msg"]
+    return f"unknown field{nearest(location[-1], keys_at(model, location[:-1]))}"
+
+
+def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the first bad field and its problem."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {fault_of(first, model)}"

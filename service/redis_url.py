@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from features.nearest import nearest
+
 _CLUSTER = "+cluster"
 SCHEMES = ("redis", "rediss", "unix", "redis" + _CLUSTER, "rediss" + _CLUSTER)
 _PORT = 6379
@@ -134,7 +136,7 @@ def _check_names(query: str, uses_tls: bool) -> None:
         if name in _TIMEOUTS:
             raise ValueError(f"option {name} is not for the URL: FUNNELRANK_REDIS_TIMEOUT_MS says how long to wait")
         if name not in OPTIONS:
-            raise ValueError(f"option {name} is not supported for both reads and writes; known: {', '.join(OPTIONS)}")
+            raise ValueError(f"option {name} is not supported for both reads and writes{nearest(name, OPTIONS)}")
         if name in TLS_OPTIONS and not uses_tls:
             raise ValueError(f"option {name} is for TLS, and the URL does not start with rediss://")
         if not value:

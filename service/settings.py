@@ -11,9 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
 
+from features.nearest import near_names
 from service.setting_values import folder, is_loopback, known_address, setting
 
 PREFIX = "FUNNELRANK_"
+_SAME_WORD = 0.9  # how close a name without the prefix is to a setting, at least, to be taken for a misspelt one
 
 
 class SettingsError(ValueError):
@@ -232,7 +234,8 @@ def runtime_parents(settings: Settings, environment: Mapping[str, str] | None = 
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """Return variables with the prefix that are no settings; most likely they are misspelt."""
+    """Return variables that are no settings and have the prefix, or a name close to a setting's; likely misspelt."""
     source = os.environ if environment is None else environment
-    known = {variable_of(n) for n in Settings.model_fields}
-    return sorted(v for v in source if v.startswith(PREFIX) and v not in known)
+    known = [variable_of(n) for n in Settings.model_fields]
+    unknown = [variable for variable in source if variable not in known]
+    return sorted(v for v in unknown if v.startswith(PREFIX) or near_names(v, known, cutoff=_SAME_WORD))

@@ -3,7 +3,8 @@
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from service.settings import Settings, variable_of
+from features.nearest import near_names
+from service.settings import PREFIX, Settings, variable_of
 
 
 def described() -> str:
@@ -30,3 +31,12 @@ def _bounds_of(field: FieldInfo) -> str:
     lowest = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
     highest = next((bound.le for bound in field.metadata if hasattr(bound, "le")), None)
     return "" if lowest is None else f" ({lowest} to {highest})"
+
+
+def unknown_variable(variable: str) -> str:
+    """Return the message about a variable that is no setting."""
+    # Without the prefix, which would make all of them resemble one another.
+    names = [name.upper() for name in Settings.model_fields]
+    near = near_names(variable.partition("_")[2], names)
+    advice = f"did you mean {PREFIX}{near[0]}?" if near else "funnelrank serve --help lists them"
+    return f"{variable} is no setting of this service; {advice}"

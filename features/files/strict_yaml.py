@@ -1,5 +1,6 @@
 """Reads YAML strictly: refuses a key that occurs twice, and records the file and line of every value."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 import yaml
 
 Location = tuple[str | int, ...]  # ("tasks", 0, "label"): keys and positions from the document's root
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_OCTAL = re.compile("0[0-7]+")
+NOT_YAML = "not YAML"  # opens the message about a text that is none
 MOST_VALUES = 100_000  # aliases can make a short text stand for a huge document
 
 
@@ -54,7 +58,7 @@ def read_yaml(path: Path) -> YamlDocument:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise YamlError(f"not YAML: {error}", SourcePlace(str(path))) from None
+        raise YamlError(f"{NOT_YAML}: {error}", SourcePlace(str(path))) from None
     return parse_yaml(text, str(path))
 
 
@@ -78,20 +82,23 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = None if mark is None else mark.line + 1
-        raise YamlError(f"not YAML: {error}", SourcePlace(source, line)) from None
+        raise YamlError(f"{NOT_YAML}: {error}", SourcePlace(source, line)) from None
     except RecursionError:
-        raise YamlError("not YAML: nested too deep", SourcePlace(source)) from None
+        raise YamlError(f"{NOT_YAML}: nested too deep", SourcePlace(source)) from None
 
 
 def _add(node: yaml.Node, location: Location, document: YamlDocument, above: frozenset[int]) -> None:
     """Record the places and scalars at and below a node; `above` are the nodes that contain it."""
     if isinstance(node, yaml.ScalarNode):
+        _refuse_surprising_number(node, location, document)
         document.scalars[location] = node.value
         return
     place = SourcePlace(document.source, node.start_mark.line + 1)
     if id(node) in above:
         raise YamlError("this value contains itself", place, location)
     for below, named_by, value in _children(node, location):
+        if isinstance(named_by, yaml.ScalarNode):
+            _refuse_surprising_number(named_by, below, document)
         if below in document.places:
             name = ".".join(map(str, below))
             at = SourcePlace(document.source, named_by.start_mark.line + 1)
@@ -100,6 +107,21 @@ def _add(node: yaml.Node, location: Location, document: YamlDocument, above: fro
             raise YamlError(f"more than {MOST_VALUES:,} values", place, location)
         document.places[below] = SourcePlace(document.source, named_by.start_mark.line + 1)
         _add(value, below, document, above | {id(node)})
+
+
+def _refuse_surprising_number(node: yaml.ScalarNode, location: Location, document: YamlDocument) -> None:
+    """YAML 1.1 takes 010 for 8 and 12:30 for 750, which nobody means. Raises YamlError with what to write."""
+    text = node.value
+    if node.style is not None or node.tag not in _NUMBERS:
+        return
+    place = SourcePlace(document.source, node.start_mark.line + 1)
+    digits = text.lstrip("+-").replace("_", "")
+    if ":" in text:
+        raise YamlError(f"{text} without quotes is a number of base 60 in YAML: write '{text}'", place, location)
+    if _OCTAL.fullmatch(digits) and int(digits, 8) != int(digits):
+        value = yaml.SafeLoader.construct_yaml_int(yaml.SafeLoader(""), node)
+        problem = f"{text} without quotes is octal in YAML and means {value}: write '{text}', or {value}"
+        raise YamlError(problem, place, location)
 
 
 def _children(node: yaml.Node, location: Location) -> Iterator[tuple[Location, yaml.Node, yaml.Node]]:

@@ -1,14 +1,32 @@
 """Shared parts of command-line options: types, repeated options, examples."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 PATH = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def settings_from_environment() -> Settings:
+    """The settings of the environment. Writes a line to stderr for each variable that is most likely misspelt.
+
+    Raises SettingsError.
+    """
+    from service.settings import Settings, unknown_variables
+    from service.settings_help import unknown_variable
+
+    for variable in unknown_variables():
+        click.echo(f"warning: {unknown_variable(variable)}", err=True)
+    return Settings.from_environment()
 
 
 def examples(*lines: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from funnelrank.commands.options import examples, registry_option
+from funnelrank.commands.options import examples, registry_option, settings_from_environment
 from funnelrank.exit_codes import CommandError
 
 if TYPE_CHECKING:
@@ -66,9 +66,8 @@ def rollout(
     from service.fusion import read_profiles
     from service.rollout.rollout import read_rollout
     from service.rollout.trials.checks import RegistryChecks, go_back, roll_out
-    from service.settings import Settings
 
-    settings = Settings.from_environment()
+    settings = settings_from_environment()
     registry = registry or settings.registry
     if to is not None and not rollback:
         raise click.UsageError("--to goes with --rollback")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from funnelrank.commands.options import PATH, examples, registry_option
+from funnelrank.commands.options import PATH, examples, registry_option, settings_from_environment
 from funnelrank.exit_codes import CommandError, ExitCode
 
 
@@ -54,10 +54,9 @@ def load(folder: Path | None, restart: bool, forget: str | None, registry: Path 
     from service.bundle.registry import folder_of
     from service.bundle.verify import read_manifest
     from service.rollout.rollout import read_rollout
-    from service.settings import Settings
     from service.store.redis.load import load_folder
 
-    settings = Settings.from_environment()
+    settings = settings_from_environment()
     registry = registry or settings.registry
     if (folder is None) == (forget is None):
         raise click.UsageError("name a folder to load, or --forget FINGERPRINT")
@@ -102,10 +101,9 @@ def _forget(fingerprint: str, registry: Path) -> int:
 @click.argument("entity_id", metavar="ID")
 def inspect(entity: str, entity_id: str) -> int:
     """Show what Redis has for a user or an item, decoded. Exits with 1 if it has nothing."""
-    from service.settings import Settings
     from service.store.redis.inspect import shown
 
-    redis_url = Settings.from_environment().redis_url.get_secret_value()
+    redis_url = settings_from_environment().redis_url.get_secret_value()
     exists, text = shown(redis_url, "user" if entity == "user" else "item", entity_id)
     click.echo(text)
     return ExitCode.DONE if exists else ExitCode.FAILED
@@ -117,7 +115,6 @@ def inspect(entity: str, entity_id: str) -> int:
 def run_sample(sample: Path, port: int | None) -> int:
     """Serve the sample, with a Redis of its own if FUNNELRANK_REDIS_URL is not set, until SIGTERM or SIGINT."""
     from service.sample.run import run_sample as run
-    from service.settings import Settings
 
-    settings = Settings.from_environment()
+    settings = settings_from_environment()
     return ExitCode.FAILED if run(sample, settings, port or settings.port) else ExitCode.DONE

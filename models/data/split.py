@@ -1,12 +1,12 @@
 """Assigns every impression to a part of the data: train, validation or test."""
 
-import difflib
 from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
 from features.keys import text_of
+from features.nearest import near_names
 from models.recipe import RecipeError
 from models.recipe.sections.data import ColumnSplit, DataSection, TimeSplit
 from tables import Batch
@@ -69,5 +69,5 @@ def _unmatched(split: ColumnSplit, seen: Counter[str]) -> Iterator[str]:
             (text, value) = next(iter(octal.items()))
             problem = f"{said}; {text} without quotes is octal in YAML and means {value}: write '{text}'"
             raise RecipeError(problem, ("data", "split", part))
-        near = [n for value in absent for n in difflib.get_close_matches(str(value), list(seen), n=1, cutoff=0)]
+        near = [n for value in absent for n in near_names(value, seen, cutoff=0)]
         yield f"{said}; nearest: {', '.join(dict.fromkeys(near)) or 'none'}"

@@ -4,9 +4,10 @@ from collections.abc import Collection, Iterator
 
 import torch
 
+from features.nearest import nearest
 from models.catalogue import entry_of
 from models.data.encoding.encoding import Encoding
-from models.errors import RecipeError, nearest
+from models.errors import RecipeError
 from models.kinds import PROBABILITY
 from models.layers.position_bias import PositionTower
 from models.network.ensemble import Ensemble

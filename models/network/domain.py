@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from features import RowLayout, key_of
+from features.nearest import nearest
 from models.data.encoding.encoding import Encoding
-from models.errors import RecipeError, nearest
+from models.errors import RecipeError
 from models.recipe.sections.model import DomainSection
 
 # Shape legend: B impressions (1 at serving), D domains of the recipe.

@@ -1,6 +1,8 @@
 """Explains pydantic's errors in a recipe: the place, the dotted path, the problem, and the nearest valid name."""
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel
@@ -8,13 +10,16 @@ from pydantic_core import ErrorDetails
 
 from features import SchemaError
 from features.files.strict_yaml import Location
-from models.errors import Fault, RecipeError, nearest
-from models.recipe.places import TAGS, Places
-from models.recipe.types import keys_at, values_at
+from features.model_types import TAGS, keys_at, values_at
+from features.nearest import nearest
+from models.errors import Fault, RecipeError
+from models.recipe.places import Places
+from models.recipe.sections.selection import PATTERN as SELECTION
 
 
 def faults_of(errors: Collection[ErrorDetails], model: type[BaseModel], places: Places) -> Iterator[Fault]:
     """Yield one fault per error of pydantic, with its place."""
+    told: set[Location] = set()
     for error in errors:
         if error["type"] == "too_short" and error["input"]:
             continue  # it is too short only because its elements were refused
@@ -23,7 +28,19 @@ def faults_of(errors: Collection[ErrorDetails], model: type[BaseModel], places: 
             fault = Fault(_with_path(places, fault.location, fault.message), fault.location)
         elif error["loc"]:
             fault = Fault(_with_path(places, tuple(error["loc"]), fault.message), fault.location, fault.name)
-        yield fault.at(places.place_of_fault(fault))
+        known = places.known(fault.location)
+        if error["type"] == "string_type":
+            fault = replace(fault, message=fault.message + _advice_on(places.scalars.get(known), error["input"]))
+        # A union has one error per member; the first says enough.
+        if known not in told:
+            yield fault.at(places.place_of_fault(fault))
+        if known in places.scalars:
+            told.add(known)
+
+
+def _advice_on(text: str | None, given: object) -> str:
+    """How to write a text that YAML takes for something else, such as `no` or `2022-05-01`; empty if it does not."""
+    return f"; write '{text}'" if text is not None and text != given and text != "null" else ""
 
 
 def _with_path(places: Places, location: Location, problem: str) -> str:
@@ -67,7 +84,23 @@ def _fault(error: ErrorDetails, model: type[BaseModel]) -> Fault:
         if cause.known:
             problem += nearest(cause.name, cause.known)
         return Fault(problem, (*location, *cause.location), cause.name)
-    message = error["msg"].removeprefix("Value error, ")
-    if isinstance(given, str | int | float) and error["type"] != "value_error":
-        message += f", found {given!r}"
+    message = _words_of(error, keys_at(model, location))
+    if isinstance(given, str | int | float | date) and error["type"] != "value_error":
+        message += f", found {given if isinstance(given, date) else repr(given)}"
     return Fault(message, location)
+
+
+def _words_of(error: ErrorDetails, keys: Collection[str]) -> str:
+    """What is wanted, in the words of YAML; in pydantic's words where these need no knowledge of Python."""
+    match error["type"]:
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"a section is needed, with keys out of: {', '.join(keys)}" if keys else "a section is needed"
+        case "tuple_type" | "list_type":
+            return "a list is needed, as in [a, b]"
+        case "string_type":
+            return "a text is needed"
+        case "string_pattern_mismatch" if error["ctx"]["pattern"] == SELECTION:
+            return "an output is needed, or a metric of one: auc(pctr), gauc(pctr), mrr(pctr) or ndcg@10(pctr)"
+        case "too_short":
+            return f"at least {error['ctx']['min_length']} needed"
+    return error["msg"].removeprefix("Value error, ")

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from features.files.strict_yaml import Location, SourcePlace, YamlError, parse_yaml, read_yaml
-from models.errors import Fault, RecipeError, nearest
-from models.recipe.places import TAGS, Places
+from features.files.strict_yaml import NOT_YAML, Location, SourcePlace, YamlError, parse_yaml, read_yaml
+from features.model_types import TAGS
+from features.nearest import nearest
+from models.errors import Fault, RecipeError
+from models.recipe.places import Places
 
 EXTENDS = "extends"
 SEARCH = "tuning"  # not inherited: its space belongs to the trunk of the other recipe
@@ -107,7 +109,8 @@ def _set(raw: dict[str, Any], override: str, places: Places) -> None:
         places.places.setdefault(location[: i + 1], option)
     try:
         document = parse_yaml(text, option.source)
-    except YamlError:
-        raise _refused(f"'{text}' is not YAML", option, location) from None
+    except YamlError as error:
+        problem = f"'{text}' is not YAML" if error.message.startswith(NOT_YAML) else error.message
+        raise _refused(problem, option, location) from None
     target[key] = document.value
     places.put(document, location)

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.errors import RecipeError
+from features.model_types import misread_truths
+from models.errors import Fault, RecipeError
 from models.recipe.explain import faults_of
 from models.recipe.file import read_recipe
 from models.recipe.places import Places
@@ -40,6 +41,10 @@ def with_places(error: RecipeError, path: Path, overrides: tuple[str, ...] = ())
 
 
 def _validated(raw: dict[str, Any], places: Places) -> Recipe:
+    misread = [*misread_truths(Recipe, raw, places.scalars)]
+    if misread:
+        faults = (Fault(str(truth), truth.location) for truth in misread)
+        raise RecipeError.of(fault.at(places.place_of(fault.location)) for fault in faults)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from features.files.strict_yaml import Location, SourcePlace, YamlDocument
+from features.model_types import TAGS
 from models.errors import Fault
 
-TAGS = ("type", "by")  # the keys whose value says which kind of section it is
 Entry = TypeVar("Entry")
 
 

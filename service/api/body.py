@@ -11,15 +11,18 @@ from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
+from features.keys import MAX_VALUE_CHARACTERS
 from service.api.problems import ERRORS_SHOWN, BodyTooLarge, MalformedJson
 from service.api.services import services_of
-from service.errors import FieldError, InvalidRequest, invalid
+from service.errors import FieldError, InvalidRequest, fault_of, invalid
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_KEYS = 65_536
 _ERRORS_READ = 200  # a body of nothing but errors can have as many as it has bytes
 _CANDIDATE = 'a candidate is a non-empty string of at most 256 characters, or {"item_id": ..., "features": {...}}'
+_LABEL = f"a string of at most {MAX_VALUE_CHARACTERS} characters, or an integer of at most 64 bits"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x78\x01", b"\x78\x9c", b"\x78\xda")  # gzip, Zstandard, zlib
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 
@@ -102,7 +105,7 @@ def parse(model: type[Model], body: bytes, max_keys: int = MAX_KEYS) -> Model:
         # Strict: "5" and true are not accepted as numbers.
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        raise _refusal(error, body) from None
+        raise _refusal(error, body, model) from None
 
 
 def _check_size(body: bytes, max_keys: int) -> None:
@@ -113,7 +116,7 @@ def _check_size(body: bytes, max_keys: int) -> None:
         raise invalid("body", f"{what}, {max_keys} of each are allowed; send smaller batches")
 
 
-def _refusal(error: ValidationError, body: bytes) -> MalformedJson | InvalidRequest:
+def _refusal(error: ValidationError, body: bytes, model: type[BaseModel]) -> MalformedJson | InvalidRequest:
     """The error for a body that does not fit its model."""
     count = error.error_count()
     if count > _ERRORS_READ:
@@ -122,7 +125,7 @@ def _refusal(error: ValidationError, body: bytes) -> MalformedJson | InvalidRequ
     details = error.errors(include_url=False, include_context=False, include_input=False)
     if details[0]["type"] == "json_invalid":
         return MalformedJson(_encoding_fault(body) or details[0]["msg"])
-    bad = bad_fields(details)
+    bad = bad_fields(details, model)
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
     return InvalidRequest(f"{bad[0].field}: {bad[0].message}{more}", errors=bad[:ERRORS_SHOWN])
 
@@ -130,8 +133,10 @@ def _refusal(error: ValidationError, body: bytes) -> MalformedJson | InvalidRequ
 def _encoding_fault(body: bytes) -> str:
     """Return a message about the encoding of a body; it is empty if the encoding is right.
 
-    JSON is UTF-8 without a byte order mark (RFC 8259).
+    JSON is UTF-8 without a byte order mark (RFC 8259), and a `Content-Encoding` is not undone here.
     """
+    if body.startswith(_COMPRESSED):
+        return "the body is compressed; send it as it is, without a Content-Encoding"
     if body.startswith(_UTF8_MARK):
         return "the body begins with a byte order mark (EF BB BF); send UTF-8 without one"
     if body.startswith(_UTF16_MARKS) or b"\x00" in body[:4]:
@@ -166,12 +171,12 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return names
 
 
-def bad_fields(details: Sequence[ErrorDetails]) -> list[FieldError]:
+def bad_fields(details: Sequence[ErrorDetails], model: type[BaseModel]) -> list[FieldError]:
     """Translate pydantic's errors into the words of the API: `candidates[3].item_id`, one error per field."""
     errors: dict[str, FieldError] = {}
     for detail in details:
         location = detail["loc"]
-        message = detail["msg"]
+        message = fault_of(detail, model)
         if location[:1] == ("candidates",) and len(location) > 2:
             of_object = location[2] == "Candidate" and len(location) > 3
             location, message = (location[:2] + location[3:], message) if of_object else (location[:2], _CANDIDATE)
@@ -179,7 +184,7 @@ def bad_fields(details: Sequence[ErrorDetails]) -> list[FieldError]:
                 continue
         if location[:1] == ("events",) and len(location) > 3:
             location = location[:3]
-            message = "a string or an integer"
+            message = _LABEL
         # pydantic has one error per member of a union; the first one says enough.
         path = path_of(location)
         errors.setdefault(path, FieldError(path, message))

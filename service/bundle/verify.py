@@ -12,8 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from features.layouts import FREE_AXES, Layouts, graph_inputs
+from features.nearest import nearest
 from service.bundle.manifest import MANIFEST_FILE, Manifest
 from service.bundle.signature import UntrustedBundle, check_signature
+from service.errors import first_fault
 from service.files import open_regular, read_regular
 
 LOAD_TIMEOUT = "load_timeout"
@@ -45,19 +47,27 @@ def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
     except UntrustedBundle as error:
         raise BundleRejected(error.code, error.detail) from None
     except FileNotFoundError:
-        raise BundleRejected("bundle_missing", f"{path} does not exist") from None
+        raise BundleRejected("bundle_missing", f"{path} does not exist{_published_beside(folder)}") from None
     except OSError as error:
         raise BundleRejected("bundle_unreadable", f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "the document"
-        raise BundleRejected("manifest_invalid", f"{path}: {where}: {first['msg']}") from None
+        raise BundleRejected("manifest_invalid", f"{path}: {first_fault(error, Manifest)}") from None
     if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
         raise BundleRejected(
             "manifest_invalid",
             f"{path} says {manifest.name}/{manifest.version}, its folder {folder.parent.name}/{folder.name}",
         )
     return manifest
+
+
+def _published_beside(folder: Path) -> str:
+    """Return the end of a message about a bundle that is not published: the nearest version or model."""
+    absent = folder if folder.parent.is_dir() else folder.parent
+    try:
+        published = sorted(path.name for path in absent.parent.iterdir() if path.is_dir())
+    except OSError:
+        return ""
+    return nearest(absent.name, published, "published:")
 
 
 def verified_files(folder: Path, manifest: Manifest, keep: Collection[str] = ()) -> dict[str, bytes]:
@@ -102,10 +112,8 @@ def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
     stated = {i.name: (i.dtype, tuple(i.shape)) for i in manifest.inputs}
     for name, described in stated.items():
         if name not in allowed:
-            raise BundleRejected(
-                "inputs_mismatch",
-                f"the manifest's input {name!r} is not an input of this schema; known: {', '.join(allowed)}",
-            )
+            problem = f"the manifest's input {name!r} is not an input of this schema{nearest(name, allowed)}"
+            raise BundleRejected("inputs_mismatch", problem)
         if described != allowed[name]:
             raise BundleRejected(
                 "inputs_mismatch", f"the manifest's input {name!r} is {described}, the schema makes it {allowed[name]}"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from features.nearest import nearest
 from service.fusion.expression import FUNCTIONS, parse
 from service.fusion.formulas import Computed, Formula, Fusion, rows_of, weights_of
 from service.fusion.profiles import FusionError, FusionProfiles, Profile
@@ -23,14 +24,11 @@ def _bound(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Sequen
     if profile.kind == "formula":
         return _computed(name, profile, tasks, numerics)
     if lacking := [t for t in profile.weights if t not in tasks]:
-        message = (
-            f"fusion profile '{name}' names {', '.join(lacking)}, which the model lacks; it has {', '.join(tasks)}"
-        )
-        raise FusionError(message, f"profiles.{name}.weights")
+        message = f"fusion profile '{name}' names {', '.join(lacking)}, which the model lacks"
+        raise FusionError(message + nearest(lacking[0], tasks, "it has"), f"profiles.{name}.weights")
     if unbounded := [t for t in profile.bounds if t not in tasks]:
-        raise FusionError(
-            f"fusion profile '{name}' bounds {', '.join(unbounded)}, which the model lacks", f"profiles.{name}.bounds"
-        )
+        message = f"fusion profile '{name}' bounds {', '.join(unbounded)}, which the model lacks"
+        raise FusionError(message + nearest(unbounded[0], tasks, "it has"), f"profiles.{name}.bounds")
     weights = profile.weights
     return Formula(
         name, profile.kind, tuple(weights), rows_of(weights, tasks), weights_of(weights), bounds=profile.bounds
@@ -45,8 +43,8 @@ def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Seq
     for used, column in expression.names.items():
         if used not in known:
             unknown = f"fusion profile '{name}': column {column}: unknown name '{used}'"
-            message = f"{unknown}; known: {', '.join(known)}; functions: {', '.join(FUNCTIONS)}"
-            raise FusionError(message, where)
+            functions = f"; functions: {', '.join(FUNCTIONS)}"
+            raise FusionError(f"{unknown}{nearest(used, known)}{functions}", where)
         if known.count(used) > 1:
             raise FusionError(
                 f"fusion profile '{name}': column {column}: '{used}' is ambiguous: task, numeric feature or weight",
@@ -61,12 +59,14 @@ def _computed(name: str, profile: Profile, tasks: tuple[str, ...], numerics: Seq
         )
     if strange := [n for n in profile.missing if n not in numerics]:
         raise FusionError(
-            f"fusion profile '{name}': missing: {', '.join(strange)} is not a numeric feature of the item",
+            f"fusion profile '{name}': missing: {', '.join(strange)} is not a numeric feature of the item"
+            f"{nearest(strange[0], numerics)}",
             f"profiles.{name}.missing",
         )
     if strange := [n for n in profile.bounds if n not in profile.weights]:
         raise FusionError(
-            f"fusion profile '{name}' bounds {', '.join(strange)}, which is none of its weights",
+            f"fusion profile '{name}' bounds {', '.join(strange)}, which is none of its weights"
+            f"{nearest(strange[0], profile.weights)}",
             f"profiles.{name}.bounds",
         )
 

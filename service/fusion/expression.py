@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.nearest import nearest
+
 Values = Mapping[str, np.ndarray]
 _Step = Callable[[Values], np.ndarray]
 _MAX_CHARACTERS = 1000
@@ -148,7 +150,7 @@ def _constant(value: float, node: ast.expr) -> _Step:
 def _call(node: ast.Call, names: dict[str, int], depth: int) -> _Step:
     name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)[:40]
     if name not in FUNCTIONS or not isinstance(node.func, ast.Name):
-        raise ExpressionError(_column(node), f"unknown function {name!r}; known: {', '.join(FUNCTIONS)}")
+        raise ExpressionError(_column(node), f"unknown function {name!r}{nearest(name, FUNCTIONS)}")
     arity, function = FUNCTIONS[name]
     if node.keywords or len(node.args) != arity or any(isinstance(a, ast.Starred) for a in node.args):
         raise ExpressionError(_column(node), f"{name} takes {arity} argument{'s' if arity > 1 else ''}")

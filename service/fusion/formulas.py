@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from features.nearest import nearest
 from service.errors import invalid
 from service.fusion.expression import Expression, parse
 from service.fusion.profiles import DEFAULT, Experiment, WeightBounds
@@ -142,7 +143,7 @@ class Fusion:
             return self.formulas[DEFAULT]
         profile = self.scenes.get(scene)
         if profile is None:
-            raise invalid("scene", f"unknown scene '{scene}'; known: {', '.join(self.scenes) or 'none'}")
+            raise invalid("scene", f"unknown scene '{scene}'{nearest(scene, self.scenes)}")
         return self.formulas[profile]
 
     def for_user(self, scene: str | None, user_id: str) -> tuple[Formula, Chosen | None]:
@@ -180,7 +181,7 @@ def _check_weight(formula: Formula, name: str, weight: float, known: Sequence[st
         what = (
             f"profile '{formula.profile}' has no weight" if isinstance(formula, Computed) else "the model has no task"
         )
-        raise invalid(field_name, f"{what} '{name}'; known: {', '.join(known) or 'none'}")
+        raise invalid(field_name, f"{what} '{name}'{nearest(name, known)}")
     if not formula.bounds:
         return
     bounds = formula.bounds.get(name)

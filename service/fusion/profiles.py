@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.files.strict_yaml import YamlError, read_yaml
+from features.model_types import refuse_misread_truths
+from features.nearest import nearest
 from service.documents import MAX_REVISION
 from service.errors import DocumentError, first_fault
 from service.fusion.expression import ExpressionError, parse
@@ -116,7 +118,7 @@ class FusionProfiles(_Strict):
             raise ValueError(f"profiles: one named '{DEFAULT}' is needed, for requests without a scene")
         for scene, profile in self.scenes.items():
             if profile not in self.profiles:
-                raise ValueError(f"scenes.{scene}: no profile '{profile}'; known: {', '.join(self.profiles)}")
+                raise ValueError(f"scenes.{scene}: no profile '{profile}'{nearest(profile, self.profiles)}")
         self._check_experiments()
         return self
 
@@ -126,7 +128,7 @@ class FusionProfiles(_Strict):
             where = f"experiments.{name}"
             scene = experiment.scene
             if scene is not None and scene not in self.scenes:
-                raise ValueError(f"{where}.scene: no scene '{scene}'; known: {', '.join(self.scenes) or 'none'}")
+                raise ValueError(f"{where}.scene: no scene '{scene}'{nearest(scene, self.scenes)}")
             if scene in taken:
                 raise ValueError(f"{where}.scene: experiment '{taken[scene]}' already covers these requests")
             taken[scene] = name
@@ -136,7 +138,7 @@ class FusionProfiles(_Strict):
                 raise ValueError(f"{where}.arms: they have more than 100 percent")
             for arm in experiment.arms:
                 if arm.profile not in self.profiles:
-                    raise ValueError(f"{where}.arms: no profile '{arm.profile}'; known: {', '.join(self.profiles)}")
+                    raise ValueError(f"{where}.arms: no profile '{arm.profile}'{nearest(arm.profile, self.profiles)}")
 
     def unused(self) -> list[str]:
         """Return the profiles that no scene and no experiment names, so that no request uses them."""
@@ -152,13 +154,15 @@ def read_profiles(path: Path) -> FusionProfiles:
     Raises FusionError that names the file and the field; a repeated key is an error.
     """
     try:
-        return FusionProfiles.model_validate(read_yaml(path).value)
+        document = read_yaml(path)
+        refuse_misread_truths(document, FusionProfiles)
+        return FusionProfiles.model_validate(document.value)
     except OSError as error:
         raise FusionError(f"{path}: {error.strerror}") from None
     except YamlError as error:
         raise FusionError(str(error)) from None
     except ValidationError as error:
-        raise FusionError(f"{path}: {first_fault(error)}") from None
+        raise FusionError(f"{path}: {first_fault(error, FusionProfiles)}") from None
 
 
 def plain_profiles(kinds: Mapping[str, str]) -> FusionProfiles:

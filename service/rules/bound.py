@@ -4,12 +4,12 @@ refused by its field.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
 
 from features import MISSING_KEY, Numeric, RowLayout, key_of
+from features.nearest import nearest
 from service.fusion.expression import Expression, parse
 from service.rules.candidates import CandidateList, is_in
 from service.rules.definition.conditions import Condition, Value
@@ -144,14 +144,14 @@ def _check(where: str, rule: Rule, layout: RowLayout, tasks: tuple[str, ...], ou
         known = [SCORE, *tasks, *layout.numeric_columns]
         for name, column in parse(rule.formula).names.items():
             if name not in known:
-                message = f"column {column}: unknown name '{name}'{_nearest(name, known)}"
+                message = f"column {column}: unknown name '{name}'{nearest(name, known)}"
                 raise RulesError(message, f"{where}.formula")
     if isinstance(rule, Diversity) and not (isinstance(rule.vector, str) and rule.vector in outputs):
         names = (rule.vector,) if isinstance(rule.vector, str) else rule.vector
         for name in names:
             if name not in layout.numeric_columns:
                 known = [*outputs, *layout.numeric_columns]
-                message = f"'{name}' is neither a vector of the model nor a numeric feature{_nearest(name, known)}"
+                message = f"'{name}' is neither a vector of the model nor a numeric feature{nearest(name, known)}"
                 raise RulesError(message, f"{where}.vector")
 
 
@@ -162,11 +162,4 @@ def _check_feature(where: str, name: str, layout: RowLayout, numeric: bool) -> N
     kind = "numeric" if numeric else "categorical"
     if name in layout.numeric_columns or name in layout.key_columns:
         raise RulesError(f"'{name}' is not a {kind} feature", where)
-    raise RulesError(f"items have no {kind} feature '{name}'{_nearest(name, known)}", where)
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(known) or 'none'}"
+    raise RulesError(f"items have no {kind} feature '{name}'{nearest(name, known)}", where)

@@ -20,6 +20,7 @@ from service.server.start import WorkerStart
 from service.server.supervisor import Supervisor
 from service.server.worker import run_in_process
 from service.settings import Settings, runtime_parents, unknown_variables
+from service.settings_help import unknown_variable
 from service.store import opening
 
 log = logging.getLogger("funnelrank.serve")
@@ -34,7 +35,7 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. Raises CannotStart."""
     service_log.configure(settings.log_level)
     for variable in unknown_variables():
-        log.warning("%s is no setting of this service; python -m service serve --help lists them", variable)
+        log.warning("%s", unknown_variable(variable))
     if not settings.admin_token.get_secret_value() and not settings.on_loopback:
         log.warning("FUNNELRANK_ADMIN_TOKEN is not set, so operators' calls are refused")
     profiles = check_start(settings)

@@ -32,7 +32,7 @@ def schema(change=lambda raw: None):
         (lambda r: r.update(user_id_feature="price"), "user_id_feature: 'price' is not a categorical feature"),
         (
             lambda r: r["behaviour"].update(item_features=["prize"]),
-            "'prize' is not an item feature; known: item_id, price",
+            "'prize' is not an item feature; did you mean 'price'?",
         ),
         (lambda r: r["item"][1].update(transfrom="log1p"), "transfrom"),
         (lambda r: r["item"][1].update(type="number"), "number"),

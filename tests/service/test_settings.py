@@ -3,7 +3,7 @@
 import pytest
 
 from service.settings import Settings, SettingsError, unknown_variables
-from service.settings_help import described
+from service.settings_help import described, unknown_variable
 
 
 def test_every_setting_has_a_default_a_unit_and_a_meaning() -> None:
@@ -54,3 +54,12 @@ def test_loopback_is_known(host: str, loopback: bool) -> None:
 def test_bounds_stand_in_the_help() -> None:
     line = next(line for line in described().splitlines() if "FUNNELRANK_PORT " in line)
     assert line.endswith("(1 to 65535)")
+
+
+def test_a_misspelt_variable_is_told_with_the_nearest() -> None:
+    environment = {"FUNNELRANK_REDIS_ULR": "x", "FUNELRANK_PORT": "1", "FUNNELRANK_QQQ": "1", "PORT": "1", "TERM": "x"}
+    assert [unknown_variable(v) for v in unknown_variables(environment)] == [
+        "FUNELRANK_PORT is no setting of this service; did you mean FUNNELRANK_PORT?",
+        "FUNNELRANK_QQQ is no setting of this service; funnelrank serve --help lists them",
+        "FUNNELRANK_REDIS_ULR is no setting of this service; did you mean FUNNELRANK_REDIS_URL?",
+    ]

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from models.errors import RecipeError, nearest
+from features.nearest import nearest
+from models.errors import RecipeError
 from models.options import Options
 
 SECTIONS = ("features", "model", "training")

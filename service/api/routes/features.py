@@ -9,6 +9,7 @@ from pydantic import FailFast, Field
 
 from features import RowLayout
 from features.layouts import Entity
+from features.nearest import nearest
 from service.api.body import JsonBody
 from service.api.fields import MAX_BATCH, Features, Id, RequestBody, ResponseBody
 from service.api.live_writes import all_done
@@ -122,5 +123,4 @@ def _faults(
             return [FieldError(e.field, e.message + where) for e in error.errors]
     known = dict.fromkeys(feature.name for layout in layouts for feature in layout.features)
     unknown = [name for name in values if name not in known][:ERRORS_SHOWN]
-    message = f"unknown feature; known: {', '.join(known) or 'none'}"
-    return [FieldError(f"{field}.{name}", message) for name in unknown]
+    return [FieldError(f"{field}.{name}", f"unknown feature{nearest(name, known)}") for name in unknown]

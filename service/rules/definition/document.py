@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from features.files.strict_yaml import YamlError, read_yaml
+from features.model_types import refuse_misread_truths
 from service.documents import RevisionedDocument
 from service.errors import first_fault
 from service.files import Attempt
@@ -47,13 +48,15 @@ def read_rules(path: Path) -> RuleSets:
     Raises RulesError that names the file and the field; a key that stands twice is an error.
     """
     try:
-        return RuleSets.model_validate(read_yaml(path).value)
+        document = read_yaml(path)
+        refuse_misread_truths(document, RuleSets)
+        return RuleSets.model_validate(document.value)
     except OSError as error:
         raise RulesError(f"{path}: {error.strerror}") from None
     except YamlError as error:
         raise RulesError(str(error)) from None
     except ValidationError as error:
-        raise RulesError(f"{path}: {first_fault(error)}") from None
+        raise RulesError(f"{path}: {first_fault(error, RuleSets)}") from None
 
 
 def write_rules(

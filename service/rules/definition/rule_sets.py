@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from features.nearest import nearest
 from service.documents import MAX_REVISION
 from service.rules.definition.conditions import Name, StrictModel
 from service.rules.definition.rules import RuleList
@@ -58,8 +59,7 @@ class RuleSets(StrictModel):
                 raise ValueError(f"{where}.arms: they have more than 100 percent")
             for arm in experiment.arms:
                 if arm.rules not in self.rules:
-                    known = ", ".join(self.rules) or "none"
-                    raise ValueError(f"{where}.arms: no rules '{arm.rules}'; known: {known}")
+                    raise ValueError(f"{where}.arms: no rules '{arm.rules}'{nearest(arm.rules, self.rules)}")
         return self
 
     def name_for(self, scene: str | None) -> str:

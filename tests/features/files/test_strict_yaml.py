@@ -82,3 +82,24 @@ def test_a_file_is_read_and_named(tmp_path):
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(YamlError, match="not YAML"):
         read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 010", "r.yaml:1: 010 without quotes is octal in YAML and means 8: write '010', or 8"),
+        ("b: 1\na: [1, -0_17]", "r.yaml:2: -0_17 without quotes is octal in YAML and means -15: write '-0_17', or -15"),
+        ("0430: x", "r.yaml:1: 0430 without quotes is octal in YAML and means 280: write '0430', or 280"),
+        ("a: 12:30", "r.yaml:1: 12:30 without quotes is a number of base 60 in YAML: write '12:30'"),
+        ("a: 1:30.5", "r.yaml:1: 1:30.5 without quotes is a number of base 60 in YAML: write '1:30.5'"),
+    ],
+)
+def test_a_number_that_yaml_reads_as_another_one_is_refused(text, message):
+    with pytest.raises(YamlError) as error:
+        parse_yaml(text, "r.yaml")
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("text", ["a: '010'", 'a: "12:30"', "a: 0", "a: 07", "a: 089", "a: 0x10", "a: 0.10", "a: 00"])
+def test_a_number_that_reads_the_same_in_every_base_is_read(text):
+    assert parse_yaml(text, "r.yaml").value == yaml.safe_load(text)

@@ -113,6 +113,25 @@ def test_a_bad_recipe_is_refused_with_its_line_and_the_nearest_name(recipe_file,
             "--set training.select_on=[pctx]: training.select_on: 'pctx' is not an output; did you mean 'pctr'?",
         ),
         ("training.epochs=[", "'[' is not YAML"),
+        ("training=5", "--set training=5: training: a section is needed, with keys out of: epochs, batch_size, "),
+        ("tasks=[x]", "--set tasks=[x]: tasks.0: a section is needed, found 'x'"),
+        ("training.select_on=pctr", "training.select_on: a list is needed, as in [a, b], found 'pctr'"),
+        ("training.select_on=[gauk(pctr)]", "an output is needed, or a metric of one: auc(pctr), gauc(pctr)"),
+        ("name=0123", "--set name=0123: 0123 without quotes is octal in YAML and means 83: write '0123', or 83"),
+        ("name=yes", "--set name=yes: name: a text is needed, found True; write 'yes'"),
+        ("name=2022-05-01", "name: a text is needed, found 2022-05-01; write '2022-05-01'"),
+        ("training.epochs=yes", "training.epochs: a number is needed, and yes is a truth value in YAML"),
+        ("training.learning_rate=true", "training.learning_rate: a number is needed, and true is a truth value"),
+        ("training.learning_rate=1e999", "training.learning_rate: Input should be a finite number"),
+        ("training.learning_rate=.inf", "training.learning_rate: Input should be a finite number"),
+        (
+            "data.split={by: column, column: day, train: [yes], validation: [b], test: [c]}",
+            "data.split.train.0: YAML takes yes without quotes for a truth value: write 'yes'",
+        ),
+        (
+            "data.split={by: column, column: day, train: [1.5], validation: [b], test: [c]}",
+            "data.split.train.0: a text is needed, found 1.5; write '1.5'\n",
+        ),
         ("name.x=3", "'name' is not a section"),
     ],
 )
@@ -163,3 +182,8 @@ def test_a_value_that_stands_in_two_parts_of_a_split_is_named_with_its_line(reci
         load_recipe(recipe_file)
     line = refusal.value.faults[0].place.line
     assert recipe_file.read_text().splitlines()[line - 1].strip() == "- 2"
+
+
+def test_true_is_a_category_where_one_is_wanted(recipe_file):
+    split = "{by: column, column: paid, train: [true], validation: [false], test: [c]}"
+    assert load_recipe(recipe_file, (f"data.split={split}",)).data.split.train == (1,)  # the key of a true value
