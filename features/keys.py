@@ -20,6 +20,7 @@ from features.errors import FeatureError
 
 MISSING_KEY = 0
 MAX_VALUE_CHARACTERS = 512
+MAX_ID_CHARACTERS = 256  # of a user or an item
 _SEPARATOR = b"\x1f"
 _EXACT = 2.0**53  # integers from here on do not all have a float of their own
 
@@ -50,6 +51,20 @@ def text_of(value: object, field: str) -> str:
             return str(int(value))
         raise FeatureError(field, f"a categorical value is a string or an integer, not the fraction {value!r}")
     raise FeatureError(field, f"a categorical value is a string or an integer, not {type(value).__name__}")
+
+
+def too_long(entity_id: str) -> str:
+    """The message about an id that is too long for a request."""
+    return f"an id has at most {MAX_ID_CHARACTERS} characters, this one {len(entity_id)}"
+
+
+def id_keys_of_column(values: np.ndarray | Iterable[object], field: str) -> np.ndarray:
+    """Keys by which tables name users and items, int64 `[n]`. Raises FeatureError for what no request could name."""
+    raw = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    long = next((v for v in raw if isinstance(v, str) and len(v) > MAX_ID_CHARACTERS), None)
+    if long is not None:
+        raise FeatureError(field, too_long(long))
+    return keys_of_column("id", values, field)
 
 
 def _key_of_text(text: str, prefix: bytes) -> int:

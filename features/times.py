@@ -13,6 +13,7 @@ LATEST_MS = 253_402_300_799_999  # the end of the year 9999
 LATEST_AHEAD_MS = 300_000  # five minutes: clocks differ; a behaviour that is further ahead comes from a wrong one
 UNKNOWN_MS = 0  # an impression whose time is unknown
 
+_PLAUSIBLE_MS = 7_258_118_400_000  # the year 2200: a guess of the unit has to give a date before it
 _MICROSECONDS_MS = 1_000
 _NANOSECONDS_MS = 1_000_000
 
@@ -25,10 +26,10 @@ def out_of_bounds(times_ms: np.ndarray, latest_ms: int = LATEST_MS) -> np.ndarra
 def time_problem(time_ms: int, latest_ms: int = LATEST_MS) -> str:
     """Return a message about a time outside the bounds, with a guess at the unit that the caller meant."""
     text = f"{time_ms}, which is {_date(time_ms)}"
-    if EARLIEST_MS <= time_ms * 1000 <= LATEST_MS:
+    if EARLIEST_MS <= time_ms * 1000 <= _PLAUSIBLE_MS:
         return f"{text}; did you mean seconds? Times are milliseconds since 1970"
     for unit, factor in (("microseconds", _MICROSECONDS_MS), ("nanoseconds", _NANOSECONDS_MS)):
-        if time_ms > LATEST_MS and EARLIEST_MS <= time_ms // factor <= LATEST_MS:
+        if time_ms > LATEST_MS and EARLIEST_MS <= time_ms // factor <= _PLAUSIBLE_MS:
             return f"{text}; did you mean {unit}? Times are milliseconds since 1970"
     if EARLIEST_MS <= time_ms <= LATEST_MS:
         return f"{text}, later than {_date(latest_ms)}, the latest time accepted here"

@@ -1,6 +1,5 @@
 """One batch of a table's rows: columns as numpy arrays by their use; errors name the row of a bad value."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.errors import FeatureError
-from features.keys import text_of
+from features.keys import MAX_ID_CHARACTERS, text_of, too_long
 from features.times import LATEST_MS, out_of_bounds, time_problem
 from tables.errors import TableError
-from tables.types import is_list, is_time
+from tables.text_numbers import NoNumberError, numbers_of_text
+from tables.types import element_type, exact_below, is_list, is_time, objects
 
-# From here on, some integers have no float of their own.
-_EXACT_FLOAT32 = 2.0**24
+_FLOAT_NAMES = {"halffloat": "float16", "float": "float32"}
 _TIME_ADVICE = "write such a time as an integer, or as a timestamp in Parquet"
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII)
+_LABEL_ADVICE = "a label is a number: 0 or 1 for a probability"
 
 
 @dataclass(frozen=True)
@@ -71,20 +70,14 @@ class Batch:
         exact = pa.types.is_integer(values.type) and not values.null_count
         if exact or pa.types.is_floating(values.type):
             return np.asarray(values.to_numpy(zero_copy_only=False))
-        return _objects(values.to_pylist())
+        return objects(values.to_pylist())
 
     def categories(self, column: str) -> np.ndarray:
         """Raw categorical values `[n]`. Raises TableError for dates and for float32 numbers that have lost digits."""
-        if is_time(self.types[column]):
-            kind = self.types[column]
-            raise self.error(column, f"column {column}: a category is text or an integer, not the type {kind}")
+        self._refuse_dates(column)
         values = self.raw(column)
-        if values.dtype == np.float32:
-            self._refuse(
-                column,
-                np.abs(values) >= _EXACT_FLOAT32,
-                lambda i: f"{float(values[i])!r} is a float32 that no longer holds every digit; write integers or text",
-            )
+        if exact_below(self.types[column]) < np.inf:
+            self._refuse_inexact(column, values)
         return values
 
     def keys(self, column: str, keys_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -107,10 +100,13 @@ class Batch:
             raise self.feature_error(column, error, lambda i: text_of(raw[i], column)) from None
 
     def ids(self, column: str) -> list[str]:
-        """The ids as text. Raises TableError for a missing one."""
+        """The ids as text. Raises TableError for a missing one, and for one that no request could name."""
         texts = self.texts(column)
         if "" in texts:
             raise self.error(column, f"column '{column}' has a missing id", texts.index(""))
+        for place, text in enumerate(texts):
+            if len(text) > MAX_ID_CHARACTERS:
+                raise self.error(column, f"column '{column}': {too_long(text)}", place)
         return texts
 
     def numbers(self, column: str) -> np.ndarray:
@@ -140,18 +136,21 @@ class Batch:
         values = self.rows.column(column)
         if not is_list(values.type):
             if values.null_count == len(values):
-                return _objects([None] * len(values))
+                return objects([None] * len(values))
             kind = "str" if pa.types.is_string(values.type) else str(values.type)
             message = f"column {column}: a multi-valued feature is a list of strings or integers, not {kind}"
             raise self.error(column, message)
+        self._refuse_dates(column)
         out = values.to_pylist()
+        if exact_below(element_type(self.types[column])) < np.inf:
+            self._refuse_inexact(column, np.array([max(map(abs, filter(None, v or [])), default=0) for v in out]))
         if self.is_csv and pa.types.is_string(values.type.value_type):
             for place, value in enumerate(out):
                 if value and str(value[0]).startswith("[") and str(value[-1]).endswith("]"):
                     raise self.error(
                         column, f"column {column}: a list is written a|b|c, not {'|'.join(value)!r}", place
                     )
-        return _objects(out)
+        return objects(out)
 
     def labels(self, column: str) -> np.ndarray:
         """Return labels as float64 `[n]`: numbers, text that is a number, True and False; NaN if missing."""
@@ -160,7 +159,7 @@ class Batch:
             values = values.cast(pa.int8())
             return np.asarray(values.cast(pa.float64()).to_numpy(zero_copy_only=False))
         if pa.types.is_string(values.type):
-            return self._parsed(column, values)
+            return self._parsed(column, values, f"holds {{}}; {_LABEL_ADVICE}")
         return self.numbers(column).astype(np.float64)
 
     def times(
@@ -216,16 +215,24 @@ class Batch:
         raise self.error(column, f"column '{column}' must hold whole milliseconds since 1970, not {values.type}")
 
     def _parsed(self, column: str, values: pa.Array, message: str = "holds {}, which is no number") -> np.ndarray:
-        """Parse text as float64 `[n]`, the nearest float; NaN if missing."""
-        trimmed = pc.utf8_trim_whitespace(values)
+        """Parse text as float64 `[n]`, NaN if missing. Raises TableError with the row of a text that is no number."""
         try:
-            return np.asarray(trimmed.cast(pa.float64()).to_numpy(zero_copy_only=False))
-        except pa.ArrowInvalid:
-            texts = trimmed.to_pylist()
-        for place, text in enumerate(texts):
-            if text is not None and not _NUMBER.fullmatch(text):
-                raise self.error(column, f"column '{column}' {message.format(repr(text))}", place)
-        return np.array([np.nan if text is None else float(text) for text in texts], dtype=np.float64)
+            return numbers_of_text(values)
+        except NoNumberError as error:
+            problem = message.format(repr(error.text)) + error.advice
+            raise self.error(column, f"column '{column}' {problem}", error.place) from None
+
+    def _refuse_dates(self, column: str) -> None:
+        kind = self.types[column]
+        if is_time(element_type(kind)):
+            raise self.error(column, f"column {column}: a category is text or an integer, not the type {kind}")
+
+    def _refuse_inexact(self, column: str, values: np.ndarray) -> None:
+        """Raise TableError for the first of the floats that no longer holds every integer."""
+        kind = element_type(self.types[column])
+        advice = f"is a {_FLOAT_NAMES[str(kind)]} that no longer holds every digit; write integers or text"
+        bad = np.abs(values.astype(np.float64)) >= exact_below(kind)
+        self._refuse(column, bad, lambda i: f"{float(values[i])!r} {advice}")
 
     def _refuse(self, column: str, bad: np.ndarray, message: Callable[[int], str]) -> None:
         """Raise the error of the first row in which `bad` is True."""
@@ -241,10 +248,3 @@ class Batch:
             except FeatureError:
                 return self.error(column, f"column {column}: {error.message}", place)
         return self.error(column, f"column {column}: {error.message}")
-
-
-def _objects(values: list[object]) -> np.ndarray:
-    """Return an object array `[n]`, even if the entries are lists of equal length."""
-    out = np.empty(len(values), dtype=object)
-    out[:] = values
-    return out

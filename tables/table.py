@@ -1,6 +1,5 @@
 """One table on disk, Parquet or CSV: its columns, and its rows in batches of bounded size."""
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.nearest import near_names
 from tables import csv_files
 from tables.batch import Batch
 from tables.errors import TableError, unreadable
+from tables.foreign import foreign_format
 from tables.types import TypeRefusedError, canonical, is_text
 
 BATCH_ROWS = 1 << 16
@@ -20,12 +21,16 @@ _BELOW = (pa.ArrowException, OSError, UnicodeError, OverflowError)  # what pyarr
 
 @dataclass(frozen=True)
 class Table:
-    """One table. `role` is its name (`users`, `items`, `behaviours`, `impressions`); `rows` is None for a CSV."""
+    """One table. `role` is its name (`users`, `items`, `behaviours`, `impressions`); `rows` is None for a CSV.
+
+    `state` is the file's size and time of change when it was opened.
+    """
 
     role: str
     path: Path
     columns: tuple[str, ...]
     rows: int | None = None
+    state: tuple[int, int] | None = None
 
     @property
     def is_csv(self) -> bool:
@@ -43,11 +48,7 @@ class Table:
                 )
 
     def _nearest(self, column: str) -> str:
-        (only, *others) = self.columns or ("",)
-        separator = next((mark for mark in (";", "\t") if mark in only), None)
-        if self.is_csv and not others and separator is not None:
-            return f"none: the head is one column, separated by {separator!r}; a CSV is separated by commas"
-        return ", ".join(difflib.get_close_matches(column, self.columns, n=3, cutoff=0.5) or self.columns) or "none"
+        return ", ".join(near_names(column, self.columns, count=3, cutoff=0.5) or self.columns) or "none"
 
     def batches(
         self, columns: Sequence[str], lists: Collection[str] = (), after: int = 0, batch_rows: int | None = None
@@ -65,6 +66,10 @@ class Table:
         for first, read in self._read(names, size, after):
             for start in range(max(after - first, 0), read.num_rows, size):
                 yield self._batch(read.slice(start, size), first + start, kinds, lists)
+        # A file that a program still writes gives half a row at its end, or types of rows that came later.
+        if self.state is not None and self.state != _state(self.path):
+            problem = "changed while it was read; run the command again once it is complete"
+            raise TableError(problem, self.path, self.role)
 
     def as_stored(self, needed: Collection[str] = ()) -> pa.Table:
         """Read the whole Parquet table in the types of its file, for commands that copy or cut tables.
@@ -128,13 +133,15 @@ def open_table(path: Path, role: str) -> Table:
     if path.suffix not in SUFFIXES:
         raise TableError(f"'{path.name}' is neither .parquet nor .csv", path, role)
     try:
+        state = _state(path)
         if path.suffix == ".csv":
-            return Table(role, path, csv_files.column_names(path))
+            problem = foreign_format(path)
+            if problem:
+                raise TableError(problem, path, role)
+            return Table(role, path, csv_files.column_names(path), state=state)
         with pq.ParquetFile(path) as file:
-            return Table(role, path, tuple(file.schema_arrow.names), file.metadata.num_rows)
+            return Table(role, path, tuple(file.schema_arrow.names), file.metadata.num_rows, state)
     except _BELOW as error:
-        if path.suffix == ".csv" and _is_utf16(path):
-            raise TableError("is UTF-16; a CSV is UTF-8", path, role) from None
         raise unreadable(error, path, role) from None
 
 
@@ -147,7 +154,17 @@ def find_table(folder: Path, role: str, file_name: str | None = None) -> Table |
     for name in [*names, *(f"{role}{suffix}" for suffix in SUFFIXES)]:
         if (folder / name).is_file():
             return open_table(folder / name, role)
+    _refuse_near_miss(folder, role)
     return None
+
+
+def _refuse_near_miss(folder: Path, role: str) -> None:
+    """Raise TableError for `users.csv.gz`, `Users.CSV` or a folder `users.parquet`: they hold the table, unread."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in entries:
+        if path.name.lower().startswith(tuple(f"{role}{suffix}" for suffix in SUFFIXES)):
+            what = "a folder" if path.is_dir() else "not read"
+            raise TableError(f"'{path.name}' is {what}; a table is one file, {role}.parquet or {role}.csv", path, role)
 
 
 def _counted(batches: Iterator[pa.RecordBatch], first: int) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -182,10 +199,7 @@ def _bytes_at(column: pa.Array, place: int) -> bytes:
     return bytes(value[:60])
 
 
-def _is_utf16(path: Path) -> bool:
-    """Return whether a file begins with the byte order mark of UTF-16."""
-    try:
-        with path.open("rb") as file:
-            return file.read(2) in (b"\xff\xfe", b"\xfe\xff")
-    except OSError:
-        return False
+def _state(path: Path) -> tuple[int, int]:
+    """Return the size in bytes and the time of the last change in nanoseconds."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

@@ -33,6 +33,20 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(views or pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
+def element_type(kind: pa.DataType) -> pa.DataType:
+    """The type of a list's elements; another type as it is. Of a dictionary that of its values."""
+    if pa.types.is_dictionary(kind):
+        return element_type(kind.value_type)
+    return element_type(kind.value_type) if is_list(kind) else kind
+
+
+def exact_below(kind: pa.DataType) -> float:
+    """The number from which on a type no longer holds every integer; infinite if it always does."""
+    if pa.types.is_float16(kind):
+        return 2.0**11
+    return 2.0**24 if pa.types.is_float32(kind) else np.inf
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Return whether a type is text of any layout, or bytes that may be text."""
     strings = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
@@ -123,3 +137,10 @@ def _lists(column: pa.Array) -> pa.Array:
     if is_list(values.type):
         raise TypeRefusedError(f"has the type {column.type}, a list of lists")
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=missing)
+
+
+def objects(values: list[object]) -> np.ndarray:
+    """An object array `[n]`, also where the entries are lists of equal length."""
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
-MAX_ID_CHARACTERS = 256
+from features.keys import MAX_ID_CHARACTERS
+
 MAX_BATCH = 1000
 Label = Annotated[
     Annotated[str, Strict(), Field(max_length=512)] | Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)],

@@ -1,7 +1,9 @@
 """Tests the one reader: canonical types, CSV dialects, bounded batches, and errors that name their place."""
 
+import bz2
 import datetime
 import decimal
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +132,14 @@ def read_all(folder: Path, content: bytes) -> None:
         ("item_id,tag\n1,2".encode("utf-16"), "is UTF-16; a CSV is UTF-8", None, None),
         (b"", "cannot be read: Empty CSV file", None, None),
         (b"item_id,item_id\n1,2\n", "column 'item_id' occurs twice", "item_id", None),
-        (b"item_id;tag\n1;2\n", "the head is one column, separated by ';'", "item_id", None),
+        (b"item_id;tag\n1;2\n", "the head is one column, separated by ';'", None, None),
+        (b"item_id;price\n1;2,5\n", "a CSV is separated by commas, and its numbers have a point", None, None),
+        (b"item_id\tprice\n1\t2,5\n", "the head is one column, separated by a tab", None, None),
+        ("item_id,tag\n1,2\n".encode("utf-16-le"), "is UTF-16; a CSV is UTF-8", None, None),
+        (gzip.compress(b"item_id,tag\n1,2\n"), "is compressed with gzip; unpack it", None, None),
+        (bz2.compress(b"item_id,tag\n1,2\n"), "is compressed with bzip2; unpack it", None, None),
+        (b"PK\x03\x04 xl/workbook.xml", "is a zip archive or an Excel workbook", None, None),
+        (b"PAR1", "is a Parquet file; name it .parquet", None, None),
         (b"id,tag\n1,2\n", "no column 'item_id', which data.item_id names; nearest: id", "item_id", None),
         (b"item_id,tag\n1,2\n3\n", "Expected 2 columns, got 1", None, None),
         (b'item_id,tag\n"1,2\n3,4\n', "cannot be read: ", None, None),

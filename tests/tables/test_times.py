@@ -48,6 +48,7 @@ def test_timestamps_in_seconds_and_dates_become_milliseconds_too(tmp_path: Path)
         ),
         (pa.array([START_MS, START_MS * 1000]), "did you mean microseconds"),
         (pa.array([START_MS, START_MS * 10**6]), "did you mean nanoseconds"),
+        (pa.array([START_MS, 90_421_625_369]), "which is 1972-11-12; times are milliseconds since 1970 and lie"),
         (pa.array([START_MS, -5]), "lie between 1973-03-03 and 9999-12-31"),
         (pa.array([START_MS, None]), "has no time in 1 of 2 rows"),
         (pa.array([START_MS, float("inf")]), "must hold whole milliseconds since 1970, not inf"),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from features import RowLayout, keys_of_column
-from features.keys import MISSING_KEY
+from features import RowLayout
+from features.keys import MISSING_KEY, id_keys_of_column
 from models.data.arrays import ArrayFile, read_array
 from tables import Batch, Table, packed_rows
 from tables.packing import feature_columns, list_columns
@@ -98,7 +98,7 @@ class Entities:
 
 def id_keys(batch: Batch, column: str) -> np.ndarray:
     """Return the ids' 64-bit keys; `39` and `"39"` are one id. Raises TableError for a missing or malformed id."""
-    keys = batch.keys(column, lambda values: keys_of_column("id", values, column))
+    keys = batch.keys(column, lambda values: id_keys_of_column(values, column))
     missing = np.flatnonzero(keys == MISSING_KEY)
     if len(missing):
         raise batch.error(column, f"column '{column}' has a missing id", int(missing[0]))

@@ -170,6 +170,8 @@ def _fingerprint(encoded: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _refuse_empty(counts: Counts) -> None:
+    if not counts.unused and not any(counts.parts.values()):
+        raise RecipeError("data.impressions: the table has no rows", ("data", "impressions"))
     for part, n in counts.parts.items():
         if n == 0:
             parts = ", ".join(f"{name} {count:,}" for name, count in counts.parts.items())

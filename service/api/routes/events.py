@@ -7,13 +7,12 @@ import numpy as np
 from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, FailFast, Field, Strict
 
-from features.keys import text_of
+from features.keys import MAX_ID_CHARACTERS, text_of
 from features.layouts import Layouts, rows_of
 from features.times import EARLIEST_MS, LATEST_MS
 from service.api.body import JsonBody
 from service.api.fields import (
     MAX_BATCH,
-    MAX_ID_CHARACTERS,
     Id,
     Label,
     Position,

@@ -6,11 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, FailFast, Field, Strict
 
+from features.keys import MAX_ID_CHARACTERS
 from features.times import EARLIEST_MS, LATEST_MS
 from service.api.body import JsonBody
 from service.api.fields import (
     MAX_BATCH,
-    MAX_ID_CHARACTERS,
     Id,
     Position,
     RequestBody,

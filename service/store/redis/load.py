@@ -66,12 +66,17 @@ def load_folder(
 
 def _tables(folder: Path, names: TableNames) -> dict[str, Table]:
     tables = {}
+    absent = []
     for role in TABLES:
         table = find_table(folder, role, names.file_of(role))
         if table is not None:
             tables[role] = table
+        else:
+            absent.append(role)
     if not tables:
         raise LoadError(f"{folder} has none of users, items, behaviours (.parquet or .csv)")
+    for role in absent:
+        note(f"{role}: no {role}.parquet or {role}.csv in {folder}, so none are loaded")
     return tables
 
 

@@ -172,3 +172,8 @@ def test_a_bad_value_is_refused_with_file_table_column_and_row(tiny_recipe, tabl
     assert isinstance(cause, TableError)
     assert (cause.file.name, cause.table, cause.column) == (f"{role}.parquet", role, column)
     assert cause.row is not None
+
+
+def test_impressions_without_a_row_are_told_as_such(tiny_recipe, tables, tmp_path):
+    with pytest.raises(RecipeError, match=r"data\.impressions: the table has no rows"):
+        open_data(tiny_recipe(tables | {"impressions": tables["impressions"].iloc[:0]}), tmp_path / "cache")

@@ -1,0 +1,36 @@
+"""Names what a file is that cannot be read as a table: its text encoding, compression or program."""
+
+from pathlib import Path
+
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_FORMATS = {
+    b"PAR1": "is a Parquet file; name it .parquet",
+    b"PK\x03\x04": "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV (UTF-8)",
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the sheet as CSV (UTF-8)",
+    b"\x1f\x8b": "is compressed with gzip; unpack it",
+    b"\x28\xb5\x2f\xfd": "is compressed with Zstandard; unpack it",
+    b"BZh": "is compressed with bzip2; unpack it",
+    b"\xfd7zXZ": "is compressed with xz; unpack it",
+}
+_SEPARATORS = {b";": "';'", b"\t": "a tab", b"|": "'|'"}
+_LONGEST_HEAD = 1 << 20  # bytes
+
+
+def foreign_format(path: Path) -> str | None:
+    """What the first line of a file named .csv says that it is instead; None if it says nothing."""
+    try:
+        with path.open("rb") as file:
+            head = file.readline(_LONGEST_HEAD)
+    except OSError:
+        return None
+    # A text in UTF-16 without a mark has a zero in every other byte.
+    if head.startswith(_UTF16_MARKS) or (len(head) > 3 and (head[1] == head[3] == 0 or head[0] == head[2] == 0)):
+        return "is UTF-16; a CSV is UTF-8"
+    for first, problem in _FORMATS.items():
+        if head.startswith(first):
+            return problem
+    mark = next((mark for mark in _SEPARATORS if mark in head and b"," not in head), None)
+    if mark is None:
+        return None
+    advice = "a CSV is separated by commas, and its numbers have a point"
+    return f"the head is one column, separated by {_SEPARATORS[mark]}; {advice}"
