@@ -19,7 +19,7 @@ from models.recipe.sections.selection import PATTERN as SELECTION
 
 def faults_of(errors: Collection[ErrorDetails], model: type[BaseModel], places: Places) -> Iterator[Fault]:
     """Yield one fault per error of pydantic, with its place."""
-    told: set[Location] = set()
+    reported: set[Location] = set()
     for error in errors:
         if error["type"] == "too_short" and error["input"]:
             continue  # it is too short only because its elements were refused
@@ -32,10 +32,10 @@ def faults_of(errors: Collection[ErrorDetails], model: type[BaseModel], places: 
         if error["type"] == "string_type":
             fault = replace(fault, message=fault.message + _advice_on(places.scalars.get(known), error["input"]))
         # A union has one error per member; the first says enough.
-        if known not in told:
+        if known not in reported:
             yield fault.at(places.place_of_fault(fault))
         if known in places.scalars:
-            told.add(known)
+            reported.add(known)
 
 
 def _advice_on(text: str | None, given: object) -> str:
