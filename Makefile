@@ -46,15 +46,17 @@ format: $(TEST)/.test-installed  ## format the code and sort its imports
 # Small matrices: a second thread of torch waits more than it computes, and on a busy machine it spins.
 test test-slow test-tools test-full: export OMP_NUM_THREADS = 1
 
-# Tests that compute run side by side; those that start servers and break them have the machine to themselves.
+# Tests run side by side, but for those that measure load, and for slow ones that start servers and break them.
+SIDE_BY_SIDE := -n auto --dist worksteal
+MEASURING := tests/bench tests/loadtest
 COMPUTING := tests/funnelrank tests/features tests/tables tests/models tests/export tests/test_whole_path.py
 
 test: lint  ## lint, types, import rules and every test that needs nothing more and is not slow
-	$(TEST)/bin/python -m pytest -m "not slow and not tools and not full" -n auto $(COMPUTING)
-	$(TEST)/bin/python -m pytest -m "not slow and not tools and not full" $(addprefix --ignore=,$(COMPUTING))
+	$(TEST)/bin/python -m pytest -m "not slow and not tools and not full" $(SIDE_BY_SIDE) $(addprefix --ignore=,$(MEASURING))
+	$(TEST)/bin/python -m pytest -m "not slow and not tools and not full" $(MEASURING)
 
 test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training, load
-	$(TEST)/bin/python -m pytest -m "slow and not tools and not full" -n auto $(COMPUTING)
+	$(TEST)/bin/python -m pytest -m "slow and not tools and not full" $(SIDE_BY_SIDE) $(COMPUTING)
 	$(TEST)/bin/python -m pytest -m "slow and not tools and not full" $(addprefix --ignore=,$(COMPUTING))
 
 test-tools: $(TEST)/.test-installed  ## the tests that need Debian packages or Node; installs these where it runs as root

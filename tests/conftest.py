@@ -2,8 +2,10 @@
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from running_service import RECOVERIES
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,22 @@ def _nothing_is_left_open() -> Iterator[None]:
     """
     yield
     gc.collect()
+
+
+def pytest_sessionfinish(session: Any) -> None:
+    """Hand the recoveries that a process of pytest-xdist has measured to the process that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["recoveries"] = RECOVERIES
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    RECOVERIES.extend(getattr(node, "workeroutput", {}).get("recoveries", []))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the time from each fault's end (or from its begin, if it does not end) to the first normal answer."""
+    if RECOVERIES:
+        terminalreporter.section("recovery, seconds")
+    for fault, seconds in RECOVERIES:
+        terminalreporter.write_line(f"{seconds:6.2f}  {fault}")

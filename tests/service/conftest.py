@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import redis
-from running_service import RECOVERIES, Server, recovered, serving, wait_until
+from running_service import Server, recovered, serving, wait_until
 from synthetic_bundle import SCHEMA, TASKS, go_live, golden_inputs, graph_of, publish, scores_by_hand, without_task
 
 from features import FeatureSchema
@@ -93,11 +92,3 @@ def store(redis_server: EmbeddedRedis) -> Iterator[redis.Redis]:
         client.flushall()
         yield client
         client.flushall()
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the time from each fault's end (or from its begin, if it does not end) to the first normal answer."""
-    if RECOVERIES:
-        terminalreporter.section("recovery, seconds")
-    for fault, seconds in RECOVERIES:
-        terminalreporter.write_line(f"{seconds:6.2f}  {fault}")
