@@ -23,6 +23,7 @@ UNKNOWN_CONTEXT = {"tab": None, "hour": None}
 
 # Limits that even a busy machine does not reach. A test of a limit sets its own.
 ROOM = {"redis_timeout_ms": 5000, "default_timeout_ms": 30_000, "max_wait_ms": 20_000}
+ROOM_IN_ENVIRONMENT = {f"FUNNELRANK_{name.upper()}": str(value) for name, value in ROOM.items()}
 
 
 class Server:

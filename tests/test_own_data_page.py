@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from running_service import ROOM_IN_ENVIRONMENT
 
 from service.sample.calls import wait_until_ready
 from service.sample.embedded_redis import EmbeddedRedis, free_port
@@ -92,7 +93,7 @@ def test_the_page_leads_from_four_csvs_to_a_ranking(tmp_path: Path) -> None:
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "FUNNELRANK_PORT": str(port),
-    }
+    } | ROOM_IN_ENVIRONMENT
 
     def run(commands: str, redis_url: str) -> str:
         text = commands.replace(REDIS, redis_url).replace(SERVICE, f"127.0.0.1:{port}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running_service import ROOM_IN_ENVIRONMENT
 
 from loadtest.swaps.republish import republish
 from service.sample.calls import wait_until_ready
@@ -37,7 +38,7 @@ def sample_service(registry: Path, log: Path) -> Iterator[str]:
     port = free_port()
     settings = {"REGISTRY": str(registry), "WORKERS": "2", "ADMIN_TOKEN": "let-me-in", "ROLLOUT_POLL_MS": "100"}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FUNNELRANK_")}
-    environment |= {f"FUNNELRANK_{name}": value for name, value in settings.items()}
+    environment |= ROOM_IN_ENVIRONMENT | {f"FUNNELRANK_{name}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "service", "run-sample", "--sample", str(SAMPLE), "--port", str(port)]
     with log.open("wb") as sink:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sink, stderr=sink)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from running_service import ROOM_IN_ENVIRONMENT
 
 from service.sample.calls import call
 from service.sample.embedded_redis import free_port
@@ -73,6 +74,7 @@ def test_make_run_ranks_real_videos_and_stops_all_it_started(tmp_path: Path) -> 
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "FUNNELRANK_"))
     }
+    environment |= ROOM_IN_ENVIRONMENT
     videos = pyarrow.parquet.read_table(ROOT / "sample" / "kuairand" / "items.parquet", columns=["item_id"])[
         "item_id"
     ].to_pylist()[:50]

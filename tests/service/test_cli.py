@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import redis
+from running_service import ROOM
 
 from service.sample.embedded_redis import EmbeddedRedis, free_port
 
@@ -140,7 +141,7 @@ def started(sample: Path) -> Iterator[Any]:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment(**settings),
+            env=environment(**ROOM | settings),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

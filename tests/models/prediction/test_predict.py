@@ -1,18 +1,14 @@
 """Tests `funnelrank predict`: it scores every test impression, and a real service gives the same scores."""
 
-import json
 import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from running_service import serving
 from small_tables import DAY_MS, RECIPE, START_MS
 
 from export.bundle import export_run
@@ -21,7 +17,7 @@ from models import train as training
 from models.data.cache import open_data
 from models.training.evaluation import scores_of
 from models.training.run import open_run
-from service.sample.embedded_redis import EmbeddedRedis, free_port
+from service.sample.embedded_redis import EmbeddedRedis
 
 ROOT = Path(__file__).parents[3]
 TEST_START_MS = START_MS + 5 * DAY_MS
@@ -85,34 +81,6 @@ def run(*arguments, redis_url):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@contextmanager
-def serving(registry, redis_url, **settings):
-    port = free_port()
-    environment = {n: v for n, v in os.environ.items() if not n.startswith("FUNNELRANK_")}
-    environment |= {"FUNNELRANK_REGISTRY": str(registry), "FUNNELRANK_REDIS_URL": redis_url}
-    environment |= {"FUNNELRANK_PORT": str(port), "FUNNELRANK_REDIS_TIMEOUT_MS": "1000"} | settings
-    command = [sys.executable, "-m", "service", "serve"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        end = time.monotonic() + 60
-        while not ready(url):
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def ready(url):
-    try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 def test_a_service_gives_the_scores_of_the_run(tiny_recipe, tables, tmp_path, capsys):
     trained(tiny_recipe, tables, tmp_path)
     registry = tmp_path / "registry"
@@ -121,14 +89,13 @@ def test_a_service_gives_the_scores_of_the_run(tiny_recipe, tables, tmp_path, ca
     with EmbeddedRedis() as redis:
         run("service", "rollout", "tiny", "1", "--registry", str(registry), redis_url=redis.url)
         run("service", "load", str(tmp_path / "data"), "--registry", str(registry), redis_url=redis.url)
-        with serving(registry, redis.url) as url:
-            assert main([*predict, url]) == 0
+        with serving(tmp_path, registry, redis.url, item_cache_mb=0) as server:
+            assert main([*predict, server.url]) == 0
             same = capsys.readouterr().out
             # A service with other features scores differently, and the command says so.
             body = [{"item_id": str(i), "features": {"length": 0.0}} for i in tables["items"].item_id]
-            put(f"{url}/features/items", {"items": body})
-            time.sleep(1.5)
-            assert main([*predict, url]) == 1
+            assert server.put("/features/items", {"items": body}).status_code == 200
+            assert main([*predict, server.url]) == 1
     differences = [float(line.split()[-1]) for line in same.splitlines() if "largest difference" in line]
     assert len(differences) == 4 and max(differences) < 1e-6
     assert "to tiny/1" in same and "degraded: unknown_user in" in same
@@ -160,14 +127,8 @@ def test_candidates_are_compared_in_a_service_as_in_training_whatever_the_chunk(
     with EmbeddedRedis() as redis:
         run("service", "rollout", "tiny", "1", "--registry", str(registry), redis_url=redis.url)
         run("service", "load", str(tmp_path / "data"), "--registry", str(registry), redis_url=redis.url)
-        with serving(registry, redis.url, FUNNELRANK_SCORE_CHUNK="3") as url:
-            assert main([*predict, url]) == 0
+        with serving(tmp_path, registry, redis.url, score_chunk=3) as server:
+            assert main([*predict, server.url]) == 0
     lines = capsys.readouterr().out.splitlines()
     differences = [float(line.split()[-1]) for line in lines if "largest difference" in line]
     assert len(differences) == 4 and max(differences) < 1e-6
-
-
-def put(url, body):
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="PUT")
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        assert answer.status == 200
