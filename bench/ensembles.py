@@ -1,4 +1,4 @@
-"""Measures what several networks in one graph, and the comparison within a request, cost a ranking.
+"""Measures the cost of a ranking with several networks in one graph, and of the comparison within a request.
 
 `python -m bench.ensembles RUN` builds graphs of the run's recipe with 1, 3 and 5 members and prints CPU times.
 """
@@ -27,7 +27,7 @@ _ROUND_SECONDS = 0.15
 
 
 def costs(run: Run, candidates: int) -> dict[str, float]:
-    """CPU milliseconds per ranking by contender: each number of members, and the comparison alone."""
+    """CPU milliseconds per ranking by contender: each number of members, and the comparison by itself."""
     schema = run.encoding.schema
     length = schema.behaviour.max_length if schema.behaviour else 0
     rng = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def costs(run: Run, candidates: int) -> dict[str, float]:
     for members in MEMBERS:
         training = run.recipe.training.model_copy(update={"ensemble": members})
         recipe = run.recipe.model_copy(update={"training": training, "calibration": None})
-        # The weights do not change the cost: any will do.
+        # Any weights will do, because they do not change the cost.
         model = build_ensemble(recipe, run.encoding, run.ranker.position.cross_values if run.ranker.position else 0)
         graph = to_onnx(ServingGraph(model.eval(), run.encoding), run.encoding)
         session = open_session(graph.SerializeToString(), 1)

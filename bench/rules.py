@@ -1,4 +1,4 @@
-"""The cost of the second stage: rules over 200 candidates, with and without, in CPU milliseconds of this process."""
+"""Measures the second stage: rules over 200 candidates, with and without, in CPU milliseconds of this process."""
 
 import asyncio
 import time
@@ -40,7 +40,9 @@ SEEN: dict[str, Any] = {"type": "seen", "within_days": 7}
 
 
 def rules_ms() -> dict[str, float]:
-    """CPU milliseconds of the second stage for 200 candidates and the first 50, the next page's token included."""
+    """CPU milliseconds of the second stage for 200 candidates and the first 50 positions, including the next page's
+    token.
+    """
     return {
         "no rules": asyncio.run(_measured(None)),
         "four rules": asyncio.run(_measured(FOUR_RULES)),
@@ -49,7 +51,7 @@ def rules_ms() -> dict[str, float]:
 
 
 def verdicts(costs: dict[str, float]) -> list[Verdict]:
-    """The bounds: 0.3 ms with four rules, nothing without."""
+    """The bounds: 0.3 ms with four rules, no time without rules."""
     size = f"C={_CANDIDATES} top {_TOP_K}"
     return [
         Verdict(f"rules: CPU ms of four rules, {size}", costs["four rules"], 0.3, at_least=False),
@@ -79,7 +81,7 @@ async def _measured(rules: _Rules | None) -> float:
 async def _apply(
     scene_rules: SceneRules | None, query: Query, candidates: CandidateList, shown: Exposures, key: bytes
 ) -> None:
-    """What a ranking does after fusion; without rules that is one comparison."""
+    """Do what a ranking does after fusion; without rules that is one comparison."""
     if scene_rules is None:
         return
     chosen = scene_rules.for_user(query.options.scene, query.user_id)

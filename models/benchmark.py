@@ -85,7 +85,7 @@ def with_plain_models(
 
 
 def columns_of(recipe: Recipe) -> tuple[str, ...]:
-    """The names of the columns that a plain model reads."""
+    """Return the names of the columns that a simple model reads."""
     features = recipe.features
     return (*(f.name for f in features.all_features), *ComparedColumns.of(features).titles)
 

@@ -1,7 +1,7 @@
-"""HTTP requests on a connection of their own, and clients, for tests: those of httpx, cheap and patient.
+"""HTTP requests and clients for tests, each on a new connection: httpx, with less CPU and longer timeouts.
 
-httpx loads the certificates for https anew for each client, which takes 20 ms of a processor. Polling a service in that
-way would slow its start down.
+httpx loads the certificates for https again for each client, which takes 20 ms of CPU. Polling a service in that way
+would slow its start down.
 """
 
 from functools import partial

@@ -32,7 +32,7 @@ def wait_for_revision(kit: SimpleNamespace, server: Any, revision: int) -> None:
 
 
 def hold(kit: SimpleNamespace, server: Any, *rules: dict[str, Any], scene: str = "default", **more: Any) -> None:
-    """Put rules, and wait until both workers rank by them."""
+    """Write rules, and wait until both workers rank by them."""
     answer = put(server, *rules, scene=scene, **more)
     assert answer.status_code == 200, answer.text
     wait_for_revision(kit, server, answer.json()["revision"])

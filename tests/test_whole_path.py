@@ -47,7 +47,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: str) -> None:
-    """One command, in this process: an interpreter of its own for each would take longer than the work."""
+    """Run one command in this process: a separate interpreter for each would take longer than the work."""
     assert main(arguments) == 0
 
 

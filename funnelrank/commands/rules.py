@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "funnelrank rules                                # show",
-        "funnelrank rules spring.yaml --reason variety   # make the rules of a file hold",
-        "funnelrank rules --history                      # what held before, newest first",
-        "funnelrank rules --rollback                     # make the rules hold again that held before",
+        "funnelrank rules spring.yaml --reason variety   # make the rules of a file live",
+        "funnelrank rules --history                      # the earlier rules, newest first",
+        "funnelrank rules --rollback                     # restore the earlier rules",
     )
 )
 @click.argument("file", required=False, type=PATH)
 @click.option("--rollback", is_flag=True, help="Make the rules hold again that held before.")
 @click.option("--to", type=int, metavar="REVISION", help="With --rollback: the revision to go back to.")
-@click.option("--history", is_flag=True, help="Show what held before, newest first.")
+@click.option("--history", is_flag=True, help="Show the earlier rules, newest first.")
 @click.option("--reason", default="", help="Reason for the history.")
 @registry_option
 def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reason: str, registry: Path | None) -> None:
-    """Show the rules document, or make the rules of FILE (YAML or JSON) hold.
+    """Show the rules document, or make the rules of FILE (YAML or JSON) live.
 
     The rules must fit every version that the rollout document names. Workers follow within FUNNELRANK_ROLLOUT_POLL_MS,
     and refuse rules that leave no candidate in any of their recent requests.

@@ -67,7 +67,7 @@ def change_weights(soak: Soak, profile: dict[str, Any]) -> None:
         document = _expect(soak, 200, "PUT", "/fusion", {"profiles": {"default": profile}, "author": "soak"})
         written = document is not None
         if not written:
-            # Whoever did not answer may have written the profile all the same.
+            # A call without an answer may have written the profile anyway.
             _, document = soak.call("GET", "/fusion")
         record_revisions(soak, document)
         if written or not soak.fault_in_force():
@@ -75,7 +75,7 @@ def change_weights(soak: Soak, profile: dict[str, Any]) -> None:
 
 
 def record_revisions(soak: Soak, document: Any) -> None:
-    """Record the profile of a fusion document's revision and of its history; whatever is no document has none."""
+    """Record the profiles of a fusion document's revision and of its history; an error response has none."""
     if not isinstance(document, dict):
         return
     for state in (document, *document.get("history", ())):

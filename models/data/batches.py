@@ -44,16 +44,16 @@ def shuffled_batches(
 
 
 def steps_of_lists(lists: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """The impressions of each step, in the file's order: whole lists of `lists` int64 `[n]` in random order.
+    """Yield the impressions of each step, in the file's order: whole lists of `lists` int64 `[n]` in random order.
 
-    There are as many steps as without lists, each of `batch_size` impressions on average and of less than twice that.
-    A list longer than a batch is cut into random pieces. Memory: 40 bytes per impression.
+    There are as many steps as without lists, each with `batch_size` impressions on average and less than twice that
+    many. A list longer than a batch is cut into random pieces. Memory: 40 bytes per impression.
     """
     n = len(lists)
     steps = steps_per_epoch(n, batch_size)
     if not n:
         return []
-    # Impressions in random order, then by list: a stretch per list, and pieces that no step is too short for.
+    # Impressions in random order, then sorted by list: each list is contiguous, and cut into pieces that fit any step.
     shuffled = rng.permutation(n)
     shuffled = shuffled[np.argsort(lists[shuffled], kind="stable")]
     new_list = np.r_[True, np.diff(lists[shuffled]) != 0]
@@ -61,7 +61,7 @@ def steps_of_lists(lists: np.ndarray, batch_size: int, rng: np.random.Generator)
     place = np.arange(n) - first[np.cumsum(new_list) - 1]
     piece_first = np.flatnonzero(place % (n // steps) == 0)
     size = np.diff(np.r_[piece_first, n])
-    # Pieces in random order. A piece belongs to the step that its first impression falls into.
+    # Pieces in random order. A piece belongs to the step in which its first impression lies.
     order = rng.permutation(len(size))
     start = np.cumsum(size[order]) - size[order]
     step_of_piece = np.empty(len(size), dtype=np.int64)

@@ -55,7 +55,7 @@ class Part:
 
 
 def lists_of(part: Part) -> np.ndarray:
-    """The list of each impression, int `[n]`: its request, or its user where the recipe names no request."""
+    """The list of each impression, int `[n]`: its request, or its user if the recipe names no request."""
     return part.user if part.request is None else part.request
 
 
@@ -93,7 +93,7 @@ class Data:
 
 
 def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
-    """The AND (product) of label columns, float32 `[n]`; ones for no column."""
+    """The AND (product) of label columns, float32 `[n]`; all ones if there is no column."""
     labels = data.parts[part].labels
     names = data.recipe.label_columns
     product = np.ones(len(labels), dtype=np.float32)

@@ -1,9 +1,9 @@
 """DIN: target attention over the behaviour sequence.
 
-Zhou et al., Deep Interest Network for Click-Through Rate Prediction, KDD 2018 (arXiv 1706.06978). Equation 3:
-v_U(A) = sum_j a(e_j, v_A) e_j, where a() is a small network on [e, v, e - v, e * v]. There is no softmax, so that the
-weights keep the intensity of interest. The official code has a softmax; here it is an option, and so is the mean. A sum
-grows with the length of the sequence, so it tells every candidate how active the user is; the other two do not.
+Zhou et al., Deep Interest Network for Click-Through Rate Prediction, KDD 2018 (arXiv 1706.06978). Equation 3: v_U(A) =
+sum_j a(e_j, v_A) e_j, where a() is a small network on [e, v, e - v, e * v]. There is no softmax, so that the weights
+keep the intensity of interest. The official code has a softmax; here softmax and mean are options. A sum grows with the
+length of the sequence, so it also encodes how active the user is; softmax and mean do not.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""List losses: an output learns the order inside a list beside its log loss. One paper is one file."""
+"""List losses train the order inside a list, in addition to the log loss. One paper is one file."""
 
 from typing import TYPE_CHECKING, Annotated, Union
 
@@ -11,7 +11,7 @@ from models.list_losses.softmax import SoftmaxOptions
 
 __all__ = ["LIST_LOSSES", "ListLoss", "ListLossOptions"]
 
-# The list losses that a recipe can name; a new one is its file and one line here.
+# The list losses that a recipe can name; a new one needs its file and one line here.
 LIST_LOSSES: tuple[type[ListLossOptions], ...] = (SoftmaxOptions, PairwiseOptions, JrcOptions)
 
 if TYPE_CHECKING:

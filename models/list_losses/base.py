@@ -1,4 +1,4 @@
-"""Holds what every list loss has in common: its options, the lists of a batch, and sums over lists."""
+"""Defines what all list losses have in common: options, the lists of a batch, and sums over lists."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from models.options import Options
 
 @dataclass(frozen=True)
 class Lists:
-    """The lists of some impressions: `place` int64 `[B]`, the list of each from 0 to `count` - 1."""
+    """The lists of some impressions: `place` int64 `[B]` is the list of each impression, from 0 to `count` - 1."""
 
     place: Tensor
     count: int
 
     @classmethod
     def of(cls, group_B: Tensor) -> "Lists":
-        """The lists of the users or requests `group` int64 `[B]`."""
+        """Number the lists, which are the users or requests `group` int64 `[B]`."""
         names, place = torch.unique(group_B, return_inverse=True)
         return cls(place, len(names))
 
@@ -32,16 +32,18 @@ class Lists:
         return values_B.new_zeros(self.count).index_add(0, self.place, values_B)
 
     def log_sum_exp(self, values_B: Tensor) -> Tensor:
-        """log sum exp of the values of each list `[G]`; the largest value is taken out, so that nothing overflows."""
+        """log sum exp of the values of each list `[G]`; the largest value is subtracted first, so that nothing
+        overflows.
+        """
         least = values_B.new_full((self.count,), -torch.inf)
         largest_G = least.scatter_reduce(0, self.place, values_B.detach(), "amax")
         return largest_G + torch.log(self.sums(torch.exp(values_B - largest_G[self.place])))
 
     def mean(self, values_G: Tensor, label_B: Tensor) -> Tensor:
-        """The mean over the lists, each weighed by its impressions as GAUC weighs it.
+        """The mean over the lists, each weighted by its impressions, as in GAUC.
 
-        A list whose labels are all alike has no order to learn and counts as 0. So a rare label, which few lists of a
-        batch hold, does not outweigh a frequent one.
+        A list with equal labels has no order to learn and counts as 0. So a rare label, which few lists of a batch
+        contain, does not outweigh a frequent one.
         """
         size_G = self.sums(torch.ones_like(label_B))
         positives_G = self.sums(label_B)
@@ -50,10 +52,10 @@ class Lists:
 
 
 class ListLossOptions(Options, ABC):
-    """A list loss in `training.list_losses` of a recipe; a subclass adds `type`, its name there.
+    """A list loss in `training.list_losses` of a recipe; a subclass adds `type`, its name in the recipe.
 
-    The loss of the output is its log loss plus `weight` times the list loss. The log loss keeps probabilities
-    probabilities; the list loss moves what they are inside a list.
+    The loss of the output is its log loss plus `weight` times the list loss. The log loss keeps the scores
+    probabilities; the list loss improves their order inside a list.
     """
 
     type: str
@@ -66,5 +68,5 @@ class ListLossOptions(Options, ABC):
 
 
 def log_odds(p: LogProbability) -> Tensor:
-    """log(p / (1 - p)) `[B]`: the logit of an independent task, and what orders a product of probabilities."""
+    """log(p / (1 - p)) `[B]`: the logit of an independent task; a product of probabilities is ordered by it too."""
     return p.yes - p.no

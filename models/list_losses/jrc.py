@@ -5,9 +5,9 @@ Sheng et al., Joint Optimization of Ranking and Calibration with Contextualized 
 list z p(x | y, z) = exp(f(x)[y]) / sum_{x' in z} exp(f(x')[y]). The loss is alpha times the log loss plus (1 - alpha)
 times the mean of -log p(x | y, z); here the log loss counts once and `weight` is (1 - alpha) / alpha.
 
-Two logits are a probability and a density: f(x)[y] = log p(y | x) + z(x) with z = log sum_y exp(f(x)[y]), in both
-directions. So any output takes the loss, a product of probabilities too, and z, which does not change p, has a small
-network of its own that is not served (models/network/objective.py).
+Two logits are equivalent to a probability and a density: f(x)[y] = log p(y | x) + z(x) with z = log sum_y exp(f(x)[y]).
+So any output can have the loss, even a product of probabilities. z does not change p, and is computed by a small
+network that is not served (models/network/objective.py).
 """
 
 from typing import ClassVar, Literal

@@ -1,7 +1,7 @@
 """The pairwise logistic loss: every positive of a list against every negative of it.
 
 Burges et al., Learning to Rank using Gradient Descent (RankNet), ICML 2005, equation 3 with the target 1 for a positive
-above a negative. Of a list with positives P, negatives N and log odds s: 1 / (|P| |N|) sum_{i in P, j in N} log(1 +
+above a negative. For a list with positives P, negatives N and log odds s: 1 / (|P| |N|) sum_{i in P, j in N} log(1 +
 exp(s_j - s_i)).
 """
 
@@ -41,12 +41,12 @@ class Pairs(NamedTuple):
 
 def pairs_of(label_B: Tensor, lists: Lists) -> Pairs:
     """Every pair of a positive and a negative of one list. Time and memory grow with the pairs, not with B squared."""
-    # The negatives side by side by list: a list's are a stretch.
+    # Sort the negatives by list: those of a list are contiguous.
     negatives = torch.nonzero(label_B <= 0)[:, 0]
     negatives = negatives[torch.argsort(lists.place[negatives], stable=True)]
     count_G = torch.bincount(lists.place[negatives], minlength=lists.count)
     first_G = count_G.cumsum(0) - count_G
-    # Each positive as often as its list has negatives, beside the numbers 0, 1, ... of those.
+    # Repeat each positive once per negative of its list, and number the repetitions 0, 1, ...
     positives = torch.nonzero(label_B > 0)[:, 0]
     times = count_G[lists.place[positives]]
     positive_Q = torch.repeat_interleave(positives, times)

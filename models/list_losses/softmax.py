@@ -1,7 +1,7 @@
 """The softmax loss: cross entropy between the positives of a list and the softmax of its scores.
 
 Bruch et al., An Analysis of the Softmax Cross Entropy Loss for Learning-to-Rank with Binary Relevance, ICTIR 2019,
-equation 3 (ListNet's top-one loss, Cao et al., ICML 2007, for labels of 0 and 1). Of a list with positives P and log
+equation 3 (ListNet's top-one loss, Cao et al., ICML 2007, for labels of 0 and 1). For a list with positives P and log
 odds s: -1 / |P| sum_{i in P} log(exp(s_i) / sum_j exp(s_j)).
 """
 

@@ -102,7 +102,7 @@ def _check_outputs(recipe: Recipe, model: MultiTaskModel) -> None:
 
 
 def _check_list_losses(recipe: Recipe, model: MultiTaskModel, trained: Collection[str]) -> None:
-    """Every list loss belongs to a trained probability of a label."""
+    """Check that every list loss belongs to a trained probability of a label."""
     section = "training.list_losses"
     kinds = {output.name: output.kind for output in model.outputs}
     for name in recipe.training.list_losses:
@@ -111,7 +111,7 @@ def _check_list_losses(recipe: Recipe, model: MultiTaskModel, trained: Collectio
             problem = f"'{name}' has no loss of its own; those with one: {', '.join(trained)}"
             raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), name)
         if kinds[name] != PROBABILITY:
-            problem = f"'{name}' is no probability of a label of 0 or 1, so a list has no positives"
+            problem = f"'{name}' is not the probability of a label of 0 or 1, so a list has no positives"
             raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), name)
 
 

@@ -16,10 +16,10 @@ from models.structures.base import TaskStructure
 class Ensemble(MultiTaskModel):
     """The first member, which also holds the `others`; the logits are the mean over all members.
 
-    The mean is taken of logits and not of probabilities, because the logit is the one place that every task kind has,
-    and the products of a chain and the calibration are computed once, above it: pctcvr = pctr * pcvr and pctcvr <= pctr
-    hold as for one network, which they would not for means of the three probabilities. For probabilities this is the
-    normalised geometric mean of the members (Hinton 2002, products of experts).
+    The mean is that of logits and not of probabilities, because every task kind has logits, and because the products of
+    a chain and the calibration are computed once from them: pctcvr = pctr * pcvr and pctcvr <= pctr hold as for one
+    network, but would not hold for means of the three probabilities. For probabilities this is the normalised geometric
+    mean of the members (Hinton 2002, products of experts).
 
     Members are trained separately; only the finished ensemble has this class.
     """

@@ -1,4 +1,4 @@
-"""What lies between the towers and the task structures: logits by head, networks on the representation, factors."""
+"""The steps between the towers and the task structures: logits by head, networks on the representation, factors."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from models.structures.representation import OfRepresentation
 
 
 def by_head(logits_HBW: Tensor, structures: Sequence[TaskStructure]) -> dict[str, Tensor]:
-    """Each head's own logits; a head narrower than the widest leaves the rest of its columns unused."""
+    """Split the logits by head; a head with fewer logits than the widest one leaves the other columns unused."""
     heads = [(head, structure.width) for structure in structures for head in structure.heads]
     if logits_HBW.shape[-1] == 1:
         logits_HB = logits_HBW.squeeze(-1)
@@ -45,7 +45,7 @@ def representation_networks(
 
 
 def factors_of(structure: TaskStructure) -> list[Output]:
-    """The outputs of a structure that calibration acts on: the factors of a chain, or its own probabilities."""
+    """Return the outputs of a structure that are calibrated: the factors of a chain, or its own probabilities."""
     if isinstance(structure, Chain):
         return list(structure.factors)
     return [output for output in structure.outputs if output.kind.calibrated]

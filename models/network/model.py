@@ -31,7 +31,7 @@ from models.trunks.base import Trunk, TrunkInput, TrunkSpec
 
 
 class Embedded(NamedTuple):
-    """The vectors of the groups by name, `[B or 1, width]`, and the view of the encoders."""
+    """The vectors of the groups by name, `[B or 1, width]`, and the input of the encoders."""
 
     groups: Mapping[str, Tensor]
     view: View | None
@@ -73,7 +73,7 @@ class MultiTaskModel(nn.Module):
         parts = [self._part_of(encoder) for encoder in self.encoders]
         width = sum(part.width for part in parts if not part.of_candidate)
         self.of_representation = representation_networks(structures, width, model.tower_hidden, model.dropout)
-        # What is added to the logits, and the maps from logits to calibrated probabilities.
+        # The parts that change logits, and the maps from logits to calibrated probabilities.
         self.position = position
         self.user_bias: UserBias | None = None
         if model.user_bias:
@@ -112,7 +112,9 @@ class MultiTaskModel(nn.Module):
         return InputPart(encoder.out_width, encoder.sees_candidate, self.inputs.table.embedding_dim)
 
     def embedded(self, batch: Batch) -> Embedded:
-        """The vectors of the batch's groups, and what the encoders read, which is None without an encoder."""
+        """Embed the batch: the vectors of its groups, and the input of the encoders, which is None without an
+        encoder.
+        """
         groups = {name: self.inputs.group(name, batch) for name in self.inputs.groups}
         if not self.reads_behaviours:
             return Embedded(groups, None)
@@ -137,7 +139,7 @@ class MultiTaskModel(nn.Module):
         return self._logits(batch, embedded, self.trunk_input(batch, embedded))
 
     def _logits(self, batch: Batch, embedded: Embedded, inputs: TrunkInput) -> dict[str, Tensor]:
-        # The heads on the trunk, and what the user adds to them.
+        # The heads on the trunk, and the user's addend.
         logits_HBW = self.towers(self.trunk(inputs))
         shift_HB = self.trunk.logit_shift(inputs)
         if shift_HB is not None:
@@ -165,7 +167,7 @@ class MultiTaskModel(nn.Module):
         return None if self.position is None else self.position.missing_constant()
 
     def scores(self, batch: Batch) -> dict[str, Score]:
-        """The score of every output, calibrated except in training; its kind says what it is."""
+        """Return the score of every output, calibrated except in training; the output's kind says what it is."""
         return self._scores(self.logits(batch))
 
     def _scores(self, logits: Mapping[str, Tensor]) -> dict[str, Score]:

@@ -1,4 +1,4 @@
-"""The loss of every trained output: its own over its space, and its list loss where the recipe has one."""
+"""The loss of every trained output: its own loss over its space, plus its list loss if the recipe has one."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ DENSITY_HIDDEN = 32
 
 
 class Density(nn.Module):
-    """A logit per output that JRC needs beside the probability. It is trained and not served."""
+    """One logit per output that JRC needs in addition to the probability. It is trained and not served."""
 
     def __init__(self, in_widths: Sequence[int], outputs: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Objective(nn.Module):
     def forward(
         self, scores: Mapping[str, Score], batch: Mapping[str, Tensor], parts: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """The loss of each trained output, a scalar each; `parts`: those of the trunk's input."""
+        """Return the loss of each trained output, a scalar each; `parts` are the parts of the trunk's input."""
         densities: dict[str, Tensor] = {}
         if self.density is not None:
             densities = dict(zip(self.with_density, self.density(parts).unbind(-1), strict=True))

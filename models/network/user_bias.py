@@ -1,9 +1,10 @@
-"""The user-bias tower: what the user alone adds to the logits, so that the main network learns the order of a list.
+"""The user-bias tower: the addend to the logits that depends only on the user, so that the main network learns the
+order.
 
-Whatever depends on the user and not on the candidate moves every score of one ranking alike. It decides AUC over all
-impressions and no order inside a list. The tower has its own encoders: the behaviour sequence tells mostly how active
-the user is, and a main network that reads it spends itself on that. It is served, since the probabilities need it, and
-costs one row per ranking.
+Whatever depends on the user and not on the candidate moves every score of a ranking by the same amount. It decides AUC
+over all impressions, but no order inside a list. The tower has its own encoders, because the behaviour sequence mostly
+shows how active the user is, and a main network that reads it learns mostly that. The tower is served, because the
+probabilities need it, and computes one row per ranking.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from models.recipe.sections.model import UserBiasSection
 
 
 class UserBias(nn.Module):
-    """A network on the user's features and on encoded behaviours that gives an addend per logit."""
+    """A network on the user's features and on encoded behaviours, with one addend per logit."""
 
     def __init__(
         self, user_width: int, encoders: Sequence[Encoder], hidden: int, heads: int, width: int, dropout: float
@@ -49,7 +50,7 @@ def build_user_bias(
     """
     for options, encoder in zip(section.encoders, encoders, strict=bool(encoders)):
         if encoder.sees_candidate:
-            problem = f"'{options.type}' reads the candidate, and the user-bias tower knows the user alone"
+            problem = f"'{options.type}' reads the candidate, but the user-bias tower reads only the user"
             raise RecipeError(f"model.user_bias.encoders: {problem}", ("model", "user_bias", "encoders"), options.type)
     if not user_width and not encoders:
         problem = "the schema has no user feature, and no encoder reads behaviours for it"

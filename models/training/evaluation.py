@@ -81,7 +81,7 @@ def _labelled(data: Data, part: str, columns: Sequence[str], inside: np.ndarray,
 
 
 def groups_of(data: Data, part: str) -> np.ndarray:
-    """The list of each impression, int64 `[n]`: its request, or its user where the recipe names no request."""
+    """The list of each impression, int64 `[n]`: its request, or its user if the recipe names no request."""
     return np.asarray(lists_of(data.parts[part]))
 
 

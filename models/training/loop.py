@@ -123,7 +123,7 @@ def _start(recipe: Recipe, data: Data, out: Path, total_steps: int, resume: bool
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(training.seed)
     model = build_model(recipe, data.encoding, data.cross_values)
-    # Both raise before anything is trained.
+    # Both raise before training starts.
     selected_outputs(model, data)
     refuse_lists_without_order(model, data)
     start_from(recipe, model, data.encoding)

@@ -20,10 +20,10 @@ ORDER = "order"  # auc, gauc, ndcg@k, mrr: between 0 and 1, larger is better
 def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
     """Return the entries that select: those of the recipe, else every trained probability, else every trained value.
 
-    Without entries in the recipe a probability counts by its GAUC, the order inside a list, or by its AUC if no list of
-    the validation part holds both labels.
+    Without entries in the recipe, a probability counts by its GAUC, or by its AUC if no list of the validation part has
+    both labels.
 
-    Raises RecipeError if the recipe's entries are measures of different kinds, whose mean would say nothing.
+    Raises RecipeError if the recipe's entries are measures of different kinds, whose mean would be meaningless.
     """
     kinds = _kinds(ranker)
     chosen = list(data.recipe.training.select_on)
@@ -55,12 +55,12 @@ def _kinds(ranker: MultiTaskModel) -> dict[str, str]:
 
 
 def _by_list(output: Output, data: Data) -> str:
-    """The entry of a probability that the recipe does not name."""
+    """The entry for a probability that the recipe does not name."""
     return f"gauc({output.name})" if has_order(output, data, "validation") else output.name
 
 
 def has_order(output: Output, data: Data, part: str) -> bool:
-    """Whether a list of the part holds impressions of the output's space with and without its label."""
+    """Return whether a list of the part has impressions of the output's space both with and without its label."""
     inside = labels_of(data, part, output.space) > 0
     label = labels_of(data, part, output.label)[inside]
     lists = np.asarray(lists_of(data.parts[part]))[inside]
@@ -68,7 +68,7 @@ def has_order(output: Output, data: Data, part: str) -> bool:
 
 
 def refuse_lists_without_order(ranker: MultiTaskModel, data: Data) -> None:
-    """Raises RecipeError if an output has a list loss and no list of the training part has an order."""
+    """Raise RecipeError if an output has a list loss and no list of the training part has an order."""
     names = data.recipe.training.list_losses
     lists = "user" if data.parts["train"].request is None else "request"
     for output in ranker.outputs:

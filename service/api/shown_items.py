@@ -1,4 +1,6 @@
-"""Records what users were shown or acted on, for the rules that read it. Every route that hears of it calls this."""
+"""Records which items users were shown or acted on, for rules that read this. Every route that learns of it
+calls this.
+"""
 
 from collections.abc import Iterable
 from math import ceil
@@ -8,7 +10,7 @@ from service.store.shown import DAY_MS, ShownItem, packed_by_user
 
 
 async def record_shown(worker: Services, items: Iterable[ShownItem]) -> int:
-    """Store shown items for the longest time that a live rule looks back; does nothing if no rule reads them.
+    """Store shown items for the longest time for which a live rule needs them; does nothing if no rule reads them.
 
     An item that is recorded twice for the same time counts once. Returns how many are new. Raises StoreUnavailable.
     """

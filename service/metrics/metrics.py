@@ -188,7 +188,7 @@ class Metrics:
         """Write this worker's record repeatedly, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            # A worker without others writes no record, and its metrics need not be collected for one.
+            # A single worker writes no record, so its metrics need not be collected for one.
             if self.records.shared:
                 self.tallies.bring_over()
                 await loop.run_in_executor(self._files, self._write)

@@ -33,7 +33,7 @@ class Count:
 
 
 class LabelledCounts:
-    """The amounts that the children of a counter are still to be increased by, by their labels."""
+    """Amounts that have not been added to the children of a counter yet, by their labels."""
 
     __slots__ = ("_counter", "_pending")
 
@@ -51,11 +51,10 @@ class LabelledCounts:
 
 
 class Distribution:
-    """Values that have not been added to their histogram yet. `observe(value)` is the `append` of a list: it costs no
-    call of a Python function.
+    """Values that have not been added to their histogram yet.
 
-    The library cannot observe many values at once, so this class adds to its buckets and its sum directly; a test
-    compares the result with `observe`.
+    `observe(value)` is the `append` of a list, so it calls no Python function. The library cannot observe many values
+    at once, so this class adds to its buckets and its sum directly; a test compares the result with `observe`.
     """
 
     __slots__ = ("_bounds", "_histogram", "_pending", "observe")
@@ -70,7 +69,7 @@ class Distribution:
         values = self._pending
         if not values:
             return
-        # A bucket holds the values up to its bound, the bound included.
+        # A bucket contains the values up to and including its bound.
         counts = np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._bounds))
         for bucket, count in zip(self._histogram._buckets, counts.tolist(), strict=True):
             if count:

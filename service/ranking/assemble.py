@@ -45,7 +45,7 @@ def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: 
 
 
 def _checked_value(feature: Feature, value: object) -> object:
-    """A value from JSON; a list is cut to the schema's length, so that the rest is not hashed.
+    """Check a value from JSON; a list is cut to the schema's length, so that the rest is not hashed.
 
     Refuses values that JSON allows and a feature does not: NaN, infinities, long integers, null if a value is required.
     """

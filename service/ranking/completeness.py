@@ -1,4 +1,6 @@
-"""Finds what a ranking lacks: features that a request or the store does not give, scores that the model does not."""
+"""Finds what is missing for a ranking: features that the request or the store does not give, scores that the model
+lacks.
+"""
 
 from collections.abc import Mapping
 

@@ -75,7 +75,9 @@ class Costs:
 
 @dataclass(slots=True, frozen=True)
 class Move:
-    """What one rule did to one candidate: its rank before and after, from 1; None for a rank that is not answered."""
+    """The effect of one rule on one candidate: its rank before and after, from 1; None for a rank outside the
+    answer.
+    """
 
     rule: int
     before: int | None
@@ -84,8 +86,8 @@ class Move:
 
 @dataclass(slots=True, eq=False)
 class RulesExplained:
-    """Each rule's effect: the moves of each answered candidate in the operator's order, and by how much the fused
-    scores of the answered candidates together became less, by the rule's place.
+    """Each rule's effect: the moves of each answered candidate in the operator's order, and the decrease of the sum of
+    the fused scores of the answered candidates, by the rule's position in the list.
     """
 
     moves: Sequence[Sequence[Move]]
@@ -94,10 +96,11 @@ class RulesExplained:
 
 @dataclass(slots=True, eq=False)
 class AppliedRules:
-    """The rules of one ranking: which were relaxed, which of the others changed something, and how many candidates each
-    filter removed, by their places.
+    """The rules of one ranking: which were relaxed, which others had an effect, and how many candidates each filter
+    removed.
 
-    `page` is the token of the next page if there is one; earlier pages have `ranked_before` candidates.
+    Rules are named by their positions in the list. `page` is the token of the next page if there is one; earlier pages
+    have `ranked_before` candidates.
     """
 
     chosen: ChosenRules

@@ -130,7 +130,7 @@ class Ranker:
         return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), applied, computation)
 
     def _rules(self, live: Live, query: Query, moment: int) -> SecondStage | None:
-        """The second stage of a request; None without rules. Raises InvalidRequest."""
+        """Return the second stage of a request; None without rules. Raises InvalidRequest."""
         if live.rules is None and query.options.page is None:
             return None
         chosen = None if live.rules is None else live.rules.for_user(query.options.scene, query.user_id)
@@ -205,7 +205,7 @@ class Ranker:
 
 
 def _observed(query: Query, formula: Formula, inputs: Mapping[str, np.ndarray] | None = None) -> ObservedRequest:
-    """A request as the observers see it; `inputs` are None if the deadline passed before they were assembled."""
+    """Describe a request for the observers; `inputs` are None if the deadline passed before they were assembled."""
     return ObservedRequest(
         query.user_id,
         formula.profile,

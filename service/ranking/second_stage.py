@@ -22,7 +22,7 @@ from service.store.shown import DAY_MS, Exposures
 class Reordered(NamedTuple):
     """Positions of the candidates in their order, int64 `[k]`, and the scores `[C]` after boosts.
 
-    `paused` are the seconds in which others had their turn.
+    `paused` is the time in seconds for which other requests ran.
     """
 
     order: np.ndarray
@@ -43,7 +43,7 @@ class SecondStage:
     async def apply(
         self, query: Query, candidates: CandidateList, exposures: Exposures, moment: int, check: Callable[[], None]
     ) -> Reordered:
-        """Bring the candidates into the order that the rules allow. `check` may raise where others had their turn."""
+        """Bring the candidates into the order that the rules allow. `check` may raise after other requests have run."""
         paused = 0.0
 
         async def pause() -> None:
@@ -91,7 +91,9 @@ class SecondStage:
         arranged: Callable[[BoundRules], Awaitable[Arrangement]],
         pause: Callable[[], Awaitable[None]],
     ) -> tuple[Arrangement, RulesExplained]:
-        """Arrange by the first rule, the first two, and so on: what changes is the effect of the last of them."""
+        """Arrange with the first rule, with the first two, and so on: each difference is the effect of the last rule
+        added.
+        """
         bound = self.chosen.bound
         first_rank = len(self.served.item_ids) + 1
         fused = np.where(np.isfinite(candidates.scores), candidates.scores, 0.0)
@@ -99,7 +101,7 @@ class SecondStage:
         moves: dict[int, list[Move]] = {}
         paid: dict[int, float] = {}
         for rule in range(len(bound.rules)):
-            # Others have their turn: every step costs as much as a whole ranking without explain.
+            # Let other requests run: every step costs as much as a whole ranking without explain.
             await pause()
             before = {place: rank for rank, place in enumerate(arrangement.order.tolist(), first_rank)}
             earlier = arrangement
@@ -112,11 +114,13 @@ class SecondStage:
 
 
 def second_stage(chosen: ChosenRules | None, query: Query, model: str, moment: int, key: bytes) -> SecondStage | None:
-    """The second stage of a request; None without rules. Raises InvalidRequest for a token that is not for it."""
+    """Return the second stage of a request; None without rules. Raises InvalidRequest for a token of another
+    request.
+    """
     token = query.options.page
     if chosen is None:
         if token is not None:
-            raise invalid(FIELD, "the scene has no rules, so that its rankings have no pages")
+            raise invalid(FIELD, "the scene has no rules, so its rankings have no pages")
         return None
     binding = PageBinding(query.user_id, model, query.options.scene, chosen.name, chosen.revision, moment // DAY_MS)
     served = Served() if token is None else served_of(token, binding, key)

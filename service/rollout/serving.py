@@ -119,7 +119,7 @@ class ServingSnapshot:
 
     @cached_property
     def exposure_days(self) -> float:
-        """How far back any rule looks at what a user was shown, in days; 0 if none does."""
+        """The number of days for which a rule needs a user's exposures; 0 if none does."""
         return max((live.rules.exposure_days for live in self.loaded() if live.rules is not None), default=0.0)
 
     def described(self) -> dict[str, Any]:

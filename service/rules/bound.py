@@ -22,8 +22,8 @@ from service.rules.definition.rules import SCORE, Boost, Cap, Diversity, Quota, 
 class BoundRules:
     """The rules of one scene, bound to a model's item layout, tasks and outputs.
 
-    `formulas` are of the boosts by their place, `item_ids` of the filters; `keys` are of listed values, by feature and
-    values.
+    `formulas` are those of the boosts by position in the list, `item_ids` those of the filters; `keys` are the keys of
+    listed values, by feature and values.
     """
 
     rules: Sequence[Rule]

@@ -1,4 +1,4 @@
-"""Holds what rules read of one request: the candidates' ids, features, sources and scores."""
+"""Holds the part of a request that rules read: the candidates' ids, features, sources and scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class CandidateList:
 
 
 def is_in(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Which values are among sorted keys, bool; a tenth of the time of `np.isin`."""
+    """Return which values are among sorted keys, bool; takes a tenth of the time of `np.isin`."""
     if not len(keys):
         return np.zeros(values.shape, dtype=bool)
     return np.asarray(keys.take(np.searchsorted(keys, values), mode="clip") == values)

@@ -1,7 +1,7 @@
-"""Writes and reads continuation tokens: what the earlier pages of a list showed, bound to one user, model and day.
+"""Writes and reads continuation tokens: the earlier pages of a list, bound to one user, model and day.
 
-A token is the state itself, compressed and authenticated with a key that all workers share, so that any worker can go
-on. It is for nobody else than the user, the model version, the scene, the rules and the day (UTC) that it was made for.
+A token is the state itself, compressed and authenticated with a key that all workers share, so that any worker can
+continue. It is valid only for its user, model version, scene, rules and day (UTC).
 """
 
 import zlib
@@ -26,7 +26,7 @@ FIELD = "page"
 
 
 class PageBinding(NamedTuple):
-    """What a token is for; `day` counts from 1970."""
+    """The values that a token is bound to; `day` counts from 1970."""
 
     user: str
     model: str
@@ -37,12 +37,12 @@ class PageBinding(NamedTuple):
 
 
 def page_key(secret: str) -> bytes:
-    """The key of the tokens, made of a secret that all workers have."""
+    """Derive the key of the tokens from a secret that all workers have."""
     return blake2b(secret.encode(), digest_size=32, person=b"funnelrank-page").digest()
 
 
 def token_of(binding: PageBinding, served: Served, key: bytes) -> str | None:
-    """The token with which the next page goes on; None if the list has become too long for another page."""
+    """Return the token of the next page; None if the list has become too long for another page."""
     if len(served.item_ids) >= MAX_SERVED:
         return None
     columns = {str(rule): _packed(values) for rule, values in served.values.items()}
@@ -53,7 +53,9 @@ def token_of(binding: PageBinding, served: Served, key: bytes) -> str | None:
 
 
 def served_of(token: str, binding: PageBinding, key: bytes) -> Served:
-    """The earlier pages of a token. Raises InvalidRequest for one that is for something else or not of this service."""
+    """Return the earlier pages of a token. Raises InvalidRequest for a token that is bound to other values, or not
+    ours.
+    """
     try:
         raw = urlsafe_b64decode(token.encode("ascii"))
     except ValueError:
@@ -70,12 +72,12 @@ def served_of(token: str, binding: PageBinding, key: bytes) -> Served:
 
 
 def _of_another(made_for: PageBinding, binding: PageBinding) -> InvalidRequest:
-    """The error that names the first difference."""
+    """Return an error that names the first difference."""
     if made_for.user != binding.user:
         return invalid(FIELD, "the token is of another user")
     if made_for.day != binding.day:
         days = (datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date() for day in (made_for.day, binding.day))
-        return invalid(FIELD, "the token is of {}, and this is {}; begin again without it".format(*days))
+        return invalid(FIELD, "the token is of {}, and today is {}; begin again without it".format(*days))
     if made_for.model != binding.model:
         message = f"the token is of model {made_for.model}, and {binding.model} ranks now; begin again without it"
         return invalid(FIELD, message)
@@ -85,14 +87,14 @@ def _of_another(made_for: PageBinding, binding: PageBinding) -> InvalidRequest:
 
 
 def _packed(values: Sequence[Hashable]) -> list[Any]:
-    """A column as its different values and the place of each position's one among them."""
+    """A column as its distinct values, and the index of each position's value among them."""
     places: dict[Hashable, int] = {}
     column = [places.setdefault(value, len(places)) for value in values]
     return [list(places), column]
 
 
 def _unpacked(column: list[Any]) -> list[Hashable]:
-    """A column of `_packed`. JSON knows no tuples, so that lists become tuples again."""
+    """Undo `_packed`. JSON has no tuples, so lists become tuples again."""
     different = [tuple(value) if isinstance(value, list) else value for value in column[0]]
     return [different[place] for place in column[1]]
 

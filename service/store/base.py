@@ -23,8 +23,8 @@ class StoredRows:
     `behaviours` are the members of the user's sequence (8-byte event key + packed row), newest first. `items` has one
     row per candidate, which is the row of an unknown item if the store has none: see `items.states`. `corrupt` counts
     rows that do not fit the schema by kind (`user`, `behaviour`, `item`, `shown`). `unread` counts rows that are
-    missing because their node is away. `shown` are the packed entries of what the user was shown, if they were asked
-    for and there are any.
+    missing because their node is away. `shown` has the packed entries of the items that the user was shown, if
+    requested and present.
     """
 
     user: bytes | None
@@ -49,7 +49,7 @@ class FeatureStore(Protocol):
     ) -> StoredRows:
         """Read the rows of one request. `timeout` is in seconds; behaviours are older than `before` (ms; None: now).
 
-        `shown` asks in the same round trip for what the user was shown too.
+        With `shown`, the items that the user was shown are read in the same round trip.
         """
         ...
 
@@ -88,7 +88,8 @@ class FeatureWriter(Protocol):
         ...
 
     async def add_shown(self, by_user: Mapping[str, bytes], keep_ms: int) -> int:
-        """Add packed entries `{user_id: entries}` of shown items, and drop a user's after `keep_ms` without a new one.
+        """Add packed entries of shown items `{user_id: entries}`, and drop a user's entries after `keep_ms` without a
+        new one.
 
         Returns how many entries are new.
         """

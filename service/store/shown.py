@@ -1,7 +1,7 @@
 """The items that a user was shown or acted on, as one packed value per user: item keys and times.
 
-One entry has 16 bytes: the item's key and twice its time in milliseconds, plus 1 for an action of the user, both
-little-endian int64. Entries stand in the order in which they arrived; the store keeps the newest.
+One entry has 16 bytes: the item's key, and twice its time in milliseconds plus 1 for an action of the user, both
+little-endian int64. Entries are in the order of arrival; the store keeps the newest.
 """
 
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ ENTRY_BYTES = _ENTRY.itemsize
 
 @lru_cache(maxsize=20_000)
 def shown_key(item_id: str) -> int:
-    """The key by which entries name an item, signed 64-bit."""
+    """The key of an item in entries, signed 64-bit."""
     return key_of(_VOCABULARY, item_id)
 
 
 class ShownItem(NamedTuple):
-    """One item that a user was shown or (`acted`) did something with, at a time in milliseconds."""
+    """One item that a user was shown or acted on (`acted`), at a time in milliseconds."""
 
     user_id: str
     item_id: str
@@ -37,8 +37,8 @@ class ShownItem(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Exposures:
-    """What one user was shown or acted on: item keys int64 `[n]`, times in milliseconds int64 `[n]`, `acted` bool
-    `[n]`, in any order.
+    """The items that one user was shown or acted on: item keys int64 `[n]`, times in milliseconds int64 `[n]`, `acted`
+    bool `[n]`, in any order.
     """
 
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -54,7 +54,7 @@ class Exposures:
 
 
 def exposures_of(packed: bytes | None) -> Exposures:
-    """The entries of a packed value whose length is a multiple of an entry's; none for None."""
+    """Parse a packed value whose length is a multiple of an entry's; None gives no entries."""
     if not packed:
         return Exposures()
     entries = np.frombuffer(packed, dtype=_ENTRY)
@@ -62,7 +62,7 @@ def exposures_of(packed: bytes | None) -> Exposures:
 
 
 def packed_by_user(items: Iterable[ShownItem]) -> dict[str, bytes]:
-    """The packed entries of each user, in the given order, at most as many as are kept."""
+    """Pack the entries of each user, in the given order, up to the number that is kept."""
     by_user: dict[str, list[tuple[int, int]]] = {}
     for item in items:
         entry = (shown_key(item.item_id), 2 * item.time_ms + int(item.acted))

@@ -116,7 +116,9 @@ def test_a_table_gives_mean_and_deviation_over_the_seeds_and_the_text_above_it_s
 
 
 def test_tuned_plain_models_stand_beside_the_recipes(recipe_file, bench, tmp_path, monkeypatch):
-    """Once per set of columns, with the settings that are best on validation, whatever they give on the test part."""
+    """Once per set of columns, with the settings that are best on validation, whatever their result on the
+    test part.
+    """
     monkeypatch.setattr(tuned, "TRIES", 2)
     monkeypatch.setattr(tuned, "TREE_SETTINGS", {"max_iter": (2, 5)})
     one = recipe_file("one")
@@ -127,7 +129,7 @@ def test_tuned_plain_models_stand_beside_the_recipes(recipe_file, bench, tmp_pat
     assert list(named) == ["one", "two", linear, "boosted trees on the columns of one"]
     assert named[linear]["auc"].keys() == named["one"]["auc"].keys() - {"like"}, "every output has a figure"
     assert named[linear]["auc"]["click"]["mean"] > 0.6
-    # The strength of the penalty, by hand.
+    # The strength of the penalty, computed by hand.
     data = open_data(load_recipe(one), tmp_path / "cache")
     columns = {part: feature_columns(data, part, np.arange(len(data.parts[part]))) for part in ("train", "validation")}
     inputs = LinearInputs(columns["train"])

@@ -100,7 +100,7 @@ class Client:
     def send_impressions(
         self, impressions: Sequence[Impression], *, timeout_ms: int | None = None
     ) -> Mapping[str, Any]:
-        """Say what came into view. `new` is None in the answer if the service cannot tell."""
+        """Report items that came into view. `new` in the answer is None if the service cannot tell."""
         return self._json(calls.impressions(impressions), timeout_ms)
 
     def put_user_features(

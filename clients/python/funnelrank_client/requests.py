@@ -63,8 +63,8 @@ class Event:
 class Impression:
     """Items of one ranking that came into view at `timestamp`, in milliseconds since 1970.
 
-    `positions` maps an item id to its place in the list, from 1. `impression_id` makes the call repeatable. With
-    `user_id`, rules on what a user has seen count it.
+    `positions` maps an item id to its position in the list, from 1. `impression_id` makes the call repeatable. With
+    `user_id`, rules on seen items count it.
     """
 
     request_id: str

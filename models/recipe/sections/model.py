@@ -39,8 +39,8 @@ class DomainSection(Options):
 class UserBiasSection(Options):
     """A tower on the user's features and `encoders` that do not read the candidate; it adds to every logit.
 
-    Give the behaviour sequence to it alone (`model.encoders: []`) where the sequence tells how active a user is and
-    little of what he prefers. It moves all candidates of a ranking alike.
+    Give the behaviour sequence only to the tower (`model.encoders: []`) if the sequence shows how active a user is and
+    little about the user's preferences. The tower moves all candidates of a ranking by the same amount.
     """
 
     hidden: Annotated[int, Field(ge=1, le=1024)] = 32
@@ -48,9 +48,10 @@ class UserBiasSection(Options):
 
 
 class ModelSection(Options):
-    """A catalogue entry, and the parts that the recipe replaces. Several encoders are used together; `[]` uses none.
+    """A catalogue entry, and the parts that the recipe replaces. If there are several encoders, all are used; `[]` uses
+    none.
 
-    `trunk_groups`: the groups that the trunk reads beside the encoders; all of them unless given.
+    `trunk_groups`: the groups that the trunk reads in addition to the encoders; by default all of them.
     """
 
     architecture: Name

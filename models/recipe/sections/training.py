@@ -88,14 +88,14 @@ class TrainingSection(Options):
     Such as `gauc(pctr)`, `ndcg@10(pctcvr)`, `mrr(pctr)` or `pctr`, which is its AUC; measures of different kinds are
     refused. Without entries every trained probability counts by its GAUC, the order inside a list. `list_losses`: by
     output, a loss on that order beside the log loss; batches then keep lists whole. A list is a request where the
-    recipe has `data.request_id`, and all impressions of a user otherwise. `averaging`: decay
-    of the weight average, 0 for none. The learning rates rise linearly over `warmup_steps` and then stay, or with
-    `cosine` fall to `final_rate` of themselves at the end. `optimiser`: `adagrad` is DUPN's; its steps only grow
-    smaller, so give it larger rates. `embedding_weight_decay` changes a row only in steps in which it occurs.
-    `position_learning_rate` and `position_weight_decay` are those of the position tower, whose weights are logits.
-    `gradient_clip` bounds the norm of the gradient, 0 for none. `weighting` starts from `loss_weights` (1 for an
-    output without one). `ensemble`: how many networks are trained, which differ in their seed alone; their mean logits
-    are one model in one bundle, at about as many times the cost of a ranking's network.
+    recipe has `data.request_id`, and all impressions of a user otherwise. `averaging`: decay of the weight average, 0
+    for none. The learning rates rise linearly over `warmup_steps` and then stay, or with `cosine` fall to `final_rate`
+    of themselves at the end. `optimiser`: `adagrad` is DUPN's; its steps only grow smaller, so give it larger rates.
+    `embedding_weight_decay` changes a row only in steps in which it occurs. `position_learning_rate` and
+    `position_weight_decay` are those of the position tower, whose weights are logits. `gradient_clip` bounds the norm
+    of the gradient, 0 for none. `weighting` starts from `loss_weights` (1 for an output without one). `ensemble`: the
+    number of networks to train with different seeds; their mean logits are one model in one bundle. The network's part
+    of a ranking costs about as many times as much.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 3

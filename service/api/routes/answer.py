@@ -101,7 +101,7 @@ def _explained(explained: Sequence[Explained]) -> list[bytes | list[bytes]]:
 
 
 def _moved_by(rules: AppliedRules | None) -> list[bytes | list[bytes]]:
-    """Per candidate the rules that moved it, with the ranks before and after each; nothing without rules."""
+    """For each candidate, the rules that moved it, with its ranks before and after each rule; nothing without rules."""
     if rules is None or rules.explained is None:
         return []
     label = rules.chosen.bound.label
@@ -116,7 +116,7 @@ _RANKS: list[bytes] = []
 
 
 def between_id_and_score(count: int, before: int = 0) -> list[bytes]:
-    """The `count` ranks after `before`, each with the constant text around it."""
+    """The `count` ranks after `before`, each with the constant text before and after it."""
     end = before + count
     if len(_RANKS) < end:
         _RANKS.extend(b'","rank":%d,"score":' % rank for rank in range(len(_RANKS) + 1, end + 1))

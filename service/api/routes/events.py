@@ -85,7 +85,7 @@ async def events(
     with worker.writes.enter():
         schemas = [layouts for layouts in await worker.targets.layouts() if layouts.behaviour is not None]
         if not schemas and worker.log is None and not worker.follower.snapshot.exposure_days:
-            raise Conflict("no model in use reads a behaviour sequence, and no rule what users did")
+            raise Conflict("no model in use reads a behaviour sequence, and no rule reads the actions of users")
         check_times("events", [event.timestamp for event in body.events])
         acted = await record_shown(worker, (ShownItem(e.user_id, e.item_id, e.timestamp, True) for e in body.events))
         new = await all_done(_add(layouts, worker.reader, worker.writer, body.events) for layouts in schemas)

@@ -111,7 +111,7 @@ async def impressions(
 
 
 def _shown(impressions: Sequence[Impression]) -> Iterator[ShownItem]:
-    """The items that came into view, of those impressions that name their user."""
+    """The items that came into view, from impressions that name their user."""
     for impression in impressions:
         for item in impression.items if impression.user_id is not None else ():
             yield ShownItem(str(impression.user_id), item.item_id, impression.timestamp, acted=False)

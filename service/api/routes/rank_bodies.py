@@ -87,7 +87,7 @@ class RankRequest(RequestBody):
     ] = None
     page: Annotated[
         str | None,
-        Field(max_length=MAX_CHARACTERS, description="the token of the page before: goes on after it"),
+        Field(max_length=MAX_CHARACTERS, description="the token of the previous page: continues after it"),
     ] = None
     request_id: RequestId | None = None
 
@@ -117,7 +117,7 @@ class RankResponse(BaseModel):
     fusion: Annotated[dict[str, Any], Field(description="profile and revision; experiment and arm if the user has one")]
     rules: Annotated[
         dict[str, Any] | None,
-        Field(description="revision and name of the scene's rules, which were relaxed, what was removed and paid"),
+        Field(description="revision and name of the scene's rules; relaxed rules, removed candidates, cost"),
     ] = None
     page: Annotated[str | None, Field(description="token of the next page, if rules apply and candidates remain")] = (
         None

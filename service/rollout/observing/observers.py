@@ -40,8 +40,8 @@ class ObservedRequest:
 class AnsweredRanking:
     """The result of one request, scored by the version `live` of the request's snapshot.
 
-    `predictions` `[tasks, C]` and `scores` `[C]` are None if the deadline passed before they were computed. `failed`:
-    some candidate got no score.
+    `predictions` `[tasks, C]` and `scores` `[C]` are None if the deadline passed before they were computed. `failed`
+    says whether a candidate has no score.
     """
 
     snapshot: ServingSnapshot
@@ -66,7 +66,7 @@ class Observers:
         """Count a ranking and show it to the observers. Never raises and never waits."""
         self._metrics.rankings[ranking.live.role, ranking.failed].inc()
         self._guarded(self._remember, ranking)
-        # Mostly there is neither.
+        # Usually there is neither a shadow nor a canary.
         if ranking.snapshot.shadow is not None:
             self._guarded(self._offer_to_shadow, ranking)
         if self.canary.is_comparing:

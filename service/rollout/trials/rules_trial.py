@@ -40,7 +40,7 @@ def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: Re
         lives[live.role] = replace(live, rules=rules)
     scenes = snapshot.profiles.scenes if snapshot.profiles is not None else {}
     for name in rule_sets.unused(scenes) if rule_sets is not None else ():
-        log.warning("rules '%s' are for no scene of the fusion profiles and no experiment", name)
+        log.warning("rules '%s' belong to no scene of the fusion profiles and to no experiment", name)
     return replace(snapshot.with_lives(lives), rule_sets=rule_sets)
 
 

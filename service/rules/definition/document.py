@@ -43,9 +43,9 @@ DOCUMENT = RevisionedDocument(
 
 
 def read_rules(path: Path) -> RuleSets:
-    """Rules of a YAML or JSON file, in the form of `PUT /rules`.
+    """Read the rules of a YAML or JSON file, in the form of `PUT /rules`.
 
-    Raises RulesError that names the file and the field; a key that stands twice is an error.
+    Raises RulesError that names the file and the field; a repeated key is an error.
     """
     try:
         document = read_yaml(path)

@@ -67,7 +67,7 @@ class RuleSets(StrictModel):
         return scene if scene is not None and scene in self.rules else DEFAULT
 
     def unused(self, scenes: Iterable[str]) -> list[str]:
-        """The lists that no scene and no experiment names: no request is ever ranked by them."""
+        """The lists that no scene and no experiment names, so that no request uses them."""
         used = {DEFAULT, *scenes}
         for experiment in self.experiments.values():
             used |= {arm.rules for arm in experiment.arms}

@@ -113,11 +113,11 @@ class Pin(StrictModel):
 
 
 class Quota(StrictModel):
-    """Bounds how many candidates share a value of a feature (each value alone, or only those in `one_of`).
+    """Bounds how many candidates share a value of a feature (each value by itself, or only those in `one_of`).
 
     `at_most` with `window`: in any `window` neighbours. `at_most` or `share` with `first`: in the first `first`
-    positions. `at_least` with `first`: at least that many of `one_of` there, as far as there are so many candidates; a
-    list that is shorter than `first` leaves the rest to its next pages. A missing value is never counted.
+    positions. `at_least` with `first`: at least that many of `one_of` there, or all of them if there are fewer; if a
+    list is shorter than `first`, its next pages count too. A missing value is never counted.
     """
 
     type: Literal["quota"]

@@ -25,10 +25,10 @@ from service.store.shown import Exposures
 
 @dataclass(frozen=True, eq=False)
 class Arrangement:
-    """Places of the candidates in their order, int64 `[k]`, with their boosted scores `[C]`; which rules were relaxed,
-    which of the others changed something, and what filters removed.
+    """Positions of the candidates in their order, int64 `[k]`, and their boosted scores `[C]`; the relaxed rules, the
+    other rules that had an effect, and what filters removed.
 
-    `values` holds by rule what it counts at every position, so that a next page can go on from here; `remaining`
+    `values` has for each rule the value that it counts at every position, so that a next page can continue; `remaining`
     candidates are left for it.
     """
 
@@ -67,7 +67,7 @@ def arranging(
     exposures: Exposures | None = None,
     served: Served | None = None,
 ) -> Generator[None, None, Arrangement]:
-    """As `arrange`; yields after every one or two milliseconds of work, for others to run in between."""
+    """Arrange as `arrange` does, but yield after every one or two milliseconds, so that other requests can run."""
     served = served or Served()
     filtering = filtered(bound, candidates, exposures or Exposures(), now_ms)
     acted = {place for place, count in filtering.removed.items() if count}
@@ -108,10 +108,10 @@ def arranging(
 def _ordered(
     positional: Sequence[Positional], left: Sequence[int], length: int, served: Served
 ) -> Generator[None, None, tuple[list[int], tuple[int, ...], set[int]]]:
-    """The order, the rules that it relaxes, and those that barred a better candidate somewhere."""
+    """Return the order, the rules that it relaxes, and those that barred a better candidate at some position."""
     if not positional:
         return list(left[:length]), (), set()
-    # Nearly always all rules can hold, and nothing has to be gone back on.
+    # Usually all rules can hold, and the greedy order has no dead end.
     first_try = greedy(left, [_counted(p, served) for p in positional], length)
     if first_try is not None:
         order, barring = first_try
@@ -153,7 +153,7 @@ def _search(
     budget: Budget,
     parts: int,
 ) -> Generator[None, None, list[int] | None]:
-    """Search with one of so many equal parts of the budget."""
+    """Search with one of `parts` equal parts of the budget."""
     memory = max((p.memory for p in (*hard, *soft)), default=0)
     search = OrderSearch(left, [_counted(p, served) for p in hard], [_counted(p, served) for p in soft], memory)
     order = yield from search.run(length, budget, parts)
@@ -161,7 +161,7 @@ def _search(
 
 
 def _counted(positional: Positional, served: Served) -> Counted:
-    """A rule's constraint after the positions of earlier pages, with its values."""
+    """Return a rule's constraint, advanced over the positions of earlier pages, with its values."""
     constraint = positional.make()
     for value in served.of_rule(positional.rule):
         constraint.place(value)

@@ -30,7 +30,7 @@ class Constraint(Protocol):
 class AtMostInWindow:
     """At most `at_most` (1 or more) of each value in any `window` neighbours.
 
-    A candidate has several values if its feature has.
+    A candidate may have several values, if its feature does.
     """
 
     def __init__(self, rule: int, at_most: int, window: int) -> None:
@@ -107,7 +107,9 @@ class AtMostInFirst:
 
 
 class NoneInFirst:
-    """No match in the first `first` positions, or in any if `first` is None. The value is whether it matches."""
+    """No match in the first `first` positions, or in any if `first` is None. The value says whether the candidate
+    matches.
+    """
 
     def __init__(self, rule: int, first: int | None) -> None:
         self.rule = rule
@@ -126,9 +128,9 @@ class NoneInFirst:
 
 
 class AtLeastInFirst:
-    """At least `at_least` matches in the first `first` positions, or all there are if there are fewer.
+    """At least `at_least` matches in the first `first` positions, or all matches if there are fewer.
 
-    A list that is shorter than `first` leaves the rest to its next pages.
+    If a list is shorter than `first`, its next pages count too.
     """
 
     def __init__(self, rule: int, at_least: int, first: int, matches: int) -> None:

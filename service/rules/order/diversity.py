@@ -74,7 +74,8 @@ def ssd(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, wind
     chosen: list[int] = []
     for _ in range(min(depth, len(scores))):
         basis, volume = _basis_of(unit[chosen[-(window - 1) :]]) if chosen else (np.zeros((0, unit.shape[1])), 1.0)
-        # What is orthogonal to a basis has the length that is left beside the part inside it.
+        # The length of the part orthogonal to a basis follows from the lengths of the whole vector and of the part
+        # inside it.
         inside = unit @ basis.T
         rest = np.sqrt(np.maximum(squares - np.einsum("ck,ck->c", inside, inside), 0.0))
         gain = relevance + weight * volume * rest
@@ -92,7 +93,8 @@ METHODS: Mapping[str, Method] = {"mmr": mmr, "dpp": dpp, "ssd": ssd}
 def diversified(
     scores: np.ndarray, vectors: np.ndarray, method: str, weight: float, depth: int, window: int
 ) -> Generator[None, None, list[int]]:
-    """All places: the first `depth` as the method chooses them, the rest by score. Yields after about a millisecond.
+    """Return all positions: the first `depth` as the method chooses them, the rest by score. Yields about every
+    millisecond.
 
     Missing numbers in a vector count as 0.
     """
@@ -101,7 +103,7 @@ def diversified(
     chosen: list[int] = []
     for best in METHODS[method](finite, np.nan_to_num(vectors), weight, depth, window):
         chosen.append(best)
-        # A step of DPP reads the rows of all that were chosen, one of SSD makes a basis of its window.
+        # A step of DPP reads the rows of all chosen candidates; a step of SSD computes a basis of its window.
         width = vectors.shape[1] + (len(chosen) if method == "dpp" else 0)
         until_pause -= len(scores) * width + _STEP * (window if method == "ssd" else 1)
         if until_pause <= 0:

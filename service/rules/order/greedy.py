@@ -1,4 +1,4 @@
-"""Takes the best allowed candidate at every position: the best order, unless it comes to a dead end."""
+"""Takes the best allowed candidate at every position, which gives the best order unless it reaches a dead end."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ _LOOKS = 8  # per position, after which a search that rules out whole groups is 
 
 @dataclass(frozen=True, eq=False)
 class Counted:
-    """A constraint and the value that it sees of each candidate."""
+    """A constraint, and the value of each candidate for it."""
 
     constraint: Constraint
     values: Sequence[Hashable]
 
 
 def greedy(preference: Sequence[int], counted: Sequence[Counted], length: int) -> tuple[list[int], set[int]] | None:
-    """The best allowed candidate at each position, and the rules that barred a better one; None if there is no allowed
-    one, or if it takes too long to find.
+    """Return the best allowed candidate at each position, and the rules that barred a better one.
+
+    Returns None if some position has no allowed candidate, or if finding one takes too long.
     """
     left = list(preference)
     checks = [(each.constraint.allows, each.values) for each in counted]

@@ -27,9 +27,10 @@ def _always() -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Positional:
-    """One rule on positions, before a search: how its constraint is made, and the value of each candidate for it.
+    """One rule on positions, before a search: a function that makes its constraint, and the value of each candidate.
 
-    `can_hold` is a necessary condition that spares a hopeless search. `memory` is how many positions it looks back on.
+    `can_hold` is a necessary condition that avoids hopeless searches. `memory` is the number of last positions that the
+    rule reads.
     """
 
     rule: int
@@ -42,7 +43,7 @@ class Positional:
 def positional_rules(
     bound: BoundRules, candidates: CandidateList, left: Sequence[int], length: int, served: Served
 ) -> list[Positional]:
-    """The rules on positions that mean anything for these candidates, in the operator's order."""
+    """Return the rules on positions that apply to these candidates, in the operator's order."""
     positional = []
     for place, rule in enumerate(bound.rules):
         one = _of_rule(bound, place, rule, candidates, left, length, served.of_rule(place))
@@ -73,7 +74,7 @@ def _of_rule(
         case Quota(at_least=int(at_least), first=int(first)):
             counted = [bool(value) for value in bound.values_of(rule.feature, rule.one_of, candidates)]
             matches = sum(map(bool, before)) + sum(counted[i] for i in left)
-            # Later pages may bring what is missing here, as long as there are candidates for them.
+            # Later pages may contain what is missing here, as long as candidates remain for them.
             last = min(first, len(before) + len(left))
             return Positional(place, lambda: AtLeastInFirst(place, at_least, last, matches), counted)
         case Quota(first=int(first)):
@@ -94,7 +95,7 @@ def _of_rule(
 def _pin(
     bound: BoundRules, place: int, rule: Pin, candidates: CandidateList, left: Sequence[int], start: int, end: int
 ) -> Positional | None:
-    """A pin that means something for the positions after `start`, up to `end`."""
+    """A pin that applies to the positions after `start`, up to `end`."""
     if rule.position <= start:
         return None
     if rule.when is not None:
@@ -119,7 +120,7 @@ def _window(
 def _none(
     place: int, first: int | None, values: Sequence[tuple[int, ...]], left: Sequence[int], positions: int
 ) -> Positional:
-    """A rule that lets nothing with a value stand at the next `positions`."""
+    """A rule that allows no candidate with a value at the next `positions`."""
     counted = [bool(value) for value in values]
 
     def can_hold() -> bool:
@@ -129,7 +130,7 @@ def _none(
 
 
 def _could_fill(values: Sequence[tuple[int, ...]], left: Sequence[int], at_most: int, window: int, length: int) -> bool:
-    """Whether there are enough different values for `length` positions."""
+    """Return whether there are enough different values for `length` positions."""
     counts = Counter(map(values.__getitem__, left))
     if any(len(value) > 1 for value in counts):
         return True

@@ -1,9 +1,9 @@
-"""Finds the best order that satisfies constraints: of all such orders the one with the most preferred candidate at the
-first position, of those the most preferred at the second, and so on.
+"""Finds the best order that satisfies constraints: the one with the most preferred candidate at the first position,
+among those the one with the most preferred candidate at the second position, and so on.
 
-`OrderSearch` is for lists on which `greedy` comes to a dead end. It goes back from dead ends: depth first, with the
-states remembered that led nowhere. Candidates that all constraints see alike are one group, so that a list of few
-authors has few choices.
+`OrderSearch` is for lists on which `greedy` reaches a dead end. It backtracks depth first, and remembers states that
+led to dead ends. Candidates with the same values for all constraints form one group, so that a list of few authors has
+few choices.
 """
 
 from collections import defaultdict
@@ -20,8 +20,8 @@ _NOWHERE = np.iinfo(np.int64).max
 
 @dataclass
 class Budget:
-    """What the searches of one ranking may still cost, in units of about a microsecond, and what they may until they
-    let others run.
+    """The remaining cost of a ranking's searches, in units of about a microsecond, and of the slice until other
+    requests run.
     """
 
     units: int
@@ -29,7 +29,9 @@ class Budget:
 
     @classmethod
     def of(cls, candidates: int, length: int, rules: int) -> "Budget":
-        """The budget of one ranking: a search for all rules, for each and for the last one, and some going back."""
+        """The budget of one ranking: searches for all rules, for each rule and for the last one, and some
+        backtracking.
+        """
         return cls(3_000 + 3 * (rules + 2) * length * cost_of_position(candidates) // 2)
 
     def spend(self, units: int) -> None:
@@ -37,7 +39,7 @@ class Budget:
         self.until_pause -= units
 
     def must_pause(self) -> bool:
-        """Whether others must run now; then a new slice begins."""
+        """Return whether other requests must run now; then a new slice begins."""
         if self.until_pause > 0:
             return False
         self.until_pause = _SLICE
@@ -50,7 +52,7 @@ def cost_of_position(candidates: int) -> int:
 
 
 class _Column:
-    """One constraint in a search: its value of each group, and which groups a value or a member of one means."""
+    """One constraint in a search: its value for each group, and the groups of each value or member of a value."""
 
     def __init__(self, counted: Counted, first_of_groups: Sequence[int]) -> None:
         self.constraint = counted.constraint
@@ -63,7 +65,7 @@ class _Column:
         self._groups = {key: np.array(of_key) for key, of_key in groups.items()}
 
     def bar(self, mask: np.ndarray) -> None:
-        """Remove the groups from a mask bool `[G]` that may not stand at the next position."""
+        """Clear the groups that are not allowed at the next position in a mask bool `[G]`."""
         for key in self._barred():
             groups = self._groups.get(key)
             if groups is not None:
@@ -76,15 +78,15 @@ class _Column:
 
 
 class OrderSearch:
-    """One search. `soft` constraints are met where the hard ones leave a choice, the first of them before the others.
+    """One search. `soft` constraints are satisfied if the hard ones leave a choice; earlier ones take precedence.
 
-    `memory` is how many of the last positions any constraint looks back on.
+    `memory` is the number of last positions that a constraint reads.
     """
 
     def __init__(
         self, preference: Sequence[int], hard: Sequence[Counted], soft: Sequence[Counted], memory: int
     ) -> None:
-        # Group the candidates: those with the same values are interchangeable, and the most preferred comes first.
+        # Group the candidates: those with the same values are interchangeable, and the most preferred one comes first.
         columns = [[each.values[candidate] for candidate in preference] for each in (*hard, *soft)]
         queues: defaultdict[tuple[Hashable, ...], list[int]] = defaultdict(list)
         for position, signature in enumerate(zip(*columns, strict=True)):
@@ -101,14 +103,14 @@ class OrderSearch:
         self._dead: set[tuple[Hashable, ...]] = set()
 
     def run(self, length: int, budget: Budget, parts: int) -> Generator[None, None, list[int] | None]:
-        """Return the best order of `length` candidates; None if none satisfies the hard constraints, or one of so many
-        equal `parts` of the budget is used up. Yields whenever others must run.
+        """Return the best order of `length` candidates; None if no order satisfies the hard constraints, or if one of
+        `parts` equal parts of the budget is spent. Yields whenever other requests must run.
         """
         cost = cost_of_position(len(self._queues))
         least = budget.units - budget.units // parts
         groups: list[int] = []
         order: list[int] = []
-        # The groups that led nowhere, for every decided position and the next one.
+        # The groups that led to dead ends, for every decided position and the next one.
         failed: list[set[int]] = [set()]
         while len(order) < length:
             if budget.units <= least:
@@ -128,7 +130,7 @@ class OrderSearch:
                 return None
             else:
                 self._dead.add(self._state(groups))
-            # Go back one position.
+            # Backtrack by one position.
             failed.pop()
             order.pop()
             last = groups.pop()
@@ -171,8 +173,8 @@ class OrderSearch:
         self._heads[group] = queue[taken] if taken < len(queue) else _NOWHERE
 
     def _state(self, groups: Sequence[int]) -> tuple[Hashable, ...]:
-        """All that the rest of the search depends on: how many of each group are placed, and the last in their
-        order.
+        """Everything that the rest of the search depends on: how many of each group are placed, and the last ones in
+        their order.
         """
         last = groups[-self._memory :] if self._memory else ()
         return self._taken.tobytes(), *last

@@ -83,7 +83,7 @@ class BoundedConnection(WatchedWriting):
             start += length
             if self.pipeline:
                 self._queued_bytes += length
-            # A body of known length bounds itself, and a request that is complete is within the limits.
+            # A body of known length is bounded, and a complete request is within the limits.
             if self._arriving and not framing.length_is_known and not framing.count(length, was_in_head=was_in_head):
                 self._end_with(whole_answer(_HEAD_TOO_LARGE))
         if self._arriving and not self._reading_timer.is_running:
@@ -135,7 +135,7 @@ class BoundedConnection(WatchedWriting):
         if len(headers) >= MAX_HEADERS:
             self._too_many_headers = True
             raise httptools.HttpParserError  # the parser stops
-        # As uvicorn's `on_header`, without a second pass over the name.
+        # Does what uvicorn's `on_header` does, without reading the name a second time.
         name = name.lower()
         if name in FRAMING_HEADERS:
             value = self._framing.take_header(name, value)
@@ -179,7 +179,7 @@ class BoundedConnection(WatchedWriting):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        # Nearly always: no other request waits or arrives, and uvicorn has begun to wait for the next one.
+        # The usual case: no other request waits or arrives, and uvicorn waits for the next one.
         goes_on = self._last_words is None and not self._half_closed
         if goes_on and self.timeout_keep_alive_task is not None and self._held is None and not self._arriving:
             self._queued_bytes = 0

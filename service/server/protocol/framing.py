@@ -42,7 +42,7 @@ class Framing:
         self._left = 0
 
     def take_header(self, name: bytes, value: bytes) -> bytes:
-        """Read Content-Length or Transfer-Encoding, `name` in lower case. Returns the value to go on with.
+        """Read Content-Length or Transfer-Encoding, `name` in lower case. Returns the value to use.
 
         The parser refuses a request with both.
         """

@@ -19,7 +19,7 @@ def behaviours_key(fingerprint: str, user_id: str) -> str:
 
 
 def shown_items_key(user_id: str) -> str:
-    """String: the items that a user was shown or acted on, of whatever feature schema, packed by `store/shown.py`."""
+    """String: the items that a user was shown or acted on, under any feature schema, packed by `store/shown.py`."""
     return f"fr:shown:{{{user_id}}}"
 
 

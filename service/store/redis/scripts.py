@@ -76,8 +76,8 @@ if past > keep then drop(0, past - keep - 1) end
 return count
 """
 
-# ARGV: how many bytes to keep, how long without a change (ms), the new entries. An entry that is there already is not
-# added again. What is kept are the newest arrivals. A key of another type, or of another length, counts as empty.
+# ARGV: the number of bytes to keep, the lifetime without a change (ms), the new entries. An entry that exists is not
+# added again. The newest arrivals are kept. A key of another type, or of another length, counts as empty.
 ADD_SHOWN = f"""
 local there = redis.pcall('GET', KEYS[1])
 if type(there) ~= 'string' or #there % {ENTRY_BYTES} ~= 0 then there = '' end

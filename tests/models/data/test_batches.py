@@ -121,7 +121,7 @@ def test_steps_of_lists_are_never_empty_and_shorter_than_two_batches(seed):
     assert len(steps) == steps_per_epoch(n, batch_size)
     assert all(0 < len(step) < 2 * batch_size for step in steps)
     assert sorted(np.concatenate(steps)) == list(range(n))
-    # A list that fits into every step is whole.
+    # A list that is shorter than every step stays whole.
     home = np.empty(n, dtype=int)
     for number, step in enumerate(steps):
         home[step] = number

@@ -1,4 +1,4 @@
-"""Tests every list loss against float64 numpy from its equation, its gradient, and what it promises of lists."""
+"""Tests every list loss against float64 numpy: its equation, its gradient, and its properties on lists."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from models.list_losses.base import Lists
 from models.list_losses.pairwise import pairs_of
 
 NAMES = [options.model_fields["type"].annotation.__args__[0] for options in LIST_LOSSES]
-# Three lists of four, two and one impressions, one without a positive, one of positives alone.
+# Three lists of four, two and one impressions; one has no positive, one only positives.
 GROUP = np.array([7, 7, 7, 7, 3, 3, 9, 5, 5, 5, 1, 1])
 LABEL = np.array([1, 0, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1])
 
@@ -21,7 +21,7 @@ def named(name):
 
 
 def weighted_mean(of_list, label, group):
-    """The mean over the lists, weighed by their impressions; those with one label alone count as 0."""
+    """The mean over the lists, weighted by their impressions; those with only one label count as 0."""
     total = 0.0
     for name in np.unique(group):
         y = label[group == name]

@@ -1,4 +1,4 @@
-"""Tests the user-bias tower: it moves all candidates of a ranking alike, learns, and is served."""
+"""Tests the user-bias tower: it moves all candidates of a ranking by the same amount, learns, and is served."""
 
 import numpy as np
 import onnxruntime as ort
@@ -102,7 +102,7 @@ def test_the_trunk_reads_the_groups_that_the_recipe_names():
 
 
 def test_an_encoder_that_reads_the_candidate_is_refused():
-    with pytest.raises(RecipeError, match="'din' reads the candidate, and the user-bias tower knows the user alone"):
+    with pytest.raises(RecipeError, match="'din' reads the candidate, but the user-bias tower reads only the user"):
         biased(user_bias={"encoders": [{"type": "din"}]})
 
 

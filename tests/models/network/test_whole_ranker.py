@@ -1,8 +1,8 @@
 """Holds a whole ranker to numbers: raw keys and packed numbers to every output, in float64 numpy from the papers.
 
 MMoE (KDD 2018, equations 6 and 7), DIN (KDD 2018, equation 3) and mean pooling, ESMM (SIGIR 2018, equation 1), numbers
-by ESM2's equation 17 with quantile bins, and the user-bias tower. The reference takes the model's weights and nothing
-else of it. The parts have tests of their own; this one sees what lies between them, such as the unit of an age.
+by ESM2's equation 17 with quantile bins, and the user-bias tower. The reference uses only the model's weights. The
+parts have tests of their own; this one tests the connections between them, such as the unit of an age.
 """
 
 from dataclasses import replace
@@ -55,7 +55,7 @@ def model() -> Small:
 
 
 class Reference:
-    """The papers' equations, and the weights of one model."""
+    """The papers' equations with the weights of one model."""
 
     def __init__(self, of: Small) -> None:
         self.encoding = of.encoding
@@ -80,7 +80,9 @@ class Reference:
         return {"pctr": p[:, 0], "pcvr": p[:, 1], "pctcvr": p[:, 0] * p[:, 1], "pcart": p[:, 2]}
 
     def embedded(self, keys, vocabularies):
-        """The vectors of keys `[n, K]` -> `[n, K, D]`: none for a missing key, the vocabulary's own for an unknown."""
+        """The vectors of keys `[n, K]` -> `[n, K, D]`: zeros for a missing key, the vocabulary's vector for an unknown
+        one.
+        """
         vocabulary = self.encoding.vocabulary
         rows = np.zeros(keys.shape, dtype=int)
         for (line, column), key in np.ndenumerate(keys):
@@ -122,7 +124,7 @@ class Reference:
         return np.concatenate([*singles, *several, *self.numbers(name, stats, log1p, raw)], axis=1)
 
     def item_part(self, keys, raw):
-        """A behaviour's item, or a candidate seen as one -> `[n, I]`."""
+        """A behaviour's item, or a candidate in the same form -> `[n, I]`."""
         stats = self.encoding.numerics["behaviour"]
         n = raw.shape[1]
         of_items = replace(stats, mean=stats.mean[:n], deviation=stats.deviation[:n], edges=stats.edges[:n])
@@ -227,7 +229,7 @@ def test_the_scores_of_the_comparison_tell_faults_apart(model):
 
 
 def ages_in_minutes(inputs, batch):
-    """The behaviours as a model sees them that divides milliseconds by 60,000."""
+    """The behaviours in a model that wrongly divides milliseconds by 60,000."""
     age = batch["request_time"].unsqueeze(-1) - batch["behaviour_times"]
     return BEHAVIOURS(inputs, batch | {"behaviour_times": batch["request_time"].unsqueeze(-1) - age // 60})
 
@@ -238,7 +240,7 @@ def newest_last(inputs, batch):
 
 
 def no_missing_mask(inputs, batch):
-    """The behaviours, one of them taken for padding."""
+    """The behaviours, one of which is treated as padding."""
     behaviours, mask = BEHAVIOURS(inputs, batch)
     return behaviours, mask & (torch.arange(mask.shape[-1]) > 0)
 

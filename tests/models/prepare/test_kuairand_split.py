@@ -1,4 +1,4 @@
-"""Tests that KuaiRand recipes learn from no impression that a feature counts, and that their parts do not overlap."""
+"""Tests that no KuaiRand recipe trains on an impression that a feature counts, and that its parts do not overlap."""
 
 from pathlib import Path
 

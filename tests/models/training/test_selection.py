@@ -188,7 +188,7 @@ def test_where_no_list_has_an_order_auc_selects(tiny_recipe, tables, tmp_path):
     [
         ({"pctrr": {"type": "pairwise"}}, "'pctrr' is not an output; did you mean 'pctr'"),
         ({"pcvr": {"type": "pairwise"}}, "'pcvr' has no loss of its own; those with one: pctr, pctcvr, watch"),
-        ({"watch": {"type": "softmax"}}, "'watch' is no probability of a label of 0 or 1"),
+        ({"watch": {"type": "softmax"}}, "'watch' is not the probability of a label of 0 or 1"),
         ({"pctr": {"type": "pairwis"}}, "'pairwis' is unknown; did you mean 'pairwise'"),
         ({"pctr": {"type": "jrc", "weigth": 2}}, "weight"),
         ({"pctr": {"type": "jrc", "weight": 0}}, "greater than 0"),

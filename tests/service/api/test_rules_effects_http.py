@@ -1,4 +1,4 @@
-"""Tests what rules do to a list over HTTP: pages, explanations, what the user has seen."""
+"""Tests the effects of rules on a list over HTTP: pages, explanations, items that the user has seen."""
 
 import time
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def test_pages_joined_are_one_long_list_on_whichever_worker(
     assert whole["rules"]["relaxed"] == []
     assert "page" not in whole, "nothing is left for another page"
     for size in (1, 4, 5):
-        # Every call is a connection of its own, so that pages come from both workers.
+        # Every call uses a new connection, so that pages come from both workers.
         page = rank(shared, candidates=SOURCED, top_k=size)
         joined = page["ranking"]
         while "page" in page:
@@ -96,7 +96,7 @@ def test_explain_says_which_rule_moved_what_and_what_the_list_paid(shared: Any, 
             {"rule": "2:pin", "from": 3, "to": 4},
         ],
     ]
-    # 11 makes room for 7, the boost costs nothing of the fused scores, and 0 stands instead of 7.
+    # 11 moves down for 7, the boost does not change the sum of the fused scores, and 0 replaces 7.
     assert body["rules"]["paid"] == pytest.approx({"0:block": 4.0, "1:boost": 0.0, "2:pin": 7.0})
     assert [entry["score"] for entry in body["ranking"]] == pytest.approx([18.0, 0.0, 16.0, 10.0])
     plain = rank(shared, top_k=4)

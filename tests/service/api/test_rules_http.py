@@ -191,7 +191,7 @@ def test_a_version_without_a_feature_that_live_rules_name_is_refused_and_so_are_
     assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
     assert "rules_mismatch: rules.default[0].when.feature: " in refused.json()["detail"]
     assert "11" not in ids(rank(running))
-    # A document that was written past the checks is refused by the workers, and withdrawn.
+    # The workers refuse a document that was written without checks, and it is withdrawn.
     change_rollout(registry, {"stable": Target(name="synthetic", version="2")}, "ann")
     kit.wait_until(lambda: running.http.get("/models").json()["rollout"]["revision"] == 3)
     (refusal,) = [r for r in running.http.get("/models").json()["worker"]["refused"] if r["model"] == "synthetic/2"]

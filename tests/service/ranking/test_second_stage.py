@@ -101,7 +101,7 @@ async def test_a_hard_search_lets_others_run(follower: Follower) -> None:
     others.cancel()
     assert ranking.rules is not None
     assert ranking.rules.relaxed
-    # One turn each for the store and for every hundred candidates with features.
+    # One pause each for the store and for every hundred candidates with features.
     assert turns - before > 5
     assert len(set(ranking.ranked.item_ids)) == 50
 

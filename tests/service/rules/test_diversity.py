@@ -22,7 +22,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def places(scores: np.ndarray, vectors: np.ndarray, method: str, weight: float, depth: int, window: int) -> list[int]:
-    """What `diversified` returns in the end."""
+    """The final result of `diversified`."""
     steps = diversified(scores, vectors, method, weight, depth, window)
     while True:
         try:

@@ -1,4 +1,6 @@
-"""Tests the tokens of pages: what comes back, and that a token is for one user, model, scene, list of rules and day."""
+"""Tests the tokens of pages: their content, and that a token is valid for one user, model, scene, list of rules and
+day.
+"""
 
 import base64
 import zlib
@@ -45,7 +47,7 @@ def test_what_was_served_comes_back_with_the_same_types() -> None:
     ("other", "words"),
     [
         (BINDING._replace(user="1"), "another user"),
-        (BINDING._replace(day=20_001), "of 2024-10-04, and this is 2024-10-05"),
+        (BINDING._replace(day=20_001), "of 2024-10-04, and today is 2024-10-05"),
         (BINDING._replace(model="mmoe/2"), "of model mmoe/1, and mmoe/2 ranks now"),
         (BINDING._replace(scene="home"), "another scene"),
         (BINDING._replace(revision=4), "the rules have changed since revision 3"),

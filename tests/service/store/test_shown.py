@@ -1,4 +1,4 @@
-"""Tests the items that a user was shown: bounded, each counted once, read with everything else, on one Redis and on a
+"""Tests the items that a user was shown: bounded, each counted once, read with the other rows, on one Redis and on a
 cluster.
 """
 
@@ -81,7 +81,7 @@ async def test_the_newest_arrivals_are_kept(url: str, layouts: Layouts) -> None:
 
 
 async def test_an_entry_whose_bytes_lie_across_two_others_is_new(redis_server: EmbeddedRedis, layouts: Layouts) -> None:
-    """The script searches bytes; a match that begins inside another entry is none."""
+    """The script searches bytes, and must ignore a match that begins inside another entry."""
     entry = next(iter(packed_by_user([ShownItem("u", "7", NOW, False)]).values()))
     across = b"." * 8 + entry + b"." * 8
     with redis.Redis.from_url(redis_server.url) as client:

@@ -30,8 +30,8 @@ def newest_behaviours(key: bytes, count: int, before: int | None) -> bytes:
 
 
 def user_reads(layouts: Layouts, user_id: str, before: int | None, shown: bool = False) -> list[tuple[bytes, bytes]]:
-    """The reads of one user as (key, packed command): the row, the behaviours if the schema has any, the shown items if
-    they are asked for.
+    """Return the reads of one user as (key, packed command): the row, the behaviours if the schema has any, and the
+    shown items if requested.
     """
     key = user_key(layouts.fingerprint, user_id).encode()
     reads = [(key, get(key))]

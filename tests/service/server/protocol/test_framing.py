@@ -8,7 +8,7 @@ HEAD = b"POST /rank HTTP/1.1\r\nA: b\r\n\r\n"
 
 
 def begun(name: bytes, value: bytes) -> Framing:
-    """The framing of a request whose head, with one header, is complete."""
+    """The framing of a request with a complete head of one header."""
     framing = Framing()
     framing.begin()
     framing.take_header(name, value)
