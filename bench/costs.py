@@ -85,6 +85,7 @@ def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) ->
         "raw": partial(model.raw.cpu_seconds, inputs),
         "empty": over_http(bench.driver, empty, load),
     }
+    # Fill the item cache, then measure with few items, with many, and with many versions.
     bench.driver.drive(ranking.port, "/rank", load.bodies, workload.BODIES, CONNECTIONS)
     few = in_turn(warm, sizes.rounds, sizes.round_seconds)
     with Redis.from_url(bench.redis_url) as redis:
@@ -93,10 +94,12 @@ def cold_and_many(bench: Bench, model: Model, ranking: Server, empty: Server) ->
     many = in_turn(warm, sizes.rounds, sizes.round_seconds)
     publish_copies(model.bundle, _VERSIONS)
     versions = in_turn(warm, sizes.rounds, sizes.round_seconds)
+    # Every candidate is missing from the cache, and the same number of requests with a warm cache right after.
     cold_load = workload.make_cold(bench.folder, 200, 10, min(sizes.items, 100_000))
     requests = len(cold_load.users)
     cold = over_http(bench.driver, ranking, cold_load)(requests) / requests * 1000
     warm_now = over_http(bench.driver, ranking, load)(requests) / requests * 1000
+    # Ratios against the empty route of the same time, so that a busy machine does not decide.
     verdicts = [
         targets.Verdict(f"{model.name}: all candidates cold / warm, C=200 L=10", cold / warm_now, 2.0, at_least=False),
         targets.Verdict(

@@ -48,6 +48,7 @@ def run_bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
 
 def measured(bench: Bench, recipe: str, runs: Path) -> dict[str, Any]:
     """Measure everything about one model, print it, and return it as plain data and verdicts."""
+    # The model, live in a registry of its own, and its rows in Redis.
     run = trained(recipe, runs)
     registry = bench.folder / recipe
     bundle = published(run, registry)
@@ -57,6 +58,7 @@ def measured(bench: Bench, recipe: str, runs: Path) -> dict[str, Any]:
         redis.flushall()
         store.fill(redis, model.raw.layouts, TABLES, workload.HOT_ITEMS, peer=True)
         store.fill_users(redis, model.raw.layouts, TABLES, tuple({0, 10, *bench.sizes.lengths}))
+    # Over HTTP, then inside this process, then the graphs by themselves.
     with servers(bench, model) as (ranking, empty, peer):
         table = costs(bench, model, ranking, empty, peer)
         more = cold_and_many(bench, model, ranking, empty)
@@ -65,6 +67,7 @@ def measured(bench: Bench, recipe: str, runs: Path) -> dict[str, Any]:
     calls = profile(bench, model)
     pairs = [(1, 50), (20, 50), (200, 0), (200, 50)]
     compared = compare(run, pairs, bench.sizes.rounds, bench.sizes.round_seconds)
+    # The bounds of the figures.
     verdicts = [
         *targets.of_service(recipe, table),
         *targets.of_graphs(recipe, compared, recipe in ATTENTION),

@@ -24,6 +24,7 @@ def request(
     Some ids are replaced by keys that no vocabulary has. The behaviours are a sample of all behaviour rows, newest
     first.
     """
+    # One row for the inputs of the user and the request, a row per candidate for those of items.
     one = rng.integers(len(raw_rows["request_time"]))
     drawn: Inputs = {}
     for spec in graph_inputs(schema):
@@ -38,6 +39,7 @@ def request(
             drawn[spec.name] = pool[one : one + 1]
     if schema.behaviour is not None:
         drawn |= _behaviours(schema, raw_rows, behaviours, rng)
+    # Replace some keys, so that the graph is also tried on ids that it does not know.
     for name, values in drawn.items():
         if name.endswith("_keys"):
             unknown = rng.random(values.shape) < UNKNOWN_SHARE

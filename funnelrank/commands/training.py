@@ -74,6 +74,7 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
+    # The seed is an override like any other, so that the run's recipe contains it.
     if seed is not None:
         overrides = (*overrides, f"training.seed={seed}")
     try:

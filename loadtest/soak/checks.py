@@ -19,6 +19,7 @@ def fault_in(
     ranking = body["ranking"]
     fusion = body["fusion"]
     model = body["model"]
+    # The shape of the answer: a known version, every candidate, finite scores in order.
     if f"{model['name']}/{model['version']}" not in versions:
         return f"a version that was never rolled out: {model}"
     if sorted(e["item_id"] for e in ranking) != sorted(request["candidates"]):
@@ -28,6 +29,7 @@ def fault_in(
         return "a score is missing"
     if scores != sorted(scores, reverse=True):
         return "scores do not descend"
+    # The scores must follow from the answer's own predictions and the profile of its revision.
     profile = profiles.get(fusion["revision"])
     if profile is None:
         return f"fusion revision {fusion['revision']} was never live"

@@ -59,12 +59,14 @@ def _resident_bytes(pid: int) -> int:
 def measure(options: SwapCost) -> dict[str, float]:
     """Milliseconds and bytes before, during and after the swaps."""
     request = {"user_id": "712", "candidates": [str(i) for i in range(options.candidates)]}
+    # Before: rankings without a swap.
     calm = []
     for _ in range(options.calm):
         calm.append(timed_rank(options, request)[0])
         time.sleep(options.pause_s)
     calm.sort()
     memory_before = memory(options)
+    # During: rank until the new version answers.
     during = []
     until_live = []
     for number in range(options.swaps):
@@ -82,6 +84,7 @@ def measure(options: SwapCost) -> dict[str, float]:
             during.append(ms)
             time.sleep(options.pause_s)
         until_live.append((time.perf_counter() - started) * 1000)
+    # After: the memory of dropped versions is returned a moment later.
     time.sleep(_SETTLED_S)
     ordered = sorted(during)
     measured = {

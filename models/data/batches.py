@@ -83,6 +83,7 @@ def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
 
     L is the longest sequence of the batch and may be 0; shorter sequences are padded with rows of 0.
     """
+    # `take` on memory maps reads only the chosen rows.
     user = part.user.take(picked)
     item = part.item.take(picked)
     arrays: dict[str, np.ndarray] = {
@@ -94,6 +95,7 @@ def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
         "item_numerics": data.item_numerics.take(item, axis=0),
         "request_time": part.time.take(picked),
     }
+    # Optional inputs: each exists only if the schema or the recipe asks for it.
     if data.behaviours is not None:
         arrays |= _sequences(data.behaviours, part.start.take(picked), part.end.take(picked))
     if part.within is not None:

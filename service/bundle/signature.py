@@ -65,12 +65,14 @@ def public_keys(path: Path) -> "list[Ed25519PublicKey]":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+    # A regular file of bounded size: a pipe would block the check.
     try:
         blocks = list(_PEM.finditer(read_regular(path, _MOST_BYTES)))
     except OSError as error:
         raise _unusable(path, error.strerror or "cannot be read") from None
     if not blocks:
         raise _unusable(path, "it holds no public key in PEM form")
+    # One unusable key refuses the whole file, because a forgotten key would silently trust less than intended.
     keys = []
     for place, block in enumerate(blocks, 1):
         if b"PRIVATE" in block[1]:

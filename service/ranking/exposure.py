@@ -69,6 +69,7 @@ class ExposurePacker:
         computed = ranking.computation
         places = self._places(query, ranking)
         inputs = computed.inputs
+        # What was asked, what ranked it, and the answer.
         row = {
             "request_id": request_id,
             "logged_ms": logged_ms,
@@ -96,10 +97,12 @@ class ExposurePacker:
             "predictions": computed.predictions[:, places].ravel(),
             "propensity": 1.0,
         }
+        # The rules of the second stage, if the scene has any.
         if ranking.rules is not None:
             rules = ranking.rules.chosen
             row |= {"rules_revision": rules.revision, "rules_list": rules.name}
             row |= {"rules_experiment": rules.experiment, "rules_arm": rules.arm}
+        # The rows that the graph read, so that training can use the features as they were served.
         row |= {name: inputs[name].tobytes() for name in (*_REQUEST_INPUTS, *_BEHAVIOUR_INPUTS) if name in inputs}
         return row | {name: inputs[name][places].tobytes() for name in _ITEM_INPUTS if name in inputs}
 

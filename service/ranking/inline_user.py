@@ -27,7 +27,7 @@ class InlineUser:
 
 
 def inline_user(layouts: Layouts, query: Query, before: int) -> InlineUser | None:
-    """The user that a request brings along; None if it brings none. Behaviours count if they are older than `before`
+    """The user given in a request; None if there is none. Behaviours count if they are older than `before`
     (milliseconds).
 
     Raises InvalidRequest for a feature that does not fit, a required one that is left out, and behaviours that the
@@ -54,7 +54,7 @@ def with_inline_user(layouts: Layouts, user: InlineUser, candidates: int, stored
     every = item_rows(layouts, stored, user.item_ids)
     items = ItemRows(every.keys[:candidates], every.numerics[:candidates], every.states[:candidates])
     if stored is None:
-        # That the store is away is told; its items are not unknown besides.
+        # The answer says that the store is away; its items do not count as unknown besides.
         items.states[:] = 0
         stored = StoredRows(None, [], items, {})
     row = stored.user if user.row is None else user.row
@@ -71,7 +71,7 @@ def _packed_row(layouts: Layouts, user_id: str, values: Mapping[str, object]) ->
 
 def _counted(behaviours: Sequence[InlineBehaviour], before: int, most: int) -> list[InlineBehaviour]:
     """The behaviours that count, as stored ones would: each once, the newest `most` before a time, newest first."""
-    # Of one time, a later behaviour of the list counts as newer; what stands twice keeps its first place.
+    # Of one time, a later behaviour of the list counts as newer; a repeated behaviour keeps its first position.
     newest_first = list(dict.fromkeys(behaviours))[::-1]
     newest_first.sort(key=lambda behaviour: -behaviour.time_ms)
     return [behaviour for behaviour in newest_first if behaviour.time_ms < before][:most]

@@ -1,5 +1,5 @@
-"""Binds rules to one model: names become columns of the packed rows, formulas are parsed, and what does not fit is
-refused by its field.
+"""Binds rules to one model: looks up names as columns of the packed rows, parses formulas, and refuses fields that do
+not fit.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -53,6 +53,7 @@ def run_sample(sample: Path, settings: Settings, port: int) -> int:
         signal.signal(number, _stop)
     with ExitStack() as started:
         try:
+            # A Redis, and the sample's rows in it.
             redis_url = settings.redis_url.get_secret_value()
             storage = without_password(redis_url)
             if variable_of("redis_url") not in os.environ:
@@ -62,6 +63,7 @@ def run_sample(sample: Path, settings: Settings, port: int) -> int:
             environment[variable_of("redis_url")] = redis_url
             live = read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys)
             _load(sample, live, redis_url)
+            # The service in a process of its own, so that Ctrl-C ends it first and its Redis after it.
             service = subprocess.Popen([sys.executable, "-m", "funnelrank", "serve"], env=environment)
             started.callback(_end, service)
             url = _url(settings.host, port)

@@ -51,6 +51,11 @@ PHRASES = {
     r"\b(?:in|within) its time\b": "before the deadline",
     r"\bpass(?:es|ed)? the (?:web )?framework by\b": "bypasses FastAPI",
     r"\b(?:is|are) never judged\b": "skips the gate",
+    r"\bstands? (?:twice|beside)\b": "occurs twice, is listed with",
+    r"\bheld before\b|\bholds? again\b": "the earlier state, restore",
+    r"\bPromises? (?:of|about)\b": "Tests",
+    r"\ball the same\b": "anyway",
+    r"\bno matter of\b": "does not depend on",
 }
 
 

@@ -1,6 +1,6 @@
 """Holds the rules document: the rules that are live, in one file of the registry that every worker follows.
 
-Where there is none, no scene has rules.
+Without a document, no scene has rules.
 """
 
 from collections.abc import Callable

@@ -113,7 +113,7 @@ def diversified(
 
 
 def scaled(scores: np.ndarray) -> np.ndarray:
-    """Scores brought to 0 .. 1 within the list, so that a weight means the same whatever the unit of the score."""
+    """Scale the scores of a list to 0 .. 1, so that the effect of a weight does not depend on their unit."""
     low = scores.min(initial=np.inf)
     high = scores.max(initial=-np.inf)
     if not high > low:

@@ -116,9 +116,7 @@ class WatchedWriting(HttpToolsProtocol):
             self._writing_timer.start(self.loop, self._limits.write_timeout_s, self._check_writing)
 
     def _unsent_bytes(self) -> int:
-        """The number of unsent bytes, including those in the kernel, which asks for more only after it has
-        sent many.
-        """
+        """Count the unsent bytes, also those in the kernel's buffer, which may still hold many."""
         waiting = self.transport.get_write_buffer_size()
         if waiting == 0:
             return 0

@@ -135,6 +135,7 @@ class ClusterReader:
 
         def decode(asked: Sequence[int], replies: list[Any]) -> tuple[list[int], ItemRows] | None:
             """Return one node's item rows. The cache gets them before the node can announce a later change."""
+            # This node's replies to item reads, without refusals.
             own = [(places[at - count], reply) for at, reply in zip(asked, replies, strict=True) if at >= count]
             own = [(place, reply) for place, reply in own if not isinstance(reply, Exception)]
             if not own:
@@ -142,6 +143,7 @@ class ClusterReader:
             own_places = [place for place, _ in own]
             own_ids = [item_ids[place] for place in own_places]
             rows = rows_from_store(layouts, own_ids, [packed_rows(reply, 1)[0] for _, reply in own])
+            # A node or slot that changed meanwhile may have lost an announcement, so nothing is cached then.
             if cache.connection == epoch == self._topology.epoch():
                 cache.keep(own_ids, rows)
             return own_places, rows
