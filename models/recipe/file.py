@@ -1,4 +1,4 @@
-"""Reads a recipe's YAML: the file, the files that it extends and the `--set` options become one mapping with places."""
+"""Reads a recipe's YAML: merges the file, the files that it extends and the `--set` options, and records places."""
 
 import os
 from pathlib import Path

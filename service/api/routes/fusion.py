@@ -138,7 +138,7 @@ def shown(profiles: FusionProfiles) -> JsonObject:
 
 
 def _past(entry: JsonObject) -> JsonObject:
-    """Return an entry of the history, which is stored as raw JSON, in the same form."""
+    """Return an entry of the history, which is stored as raw JSON, in the form of the present document."""
     profiles = {name: _without_defaults(profile) for name, profile in entry.get("profiles", {}).items()}
     defaults = {"withdrawn": False, "scenes": {}, "experiments": {}, "author": "", "reason": ""}
     return defaults | entry | {"profiles": profiles}

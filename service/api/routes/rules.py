@@ -131,7 +131,7 @@ def shown(rule_sets: RuleSets) -> JsonObject:
 
 
 def _past(entry: JsonObject) -> JsonObject:
-    """An entry of the history, which is raw JSON, in the same form."""
+    """Return an entry of the history, which is stored as raw JSON, in the form of the present document."""
     rules = {name: _without_defaults(each) for name, each in entry.get("rules", {}).items()}
     return {"withdrawn": False, "experiments": {}, "author": "", "reason": ""} | entry | {"rules": rules}
 
