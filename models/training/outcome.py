@@ -21,7 +21,7 @@ from models.training.diagnostics.features import feature_health
 from models.training.diagnostics.position import position_curve
 from models.training.diagnostics.reading import reading_speed
 from models.training.diagnostics.sampling import sampled
-from models.training.diagnostics.warnings import run_warnings
+from models.training.diagnostics.warnings import loss_warnings, run_warnings
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.selection import selected_outputs
 from models.training.session import Progress
@@ -110,7 +110,10 @@ def summary(
             "pyarrow": pyarrow.__version__,
         },
     }
-    return metrics | {"warnings": run_warnings(metrics)}
+    of_losses: list[str] = []
+    if recipe.training.weighting.type != "gradnorm":  # which makes all gradients alike
+        of_losses = [*loss_warnings(train["outputs"], recipe.training.loss_weights)]
+    return metrics | {"warnings": [*run_warnings(metrics), *of_losses]}
 
 
 def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:

@@ -14,6 +14,7 @@ ALIKE = 0.98
 UNUSED_SHARE = 0.01
 # Relative to the cross entropy of class shares: the least gain of a class preference.
 LEARNT_SHARE = 0.01
+OUTWEIGHS = 100  # how many times a value's loss may be the largest other loss
 
 
 def run_warnings(metrics: Mapping[str, Any]) -> list[str]:
@@ -43,6 +44,30 @@ def _of_outputs(parts: Mapping[str, Any]) -> Iterator[str]:
                     f"{name}: its cross entropy on {part}, {output['log_loss']:.4f}, is about that of the classes' "
                     f"shares alone, {output['share_log_loss']:.4f}: it has learned next to nothing about the user"
                 )
+
+
+def loss_warnings(outputs: Mapping[str, Any], weights: Mapping[str, float]) -> Iterator[str]:
+    """Warn of a value whose loss outweighs every other one, from the metrics of the training part and `loss_weights`.
+
+    The loss of a value is its squared error: in seconds or currencies it is thousands of times a log loss, and the
+    layers that outputs share then serve the value alone.
+    """
+    losses = {}
+    for name, output in outputs.items():
+        loss = output.get("log_loss") if output.get("rmse") is None else output["rmse"] ** 2
+        if loss is not None:
+            losses[name] = weights.get(name, 1.0) * loss
+    for name, loss in losses.items():
+        others = {other: losses[other] for other in losses if other != name}
+        if outputs[name].get("rmse") is None or not others:
+            continue
+        largest = max(others, key=others.__getitem__)
+        if loss > OUTWEIGHS * others[largest]:
+            advice = f"log1p(...) of its label, or training.loss_weights: {{{name}: {others[largest] / loss:.1g}}}"
+            yield (
+                f"{name}: its squared error on train, {loss:,.0f}, outweighs every other loss ({largest} "
+                f"{others[largest]:.2f}), and the other outputs may learn nothing; use {advice}"
+            )
 
 
 def _of_calibration(calibration: Mapping[str, Any] | None) -> Iterator[str]:
