@@ -5,7 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from running_service import RECOVERIES
+
+# By default Hypothesis fails an example that takes 200 ms, which on a busy machine any example may do.
+settings.register_profile("funnelrank", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("funnelrank")
 
 
 @pytest.fixture(scope="session")
