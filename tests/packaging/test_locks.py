@@ -38,7 +38,7 @@ def normalised(name: str) -> str:
 def test_every_line_is_a_name_and_an_exact_version(lock: str) -> None:
     lines = (ROOT / "requirements" / f"{lock}.txt").read_text().splitlines()[1:]
     assert lines
-    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line)] == []
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==([0-9]+!)?[0-9][0-9a-z.]*", line)] == []
 
 
 @pytest.mark.parametrize(("lock", "extras"), (LOCKS | BESIDE_TEST).items())

@@ -1,0 +1,1 @@
+"""Grafana boards, made by code."""
