@@ -60,6 +60,7 @@ COMMANDS = {
         "Turn the exposure log's files into one table per hour.",
         "the same command continues from there",
     ),
+    "join": CommandEntry("loop:join", "Join an exposure log into training tables."),
     "loadtest": CommandEntry("loadtest:loadtest", "Send an open-loop load and check every answer."),
     "soak": CommandEntry("soak:soak", "Send mixed traffic and faults for hours, and check every answer."),
     "swap-cost": CommandEntry("soak:swap_cost", "Measure how a swap of versions delays callers."),

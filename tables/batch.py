@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 from features.errors import FeatureError
 from features.keys import MAX_ID_CHARACTERS, text_of, too_long
 from features.times import LATEST_MS, out_of_bounds, time_problem
+from tables import key64
 from tables.errors import TableError
+from tables.key64 import is_key64
 from tables.text_numbers import NoNumberError, numbers_of_text
 from tables.types import element_type, exact_below, is_list, is_time, objects
 
@@ -82,6 +84,8 @@ class Batch:
 
     def keys(self, column: str, keys_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Apply `keys_of` to the column's categories. Raises TableError with the row of the first invalid value."""
+        if is_key64(self.rows, column):
+            return key64.keys_of(self.rows, column)
         values = self.categories(column)
         try:
             return keys_of(values)

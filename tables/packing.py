@@ -7,6 +7,7 @@ import numpy as np
 from features import MISSING_KEY, FeatureError, MultiCategorical, Numeric, RowLayout
 from features.schema import Feature
 from tables.batch import Batch
+from tables.key64 import is_key64, key_lists, keys_of
 
 
 def list_columns(layout: RowLayout) -> frozenset[str]:
@@ -30,7 +31,8 @@ def packed_rows(
     source = {f.name: f.name for f in layout.features}
     if id_feature is not None and id_column is not None:
         source[id_feature] = id_column
-    columns = {f.name: _values(batch, f, source[f.name]) for f in layout.features}
+    hashed = [f for f in layout.features if is_key64(batch.rows, source[f.name])]
+    columns = {f.name: _values(batch, f, source[f.name]) for f in layout.features if f not in hashed}
     try:
         rows = layout.pack_columns(columns, len(batch))
     except FeatureError as error:
@@ -39,8 +41,21 @@ def packed_rows(
         raise batch.feature_error(
             source[name], error, lambda i: layout.pack_columns({name: values[i : i + 1]}, 1)
         ) from None
-    _refuse_missing(layout, rows, batch, source)
+    for feature in hashed:
+        _put_keys(rows, layout, feature, batch, source[feature.name])
+    # What was served without a required value is what happened, and training takes it so.
+    if not hashed:
+        _refuse_missing(layout, rows, batch, source)
     return rows
+
+
+def _put_keys(rows: np.ndarray, layout: RowLayout, feature: Feature, batch: Batch, column: str) -> None:
+    """Copy a column of keys into packed rows unchanged."""
+    place = layout.key_columns[feature.name]
+    if isinstance(feature, MultiCategorical):
+        rows["keys"][:, place] = key_lists(batch.rows, column, feature.max_values)
+    else:
+        rows["keys"][:, place.start] = keys_of(batch.rows, column)
 
 
 def _refuse_missing(layout: RowLayout, rows: np.ndarray, batch: Batch, source: Mapping[str, str]) -> None:

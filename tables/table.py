@@ -112,7 +112,10 @@ class Table:
         names = part.schema.names
         arrays = [self._canonical(part.column(name), name, row, kinds.get(name), name in lists) for name in names]
         types = {name: part.column(name).type for name in names}
-        return Batch(self.path, self.role, row, pa.RecordBatch.from_arrays(arrays, names=names), types)
+        # Fields keep their metadata: a column of keys declares itself there.
+        fields = [part.schema.field(name).with_type(array.type) for name, array in zip(names, arrays, strict=True)]
+        rows = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+        return Batch(self.path, self.role, row, rows, types)
 
     def _canonical(self, column: pa.Array, name: str, row: int, kind: str | None, as_list: bool) -> pa.Array:
         try:

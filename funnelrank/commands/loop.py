@@ -33,3 +33,25 @@ def compact(log: Path, keep_days: float | None, keep_gb: float | None) -> None:
         click.echo(f"{check.path}: {kind}, {check.rows:,} records read: {check.problem}", err=True)
     if done.removed:
         click.echo(f"removed {len(done.removed)} hours, {done.removed[0]} to {done.removed[-1]}")
+
+
+@click.command(
+    epilog=examples("funnelrank join --log LOG --recipe recipe.yaml --out data", "funnelrank train data/recipe.yaml")
+)
+@log_option
+@click.option("--recipe", type=PATH, required=True, metavar="RECIPE.yaml", help="A recipe with a section `log`.")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="Folder to write the tables and their recipe to.")
+@click.option("--model", metavar="NAME", help="The model whose exposures count.  [default: the log's only one]")
+@click.option(
+    "--memory-mb", type=click.IntRange(64), default=1024, show_default=True, metavar="N", help="Memory of the join."
+)
+def join(log: Path, recipe: Path, out: Path, model: str | None, memory_mb: int) -> None:
+    """Join a compacted exposure log into training tables: features as they were served, labels with closed windows.
+
+    Writes the canonical tables, `join.json`, and a recipe that `funnelrank train` reads as it is.
+    """
+    from loop.join.join import join as run
+    from loop.join.report import lines
+    from models.recipe import load_recipe
+
+    click.echo("\n".join(lines(run(log, load_recipe(recipe), out, model, memory_mb))))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from features import RowLayout
+from features.times import LATEST_MS
 from models.data.arrays import ArrayFile, read_array
 from models.data.encoding.behaviours import EVENT, encode_behaviours, visible_range
 from models.data.encoding.encoding import Encoding
@@ -27,9 +28,11 @@ CHUNK = 1 << 16
 def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path) -> dict[str, Any]:
     """Encode the tables into `folder` and return a description of them. The packed intermediate files are removed."""
     schema = recipe.features
+    # Served rows have the id as a column of its own, since they are named by what they hold.
+    ids = (None, None) if recipe.data.served else (schema.user_id_feature, schema.item_id_feature)
     with (
-        closing(Entities(folder / "users.packed", RowLayout(schema.user), schema.user_id_feature)) as users,
-        closing(Entities(folder / "items.packed", RowLayout(schema.item), schema.item_id_feature)) as items,
+        closing(Entities(folder / "users.packed", RowLayout(schema.user), ids[0])) as users,
+        closing(Entities(folder / "items.packed", RowLayout(schema.item), ids[1])) as items,
     ):
         return _encode(recipe, tables, folder, users, items)
 
@@ -40,9 +43,9 @@ def _encode(
     data = recipe.data
     # Users and items first: impressions and behaviours point to their rows.
     if "users" in tables:
-        users.read(tables["users"], data.user_id)
+        users.read(tables["users"], data.user_row)
     if "items" in tables:
-        items.read(tables["items"], data.item_id)
+        items.read(tables["items"], data.item_row)
     counts = encode_impressions(tables["impressions"], recipe, users, items, folder)
     repeated_behaviours = 0
     starts = np.zeros(len(users) + 1, dtype=np.int64)
@@ -91,9 +94,9 @@ def _write_ranges(recipe: Recipe, folder: Path, part: str, events: np.ndarray | 
             n = len(user[chunk])
             start = end = np.zeros(n, dtype=np.int64)
             if events is not None:
-                start, end = visible_range(
-                    events["time"], starts, np.asarray(user[chunk]), time[chunk] - lag_ms, length
-                )
+                # A served row of a user has exactly the behaviours that the ranking saw.
+                before = np.full(n, LATEST_MS + 1) if recipe.data.served else time[chunk] - lag_ms
+                start, end = visible_range(events["time"], starts, np.asarray(user[chunk]), before, length)
             first.append(start)
             last.append(end)
 

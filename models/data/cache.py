@@ -170,6 +170,8 @@ def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
     data = recipe.data.model_dump(mode="json", exclude=WHERE_DATA_LIES)
     if recipe.data.request_id is None:
         del data["request_id"]  # what was encoded before the key existed stays valid
+    if not recipe.data.served:
+        del data["served"]  # as above
     deciding = {
         "format": FORMAT,
         "tables": dict(hashes),

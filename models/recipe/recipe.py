@@ -12,6 +12,7 @@ from models.layers.calibration import CalibrationSection
 from models.layers.position_bias import PositionSection
 from models.options import Column, Name, Options
 from models.recipe.sections.data import DataSection, source_column
+from models.recipe.sections.log import LogSection
 from models.recipe.sections.model import ModelSection
 from models.recipe.sections.search_space import TuningSection, check_space
 from models.recipe.sections.training import TrainingSection
@@ -38,6 +39,7 @@ class Recipe(Options):
     calibration: CalibrationSection | None = None
     extra_evaluations: tuple[ExtraEvaluation, ...] = ()
     tuning: TuningSection | None = None
+    log: LogSection | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":

@@ -42,7 +42,10 @@ def encode_behaviours(
     distinct = np.zeros_like(counts)
     with ArrayFile(folder / "events", EVENT) as file:
         for first, last in _stretches(starts):
-            events = _sorted_distinct(np.array(placed[starts[first] : starts[last]]))
+            events = _sorted(np.array(placed[starts[first] : starts[last]]))
+            # Served behaviours stay as the ranking had them.
+            if not recipe.data.served:
+                events = _distinct(events)
             distinct[1:] += np.bincount(events["user"], minlength=len(with_impressions))
             file.append(events)
     for path in (spill, folder / "events.placed"):
@@ -57,16 +60,16 @@ def _read(
     schema = recipe.features.behaviour
     assert schema is not None
     why = "features.behaviour"
-    for name, column in (("user_id", data.user_id), ("item_id", data.item_id), ("time_ms", data.time_ms)):
+    for name, column in (("user_id", data.user_row), ("item_id", data.item_row), ("time_ms", data.time_ms)):
         table.require({column: f"data.{name}"}, f"; data.{name} names the column in all tables")
     table.require({"action": why, "scene": why})
-    for read in table.batches([data.user_id, data.item_id, "action", "scene", data.time_ms]):
-        user = users.known_index_of(read, data.user_id)
+    for read in table.batches([data.user_row, data.item_row, "action", "scene", data.time_ms]):
+        user = users.known_index_of(read, data.user_row)
         used = np.flatnonzero((user >= 0) & with_impressions[np.maximum(user, 0)])
         batch = read.selection(used)
         events = np.empty(len(used), dtype=EVENT)
         events["user"] = user[used]
-        events["item"] = items.index_of(batch, data.item_id)
+        events["item"] = items.index_of(batch, data.item_row)
         events["time"] = batch.times(data.time_ms)
         for name, vocabulary in (("action", schema.action_vocabulary), ("scene", schema.scene_vocabulary)):
             events[name] = batch.keys(name, partial(keys_of_column, vocabulary, field=name))
@@ -98,8 +101,11 @@ def _stretches(starts: np.ndarray) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _sorted_distinct(events: np.ndarray) -> np.ndarray:
-    events = events[np.lexsort((events["time"], events["user"]))]  # stable: equal times keep the table's order
+def _sorted(events: np.ndarray) -> np.ndarray:
+    return np.asarray(events[np.lexsort((events["time"], events["user"]))])  # stable: equal times keep their order
+
+
+def _distinct(events: np.ndarray) -> np.ndarray:
     order = np.lexsort(
         (np.arange(len(events)), events["scene"], events["action"], events["item"], events["time"], events["user"])
     )

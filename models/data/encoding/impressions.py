@@ -91,6 +91,8 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
 def _needed(recipe: Recipe) -> dict[str, str]:
     data = recipe.data
     needed = {data.user_id: "data.user_id", data.item_id: "data.item_id", data.time_ms: "data.time_ms"}
+    if data.served:
+        needed |= {data.user_row: "data.served", data.item_row: "data.served"}
     needed |= split_columns(data)
     if data.request_id:
         needed[data.request_id] = "data.request_id"
@@ -107,8 +109,8 @@ def _encoded(
     batch: Batch, recipe: Recipe, layout: RowLayout, users: Entities, items: Entities
 ) -> Iterator[tuple[str, np.ndarray]]:
     data = recipe.data
-    yield "user", users.index_of(batch, data.user_id)
-    yield "item", items.index_of(batch, data.item_id)
+    yield "user", users.index_of(batch, data.user_row)
+    yield "item", items.index_of(batch, data.item_row)
     yield "time", times_of(batch, recipe)
     if data.request_id:
         yield "request", _requests(batch, data.request_id)

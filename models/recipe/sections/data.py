@@ -13,6 +13,8 @@ WHERE_DATA_LIES = {
     "fallback",
     "how_to_get",
 }  # of the section `data`: says where the tables are, not what is in them
+USER_ROW = "user_row"
+ITEM_ROW = "item_row"
 LOG1P = "log1p("  # opens a label that is the logarithm of 1 + a column
 
 
@@ -64,7 +66,8 @@ class DataSection(Options):
     `dir` is tried first, then `fallback` (the sample in the repository); `how_to_get` says how to get the data if
     neither exists. A behaviour is visible to an impression if it is more than `behaviour_lag_s` seconds older; with 0,
     it must be strictly older. `request_id`: the column that has equal values for impressions shown together as one
-    list; ranking metrics are then computed per list.
+    list; ranking metrics are then computed per list. `served`: the tables come from `funnelrank join` and hold each row
+    as it was served; `user_row` and `item_row` then name the rows of users and items in place of the ids.
     """
 
     dir: str
@@ -78,8 +81,19 @@ class DataSection(Options):
     item_id: Column = "item_id"
     time_ms: Column = "time_ms"
     request_id: Column | None = None
+    served: bool = False
     behaviour_lag_s: Annotated[float, Field(ge=0)] = 0.0
     split: Annotated[TimeSplit | ColumnSplit, Field(discriminator="by")]
+
+    @property
+    def user_row(self) -> str:
+        """The column by which impressions and behaviours name a row of the users."""
+        return USER_ROW if self.served else self.user_id
+
+    @property
+    def item_row(self) -> str:
+        """The column by which impressions and behaviours name a row of the items."""
+        return ITEM_ROW if self.served else self.item_id
 
 
 def source_column(label: str) -> str:

@@ -1,0 +1,1 @@
+"""Joins exposures, impressions and events into training tables with features as they were served."""

@@ -1,0 +1,172 @@
+"""Joins an exposure log into the training tables of a recipe."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from features import FeatureSchema
+from features.files.writing import write_whole
+from features.layouts import Layouts
+from loop.errors import LogError
+from loop.join.labels import label, open_database, quoted, read_log
+from loop.join.report import JoinReport, check_rate, measure
+from loop.join.served import lacking
+from loop.join.tables import write_tables
+from loop.log.hours import hour_files
+from models.recipe import Recipe
+from models.recipe.sections.log import LogSection
+from service.exposures.folder import FEATURE_SCHEMAS
+from tables.log_records import RecordKind
+
+RECIPE_FILE = "recipe.yaml"
+REPORT_FILE = "join.json"
+_BATCH = 256  # exposures in memory at once
+
+
+def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_mb: int = 1024) -> JoinReport:
+    """Write the tables, `join.json` and a recipe that trains on them to `out`; every file is replaced whole.
+
+    The same log gives the same bytes. `model` chooses among the models of the log. Raises LogError.
+    """
+    section = _section(recipe)
+    files = {kind: hour_files(log, kind) for kind in RecordKind}
+    if not files[RecordKind.EXPOSURES]:
+        raise LogError(f"{log} has no hour with exposures; run `funnelrank compact --log {log}` first")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".join-", dir=out) as name:
+        scratch = Path(name)
+        with open_database(scratch, memory_mb) as database:
+            read_log(database, files)
+            label(database, section, _model(database, model))
+            report = measure(database, section)
+            check_rate(report, section.min_join_rate)
+            layouts = _layouts(database, log, recipe, report)
+            exposures = _labelled(database, recipe, layouts, files[RecordKind.EXPOSURES])
+            report.rows = write_tables(database, exposures, recipe, layouts, out, scratch)
+            if not report.rows["impressions"]:
+                raise LogError("no impression has all its labels: every window is open, or nothing was seen")
+            times = _part_ends(database)
+    report.write(out / REPORT_FILE)
+    write_whole(out / RECIPE_FILE, _recipe_of(recipe, out, times).encode())
+    return report
+
+
+def _section(recipe: Recipe) -> LogSection:
+    """The section `log` of a recipe, with a label for each that the tasks read."""
+    if recipe.log is None:
+        raise LogError("the recipe has no section 'log', which says what was seen and how events become labels")
+    missing = [name for name in recipe.label_columns if name not in recipe.log.labels]
+    if missing:
+        raise LogError(
+            f"log.labels lacks {', '.join(missing)}, which tasks read; known: {', '.join(recipe.log.labels)}"
+        )
+    if recipe.value_columns:
+        raise LogError(f"the label {min(recipe.value_columns)} is a value, and events of the log have none")
+    compared = [f.name for f in recipe.features.item if getattr(f, "within_request", False)]
+    if compared:
+        raise LogError(f"feature '{compared[0]}' has within_request, which a part of a list cannot give again")
+    return recipe.log
+
+
+def _model(database: duckdb.DuckDBPyConnection, model: str | None) -> str:
+    names = [name for (name,) in database.execute("SELECT DISTINCT model FROM raw_exposures ORDER BY 1").fetchall()]
+    if model is None and len(names) > 1:
+        raise LogError(f"the log has exposures of several models ({', '.join(names)}); choose one with --model")
+    if model is not None and model not in names:
+        raise LogError(f"the log has no exposure of the model '{model}'; it has {', '.join(names)}")
+    return model or str(names[0])
+
+
+def _layouts(database: duckdb.DuckDBPyConnection, log: Path, recipe: Recipe, report: JoinReport) -> dict[str, Layouts]:
+    """The layouts by the name of each logged schema that has what the recipe needs; others are counted."""
+    layouts: dict[str, Layouts] = {}
+    counts = database.execute(
+        "SELECT schema, count(*) FROM raw_exposures SEMI JOIN exposed USING (filename, file_row_number) "
+        "GROUP BY schema ORDER BY schema"
+    ).fetchall()
+    for name, count in counts:
+        try:
+            logged = FeatureSchema.model_validate_json((log / FEATURE_SCHEMAS / f"{name}.json").read_bytes())
+        except (OSError, ValueError) as error:
+            report.refused_schemas[f"schema {name} cannot be read: {type(error).__name__}"] = count
+            continue
+        reason = lacking(logged, recipe.features)
+        if reason:
+            report.refused_schemas[reason] = report.refused_schemas.get(reason, 0) + count
+        else:
+            layouts[name] = Layouts.of(logged)
+    if not layouts:
+        raise LogError("no logged schema has what the recipe needs: " + "; ".join(report.refused_schemas))
+    return layouts
+
+
+def _labelled(
+    database: duckdb.DuckDBPyConnection, recipe: Recipe, schemas: Mapping[str, Layouts], files: Sequence[Path]
+) -> Iterator[Mapping[str, Any]]:
+    """The exposures whose impressions have closed labels, in the log's order, with positions and labels as lists.
+
+    DuckDB holds places, positions and labels; the wide records are read in batches beside it, and never sorted.
+    """
+    names = [quoted(name) for name in recipe.label_columns]
+    closed = " AND ".join(f"{name} IS NOT NULL" for name in names)
+    lists = ", ".join(f"list({name} ORDER BY position) AS label_{place}" for place, name in enumerate(names))
+    database.execute(
+        f"CREATE TABLE labelled AS SELECT filename, file_row_number, request_id, "  # nosec B608 # names are quoted
+        f"list(position ORDER BY position) AS positions, {lists} FROM states JOIN exposed USING (request_id) "
+        f"WHERE {closed} GROUP BY ALL ORDER BY filename, file_row_number"
+    )
+    columns = ["positions", *(f"label_{place}" for place in range(len(names)))]
+    query = (
+        f"SELECT file_row_number, {', '.join(columns)} FROM labelled "  # nosec B608 # our own names
+        "WHERE filename = ? AND file_row_number >= ? AND file_row_number < ? ORDER BY file_row_number"
+    )
+    for path in files:
+        first = 0
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_BATCH):
+                found = database.execute(query, [str(path), first, first + len(batch)]).fetchall()
+                rows = batch.take(pa.array([row[0] - first for row in found], pa.int64())).to_pylist()
+                first += len(batch)
+                for row, (_, *lists_of_row) in zip(rows, found, strict=True):
+                    if row["schema"] in schemas:
+                        yield row | dict(zip(columns, lists_of_row, strict=True))
+
+
+def _part_ends(database: duckdb.DuckDBPyConnection) -> list[int]:
+    """The first time, those at which four fifths and nine tenths of the impressions are over, and the last."""
+    row = database.execute(
+        "SELECT min(time_ms), quantile_disc(time_ms, 0.8), quantile_disc(time_ms, 0.9), max(time_ms) "
+        "FROM states SEMI JOIN labelled USING (request_id)"
+    ).fetchall()[0]
+    return [int(value) for value in row]
+
+
+def _recipe_of(recipe: Recipe, out: Path, times: list[int]) -> str:
+    """The recipe with the joined tables as its data: the last tenths of the time validate and test."""
+    raw = recipe.model_dump(mode="json")
+    data: dict[str, Any] = {
+        "dir": str(out),
+        "fallback": None,
+        "how_to_get": None,
+        **{role: f"{role}.parquet" for role in ("impressions", "users", "items")},
+        "behaviours": "behaviours.parquet" if recipe.features.behaviour else None,
+        "request_id": recipe.data.request_id or "request_id",
+        "served": True,
+    }
+    first, validation, test, last = times
+    if first < validation < test < last:
+        start, middle, end, after = (_iso(time_ms) for time_ms in (first, validation, test, last + 1))
+        data["split"] = {"by": "time", "train": [start, middle], "validation": [middle, end], "test": [end, after]}
+    raw["data"] |= data
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+
+
+def _iso(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,161 @@
+"""Labels what was seen, in DuckDB: which returned items count as impressions, and which events belong to them.
+
+Every statement works out of core: DuckDB keeps to its memory limit and spills to its folder. All delays are counted
+from the exposure, by the clock of the service, so that no label depends on two clocks of callers.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from models.recipe.sections.log import LogSection, Seen
+from tables.log_records import SCHEMAS, RecordKind
+
+UNJOINED = ("no_request_id", "clock", "unknown_request", "other_user", "not_in_list")
+
+
+def open_database(folder: Path, memory_mb: int) -> duckdb.DuckDBPyConnection:
+    """A database in `folder` that uses at most `memory_mb` MiB, beside what Arrow batches take."""
+    database = duckdb.connect(str(folder / "join.duckdb"))
+    database.execute(f"SET memory_limit = '{memory_mb}MiB'")
+    database.execute("SET temp_directory = ?", [str(folder / "spill")])
+    database.execute("SET threads = 1")  # one order of rows, so that a second run writes the same bytes
+    return database
+
+
+def read_log(database: duckdb.DuckDBPyConnection, files: Mapping[RecordKind, Sequence[Path]]) -> None:
+    """Name the records of a log: views `raw_exposures`, `raw_impressions`, `raw_events`."""
+    for kind in RecordKind:
+        paths = [str(path) for path in files[kind]]
+        if paths:
+            # A view takes no parameters; the names are this program's own.
+            names = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+            source = f"read_parquet([{names}], filename = true, file_row_number = true)"
+        else:
+            database.register(f"no_{kind.value}", SCHEMAS[kind].empty_table())
+            source = f"(SELECT *, '' AS filename, 0 AS file_row_number FROM no_{kind.value})"
+        database.execute(f"CREATE VIEW raw_{kind.value} AS SELECT * FROM {source}")  # nosec B608
+
+
+def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> None:
+    """Make the tables `exposed`, `listed`, `done`, `joined`, `states` of one model's exposures.
+
+    `states` has a row per impression, with a column per label: 1 (yes), 0 (no: its window is closed) or null (open).
+    """
+    tolerance_ms = round(log.clock_tolerance_s * 1000)
+    # Each request once, whatever was logged twice.
+    database.execute(
+        """
+        CREATE TABLE exposed AS
+        SELECT DISTINCT ON (request_id) request_id, user_id, time_ms, logged_ms, item_ids[1:returned] AS items,
+               filename, file_row_number
+        FROM raw_exposures WHERE model = ? ORDER BY request_id, logged_ms, filename, file_row_number
+        """,
+        [model],
+    )
+    database.execute(
+        """
+        CREATE TABLE listed AS
+        SELECT request_id, user_id, time_ms, unnest(items) AS item_id, unnest(range(1, len(items) + 1)) AS position
+        FROM exposed
+        """
+    )
+    # Each event once, and the exposure that it belongs to.
+    database.execute(
+        """
+        CREATE TABLE done AS
+        SELECT DISTINCT ON (event_id) event_id, request_id, user_id, item_id, action, time_ms, logged_ms
+        FROM raw_events ORDER BY event_id, logged_ms, filename, file_row_number
+        """
+    )
+    database.execute(
+        """
+        CREATE TABLE joined AS
+        SELECT d.event_id, l.request_id, l.item_id, d.action, d.logged_ms, d.time_ms - l.time_ms AS after_ms
+        FROM done d JOIN listed l USING (request_id, user_id, item_id)
+        UNION ALL
+        SELECT d.event_id, l.request_id, l.item_id, d.action, d.logged_ms, d.time_ms - l.time_ms AS after_ms
+        FROM (SELECT * FROM done WHERE request_id IS NULL) d
+        ASOF JOIN (
+            SELECT DISTINCT ON (user_id, item_id, time_ms) * FROM listed
+            ORDER BY user_id, item_id, time_ms, request_id
+        ) l ON d.user_id = l.user_id AND d.item_id = l.item_id AND d.time_ms >= l.time_ms
+        """
+    )
+    _seen(database, log.seen)
+    _states(database, log, tolerance_ms)
+
+
+def _seen(database: duckdb.DuckDBPyConnection, seen: Seen) -> None:
+    """The table `seen`: the impressions, by the rule that the recipe chooses."""
+    database.execute(
+        """
+        CREATE TABLE told AS
+        SELECT DISTINCT ON (impression_id) impression_id, request_id, item_id, time_ms FROM raw_impressions
+        ORDER BY impression_id, logged_ms, filename, file_row_number
+        """
+    )
+    if seen.by == "returned":
+        database.execute("CREATE TABLE seen AS SELECT * FROM listed")
+    elif seen.by == "explicit":
+        database.execute("CREATE TABLE seen AS SELECT * FROM listed SEMI JOIN told USING (request_id, item_id)")
+    else:
+        database.execute(
+            """
+            CREATE TABLE seen AS
+            SELECT l.* FROM listed l JOIN (
+                SELECT request_id, max(position) AS last FROM listed
+                SEMI JOIN (SELECT * FROM joined WHERE list_contains(?, action)) USING (request_id, item_id)
+                GROUP BY request_id
+            ) USING (request_id) WHERE position <= last + ?
+            """,
+            [list(seen.actions), seen.k],
+        )
+
+
+def _states(database: duckdb.DuckDBPyConnection, log: LogSection, tolerance_ms: int) -> None:
+    columns = []
+    values: list[object] = []
+    for place, (name, chosen) in enumerate(log.labels.items()):
+        window_ms = round(chosen.window_s * 1000)
+        acted = f"list_contains($a{place}, action)"
+        columns.append(
+            f"""CASE WHEN coalesce(bool_or({acted} AND after_ms BETWEEN -$tolerance AND $w{place}), false) THEN 1
+                     WHEN coalesce(bool_or({acted} AND after_ms < -$tolerance), false) THEN NULL
+                     WHEN any_value(s.time_ms) + $w{place} + $lateness <= (SELECT max(logged_ms) FROM logged) THEN 0
+                END AS {quoted(name)}"""
+        )
+        values += [list(chosen.actions), window_ms]
+    parameters: dict[str, object] = {"tolerance": tolerance_ms, "lateness": round(log.lateness_s * 1000)}
+    for place in range(len(log.labels)):
+        parameters |= {f"a{place}": values[2 * place], f"w{place}": values[2 * place + 1]}
+    database.execute(
+        """
+        CREATE VIEW logged AS SELECT logged_ms FROM exposed UNION ALL SELECT logged_ms FROM done
+        UNION ALL SELECT logged_ms FROM raw_impressions
+        """
+    )
+    database.execute(
+        f"""
+        CREATE TABLE states AS
+        SELECT s.request_id, s.position, any_value(s.item_id) AS item_id, any_value(s.time_ms) AS time_ms,
+               {", ".join(columns)}
+        FROM seen s LEFT JOIN joined j USING (request_id, item_id)
+        GROUP BY s.request_id, s.position
+        """,  # nosec B608 # names are quoted
+        parameters,
+    )
+
+
+def quoted(name: str) -> str:
+    """A name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def arrow_reader(
+    database: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object], rows: int
+) -> pa.RecordBatchReader:
+    """The rows of a query as record batches of at most `rows` rows."""
+    return database.sql(query, params=list(parameters)).to_arrow_reader(rows)

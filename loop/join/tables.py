@@ -1,0 +1,235 @@
+"""Writes the training tables of a join: impressions, and every row of users, items and behaviours that was served.
+
+A row of users stands for what one ranking knew of its user, its behaviours included; a row of items for what it knew of
+an item. Equal ones are one row, named by their content.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features import Numeric, RowLayout
+from features.files.writing import replacing
+from features.layouts import Layouts
+from features.schema import Feature, FeatureSchema, MultiCategorical
+from loop.join.labels import arrow_reader
+from loop.join.served import ServedRows, entity_rows, name_of
+from models.recipe import Recipe
+from models.recipe.sections.data import ITEM_ROW, USER_ROW
+from tables.key64 import key64_field
+
+ROLES: Final = ("impressions", "users", "items", "behaviours")
+# Columns about the ranking, beside the ids, the labels and the context.
+SERVED_BY: Final = ("model", "version", "role", "scene", "profile", "experiment", "arm", "propensity")
+_PREFIX = "served_"
+_GROUP_ROWS = 50_000
+
+
+@dataclass
+class JoinedRows:
+    """The rows of the four tables of some exposures, as columns."""
+
+    columns: dict[str, dict[str, list[Any]]] = field(default_factory=lambda: {role: {} for role in ROLES})
+
+    def add(self, role: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        for name, values in columns.items():
+            self.columns[role].setdefault(name, []).extend(values)
+
+    def __len__(self) -> int:
+        return max((len(next(iter(c.values()), ())) for c in self.columns.values()), default=0)
+
+
+def arrow_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
+    """The columns of each table. Features that were served are columns of keys."""
+    data = recipe.data
+    features = recipe.features
+    user_row, item_row = key64_field(USER_ROW), key64_field(ITEM_ROW)
+    position = recipe.position.column if recipe.position else "position"
+    schemas = {
+        "impressions": [
+            user_row,
+            item_row,
+            pa.field(data.user_id, pa.string()),
+            pa.field(data.item_id, pa.string()),
+            pa.field(data.time_ms, pa.int64()),
+            pa.field(data.request_id or "request_id", pa.string()),
+            pa.field(position, pa.int32()),
+            *(pa.field(name, pa.int8()) for name in recipe.label_columns),
+            *_fields(features.context),
+            *(pa.field(_PREFIX + name, pa.float64() if name == "propensity" else pa.string()) for name in SERVED_BY),
+        ],
+        "users": [user_row, *_fields(features.user)],
+        "items": [item_row, *_fields(features.item)],
+        "behaviours": [
+            user_row,
+            pa.field("place", pa.int32()),
+            item_row,
+            key64_field("action"),
+            key64_field("scene"),
+            pa.field(data.time_ms, pa.int64()),
+        ],
+    }
+    return {role: pa.schema(fields) for role, fields in schemas.items()}
+
+
+def _fields(features: Sequence[Feature]) -> list[pa.Field]:
+    return [
+        pa.field(f.name, pa.float32()) if isinstance(f, Numeric) else key64_field(f.name, f.type == "multi_categorical")
+        for f in features
+    ]
+
+
+def write_tables(
+    database: duckdb.DuckDBPyConnection,
+    exposures: Iterator[Mapping[str, Any]],
+    recipe: Recipe,
+    layouts: Mapping[str, Layouts],
+    out: Path,
+    scratch: Path,
+) -> dict[str, int]:
+    """Write the tables to `out`; `exposures` come with their impressions' positions and labels. Gives rows by table.
+
+    Memory: one row group, and what DuckDB may use to remove rows that are repeated.
+    """
+    schemas = arrow_schemas(recipe)
+    with ExitStack() as stack:
+        writers = {
+            role: stack.enter_context(pq.ParquetWriter(scratch / f"{role}.parquet", schemas[role])) for role in ROLES
+        }
+        rows = JoinedRows()
+        for exposure in exposures:
+            _add(rows, exposure, recipe, layouts[exposure["schema"]])
+            if len(rows) >= _GROUP_ROWS:
+                _flush(rows, writers, schemas)
+                rows = JoinedRows()
+        _flush(rows, writers, schemas)
+    keys = {"users": [USER_ROW], "items": [ITEM_ROW], "behaviours": [USER_ROW, "place"]}
+    return {role: _finish(database, scratch / f"{role}.parquet", keys.get(role), schemas[role], out) for role in ROLES}
+
+
+def _add(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, layouts: Layouts) -> None:
+    """Add the rows of one exposure."""
+    data = recipe.data
+    places = np.array(exposure["positions"], dtype=np.int64) - 1
+    n = len(places)
+    # The rows that were served.
+    user = entity_rows(exposure, layouts.user, "user", 1)
+    every_item = entity_rows(exposure, layouts.item, "item", len(exposure["item_ids"]))
+    items = ServedRows(layouts.item, every_item.keys[places], every_item.numerics[places])
+    item_ids = [exposure["item_ids"][place] for place in places.tolist()]
+    behaviours = [exposure[f"behaviour_{part}"] or b"" for part in ("keys", "numerics", "times")]
+    user_row = name_of("user", exposure["user_id"], user.keys.tobytes(), user.numerics.tobytes(), *behaviours)
+    item_rows = items.names("item", item_ids)
+    # The impressions.
+    context = entity_rows(exposure, layouts.context, "context", 1)
+    position = recipe.position.column if recipe.position else "position"
+    impressions: dict[str, Sequence[Any]] = {
+        USER_ROW: [user_row] * n,
+        ITEM_ROW: item_rows.tolist(),
+        data.user_id: [exposure["user_id"]] * n,
+        data.item_id: item_ids,
+        data.time_ms: [exposure["time_ms"]] * n,
+        data.request_id or "request_id": [exposure["request_id"]] * n,
+        position: exposure["positions"],
+    }
+    impressions |= {name: exposure[f"label_{place}"] for place, name in enumerate(recipe.label_columns)}
+    impressions |= {name: values * n for name, values in _columns(context, recipe.features.context).items()}
+    impressions |= {_PREFIX + name: [exposure[name]] * n for name in SERVED_BY}
+    rows.add("impressions", impressions)
+    rows.add("users", {USER_ROW: [user_row]} | _columns(user, recipe.features.user))
+    rows.add("items", {ITEM_ROW: item_rows.tolist()} | _columns(items, recipe.features.item))
+    if layouts.behaviour is not None and recipe.features.behaviour is not None:
+        _add_behaviours(rows, exposure, recipe.features, layouts, user_row, data.time_ms)
+
+
+def _add_behaviours(
+    rows: JoinedRows,
+    exposure: Mapping[str, Any],
+    schema: FeatureSchema,
+    layouts: Layouts,
+    user_row: int,
+    time_column: str,
+) -> None:
+    """Add the behaviours that a ranking saw, oldest first, and the rows of their items."""
+    assert layouts.behaviour is not None
+    assert schema.behaviour is not None
+    times = np.frombuffer(exposure["behaviour_times"] or b"", "<i8")
+    newest = slice(None, schema.behaviour.max_length)
+    every = entity_rows(exposure, layouts.behaviour, "behaviour", len(times))
+    served = ServedRows(layouts.behaviour, every.keys[newest][::-1], every.numerics[newest][::-1])
+    used = schema.behaviour_item_features
+    columns = {f.name: served.values(f) for f in used}
+    # A behaviour's item is one of its own: it has the features that the behaviour carried, as they were then.
+    layout = RowLayout(schema.item)
+    packed = layout.empty(len(served))
+    for f in used:
+        if isinstance(f, Numeric):
+            packed["numerics"][:, layout.numeric_columns[f.name]] = columns[f.name]
+        elif isinstance(f, MultiCategorical):
+            packed["keys"][:, layout.key_columns[f.name]] = columns[f.name]
+        else:
+            packed["keys"][:, layout.key_columns[f.name].start] = columns[f.name]
+    items = ServedRows(layout, packed["keys"], packed["numerics"])
+    item_rows = items.names("behaviour").tolist()
+    rows.add("items", {ITEM_ROW: item_rows} | _columns(items, schema.item))
+    width = layouts.behaviour.item_key_width
+    rows.add(
+        "behaviours",
+        {
+            USER_ROW: [user_row] * len(served),
+            "place": list(range(len(served))),
+            ITEM_ROW: item_rows,
+            "action": served.keys[:, width].tolist(),
+            "scene": served.keys[:, width + 1].tolist(),
+            time_column: times[newest][::-1].tolist(),
+        },
+    )
+
+
+def _columns(rows: ServedRows, features: Sequence[Feature]) -> dict[str, list[Any]]:
+    """The features of rows as table columns: keys, lists of keys without padding, numbers with null for missing."""
+    columns: dict[str, list[Any]] = {}
+    for feature in features:
+        values = rows.values(feature).tolist()
+        if isinstance(feature, Numeric):
+            columns[feature.name] = [None if value != value else value for value in values]
+        elif isinstance(feature, MultiCategorical):
+            columns[feature.name] = [[key for key in keys if key] for keys in values]
+        else:
+            columns[feature.name] = values
+    return columns
+
+
+def _flush(rows: JoinedRows, writers: Mapping[str, pq.ParquetWriter], schemas: Mapping[str, pa.Schema]) -> None:
+    for role, columns in rows.columns.items():
+        if columns:
+            writers[role].write_table(pa.table(columns, schema=schemas[role]))
+
+
+def _finish(
+    database: duckdb.DuckDBPyConnection, path: Path, keys: Sequence[str] | None, schema: pa.Schema, out: Path
+) -> int:
+    """Write a table to its place, without rows that are repeated if it has `keys`."""
+    rows = 0
+    with replacing(out / path.name) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        if keys is None:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches():
+                    writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)
+                    rows += batch.num_rows
+            return rows
+        names = ", ".join(keys)
+        query = f"SELECT DISTINCT ON ({names}) * FROM read_parquet(?) ORDER BY {names}"  # nosec B608 # our own names
+        reader = arrow_reader(database, query, [str(path)], _GROUP_ROWS)
+        for batch in reader:
+            writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+            rows += batch.num_rows
+    path.unlink()
+    return rows

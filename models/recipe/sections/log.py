@@ -1,0 +1,43 @@
+"""The section `log` of a recipe: how an exposure log becomes labelled impressions."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.options import Options
+
+Action = Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class Seen(Options):
+    """Which returned items count as impressions. Nothing is inferred unless a recipe says so.
+
+    `explicit`: those that `/impressions` told. `returned`: all. `up_to_last_click_plus`: those down to the last item
+    with one of the `actions`, and `k` more; a list without such an item has none.
+    """
+
+    by: Literal["explicit", "returned", "up_to_last_click_plus"]
+    k: Annotated[int, Field(ge=0)] = 0
+    actions: tuple[Action, ...] = ()
+
+
+class LoggedLabel(Options):
+    """A label: whether one of the `actions` came within `window_s` seconds after the impression."""
+
+    actions: Annotated[tuple[Action, ...], Field(min_length=1)]
+    window_s: Annotated[float, Field(gt=0)]
+
+
+class LogSection(Options):
+    """The `log` section: which returned items were seen, and how events become labels.
+
+    `labels`: by label column. An event that is logged more than `lateness_s` after its time may be missed: a window is
+    closed that long after its end. Clocks of callers may differ from the service's by `clock_tolerance_s`. A join of
+    fewer than `min_join_rate` of the events with an exposure is refused.
+    """
+
+    seen: Seen
+    labels: dict[str, LoggedLabel]
+    lateness_s: Annotated[float, Field(ge=0)] = 3600.0
+    clock_tolerance_s: Annotated[float, Field(ge=0)] = 300.0
+    min_join_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
