@@ -131,10 +131,10 @@ def _labelled(
         first = 0
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_BATCH):
-                found = database.execute(query, [str(path), first, first + len(batch)]).fetchall()
-                rows = batch.take(pa.array([row[0] - first for row in found], pa.int64())).to_pylist()
+                labelled = database.execute(query, [str(path), first, first + len(batch)]).fetchall()
+                rows = batch.take(pa.array([row[0] - first for row in labelled], pa.int64())).to_pylist()
                 first += len(batch)
-                for row, (_, *lists_of_row) in zip(rows, found, strict=True):
+                for row, (_, *lists_of_row) in zip(rows, labelled, strict=True):
                     if row["schema"] in schemas:
                         yield row | dict(zip(columns, lists_of_row, strict=True))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from models.recipe.sections.log import LogSection, Seen
+from models.recipe.sections.log import LogSection, SeenRule
 from tables.log_records import SCHEMAS, RecordKind
 
 UNJOINED = ("no_request_id", "clock", "unknown_request", "other_user", "not_in_list")
@@ -88,11 +88,11 @@ def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> N
     _states(database, log, tolerance_ms)
 
 
-def _seen(database: duckdb.DuckDBPyConnection, seen: Seen) -> None:
+def _seen(database: duckdb.DuckDBPyConnection, seen: SeenRule) -> None:
     """The table `seen`: the impressions, by the rule that the recipe chooses."""
     database.execute(
         """
-        CREATE TABLE told AS
+        CREATE TABLE impressions AS
         SELECT DISTINCT ON (impression_id) impression_id, request_id, item_id, time_ms FROM raw_impressions
         ORDER BY impression_id, logged_ms, filename, file_row_number
         """
@@ -100,7 +100,7 @@ def _seen(database: duckdb.DuckDBPyConnection, seen: Seen) -> None:
     if seen.by == "returned":
         database.execute("CREATE TABLE seen AS SELECT * FROM listed")
     elif seen.by == "explicit":
-        database.execute("CREATE TABLE seen AS SELECT * FROM listed SEMI JOIN told USING (request_id, item_id)")
+        database.execute("CREATE TABLE seen AS SELECT * FROM listed SEMI JOIN impressions USING (request_id, item_id)")
     else:
         database.execute(
             """

@@ -55,9 +55,9 @@ def measure(database: duckdb.DuckDBPyConnection, log: LogSection) -> JoinReport:
     report.exposures_doubled -= report.exposures
     report.listed = _one(database, "SELECT count(*) FROM listed")
     report.impressions = _one(database, "SELECT count(*) FROM seen")
-    told = _one(database, "SELECT count(*) FROM told")
-    report.impressions_doubled = _one(database, "SELECT count(*) FROM raw_impressions") - told
-    unknown = "SELECT count(*) FROM told ANTI JOIN exposed USING (request_id)"
+    distinct = _one(database, "SELECT count(*) FROM impressions")
+    report.impressions_doubled = _one(database, "SELECT count(*) FROM raw_impressions") - distinct
+    unknown = "SELECT count(*) FROM impressions ANTI JOIN exposed USING (request_id)"
     report.impressions_of_unknown_requests = _one(database, unknown)
     report.events_doubled = _one(database, "SELECT (SELECT count(*) FROM raw_events) - (SELECT count(*) FROM done)")
     _measure_events(database, log, report)
@@ -147,9 +147,9 @@ def lines(report: JoinReport) -> list[str]:
     """The report as text."""
     rate = "no event" if report.join_rate is None else f"join rate {report.join_rate:.2%}"
     exposures = f"{report.exposures:,} exposures ({report.exposures_doubled:,} doubled)"
-    told = f"{report.impressions_doubled:,} told twice, {report.impressions_of_unknown_requests:,} of unknown requests"
+    reported = f"{report.impressions_doubled:,} doubled, {report.impressions_of_unknown_requests:,} of unknown requests"
     text = [
-        f"{exposures}, {report.listed:,} items returned, {report.impressions:,} impressions ({told})",
+        f"{exposures}, {report.listed:,} items returned, {report.impressions:,} impressions ({reported})",
         f"{report.events:,} events ({report.events_doubled:,} doubled): {rate}",
     ]
     if report.unjoined:

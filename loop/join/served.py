@@ -75,27 +75,27 @@ def graph_inputs_of(exposure: Mapping[str, Any], layouts: Layouts) -> dict[str, 
     return inputs
 
 
-def lacking(logged: FeatureSchema, wanted: FeatureSchema) -> str:
+def lacking(logged: FeatureSchema, read: FeatureSchema) -> str:
     """Why rows of one schema cannot be those of another; empty if they can."""
     for group in ("user", "item", "context"):
         known = {feature.name: feature for feature in logged.group(group)}
-        for feature in wanted.group(group):
+        for feature in read.group(group):
             there = known.get(feature.name)
             if there is None:
                 return f"{group} feature '{feature.name}' was not logged"
             if _meaning(there) != _meaning(feature):
                 return f"{group} feature '{feature.name}' was logged as another one: {_meaning(there)}"
-    if wanted.behaviour is None:
+    if read.behaviour is None:
         return ""
     if logged.behaviour is None:
         return "behaviours were not logged"
-    for name in wanted.behaviour.item_features:
+    for name in read.behaviour.item_features:
         if name not in logged.behaviour.item_features:
             return f"behaviours were logged without '{name}'"
     for field in ("action_vocabulary", "scene_vocabulary"):
-        if getattr(logged.behaviour, field) != getattr(wanted.behaviour, field):
+        if getattr(logged.behaviour, field) != getattr(read.behaviour, field):
             return f"behaviours were logged with another {field}"
-    if logged.behaviour.max_length < wanted.behaviour.max_length:
+    if logged.behaviour.max_length < read.behaviour.max_length:
         return f"at most {logged.behaviour.max_length} behaviours were logged"
     return ""
 

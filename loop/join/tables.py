@@ -50,7 +50,8 @@ def arrow_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
     """The columns of each table. Features that were served are columns of keys."""
     data = recipe.data
     features = recipe.features
-    user_row, item_row = key64_field(USER_ROW), key64_field(ITEM_ROW)
+    user_row = key64_field(USER_ROW)
+    item_row = key64_field(ITEM_ROW)
     position = recipe.position.column if recipe.position else "position"
     schemas = {
         "impressions": [

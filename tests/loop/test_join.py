@@ -77,10 +77,11 @@ def expected(shown: Shown) -> pd.DataFrame:
 
 
 def same_labels(folder: Path, shown: Shown) -> None:
-    got, wanted = labels(folder), expected(shown)
-    assert len(got) == len(wanted)
+    table = labels(folder)
+    original = expected(shown)
+    assert len(table) == len(original)
     for name in ("click", "like", "long_view"):
-        assert got[name].tolist() == wanted[name].tolist()
+        assert table[name].tolist() == original[name].tolist()
 
 
 def test_what_trains_on_the_log_is_what_was_shown_bit_for_bit(

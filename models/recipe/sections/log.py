@@ -9,7 +9,7 @@ from models.options import Options
 Action = Annotated[str, Field(min_length=1, max_length=512)]
 
 
-class Seen(Options):
+class SeenRule(Options):
     """Which returned items count as impressions. Nothing is inferred unless a recipe says so.
 
     `explicit`: those that `/impressions` told. `returned`: all. `up_to_last_click_plus`: those down to the last item
@@ -36,7 +36,7 @@ class LogSection(Options):
     fewer than `min_join_rate` of the events with an exposure is refused.
     """
 
-    seen: Seen
+    seen: SeenRule
     labels: dict[str, LoggedLabel]
     lateness_s: Annotated[float, Field(ge=0)] = 3600.0
     clock_tolerance_s: Annotated[float, Field(ge=0)] = 300.0
