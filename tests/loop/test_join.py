@@ -287,8 +287,8 @@ def test_the_report_says_how_late_events_come_and_how_complete_labels_are(
     assert [round(share, 1) for share in curve.values()] == [0.2, 0.5, 0.7] or curve["1 d"] == pytest.approx(
         0.75, abs=0.03
     )
-    told = json.loads((tmp_path / "data" / "join.json").read_text())
-    assert told["join_rate"] == 1.0
+    written = json.loads((tmp_path / "data" / "join.json").read_text())
+    assert written["join_rate"] == 1.0
 
 
 def test_an_empty_log_is_refused(tmp_path: Path, shown: Shown, capsys: pytest.CaptureFixture[str]) -> None:
