@@ -61,6 +61,8 @@ COMMANDS = {
         "the same command continues from there",
     ),
     "join": CommandEntry("loop:join", "Join an exposure log into training tables."),
+    "verify-log": CommandEntry("loop:verify_log", "Compute logged exposures again and compare."),
+    "replay": CommandEntry("loop:replay", "Rank a logged request again, bit for bit."),
     "loadtest": CommandEntry("loadtest:loadtest", "Send an open-loop load and check every answer."),
     "soak": CommandEntry("soak:soak", "Send mixed traffic and faults for hours, and check every answer."),
     "swap-cost": CommandEntry("soak:swap_cost", "Measure how a swap of versions delays callers."),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from funnelrank.commands.options import PATH, examples
+from funnelrank.commands.options import PATH, POSITIVE, examples
+from funnelrank.exit_codes import CommandError
 
 log_option = click.option("--log", type=PATH, required=True, metavar="DIR", help="The folder of the exposure log.")
 
@@ -55,3 +56,44 @@ def join(log: Path, recipe: Path, out: Path, model: str | None, memory_mb: int) 
     from models.recipe import load_recipe
 
     click.echo("\n".join(lines(run(log, load_recipe(recipe), out, model, memory_mb))))
+
+
+@click.command(epilog=examples("funnelrank replay r-4711 --log LOG --registry registry --version 8"))
+@click.argument("request_id")
+@log_option
+@click.option("--registry", type=PATH, required=True, metavar="DIR", help="The registry with the bundle.")
+@click.option("--version", metavar="V", help="Rank by this version of the model instead.")
+@click.option("--profile", metavar="NAME", help="Fuse by this profile of the registry's fusion document instead.")
+@click.option("--threads", type=POSITIVE, default=1, show_default=True, metavar="N", help="FUNNELRANK_MODEL_THREADS.")
+def replay(request_id: str, log: Path, registry: Path, version: str | None, profile: str | None, threads: int) -> None:
+    """Rank a logged request again, bit for bit; or by another version or profile, and show the difference."""
+    from loop.proof.replay import lines
+    from loop.proof.replay import replay as run
+
+    replayed = run(log, registry, request_id, version, profile, threads)
+    click.echo("\n".join(lines(replayed)))
+    if replayed.differing and not replayed.changed:
+        raise CommandError(f"the request {request_id} does not replay as it was served")
+
+
+@click.command(
+    "verify-log",
+    epilog=examples("funnelrank verify-log --log LOG --registry registry --tables data/kuairand --share 0.05"),
+)
+@log_option
+@click.option("--registry", type=PATH, required=True, metavar="DIR", help="The registry with the bundles.")
+@click.option("--tables", type=PATH, metavar="DIR", help="The tables that training reads: users, items, behaviours.")
+@click.option(
+    "--share", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="X", help="Share of the requests."
+)
+def verify_log(log: Path, registry: Path, tables: Path | None, share: float) -> None:
+    """Compute logged exposures again: scores in ONNX Runtime and, with --tables, rows as training reads them.
+
+    A difference is named with its feature, its row and the first moment.
+    """
+    from loop.proof.verify import lines, verify
+
+    done = verify(log, registry, tables, share)
+    click.echo("\n".join(lines(done)), err=bool(done.skews))
+    if done.skews:
+        raise CommandError(f"{len(done.skews)} features or tasks differ between serving and training")

@@ -1,0 +1,1 @@
+"""Proofs over the exposure log: a request ranked again, and logged rows computed again."""

@@ -1,0 +1,192 @@
+"""Verifies logged exposures: their rows against the tables that training reads, their scores against ONNX Runtime.
+
+A difference is skew between what was served and what is trained on. It is named with its feature, its row and the first
+moment at which it was seen.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from features.layouts import Layouts
+from features.rows import RowLayout
+from features.schema import Feature, Numeric
+from features.statistics import relative_difference
+from loop.errors import LogError
+from loop.join.served import ServedRows, entity_rows
+from loop.log.hours import hour_name
+from loop.proof.again import logged_predictions, open_bundle, scored_again
+from loop.proof.records import Exposure, exposures_of, layouts_of
+from loop.proof.sources import SourceRows, read_sources
+from service.bundle.loading import Bundle
+
+TOLERANCE = 1e-4  # relative, as for a bundle's golden request
+_SHARES = 1 << 32
+
+
+@dataclass
+class Skew:
+    """A feature or task whose values differ: how often, since when, and the first example."""
+
+    name: str
+    count: int = 0
+    first_ms: int = 0
+    example: str = ""
+
+    def see(self, time_ms: int, example: str) -> None:
+        self.count += 1
+        if not self.example or time_ms < self.first_ms:
+            self.first_ms = time_ms
+            self.example = example
+
+
+@dataclass
+class Verification:
+    """The exposures that were verified, those that could not be (by reason), and what differs by name."""
+
+    exposures: int = 0
+    compared_rows: int = 0
+    bit_equal: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    skews: dict[str, Skew] = field(default_factory=dict)
+
+    def note(self, name: str, time_ms: int, example: str) -> None:
+        self.skews.setdefault(name, Skew(name)).see(time_ms, example)
+
+    def skip(self, reason: str) -> None:
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+
+
+def verify(log: Path, registry: Path, tables: Path | None = None, share: float = 1.0) -> Verification:
+    """Verify a share of the compacted exposures, chosen by a stable hash of the request id. Raises LogError."""
+    done = Verification()
+    sample = [each for each in exposures_of(log) if _place(each["request_id"]) < share * _SHARES]
+    if not sample:
+        raise LogError(f"{log} has no compacted exposure to verify; run `funnelrank compact` first")
+    bundles: dict[str, Bundle | None] = {}
+    for exposure in sample:
+        _verify_scores(exposure, log, registry, bundles, done)
+    if tables is not None:
+        for schema in sorted({each["schema"] for each in sample}):
+            _verify_rows([each for each in sample if each["schema"] == schema], layouts_of(log, schema), tables, done)
+    done.exposures = len(sample)
+    return done
+
+
+def _place(request_id: str) -> int:
+    return zlib.crc32(request_id.encode())
+
+
+def _verify_scores(
+    exposure: Exposure, log: Path, registry: Path, bundles: dict[str, Bundle | None], done: Verification
+) -> None:
+    """Compare an exposure's task scores with those of the same rows in ONNX Runtime."""
+    label = f"{exposure['model']}/{exposure['version']}"
+    if label not in bundles:
+        try:
+            bundles[label] = open_bundle(registry, exposure["model"], exposure["version"])
+        except LogError:
+            bundles[label] = None
+    bundle = bundles[label]
+    before = logged_predictions(exposure)
+    if bundle is None:
+        done.skip(f"the bundle {label} is not in the registry")
+        return
+    if not np.isfinite(before).all():
+        done.skip("the model failed")
+        return
+    again = scored_again(exposure, layouts_of(log, exposure["schema"]), bundle).predictions
+    done.bit_equal += int(again.tobytes() == before.tobytes())
+    for row, task in enumerate(exposure["tasks"]):
+        difference = relative_difference(before[row].astype(np.float64), again[row].astype(np.float64))
+        for place in np.flatnonzero(difference > TOLERANCE).tolist():
+            example = f"served {before[row, place]:.7g}, computed {again[row, place]:.7g}"
+            done.note(f"task {task}", exposure["time_ms"], _where(exposure, exposure["item_ids"][place], example))
+
+
+def _verify_rows(sample: list[Exposure], layouts: Layouts, tables: Path, done: Verification) -> None:
+    """Compare the rows of exposures with those of the tables."""
+    users = {each["user_id"] for each in sample}
+    items = {item for each in sample for item in each["item_ids"]}
+    source = read_sources(tables, layouts, users, items)
+    for exposure in sample:
+        if any(reason.startswith(("store_unavailable", "corrupt_rows")) for reason in exposure["degraded"]):
+            done.skip("the store did not give its rows")
+            continue
+        done.compared_rows += 1
+        user = source.users.get(exposure["user_id"]) or layouts.unknown_row("user", exposure["user_id"])
+        _compare(exposure, "user", layouts.user, [user], [exposure["user_id"]], done)
+        ids = exposure["item_ids"]
+        rows = [source.items.get(item) or layouts.unknown_row("item", item) for item in ids]
+        _compare(exposure, "item", layouts.item, rows, ids, done)
+        if layouts.behaviour is not None:
+            _compare_behaviours(exposure, layouts, source, done)
+
+
+def _compare(
+    exposure: Exposure, name: str, layout: RowLayout, packed: list[bytes], ids: list[str], done: Verification
+) -> None:
+    rows = np.frombuffer(b"".join(packed), layout.dtype) if layout.dtype.itemsize else layout.empty(len(ids))
+    computed = ServedRows(layout, rows["keys"], rows["numerics"])
+    served = entity_rows(exposure, layout, name, len(ids))
+    for feature in layout.features:
+        for place in _differing(served, computed, feature):
+            example = f"served {_shown(served, feature, place)}, computed {_shown(computed, feature, place)}"
+            done.note(f"{name}.{feature.name}", exposure["time_ms"], _where(exposure, ids[place], example))
+
+
+def _compare_behaviours(exposure: Exposure, layouts: Layouts, source: SourceRows, done: Verification) -> None:
+    assert layouts.behaviour is not None
+    moment = exposure["time_ms"]
+    times = np.frombuffer(exposure["behaviour_times"] or b"", "<i8")
+    rows = source.behaviours_before(exposure["user_id"], moment - layouts.lag_ms)
+    if times.tolist() != rows["time"].tolist():
+        newest = [f"{(moment - each[0]) / 1000:.0f} s" if len(each) else "none" for each in (times, rows["time"])]
+        example = f"served {len(times)} (newest {newest[0]} old), computed {len(rows)} (newest {newest[1]} old)"
+        done.note("behaviours", moment, _where(exposure, exposure["user_id"], example))
+        return
+    computed = ServedRows(layouts.behaviour, rows["keys"], rows["numerics"])
+    served = entity_rows(exposure, layouts.behaviour, "behaviour", len(times))
+    for feature in layouts.behaviour.features:
+        for place in _differing(served, computed, feature):
+            example = f"behaviour {place + 1}: served {_shown(served, feature, place)}, "
+            example += f"computed {_shown(computed, feature, place)}"
+            done.note(f"behaviour.{feature.name}", moment, _where(exposure, exposure["user_id"], example))
+    width = layouts.behaviour.item_key_width
+    for column, what in enumerate(("action", "scene"), width):
+        if served.keys[:, column].tolist() != computed.keys[:, column].tolist():
+            done.note(f"behaviour.{what}", moment, _where(exposure, exposure["user_id"], "keys differ"))
+
+
+def _differing(first: ServedRows, second: ServedRows, feature: Feature) -> Iterator[int]:
+    """The rows whose values of a feature differ in any bit; a missing number equals a missing number."""
+    for place, (one, other) in enumerate(zip(first.values(feature), second.values(feature), strict=True)):
+        missing = isinstance(feature, Numeric) and np.isnan(one) and np.isnan(other)
+        if not missing and np.asarray(one).tobytes() != np.asarray(other).tobytes():
+            yield place
+
+
+def _shown(rows: ServedRows, feature: Feature, place: int) -> str:
+    value = rows.values(feature)[place]
+    if isinstance(feature, Numeric):
+        return "missing" if np.isnan(value) else f"{value:.7g}"
+    keys = [int(key) for key in np.atleast_1d(value) if key]
+    return "missing" if not keys else "key " + ", ".join(f"{key:x}" for key in keys)
+
+
+def _where(exposure: Exposure, row: str, example: str) -> str:
+    return f"request {exposure['request_id']}, row '{row}': {example}"
+
+
+def lines(done: Verification) -> list[str]:
+    """The verification as text."""
+    scored = f"{done.bit_equal:,} scored the same bit for bit"
+    text = [f"{done.exposures:,} exposures, {scored}, {done.compared_rows:,} compared with the tables"]
+    text += [f"not verified, {count:,}: {reason}" for reason, count in sorted(done.skipped.items())]
+    for skew in sorted(done.skews.values(), key=lambda each: (each.first_ms, each.name)):
+        since = hour_name(skew.first_ms // 3_600_000)
+        text.append(f"{skew.name}: {skew.count:,} differ, first in the hour {since} at {skew.first_ms}: {skew.example}")
+    return text
