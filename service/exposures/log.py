@@ -112,19 +112,28 @@ class RecordLog:
             records += 1
             items += size
         for kind, batch in taken.items():
-            outcome = Outcome.WRITTEN
-            try:
-                self._sink.write(kind, batch)
-                self._reported = ""
-            except OSError as error:
-                # Rankings continue: records that cannot be written are counted and dropped.
-                outcome = Outcome.WRITE_FAILED
-                self._report(str(error))
-            except Exception:
-                outcome = Outcome.WRITE_FAILED
-                log.exception("records of the exposure log cannot be packed")
-            self._done[kind, outcome] = self._done.get((kind, outcome), 0) + len(batch)
+            self._write(kind, batch)
         self._items_taken += items
+
+    def _write(self, kind: str, batch: list[Any]) -> None:
+        """Write records of one kind, and count them."""
+        outcome = Outcome.WRITTEN
+        try:
+            self._sink.write(kind, batch)
+            self._reported = ""
+        except OSError as error:
+            # Rankings continue: records that cannot be written are counted and dropped.
+            outcome = Outcome.WRITE_FAILED
+            self._report(str(error))
+        except Exception:
+            # A record that cannot be packed must not take the others of its batch with it.
+            if len(batch) > 1:
+                for record in batch:
+                    self._write(kind, [record])
+                return
+            outcome = Outcome.WRITE_FAILED
+            log.exception("a record of the exposure log cannot be packed")
+        self._done[kind, outcome] = self._done.get((kind, outcome), 0) + len(batch)
 
     def _report(self, problem: str) -> None:
         """Write one line per kind of fault, until a write succeeds again."""

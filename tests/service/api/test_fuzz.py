@@ -17,7 +17,13 @@ from service.api.routes.rank_bodies import RankRequest
 from service.errors import InvalidRequest
 from service.settings import Settings
 
-ROUTES = [("POST", "/rank"), ("POST", "/events"), ("PUT", "/features/users"), ("PUT", "/features/items")]
+ROUTES = [
+    ("POST", "/rank"),
+    ("POST", "/events"),
+    ("POST", "/impressions"),
+    ("PUT", "/features/users"),
+    ("PUT", "/features/items"),
+]
 TEXT = st.text(max_size=8)
 SCALAR = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | TEXT
 ANYTHING = st.recursive(
@@ -40,6 +46,7 @@ EVENT = {
     "timestamp": st.integers(10**11, 17 * 10**11),
 }
 BEHAVIOUR = {name: value for name, value in EVENT.items() if name != "user_id"}
+SEEN_ITEM = st.fixed_dictionaries({"item_id": ID, "position": st.integers(1, 9)})
 RANK_OPTIONS = {
     "user_features": USER,
     "behaviours": st.lists(st.fixed_dictionaries(BEHAVIOUR, optional={"scene": TEXT}), max_size=3),
@@ -68,6 +75,15 @@ GOOD: dict[str, Any] = {
         optional=RANK_OPTIONS,
     ),
     "/events": batch("events", EVENT, scene=TEXT, event_id=ID),
+    "/impressions": batch(
+        "impressions",
+        {
+            "request_id": st.sampled_from(["r-1", "r-2"]),
+            "items": st.lists(SEEN_ITEM, min_size=1, max_size=3),
+            "timestamp": st.integers(10**11, 17 * 10**11),
+        },
+        impression_id=ID,
+    ),
     "/features/users": batch("users", {"user_id": ID, "features": USER}),
     "/features/items": batch("items", {"item_id": ID, "features": ITEM}),
 }

@@ -222,15 +222,14 @@ def test_a_service_does_not_start_with_a_log_that_it_cannot_write(
         assert "FUNNELRANK_EXPOSURE_LOG" in server.log_lines
 
 
-class Stuck:
-    """A sink that waits until it is released."""
+class MemorySink:
+    """A sink that counts what is written, and cannot pack the record "bad"."""
 
     def __init__(self) -> None:
         self.written = 0
-        self.fails = False
 
     def write(self, kind: str, records: list[Any]) -> None:
-        if self.fails:
+        if "bad" in records:
             raise ValueError("it cannot be packed")
         self.written += len(records)
 
@@ -240,7 +239,7 @@ class Stuck:
 
 
 def test_a_full_queue_drops_records_and_counts_them() -> None:
-    sink = Stuck()
+    sink = MemorySink()
     queue = RecordLog(sink)  # its thread is not started yet: nothing is taken from it
     taken = [queue.offer("exposures", object(), 1000) for _ in range(300)]
     assert taken == [True] * 200 + [False] * 100
@@ -252,14 +251,15 @@ def test_a_full_queue_drops_records_and_counts_them() -> None:
     assert queue.queued == 0
 
 
-def test_a_record_that_cannot_be_packed_is_counted() -> None:
-    sink = Stuck()
-    sink.fails = True
+def test_a_record_that_cannot_be_packed_costs_itself_alone() -> None:
+    sink = MemorySink()
     queue = RecordLog(sink)
-    queue.offer("exposures", object())
+    for record in ("good", "bad", "good", "good"):
+        queue.offer("exposures", record)
     queue.start()
     queue.close()
-    assert queue.counts() == {("exposures", Outcome.WRITE_FAILED): 1}
+    assert queue.counts() == {("exposures", Outcome.WRITTEN): 3, ("exposures", Outcome.WRITE_FAILED): 1}
+    assert sink.written == 3
 
 
 def test_rolled_files_beyond_the_bound_are_removed_oldest_first(tmp_path: Path) -> None:
