@@ -1,5 +1,6 @@
 """The commands of the loop: from the exposure log to training tables, proofs and replays."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -14,7 +15,19 @@ log_option = click.option("--log", type=PATH, required=True, metavar="DIR", help
 @log_option
 @click.option("--keep-days", type=float, metavar="N", help="Remove hours that are older.  [default: keep all]")
 @click.option("--keep-gb", type=float, metavar="N", help="Remove the oldest hours beyond this size.")
-def compact(log: Path, keep_days: float | None, keep_gb: float | None) -> None:
+@click.option("--verify", type=PATH, metavar="REGISTRY", help="Then verify the hours that were written, as verify-log.")
+@click.option("--tables", type=PATH, metavar="DIR", help="With --verify: the tables that training reads.")
+@click.option(
+    "--share", type=click.FloatRange(0, 1), default=0.01, show_default=True, metavar="X", help="With --verify."
+)
+def compact(
+    log: Path,
+    keep_days: float | None,
+    keep_gb: float | None,
+    verify: Path | None,
+    tables: Path | None,
+    share: float,
+) -> None:
     """Turn the closed files of an exposure log into one Parquet file per hour and kind of record.
 
     It may run at any time beside the service, be interrupted, and run again. It names files that are cut, damaged or do
@@ -34,6 +47,9 @@ def compact(log: Path, keep_days: float | None, keep_gb: float | None) -> None:
         click.echo(f"{check.path}: {kind}, {check.rows:,} records read: {check.problem}", err=True)
     if done.removed:
         click.echo(f"removed {len(done.removed)} hours, {done.removed[0]} to {done.removed[-1]}")
+    written = done.hours - set(done.removed)
+    if verify is not None and written:
+        _verify(log, verify, tables, share, written)
 
 
 @click.command(
@@ -91,9 +107,15 @@ def verify_log(log: Path, registry: Path, tables: Path | None, share: float) -> 
 
     A difference is named with its feature, its row and the first moment.
     """
-    from loop.proof.verify import lines, verify
+    _verify(log, registry, tables, share, None)
 
-    done = verify(log, registry, tables, share)
+
+def _verify(log: Path, registry: Path, tables: Path | None, share: float, hours: Collection[str] | None) -> None:
+    """Verify exposures, print the result and keep its counts for the metrics. Raises CommandError for a difference."""
+    from loop.proof.verify import lines, verify, write_counts
+
+    done = verify(log, registry, tables, share, hours)
+    write_counts(log, done)
     click.echo("\n".join(lines(done)), err=bool(done.skews))
     if done.skews:
         raise CommandError(f"{len(done.skews)} features or tasks differ between serving and training")

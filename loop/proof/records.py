@@ -1,6 +1,6 @@
 """Reads single exposures of a log: of the hours that are compacted, and of the files that are not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,11 @@ def exposure_of(log: Path, request_id: str) -> Exposure:
     )
 
 
-def exposures_of(log: Path) -> Iterator[Exposure]:
-    """Every compacted exposure, oldest hour first."""
+def exposures_of(log: Path, hours: Collection[str] | None = None) -> Iterator[Exposure]:
+    """Every compacted exposure, oldest hour first; those of some `hours` alone if they are named."""
     for path in hour_files(log, RecordKind.EXPOSURES):
+        if hours is not None and path.parent.name not in hours:
+            continue
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_BATCH):
                 yield from batch.to_pylist()

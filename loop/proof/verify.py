@@ -4,13 +4,15 @@ A difference is skew between what was served and what is trained on. It is named
 moment at which it was seen.
 """
 
+import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from features.files.writing import write_whole
 from features.layouts import Layouts
 from features.rows import RowLayout
 from features.schema import Feature, Numeric
@@ -22,6 +24,7 @@ from loop.proof.again import logged_predictions, open_bundle, scored_again
 from loop.proof.records import Exposure, exposures_of, layouts_of
 from loop.proof.sources import SourceRows, read_sources
 from service.bundle.loading import Bundle
+from service.exposures.folder import VERIFIED
 
 TOLERANCE = 1e-4  # relative, as for a bundle's golden request
 _SHARES = 1 << 32
@@ -60,11 +63,20 @@ class Verification:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
 
-def verify(log: Path, registry: Path, tables: Path | None = None, share: float = 1.0) -> Verification:
-    """Verify a share of the compacted exposures, chosen by a stable hash of the request id. Raises LogError."""
+def verify(
+    log: Path,
+    registry: Path,
+    tables: Path | None = None,
+    share: float = 1.0,
+    hours: Collection[str] | None = None,
+) -> Verification:
+    """Verify a share of the compacted exposures, chosen by a stable hash of the request id. Raises LogError.
+
+    The sample is held in memory: `share` and `hours` bound it.
+    """
     done = Verification()
-    sample = [each for each in exposures_of(log) if _place(each["request_id"]) < share * _SHARES]
-    if not sample:
+    sample = [each for each in exposures_of(log, hours) if _place(each["request_id"]) < share * _SHARES]
+    if not sample and hours is None:
         raise LogError(f"{log} has no compacted exposure to verify; run `funnelrank compact` first")
     bundles: dict[str, Bundle | None] = {}
     for exposure in sample:
@@ -74,6 +86,12 @@ def verify(log: Path, registry: Path, tables: Path | None = None, share: float =
             _verify_rows([each for each in sample if each["schema"] == schema], layouts_of(log, schema), tables, done)
     done.exposures = len(sample)
     return done
+
+
+def write_counts(log: Path, done: Verification) -> None:
+    """Write the counts beside the log, where the service reads them for its metrics."""
+    counts = {"exposures": done.exposures, "skews": {name: skew.count for name, skew in sorted(done.skews.items())}}
+    write_whole(log / VERIFIED, json.dumps(counts).encode())
 
 
 def _place(request_id: str) -> int:

@@ -12,6 +12,7 @@ from features.files.writing import write_whole
 
 SPOOL: Final = "spool"
 FEATURE_SCHEMAS: Final = "schemas"
+VERIFIED: Final = "verified.json"  # what the last verification counted, for the metrics
 SUFFIX: Final = ".arrows"
 
 

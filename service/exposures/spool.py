@@ -1,6 +1,7 @@
 """The spool of a log: the stream files of each worker, which are closed by size and time and limited in bytes."""
 
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +12,12 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from service.exposures.folder import SPOOL, SUFFIX
+from service.exposures.folder import SPOOL, SUFFIX, VERIFIED
 from service.exposures.stream import StreamFile
 
 log = logging.getLogger("funnelrank.exposures")
 _RETRY_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
 _ROLL_BYTES = 64 << 20
 BatchOf = Callable[[Sequence[Any]], pa.RecordBatch]
 
@@ -38,6 +40,8 @@ class Spool:
         self._worker = uuid4().hex[:12]
         self._open: dict[str, tuple[StreamFile, float]] = {}
         self._failed_at = -_RETRY_SECONDS
+        self._looked_at = -_LOOK_SECONDS
+        self.skews: dict[str, int] = {}  # differing values of the last verification, by feature or task
         self.removed = 0  # rolled files that were removed before they were compacted
 
     def write(self, kind: str, records: list[Any]) -> None:
@@ -64,6 +68,9 @@ class Spool:
             self._end(kind)
         if due:
             self._bound()
+        if now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            self.skews = _counts(self._folder.parent / VERIFIED)
 
     def close(self) -> None:
         for kind in list(self._open):
@@ -104,6 +111,15 @@ class Spool:
             excess -= size
             self.removed += 1
             log.error("%s was removed before it was compacted: the log may hold %d bytes", path, self._limits.max_bytes)
+
+
+def _counts(path: Path) -> dict[str, int]:
+    """The differing values by name of the last verification; nothing if there was none, or its file is broken."""
+    try:
+        skews = json.loads(path.read_bytes())["skews"]
+        return {str(name): int(count) for name, count in skews.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _logged_at(path: Path) -> str:

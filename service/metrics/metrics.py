@@ -85,6 +85,9 @@ class ExposureLogMetrics:
         )
         self._removed = define.counter("exposure_log_files_removed", "Files of the log removed before `compact`.")
         self._queued = define.sum_gauge("exposure_log_queued", "Records of the exposure log that wait to be written.")
+        skews = "Values of the last verified hours that differ between serving and training."
+        self._skews = define.max_gauge("exposure_log_skews", skews, "name")
+        self._skewed: set[str] = set()
         self._known: dict[tuple[str, str], int] = {}
         self._known_removed = 0
 
@@ -96,6 +99,12 @@ class ExposureLogMetrics:
         self._removed.inc(removed - self._known_removed)
         self._known_removed = removed
         self._queued.set(queued)
+
+    def set_skews(self, skews: Mapping[str, int]) -> None:
+        """Set the counts of the last verification, by feature or task; a name that is no longer there is 0."""
+        self._skewed |= skews.keys()
+        for name in self._skewed:
+            self._skews.labels(name).set(skews.get(name, 0))
 
 
 class Metrics:

@@ -29,6 +29,7 @@ def open_log(settings: Settings, metrics: Metrics) -> Log:
     spool = Spool(settings.exposure_log, batches, limits)
     records = RecordLog(spool)
     metrics.tallies.also(lambda: metrics.exposure_log.bring_over(records.counts(), spool.removed, records.queued))
+    metrics.tallies.also(lambda: metrics.exposure_log.set_skews(spool.skews))
     return Log(records, ExposureLog(records, settings.exposure_share))
 
 

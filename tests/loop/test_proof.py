@@ -217,6 +217,23 @@ def test_the_command_fails_where_something_differs(
     assert main([*words, "--share", "0.2"]) == 0
 
 
+def test_the_compaction_verifies_what_it_wrote_and_the_service_counts_it(
+    served: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An hourly job: a difference is an exit code for its scheduler, and a metric for the alarm."""
+    log = tmp_path / "log"
+    tables = write_sources(tmp_path / "tables", served.events, item_25=1000.0)
+    with EmbeddedRedis() as own, serving(tmp_path, served.registry, own.url, exposure_log=log) as server:
+        assert server.rank(["25"]).status_code == 200
+        wait_until(lambda: 'outcome="written"} 1.0' in server.http.get("/metrics").text)
+    words = ["compact", "--log", str(log), "--verify", str(served.registry), "--share", "1", "--tables", str(tables)]
+    assert main(words) == 1
+    assert "item.price: 1 differ" in capsys.readouterr().err
+    assert main(words) == 0  # nothing new was written, so nothing is verified again
+    with EmbeddedRedis() as own, serving(tmp_path, served.registry, own.url, exposure_log=log) as server:
+        wait_until(lambda: 'funnelrank_exposure_log_skews{name="item.price"} 1.0' in server.http.get("/metrics").text)
+
+
 def test_a_bundle_that_is_gone_is_counted(served: SimpleNamespace, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = verify(served.log, tmp_path / "empty")
