@@ -13,7 +13,6 @@ from features.keys import MAX_ID_CHARACTERS, text_of, too_long
 from features.times import LATEST_MS, out_of_bounds, time_problem
 from tables import key64
 from tables.errors import TableError
-from tables.key64 import is_key64
 from tables.text_numbers import NoNumberError, numbers_of_text
 from tables.types import element_type, exact_below, is_list, is_time, objects
 
@@ -24,11 +23,8 @@ _LABEL_ADVICE = "a label is a number: 0 or 1 for a probability"
 
 @dataclass(frozen=True)
 class Batch:
-    """`rows`: the requested columns, in canonical types; `first_row` is the number of rows of the table before this
-    batch.
-
-    `types` are the columns' types in the file. `places` int64 `[n]` holds the positions of a selection's rows in its
-    batch.
+    """`rows`: the requested columns, in canonical types; `first_row` counts the rows of the table before this batch.
+    `types` are the types in the file; `places` int64 `[n]` are the positions of a selection's rows in its batch.
     """
 
     file: Path
@@ -84,7 +80,7 @@ class Batch:
 
     def keys(self, column: str, keys_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Apply `keys_of` to the column's categories. Raises TableError with the row of the first invalid value."""
-        if is_key64(self.rows, column):
+        if key64.is_key64(self.rows, column):
             return key64.keys_of(self.rows, column)
         values = self.categories(column)
         try:
