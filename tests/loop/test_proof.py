@@ -46,7 +46,7 @@ def user_values(user: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A service ranked 40 requests of users with behaviours; its log is compacted, its tables stand beside."""
+    """A service ranked 40 requests of users with behaviours; its log is compacted, and its tables are written."""
     folder = tmp_path_factory.mktemp("proof")
     registry = folder / "registry"
     publish(registry, "1")
