@@ -147,6 +147,8 @@ def message_of(error: Exception) -> str | None:
         return missing_part(error)
     if not is_refusal(error):
         return None
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if type(error).__module__.partition(".")[0] != "redis":
         return str(error)
     # A message of the Redis client may contain the URL, so its password is removed.

@@ -1,5 +1,6 @@
 """Writes the files of a run, each whole or not at all: the resumable state, the best weights, JSON documents."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,15 @@ FORMAT = 1
 
 
 def save_whole(content: dict[str, Any], path: Path) -> None:
-    """Save plain containers and tensors with torch.save; the file is synced and renamed into place."""
+    """Save plain containers and tensors with torch.save; the file is synced and renamed into place.
+
+    Raises OSError, also where torch says that the disk is full in words of its own archive (a RuntimeError).
+    """
     with replacing(path) as unfinished:
-        torch.save(content, unfinished)
+        try:
+            torch.save(content, unfinished)
+        except RuntimeError as error:
+            raise OSError(errno.EIO, "cannot be written; is the disk full?", str(path)) from error
 
 
 def write_json(content: Any, path: Path) -> None:
