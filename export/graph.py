@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
+from export.interrupts import interrupt_held
 from features import MISSING_KEY, FeatureSchema, layouts
 from features.within_request import INPUT as COMPARED
 from models.data.encoding.encoding import Encoding
@@ -134,7 +135,7 @@ def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
     graph.eval()
     for name in ("torch.onnx", "onnxscript"):  # what they say is about the exporter's own workings
         logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), interrupt_held():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph,
