@@ -78,6 +78,8 @@ export interface Impression {
     }[];
     timestamp?: number;
     impression_id?: string;
+    /** Needed where rules look at what a user has seen. */
+    user_id?: string;
 }
 export interface Written {
     accepted: number;

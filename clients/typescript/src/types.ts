@@ -68,6 +68,8 @@ export interface Impression {
   items: readonly { item_id: string; position: number }[];
   timestamp?: number;
   impression_id?: string;
+  /** Needed where rules look at what a user has seen. */
+  user_id?: string;
 }
 
 export interface Written {
