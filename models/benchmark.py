@@ -63,7 +63,7 @@ def _is_there(out: Path, recipe: Recipe) -> bool:
 
 
 def with_plain_models(
-    recipes: dict[Path, Recipe], measured: dict[Path, list[dict[str, Any]]], seeds: int, cache: Path
+    recipes: dict[Path, Recipe], measured: dict[Path, list[dict[str, Any]]], seeds: int, runs: Path, cache: Path
 ) -> None:
     """Add logistic regression and boosted trees, tuned on validation, to the recipes and their results.
 
@@ -75,13 +75,34 @@ def with_plain_models(
         read_by.setdefault((group_of(recipes[path], listed).title, columns_of(recipes[path])), path)
     for path in read_by.values():
         recipe = recipes[path]
-        data = open_data(recipe, cache)
-        model = build_model(recipe, data.encoding, data.cross_values)
-        print(f"plain models on the columns of {recipe.name}", file=sys.stderr)
-        for name, of_seeds in tuned_models(model, data, seeds):
+        described, fitted = _plain_models(recipe, seeds, runs, cache)
+        for name, of_seeds in fitted.items():
             place = path.with_name(f"{path.stem}: {name}")
             recipes[place] = recipe.model_copy(update={"name": f"{name} on the columns of {recipe.name}"})
-            measured[place] = [_as_run(one, dict(data.described)) for one in of_seeds]
+            measured[place] = [_as_run(one, described) for one in of_seeds[:seeds]]
+
+
+def _plain_models(
+    recipe: Recipe, seeds: int, runs: Path, cache: Path
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """What is known of a recipe's data, and the plain models by name, per seed.
+
+    Fitted ones are stored in `runs` and not fitted again for the same data, outputs and at most as many seeds.
+    """
+    data = open_data(recipe, cache)
+    described = dict(data.described)
+    file = runs / f"{recipe.name}-plain-models.json"
+    model = build_model(recipe, data.encoding, data.cross_values)
+    fitted_on = {"data": described["hash"], "outputs": [output.name for output in model.outputs]}
+    if file.is_file():
+        stored = json.loads(file.read_text())
+        if stored["fitted_on"] == fitted_on and stored["seeds"] >= seeds:
+            return described, stored["models"]
+    print(f"plain models on the columns of {recipe.name}", file=sys.stderr)
+    models = dict(tuned_models(model, data, seeds))
+    runs.mkdir(parents=True, exist_ok=True)
+    write_json({"fitted_on": fitted_on, "seeds": seeds, "models": models}, file)
+    return described, models
 
 
 def columns_of(recipe: Recipe) -> tuple[str, ...]:
@@ -173,7 +194,7 @@ def run_benchmark(
             failures.append(f"failed: {path}: {error}")
             print(failures[-1], file=sys.stderr)
     if baselines:
-        with_plain_models(chosen, measured, seeds, cache)
+        with_plain_models(chosen, measured, seeds, runs, cache)
     tables, plain = tabulated(chosen, measured)
     if out:
         write(out, tables, plain)

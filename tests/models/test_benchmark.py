@@ -141,6 +141,12 @@ def test_tuned_plain_models_stand_beside_the_recipes(recipe_file, bench, tmp_pat
         aucs[settings["C"]] = auc(labels_of(data, "validation", ("click",)), np.log(p))
     chosen = json.loads(named[linear]["composition"]["settings"])["pctr"]["C"]
     assert chosen == max(aucs, key=aucs.__getitem__)
+    # They are fitted once.
+    file = tmp_path / "runs" / "one-plain-models.json"
+    first = file.stat().st_mtime_ns
+    assert bench(one, more=("--baselines",)) == 0
+    assert file.stat().st_mtime_ns == first
+    assert linear in (tmp_path / "results.md").read_text()
 
 
 def test_two_recipes_of_one_name_are_refused(recipe_file, bench, tmp_path, capsys):
