@@ -130,7 +130,7 @@ def test_without_a_log_impressions_are_counted_and_need_redis(
         ({"request_id": "a b"}, "impressions[0].request_id"),
         ({"timestamp": NOW // 1000}, "impressions[0].timestamp"),
         ({"timestamp": NOW + 3_600_000}, "impressions[0].timestamp"),
-        ({"user_id": "712"}, "impressions[0].user_id"),
+        ({"colour": "red"}, "impressions[0].colour"),
     ],
 )
 def test_a_bad_impression_is_refused_by_field(server: Any, change: dict[str, Any], field: str) -> None:
