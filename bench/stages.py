@@ -16,14 +16,14 @@ from bench.inputs.store import NOW_MS
 from bench.inputs.workload import RequestSet
 from features.layouts import Layouts
 from service.api.body import parse
-from service.api.routes.answer import interleaved, numbers, strings
+from service.api.routes.answer import entries
 from service.api.routes.rank_bodies import RankRequest
 from service.bundle.loading import load_bundle
 from service.exposures.log import RecordLog
 from service.ranking.assemble import assemble, pack_raw
 from service.ranking.exposure import ExposureLog
 from service.ranking.ordering import order
-from service.ranking.query import Query, Ranking
+from service.ranking.query import Query, Ranked, Ranking
 from service.store.base import StoredRows
 from service.store.opening import open_store
 
@@ -60,7 +60,7 @@ def stages(folder: Path, redis_url: str, load: RequestSet) -> dict[str, float]:
 
 
 def _written(ids: list[str], scores: np.ndarray, predictions: np.ndarray) -> bytes:
-    return interleaved([b'"', strings(ids), b'"', numbers(scores), *(numbers(row) for row in predictions)], len(ids))
+    return entries(Ranked(ids, scores, predictions), [f"task {row}" for row in range(len(predictions))])
 
 
 def _handing_over(requests: list[tuple[str, list[str]]]) -> float:

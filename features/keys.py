@@ -38,6 +38,8 @@ def text_of(value: object, field: str) -> str:
                 field, f"a categorical value has at most {MAX_VALUE_CHARACTERS} characters, this one {len(value)}"
             )
         return value
+    if type(value) is int:  # most values that are no text
+        return str(value)
     if isinstance(value, bool | np.bool_):
         return "1" if value else "0"
     if isinstance(value, int | np.integer):

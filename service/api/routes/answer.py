@@ -6,7 +6,6 @@ code runs per candidate. The result equals the JSON of the plain structure.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import orjson
@@ -60,29 +59,36 @@ def entries(ranking: Ranked, tasks: Sequence[str], rules: AppliedRules | None = 
     # Rules may leave no candidate.
     if not count:
         return b""
-    columns: list[bytes | list[bytes]] = [
-        b',{"item_id":"',
-        strings(ranking.item_ids),
-        between_id_and_score(count, rules.ranked_before if rules is not None else 0),
-        numbers(ranking.scores),
-    ]
+    row, gaps = row_of(tuple(tasks))
     predictions = numbers(ranking.predictions.ravel())
-    start = 0
-    for opening in openings(tuple(tasks)):
-        columns += (opening, predictions[start : start + count])
-        start += count
-    if ranking.explained is None:
-        columns.append(b"}}")
-    else:
-        columns += merged([b"}", *_explained(ranking.explained), *_moved_by(rules), b"}"])
-    return interleaved(columns, count)[1:]
+    ranks = between_id_and_score(count, rules.ranked_before if rules is not None else 0)
+    columns = [strings(ranking.item_ids), ranks, numbers(ranking.scores)]
+    columns += [predictions[start : start + count] for start in range(0, len(predictions), count)]
+    if ranking.explained is not None:
+        row, gaps = list(row), list(gaps)
+        row[-1] = b"}"
+        for column in [*_explained(ranking.explained), *_moved_by(rules), b"}"]:
+            if isinstance(column, list):
+                gaps.append(len(row))
+                columns.append(column)
+            row.append(b"" if isinstance(column, list) else column)
+    return interleaved(row, gaps, columns, count)[1:]
 
 
 @lru_cache(maxsize=64)
-def openings(tasks: tuple[str, ...]) -> list[bytes]:
-    """The constant text before each task's prediction."""
-    first, *others = tasks
-    return [b',"predictions":{"%b":' % first.encode(), *(b',"%b":' % task.encode() for task in others)]
+def row_of(tasks: tuple[str, ...]) -> tuple[list[bytes], list[int]]:
+    """The constant text of one entry, empty where a column belongs, and the places of these gaps.
+
+    The columns are the ids, the ranks, the scores and each task's predictions.
+    """
+    row = [b',{"item_id":"', b"", b"", b""]
+    gaps = [1, 2, 3]
+    opening = b',"predictions":{"%b":'
+    for task in tasks:
+        gaps.append(len(row) + 1)
+        row += [opening % task.encode(), b""]
+        opening = b',"%b":'
+    return [*row, b"}}"], gaps
 
 
 def _explained(explained: Sequence[Explained]) -> list[bytes | list[bytes]]:
@@ -136,23 +142,10 @@ def strings(values: Sequence[str]) -> list[bytes]:
     return written[2:-2].split(b'","')
 
 
-def merged(columns: Sequence[bytes | list[bytes]]) -> list[bytes | list[bytes]]:
-    """Join adjacent constant columns."""
-    joined: list[bytes | list[bytes]] = []
-    for column in columns:
-        if joined and isinstance(column, bytes) and isinstance(joined[-1], bytes):
-            joined[-1] += column
-        else:
-            joined.append(column)
-    return joined
-
-
-def interleaved(columns: Sequence[bytes | list[bytes]], count: int) -> bytes:
-    """Concatenate `count` rows; a column is a constant or has one piece per row."""
-    width = len(columns)
-    row = [b"" if type(column) is list else column for column in columns]
-    pieces: list[Any] = row * count
-    for place, column in enumerate(columns):
-        if type(column) is list:
-            pieces[place::width] = column
+def interleaved(row: list[bytes], gaps: Sequence[int], columns: Sequence[list[bytes]], count: int) -> bytes:
+    """Concatenate `count` copies of `row`, in which each gap is filled with the column that belongs there."""
+    width = len(row)
+    pieces = row * count
+    for gap, column in zip(gaps, columns, strict=True):
+        pieces[gap::width] = column
     return b"".join(pieces)

@@ -54,7 +54,7 @@ async def test_a_row_is_read_once_and_equals_what_redis_holds(
         return (
             await reader.fetch(layouts, "1", IDS, 2),
             await reader.fetch(layouts, "1", IDS[::-1], 2),
-            reader.caches[0],
+            reader.caches.distinct()[0],
         )
 
     cold, warm, cache = await with_reader(redis_server.url, work)
@@ -86,7 +86,7 @@ async def test_an_unknown_item_is_remembered_as_such_until_it_is_written(
         replies.append(await reader.fetch(layouts, "1", ["1", "new"], 2))
         await asyncio.to_thread(filled.delete, item_key(layouts.fingerprint, "new"))
         replies.append(await reader.fetch(layouts, "1", ["1", "new"], 2))
-        assert reader.caches[0].misses == 2 + 1 + 1
+        assert reader.caches.distinct()[0].misses == 2 + 1 + 1
         return replies
 
     replies = await with_reader(redis_server.url, work)
@@ -126,8 +126,8 @@ async def test_a_cache_smaller_than_a_requests_candidates_answers_right(
             several = await asyncio.gather(*(reader.fetch(layouts, "1", ids[n:], 2) for n in (0, 10, 90)))
             for n, stored in zip((0, 10, 90), several, strict=True):
                 assert prices(stored) == [float(i) for i in ids[n:]]
-            assert all(len(cache) <= rows and cache.bytes_used <= limit for cache in reader.caches)
-        assert not rows or reader.caches[0].evictions
+            assert all(len(cache) <= rows and cache.bytes_used <= limit for cache in reader.caches.distinct())
+        assert not rows or reader.caches.distinct()[0].evictions
 
     await with_reader(redis_server.url, work, cache_bytes=limit)
 
@@ -160,7 +160,7 @@ async def test_a_flood_of_invalidations_takes_no_memory_and_is_counted(
         changes = {item_key(layouts.fingerprint, f"other-{i}"): b"x" for i in range(50_000)}
         await asyncio.to_thread(filled.mset, changes)
         await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "5"), packed(layouts, 55))
-        return reader.caches[0], prices(await reader.fetch(layouts, "1", IDS, 2))
+        return reader.caches.distinct()[0], prices(await reader.fetch(layouts, "1", IDS, 2))
 
     cache, seen = await with_reader(redis_server.url, work)
     assert seen == [55.0 if i == "5" else float(i) for i in IDS]
@@ -231,12 +231,12 @@ async def test_each_schema_has_a_cache_of_its_own_that_goes_with_its_last_bundle
         new = Layouts.of(other)
         for layouts in (old, same, new):
             await reader.fetch(layouts, "1", IDS, 2)
-        assert len(reader.caches) == 2
+        assert len(reader.caches.distinct()) == 2
         del old
-        assert len(reader.caches) == 2
+        assert len(reader.caches.distinct()) == 2
         del same
         layouts = new
-        assert [cache.fingerprint for cache in reader.caches] == [new.fingerprint]
+        assert [cache.fingerprint for cache in reader.caches.distinct()] == [new.fingerprint]
         again = Layouts.of(schema)  # back to the first schema, on the same connection
         await reader.fetch(again, "1", ["3"], 2)
         await asyncio.to_thread(filled.set, item_key(again.fingerprint, "3"), packed(again, 33))

@@ -12,7 +12,6 @@ from service.store.item_rows import ItemRows, rows_from_store
 from service.store.redis.keys import SCHEMAS, item_prefix
 from service.store.redis.reading.cluster import Answers, Command, ask
 from service.store.redis.reading.commands import item_read, user_reads
-from service.store.redis.reading.connection import WrongReply
 from service.store.redis.reading.read_log import ReadLog
 from service.store.redis.reading.replies import (
     documents,
@@ -49,19 +48,12 @@ class ClusterReader:
     """
 
     def __init__(self, address: RedisAddress, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> None:
-        self._caches = SchemaCaches(cache_bytes, cache_ttl_ms)
-        self._topology = Topology(address, self._caches.on_push if cache_bytes else None)
-        self._log = ReadLog()
+        self.caches = SchemaCaches(cache_bytes, cache_ttl_ms)
+        self.cache_counts = self.caches.counts
+        self._topology = Topology(address, self.caches.on_push if cache_bytes else None)
+        self._log = ReadLog(self._topology.drop)
         self._schemas: dict[str, str] | None = None
         self.timeout = timeout_ms / 1000
-
-    @property
-    def caches(self) -> list[ItemCache]:
-        """The item caches, one per feature schema in use."""
-        return self._caches.distinct()
-
-    def cache_counts(self) -> dict[str, int]:
-        return self._caches.counts()
 
     async def fetch(
         self,
@@ -73,25 +65,18 @@ class ClusterReader:
         shown: bool = False,
     ) -> StoredRows:
         """Read as `SingleReader.fetch` does; raises StoreDown if neither the user nor any item could be read."""
-        try:
-            reads = user_reads(layouts, user_id, before, shown)
-            rows = await self._read(layouts, reads, item_ids, min(timeout, self.timeout))
-        except StoreDown as error:
-            self._log.note_down(error)
-            if isinstance(error, WrongReply):
-                self._topology.drop(error)
-            raise
-        self._log.note_rows(rows, layouts.fingerprint)
-        return rows
+        reads = user_reads(layouts, user_id, before, shown)
+        reading = self._read(layouts, reads, item_ids, min(timeout, self.timeout))
+        return await self._log.watch(reading, layouts.fingerprint)
 
     async def _read(
         self, layouts: Layouts, of_user: list[Command], item_ids: Sequence[str], timeout: float
     ) -> StoredRows:
         await self._topology.connect(timeout)
-        cache = self._caches.of(layouts)
+        cache = self.caches.of(layouts)
         epoch = self._topology.epoch()
         if cache.connection != epoch:
-            self._caches.begin(cache, self._topology.nodes, epoch)
+            self.caches.begin(cache, self._topology.nodes, epoch)
         cached = cache.take(item_ids)
 
         # Ask every node at once.

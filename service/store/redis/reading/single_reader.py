@@ -5,12 +5,11 @@ from typing import Any
 
 from features.layouts import Layouts
 from service.redis_url import RedisAddress
-from service.store.base import StoreDown, StoredRows
+from service.store.base import StoredRows
 from service.store.item_cache import ItemCache
 from service.store.item_rows import ItemRows, rows_from_store
 from service.store.redis.keys import SCHEMAS, item_prefix
 from service.store.redis.reading.commands import MGET_KEYS, item_reads, user_reads
-from service.store.redis.reading.connection import WrongReply
 from service.store.redis.reading.read_log import ReadLog
 from service.store.redis.reading.replies import documents, packed_rows, rows_or_unknown, stored_rows
 from service.store.redis.reading.schema_caches import SchemaCaches
@@ -23,18 +22,11 @@ class SingleReader:
     """The reading side of one Redis for one worker."""
 
     def __init__(self, address: RedisAddress, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> None:
-        self._caches = SchemaCaches(cache_bytes, cache_ttl_ms)
-        self._wire = Wire(address, self._caches.on_push if cache_bytes else None)
-        self._log = ReadLog()
+        self.caches = SchemaCaches(cache_bytes, cache_ttl_ms)
+        self.cache_counts = self.caches.counts
+        self._wire = Wire(address, self.caches.on_push if cache_bytes else None)
+        self._log = ReadLog(self._wire.drop)
         self.timeout = timeout_ms / 1000
-
-    @property
-    def caches(self) -> list[ItemCache]:
-        """The item caches, one per feature schema in use."""
-        return self._caches.distinct()
-
-    def cache_counts(self) -> dict[str, int]:
-        return self._caches.counts()
 
     async def fetch(
         self,
@@ -50,25 +42,18 @@ class SingleReader:
         Takes one round trip, and a second one if Redis announced meanwhile that a cached row had changed. Raises
         StoreDown; waits no longer than `timeout` seconds or the store's own limit per round trip.
         """
-        try:
-            reads = user_reads(layouts, user_id, before, shown)
-            rows = await self._read(layouts, reads, item_ids, min(timeout, self.timeout))
-        except StoreDown as error:
-            self._log.note_down(error)
-            if isinstance(error, WrongReply):
-                self._wire.drop(error)
-            raise
-        self._log.note_rows(rows, layouts.fingerprint)
-        return rows
+        reads = user_reads(layouts, user_id, before, shown)
+        reading = self._read(layouts, reads, item_ids, min(timeout, self.timeout))
+        return await self._log.watch(reading, layouts.fingerprint)
 
     async def _read(
         self, layouts: Layouts, of_user: Sequence[tuple[bytes, bytes]], item_ids: Sequence[str], timeout: float
     ) -> StoredRows:
         if not self._wire.open:
             await self._wire.connect(timeout)
-        cache = self._caches.of(layouts)
+        cache = self.caches.of(layouts)
         if cache.connection != self._wire.connection:
-            self._caches.begin(cache, [self._wire], self._wire.connection)
+            self.caches.begin(cache, [self._wire], self._wire.connection)
         cached = cache.take(item_ids)
 
         # Ask for the user's rows, and for the items that are not cached.
