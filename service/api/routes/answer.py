@@ -65,7 +65,8 @@ def entries(ranking: Ranked, tasks: Sequence[str], rules: AppliedRules | None = 
     columns = [strings(ranking.item_ids), ranks, numbers(ranking.scores)]
     columns += [predictions[start : start + count] for start in range(0, len(predictions), count)]
     if ranking.explained is not None:
-        row, gaps = list(row), list(gaps)
+        row = list(row)
+        gaps = list(gaps)
         row[-1] = b"}"
         for column in [*_explained(ranking.explained), *_moved_by(rules), b"}"]:
             if isinstance(column, list):
