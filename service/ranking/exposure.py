@@ -68,7 +68,8 @@ class ExposurePacker:
         manifest = live.bundle.manifest
         computed = ranking.computation
         places = self._places(query, ranking)
-        inputs = computed.inputs
+        # Those of the graph, which has the comparison of all candidates beside the rows.
+        inputs = live.bundle.own(computed.inputs)
         # What was asked, what ranked it, and the answer.
         row = {
             "request_id": request_id,
