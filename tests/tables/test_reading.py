@@ -136,7 +136,7 @@ def read_all(folder: Path, content: bytes) -> None:
         (b"item_id;price\n1;2,5\n", "a CSV is separated by commas, and its numbers have a point", None, None),
         (b"item_id\tprice\n1\t2,5\n", "the head is one column, separated by a tab", None, None),
         ("item_id,tag\n1,2\n".encode("utf-16-le"), "is UTF-16; a CSV is UTF-8", None, None),
-        (gzip.compress(b"item_id,tag\n1,2\n"), "is compressed with gzip; unpack it", None, None),
+        (gzip.compress(b"item_id,tag\n1,2\n", mtime=0), "is compressed with gzip; unpack it", None, None),
         (bz2.compress(b"item_id,tag\n1,2\n"), "is compressed with bzip2; unpack it", None, None),
         (b"PK\x03\x04 xl/workbook.xml", "is a zip archive or an Excel workbook", None, None),
         (b"PAR1", "is a Parquet file; name it .parquet", None, None),
