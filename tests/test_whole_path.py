@@ -18,6 +18,7 @@ from export.bundle import export_run
 from funnelrank.main import main
 from models.catalogue import CATALOGUE
 from models.prepare.sample import sample_tables
+from models.prepare.small import small_tables
 from models.prepare.taobao import prepare_taobao
 from models.recipe import load_recipe, parse_recipe
 from models.simulators.run import write_log as simulate_log
@@ -36,9 +37,10 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("parts")
     for name, size in PART_BYTES.items():
         sample_tables(ROOT / "sample" / name, folder / name, size, seed=1)
+        small_tables(folder / name, folder / f"{name}-small")
     prepare_taobao(write_log(folder / "log"), folder / "taobao")
     simulate_log("position", 0.05, folder / "simulated-position")
-    return {name: folder / name for name in (*PART_BYTES, "taobao", "simulated-position")}
+    return {path.name: path for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="session")
