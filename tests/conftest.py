@@ -1,6 +1,7 @@
 """Fixtures of all tests: the event loop of async tests, and the check that no module leaves a socket or file open."""
 
 import gc
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,15 @@ settings.load_profile("funnelrank")
 def anyio_backend() -> str:
     """The event loop of async tests."""
     return "asyncio"
+
+
+def pytest_configure() -> None:
+    """Have the processes that tests start end at Ctrl-C, also where these tests run in the background of a script.
+
+    There SIGINT is ignored, and a process inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

@@ -120,7 +120,7 @@ def test_the_weights_kept_are_those_of_the_best_validation_score(tiny_recipe, tm
     assert scores[metrics["best"]["step"]] == max(scores.values())
     reopened = open_run(tmp_path / "run").ranker
     again = evaluate(reopened, open_data(recipe, tmp_path / "cache"), "validation")["outputs"]
-    trained = [again[n]["auc"] for n in ("pctr", "pctcvr", "plong_view")]
+    trained = [again[n]["gauc"]["value"] for n in ("pctr", "pctcvr", "plong_view")]
     assert np.mean(trained) == pytest.approx(metrics["best"]["score"], abs=1e-12)
 
 

@@ -51,7 +51,7 @@ BAD = {
         {"model.trunk": {"choices": [{"type": "ple"}]}, "model.trunk.experts": {"low": 1, "high": 3}},
         "lies inside 'model.trunk'",
     ),
-    "nothing": ({}, "tuning.space: Dictionary should have at least 1 item"),
+    "nothing": ({}, "tuning.space: at least 1 needed"),
 }
 
 

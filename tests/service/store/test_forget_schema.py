@@ -70,7 +70,7 @@ def test_what_is_live_or_not_there_cannot_be_retired(
     for argument, message in (
         (layouts.fingerprint, "synthetic/1 is live"),
         ("0" * 16, f"{layouts.fingerprint} (loaded)"),
-        ("*", "nothing of a schema *"),
+        ("*", "no keys of a schema *"),
     ):
         refused = forget(argument, redis_server.url, registry)
         assert refused.returncode == 1

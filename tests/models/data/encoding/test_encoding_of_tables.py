@@ -187,7 +187,11 @@ def _nothing(tables):
             _value("impressions", "click", 2),
             "impressions.parquet (impressions): label 'click' must be 0 or 1 in every row of the split, found 2",
         ),
-        ({}, _value("impressions", "click", "yes"), "column 'click' holds 'yes', which is no number"),
+        (
+            {},
+            _value("impressions", "click", "yes"),
+            "column 'click' holds 'yes'; a label is a number: 0 or 1 for a probability (row 1)",
+        ),
         ({}, _value("impressions", "user_id", None), "column 'user_id' has a missing id"),
         (
             {},
