@@ -79,19 +79,20 @@ def arranging(
             if not np.array_equal(boosted, scores, equal_nan=True):
                 acted.add(place)
             scores = boosted
-    preference = by_score(scores, len(scores))
+    # Earlier pages are part of the list that is diversified, even if a filter has removed their items since.
+    shown = set(served.item_ids)
+    is_shown = np.fromiter((item_id in shown for item_id in candidates.item_ids), dtype=bool, count=len(candidates))
+    listed = np.flatnonzero(filtering.stays | is_shown)
+    preference: list[int] = listed[by_score(scores[listed], len(listed))].tolist()
     for place, rule in enumerate(bound.rules):
         if isinstance(rule, Diversity):
-            vectors = bound.vectors(rule, candidates)
-            diverse = yield from diversified(scores, vectors, rule.method, rule.weight, rule.depth, rule.window)
+            vectors = bound.vectors(rule, candidates)[listed]
+            chosen = yield from diversified(scores[listed], vectors, rule.method, rule.weight, rule.depth, rule.window)
+            diverse: list[int] = listed[chosen].tolist()
             if diverse != preference:
                 acted.add(place)
             preference = diverse
-    left = preference
-    if served.item_ids or not filtering.stays.all():
-        shown = set(served.item_ids)
-        stays = filtering.stays.tolist()
-        left = [place for place in preference if stays[place] and candidates.item_ids[place] not in shown]
+    left = [place for place in preference if not is_shown[place]] if shown else preference
     length = min(length, len(left))
     # Find the best order that holds.
     positional = positional_rules(bound, candidates, left, length, served)

@@ -9,6 +9,7 @@ from rule_cases import NOW_MS, bound, candidates, ids
 from service.rules.definition.errors import RulesError
 from service.rules.definition.rule_sets import RuleSets
 from service.rules.order.arrange import arrange
+from service.rules.order.served import Served
 from service.store.shown import DAY_MS, Exposures
 
 
@@ -69,6 +70,33 @@ def test_rules_that_changed_nothing_are_told_from_those_that_did() -> None:
     assert (ids(made, of), made.acted, made.relaxed) == (["0", "1", "2", "4", "3", "5"], {3}, (5,))
     assert arrange(bound(spread), of, 6, NOW_MS).acted == {0}
     assert arrange(bound(quiet), of, 6, NOW_MS).acted == set()
+
+
+@pytest.mark.parametrize("method", ["mmr", "dpp", "ssd"])
+def test_diversity_sees_only_what_filters_leave(method: str) -> None:
+    rows = [{"x": 1.0, "y": 0.0}, {"x": 1.0, "y": 0.0}, {"x": 0.0, "y": 1.0}, {"x": 0.0, "y": 1.0}]
+    diversity = {"type": "diversity", "method": method, "vector": ["x", "y"], "weight": 0.3}
+    of = candidates(rows, scores=[1.0, 0.95, 0.9, 0.1])
+    block = {"type": "block", "item_ids": ["0"]}
+    made = arrange(bound(block, diversity), of, 4, NOW_MS)
+    without = candidates(rows[1:], scores=[0.95, 0.9, 0.1])
+    expected = arrange(bound(diversity), without, 4, NOW_MS)
+    assert ids(made, of) == [str(int(item_id) + 1) for item_id in ids(expected, without)] == ["1", "2", "3"]
+    assert made.acted == {0}
+
+
+def test_pages_of_a_diverse_list_join_though_a_filter_removes_what_was_shown() -> None:
+    rng = np.random.default_rng(3)
+    rows = [{"x": x, "y": y} for x, y in rng.normal(size=(12, 2)).tolist()]
+    diversity = {"type": "diversity", "method": "mmr", "vector": ["x", "y"], "weight": 0.7}
+    rules = bound({"type": "seen", "within_days": 7}, diversity)
+    of = candidates(rows)
+    whole = ids(arrange(rules, of, 12, NOW_MS), of)
+    first = ids(arrange(rules, of, 5, NOW_MS), of)
+    keys = of.item_keys[[int(item_id) for item_id in first]]
+    exposures = Exposures(keys, np.full(5, NOW_MS - 1), np.zeros(5, dtype=bool))
+    second = ids(arrange(rules, of, 7, NOW_MS, exposures, Served(first)), of)
+    assert [*first, *second] == whole
 
 
 def test_a_boost_changes_the_score_of_what_matches() -> None:
