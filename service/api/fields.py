@@ -7,8 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, Strict
 from features.keys import MAX_ID_CHARACTERS
 
 MAX_BATCH = 1000
+MAX_LABEL_CHARACTERS = 512  # of a scene or an action
 Label = Annotated[
-    Annotated[str, Strict(), Field(max_length=512)] | Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)],
+    Annotated[str, Strict(), Field(max_length=MAX_LABEL_CHARACTERS)]
+    | Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)],
     Field(union_mode="left_to_right"),
 ]
 RequestId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]

@@ -27,6 +27,7 @@ from service.rollout.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking, ObservedRequest
 from service.rollout.serving import Live
 from service.rules.candidates import CandidateList
+from service.rules.pages import random_page_key
 from service.store.base import FeatureStore, StoreDown, StoredRows
 from service.store.shown import exposures_of
 
@@ -43,7 +44,7 @@ class Ranker:
     reader: FeatureStore
     metrics: Metrics
     chunk: int = 500
-    page_key: bytes = b""
+    page_key: bytes = field(default_factory=random_page_key, repr=False)
     scheduler: Scheduler = field(default_factory=Scheduler)
 
     async def rank(self, query: Query, deadline: Deadline, has_left: Callable[[], bool] = _nobody_left) -> Ranking:

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from hmac import compare_digest
+from secrets import token_bytes
 from typing import Any, NamedTuple
 
 import orjson
@@ -37,8 +38,15 @@ class PageBinding(NamedTuple):
 
 
 def page_key(secret: str) -> bytes:
-    """Derive the key of the tokens from a secret that all workers have."""
+    """Derive the key of the tokens from a secret that all workers have. Raises ValueError if there is no secret."""
+    if not secret:
+        raise ValueError("a key of page tokens needs a secret")
     return blake2b(secret.encode(), digest_size=32, person=b"funnelrank-page").digest()
+
+
+def random_page_key() -> bytes:
+    """Return a key for tokens that are valid until the service ends."""
+    return token_bytes(32)
 
 
 def token_of(binding: PageBinding, served: Served, key: bytes) -> str | None:
@@ -47,6 +55,8 @@ def token_of(binding: PageBinding, served: Served, key: bytes) -> str | None:
         return None
     columns = {str(rule): _packed(values) for rule, values in served.values.items()}
     state = orjson.dumps({"for": tuple(binding), "items": served.item_ids, "values": columns})
+    if len(state) > _MOST_BYTES:
+        return None
     body = zlib.compress(state, 1)
     token = urlsafe_b64encode(_mac(body, key) + body).decode()
     return token if len(token) <= MAX_CHARACTERS else None
@@ -63,12 +73,28 @@ def served_of(token: str, binding: PageBinding, key: bytes) -> Served:
     body = raw[_MAC_BYTES:]
     if not compare_digest(raw[:_MAC_BYTES], _mac(body, key)):
         raise invalid(FIELD, "this is no token of an earlier page of this service")
-    state = orjson.loads(zlib.decompressobj().decompress(body, _MOST_BYTES))
-    made_for = PageBinding(*state["for"])
+    try:
+        made_for, served = _read(body)
+    except (ValueError, TypeError, LookupError, AttributeError, zlib.error):
+        raise invalid(FIELD, "this is no token of an earlier page that can be read") from None
     if made_for != binding:
         raise _of_another(made_for, binding)
+    return served
+
+
+def _read(body: bytes) -> tuple[PageBinding, Served]:
+    """Read a state. Raises one of several errors if it has another shape than a state that `token_of` writes."""
+    state = orjson.loads(zlib.decompressobj().decompress(body, _MOST_BYTES))
+    made_for = PageBinding(*state["for"])
+    item_ids = state["items"]
+    if not isinstance(item_ids, list) or not all(isinstance(item_id, str) for item_id in item_ids):
+        raise ValueError("the items are no ids")
+    if len(item_ids) > MAX_SERVED:
+        raise ValueError("there are too many items")
     values = {int(rule): _unpacked(column) for rule, column in state["values"].items()}
-    return Served(state["items"], values)
+    if any(len(column) != len(item_ids) for column in values.values()):
+        raise ValueError("a column has not one value for each item")
+    return made_for, Served(item_ids, values)
 
 
 def _of_another(made_for: PageBinding, binding: PageBinding) -> InvalidRequest:
@@ -94,9 +120,15 @@ def _packed(values: Sequence[Hashable]) -> list[Any]:
 
 
 def _unpacked(column: list[Any]) -> list[Hashable]:
-    """Undo `_packed`. JSON has no tuples, so lists become tuples again."""
-    different = [tuple(value) if isinstance(value, list) else value for value in column[0]]
-    return [different[place] for place in column[1]]
+    """Undo `_packed`. JSON has no tuples, so lists become tuples again. Raises ValueError for an index below 0, and
+    TypeError for a value that cannot be counted.
+    """
+    values, places = column
+    different = [tuple(value) if isinstance(value, list) else value for value in values]
+    hash(tuple(different))
+    if any(place < 0 for place in places):
+        raise ValueError("an index is negative")
+    return [different[place] for place in places]
 
 
 def _mac(body: bytes, key: bytes) -> bytes:

@@ -17,7 +17,6 @@ from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
-from service.rules.pages import page_key
 from service.server.exposure_log import open_log
 from service.server.lifespan import background_work
 from service.server.protocol.connections import CONNECTIONS, Connections
@@ -48,8 +47,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
 
     # The live versions, and the ranker
     follower = Follower(settings, start.profiles, reader, metrics)
-    page_secret = page_key(settings.admin_token.get_secret_value())
-    ranker = Ranker(follower, reader, metrics, settings.score_chunk, page_secret)
+    ranker = Ranker(follower, reader, metrics, settings.score_chunk, start.page_key)
 
     # Admission. Slow writes do not count against rankings.
     rankings = Admission(settings.max_inflight, settings.max_wait_ms / 1000)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict
 
 from features.times import EARLIEST_MS, LATEST_MS
-from service.api.fields import MAX_BATCH, Features, Id, Label, RequestBody, RequestId
+from service.api.fields import MAX_BATCH, MAX_LABEL_CHARACTERS, Features, Id, Label, RequestBody, RequestId
 from service.fusion import Weights
 from service.rules.pages import MAX_CHARACTERS
 
@@ -58,7 +58,9 @@ class RankRequest(RequestBody):
         Field(min_length=1, max_length=MAX_LIST),
         FailFast(),
     ]
-    scene: Annotated[str | None, Field(description="picks the fusion profile")] = None
+    scene: Annotated[
+        str | None, Field(max_length=MAX_LABEL_CHARACTERS, description="picks the fusion profile and the rules")
+    ] = None
     context: Annotated[dict[str, Any], Field(default_factory=dict, description="raw values of the context features")]
     top_k: Annotated[
         int | None, Strict(), Field(ge=1, description="length of the ranking; by default all candidates")

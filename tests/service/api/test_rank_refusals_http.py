@@ -101,3 +101,9 @@ def test_what_is_known_is_reported_beside_what_is_not(server: Any) -> None:
     assert "known: tab, hour" in server.rank(["1"], context={"weather": 1}).json()["detail"]
     assert "known: pctr, pcvr, pctcvr" in server.rank(["1"], fusion={"weights": {"x": 1}}).json()["detail"]
     assert "2000" in server.rank([str(i) for i in range(2001)]).json()["detail"]
+
+
+def test_a_scene_has_a_bounded_length_as_other_labels_have(server: Any) -> None:
+    assert "512" in server.rank(["1"], scene="x" * 513).json()["detail"]
+    body = server.http.get("/openapi.json").json()["components"]["schemas"]["RankRequest"]
+    assert body["properties"]["scene"]["anyOf"][0] == {"type": "string", "maxLength": 512}
