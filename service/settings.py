@@ -39,9 +39,10 @@ class Settings(BaseModel):
     ] = "127.0.0.1"
     port: Annotated[int, setting("port", "port to listen on", ge=1, le=65535)] = 8000
     workers: Annotated[int, setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
-    registry: Annotated[Path, setting("directory", "folder with the published model bundles and rollout.json")] = Path(
-        "registry"
-    )
+    registry: Annotated[
+        Path,
+        setting("directory", "folder with the published model bundles, rollout.json, fusion.json and rules.json"),
+    ] = Path("registry")
     trusted_keys: Annotated[
         Path | None,
         setting(
@@ -146,7 +147,10 @@ class Settings(BaseModel):
     rollout_poll_ms: Annotated[
         int,
         setting(
-            "ms", "interval at which a worker reads rollout.json, fusion.json and the state of Redis", ge=20, le=600_000
+            "ms",
+            "interval at which a worker reads rollout.json, fusion.json, rules.json and the state of Redis",
+            ge=20,
+            le=600_000,
         ),
     ] = 1000
     allow_degraded_ready: Annotated[

@@ -76,6 +76,7 @@ CASES = {
         "1+0x60",
         outcome="queue_full",
     ),
+    "FunnelrankExposureLogRemoved": one("funnelrank_exposure_log_files_removed_total", "", "0+1x60", "1+0x60"),
 }
 
 

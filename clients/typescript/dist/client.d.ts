@@ -1,4 +1,4 @@
-/** The client. It needs `fetch`, which browsers and Node have. */
+/** The client. It needs `fetch` and `crypto`, which browsers and Node 20 have. */
 import type { Candidate, Document, Event, Features, Impression, RankOptions, Ranking, Rollback, Written } from "./types.js";
 export interface ClientOptions {
     /** Deadline of a call in milliseconds, attempts and pauses included. */

@@ -1,4 +1,4 @@
-/** The client. It needs `fetch`, which browsers and Node have. */
+/** The client. It needs `fetch` and `crypto`, which browsers and Node 20 have. */
 import { DeadlineExceeded, FunnelrankError, NoAnswer, ProblemError, Unavailable, errorOf } from "./errors.js";
 const ON_THE_WAY_MS = 5; // left of the deadline for the way of the answer
 const CHANGE_TIMEOUT_MS = 60_000; // a change of the live version is verified before it is answered

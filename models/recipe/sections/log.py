@@ -22,7 +22,7 @@ class SeenRule(Options):
 
 
 class LoggedLabel(Options):
-    """A label: whether one of the `actions` came within `window_s` seconds after the impression."""
+    """A label: whether one of the `actions` came within `window_s` seconds after the exposure."""
 
     actions: Annotated[tuple[Action, ...], Field(min_length=1)]
     window_s: Annotated[float, Field(gt=0)]
