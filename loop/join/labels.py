@@ -62,21 +62,24 @@ def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> N
         FROM exposed
         """
     )
-    # Each event once, and the exposure that it belongs to.
+    # Each event once (ids of callers may be unique for their user and time only), and the exposure that it belongs to.
     database.execute(
         """
         CREATE TABLE done AS
-        SELECT DISTINCT ON (event_id) event_id, request_id, user_id, item_id, action, time_ms, logged_ms
-        FROM raw_events ORDER BY event_id, logged_ms, filename, file_row_number
+        SELECT row_number() OVER (ORDER BY user_id, time_ms, event_id) AS event, * FROM (
+            SELECT DISTINCT ON (user_id, time_ms, event_id)
+                   event_id, request_id, user_id, item_id, action, time_ms, logged_ms
+            FROM raw_events ORDER BY user_id, time_ms, event_id, logged_ms, filename, file_row_number
+        )
         """
     )
     database.execute(
         """
         CREATE TABLE joined AS
-        SELECT d.event_id, l.request_id, l.item_id, d.action, d.logged_ms, d.time_ms - l.time_ms AS after_ms
+        SELECT d.event, l.request_id, l.item_id, d.action, d.logged_ms, d.time_ms - l.time_ms AS after_ms
         FROM done d JOIN listed l USING (request_id, user_id, item_id)
         UNION ALL
-        SELECT d.event_id, l.request_id, l.item_id, d.action, d.logged_ms, d.time_ms - l.time_ms AS after_ms
+        SELECT d.event, l.request_id, l.item_id, d.action, d.logged_ms, d.time_ms - l.time_ms AS after_ms
         FROM (SELECT * FROM done WHERE request_id IS NULL) d
         ASOF JOIN (
             SELECT DISTINCT ON (user_id, item_id, time_ms) * FROM listed

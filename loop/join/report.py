@@ -78,9 +78,9 @@ def _measure_events(database: duckdb.DuckDBPyConnection, log: LogSection, report
     database.execute(
         """
         CREATE TABLE judged AS
-        SELECT d.event_id, d.logged_ms - d.time_ms AS late_ms, later.ahead_ms, CASE
-            WHEN j.event_id IS NOT NULL AND j.after_ms >= -$tolerance THEN 'joined'
-            WHEN j.event_id IS NOT NULL OR (d.request_id IS NULL AND later.ahead_ms IS NOT NULL) THEN 'clock'
+        SELECT d.event, d.logged_ms - d.time_ms AS late_ms, later.ahead_ms, CASE
+            WHEN j.event IS NOT NULL AND j.after_ms >= -$tolerance THEN 'joined'
+            WHEN j.event IS NOT NULL OR (d.request_id IS NULL AND later.ahead_ms IS NOT NULL) THEN 'clock'
             WHEN d.request_id IS NULL THEN 'no_request_id'
             WHEN x.request_id IS NULL THEN 'unknown_request'
             WHEN x.user_id <> d.user_id THEN 'other_user'
@@ -88,13 +88,13 @@ def _measure_events(database: duckdb.DuckDBPyConnection, log: LogSection, report
             coalesce(d.request_id, d.event_id) AS example
         FROM (SELECT * FROM done WHERE list_contains($actions, action)) d
         SEMI JOIN (SELECT DISTINCT user_id FROM exposed) u ON d.user_id = u.user_id
-        LEFT JOIN (SELECT event_id, max(after_ms) AS after_ms FROM joined GROUP BY event_id) j USING (event_id)
+        LEFT JOIN (SELECT event, max(after_ms) AS after_ms FROM joined GROUP BY event) j USING (event)
         LEFT JOIN exposed x ON d.request_id = x.request_id
         LEFT JOIN (
-            SELECT d.event_id, min(l.time_ms - d.time_ms) AS ahead_ms FROM done d
+            SELECT d.event, min(l.time_ms - d.time_ms) AS ahead_ms FROM done d
             JOIN listed l ON d.user_id = l.user_id AND d.item_id = l.item_id AND l.time_ms > d.time_ms
-            GROUP BY d.event_id
-        ) later ON later.event_id = d.event_id
+            GROUP BY d.event
+        ) later ON later.event = d.event
         """,
         {"tolerance": tolerance_ms, "actions": actions},
     )

@@ -135,6 +135,18 @@ def test_what_is_logged_twice_counts_once(tmp_path: Path, shown: Shown, joined: 
     same_labels(tmp_path, shown)
 
 
+def test_events_of_different_users_may_have_one_event_id(
+    tmp_path: Path, shown: Shown, joined: Callable[..., JoinReport]
+) -> None:
+    def numbered(rows: Rows) -> None:
+        for record in rows[EVENTS]:
+            record["event_id"] = record["action"]
+
+    report = joined(numbered)
+    assert (report.events_doubled, report.join_rate) == (0, 1.0)
+    same_labels(tmp_path, shown)
+
+
 def test_a_late_event_changes_its_label_in_the_next_run(
     tmp_path: Path, shown: Shown, joined: Callable[..., JoinReport]
 ) -> None:

@@ -105,7 +105,7 @@ async def _log(records: RecordLog, writer: FeatureWriter, events: Sequence[Event
     for event, each, new in zip(events, ids, fresh, strict=True):
         if new:
             row = {
-                "event_id": event.event_id or each.hex(),
+                "event_id": each.hex(),
                 "request_id": event.request_id,
                 "user_id": event.user_id,
                 "item_id": event.item_id,
@@ -121,8 +121,9 @@ async def _log(records: RecordLog, writer: FeatureWriter, events: Sequence[Event
 
 def _identity(event: Event) -> bytes:
     if event.event_id is not None:
-        return identity("id", event.event_id)
-    return identity(event.user_id, event.item_id, event.action, event.scene, event.timestamp)
+        # Many callers count their events per user, so that an event id alone is not unique.
+        return identity("id", event.user_id, event.timestamp, event.event_id)
+    return identity("event", event.user_id, event.item_id, event.action, event.scene, event.timestamp)
 
 
 async def _add(layouts: Layouts, reader: FeatureStore, writer: FeatureWriter, events: Sequence[Event]) -> int:

@@ -41,7 +41,7 @@ class SeenItem(RequestBody):
 class Impression(RequestBody):
     """Items of one ranking that came into view at one time.
 
-    An item that is sent twice (the same impression_id, or else the same request, item and position) counts once.
+    An item that is sent twice (the same request, item and impression_id, or else the same request, item and position) counts once.
     """
 
     request_id: RequestId
@@ -126,8 +126,11 @@ def _rows(impressions: Sequence[Impression]) -> list[tuple[bytes, Row]]:
     rows: list[tuple[bytes, Row]] = []
     for impression in impressions:
         for item in impression.items:
-            where = impression.impression_id or (impression.request_id, item.position)
-            each = identity(where, item.item_id)
+            # An impression id may be unique within its request only.
+            where: tuple[object, ...] = ("position", item.position)
+            if impression.impression_id is not None:
+                where = ("id", impression.impression_id)
+            each = identity(*where, impression.request_id, item.item_id)
             row: Row = {
                 "impression_id": each.hex(),
                 "request_id": impression.request_id,

@@ -83,7 +83,7 @@ def test_events_are_logged_once_with_their_request_and_position(logging: Any, lo
     kit.wait_until(lambda: len(logged(log, "events")) == 2)
     rows = {row["item_id"]: row for row in logged(log, "events")}
     assert rows["5"] | {"logged_ms": 0} == {
-        "event_id": "e-1",
+        "event_id": rows["5"]["event_id"],
         "request_id": "r-1",
         "user_id": "712",
         "item_id": "5",
@@ -93,7 +93,27 @@ def test_events_are_logged_once_with_their_request_and_position(logging: Any, lo
         "time_ms": NOW,
         "logged_ms": 0,
     }
-    assert (rows["6"]["scene"], rows["6"]["request_id"], len(rows["6"]["event_id"])) == ("3", None, 32)
+    assert (rows["6"]["scene"], rows["6"]["request_id"]) == ("3", None)
+    assert {len(row["event_id"]) for row in rows.values()} == {32}
+
+
+def test_ids_are_unique_per_user_and_time_for_events_and_per_request_for_impressions(
+    logging: Any, log: Path, kit: SimpleNamespace
+) -> None:
+    events = [
+        event("5", event_id="1"),
+        event("5", event_id="1") | {"user_id": "713"},
+        event("5", NOW + 1, event_id="1"),
+        # The parts of an identity are apart, whatever characters the ids have.
+        event("5", event_id=None) | {"user_id": "a\x1fb", "item_id": "c"},
+        event("5", event_id=None) | {"user_id": "a", "item_id": "b\x1fc"},
+    ]
+    for _ in range(5):
+        post(logging, "events", *events)
+        post(logging, "impressions", seen("r-1", "5", impression_id="1"), seen("r-2", "5", impression_id="1"))
+    kit.wait_until(lambda: len(logged(log, "events")) == 5 and len(logged(log, "impressions")) == 2)
+    assert len({row["event_id"] for row in logged(log, "events")}) == 5
+    assert len({row["impression_id"] for row in logged(log, "impressions")}) == 2
 
 
 def test_without_redis_impressions_are_logged_and_events_are_refused(
