@@ -64,6 +64,7 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
             ("degraded", pa.list_(pa.string())),
             ("requested", pa.int32()),
             ("returned", pa.int32()),  # the first so many items were returned; items after them were cut
+            ("ranked_before", pa.int32()),  # items on earlier pages of the list, which have the ranks before these
             ("chunk", pa.int32()),  # candidates that were scored at once
             ("tasks", _ITEMS),
             ("item_ids", _ITEMS),
@@ -100,11 +101,27 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
         ],
     ),
 }
+# Columns that records of earlier releases lack: null there.
+LATER_COLUMNS: Final = frozenset({"ranked_before"})
 
 
 def kind_of(schema: pa.Schema) -> RecordKind | None:
     """Return the kind of records of an Arrow schema; None if it is not a schema of this log."""
-    return next((kind for kind, known in SCHEMAS.items() if schema.equals(known, check_metadata=True)), None)
+    for kind, known in SCHEMAS.items():
+        earlier = pa.schema([field for field in known if field.name not in LATER_COLUMNS], metadata=known.metadata)
+        if schema.equals(known, check_metadata=True) or schema.equals(earlier, check_metadata=True):
+            return kind
+    return None
+
+
+def completed(kind: RecordKind, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with every column of its kind; those that its release did not have are null."""
+    known = SCHEMAS[kind]
+    columns = [
+        batch.column(field.name) if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
+        for field in known
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=known)
 
 
 def batch_of(kind: RecordKind, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
@@ -117,7 +134,7 @@ def batch_of(kind: RecordKind, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBa
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if not pa.types.is_list(kind):
+    if not pa.types.is_list(kind) or any(value is None for value in values):
         return pa.array(values, kind)
     offsets = np.zeros(len(values) + 1, dtype=np.int32)
     np.cumsum([len(value) for value in values], out=offsets[1:])

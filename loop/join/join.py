@@ -118,8 +118,9 @@ def _labelled(
     closed = " AND ".join(f"{name} IS NOT NULL" for name in names)
     lists = ", ".join(f"list({name} ORDER BY position) AS label_{place}" for place, name in enumerate(names))
     database.execute(
-        f"CREATE TABLE labelled AS SELECT filename, file_row_number, request_id, "  # nosec B608 # names are quoted
-        f"list(position ORDER BY position) AS positions, {lists} FROM states JOIN exposed USING (request_id) "
+        f"CREATE TABLE labelled AS SELECT filename, file_row_number, request_id, ranked_before, "  # nosec B608 # quoted
+        f"list(position ORDER BY position) AS positions, {lists} "
+        "FROM states JOIN exposed USING (request_id, ranked_before) "
         f"WHERE {closed} GROUP BY ALL ORDER BY filename, file_row_number"
     )
     columns = ["positions", *(f"label_{place}" for place in range(len(names)))]
@@ -143,7 +144,7 @@ def _part_ends(database: duckdb.DuckDBPyConnection) -> list[int]:
     """The first time, those at which four fifths and nine tenths of the impressions are over, and the last."""
     row = database.execute(
         "SELECT min(time_ms), quantile_disc(time_ms, 0.8), quantile_disc(time_ms, 0.9), max(time_ms) "
-        "FROM states SEMI JOIN labelled USING (request_id)"
+        "FROM states SEMI JOIN labelled USING (request_id, ranked_before)"
     ).fetchall()[0]
     return [int(value) for value in row]
 

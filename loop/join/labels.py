@@ -32,11 +32,16 @@ def read_log(database: duckdb.DuckDBPyConnection, files: Mapping[RecordKind, Seq
         if paths:
             # A view takes no parameters; the names are this program's own.
             names = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-            source = f"read_parquet([{names}], filename = true, file_row_number = true)"
+            options = "filename = true, file_row_number = true, union_by_name = true"
+            source = f"UNION ALL BY NAME SELECT * FROM read_parquet([{names}], {options})"  # nosec B608 # our own names
         else:
-            database.register(f"no_{kind.value}", SCHEMAS[kind].empty_table())
-            source = f"(SELECT *, '' AS filename, 0 AS file_row_number FROM no_{kind.value})"  # nosec B608 # an enum's
-        database.execute(f"CREATE VIEW raw_{kind.value} AS SELECT * FROM {source}")  # nosec B608
+            source = ""
+        # The empty table has every column, which a file of an earlier release may lack.
+        database.register(f"no_{kind.value}", SCHEMAS[kind].empty_table())
+        database.execute(
+            f"CREATE VIEW raw_{kind.value} AS "  # nosec B608 # an enum's
+            f"SELECT *, '' AS filename, 0::BIGINT AS file_row_number FROM no_{kind.value} {source}"
+        )
 
 
 def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> None:
@@ -45,20 +50,22 @@ def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> N
     `states` has a row per impression, with a column per label: 1 (yes), 0 (no: its window is closed) or null (open).
     """
     tolerance_ms = round(log.clock_tolerance_s * 1000)
-    # Each request once, whatever was logged twice.
+    # Each page of a request once, whatever was logged twice.
     database.execute(
         """
         CREATE TABLE exposed AS
-        SELECT DISTINCT ON (request_id) request_id, user_id, time_ms, logged_ms, item_ids[1:returned] AS items,
-               filename, file_row_number
-        FROM raw_exposures WHERE model = ? ORDER BY request_id, logged_ms, filename, file_row_number
+        SELECT DISTINCT ON (request_id, ranked_before) request_id, ranked_before, user_id, time_ms, logged_ms,
+               item_ids[1:returned] AS items, filename, file_row_number
+        FROM (SELECT * REPLACE (coalesce(ranked_before, 0) AS ranked_before) FROM raw_exposures WHERE model = ?)
+        ORDER BY request_id, ranked_before, logged_ms, filename, file_row_number
         """,
         [model],
     )
     database.execute(
         """
         CREATE TABLE listed AS
-        SELECT request_id, user_id, time_ms, unnest(items) AS item_id, unnest(range(1, len(items) + 1)) AS position
+        SELECT request_id, ranked_before, user_id, time_ms, unnest(items) AS item_id,
+               ranked_before + unnest(range(1, len(items) + 1)) AS position
         FROM exposed
         """
     )
@@ -76,14 +83,16 @@ def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> N
     database.execute(
         """
         CREATE TABLE joined AS
-        SELECT d.event, l.request_id, l.item_id, d.action, d.logged_ms, d.time_ms - l.time_ms AS after_ms
+        SELECT d.event, l.request_id, l.ranked_before, l.item_id, d.action, d.logged_ms,
+               d.time_ms - l.time_ms AS after_ms
         FROM done d JOIN listed l USING (request_id, user_id, item_id)
         UNION ALL
-        SELECT d.event, l.request_id, l.item_id, d.action, d.logged_ms, d.time_ms - l.time_ms AS after_ms
+        SELECT d.event, l.request_id, l.ranked_before, l.item_id, d.action, d.logged_ms,
+               d.time_ms - l.time_ms AS after_ms
         FROM (SELECT * FROM done WHERE request_id IS NULL) d
         ASOF JOIN (
             SELECT DISTINCT ON (user_id, item_id, time_ms) * FROM listed
-            ORDER BY user_id, item_id, time_ms, request_id
+            ORDER BY user_id, item_id, time_ms, request_id, ranked_before
         ) l ON d.user_id = l.user_id AND d.item_id = l.item_id AND d.time_ms >= l.time_ms
         """
     )
@@ -143,10 +152,11 @@ def _states(database: duckdb.DuckDBPyConnection, log: LogSection, tolerance_ms: 
     database.execute(
         f"""
         CREATE TABLE states AS
-        SELECT s.request_id, s.position, any_value(s.item_id) AS item_id, any_value(s.time_ms) AS time_ms,
+        SELECT s.request_id, s.ranked_before, s.position,
+               any_value(s.item_id) AS item_id, any_value(s.time_ms) AS time_ms,
                {", ".join(columns)}
-        FROM seen s LEFT JOIN joined j USING (request_id, item_id)
-        GROUP BY s.request_id, s.position
+        FROM seen s LEFT JOIN joined j USING (request_id, ranked_before, item_id)
+        GROUP BY s.request_id, s.ranked_before, s.position
         """,  # nosec B608 # names are quoted
         parameters,
     )

@@ -89,7 +89,9 @@ def _measure_events(database: duckdb.DuckDBPyConnection, log: LogSection, report
         FROM (SELECT * FROM done WHERE list_contains($actions, action)) d
         SEMI JOIN (SELECT DISTINCT user_id FROM exposed) u ON d.user_id = u.user_id
         LEFT JOIN (SELECT event, max(after_ms) AS after_ms FROM joined GROUP BY event) j USING (event)
-        LEFT JOIN exposed x ON d.request_id = x.request_id
+        LEFT JOIN (
+            SELECT DISTINCT ON (request_id) request_id, user_id FROM exposed ORDER BY request_id, ranked_before
+        ) x ON d.request_id = x.request_id
         LEFT JOIN (
             SELECT d.event, min(l.time_ms - d.time_ms) AS ahead_ms FROM done d
             JOIN listed l ON d.user_id = l.user_id AND d.item_id = l.item_id AND l.time_ms > d.time_ms
@@ -120,10 +122,10 @@ def _completeness(database: duckdb.DuckDBPyConnection, actions: list[str], windo
     """The share of final conversions that had come at each age: of exposures that are as old as the window at least."""
     delays = database.execute(
         """
-        SELECT min(after_ms) / 1000 FROM joined JOIN exposed USING (request_id)
+        SELECT min(after_ms) / 1000 FROM joined JOIN exposed USING (request_id, ranked_before)
         WHERE list_contains(?, action) AND after_ms BETWEEN 0 AND ?
           AND time_ms + ? <= (SELECT max(logged_ms) FROM logged)
-        GROUP BY request_id, item_id
+        GROUP BY request_id, ranked_before, item_id
         """,
         [actions, round(window_s * 1000), round(window_s * 1000)],
     ).fetchnumpy()

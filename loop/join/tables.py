@@ -118,7 +118,7 @@ def write_tables(
 def _add(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, layouts: Layouts) -> None:
     """Add the rows of one exposure."""
     data = recipe.data
-    places = np.array(exposure["positions"], dtype=np.int64) - 1
+    places = np.array(exposure["positions"], dtype=np.int64) - 1 - (exposure.get("ranked_before") or 0)
     n = len(places)
     # The rows that were served.
     user = entity_rows(exposure, layouts.user, "user", 1)

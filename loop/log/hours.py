@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from features.files.writing import replacing
 from loop.errors import LogError
-from tables.log_records import SCHEMAS, RecordKind
+from tables.log_records import SCHEMAS, RecordKind, completed
 
 HOURS: Final = "hours"
 HOUR_MS: Final = 3_600_000
@@ -76,7 +76,7 @@ def add_to_hour(
     names = json.dumps([*before, *sources]).encode()
     schema = SCHEMAS[kind].with_metadata({**SCHEMAS[kind].metadata, _SOURCES: names})
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for group in _grouped(_all(path, new)):
+        for group in _grouped(completed(kind, batch) for batch in _all(path, new)):
             writer.write_table(pa.Table.from_batches(group, SCHEMAS[kind]).combine_chunks())
 
 

@@ -90,6 +90,7 @@ class ExposurePacker:
             "degraded": list(map(str, ranking.degraded)),
             "requested": len(query.item_ids),
             "returned": len(ranking.ranked.item_ids),
+            "ranked_before": 0 if ranking.rules is None else ranking.rules.ranked_before,
             "chunk": self.chunk,
             "tasks": list(live.bundle.tasks),
             "item_ids": [query.item_ids[place] for place in places.tolist()],

@@ -19,7 +19,7 @@ from loop.log.compact import Compaction, compact
 from loop.log.hours import hour_files
 from service.exposures.folder import prepare
 from service.exposures.spool import Spool, SpoolLimits
-from tables.log_records import RecordKind, batch_of
+from tables.log_records import LATER_COLUMNS, SCHEMAS, RecordKind, batch_of
 
 HOUR = 3_600_000
 FIRST = 1_650_988_800_000  # 2022-04-26T16:00 (UTC)
@@ -194,3 +194,27 @@ def test_a_log_without_records_is_compacted_to_nothing(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "spool")
     with pytest.raises(LogError):
         compact(tmp_path)
+
+
+def test_records_of_an_earlier_release_are_compacted_beside_new_ones(tmp_path: Path) -> None:
+    exposures = RecordKind.EXPOSURES
+    known = SCHEMAS[exposures]
+    earlier = pa.schema([field for field in known if field.name not in LATER_COLUMNS], metadata=known.metadata)
+
+    def before(rows: list[dict[str, Any]]) -> pa.RecordBatch:
+        batch = batch_of(exposures, rows)
+        return pa.RecordBatch.from_arrays([batch.column(name) for name in earlier.names], schema=earlier)
+
+    record = {"request_id": "old", "time_ms": FIRST, "logged_ms": FIRST}
+    prepare(tmp_path)
+    spool = Spool(tmp_path, {exposures: before}, SpoolLimits())
+    spool.write(exposures, [record])
+    spool.close()
+    assert compact(tmp_path).faulty == []
+    # An hour file of the earlier release, to which new records are added.
+    (path,) = hour_files(tmp_path, exposures)
+    pq.write_table(pq.read_table(path).select(earlier.names), path)
+    write(tmp_path, record | {"request_id": "new", "ranked_before": 3}, kind=exposures)
+    assert compact(tmp_path).faulty == []
+    rows = pq.read_table(path).to_pylist()
+    assert [(row["request_id"], row["ranked_before"]) for row in rows] == [("old", None), ("new", 3)]

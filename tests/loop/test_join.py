@@ -21,7 +21,7 @@ from loop.join.report import JoinReport
 from models.data.batches import ordered_batches
 from models.data.cache import open_data
 from models.recipe import load_recipe, parse_recipe
-from tables.log_records import RecordKind
+from tables.log_records import LATER_COLUMNS, RecordKind
 
 EXPOSURES, IMPRESSIONS, EVENTS = RecordKind
 TABLES = ("impressions", "users", "items", "behaviours")
@@ -144,6 +144,46 @@ def test_events_of_different_users_may_have_one_event_id(
 
     report = joined(numbered)
     assert (report.events_doubled, report.join_rate) == (0, 1.0)
+    same_labels(tmp_path, shown)
+
+
+def page(record: dict[str, Any], start: int, end: int) -> dict[str, Any]:
+    """A record of some items of a list, as a page that begins after `start` of them."""
+    count = len(record["item_ids"])
+    part = {"ranked_before": start, "returned": end - start, "logged_ms": record["logged_ms"] + start}
+    part |= {name: record[name][start:end] for name in ("item_ids", "places", "scores", "predictions")}
+    for name in ("item_keys", "item_numerics"):
+        width = len(record[name]) // count
+        part[name] = record[name][start * width : end * width]
+    return record | part
+
+
+def test_ranks_go_on_from_page_to_page_of_a_request(
+    tmp_path: Path, shown: Shown, joined: Callable[..., JoinReport]
+) -> None:
+    def paged(rows: Rows) -> None:
+        rows[EXPOSURES] = [page(r, *part) for r in rows[EXPOSURES] for part in ((0, 1), (1, len(r["item_ids"])))]
+
+    whole = joined()
+    before = {role: pq.read_table(tmp_path / "data" / f"{role}.parquet") for role in TABLES}
+    report = joined(paged)
+    assert (report.exposures, report.exposures_doubled) == (2 * whole.exposures, 0)
+    assert (report.listed, report.events, report.join_rate) == (whole.listed, whole.events, 1.0)
+    assert (report.labels, report.completeness) == (whole.labels, whole.completeness)
+    assert set(labels(tmp_path)["position"]) == {2}
+    assert {role: pq.read_table(tmp_path / "data" / f"{role}.parquet") for role in TABLES} == before
+    # Clicks on the second page say that the whole first one was seen.
+    clicked = {"log.seen": {"by": "up_to_last_click_plus", "k": 0, "actions": ["click"]}}
+    assert joined(paged, **clicked).impressions == joined(**clicked).impressions
+
+
+def test_a_log_of_an_earlier_release_is_joined(tmp_path: Path, shown: Shown, rows: Rows) -> None:
+    log = shown.write(tmp_path / "log", rows)
+    (path,) = (log / "hours").glob("*/exposures.parquet")
+    later = [name for name in LATER_COLUMNS if name in pq.read_schema(path).names]
+    assert later
+    pq.write_table(pq.read_table(path).drop_columns(later), path)
+    join(log, recipe_with(tmp_path), tmp_path / "data")
     same_labels(tmp_path, shown)
 
 

@@ -41,7 +41,8 @@ class SeenItem(RequestBody):
 class Impression(RequestBody):
     """Items of one ranking that came into view at one time.
 
-    An item that is sent twice (the same request, item and impression_id, or else the same request, item and position) counts once.
+    An item that is sent twice (the same request, item and impression_id, or else the same request, item and position)
+    counts once.
     """
 
     request_id: RequestId
