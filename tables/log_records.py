@@ -69,7 +69,7 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
             ("tasks", _ITEMS),
             ("item_ids", _ITEMS),
             ("places", pa.list_(pa.int32())),  # of the items in the request, from 0
-            ("scores", pa.list_(pa.float64())),  # ranking scores
+            ("scores", pa.list_(pa.float64())),  # fused, before rules boosted them
             ("predictions", pa.list_(pa.float32())),  # task by task, each with one value per item
             ("propensity", pa.float64()),  # of the list; 1 where nothing is explored
             *((name, pa.binary()) for name in INPUTS),

@@ -117,6 +117,7 @@ class Computation:
     """The computation of a ranking: as of `moment_ms`, from the graph's named inputs.
 
     `predictions` are float32 `[tasks, C]` and `scores` float64 `[C]`, both of all candidates in the request's order.
+    The scores are the fused ones, before rules of type boost.
     """
 
     moment_ms: int = 0

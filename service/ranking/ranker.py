@@ -127,7 +127,7 @@ class Ranker:
         answered = AnsweredRanking(snapshot, live, request, scored.predictions, scores, failed=finite < candidates)
         self.follower.observers.answered(answered)
         costs = Costs(fetched - started, assembling + scored.seconds + fusing)
-        computation = Computation(moment, inputs, scored.predictions, shown, costs)
+        computation = Computation(moment, inputs, scored.predictions, scores, costs)
         return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), applied, computation)
 
     def _rules(self, live: Live, query: Query, moment: int) -> SecondStage | None:
