@@ -21,9 +21,16 @@ def feature_columns(layout: RowLayout, id_feature: str | None = None) -> tuple[s
 
 
 def packed_rows(
-    layout: RowLayout, batch: Batch, id_feature: str | None = None, id_column: str | None = None
+    layout: RowLayout,
+    batch: Batch,
+    id_feature: str | None = None,
+    id_column: str | None = None,
+    *,
+    served: bool = False,
 ) -> np.ndarray:
     """Pack rows `[n]` of a batch that has every feature; `id_feature` is read from `id_column`.
+
+    `served`: the table holds what the service served, so that a required value may be missing.
 
     The result equals that of `RowLayout.pack` for the same values in JSON, bit for bit. Raises TableError that names
     column and row.
@@ -44,7 +51,7 @@ def packed_rows(
     for feature in hashed:
         _put_keys(rows, layout, feature, batch, source[feature.name])
     # What was served without a required value is what happened, and training takes it so.
-    if not hashed:
+    if not served:
         _refuse_missing(layout, rows, batch, source)
     return rows
 

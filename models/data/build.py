@@ -43,9 +43,9 @@ def _encode(
     data = recipe.data
     # Users and items first: impressions and behaviours point to their rows.
     if "users" in tables:
-        users.read(tables["users"], data.user_row)
+        users.read(tables["users"], data.user_row, served=data.served)
     if "items" in tables:
-        items.read(tables["items"], data.item_row)
+        items.read(tables["items"], data.item_row, served=data.served)
     counts = encode_impressions(tables["impressions"], recipe, users, items, folder)
     repeated_behaviours = 0
     starts = np.zeros(len(users) + 1, dtype=np.int64)

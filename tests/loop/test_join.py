@@ -14,6 +14,8 @@ import yaml
 from logged_tables import LOG_SECTION, Rows, Shown, write_log
 from small_tables import RECIPE, make_tables, merged, write_tables
 
+from features import FeatureSchema
+from features.layouts import Layouts
 from funnelrank.main import main
 from loop.errors import LogError
 from loop.join.join import join
@@ -123,6 +125,25 @@ def test_the_recipe_that_is_written_trains_as_it_is(tmp_path: Path, joined: Call
     data = open_data(recipe, tmp_path / "cache")
     assert [len(data.parts[part]) for part in ("train", "validation", "test")] == pytest.approx([240, 30, 30], abs=3)
     assert data.described["users"]["without_row"] == data.described["items"]["without_row"] == 0
+
+
+def test_a_required_number_of_an_unknown_user_trains_as_it_was_served(tmp_path: Path, shown: Shown) -> None:
+    """The user's group has numbers alone, so no column of keys; a user without a row was ranked without the number."""
+    features = copy.deepcopy(RECIPE["features"])
+    features |= {"user_id_feature": None, "user": [{"name": "fans", "type": "numeric", "required": True}]}
+    unknown = {name: table.copy() for name, table in shown.tables.items()}
+    unknown["users"].loc[:, "fans"] = unknown["users"]["fans"].fillna(1.0)
+    lenient = copy.deepcopy(features)
+    lenient["user"][0]["required"] = False
+    logged = Shown(unknown, features)
+    logged.users[0] = Layouts.of(FeatureSchema.model_validate(lenient)).user.pack({})
+    log = logged.write(tmp_path / "log", logged.rows())
+    report = join(log, recipe_with(tmp_path / "original", features=features), tmp_path / "data")
+    assert report.join_rate == 1.0
+    data = open_data(load_recipe(tmp_path / "data" / "recipe.yaml"), tmp_path / "cache")
+    (batch,) = ordered_batches(data, "train", 10_000)
+    without = np.isnan(batch["user_numerics"].numpy()).sum()
+    assert without and without < len(batch["user_numerics"])
 
 
 def test_what_is_logged_twice_counts_once(tmp_path: Path, shown: Shown, joined: Callable[..., JoinReport]) -> None:

@@ -28,16 +28,16 @@ class Entities:
         self._places = np.zeros(0, dtype=np.int64)
         self._n = 0
 
-    def read(self, table: Table, id_column: str) -> None:
-        """Pack every row of the table. If an id has several rows, the last one is used, as in the store. Raises
-        TableError.
+    def read(self, table: Table, id_column: str, *, served: bool = False) -> None:
+        """Pack every row of the table, which holds what was served or what is stored. If an id has several rows, the
+        last one is used, as in the store. Raises TableError.
         """
         key = f"data.{table.role.removesuffix('s')}_id"
         names = feature_columns(self.layout, self.id_feature)
         table.require({id_column: key}, f"; {key} names the column in all tables")
         table.require(dict.fromkeys(names, f"features.{table.role.removesuffix('s')}"))
         for batch in table.batches([id_column, *names], list_columns(self.layout)):
-            rows = packed_rows(self.layout, batch, self.id_feature, id_column)
+            rows = packed_rows(self.layout, batch, self.id_feature, id_column, served=served)
             self._append(rows, id_keys(batch, id_column))
         distinct = np.unique(self._keys[::-1], return_index=True)
         last = len(self._keys) - 1 - distinct[1]

@@ -114,7 +114,7 @@ def _encoded(
     yield "time", times_of(batch, recipe)
     if data.request_id:
         yield "request", _requests(batch, data.request_id)
-    yield "context", packed_rows(layout, batch)
+    yield "context", packed_rows(layout, batch, served=data.served)
     labels = [_label(batch, name, recipe) for name in recipe.label_columns]
     yield "labels", np.stack(labels, axis=1)
     if recipe.position:
