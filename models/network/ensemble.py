@@ -19,7 +19,8 @@ class Ensemble(MultiTaskModel):
     The mean is that of logits and not of probabilities, because every task kind has logits, and because the products of
     a chain and the calibration are computed once from them: pctcvr = pctr * pcvr and pctcvr <= pctr hold as for one
     network, but would not hold for means of the three probabilities. For probabilities this is the normalised geometric
-    mean of the members (Hinton 2002, products of experts).
+    mean of the members (Hinton 2002, products of experts). A softmax has a logit per class, so that the
+    probabilities of its classes still sum to 1.
 
     Members are trained separately; only the finished ensemble has this class.
     """
@@ -37,12 +38,12 @@ class Ensemble(MultiTaskModel):
         self.composition |= {"members": str(1 + len(others))}
 
     def logits(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean of the members' logits by head."""
+        """The mean of the members' logits by head, and by output for the tasks on the user's representation."""
         of_members = [super().logits(batch)]
         for other in self.others:
             assert isinstance(other, MultiTaskModel)
             of_members.append(other.logits(batch))
-        return {head: torch.stack([logits[head] for logits in of_members]).mean(0) for head in self.heads}
+        return {head: torch.stack([logits[head] for logits in of_members]).mean(0) for head in of_members[0]}
 
     def position_constant(self) -> Tensor | None:
         """The mean of the constants of the members' position towers for a missing position."""

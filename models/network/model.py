@@ -130,7 +130,7 @@ class MultiTaskModel(nn.Module):
         return TrunkInput([*parts, *(encoder(view) for encoder in self.encoders)], groups.get("context"), domain)
 
     def logits(self, batch: Batch) -> dict[str, Tensor]:
-        """The logits of each head: `[B]`, or `[B, W]` for a head of more than one.
+        """The logits of each head and of each output on the representation: `[B]`, or `[B, W]` if it has several.
 
         In training the position tower shifts the logit of its head; afterwards it adds only the constant of the missing
         position.

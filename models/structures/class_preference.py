@@ -6,7 +6,7 @@ candidate is the probability of its own class, so the classes are computed once 
 with the label, is minus the logarithm of that probability.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -15,7 +15,9 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from features import FeatureSchema
+from models.kinds import Score
 from models.kinds.preference import Preference
+from models.layers.probability import of_logit
 from models.options import Column, Name
 from models.structures.base import Output, TaskOptions
 from models.structures.representation import Candidates, OfRepresentation, item_numeric_column, small_network
@@ -59,12 +61,21 @@ class ClassPreference(OfRepresentation):
         """Raw item numerics `[n, N]` -> the class of each, int64 `[n]`, counted as in Prefer."""
         return self.kind.class_of(numerics)
 
+    def scores(self, logits: Mapping[str, Tensor]) -> dict[str, Score]:
+        """Logits `[n, C]` as Prefer gives them -> the output `[n]`, p of the candidate's class."""
+        name = self.outputs[0].name
+        return {name: of_logit(-torch.logsumexp(logits[name], -1))}
+
     def network(self, width: int, hidden: Sequence[int], dropout: float) -> nn.Module:
         return Prefer(width, hidden, self.kind.column, self.kind.edges, dropout)
 
 
 class Prefer(nn.Module):
-    """A logit per class from the representation: class 0 is a missing number, class c > 0 is [edge c-2, edge c-1)."""
+    """A logit per class from the representation: class 0 is a missing number, class c > 0 is [edge c-2, edge c-1).
+
+    The result is what the softmax takes and not its log odds: an ensemble averages it, and the probabilities of the
+    classes then still sum to 1. The mean of the members' log odds would not keep that for more than two classes.
+    """
 
     edges: Tensor
     index: Tensor
@@ -78,11 +89,10 @@ class Prefer(nn.Module):
         self.register_buffer("index", torch.arange(self.classes), persistent=False)
 
     def forward(self, representation_BR: Tensor, candidates: Candidates) -> Tensor:
-        """`[B or 1, R]` -> log(p / (1 - p)) `[B]`, p the probability of the candidate's class."""
+        """`[B or 1, R]` -> the logit of every class less that of the candidate's class `[B, C]`, -1e9 at its own."""
         value_B1 = candidates.raw[..., self.column].unsqueeze(-1)
         class_B1 = torch.where(torch.isnan(value_B1), 0, (value_B1 >= self.edges).sum(-1, keepdim=True) + 1)
         own_BC = class_B1 == self.index
         logits_BC = self.of_class(representation_BR)
-        own = torch.where(own_BC, logits_BC, 0.0).sum(-1)
-        others = torch.logsumexp(logits_BC.masked_fill(own_BC, -1e9), -1)
-        return own - others
+        own_B1 = torch.where(own_BC, logits_BC, 0.0).sum(-1, keepdim=True)
+        return (logits_BC - own_B1).masked_fill(own_BC, -1e9)

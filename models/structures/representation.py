@@ -32,11 +32,14 @@ class OfRepresentation(TaskStructure):
         self.outputs: tuple[Output, ...] = (output,)
 
     def network(self, width: int, hidden: Sequence[int], dropout: float) -> nn.Module:
-        """Build the network that maps a representation `[B or 1, R]` of `width` R and Candidates to a logit `[B]`."""
+        """Build the network that maps a representation `[B or 1, R]` of `width` R and Candidates to logits.
+
+        `scores` reads them: `[B]`, or `[B, C]` for a softmax. An ensemble takes their mean over its members.
+        """
         raise NotImplementedError
 
     def scores(self, logits: Mapping[str, Tensor]) -> dict[str, Score]:
-        """Logits `[n]` by name -> the output `[n]`."""
+        """Logits `[n]` by name -> the output `[n]`; a task with several logits overrides this."""
         name = self.outputs[0].name
         return {name: of_logit(logits[name])}
 

@@ -9,12 +9,14 @@ from pydantic import ValidationError
 from small_rankers import small, training_batch
 
 from features import FeatureSchema
-from models.layers.probability import of_logit
 from models.structures.class_preference import ClassPreference, ClassPreferenceOptions, Prefer
 from models.structures.representation import Candidates
 from models.training.selection import selection_score
 
 EDGES = (-1.0, 0.0, 1.5)
+SCHEMA = FeatureSchema.model_validate(
+    {"item": [{"name": "stars", "type": "numeric"}, {"name": "price", "type": "numeric"}]}
+)
 
 
 def f64(t):
@@ -24,6 +26,12 @@ def f64(t):
 def prefer():
     torch.manual_seed(0)
     return Prefer(6, (5,), column=1, edges=EDGES, dropout=0.0).eval()
+
+
+def scored(network, rep, of):
+    """The output's probability in log space, from the network's logits."""
+    task = ClassPreferenceOptions(type="class_preference", name="pprice", label="click", feature="price", edges=EDGES)
+    return ClassPreference(task, SCHEMA).scores({"pprice": network(rep, of)})["pprice"]
 
 
 def candidates(values):
@@ -44,14 +52,14 @@ def test_a_candidates_score_is_the_probability_of_its_class():
     rep = np.random.default_rng(0).normal(size=(6, 6))
     values = [math.nan, -5.0, -1.0, -0.5, 1.4, 1.5]
     classes = [0, 1, 2, 2, 3, 4]
-    score = of_logit(network(torch.from_numpy(rep).float(), candidates(values)))
+    score = scored(network, torch.from_numpy(rep).float(), candidates(values))
     expected = probabilities(network, rep)[np.arange(6), classes]
     np.testing.assert_allclose(f64(score.yes.exp()), expected, atol=1e-6)
     np.testing.assert_allclose(f64(score.no.exp()), 1 - expected, atol=1e-6)
 
 
 def test_the_classes_probabilities_sum_to_one_for_a_user():
-    score = of_logit(prefer()(torch.randn(1, 6), candidates([math.nan, -2.0, -0.5, 0.5, 2.0])))
+    score = scored(prefer(), torch.randn(1, 6), candidates([math.nan, -2.0, -0.5, 0.5, 2.0]))
     assert float(score.yes.detach().exp().sum()) == pytest.approx(1.0, abs=1e-6)
 
 
@@ -69,12 +77,9 @@ def test_the_loss_is_the_cross_entropy_over_impressions_with_the_label():
 
 def test_evaluation_counts_the_same_classes_as_the_network():
     task = ClassPreferenceOptions(type="class_preference", name="pprice", label="click", feature="price", edges=EDGES)
-    schema = FeatureSchema.model_validate(
-        {"item": [{"name": "stars", "type": "numeric"}, {"name": "price", "type": "numeric"}]}
-    )
     values = [math.nan, -5.0, -1.0, -0.5, 0.0, 1.4, 1.5, 9.0]
     numerics = np.stack([np.zeros(8), np.array(values)], 1).astype(np.float32)
-    assert ClassPreference(task, schema).class_of(numerics).tolist() == [0, 1, 2, 2, 3, 3, 4, 4]
+    assert ClassPreference(task, SCHEMA).class_of(numerics).tolist() == [0, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_what_the_score_knows_of_the_candidate_is_its_class_alone():
@@ -90,7 +95,7 @@ def test_gradients_are_finite_at_extreme_logits():
     network = prefer()
     with torch.no_grad():
         network.of_class[2].bias.copy_(torch.tensor([80.0, -80.0, 0.0, 80.0, -80.0]))
-    score = of_logit(network(torch.randn(5, 6), candidates([math.nan, -2.0, -0.5, 0.5, 2.0])))
+    score = scored(network, torch.randn(5, 6), candidates([math.nan, -2.0, -0.5, 0.5, 2.0]))
     (-score.yes.sum() - score.no.sum()).backward()
     assert torch.isfinite(score.yes).all() and torch.isfinite(score.no).all()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())

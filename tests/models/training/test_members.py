@@ -6,9 +6,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from small_rankers import small
+from small_rankers import Small, raw_inputs, score, small, training_batch
 
 from export.bundle import export_run
+from export.graph import to_onnx
 from models import train as training
 from models.data.batches import ordered_batches
 from models.data.cache import open_data
@@ -19,6 +20,17 @@ from models.training.outcome import summary_lines
 from models.training.run import open_run
 from service.bundle.loading import load_bundle
 
+OF_REPRESENTATION = [
+    {"type": "independent", "name": "pctr", "label": "click"},
+    {"type": "rank_weights", "name": "prank", "label": "click", "features": ["length"]},
+    {"type": "class_preference", "name": "plength", "label": "click", "feature": "length", "edges": [20.0, 40.0]},
+]
+DUPN = {
+    "tasks": OF_REPRESENTATION,
+    "extra_evaluations": [],
+    "model.architecture": "dupn",
+    "model.encoders": [{"type": "dupn", "hidden": 8}],
+}
 CALIBRATED = {"training.ensemble": 2, "calibration": {"method": "platt"}}
 
 
@@ -123,3 +135,62 @@ def test_the_constants_of_the_position_towers_are_averaged():
     ensemble = build_ensemble(recipe, of.encoding, 3)
     ensemble.load_state_dict(members_together([member.state_dict() for member in members]))
     assert float(ensemble.position_constant().detach()) == 0.5
+
+
+def small_ensemble():
+    """Two members and their ensemble, with the tasks on the user's representation."""
+    members = [small("dupn", seed=seed) for seed in range(2)]
+    of = members[0]
+    recipe = of.recipe.model_copy(update={"training": of.recipe.training.model_copy(update={"ensemble": 2})})
+    ensemble = build_ensemble(recipe, of.encoding)
+    ensemble.load_state_dict(members_together([member.ranker.state_dict() for member in members]))
+    return [member.ranker for member in members], Small(recipe, of.encoding, ensemble.eval())
+
+
+def class_logits(member, batch):
+    """What the softmax of the class preference takes, float64 `[n, C]`."""
+    seen = []
+    hook = member.of_representation["pprice"].of_class.register_forward_hook(lambda *call: seen.append(call[2]))
+    member(batch)
+    hook.remove()
+    return seen[0].double().numpy()
+
+
+def test_an_ensemble_averages_the_tasks_on_the_representation_too():
+    members, ensemble = small_ensemble()
+    batch = training_batch(small("dupn"), 64, 4)
+    preference = next(output.kind for output in ensemble.ranker.outputs if output.name == "pprice")
+    with torch.no_grad():
+        got = {name: value.double().exp().numpy() for name, value in ensemble.ranker(batch).items()}
+        of_members = [member.logits(batch) for member in members]
+        of_classes = [class_logits(member, batch) for member in members]
+    for name in ("pctr", "plike", "prank"):
+        mean = np.mean([logits[name].double().numpy() for logits in of_members], axis=0)
+        np.testing.assert_allclose(got[name], 1 / (1 + np.exp(-mean)), atol=1e-6)
+    # The class preference of an ensemble is the softmax of the members' mean logits by class.
+    mean = np.mean(of_classes, axis=0)
+    p = np.exp(mean - mean.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    own = preference.class_of(batch["item_numerics"].numpy())
+    assert len(set(own.tolist())) == 5, "every class occurs"
+    np.testing.assert_allclose(got["pprice"], p[np.arange(64), own], atol=1e-6)
+
+
+def test_the_class_probabilities_of_an_ensemble_sum_to_one_in_torch_and_in_the_graph():
+    _, ensemble = small_ensemble()
+    inputs = raw_inputs(ensemble, 5, 4)
+    inputs["item_numerics"][:, 0] = [np.nan, -2.0, -0.5, 0.5, 2.0]  # the price, an item of every class
+    session = ort.InferenceSession(to_onnx(ensemble.graph, ensemble.encoding).SerializeToString())
+    names = [output.name for output in session.get_outputs()]
+    of_graph = dict(zip(names, session.run(names, inputs), strict=True))
+    for name, expected in score(ensemble, inputs).items():
+        np.testing.assert_allclose(of_graph[name], expected, atol=1e-5)
+    assert float(of_graph["pprice"].sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_an_ensemble_with_tasks_on_the_representation_trains_and_is_exported(tiny_recipe, tmp_path):
+    metrics = run(tiny_recipe(None, DUPN | {"training.ensemble": 2, "training.epochs": 1}), tmp_path)
+    assert list(metrics["parts"]["test"]["outputs"]) == ["pctr", "prank", "plength"]
+    published = export_run(tmp_path / "run", tmp_path / "registry", None)
+    assert published.manifest.parity.max_abs_difference < 1e-5
+    assert published.manifest.composition["members"] == "2"
