@@ -13,7 +13,7 @@ import aiohttp
 
 from funnelrank_client import calls
 from funnelrank_client.calls import Call, Reply
-from funnelrank_client.client import CHANGE_TIMEOUT_MS, is_passing
+from funnelrank_client.client import CHANGE_TIMEOUT_MS, Answer, is_passing
 from funnelrank_client.errors import DeadlineExceeded, FunnelrankError, NoAnswer
 from funnelrank_client.policy import Deadline, Policy
 from funnelrank_client.ranking import Ranking, fallback_ranking, ranking_of
@@ -55,11 +55,11 @@ class AsyncClient:
         deadline = Deadline(timeout_ms or self._timeout_ms)
         named = request_id or uuid.uuid4().hex
 
-        async def attempt() -> Reply:
+        async def attempt() -> Ranking:
             body = rank_body(user_id, candidates, deadline.for_service_ms, {**options, "request_id": named})
-            return await self._hedged(Call("POST", "/rank", body), deadline, named)
+            return ranking_of(await self._hedged(Call("POST", "/rank", body), deadline, named))
 
-        return ranking_of((await self._repeated(attempt, deadline)).checked())
+        return await self._repeated(attempt, deadline)
 
     async def rank_or(
         self,
@@ -160,19 +160,21 @@ class AsyncClient:
 
     async def _json(self, call: Call, timeout_ms: int | None = None) -> Mapping[str, Any]:
         deadline = Deadline(timeout_ms or self._timeout_ms)
-        if not call.repeats:
-            return (await self._sent(call, deadline)).json()  # type: ignore[no-any-return]
-        return (await self._repeated(lambda: self._sent(call, deadline), deadline)).json()  # type: ignore[no-any-return]
 
-    async def _repeated(self, attempt: Callable[[], Awaitable[Reply]], deadline: Deadline) -> Reply:
-        """A successful reply. Raises the error of the last attempt."""
+        async def attempt() -> Any:
+            return (await self._sent(call, deadline)).json()
+
+        if not call.repeats:
+            return await attempt()  # type: ignore[no-any-return]
+        return await self._repeated(attempt, deadline)
+
+    async def _repeated(self, attempt: Callable[[], Awaitable[Answer]], deadline: Deadline) -> Answer:
+        """The answer of the first successful attempt. Raises the error of the last one."""
         count = 0
         while True:
             count += 1
             try:
-                reply = await attempt()
-                reply.checked()
-                return reply
+                return await attempt()
             except FunnelrankError as error:
                 pause = self._policy.pause_s(count, error)
                 if pause is None or pause >= deadline.left_s:
@@ -185,8 +187,10 @@ class AsyncClient:
             raise DeadlineExceeded("the deadline passed before the request was sent")
         headers = call.headers(self._token, request_id)
         timeout = aiohttp.ClientTimeout(total=left)
+        # A change gets a new connection: the service may have closed an open one, and a change is sent once.
+        session = self._opened() if call.repeats else self._new_session((_send_once,))
         try:
-            async with self._opened().request(
+            async with session.request(
                 call.method, self._url + call.path, data=call.content(), headers=headers, timeout=timeout
             ) as answer:
                 names = {name.lower(): value for name, value in answer.headers.items()}
@@ -195,6 +199,9 @@ class AsyncClient:
             raise DeadlineExceeded(f"no answer from {self._url} within {left:.3f} s") from error
         except aiohttp.ClientError as error:
             raise NoAnswer(f"no answer from {self._url}: {error!r}") from error
+        finally:
+            if session is not self._session:
+                await session.close()
 
     async def _hedged(self, call: Call, deadline: Deadline, request_id: str) -> Reply:
         """The first reply of up to two attempts."""
@@ -215,10 +222,20 @@ class AsyncClient:
     def _opened(self) -> aiohttp.ClientSession:
         """The session. It is created in the event loop that uses it."""
         if self._session is None:
-            tls: ssl.SSLContext | bool = True if self._context is None else self._context
-            connector = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=60)
-            self._session = aiohttp.ClientSession(connector=connector)
+            self._session = self._new_session()
         return self._session
+
+    def _new_session(self, middlewares: Sequence[aiohttp.ClientMiddlewareType] = ()) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._context or True, keepalive_timeout=60)
+        return aiohttp.ClientSession(connector=connector, middlewares=middlewares)
+
+
+async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Raise NoAnswer for a broken connection: aiohttp would send a PUT again after an error of its own."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientError as error:
+        raise NoAnswer(f"no answer from {request.url.host}: {error!r}") from error
 
 
 async def _first_reply(sendings: set[asyncio.Task[Reply]]) -> Reply:

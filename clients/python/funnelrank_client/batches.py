@@ -14,7 +14,7 @@ from typing import Generic, Self, TypeVar
 
 from funnelrank_client.client import Client
 from funnelrank_client.errors import BadRequest, FunnelrankError, NotAllowed
-from funnelrank_client.requests import Event, Impression
+from funnelrank_client.requests import Event, Impression, to_json
 
 log = logging.getLogger("funnelrank_client")
 _PAUSE_AFTER_FAILURE_S = 1.0
@@ -27,7 +27,8 @@ class Sender(ABC, Generic[Record]):
     """Collects records and sends them from a thread of its own.
 
     A batch is sent when it has `batch` records or after `every_ms`. While the service is away, records wait; beyond
-    `limit` the oldest are dropped and counted in `dropped`. Each record has an id, so a repeated batch counts once.
+    `limit` the oldest are dropped and counted in `dropped`. After a failure the sender pauses, however many records
+    are added meanwhile. Each record has an id, so a repeated batch counts once.
     `close` sends the waiting records, for at most `close_s` seconds.
     """
 
@@ -43,20 +44,25 @@ class Sender(ABC, Generic[Record]):
         self._close_s = close_s
         self._changed = threading.Condition()
         self._closing = False
+        self._pausing = False
         self.sent = 0
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="funnelrank-sender", daemon=True)
         self._thread.start()
 
     def add(self, record: Record) -> None:
-        """Queue a record; never waits for the service. Raises RuntimeError after `close`."""
+        """Queue a record; never waits for the service.
+
+        Raises RuntimeError after `close`, and TypeError or ValueError for a record that JSON cannot hold (NaN, numpy).
+        """
+        to_json(record.as_json())
         with self._changed:
             if self._closing:
                 raise RuntimeError("the sender is closed")
             if len(self._waiting) == self._waiting.maxlen:
                 self.dropped += 1
             self._waiting.append(record)
-            if len(self._waiting) >= self._batch:
+            if len(self._waiting) >= self._batch and not self._pausing:
                 self._changed.notify()
 
     def close(self) -> None:
@@ -109,10 +115,21 @@ class Sender(ABC, Generic[Record]):
             self._remove(batch, sent=False)
         except FunnelrankError as error:
             log.warning("%d records wait: %s", len(batch), error)
-            with self._changed:
-                self._changed.wait(_PAUSE_AFTER_FAILURE_S)
+            self._pause()
+        except Exception:
+            # The thread must go on: without it, every later record would be lost without a message.
+            log.exception("%d records are dropped", len(batch))
+            self._remove(batch, sent=False)
         else:
             self._remove(batch, sent=True)
+
+    def _pause(self) -> None:
+        """Wait before the next attempt. Only the start of `close` ends the pause early."""
+        with self._changed:
+            closing = self._closing
+            self._pausing = True
+            self._changed.wait_for(lambda: self._closing != closing, _PAUSE_AFTER_FAILURE_S)
+            self._pausing = False
 
     def _remove(self, batch: list[Record], *, sent: bool) -> None:
         ids = {id(record) for record in batch}

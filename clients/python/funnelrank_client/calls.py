@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from funnelrank_client.errors import error_of
+from funnelrank_client.errors import NoAnswer, error_of
 from funnelrank_client.requests import Event, Impression, Value, to_json
+
+_SHOWN_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,12 @@ class Reply:
         raise error_of(self.status, self.headers, self.body)
 
     def json(self) -> Any:
-        """The parsed body. Raises the errors of `checked`."""
-        return json.loads(self.checked())
+        """The parsed body. Raises the errors of `checked`, and NoAnswer for what is not JSON, e.g. a proxy's page."""
+        body = self.checked()
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise NoAnswer(f"the answer is not JSON: {body[:_SHOWN_BYTES]!r}") from error
 
 
 def events(batch: Sequence[Event]) -> Call:

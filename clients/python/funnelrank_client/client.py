@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 from funnelrank_client import calls
 from funnelrank_client.calls import Call, Reply
@@ -19,6 +19,7 @@ from funnelrank_client.ranking import Ranking, fallback_ranking, ranking_of
 from funnelrank_client.requests import Candidate, Event, Impression, RankOptions, Value, rank_body
 
 CHANGE_TIMEOUT_MS = 60_000  # a change of the live version is verified before it is answered
+Answer = TypeVar("Answer")
 
 
 class Client:
@@ -68,7 +69,7 @@ class Client:
             body = rank_body(user_id, candidates, deadline.for_service_ms, {**options, "request_id": named})
             return self._hedged(Call("POST", "/rank", body), deadline, named)
 
-        return ranking_of(self._repeated(attempt, deadline).checked())
+        return self._repeated(lambda: ranking_of(attempt()), deadline)
 
     def rank_or(
         self,
@@ -183,17 +184,15 @@ class Client:
         deadline = Deadline(timeout_ms or self._timeout_ms)
         if not call.repeats:
             return self._sent(call, deadline).json()  # type: ignore[no-any-return]
-        return self._repeated(lambda: self._sent(call, deadline), deadline).json()  # type: ignore[no-any-return]
+        return self._repeated(lambda: self._sent(call, deadline).json(), deadline)
 
-    def _repeated(self, attempt: Callable[[], Reply], deadline: Deadline) -> Reply:
-        """A successful reply. Raises the error of the last attempt."""
+    def _repeated(self, attempt: Callable[[], Answer], deadline: Deadline) -> Answer:
+        """The answer of the first successful attempt. Raises the error of the last one."""
         count = 0
         while True:
             count += 1
             try:
-                reply = attempt()
-                reply.checked()
-                return reply
+                return attempt()
             except FunnelrankError as error:
                 pause = self._policy.pause_s(count, error)
                 if pause is None or pause >= deadline.left_s:
@@ -204,7 +203,7 @@ class Client:
         left = deadline.left_s
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the request was sent")
-        return self._pool.send(call.method, call.path, call.content(), call.headers(self._token, request_id), left)
+        return self._pool.send(call, call.headers(self._token, request_id), left)
 
     def _hedged(self, call: Call, deadline: Deadline, request_id: str) -> Reply:
         """The first reply of up to two attempts."""
@@ -215,13 +214,15 @@ class Client:
         done, _ = wait(sendings, timeout=after_ms / 1000)
         if not done:
             sendings.add(self._hedges.submit(self._sent, call, deadline, request_id))
-        return first_reply(sendings)
+        return first_reply(sendings, deadline)
 
 
-def first_reply(sendings: set[Future[Reply]]) -> Reply:
-    """The first success. Raises the last failure if all fail."""
+def first_reply(sendings: set[Future[Reply]], deadline: Deadline) -> Reply:
+    """The first success. Raises the last failure if all fail, and DeadlineExceeded if the time is over before."""
     while True:
-        done, sendings = wait(sendings, return_when=FIRST_COMPLETED)
+        done, sendings = wait(sendings, timeout=max(0.0, deadline.left_s), return_when=FIRST_COMPLETED)
+        if not done:
+            raise DeadlineExceeded("no attempt had an answer before the deadline")
         for sending in done:
             if sending.exception() is None and sending.result().status == 200:
                 return sending.result()

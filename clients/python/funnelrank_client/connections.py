@@ -6,10 +6,11 @@ import contextlib
 import http.client
 import ssl
 import threading
+import time
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from funnelrank_client.calls import Reply
+from funnelrank_client.calls import Call, Reply
 from funnelrank_client.errors import DeadlineExceeded, NoAnswer
 
 # The errors of a connection that the service has closed before the first byte of an answer.
@@ -31,20 +32,26 @@ class ConnectionPool:
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
 
-    def send(self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float) -> Reply:
-        """Send a request. Raises NoAnswer, and DeadlineExceeded after `timeout_s` without a part of the answer."""
-        connection = self._take()
+    def send(self, call: Call, headers: dict[str, str], timeout_s: float) -> Reply:
+        """Send a request. Raises NoAnswer, and DeadlineExceeded after `timeout_s` without a part of the answer.
+
+        A call that does not repeat gets a new connection and is sent once: a closed connection does not tell whether
+        the service has read the request.
+        """
+        end = time.monotonic() + timeout_s
+        connection = self._take() if call.repeats else None
         fresh = connection is None
         while True:
             connection = connection or self._open()
             try:
-                return self._exchange(connection, method, path, body, headers, timeout_s)
+                return self._exchange(connection, call, headers, max(0.001, end - time.monotonic()))
             except _CLOSED as error:
                 connection.close()
-                if fresh:
+                if fresh or time.monotonic() >= end:
                     raise NoAnswer(f"the connection to {self._parts.netloc} broke: {error}") from error
-                # It was idle and the service has closed it: the request was not read, so it is sent again.
-                connection, fresh = None, True
+                # The service has most probably closed the idle connection, so the request is sent on a new one.
+                connection = None
+                fresh = True
             except TimeoutError as error:
                 connection.close()
                 raise DeadlineExceeded(f"no answer from {self._parts.netloc} within {timeout_s:.3f} s") from error
@@ -58,17 +65,16 @@ class ConnectionPool:
     def _exchange(
         self,
         connection: http.client.HTTPConnection,
-        method: str,
-        path: str,
-        body: bytes | None,
+        call: Call,
         headers: dict[str, str],
         timeout_s: float,
     ) -> Reply:
+        content = call.content()
         connection.timeout = timeout_s
         if connection.sock is None:
             connection.connect()  # it sets TCP_NODELAY
         connection.sock.settimeout(timeout_s)
-        connection.request(method, self._parts.path.rstrip("/") + path, body, headers)
+        connection.request(call.method, self._parts.path.rstrip("/") + call.path, content, headers)
         answer = connection.getresponse()
         reply = Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
         if answer.will_close:

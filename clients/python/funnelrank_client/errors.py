@@ -25,7 +25,7 @@ class FunnelrankError(Exception):
 
 
 class NoAnswer(FunnelrankError):
-    """The service could not be reached, or the connection broke before the answer was complete."""
+    """The service could not be reached, the connection broke too early, or the answer is not one of the service."""
 
 
 class ProblemError(FunnelrankError):
@@ -93,7 +93,9 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> Funnelrank
     code = str(problem.get("code", ""))
     if status == 504:
         return DeadlineExceeded(f"504 {code}: {detail}")
-    errors = tuple(BadField(str(e.get("field", "")), str(e.get("message", ""))) for e in problem.get("errors", ()))
+    listed = problem.get("errors")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    errors = tuple(BadField(str(entry.get("field", "")), str(entry.get("message", ""))) for entry in entries)
     return _CLASSES.get(status, ProblemError)(
         status, code, detail, str(problem.get("request_id", "")), errors, _seconds(headers.get("retry-after"))
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from funnelrank_client.calls import Reply
+from funnelrank_client.errors import NoAnswer
 
 
 class Degradation(str):
@@ -123,17 +125,20 @@ class Ranking:
         return self.raw.get("page")
 
 
-def ranking_of(answer: bytes) -> Ranking:
-    """Raises ValueError or KeyError if `answer` is no ranking."""
-    raw = json.loads(answer)
-    return Ranking(
-        request_id=raw["request_id"],
-        items=[RankedItem(item) for item in raw["ranking"]],
-        model=ModelUsed(**{key: raw["model"][key] for key in ("name", "version", "role")}),
-        degraded=tuple(Degradation(text) for text in raw["degraded"]),
-        coverage=Coverage(raw["coverage"]["requested"], raw["coverage"]["scored"]),
-        raw=raw,
-    )
+def ranking_of(reply: Reply) -> Ranking:
+    """The ranking in `reply`. Raises the errors of `Reply.json`, and NoAnswer if it is no ranking."""
+    raw = reply.json()
+    try:
+        return Ranking(
+            request_id=raw["request_id"],
+            items=[RankedItem(item) for item in raw["ranking"]],
+            model=ModelUsed(**{key: raw["model"][key] for key in ("name", "version", "role")}),
+            degraded=tuple(Degradation(text) for text in raw["degraded"]),
+            coverage=Coverage(raw["coverage"]["requested"], raw["coverage"]["scored"]),
+            raw=raw,
+        )
+    except (KeyError, TypeError) as error:
+        raise NoAnswer(f"the answer is not a ranking: {error!r}") from error
 
 
 def fallback_ranking(item_ids: Sequence[str], request_id: str, reason: str) -> Ranking:

@@ -7,7 +7,7 @@ export interface BadField {
 export declare class FunnelrankError extends Error {
     constructor(message: string, options?: ErrorOptions);
 }
-/** The service could not be reached, or the connection broke before the answer was complete. */
+/** The service could not be reached, the connection broke too early, or the answer is not one of the service. */
 export declare class NoAnswer extends FunnelrankError {
 }
 /** The deadline of the call passed, in the service (504) or on the way. */

@@ -6,7 +6,7 @@ export class FunnelrankError extends Error {
         this.name = new.target.name;
     }
 }
-/** The service could not be reached, or the connection broke before the answer was complete. */
+/** The service could not be reached, the connection broke too early, or the answer is not one of the service. */
 export class NoAnswer extends FunnelrankError {
 }
 /** The deadline of the call passed, in the service (504) or on the way. */
@@ -73,9 +73,13 @@ export function errorOf(status, retryAfter, body) {
         code,
         detail,
         requestId: String(problem["request_id"] ?? ""),
-        errors: Array.isArray(problem["errors"]) ? problem["errors"] : [],
+        errors: badFieldsOf(problem["errors"]),
         retryAfterMs: Number.isFinite(seconds) ? Math.max(0, seconds * 1000) : null,
     });
+}
+function badFieldsOf(errors) {
+    const entries = Array.isArray(errors) ? errors : [];
+    return entries.filter((entry) => typeof entry === "object" && entry !== null);
 }
 function problemOf(body) {
     try {

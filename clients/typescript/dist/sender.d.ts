@@ -16,8 +16,11 @@ export declare class Sender<Row> {
     sent: number;
     dropped: number;
     constructor(send: (batch: readonly Row[]) => Promise<unknown>, options?: SenderOptions);
-    /** Never waits for the service. */
+    /** Never waits for the service. Throws TypeError for a record that JSON cannot hold, e.g. with a BigInt. */
     add(row: Row): void;
-    /** Send what waits now, e.g. when a page is hidden. What the service cannot take now waits for the next time. */
+    /**
+     * Send what waits now, e.g. when a page is hidden. What the service cannot take now waits for the next time. The
+     * promise is never rejected: a failure that no repetition can repair is logged, and its records count as dropped.
+     */
     flush(): Promise<void>;
 }

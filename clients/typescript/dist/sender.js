@@ -12,6 +12,7 @@ export class Sender {
     #options;
     #waiting = [];
     #timer = null;
+    #pausing = false; // after a failure, until the timer or the caller flushes
     #sending = null;
     constructor(send, options = {}) {
         this.#send = send;
@@ -20,32 +21,36 @@ export class Sender {
             throw new RangeError(`batch is 1 to ${LARGEST_BATCH}, not ${this.#options.batch}`);
         }
     }
-    /** Never waits for the service. */
+    /** Never waits for the service. Throws TypeError for a record that JSON cannot hold, e.g. with a BigInt. */
     add(row) {
+        JSON.stringify(row);
         if (this.#waiting.length >= this.#options.limit) {
             this.#waiting.shift();
             this.dropped += 1;
         }
         this.#waiting.push(row);
-        if (this.#waiting.length >= this.#options.batch) {
+        if (this.#waiting.length >= this.#options.batch && !this.#pausing) {
             void this.flush();
         }
         else {
             this.#later(this.#options.everyMs);
         }
     }
-    /** Send what waits now, e.g. when a page is hidden. What the service cannot take now waits for the next time. */
+    /**
+     * Send what waits now, e.g. when a page is hidden. What the service cannot take now waits for the next time. The
+     * promise is never rejected: a failure that no repetition can repair is logged, and its records count as dropped.
+     */
     async flush() {
         this.#sending ??= this.#run().finally(() => {
             this.#sending = null;
+            if (this.#waiting.length > 0) {
+                this.#later(this.#options.everyMs);
+            }
         });
         await this.#sending;
     }
     async #run() {
-        if (this.#timer !== null) {
-            clearTimeout(this.#timer);
-            this.#timer = null;
-        }
+        this.#stopTimer();
         while (this.#waiting.length > 0) {
             const batch = this.#waiting.slice(0, this.#options.batch);
             try {
@@ -56,24 +61,38 @@ export class Sender {
             catch (error) {
                 if (error instanceof BadRequest || error instanceof NotAllowed) {
                     // The service refuses these records for ever. Others must not wait behind them, nor be lost with them.
-                    const refused = refusedRows(batch, error);
-                    this.#remove(refused);
-                    this.dropped += refused.length;
+                    this.#drop(refusedRows(batch, error));
                 }
                 else if (error instanceof FunnelrankError) {
+                    // Records that were added meanwhile may have set an earlier timer.
+                    this.#stopTimer();
+                    this.#pausing = true;
                     this.#later(this.#options.pauseAfterFailureMs);
                     return;
                 }
                 else {
-                    throw error;
+                    // A rejection here would end a Node process, and the records would stand before all later ones for ever.
+                    console.error(`${batch.length} records are dropped:`, error);
+                    this.#drop(batch);
                 }
             }
         }
+    }
+    #drop(rows) {
+        this.#remove(rows);
+        this.dropped += rows.length;
     }
     #remove(rows) {
         const gone = new Set(rows);
         const rest = this.#waiting.filter((row) => !gone.has(row));
         this.#waiting.splice(0, this.#waiting.length, ...rest);
+    }
+    #stopTimer() {
+        if (this.#timer !== null) {
+            clearTimeout(this.#timer);
+            this.#timer = null;
+        }
+        this.#pausing = false;
     }
     #later(ms) {
         this.#timer ??= setTimeout(() => {

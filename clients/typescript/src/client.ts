@@ -24,6 +24,7 @@ interface Call {
 }
 
 const ON_THE_WAY_MS = 5; // left of the deadline for the way of the answer
+const SHOWN_CHARACTERS = 200;
 const CHANGE_TIMEOUT_MS = 60_000; // a change of the live version is verified before it is answered
 
 export class Client {
@@ -50,10 +51,10 @@ export class Client {
     const { timeoutMs = this.#options.timeoutMs, ...fields } = options;
     const end = performance.now() + timeoutMs;
     const named = { request_id: newId(), ...fields };
-    return this.#repeated<Ranking>(end, () => {
+    return this.#repeated(end, async () => {
       const left = Math.max(1, Math.floor(end - performance.now()) - ON_THE_WAY_MS);
       const body = { user_id: userId, candidates, timeout_ms: left, ...named };
-      return this.#hedged({ method: "POST", path: "/rank", body }, end);
+      return rankingOf(await this.#hedged({ method: "POST", path: "/rank", body }, end));
     });
   }
 
@@ -169,18 +170,18 @@ export class Client {
   /** A change of what is live is not repeated: its first sending may have been carried out. */
   async #change(method: string, path: string, body: object): Promise<Document> {
     const end = performance.now() + CHANGE_TIMEOUT_MS;
-    return JSON.parse(await this.#sent({ method, path, body, operator: true }, end)) as Document;
+    return parsed(await this.#sent({ method, path, body, operator: true }, end));
   }
 
   #json<Answer>(call: Call): Promise<Answer> {
     const end = performance.now() + this.#options.timeoutMs;
-    return this.#repeated(end, () => this.#sent(call, end));
+    return this.#repeated(end, async () => parsed<Answer>(await this.#sent(call, end)));
   }
 
-  async #repeated<Answer>(end: number, attempt: () => Promise<string>): Promise<Answer> {
+  async #repeated<Answer>(end: number, attempt: () => Promise<Answer>): Promise<Answer> {
     for (let count = 1; ; count++) {
       try {
-        return JSON.parse(await attempt()) as Answer;
+        return await attempt();
       } catch (error) {
         const pause = this.#pauseMs(count, error);
         if (pause === null || pause >= end - performance.now()) {
@@ -230,6 +231,8 @@ export class Client {
     if (left <= 0) {
       throw new DeadlineExceeded("the deadline passed before the request was sent");
     }
+    // Outside of `try`: a body that JSON cannot hold is a fault of the caller.
+    const request = this.#request(call);
     const stop = new AbortController();
     const timer = setTimeout(() => stop.abort(), left);
     const onAbort = () => stop.abort();
@@ -238,7 +241,7 @@ export class Client {
     let retryAfter: string | null;
     let text: string;
     try {
-      const answer = await this.#fetch(this.#url + call.path, { ...this.#request(call), signal: stop.signal });
+      const answer = await this.#fetch(this.#url + call.path, { ...request, signal: stop.signal });
       status = answer.status;
       retryAfter = answer.headers.get("retry-after");
       text = await answer.text();
@@ -268,6 +271,23 @@ export class Client {
     headers["content-type"] = "application/json";
     return { method: call.method, headers, body: JSON.stringify(call.body) };
   }
+}
+
+/** The value of a 2xx answer. Throws NoAnswer if it is not JSON, e.g. a proxy's page. */
+function parsed<Answer>(text: string): Answer {
+  try {
+    return JSON.parse(text) as Answer;
+  } catch (error) {
+    throw new NoAnswer(`the answer is not JSON: ${text.slice(0, SHOWN_CHARACTERS)}`, { cause: error });
+  }
+}
+
+function rankingOf(text: string): Ranking {
+  const answer = parsed<Ranking | null>(text);
+  if (!Array.isArray(answer?.ranking)) {
+    throw new NoAnswer(`the answer is not a ranking: ${text.slice(0, SHOWN_CHARACTERS)}`);
+  }
+  return answer;
 }
 
 function fallbackRanking(ids: readonly string[], requestId: string, reason: string): Ranking {

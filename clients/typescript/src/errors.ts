@@ -13,7 +13,7 @@ export class FunnelrankError extends Error {
   }
 }
 
-/** The service could not be reached, or the connection broke before the answer was complete. */
+/** The service could not be reached, the connection broke too early, or the answer is not one of the service. */
 export class NoAnswer extends FunnelrankError {}
 
 /** The deadline of the call passed, in the service (504) or on the way. */
@@ -93,9 +93,14 @@ export function errorOf(status: number, retryAfter: string | null, body: string)
     code,
     detail,
     requestId: String(problem["request_id"] ?? ""),
-    errors: Array.isArray(problem["errors"]) ? (problem["errors"] as BadField[]) : [],
+    errors: badFieldsOf(problem["errors"]),
     retryAfterMs: Number.isFinite(seconds) ? Math.max(0, seconds * 1000) : null,
   });
+}
+
+function badFieldsOf(errors: unknown): BadField[] {
+  const entries: unknown[] = Array.isArray(errors) ? errors : [];
+  return entries.filter((entry): entry is BadField => typeof entry === "object" && entry !== null);
 }
 
 function problemOf(body: string): Record<string, unknown> {

@@ -144,8 +144,95 @@ test("a sender sends in batches, and one refused record takes no other with it",
   assert.deepEqual(requests.slice(1).flatMap((r) => r.body.impressions.map((one) => one.request_id)), ["1", "2", "3", "4"]);
 });
 
+for (const body of ["<html>please log in</html>", "", "null", "{}", "[]"]) {
+  test(`a 200 with ${JSON.stringify(body)} is no answer, and rankOr gives the own order`, async () => {
+    answer = () => [200, {}, body];
+    const client = new Client(url, { firstPauseMs: 1 });
+    await assert.rejects(client.rank("u", ["a"]), NoAnswer);
+    assert.equal(requests.length, 3, "it is repeated like any call without an answer");
+    const ranking = await client.rankOr(["p"], "u", ["a"]);
+    assert.deepEqual([ranking.ranking[0].item_id, ranking.degraded, ranking.fallback], ["p", ["NoAnswer"], true]);
+  });
+}
+
+test("a 200 that is not JSON is no answer of every other call", async () => {
+  answer = () => [200, {}, "<html>please log in</html>"];
+  const client = new Client(url, { firstPauseMs: 1 });
+  await assert.rejects(client.sendEvents([{ user_id: "u", item_id: "a", action: "click" }]), NoAnswer);
+  await assert.rejects(client.putFusion({}), NoAnswer);
+  assert.deepEqual(requests.map((r) => r.path), ["/events", "/events", "/events", "/fusion"]);
+});
+
+test("a refusal with odd errors has its type", async () => {
+  for (const errors of [null, 3, "text", ["text", null]]) {
+    answer = () => refusal(422, "invalid_request", {}, errors);
+    await assert.rejects(new Client(url).rank("u", ["a"]), (error) => {
+      assert.ok(error instanceof BadRequest);
+      assert.deepEqual(error.errors, []);
+      return true;
+    });
+  }
+});
+
+test("a value that JSON cannot hold is a TypeError of the call and of `add`", async () => {
+  const client = new Client(url);
+  await assert.rejects(client.rankOr(["p"], "u", ["a"], { timestamp: 1n }), TypeError);
+  const sender = new Sender((batch) => client.sendEvents(batch), { everyMs: 60_000 });
+  assert.throws(() => sender.add({ user_id: "u", item_id: "a", action: "click", position: 1n }), TypeError);
+  sender.add({ user_id: "u", item_id: "a", action: "click" });
+  await sender.flush();
+  assert.deepEqual([sender.sent, sender.dropped, requests.length], [1, 0, 1]);
+});
+
+test("a sender goes on after a page of a proxy, without a call of the page", async () => {
+  answer = (n) => [200, {}, n < 3 ? "<html>" : "{}"];
+  const client = new Client(url, { attempts: 1 });
+  const sender = new Sender((batch) => client.sendEvents(batch), { batch: 1, pauseAfterFailureMs: 5 });
+  sender.add({ user_id: "u", item_id: "a", action: "click" });
+  await until(() => sender.sent === 1);
+  assert.deepEqual([sender.dropped, requests.length], [0, 3]);
+});
+
+test("a sender goes on after an error that nobody expects, and counts the records", async (t) => {
+  const logged = t.mock.method(console, "error", () => {});
+  const odd = async (batch) => {
+    if (batch[0] === "odd") {
+      throw new RangeError("odd");
+    }
+  };
+  const sender = new Sender(odd, { batch: 1, everyMs: 5 });
+  sender.add("odd");
+  sender.add("good");
+  await until(() => sender.sent === 1);
+  assert.deepEqual([sender.dropped, logged.mock.callCount()], [1, 1]);
+});
+
+test("records that are added do not shorten the pause after a failure", async () => {
+  answer = (n) => (n === 1 ? refusal(503, "store_unavailable") : [200, {}, {}]);
+  const client = new Client(url, { attempts: 1 });
+  const options = { batch: 2, everyMs: 1, pauseAfterFailureMs: 60_000 };
+  const sender = new Sender((batch) => client.sendImpressions(batch), options);
+  const record = { request_id: "r", items: [{ item_id: "a", position: 1 }] };
+  sender.add(record);
+  sender.add({ ...record });
+  for (let i = 0; i < 50; i++) {
+    sender.add({ ...record });
+    await new Promise((resolve) => setTimeout(resolve, 4));
+  }
+  assert.equal(requests.length, 1);
+  await sender.flush();
+  assert.equal(sender.sent, 52, "an explicit flush ends the pause");
+});
+
 test("an address that is none is refused", () => {
   for (const bad of ["127.0.0.1:8000", "ftp://x", ""]) {
     assert.throws(() => new Client(bad), /http:\/\/HOST:PORT/);
   }
 });
+
+async function until(condition) {
+  for (let i = 0; i < 2000 && !condition(); i++) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  assert.ok(condition());
+}
