@@ -1,0 +1,60 @@
+"""Tests that the rights which the docs name are enough: for a user of Redis that reads, and for one that writes."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from features.layouts import Layouts
+from service.sample.embedded_redis import EmbeddedRedis
+from service.store.opening import open_store, open_writer
+from service.store.shown import ShownItem, packed_by_user
+
+PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
+DAY_MS = 86_400_000
+
+
+def rights(before: str) -> list[str]:
+    """The rights that the page lists after some words."""
+    listed = re.search(rf"{before}\s+`([^`]+)`", PAGE.read_text())
+    assert listed is not None, before
+    return listed[1].split()
+
+
+@pytest.fixture
+def restricted(redis_server: EmbeddedRedis, store: redis.Redis, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a user with the rights of a reading or of a writing user."""
+    allowed = rights("An ACL user that reads needs")
+    if request.param == "writes":
+        allowed += rights("one that writes also")
+    store.execute_command("ACL", "SETUSER", "limited", "reset", "on", ">hush", *allowed)
+    yield redis_server.url.replace("redis://", "redis://limited:hush@")
+    store.execute_command("ACL", "DELUSER", "limited")
+
+
+@pytest.mark.parametrize("restricted", ["reads"], indirect=True)
+async def test_a_user_that_reads_may_read_all_of_a_ranking(restricted: str, layouts: Layouts) -> None:
+    reader = open_store(restricted, 5000)
+    try:
+        stored = await reader.fetch(layouts, "712", ["1", "2"], 5, 1_700_000_000_000, shown=True)
+        assert stored.unread == 0
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("restricted", ["writes"], indirect=True)
+async def test_a_user_that_writes_may_write_all_that_callers_send(restricted: str, layouts: Layouts) -> None:
+    assert layouts.behaviour is not None
+    item = layouts.item.pack({"item_id": "5"})
+    event = bytes(8) + layouts.behaviour.pack_event(item, "click", 1, 1_700_000_000_000)
+    writer = open_writer(restricted, 5000)
+    try:
+        await writer.merge_rows(layouts, "item", {"5": {"price": 2.0}})
+        assert await writer.add_behaviours(layouts, {"712": [(1_700_000_000_000, event)]}) == 1
+        assert await writer.claim_ids("impressions", [bytes(16)]) == [True]
+        shown = packed_by_user([ShownItem("712", "5", 1_700_000_000_000, False)])
+        assert await writer.add_shown(shown, DAY_MS) == 1
+    finally:
+        await writer.close()
