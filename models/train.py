@@ -1,13 +1,14 @@
 """Trains a recipe into a run folder: the loop, calibration, metrics and the report."""
 
+import json
 import runpy
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from models.data.cache import DEFAULT_CACHE, open_data
-from models.recipe import Recipe
+from models.data.cache import DEFAULT_CACHE, Data, open_data
+from models.recipe import Recipe, RecipeError, load_recipe
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, save_weights, write_json
@@ -15,7 +16,7 @@ from models.training.diagnostics.ablation import ablation as measure_ablation
 from models.training.diagnostics.baselines import baselines as fit_baselines
 from models.training.loop import CHECKPOINT_STEPS, NonFiniteLossError
 from models.training.members import MEMBERS_FOLDER, learn_members
-from models.training.outcome import HISTORY_FILE, METRICS_FILE, summary
+from models.training.outcome import HISTORY_FILE, METRICS_FILE, RECIPE_FILE, summary
 from models.training.transfer import narrowed
 
 __all__ = ["NonFiniteLossError", "train"]
@@ -37,10 +38,13 @@ def train(
     """Train a recipe and write the run into `out`; return the content of metrics.json.
 
     `baselines`: also fit simple models for comparison; `ablation`: also measure the test part without each group of
-    features. Raises RecipeError before training starts, NonFiniteLossError while training.
+    features. `resume` trains nothing in a finished run, whose metrics are returned. Raises RecipeError before training
+    starts, NonFiniteLossError while training.
     """
     recipe = narrowed(recipe)
     data = open_data(recipe, cache)
+    if resume and (metrics := _finished(recipe, data, out)) is not None:
+        return metrics
     trained = learn_members(
         recipe, data, out, resume=resume, checkpoint_steps=checkpoint_steps, prefetch=prefetch, quiet=quiet
     )
@@ -67,6 +71,25 @@ def train(
     write_json(metrics, out / METRICS_FILE)
     (out / RESUME_FILE).unlink(missing_ok=True)
     shutil.rmtree(out / MEMBERS_FOLDER, ignore_errors=True)
+    return metrics
+
+
+def _finished(recipe: Recipe, data: Data, out: Path) -> dict[str, Any] | None:
+    """Return metrics.json if `out` has a finished run; None if not.
+
+    Raises RecipeError if that run has another recipe or other data.
+    """
+    path = out / METRICS_FILE
+    if not path.is_file():
+        return None
+    metrics: dict[str, Any] = json.loads(path.read_text())
+    same_recipe = load_recipe(out / RECIPE_FILE).model_dump(mode="json") == recipe.model_dump(mode="json")
+    for name, same in (("recipe", same_recipe), ("data", metrics["data"]["hash"] == data.described["hash"])):
+        if not same:
+            raise RecipeError(
+                f"--resume: the finished run in {out} was made with another {name}; "
+                "start afresh without --resume, or give another --out"
+            )
     return metrics
 
 

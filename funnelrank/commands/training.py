@@ -22,7 +22,7 @@ from funnelrank.exit_codes import CommandError, ExitCode
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue an interrupted run in the same folder; the result is the same, bit for bit.",
+    help="Continue an interrupted run in the same folder; the result is the same, bit for bit. A finished run stays.",
 )
 @click.option(
     "--threads",
@@ -70,7 +70,7 @@ def train(
 
     from models.recipe import RecipeError, load_recipe, with_places
     from models.train import train as run
-    from models.training.outcome import summary_lines
+    from models.training.outcome import METRICS_FILE, summary_lines
 
     if threads:
         torch.set_num_threads(threads)
@@ -80,6 +80,7 @@ def train(
     try:
         read = load_recipe(recipe, overrides)
         folder = out or Path("runs") / read.name
+        finished = resume and (folder / METRICS_FILE).is_file()
         metrics = run(
             read,
             folder,
@@ -92,6 +93,8 @@ def train(
         )
     except RecipeError as error:
         raise with_places(error, recipe, overrides) from None
+    if finished:
+        click.echo(f"{folder} is a finished run; nothing was trained again", err=True)
     click.echo("\n".join(summary_lines(metrics, folder)))
 
 

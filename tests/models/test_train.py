@@ -107,6 +107,23 @@ def test_resuming_with_another_recipe_is_refused(tiny_recipe, tmp_path, monkeypa
         run(tiny_recipe(None, {"training.learning_rate": 0.5}), tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_resuming_a_finished_run_says_so_and_trains_nothing(tiny_recipe, tmp_path, capsys, members):
+    recipe = tiny_recipe(None, {"training.ensemble": members, "training.epochs": 1})
+    recipe_file = tmp_path / "recipe.yaml"
+    recipe_file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    run(recipe, tmp_path)
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "run").iterdir()}
+    options = ["--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--resume"]
+    assert main(["train", str(recipe_file), *options]) == 0
+    printed = capsys.readouterr()
+    assert "is a finished run; nothing was trained again" in printed.err
+    assert "best weights of step" in printed.out
+    assert main(["train", str(recipe_file), *options, "--seed", "9"]) != 0
+    assert "was made with another recipe" in capsys.readouterr().err
+    assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "run").iterdir()} == before
+
+
 def interrupt(*_):
     raise KeyboardInterrupt
 
