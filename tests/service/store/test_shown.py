@@ -14,6 +14,7 @@ from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.opening import open_store, open_writer
 from service.store.redis.keys import shown_items_key
+from service.store.redis.scripts import ADD_SHOWN
 from service.store.shown import (
     ENTRY_BYTES,
     KEPT_ENTRIES,
@@ -96,3 +97,39 @@ def test_no_entries_are_no_exposures() -> None:
     for empty in (Exposures(), exposures_of(None), exposures_of(b"")):
         assert empty.within(0, NOW).tolist() == []
         assert np.isin(np.array([1, 2]), empty.within(0, NOW)).tolist() == [False, False]
+
+
+def redis_work(client: redis.Redis, count: int) -> tuple[int, float]:
+    """The commands of one write of `count` entries that exist, and the CPU milliseconds that it takes.
+
+    All are of one item, at as many times, so that they begin with the same bytes.
+    """
+    items = [ShownItem("ada", "7", NOW + i, False) for i in range(count)]
+    arguments = (KEPT_ENTRIES * ENTRY_BYTES, DAY_MS, packed_by_user(items)["ada"])
+    assert client.execute_command("EVAL", ADD_SHOWN, 1, "key", *arguments) == count
+    client.config_resetstat()
+    rounds = []
+    for _ in range(5):
+        started = cpu_ms(client)
+        for _ in range(10):
+            assert client.execute_command("EVAL", ADD_SHOWN, 1, "key", *arguments) == 0
+        rounds.append((cpu_ms(client) - started) / 10)
+    stats: Any = client.info("commandstats")
+    commands = sum(stats[f"cmdstat_{name}"]["calls"] for name in ("get", "set")) // 50
+    client.flushall()
+    return commands, min(rounds)
+
+
+def test_entries_that_exist_cost_redis_no_more_than_their_number() -> None:
+    with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as client:
+        half_commands, half = redis_work(client, KEPT_ENTRIES // 2)
+        commands, whole = redis_work(client, KEPT_ENTRIES)
+    assert commands == half_commands == 2
+    assert whole / half < 2.5
+    assert whole <= 5
+
+
+def cpu_ms(client: redis.Redis) -> float:
+    """The CPU time of Redis' main thread, which does not depend on other load."""
+    of: Any = client.info("cpu")
+    return float(of["used_cpu_user_main_thread"] + of["used_cpu_sys_main_thread"]) * 1000
