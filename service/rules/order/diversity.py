@@ -23,7 +23,8 @@ def mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _win
     unit = unit_vectors(vectors)
     # Row by row, so that the memory does not grow with the square of the candidates.
     nearest = np.full(len(scores), -np.inf)
-    gain = relevance.copy()
+    # With weight 1 relevance is 0 for all, and the first is still the one with the highest score.
+    gain = scaled(scores)
     for _ in range(min(depth, len(scores))):
         best = int(gain.argmax())
         yield best
@@ -39,26 +40,28 @@ def dpp(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _win
     The kernel is `L = diag(q) S diag(q)` with `q = exp(a s / 2)`, `a = (1 - w) / w` and `S` the cosines, so that
     `log det L_Y = a sum s_i + log det S_Y`. Ends where no candidate adds to the determinant.
     """
-    relevance = scaled(scores)
     if weight == 0:
-        yield from by_score(relevance, depth)
+        yield from by_score(scaled(scores), depth)
         return
+    # q would overflow for a small weight. A factor of a candidate's row in L is one of its row in the Cholesky factor,
+    # so S is factored in place of L, and `w log(q_i^2 d_i) = (1 - w) s_i + w log d_i` is compared.
+    relevance = (1 - weight) * scaled(scores)
     unit = unit_vectors(vectors)
-    quality = np.exp((1 - weight) / weight * relevance / 2)
-    kernel_rows = unit * quality[:, None]
-    gains = np.einsum("cd,cd->c", kernel_rows, kernel_rows)
+    rest = np.einsum("cd,cd->c", unit, unit)  # d_i, what a candidate adds to det S_Y
     count = min(depth, len(scores))
     factors = np.zeros((count, len(scores)))  # the rows c_i of the paper's Cholesky factor, one column per candidate
     chosen: list[int] = []
     for step in range(count):
-        best = int(np.argmax(gains))
-        if gains[best] < _SMALLEST_GAIN:
+        adds = rest >= _SMALLEST_GAIN
+        if not adds.any():
             break
-        row = (kernel_rows @ kernel_rows[best] - factors[:step].T @ factors[:step, best]) / np.sqrt(gains[best])
+        gains = relevance + weight * np.log(np.maximum(rest, _SMALLEST_GAIN)) if step or weight < 1 else scaled(scores)
+        best = int(np.argmax(np.where(adds, gains, -np.inf)))
+        row = (unit @ unit[best] - factors[:step].T @ factors[:step, best]) / np.sqrt(rest[best])
         factors[step] = row
-        gains = gains - row**2
+        rest = rest - row**2
         chosen.append(best)
-        gains[chosen] = -np.inf
+        rest[chosen] = 0.0
         yield best
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 
 from service.rules.bound import BoundRules
@@ -78,7 +79,7 @@ def _of_rule(
             last = min(first, len(before) + len(left))
             return Positional(place, lambda: AtLeastInFirst(place, at_least, last, matches), counted)
         case Quota(first=int(first)):
-            at_most = rule.at_most if rule.at_most is not None else int((rule.share or 0.0) * first)
+            at_most = rule.at_most if rule.at_most is not None else _part(rule.share or 0.0, first)
             values = bound.values_of(rule.feature, rule.one_of, candidates)
             counted_positions = max(0, min(first, end) - len(before))
             if at_most == 0:
@@ -90,6 +91,13 @@ def _of_rule(
             every = [*before, *(sources[i] for i in left)]
             return Positional(place, lambda: InTurn(place, rule.pattern, every), sources)  # type: ignore[arg-type]
     return None
+
+
+def _part(share: float, first: int) -> int:
+    """Return a share of the first positions, rounded down. The share is the decimal number of the document: as a binary
+    fraction, 0.29 of 100 is less than 29.
+    """
+    return int(Fraction(str(share)) * first)
 
 
 def _pin(

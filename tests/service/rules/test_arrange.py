@@ -99,6 +99,13 @@ def test_pages_of_a_diverse_list_join_though_a_filter_removes_what_was_shown() -
     assert [*first, *second] == whole
 
 
+@pytest.mark.parametrize(("share", "first", "at_most"), [(0.29, 100, 29), (0.57, 100, 57), (0.3, 10, 3), (0.35, 10, 3)])
+def test_a_share_is_that_of_the_decimal_number_rounded_down(share: float, first: int, at_most: int) -> None:
+    of = candidates([{"author": "a"}] * 100 + [{"author": f"u{i}"} for i in range(100)])
+    made = arrange(bound({"type": "quota", "feature": "author", "share": share, "first": first}), of, first, NOW_MS)
+    assert sum(place < 100 for place in made.order.tolist()) == at_most
+
+
 def test_a_boost_changes_the_score_of_what_matches() -> None:
     of = candidates([{"price": 1.0}, {"price": 100.0}, {}], scores=[0.5, 0.4, 0.3])
     rule = {"type": "boost", "formula": "score * 2 + pctr", "when": {"feature": "price", "at_least": 50}}

@@ -122,3 +122,25 @@ def test_a_long_list_lets_others_run_again_and_again(method: str) -> None:
 def test_equal_vectors_end_dpp_and_the_scores_decide_on_the_rest() -> None:
     scores = np.array([0.1, 0.9, 0.5, 0.7])
     assert places(scores, np.ones((4, 3)), "dpp", 0.5, 4, 2) == [1, 3, 2, 0]
+
+
+@pytest.mark.parametrize("weight", [1e-300, 1e-9, 0.001, 0.0014, 0.01])
+def test_a_small_weight_of_dpp_is_nearly_the_order_of_the_scores(weight: float) -> None:
+    rng = np.random.default_rng(2)
+    scores = rng.permutation(np.linspace(0.0, 1.0, 12))
+    vectors = np.eye(12) + 0.1 * rng.normal(size=(12, 12))
+    assert places(scores, vectors, "dpp", weight, 12, 2) == np.argsort(-scores).tolist()
+
+
+@pytest.mark.parametrize("weight", [0.001, 0.02, 0.026, 0.05])
+def test_dpp_chooses_no_equal_item_first_however_small_the_weight(weight: float) -> None:
+    """Two equal items have determinant 0, which a large factor must not hide."""
+    vectors = np.array([[0.6, 0.7, 0.1], [0.6, 0.7, 0.1], [0.1, 0.3, 0.9], [0.9, 0.1, 0.2]])
+    scores = np.array([1.0, 0.99, 0.5, 0.0])
+    assert list(dpp(scores, vectors, weight, 4)) == [0, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["mmr", "dpp", "ssd"])
+def test_weight_one_begins_with_the_highest_score(method: str) -> None:
+    scores, vectors = scores_and_vectors(4, n=20)
+    assert places(scores, vectors, method, 1.0, 5, 3)[0] == int(np.argmax(scores)) != 0
