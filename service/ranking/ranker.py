@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -109,7 +110,8 @@ class Ranker:
                 query.item_ids, inputs["item_keys"], numerics, scores, scored.predictions, query.sources
             )
             try:
-                best, shown, applied, paused = await _apply(rules, query, scored_list, stored, moment, deadline)
+                check = partial(_check, deadline, has_left, "the rules were applied")
+                best, shown, applied, paused = await _apply(rules, query, scored_list, stored, moment, check)
             except DeadlineExceeded:
                 self.follower.observers.answered(AnsweredRanking(snapshot, live, request))
                 raise
@@ -190,11 +192,7 @@ class Ranker:
         deadline: Deadline,
         has_left: Callable[[], bool],
     ) -> Scored:
-        def check() -> None:
-            if has_left():
-                raise CallerLeft
-            deadline.check("scoring")
-
+        check = partial(_check, deadline, has_left, "scoring")
         return await score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check)
 
     def _count_rules(self, applied: AppliedRules) -> None:
@@ -203,6 +201,13 @@ class Ranker:
             self.metrics.rule_results.inc(chosen.name, chosen.bound.label(place), "acted")
         for place in applied.relaxed:
             self.metrics.rule_results.inc(chosen.name, chosen.bound.label(place), "relaxed")
+
+
+def _check(deadline: Deadline, has_left: Callable[[], bool], before: str) -> None:
+    """Raise CallerLeft or DeadlineExceeded if nobody waits for the next stage."""
+    if has_left():
+        raise CallerLeft
+    deadline.check(before)
 
 
 def _observed(query: Query, formula: Formula, inputs: Mapping[str, np.ndarray] | None = None) -> ObservedRequest:
@@ -224,8 +229,8 @@ async def _apply(
     candidates: CandidateList,
     stored: StoredRows | None,
     moment: int,
-    deadline: Deadline,
+    check: Callable[[], None],
 ) -> Reordered:
-    """Apply rules to scored candidates. Raises DeadlineExceeded."""
+    """Apply rules to scored candidates. Raises what `check` raises after other requests have run."""
     exposures = exposures_of(None if stored is None else stored.shown)
-    return await rules.apply(query, candidates, exposures, moment, lambda: deadline.check("the rules were applied"))
+    return await rules.apply(query, candidates, exposures, moment, check)

@@ -13,6 +13,7 @@ from service.ranking.query import AppliedRules, Move, Query, RulesExplained
 from service.rules.bound import BoundRules
 from service.rules.candidates import CandidateList
 from service.rules.order.arrange import Arrangement, arranging
+from service.rules.order.search import MOST_UNITS
 from service.rules.order.served import Served
 from service.rules.pages import FIELD, PageBinding, served_of, token_of
 from service.rules.scenes import ChosenRules
@@ -53,8 +54,9 @@ class SecondStage:
             paused += perf_counter() - started
             check()
 
-        async def arranged(rules: BoundRules) -> Arrangement:
-            steps = arranging(rules, candidates, query.options.top_k or len(candidates), moment, exposures, self.served)
+        async def arranged(rules: BoundRules, most_units: int) -> Arrangement:
+            length = query.options.top_k or len(candidates)
+            steps = arranging(rules, candidates, length, moment, exposures, self.served, most_units)
             while True:
                 try:
                     next(steps)
@@ -67,7 +69,7 @@ class SecondStage:
         if query.options.explain:
             arrangement, explained = await self._explained(candidates, arranged, pause)
         else:
-            arrangement = await arranged(self.chosen.bound)
+            arrangement = await arranged(self.chosen.bound, MOST_UNITS)
         applied = AppliedRules(
             self.chosen,
             arrangement.relaxed,
@@ -88,7 +90,7 @@ class SecondStage:
     async def _explained(
         self,
         candidates: CandidateList,
-        arranged: Callable[[BoundRules], Awaitable[Arrangement]],
+        arranged: Callable[[BoundRules, int], Awaitable[Arrangement]],
         pause: Callable[[], Awaitable[None]],
     ) -> tuple[Arrangement, RulesExplained]:
         """Arrange with the first rule, with the first two, and so on: each difference is the effect of the last rule
@@ -97,20 +99,24 @@ class SecondStage:
         bound = self.chosen.bound
         first_rank = len(self.served.item_ids) + 1
         fused = np.where(np.isfinite(candidates.scores), candidates.scores, 0.0)
-        arrangement = await arranged(bound.first(0))
+        count = len(bound.rules)
+        # The answer is the one without explain. All other steps together have a budget as large as its own.
+        answer = await arranged(bound, MOST_UNITS)
+        most_units = MOST_UNITS // max(1, count)
+        arrangement = await arranged(bound.first(0), most_units)
         moves: dict[int, list[Move]] = {}
         paid: dict[int, float] = {}
-        for rule in range(len(bound.rules)):
+        for rule in range(count):
             # Let other requests run: every step costs as much as a whole ranking without explain.
             await pause()
             before = {place: rank for rank, place in enumerate(arrangement.order.tolist(), first_rank)}
             earlier = arrangement
-            arrangement = await arranged(bound.first(rule + 1))
+            arrangement = answer if rule + 1 == count else await arranged(bound.first(rule + 1), most_units)
             paid[rule] = float(fused[earlier.order].sum() - fused[arrangement.order].sum())
             for rank, place in enumerate(arrangement.order.tolist(), first_rank):
                 if before.get(place) != rank:
                     moves.setdefault(place, []).append(Move(rule, before.get(place), rank))
-        return arrangement, RulesExplained([moves.get(place, []) for place in arrangement.order.tolist()], paid)
+        return answer, RulesExplained([moves.get(place, []) for place in answer.order.tolist()], paid)
 
 
 def second_stage(chosen: ChosenRules | None, query: Query, model: str, moment: int, key: bytes) -> SecondStage | None:

@@ -18,7 +18,7 @@ from service.rules.order.diversity import by_score, diversified
 from service.rules.order.filters import filtered
 from service.rules.order.greedy import Counted, barring_rules, greedy
 from service.rules.order.positional import Positional, positional_rules
-from service.rules.order.search import Budget, OrderSearch
+from service.rules.order.search import MOST_UNITS, Budget, OrderSearch, cost_of_pass
 from service.rules.order.served import Served
 from service.store.shown import Exposures
 
@@ -66,8 +66,12 @@ def arranging(
     now_ms: int,
     exposures: Exposures | None = None,
     served: Served | None = None,
+    most_units: int = MOST_UNITS,
 ) -> Generator[None, None, Arrangement]:
-    """Arrange as `arrange` does, but yield after every one or two milliseconds, so that other requests can run."""
+    """Arrange as `arrange` does, but yield after every one or two milliseconds, so that other requests can run.
+
+    The searches cost no more than `most_units`, about as many microseconds.
+    """
     served = served or Served()
     filtering = filtered(bound, candidates, exposures or Exposures(), now_ms)
     acted = {place for place, count in filtering.removed.items() if count}
@@ -96,7 +100,7 @@ def arranging(
     length = min(length, len(left))
     # Find the best order that holds.
     positional = positional_rules(bound, candidates, left, length, served)
-    order, relaxed, barring = yield from _ordered(positional, left, length, served)
+    order, relaxed, barring = yield from _ordered(positional, left, length, served, most_units)
     values = {p.rule: [p.values[place] for place in order] for p in positional}
     every_relaxed = tuple(sorted((*filtering.relaxed, *relaxed)))
     remaining = len(left) - length
@@ -107,7 +111,7 @@ def arranging(
 
 
 def _ordered(
-    positional: Sequence[Positional], left: Sequence[int], length: int, served: Served
+    positional: Sequence[Positional], left: Sequence[int], length: int, served: Served, most_units: int
 ) -> Generator[None, None, tuple[list[int], tuple[int, ...], set[int]]]:
     """Return the order, the rules that it relaxes, and those that barred a better candidate at some position."""
     if not positional:
@@ -117,7 +121,8 @@ def _ordered(
     if first_try is not None:
         order, barring = first_try
         return order, (), barring
-    budget = Budget.of(len(left), length, len(positional))
+    budget = Budget.of(len(left), length, len(positional), most_units)
+    budget.spend(cost_of_pass(length, len(positional)))
     possible = [p for p in positional if p.can_hold()]
     if len(possible) == len(positional):
         exact = yield from _search(positional, (), left, length, served, budget, parts=3)
@@ -127,7 +132,10 @@ def _ordered(
     satisfiable: list[Positional] = []
     best = list(left[:length])
     for done, one in enumerate(possible):
+        if budget.must_pause():
+            yield
         together = [*satisfiable, one]
+        budget.spend(cost_of_pass(length, len(together)))
         first_try = greedy(left, [_counted(p, served) for p in together], length)
         if first_try is not None:
             exact = first_try[0]

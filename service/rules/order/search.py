@@ -9,11 +9,13 @@ few choices.
 from collections import defaultdict
 from collections.abc import Collection, Generator, Hashable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
 from service.rules.order.greedy import Counted
 
+MOST_UNITS = 250_000  # of one ranking, however many rules and positions it has
 _SLICE = 1500  # units of a budget between two yields: about as many microseconds
 _NOWHERE = np.iinfo(np.int64).max
 
@@ -28,11 +30,11 @@ class Budget:
     until_pause: int = _SLICE
 
     @classmethod
-    def of(cls, candidates: int, length: int, rules: int) -> "Budget":
+    def of(cls, candidates: int, length: int, rules: int, most: int = MOST_UNITS) -> "Budget":
         """The budget of one ranking: searches for all rules, for each rule and for the last one, and some
-        backtracking.
+        backtracking, but no more than `most`.
         """
-        return cls(3_000 + 3 * (rules + 2) * length * cost_of_position(candidates) // 2)
+        return cls(min(most, 3_000 + 3 * (rules + 2) * length * cost_of_position(candidates) // 2))
 
     def spend(self, units: int) -> None:
         self.units -= units
@@ -44,6 +46,11 @@ class Budget:
             return False
         self.until_pause = _SLICE
         return True
+
+
+def cost_of_pass(length: int, rules: int) -> int:
+    """The units that one greedy order of `length` positions costs."""
+    return length * (1 + rules) // 2
 
 
 def cost_of_position(candidates: int) -> int:
@@ -100,7 +107,7 @@ class OrderSearch:
         self._taken = np.zeros(len(self._queues), dtype=np.int32)
         self._heads = np.array([queue[0] for queue in self._queues], dtype=np.int64)
         self._memory = memory
-        self._dead: set[tuple[Hashable, ...]] = set()
+        self._dead: set[bytes] = set()
 
     def run(self, length: int, budget: Budget, parts: int) -> Generator[None, None, list[int] | None]:
         """Return the best order of `length` candidates; None if no order satisfies the hard constraints, or if one of
@@ -172,9 +179,10 @@ class OrderSearch:
         taken = int(self._taken[group])
         self._heads[group] = queue[taken] if taken < len(queue) else _NOWHERE
 
-    def _state(self, groups: Sequence[int]) -> tuple[Hashable, ...]:
-        """Everything that the rest of the search depends on: how many of each group are placed, and the last ones in
-        their order.
+    def _state(self, groups: Sequence[int]) -> bytes:
+        """A hash of everything that the rest of the search depends on: how many of each group are placed, and the last
+        ones in their order. A search remembers many states, so that each takes 16 bytes, however long the list is.
         """
         last = groups[-self._memory :] if self._memory else ()
-        return self._taken.tobytes(), *last
+        state = self._taken.tobytes() + np.array(last, dtype=np.int32).tobytes()
+        return blake2b(state, digest_size=16).digest()

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import redis
 
-from service.errors import DeadlineExceeded, InvalidRequest
+from service.errors import CallerLeft, DeadlineExceeded, InvalidRequest
 from service.metrics.metrics import Metrics
+from service.ranking import second_stage
 from service.ranking.deadline import Deadline
 from service.ranking.query import Query, Ranking, RankingOptions
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.rules.definition.document import write_rules
 from service.rules.definition.rule_sets import RuleSets
+from service.rules.order.search import OrderSearch
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
 from service.store.opening import open_store
@@ -125,6 +127,44 @@ async def test_a_deadline_that_passes_while_rules_are_applied_is_told_and_observ
         await ranker.rank(query(200, top_k=50), deadline)
     assert passed == [True]
     assert [answered.failed for answered in observed] == [True]
+
+
+async def test_rules_end_when_the_caller_has_left(follower: Follower) -> None:
+    ranker = await ranker_with(follower, *HARD)
+    asked = 0
+
+    def has_left() -> bool:
+        nonlocal asked
+        asked += 1
+        # Scoring asks once, before its only chunk.
+        return asked > 1
+
+    with pytest.raises(CallerLeft):
+        await ranker.rank(query(200, top_k=50), Deadline(60_000), has_left)
+    assert asked == 2
+
+
+async def test_explain_searches_no_longer_for_all_its_steps_than_for_the_answer(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 9_000
+    monkeypatch.setattr(second_stage, "MOST_UNITS", most)
+    decided = 0
+    best = OrderSearch._best
+
+    def counted(search: OrderSearch, failed: set[int]) -> int | None:
+        nonlocal decided
+        decided += 1
+        return best(search, failed)
+
+    monkeypatch.setattr(OrderSearch, "_best", counted)
+    ranker = await ranker_with(follower, *HARD, *HARD, *HARD)
+    plain = await rank(ranker, query(200, top_k=50))
+    assert 0 < decided <= most // 15
+    decided = 0
+    explained = await rank(ranker, query(200, top_k=50, explain=True))
+    assert most // 30 < decided <= 2 * most // 15
+    assert explained.ranked.item_ids == plain.ranked.item_ids
 
 
 async def test_a_token_of_another_model_is_refused_before_the_store_is_asked(follower: Follower) -> None:

@@ -1,5 +1,6 @@
 """Tests that rules hold exactly or are named, and that the best order is found, at a bounded cost."""
 
+import pickle
 from collections.abc import Sequence
 from itertools import pairwise, permutations
 from typing import Any
@@ -10,8 +11,9 @@ from rule_cases import NOW_MS, bound, candidates, ids, random_case
 
 from service.rules.bound import BoundRules
 from service.rules.candidates import CandidateList
+from service.rules.order import arrange as arrange_module
 from service.rules.order.arrange import Arrangement, arrange, arranging
-from service.rules.order.search import Budget, OrderSearch, cost_of_position
+from service.rules.order.search import MOST_UNITS, Budget, OrderSearch, cost_of_position
 from service.rules.order.served import Served
 
 # The reference: every order of few candidates, checked by the rules' definitions.
@@ -172,6 +174,54 @@ def test_a_hopeless_search_is_bounded_and_lets_others_run_in_between(n: int) -> 
     assert decided <= Budget.of(n, 50, 3).units // cost_of_position(n // 4) + 10
     # A slice is about 1.5 ms, so about a hundred decisions.
     assert max(after - before for before, after in pairwise([*at_pauses, decided])) <= 1_500 // 15 + 2
+
+
+def test_other_requests_run_between_the_passes_of_a_long_list_with_many_rules() -> None:
+    n = 2000
+    of = candidates([{"author": f"u{i}", "topics": ["x"]} for i in range(n)])
+    spreads = [{"type": "spread", "feature": "author", "distance": 2 + i} for i in range(10)]
+    rules = bound({"type": "spread", "feature": "topics", "distance": 2}, *spreads)
+    passes = 0
+    at_pauses = [0]
+    first_choice = arrange_module.greedy
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        return first_choice(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(arrange_module, "greedy", counted)
+        at_pauses.extend(passes for _ in arranging(rules, of, n, NOW_MS))
+    assert passes == 11
+    assert max(after - before for before, after in pairwise([*at_pauses, passes])) == 1
+
+
+def test_a_budget_is_bounded_however_long_the_list_is() -> None:
+    assert Budget.of(2000, 50, 4).units < MOST_UNITS
+    assert Budget.of(100_000, 100_000, 50).units == MOST_UNITS
+
+
+def remembered(n: int) -> set[int]:
+    """The sizes of the states that a hopeless search of `n` candidates remembers."""
+    rules, of = hopeless(n)
+    sizes = set()
+    state_of = OrderSearch._state
+
+    def measured(search: OrderSearch, groups: Sequence[int]) -> Any:
+        state = state_of(search, groups)
+        sizes.add(len(pickle.dumps(state)))
+        return state
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(OrderSearch, "_state", measured)
+        arrange(rules, of, 50, NOW_MS)
+    return sizes
+
+
+def test_a_remembered_state_takes_as_little_memory_in_a_long_list_as_in_a_short_one() -> None:
+    (size,) = remembered(200)
+    assert remembered(2000) == {size}
 
 
 @pytest.mark.parametrize("n", [200, 2000])

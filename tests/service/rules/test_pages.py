@@ -117,7 +117,7 @@ def with_mac(state: Any) -> str:
         {"values": {"first": [[1], [0, 0]]}},
         {"values": []},
     ],
-    ids=str,
+    ids=lambda changed: str(changed)[:40],
 )
 def test_a_state_of_another_shape_is_refused_whatever_its_code(changed: dict[str, Any]) -> None:
     state = {"for": list(BINDING), "items": ["a", "b"], "values": {"0": [[1], [0, 0]]}}
