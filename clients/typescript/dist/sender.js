@@ -55,8 +55,7 @@ export class Sender {
             const batch = this.#waiting.slice(0, this.#options.batch);
             try {
                 await this.#send(batch);
-                this.#remove(batch);
-                this.sent += batch.length;
+                this.sent += this.#remove(batch);
             }
             catch (error) {
                 if (error instanceof BadRequest || error instanceof NotAllowed) {
@@ -79,13 +78,14 @@ export class Sender {
         }
     }
     #drop(rows) {
-        this.#remove(rows);
-        this.dropped += rows.length;
+        this.dropped += this.#remove(rows);
     }
+    /** How many of `rows` were still waiting: those beyond the limit have left the queue and are counted already. */
     #remove(rows) {
-        const gone = new Set(rows);
-        const rest = this.#waiting.filter((row) => !gone.has(row));
-        this.#waiting.splice(0, this.#waiting.length, ...rest);
+        const removed = new Set(rows);
+        const before = this.#waiting.length;
+        this.#waiting = this.#waiting.filter((row) => !removed.has(row));
+        return before - this.#waiting.length;
     }
     #stopTimer() {
         if (this.#timer !== null) {

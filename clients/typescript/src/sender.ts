@@ -22,7 +22,7 @@ export class Sender<Row> {
   dropped = 0;
   readonly #send: (batch: readonly Row[]) => Promise<unknown>;
   readonly #options: Required<SenderOptions>;
-  readonly #waiting: Row[] = [];
+  #waiting: Row[] = [];
   #timer: ReturnType<typeof setTimeout> | null = null;
   #pausing = false; // after a failure, until the timer or the caller flushes
   #sending: Promise<void> | null = null;
@@ -70,8 +70,7 @@ export class Sender<Row> {
       const batch = this.#waiting.slice(0, this.#options.batch);
       try {
         await this.#send(batch);
-        this.#remove(batch);
-        this.sent += batch.length;
+        this.sent += this.#remove(batch);
       } catch (error) {
         if (error instanceof BadRequest || error instanceof NotAllowed) {
           // The service refuses these records for ever. Others must not wait behind them, nor be lost with them.
@@ -92,14 +91,15 @@ export class Sender<Row> {
   }
 
   #drop(rows: readonly Row[]): void {
-    this.#remove(rows);
-    this.dropped += rows.length;
+    this.dropped += this.#remove(rows);
   }
 
-  #remove(rows: readonly Row[]): void {
-    const gone = new Set(rows);
-    const rest = this.#waiting.filter((row) => !gone.has(row));
-    this.#waiting.splice(0, this.#waiting.length, ...rest);
+  /** How many of `rows` were still waiting: those beyond the limit have left the queue and are counted already. */
+  #remove(rows: readonly Row[]): number {
+    const removed = new Set(rows);
+    const before = this.#waiting.length;
+    this.#waiting = this.#waiting.filter((row) => !removed.has(row));
+    return before - this.#waiting.length;
   }
 
   #stopTimer(): void {

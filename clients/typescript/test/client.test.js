@@ -207,6 +207,27 @@ test("a sender goes on after an error that nobody expects, and counts the record
   assert.deepEqual([sender.dropped, logged.mock.callCount()], [1, 1]);
 });
 
+test("a record that is dropped beyond the limit while it is sent counts once", async () => {
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  const sender = new Sender(() => held, { batch: 2, everyMs: 60_000, limit: 2 });
+  for (const row of ["1", "2", "3"]) {
+    sender.add(row);
+  }
+  release();
+  await sender.flush();
+  assert.deepEqual([sender.sent, sender.dropped], [2, 1]);
+});
+
+test("a sender takes more records than a call has arguments", async () => {
+  const sender = new Sender(async () => {}, { batch: 1000, everyMs: 60_000, limit: 300_000 });
+  for (let i = 0; i < 200_000; i++) {
+    sender.add(i);
+  }
+  await sender.flush();
+  assert.deepEqual([sender.sent, sender.dropped], [200_000, 0]);
+});
+
 test("records that are added do not shorten the pause after a failure", async () => {
   answer = (n) => (n === 1 ? refusal(503, "store_unavailable") : [200, {}, {}]);
   const client = new Client(url, { attempts: 1 });
