@@ -65,6 +65,8 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
             ("requested", pa.int32()),
             ("returned", pa.int32()),  # the first so many items were returned; items after them were cut
             ("ranked_before", pa.int32()),  # items on earlier pages of the list, which have the ranks before these
+            ("of_request", _ITEMS),  # `user`, `behaviours`: those that the request gave in place of the store's
+            ("items_of_request", pa.list_(pa.int32())),  # places of items with features that the request gave
             ("chunk", pa.int32()),  # candidates that were scored at once
             ("tasks", _ITEMS),
             ("item_ids", _ITEMS),
@@ -102,7 +104,7 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
     ),
 }
 # Columns that records of earlier releases lack: null there.
-LATER_COLUMNS: Final = frozenset({"ranked_before"})
+LATER_COLUMNS: Final = frozenset({"ranked_before", "of_request", "items_of_request"})
 
 
 def kind_of(schema: pa.Schema) -> RecordKind | None:

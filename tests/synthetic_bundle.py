@@ -58,6 +58,8 @@ def scores_by_hand(inputs: Mapping[str, np.ndarray], bias: float = 0.0) -> dict[
         shared += np.float32(0.1) * of_rows("behaviour").sum()
         shared += np.mod(inputs["behaviour_times"], 1000).astype(np.float32).sum() / np.float32(1000)
     item = of_rows("item")
+    if "item_within" in inputs:
+        item = item + np.where(np.isnan(inputs["item_within"]), np.float32(0.5), inputs["item_within"]).sum(axis=-1)
     pctr = 1 / (1 + np.exp(-(np.float32(0.3) * item + np.float32(0.1) * shared - np.float32(1) + np.float32(bias))))
     pcvr = 1 / (1 + np.exp(item - np.float32(0.1) * shared))
     return {"pctr": pctr, "pcvr": pcvr, "pctcvr": pctr * pcvr}
@@ -105,6 +107,9 @@ def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None
         zero = node("Mul", node("Cast", "request_time", to=TensorProto.FLOAT), constant(0))
         shared = node("Add", shared, node("ReduceSum", zero, everything, keepdims=0))
     item = rows("item")
+    if "item_within" in inputs:
+        filled = node("Where", node("IsNaN", "item_within"), constant(0.5), "item_within")
+        item = node("Add", item, node("ReduceSum", filled, last, keepdims=0))
     pull = node("Mul", constant(0.1), shared)
     logit = node("Add", node("Add", node("Mul", constant(0.3), item), pull), constant(bias - 1))
     if nan_above is not None:

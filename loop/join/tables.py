@@ -1,7 +1,7 @@
 """Writes the training tables of a join: impressions, and every row of users, items and behaviours that was served.
 
 A row of users stands for what one ranking knew of its user, its behaviours included; a row of items for what it knew of
-an item. Equal ones are one row, named by their content.
+an item. Equal ones are one row, named by their content and feature schema.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,9 +125,10 @@ def _add(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, layouts:
     every_item = entity_rows(exposure, layouts.item, "item", len(exposure["item_ids"]))
     items = ServedRows(layouts.item, every_item.keys[places], every_item.numerics[places])
     item_ids = [exposure["item_ids"][place] for place in places.tolist()]
+    schema = exposure["schema"]  # the same bytes mean something else in another one
     behaviours = [exposure[f"behaviour_{part}"] or b"" for part in ("keys", "numerics", "times")]
-    user_row = name_of("user", exposure["user_id"], user.keys.tobytes(), user.numerics.tobytes(), *behaviours)
-    item_rows = items.names("item", item_ids)
+    user_row = name_of("user", schema, exposure["user_id"], user.keys.tobytes(), user.numerics.tobytes(), *behaviours)
+    item_rows = items.names("item", schema, item_ids)
     # The impressions.
     context = entity_rows(exposure, layouts.context, "context", 1)
     position = recipe.position.column if recipe.position else "position"
@@ -178,7 +179,7 @@ def _add_behaviours(
         else:
             packed["keys"][:, layout.key_columns[f.name].start] = columns[f.name]
     items = ServedRows(layout, packed["keys"], packed["numerics"])
-    item_rows = items.names("behaviour").tolist()
+    item_rows = items.names("behaviour", "").tolist()  # always of the recipe's schema
     rows.add("items", {ITEM_ROW: item_rows} | _columns(items, schema.item))
     width = layouts.behaviour.item_key_width
     rows.add(

@@ -23,6 +23,7 @@ from tables.log_records import SCHEMAS, RecordKind, completed
 HOURS: Final = "hours"
 HOUR_MS: Final = 3_600_000
 _SOURCES = b"funnelrank.sources"
+_BATCH = 64  # records that are read at once: one exposure may have a MiB
 _GROUP_BYTES = 32 << 20  # of a row group in memory
 
 
@@ -83,7 +84,7 @@ def add_to_hour(
 def _all(path: Path, new: Callable[[], Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
     if path.exists():
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=1024)
+            yield from file.iter_batches(batch_size=_BATCH)
     yield from new()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from features.layouts import Layouts
+from features.within_request import INPUT as COMPARED
 from loop.errors import LogError
 from loop.join.served import graph_inputs_of
 from loop.proof.records import Exposure
@@ -49,6 +50,10 @@ def scored_again(exposure: Exposure, layouts: Layouts, bundle: Bundle, formula: 
         for name, values in graph_inputs_of(exposure, layouts).items()
     }
     own = bundle.own(inputs)
+    if _is_own_version(exposure, bundle) and exposure[COMPARED] and COMPARED in own:
+        # The record may lack candidates, which the comparison of then knew.
+        compared = np.frombuffer(exposure[COMPARED], "<f4").reshape(own[COMPARED].shape)
+        own[COMPARED] = np.ascontiguousarray(compared[order])
     chunk = int(exposure["chunk"])
     parts = [
         bundle.score(
@@ -62,6 +67,11 @@ def scored_again(exposure: Exposure, layouts: Layouts, bundle: Bundle, formula: 
     scores = used.fuse(predictions, inputs["item_numerics"])
     back = np.argsort(order, kind="stable")
     return ScoredAgain(predictions[:, back], scores[back])
+
+
+def _is_own_version(exposure: Exposure, bundle: Bundle) -> bool:
+    manifest = bundle.manifest
+    return (manifest.name, manifest.version) == (exposure["model"], exposure["version"])
 
 
 def formula_of(exposure: Exposure, bundle: Bundle) -> Formula:

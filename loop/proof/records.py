@@ -17,7 +17,7 @@ from service.exposures.folder import FEATURE_SCHEMAS, SPOOL
 from tables.log_records import RecordKind
 
 Exposure = Mapping[str, Any]
-_BATCH = 256
+_BATCH = 64  # records that are read at once: one exposure may have a MiB
 
 
 def exposure_of(log: Path, request_id: str) -> Exposure:

@@ -24,6 +24,7 @@ from loop.proof.again import logged_predictions, open_bundle, scored_again
 from loop.proof.records import Exposure, exposures_of, layouts_of
 from loop.proof.sources import SourceRows, read_sources
 from service.bundle.loading import Bundle
+from service.bundle.verify import BundleRejected
 from service.exposures.folder import VERIFIED
 
 TOLERANCE = 1e-4  # relative, as for a bundle's golden request
@@ -59,8 +60,8 @@ class Verification:
     def note(self, name: str, time_ms: int, example: str) -> None:
         self.skews.setdefault(name, Skew(name)).see(time_ms, example)
 
-    def skip(self, reason: str) -> None:
-        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+    def skip(self, reason: str, count: int = 1) -> None:
+        self.skipped[reason] = self.skipped.get(reason, 0) + count
 
 
 def verify(
@@ -78,12 +79,18 @@ def verify(
     sample = [each for each in exposures_of(log, hours) if _place(each["request_id"]) < share * _SHARES]
     if not sample and hours is None:
         raise LogError(f"{log} has no compacted exposure to verify; run `funnelrank compact` first")
-    bundles: dict[str, Bundle | None] = {}
+    bundles: dict[str, Bundle | str] = {}
     for exposure in sample:
         _verify_scores(exposure, log, registry, bundles, done)
     if tables is not None:
         for schema in sorted({each["schema"] for each in sample}):
-            _verify_rows([each for each in sample if each["schema"] == schema], layouts_of(log, schema), tables, done)
+            of_schema = [each for each in sample if each["schema"] == schema]
+            try:
+                layouts = layouts_of(log, schema)
+            except LogError as error:
+                done.skip(str(error), len(of_schema))
+                continue
+            _verify_rows(of_schema, layouts, tables, done)
     done.exposures = len(sample)
     return done
 
@@ -99,28 +106,38 @@ def _place(request_id: str) -> int:
 
 
 def _verify_scores(
-    exposure: Exposure, log: Path, registry: Path, bundles: dict[str, Bundle | None], done: Verification
+    exposure: Exposure, log: Path, registry: Path, bundles: dict[str, Bundle | str], done: Verification
 ) -> None:
-    """Compare an exposure's task scores with those of the same rows in ONNX Runtime."""
+    """Compare an exposure's task scores with those of the same rows in ONNX Runtime.
+
+    `bundles` are those of earlier exposures; one that cannot be used is the reason.
+    """
     label = f"{exposure['model']}/{exposure['version']}"
     if label not in bundles:
         try:
             bundles[label] = open_bundle(registry, exposure["model"], exposure["version"])
         except LogError:
-            bundles[label] = None
+            bundles[label] = f"the bundle {label} is not in the registry"
+        except BundleRejected as error:
+            bundles[label] = f"the bundle {label} is rejected ({error.code})"
     bundle = bundles[label]
     before = logged_predictions(exposure)
-    if bundle is None:
-        done.skip(f"the bundle {label} is not in the registry")
+    if isinstance(bundle, str):
+        done.skip(bundle)
         return
     if not np.isfinite(before).all():
         done.skip("the model failed")
         return
-    again = scored_again(exposure, layouts_of(log, exposure["schema"]), bundle).predictions
+    try:
+        again = scored_again(exposure, layouts_of(log, exposure["schema"]), bundle).predictions
+    except LogError as error:
+        done.skip(str(error))
+        return
     done.bit_equal += int(again.tobytes() == before.tobytes())
     for row, task in enumerate(exposure["tasks"]):
         difference = relative_difference(before[row].astype(np.float64), again[row].astype(np.float64))
-        for place in np.flatnonzero(difference > TOLERANCE).tolist():
+        # Written so that NaN differs too.
+        for place in np.flatnonzero(~(difference <= TOLERANCE)).tolist():
             example = f"served {before[row, place]:.7g}, computed {again[row, place]:.7g}"
             done.note(f"task {task}", exposure["time_ms"], _where(exposure, exposure["item_ids"][place], example))
 
@@ -135,23 +152,43 @@ def _verify_rows(sample: list[Exposure], layouts: Layouts, tables: Path, done: V
             done.skip("the store did not give its rows")
             continue
         done.compared_rows += 1
-        user = source.users.get(exposure["user_id"]) or layouts.unknown_row("user", exposure["user_id"])
-        _compare(exposure, "user", layouts.user, [user], [exposure["user_id"]], done)
+        # What a request gave is not what the tables have.
+        given = exposure.get("of_request") or ()
+        if "user" in given:
+            done.skip("the request gave its user")
+        else:
+            user = source.users.get(exposure["user_id"]) or layouts.unknown_row("user", exposure["user_id"])
+            _compare(exposure, "user", layouts.user, [user], [exposure["user_id"]], done)
         ids = exposure["item_ids"]
         rows = [source.items.get(item) or layouts.unknown_row("item", item) for item in ids]
-        _compare(exposure, "item", layouts.item, rows, ids, done)
-        if layouts.behaviour is not None:
+        own = set(exposure.get("items_of_request") or ())
+        if own:
+            done.skip("the request gave features of the item", len(own))
+        skipped = {at for at, place in enumerate(exposure["places"]) if place in own}
+        _compare(exposure, "item", layouts.item, rows, ids, done, skipped)
+        if "behaviours" in given:
+            done.skip("the request gave its behaviours")
+        elif layouts.behaviour is not None:
             _compare_behaviours(exposure, layouts, source, done)
 
 
 def _compare(
-    exposure: Exposure, name: str, layout: RowLayout, packed: list[bytes], ids: list[str], done: Verification
+    exposure: Exposure,
+    name: str,
+    layout: RowLayout,
+    packed: list[bytes],
+    ids: list[str],
+    done: Verification,
+    skipped: Collection[int] = (),
 ) -> None:
+    """Compare rows of one entity, except those at the places `skipped`."""
     rows = np.frombuffer(b"".join(packed), layout.dtype) if layout.dtype.itemsize else layout.empty(len(ids))
     computed = ServedRows(layout, rows["keys"], rows["numerics"])
     served = entity_rows(exposure, layout, name, len(ids))
     for feature in layout.features:
         for place in _differing(served, computed, feature):
+            if place in skipped:
+                continue
             example = f"served {_shown(served, feature, place)}, computed {_shown(computed, feature, place)}"
             done.note(f"{name}.{feature.name}", exposure["time_ms"], _where(exposure, ids[place], example))
 

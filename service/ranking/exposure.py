@@ -91,6 +91,8 @@ class ExposurePacker:
             "requested": len(query.item_ids),
             "returned": len(ranking.ranked.item_ids),
             "ranked_before": 0 if ranking.rules is None else ranking.rules.ranked_before,
+            "of_request": of_request(query),
+            "items_of_request": [place for place in places.tolist() if place in query.own_features],
             "chunk": self.chunk,
             "tasks": list(live.bundle.tasks),
             "item_ids": [query.item_ids[place] for place in places.tolist()],
@@ -125,6 +127,12 @@ class ExposurePacker:
             name = self._names[label] = hashlib.sha256(document).hexdigest()[:16]
             self.schemas[name] = document
         return name
+
+
+def of_request(query: Query) -> list[str]:
+    """Name what the request gave in place of what the store has, beside features of items."""
+    given = {"user": query.user_features, "behaviours": query.behaviours}
+    return [name for name, value in given.items() if value is not None]
 
 
 def profile_of(formula: Formula) -> str:

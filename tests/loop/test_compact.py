@@ -15,6 +15,7 @@ import pytest
 from funnelrank.main import main
 from loop.errors import LogError
 from loop.log import compact as compaction
+from loop.log import hours as hour_folders
 from loop.log.compact import Compaction, compact
 from loop.log.hours import hour_files
 from service.exposures.folder import prepare
@@ -218,3 +219,20 @@ def test_records_of_an_earlier_release_are_compacted_beside_new_ones(tmp_path: P
     assert compact(tmp_path).faulty == []
     rows = pq.read_table(path).to_pylist()
     assert [(row["request_id"], row["ranked_before"]) for row in rows] == [("old", None), ("new", 3)]
+
+
+def test_records_of_an_hour_are_read_in_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One exposure may have a MiB, and a row group of the rewritten hour is as large as what is read at once."""
+    exposures = RecordKind.EXPOSURES
+    rows = [
+        {"request_id": str(n), "time_ms": FIRST, "logged_ms": FIRST, "item_keys": bytes(50_000)} for n in range(300)
+    ]
+    write(tmp_path, *rows, kind=exposures)
+    compact(tmp_path)
+    monkeypatch.setattr(hour_folders, "_GROUP_BYTES", 1 << 20)
+    write(tmp_path, rows[0] | {"request_id": "new"}, kind=exposures)
+    compact(tmp_path)
+    (path,) = hour_files(tmp_path, exposures)
+    metadata = pq.read_metadata(path)
+    assert max(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)) <= 64
+    assert metadata.num_rows == 301

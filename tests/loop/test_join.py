@@ -328,6 +328,29 @@ def test_exposures_of_a_schema_that_lacks_a_feature_are_left_out_and_counted(
     assert report.rows["impressions"] == 200
 
 
+def test_equal_rows_of_two_schemas_are_two_rows(tmp_path: Path) -> None:
+    """The schemas have two numbers in another order, and a user has them in that order: the bytes are the same."""
+    first, second = ({"name": name, "type": "numeric"} for name in ("fans", "friends"))
+    features = merged(RECIPE, {"features.user_id_feature": None, "features.user": [first, second]})["features"]
+    swapped = merged({"features": features}, {"features.user": [second, first]})["features"]
+    tables = make_tables()
+    tables["impressions"] = tables["impressions"].head(1)
+    tables["users"]["fans"] = 1.0
+    tables["users"]["friends"] = 2.0
+    one = Shown(tables, features)
+    other = Shown(tables | {"users": tables["users"].assign(fans=2.0, friends=1.0)}, swapped)
+    # The later record is newer than every window.
+    rows = one.rows()
+    rows[EXPOSURES] += [record | {"request_id": "other"} for record in other.rows()[EXPOSURES]]
+    rows[EVENTS] = []
+    last = rows[IMPRESSIONS][0]
+    rows[IMPRESSIONS].append(last | {"impression_id": "last", "logged_ms": last["logged_ms"] + 3 * HOUR})
+    log = other.write(one.write(tmp_path / "log", {}), rows)
+    join(log, recipe_with(tmp_path, features=features, **{"log.seen": {"by": "returned"}}), tmp_path / "data")
+    users = pq.read_table(tmp_path / "data" / "users.parquet").to_pylist()
+    assert sorted((user["fans"], user["friends"]) for user in users) == [(1.0, 2.0), (2.0, 1.0)]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
