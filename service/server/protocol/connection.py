@@ -9,7 +9,8 @@ from service.api.problems import HeadTooLarge, RequestTooSlow
 from service.errors import Overloaded
 from service.server.protocol.connections import CONNECTIONS
 from service.server.protocol.framing import FRAMING_HEADERS, MAX_HEAD_BYTES, MAX_HEADERS, Framing, new_parser
-from service.server.protocol.writing import NOT_HTTP, ReadingGate, Timer, WatchedWriting, whole_answer
+from service.server.protocol.stopping import EndingConnection
+from service.server.protocol.writing import NOT_HTTP, ReadingGate, Timer, whole_answer
 
 _QUEUE_FULL = 8  # requests that wait for their turn; the last piece of a chunked body may bring 7 more
 _QUEUE_FULL_BYTES = 65_536
@@ -19,11 +20,10 @@ _HEAD_TOO_LARGE = HeadTooLarge(
 )
 
 
-class BoundedConnection(WatchedWriting):
+class BoundedConnection(EndingConnection):
     """uvicorn's HTTP/1.1 protocol with limits."""
 
     flow: ReadingGate
-    _arriving = False  # a request has begun and is not complete
     _offered = False  # the request that arrives offers an upgrade, which is ignored
     _replaying = False  # a new parser reads the framing of such a request
     _too_many_headers = False

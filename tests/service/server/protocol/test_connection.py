@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -231,3 +232,30 @@ def test_a_request_id_that_could_break_a_log_or_a_header_is_replaced(hurried: An
 def test_nobody_was_answered_with_an_error_of_ours(hurried: Any) -> None:
     assert "request failed" not in Path(hurried.log).read_text()
     assert "Traceback" not in Path(hurried.log).read_text()
+
+
+@pytest.mark.parametrize("sent_before", [0, 40])
+def test_a_request_that_is_on_its_way_when_the_service_stops_is_answered(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, sent_before: int
+) -> None:
+    body = b'{"user_id": "1", "candidates": ["1"]}'
+    request = b"POST /rank HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with (
+        kit.serving(tmp_path, registry, redis_server.url, drain_ms=0) as server,
+        connection(server) as other,
+        connection(server) as caller,
+    ):
+        other.sendall(request[:40])  # so that the service waits for somebody
+        caller.sendall(request[:sent_before])
+        time.sleep(0.1)
+        server.process.terminate()
+        kit.wait_until(lambda: "Shutting down" in server.log_lines)
+        caller.sendall(request[sent_before:])
+        answer = b""
+        while part := caller.recv(1 << 16):
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer.lower()
+        other.sendall(request[40:])
+        assert other.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        assert server.process.wait(timeout=20) == 0
