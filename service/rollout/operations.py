@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from service.bundle.verify import BundleRejected
-from service.documents import DocumentUnreadable
+from service.documents import Document, DocumentUnreadable, RevisionedDocument
 from service.errors import Conflict, DocumentError, NotReady, RegistryUnavailable, UnknownModel, Unusable, invalid
 from service.files import Attempt, run_attempt
 from service.fusion import FusionProfiles, plain_profiles
@@ -111,21 +111,7 @@ async def roll_back_profiles(
         with_profiles(document, follower.snapshot, follower.observers.recent)
         checks_of(follower).fit_profiles(document)
 
-    def work(attempt: Attempt) -> FusionDocument:
-        try:
-            return FUSION_DOCUMENT.roll_back(
-                follower.registry,
-                author,
-                reason=reason,
-                to=to,
-                expected_revision=revision,
-                check=check,
-                attempt=attempt,
-            )
-        except DocumentError as error:
-            raise invalid(error.field, error.message) from None
-
-    return await _within_limit(work, FUSION_FILE)
+    return await _restored(FUSION_DOCUMENT, follower, check, author, reason, to, revision)
 
 
 async def change_rules(
@@ -168,9 +154,28 @@ async def roll_back_rules(
         with_rules(document, follower.snapshot, follower.observers.recent)
         checks_of(follower).fit_rules(document)
 
-    def work(attempt: Attempt) -> RulesDocument:
+    return await _restored(RULES_DOCUMENT, follower, check, author, reason, to, revision)
+
+
+def checks_of(follower: Follower) -> RegistryChecks:
+    """The checks for the registry that a worker follows."""
+    return RegistryChecks(follower.registry, follower.loader.settings.trusted_keys, follower.started_with)
+
+
+async def _restored(
+    document: RevisionedDocument[Document],
+    follower: Follower,
+    check: Callable[[Document], None],
+    author: str,
+    reason: str,
+    to: int | None,
+    revision: int | None,
+) -> Document:
+    """Restore an earlier state of a document that `check` accepts."""
+
+    def work(attempt: Attempt) -> Document:
         try:
-            return RULES_DOCUMENT.roll_back(
+            return document.roll_back(
                 follower.registry,
                 author,
                 reason=reason,
@@ -182,12 +187,7 @@ async def roll_back_rules(
         except DocumentError as error:
             raise invalid(error.field, error.message) from None
 
-    return await _within_limit(work, RULES_FILE)
-
-
-def checks_of(follower: Follower) -> RegistryChecks:
-    """The checks for the registry that a worker follows."""
-    return RegistryChecks(follower.registry, follower.loader.settings.trusted_keys, follower.started_with)
+    return await _within_limit(work, document.file)
 
 
 async def _within_limit(work: Callable[[Attempt], Result], document: str) -> Result:
