@@ -1,5 +1,6 @@
 """Runs a service in processes of its own, and waits for its effects."""
 
+import json
 import os
 import signal
 import subprocess
@@ -38,6 +39,18 @@ class Server:
     def rank(self, candidates: list[Any], user_id: str = "712", **more: Any) -> httpx.Response:
         body = {"user_id": user_id, "candidates": candidates, "context": UNKNOWN_CONTEXT}
         return self.http.post("/rank", json=body | more)
+
+    def rank_too_late(self, candidates: list[Any], user_id: str = "712") -> httpx.Response:
+        """Send a ranking whose deadline passes while its body is on its way, however fast the machine is."""
+        body = {"user_id": user_id, "candidates": candidates, "context": UNKNOWN_CONTEXT, "timeout_ms": 1}
+        content = json.dumps(body).encode()
+
+        def in_two_pieces() -> Iterator[bytes]:
+            yield content[:-1]
+            time.sleep(0.01)
+            yield content[-1:]
+
+        return self.http.post("/rank", content=in_two_pieces())
 
     def put(self, path: str, body: Any, token: str = "secret") -> httpx.Response:
         return self.http.put(path, json=body, headers={"Authorization": f"Bearer {token}"})
