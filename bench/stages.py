@@ -68,7 +68,7 @@ def _handing_over(requests: list[tuple[str, list[str]]]) -> float:
     # The thread is not started, so this process's CPU time is only that of passing records on.
     exposures = ExposureLog(RecordLog(_Nowhere()), share=1.0)
     queries = [Query(user, ids) for user, ids in requests]
-    ranking = Ranking(Any, Any, None, Any, (), (0, 0))  # type: ignore[arg-type] # referred to, and not read
+    ranking = Ranking(Any, Any, None, Any, ())  # type: ignore[arg-type] # referred to, and not read
     return _us(lambda i: exposures.ranked("0123456789abcdef", queries[i], ranking), len(requests))
 
 

@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("funnelrank", "features", "tables", "service", "models", "export", "loop", "loadtest", "bench", "tools")
 MOST_LINES = 250
 MOST_COLUMNS = 120
+MOST_ATTRIBUTES = 7  # of a class of the folders below
+CORE = ("service/ranking/", "service/rollout/")
 PRAGMA = re.compile(r"\s+# (noqa|nosec|type: ignore).*$")
 
 
@@ -88,6 +90,43 @@ def doubled_classes(code: list[Source]) -> dict[str, list[str]]:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(source.path)
     return {name: where for name, where in sorted(places.items()) if len(where) > 1}
+
+
+def attributes(code: list[Source]) -> dict[str, set[str]]:
+    """The attributes of each class by `path:class`: fields, slots, and what methods assign to `self`."""
+    return {
+        f"{source.path}:{node.name}": _fields(node) | _assigned(node)
+        for source in code
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def _fields(node: ast.ClassDef) -> set[str]:
+    """The annotated names of a class's body, and the names in `__slots__`."""
+    names: set[str] = set()
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            names.add(statement.target.id)
+        elif isinstance(statement, ast.Assign) and "__slots__" in map(ast.unparse, statement.targets):
+            slots = ast.literal_eval(statement.value)
+            names.update([slots] if isinstance(slots, str) else slots)
+    return names
+
+
+def _assigned(node: ast.ClassDef) -> set[str]:
+    """The names that methods assign to `self`."""
+    return {
+        inner.attr
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store) and ast.unparse(inner.value) == "self"
+    }
+
+
+def many_attributes(code: list[Source]) -> dict[str, int]:
+    """Classes with more attributes than the limit, and the number of their attributes."""
+    counts = {place: len(names) for place, names in attributes(code).items()}
+    return {place: count for place, count in counts.items() if count > MOST_ATTRIBUTES}
 
 
 def full_folders(code: list[Source], most: int) -> dict[str, int]:
@@ -169,6 +208,8 @@ def report(code: list[Source]) -> Iterator[str]:
     yield f"wide       {len(wide_lines(code))} lines over {MOST_COLUMNS} columns"
     yield f"packed     {packed_assignments(code) or 'none'}"
     yield f"doubled    {doubled_classes(code) or 'none'}"
+    core = [source for source in code if source.path.startswith(CORE)]
+    yield f"classes    {many_attributes(core) or 'none'} of {' '.join(CORE)} with over {MOST_ATTRIBUTES} attributes"
     yield f"folders    {full_folders(code, 10) or 'none'} with more than 10 files"
 
 

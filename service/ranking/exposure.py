@@ -116,7 +116,7 @@ class ExposurePacker:
         returned = np.array([place_of[item_id] for item_id in ranking.ranked.item_ids], dtype=np.int64)
         if not self.with_cut or len(returned) == len(query.item_ids):
             return returned
-        best = order(ranking.computation.scores, ranking.coverage[1], None)
+        best = order(ranking.computation.scores, ranking.computation.coverage[1], None)
         return np.concatenate([returned, best[~np.isin(best, returned)]])
 
     def _schema_of(self, label: str, schema: Any) -> str:
@@ -131,8 +131,11 @@ class ExposurePacker:
 
 def of_request(query: Query) -> list[str]:
     """Name what the request gave in place of what the store has, beside features of items."""
-    given = {"user": query.user_features, "behaviours": query.behaviours}
-    return [name for name, value in given.items() if value is not None]
+    given = query.inline_user
+    if given is None:
+        return []
+    values = {"user": given.features, "behaviours": given.behaviours}
+    return [name for name, value in values.items() if value is not None]
 
 
 def profile_of(formula: Formula) -> str:

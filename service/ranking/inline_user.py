@@ -16,7 +16,7 @@ _NO_EVENT = bytes(EVENT_KEY_BYTES)  # a stored behaviour has the key of its even
 
 
 @dataclass(frozen=True, eq=False)
-class InlineUser:
+class PackedUser:
     """A user from a request: the packed row, the behaviours that count, newest first (each None if it is not given),
     and the items to read: the candidates, then the other items of the behaviours.
     """
@@ -26,27 +26,28 @@ class InlineUser:
     item_ids: Sequence[str]
 
 
-def inline_user(layouts: Layouts, query: Query, before: int) -> InlineUser | None:
+def packed_user(layouts: Layouts, query: Query, before: int) -> PackedUser | None:
     """The user given in a request; None if there is none. Behaviours count if they are older than `before`
     (milliseconds).
 
     Raises InvalidRequest for a feature that does not fit, a required one that is left out, and behaviours that the
     model does not read.
     """
-    if query.user_features is None and query.behaviours is None:
+    given = query.inline_user
+    if given is None:
         return None
     behaviours: list[InlineBehaviour] | None = None
     item_ids = query.item_ids
-    if query.behaviours is not None:
+    if given.behaviours is not None:
         if layouts.behaviour is None:
             raise invalid("behaviours", "the model reads no behaviour sequence")
-        behaviours = _counted(query.behaviours, before, layouts.max_behaviours)
+        behaviours = _counted(given.behaviours, before, layouts.max_behaviours)
         item_ids = list(dict.fromkeys([*item_ids, *(behaviour.item_id for behaviour in behaviours)]))
-    row = None if query.user_features is None else _packed_row(layouts, query.user_id, query.user_features)
-    return InlineUser(row, behaviours, item_ids)
+    row = None if given.features is None else _packed_row(layouts, query.user_id, given.features)
+    return PackedUser(row, behaviours, item_ids)
 
 
-def with_inline_user(layouts: Layouts, user: InlineUser, candidates: int, stored: StoredRows | None) -> StoredRows:
+def with_packed_user(layouts: Layouts, user: PackedUser, candidates: int, stored: StoredRows | None) -> StoredRows:
     """What the store gave for the user's `item_ids` (None if it is away), with the user in it.
 
     Of the items the `candidates` first ones stay.
@@ -77,7 +78,7 @@ def _counted(behaviours: Sequence[InlineBehaviour], before: int, most: int) -> l
     return [behaviour for behaviour in newest_first if behaviour.time_ms < before][:most]
 
 
-def _members(layouts: Layouts, user: InlineUser, rows: ItemRows) -> list[bytes]:
+def _members(layouts: Layouts, user: PackedUser, rows: ItemRows) -> list[bytes]:
     """Behaviours as the store has them; each carries its item's features."""
     assert layouts.behaviour is not None
     behaviours = user.behaviours or ()

@@ -13,13 +13,17 @@ from service.rules.scenes import ChosenRules
 
 @dataclass(slots=True, eq=False)
 class RankingOptions:
-    """How to rank by the scores: `weights` replace the profile's weights, `page` is the token of an earlier page."""
+    """How to rank: `weights` replace the profile's weights, `page` is the token of an earlier page.
+
+    `timestamp` is the time to rank as of, in milliseconds; None means now.
+    """
 
     scene: str | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     top_k: int | None = None
     explain: bool = False
     page: str | None = None
+    timestamp: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -33,23 +37,31 @@ class InlineBehaviour:
 
 
 @dataclass(slots=True, eq=False)
+class InlineUser:
+    """The user's features and behaviours that the request brings along, as they arrived.
+
+    Each replaces the stored one unless it is None.
+    """
+
+    features: Mapping[str, object] | None = None
+    behaviours: Sequence[InlineBehaviour] | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Query:
     """A checked request.
 
     `own_features` holds the candidates' own values by position, `sources` the source of each candidate if any has one.
-    `timestamp` is the time to rank as of, in milliseconds; None means now. `user_features` and `behaviours` (as they
-    arrived) replace the stored ones unless they are None.
+    `inline_user` is None if the request brings neither features nor behaviours of its user.
     """
 
     user_id: str
     item_ids: Sequence[str]
     own_features: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
     context: Mapping[str, object] = field(default_factory=dict)
-    timestamp: int | None = None
     options: RankingOptions = field(default_factory=RankingOptions)
     sources: Sequence[str | None] | None = None
-    user_features: Mapping[str, object] | None = None
-    behaviours: Sequence[InlineBehaviour] | None = None
+    inline_user: InlineUser | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +129,8 @@ class Computation:
     """The computation of a ranking: as of `moment_ms`, from the graph's named inputs.
 
     `predictions` are float32 `[tasks, C]` and `scores` float64 `[C]`, both of all candidates in the request's order.
-    The scores are the fused ones, before rules of type boost.
+    The scores are the fused ones, before rules of type boost. `coverage` is the number of requested and of scored
+    candidates.
     """
 
     moment_ms: int = 0
@@ -125,14 +138,14 @@ class Computation:
     predictions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
     costs: Costs = field(default_factory=Costs)
+    coverage: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True, eq=False)
 class Ranking:
     """One ranking: its model version and profile, the candidates in order, and the degradations.
 
-    `coverage` is the number of requested and of scored candidates. `chosen` is the user's arm in the experiment.
-    `rules` is None if the scene has none.
+    `chosen` is the user's arm in the experiment. `rules` is None if the scene has none.
     """
 
     live: Live
@@ -140,6 +153,5 @@ class Ranking:
     chosen: Chosen | None
     ranked: Ranked
     degraded: Degradations
-    coverage: tuple[int, int]
     rules: AppliedRules | None = None
     computation: Computation = field(default_factory=Computation)

@@ -18,7 +18,7 @@ from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, p
 from service.ranking.completeness import check_context, check_own_features, of_rows, of_scores
 from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
-from service.ranking.inline_user import inline_user, with_inline_user
+from service.ranking.inline_user import packed_user, with_packed_user
 from service.ranking.ordering import order, ranked_in_order
 from service.ranking.query import AppliedRules, Computation, Costs, Query, Ranking
 from service.ranking.scheduler import Scheduler
@@ -68,7 +68,7 @@ class Ranker:
         if query.context:
             context = pack_raw(bundle.layouts.context, query.context, "context")
         of_request = check_context(bundle.layouts.context, query.context)
-        moment = query.timestamp or now_ms()
+        moment = query.options.timestamp or now_ms()
         rules = self._rules(live, query, moment)
         # Read the stored rows.
         try:
@@ -129,8 +129,8 @@ class Ranker:
         answered = AnsweredRanking(snapshot, live, request, scored.predictions, scores, failed=finite < candidates)
         self.follower.observers.answered(answered)
         costs = Costs(fetched - started, assembling + scored.seconds + fusing)
-        computation = Computation(moment, inputs, scored.predictions, scores, costs)
-        return Ranking(live, formula, chosen, ranked, degraded, (candidates, finite), applied, computation)
+        computation = Computation(moment, inputs, scored.predictions, scores, costs, (candidates, finite))
+        return Ranking(live, formula, chosen, ranked, degraded, applied, computation)
 
     def _rules(self, live: Live, query: Query, moment: int) -> SecondStage | None:
         """Return the second stage of a request; None without rules. Raises InvalidRequest."""
@@ -148,8 +148,8 @@ class Ranker:
         As in training, a behaviour counts if it is older than the time of the request by more than the schema's lag. If
         the request gives no time and the schema has no lag, behaviours of the present millisecond count too.
         """
-        before = moment - layouts.lag_ms if layouts.lag_ms or query.timestamp else moment + 1
-        user = inline_user(layouts, query, before)
+        before = moment - layouts.lag_ms if layouts.lag_ms or query.options.timestamp else moment + 1
+        user = packed_user(layouts, query, before)
         item_ids = query.item_ids if user is None else user.item_ids
         shown = rules is not None and rules.chosen.bound.exposure_days > 0
         stored: StoredRows | None = None
@@ -166,7 +166,7 @@ class Ranker:
             for entity, count in stored.corrupt.items():
                 self.metrics.corrupt_rows.inc(entity, amount=count)
         if user is not None:
-            stored = with_inline_user(layouts, user, len(query.item_ids), stored)
+            stored = with_packed_user(layouts, user, len(query.item_ids), stored)
         return stored, degraded
 
     async def _assemble(

@@ -91,8 +91,23 @@ class RegistryNews(NamedTuple):
     rules: News[RulesDocument] | None = None
 
 
+class FollowedDocuments:
+    """The three documents of a registry, as one worker follows them."""
+
+    def __init__(self, registry: Path) -> None:
+        self._rollout = FollowedDocument(rollout_document.DOCUMENT, registry)
+        self._fusion = FollowedDocument(fusion_document.DOCUMENT, registry)
+        self._rules = FollowedDocument(rules_document.DOCUMENT, registry)
+
+    def look(self, use_last_good: bool) -> RegistryNews:
+        """Return the changes since the last call. Reads files."""
+        rollout = self._rollout.look(use_last_good)
+        fusion = self._fusion.look(use_last_good)
+        return RegistryNews(rollout, fusion, self._rules.look(use_last_good))
+
+
 class FollowedRegistry:
-    """The rollout, fusion and rules documents of a registry.
+    """Follows the rollout, fusion and rules documents of a registry.
 
     `started_with` are the profiles that hold if there is no fusion document.
     """
@@ -100,9 +115,7 @@ class FollowedRegistry:
     def __init__(self, registry: Path, started_with: FusionProfiles | None, metrics: Metrics) -> None:
         self.started_with = started_with
         self._metrics = metrics
-        self._rollout = FollowedDocument(rollout_document.DOCUMENT, registry)
-        self._fusion = FollowedDocument(fusion_document.DOCUMENT, registry)
-        self._rules = FollowedDocument(rules_document.DOCUMENT, registry)
+        self._documents = FollowedDocuments(registry)
         self._news: list[RegistryNews] = []
         self._looking = False
         self._hangs = False
@@ -125,10 +138,7 @@ class FollowedRegistry:
     def _read(self, serving: bool) -> None:
         """Store changes in `_news`, so that they are not lost if the read ends after its time limit."""
         try:
-            rollout = self._rollout.look(not serving)
-            fusion = self._fusion.look(not serving)
-            rules = self._rules.look(not serving)
-            self._news.append(RegistryNews(rollout, fusion, rules))
+            self._news.append(self._documents.look(not serving))
         finally:
             self._looking = False
 

@@ -28,7 +28,7 @@ from service.rollout.observing.observers import Observers
 from service.rollout.recent import RecentRequests
 from service.rollout.records import RefusalLog, record_change, why_not_serving
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
-from service.rollout.serving import Live, Role, ServingSnapshot, rearranged
+from service.rollout.serving import BoundDocuments, Live, Role, ServingSnapshot, rearranged
 from service.rollout.trials.fusion_trial import with_profiles
 from service.rollout.trials.rules_trial import with_rules
 from service.rollout.withdrawal import Withdrawal, Withdrawals
@@ -45,7 +45,7 @@ class Follower:
     def __init__(
         self, settings: Settings, profiles: FusionProfiles | None, reader: FeatureStore, metrics: Metrics
     ) -> None:
-        self.snapshot = ServingSnapshot(profiles=profiles)
+        self.snapshot = ServingSnapshot(documents=BoundDocuments(profiles))
         self.observers = Observers(metrics)
         self.refusals = RefusalLog(metrics)
         self.loader = VersionLoader(settings, reader, metrics)
@@ -60,7 +60,7 @@ class Follower:
     @property
     def profiles(self) -> FusionProfiles | None:
         """The fusion profiles in use; None means the plain default."""
-        return self.snapshot.profiles
+        return self.snapshot.documents.profiles
 
     @property
     def registry(self) -> Path:

@@ -63,8 +63,8 @@ class VersionLoader:
 
         # Cheap checks first, so that a refused version costs little.
         manifest = await self._run(partial(read_manifest, folder, settings.trusted_keys), seconds)
-        bind_profiles(manifest, snapshot.profiles)
-        bind_rule_sets(manifest, snapshot.rule_sets)
+        bind_profiles(manifest, snapshot.documents.profiles)
+        bind_rule_sets(manifest, snapshot.documents.rule_sets)
         if not any_schema:
             await self._check_schema(manifest, role, target, snapshot.stable)
 
@@ -78,8 +78,8 @@ class VersionLoader:
             self.reports[bundle.label] = report
         self.metrics.load_seconds.observe(perf_counter() - started)
         self.metrics.swaps.labels("taken").inc()
-        fusion = bind_profiles(bundle.manifest, snapshot.profiles)
-        rules = bind_rule_sets(bundle.manifest, snapshot.rule_sets)
+        fusion = bind_profiles(bundle.manifest, snapshot.documents.profiles)
+        rules = bind_rule_sets(bundle.manifest, snapshot.documents.rule_sets)
         return Live(bundle, fusion, role, rollout.revision, rules=rules)
 
     async def load_earlier(self, rollout: Rollout, snapshot: ServingSnapshot, recent: RecentRequests) -> Live | None:

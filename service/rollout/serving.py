@@ -69,13 +69,23 @@ class NotServing:
     code: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class ServingSnapshot:
-    """The versions and profiles that a worker serves with. A request takes one snapshot and keeps it; a change makes a
-    new one.
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundDocuments:
+    """The documents that are bound to every loaded version.
 
     `profiles` are the fusion profiles in use, None for the plain default; `rule_sets` are the rules, None without any.
-    `not_serving` is None if the worker can rank.
+    """
+
+    profiles: FusionProfiles | None = None
+    rule_sets: RuleSets | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ServingSnapshot:
+    """The versions and documents that a worker serves with. A request takes one snapshot and keeps it; a change makes a
+    new one.
+
+    `percent` is the canary's share of the users. `not_serving` is None if the worker can rank.
     """
 
     stable: Live | None = None
@@ -83,8 +93,7 @@ class ServingSnapshot:
     shadow: Live | None = None
     percent: float = 0.0
     limits: Limits = field(default_factory=Limits)
-    profiles: FusionProfiles | None = None
-    rule_sets: RuleSets | None = None
+    documents: BoundDocuments = BoundDocuments()
     not_serving: NotServing | None = NotServing("no model is loaded yet")
 
     def in_role(self, role: Role) -> Live | None:
@@ -138,8 +147,10 @@ class ServingSnapshot:
                 }
         if self.canary is not None:
             shown["canary"]["percent"] = self.percent
-        shown["fusion_revision"] = self.profiles.revision if self.profiles is not None else 0
-        shown["rules_revision"] = self.rule_sets.revision if self.rule_sets is not None else 0
+        profiles = self.documents.profiles
+        rule_sets = self.documents.rule_sets
+        shown["fusion_revision"] = profiles.revision if profiles is not None else 0
+        shown["rules_revision"] = rule_sets.revision if rule_sets is not None else 0
         return shown
 
 

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from tools.shape import (
+    CORE,
     Source,
+    attributes,
     doubled_classes,
     import_cycles,
     long_files,
+    many_attributes,
     packed_assignments,
     report,
     sources,
@@ -41,6 +44,26 @@ def test_no_module_imports_itself_through_others(code: list[Source]) -> None:
     assert import_cycles(code) == []
 
 
+# The two documents have the fields of `rollout.json`, which earlier releases wrote.
+FIELDS_OF_A_FILE = {"service/rollout/rollout.py:Past", "service/rollout/rollout.py:Rollout"}
+
+
+def test_no_class_of_the_online_core_has_over_seven_attributes(code: list[Source]) -> None:
+    core = [source for source in code if source.path.startswith(CORE)]
+    assert len(core) > 30
+    assert set(many_attributes(core)) == FIELDS_OF_A_FILE
+
+
+def test_attributes_are_fields_slots_and_what_methods_assign(tmp_path: Path) -> None:
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    (folder / "a.py").write_text(
+        "class A:\n    __slots__ = ('a', 'b')\n    c: int\n    def f(self):\n"
+        "        self.d, self.e = self.a, 1\n        self.g.h = 1\n        self.i += 1\n"
+    )
+    assert attributes(sources(("inner",), tmp_path)) == {"inner/a.py:A": set("abcdei")}
+
+
 def test_what_is_counted_by_hand(tmp_path: Path) -> None:
     folder = tmp_path / "inner"
     folder.mkdir()
@@ -56,5 +79,16 @@ def test_what_is_counted_by_hand(tmp_path: Path) -> None:
 
 def test_the_report_names_every_measure(code: list[Source]) -> None:
     text = "\n".join(report(code))
-    for word in ("files", "functions", "per 1000", "cycles", "over 250", "wide", "packed", "doubled", "folders"):
+    for word in (
+        "files",
+        "functions",
+        "per 1000",
+        "cycles",
+        "over 250",
+        "wide",
+        "packed",
+        "doubled",
+        "classes",
+        "folders",
+    ):
         assert f"\n{word}" in f"\n{text}"

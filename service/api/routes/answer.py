@@ -23,7 +23,7 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
         fusion["overridden"] = True
     if ranking.chosen is not None:
         fusion |= {"experiment": ranking.chosen.experiment, "arm": ranking.chosen.arm}
-    requested, scored = ranking.coverage
+    requested, scored = ranking.computation.coverage
     head: dict[str, object] = {
         "request_id": request_id,
         "model": {"name": manifest.name, "version": manifest.version, "role": ranking.live.role},

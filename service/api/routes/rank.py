@@ -12,11 +12,11 @@ from service.api.body import JsonBody, may_repeat_keys, parse, read_body, refuse
 from service.api.middleware import CONTEXT, RequestContext
 from service.api.openapi import BODY, WORK, refuses
 from service.api.routes.answer import answer
-from service.api.routes.rank_bodies import Candidate, RankRequest, RankResponse
+from service.api.routes.rank_bodies import Candidate, RankedBehaviour, RankRequest, RankResponse
 from service.api.services import Services
 from service.errors import DeadlineExceeded, InvalidRequest, invalid
 from service.ranking.deadline import Deadline
-from service.ranking.query import InlineBehaviour, Query, RankingOptions
+from service.ranking.query import InlineBehaviour, InlineUser, Query, RankingOptions
 from service.settings import Settings
 
 
@@ -122,27 +122,40 @@ def query_of(request: RankRequest, settings: Settings) -> tuple[Query, int]:
         weights = request.fusion.weights
         keys += 1 + len(weights)
     # Take the user over that the request brings along.
-    behaviours = None
-    if request.behaviours is not None:
-        behaviours = [InlineBehaviour(b.item_id, b.action, b.scene, b.timestamp) for b in request.behaviours]
-        keys += sum(len(behaviour.model_fields_set) for behaviour in request.behaviours)
-    keys += len(request.user_features or ())
+    inline_user = None
+    if request.user_features is not None or request.behaviours is not None:
+        inline_user, more_keys = _inline_user(request.user_features, request.behaviours)
+        keys += more_keys
     # Build the query.
     options = RankingOptions(
-        scene=request.scene, weights=weights, top_k=request.top_k, explain=request.explain, page=request.page
+        scene=request.scene,
+        weights=weights,
+        top_k=request.top_k,
+        explain=request.explain,
+        page=request.page,
+        timestamp=request.timestamp,
     )
     query = Query(
         user_id=request.user_id,
         item_ids=ids,
         own_features=own_features,
         sources=sources,
-        user_features=request.user_features,
-        behaviours=behaviours,
         context=request.context,
-        timestamp=request.timestamp,
         options=options,
+        inline_user=inline_user,
     )
     return query, keys + len(request.model_fields_set) + len(request.context)
+
+
+def _inline_user(
+    features: Mapping[str, object] | None, behaviours: Sequence[RankedBehaviour] | None
+) -> tuple[InlineUser, int]:
+    """Return the user that a request brings along, and the number of keys in its JSON."""
+    if behaviours is None:
+        return InlineUser(features), len(features or ())
+    keys = len(features or ()) + sum(len(behaviour.model_fields_set) for behaviour in behaviours)
+    inline = [InlineBehaviour(b.item_id, b.action, b.scene, b.timestamp) for b in behaviours]
+    return InlineUser(features, inline), keys
 
 
 class CandidateColumns(NamedTuple):

@@ -66,7 +66,7 @@ class RulesChange(RulesDocument):
 async def state(worker: Worker) -> JSONResponse:
     """The rules that this worker ranks with."""
     worker.follower.current()
-    rule_sets = worker.follower.snapshot.rule_sets or RuleSets(revision=0, rules={})
+    rule_sets = worker.follower.snapshot.documents.rule_sets or RuleSets(revision=0, rules={})
     return await asyncio.to_thread(_response, rule_sets, {})
 
 

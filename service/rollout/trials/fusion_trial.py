@@ -41,7 +41,7 @@ def with_profiles(
         lives[live.role] = replace(live, fusion=fusion)
     for name in profiles.unused() if profiles else ():
         log.warning("fusion profile '%s' is used by no scene and no experiment", name)
-    return replace(snapshot.with_lives(lives), profiles=profiles)
+    return replace(snapshot.with_lives(lives), documents=replace(snapshot.documents, profiles=profiles))
 
 
 def _scored(bundle: Bundle, recent: RecentRequests) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -38,10 +38,11 @@ def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: Re
         except RulesError as error:
             raise RulesError(f"{error.message} ({live.role} {live.bundle.label})", error.field) from None
         lives[live.role] = replace(live, rules=rules)
-    scenes = snapshot.profiles.scenes if snapshot.profiles is not None else {}
+    profiles = snapshot.documents.profiles
+    scenes = profiles.scenes if profiles is not None else {}
     for name in rule_sets.unused(scenes) if rule_sets is not None else ():
         log.warning("rules '%s' belong to no scene of the fusion profiles and to no experiment", name)
-    return replace(snapshot.with_lives(lives), rule_sets=rule_sets)
+    return replace(snapshot.with_lives(lives), documents=replace(snapshot.documents, rule_sets=rule_sets))
 
 
 def _requests(live: Live, rule_sets: RuleSets, name: str, recent: RecentRequests) -> list[Assembly]:

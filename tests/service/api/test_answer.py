@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.api.routes.answer import answer
 from service.fusion import Formula
 from service.ranking.degradation import Degradation, Reason
-from service.ranking.query import Ranked, Ranking
+from service.ranking.query import Computation, Ranked, Ranking
 
 TASKS = ("pctr", "pcvr", "watch_time")
 NASTY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(
@@ -31,8 +31,9 @@ def ranking_of(ids: list[str], kind: str, explain: bool, seed: int) -> Ranking:
     scores = formula.fuse(predictions)
     explained = formula.explain(predictions) if explain else None
     degraded = (Degradation(Reason.UNKNOWN_USER), Degradation(Reason.UNKNOWN_ITEMS, 3))
-    coverage = (len(ids), int(np.isfinite(scores).sum()))
-    return Ranking(live, formula, None, Ranked(ids, scores, predictions, explained), degraded, coverage)
+    computation = Computation(coverage=(len(ids), int(np.isfinite(scores).sum())))
+    ranked = Ranked(ids, scores, predictions, explained)
+    return Ranking(live, formula, None, ranked, degraded, computation=computation)
 
 
 def plain(ranking: Ranking, request_id: str) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def plain(ranking: Ranking, request_id: str) -> dict[str, Any]:
         "model": {"name": "m", "version": "1", "role": "stable"},
         "fusion": {"profile": "home", "revision": 4},
         "degraded": ["unknown_user", "unknown_items:3"],
-        "coverage": dict(zip(("requested", "scored"), ranking.coverage, strict=True)),
+        "coverage": dict(zip(("requested", "scored"), ranking.computation.coverage, strict=True)),
         "ranking": entries,
     }
 

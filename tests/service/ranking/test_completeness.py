@@ -19,7 +19,7 @@ from service.errors import InvalidRequest
 from service.metrics.metrics import Metrics
 from service.ranking.assemble import pack_raw
 from service.ranking.deadline import Deadline
-from service.ranking.query import Query, Ranking
+from service.ranking.query import Query, Ranking, RankingOptions
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking, Observers
@@ -161,7 +161,11 @@ async def test_a_behaviour_younger_than_the_lag_does_not_count(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Observers, "answered", answered)
-        await rank(tmp_path, redis_server.url, Query("712", ["1"], context={"tab": 1, "hour": 1}, timestamp=NOW))
+        await rank(
+            tmp_path,
+            redis_server.url,
+            Query("712", ["1"], context={"tab": 1, "hour": 1}, options=RankingOptions(timestamp=NOW)),
+        )
     assert len(counted[0]) == seen
     assert all(NOW - time > lag_s * 1000 for time in counted[0].tolist())
 

@@ -64,7 +64,7 @@ async def test_a_short_list_is_ranked_while_a_long_one_is_in_work(ranker: Ranker
     finished: list[int] = []
 
     async def rank(count: int) -> None:
-        finished.append((await ranker.rank(query(count), Deadline(60_000))).coverage[0])
+        finished.append((await ranker.rank(query(count), Deadline(60_000))).computation.coverage[0])
 
     await asyncio.gather(rank(20_000), *(rank(5) for _ in range(3)))
     assert finished == [5, 5, 5, 20_000]

@@ -11,7 +11,7 @@ from features.layouts import Layouts
 from service.errors import InvalidRequest
 from service.metrics.metrics import Metrics
 from service.ranking.deadline import Deadline
-from service.ranking.query import InlineBehaviour, Query, Ranking
+from service.ranking.query import InlineBehaviour, InlineUser, Query, Ranking, RankingOptions
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.sample.embedded_redis import EmbeddedRedis
@@ -47,8 +47,8 @@ async def rank(registry: Path, redis_url: str, query: Query) -> Ranking:
         reader.close()
 
 
-def query(user_id: str, **more: Any) -> Query:
-    return Query(user_id, IDS, {}, {"tab": 1, "hour": 2}, NOW, **more)
+def query(user_id: str, inline: InlineUser | None = None) -> Query:
+    return Query(user_id, IDS, {}, {"tab": 1, "hour": 2}, RankingOptions(timestamp=NOW), inline_user=inline)
 
 
 @pytest.fixture
@@ -76,14 +76,14 @@ async def test_a_user_from_the_request_is_ranked_as_the_same_one_from_the_store(
     registry: Path, redis_server: EmbeddedRedis, known: None
 ) -> None:
     stored = await rank(registry, redis_server.url, query("stored"))
-    inline = await rank(registry, redis_server.url, query("stored", user_features=USER, behaviours=BEHAVIOURS))
+    inline = await rank(registry, redis_server.url, query("stored", InlineUser(USER, BEHAVIOURS)))
     assert len(stored.computation.inputs["behaviour_times"]) == 4
     for name, values in stored.computation.inputs.items():
         np.testing.assert_array_equal(inline.computation.inputs[name], values, err_msg=name)
     assert inline.ranked.item_ids == stored.ranked.item_ids
     assert [str(d) for d in inline.degraded] == [str(d) for d in stored.degraded] == ["unknown_items:1"]
     # Somebody whom the store does not know has the same sequence, and only the id differs.
-    stranger = await rank(registry, redis_server.url, query("?", user_features=USER, behaviours=BEHAVIOURS))
+    stranger = await rank(registry, redis_server.url, query("?", InlineUser(USER, BEHAVIOURS)))
     assert inputs_of(stranger) == inputs_of(stored)
     assert [str(d) for d in stranger.degraded] == ["unknown_items:1"]
 
@@ -92,12 +92,12 @@ async def test_each_part_replaces_the_stored_one_alone(
     registry: Path, redis_server: EmbeddedRedis, known: None
 ) -> None:
     stored = await rank(registry, redis_server.url, query("stored"))
-    young = await rank(registry, redis_server.url, query("stored", user_features=USER | {"age": 3.0}))
+    young = await rank(registry, redis_server.url, query("stored", InlineUser(USER | {"age": 3.0})))
     np.testing.assert_array_equal(
         young.computation.inputs["behaviour_keys"], stored.computation.inputs["behaviour_keys"]
     )
     assert young.computation.inputs["user_numerics"].tolist() != stored.computation.inputs["user_numerics"].tolist()
-    without = await rank(registry, redis_server.url, query("stored", behaviours=[]))
+    without = await rank(registry, redis_server.url, query("stored", InlineUser(None, [])))
     assert len(without.computation.inputs["behaviour_times"]) == 0
     np.testing.assert_array_equal(
         without.computation.inputs["user_numerics"], stored.computation.inputs["user_numerics"]
@@ -105,7 +105,7 @@ async def test_each_part_replaces_the_stored_one_alone(
 
 
 async def test_without_a_store_the_user_counts_all_the_same(registry: Path, layouts: Layouts) -> None:
-    asked = query("712", user_features=USER, behaviours=BEHAVIOURS)
+    asked = query("712", InlineUser(USER, BEHAVIOURS))
     ranking = await rank(registry, "redis://127.0.0.1:1/0", asked)
     assert [str(d) for d in ranking.degraded] == ["store_unavailable"]
     assert len(ranking.computation.inputs["behaviour_times"]) == 4
@@ -117,5 +117,5 @@ async def test_features_that_do_not_fit_are_refused_by_their_field(
 ) -> None:
     for values, field in (({"agee": 3}, "user_features.agee"), ({"age": "old"}, "user_features.age")):
         with pytest.raises(InvalidRequest) as refused:
-            await rank(registry, redis_server.url, query("712", user_features=values))
+            await rank(registry, redis_server.url, query("712", InlineUser(values)))
         assert refused.value.errors[0].field == field

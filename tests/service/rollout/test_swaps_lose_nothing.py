@@ -218,8 +218,8 @@ async def test_the_event_loop_hardly_works_while_a_large_fusion_document_is_take
         await follower.step()
         of_loop = time.thread_time() - loop_start
         of_all = time.process_time() - start
-    assert follower.snapshot.profiles is not None
-    assert follower.snapshot.profiles.revision == 21
+    assert follower.snapshot.documents.profiles is not None
+    assert follower.snapshot.documents.profiles.revision == 21
     follower.reader.close()
     assert len(parsed) == 50
     assert of_loop < 0.3 * of_all, (of_loop, of_all)
