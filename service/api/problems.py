@@ -63,6 +63,14 @@ class HeadTooLarge(HttpError):
     code = "head_too_large"
 
 
+class MalformedHttp(HttpError):
+    code = "malformed_http"
+
+
+class UnknownTransferCoding(HttpError):
+    code = "unknown_transfer_coding"
+
+
 class FrameworkError(HttpError):
     """An error of the web framework that has no class of its own here."""
 
@@ -84,6 +92,7 @@ class Presentation:
 
 _RETRY = MappingProxyType({"Retry-After": "1"})
 PROBLEMS: Final[Mapping[type[ServiceError], Presentation]] = {
+    MalformedHttp: Presentation(400, "This is not an HTTP/1.1 request"),
     MalformedJson: Presentation(400, "The body is not JSON"),
     Unauthorized: Presentation(401, "The operators' token is needed"),
     Forbidden: Presentation(403, "Operators' calls are not allowed here"),
@@ -96,6 +105,7 @@ PROBLEMS: Final[Mapping[type[ServiceError], Presentation]] = {
     errors.InvalidRequest: Presentation(422, "The request is not valid"),
     errors.Unusable: Presentation(422, "That model version cannot be used"),
     HeadTooLarge: Presentation(431, "The request line and headers are too large"),
+    UnknownTransferCoding: Presentation(501, "The transfer coding is not implemented"),
     errors.NotReady: Presentation(503, "Not ready", _RETRY),
     errors.Overloaded: Presentation(503, "Too much work at once", _RETRY),
     errors.StoreUnavailable: Presentation(503, "The feature store cannot be reached", _RETRY),

@@ -5,19 +5,16 @@ from typing import Any
 
 import httptools
 
-from service.api.problems import HeadTooLarge, RequestTooSlow
+from service.api.problems import MalformedHttp, RequestTooSlow
 from service.errors import Overloaded
 from service.server.protocol.connections import CONNECTIONS
-from service.server.protocol.framing import FRAMING_HEADERS, MAX_HEAD_BYTES, MAX_HEADERS, Framing, new_parser
+from service.server.protocol.framing import FRAMING_HEADERS, HEAD_TOO_LARGE, MAX_HEADERS, Framing, error_of, new_parser
 from service.server.protocol.stopping import EndingConnection
-from service.server.protocol.writing import NOT_HTTP, ReadingGate, Timer, whole_answer
+from service.server.protocol.writing import ReadingGate, Timer, whole_answer
 
 _QUEUE_FULL = 8  # requests that wait for their turn; the last piece of a chunked body may bring 7 more
 _QUEUE_FULL_BYTES = 65_536
 _DISCARDED_BYTES = 8 << 20  # of a body that arrives after its answer
-_HEAD_TOO_LARGE = HeadTooLarge(
-    f"the request line and headers, or the trailers, have more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} lines"
-)
 
 
 class BoundedConnection(EndingConnection):
@@ -26,7 +23,6 @@ class BoundedConnection(EndingConnection):
     flow: ReadingGate
     _offered = False  # the request that arrives offers an upgrade, which is ignored
     _replaying = False  # a new parser reads the framing of such a request
-    _too_many_headers = False
     _held: tuple[bytes, int] | None = None  # received bytes, and from where on they are not parsed
     _queued_bytes = 0  # parsed for requests that wait for their turn
     _discarded = 0
@@ -85,7 +81,7 @@ class BoundedConnection(EndingConnection):
                 self._queued_bytes += length
             # A body of known length is bounded, and a complete request is within the limits.
             if self._arriving and not framing.length_is_known and not framing.count(length, was_in_head=was_in_head):
-                self._end_with(whole_answer(_HEAD_TOO_LARGE))
+                self._end_with(whole_answer(HEAD_TOO_LARGE))
         if self._arriving and not self._reading_timer.is_running:
             self._start_read_timer()
 
@@ -96,10 +92,11 @@ class BoundedConnection(EndingConnection):
         except httptools.HttpParserUpgrade as offer:
             self._ignore_offer()
             return int(offer.args[0])
-        except httptools.HttpParserError:
-            if not self._too_many_headers:
+        except httptools.HttpParserError as error:
+            problem = error_of(error)
+            if isinstance(problem, MalformedHttp):
                 self._limits.cut("not_http")
-            self._end_with(whole_answer(_HEAD_TOO_LARGE) if self._too_many_headers else NOT_HTTP)
+            self._end_with(whole_answer(problem))
         return len(piece)
 
     def _ignore_offer(self) -> None:
@@ -114,8 +111,8 @@ class BoundedConnection(EndingConnection):
         framing = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in FRAMING_HEADERS)
         try:
             self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
-        except httptools.HttpParserError:
-            self._end_with(NOT_HTTP)
+        except httptools.HttpParserError as error:
+            self._end_with(whole_answer(error_of(error)))
         finally:
             self._replaying = False
 
@@ -133,8 +130,7 @@ class BoundedConnection(EndingConnection):
             return
         headers = self.headers
         if len(headers) >= MAX_HEADERS:
-            self._too_many_headers = True
-            raise httptools.HttpParserError  # the parser stops
+            raise HEAD_TOO_LARGE  # the parser stops
         # Does what uvicorn's `on_header` does, without reading the name a second time.
         name = name.lower()
         if name in FRAMING_HEADERS:
@@ -146,6 +142,8 @@ class BoundedConnection(EndingConnection):
     def on_headers_complete(self) -> None:
         if self._replaying:
             return
+        if refusal := self._framing.refusal(self.parser.get_http_version()):
+            raise refusal
         super().on_headers_complete()
         self._framing.complete_head()
         self._offered = self.parser.should_upgrade()

@@ -10,13 +10,19 @@ from typing import Any
 
 import httptools
 
+from service.api.problems import HeadTooLarge, HttpError, MalformedHttp, UnknownTransferCoding
+
 MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 200
 _BODY_PIECE = 65_536
 _CHUNKED_PIECE = 128
 _HEAD_END = b"\r\n\r\n"
 _EMPTY_LINES = re.compile(rb"[\r\n]*")
-FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
+FRAMING_HEADERS = (b"content-length", b"transfer-encoding", b"host")  # those that `Framing.take_header` reads
+HEAD_TOO_LARGE = HeadTooLarge(
+    f"the request line and headers, or the trailers, have more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} lines"
+)
+_VERSIONS = ("1.0", "1.1")
 
 
 class Framing:
@@ -29,6 +35,8 @@ class Framing:
         self.head_bytes = 0
         self._left: int | None = 0  # bytes of the body still to come; None for a chunked body
         self._overhead = 0  # bytes of a chunked body since the last that belong to its content
+        self._hosts = 0
+        self._coding = b""  # all transfer codings
 
     def has_body(self) -> bool:
         return self._left != 0
@@ -40,19 +48,46 @@ class Framing:
         self.length_is_known = False
         self.head_bytes = 0
         self._left = 0
+        self._hosts = 0
+        self._coding = b""
 
     def take_header(self, name: bytes, value: bytes) -> bytes:
-        """Read Content-Length or Transfer-Encoding, `name` in lower case. Returns the value to use.
+        """Read one of `FRAMING_HEADERS`, `name` in lower case. Returns the value to use.
 
-        The parser refuses a request with both.
+        The parser refuses a request with both Content-Length and Transfer-Encoding.
         """
+        if name == b"host":
+            self._hosts += 1
+            return value
         if name == b"transfer-encoding":
             self._left = None
+            self._coding = b", ".join(filter(None, (self._coding, value.strip().lower())))
             return value
         # The parser accepts any number of leading zeros, but Python reads no integer of more than 4300 digits.
         value = value.lstrip(b"0") or b"0"
         self._left = int(value)
         return value
+
+    def refusal(self, version: str) -> HttpError | None:
+        """Return why a complete head cannot be answered; None if it can (RFC 9112: 2.3, 3.2, 6.1)."""
+        is_known = self._coding in (b"", b"chunked")
+        if version == "1.1" and self._hosts == 1 and is_known:  # the usual case
+            return None
+        if version not in _VERSIONS:
+            return MalformedHttp(f"HTTP/{version} is not served; send HTTP/1.1")
+        if self._hosts > 1:
+            return MalformedHttp(f"the request has {self._hosts} Host headers, one is needed")
+        if version == "1.1" and not self._hosts:
+            return MalformedHttp("the request has no Host header, which HTTP/1.1 requires")
+        # A body whose end was understood in two ways could hide another request.
+        if version == "1.0" and self._left is None:
+            return MalformedHttp("an HTTP/1.0 request has no Transfer-Encoding")
+        if is_known:
+            return None
+        message = f"Transfer-Encoding is '{self._coding.decode('latin-1')}', and only 'chunked' is implemented"
+        if self._coding.endswith(b"chunked"):
+            return UnknownTransferCoding(message)
+        return MalformedHttp(message)  # nothing says where the body ends
 
     def complete_head(self) -> None:
         """End the head."""
@@ -106,3 +141,12 @@ def new_parser(connection: Any) -> httptools.HttpRequestParser:
     parser = httptools.HttpRequestParser(connection)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
+
+
+def error_of(error: httptools.HttpParserError) -> HttpError:
+    """Return the answer to bytes that the parser or one of its callbacks does not accept."""
+    if isinstance(error.__context__, HttpError):  # raised by a callback
+        return error.__context__
+    if isinstance(error, httptools.HttpParserCallbackError):
+        return MalformedHttp("the target of the request cannot be read")
+    return MalformedHttp(f"the bytes are not a request of HTTP/1.1: {error}")

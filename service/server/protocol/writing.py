@@ -17,10 +17,6 @@ from service.errors import ServiceError
 from service.server.protocol.connections import Connections
 
 _INT = struct.Struct("i")
-NOT_HTTP = (
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 30\r\n"
-    b"connection: close\r\n\r\nInvalid HTTP request received."
-)
 
 
 class ReadingGate(FlowControl):

@@ -42,7 +42,9 @@ def test_a_head_is_as_long_as_the_limit_however_it_arrives(service: Any, spare: 
 def test_a_length_with_leading_zeros_is_a_length(service: Any, zeros: int) -> None:
     length = b"0" * zeros + b"%d" % len(BODY)
     with connect(service) as caller:
-        caller.sendall(b"POST /rank HTTP/1.1\r\nConnection: close\r\nContent-Length: %b\r\n\r\n%b" % (length, BODY))
+        caller.sendall(
+            b"POST /rank HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Length: %b\r\n\r\n%b" % (length, BODY)
+        )
         text = read_all(caller)
     assert text.startswith(b"HTTP/1.1 200")
     assert text.count(b"HTTP/1.1 ") == 1

@@ -25,7 +25,7 @@ from service.server.protocol.connections import CONNECTIONS, Connections, most_c
 from service.settings import Settings
 
 BODY = b'{"user_id": "1", "candidates": ["1", "2"]}'
-LIVEZ = b"GET /livez HTTP/1.1\r\n\r\n"
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
 
 
 def metric(server: Any, name: str) -> float:
@@ -195,7 +195,7 @@ def keeping_alive(seconds: int) -> Iterator[SimpleNamespace]:
 @pytest.mark.parametrize("tease", [b"", b"\r\n", b"\n"])
 def test_an_idle_connection_ends_however_it_is_teased(tease: bytes) -> None:
     with keeping_alive(1) as server, connect(server) as caller:
-        caller.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        caller.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
         assert read_answers(caller, 1) == [(200, b"ok")]
         caller.settimeout(0.1)
         until = time.monotonic() + 30
@@ -215,7 +215,7 @@ def test_a_connection_is_kept_alive_between_requests() -> None:
     with keeping_alive(2) as server, connect(server) as caller:
         for pause_s in (0, 0.7, 0.7, 0.7):
             time.sleep(pause_s)
-            caller.sendall(b"\r\nGET / HTTP/1.1\r\n\r\n")
+            caller.sendall(b"\r\nGET / HTTP/1.1\r\nHost: here\r\n\r\n")
             assert read_answers(caller, 1) == [(200, b"ok")]
 
 

@@ -18,7 +18,7 @@ from service.sample.embedded_redis import EmbeddedRedis
 
 BODY = b'{"user_id": "1", "candidates": ["1", "2"]}'
 OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n"
-LIVEZ = b"GET /livez HTTP/1.1\r\n\r\n"
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
 MIB = 1 << 20
 
 
