@@ -36,7 +36,7 @@ def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reas
     and refuse rules that leave no candidate in any of their recent requests.
     """
     from service.rollout.trials.checks import RegistryChecks
-    from service.rules.definition.document import DOCUMENT, RulesDocument, read_rules, write_rules
+    from service.rules.definition.document import DOCUMENT, NO_RULES, read_rules
     from service.settings import Settings
 
     if to is not None and not rollback:
@@ -50,9 +50,9 @@ def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reas
     if rollback:
         document = DOCUMENT.roll_back(registry, author, reason=reason, to=to, check=fits)
     elif file is not None:
-        document = write_rules(registry, read_rules(file), author, reason=reason, check=fits)
+        document = DOCUMENT.change(registry, DOCUMENT.whole(read_rules(file)), author, reason=reason, check=fits)
     else:
-        document = DOCUMENT.read(registry) or RulesDocument(revision=0, rules={}, author="start")
+        document = DOCUMENT.read(registry) or NO_RULES
     if history:
         click.echo("\n".join(map(_history_line, _entries(document))))
     else:

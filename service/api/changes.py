@@ -8,9 +8,11 @@ from time import monotonic
 from typing import Annotated, Any
 
 from fastapi import Depends, Header
+from fastapi.responses import JSONResponse
 
 from service.api.fields import ResponseBody
 from service.api.services import Services
+from service.documents import Recorded, revision_of
 from service.errors import Conflict
 
 _REVISION = re.compile(r'"?(?P<revision>[0-9]{1,18})"?')
@@ -18,6 +20,7 @@ _LOAD_SECONDS = 5.0
 _LONGEST_SECONDS = 8.0
 _LOOK_SECONDS = 0.02
 Status = Mapping[str, Any]
+JsonObject = dict[str, Any]
 
 
 class UptakeState(StrEnum):
@@ -83,3 +86,25 @@ async def uptake(worker: Services, serves: Callable[[Status], bool], targets: se
         if monotonic() > until:
             return Uptake(state=UptakeState.PENDING, detail="GET /models shows what each worker serves with")
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def changed_document(
+    worker: Services, file: str, document: Recorded, shown: Callable[[], JsonObject]
+) -> JSONResponse:
+    """Answer a change of the fusion or rules document, after the first worker serves or refused it."""
+    revision = revision_of(document)
+    field = f"{file.removesuffix('.json')}_revision"
+
+    def serves(status: Status) -> bool:
+        return bool(status[field] >= revision)
+
+    served = await uptake(worker, serves, {file}, document.written_at)
+    return await document_response(revision, lambda: shown() | {"served": served.model_dump(mode="json")})
+
+
+async def document_response(revision: int, shown: Callable[[], JsonObject]) -> JSONResponse:
+    """Return a document as a response.
+
+    FastAPI would check it against the model and parse every formula again. A large document is written in a thread.
+    """
+    return await asyncio.to_thread(lambda: JSONResponse(shown(), headers=entity_tag(revision)))

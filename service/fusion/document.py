@@ -4,12 +4,10 @@ Without a document, the profiles of the start apply: the YAML file of the settin
 probabilities.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from service.documents import RevisionedDocument
-from service.files import Attempt
+from service.documents import Recorded, RevisionedDocument
 from service.fusion.profiles import FusionError, FusionProfiles
 
 FUSION_FILE = "fusion.json"
@@ -17,14 +15,8 @@ HISTORY_LENGTH = 20
 _CONTENT = ("profiles", "scenes", "experiments")
 
 
-class FusionDocument(FusionProfiles):
-    """The document: profiles, scenes and experiments, their author, and the earlier states (raw JSON, newest first)."""
-
-    author: str = ""
-    reason: str = ""
-    written_at: str = ""
-    restores: int | None = None
-    history: tuple[dict[str, Any], ...] = ()
+class FusionDocument(Recorded, FusionProfiles):
+    """The document: profiles, scenes and experiments, their author, and the earlier states."""
 
 
 DOCUMENT = RevisionedDocument(
@@ -45,32 +37,7 @@ def read_followed_fusion(registry: Path) -> FusionDocument | None:
     return DOCUMENT.read_last_good(registry)
 
 
-def write_fusion(
-    registry: Path,
-    profiles: FusionProfiles,
-    started_with: FusionProfiles,
-    author: str,
-    *,
-    reason: str = "",
-    expected_revision: int | None = None,
-    check: Callable[[FusionProfiles], None] | None = None,
-    attempt: Attempt | None = None,
-) -> FusionDocument:
-    """Make `profiles` live.
-
-    `started_with` are the profiles that apply if there is no document. Raises Conflict, OSError, and what `check`
-    raises.
-    """
-    content = profiles.model_dump(mode="json", include=set(_CONTENT))
+def document_of(started_with: FusionProfiles) -> RevisionedDocument[FusionDocument]:
+    """The fusion document of a registry in which `started_with` apply if there is no document."""
     present = started_with.model_dump(mode="json", include={"revision", *_CONTENT})
-    initial = FusionDocument.model_validate(present | {"author": "start"})
-    return DOCUMENT.change(
-        registry,
-        lambda _before: content,
-        author,
-        reason=reason,
-        expected_revision=expected_revision,
-        initial=initial,
-        check=check,
-        attempt=attempt,
-    )
+    return replace(DOCUMENT, initial=FusionDocument.model_validate(present | {"author": "start"}))

@@ -4,7 +4,10 @@ A change that takes too long is answered with RegistryUnavailable and is not car
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from service.bundle.verify import BundleRejected
 from service.documents import Document, DocumentUnreadable, RevisionedDocument
@@ -12,14 +15,14 @@ from service.errors import Conflict, DocumentError, NotReady, RegistryUnavailabl
 from service.files import Attempt, run_attempt
 from service.fusion import FusionProfiles, plain_profiles
 from service.fusion.document import DOCUMENT as FUSION_DOCUMENT
-from service.fusion.document import FUSION_FILE, FusionDocument, write_fusion
+from service.fusion.document import FusionDocument, document_of
 from service.rollout.follower import Follower
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
 from service.rollout.trials.checks import RegistryChecks, go_back, roll_out
 from service.rollout.trials.fusion_trial import with_profiles
 from service.rollout.trials.rules_trial import with_rules
 from service.rules.definition.document import DOCUMENT as RULES_DOCUMENT
-from service.rules.definition.document import RULES_FILE, RulesDocument, write_rules
+from service.rules.definition.document import RulesDocument
 from service.rules.definition.rule_sets import RuleSets
 
 Result = TypeVar("Result")
@@ -77,26 +80,10 @@ async def change_fusion(
     live = follower.live
     if live is None:
         raise NotReady("no model is loaded, so the profiles cannot be checked")
-    started_with = follower.started_with or plain_profiles(live.bundle.manifest.task_kinds)
-
-    def work(attempt: Attempt) -> FusionDocument:
-        checks = checks_of(follower)
-        try:
-            with_profiles(profiles, follower.snapshot, follower.observers.recent)
-            return write_fusion(
-                follower.registry,
-                profiles,
-                started_with,
-                author,
-                reason=reason,
-                expected_revision=revision,
-                check=checks.fit_profiles,
-                attempt=attempt,
-            )
-        except DocumentError as error:
-            raise invalid(error.field, error.message) from None
-
-    return await _within_limit(work, FUSION_FILE)
+    document = document_of(follower.started_with or plain_profiles(live.bundle.manifest.task_kinds))
+    trial = partial(with_profiles, profiles, follower.snapshot, follower.observers.recent)
+    fits = checks_of(follower).fit_profiles
+    return await _replaced(document, follower, profiles, trial, fits, author, reason, revision)
 
 
 async def roll_back_profiles(
@@ -124,22 +111,9 @@ async def change_rules(
     if follower.live is None:
         raise NotReady("no model is loaded, so the rules cannot be checked")
 
-    def work(attempt: Attempt) -> RulesDocument:
-        try:
-            with_rules(rule_sets, follower.snapshot, follower.observers.recent)
-            return write_rules(
-                follower.registry,
-                rule_sets,
-                author,
-                reason=reason,
-                expected_revision=revision,
-                check=checks_of(follower).fit_rules,
-                attempt=attempt,
-            )
-        except DocumentError as error:
-            raise invalid(error.field, error.message) from None
-
-    return await _within_limit(work, RULES_FILE)
+    trial = partial(with_rules, rule_sets, follower.snapshot, follower.observers.recent)
+    fits = checks_of(follower).fit_rules
+    return await _replaced(RULES_DOCUMENT, follower, rule_sets, trial, fits, author, reason, revision)
 
 
 async def roll_back_rules(
@@ -162,6 +136,34 @@ def checks_of(follower: Follower) -> RegistryChecks:
     return RegistryChecks(follower.registry, follower.loader.settings.trusted_keys, follower.started_with)
 
 
+async def _replaced(
+    document: RevisionedDocument[Document],
+    follower: Follower,
+    state: BaseModel,
+    trial: Callable[[], object],
+    check: Callable[[Document], None],
+    author: str,
+    reason: str,
+    revision: int | None,
+) -> Document:
+    """Make `state` live after its trial on recent requests, provided that `check` accepts the new document."""
+
+    def work(attempt: Attempt) -> Document:
+        # The trial takes the longest, so it runs before the registry is locked.
+        trial()
+        return document.change(
+            follower.registry,
+            document.whole(state),
+            author,
+            reason=reason,
+            expected_revision=revision,
+            check=check,
+            attempt=attempt,
+        )
+
+    return await _within_limit(work, document.file)
+
+
 async def _restored(
     document: RevisionedDocument[Document],
     follower: Follower,
@@ -174,25 +176,19 @@ async def _restored(
     """Restore an earlier state of a document that `check` accepts."""
 
     def work(attempt: Attempt) -> Document:
-        try:
-            return document.roll_back(
-                follower.registry,
-                author,
-                reason=reason,
-                to=to,
-                expected_revision=revision,
-                check=check,
-                attempt=attempt,
-            )
-        except DocumentError as error:
-            raise invalid(error.field, error.message) from None
+        return document.roll_back(
+            follower.registry, author, reason=reason, to=to, expected_revision=revision, check=check, attempt=attempt
+        )
 
     return await _within_limit(work, document.file)
 
 
 async def _within_limit(work: Callable[[Attempt], Result], document: str) -> Result:
+    """Run a change. Raises InvalidRequest for a state that does not fit, Conflict, RegistryUnavailable."""
     try:
         return await run_attempt(work, CHANGE_SECONDS, "the registry")
+    except DocumentError as error:
+        raise invalid(error.field, error.message) from None
     except OSError as error:
         raise RegistryUnavailable(document, error) from error
     except DocumentUnreadable as error:

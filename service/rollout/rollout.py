@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.bundle.registry import Target
-from service.documents import MAX_REVISION, DocumentUnreadable, RevisionedDocument
+from service.documents import MAX_REVISION, DocumentUnreadable, Recorded, RevisionedDocument
 from service.errors import invalid
 from service.files import Attempt, FileSignature
 
@@ -69,12 +69,8 @@ class Past(BaseModel):
     withdrawn: bool = False
 
 
-class Rollout(BaseModel):
-    """The rollout document.
-
-    Fields of a newer program are kept if an older one rewrites the document. `restores` is the revision that a rollback
-    restored.
-    """
+class RolloutState(BaseModel):
+    """Which versions are live, and their limits. Fields of a newer program are kept if an older one rewrites them."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -83,11 +79,10 @@ class Rollout(BaseModel):
     canary: Canary | None = None
     shadow: Target | None = None
     limits: Limits = Limits()
-    author: str = ""
-    reason: str = ""
-    written_at: str = ""
-    restores: int | None = None
-    history: tuple[dict[str, Any], ...] = ()
+
+
+class Rollout(Recorded, RolloutState):
+    """The rollout document."""
 
     def past(self) -> list[Past]:
         """The history, newest first. Raises ValidationError for an unreadable entry."""

@@ -5,22 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
-from service.documents import DocumentUnreadable, RevisionedDocument
+from service.documents import DocumentUnreadable, Recorded, RevisionedDocument
 from service.errors import Conflict
 from service.files import Abandoned, Attempt
+from service.fusion.document import FusionDocument
+from service.rollout.rollout import Rollout
+from service.rules.definition.document import RulesDocument
 
 
-class Menu(BaseModel):
+class Menu(Recorded):
     revision: int
     dish: str
     price: int | None = None
-    author: str = ""
-    reason: str = ""
-    written_at: str = ""
-    restores: int | None = None
-    history: tuple[dict[str, Any], ...] = ()
 
 
 MENU = RevisionedDocument("menu.json", "the menu", Menu, ("dish", "price"), history_length=3)
@@ -130,3 +127,17 @@ def test_a_field_that_was_added_later_does_not_make_two_states_different(tmp_pat
     old = {"revision": 0, "dish": "fish"}
     (tmp_path / "menu.json").write_text(json.dumps(text | {"history": [old, *text["history"]]}))
     assert MENU.roll_back(tmp_path, "bob").dish == "soup"
+
+
+@pytest.mark.parametrize(
+    ("model", "state"),
+    [
+        (Rollout, ["stable", "canary", "shadow", "limits"]),
+        (FusionDocument, ["profiles", "scenes", "experiments"]),
+        (RulesDocument, ["rules", "experiments"]),
+    ],
+)
+def test_the_fields_of_a_file_keep_their_order(model: type[Recorded], state: list[str]) -> None:
+    """Earlier releases wrote this order, and a diff of two revisions should show the change alone."""
+    common = ["author", "reason", "written_at", "restores", "history"]
+    assert list(model.model_fields) == ["revision", *state, *common]

@@ -1,6 +1,6 @@
 """Answers `GET /fusion`, `PUT /fusion` and `POST /fusion/rollback`: the profiles that rankings are made with."""
 
-import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -8,11 +8,11 @@ from fastapi.responses import JSONResponse
 from pydantic import ConfigDict
 
 from service.api.body import JsonBody
-from service.api.changes import IfMatch, Status, Uptake, entity_tag, expected, uptake
+from service.api.changes import IfMatch, Uptake, changed_document, document_response, expected
 from service.api.fields import Author, Reason, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
 from service.api.operators import Operator
-from service.api.services import Services, Worker
+from service.api.services import Worker
 from service.errors import NotReady
 from service.fusion import FusionProfiles, plain_profiles
 from service.fusion.document import FUSION_FILE, FusionDocument
@@ -72,7 +72,7 @@ async def state(worker: Worker) -> JSONResponse:
     manifest = worker.follower.current().bundle.manifest
     profiles = worker.follower.profiles or plain_profiles(manifest.task_kinds)
     more = {"tasks": list(manifest.task_names), "overrides_allowed": worker.settings.fusion_overrides}
-    return await asyncio.to_thread(_response, profiles, more)
+    return await document_response(profiles.revision, lambda: shown(profiles) | more)
 
 
 @router.put(
@@ -90,7 +90,7 @@ async def change(
     """Replaces the fusion document. The profiles must fit every version in use."""
     revision = expected(if_match, body.revision)
     document = await change_fusion(worker.follower, body, body.author, body.reason, revision)
-    return await _changed(worker, document)
+    return await changed_document(worker, FUSION_FILE, document, partial(shown, document))
 
 
 @router.post(
@@ -108,22 +108,7 @@ async def rollback(
     """Writes an earlier state as a new revision."""
     revision = expected(if_match, body.revision)
     document = await roll_back_profiles(worker.follower, body.author, body.reason, body.to, revision)
-    return await _changed(worker, document)
-
-
-async def _changed(worker: Services, document: FusionDocument) -> JSONResponse:
-    """Return the document, and whether the first worker serves or refused it."""
-
-    def serves(status: Status) -> bool:
-        return bool(status["fusion_revision"] >= document.revision)
-
-    served = await uptake(worker, serves, {FUSION_FILE}, document.written_at)
-    return await asyncio.to_thread(_response, document, {"served": served.model_dump(mode="json")})
-
-
-def _response(profiles: FusionProfiles, more: JsonObject) -> JSONResponse:
-    """Return a document as a response. FastAPI would check it against the model again and parse every formula again."""
-    return JSONResponse(shown(profiles) | more, headers=entity_tag(profiles.revision))
+    return await changed_document(worker, FUSION_FILE, document, partial(shown, document))
 
 
 def shown(profiles: FusionProfiles) -> JsonObject:

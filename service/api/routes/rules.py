@@ -1,6 +1,6 @@
 """Answers `GET /rules`, `PUT /rules` and `POST /rules/rollback`: the rules that rearrange rankings after fusion."""
 
-import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -8,11 +8,11 @@ from fastapi.responses import JSONResponse
 from pydantic import ConfigDict
 
 from service.api.body import JsonBody
-from service.api.changes import IfMatch, Status, Uptake, entity_tag, expected, uptake
+from service.api.changes import IfMatch, Uptake, changed_document, document_response, expected
 from service.api.fields import Author, Reason, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
 from service.api.operators import Operator
-from service.api.services import Services, Worker
+from service.api.services import Worker
 from service.errors import NotReady
 from service.rollout.operations import change_rules, roll_back_rules
 from service.rules.definition.document import RULES_FILE, RulesDocument
@@ -20,6 +20,7 @@ from service.rules.definition.rule_sets import RuleSets
 
 router = APIRouter(tags=["rules"])
 JsonObject = dict[str, Any]
+NO_RULE_SETS = RuleSets(revision=0, rules={})
 
 
 class RulesRequest(RuleSets):
@@ -66,8 +67,8 @@ class RulesChange(RulesDocument):
 async def state(worker: Worker) -> JSONResponse:
     """The rules that this worker ranks with."""
     worker.follower.current()
-    rule_sets = worker.follower.snapshot.documents.rule_sets or RuleSets(revision=0, rules={})
-    return await asyncio.to_thread(_response, rule_sets, {})
+    rule_sets = worker.follower.snapshot.documents.rule_sets or NO_RULE_SETS
+    return await document_response(rule_sets.revision, partial(shown, rule_sets))
 
 
 @router.put(
@@ -85,7 +86,7 @@ async def change(
     """Replaces the rules document. The rules must fit every version in use."""
     revision = expected(if_match, body.revision)
     document = await change_rules(worker.follower, body, body.author, body.reason, revision)
-    return await _changed(worker, document)
+    return await changed_document(worker, RULES_FILE, document, partial(shown, document))
 
 
 @router.post(
@@ -103,22 +104,7 @@ async def rollback(
     """Writes an earlier state as a new revision."""
     revision = expected(if_match, body.revision)
     document = await roll_back_rules(worker.follower, body.author, body.reason, body.to, revision)
-    return await _changed(worker, document)
-
-
-async def _changed(worker: Services, document: RulesDocument) -> JSONResponse:
-    """The document, and what the first worker made of it."""
-
-    def serves(status: Status) -> bool:
-        return bool(status["rules_revision"] >= document.revision)
-
-    served = await uptake(worker, serves, {RULES_FILE}, document.written_at)
-    return await asyncio.to_thread(_response, document, {"served": served.model_dump(mode="json")})
-
-
-def _response(rule_sets: RuleSets, more: JsonObject) -> JSONResponse:
-    """A document as a response. FastAPI would check it against its model again, and parse every formula for that."""
-    return JSONResponse(shown(rule_sets) | more, headers=entity_tag(rule_sets.revision))
+    return await changed_document(worker, RULES_FILE, document, partial(shown, document))
 
 
 def shown(rule_sets: RuleSets) -> JsonObject:

@@ -17,7 +17,7 @@ from service.ranking.deadline import Deadline
 from service.ranking.query import Query, Ranking, RankingOptions
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
-from service.rules.definition.document import write_rules
+from service.rules.definition.document import DOCUMENT
 from service.rules.definition.rule_sets import RuleSets
 from service.rules.order.search import OrderSearch
 from service.sample.embedded_redis import EmbeddedRedis
@@ -42,7 +42,8 @@ async def follower(registry: Path, redis_server: EmbeddedRedis, store: redis.Red
 
 
 async def ranker_with(follower: Follower, *rules: dict[str, Any]) -> Ranker:
-    write_rules(follower.registry, RuleSets.model_validate({"rules": {"default": rules}}), "ann")
+    rule_sets = RuleSets.model_validate({"rules": {"default": rules}})
+    DOCUMENT.change(follower.registry, DOCUMENT.whole(rule_sets), "ann")
     await follower.step()
     return Ranker(follower, follower.reader, follower.loader.metrics, page_key=b"key")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.errors import Conflict
-from service.rules.definition.document import DOCUMENT, RULES_FILE, write_rules
+from service.rules.definition.document import DOCUMENT, RULES_FILE, RulesDocument
 from service.rules.definition.errors import RulesError
 from service.rules.definition.rule_sets import RuleSets
 
@@ -17,6 +17,10 @@ PIN = {"type": "pin", "item_id": "7", "position": 2}
 
 def rule_sets(*rules: dict[str, Any], scene: str = "default") -> RuleSets:
     return RuleSets.model_validate({"rules": {scene: rules}})
+
+
+def write_rules(registry: Path, rules: RuleSets, author: str, **more: Any) -> RulesDocument:
+    return DOCUMENT.change(registry, DOCUMENT.whole(rules), author, **more)
 
 
 def test_a_change_is_a_revision_and_one_call_goes_back(tmp_path: Path) -> None:

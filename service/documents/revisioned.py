@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from features.files.strict_json import parse_json
 from features.files.writing import write_whole
+from service.documents.fields import Recorded, revision_of, without_empty
 from service.errors import Conflict, first_fault
 from service.files import Attempt, FileSignature, exclusive_lock, file_signature, read_regular
 
@@ -19,8 +20,7 @@ log = logging.getLogger("funnelrank.document")
 LOCK_FILE = ".rollout.lock"
 LOCK_SECONDS = 2.0
 _MOST_BYTES = 64 << 20
-MAX_REVISION = 2**53  # every reader of JSON can hold it, and one more is still a number
-Document = TypeVar("Document", bound=BaseModel)
+Document = TypeVar("Document", bound=Recorded)
 
 
 class DocumentUnreadable(Exception):  # noqa: N818 - a state, not a mistake
@@ -53,9 +53,8 @@ def writer_lock(folder: Path) -> AbstractContextManager[None]:
 class RevisionedDocument(Generic[Document]):
     """One document of a registry: how it is read, changed and rolled back.
 
-    `state` names the fields that the history keeps and a rollback restores. `model` is the model of the whole document:
-    these fields, any others, and revision, author, reason, written_at, restores, history. `unreadable` is the error for
-    a document that cannot be followed.
+    `state` names the fields that the history keeps and a rollback restores. `model` has these fields, any others, and
+    `revision`. `initial` applies if there is no document. `unreadable` is the error for one that cannot be followed.
     """
 
     file: str
@@ -64,6 +63,7 @@ class RevisionedDocument(Generic[Document]):
     state: tuple[str, ...]
     history_length: int
     unreadable: type[Exception] = DocumentUnreadable
+    initial: Document | None = None
 
     def signature(self, registry: Path) -> FileSignature | None:
         """Return a value that changes whenever the document is replaced; None if there is no document."""
@@ -93,22 +93,26 @@ class RevisionedDocument(Generic[Document]):
         *,
         reason: str = "",
         expected_revision: int | None = None,
-        initial: Document | None = None,
         withdraws: bool = False,
         check: Callable[[Document], None] | None = None,
         attempt: Attempt | None = None,
     ) -> Document:
         """Write the next revision: the content that `edit` makes of the present document.
 
-        `initial` replaces the present document if there is none. `withdraws` marks the present state, so that rollbacks
-        skip it. `check` gets the new document before it is written and raises if it must not be written. Raises
-        Conflict if the document is no longer at `expected_revision`, OSError if it cannot be written (the present
-        document then stays), and whatever `edit` and `check` raise.
+        `withdraws` marks the present state, so that rollbacks skip it. `check` gets the new document before it is
+        written and raises if it must not be written. Raises Conflict if the document is no longer at
+        `expected_revision`, OSError if it cannot be written (the present document then stays), and whatever `edit` and
+        `check` raise.
         """
         with writer_lock(registry):
-            before = self._present(registry, initial, expected_revision)
+            before = self._present(registry, expected_revision)
             content = edit(before)
             return self._write(registry, before, content, author, reason, withdraws, None, check, attempt)
+
+    def whole(self, state: BaseModel) -> Callable[[Document | None], dict[str, Any]]:
+        """An edit for `change`: the new content is that of `state`."""
+        content = state.model_dump(mode="json", include=set(self.state))
+        return lambda _before: content
 
     def roll_back(
         self,
@@ -126,19 +130,19 @@ class RevisionedDocument(Generic[Document]):
         Raises Conflict if there is no such state; otherwise what `change` raises.
         """
         with writer_lock(registry):
-            before = self._present(registry, None, expected_revision)
+            before = self._present(registry, expected_revision)
             past = self._earlier(before, to) if before is not None else None
             if before is None or past is None:
                 at = "" if to is None else f" at revision {to}"
                 raise NothingEarlier(f"the history has nothing{at} to go back to")
             restores = past.get("revision")
-            why = reason or f"back from revision {_header(before).revision} to {restores}"
+            why = reason or f"back from revision {revision_of(before)} to {restores}"
             return self._write(registry, before, self._state_of(past), author, why, True, restores, check, attempt)
 
     def states(self, document: Document) -> Iterator[dict[str, Any]]:
         """The present content, then the earlier contents that no rollback withdrew, newest first; raw JSON."""
         yield self._state_of(document.model_dump(mode="json"))
-        for past in _header(document).history:
+        for past in document.history:
             if not past.get("withdrawn"):
                 yield self._state_of(past)
 
@@ -154,25 +158,25 @@ class RevisionedDocument(Generic[Document]):
         except (ValueError, RecursionError) as error:
             raise self.unreadable(f"{path}: not JSON: {error}") from None
 
-    def _present(self, registry: Path, initial: Document | None, expected: int | None) -> Document | None:
+    def _present(self, registry: Path, expected: int | None) -> Document | None:
         present: Document | None = None
         try:
             present = self.read_last_good(registry)
         except self.unreadable as error:
             log.error("%s is begun anew: %s", self.title, error)
         if present is None:
-            present = initial
-        revision = _header(present).revision if present is not None else 0
+            present = self.initial
+        revision = revision_of(present) if present is not None else 0
         if expected is not None and expected != revision:
             raise Conflict(f"{self.title} is at revision {revision}, not {expected}")
         return present
 
     def _earlier(self, present: Document, to: int | None) -> dict[str, Any] | None:
-        state = _without_empty(self._state_of(present.model_dump(mode="json")))
-        for past in _header(present).history:
+        state = without_empty(self._state_of(present.model_dump(mode="json")))
+        for past in present.history:
             if past.get("revision") == to:
                 return past
-            if to is None and not past.get("withdrawn") and _without_empty(self._state_of(past)) != state:
+            if to is None and not past.get("withdrawn") and without_empty(self._state_of(past)) != state:
                 return past
         return None
 
@@ -198,7 +202,7 @@ class RevisionedDocument(Generic[Document]):
             fields = before.model_dump(mode="json")
             history = self._history_after(fields, withdraws)
             fields = {name: value for name, value in fields.items() if name not in self.state}
-        revision = _header(before).revision + 1 if before is not None else 1
+        revision = revision_of(before) + 1 if before is not None else 1
         fields |= {**content, "revision": revision, "author": author, "reason": reason, "written_at": now()}
         fields |= {"restores": restores, "history": history}
         try:
@@ -228,23 +232,5 @@ class RevisionedDocument(Generic[Document]):
         entries = [newest, *before["history"]][: self.history_length]
         if not withdraws:
             return tuple(entries)
-        same = _without_empty(state)
-        return tuple(e | {"withdrawn": True} if _without_empty(self._state_of(e)) == same else e for e in entries)
-
-
-class _Header(Protocol):
-    revision: int
-    history: tuple[dict[str, Any], ...]
-
-
-def _header(document: BaseModel) -> _Header:
-    return cast(_Header, document)
-
-
-def _without_empty(value: Any) -> Any:
-    """Remove null and empty values, so that a field added by a later version does not make two states differ."""
-    if isinstance(value, dict):
-        return {k: _without_empty(v) for k, v in value.items() if v is not None and v not in ({}, [], "")}
-    if isinstance(value, (list, tuple)):
-        return [_without_empty(v) for v in value]
-    return value
+        same = without_empty(state)
+        return tuple(e | {"withdrawn": True} if without_empty(self._state_of(e)) == same else e for e in entries)

@@ -1,0 +1,15 @@
+"""Revisioned documents: files of the registry with a history, a rollback, and one writer at a time."""
+
+from service.documents.fields import MAX_REVISION, Recorded, revision_of
+from service.documents.revisioned import Document, DocumentUnreadable, NothingEarlier, RevisionedDocument, now
+
+__all__ = [
+    "MAX_REVISION",
+    "Document",
+    "DocumentUnreadable",
+    "NothingEarlier",
+    "Recorded",
+    "RevisionedDocument",
+    "now",
+    "revision_of",
+]
