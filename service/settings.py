@@ -117,6 +117,9 @@ class Settings(BaseModel):
             le=600_000,
         ),
     ] = 250
+    brownout: Annotated[
+        bool, setting("true/false", "whether rankings that would wait too long are made cheaper before any is refused")
+    ] = False
     score_chunk: Annotated[
         int,
         setting(

@@ -33,6 +33,7 @@ class ThreadedRanker(Ranker):
         candidates: int,
         deadline: Deadline,
         has_left: Callable[[], bool],
+        places: np.ndarray | None = None,
     ) -> Scored:
         loop = asyncio.get_running_loop()
         return Scored(await loop.run_in_executor(_POOL, bundle.score, bundle.own(inputs)), 0.0, failed=False)

@@ -73,6 +73,8 @@ def lines(replayed: Replay) -> list[str]:
         text.append(f"the record has {part} (FUNNELRANK_EXPOSURE_CUT): last bits may differ")
     if exposure["rules_list"] is not None:
         text.append(f"rules '{exposure['rules_list']}' arranged the list; the replay shows it before the rules")
+    if "brownout:2" in exposure["degraded"]:
+        text.append("a brown-out ranked it in two passes; the replay shows the order of the full model")
     differing = replayed.differing
     if not differing:
         return [*text, "every score is the same, bit for bit"]

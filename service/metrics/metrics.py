@@ -138,6 +138,7 @@ class Metrics:
         experiments = counter("experiment_rankings", "Rankings by experiment and arm.", "experiment", "arm")
         self.experiments = tallies.labelled(experiments)
         self.degraded = tallies.labelled(counter("degraded", "Degraded rankings by reason.", "reason"))
+        self.brownouts = tallies.labelled(counter("brownout_rankings", "Rankings made cheaper, by step.", "step"))
         rule_results = "Rankings in which a rule changed something or was relaxed."
         self.rule_results = tallies.labelled(counter("rule_results", rule_results, "rules", "rule", "result"))
         self.inflight = sum_gauge("inflight_requests", "Requests in work.")

@@ -15,11 +15,14 @@ class Reason(StrEnum):
     MISSING_FEATURES = "missing_features"
     MODEL_FAILED = "model_failed"
     UNSCORED_ITEMS = "unscored_items"
+    BROWNOUT = "brownout"
 
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """One reason and, where it can be counted, the number of rows, items or features affected."""
+    """One reason and, where it can be counted, the number of rows, items or features affected; for a brown-out, its
+    step.
+    """
 
     reason: Reason
     count: int | None = None

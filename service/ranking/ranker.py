@@ -12,7 +12,7 @@ from features.layouts import Layouts
 from service.bundle.loading import Bundle
 from service.clock import now_ms
 from service.errors import CallerLeft, DeadlineExceeded
-from service.fusion import Formula
+from service.fusion import Chosen, Formula
 from service.metrics.metrics import Metrics
 from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
 from service.ranking.completeness import check_context, check_own_features, of_rows, of_scores
@@ -21,9 +21,10 @@ from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.inline_user import packed_user, with_packed_user
 from service.ranking.ordering import order, ranked_in_order
 from service.ranking.query import AppliedRules, Computation, Costs, Query, Ranking
+from service.ranking.reduced import score_reduced
 from service.ranking.scheduler import Scheduler
 from service.ranking.scoring import Scored, score_in_chunks
-from service.ranking.second_stage import Reordered, SecondStage, second_stage
+from service.ranking.second_stage import SecondStage, second_stage
 from service.rollout.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking, ObservedRequest
 from service.rollout.serving import Live
@@ -48,11 +49,13 @@ class Ranker:
     page_key: bytes = field(default_factory=random_page_key, repr=False)
     scheduler: Scheduler = field(default_factory=Scheduler)
 
-    async def rank(self, query: Query, deadline: Deadline, has_left: Callable[[], bool] = _nobody_left) -> Ranking:
+    async def rank(
+        self, query: Query, deadline: Deadline, has_left: Callable[[], bool] = _nobody_left, step: int = 0
+    ) -> Ranking:
         """Rank a request's candidates. If the store or the model fails, the answer is degraded instead of an error.
 
-        `has_left` says whether the caller has closed the connection. Raises ServiceError, and CallerLeft if the caller
-        has left.
+        `has_left` says whether the caller has closed the connection. `step` is that of the brown-out, 0 without one.
+        Raises ServiceError, and CallerLeft if the caller has left.
         """
         snapshot = self.follower.snapshot
         live = snapshot.for_user(query.user_id)
@@ -87,18 +90,24 @@ class Ranker:
         self.metrics.candidates.observe(candidates)
         self.metrics.behaviours.observe(assembled.behaviours)
         # Score them, taking turns with other requests.
-        inputs = assembled.inputs
+        inputs: Mapping[str, np.ndarray] = assembled.inputs
+        numerics = inputs["item_numerics"]
         request = _observed(query, formula, inputs)
+        brownout = None
         try:
-            scored = await self._score(bundle, inputs, candidates, deadline, has_left)
+            if step:
+                score = partial(self._score, deadline=deadline, has_left=has_left)
+                brownout = await score_reduced(step, live, None, query, formula, inputs, score)
+                scored = brownout.scored
+            else:
+                scored = await self._score(bundle, inputs, candidates, deadline, has_left)
         except DeadlineExceeded:
             self.follower.observers.answered(AnsweredRanking(snapshot, live, request))
             raise
         scored_at = perf_counter()
         stages["score"].observe(scored.seconds)
         # Fuse the task scores and order the candidates.
-        numerics = inputs["item_numerics"]
-        scores = formula.fuse(scored.predictions, numerics)
+        scores = formula.fuse(scored.predictions, numerics) if brownout is None else brownout.scores
         finite = int(np.count_nonzero(np.isfinite(scores)))
         shown = scores
         applied = None
@@ -109,27 +118,31 @@ class Ranker:
             scored_list = CandidateList(
                 query.item_ids, inputs["item_keys"], numerics, scores, scored.predictions, query.sources
             )
+            exposures = exposures_of(None if stored is None else stored.shown)
             try:
                 check = partial(_check, deadline, has_left, "the rules were applied")
-                best, shown, applied, paused = await _apply(rules, query, scored_list, stored, moment, check)
+                best, shown, applied, paused = await rules.apply(query, scored_list, exposures, moment, check)
             except DeadlineExceeded:
                 self.follower.observers.answered(AnsweredRanking(snapshot, live, request))
                 raise
         ranked = ranked_in_order(query, formula, best, shown, scored.predictions, numerics)
         degraded = of_store + of_rows(stored, assembled) + of_request + of_scores(candidates, finite, scored.failed)
+        by_model = finite
+        if brownout is not None:
+            inputs = brownout.inputs
+            degraded += brownout.degraded
+            by_model = brownout.by_model
         fusing = perf_counter() - scored_at - paused
         stages["fuse"].observe(fusing)
         # Count it and show it to the observers.
-        for degradation in degraded:
-            self.metrics.degraded.inc(degradation.reason)
-        if chosen is not None:
-            self.metrics.experiments.inc(chosen.experiment, chosen.arm)
-        if applied is not None:
-            self._count_rules(applied)
-        answered = AnsweredRanking(snapshot, live, request, scored.predictions, scores, failed=finite < candidates)
+        self._count(degraded, chosen, applied)
+        failed = scored.failed or finite < candidates
+        answered = AnsweredRanking(snapshot, live, request, scored.predictions, scores, failed)
+        if brownout is not None:
+            answered.predictions = None  # the shadow repeats whole rankings only
         self.follower.observers.answered(answered)
         costs = Costs(fetched - started, assembling + scored.seconds + fusing)
-        computation = Computation(moment, inputs, scored.predictions, scores, costs, (candidates, finite))
+        computation = Computation(moment, inputs, scored.predictions, scores, costs, (candidates, by_model))
         return Ranking(live, formula, chosen, ranked, degraded, applied, computation)
 
     def _rules(self, live: Live, query: Query, moment: int) -> SecondStage | None:
@@ -191,16 +204,26 @@ class Ranker:
         candidates: int,
         deadline: Deadline,
         has_left: Callable[[], bool],
+        places: np.ndarray | None = None,
     ) -> Scored:
         check = partial(_check, deadline, has_left, "scoring")
-        return await score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check)
+        return await score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check, places)
 
-    def _count_rules(self, applied: AppliedRules) -> None:
-        chosen = applied.chosen
-        for place in applied.acted:
-            self.metrics.rule_results.inc(chosen.name, chosen.bound.label(place), "acted")
-        for place in applied.relaxed:
-            self.metrics.rule_results.inc(chosen.name, chosen.bound.label(place), "relaxed")
+    def _count(self, degraded: Degradations, chosen: Chosen | None, applied: AppliedRules | None) -> None:
+        """Count a ranking's degradations, its arm of an experiment, and its rules."""
+        metrics = self.metrics
+        for degradation in degraded:
+            metrics.degraded.inc(degradation.reason)
+            if degradation.reason == Reason.BROWNOUT:
+                metrics.brownouts.inc(str(degradation.count))
+        if chosen is not None:
+            metrics.experiments.inc(chosen.experiment, chosen.arm)
+        if applied is not None:
+            rules = applied.chosen
+            for place in applied.acted:
+                metrics.rule_results.inc(rules.name, rules.bound.label(place), "acted")
+            for place in applied.relaxed:
+                metrics.rule_results.inc(rules.name, rules.bound.label(place), "relaxed")
 
 
 def _check(deadline: Deadline, has_left: Callable[[], bool], before: str) -> None:
@@ -221,16 +244,3 @@ def _observed(query: Query, formula: Formula, inputs: Mapping[str, np.ndarray] |
         query.item_ids,
         query.sources,
     )
-
-
-async def _apply(
-    rules: SecondStage,
-    query: Query,
-    candidates: CandidateList,
-    stored: StoredRows | None,
-    moment: int,
-    check: Callable[[], None],
-) -> Reordered:
-    """Apply rules to scored candidates. Raises what `check` raises after other requests have run."""
-    exposures = exposures_of(None if stored is None else stored.shown)
-    return await rules.apply(query, candidates, exposures, moment, check)

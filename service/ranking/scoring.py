@@ -30,12 +30,16 @@ async def score_in_chunks(
     candidates: int,
     chunk: int,
     check: Callable[[], None],
+    places: np.ndarray | None = None,
 ) -> Scored:
     """Score `candidates`, at most `chunk` at a time, so that a long list does not block short ones.
 
-    `check` may raise before each chunk.
+    `check` may raise before each chunk. With `places` `[candidates]`, the candidates at these positions are scored.
     """
     used = bundle.own(inputs)
+    if places is not None:
+        # Taken after `own`, which compares all candidates of the request.
+        used = {name: array[places] if name in PER_CANDIDATE else array for name, array in used.items()}
     parts: list[np.ndarray] = []
     seconds = 0.0
     for start in range(0, candidates, chunk):

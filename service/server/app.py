@@ -50,7 +50,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
     ranker = Ranker(follower, reader, metrics, settings.score_chunk, start.page_key)
 
     # Admission. Slow writes do not count against rankings.
-    rankings = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
+    rankings = Admission(settings.max_inflight, settings.max_wait_ms / 1000, brownout=settings.brownout)
     writes = Admission(settings.max_inflight, settings.max_wait_ms / 1000)
     metrics.tallies.also(lambda: metrics.inflight.set(rankings.in_work + writes.in_work))
 

@@ -55,15 +55,15 @@ class RankApplication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self.settings.max_body_bytes)
         # Admission covers computing only, neither receiving the body nor sending the answer.
-        with self.admission.enter():
+        with self.admission.enter() as step:
             self.ranker.metrics.tallies.soon()
-            written = await self._answer(body, scope[CONTEXT], has_left(receive))
+            written = await self._answer(body, scope[CONTEXT], has_left(receive), step)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(written)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": written})
 
-    async def _answer(self, body: bytes, context: RequestContext, has_left: Callable[[], bool]) -> bytes:
-        """Return the JSON of a ranking."""
+    async def _answer(self, body: bytes, context: RequestContext, has_left: Callable[[], bool], step: int) -> bytes:
+        """Return the JSON of a ranking, made in this step of a brown-out."""
         # Check the request.
         request = parse(RankRequest, body)
         if request.request_id:
@@ -73,7 +73,7 @@ class RankApplication:
             refuse_repeated_keys(body)
         deadline = Deadline(request.timeout_ms or self.settings.default_timeout_ms, context.started)
         # Rank.
-        ranking = await self.ranker.rank(query, deadline, has_left)
+        ranking = await self.ranker.rank(query, deadline, has_left, step)
         # Write the answer.
         started = perf_counter()
         written = answer(ranking, context.request_id)

@@ -93,3 +93,26 @@ def test_the_queue_stays_short_only_while_many_are_refused(refused_of_ten: int, 
         else:
             queue.entered()
     assert queue.active(now) is stays_short
+
+
+@pytest.mark.parametrize(("in_work", "step"), [(0, 0), (1, 0), (4, 0), (6, 1), (9, 1), (11, 2), (19, 2)])
+def test_the_longer_the_expected_wait_the_cheaper_the_step_of_a_brownout(in_work: int, step: int) -> None:
+    for brownout in (False, True):
+        admission = Admission(64, 0.2, brownout=brownout)
+        for _ in range(200):
+            admission.note(0.01)
+        admission.in_work = in_work
+        with admission.enter() as entered:
+            assert entered == (step if brownout else 0)
+
+
+def test_a_request_beyond_the_longest_wait_is_refused_with_a_brownout_too() -> None:
+    admission = Admission(64, 0.2, brownout=True)
+    for _ in range(200):
+        admission.note(0.01)
+    admission.in_work = 21
+    with pytest.raises(Overloaded, match="FUNNELRANK_MAX_WAIT_MS"):
+        admission.enter()
+    admission.in_work = 0
+    with admission.enter() as step:
+        assert step == 0

@@ -1,0 +1,114 @@
+"""Scores a request in a brown-out: with fewer behaviours, and by the first pass where it has one."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.bundle.loading import Bundle
+from service.errors import InvalidRequest
+from service.fusion import Formula
+from service.ranking.degradation import Degradation, Degradations, Reason
+from service.ranking.query import Query
+from service.ranking.scoring import Scored
+from service.rollout.brownout import (
+    FEWER_BEHAVIOURS,
+    TWO_PASSES,
+    best_places,
+    merged,
+    second_pass_size,
+    with_fewer_behaviours,
+)
+from service.rollout.serving import Live
+
+# Scores the candidates by a bundle, from named inputs, or with `places` only those at these positions.
+Score = Callable[..., Awaitable[Scored]]
+
+
+@dataclass(slots=True, eq=False)
+class Reduced:
+    """The result of a brown-out's scoring, in `step`; 0 if no step saved anything for this request.
+
+    `inputs` are the named inputs that were scored. The task scores of `scored` are NaN for a candidate that only the
+    first pass scored. `scores` are the final ones, float64 `[C]`. `by_model` is the number of candidates that have a
+    score of the full model.
+    """
+
+    step: int
+    inputs: Mapping[str, np.ndarray]
+    scored: Scored
+    scores: np.ndarray
+    by_model: int
+
+    @property
+    def degraded(self) -> Degradations:
+        return (Degradation(Reason.BROWNOUT, self.step),) if self.step else ()
+
+
+async def score_reduced(
+    step: int,
+    live: Live,
+    first: Live | None,
+    query: Query,
+    formula: Formula,
+    inputs: Mapping[str, np.ndarray],
+    score: Score,
+) -> Reduced:
+    """Score a request in this step, or in the nearest lower one that saves something for it.
+
+    Step 2 needs a bundle for the first pass with the feature schema of the version that ranks, and a list that is
+    longer than what the second pass scores. If the first pass fails, the full model scores all candidates.
+    """
+    bundle = live.bundle
+    candidates = len(query.item_ids)
+    cut = with_fewer_behaviours(inputs, bundle.layouts.max_behaviours)
+    if step >= TWO_PASSES and first is not None and second_pass_size(candidates) < candidates:
+        own = _formula_of(first, query, formula)
+        if own is not None and first.bundle.layouts.fingerprint == bundle.layouts.fingerprint:
+            in_two_passes = await _score_twice(first.bundle, own, bundle, formula, cut, score)
+            if in_two_passes is not None:
+                return in_two_passes
+    scored = await score(bundle, cut, candidates)
+    scores = formula.fuse(scored.predictions, inputs["item_numerics"])
+    return Reduced(0 if cut is inputs else FEWER_BEHAVIOURS, cut, scored, scores, _finite(scores))
+
+
+async def _score_twice(
+    small: Bundle, own: Formula, bundle: Bundle, formula: Formula, inputs: Mapping[str, np.ndarray], score: Score
+) -> Reduced | None:
+    """Score all candidates by the small bundle, whose fusion is `own`, and the best of them by the full model.
+
+    Returns None if the small bundle fails. If the full model fails, the small bundle's order stays.
+    """
+    numerics = inputs["item_numerics"]
+    first = await score(small, inputs, len(numerics))
+    if first.failed:
+        return None
+    estimates = own.fuse(first.predictions, numerics)
+    places = best_places(estimates)
+    second = await score(bundle, inputs, len(places), places=places)
+    predictions = np.full((len(bundle.tasks), len(estimates)), np.nan, dtype=np.float32)
+    scores = estimates
+    by_model = 0
+    if not second.failed:
+        predictions[:, places] = second.predictions
+        of_model = formula.fuse(second.predictions, numerics[places])
+        scores = merged(estimates, of_model, places)
+        by_model = _finite(of_model)
+    scored = Scored(predictions, first.seconds + second.seconds, second.failed)
+    return Reduced(TWO_PASSES, inputs, scored, scores, by_model)
+
+
+def _formula_of(first: Live, query: Query, formula: Formula) -> Formula | None:
+    """The request's fusion bound to the first pass; None if the request weights a task that the small model lacks."""
+    own = first.fusion.formulas[formula.profile]
+    if not query.options.weights:
+        return own
+    try:
+        return first.fusion.with_weights(own, query.options.weights)
+    except InvalidRequest:
+        return None
+
+
+def _finite(scores: np.ndarray) -> int:
+    return int(np.count_nonzero(np.isfinite(scores)))
