@@ -4,6 +4,7 @@ Times are int64 milliseconds since 1970 (UTC). The bounds are such that seconds 
 """
 
 import math
+import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -16,6 +17,11 @@ UNKNOWN_MS = 0  # an impression whose time is unknown
 _PLAUSIBLE_MS = 7_258_118_400_000  # the year 2200: a guess of the unit has to give a date before it
 _MICROSECONDS_MS = 1_000
 _NANOSECONDS_MS = 1_000_000
+
+
+def latest_now_ms() -> int:
+    """Return the latest time that a behaviour or an impression may have now."""
+    return time.time_ns() // 1_000_000 + LATEST_AHEAD_MS
 
 
 def out_of_bounds(times_ms: np.ndarray, latest_ms: int = LATEST_MS) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 
 from features.keys import text_of
 from features.nearest import near_names
+from features.times import latest_now_ms
 from models.recipe import RecipeError
 from models.recipe.sections.data import ColumnSplit, DataSection, TimeSplit
 from tables import Batch
@@ -34,7 +35,7 @@ class Splitter:
         """Index into PARTS of each impression, or UNUSED, int64 `[n]`. Raises TableError."""
         split = self._data.split
         if isinstance(split, TimeSplit):
-            times = batch.times(self._data.time_ms)
+            times = batch.times(self._data.time_ms, latest_now_ms())
             part = np.full(len(times), UNUSED, dtype=np.int64)
             for i, (start, end) in enumerate((split.train, split.validation, split.test)):
                 part[(times >= start.timestamp() * 1000) & (times < end.timestamp() * 1000)] = i

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from features import keys_of_column
+from features.times import latest_now_ms
 from models.data.arrays import ArrayFile, new_array, read_array
 from models.data.encoding.entities import Entities
 from models.recipe import Recipe
@@ -64,13 +65,15 @@ def _read(
         table.require({column: f"data.{name}"}, f"; data.{name} names the column in all tables")
     table.require({"action": why, "scene": why})
     for read in table.batches([data.user_row, data.item_row, "action", "scene", data.time_ms]):
+        # The load refuses a bad time of any user, so training does too.
+        times = read.times(data.time_ms, latest_now_ms())
         user = users.known_index_of(read, data.user_row)
         used = np.flatnonzero((user >= 0) & with_impressions[np.maximum(user, 0)])
         batch = read.selection(used)
         events = np.empty(len(used), dtype=EVENT)
         events["user"] = user[used]
         events["item"] = items.index_of(batch, data.item_row)
-        events["time"] = batch.times(data.time_ms)
+        events["time"] = times[used]
         for name, vocabulary in (("action", schema.action_vocabulary), ("scene", schema.scene_vocabulary)):
             events[name] = batch.keys(name, partial(keys_of_column, vocabulary, field=name))
         yield events

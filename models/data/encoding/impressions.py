@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from features import MISSING_KEY, RowLayout, keys_of_column
-from features.times import UNKNOWN_MS
+from features.times import UNKNOWN_MS, latest_now_ms
 from models.data.arrays import ArrayFile
 from models.data.encoding.entities import Entities
 from models.data.encoding.variation import ContextVariation
@@ -144,7 +144,7 @@ def times_of(batch: Batch, recipe: Recipe) -> np.ndarray:
     time).
     """
     if recipe.features.behaviour is not None or isinstance(recipe.data.split, TimeSplit):
-        return batch.times(recipe.data.time_ms)
+        return batch.times(recipe.data.time_ms, latest_now_ms())
     return batch.times(recipe.data.time_ms, bounded=False, missing=UNKNOWN_MS)
 
 

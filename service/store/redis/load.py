@@ -15,7 +15,7 @@ from redis import Redis
 
 from features import FeatureSchema
 from features.layouts import Entity, Layouts, rows_of
-from features.times import LATEST_AHEAD_MS
+from features.times import latest_now_ms
 from service.store.event_keys import event_keys
 from service.store.redis.checkpoint import Checkpoint, Emptied
 from service.store.redis.claims import claim
@@ -178,7 +178,7 @@ def _load_behaviours(redis: "Redis", layouts: Layouts, batch: Batch, names: Tabl
     scenes = batch.texts("scene")
     event_ids = [text or None for text in batch.texts(_EVENT_ID)] if _EVENT_ID in batch.types else None
     now_ms = time_ns() // 1_000_000
-    times = batch.times(names.time_ms, now_ms + LATEST_AHEAD_MS)
+    times = batch.times(names.time_ms, latest_now_ms())
     item_rows = _item_rows(redis, layouts, items)
     rows = layouts.behaviour.of_items(item_rows, np.array(actions, object), np.array(scenes, object), times)
     events = event_keys(items, actions, scenes, event_ids)

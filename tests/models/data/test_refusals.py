@@ -2,15 +2,21 @@
 there instead.
 """
 
+import time
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from features.times import LATEST_AHEAD_MS
 from models.data.cache import open_data
 from models.data.encoding.encoding import no_edges, standardisation
 from models.data.encoding.fit import _sums
 from models.recipe import RecipeError, parse_recipe
 from models.train import train
+from service.sample.embedded_redis import EmbeddedRedis
+from service.store.redis.load import LoadError, load_folder
 from tables import TableError
 
 START_MS = 1_651_334_400_000
@@ -137,10 +143,13 @@ def test_a_negative_seed_is_refused(tiny_recipe, tables):
         parse_recipe(raw, "the test")
 
 
+AHEAD_MS = time.time_ns() // 1_000_000 + 3_600_000
 BROKEN = {
     "a time that is infinite": ("behaviours", "time_ms", float("inf"), "time_ms"),
     "a time in seconds": ("behaviours", "time_ms", 1_651_334_400, "did you mean seconds"),
     "a missing time": ("behaviours", "time_ms", None, "has no time in"),
+    "a behaviour that is an hour ahead": ("behaviours", "time_ms", AHEAD_MS, "the latest time accepted here"),
+    "an impression that is an hour ahead": ("impressions", "time_ms", AHEAD_MS, "the latest time accepted here"),
     "an impression in seconds": ("impressions", "time_ms", 1_651_334_400, "did you mean seconds"),
     "a long scene": ("behaviours", "scene", "x" * 600, "at most 512 characters"),
     "a fractional action": ("behaviours", "action", 0.5, r"not the fraction 0\."),
@@ -172,6 +181,26 @@ def test_a_bad_value_is_refused_with_file_table_column_and_row(tiny_recipe, tabl
     assert isinstance(cause, TableError)
     assert (cause.file.name, cause.table, cause.column) == (f"{role}.parquet", role, column)
     assert cause.row is not None
+
+
+def test_training_and_load_accept_a_behaviour_up_to_the_same_time(tiny_recipe, tables, tmp_path):
+    """A clock may be five minutes ahead. The behaviours of users without impressions count for the limits too."""
+    with EmbeddedRedis() as server:
+        for ahead_ms, accepted in ((LATEST_AHEAD_MS - 60_000, True), (LATEST_AHEAD_MS + 60_000, False)):
+            row = {"user_id": 999, "time_ms": time.time_ns() // 1_000_000 + ahead_ms}
+            later = pd.concat([tables["behaviours"], tables["behaviours"].head(1).assign(**row)])
+            recipe = tiny_recipe(tables | {"behaviours": later})
+            refusals = []
+            try:
+                open_data(recipe, tmp_path / "cache")
+            except RecipeError as error:
+                refusals.append(error.__cause__.detail)
+            try:
+                load_folder(Path(recipe.data.dir), recipe.features, server.url)
+            except LoadError as error:
+                refusals.append(error.__cause__.detail)
+            assert len(refusals) == (0 if accepted else 2)
+            assert len({refusal.partition(", later than")[0] for refusal in refusals}) <= 1
 
 
 def test_impressions_without_a_row_are_told_as_such(tiny_recipe, tables, tmp_path):
