@@ -147,6 +147,7 @@ class Settings(BaseModel):
     load_timeout_ms: Annotated[
         int, setting("ms", "longest time for loading and checking a model version", ge=100, le=3_600_000)
     ] = 120_000
+    max_versions: Annotated[int, setting("versions", "most versions that rollout.json may name", ge=3, le=100)] = 12
     rollout_poll_ms: Annotated[
         int,
         setting(

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from features import FeatureSchema
 from features.layouts import Layouts, graph_inputs
 from service.bundle.registry import Target
-from service.rollout.rollout import write_rollout
+from service.rollout.lines.changes import write_rollout
 
 TASKS = ("pctr", "pcvr", "pctcvr")
 SCHEMA: dict[str, Any] = {

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from service.bundle.registry import Target
-from service.rollout.rollout import write_rollout
+from service.rollout.lines.changes import write_rollout
 
 RECIPES = ("kuairand-mmoe-din", "kuairand-esmm")
 ATTENTION = frozenset({"kuairand-mmoe-din"})

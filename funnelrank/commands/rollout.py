@@ -73,7 +73,7 @@ def rollout(
         raise click.UsageError("--to goes with --rollback")
     changes = {} if rollback else changes_of(Change(name, version, canary, percent, shadow), registry)
     started_with = read_profiles(settings.fusion_file) if settings.fusion_file else None
-    checks = RegistryChecks(registry, settings.trusted_keys, started_with)
+    checks = RegistryChecks(registry, settings.trusted_keys, started_with, settings.max_versions)
     if rollback:
         document = go_back(checks, getpass.getuser(), reason=reason, to=to)
     elif changes:

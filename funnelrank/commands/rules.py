@@ -45,7 +45,7 @@ def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reas
         raise click.UsageError("give a file or --rollback")
     settings = Settings.from_environment()
     registry = registry or settings.registry
-    fits = RegistryChecks(registry, settings.trusted_keys, None).fit_rules
+    fits = RegistryChecks(registry, settings.trusted_keys, None, settings.max_versions).fit_rules
     author = getpass.getuser()
     if rollback:
         document = DOCUMENT.roll_back(registry, author, reason=reason, to=to, check=fits)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from features.files.strict_json import parse_json
 from features.files.writing import write_whole
 from service.documents.fields import Recorded, revision_of, without_empty
+from service.documents.parts import DocumentPart, Whole, newest_entries
 from service.errors import Conflict, first_fault
 from service.files import Attempt, FileSignature, exclusive_lock, file_signature, read_regular
 
@@ -55,6 +56,8 @@ class RevisionedDocument(Generic[Document]):
 
     `state` names the fields that the history keeps and a rollback restores. `model` has these fields, any others, and
     `revision`. `initial` applies if there is no document. `unreadable` is the error for one that cannot be followed.
+    `labels` are other fields that an entry of the history gets if they are set; of each value of the first of them the
+    history keeps the newest entries, however many others there are.
     """
 
     file: str
@@ -64,6 +67,7 @@ class RevisionedDocument(Generic[Document]):
     history_length: int
     unreadable: type[Exception] = DocumentUnreadable
     initial: Document | None = None
+    labels: tuple[str, ...] = ()
 
     def signature(self, registry: Path) -> FileSignature | None:
         """Return a value that changes whenever the document is replaced; None if there is no document."""
@@ -93,16 +97,15 @@ class RevisionedDocument(Generic[Document]):
         *,
         reason: str = "",
         expected_revision: int | None = None,
-        withdraws: bool = False,
+        withdraws: DocumentPart | None = None,
         check: Callable[[Document], None] | None = None,
         attempt: Attempt | None = None,
     ) -> Document:
         """Write the next revision: the content that `edit` makes of the present document.
 
-        `withdraws` marks the present state, so that rollbacks skip it. `check` gets the new document before it is
-        written and raises if it must not be written. Raises Conflict if the document is no longer at
-        `expected_revision`, OSError if it cannot be written (the present document then stays), and whatever `edit` and
-        `check` raise.
+        `withdraws` is a part whose present state rollbacks skip. `check` gets the new document before it is written and
+        raises if it must not be written. Raises Conflict if the document is no longer at `expected_revision`, OSError
+        if it cannot be written (the present document then stays), and whatever `edit` and `check` raise.
         """
         with writer_lock(registry):
             before = self._present(registry, expected_revision)
@@ -122,29 +125,34 @@ class RevisionedDocument(Generic[Document]):
         reason: str = "",
         to: int | None = None,
         expected_revision: int | None = None,
+        part: DocumentPart | None = None,
         check: Callable[[Document], None] | None = None,
         attempt: Attempt | None = None,
     ) -> Document:
-        """Write an earlier state as a new revision: the previous one, or that of revision `to`.
+        """Write an earlier state of a part (of all fields of `state` if none is given) as a new revision: the previous
+        one, or that of revision `to`.
 
         Raises Conflict if there is no such state; otherwise what `change` raises.
         """
+        part = part or Whole(self.state)
         with writer_lock(registry):
             before = self._present(registry, expected_revision)
-            past = self._earlier(before, to) if before is not None else None
+            past = self._earlier(before, to, part) if before is not None else None
             if before is None or past is None:
                 at = "" if to is None else f" at revision {to}"
                 raise NothingEarlier(f"the history has nothing{at} to go back to")
             restores = past.get("revision")
             why = reason or f"back from revision {revision_of(before)} to {restores}"
-            return self._write(registry, before, self._state_of(past), author, why, True, restores, check, attempt)
+            content = part.restore(before.model_dump(mode="json"), past)
+            return self._write(registry, before, content, author, why, part, restores, check, attempt)
 
-    def states(self, document: Document) -> Iterator[dict[str, Any]]:
-        """The present content, then the earlier contents that no rollback withdrew, newest first; raw JSON."""
-        yield self._state_of(document.model_dump(mode="json"))
+    def states(self, document: Document, part: DocumentPart | None = None) -> Iterator[dict[str, Any]]:
+        """The present state of a part, then the earlier ones that no rollback withdrew, newest first; raw JSON."""
+        part = part or Whole(self.state)
+        yield part.state_of(document.model_dump(mode="json"))
         for past in document.history:
-            if not past.get("withdrawn"):
-                yield self._state_of(past)
+            if not part.is_withdrawn(past):
+                yield part.state_of(past)
 
     def _read(self, path: Path) -> Document | None:
         try:
@@ -171,17 +179,17 @@ class RevisionedDocument(Generic[Document]):
             raise Conflict(f"{self.title} is at revision {revision}, not {expected}")
         return present
 
-    def _earlier(self, present: Document, to: int | None) -> dict[str, Any] | None:
-        state = without_empty(self._state_of(present.model_dump(mode="json")))
+    def _earlier(self, present: Document, to: int | None, part: DocumentPart) -> dict[str, Any] | None:
+        state = without_empty(part.state_of(present.model_dump(mode="json")))
         for past in present.history:
+            earlier = part.state_of(past)
+            if not earlier:
+                continue
             if past.get("revision") == to:
                 return past
-            if to is None and not past.get("withdrawn") and without_empty(self._state_of(past)) != state:
+            if to is None and not part.is_withdrawn(past) and without_empty(earlier) != state:
                 return past
         return None
-
-    def _state_of(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: entry[name] for name in self.state if name in entry}
 
     def _write(
         self,
@@ -190,7 +198,7 @@ class RevisionedDocument(Generic[Document]):
         content: Mapping[str, Any],
         author: str,
         reason: str,
-        withdraws: bool,
+        withdraws: DocumentPart | None,
         restores: int | None,
         check: Callable[[Document], None] | None,
         attempt: Attempt | None,
@@ -224,13 +232,14 @@ class RevisionedDocument(Generic[Document]):
             log.warning("the copy of %s could not be written: %s", path, error.strerror)
         return document
 
-    def _history_after(self, before: Mapping[str, Any], withdraws: bool) -> tuple[dict[str, Any], ...]:
-        state = self._state_of(before)
-        newest = {"revision": before["revision"]} | state
+    def _history_after(self, before: Mapping[str, Any], withdraws: DocumentPart | None) -> tuple[dict[str, Any], ...]:
+        newest = {"revision": before["revision"]} | Whole(self.state).state_of(before)
         newest |= {name: before.get(name, "") for name in ("author", "reason", "written_at")}
+        newest |= {name: before[name] for name in self.labels if before.get(name) is not None}
         newest["withdrawn"] = False
-        entries = [newest, *before["history"]][: self.history_length]
-        if not withdraws:
+        label = self.labels[0] if self.labels else None
+        entries = newest_entries([newest, *before["history"]], self.history_length, label)
+        if withdraws is None or not withdraws.state_of(before):
             return tuple(entries)
-        same = without_empty(state)
-        return tuple(e | {"withdrawn": True} if without_empty(self._state_of(e)) == same else e for e in entries)
+        same = without_empty(withdraws.state_of(before))
+        return tuple(withdraws.withdraw(e) if without_empty(withdraws.state_of(e)) == same else e for e in entries)

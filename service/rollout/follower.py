@@ -27,7 +27,7 @@ from service.rollout.observing.background import trim_memory
 from service.rollout.observing.observers import Observers
 from service.rollout.recent import RecentRequests
 from service.rollout.records import RefusalLog, record_change, why_not_serving
-from service.rollout.rollout import ROLLOUT_FILE, Rollout
+from service.rollout.rollout import DEFAULT_LINE, ROLLOUT_FILE, Rollout
 from service.rollout.serving import BoundDocuments, Live, Role, ServingSnapshot, rearranged
 from service.rollout.trials.fusion_trial import with_profiles
 from service.rollout.trials.rules_trial import with_rules
@@ -204,7 +204,7 @@ class Follower:
             await self._fall_back(target, rollout, code, detail)
         elif code not in WAITING_CODES and not (role == Role.STABLE and serving.instead_of):
             reason = f"{role} {target}: {code}: {detail}"
-            self.withdrawals.add(Withdrawal(role, rollout.revision, reason, serving.target))
+            self.withdrawals.add(Withdrawal(DEFAULT_LINE, role, rollout.revision, reason, serving.target))
 
     async def _fall_back(self, target: Target, rollout: Rollout, code: str, detail: str) -> None:
         """Serve with the newest stable version of the history that can be loaded."""
@@ -232,7 +232,7 @@ class Follower:
         self._refuse(label, "canary_broke_limits", verdict)
         self._assign(replace(self.snapshot, canary=None, percent=0.0))
         reason = f"canary {label}: {verdict}"
-        self.withdrawals.add(Withdrawal(Role.CANARY, canary.revision, reason, stable.target))
+        self.withdrawals.add(Withdrawal(DEFAULT_LINE, Role.CANARY, canary.revision, reason, stable.target))
 
     def _refuse(self, target: str, code: str, detail: str) -> None:
         self.refusals.record(target, code, detail, self.live.bundle.label if self.live else "none")

@@ -13,9 +13,10 @@ from service.bundle.registry import Target, folder_of
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, read_manifest
 from service.errors import DocumentError
 from service.metrics.metrics import Metrics
+from service.rollout.lines.view import earlier_stable
 from service.rollout.observing.background import Background
 from service.rollout.recent import RecentRequests
-from service.rollout.rollout import Rollout, earlier_stable
+from service.rollout.rollout import Rollout
 from service.rollout.serving import SCHEMA_NOT_LOADED, Live, Role, ServingSnapshot, bind_profiles, bind_rule_sets
 from service.rollout.trials.gate import GateReport, gate
 from service.settings import Settings

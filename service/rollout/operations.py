@@ -52,16 +52,19 @@ async def change_rollout(
     return await _within_limit(work, ROLLOUT_FILE)
 
 
-async def roll_back(follower: Follower, author: str, reason: str, to: int | None, revision: int | None) -> Rollout:
-    """Restore the previous state, or that of revision `to`.
+async def roll_back(
+    follower: Follower, line: str | None, author: str, reason: str, to: int | None, revision: int | None
+) -> Rollout:
+    """Restore the previous state of a line (None: the default line), or that of revision `to`.
 
-    Raises Conflict (also if a version of that state cannot be started) and RegistryUnavailable.
+    Raises InvalidRequest for an unknown line, Conflict (also if a version of that state cannot be started) and
+    RegistryUnavailable.
     """
 
     def work(attempt: Attempt) -> Rollout:
         checks = checks_of(follower)
         try:
-            return go_back(checks, author, reason=reason, to=to, expected_revision=revision, attempt=attempt)
+            return go_back(checks, author, line=line, reason=reason, to=to, expected_revision=revision, attempt=attempt)
         except BundleRejected as error:
             raise Conflict(f"the earlier versions cannot be started any more: {error}") from None
         except DocumentError as error:
@@ -133,7 +136,8 @@ async def roll_back_rules(
 
 def checks_of(follower: Follower) -> RegistryChecks:
     """The checks for the registry that a worker follows."""
-    return RegistryChecks(follower.registry, follower.loader.settings.trusted_keys, follower.started_with)
+    settings = follower.loader.settings
+    return RegistryChecks(follower.registry, settings.trusted_keys, follower.started_with, settings.max_versions)
 
 
 async def _replaced(

@@ -1,23 +1,28 @@
 """Holds the rollout document: which versions are live, in one file of the registry that every worker follows.
 
 `stable` answers all users except those of `canary`, who are `percent` of all users by a stable hash. `shadow` scores in
-the background. A change names the fields to change: other fields keep their value, and null removes a field.
+the background. These fields at the top are the default line; `lines` holds further ones, and `scenes` says which scene
+uses which. A document without further lines has neither field, so that services without lines read it as before.
 """
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from service.bundle.registry import Target
 from service.documents import MAX_REVISION, DocumentUnreadable, Recorded, RevisionedDocument
-from service.errors import invalid
-from service.files import Attempt, FileSignature
+from service.files import FileSignature
 
 ROLLOUT_FILE = "rollout.json"
 HISTORY_LENGTH = 50
 AUTOMATIC = "automatic"
+DEFAULT_LINE = "default"
+MOST_LINES = 16  # beside the default line
+MOST_SCENES = 1000
+LineName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Scene = Annotated[str, Field(min_length=1, max_length=512)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -51,10 +56,33 @@ class Limits(BaseModel):
     shadow_share: Annotated[float, Field(gt=0, le=1)] = 0.25
 
 
+class RolloutLine(BaseModel):
+    """One line: the versions that serve its scenes, with their limits."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    stable: Target
+    canary: Canary | None = None
+    shadow: Target | None = None
+    limits: Limits = Limits()
+
+
+class PastLine(BaseModel):
+    """A line in an entry of the history."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    stable: Target
+    canary: Canary | None = None
+    shadow: Target | None = None
+    withdrawn: bool = False
+
+
 class Past(BaseModel):
     """An entry of the history.
 
-    `withdrawn`: a rollback left it, so a later rollback does not return to it.
+    `withdrawn`: a rollback of the default line left it, so a later rollback does not return to it. `line` is the line
+    that the revision changed; None in a document without further lines.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -67,10 +95,16 @@ class Past(BaseModel):
     reason: str = ""
     written_at: str = ""
     withdrawn: bool = False
+    line: str | None = None
+    lines: dict[str, PastLine] = {}
 
 
 class RolloutState(BaseModel):
-    """Which versions are live, and their limits. Fields of a newer program are kept if an older one rewrites them."""
+    """Which versions are live, and their limits. Fields of a newer program are kept if an older one rewrites them.
+
+    `lines` are the lines beside the default one; `scenes` has the line of each scene that does not use the default one.
+    `line` is the line that this revision changed.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -79,6 +113,24 @@ class RolloutState(BaseModel):
     canary: Canary | None = None
     shadow: Target | None = None
     limits: Limits = Limits()
+    lines: dict[LineName, RolloutLine] = Field({}, exclude_if=lambda lines: not lines, max_length=MOST_LINES)
+    scenes: dict[Scene, LineName] = Field({}, exclude_if=lambda scenes: not scenes, max_length=MOST_SCENES)
+    line: str | None = Field(None, exclude_if=lambda line: line is None)
+
+    @field_validator("lines")
+    @classmethod
+    def _names_are_free(cls, lines: dict[str, RolloutLine]) -> dict[str, RolloutLine]:
+        if DEFAULT_LINE in lines:
+            raise ValueError(f"the line '{DEFAULT_LINE}' is stable, canary and shadow at the top of the document")
+        return lines
+
+    @field_validator("scenes")
+    @classmethod
+    def _lines_exist(cls, scenes: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        for scene, line in scenes.items():
+            if line != DEFAULT_LINE and line not in info.data.get("lines", {}):
+                raise ValueError(f"scene '{scene}' uses the line '{line}', which does not exist")
+        return scenes
 
 
 class Rollout(Recorded, RolloutState):
@@ -93,9 +145,10 @@ DOCUMENT = RevisionedDocument(
     file=ROLLOUT_FILE,
     title="the rollout document",
     model=Rollout,
-    state=("stable", "canary", "shadow"),
+    state=("stable", "canary", "shadow", "lines"),
     history_length=HISTORY_LENGTH,
     unreadable=RolloutUnreadable,
+    labels=("line", "restores"),
 )
 
 
@@ -124,100 +177,6 @@ def _required(registry: Path, document: Rollout | None) -> Rollout:
     return document
 
 
-def earlier_stable(rollout: Rollout) -> list[Target]:
-    """Return the earlier stable versions that no rollback withdrew, newest first."""
-    targets: dict[str, Target] = {}
-    for state in DOCUMENT.states(rollout):
-        try:
-            target = Target.model_validate(state.get("stable"))
-        except ValidationError:  # an entry that some other program wrote
-            continue
-        targets.setdefault(str(target), target)
-    targets.pop(str(rollout.stable), None)
-    return list(targets.values())
-
-
 def signature(registry: Path) -> FileSignature | None:
     """Return a value that changes whenever the document is replaced; None if there is no document."""
     return DOCUMENT.signature(registry)
-
-
-def write_rollout(registry: Path, stable: Target, author: str, expected_revision: int | None = None) -> Rollout:
-    """Make `stable` live and keep the rest of the document. Raises what `change_rollout` raises."""
-    return change_rollout(registry, {"stable": stable}, author, expected_revision=expected_revision)
-
-
-def change_rollout(
-    registry: Path,
-    changes: Mapping[str, Any],
-    author: str,
-    *,
-    reason: str = "",
-    expected_revision: int | None = None,
-    withdraws: bool = False,
-    check: Callable[[Rollout], None] | None = None,
-    attempt: Attempt | None = None,
-) -> Rollout:
-    """Change those of `stable`, `canary`, `shadow` and `limits` that are given.
-
-    `withdraws` marks the replaced versions, so that a rollback skips them. `check` gets the new document and raises if
-    it must not be written. Raises Conflict if the document is no longer at `expected_revision`, InvalidRequest if no
-    stable version is given or known, OSError if the document cannot be written.
-    """
-
-    def edit(before: Rollout | None) -> dict[str, Any]:
-        return _changed(before, changes)
-
-    return DOCUMENT.change(
-        registry,
-        edit,
-        author,
-        reason=reason,
-        expected_revision=expected_revision,
-        withdraws=withdraws,
-        check=check,
-        attempt=attempt,
-    )
-
-
-def roll_back(
-    registry: Path,
-    author: str,
-    *,
-    reason: str = "",
-    to: int | None = None,
-    expected_revision: int | None = None,
-    check: Callable[[Rollout], None] | None = None,
-    attempt: Attempt | None = None,
-) -> Rollout:
-    """Restore the previous state, or that of revision `to`.
-
-    Raises NothingEarlier (a Conflict) if there is no earlier state; otherwise what `change_rollout` raises.
-    """
-    return DOCUMENT.roll_back(
-        registry, author, reason=reason, to=to, expected_revision=expected_revision, check=check, attempt=attempt
-    )
-
-
-def same_version(one: Target, other: Target) -> bool:
-    """Return whether two entries name the same version; for a canary, only its version is compared."""
-    return str(one) == str(other)
-
-
-def _changed(before: Rollout | None, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content after the changes. A version that becomes stable stops being canary and shadow."""
-    stable = changes.get("stable") or (before.stable if before else None)
-    if stable is None:
-        raise invalid("stable", "there is no rollout document yet, so a stable version is needed")
-    canary = changes.get("canary", before.canary if before else None)
-    shadow = changes.get("shadow", before.shadow if before else None)
-    limits = before.limits if before else Limits()
-    changed_limits: Limits | None = changes.get("limits")
-    if changed_limits is not None:
-        limits = Limits(**limits.model_dump() | changed_limits.model_dump(exclude_unset=True))
-    return {
-        "stable": stable,
-        "canary": None if canary is None or same_version(canary, stable) else canary,
-        "shadow": None if shadow is None or same_version(shadow, stable) else shadow,
-        "limits": limits,
-    }

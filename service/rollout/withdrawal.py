@@ -9,7 +9,8 @@ from service.errors import Conflict
 from service.files import Attempt, run_attempt
 from service.fusion import FusionProfiles
 from service.metrics.metrics import Metrics
-from service.rollout.rollout import AUTOMATIC, change_rollout
+from service.rollout.lines.changes import change_rollout
+from service.rollout.rollout import AUTOMATIC
 from service.rollout.serving import Role
 from service.rollout.trials.checks import RegistryChecks, go_back_to_startable
 from service.settings import Settings
@@ -20,8 +21,12 @@ _WRITE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """A change to write: remove the version of `role` if the document is still at `revision`; `serving` stays live."""
+    """A change to write: remove the version of `role` from a line that has not changed since `revision`.
 
+    `serving` stays live.
+    """
+
+    line: str
     role: Role
     revision: int
     reason: str
@@ -62,20 +67,19 @@ class Withdrawals:
             self._waiting.pop(0)
 
     def _write(self, withdrawal: Withdrawal, attempt: Attempt) -> None:
-        """Raises Conflict if somebody has changed the document meanwhile, OSError if it cannot be written."""
+        """Raises Conflict if somebody has changed the line meanwhile, OSError if the document cannot be written."""
         settings = self._settings
         reason = withdrawal.reason
         revision = withdrawal.revision
         if withdrawal.role == Role.STABLE:
-            checks = RegistryChecks(settings.registry, settings.trusted_keys, self._started_with)
-            go_back_to_startable(checks, withdrawal.serving, AUTOMATIC, reason, revision, attempt)
+            checks = RegistryChecks(settings.registry, settings.trusted_keys, self._started_with, settings.max_versions)
+            go_back_to_startable(checks, withdrawal.line, withdrawal.serving, AUTOMATIC, reason, revision, attempt)
             return
         change_rollout(
             settings.registry,
-            {withdrawal.role.value: None},
+            {"line": withdrawal.line, withdrawal.role.value: None},
             AUTOMATIC,
             reason=reason,
-            expected_revision=revision,
-            withdraws=True,
+            withdraws_since=revision,
             attempt=attempt,
         )

@@ -64,7 +64,7 @@ def check_start(settings: Settings) -> FusionProfiles | None:
     try:
         rollout = read_followed(settings.registry)
         started_with = read_profiles(settings.fusion_file) if settings.fusion_file else None
-        checks = RegistryChecks(settings.registry, settings.trusted_keys, started_with)
+        checks = RegistryChecks(settings.registry, settings.trusted_keys, started_with, settings.max_versions)
         target = checks.first_startable(rollout)
         if target != rollout.stable:
             log.error("%s cannot be started; the earlier version %s serves", rollout.stable, target)

@@ -45,7 +45,7 @@ def test_no_module_imports_itself_through_others(code: list[Source]) -> None:
 
 
 # The entry of a history has the fields of `rollout.json`, which earlier releases wrote.
-FIELDS_OF_A_FILE = {"service/rollout/rollout.py:Past"}
+FIELDS_OF_A_FILE = {"service/rollout/rollout.py:Past", "service/rollout/rollout.py:RolloutState"}
 
 
 def test_no_class_of_the_online_core_has_over_seven_attributes(code: list[Source]) -> None:

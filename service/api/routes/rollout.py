@@ -104,7 +104,7 @@ async def rollback(
 ) -> JsonObject:
     """Writes an earlier state as a new revision."""
     revision = expected(if_match, body.revision)
-    document = await roll_back(worker.follower, body.author, body.reason, body.to, revision)
+    document = await roll_back(worker.follower, None, body.author, body.reason, body.to, revision)
     return await _changed(worker, document, response)
 
 

@@ -8,12 +8,14 @@ from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
 from service.documents import NothingEarlier
-from service.errors import DocumentError
+from service.errors import DocumentError, InvalidRequest, invalid
 from service.files import Attempt
 from service.fusion import FusionProfiles
 from service.fusion.document import read_followed_fusion
-from service.rollout.rollout import Rollout, RolloutUnreadable, change_rollout, earlier_stable, read_followed, roll_back
-from service.rollout.serving import bind_profiles, bind_rule_sets, targets_of
+from service.rollout.lines.changes import change_rollout, refuse_changed, roll_back
+from service.rollout.lines.view import LinePart, earlier_stable, lines_of, targets_of_line, versions_of
+from service.rollout.rollout import DEFAULT_LINE, Rollout, RolloutUnreadable, read_followed
+from service.rollout.serving import bind_profiles, bind_rule_sets
 from service.rules.definition.document import DOCUMENT as RULES_DOCUMENT
 from service.rules.definition.rule_sets import RuleSets
 
@@ -21,13 +23,17 @@ from service.rules.definition.rule_sets import RuleSets
 class RegistryChecks:
     """Checks versions, profiles and rules of one registry before they go live.
 
-    `started_with`: the profiles that apply if there is no fusion document.
+    `started_with`: the profiles that apply if there is no fusion document. `most_versions`: the number of distinct
+    versions that the rollout document may name.
     """
 
-    def __init__(self, registry: Path, trusted_keys: Path | None, started_with: FusionProfiles | None) -> None:
+    def __init__(
+        self, registry: Path, trusted_keys: Path | None, started_with: FusionProfiles | None, most_versions: int
+    ) -> None:
         self.registry = registry
         self._trusted_keys = trusted_keys
         self._started_with = started_with
+        self._most_versions = most_versions
         self._verified: dict[str, Manifest] = {}
 
     def verify(self, target: Target) -> Manifest:
@@ -49,6 +55,13 @@ class RegistryChecks:
             bind_profiles(manifest, profiles)
             bind_rule_sets(manifest, rule_sets)
 
+    def loadable(self, rollout: Rollout) -> None:
+        """Raise InvalidRequest if a document names more distinct versions than a worker loads."""
+        count = len(versions_of(rollout))
+        if count > self._most_versions:
+            allowed = f"{self._most_versions} are allowed (FUNNELRANK_MAX_VERSIONS)"
+            raise invalid("line", f"the lines would have {count} distinct versions, {allowed}")
+
     def fit_profiles(self, profiles: FusionProfiles) -> None:
         """Raise FusionError if profiles do not fit a version that the rollout document names, loaded or not."""
         self._fit(lambda manifest: bind_profiles(manifest, profiles))
@@ -62,7 +75,7 @@ class RegistryChecks:
             rollout = read_followed(self.registry)
         except RolloutUnreadable:
             return
-        for role, target in targets_of(rollout).items():
+        for target in versions_of(rollout).values():
             try:
                 manifest = read_manifest(folder_of(self.registry, target), self._trusted_keys)
             except BundleRejected:  # the workers refuse it, and say so
@@ -70,15 +83,16 @@ class RegistryChecks:
             try:
                 bind(manifest)
             except DocumentError as error:
-                raise type(error)(f"{error.message} ({role} {target})", error.field) from None
+                places = ", ".join(_places(rollout, target))
+                raise type(error)(f"{error.message} ({places} {target})", error.field) from None
 
-    def first_startable(self, rollout: Rollout) -> Target:
-        """Return the stable version or, if it cannot be loaded, the newest loadable version of the history.
+    def first_startable(self, rollout: Rollout, line: str = DEFAULT_LINE) -> Target:
+        """Return a line's stable version or, if it cannot be loaded, the newest loadable version of its history.
 
         Raises the stable version's error if none can be loaded.
         """
         refusal: BundleRejected | DocumentError | None = None
-        for target in (rollout.stable, *earlier_stable(rollout)):
+        for target in (lines_of(rollout)[line].stable, *earlier_stable(rollout, line)):
             try:
                 self.startable([target])
             except (BundleRejected, DocumentError) as error:
@@ -87,6 +101,16 @@ class RegistryChecks:
                 return target
         assert refusal is not None
         raise refusal
+
+
+def _places(rollout: Rollout, target: Target) -> list[str]:
+    """The roles of a version, with the line's name for a further line: `stable`, `item_page canary`."""
+    return [
+        role if name == DEFAULT_LINE else f"{name} {role}"
+        for name, line in lines_of(rollout).items()
+        for role, version in targets_of_line(line).items()
+        if str(version) == str(target)
+    ]
 
 
 def roll_out(
@@ -98,7 +122,7 @@ def roll_out(
     expected_revision: int | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
-    """Change the rollout document, after hashing and binding every version that the changes name.
+    """Change one line of the rollout document, after hashing and binding every version that the changes name.
 
     Raises BundleRejected, DocumentError, Conflict, InvalidRequest, OSError; the document is then unchanged.
     """
@@ -106,7 +130,8 @@ def roll_out(
     for target in targets:  # hashed before the lock is taken; only the binding waits for it
         checks.verify(target)
 
-    def check(_document: Rollout) -> None:
+    def check(document: Rollout) -> None:
+        checks.loadable(document)
         checks.startable(targets)
 
     return change_rollout(
@@ -124,21 +149,24 @@ def go_back(
     checks: RegistryChecks,
     author: str,
     *,
+    line: str | None = None,
     reason: str = "",
     to: int | None = None,
     expected_revision: int | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
-    """Roll the document back, after hashing and binding the versions of the earlier state. Raises what `roll_out`
+    """Roll one line back, after hashing and binding the versions of the earlier state. Raises what `roll_out`
     raises.
     """
 
     def check(document: Rollout) -> None:
-        checks.startable(targets_of(document).values())
+        checks.loadable(document)
+        checks.startable(targets_of_line(lines_of(document)[line or DEFAULT_LINE]).values())
 
     return roll_back(
         checks.registry,
         author,
+        line=line,
         reason=reason,
         to=to,
         expected_revision=expected_revision,
@@ -148,23 +176,38 @@ def go_back(
 
 
 def go_back_to_startable(
-    checks: RegistryChecks, serving: Target, author: str, reason: str, expected_revision: int, attempt: Attempt
+    checks: RegistryChecks, line: str, serving: Target, author: str, reason: str, since: int, attempt: Attempt
 ) -> Rollout:
-    """Roll back to the newest earlier state that can be started; if there is none, to the version that serves."""
+    """Roll a line back to its newest earlier state that can be started; if there is none, to the version that serves.
+
+    Raises Conflict if the line was changed after the revision `since`.
+    """
     rollout = read_followed(checks.registry)
-    for revision in [p.revision for p in rollout.past() if not p.withdrawn and p.stable != rollout.stable]:
+    refuse_changed(rollout, line, since)
+    part = LinePart(line)
+    present = part.state_of(rollout.model_dump(mode="json")).get("stable")
+    for entry in rollout.history:
+        stable = part.state_of(entry).get("stable")
+        revision = entry.get("revision")
+        if part.is_withdrawn(entry) or stable in (None, present) or not isinstance(revision, int):
+            continue
         try:
             return go_back(
-                checks, author, reason=reason, to=revision, expected_revision=expected_revision, attempt=attempt
+                checks,
+                author,
+                line=line,
+                reason=reason,
+                to=revision,
+                expected_revision=rollout.revision,
+                attempt=attempt,
             )
-        except (BundleRejected, DocumentError, NothingEarlier):
+        except (BundleRejected, DocumentError, InvalidRequest, NothingEarlier):
             continue
     return change_rollout(
         checks.registry,
-        {"stable": serving},
+        {"line": line, "stable": serving},
         author,
         reason=reason,
-        expected_revision=expected_revision,
-        withdraws=True,
+        withdraws_since=since,
         attempt=attempt,
     )

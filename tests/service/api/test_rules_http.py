@@ -12,7 +12,7 @@ from rules_service import BLOCK, BY_PRICE, FUSION, ITEMS, PIN, TOKEN, hold, ids,
 
 from features.files.writing import write_whole
 from service.bundle.registry import Target
-from service.rollout.rollout import change_rollout
+from service.rollout.lines.changes import change_rollout
 from service.rules.definition.document import RULES_FILE
 from service.sample.embedded_redis import EmbeddedRedis
 from service.user_split import place_of

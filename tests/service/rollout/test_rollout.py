@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from service.bundle.registry import Target, published
 from service.errors import Conflict
-from service.rollout.rollout import ROLLOUT_FILE, RolloutUnreadable, read_rollout, signature, write_rollout
+from service.rollout.lines.changes import write_rollout
+from service.rollout.rollout import ROLLOUT_FILE, RolloutUnreadable, read_rollout, signature
 
 
 def test_every_write_is_a_new_revision_and_a_new_signature(registry: Path) -> None:
