@@ -11,6 +11,10 @@ from features.within_request import INPUT, ComparedColumns
 
 Entity = Literal["user", "item"]
 FREE_AXES = ("C", "L")
+# The inputs of a graph that the exposure log stores, by their unit: one row per request, per item, per behaviour.
+REQUEST_INPUTS = ("user_keys", "user_numerics", "context_keys", "context_numerics")
+ITEM_INPUTS = ("item_keys", "item_numerics", INPUT)  # the last one if candidates are compared
+BEHAVIOUR_INPUTS = ("behaviour_keys", "behaviour_numerics", "behaviour_times")
 EVENT_KEY_BYTES = 8  # identify a behaviour and stand before its row
 
 

@@ -17,12 +17,9 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from features.layouts import BEHAVIOUR_INPUTS, ITEM_INPUTS, REQUEST_INPUTS
+
 VERSION: Final = "1"
-# The inputs of a graph by their unit: one row per request, per returned item, per behaviour.
-REQUEST_INPUTS: Final = ("user_keys", "user_numerics", "context_keys", "context_numerics")
-ITEM_INPUTS: Final = ("item_keys", "item_numerics", "item_within")  # the last where candidates are compared
-BEHAVIOUR_INPUTS: Final = ("behaviour_keys", "behaviour_numerics", "behaviour_times")
-INPUTS: Final = REQUEST_INPUTS + ITEM_INPUTS + BEHAVIOUR_INPUTS
 
 
 class RecordKind(StrEnum):
@@ -74,7 +71,7 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
             ("scores", pa.list_(pa.float64())),  # fused, before rules boosted them
             ("predictions", pa.list_(pa.float32())),  # task by task, each with one value per item
             ("propensity", pa.float64()),  # of the list; 1 where nothing is explored
-            *((name, pa.binary()) for name in INPUTS),
+            *((name, pa.binary()) for name in REQUEST_INPUTS + ITEM_INPUTS + BEHAVIOUR_INPUTS),
         ],
     ),
     RecordKind.IMPRESSIONS: _schema(

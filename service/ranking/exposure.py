@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from features.layouts import BEHAVIOUR_INPUTS, ITEM_INPUTS, REQUEST_INPUTS
 from service.clock import now_ms
 from service.exposures.log import RecordLog
 from service.fusion.formulas import Computed, Formula
@@ -21,9 +22,6 @@ from service.user_split import within
 
 KIND: Final = "exposures"
 SALT: Final = "exposures"
-_REQUEST_INPUTS = ("user_keys", "user_numerics", "context_keys", "context_numerics")
-_ITEM_INPUTS = ("item_keys", "item_numerics", "item_within")
-_BEHAVIOUR_INPUTS = ("behaviour_keys", "behaviour_numerics", "behaviour_times")
 Answered = tuple[str, int, Query, Ranking]  # the request's id, the time of the answer, the request, its ranking
 
 
@@ -107,8 +105,8 @@ class ExposurePacker:
             row |= {"rules_revision": rules.revision, "rules_list": rules.name}
             row |= {"rules_experiment": rules.experiment, "rules_arm": rules.arm}
         # The rows that the graph read, so that training can use the features as they were served.
-        row |= {name: inputs[name].tobytes() for name in (*_REQUEST_INPUTS, *_BEHAVIOUR_INPUTS) if name in inputs}
-        return row | {name: inputs[name][places].tobytes() for name in _ITEM_INPUTS if name in inputs}
+        row |= {name: inputs[name].tobytes() for name in (*REQUEST_INPUTS, *BEHAVIOUR_INPUTS) if name in inputs}
+        return row | {name: inputs[name][places].tobytes() for name in ITEM_INPUTS if name in inputs}
 
     def _places(self, query: Query, ranking: Ranking) -> np.ndarray:
         """Positions in the request of the returned items, and on request of those that were cut, int64 `[k]`."""
