@@ -11,7 +11,7 @@ from models.data.cache import DEFAULT_CACHE, Data, open_data
 from models.recipe import Recipe, RecipeError, load_recipe
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
-from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, save_weights, write_json
+from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights, write_json
 from models.training.diagnostics.ablation import ablation as measure_ablation
 from models.training.diagnostics.baselines import baselines as fit_baselines
 from models.training.loop import CHECKPOINT_STEPS, NonFiniteLossError
@@ -43,8 +43,11 @@ def train(
     """
     recipe = narrowed(recipe)
     data = open_data(recipe, cache)
-    if resume and (metrics := _finished(recipe, data, out)) is not None:
-        return metrics
+    if resume:
+        metrics = _finished(recipe, data, out)
+        if metrics is not None:
+            return metrics
+        _refuse_other_run(recipe, data, out)
     trained = learn_members(
         recipe, data, out, resume=resume, checkpoint_steps=checkpoint_steps, prefetch=prefetch, quiet=quiet
     )
@@ -83,14 +86,27 @@ def _finished(recipe: Recipe, data: Data, out: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     metrics: dict[str, Any] = json.loads(path.read_text())
+    _compare("finished run", recipe, data, out, metrics["data"]["hash"])
+    return metrics
+
+
+def _refuse_other_run(recipe: Recipe, data: Data, out: Path) -> None:
+    """Raise RecipeError if `out` has checkpoints of another recipe or other data. No file of the run is changed."""
+    checkpoints = [out / RESUME_FILE, *sorted((out / MEMBERS_FOLDER).glob(f"*/{RESUME_FILE}"))]
+    checkpoint = next((path for path in checkpoints if path.is_file()), None)
+    if checkpoint is not None:
+        _compare("run", recipe, data, out, load_whole(checkpoint)["identity"]["data"])
+
+
+def _compare(run: str, recipe: Recipe, data: Data, out: Path, data_hash: str) -> None:
+    """Raise RecipeError if the run in `out`, made with data of this hash, has another recipe or other data."""
     same_recipe = load_recipe(out / RECIPE_FILE).model_dump(mode="json") == recipe.model_dump(mode="json")
-    for name, same in (("recipe", same_recipe), ("data", metrics["data"]["hash"] == data.described["hash"])):
+    for name, same in (("recipe", same_recipe), ("data", data_hash == data.described["hash"])):
         if not same:
             raise RecipeError(
-                f"--resume: the finished run in {out} was made with another {name}; "
+                f"--resume: the {run} in {out} was made with another {name}; "
                 "start afresh without --resume, or give another --out"
             )
-    return metrics
 
 
 if __name__ == "__main__":  # `python -m models.train` is `funnelrank train`

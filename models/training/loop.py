@@ -131,8 +131,9 @@ def _start(recipe: Recipe, data: Data, out: Path, total_steps: int, resume: bool
     average = Average(model, training.averaging)
     weighting = build_weighting(model, training)
     identity = {"recipe": recipe.model_dump_json(), "data": data.described["hash"], "threads": torch.get_num_threads()}
-    prepare_folder(out, recipe, data, keep=resume)
+    # A checkpoint of another run is refused before the files of the folder change.
     progress = load_session(out, identity, model, average, optimiser, weighting) if resume else Progress()
+    prepare_folder(out, recipe, data, keep=resume)
     return _Loop(data, out, identity, model, average, optimiser, weighting, progress)
 
 

@@ -99,12 +99,41 @@ def test_a_run_killed_and_resumed_ends_with_the_same_bits(tiny_recipe, tmp_path)
     assert not (killed / "resume.pt").exists()
 
 
-def test_resuming_with_another_recipe_is_refused(tiny_recipe, tmp_path, monkeypatch):
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize(
+    "others", [{"training.learning_rate": 0.5}, {"training.seed": 9}, {"training.ensemble": 3}], ids=str
+)
+def test_resuming_with_another_recipe_is_refused_and_changes_no_file(
+    tiny_recipe, tmp_path, monkeypatch, members, others
+):
+    same = {"training.ensemble": members, "training.epochs": 1}
     monkeypatch.setattr(training, "summary", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run(tiny_recipe(), tmp_path)
-    with pytest.raises(RecipeError, match="was made with another recipe"):
-        run(tiny_recipe(None, {"training.learning_rate": 0.5}), tmp_path, resume=True)
+        run(tiny_recipe(None, same), tmp_path)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    with pytest.raises(RecipeError, match="the run in .* was made with another recipe"):
+        run(tiny_recipe(None, same | others), tmp_path, resume=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_resuming_with_other_data_is_refused_and_changes_no_file(tiny_recipe, tmp_path, monkeypatch):
+    recipe = tiny_recipe()
+    monkeypatch.setattr(training, "summary", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    opened = training.open_data
+
+    def other_data(*arguments):
+        data = opened(*arguments)
+        data.described["hash"] = "of other data"
+        return data
+
+    monkeypatch.setattr(training, "open_data", other_data)
+    with pytest.raises(RecipeError, match="the run in .* was made with another data"):
+        run(recipe, tmp_path, resume=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
 
 
 @pytest.mark.parametrize("members", [1, 2])
