@@ -7,13 +7,17 @@ from typing import Literal
 import numpy as np
 
 from features import BehaviourLayout, FeatureSchema, RowLayout
+from features.counters import CellLayout, cell_layouts
+from features.schema import COUNTER
 from features.within_request import INPUT, ComparedColumns
 
 Entity = Literal["user", "item"]
 FREE_AXES = ("C", "L")
+COUNTER_INPUT = f"{COUNTER}_numerics"
 # The inputs of a graph that the exposure log stores, by their unit: one row per request, per item, per behaviour.
 REQUEST_INPUTS = ("user_keys", "user_numerics", "context_keys", "context_numerics")
-ITEM_INPUTS = ("item_keys", "item_numerics", INPUT)  # the last one if candidates are compared
+# The last two if candidates are compared, and if the schema has counters.
+ITEM_INPUTS = ("item_keys", "item_numerics", INPUT, COUNTER_INPUT)
 BEHAVIOUR_INPUTS = ("behaviour_keys", "behaviour_numerics", "behaviour_times")
 EVENT_KEY_BYTES = 8  # identify a behaviour and stand before its row
 
@@ -41,6 +45,11 @@ class Layouts:
     def compared(self) -> ComparedColumns:
         """The item features that are compared within a request."""
         return ComparedColumns.of(self.schema)
+
+    @cached_property
+    def counters(self) -> tuple[CellLayout, ...]:
+        """The cells of the schema's counters by kind of key; most schemas have none."""
+        return tuple(cell_layouts(self.schema.counters))
 
     @cached_property
     def member(self) -> np.dtype:
@@ -96,6 +105,8 @@ def graph_inputs(layouts: Layouts) -> dict[str, tuple[str, tuple[int | str, ...]
         _add_row(inputs, name, layout, rows)
     if len(layouts.compared):
         inputs[INPUT] = ("float32", ("C", 2 * len(layouts.compared)))
+    if layouts.counters:
+        inputs[COUNTER_INPUT] = ("float32", ("C", len(layouts.schema.counters)))
     if layouts.behaviour is not None:
         _add_row(inputs, "behaviour", layouts.behaviour, "L")
         inputs["behaviour_times"] = ("int64", ("L",))

@@ -6,29 +6,21 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from features.counter_schema import Counter, check_counters, stored_counters
 from features.errors import FeatureError, SchemaError
+from features.strict_model import Name, SchemaPart, at_default
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
 ACTION = "action"
 SCENE = "scene"
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _at_default(value: object) -> bool:
-    """Leaves fields with their default value out of the written schema, so that older services can read it."""
-    return not value
-
+COUNTER = "counter"  # the group of the counters' numbers
 
 # Whether a request or write is refused that leaves the feature out or gives null.
-Required = Annotated[bool, Field(exclude_if=_at_default)]
+Required = Annotated[bool, Field(exclude_if=at_default)]
 
 
-class Categorical(_Strict):
+class Categorical(SchemaPart):
     """One string or integer. Features that name the same `vocabulary` share keys and embeddings."""
 
     name: Name
@@ -41,7 +33,7 @@ class Categorical(_Strict):
         return self.vocabulary or self.name
 
 
-class MultiCategorical(_Strict):
+class MultiCategorical(SchemaPart):
     """At most `max_values` strings or integers, pooled with a mask; values beyond the first `max_values` are cut."""
 
     name: Name
@@ -56,7 +48,7 @@ class MultiCategorical(_Strict):
         return self.vocabulary or self.name
 
 
-class Numeric(_Strict):
+class Numeric(SchemaPart):
     """A float32 that may be missing. The graph applies signed log1p (optional), standardisation and tanh.
 
     With `bins` > 0, the value's quantile bin has an embedding too, with at most that many bins; for numbers whose
@@ -68,14 +60,14 @@ class Numeric(_Strict):
     type: Literal["numeric"]
     transform: Literal["none", "log1p"] = "none"
     bins: Annotated[int, Field(ge=0, le=1024)] = 0
-    within_request: Annotated[bool, Field(exclude_if=_at_default)] = False
+    within_request: Annotated[bool, Field(exclude_if=at_default)] = False
     required: Required = False
 
 
 Feature = Annotated[Categorical | MultiCategorical | Numeric, Field(discriminator="type")]
 
 
-class BehaviourSchema(_Strict):
+class BehaviourSchema(SchemaPart):
     """The behaviour sequence: each behaviour has some of the item's own features, an action, a scene and a time.
 
     `scene_vocabulary` lets the scene share embeddings with a context feature. A behaviour that is younger than `lag_s`
@@ -86,14 +78,15 @@ class BehaviourSchema(_Strict):
     item_features: tuple[Name, ...]
     action_vocabulary: Name = ACTION
     scene_vocabulary: Name = SCENE
-    lag_s: Annotated[float, Field(ge=0, le=31_536_000, exclude_if=_at_default)] = 0.0
+    lag_s: Annotated[float, Field(ge=0, le=31_536_000, exclude_if=at_default)] = 0.0
 
 
-class FeatureSchema(_Strict):
+class FeatureSchema(SchemaPart):
     """All features of a model, grouped by the entity they belong to.
 
     `user_id_feature` and `item_id_feature` name the categorical feature that holds the entity's own id, so that the id
-    of an entity without a row is still an input.
+    of an entity without a row is still an input. `counters` are numbers that `/events` and `/impressions` keep up to
+    date.
     """
 
     user: tuple[Feature, ...] = ()
@@ -102,13 +95,14 @@ class FeatureSchema(_Strict):
     behaviour: BehaviourSchema | None = None
     user_id_feature: Name | None = None
     item_id_feature: Name | None = None
+    counters: Annotated[tuple[Counter, ...], Field(exclude_if=at_default, max_length=64)] = ()
 
     @model_validator(mode="after")
     def _check(self) -> "FeatureSchema":
-        names = [f.name for f in self.all_features]
+        names = [f.name for f in (*self.all_features, *self.counters)]
         for name in names:
             if names.count(name) > 1:
-                problem = f"feature '{name}' is defined twice; names are unique over user, item and context"
+                problem = f"feature '{name}' is defined twice; names are unique over user, item, context and counters"
                 raise SchemaError(problem, (), name)
         if not self.item:
             raise SchemaError("item: at least one item feature is needed", ("item",))
@@ -124,6 +118,7 @@ class FeatureSchema(_Strict):
                 if name not in known:
                     problem = f"behaviour.item_features: '{name}' is not an item feature"
                     raise SchemaError(problem, ("behaviour", "item_features"), name, sorted(known))
+        check_counters(self.counters, {f.name: f.type for f in self.item})
         return self
 
     @staticmethod
@@ -136,9 +131,14 @@ class FeatureSchema(_Strict):
         return self.user + self.item + self.context
 
     def group(self, name: str) -> tuple[Feature, ...]:
-        """Features of `user`, `item` or `context`."""
+        """Features of `user`, `item` or `context`, or the numbers of the `counter` features."""
         groups: Mapping[str, tuple[Feature, ...]] = {"user": self.user, "item": self.item, "context": self.context}
-        return groups[name]
+        return self.counter_numbers if name == COUNTER else groups[name]
+
+    @cached_property
+    def counter_numbers(self) -> tuple[Feature, ...]:
+        """The counters as numeric features, in the schema's order."""
+        return tuple(Numeric(name=c.name, type="numeric", transform=c.transform, bins=c.bins) for c in self.counters)
 
     @cached_property
     def behaviour_item_features(self) -> tuple[Feature, ...]:
@@ -181,4 +181,6 @@ class FeatureSchema(_Strict):
             "behaviour": behaviour,
             "ids": [self.user_id_feature, self.item_id_feature],
         }
+        if self.counters:
+            described["counters"] = stored_counters(self.counters)
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]

@@ -101,14 +101,15 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
     ),
 }
 # Columns that records of earlier releases lack: null there.
-LATER_COLUMNS: Final = frozenset({"ranked_before", "of_request", "items_of_request"})
+LATER_COLUMNS: Final = frozenset({"ranked_before", "of_request", "items_of_request", "counter_numerics"})
 
 
 def kind_of(schema: pa.Schema) -> RecordKind | None:
     """Return the kind of records of an Arrow schema; None if it is not a schema of this log."""
     for kind, known in SCHEMAS.items():
-        earlier = pa.schema([field for field in known if field.name not in LATER_COLUMNS], metadata=known.metadata)
-        if schema.equals(known, check_metadata=True) or schema.equals(earlier, check_metadata=True):
+        lacking = LATER_COLUMNS.difference(schema.names)
+        own = pa.schema([field for field in known if field.name not in lacking], metadata=known.metadata)
+        if schema.equals(own, check_metadata=True):
             return kind
     return None
 

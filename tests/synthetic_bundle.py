@@ -60,6 +60,8 @@ def scores_by_hand(inputs: Mapping[str, np.ndarray], bias: float = 0.0) -> dict[
     item = of_rows("item")
     if "item_within" in inputs:
         item = item + np.where(np.isnan(inputs["item_within"]), np.float32(0.5), inputs["item_within"]).sum(axis=-1)
+    if "counter_numerics" in inputs:
+        item = item + of_numerics(inputs["counter_numerics"])
     pctr = 1 / (1 + np.exp(-(np.float32(0.3) * item + np.float32(0.1) * shared - np.float32(1) + np.float32(bias))))
     pcvr = 1 / (1 + np.exp(item - np.float32(0.1) * shared))
     return {"pctr": pctr, "pcvr": pcvr, "pctcvr": pctr * pcvr}
@@ -110,6 +112,8 @@ def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None
     if "item_within" in inputs:
         filled = node("Where", node("IsNaN", "item_within"), constant(0.5), "item_within")
         item = node("Add", item, node("ReduceSum", filled, last, keepdims=0))
+    if "counter_numerics" in inputs:
+        item = node("Add", item, rows("counter"))
     pull = node("Mul", constant(0.1), shared)
     logit = node("Add", node("Add", node("Mul", constant(0.3), item), pull), constant(bias - 1))
     if nan_above is not None:

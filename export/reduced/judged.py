@@ -11,6 +11,7 @@ from export.graph import graph_inputs
 from export.reduced.precision import ReductionError
 from export.requests import Inputs
 from features import MISSING_KEY
+from features.layouts import COUNTER_INPUT
 from features.within_request import INPUT, ComparedColumns, within_request
 from models.data.batches import gather
 from models.data.cache import Data, labels_of
@@ -59,6 +60,9 @@ class Impressions:
                     for name, values in batch.items()
                 }
                 own |= {"item_rows": data.item_rows[items], "item_numerics": data.item_numerics[items]}
+                if part.counters is not None:
+                    others = part.counters.take(rng.integers(len(part), size=CANDIDATES - 1), axis=0)
+                    own[COUNTER_INPUT] = np.concatenate([own[COUNTER_INPUT], others])
                 own[INPUT] = within_request(compared, own["item_numerics"])
                 made = {name: own[name] if name in own else keys[own[name.replace("_keys", "_rows")]] for name in names}
                 yield {name: np.ascontiguousarray(values) for name, values in made.items()}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from features import FeatureSchema, RowLayout
-from features.layouts import Layouts
+from features.layouts import COUNTER_INPUT, Layouts
 from features.schema import Feature, MultiCategorical, Numeric
 
 
@@ -68,12 +68,20 @@ def graph_inputs_of(exposure: Mapping[str, Any], layouts: Layouts) -> dict[str, 
     ):
         rows = entity_rows(exposure, layout, name, count)
         inputs |= {f"{name}_keys": rows.keys, f"{name}_numerics": rows.numerics}
+    if layouts.counters:
+        inputs[COUNTER_INPUT] = counters_of(exposure, layouts)
     if layouts.behaviour is not None:
         times = np.frombuffer(exposure["behaviour_times"] or b"", "<i8")
         rows = entity_rows(exposure, layouts.behaviour, "behaviour", len(times))
         inputs |= {"behaviour_keys": rows.keys, "behaviour_numerics": rows.numerics, "behaviour_times": times}
         inputs["request_time"] = np.array([exposure["time_ms"]], dtype=np.int64)
     return inputs
+
+
+def counters_of(exposure: Mapping[str, Any], layouts: Layouts) -> np.ndarray:
+    """The numbers of the schema's counters, float32 `[items, K]`, items in the order of the record."""
+    count = len(layouts.schema.counters)
+    return np.frombuffer(exposure[COUNTER_INPUT] or b"", "<f4").reshape(len(exposure["item_ids"]), count)
 
 
 def lacking(logged: FeatureSchema, read: FeatureSchema) -> str:
@@ -86,6 +94,13 @@ def lacking(logged: FeatureSchema, read: FeatureSchema) -> str:
                 return f"{group} feature '{feature.name}' was not logged"
             if _meaning(there) != _meaning(feature):
                 return f"{group} feature '{feature.name}' was logged as another one: {_meaning(there)}"
+    for counter in read.counters:
+        if counter not in logged.counters:
+            return f"counter '{counter.name}' was not logged, or as another one"
+    return _lacking_behaviours(logged, read)
+
+
+def _lacking_behaviours(logged: FeatureSchema, read: FeatureSchema) -> str:
     if read.behaviour is None:
         return ""
     if logged.behaviour is None:

@@ -20,7 +20,7 @@ from features.files.writing import replacing
 from features.layouts import Layouts
 from features.schema import Feature, FeatureSchema, MultiCategorical
 from loop.join.labels import arrow_reader
-from loop.join.served import ServedRows, entity_rows, name_of
+from loop.join.served import ServedRows, counters_of, entity_rows, name_of
 from models.recipe import Recipe
 from models.recipe.sections.data import ITEM_ROW, USER_ROW
 from tables.key64 import key64_field
@@ -64,6 +64,7 @@ def arrow_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
             pa.field(position, pa.int32()),
             *(pa.field(name, pa.int8()) for name in recipe.label_columns),
             *_fields(features.context),
+            *_fields(features.counter_numbers),
             *(pa.field(_PREFIX + name, pa.float64() if name == "propensity" else pa.string()) for name in SERVED_BY),
         ],
         "users": [user_row, *_fields(features.user)],
@@ -143,6 +144,11 @@ def _add(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, layouts:
     }
     impressions |= {name: exposure[f"label_{place}"] for place, name in enumerate(recipe.label_columns)}
     impressions |= {name: values * n for name, values in _columns(context, recipe.features.context).items()}
+    numbers = counters_of(exposure, layouts)[places] if recipe.features.counters else np.zeros((n, 0))
+    names = [counter.name for counter in layouts.schema.counters]
+    for counter in recipe.features.counters:
+        column = numbers[:, names.index(counter.name)].tolist()
+        impressions[counter.name] = [None if value != value else value for value in column]
     impressions |= {_PREFIX + name: [exposure[name]] * n for name in SERVED_BY}
     rows.add("impressions", impressions)
     rows.add("users", {USER_ROW: [user_row]} | _columns(user, recipe.features.user))

@@ -18,6 +18,10 @@ class ArrayFile:
     def append(self, values: np.ndarray) -> None:
         self._file.write(np.ascontiguousarray(values, dtype=self.dtype).tobytes())
 
+    def flush(self) -> None:
+        """Write what was appended, so that the file can be read."""
+        self._file.flush()
+
     def __enter__(self) -> "ArrayFile":
         return self
 

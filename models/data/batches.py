@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from features.layouts import COUNTER_INPUT
 from features.within_request import INPUT as COMPARED
 from models.data.cache import Behaviours, Data, Part, lists_of
 
@@ -100,6 +101,8 @@ def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
         arrays |= _sequences(data.behaviours, part.start.take(picked), part.end.take(picked))
     if part.within is not None:
         arrays[COMPARED] = part.within.take(picked, axis=0)
+    if part.counters is not None:
+        arrays[COUNTER_INPUT] = part.counters.take(picked, axis=0)
     if part.position is not None and part.position_cross is not None:
         arrays["position"] = part.position.take(picked).astype(np.int64)
         arrays["position_cross"] = part.position_cross.take(picked).astype(np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 from features import RowLayout
 from features.times import LATEST_MS
 from models.data.arrays import ArrayFile, read_array
+from models.data.counting.counters import count_log, read_counters
 from models.data.encoding.behaviours import EVENT, encode_behaviours, visible_range
 from models.data.encoding.encoding import Encoding
 from models.data.encoding.entities import Entities
@@ -56,6 +57,7 @@ def _encode(
         starts, repeated_behaviours = encode_behaviours(
             tables["behaviours"], recipe, users, items, with_impressions, folder
         )
+    count_log(recipe, tables, items, folder)
     events = read_array(folder / "events", EVENT) if "behaviours" in tables else None
     packed = {"user": users.finished(), "item": items.finished()}
     compare_requests(recipe, folder, packed["item"])
@@ -118,6 +120,7 @@ def _packed_part(
         start=read_array(folder / f"{part}.start", np.int64),
         end=read_array(folder / f"{part}.end", np.int64),
         within=read_within(recipe, folder, part, n),
+        counters=read_counters(recipe, folder, part, n),
     )
 
 

@@ -15,14 +15,15 @@ import numpy as np
 from features import FeatureSchema, RowLayout
 from models.data.arrays import read_array
 from models.data.build import build
+from models.data.counting.counters import read_counters
 from models.data.encoding.encoding import Encoding, load_encoding
 from models.data.encoding.fit import item_key_columns, item_numeric_columns
 from models.data.requests import read_within
 from models.data.spaces import refuse_empty_spaces
 from models.data.split import PARTS
-from models.data.tables import Tables, content_hash, data_folder, open_role
+from models.data.tables import content_hash, data_folder, tables_of
 from models.recipe import Recipe, RecipeError
-from models.recipe.sections.data import WHERE_DATA_LIES, source_column
+from models.recipe.sections.data import WHERE_DATA_LIES, source_column, without_unset
 from models.recipe.sections.model import NumericsSection
 from tables import TableError
 
@@ -35,6 +36,7 @@ class Part:
     """Impressions of one part, arrays over `n` rows: labels float32 `[n, labels]`, visible events [start, end).
 
     `within` float32 `[n, 2K]`: the item compared with the others of its request, if the schema asks for it.
+    `counters` float32 `[n, K]`: the numbers of the schema's counters, if it has any.
     """
 
     user: np.ndarray
@@ -49,6 +51,7 @@ class Part:
     position: np.ndarray | None
     position_cross: np.ndarray | None
     within: np.ndarray | None = None
+    counters: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -121,7 +124,7 @@ def _named(recipe: Recipe, column: str | None) -> str | None:
 
 def _encoded(recipe: Recipe, cache: Path) -> Data:
     source = data_folder(recipe.data)
-    tables = _tables(recipe, source)
+    tables = tables_of(recipe, source)
     hashes = {t.path.name: content_hash(t.path) for t in tables.values()}
     key = _key(recipe, hashes)
     folder = cache / key
@@ -143,35 +146,13 @@ def _encoded(recipe: Recipe, cache: Path) -> Data:
     return data
 
 
-def _tables(recipe: Recipe, source: Path) -> Tables:
-    data = recipe.data
-    schema = recipe.features
-    tables = {"impressions": open_role(source, "impressions", data.impressions)}
-    for role, name, features, id_feature in (
-        ("users", data.users, schema.user, schema.user_id_feature),
-        ("items", data.items, schema.item, schema.item_id_feature),
-    ):
-        beyond_id = [f.name for f in features if f.name != id_feature]
-        if name is not None:
-            tables[role] = open_role(source, role, name)
-        elif beyond_id:
-            group = f"features.{role.removesuffix('s')}"
-            problem = f"data.{role} is null, but {group} names '{beyond_id[0]}', which only that table has"
-            raise RecipeError(problem, ("data", role))
-    if schema.behaviour is not None:
-        if data.behaviours is None:
-            problem = "data.behaviours is null, but features.behaviour needs behaviour sequences"
-            raise RecipeError(problem, ("data", "behaviours"))
-        tables["behaviours"] = open_role(source, "behaviours", data.behaviours)
-    return tables
-
-
 def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
     data = recipe.data.model_dump(mode="json", exclude=WHERE_DATA_LIES)
     if recipe.data.request_id is None:
         del data["request_id"]  # what was encoded before the key existed stays valid
     if not recipe.data.served:
         del data["served"]  # as above
+    data = without_unset(data)  # as above
     deciding = {
         "format": FORMAT,
         "tables": dict(hashes),
@@ -244,4 +225,5 @@ def _open_part(recipe: Recipe, folder: Path, part: str, n: int) -> Part:
         position=read_array(folder / f"{part}.position", np.int32) if positioned else None,
         position_cross=read_array(folder / f"{part}.position_cross", np.int32) if positioned else None,
         within=read_within(recipe, folder, part, n),
+        counters=read_counters(recipe, folder, part, n),
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from features.layouts import COUNTER_INPUT
 from models.data.encoding.fit import PackedPart, item_key_columns, item_numeric_columns
 from models.recipe import Recipe
 
@@ -28,6 +29,8 @@ def raw_rows(recipe: Recipe, part: PackedPart) -> dict[str, np.ndarray]:
     rows_of_inputs = {
         f"{group}_{field}": np.array(rows[field]) for group, rows in groups.items() for field in ("keys", "numerics")
     }
+    if part.counters is not None:
+        rows_of_inputs[COUNTER_INPUT] = np.array(part.counters[picked])
     rows_of_inputs["request_time"] = np.array(part.time[picked])
     if part.events is None:
         return rows_of_inputs

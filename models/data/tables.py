@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from models.recipe import RecipeError
+from models.recipe import Recipe, RecipeError
 from models.recipe.sections.data import DataSection
 from tables import Table, open_table
 
@@ -21,6 +21,32 @@ def open_role(folder: Path, role: str, file_name: str) -> Table:
         problem = f"no file '{file_name}' in {folder}; found: {', '.join(there) or 'nothing'}"
         raise RecipeError(f"data.{role}: {problem}", ("data", role))
     return open_table(path, role)
+
+
+def tables_of(recipe: Recipe, source: Path) -> Tables:
+    """Open the tables that a recipe reads, by role. Raises RecipeError and TableError."""
+    data = recipe.data
+    schema = recipe.features
+    tables = {"impressions": open_role(source, "impressions", data.impressions)}
+    for role, name, features, id_feature in (
+        ("users", data.users, schema.user, schema.user_id_feature),
+        ("items", data.items, schema.item, schema.item_id_feature),
+    ):
+        beyond_id = [f.name for f in features if f.name != id_feature]
+        if name is not None:
+            tables[role] = open_role(source, role, name)
+        elif beyond_id:
+            group = f"features.{role.removesuffix('s')}"
+            problem = f"data.{role} is null, but {group} names '{beyond_id[0]}', which only that table has"
+            raise RecipeError(problem, ("data", role))
+    if schema.behaviour is not None:
+        if data.behaviours is None:
+            problem = "data.behaviours is null, but features.behaviour needs behaviour sequences"
+            raise RecipeError(problem, ("data", "behaviours"))
+        tables["behaviours"] = open_role(source, "behaviours", data.behaviours)
+    if schema.counters and data.behaviours is not None and not data.served:
+        tables["events"] = open_role(source, "behaviours", data.behaviours)
+    return tables
 
 
 def existing(path: Path) -> Path | None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from features import Feature, FeatureSchema, RowLayout
+from features.layouts import COUNTER_INPUT
+from features.schema import COUNTER
 from features.within_request import INPUT, WITHIN
 from models.data.encoding.encoding import Encoding, NumericStats, log1p_columns
 from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
@@ -48,6 +50,10 @@ class Inputs(nn.Module):
             stats = encoding.numerics[WITHIN]
             plain = np.zeros(len(stats.mean), dtype=bool)
             self.groups[WITHIN] = GroupEmbedding((), (), stats, plain, section.dim, piecewise=piecewise)
+        if schema.counters:
+            stats = encoding.numerics[COUNTER]
+            log1p = log1p_columns(schema, COUNTER)
+            self.groups[COUNTER] = GroupEmbedding((), (), stats, log1p, section.dim, piecewise=piecewise)
         self.behaviour_item: GroupEmbedding | None = None
         self.behaviour_property: GroupEmbedding | None = None
         if schema.behaviour is not None:
@@ -82,7 +88,7 @@ class Inputs(nn.Module):
         group = self.groups[name]
         assert isinstance(group, GroupEmbedding)
         dim = self.table.embedding_dim
-        of_candidate = name in ("item", WITHIN)
+        of_candidate = name in ("item", WITHIN, COUNTER)
         return InputPart(group.width, of_candidate, dim, group.keys.pieces, group.n_numerics, group.n_binned)
 
     def width(self, name: str) -> int:
@@ -92,11 +98,11 @@ class Inputs(nn.Module):
         return self.part(name).width
 
     def group(self, name: str, batch: Batch) -> Tensor:
-        """`[B or 1, G]` of `user`, `context`, `item` or `within`, where the schema has it."""
-        if name == WITHIN:
-            compared = self.groups[WITHIN]
-            assert isinstance(compared, GroupEmbedding)
-            return compared.beside([], batch[INPUT], self.unknown_rate)
+        """`[B or 1, G]` of `user`, `context`, `item`, `within` or `counter`, where the schema has it."""
+        if name in (WITHIN, COUNTER):
+            numbers = self.groups[name]
+            assert isinstance(numbers, GroupEmbedding)
+            return numbers.beside([], batch[INPUT if name == WITHIN else COUNTER_INPUT], self.unknown_rate)
         return self.groups[name](batch[f"{name}_rows"], batch.get(f"{name}_numerics"), self.table, self.unknown_rate)
 
     def candidates(self, batch: Batch) -> Candidates:

@@ -54,6 +54,10 @@ class Recipe(Options):
         if compared is not None and self.data.request_id is None:
             problem = f"feature '{compared.name}' has within_request, which needs data.request_id"
             raise RecipeError(problem, ("data",), compared.name)
+        by_scene = next((c for c in self.features.counters if c.by == "scene"), None)
+        if by_scene is not None and self.data.scene is None and not self.data.served:
+            problem = f"counter '{by_scene.name}' is kept by scene, which needs data.scene, a column of the impressions"
+            raise RecipeError(problem, ("data",), by_scene.name)
         if self.tuning:
             check_space(self, self.tuning.space)
         return self

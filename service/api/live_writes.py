@@ -5,19 +5,21 @@ fresh.
 import asyncio
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
+from time import monotonic
 from typing import TypeVar
 
 from features.layouts import Layouts
 from features.times import LATEST_AHEAD_MS
 from service.api.problems import ERRORS_SHOWN
 from service.clock import now_ms
-from service.errors import FieldError, InvalidRequest, StoreUnavailable
+from service.errors import FieldError, InvalidRequest, NotReady, StoreUnavailable
 from service.rollout.follower import Follower
 from service.store.base import FeatureStore, StoreDown
 from service.store.schemas import schema_of
 
 log = logging.getLogger("funnelrank.store")
 T = TypeVar("T")
+_LIST_SECONDS = 10.0  # how late a schema with the first counters may be seen
 
 
 class WriteTargets:
@@ -30,6 +32,7 @@ class WriteTargets:
         self._follower = follower
         self._reader = reader
         self._listed: dict[str, Layouts | None] = {}
+        self._read_again_at = 0.0
 
     async def layouts(self) -> list[Layouts]:
         """Return the layouts of every schema of a loaded version or listed in Redis, the stable version's first.
@@ -55,6 +58,21 @@ class WriteTargets:
             if other is None or layouts.max_behaviours > other.max_behaviours:
                 chosen[layouts.fingerprint] = layouts
         return list(chosen.values())
+
+    async def counted(self) -> list[Layouts]:
+        """Return the layouts of schemas with counters. Without one, the list in Redis is read only now and then.
+
+        Raises StoreUnavailable.
+        """
+        loaded = [live.bundle.layouts for live in self._follower.snapshot.loaded()]
+        known = [*loaded, *filter(None, self._listed.values())]
+        if not any(layouts.counters for layouts in known) and monotonic() < self._read_again_at:
+            return []
+        self._read_again_at = monotonic() + _LIST_SECONDS
+        try:
+            return [layouts for layouts in await self.layouts() if layouts.counters]
+        except NotReady:
+            return []
 
 
 def _layouts_of(fingerprint: str, document: str) -> Layouts | None:

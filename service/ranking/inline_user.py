@@ -1,7 +1,7 @@
 """Ranks with a user's features and behaviours from the request, in place of the stored ones."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,7 +60,10 @@ def with_packed_user(layouts: Layouts, user: PackedUser, candidates: int, stored
         stored = StoredRows(None, [], items, {})
     row = stored.user if user.row is None else user.row
     members = stored.behaviours if user.behaviours is None else _members(layouts, user, every)
-    return StoredRows(row, members, items, stored.corrupt, stored.unread, stored.shown)
+    counters = stored.counters
+    if counters is not None:
+        counters = replace(counters, items=counters.items[:candidates])
+    return StoredRows(row, members, items, stored.corrupt, stored.unread, stored.shown, counters)
 
 
 def _packed_row(layouts: Layouts, user_id: str, values: Mapping[str, object]) -> bytes:

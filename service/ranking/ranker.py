@@ -16,6 +16,7 @@ from service.fusion import Chosen, Formula
 from service.metrics.metrics import Metrics
 from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
 from service.ranking.completeness import check_context, check_own_features, of_rows, of_scores
+from service.ranking.counter_numbers import put_counters
 from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.inline_user import packed_user, with_packed_user
@@ -168,7 +169,9 @@ class Ranker:
         stored: StoredRows | None = None
         degraded: Degradations = ()
         try:
-            stored = await self.reader.fetch(layouts, query.user_id, item_ids, deadline.remaining(), before, shown)
+            stored = await self.reader.fetch(
+                layouts, query.user_id, item_ids, deadline.remaining(), before, shown, query.options.scene
+            )
         except StoreDown:
             deadline.check("Redis answered")
             degraded = (Degradation(Reason.STORE_UNAVAILABLE),)
@@ -195,6 +198,7 @@ class Ranker:
                 await asyncio.sleep(0)
                 paused += perf_counter() - before
         assembled = assemble(layouts, stored, items, query.user_id, context, moment)
+        put_counters(layouts, assembled.inputs, stored, query.options.scene, moment)
         return assembled, perf_counter() - started - paused
 
     async def _score(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from features.layouts import Entity, Layouts
+from service.store.counters import CounterWrites, StoredCounters
 from service.store.item_rows import ItemRows
 
 
@@ -24,7 +25,7 @@ class StoredRows:
     row per candidate, which is the row of an unknown item if the store has none: see `items.states`. `corrupt` counts
     rows that do not fit the schema by kind (`user`, `behaviour`, `item`, `shown`). `unread` counts rows that are
     missing because their node is away. `shown` has the packed entries of the items that the user was shown, if
-    requested and present.
+    requested and present. `counters` has the cells of the schema's counters, if it has any.
     """
 
     user: bytes | None
@@ -33,6 +34,7 @@ class StoredRows:
     corrupt: dict[str, int]
     unread: int = 0
     shown: bytes | None = None
+    counters: StoredCounters | None = None
 
 
 class FeatureStore(Protocol):
@@ -46,10 +48,12 @@ class FeatureStore(Protocol):
         timeout: float,
         before: int | None = None,
         shown: bool = False,
+        scene: str | None = None,
     ) -> StoredRows:
         """Read the rows of one request. `timeout` is in seconds; behaviours are older than `before` (ms; None: now).
 
-        With `shown`, the items that the user was shown are read in the same round trip.
+        With `shown`, the items that the user was shown are read in the same round trip, and so are the counters of the
+        schema, those of `scene` included.
         """
         ...
 
@@ -93,6 +97,10 @@ class FeatureWriter(Protocol):
 
         Returns how many entries are new.
         """
+        ...
+
+    async def add_counts(self, layouts: Layouts, writes: CounterWrites) -> None:
+        """Add increments to the cells of a schema's counters; each key changes as a whole or not at all."""
         ...
 
     async def close(self) -> None: ...

@@ -13,6 +13,7 @@ from time import monotonic
 import numpy as np
 
 from features.layouts import Layouts
+from service.store.counter_cache import CounterCache
 from service.store.item_rows import ItemRows
 
 COUNTS = ("hits", "misses", "evictions", "invalidations")
@@ -55,6 +56,7 @@ class ItemCache:
         self._fresh_slot = 0  # slots from here on were never used
         self._hand = 0
         self._stale_at: float | None = None
+        self.counters = CounterCache(layouts, limit_bytes, ttl_seconds)
 
     def reset_counts(self) -> None:
         self.hits = 0
@@ -162,6 +164,7 @@ class ItemCache:
     def clear(self) -> None:
         """Drop every row."""
         self.changes += 1
+        self.counters.clear()
         self._ids[: self._fresh_slot] = None
         self._slots.clear()
         self._free.clear()

@@ -64,7 +64,7 @@ class Impression:
     """Items of one ranking that came into view at `timestamp`, in milliseconds since 1970.
 
     `positions` maps an item id to its position in the list, from 1. `impression_id` makes the call repeatable. With
-    `user_id`, rules on seen items count it.
+    `user_id`, rules on seen items and counters by user count it; with `scene`, counters by scene do.
     """
 
     request_id: str
@@ -72,6 +72,7 @@ class Impression:
     timestamp: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     impression_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     user_id: str | None = None
+    scene: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return _without_none(
@@ -81,6 +82,7 @@ class Impression:
                 "timestamp": self.timestamp,
                 "impression_id": self.impression_id,
                 "user_id": self.user_id,
+                "scene": self.scene,
             }
         )
 

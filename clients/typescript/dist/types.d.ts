@@ -78,8 +78,10 @@ export interface Impression {
     }[];
     timestamp?: number;
     impression_id?: string;
-    /** Needed where rules look at what a user has seen. */
+    /** Needed where rules look at what a user has seen, and by counters of users. */
     user_id?: string;
+    /** Needed by counters of scenes. */
+    scene?: string;
 }
 export interface Written {
     accepted: number;

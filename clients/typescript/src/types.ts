@@ -68,8 +68,10 @@ export interface Impression {
   items: readonly { item_id: string; position: number }[];
   timestamp?: number;
   impression_id?: string;
-  /** Needed where rules look at what a user has seen. */
+  /** Needed where rules look at what a user has seen, and by counters of users. */
   user_id?: string;
+  /** Needed by counters of scenes. */
+  scene?: string;
 }
 
 export interface Written {

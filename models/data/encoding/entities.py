@@ -68,6 +68,13 @@ class Entities:
         out[known] = self._places[np.searchsorted(self._keys, keys[known])]
         return out
 
+    def packed(self) -> np.ndarray:
+        """Return the rows that were added so far, as a memory map."""
+        self._file.flush()
+        if self.layout.dtype.itemsize == 0:
+            return np.zeros(self._n, dtype=self.layout.dtype)
+        return read_array(self._path, self.layout.dtype)
+
     def finished(self) -> np.ndarray:
         """Return all packed rows as a memory map; no row can be added afterwards."""
         self.close()

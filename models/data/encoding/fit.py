@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import RowLayout
+from features.schema import COUNTER
 from features.within_request import WITHIN
 from models.data.encoding.encoding import (
     Encoding,
@@ -33,6 +34,7 @@ class PackedPart:
     """One part with packed rows: all users and items, the part's contexts `[n]`, events (None without behaviours).
 
     `within` float32 `[n, 2K]` compares the items of each request; None if the schema compares none.
+    `counters` float32 `[n, K]`: the numbers of the schema's counters; None if it has none.
     """
 
     users: np.ndarray
@@ -45,6 +47,7 @@ class PackedPart:
     start: np.ndarray
     end: np.ndarray
     within: np.ndarray | None = None
+    counters: np.ndarray | None = None
 
 
 def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
@@ -72,6 +75,9 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
     }
     if part.within is not None:
         numerics[WITHIN] = _within_stats(recipe, part.within)
+    if part.counters is not None:
+        rows = part.counters.view([("numerics", "<f4", (part.counters.shape[1],))])[:, 0]
+        numerics[COUNTER] = _stats(rows, np.ones(len(rows), np.int64), recipe, COUNTER)
     return Encoding(schema, vocabulary, numerics)
 
 

@@ -140,10 +140,10 @@ def _requests(batch: Batch, column: str) -> np.ndarray:
 
 
 def times_of(batch: Batch, recipe: Recipe) -> np.ndarray:
-    """Return the times of impressions. They may be unknown if nothing depends on them (no behaviours, no split by
-    time).
+    """Return the times of impressions. They may be unknown if nothing depends on them (no behaviours, no counters, no
+    split by time).
     """
-    if recipe.features.behaviour is not None or isinstance(recipe.data.split, TimeSplit):
+    if recipe.features.behaviour is not None or recipe.features.counters or isinstance(recipe.data.split, TimeSplit):
         return batch.times(recipe.data.time_ms, latest_now_ms())
     return batch.times(recipe.data.time_ms, bounded=False, missing=UNKNOWN_MS)
 

@@ -1,7 +1,7 @@
 """The section `data` of a recipe: the tables, their columns, and how impressions are split into parts."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,7 @@ WHERE_DATA_LIES = {
     "fallback",
     "how_to_get",
 }  # of the section `data`: says where the tables are, not what is in them
+COUNTER_OPTIONS = ("scene", "arrived_ms", "counter_lag_s")
 USER_ROW = "user_row"
 ITEM_ROW = "item_row"
 LOG1P = "log1p("  # opens a label that is the logarithm of 1 + a column
@@ -67,7 +68,10 @@ class DataSection(Options):
     neither exists. A behaviour is visible to an impression if it is more than `behaviour_lag_s` seconds older; with 0,
     it must be strictly older. `request_id`: the column that has equal values for impressions shown together as one
     list; ranking metrics are then computed per list. `served`: the tables come from `funnelrank join` and hold each row
-    as it was served; `user_row` and `item_row` then name the rows of users and items in place of the ids.
+    as it was served; `user_row` and `item_row` then name the rows of users and items in place of the ids. `scene`: the
+    column of the impressions that counters by scene read. `arrived_ms`: the column of impressions and behaviours with
+    the time at which the service received them, in milliseconds; without it a row counts in counters `counter_lag_s`
+    seconds after its own time (null: `behaviour_lag_s`).
     """
 
     dir: str
@@ -82,6 +86,9 @@ class DataSection(Options):
     time_ms: Column = "time_ms"
     request_id: Column | None = None
     served: bool = False
+    scene: Column | None = None
+    arrived_ms: Column | None = None
+    counter_lag_s: Annotated[float | None, Field(ge=0)] = None
     behaviour_lag_s: Annotated[float, Field(ge=0)] = 0.0
     split: Annotated[TimeSplit | ColumnSplit, Field(discriminator="by")]
 
@@ -94,6 +101,11 @@ class DataSection(Options):
     def item_row(self) -> str:
         """The column by which impressions and behaviours name a row of the items."""
         return ITEM_ROW if self.served else self.item_id
+
+
+def without_unset(section: dict[str, Any]) -> dict[str, Any]:
+    """A dumped section without options of counters that are not set."""
+    return {name: value for name, value in section.items() if name not in COUNTER_OPTIONS or value is not None}
 
 
 def source_column(label: str) -> str:

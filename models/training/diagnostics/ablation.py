@@ -15,6 +15,7 @@ COLUMNS = {
     "user": ("user",),
     "item": ("item",),
     "context": ("context_rows", "context_numerics"),
+    "counters": ("counters",),
     "behaviours": ("start", "end", "time"),
 }
 
@@ -39,6 +40,7 @@ def ablation(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
 def _groups(data: Data) -> list[str]:
     schema = data.encoding.schema
     groups = [group for group in ("user", "item", "context") if schema.group(group)]
+    groups += ["counters"] if schema.counters else []
     return groups + (["behaviours"] if data.behaviours is not None else [])
 
 

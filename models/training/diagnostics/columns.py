@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from features import Numeric, RowLayout
+from features.schema import COUNTER
 from models.data.cache import Data
 from models.data.encoding.encoding import log1p_columns, transformed
 from models.data.encoding.vocabulary import MISSING_ROW
@@ -37,6 +38,8 @@ def feature_columns(
         numbers.append(transformed(numerics, log1p_columns(schema, group)))
         if group == "item" and (within := data.parts[part].within) is not None:
             numbers.append(within[picked].astype(np.float64))
+        if group == "item" and (counters := data.parts[part].counters) is not None:
+            numbers.append(transformed(counters[picked], log1p_columns(schema, COUNTER)))
         for feature in layout.features:
             if not isinstance(feature, Numeric):
                 ids[f"{group}.{feature.name}"] = rows[:, layout.key_columns[feature.name]]

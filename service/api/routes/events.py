@@ -1,6 +1,7 @@
 """Answers `POST /events`: behaviours of users, written under every feature schema in use."""
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Annotated
 
 import numpy as np
@@ -11,6 +12,7 @@ from features.keys import MAX_ID_CHARACTERS, text_of
 from features.layouts import Layouts, rows_of
 from features.times import EARLIEST_MS, LATEST_MS
 from service.api.body import JsonBody
+from service.api.counted_events import count_events
 from service.api.fields import (
     MAX_BATCH,
     Id,
@@ -28,6 +30,7 @@ from service.clock import now_ms
 from service.errors import Conflict, StoreUnavailable
 from service.exposures.log import RecordLog
 from service.store.base import FeatureStore, FeatureWriter, StoreDown
+from service.store.counters import CountedEvent
 from service.store.event_keys import event_keys, identity
 from service.store.shown import ShownItem
 
@@ -83,40 +86,48 @@ async def events(
 ) -> EventsResponse:
     """Writes behaviours; the next ranking of their users sees them."""
     with worker.writes.enter():
-        schemas = [layouts for layouts in await worker.targets.layouts() if layouts.behaviour is not None]
-        if not schemas and worker.log is None and not worker.follower.snapshot.exposure_days:
-            raise Conflict("no model in use reads a behaviour sequence, and no rule reads the actions of users")
+        every = await worker.targets.layouts()
+        schemas = [layouts for layouts in every if layouts.behaviour is not None]
+        counted = [layouts for layouts in every if layouts.counters]
+        if not schemas and not counted and worker.log is None and not worker.follower.snapshot.exposure_days:
+            raise Conflict("no model in use reads behaviours or counts events, and no rule reads the actions of users")
         check_times("events", [event.timestamp for event in body.events])
         acted = await record_shown(worker, (ShownItem(e.user_id, e.item_id, e.timestamp, True) for e in body.events))
         new = await all_done(_add(layouts, worker.reader, worker.writer, body.events) for layouts in schemas)
         # An event that the sequences have is logged only once, even if it is sent to several workers.
-        if worker.log is not None:
-            new.append(await _log(worker.log.records, worker.writer, body.events))
+        if worker.log is not None or counted:
+            fresh = await worker.writer.claim_ids(KIND, [_identity(event) for event in body.events])
+            new.append(sum(fresh))
+            first_seen = list(compress(body.events, fresh))
+            if worker.log is not None:
+                _log(worker.log.records, first_seen)
+            await count_events(worker, counted, map(_counted, first_seen))
         new.append(acted)
         worker.metrics.events.inc(new[0])
     return EventsResponse(accepted=len(body.events), new=new[0])
 
 
-async def _log(records: RecordLog, writer: FeatureWriter, events: Sequence[Event]) -> int:
-    """Log the events that were not logged before; return their number."""
-    ids = [_identity(event) for event in events]
-    fresh = await writer.claim_ids(KIND, ids)
+def _log(records: RecordLog, events: Sequence[Event]) -> None:
+    """Log events that were not logged before."""
     logged_ms = now_ms()
-    for event, each, new in zip(events, ids, fresh, strict=True):
-        if new:
-            row = {
-                "event_id": each.hex(),
-                "request_id": event.request_id,
-                "user_id": event.user_id,
-                "item_id": event.item_id,
-                "action": text_of(event.action, "action"),
-                "scene": None if event.scene is None else text_of(event.scene, "scene"),
-                "position": event.position,
-                "time_ms": event.timestamp,
-                "logged_ms": logged_ms,
-            }
-            records.offer(KIND, row)
-    return sum(fresh)
+    for event in events:
+        row = {
+            "event_id": _identity(event).hex(),
+            "request_id": event.request_id,
+            "user_id": event.user_id,
+            "item_id": event.item_id,
+            "action": text_of(event.action, "action"),
+            "scene": None if event.scene is None else text_of(event.scene, "scene"),
+            "position": event.position,
+            "time_ms": event.timestamp,
+            "logged_ms": logged_ms,
+        }
+        records.offer(KIND, row)
+
+
+def _counted(event: Event) -> CountedEvent:
+    scene = None if event.scene is None else text_of(event.scene, "scene")
+    return CountedEvent(event.user_id, event.item_id, text_of(event.action, "action"), scene, event.timestamp)
 
 
 def _identity(event: Event) -> bytes:

@@ -1,17 +1,21 @@
 """Answers `POST /impressions`: which items of a ranking came into view."""
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, FailFast, Field, Strict
 
-from features.keys import MAX_ID_CHARACTERS
+from features.counters import IMPRESSION
+from features.keys import MAX_ID_CHARACTERS, text_of
 from features.times import EARLIEST_MS, LATEST_MS
 from service.api.body import JsonBody
+from service.api.counted_events import count_events
 from service.api.fields import (
     MAX_BATCH,
     Id,
+    Label,
     Position,
     RequestBody,
     RequestId,
@@ -23,6 +27,7 @@ from service.api.services import Worker
 from service.api.shown_items import record_shown
 from service.clock import now_ms
 from service.errors import Overloaded, StoreUnavailable, invalid
+from service.store.counters import CountedEvent
 from service.store.event_keys import identity
 from service.store.shown import ShownItem
 
@@ -49,7 +54,10 @@ class Impression(RequestBody):
     items: Annotated[list[SeenItem], Field(min_length=1, max_length=MAX_BATCH), FailFast()]
     timestamp: Annotated[int, Strict(), Field(ge=EARLIEST_MS, le=LATEST_MS, description="milliseconds since 1970")]
     impression_id: Annotated[str | None, Field(min_length=1, max_length=MAX_ID_CHARACTERS)] = None
-    user_id: Annotated[Id | None, Field(description="who saw them, for rules of type seen and cap")] = None
+    user_id: Annotated[
+        Id | None, Field(description="who saw them, for rules of type seen and cap, and for counters")
+    ] = None
+    scene: Annotated[Label | None, Field(description="where, for counters by scene")] = None
 
 
 class ImpressionsRequest(RequestBody):
@@ -99,6 +107,8 @@ async def impressions(
             fresh = await worker.writer.claim_ids(KIND, [each for each, _ in rows])
             new = sum(fresh)
             await record_shown(worker, _shown(body.impressions))
+            counted = await worker.targets.counted()
+            await count_events(worker, counted, compress(_counted(body.impressions), fresh))
         except StoreUnavailable:
             if worker.log is None:
                 raise
@@ -116,6 +126,14 @@ def _shown(impressions: Sequence[Impression]) -> Iterator[ShownItem]:
     for impression in impressions:
         for item in impression.items if impression.user_id is not None else ():
             yield ShownItem(str(impression.user_id), item.item_id, impression.timestamp, acted=False)
+
+
+def _counted(impressions: Sequence[Impression]) -> Iterator[CountedEvent]:
+    """The items that came into view, as counters see them."""
+    for impression in impressions:
+        scene = None if impression.scene is None else text_of(impression.scene, "scene")
+        for item in impression.items:
+            yield CountedEvent(impression.user_id, item.item_id, IMPRESSION, scene, impression.timestamp)
 
 
 def _rows(impressions: Sequence[Impression]) -> list[tuple[bytes, Row]]:

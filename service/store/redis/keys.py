@@ -33,6 +33,28 @@ def item_key(fingerprint: str, item_id: str) -> str:
     return item_prefix(fingerprint) + item_id
 
 
+def item_counters_prefix(fingerprint: str) -> str:
+    """The prefix of the keys of all items' counters of a schema."""
+    return f"fr:{fingerprint}:ci:"
+
+
+def item_counters_key(fingerprint: str, item_id: str) -> str:
+    """String: the cell of an item's counters, packed by `features/counters.py`; it expires."""
+    return item_counters_prefix(fingerprint) + item_id
+
+
+def user_counters_key(fingerprint: str, user_id: str) -> str:
+    """Hash: kind of cell (its place in the schema), then `:` and the number of the cell where there are several -> a
+    cell of the user's counters. It expires.
+    """
+    return f"fr:{fingerprint}:cu:{{{user_id}}}"
+
+
+def scene_counters_key(fingerprint: str, scene: str) -> str:
+    """String: the cell of a scene's counters; it expires."""
+    return f"fr:{fingerprint}:cs:{scene}"
+
+
 def load_key(fingerprint: str, tables: str) -> str:
     """Hash: the number of loaded rows by table; it exists until a bulk load is complete."""
     return f"fr:{fingerprint}:load:{tables}"

@@ -9,7 +9,9 @@ from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 from features.layouts import Entity, Layouts
 from service.errors import StoreUnavailable
 from service.redis_url import address_of
+from service.store.counters import CounterWrites
 from service.store.redis.clients import REDIS_ERRORS, async_client
+from service.store.redis.counter_script import ADD_COUNTS, count_calls
 from service.store.redis.id_sets import CLAIM_IDS, by_shard, id_set_key
 from service.store.redis.keys import behaviours_key, item_key, shown_items_key, user_key
 from service.store.redis.scripts import (
@@ -117,6 +119,13 @@ class RedisWriter:
             return sum(await self._run(ADD_SHOWN, calls))
         except REDIS_ERRORS as error:
             raise StoreUnavailable(f"the shown items were not written: {_reason(error)}") from None
+
+    async def add_counts(self, layouts: Layouts, writes: CounterWrites) -> None:
+        """Add increments to the cells of a schema's counters. Raises StoreUnavailable."""
+        try:
+            await self._run(ADD_COUNTS, list(count_calls(layouts, writes)))
+        except REDIS_ERRORS as error:
+            raise StoreUnavailable(f"the counters were not written: {_reason(error)}") from None
 
     async def _run(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
         """Run a script for each key, in one pipeline, and return the results. Raises redis' errors."""

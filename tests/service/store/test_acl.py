@@ -4,11 +4,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redis
+from counted_log import SCHEMA
 
+from features import FeatureSchema
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
+from service.store.counters import CountedEvent, counter_writes
 from service.store.opening import open_store, open_writer
 from service.store.shown import ShownItem, packed_by_user
 
@@ -56,5 +60,8 @@ async def test_a_user_that_writes_may_write_all_that_callers_send(restricted: st
         assert await writer.claim_ids("impressions", [bytes(16)]) == [True]
         shown = packed_by_user([ShownItem("712", "5", 1_700_000_000_000, False)])
         assert await writer.add_shown(shown, DAY_MS) == 1
+        counted = Layouts.of(FeatureSchema.model_validate(SCHEMA))
+        events = [CountedEvent("712", "5", "click", "home", 1_700_000_000_000)]
+        await writer.add_counts(counted, counter_writes(counted, events, {"5": np.array([1, 2])}))
     finally:
         await writer.close()

@@ -12,6 +12,7 @@ from service.store.item_rows import ItemRows, rows_from_store
 from service.store.redis.keys import SCHEMAS, item_prefix
 from service.store.redis.reading.cluster import Answers, Command, ask
 from service.store.redis.reading.commands import item_read, user_reads
+from service.store.redis.reading.counters import CounterReads
 from service.store.redis.reading.read_log import ReadLog
 from service.store.redis.reading.replies import (
     documents,
@@ -63,14 +64,21 @@ class ClusterReader:
         timeout: float,
         before: int | None = None,
         shown: bool = False,
+        scene: str | None = None,
     ) -> StoredRows:
         """Read as `SingleReader.fetch` does; raises StoreDown if neither the user nor any item could be read."""
         reads = user_reads(layouts, user_id, before, shown)
-        reading = self._read(layouts, reads, item_ids, min(timeout, self.timeout))
+        reading = self._read(layouts, reads, user_id, scene, item_ids, min(timeout, self.timeout))
         return await self._log.watch(reading, layouts.fingerprint)
 
     async def _read(
-        self, layouts: Layouts, of_user: list[Command], item_ids: Sequence[str], timeout: float
+        self,
+        layouts: Layouts,
+        of_user: list[Command],
+        user_id: str,
+        scene: str | None,
+        item_ids: Sequence[str],
+        timeout: float,
     ) -> StoredRows:
         await self._topology.connect(timeout)
         cache = self.caches.of(layouts)
@@ -80,7 +88,9 @@ class ClusterReader:
         cached = cache.take(item_ids)
 
         # Ask every node at once.
-        first = await self._ask_items(layouts, cache, item_ids, cached.missing, timeout, of_user)
+        counters = CounterReads(layouts, cache.counters, user_id, scene, item_ids) if layouts.counters else None
+        ahead = [*of_user, *counters.apart()] if counters else of_user
+        first = await self._ask_items(layouts, cache, item_ids, cached.missing, timeout, ahead)
         rounds = [first]
 
         # Read rows again that were taken from the cache and have been removed from it since.
@@ -103,7 +113,11 @@ class ClusterReader:
         if unread:
             places = sorted(unread)
             rows.put(places, rows_from_store(layouts, [item_ids[i] for i in places], [None] * len(places)))
-        return _stored(layouts, first.ahead, rows, len(unread), len(item_ids))
+        stored = _stored(layouts, first.ahead[: len(of_user)], rows, len(unread), len(item_ids))
+        if counters is not None:
+            stored.counters = counters.stored(first.ahead[len(of_user) :], stored.corrupt)
+            stored.unread += stored.counters.unread
+        return stored
 
     async def _ask_items(
         self,

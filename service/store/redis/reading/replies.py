@@ -34,14 +34,14 @@ def _described(reply: Any) -> str:
     return f"{type(reply).__name__}{size}"
 
 
-def _is_other_type(reply: Any) -> bool:
+def is_other_type(reply: Any) -> bool:
     """Return whether the key has a value of another type than the command reads."""
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("WRONGTYPE")
 
 
 def is_refusal(reply: Any) -> bool:
     """Return whether a reply is an error that is not about the value of one key."""
-    return isinstance(reply, Exception) and not _is_other_type(reply)
+    return isinstance(reply, Exception) and not is_other_type(reply)
 
 
 def packed_rows(reply: Any, n: int) -> list[bytes | None]:
@@ -63,7 +63,7 @@ def stored_rows(layouts: Layouts, of_user: Sequence[Any], items: ItemRows) -> St
 
     # The user's row.
     if user is not None and (type(user) is not bytes or len(user) != layouts.user.dtype.itemsize):
-        if type(user) is not bytes and not _is_other_type(user):
+        if type(user) is not bytes and not is_other_type(user):
             raise refusal(user, "GET")
         user = None
         corrupt["user"] = 1
@@ -83,7 +83,7 @@ def stored_rows(layouts: Layouts, of_user: Sequence[Any], items: ItemRows) -> St
                 fitting = [member for member in behaviours if len(member) == size]
                 corrupt["behaviour"] = len(behaviours) - len(fitting)
                 behaviours = fitting
-        elif _is_other_type(behaviours):
+        elif is_other_type(behaviours):
             corrupt["behaviour"] = 1
             behaviours = []
         else:
@@ -104,7 +104,7 @@ def _is_shown(reply: Any) -> bool:
     """Return whether a reply holds entries of shown items. Raises StoreDown if it is a refusal."""
     if type(reply) is bytes:
         return len(reply) % ENTRY_BYTES == 0
-    if not _is_other_type(reply):
+    if not is_other_type(reply):
         raise refusal(reply, "GET")
     return False
 

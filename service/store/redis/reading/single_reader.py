@@ -10,6 +10,7 @@ from service.store.item_cache import ItemCache
 from service.store.item_rows import ItemRows, rows_from_store
 from service.store.redis.keys import SCHEMAS, item_prefix
 from service.store.redis.reading.commands import MGET_KEYS, item_reads, user_reads
+from service.store.redis.reading.counters import CounterReads
 from service.store.redis.reading.read_log import ReadLog
 from service.store.redis.reading.replies import documents, packed_rows, rows_or_unknown, stored_rows
 from service.store.redis.reading.schema_caches import SchemaCaches
@@ -36,6 +37,7 @@ class SingleReader:
         timeout: float,
         before: int | None = None,
         shown: bool = False,
+        scene: str | None = None,
     ) -> StoredRows:
         """Read the rows of one request; behaviours must be older than `before` (milliseconds; None: now).
 
@@ -43,11 +45,17 @@ class SingleReader:
         StoreDown; waits no longer than `timeout` seconds or the store's own limit per round trip.
         """
         reads = user_reads(layouts, user_id, before, shown)
-        reading = self._read(layouts, reads, item_ids, min(timeout, self.timeout))
+        reading = self._read(layouts, reads, user_id, scene, item_ids, min(timeout, self.timeout))
         return await self._log.watch(reading, layouts.fingerprint)
 
     async def _read(
-        self, layouts: Layouts, of_user: Sequence[tuple[bytes, bytes]], item_ids: Sequence[str], timeout: float
+        self,
+        layouts: Layouts,
+        of_user: Sequence[tuple[bytes, bytes]],
+        user_id: str,
+        scene: str | None,
+        item_ids: Sequence[str],
+        timeout: float,
     ) -> StoredRows:
         if not self._wire.open:
             await self._wire.connect(timeout)
@@ -57,8 +65,10 @@ class SingleReader:
         cached = cache.take(item_ids)
 
         # Ask for the user's rows, and for the items that are not cached.
-        commands = b"".join([command for _, command in of_user])
-        count = len(of_user)
+        counters = CounterReads(layouts, cache.counters, user_id, scene, item_ids) if layouts.counters else None
+        ahead = [*of_user, *counters.together()] if counters else of_user
+        commands = b"".join([command for _, command in ahead])
+        count = len(ahead)
         rows = cached.rows
         if cached.missing:
             missing_ids = [item_ids[place] for place in cached.missing]
@@ -75,7 +85,11 @@ class SingleReader:
             changed = [place for place in cache.take(item_ids).missing if place not in just_read]
             if changed:
                 rows.put(changed, await self._changed_rows(layouts, cache, [item_ids[i] for i in changed], timeout))
-        return stored_rows(layouts, replies[:count], rows)
+        stored = stored_rows(layouts, replies[: len(of_user)], rows)
+        if counters is not None:
+            stored.counters = counters.stored(replies[len(of_user) : count], stored.corrupt)
+            stored.unread += stored.counters.unread
+        return stored
 
     async def _changed_rows(self, layouts: Layouts, cache: ItemCache, item_ids: list[str], timeout: float) -> ItemRows:
         reads, count = item_reads(item_prefix(layouts.fingerprint), item_ids)
