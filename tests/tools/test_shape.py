@@ -11,6 +11,7 @@ from tools.shape import (
     doubled_classes,
     import_cycles,
     long_files,
+    long_scripts,
     many_attributes,
     packed_assignments,
     report,
@@ -26,6 +27,7 @@ def code() -> list[Source]:
 
 def test_no_file_is_over_250_lines(code: list[Source]) -> None:
     assert long_files(code) == {}
+    assert long_scripts() == {}
 
 
 def test_no_class_name_has_two_meanings(code: list[Source]) -> None:
@@ -73,6 +75,11 @@ def test_what_is_counted_by_hand(tmp_path: Path) -> None:
     assert packed_assignments(made) == ["inner/a.py:2"]
     assert doubled_classes(made) == {"X": ["inner/a.py", "inner/b.py"]}
     assert long_files(made) == {"inner/b.py": 253}
+    scripts = tmp_path / "clients" / "typescript" / "src"
+    scripts.mkdir(parents=True)
+    (scripts / "a.ts").write_text("let x = 1;\n" * 251)
+    (scripts / "b.ts").write_text("let x = 1;\n" * 250)
+    assert long_scripts(tmp_path) == {"clients/typescript/src/a.ts": 251}
     assert import_cycles(made) == [["inner.a", "inner.b"]]
     assert wide_lines(made) == []
 

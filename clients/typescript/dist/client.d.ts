@@ -1,17 +1,6 @@
 /** The client. It needs `fetch` and `crypto`, which browsers and Node 20 have. */
+import { type ClientOptions } from "./connection.js";
 import type { Candidate, Document, Event, Features, Impression, RankOptions, Ranking, Rollback, Written } from "./types.js";
-export interface ClientOptions {
-    /** Deadline of a call in milliseconds, attempts and pauses included. */
-    timeoutMs?: number;
-    /** The operator's token, which operators' calls alone send. */
-    token?: string;
-    attempts?: number;
-    firstPauseMs?: number;
-    longestPauseMs?: number;
-    /** Sends a ranking a second time if there is no answer by then, and takes what comes first. */
-    hedgeAfterMs?: number;
-    fetch?: typeof fetch;
-}
 export declare class Client {
     #private;
     constructor(url: string, options?: ClientOptions);

@@ -1,29 +1,23 @@
 /** The client. It needs `fetch` and `crypto`, which browsers and Node 20 have. */
-import { DeadlineExceeded, FunnelrankError, NoAnswer, ProblemError, Unavailable, errorOf } from "./errors.js";
+import { fallbackRanking, parsed, rankingOf } from "./answers.js";
+import { Connection } from "./connection.js";
+import { FunnelrankError, ProblemError } from "./errors.js";
 const ON_THE_WAY_MS = 5; // left of the deadline for the way of the answer
-const SHOWN_CHARACTERS = 200;
 const CHANGE_TIMEOUT_MS = 60_000; // a change of the live version is verified before it is answered
 export class Client {
-    #url;
-    #options;
-    #fetch;
+    #connection;
     constructor(url, options = {}) {
-        if (!/^https?:\/\/[^/]/.test(url)) {
-            throw new TypeError(`${JSON.stringify(url)} is no address of a service: write http://HOST:PORT`);
-        }
-        this.#url = url.replace(/\/+$/, "");
-        this.#options = { timeoutMs: 1000, attempts: 3, firstPauseMs: 20, longestPauseMs: 1000, ...options };
-        this.#fetch = options.fetch ?? ((input, init) => fetch(input, init));
+        this.#connection = new Connection(url, options);
     }
     /** Rank `candidates` for a user. Throws FunnelrankError: BadRequest, Unavailable, DeadlineExceeded, NoAnswer. */
     async rank(userId, candidates, options = {}) {
-        const { timeoutMs = this.#options.timeoutMs, ...fields } = options;
+        const { timeoutMs = this.#connection.options.timeoutMs, ...fields } = options;
         const end = performance.now() + timeoutMs;
         const named = { request_id: newId(), ...fields };
-        return this.#repeated(end, async () => {
+        return this.#connection.repeated(end, async () => {
             const left = Math.max(1, Math.floor(end - performance.now()) - ON_THE_WAY_MS);
             const body = { user_id: userId, candidates, timeout_ms: left, ...named };
-            return rankingOf(await this.#hedged({ method: "POST", path: "/rank", body }, end));
+            return rankingOf(await this.#connection.hedged({ method: "POST", path: "/rank", body }, end));
         });
     }
     /**
@@ -100,11 +94,11 @@ export class Client {
     }
     /** All metrics in the text form of Prometheus. */
     getMetrics() {
-        return this.#sent({ method: "GET", path: "/metrics" }, performance.now() + this.#options.timeoutMs);
+        return this.#connection.sent({ method: "GET", path: "/metrics" }, performance.now() + this.#connection.options.timeoutMs);
     }
     async #answers(path) {
         try {
-            await this.#sent({ method: "GET", path }, performance.now() + this.#options.timeoutMs);
+            await this.#connection.sent({ method: "GET", path }, performance.now() + this.#connection.options.timeoutMs);
             return true;
         }
         catch (error) {
@@ -117,133 +111,12 @@ export class Client {
     /** A change of what is live is not repeated: its first sending may have been carried out. */
     async #change(method, path, body) {
         const end = performance.now() + CHANGE_TIMEOUT_MS;
-        return parsed(await this.#sent({ method, path, body, operator: true }, end));
+        return parsed(await this.#connection.sent({ method, path, body, operator: true }, end));
     }
     #json(call) {
-        const end = performance.now() + this.#options.timeoutMs;
-        return this.#repeated(end, async () => parsed(await this.#sent(call, end)));
+        const end = performance.now() + this.#connection.options.timeoutMs;
+        return this.#connection.repeated(end, async () => parsed(await this.#connection.sent(call, end)));
     }
-    async #repeated(end, attempt) {
-        for (let count = 1;; count++) {
-            try {
-                return await attempt();
-            }
-            catch (error) {
-                const pause = this.#pauseMs(count, error);
-                if (pause === null || pause >= end - performance.now()) {
-                    throw error;
-                }
-                await new Promise((resolve) => setTimeout(resolve, pause));
-            }
-        }
-    }
-    /** The pause before the next attempt; null if there is none. */
-    #pauseMs(count, error) {
-        if (count >= this.#options.attempts || !(error instanceof NoAnswer || error instanceof Unavailable)) {
-            return null;
-        }
-        const backoff = Math.min(this.#options.longestPauseMs, this.#options.firstPauseMs * 2 ** (count - 1));
-        // Between half the pause and the whole of it, so that callers that were refused together do not return together.
-        const pause = backoff * (0.5 + Math.random() / 2);
-        return pause + ((error instanceof Unavailable ? error.retryAfterMs : null) ?? 0);
-    }
-    async #hedged(call, end) {
-        const after = this.#options.hedgeAfterMs;
-        if (after === undefined) {
-            return this.#sent(call, end);
-        }
-        const stop = new AbortController();
-        const first = this.#sent(call, end, stop.signal);
-        const timer = new Promise((resolve) => setTimeout(resolve, after, null));
-        try {
-            // A failure of the first sending before the timer is thrown here, and repeated like any other.
-            const early = await Promise.race([first, timer]);
-            if (early !== null) {
-                return early;
-            }
-            return await Promise.any([first, this.#sent(call, end, stop.signal)]);
-        }
-        catch (error) {
-            throw error instanceof AggregateError ? error.errors.at(-1) : error;
-        }
-        finally {
-            stop.abort();
-        }
-    }
-    /** The body of a 2xx answer. */
-    async #sent(call, end, signal) {
-        const left = end - performance.now();
-        if (left <= 0) {
-            throw new DeadlineExceeded("the deadline passed before the request was sent");
-        }
-        // Outside of `try`: a body that JSON cannot hold is a fault of the caller.
-        const request = this.#request(call);
-        const stop = new AbortController();
-        const timer = setTimeout(() => stop.abort(), left);
-        const onAbort = () => stop.abort();
-        signal?.addEventListener("abort", onAbort);
-        let status;
-        let retryAfter;
-        let text;
-        try {
-            const answer = await this.#fetch(this.#url + call.path, { ...request, signal: stop.signal });
-            status = answer.status;
-            retryAfter = answer.headers.get("retry-after");
-            text = await answer.text();
-        }
-        catch (error) {
-            if (stop.signal.aborted) {
-                throw new DeadlineExceeded(`no answer from ${this.#url} within ${Math.round(left)} ms`, { cause: error });
-            }
-            throw new NoAnswer(`no answer from ${this.#url}: ${String(error)}`, { cause: error });
-        }
-        finally {
-            clearTimeout(timer);
-            signal?.removeEventListener("abort", onAbort);
-        }
-        if (status < 200 || status > 299) {
-            throw errorOf(status, retryAfter, text);
-        }
-        return text;
-    }
-    #request(call) {
-        const headers = { accept: "application/json" };
-        if (call.operator && this.#options.token) {
-            headers["authorization"] = `Bearer ${this.#options.token}`;
-        }
-        if (call.body === undefined) {
-            return { method: call.method, headers };
-        }
-        headers["content-type"] = "application/json";
-        return { method: call.method, headers, body: JSON.stringify(call.body) };
-    }
-}
-/** The value of a 2xx answer. Throws NoAnswer if it is not JSON, e.g. a proxy's page. */
-function parsed(text) {
-    try {
-        return JSON.parse(text);
-    }
-    catch (error) {
-        throw new NoAnswer(`the answer is not JSON: ${text.slice(0, SHOWN_CHARACTERS)}`, { cause: error });
-    }
-}
-function rankingOf(text) {
-    const answer = parsed(text);
-    if (!Array.isArray(answer?.ranking)) {
-        throw new NoAnswer(`the answer is not a ranking: ${text.slice(0, SHOWN_CHARACTERS)}`);
-    }
-    return answer;
-}
-function fallbackRanking(ids, requestId, reason) {
-    return {
-        request_id: requestId,
-        model: null,
-        fusion: {},
-        degraded: [reason],
-        coverage: { requested: ids.length, scored: 0 },
-        ranking: ids.map((item_id, place) => ({ item_id, rank: place + 1, score: null, predictions: {} })),
-        fallback: true,
-    };
 }
 /** An id of 32 hex digits. `crypto.randomUUID` is missing on pages without TLS. */
 function newId() {

@@ -1,6 +1,7 @@
 /** Client of a funnelrank service. */
 
-export { Client, type ClientOptions } from "./client.js";
+export { Client } from "./client.js";
+export type { ClientOptions } from "./connection.js";
 export * from "./errors.js";
 export { Sender, type SenderOptions } from "./sender.js";
 export type * from "./types.js";

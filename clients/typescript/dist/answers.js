@@ -1,0 +1,30 @@
+/** Reads answers, and makes the answer that stands in for one. */
+import { NoAnswer } from "./errors.js";
+const SHOWN_CHARACTERS = 200;
+/** The value of a 2xx answer. Throws NoAnswer if it is not JSON, e.g. a proxy's page. */
+export function parsed(text) {
+    try {
+        return JSON.parse(text);
+    }
+    catch (error) {
+        throw new NoAnswer(`the answer is not JSON: ${text.slice(0, SHOWN_CHARACTERS)}`, { cause: error });
+    }
+}
+export function rankingOf(text) {
+    const answer = parsed(text);
+    if (!Array.isArray(answer?.ranking)) {
+        throw new NoAnswer(`the answer is not a ranking: ${text.slice(0, SHOWN_CHARACTERS)}`);
+    }
+    return answer;
+}
+export function fallbackRanking(ids, requestId, reason) {
+    return {
+        request_id: requestId,
+        model: null,
+        fusion: {},
+        degraded: [reason],
+        coverage: { requested: ids.length, scored: 0 },
+        ranking: ids.map((item_id, place) => ({ item_id, rank: place + 1, score: null, predictions: {} })),
+        fallback: true,
+    };
+}
