@@ -31,6 +31,7 @@ _EXAMPLE_CANDIDATES = 7
 _EXAMPLE_BEHAVIOURS = 11
 _LOOKUP = "ai.onnx.ml::LabelEncoder"
 _NO_ROW = -1
+_GROUPS = ("user", "context", "item", "candidate")
 
 
 def graph_inputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
@@ -58,7 +59,7 @@ class ServingGraph(nn.Module):
         schema = encoding.schema
         vocabulary = encoding.vocabulary
         self.groups: list[str] = []
-        columns = {g: key_column_vocabularies(schema.group(g)) for g in ("user", "context", "item")} | {
+        columns = {g: key_column_vocabularies(schema.group(g)) for g in _GROUPS} | {
             "behaviour": behaviour_column_vocabularies(schema)
         }
         for group, vocabularies in columns.items():
@@ -102,7 +103,7 @@ class ServingGraph(nn.Module):
         batch = {f"{group}_rows": r for group, r in rows.items()} | {
             n: t for n, t in inputs.items() if n.endswith("_numerics") or n == COMPARED
         }
-        for group in ("user", "context", "item"):
+        for group in _GROUPS:
             if group not in rows and f"{group}_numerics" in inputs:  # a group of numbers alone has rows without columns
                 batch[f"{group}_rows"] = inputs[f"{group}_numerics"][:, :0].to(torch.int64)
         if "behaviour" in rows:  # one user: a leading axis of one, which broadcasts against the candidates

@@ -1,7 +1,9 @@
-"""The row layouts of one feature schema (users, items, contexts, behaviours), and the inputs of its graph."""
+"""The row layouts of one feature schema: users, items, contexts, candidates, behaviours; and its graph's inputs."""
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from typing import Literal
 
 import numpy as np
@@ -19,27 +21,40 @@ REQUEST_INPUTS = ("user_keys", "user_numerics", "context_keys", "context_numeric
 # The last two if candidates are compared, and if the schema has counters.
 ITEM_INPUTS = ("item_keys", "item_numerics", INPUT, COUNTER_INPUT)
 BEHAVIOUR_INPUTS = ("behaviour_keys", "behaviour_numerics", "behaviour_times")
+CANDIDATE_INPUTS = ("candidate_keys", "candidate_numerics")  # if candidates bring features of their own
 EVENT_KEY_BYTES = 8  # identify a behaviour and stand before its row
 
 
 @dataclass(frozen=True)
 class Layouts:
-    """The layouts of a schema's packed rows: users, items, contexts and behaviours."""
+    """The layouts of a schema's packed rows: users, items, contexts, candidates' own values and behaviours."""
 
     schema: FeatureSchema
     user: RowLayout
     item: RowLayout
     context: RowLayout
+    candidate: RowLayout
     behaviour: BehaviourLayout | None
 
     @classmethod
     def of(cls, schema: FeatureSchema) -> "Layouts":
         behaviour = BehaviourLayout(schema) if schema.behaviour else None
-        return cls(schema, RowLayout(schema.user), RowLayout(schema.item), RowLayout(schema.context), behaviour)
+        user, item, context, candidate = (
+            RowLayout(schema.group(group)) for group in ("user", "item", "context", "candidate")
+        )
+        return cls(schema, user, item, context, candidate, behaviour)
 
     @cached_property
     def fingerprint(self) -> str:
         return self.schema.fingerprint
+
+    @cached_property
+    def inputs_fingerprint(self) -> str:
+        """Differs if a request's inputs differ: the fingerprint of stored rows, and the rows that a request brings."""
+        of_request = [self.schema.row_meaning(group) for group in ("context", "candidate")]
+        counters = [c.model_dump(mode="json", exclude={"transform", "bins"}) for c in self.schema.counters]
+        described = [self.fingerprint, of_request, counters]
+        return sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def compared(self) -> ComparedColumns:
@@ -101,7 +116,13 @@ def rows_of(layout: RowLayout, packed: bytes, n: int) -> np.ndarray:
 def graph_inputs(layouts: Layouts) -> dict[str, tuple[str, tuple[int | str, ...]]]:
     """Return the inputs of a graph of this schema: name -> (dtype, shape); there are no inputs of width 0."""
     inputs: dict[str, tuple[str, tuple[int | str, ...]]] = {}
-    for name, layout, rows in (("user", layouts.user, 1), ("context", layouts.context, 1), ("item", layouts.item, "C")):
+    groups: tuple[tuple[str, RowLayout, int | str], ...] = (
+        ("user", layouts.user, 1),
+        ("context", layouts.context, 1),
+        ("item", layouts.item, "C"),
+        ("candidate", layouts.candidate, "C"),
+    )
+    for name, layout, rows in groups:
         _add_row(inputs, name, layout, rows)
     if len(layouts.compared):
         inputs[INPUT] = ("float32", ("C", 2 * len(layouts.compared)))

@@ -84,6 +84,9 @@ class BehaviourSchema(SchemaPart):
 class FeatureSchema(SchemaPart):
     """All features of a model, grouped by the entity they belong to.
 
+    `candidate` features are a candidate's own values at request time, such as its price now or its distance: `/rank`
+    brings them with the candidate, and the table of impressions has them as columns. No store holds them.
+
     `user_id_feature` and `item_id_feature` name the categorical feature that holds the entity's own id, so that the id
     of an entity without a row is still an input. `counters` are numbers that `/events` and `/impressions` keep up to
     date.
@@ -92,6 +95,7 @@ class FeatureSchema(SchemaPart):
     user: tuple[Feature, ...] = ()
     item: tuple[Feature, ...]
     context: tuple[Feature, ...] = ()
+    candidate: Annotated[tuple[Feature, ...], Field(exclude_if=at_default)] = ()
     behaviour: BehaviourSchema | None = None
     user_id_feature: Name | None = None
     item_id_feature: Name | None = None
@@ -102,11 +106,11 @@ class FeatureSchema(SchemaPart):
         names = [f.name for f in (*self.all_features, *self.counters)]
         for name in names:
             if names.count(name) > 1:
-                problem = f"feature '{name}' is defined twice; names are unique over user, item, context and counters"
+                problem = f"feature '{name}' is defined twice; names are unique over all groups"
                 raise SchemaError(problem, (), name)
         if not self.item:
             raise SchemaError("item: at least one item feature is needed", ("item",))
-        for feature in self.user + self.context:
+        for feature in self.user + self.context + self.candidate:
             if isinstance(feature, Numeric) and feature.within_request:
                 problem = f"feature '{feature.name}' is no item feature; only item features have 'within_request'"
                 raise SchemaError(problem, (), feature.name)
@@ -128,11 +132,16 @@ class FeatureSchema(SchemaPart):
 
     @property
     def all_features(self) -> tuple[Feature, ...]:
-        return self.user + self.item + self.context
+        return self.user + self.item + self.context + self.candidate
 
     def group(self, name: str) -> tuple[Feature, ...]:
-        """Features of `user`, `item` or `context`, or the numbers of the `counter` features."""
-        groups: Mapping[str, tuple[Feature, ...]] = {"user": self.user, "item": self.item, "context": self.context}
+        """Features of `user`, `item`, `context` or `candidate`, or the numbers of the `counter` features."""
+        groups: Mapping[str, tuple[Feature, ...]] = {
+            "user": self.user,
+            "item": self.item,
+            "context": self.context,
+            "candidate": self.candidate,
+        }
         return self.counter_numbers if name == COUNTER else groups[name]
 
     @cached_property
@@ -159,6 +168,14 @@ class FeatureSchema(SchemaPart):
                     feature.name, f"this column is {role} and cannot be an ordinary feature; remove it from 'features'"
                 )
 
+    def row_meaning(self, group: str) -> list[dict[str, object]]:
+        """Describe the features of a group as far as they change its packed row."""
+        exclude = {"pooling", "transform", "bins", "within_request", "required"}
+        return [
+            feature.model_dump(exclude=exclude) | {"vocabulary": getattr(feature, "vocabulary_name", None)}
+            for feature in self.group(group)
+        ]
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that depend on the meaning of a stored row: names, types, vocabularies, widths, order.
@@ -166,14 +183,7 @@ class FeatureSchema(SchemaPart):
         Settings that only affect the graph (pooling, transform, bins, number of behaviours) are left out, so that
         models that differ only in these share one set of rows in the store.
         """
-        rows = {
-            group: [
-                f.model_dump(exclude={"pooling", "transform", "bins", "within_request", "required"})
-                | {"vocabulary": getattr(f, "vocabulary_name", None)}
-                for f in self.group(group)
-            ]
-            for group in ("user", "item")
-        }
+        rows = {group: self.row_meaning(group) for group in ("user", "item")}
         behaviour = None if self.behaviour is None else self.behaviour.model_dump(exclude={"max_length", "lag_s"})
         described = {
             "format": 1,

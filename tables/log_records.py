@@ -5,8 +5,9 @@ A log has three kinds of records: exposures (what was ranked and returned), impr
 is the caller's.
 
 The rows that a ranking used are stored as the graph took them, little-endian: `*_keys` int64, `*_numerics` and
-`item_within` float32, `behaviour_times` int64. Rows of items stand in the order of `item_ids`, behaviours newest first.
-`schema` names the feature schema that says what the columns are; the log keeps it as `schemas/<schema>.json`.
+`item_within` float32, `behaviour_times` int64. Rows of items and of candidates stand in the order of `item_ids`,
+behaviours newest first. `schema` names the feature schema that says what the columns are; the log keeps it as
+`schemas/<schema>.json`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from features.layouts import BEHAVIOUR_INPUTS, ITEM_INPUTS, REQUEST_INPUTS
+from features.layouts import BEHAVIOUR_INPUTS, CANDIDATE_INPUTS, ITEM_INPUTS, REQUEST_INPUTS
 
 VERSION: Final = "1"
 
@@ -71,7 +72,7 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
             ("scores", pa.list_(pa.float64())),  # fused, before rules boosted them
             ("predictions", pa.list_(pa.float32())),  # task by task, each with one value per item
             ("propensity", pa.float64()),  # of the list; 1 where nothing is explored
-            *((name, pa.binary()) for name in REQUEST_INPUTS + ITEM_INPUTS + BEHAVIOUR_INPUTS),
+            *((name, pa.binary()) for name in REQUEST_INPUTS + ITEM_INPUTS + BEHAVIOUR_INPUTS + CANDIDATE_INPUTS),
         ],
     ),
     RecordKind.IMPRESSIONS: _schema(
@@ -101,7 +102,9 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
     ),
 }
 # Columns that records of earlier releases lack: null there.
-LATER_COLUMNS: Final = frozenset({"ranked_before", "of_request", "items_of_request", "counter_numerics"})
+LATER_COLUMNS: Final = frozenset(
+    {"ranked_before", "of_request", "items_of_request", "counter_numerics", *CANDIDATE_INPUTS}
+)
 
 
 def kind_of(schema: pa.Schema) -> RecordKind | None:

@@ -72,9 +72,15 @@ class Shown:
         layouts = self.layouts
         user = layouts.user.rows(self.users[row["user_id"]])
         items = layouts.item.rows(b"".join(self.items[item] for item in ids))
+        of_shown = {feature.name: raw(row[feature.name]) for feature in layouts.candidate.features}
+        packed = layouts.candidate.pack(of_shown)
+        blank = layouts.candidate.default_row
+        own = [packed if item == row["item_id"] else blank for item in ids]
+        candidates = layouts.candidate.rows(b"".join(own)) if packed else layouts.candidate.empty(len(ids))
         context = layouts.context.rows(layouts.context.pack({"tab": raw(row["tab"]), "battery": raw(row["battery"])}))
         behaviours = self._behaviours(row["user_id"], row["time_ms"])
         count = len(ids)
+        named = self._named(user, items, context, behaviours, candidates)
         return {
             "request_id": request,
             "logged_ms": row["time_ms"] + 20,
@@ -98,17 +104,14 @@ class Shown:
             "scores": np.linspace(1, 0, count),
             "predictions": np.linspace(1, 0, count).astype(np.float32),
             "propensity": 1.0,
-            **{f"{name}_keys": rows["keys"].tobytes() for name, rows in self._named(user, items, context, behaviours)},
-            **{
-                f"{name}_numerics": rows["numerics"].tobytes()
-                for name, rows in self._named(user, items, context, behaviours)
-            },
+            **{f"{name}_keys": rows["keys"].tobytes() for name, rows in named},
+            **{f"{name}_numerics": rows["numerics"].tobytes() for name, rows in named},
             "behaviour_times": behaviours["time"].tobytes(),
         }
 
     @staticmethod
     def _named(*rows: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        return list(zip(("user", "item", "context", "behaviour"), rows, strict=True))
+        return list(zip(("user", "item", "context", "behaviour", "candidate"), rows, strict=True))
 
     def _behaviours(self, user: int, before: int) -> np.ndarray:
         """The newest behaviours that are older than a time, newest first, as the store gives them."""

@@ -10,7 +10,7 @@ from export.graph import ServingGraph, graph_inputs
 from features import BehaviourLayout, RowLayout, key_of
 from features.within_request import WITHIN, ComparedColumns
 from models.catalogue import CATALOGUE
-from models.data.encoding.encoding import AGE, Encoding, NumericStats
+from models.data.encoding.encoding import AGE, CANDIDATE, Encoding, NumericStats
 from models.data.encoding.vocabulary import (
     Vocabulary,
     behaviour_column_vocabularies,
@@ -90,13 +90,14 @@ def small(
     seed: int = 0,
     tasks: list[dict[str, Any]] | None = None,
     compared: bool = False,
+    features: dict[str, Any] | None = None,
     **model: object,
 ) -> Small:
     """A ranker of that architecture with every kind of feature.
 
     `wide` draws the weights so that no part hides behind a small one.
 
-    `compared`: the item's numbers are compared within a request.
+    `compared`: the item's numbers are compared within a request. `features` are added to those of the schema.
 
     Its encoder is DIN, which reads the candidate, unless the architecture has its own encoder or `encoder` names some.
     """
@@ -115,6 +116,8 @@ def small(
             **model,
         },
     }
+    if features:
+        raw["features"] = FEATURES | features
     if compared:
         raw["data"]["request_id"] = "request"
         more = {"within_request": True}
@@ -151,6 +154,8 @@ def random_encoding(recipe: Recipe, seed: int, known: int = 40) -> Encoding:
     rows = (1 + len(names) + np.arange(len(keys))).astype(np.int32)
     numerics = {g: _stats(rng, RowLayout(schema.group(g)).numeric_width) for g in ("user", "context", "item")}
     numerics["behaviour"] = _stats(rng, (BehaviourLayout(schema).numeric_width if schema.behaviour else 0) + len([AGE]))
+    if schema.candidate:
+        numerics[CANDIDATE] = _stats(rng, RowLayout(schema.candidate).numeric_width)
     if width := 2 * len(ComparedColumns.of(schema)):
         numerics[WITHIN] = _stats(rng, width)
     return Encoding(schema, Vocabulary(keys, rows, {n: i + 1 for i, n in enumerate(names)}), numerics)

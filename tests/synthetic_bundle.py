@@ -57,7 +57,7 @@ def scores_by_hand(inputs: Mapping[str, np.ndarray], bias: float = 0.0) -> dict[
     if "behaviour_keys" in inputs:
         shared += np.float32(0.1) * of_rows("behaviour").sum()
         shared += np.mod(inputs["behaviour_times"], 1000).astype(np.float32).sum() / np.float32(1000)
-    item = of_rows("item")
+    item = of_rows("item") + of_rows("candidate")
     if "item_within" in inputs:
         item = item + np.where(np.isnan(inputs["item_within"]), np.float32(0.5), inputs["item_within"]).sum(axis=-1)
     if "counter_numerics" in inputs:
@@ -109,11 +109,12 @@ def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None
         zero = node("Mul", node("Cast", "request_time", to=TensorProto.FLOAT), constant(0))
         shared = node("Add", shared, node("ReduceSum", zero, everything, keepdims=0))
     item = rows("item")
+    for name in ("candidate", "counter"):
+        if f"{name}_keys" in inputs or f"{name}_numerics" in inputs:
+            item = node("Add", item, rows(name))
     if "item_within" in inputs:
         filled = node("Where", node("IsNaN", "item_within"), constant(0.5), "item_within")
         item = node("Add", item, node("ReduceSum", filled, last, keepdims=0))
-    if "counter_numerics" in inputs:
-        item = node("Add", item, rows("counter"))
     pull = node("Mul", constant(0.1), shared)
     logit = node("Add", node("Add", node("Mul", constant(0.3), item), pull), constant(bias - 1))
     if nan_above is not None:

@@ -54,15 +54,17 @@ class Impressions:
             batch = {name: tensor.numpy() for name, tensor in gather(data, part, picked).items()}
             lengths = part.end[picked] - part.start[picked]
             for i in range(len(picked)):
-                items = part.item[np.concatenate([picked[i : i + 1], rng.integers(len(part), size=CANDIDATES - 1)])]
+                shown = np.concatenate([picked[i : i + 1], rng.integers(len(part), size=CANDIDATES - 1)])
+                items = part.item[shown]
                 own = {
                     name: values[i, : lengths[i]] if name.startswith("behaviour_") else values[i : i + 1]
                     for name, values in batch.items()
                 }
                 own |= {"item_rows": data.item_rows[items], "item_numerics": data.item_numerics[items]}
                 if part.counters is not None:
-                    others = part.counters.take(rng.integers(len(part), size=CANDIDATES - 1), axis=0)
-                    own[COUNTER_INPUT] = np.concatenate([own[COUNTER_INPUT], others])
+                    own[COUNTER_INPUT] = part.counters[shown]
+                own["candidate_rows"] = part.candidate_rows[shown]
+                own["candidate_numerics"] = part.candidate_numerics[shown]
                 own[INPUT] = within_request(compared, own["item_numerics"])
                 made = {name: own[name] if name in own else keys[own[name.replace("_keys", "_rows")]] for name in names}
                 yield {name: np.ascontiguousarray(values) for name, values in made.items()}

@@ -51,9 +51,9 @@ def name_of(*parts: str | bytes) -> int:
 
 
 def entity_rows(exposure: Mapping[str, Any], layout: RowLayout, name: str, count: int) -> ServedRows:
-    """The rows of `user`, `context`, `item` or `behaviour`, `count` of them, of an exposure's record."""
-    keys = np.frombuffer(exposure[f"{name}_keys"] or b"", "<i8").reshape(count, layout.key_width)
-    numerics = np.frombuffer(exposure[f"{name}_numerics"] or b"", "<f4").reshape(count, layout.numeric_width)
+    """The rows of `user`, `context`, `item`, `candidate` or `behaviour`, `count` of them, of an exposure's record."""
+    keys = np.frombuffer(exposure.get(f"{name}_keys") or b"", "<i8").reshape(count, layout.key_width)
+    numerics = np.frombuffer(exposure.get(f"{name}_numerics") or b"", "<f4").reshape(count, layout.numeric_width)
     return ServedRows(layout, keys, numerics)
 
 
@@ -65,6 +65,7 @@ def graph_inputs_of(exposure: Mapping[str, Any], layouts: Layouts) -> dict[str, 
         ("user", layouts.user, 1),
         ("context", layouts.context, 1),
         ("item", layouts.item, items),
+        ("candidate", layouts.candidate, items),
     ):
         rows = entity_rows(exposure, layout, name, count)
         inputs |= {f"{name}_keys": rows.keys, f"{name}_numerics": rows.numerics}
@@ -86,7 +87,7 @@ def counters_of(exposure: Mapping[str, Any], layouts: Layouts) -> np.ndarray:
 
 def lacking(logged: FeatureSchema, read: FeatureSchema) -> str:
     """Why rows of one schema cannot be those of another; empty if they can."""
-    for group in ("user", "item", "context"):
+    for group in ("user", "item", "context", "candidate"):
         known = {feature.name: feature for feature in logged.group(group)}
         for feature in read.group(group):
             there = known.get(feature.name)

@@ -26,7 +26,7 @@ from models.recipe.sections.data import ITEM_ROW, USER_ROW
 from tables.key64 import key64_field
 
 ROLES: Final = ("impressions", "users", "items", "behaviours")
-# Columns about the ranking, beside the ids, the labels and the context.
+# Columns about the ranking, beside the ids, the labels, the context and the candidates' own features.
 SERVED_BY: Final = ("model", "version", "role", "scene", "profile", "experiment", "arm", "propensity")
 _PREFIX = "served_"
 _GROUP_ROWS = 50_000
@@ -65,6 +65,7 @@ def arrow_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
             *(pa.field(name, pa.int8()) for name in recipe.label_columns),
             *_fields(features.context),
             *_fields(features.counter_numbers),
+            *_fields(features.candidate),
             *(pa.field(_PREFIX + name, pa.float64() if name == "propensity" else pa.string()) for name in SERVED_BY),
         ],
         "users": [user_row, *_fields(features.user)],
@@ -132,6 +133,8 @@ def _add(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, layouts:
     item_rows = items.names("item", schema, item_ids)
     # The impressions.
     context = entity_rows(exposure, layouts.context, "context", 1)
+    every_candidate = entity_rows(exposure, layouts.candidate, "candidate", len(exposure["item_ids"]))
+    own = ServedRows(layouts.candidate, every_candidate.keys[places], every_candidate.numerics[places])
     position = recipe.position.column if recipe.position else "position"
     impressions: dict[str, Sequence[Any]] = {
         USER_ROW: [user_row] * n,
@@ -149,6 +152,7 @@ def _add(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, layouts:
     for counter in recipe.features.counters:
         column = numbers[:, names.index(counter.name)].tolist()
         impressions[counter.name] = [None if value != value else value for value in column]
+    impressions |= _columns(own, recipe.features.candidate)
     impressions |= {_PREFIX + name: [exposure[name]] * n for name in SERVED_BY}
     rows.add("impressions", impressions)
     rows.add("users", {USER_ROW: [user_row]} | _columns(user, recipe.features.user))

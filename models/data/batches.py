@@ -99,6 +99,9 @@ def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
     # Optional inputs: each exists only if the schema or the recipe asks for it.
     if data.behaviours is not None:
         arrays |= _sequences(data.behaviours, part.start.take(picked), part.end.take(picked))
+    if data.encoding.schema.candidate:
+        arrays["candidate_rows"] = part.candidate_rows.take(picked, axis=0).astype(np.int64)
+        arrays["candidate_numerics"] = part.candidate_numerics.take(picked, axis=0)
     if part.within is not None:
         arrays[COMPARED] = part.within.take(picked, axis=0)
     if part.counters is not None:

@@ -24,6 +24,7 @@ from models.recipe import Recipe
 from tables import Table
 
 CHUNK = 1 << 16
+IMPRESSION_GROUPS = ("context", "candidate")  # features that are columns of the table of impressions
 
 
 def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path) -> dict[str, Any]:
@@ -70,7 +71,12 @@ def _encode(
     rows = raw_rows(recipe, _packed_part(recipe, folder, "validation", packed, events, counts.parts["validation"]))
     np.savez_compressed(folder / "kept_rows.npz", **rows)  # type: ignore[arg-type]
     cross_values = _write_rows(recipe, folder, encoding, packed, events, counts.parts)
-    for name in ("users.packed", "items.packed", "events", *(f"{p}.{c}" for p in PARTS for c in ("context", "cross"))):
+    for name in (
+        "users.packed",
+        "items.packed",
+        "events",
+        *(f"{p}.{c}" for p in PARTS for c in (*IMPRESSION_GROUPS, "cross")),
+    ):
         (folder / name).unlink(missing_ok=True)
     return {
         "impressions": dict(counts.parts) | {"unused": counts.unused, "repeated": counts.repeated},
@@ -106,13 +112,11 @@ def _write_ranges(recipe: Recipe, folder: Path, part: str, events: np.ndarray | 
 def _packed_part(
     recipe: Recipe, folder: Path, part: str, packed: Mapping[str, np.ndarray], events: np.ndarray | None, n: int
 ) -> PackedPart:
-    layout = RowLayout(recipe.features.context)
     return PackedPart(
         users=packed["user"],
         items=packed["item"],
-        context=read_array(folder / f"{part}.context", layout.dtype)
-        if layout.dtype.itemsize
-        else np.zeros(n, dtype=layout.dtype),
+        context=_packed_group(recipe, folder, part, "context", n),
+        candidate=_packed_group(recipe, folder, part, "candidate", n),
         events=events,
         user=read_array(folder / f"{part}.user", np.int32),
         item=read_array(folder / f"{part}.item", np.int32),
@@ -124,6 +128,14 @@ def _packed_part(
     )
 
 
+def _packed_group(recipe: Recipe, folder: Path, part: str, group: str, n: int) -> np.ndarray:
+    """The packed rows `[n]` of a group that impressions have as columns."""
+    layout = RowLayout(recipe.features.group(group))
+    if not layout.dtype.itemsize:
+        return layout.empty(n)
+    return read_array(folder / f"{part}.{group}", layout.dtype)
+
+
 def _write_rows(
     recipe: Recipe,
     folder: Path,
@@ -133,14 +145,12 @@ def _write_rows(
     counts: Mapping[str, int],
 ) -> int:
     """Turn packed keys into embedding rows on disk; return the number of cross values of the position in training."""
-    schema = recipe.features
     for group, rows in packed.items():
         _write_group(folder / f"{group}s", rows, encoding, group)
     for part in PARTS:
-        layout = RowLayout(schema.context)
-        empty = np.zeros(counts[part], dtype=layout.dtype)
-        rows = read_array(folder / f"{part}.context", layout.dtype) if layout.dtype.itemsize else empty
-        _write_group(folder / f"{part}.context", rows, encoding, "context")
+        for group in IMPRESSION_GROUPS:
+            rows = _packed_group(recipe, folder, part, group, counts[part])
+            _write_group(folder / f"{part}.{group}", rows, encoding, group)
     if events is not None:
         _write_events(recipe, folder, encoding, packed["item"], events)
     return _write_cross(recipe, folder)

@@ -47,6 +47,8 @@ class Part:
     end: np.ndarray
     context_rows: np.ndarray
     context_numerics: np.ndarray
+    candidate_rows: np.ndarray
+    candidate_numerics: np.ndarray
     labels: np.ndarray
     position: np.ndarray | None
     position_cross: np.ndarray | None
@@ -211,6 +213,7 @@ def _group(path: Path, schema: FeatureSchema, group: str, rows: int) -> tuple[np
 
 def _open_part(recipe: Recipe, folder: Path, part: str, n: int) -> Part:
     context_rows, context_numerics = _group(folder / f"{part}.context", recipe.features, "context", n)
+    candidate_rows, candidate_numerics = _group(folder / f"{part}.candidate", recipe.features, "candidate", n)
     positioned = recipe.position is not None
     return Part(
         user=read_array(folder / f"{part}.user", np.int32),
@@ -221,6 +224,8 @@ def _open_part(recipe: Recipe, folder: Path, part: str, n: int) -> Part:
         end=read_array(folder / f"{part}.end", np.int64),
         context_rows=context_rows,
         context_numerics=context_numerics,
+        candidate_rows=candidate_rows,
+        candidate_numerics=candidate_numerics,
         labels=read_array(folder / f"{part}.labels", np.float32, len(recipe.label_columns), n),
         position=read_array(folder / f"{part}.position", np.int32) if positioned else None,
         position_cross=read_array(folder / f"{part}.position_cross", np.int32) if positioned else None,

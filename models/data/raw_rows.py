@@ -24,6 +24,7 @@ def raw_rows(recipe: Recipe, part: PackedPart) -> dict[str, np.ndarray]:
     groups: Mapping[str, np.ndarray] = {
         "user": part.users[part.user[picked]],
         "context": part.context[picked],
+        "candidate": part.candidate[picked],
         "item": part.items[part.item[picked]],
     }
     rows_of_inputs = {

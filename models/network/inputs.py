@@ -1,4 +1,4 @@
-"""Embeds a batch: the groups user, context and item, the behaviours, and the candidate as a behaviour."""
+"""Embeds a batch: the groups user, context, item and candidate, the behaviours, and the candidate as a behaviour."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from features import Feature, FeatureSchema, RowLayout
 from features.layouts import COUNTER_INPUT
 from features.schema import COUNTER
 from features.within_request import INPUT, WITHIN
-from models.data.encoding.encoding import Encoding, NumericStats, log1p_columns
+from models.data.encoding.encoding import CANDIDATE, Encoding, NumericStats, log1p_columns
 from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
 from models.layers.input_part import InputPart
 from models.network.embedding import GroupEmbedding, numerics_of, pieces_of, runs_of
@@ -39,7 +39,7 @@ class Inputs(nn.Module):
             self.table.weight[MISSING_ROW].zero_()
         piecewise = section.numerics.encoding == "piecewise_linear"
         self.groups = nn.ModuleDict()
-        for name in ("user", "context", "item"):
+        for name in ("user", "context", "item", CANDIDATE):
             features = schema.group(name)
             if features:
                 rows = [encoding.vocabulary.unknown_rows[v] for v in key_column_vocabularies(features)]
@@ -88,7 +88,7 @@ class Inputs(nn.Module):
         group = self.groups[name]
         assert isinstance(group, GroupEmbedding)
         dim = self.table.embedding_dim
-        of_candidate = name in ("item", WITHIN, COUNTER)
+        of_candidate = name in ("item", CANDIDATE, WITHIN, COUNTER)
         return InputPart(group.width, of_candidate, dim, group.keys.pieces, group.n_numerics, group.n_binned)
 
     def width(self, name: str) -> int:
@@ -98,7 +98,7 @@ class Inputs(nn.Module):
         return self.part(name).width
 
     def group(self, name: str, batch: Batch) -> Tensor:
-        """`[B or 1, G]` of `user`, `context`, `item`, `within` or `counter`, where the schema has it."""
+        """`[B or 1, G]` of `user`, `context`, `item`, `candidate`, `within` or `counter`, where the schema has it."""
         if name in (WITHIN, COUNTER):
             numbers = self.groups[name]
             assert isinstance(numbers, GroupEmbedding)

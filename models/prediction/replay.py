@@ -97,10 +97,16 @@ def _whole_requests(rows: ScoredRows) -> dict[str, list[int]]:
 def _request(rows: ScoredRows, first: int, candidates: list[int]) -> dict[str, Any]:
     return {
         "user_id": rows.user_id[first],
-        "candidates": [rows.item_id[i] for i in candidates],
+        "candidates": [_candidate(rows, i) for i in candidates],
         "timestamp": int(rows.time_ms[first]),
         "context": rows.context[first],
     }
+
+
+def _candidate(rows: ScoredRows, i: int) -> str | dict[str, Any]:
+    if not rows.own[i]:
+        return rows.item_id[i]
+    return {"item_id": rows.item_id[i], "features": rows.own[i]}
 
 
 def _rank(connection: http.client.HTTPConnection, request: dict[str, Any]) -> dict[str, Any]:

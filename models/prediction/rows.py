@@ -1,6 +1,8 @@
-"""Scores every impression of a part of a run's data, with its ids, time, labels and context from the tables."""
+"""Scores every impression of a part of a run's data, with its ids, time, labels and the features of the
+request from the tables.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features import Numeric, RowLayout
+from features import Feature, Numeric, RowLayout
 from models.data.cache import Data
 from models.data.encoding.impressions import times_of
 from models.data.split import PARTS, Splitter, split_columns
@@ -22,7 +24,8 @@ from tables.packing import list_columns
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Impressions in the part's order: ids as text, raw `context` by feature, `scores` float32 `[n]` by name.
+    """Impressions in the part's order: ids as text, raw `context` and `own` values of the candidate by feature,
+    `scores` float32 `[n]` by name.
 
     `compared`: the model compares the candidates of a request, so a score depends on the whole of it.
     """
@@ -32,6 +35,7 @@ class ScoredRows:
     time_ms: np.ndarray
     request_id: list[str] | None
     context: list[dict[str, Any]]
+    own: list[dict[str, Any]]
     labels: dict[str, np.ndarray]
     scores: dict[str, np.ndarray]
     compared: bool = False
@@ -68,35 +72,37 @@ def _rows(data: Data, part: str, scores: dict[str, np.ndarray]) -> ScoredRows:
     times = [np.zeros(0, np.int64)]
     requests: list[str] = []
     context: list[dict[str, Any]] = []
+    own: list[dict[str, Any]] = []
     for batch in _of_part(table, recipe, part):
         users += batch.ids(names.user_id)
         items += batch.ids(names.item_id)
         times.append(times_of(batch, recipe))
-        context += _context(batch, recipe)
+        context += _values(batch, recipe.features.context)
+        own += _values(batch, recipe.features.candidate)
         if names.request_id:
             requests += batch.texts(names.request_id)
     labels = {name: data.parts[part].labels[:, i] for i, name in enumerate(recipe.label_columns)}
     request_id = requests if names.request_id else None
     compared = data.parts[part].within is not None
-    return ScoredRows(users, items, np.concatenate(times), request_id, context, labels, scores, compared)
+    return ScoredRows(users, items, np.concatenate(times), request_id, context, own, labels, scores, compared)
 
 
 def _of_part(table: Table, recipe: Recipe, part: str) -> Iterator[Batch]:
     """Yield the part's impressions, batch by batch."""
     data = recipe.data
-    layout = RowLayout(recipe.features.context)
-    columns = [data.user_id, data.item_id, data.time_ms, *split_columns(data), *(f.name for f in layout.features)]
+    features = (*recipe.features.context, *recipe.features.candidate)
+    columns = [data.user_id, data.item_id, data.time_ms, *split_columns(data), *(f.name for f in features)]
     if data.request_id:
         columns.append(data.request_id)
     splitter = Splitter(data)
-    for batch in table.batches(columns, list_columns(layout)):
+    for batch in table.batches(columns, list_columns(RowLayout(features))):
         yield batch.selection(np.flatnonzero(splitter.part_of(batch) == PARTS.index(part)))
 
 
-def _context(batch: Batch, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return raw context values in the form of a request; null states that a value is missing."""
+def _values(batch: Batch, features: Sequence[Feature]) -> list[dict[str, Any]]:
+    """Return the raw values of features in the form of a request; null states that a value is missing."""
     rows: list[dict[str, Any]] = [{} for _ in range(len(batch))]
-    for feature in recipe.features.context:
+    for feature in features:
         values = batch.numbers(feature.name) if isinstance(feature, Numeric) else batch.raw(feature.name)
         for row, value in zip(rows, values.tolist(), strict=True):
             # NaN is not equal to itself, and JSON does not have it.

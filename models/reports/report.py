@@ -30,7 +30,7 @@ CALIBRATION = (
     "line the prediction equals the share of positives. Both axes are logarithmic."
 )
 BASELINES = (
-    "Untuned models of scikit-learn on the recipe's own user, item and context columns, fitted on {rows:,} training "
+    "Untuned models of scikit-learn on the recipe's own columns of features, fitted on {rows:,} training "
     "impressions; they read no behaviour sequence. Shown order is that of the log, where the recipe names the position."
 )
 ABLATION = (

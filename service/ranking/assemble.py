@@ -92,9 +92,18 @@ def put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mappi
 
 
 def assemble(
-    layouts: Layouts, stored: StoredRows | None, items: ItemRows, user_id: str, context: bytes, now_ms: int
+    layouts: Layouts,
+    stored: StoredRows | None,
+    items: ItemRows,
+    user_id: str,
+    context: bytes,
+    now_ms: int,
+    candidates: np.ndarray | None = None,
 ) -> Assembled:
-    """Return the graph's inputs for one request; `stored` is None if the store is away, `context` is a packed row."""
+    """Return the graph's inputs for one request; `stored` is None if the store is away, `context` is a packed row.
+
+    `candidates` are the packed rows `[C]` of the candidates' own features, None if the schema has none.
+    """
     user = stored.user if stored else None
     unknown_user = user is None and bool(layouts.schema.user)
     user_keys, user_numerics = layouts.user.columns_of(layouts.unknown_row("user", user_id) if user is None else user)
@@ -107,6 +116,9 @@ def assemble(
         "item_keys": items.keys,
         "item_numerics": items.numerics,
     }
+    if candidates is not None:
+        inputs["candidate_keys"] = np.ascontiguousarray(candidates["keys"])
+        inputs["candidate_numerics"] = np.ascontiguousarray(candidates["numerics"])
     behaviours = 0
     if layouts.behaviour is not None:
         rows = _behaviours(layouts, stored)

@@ -8,12 +8,12 @@ from features import RowLayout
 from features.layouts import Layouts
 from service.errors import invalid
 from service.ranking.assemble import Assembled
+from service.ranking.candidate_features import CandidateValues, Own
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.store.base import StoredRows
 from service.store.item_rows import KNOWN, ItemRows
 
 _REQUIRED = "a value is required"
-Own = Mapping[int, Mapping[str, object]]
 
 
 def check_context(layout: RowLayout, context: Mapping[str, object]) -> Degradations:
@@ -27,11 +27,19 @@ def check_context(layout: RowLayout, context: Mapping[str, object]) -> Degradati
     return (Degradation(Reason.MISSING_CONTEXT, missing),)
 
 
-def check_own_features(layouts: Layouts, items: ItemRows, own: Own) -> Degradations:
-    """Count, by feature, the missing values of candidates that have their own features but no stored row.
+def check_own_features(layouts: Layouts, stored: StoredRows | None, own: CandidateValues) -> Degradations:
+    """Count the features that a candidate lacks: its own ones, and those of an item with given features and no stored
+    row.
 
-    Raises InvalidRequest if such a feature is required.
+    Raises InvalidRequest if such a feature of the item is required.
     """
+    missing = set(own.missing)
+    if stored is not None and own.own_items:
+        missing |= _missing_of_items(layouts, stored.items, own.own_items)
+    return (Degradation(Reason.MISSING_FEATURES, len(missing)),) if missing else ()
+
+
+def _missing_of_items(layouts: Layouts, items: ItemRows, own: Own) -> set[str]:
     names = {feature.name for feature in layouts.item.features} - {layouts.schema.item_id_feature}
     required = {feature.name for feature in layouts.item.features if feature.required}
     missing: set[str] = set()
@@ -44,7 +52,7 @@ def check_own_features(layouts: Layouts, items: ItemRows, own: Own) -> Degradati
             name = min(left_out & required)
             raise invalid(f"candidates[{place}].features.{name}", f"{_REQUIRED}, and the item has no stored row")
         missing |= left_out
-    return (Degradation(Reason.MISSING_FEATURES, len(missing)),) if missing else ()
+    return missing
 
 
 def of_rows(stored: StoredRows | None, assembled: Assembled) -> Degradations:

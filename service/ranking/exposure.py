@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from features.layouts import BEHAVIOUR_INPUTS, ITEM_INPUTS, REQUEST_INPUTS
+from features import RowLayout
+from features.layouts import BEHAVIOUR_INPUTS, CANDIDATE_INPUTS, ITEM_INPUTS, REQUEST_INPUTS
 from service.clock import now_ms
 from service.exposures.log import RecordLog
 from service.fusion.formulas import Computed, Formula
@@ -90,7 +91,7 @@ class ExposurePacker:
             "returned": len(ranking.ranked.item_ids),
             "ranked_before": 0 if ranking.rules is None else ranking.rules.ranked_before,
             "of_request": of_request(query),
-            "items_of_request": [place for place in places.tolist() if place in query.own_features],
+            "items_of_request": items_of_request(query, live.bundle.layouts.item, places),
             "chunk": self.chunk,
             "tasks": list(live.bundle.tasks),
             "item_ids": [query.item_ids[place] for place in places.tolist()],
@@ -106,7 +107,7 @@ class ExposurePacker:
             row |= {"rules_experiment": rules.experiment, "rules_arm": rules.arm}
         # The rows that the graph read, so that training can use the features as they were served.
         row |= {name: inputs[name].tobytes() for name in (*REQUEST_INPUTS, *BEHAVIOUR_INPUTS) if name in inputs}
-        return row | {name: inputs[name][places].tobytes() for name in ITEM_INPUTS if name in inputs}
+        return row | {name: inputs[name][places].tobytes() for name in ITEM_INPUTS + CANDIDATE_INPUTS if name in inputs}
 
     def _places(self, query: Query, ranking: Ranking) -> np.ndarray:
         """Positions in the request of the returned items, and on request of those that were cut, int64 `[k]`."""
@@ -134,6 +135,12 @@ def of_request(query: Query) -> list[str]:
         return []
     values = {"user": given.features, "behaviours": given.behaviours}
     return [name for name, value in values.items() if value is not None]
+
+
+def items_of_request(query: Query, layout: RowLayout, places: np.ndarray) -> list[int]:
+    """Those of the places whose request gave features of the item in place of the stored ones."""
+    own = query.own_features
+    return [place for place in places.tolist() if place in own and any(name in layout for name in own[place])]
 
 
 def profile_of(formula: Formula) -> str:

@@ -1,6 +1,5 @@
 """Ranks the candidates of one request: fetch, assemble, score, fuse, apply rules, order."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,9 +13,9 @@ from service.clock import now_ms
 from service.errors import CallerLeft, DeadlineExceeded
 from service.fusion import Chosen, Formula
 from service.metrics.metrics import Metrics
-from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
+from service.ranking.assemble import pack_raw
+from service.ranking.candidate_features import CandidateValues, assembled_inputs, own_values
 from service.ranking.completeness import check_context, check_own_features, of_rows, of_scores
-from service.ranking.counter_numbers import put_counters
 from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.inline_user import packed_user, with_packed_user
@@ -74,26 +73,29 @@ class Ranker:
         of_request = check_context(bundle.layouts.context, query.context)
         moment = query.options.timestamp or now_ms()
         rules = self._rules(live, query, moment)
+        own = CandidateValues(query.own_features)
+        if bundle.layouts.candidate.features:
+            own = await own_values(bundle.layouts, query.own_features, candidates)
         # Read the stored rows.
         try:
             stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline, rules)
         except DeadlineExceeded:
             # Rankings that missed their deadline are shown to the observers too.
-            self.follower.observers.answered(AnsweredRanking(snapshot, live, _observed(query, formula)))
+            self.follower.observers.answered(AnsweredRanking(snapshot, live, _observed(query, own, formula)))
             raise
         fetched = perf_counter()
         stages["store"].observe(fetched - started)
         # Assemble the graph's inputs.
-        assembled, assembling = await self._assemble(bundle.layouts, stored, query, context, moment)
-        if stored is not None and query.own_features:
-            of_request += check_own_features(bundle.layouts, stored.items, query.own_features)
+        assembled, assembling = await assembled_inputs(bundle.layouts, stored, query, own, context, moment)
+        if query.own_features or own.missing:
+            of_request += check_own_features(bundle.layouts, stored, own)
         stages["assemble"].observe(assembling)
         self.metrics.candidates.observe(candidates)
         self.metrics.behaviours.observe(assembled.behaviours)
         # Score them, taking turns with other requests.
         inputs: Mapping[str, np.ndarray] = assembled.inputs
         numerics = inputs["item_numerics"]
-        request = _observed(query, formula, inputs)
+        request = _observed(query, own, formula, inputs)
         brownout = None
         try:
             if step:
@@ -185,22 +187,6 @@ class Ranker:
             stored = with_packed_user(layouts, user, len(query.item_ids), stored)
         return stored, degraded
 
-    async def _assemble(
-        self, layouts: Layouts, stored: StoredRows | None, query: Query, context: bytes, moment: int
-    ) -> tuple[Assembled, float]:
-        """Return the graph's inputs, and the seconds spent on assembling them."""
-        started = perf_counter()
-        paused = 0.0
-        items = item_rows(layouts, stored, query.item_ids)
-        if query.own_features:
-            for _ in put_own_features(layouts.item, items, query.own_features):
-                before = perf_counter()
-                await asyncio.sleep(0)
-                paused += perf_counter() - before
-        assembled = assemble(layouts, stored, items, query.user_id, context, moment)
-        put_counters(layouts, assembled.inputs, stored, query.options.scene, moment)
-        return assembled, perf_counter() - started - paused
-
     async def _score(
         self,
         bundle: Bundle,
@@ -237,13 +223,15 @@ def _check(deadline: Deadline, has_left: Callable[[], bool], before: str) -> Non
     deadline.check(before)
 
 
-def _observed(query: Query, formula: Formula, inputs: Mapping[str, np.ndarray] | None = None) -> ObservedRequest:
+def _observed(
+    query: Query, own: CandidateValues, formula: Formula, inputs: Mapping[str, np.ndarray] | None = None
+) -> ObservedRequest:
     """Describe a request for the observers; `inputs` are None if the deadline passed before they were assembled."""
     return ObservedRequest(
         query.user_id,
         formula.profile,
         inputs,
-        bool(query.own_features),
+        bool(own.own_items),
         query.options.scene,
         query.item_ids,
         query.sources,

@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from features.layouts import COUNTER_INPUT
+from features.layouts import CANDIDATE_INPUTS, COUNTER_INPUT
 from features.within_request import INPUT as COMPARED
 from service.bundle.loading import Bundle
 from service.ranking.scheduler import Scheduler
 
 log = logging.getLogger("funnelrank.ranker")
-PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics", COMPARED, COUNTER_INPUT})
+PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics", *CANDIDATE_INPUTS, COMPARED, COUNTER_INPUT})
 
 
 class Scored(NamedTuple):

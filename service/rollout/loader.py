@@ -102,10 +102,12 @@ class VersionLoader:
         If another version serves, BundleRejected is also raised if the store does not answer.
         """
         serving = stable.bundle.layouts.fingerprint if stable is not None else None
-        if role == Role.SHADOW and serving is not None and manifest.fingerprint != serving:
+        layouts = Layouts.of(manifest.feature_schema)
+        differs = stable is not None and layouts.inputs_fingerprint != stable.bundle.layouts.inputs_fingerprint
+        if role == Role.SHADOW and differs:
             detail = f"a shadow scores the stable version's inputs, and {target} has another feature schema"
             raise BundleRejected(SCHEMA_DIFFERS, detail)
-        schema = await check_schema(self.reader, Layouts.of(manifest.feature_schema))
+        schema = await check_schema(self.reader, layouts)
         if schema.problem is not None:
             raise BundleRejected(SCHEMA_NOT_LOADED, schema.problem)
         if not schema.reachable and serving is not None and manifest.fingerprint != serving:
@@ -118,8 +120,8 @@ class VersionLoader:
         self, bundle: Bundle, stable: Bundle, recent: RecentRequests, rollout: Rollout, seconds: float
     ) -> GateReport:
         # The live version cannot score the inputs of another schema.
-        alike = bundle.layouts.fingerprint == stable.layouts.fingerprint
-        requests = recent.of(bundle.layouts.fingerprint) if alike else []
+        alike = bundle.layouts.inputs_fingerprint == stable.layouts.inputs_fingerprint
+        requests = recent.of(bundle.layouts.inputs_fingerprint) if alike else []
         return await self._run(partial(gate, bundle, stable, requests, rollout.limits), seconds)
 
     async def _run(self, work: Callable[[], Result], seconds: float) -> Result:

@@ -22,7 +22,7 @@ from loop.join.join import join
 from loop.join.report import JoinReport
 from models.data.batches import ordered_batches
 from models.data.cache import open_data
-from models.recipe import load_recipe, parse_recipe
+from models.recipe import Recipe, load_recipe, parse_recipe
 from tables.log_records import LATER_COLUMNS, RecordKind
 
 EXPOSURES, IMPRESSIONS, EVENTS = RecordKind
@@ -47,7 +47,10 @@ def shown() -> Shown:
 @pytest.fixture(scope="module")
 def rows(shown: Shown) -> Rows:
     """The records, and one late event that closes every window."""
-    rows = shown.rows()
+    return closed(shown.rows())
+
+
+def closed(rows: Rows) -> Rows:
     last = max(record["logged_ms"] for record in rows[EXPOSURES])
     closing = rows[EVENTS][0] | {"event_id": "last", "action": "nothing", "request_id": None, "item_id": "none"}
     rows[EVENTS].append(closing | {"time_ms": last + 3 * HOUR, "logged_ms": last + 3 * HOUR})
@@ -92,12 +95,37 @@ def test_what_trains_on_the_log_is_what_was_shown_bit_for_bit(
     report = joined()
     assert report.join_rate == 1.0
     write_tables(tmp_path / "original", shown.tables)
+    same_data(tmp_path, recipe_with(tmp_path / "original"))
+
+
+def test_candidates_own_features_train_as_they_were_served(tmp_path: Path, shown: Shown) -> None:
+    """One impression of three candidates was seen: its row has its own candidate's values."""
+    features = copy.deepcopy(RECIPE["features"])
+    features["candidate"] = [
+        {"name": "price_now", "type": "numeric"},
+        {"name": "badges", "type": "multi_categorical", "max_values": 2},
+    ]
+    tables = {name: table.copy() for name, table in shown.tables.items()}
+    impressions = tables["impressions"]
+    prices = impressions["item_id"] * 1.5 + impressions["battery"]
+    impressions["price_now"] = prices.where(impressions["item_id"] % 5 > 0)
+    impressions["badges"] = [[n % 3, 7] for n in range(len(impressions))]
+    write_tables(tmp_path / "original", tables)
+    recipe = recipe_with(tmp_path / "original", features=features)
+    logged = Shown(tables, features)
+    report = join(logged.write(tmp_path / "log", closed(logged.rows())), recipe, tmp_path / "data")
+    assert report.join_rate == 1.0
+    same_data(tmp_path, recipe)
+
+
+def same_data(folder: Path, recipe: Recipe) -> None:
+    """Check that a recipe's own tables and the joined ones give the same batches, bit for bit."""
     split = RECIPE["data"]["split"]
-    original = open_data(recipe_with(tmp_path / "original"), tmp_path / "cache")
-    raw = yaml.safe_load((tmp_path / "data" / "recipe.yaml").read_text())
+    original = open_data(recipe, folder / "cache")
+    raw = yaml.safe_load((folder / "data" / "recipe.yaml").read_text())
     raw["data"]["split"] = split
     raw["data"]["request_id"] = None
-    served = open_data(parse_recipe(raw, "test"), tmp_path / "cache")
+    served = open_data(parse_recipe(raw, "test"), folder / "cache")
     for part in ("train", "validation", "test"):
         (first,) = ordered_batches(original, part, 10_000)
         (second,) = ordered_batches(served, part, 10_000)
@@ -198,12 +226,12 @@ def test_ranks_go_on_from_page_to_page_of_a_request(
     assert joined(paged, **clicked).impressions == joined(**clicked).impressions
 
 
-def test_a_log_of_an_earlier_release_is_joined(tmp_path: Path, shown: Shown, rows: Rows) -> None:
+@pytest.mark.parametrize("later", [LATER_COLUMNS, frozenset({"candidate_keys", "candidate_numerics"})])
+def test_a_log_of_an_earlier_release_is_joined(tmp_path: Path, shown: Shown, rows: Rows, later: frozenset[str]) -> None:
     log = shown.write(tmp_path / "log", rows)
     (path,) = (log / "hours").glob("*/exposures.parquet")
-    later = [name for name in LATER_COLUMNS if name in pq.read_schema(path).names]
-    assert later
-    pq.write_table(pq.read_table(path).drop_columns(later), path)
+    assert later <= set(pq.read_schema(path).names)
+    pq.write_table(pq.read_table(path).drop_columns(sorted(later)), path)
     join(log, recipe_with(tmp_path), tmp_path / "data")
     same_labels(tmp_path, shown)
 

@@ -13,6 +13,7 @@ from features.within_request import WITHIN
 from models.data.encoding.vocabulary import Vocabulary
 
 GROUPS = ("user", "context", "item", "behaviour")
+CANDIDATE = "candidate"  # the group of the candidates' own features, which most schemas lack
 NUMERIC_PARTS = ("mean", "deviation", "edges")
 AGE = "age"  # the behaviour's age, the one numeric that is derived (from request_time and behaviour_times)
 
@@ -61,7 +62,7 @@ def load_encoding(path: Path) -> Encoding:
     with np.load(path, allow_pickle=False) as stored:
         described = json.loads(str(stored["described"]))
         vocabulary = Vocabulary(stored["keys"], stored["rows"], described["unknown_rows"])
-        groups = [g for g in (*GROUPS, WITHIN, COUNTER) if f"numerics/{g}/mean" in stored]
+        groups = [g for g in (*GROUPS, CANDIDATE, WITHIN, COUNTER) if f"numerics/{g}/mean" in stored]
         numerics = {g: NumericStats(*(stored[f"numerics/{g}/{part}"] for part in NUMERIC_PARTS)) for g in groups}
     return Encoding(FeatureSchema.model_validate(described["schema"]), vocabulary, numerics)
 

@@ -13,6 +13,7 @@ from features import RowLayout
 from features.schema import COUNTER
 from features.within_request import WITHIN
 from models.data.encoding.encoding import (
+    CANDIDATE,
     Encoding,
     NumericStats,
     behaviour_age_s,
@@ -31,7 +32,8 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class PackedPart:
-    """One part with packed rows: all users and items, the part's contexts `[n]`, events (None without behaviours).
+    """One part with packed rows: all users and items, the part's contexts and candidates `[n]`, events (None without
+    behaviours).
 
     `within` float32 `[n, 2K]` compares the items of each request; None if the schema compares none.
     `counters` float32 `[n, K]`: the numbers of the schema's counters; None if it has none.
@@ -40,6 +42,7 @@ class PackedPart:
     users: np.ndarray
     items: np.ndarray
     context: np.ndarray
+    candidate: np.ndarray
     events: np.ndarray | None
     user: np.ndarray
     item: np.ndarray
@@ -73,6 +76,9 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
         "context": _stats(part.context, np.ones(len(part.context), np.int64), recipe, "context"),
         "behaviour": _behaviour_stats(recipe, part, seen),
     }
+    if recipe.features.candidate:
+        once = np.ones(len(part.candidate), np.int64)
+        numerics[CANDIDATE] = _stats(part.candidate, once, recipe, CANDIDATE)
     if part.within is not None:
         numerics[WITHIN] = _within_stats(recipe, part.within)
     if part.counters is not None:
@@ -122,6 +128,7 @@ def _counted(
         (part.users, of_user),
         (part.items, of_item),
         (part.context, np.ones(len(part.context), np.int64)),
+        (part.candidate, np.ones(len(part.candidate), np.int64)),
     ):
         for chunk in _chunks(len(rows)):
             yield from _summed(rows["keys"][chunk], counts[chunk])

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from features import MISSING_KEY, RowLayout, keys_of_column
+from features import MISSING_KEY, keys_of_column
+from features.layouts import Layouts
 from features.times import UNKNOWN_MS, latest_now_ms
 from models.data.arrays import ArrayFile
 from models.data.encoding.entities import Entities
@@ -41,7 +42,8 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
     """Append every used impression to `folder/<part>.<column>`. Raises RecipeError for data that does not fit the
     recipe.
     """
-    layout = RowLayout(recipe.features.context)
+    layouts = Layouts.of(recipe.features)
+    layout = layouts.context
     needed = _needed(recipe)
     for column, key in needed.items():
         everywhere = key in ("data.user_id", "data.item_id", "data.time_ms")
@@ -55,6 +57,7 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
         "item": np.int32,
         "time": np.int64,
         "context": layout.dtype,
+        "candidate": layouts.candidate.dtype,
         "request": np.int64,
         "labels": np.float32,
         "position": np.int32,
@@ -67,11 +70,11 @@ def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Ent
             for part in PARTS
             for name, dtype in dtypes.items()
         }
-        for batch in table.batches(list(needed), list_columns(layout)):
+        for batch in table.batches(list(needed), list_columns(layout) | list_columns(layouts.candidate)):
             part = splitter.part_of(batch)
             counts.unused += int((part < 0).sum())
             used = np.flatnonzero(part >= 0)
-            encoded = dict(_encoded(batch.selection(used), recipe, layout, users, items))
+            encoded = dict(_encoded(batch.selection(used), recipe, layouts, users, items))
             seen.append(_fingerprint(encoded))
             variation.add(encoded)
             for i, name in enumerate(PARTS):
@@ -97,6 +100,7 @@ def _needed(recipe: Recipe) -> dict[str, str]:
     if data.request_id:
         needed[data.request_id] = "data.request_id"
     needed |= {f.name: "features.context" for f in recipe.features.context}
+    needed |= {f.name: "features.candidate" for f in recipe.features.candidate}
     needed |= dict.fromkeys(map(source_column, recipe.label_columns), "a task or extra_evaluations")
     if recipe.position:
         needed[recipe.position.column] = "position.column"
@@ -106,7 +110,7 @@ def _needed(recipe: Recipe) -> dict[str, str]:
 
 
 def _encoded(
-    batch: Batch, recipe: Recipe, layout: RowLayout, users: Entities, items: Entities
+    batch: Batch, recipe: Recipe, layouts: Layouts, users: Entities, items: Entities
 ) -> Iterator[tuple[str, np.ndarray]]:
     data = recipe.data
     yield "user", users.index_of(batch, data.user_row)
@@ -114,7 +118,8 @@ def _encoded(
     yield "time", times_of(batch, recipe)
     if data.request_id:
         yield "request", _requests(batch, data.request_id)
-    yield "context", packed_rows(layout, batch, served=data.served)
+    yield "context", packed_rows(layouts.context, batch, served=data.served)
+    yield "candidate", packed_rows(layouts.candidate, batch, served=data.served)
     labels = [_label(batch, name, recipe) for name in recipe.label_columns]
     yield "labels", np.stack(labels, axis=1)
     if recipe.position:

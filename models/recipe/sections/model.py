@@ -60,7 +60,8 @@ class ModelSection(Options):
     encoders: tuple[Encoder, ...] | None = None
     trunk: Trunk | None = None
     trunk_groups: Annotated[
-        tuple[Literal["user", "context", "item"], ...] | None, Field(exclude_if=lambda value: value is None)
+        tuple[Literal["user", "context", "item", "candidate"], ...] | None,
+        Field(exclude_if=lambda value: value is None),
     ] = None
     user_bias: Annotated[UserBiasSection | None, Field(exclude_if=lambda value: value is None)] = None
     tower_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (32,)

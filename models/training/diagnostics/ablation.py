@@ -16,6 +16,7 @@ COLUMNS = {
     "item": ("item",),
     "context": ("context_rows", "context_numerics"),
     "counters": ("counters",),
+    "candidate": ("candidate_rows", "candidate_numerics"),
     "behaviours": ("start", "end", "time"),
 }
 
@@ -39,7 +40,7 @@ def ablation(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
 
 def _groups(data: Data) -> list[str]:
     schema = data.encoding.schema
-    groups = [group for group in ("user", "item", "context") if schema.group(group)]
+    groups = [group for group in ("user", "item", "context", "candidate") if schema.group(group)]
     groups += ["counters"] if schema.counters else []
     return groups + (["behaviours"] if data.behaviours is not None else [])
 

@@ -37,7 +37,8 @@ def baselines(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
     outputs = [o for o in model.outputs if o.kind.judged_by in (ORDER, VALUE) and len(o.score_names) == 1]
     fits: dict[str, Fit] = {"item popularity": partial(_popularity, data, picked)}
     # Without the user's columns a model knows no user's level, and all that it learns is an order of items.
-    for addition, groups in (("", ("user", "item", "context")), (" without user columns", ("item", "context"))):
+    others = ("item", "context", "candidate")
+    for addition, groups in (("", ("user", *others)), (" without user columns", others)):
         if addition and not data.encoding.schema.user:
             continue
         train = feature_columns(data, "train", picked, groups)

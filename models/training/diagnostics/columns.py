@@ -1,4 +1,4 @@
-"""The columns of a recipe's user, item and context features in the form that simple models read."""
+"""The columns of a recipe's features of users, items, contexts and candidates in the form that simple models read."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class FeatureColumns:
 
 
 def feature_columns(
-    data: Data, part: str, picked: np.ndarray, groups: Sequence[str] = ("user", "item", "context")
+    data: Data, part: str, picked: np.ndarray, groups: Sequence[str] = ("user", "item", "context", "candidate")
 ) -> FeatureColumns:
     """The columns of the impressions at `picked`."""
     numbers = [np.zeros((len(picked), 0))]

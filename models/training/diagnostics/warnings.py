@@ -140,6 +140,6 @@ def _of_context(variation: Mapping[str, Any] | None) -> Iterator[str]:
     for name, share in variation["shares"].items():
         yield (
             f"context.{name} varies among the impressions of {share:.2%} of the {groups}; /rank takes one context per "
-            "request, so the value belongs to the candidate: declare it under features.item "
+            "request, so the value belongs to the candidate: declare it under features.item or features.candidate "
             "(docs/your-own-data.md, Features)"
         )

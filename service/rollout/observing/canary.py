@@ -149,7 +149,7 @@ class Comparison:
     def __init__(self, canary: Bundle, stable: Bundle) -> None:
         self.canary = canary
         self.stable = stable
-        self._same_schema = canary.layouts.fingerprint == stable.layouts.fingerprint
+        self._same_schema = canary.layouts.inputs_fingerprint == stable.layouts.inputs_fingerprint
         self._sides = Sides(canary.tasks, stable.tasks)
         self._lock = threading.Lock()
         self._turn = False

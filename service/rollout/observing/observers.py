@@ -94,7 +94,7 @@ class Observers:
     def _remember(self, ranking: AnsweredRanking) -> None:
         request = ranking.request
         if request.inputs is not None and ranking.scores is not None:
-            fingerprint = ranking.live.bundle.layouts.fingerprint
+            fingerprint = ranking.live.bundle.layouts.inputs_fingerprint
             assembly = Assembly(
                 fingerprint,
                 request.user_id,
@@ -114,7 +114,7 @@ class Observers:
             return
         if ranking.predictions is None or ranking.scores is None:
             return
-        if shadow.bundle.layouts.fingerprint != live.bundle.layouts.fingerprint:
+        if shadow.bundle.layouts.inputs_fingerprint != live.bundle.layouts.inputs_fingerprint:
             return
         formula = shadow.fusion.formulas.get(ranking.request.profile)
         if formula is not None:

@@ -61,7 +61,7 @@ def _scored(bundle: Bundle, recent: RecentRequests) -> Iterator[tuple[np.ndarray
 
 
 def _requests(bundle: Bundle, recent: RecentRequests) -> Iterator[Mapping[str, np.ndarray]]:
-    requests = recent.of(bundle.layouts.fingerprint)
+    requests = recent.of(bundle.layouts.inputs_fingerprint)
     if not requests:
         yield bundle.golden
     for assembly in reversed(requests):

@@ -48,7 +48,7 @@ def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: Re
 def _requests(live: Live, rule_sets: RuleSets, name: str, recent: RecentRequests) -> list[Assembly]:
     """The newest requests that use a list: those of its scene, or of the scenes of experiments that name it."""
     scenes = {e.scene for e in rule_sets.experiments.values() if name in {arm.rules for arm in e.arms}}
-    every = reversed(recent.of(live.bundle.layouts.fingerprint))
+    every = reversed(recent.of(live.bundle.layouts.inputs_fingerprint))
     of_list = [a for a in every if a.scene in scenes or rule_sets.name_for(a.scene) == name]
     return of_list[:_MOST_REQUESTS]
 

@@ -132,3 +132,28 @@ def test_candidates_are_compared_in_a_service_as_in_training_whatever_the_chunk(
     lines = capsys.readouterr().out.splitlines()
     differences = [float(line.split()[-1]) for line in lines if "largest difference" in line]
     assert len(differences) == 4 and max(differences) < 1e-6
+
+
+def test_a_service_scores_candidates_own_features_as_training_did(tiny_recipe, tables, tmp_path, capsys):
+    prepared(tables)
+    impressions = tables["impressions"]
+    impressions["price_now"] = (impressions.item_id * 1.5 + impressions.click).where(impressions.item_id % 5 > 0)
+    impressions["retrieval"] = np.where(impressions.item_id % 2 == 0, "two_tower", "trending")
+    own = [{"name": "price_now", "type": "numeric", "transform": "log1p"}, {"name": "retrieval", "type": "categorical"}]
+    changes = {"data.request_id": "search", "features.candidate": own}
+    recipe = tiny_recipe(tables, changes)
+    training.train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
+    registry = tmp_path / "registry"
+    manifest = export_run(tmp_path / "run", registry, version=None).manifest
+    assert [spec.shape for spec in manifest.inputs if spec.name.startswith("candidate_")] == [("C", 1), ("C", 1)]
+    assert manifest.parity.max_abs_difference < 1e-5
+    predict = ["predict", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against"]
+    with EmbeddedRedis() as redis:
+        run("service", "rollout", "tiny", "1", "--registry", str(registry), redis_url=redis.url)
+        run("service", "load", str(tmp_path / "data"), "--registry", str(registry), redis_url=redis.url)
+        with serving(tmp_path, registry, redis.url, score_chunk=2) as server:
+            assert main([*predict, server.url]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    differences = [float(line.split()[-1]) for line in lines if "largest difference" in line]
+    assert len(differences) == 4 and max(differences) < 1e-6
+    assert not any("missing_features" in line for line in lines)

@@ -78,7 +78,7 @@ def test_training_warns_of_a_context_feature_that_varies(tiny_recipe, tables, tm
     metrics = train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
     said = (
         f"context.battery varies among the impressions of 100.00% of the {groups}; /rank takes one context per "
-        "request, so the value belongs to the candidate: declare it under features.item "
+        "request, so the value belongs to the candidate: declare it under features.item or features.candidate "
         "(docs/your-own-data.md, Features)"
     )
     assert [w for w in metrics["warnings"] if w.startswith("context.")] == [said]
