@@ -87,6 +87,7 @@ def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None
     everything = constant([0], np.int64)
 
     def rows(name: str) -> str:
+        """The sum over a group's columns; a constant if the schema lacks the group."""
         parts = []
         if f"{name}_keys" in inputs:
             part = node("Cast", node("Mod", f"{name}_keys", constant(97, np.int64)), to=TensorProto.FLOAT)
@@ -94,6 +95,8 @@ def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None
         if f"{name}_numerics" in inputs:
             filled = node("Where", node("IsNaN", f"{name}_numerics"), constant(0.5), f"{name}_numerics")
             parts.append(node("Mul", node("ReduceSum", filled, last, keepdims=0), constant(0.01)))
+        if not parts:
+            return constant(0.0)
         return parts[0] if len(parts) == 1 else node("Add", *parts)
 
     shared = constant(0.0)
@@ -109,9 +112,7 @@ def graph_of(layouts: Layouts, bias: float = 0.0, nan_above: float | None = None
         zero = node("Mul", node("Cast", "request_time", to=TensorProto.FLOAT), constant(0))
         shared = node("Add", shared, node("ReduceSum", zero, everything, keepdims=0))
     item = rows("item")
-    for name in ("candidate", "counter"):
-        if f"{name}_keys" in inputs or f"{name}_numerics" in inputs:
-            item = node("Add", item, rows(name))
+    item = node("Add", item, node("Add", rows("candidate"), rows("counter")))
     if "item_within" in inputs:
         filled = node("Where", node("IsNaN", "item_within"), constant(0.5), "item_within")
         item = node("Add", item, node("ReduceSum", filled, last, keepdims=0))

@@ -64,7 +64,7 @@ async def score_reduced(
     cut = with_fewer_behaviours(inputs, bundle.layouts.max_behaviours)
     if step >= TWO_PASSES and first is not None and second_pass_size(candidates) < candidates:
         own = _formula_of(first, query, formula)
-        if own is not None and first.bundle.layouts.fingerprint == bundle.layouts.fingerprint:
+        if own is not None and first.bundle.layouts.inputs_fingerprint == bundle.layouts.inputs_fingerprint:
             in_two_passes = await _score_twice(first.bundle, own, bundle, formula, cut, score)
             if in_two_passes is not None:
                 return in_two_passes

@@ -72,5 +72,5 @@ async def test_without_a_small_bundle_step_two_is_step_one(ranker: Ranker) -> No
 async def test_recent_requests_keep_all_their_behaviours(ranker: Ranker) -> None:
     """They are what new versions are compared on."""
     await ranker.rank(query(), Deadline(60_000), step=1)
-    (assembly,) = ranker.follower.observers.recent.of(ranker.follower.current().bundle.layouts.fingerprint)
+    (assembly,) = ranker.follower.observers.recent.of(ranker.follower.current().bundle.layouts.inputs_fingerprint)
     assert len(assembly.inputs["behaviour_times"]) == 5
