@@ -176,46 +176,56 @@ def increments(layout: CellLayout, action: str, time_ms: int, values: Mapping[st
 def numbers_of(layout: CellLayout, cells: np.ndarray, moment_ms: int) -> np.ndarray:
     """The numbers of stored cells `[n, E]` of ENTRY at one moment, float32 `[n, K]` in the order of `places`."""
     n = len(cells)
-    moments = np.full(n, moment_ms, dtype=np.int64)
-    columns = []
-    for term in layout.terms:
-        parts = [_entries(layout.series[place], cells) for place in term.series]
+    stamps = cells["stamp"]
+    counts = cells["count"]
+    numbers = np.empty((n, len(layout.terms)), dtype=np.float32)
+    totals: dict[tuple[int, int, float | None], np.ndarray] = {}
+    for column, term in enumerate(layout.terms):
         series = layout.series[term.series[0]]
+        own = slice(series.start, series.start + series.size)
         if series.kind == TIME:
-            halves = parts[0][:, 0]
-            last = (halves["stamp"].astype(np.int64) << 32) | halves["count"].astype(np.int64)
-            columns.append(seconds_since(term, last, moments))
+            last = (stamps[:, series.start].astype(np.int64) << 32) | counts[:, series.start].astype(np.int64)
+            numbers[:, column] = seconds_since(term, last, np.full(n, moment_ms))
         elif series.kind == DISTINCT:
-            columns.append(distinct_count(term, parts[0]["count"].astype(np.int64), moments // series.bucket_ms))
+            present = np.full(n, moment_ms // series.bucket_ms)
+            numbers[:, column] = distinct_count(term, counts[:, own].astype(np.int64), present)
         else:
-            present = moment_ms // series.bucket_ms
-            columns.append(number_of_buckets(term, [_by_age(part, present, term.buckets) for part in parts]))
-    return np.stack(columns, axis=1) if columns else np.zeros((n, 0), np.float32)
+            # Counters share series, so that a total may be of use twice.
+            for place in term.series:
+                key = (place, term.buckets, term.counter.half_life_s)
+                if key not in totals:
+                    by_age = _by_age(layout.series[place], stamps, counts, moment_ms, term.buckets)
+                    totals[key] = total_of(term, by_age)
+            of_term = [totals[place, term.buckets, term.counter.half_life_s] for place in term.series]
+            numbers[:, column] = number_of_totals(term, of_term)
+    return numbers
 
 
-def _entries(series: Series, cells: np.ndarray) -> np.ndarray:
-    return np.asarray(cells[:, series.start : series.start + series.size])
+def _by_age(series: Series, stamps: np.ndarray, counts: np.ndarray, moment_ms: int, buckets: int) -> np.ndarray:
+    """Counts by the age of their bucket, int64 `[n, B]`, the present bucket first, from the cells' columns `[n, E]`."""
+    bucket = moment_ms // series.bucket_ms - np.arange(buckets)
+    places = series.start + bucket % series.size
+    return np.where(stamps[:, places] == bucket, counts[:, places], 0).astype(np.int64)
 
 
-def _by_age(entries: np.ndarray, present: int, buckets: int) -> np.ndarray:
-    """Counts by the age of their bucket, float64 `[n, B]`: the present bucket first."""
-    age = present - entries["stamp"].astype(np.int64)
-    row, slot = np.nonzero((age >= 0) & (age < buckets))
-    out = np.zeros((len(entries), buckets))
-    out[row, age[row, slot]] = entries["count"][row, slot]
-    return out
+def total_of(term: Term, by_age: np.ndarray) -> np.ndarray:
+    """The events of a window from counts by age int64 `[n, B]`, float64 `[n]`: weighted if the counter has a half life.
+
+    The sum runs along a row, so that its bits do not depend on the other rows.
+    """
+    counter = term.counter
+    if counter.half_life_s is None:
+        return np.asarray(by_age.sum(axis=1).astype(np.float64))
+    weights = 0.5 ** (np.arange(term.buckets) * counter.bucket_s / counter.half_life_s)
+    return np.asarray((np.ascontiguousarray(by_age) * weights).sum(axis=1))
 
 
-def number_of_buckets(term: Term, by_age: Sequence[np.ndarray]) -> np.ndarray:
-    """A count, or a rate (a + x) / (b + n), from counts by age `[n, B]` of each of its series: float32 `[n]`.
+def number_of_totals(term: Term, totals: Sequence[np.ndarray]) -> np.ndarray:
+    """A count, or a rate (a + x) / (b + n), from the totals float64 `[n]` of each of its series: float32 `[n]`.
 
     The rate of no event without a prior is missing.
     """
     counter = term.counter
-    weights = np.ones(term.buckets)
-    if counter.half_life_s is not None:
-        weights = 0.5 ** (np.arange(term.buckets) * counter.bucket_s / counter.half_life_s)
-    totals = [(np.ascontiguousarray(counts) * weights).sum(axis=1) for counts in by_age]
     if counter.statistic == "count":
         return np.asarray(totals[0].astype(np.float32))
     above = counter.prior.a + totals[0]

@@ -37,8 +37,8 @@ def counter_numerics(
         columns = list(layout.places)
         if layout.by == "item":
             known = [at for at, cell in enumerate(stored.items) if cell is not None]
-            cells = [cell for cell in stored.items if cell is not None]
-            if cells:
+            if known:
+                cells = [cell for cell in stored.items if cell is not None]
                 numbers[np.ix_(known, columns)] = _numbers(layout, cells, moment_ms)
         elif layout.by == "scene":
             if scene and stored.scene is not None:
@@ -58,11 +58,15 @@ def _of_user(
     empty = bytes(layout.entries * ENTRY.itemsize)
     if keys is None:
         return _numbers(layout, [cells.get(cell_name(place), empty)], moment_ms)
-    distinct, inverse = np.unique(keys, return_inverse=True)
-    own = [cells.get(cell_name(place, key % layout.values), empty) for key in distinct.tolist()]
-    numbers = _numbers(layout, own, moment_ms)
-    numbers[distinct == MISSING_KEY] = np.nan
-    return np.asarray(numbers[inverse])
+    # The stored cells of this layout, and an empty one at the end, which stands for all others.
+    title = cell_name(place, 0)[:-1]
+    own = {int(name[len(title) :]): cell for name, cell in cells.items() if name.startswith(title)}
+    numbers = _numbers(layout, [*own.values(), empty], moment_ms)
+    place_of = np.full(layout.values, len(own))
+    place_of[list(own)] = np.arange(len(own))
+    of_candidates = np.asarray(numbers[place_of[keys % layout.values]])
+    of_candidates[keys == MISSING_KEY] = np.nan
+    return of_candidates
 
 
 def _numbers(layout: CellLayout, cells: list[bytes], moment_ms: int) -> np.ndarray:

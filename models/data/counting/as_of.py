@@ -70,8 +70,8 @@ class BucketCounts:
         self._sorted = np.sort(place * self._stride + events.ranks)
 
     def by_age(self, moments: Moments, buckets: int) -> np.ndarray:
-        """Counts by age of the bucket, float64 `[m, B]`, the bucket of the moment first."""
-        counts = np.zeros((len(moments.key), buckets))
+        """Counts by age of the bucket, int64 `[m, B]`, the bucket of the moment first."""
+        counts = np.zeros((len(moments.key), buckets), dtype=np.int64)
         if not len(self._codes):
             return counts
         key = self._events.key_places(moments.key)

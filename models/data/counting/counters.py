@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from features import MISSING_KEY, RowLayout
-from features.counters import DISTINCT, TIME, CellLayout, Series, Term, cell_layouts, number_of_buckets, seconds_since
+from features.counters import (
+    DISTINCT,
+    TIME,
+    CellLayout,
+    Series,
+    Term,
+    cell_layouts,
+    number_of_totals,
+    seconds_since,
+    total_of,
+)
 from models.data.arrays import ArrayFile, read_array
 from models.data.counting.as_of import BucketCounts, Moments, SeriesEvents, distinct_counts, last_times
 from models.data.counting.log import LogRows, chunks, feature_keys, joined, read_behaviours, read_impressions
@@ -126,5 +136,5 @@ def _numbers(layout: CellLayout, term: Term, counted: list[SeriesEvents], moment
     numbers = np.empty(len(moments.key), dtype=np.float32)
     for chunk in chunks(len(numbers), CHUNK):
         part = Moments(moments.key[chunk], moments.time[chunk])
-        numbers[chunk] = number_of_buckets(term, [each.by_age(part, term.buckets) for each in counts])
+        numbers[chunk] = number_of_totals(term, [total_of(term, each.by_age(part, term.buckets)) for each in counts])
     return numbers

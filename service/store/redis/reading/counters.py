@@ -23,7 +23,7 @@ class CounterReads:
     ) -> None:
         self._cache = cache
         kinds = {layout.by: layout for layout in layouts.counters}
-        self._sizes = {str(i): layout.entries * ENTRY_BYTES for i, layout in enumerate(layouts.counters)}
+        self._of_users = {str(i): layout for i, layout in enumerate(layouts.counters) if layout.by == "user"}
         self._item_bytes = kinds["item"].entries * ENTRY_BYTES if "item" in kinds else 0
         self._scene_bytes = kinds["scene"].entries * ENTRY_BYTES if "scene" in kinds else 0
         fingerprint = layouts.fingerprint
@@ -85,11 +85,21 @@ class CounterReads:
         cells = {}
         for raw, value in pairs:
             name = raw.decode(errors="replace")
-            if self._sizes.get(name.partition(":")[0]) == len(value):
+            if self._fits(name, value):
                 cells[name] = value
             else:
                 corrupt["counter"] = corrupt.get("counter", 0) + 1
         return cells
+
+    def _fits(self, name: str, value: bytes) -> bool:
+        """Whether a cell of a user has a name and a size that the schema has."""
+        place, _, cell = name.partition(":")
+        layout = self._of_users.get(place)
+        if layout is None or len(value) != layout.entries * ENTRY_BYTES:
+            return False
+        if layout.item_feature is None:
+            return name == place
+        return cell.isascii() and cell.isdecimal() and int(cell) < layout.values
 
 
 def _cell(reply: Any, size: int, corrupt: dict[str, int]) -> bytes | None:
