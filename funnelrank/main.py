@@ -29,6 +29,7 @@ COMMANDS = {
     "inspect": CommandEntry("serving:inspect", "Show what Redis holds for a user or an item."),
     "rollout": CommandEntry("rollout:rollout", "Show or change which versions are live."),
     "rules": CommandEntry("rules:rules", "Show or change the rules that rearrange rankings."),
+    "callers": CommandEntry("callers:callers", "Say who may call the service: keys, roles, rates."),
     "run-sample": CommandEntry("serving:run_sample", "Serve the sample; starts a Redis if none is set."),
     "models": CommandEntry("training:models", "List the models: name, paper, tasks."),
     "prepare": CommandEntry("data:prepare", "Make the canonical tables from the files of a public data set."),

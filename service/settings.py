@@ -78,6 +78,9 @@ class Settings(BaseModel):
     admin_token: Annotated[
         SecretStr, setting("secret", "bearer token of operators' calls; empty: only loopback may make them")
     ] = _NONE
+    metrics_need_key: Annotated[
+        bool, setting("true/false", "whether /metrics needs a key where there is a callers document")
+    ] = False
     model_threads: Annotated[int, setting("threads", "ONNX Runtime intra-op threads per worker", ge=1, le=256)] = 1
     max_candidates: Annotated[int, setting("candidates", "most candidates of one request", ge=1, le=100_000)] = 2000
     max_body_bytes: Annotated[int, setting("bytes", "largest request body", ge=1024, le=1 << 30)] = 2_097_152

@@ -20,7 +20,7 @@ from service.api.problems import (
     envelope,
     presentation_of,
 )
-from service.api.routes import docs, events, features, fusion, health, impressions, models, rollout, rules
+from service.api.routes import callers, docs, events, features, fusion, health, impressions, models, rollout, rules
 from service.api.routes.rank import RankRoute
 from service.api.services import Services
 
@@ -32,6 +32,7 @@ ROUTERS: Final = (
     rules.router,
     models.router,
     rollout.router,
+    callers.router,
     health.router,
 )
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
@@ -55,9 +56,9 @@ def build(services: Services, lifespan: Lifespan, version: str) -> ASGIApp:
     # The routes themselves, not `include_router`: /openapi.json and the Allow header read one flat list.
     for router in (*ROUTERS, docs.router):
         app.router.routes.extend(router.routes)
-    app.add_middleware(RequestMiddleware, lifecycle=services.lifecycle, metrics=services.metrics)
+    app.add_middleware(RequestMiddleware, services=services)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    return Bypass(app, rank, RequestMiddleware(rank.app, services.lifecycle, services.metrics))
+    return Bypass(app, rank, RequestMiddleware(rank.app, services))
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.access import admitted
 from service.api.problems import PROBLEM_TYPE, InternalError, envelope, presentation_of
-from service.api.services import Lifecycle
+from service.api.services import Lifecycle, Services
+from service.callers.callers import Grant
 from service.errors import CallerLeft, ServiceError
-from service.metrics.metrics import Metrics
 
 log = logging.getLogger("funnelrank.api")
 CONTEXT: Final = "funnelrank"
@@ -24,10 +25,11 @@ _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 class RequestContext:
     """Data about one request that is not in its body."""
 
-    __slots__ = ("outcome", "request_id", "started", "traceparent")
+    __slots__ = ("grant", "outcome", "request_id", "started", "traceparent")
 
     def __init__(self, scope: Scope) -> None:
         self.started = monotonic()
+        self.grant: Grant | None = None
         self.outcome = "ok"
         self.request_id = ""
         self.traceparent = b""
@@ -51,10 +53,12 @@ def child_span(traceparent: bytes) -> bytes:
 class RequestMiddleware:
     """Wraps every HTTP request once."""
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, services: Services) -> None:
         self.app = app
-        self.lifecycle = lifecycle
-        self.metrics = metrics
+        self.lifecycle = services.lifecycle
+        self.metrics = services.metrics
+        self.callers = services.callers
+        self.metrics_are_open = not services.settings.metrics_need_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,6 +67,9 @@ class RequestMiddleware:
         context = scope[CONTEXT] = RequestContext(scope)
         response = ResponseSender(send, context, self.lifecycle)
         try:
+            # Without a callers document there is nothing to check here.
+            if self.callers.grants is not None:
+                context.grant = admitted(scope, self.callers, context.started, self.metrics_are_open)
             await self.app(scope, receive, response)
         except ServiceError as error:
             await response.problem(error)

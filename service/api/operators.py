@@ -1,4 +1,4 @@
-"""Checks operators' calls: the bearer token, or loopback if no token is set."""
+"""Checks operators' calls: a caller's key, the admin token, or loopback if no token is set."""
 
 import re
 from hmac import compare_digest
@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from service.api.middleware import CONTEXT
 from service.api.problems import Forbidden, Unauthorized
 from service.api.services import services_of
 from service.setting_values import is_loopback
@@ -16,7 +17,9 @@ from service.settings import Settings
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _OWN_SITES = ("same-origin", "none")
-_DOCUMENTED = HTTPBearer(scheme_name="operator", description="FUNNELRANK_ADMIN_TOKEN", auto_error=False)
+_DOCUMENTED = HTTPBearer(
+    scheme_name="operator", description="FUNNELRANK_ADMIN_TOKEN, or a caller's key", auto_error=False
+)
 
 
 async def require_operator(request: Request, _: Annotated[object, Depends(_DOCUMENTED)]) -> None:
@@ -36,6 +39,9 @@ def check_operator(request: Request, settings: Settings) -> None:
     """
     if request.headers.get("sec-fetch-site", "none") not in _OWN_SITES:
         raise Forbidden("operators' calls are not taken from another site's page")
+    # The middleware has checked the key and its role, because there is a callers document.
+    if request.scope[CONTEXT].grant is not None:
+        return
     token = settings.admin_token.get_secret_value()
     if not token:
         if settings.on_loopback and comes_from_here(request):

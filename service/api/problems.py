@@ -43,6 +43,10 @@ class Forbidden(HttpError):
     code = "forbidden"
 
 
+class RateLimited(HttpError):
+    code = "rate_limited"
+
+
 class NotFound(HttpError):
     code = "not_found"
 
@@ -94,8 +98,8 @@ _RETRY = MappingProxyType({"Retry-After": "1"})
 PROBLEMS: Final[Mapping[type[ServiceError], Presentation]] = {
     MalformedHttp: Presentation(400, "This is not an HTTP/1.1 request"),
     MalformedJson: Presentation(400, "The body is not JSON"),
-    Unauthorized: Presentation(401, "The operators' token is needed"),
-    Forbidden: Presentation(403, "Operators' calls are not allowed here"),
+    Unauthorized: Presentation(401, "A key or the operators' token is needed"),
+    Forbidden: Presentation(403, "This call is not allowed here, or to this caller"),
     NotFound: Presentation(404, "Not found"),
     errors.UnknownModel: Presentation(404, "No such model version"),
     MethodNotAllowed: Presentation(405, "Method not allowed"),
@@ -104,6 +108,7 @@ PROBLEMS: Final[Mapping[type[ServiceError], Presentation]] = {
     BodyTooLarge: Presentation(413, "The body is too large"),
     errors.InvalidRequest: Presentation(422, "The request is not valid"),
     errors.Unusable: Presentation(422, "That model version cannot be used"),
+    RateLimited: Presentation(429, "The caller's rate is exceeded"),
     HeadTooLarge: Presentation(431, "The request line and headers are too large"),
     UnknownTransferCoding: Presentation(501, "The transfer coding is not implemented"),
     errors.NotReady: Presentation(503, "Not ready", _RETRY),

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.api.live_writes import WriteTargets
+from service.callers.callers import Callers
 from service.exposures.log import RecordLog
 from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
@@ -41,6 +42,7 @@ class Services:
 
     settings: Settings
     metrics: Metrics
+    callers: Callers
     follower: Follower
     reader: FeatureStore
     writer: FeatureWriter

@@ -12,6 +12,7 @@ from service import log as service_log
 from service.api.application import build
 from service.api.live_writes import WriteTargets
 from service.api.services import Lifecycle, Services
+from service.callers.callers import Callers
 from service.fusion import read_profiles
 from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
@@ -45,6 +46,9 @@ def build_app(start: WorkerStart) -> ASGIApp:
     writer = open_writer(redis_url, settings.redis_timeout_ms)
     metrics.tallies.also(lambda: metrics.item_cache.bring_over(reader.cache_counts()))
 
+    # The callers, if there is a document
+    callers = Callers(settings, writer, metrics)
+
     # The live versions, and the ranker
     follower = Follower(settings, start.profiles, reader, metrics)
     ranker = Ranker(follower, reader, metrics, settings.score_chunk, start.page_key)
@@ -60,6 +64,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
     services = Services(
         settings=settings,
         metrics=metrics,
+        callers=callers,
         follower=follower,
         reader=reader,
         writer=writer,
@@ -75,7 +80,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Connections]]:
         if log is not None:
             log.records.start()
-        async with background_work(settings, follower, lifecycle, metrics):
+        async with background_work(settings, follower, callers, lifecycle, metrics):
             yield {CONNECTIONS: Connections(settings, metrics)}
         if log is not None:
             await asyncio.to_thread(log.records.close)

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from service.api.services import Lifecycle
+from service.callers.callers import Callers
 from service.fusion import FusionError, read_profiles
 from service.metrics.metrics import Metrics
 from service.rollout.follower import Follower
@@ -23,14 +24,16 @@ _SWITCH_SECONDS = 0.0005  # the default is 0.005, which a ranking beside a load 
 
 @contextlib.asynccontextmanager
 async def background_work(
-    settings: Settings, follower: Follower, lifecycle: Lifecycle, metrics: Metrics
+    settings: Settings, follower: Follower, callers: Callers, lifecycle: Lifecycle, metrics: Metrics
 ) -> AsyncIterator[None]:
     """Run the background work as long as the worker serves; a fault of it does not stop the worker."""
     metrics.workers.set(1)
+    await callers.step()
     await first_step(follower)
     keep_pauses_short()
     tasks = [
         asyncio.create_task(follower.follow()),
+        asyncio.create_task(callers.follow()),
         asyncio.create_task(metrics.publish()),
         asyncio.create_task(check_fusion_file(settings, metrics)),
     ]
@@ -39,6 +42,7 @@ async def background_work(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await callers.write_uses()
     follower.close()
     metrics.close()
 

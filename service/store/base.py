@@ -103,6 +103,14 @@ class FeatureWriter(Protocol):
         """Add increments to the cells of a schema's counters; each key changes as a whole or not at all."""
         ...
 
+    async def record_uses(self, times_ms: Mapping[str, int]) -> None:
+        """Record the time of the last use of callers' keys `{key id: time in ms}`."""
+        ...
+
+    async def last_uses(self) -> dict[str, int]:
+        """Return the time of the last use (ms) by key id."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -153,6 +153,16 @@ def test_only_operators_calls_carry_the_token(stub: Stub) -> None:
     assert all("authorization" not in headers for _, _, headers, _ in stub.requests)
 
 
+def test_every_call_carries_the_key_and_operators_calls_the_token_instead(stub: Stub) -> None:
+    for token, expected in ((None, "Bearer k"), ("t", "Bearer t")):
+        stub.requests.clear()
+        with Client(stub.url, key="k", token=token) as client:
+            client.rank("u", ["a"])
+            client.put_user_features({"u": {}})
+        assert [headers["authorization"] for _, _, headers, _ in stub.requests] == ["Bearer k", expected]
+        assert "Bearer" not in repr(vars(client))
+
+
 def test_nan_is_refused_before_it_is_sent(stub: Stub) -> None:
     with Client(stub.url) as client, pytest.raises(ValueError, match="JSON"):
         client.rank("u", [Candidate("a", {"price": float("nan")})])

@@ -6,13 +6,12 @@ import asyncio
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Unpack
 
 import aiohttp
 
 from funnelrank_client import calls
-from funnelrank_client.calls import Call, Reply
+from funnelrank_client.calls import Call, Reply, Secrets
 from funnelrank_client.client import CHANGE_TIMEOUT_MS, Answer, is_passing
 from funnelrank_client.errors import DeadlineExceeded, FunnelrankError, NoAnswer
 from funnelrank_client.policy import Deadline, Policy
@@ -31,13 +30,14 @@ class AsyncClient:
         url: str,
         *,
         timeout_ms: int = 1000,
+        key: str | None = None,
         token: str | None = None,
         policy: Policy | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url.rstrip("/")
         self._timeout_ms = timeout_ms
-        self._token = token
+        self._secrets = Secrets(key, token)
         self._policy = policy or Policy()
         self._context = context
         self._session: aiohttp.ClientSession | None = None
@@ -109,6 +109,9 @@ class AsyncClient:
     ) -> Mapping[str, Any]:
         return await self._json(calls.roll_back("/fusion/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
 
+    async def get_callers(self) -> Mapping[str, Any]:
+        return await self._json(calls.get("/callers", operator=True))
+
     async def get_rules(self) -> Mapping[str, Any]:
         return await self._json(calls.get("/rules"))
 
@@ -147,9 +150,7 @@ class AsyncClient:
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.close()
 
     async def _answers(self, path: str) -> bool:
@@ -185,7 +186,7 @@ class AsyncClient:
         left = deadline.left_s
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the request was sent")
-        headers = call.headers(self._token, request_id)
+        headers = call.headers(self._secrets, request_id)
         timeout = aiohttp.ClientTimeout(total=left)
         # A change gets a new connection: the service may have closed an open one, and a change is sent once.
         session = self._opened() if call.repeats else self._new_session((_send_once,))
@@ -238,9 +239,8 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
         raise NoAnswer(f"no answer from {request.url.host}: {error!r}") from error
 
 
-async def _first_reply(sendings: set[asyncio.Task[Reply]]) -> Reply:
+async def _first_reply(left: set[asyncio.Task[Reply]]) -> Reply:
     """The first success. Raises the last failure if all fail."""
-    left = sendings
     while True:
         done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
         for sending in done:

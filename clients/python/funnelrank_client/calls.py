@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from funnelrank_client.errors import NoAnswer, error_of
@@ -17,8 +17,16 @@ _SHOWN_BYTES = 200
 
 
 @dataclass(frozen=True)
+class Secrets:
+    """The caller's key, which every call sends, and the operators' token, which operators' calls send instead."""
+
+    key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class Call:
-    """One request. `operator` calls send the token; a call that `repeats` may be sent twice without harm."""
+    """One request. `operator` calls send the token, if there is one; a call that `repeats` may be sent twice."""
 
     method: str
     path: str
@@ -26,12 +34,13 @@ class Call:
     operator: bool = False
     repeats: bool = True
 
-    def headers(self, token: str | None, request_id: str | None = None) -> dict[str, str]:
+    def headers(self, secrets: Secrets, request_id: str | None = None) -> dict[str, str]:
         headers = {"Accept": "application/json"}
         if self.body is not None:
             headers["Content-Type"] = "application/json"
-        if self.operator and token:
-            headers["Authorization"] = f"Bearer {token}"
+        secret = secrets.token if self.operator and secrets.token else secrets.key
+        if secret:
+            headers["Authorization"] = f"Bearer {secret}"
         if request_id:
             headers["X-Request-Id"] = request_id
         return headers
@@ -81,8 +90,8 @@ def put_items(items: Mapping[str, Mapping[str, Value]]) -> Call:
     return Call("PUT", "/features/items", {"items": rows}, operator=True)
 
 
-def get(path: str) -> Call:
-    return Call("GET", path)
+def get(path: str, operator: bool = False) -> Call:
+    return Call("GET", path, operator=operator)
 
 
 def put_document(path: str, document: Mapping[str, Any]) -> Call:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from funnelrank_client import calls
-from funnelrank_client.calls import Call, Reply
+from funnelrank_client.calls import Call, Reply, Secrets
 from funnelrank_client.connections import ConnectionPool
 from funnelrank_client.errors import DeadlineExceeded, FunnelrankError
 from funnelrank_client.policy import Deadline, Policy
@@ -26,7 +26,8 @@ class Client:
     """Calls one service.
 
     `timeout_ms` is the deadline of a ranking, including attempts and pauses; the service gets the remaining time.
-    `token` is the operator's token, which only operators' calls send. `context` is the TLS context for https.
+    `key` is the caller's key, which every call sends; `token` is the operators' token, which operators' calls send
+    instead. `context` is the TLS context for https.
     `connections` is the number of idle connections that stay open.
     """
 
@@ -35,6 +36,7 @@ class Client:
         url: str,
         *,
         timeout_ms: int = 1000,
+        key: str | None = None,
         token: str | None = None,
         policy: Policy | None = None,
         context: ssl.SSLContext | None = None,
@@ -42,7 +44,7 @@ class Client:
     ) -> None:
         self._pool = ConnectionPool(url, context, connections)
         self._timeout_ms = timeout_ms
-        self._token = token
+        self._secrets = Secrets(key, token)
         self._policy = policy or Policy()
         self._hedges: ThreadPoolExecutor | None = None
         if self._policy.hedge_after_ms is not None:
@@ -127,6 +129,9 @@ class Client:
     ) -> Mapping[str, Any]:
         return self._json(calls.roll_back("/fusion/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
 
+    def get_callers(self) -> Mapping[str, Any]:
+        return self._json(calls.get("/callers", operator=True))
+
     def get_rules(self) -> Mapping[str, Any]:
         return self._json(calls.get("/rules"))
 
@@ -203,7 +208,7 @@ class Client:
         left = deadline.left_s
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the request was sent")
-        return self._pool.send(call, call.headers(self._token, request_id), left)
+        return self._pool.send(call, call.headers(self._secrets, request_id), left)
 
     def _hedged(self, call: Call, deadline: Deadline, request_id: str) -> Reply:
         """The first reply of up to two attempts."""

@@ -54,7 +54,7 @@ class BadRequest(ProblemError):
 
 
 class NotAllowed(ProblemError):
-    """The token is missing or wrong, or the call may not come from here (401, 403)."""
+    """The key or token is missing or wrong or permits less, or the call may not come from here (401, 403)."""
 
 
 class Conflict(ProblemError):
@@ -62,7 +62,7 @@ class Conflict(ProblemError):
 
 
 class Unavailable(ProblemError):
-    """The service cannot answer now (503). `retry_after_s` is the pause that it asks for."""
+    """The service cannot answer now (503), or not this caller (429). `retry_after_s` is the pause that it asks for."""
 
 
 class DeadlineExceeded(FunnelrankError):
@@ -79,6 +79,7 @@ _CLASSES: Mapping[int, type[ProblemError]] = {
     412: Conflict,
     413: BadRequest,
     422: BadRequest,
+    429: Unavailable,
     503: Unavailable,
 }
 

@@ -29,6 +29,8 @@ export declare class Client {
     getRules(): Promise<Document>;
     putRules(document: Document): Promise<Document>;
     rollBackRules(to?: Rollback): Promise<Document>;
+    /** Who may call the service, with the last use of every key; an operators' call. */
+    getCallers(): Promise<Document>;
     getModels(): Promise<Document>;
     putRollout(document: Document): Promise<Document>;
     rollBackModels(to?: Rollback): Promise<Document>;

@@ -75,6 +75,10 @@ export class Client {
     rollBackRules(to = {}) {
         return this.#change("POST", "/rules/rollback", to);
     }
+    /** Who may call the service, with the last use of every key; an operators' call. */
+    getCallers() {
+        return this.#json({ method: "GET", path: "/callers", operator: true });
+    }
     getModels() {
         return this.#json({ method: "GET", path: "/models" });
     }

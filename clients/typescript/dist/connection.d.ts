@@ -2,7 +2,9 @@
 export interface ClientOptions {
     /** Deadline of a call in milliseconds, attempts and pauses included. */
     timeoutMs?: number;
-    /** The operator's token, which operators' calls alone send. */
+    /** The caller's key, which every call sends. */
+    key?: string;
+    /** The operators' token, which operators' calls send instead. */
     token?: string;
     attempts?: number;
     firstPauseMs?: number;

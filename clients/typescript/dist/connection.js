@@ -100,8 +100,10 @@ export class Connection {
     }
     #request(call) {
         const headers = { accept: "application/json" };
-        if (call.operator && this.options.token) {
-            headers["authorization"] = `Bearer ${this.options.token}`;
+        const { key, token } = this.options;
+        const secret = call.operator && token ? token : key;
+        if (secret) {
+            headers["authorization"] = `Bearer ${secret}`;
         }
         if (call.body === undefined) {
             return { method: call.method, headers };

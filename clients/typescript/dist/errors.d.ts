@@ -34,13 +34,13 @@ export declare class ProblemError extends FunnelrankError implements ProblemFiel
 /** The call is wrong and stays wrong if it is repeated (400, 404, 405, 413, 422). */
 export declare class BadRequest extends ProblemError {
 }
-/** The token is missing or wrong, or the call may not come from here (401, 403). */
+/** The key or token is missing or wrong or permits less, or the call may not come from here (401, 403). */
 export declare class NotAllowed extends ProblemError {
 }
 /** The document has changed since it was read (409, 412). Read it again, then decide. */
 export declare class Conflict extends ProblemError {
 }
-/** The service cannot answer now (503). `retryAfterMs` is the pause that it asks for. */
+/** The service cannot answer now (503), or not this caller (429). `retryAfterMs` is the pause that it asks for. */
 export declare class Unavailable extends ProblemError {
 }
 /**

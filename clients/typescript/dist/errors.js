@@ -33,13 +33,13 @@ export class ProblemError extends FunnelrankError {
 /** The call is wrong and stays wrong if it is repeated (400, 404, 405, 413, 422). */
 export class BadRequest extends ProblemError {
 }
-/** The token is missing or wrong, or the call may not come from here (401, 403). */
+/** The key or token is missing or wrong or permits less, or the call may not come from here (401, 403). */
 export class NotAllowed extends ProblemError {
 }
 /** The document has changed since it was read (409, 412). Read it again, then decide. */
 export class Conflict extends ProblemError {
 }
-/** The service cannot answer now (503). `retryAfterMs` is the pause that it asks for. */
+/** The service cannot answer now (503), or not this caller (429). `retryAfterMs` is the pause that it asks for. */
 export class Unavailable extends ProblemError {
 }
 const CLASSES = {
@@ -52,6 +52,7 @@ const CLASSES = {
     412: Conflict,
     413: BadRequest,
     422: BadRequest,
+    429: Unavailable,
     503: Unavailable,
 };
 const SHOWN_CHARACTERS = 200;

@@ -101,6 +101,11 @@ export class Client {
     return this.#change("POST", "/rules/rollback", to);
   }
 
+  /** Who may call the service, with the last use of every key; an operators' call. */
+  getCallers(): Promise<Document> {
+    return this.#json({ method: "GET", path: "/callers", operator: true });
+  }
+
   getModels(): Promise<Document> {
     return this.#json({ method: "GET", path: "/models" });
   }

@@ -5,7 +5,9 @@ import { DeadlineExceeded, NoAnswer, Unavailable, errorOf } from "./errors.js";
 export interface ClientOptions {
   /** Deadline of a call in milliseconds, attempts and pauses included. */
   timeoutMs?: number;
-  /** The operator's token, which operators' calls alone send. */
+  /** The caller's key, which every call sends. */
+  key?: string;
+  /** The operators' token, which operators' calls send instead. */
   token?: string;
   attempts?: number;
   firstPauseMs?: number;
@@ -124,8 +126,10 @@ export class Connection {
 
   #request(call: Call): RequestInit {
     const headers: Record<string, string> = { accept: "application/json" };
-    if (call.operator && this.options.token) {
-      headers["authorization"] = `Bearer ${this.options.token}`;
+    const { key, token } = this.options;
+    const secret = call.operator && token ? token : key;
+    if (secret) {
+      headers["authorization"] = `Bearer ${secret}`;
     }
     if (call.body === undefined) {
       return { method: call.method, headers };

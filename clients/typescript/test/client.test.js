@@ -129,6 +129,14 @@ test("a change of what is live is never repeated and alone carries the token", a
   assert.match(requests[2].body.events[0].event_id, /^[0-9a-f]{32}$/);
 });
 
+test("every call carries the key, and an operators' call the token instead; a 429 is repeated", async () => {
+  answer = (n) => (n === 1 ? refusal(429, "rate_limited", { "retry-after": "0" }) : GOOD);
+  const client = new Client(url, { key: "k", token: "t", firstPauseMs: 1 });
+  await client.rank("u", ["a"]);
+  await client.getCallers();
+  assert.deepEqual(requests.map((r) => r.headers.authorization), ["Bearer k", "Bearer k", "Bearer t"]);
+});
+
 test("a sender sends in batches, and one refused record takes no other with it", async () => {
   const client = new Client(url);
   const sender = new Sender((batch) => client.sendImpressions(batch), { batch: 4, everyMs: 60_000 });

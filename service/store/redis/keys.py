@@ -5,6 +5,7 @@ hash tag: it puts all keys of one user into one slot.
 """
 
 SCHEMAS = "fr:schemas"
+CALLER_USES = "fr:callers"  # hash: id of a caller's key -> time of its last use in ms
 ITEM_MARK = b":i:"  # what stands before the item's id in the key of an item row
 
 

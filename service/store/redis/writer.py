@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from time import time_ns
-from typing import Any
+from typing import Any, cast
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
@@ -13,7 +13,7 @@ from service.store.counters import CounterWrites
 from service.store.redis.clients import REDIS_ERRORS, async_client
 from service.store.redis.counter_script import ADD_COUNTS, count_calls
 from service.store.redis.id_sets import CLAIM_IDS, by_shard, id_set_key
-from service.store.redis.keys import behaviours_key, item_key, shown_items_key, user_key
+from service.store.redis.keys import CALLER_USES, behaviours_key, item_key, shown_items_key, user_key
 from service.store.redis.scripts import (
     ADD_BEHAVIOURS,
     ADD_SHOWN,
@@ -126,6 +126,21 @@ class RedisWriter:
             await self._run(ADD_COUNTS, list(count_calls(layouts, writes)))
         except REDIS_ERRORS as error:
             raise StoreUnavailable(f"the counters were not written: {_reason(error)}") from None
+
+    async def record_uses(self, times_ms: Mapping[str, int]) -> None:
+        """Record the time of the last use of keys `{key id: time in ms}`. Raises StoreUnavailable."""
+        try:
+            await cast(Any, self._redis.hset(CALLER_USES, mapping=dict(times_ms)))
+        except REDIS_ERRORS as error:
+            raise StoreUnavailable(f"the uses were not written: {_reason(error)}") from None
+
+    async def last_uses(self) -> dict[str, int]:
+        """Return the time of the last use (ms) by key id. Raises StoreUnavailable."""
+        try:
+            stored: dict[bytes, bytes] = await cast(Any, self._redis.hgetall(CALLER_USES))
+        except REDIS_ERRORS as error:
+            raise StoreUnavailable(f"the last uses cannot be read: {_reason(error)}") from None
+        return {key_id.decode(): int(time_ms) for key_id, time_ms in stored.items() if time_ms.isdigit()}
 
     async def _run(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
         """Run a script for each key, in one pipeline, and return the results. Raises redis' errors."""

@@ -21,6 +21,7 @@ CALLS = {
     "GET /rules": "get_rules",
     "PUT /rules": "put_rules",
     "POST /rules/rollback": "roll_back_rules",
+    "GET /callers": "get_callers",
     "GET /models": "get_models",
     "PUT /models/rollout": "put_rollout",
     "POST /models/rollback": "roll_back_models",

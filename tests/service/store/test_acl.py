@@ -63,5 +63,7 @@ async def test_a_user_that_writes_may_write_all_that_callers_send(restricted: st
         counted = Layouts.of(FeatureSchema.model_validate(SCHEMA))
         events = [CountedEvent("712", "5", "click", "home", 1_700_000_000_000)]
         await writer.add_counts(counted, counter_writes(counted, events, {"5": np.array([1, 2])}))
+        await writer.record_uses({"3fa94c1b02d7": 5})
+        assert await writer.last_uses() == {"3fa94c1b02d7": 5}
     finally:
         await writer.close()

@@ -1,0 +1,77 @@
+"""Checks the key of every request where there is a callers document: role, then rate, before the body is read."""
+
+from collections.abc import Iterable, Mapping
+from math import ceil
+from types import MappingProxyType
+from typing import Final
+
+from starlette.types import Scope
+
+from service.api.problems import Forbidden, RateLimited, Unauthorized
+from service.callers.callers import Callers, Grant
+from service.callers.document import Role
+
+# Anyone may see these: they have neither data nor secrets, and those who probe and read them have no key.
+_OPEN: Final = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
+_METRICS: Final = "/metrics"
+# Other routes that only read need `read`, all others `operate`, so that a new route is not open by mistake.
+_ROLES: Final[Mapping[tuple[str, str], Role]] = MappingProxyType(
+    {
+        ("POST", "/rank"): Role.READ,
+        ("POST", "/events"): Role.WRITE,
+        ("POST", "/impressions"): Role.WRITE,
+        ("PUT", "/features/users"): Role.WRITE,
+        ("PUT", "/features/items"): Role.WRITE,
+        ("GET", "/callers"): Role.OPERATE,
+        ("HEAD", "/callers"): Role.OPERATE,
+    }
+)
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+_INVALID: Final = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+
+
+def needed_role(method: str, path: str, metrics_are_open: bool) -> Role | None:
+    """Return the role that a call needs; None if anyone may make it."""
+    role = _ROLES.get((method, path))
+    if role is not None:
+        return role
+    if path in _OPEN or (path == _METRICS and metrics_are_open):
+        return None
+    return Role.READ if method in _READING else Role.OPERATE
+
+
+def admitted(scope: Scope, callers: Callers, now: float, metrics_are_open: bool) -> Grant | None:
+    """Return what the key of a request permits; None for a route that needs no key.
+
+    `now` is the time of the request (monotonic seconds). Raises Unauthorized, Forbidden and RateLimited.
+    """
+    role = needed_role(scope["method"], scope["path"], metrics_are_open)
+    if role is None:
+        return None
+    grant = callers.grant_of(bearer_key(scope["headers"]))
+    if grant is None:
+        raise Unauthorized("the key is unknown or has expired", headers=_INVALID)
+    if not grant.role.includes(role):
+        raise Forbidden(f"this call needs the role {role}; the caller {grant.name} has {grant.role}")
+    grant.used_at = now
+    wait = grant.bucket.take(now) if grant.bucket is not None else 0.0
+    if wait:
+        raise RateLimited(
+            f"the caller {grant.name} has sent more requests than its rate allows",
+            headers={"Retry-After": str(max(1, ceil(wait)))},
+        )
+    return grant
+
+
+def bearer_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the key of the one Authorization header. Raises Unauthorized if there is none, or more than one."""
+    given = [value for name, value in headers if name == b"authorization"]
+    if not given:
+        raise Unauthorized("send 'Authorization: Bearer KEY'", headers=_CHALLENGE)
+    if len(given) > 1:
+        raise Unauthorized("send one Authorization header", headers=_CHALLENGE)
+    scheme, _, key = given[0].partition(b" ")
+    if scheme.lower() != b"bearer" or not key.strip():
+        raise Unauthorized("send 'Authorization: Bearer KEY'", headers=_CHALLENGE)
+    return key.strip()

@@ -1,0 +1,1 @@
+"""Who may call the service: the callers document, and the keys that one worker accepts."""
