@@ -1,12 +1,16 @@
 """Describes and checks the value of one setting."""
 
 import ipaddress
+import re
 from typing import Any
 
 from pydantic import Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from service.store_url import check_url
+
+# As browsers send it: in lower case, without a path. A star is refused, because any page could then use the service.
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
 def setting(unit: str, help_text: str, **bounds: Any) -> Any:
@@ -27,6 +31,21 @@ def folder(value: object) -> object:
     if isinstance(value, str) and "://" in value:
         raise PydanticCustomError("log_target", "a folder is needed; object stores and Kafka are not supported")
     return value
+
+
+def origins(value: object) -> object:
+    """The origins of a list that is separated by commas. Anything but scheme, name and port is refused."""
+    if not isinstance(value, str):
+        return value
+    listed = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+    for origin in listed:
+        if not _ORIGIN.fullmatch(origin):
+            raise PydanticCustomError(
+                "origin",
+                "{origin} is no origin; write https://shop.example or http://localhost:3000",
+                {"origin": origin},
+            )
+    return listed
 
 
 def is_loopback(host: str) -> bool:

@@ -12,9 +12,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
 
 from features.nearest import near_names
-from service.setting_values import folder, is_loopback, known_address, setting
+from service.setting_values import folder, is_loopback, known_address, origins, setting
 
 PREFIX = "FUNNELRANK_"
+_TEN_YEARS_S = 315_360_000
 _SAME_WORD = 0.9  # how close a name without the prefix is to a setting, at least, to be taken for a misspelt one
 
 
@@ -45,10 +46,7 @@ class Settings(BaseModel):
     ] = Path("registry")
     trusted_keys: Annotated[
         Path | None,
-        setting(
-            "PEM file",
-            "public Ed25519 keys; a bundle must be signed by one of them; empty: signatures are not checked",
-        ),
+        setting("PEM file", "public Ed25519 keys; a bundle must be signed by one; empty: signatures are not checked"),
     ] = None
     redis_url: Annotated[
         SecretStr,
@@ -75,12 +73,22 @@ class Settings(BaseModel):
             le=3_600_000,
         ),
     ] = 1000
+    user_ttl_s: Annotated[
+        int,
+        setting("s", "silence (no load, no event) after which a user's row expires; 0: never", ge=0, le=_TEN_YEARS_S),
+    ] = 0
+    behaviour_ttl_s: Annotated[
+        int, setting("s", "silence after which a user's behaviours expire; 0: never", ge=0, le=_TEN_YEARS_S)
+    ] = 0
     admin_token: Annotated[
         SecretStr, setting("secret", "bearer token of operators' calls; empty: only loopback may make them")
     ] = _NONE
-    metrics_need_key: Annotated[
-        bool, setting("true/false", "whether /metrics needs a key where there is a callers document")
-    ] = False
+    metrics_need_key: Annotated[bool, setting("true/false", "whether callers of /metrics need a key too")] = False
+    cors_origins: Annotated[
+        tuple[str, ...],
+        setting("origins", "pages that may rank and report events, separated by commas; empty: none"),
+        BeforeValidator(origins),
+    ] = ()
     model_threads: Annotated[int, setting("threads", "ONNX Runtime intra-op threads per worker", ge=1, le=256)] = 1
     max_candidates: Annotated[int, setting("candidates", "most candidates of one request", ge=1, le=100_000)] = 2000
     max_body_bytes: Annotated[int, setting("bytes", "largest request body", ge=1024, le=1 << 30)] = 2_097_152
@@ -88,13 +96,7 @@ class Settings(BaseModel):
         int, setting("ms", "longest time between a request's first byte and its last", ge=100, le=600_000)
     ] = 10_000
     write_timeout_ms: Annotated[
-        int,
-        setting(
-            "ms",
-            "longest time that an answer waits because its reader does not read",
-            ge=100,
-            le=600_000,
-        ),
+        int, setting("ms", "longest time that an answer waits because its reader does not read", ge=100, le=600_000)
     ] = 10_000
     max_connections: Annotated[
         int,
@@ -143,8 +145,7 @@ class Settings(BaseModel):
     runtime_dir: Annotated[
         Path | None,
         setting(
-            "directory",
-            "where the workers share metrics and status; empty: RUNTIME_DIRECTORY, TMPDIR or /dev/shm",
+            "directory", "where the workers share metrics and status; empty: RUNTIME_DIRECTORY, TMPDIR or /dev/shm"
         ),
     ] = None
     load_timeout_ms: Annotated[

@@ -21,6 +21,8 @@ def described() -> str:
 def _default_of(field: FieldInfo) -> str:
     """Return the default in the form of the environment; no secret has a default."""
     default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+    if isinstance(default, tuple):
+        return ",".join(default)
     if isinstance(default, bool):
         return str(default).lower()
     return "" if default is None else str(default)

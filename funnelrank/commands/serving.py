@@ -54,6 +54,7 @@ def load(folder: Path | None, restart: bool, forget: str | None, registry: Path 
     from service.bundle.registry import folder_of
     from service.bundle.verify import read_manifest
     from service.rollout.rollout import read_rollout
+    from service.store.opening import lifetimes_of
     from service.store.redis.load import load_folder
 
     settings = settings_from_environment()
@@ -66,7 +67,8 @@ def load(folder: Path | None, restart: bool, forget: str | None, registry: Path 
     manifest = read_manifest(folder_of(registry, target), settings.trusted_keys)
     try:
         redis_url = settings.redis_url.get_secret_value()
-        load_folder(folder, manifest.feature_schema, redis_url, restart, manifest.tables, registry)
+        lifetimes = lifetimes_of(settings)
+        load_folder(folder, manifest.feature_schema, redis_url, restart, manifest.tables, registry, lifetimes)
     except RedisError as error:
         raise RedisError(f"{error}; run the same command again to continue") from None
     return ExitCode.DONE

@@ -23,7 +23,7 @@ from service.server.lifespan import background_work
 from service.server.protocol.connections import CONNECTIONS, Connections
 from service.server.start import WorkerStart
 from service.settings import Settings
-from service.store.opening import open_store, open_writer
+from service.store.opening import lifetimes_of, open_store, open_writer
 
 
 def from_environment() -> ASGIApp:
@@ -43,7 +43,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
     redis_url = settings.redis_url.get_secret_value()
     cache_bytes = settings.item_cache_mb << 20
     reader = open_store(redis_url, settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms)
-    writer = open_writer(redis_url, settings.redis_timeout_ms)
+    writer = open_writer(redis_url, settings.redis_timeout_ms, lifetimes_of(settings))
     metrics.tallies.also(lambda: metrics.item_cache.bring_over(reader.cache_counts()))
 
     # The callers, if there is a document

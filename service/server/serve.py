@@ -38,6 +38,11 @@ def serve(settings: Settings) -> int:
         log.warning("%s", unknown_variable(variable))
     if not settings.admin_token.get_secret_value() and not settings.on_loopback:
         log.warning("FUNNELRANK_ADMIN_TOKEN is not set, so operators' calls are refused")
+    if not settings.user_ttl_s or not settings.behaviour_ttl_s:
+        log.warning(
+            "users or their behaviours never expire, so Redis grows with every new user; "
+            "FUNNELRANK_USER_TTL_S and FUNNELRANK_BEHAVIOUR_TTL_S end that, `funnelrank size` plans the memory"
+        )
     profiles = check_start(settings)
     raise_file_limit()
     with contextlib.closing(bound_socket(settings.host, settings.port)) as listener:

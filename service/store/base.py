@@ -37,6 +37,17 @@ class StoredRows:
     counters: StoredCounters | None = None
 
 
+@dataclass(frozen=True)
+class Lifetimes:
+    """After how long without a load or a write a user's row and sequence expire, in milliseconds; 0: never."""
+
+    user_ms: int = 0
+    behaviours_ms: int = 0
+
+
+NEVER = Lifetimes()
+
+
 class FeatureStore(Protocol):
     """The reading side for one worker. Every read raises StoreDown."""
 
@@ -123,4 +134,4 @@ class StoreModule(Protocol):
 
     def open_store(self, url: str, timeout_ms: int, cache_bytes: int, cache_ttl_ms: int) -> FeatureStore: ...
 
-    def open_writer(self, url: str, timeout_ms: int) -> FeatureWriter: ...
+    def open_writer(self, url: str, timeout_ms: int, lifetimes: Lifetimes) -> FeatureWriter: ...

@@ -3,7 +3,8 @@
 from importlib import import_module
 from urllib.parse import urlsplit
 
-from service.store.base import FeatureStore, FeatureWriter, StoreModule
+from service.settings import Settings
+from service.store.base import NEVER, FeatureStore, FeatureWriter, Lifetimes, StoreModule
 from service.store_url import STORES, check_url
 
 
@@ -12,9 +13,14 @@ def open_store(url: str, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: in
     return _module_of(url).open_store(url, timeout_ms, cache_bytes, cache_ttl_ms)
 
 
-def open_writer(url: str, timeout_ms: int) -> FeatureWriter:
+def open_writer(url: str, timeout_ms: int, lifetimes: Lifetimes = NEVER) -> FeatureWriter:
     """Open the writing side. Raises ValueError for a URL that cannot be used."""
-    return _module_of(url).open_writer(url, timeout_ms)
+    return _module_of(url).open_writer(url, timeout_ms, lifetimes)
+
+
+def lifetimes_of(settings: Settings) -> Lifetimes:
+    """Return after how long a silent user's row and sequence expire."""
+    return Lifetimes(1000 * settings.user_ttl_s, 1000 * settings.behaviour_ttl_s)
 
 
 def check(url: str) -> None:

@@ -66,8 +66,14 @@ def values_of(redis: "Redis", keys: Sequence[str]) -> list[bytes | None]:
     return list(values)
 
 
-def set_values(redis: "Redis", values: Mapping[str, bytes]) -> None:
-    """Set the keys to these values; a cluster is written slot by slot."""
+def set_values(redis: "Redis", values: Mapping[str, bytes], lifetime_ms: int = 0) -> None:
+    """Set the keys to these values, which expire after `lifetime_ms` (0: never). A cluster is written slot by slot."""
+    if lifetime_ms:
+        with redis.pipeline(transaction=False) as pipeline:
+            for key, value in values.items():
+                pipeline.set(key, value, px=lifetime_ms)
+            pipeline.execute()
+        return
     cast(Any, redis).mset_nonatomic(values) if is_cluster(redis) else redis.mset(values)
 
 

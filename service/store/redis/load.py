@@ -16,6 +16,7 @@ from redis import Redis
 from features import FeatureSchema
 from features.layouts import Entity, Layouts, rows_of
 from features.times import latest_now_ms
+from service.store.base import NEVER, Lifetimes
 from service.store.event_keys import event_keys
 from service.store.redis.checkpoint import Checkpoint, Emptied
 from service.store.redis.claims import claim
@@ -44,13 +45,15 @@ def load_folder(
     restart: bool = False,
     names: TableNames | None = None,
     registry: Path | None = None,
+    lifetimes: Lifetimes = NEVER,
 ) -> dict[str, int]:
     """Load the users, items and behaviours of a folder; return the number of rows of each.
 
     Raises LoadError and redis' errors. After an interruption the same call continues where it stopped, unless
     `restart`. Once the items are loaded, live writes go to this schema too, so that an event that arrives during the
     load finds the features of its item. `names` are the recipe's names of tables and columns. With `registry`, the rows
-    are recorded as that registry's, and no other registry removes them.
+    are recorded as that registry's, and no other registry removes them. Loaded users and sequences expire after
+    `lifetimes`.
     """
     names = names or TableNames()
     try:
@@ -59,7 +62,7 @@ def load_folder(
             redis.ping()
             if registry is not None:
                 claim(redis, schema.fingerprint, registry)
-            return _load(redis, longest(redis, schema), tables, names, restart)
+            return _load(redis, longest(redis, schema), tables, names, restart, lifetimes)
     except TableError as error:
         raise LoadError(f"{error.file}: {error.detail}") from error
 
@@ -81,7 +84,12 @@ def _tables(folder: Path, names: TableNames) -> dict[str, Table]:
 
 
 def _load(
-    redis: "Redis", schema: FeatureSchema, tables: dict[str, Table], names: TableNames, restart: bool
+    redis: "Redis",
+    schema: FeatureSchema,
+    tables: dict[str, Table],
+    names: TableNames,
+    restart: bool,
+    lifetimes: Lifetimes,
 ) -> dict[str, int]:
     layouts = Layouts.of(schema)
     if layouts.behaviour is None:
@@ -89,9 +97,9 @@ def _load(
     # The columns of every table are checked before a row is written.
     needed = {name: _needed(name, table, layouts, names) for name, table in tables.items()}
     loaders: dict[str, Callable[[Batch], None]] = {
-        "items": lambda batch: _load_rows(redis, layouts, "item", batch, names.item_id),
-        "users": lambda batch: _load_rows(redis, layouts, "user", batch, names.user_id),
-        "behaviours": lambda batch: _load_behaviours(redis, layouts, batch, names),
+        "items": lambda batch: _load_rows(redis, layouts, "item", batch, names.item_id, 0),
+        "users": lambda batch: _load_rows(redis, layouts, "user", batch, names.user_id, lifetimes.user_ms),
+        "behaviours": lambda batch: _load_behaviours(redis, layouts, batch, names, lifetimes),
     }
     paths = {name: table.path for name, table in tables.items()}
     checkpoint = Checkpoint(redis, layouts.fingerprint, paths, restart)
@@ -155,7 +163,9 @@ def _distinct(values: list[str]) -> tuple[list[str], np.ndarray]:
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
 
-def _load_rows(redis: "Redis", layouts: Layouts, entity: Entity, batch: Batch, id_column: str) -> None:
+def _load_rows(
+    redis: "Redis", layouts: Layouts, entity: Entity, batch: Batch, id_column: str, lifetime_ms: int
+) -> None:
     layout = layouts.layout(entity)
     ids = batch.ids(id_column)
     packed = packed_rows(layout, batch, layouts.id_feature(entity), id_column).tobytes()
@@ -166,10 +176,11 @@ def _load_rows(redis: "Redis", layouts: Layouts, entity: Entity, batch: Batch, i
         set_values(
             redis,
             {key_of(layouts.fingerprint, ids[place]): packed[place * size : (place + 1) * size] for place in places},
+            lifetime_ms,
         )
 
 
-def _load_behaviours(redis: "Redis", layouts: Layouts, batch: Batch, names: TableNames) -> None:
+def _load_behaviours(redis: "Redis", layouts: Layouts, batch: Batch, names: TableNames, lifetimes: Lifetimes) -> None:
     """Load the behaviours of a batch, each with the features that Redis now has for its item."""
     assert layouts.behaviour is not None
     users = batch.ids(names.user_id)
@@ -200,9 +211,10 @@ def _load_behaviours(redis: "Redis", layouts: Layouts, batch: Batch, names: Tabl
             for user in range(first, min(first + _PIPELINE_ROWS // 10, len(distinct))):
                 places = order[starts[user] : starts[user + 1]].tolist()
                 own = ((stamps[place], events[place] + packed[place * size : (place + 1) * size]) for place in places)
-                arguments = add_behaviours_arguments(behaviours_to_send(own, keep, now_ms), keep, now_ms)
-                key = behaviours_key(layouts.fingerprint, distinct[user])
-                pipeline.execute_command(*add, 1, key, *arguments)  # type: ignore[no-untyped-call]
+                sent = behaviours_to_send(own, keep, now_ms)
+                arguments = add_behaviours_arguments(sent, keep, now_ms, lifetimes)
+                keys = (key_of(layouts.fingerprint, distinct[user]) for key_of in (behaviours_key, user_key))
+                pipeline.execute_command(*add, 2, *keys, *arguments)  # type: ignore[no-untyped-call]
             pipeline.execute()
 
 

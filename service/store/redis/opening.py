@@ -1,7 +1,7 @@
 """Opens the feature store in one Redis or in a Redis Cluster."""
 
 from service.redis_url import address_of
-from service.store.base import FeatureStore, FeatureWriter
+from service.store.base import FeatureStore, FeatureWriter, Lifetimes
 from service.store.redis.reading.cluster_reader import ClusterReader
 from service.store.redis.reading.single_reader import SingleReader
 from service.store.redis.writer import RedisWriter
@@ -18,5 +18,5 @@ def open_store(url: str, timeout_ms: int, cache_bytes: int, cache_ttl_ms: int) -
     return kind(address, timeout_ms, cache_bytes, cache_ttl_ms)
 
 
-def open_writer(url: str, timeout_ms: int) -> FeatureWriter:
-    return RedisWriter(url, timeout_ms)
+def open_writer(url: str, timeout_ms: int, lifetimes: Lifetimes) -> FeatureWriter:
+    return RedisWriter(url, timeout_ms, lifetimes)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from features.layouts import EVENT_KEY_BYTES
+from service.store.base import NEVER, Lifetimes
 from service.store.shown import ENTRY_BYTES
 
 # The highest number of members that one call drops. There are more only if another program wrote them; later calls drop
@@ -10,7 +11,8 @@ from service.store.shown import ENTRY_BYTES
 _DROPPED_AT_ONCE = 2_000
 _ADDED_AT_ONCE = 1_000  # scores and members of one ZADD: Lua hands over a bounded number of arguments
 
-# ARGV: how many behaviours to keep, the present time (ms), then time and member of each event.
+# KEYS: the sequence, the user's row. ARGV: how many behaviours to keep, the present time (ms), the lifetimes of the
+# sequence and of the row without an event (ms, 0: none), then time and member of each event.
 #
 # One event is one member: at its time, a member that begins with the same event key is replaced in its place, and not
 # doubled. The order comes from the score, so that events may arrive in any order. Of events of one millisecond a later
@@ -25,7 +27,7 @@ _ADDED_AT_ONCE = 1_000  # scores and members of one ZADD: Lua hands over a bound
 ADD_BEHAVIOURS = f"""
 local key, keep, now = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local before = string.format('(%.17g', ARGV[#ARGV - 1] + 1)
-local there = redis.pcall('ZRANGEBYSCORE', key, ARGV[3], before, 'WITHSCORES', 'LIMIT', 0, 4 * keep)
+local there = redis.pcall('ZRANGEBYSCORE', key, ARGV[5], before, 'WITHSCORES', 'LIMIT', 0, 4 * keep)
 if there.err then
   redis.call('UNLINK', key)
   there = {{}}
@@ -43,7 +45,7 @@ for k = 1, #there, 2 do
 end
 
 local fresh, count, add = {{}}, 0, {{}}
-for i = 3, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
   local time, member = tonumber(ARGV[i]), ARGV[i + 1]
   local own, event = of_time(time), string.sub(member, 1, {EVENT_KEY_BYTES})
   local score, old = own.score[event], own.member[event]
@@ -59,6 +61,11 @@ for i = 3, #ARGV, 2 do
 end
 for first = 1, #add, {_ADDED_AT_ONCE} do
   redis.call('ZADD', key, unpack(add, first, math.min(first + {_ADDED_AT_ONCE} - 1, #add)))
+end
+
+for i = 1, 2 do
+  local lifetime = tonumber(ARGV[i + 2])
+  if lifetime > 0 then redis.call('PEXPIRE', KEYS[i], lifetime) else redis.pcall('PERSIST', KEYS[i]) end
 end
 
 local size = redis.call('ZCARD', key)
@@ -98,13 +105,15 @@ redis.call('SET', KEYS[1], string.sub(there, -tonumber(ARGV[1])), 'PX', ARGV[2])
 return #fresh
 """
 
-# ARGV: the row that was read (empty for none), the new row. Writes only if the row has not changed since, so that of
-# two partial updates neither is lost. A key of another type counts as no row, and is replaced.
+# ARGV: the row that was read (empty for none), the new row, its lifetime without a change (ms, 0: none). Writes only if
+# the row has not changed since, so that of two partial updates neither is lost. A key of another type counts as no row,
+# and is replaced.
 REPLACE_ROW = """
 local row = redis.pcall('GET', KEYS[1])
 if type(row) ~= 'string' then row = '' end
 if row ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
+if tonumber(ARGV[3]) > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1
 """
 
@@ -122,9 +131,11 @@ def behaviours_to_send(behaviours: Iterable[tuple[int, bytes]], keep: int, now_m
     return past[-keep:] + future[:keep]
 
 
-def add_behaviours_arguments(behaviours: Sequence[tuple[int, bytes]], keep: int, now_ms: int) -> list[int | bytes]:
+def add_behaviours_arguments(
+    behaviours: Sequence[tuple[int, bytes]], keep: int, now_ms: int, lifetimes: Lifetimes = NEVER
+) -> list[int | bytes]:
     """Build ARGV of `ADD_BEHAVIOURS` from the result of `behaviours_to_send`."""
-    arguments: list[int | bytes] = [keep, now_ms]
+    arguments: list[int | bytes] = [keep, now_ms, lifetimes.behaviours_ms, lifetimes.user_ms]
     for time_ms, member in behaviours:
         arguments += (time_ms, member)
     return arguments

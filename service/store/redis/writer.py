@@ -9,6 +9,7 @@ from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 from features.layouts import Entity, Layouts
 from service.errors import StoreUnavailable
 from service.redis_url import address_of
+from service.store.base import Lifetimes
 from service.store.counters import CounterWrites
 from service.store.redis.clients import REDIS_ERRORS, async_client
 from service.store.redis.counter_script import ADD_COUNTS, count_calls
@@ -26,13 +27,14 @@ from service.store.shown import ENTRY_BYTES, KEPT_ENTRIES
 _ROUNDS = 20
 _SLOWEST_TIMEOUT_SECONDS = 1.0  # a write may take longer than a ranking's read
 
-ScriptCall = tuple[str, Sequence[int | bytes]]  # the key, and ARGV
+ScriptCall = tuple[Sequence[str], Sequence[int | bytes]]  # KEYS and ARGV
 
 
 class RedisWriter:
     """The writing side of the store for one worker."""
 
-    def __init__(self, url: str, timeout_ms: int) -> None:
+    def __init__(self, url: str, timeout_ms: int, lifetimes: Lifetimes) -> None:
+        self._lifetimes = lifetimes
         self._redis = async_client(url, max(_SLOWEST_TIMEOUT_SECONDS, timeout_ms / 1000))
         # A cluster's client does not accept EVALSHA in a pipeline. With one Redis, EVALSHA avoids sending the script
         # per key.
@@ -63,6 +65,7 @@ class RedisWriter:
     ) -> list[str]:
         """Make one attempt for `ids`; return those whose row changed meanwhile, to be tried again."""
         layout = layouts.layout(entity)
+        lifetime_ms = self._lifetimes.user_ms if entity == "user" else 0
         async with self._redis.pipeline(transaction=False) as pipeline:
             for i in ids:
                 pipeline.get(keys[i])
@@ -71,7 +74,7 @@ class RedisWriter:
         for i, reply in zip(ids, replies, strict=True):
             row = _row(reply)
             merged = layout.pack(values[i], onto=layouts.row_or_unknown(entity, i, row))
-            calls.append((keys[i], (row or b"", merged)))
+            calls.append(((keys[i],), (row or b"", merged, lifetime_ms)))
         written = await self._run(REPLACE_ROW, calls)
         return [i for i, done in zip(ids, written, strict=True) if not done]
 
@@ -86,7 +89,8 @@ class RedisWriter:
         calls: list[ScriptCall] = []
         for user_id, behaviours in by_user.items():
             sent = behaviours_to_send(behaviours, keep, now_ms)
-            calls.append((behaviours_key(layouts.fingerprint, user_id), add_behaviours_arguments(sent, keep, now_ms)))
+            keys = (behaviours_key(layouts.fingerprint, user_id), user_key(layouts.fingerprint, user_id))
+            calls.append((keys, add_behaviours_arguments(sent, keep, now_ms, self._lifetimes)))
         try:
             return sum(await self._run(ADD_BEHAVIOURS, calls))
         except REDIS_ERRORS as error:
@@ -97,7 +101,7 @@ class RedisWriter:
         now = time_ns() // 1_000_000
         shards = by_shard(ids)
         calls: list[ScriptCall] = [
-            (id_set_key(kind, shard), (now, *(ids[place] for place in places))) for shard, places in shards.items()
+            ((id_set_key(kind, shard),), (now, *(ids[place] for place in places))) for shard, places in shards.items()
         ]
         try:
             replies = await self._run(CLAIM_IDS, calls)
@@ -113,7 +117,7 @@ class RedisWriter:
         """Add packed entries of shown items `{user_id: entries}`. Returns how many are new. Raises StoreUnavailable."""
         keep = KEPT_ENTRIES * ENTRY_BYTES
         calls: list[ScriptCall] = [
-            (shown_items_key(user_id), (keep, keep_ms, entries)) for user_id, entries in by_user.items()
+            ((shown_items_key(user_id),), (keep, keep_ms, entries)) for user_id, entries in by_user.items()
         ]
         try:
             return sum(await self._run(ADD_SHOWN, calls))
@@ -130,20 +134,20 @@ class RedisWriter:
     async def record_uses(self, times_ms: Mapping[str, int]) -> None:
         """Record the time of the last use of keys `{key id: time in ms}`. Raises StoreUnavailable."""
         try:
-            await cast(Any, self._redis.hset(CALLER_USES, mapping=dict(times_ms)))
+            await cast(Any, self._redis).hset(CALLER_USES, mapping=dict(times_ms))
         except REDIS_ERRORS as error:
             raise StoreUnavailable(f"the uses were not written: {_reason(error)}") from None
 
     async def last_uses(self) -> dict[str, int]:
         """Return the time of the last use (ms) by key id. Raises StoreUnavailable."""
         try:
-            stored: dict[bytes, bytes] = await cast(Any, self._redis.hgetall(CALLER_USES))
+            stored: dict[bytes, bytes] = await cast(Any, self._redis).hgetall(CALLER_USES)
         except REDIS_ERRORS as error:
             raise StoreUnavailable(f"the last uses cannot be read: {_reason(error)}") from None
         return {key_id.decode(): int(time_ms) for key_id, time_ms in stored.items() if time_ms.isdigit()}
 
     async def _run(self, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
-        """Run a script for each key, in one pipeline, and return the results. Raises redis' errors."""
+        """Run a script for each call, in one pipeline, and return the results. Raises redis' errors."""
         if self._sends_text:
             return await self._pipelined("EVAL", script, calls)
         if script in self._hashes:
@@ -160,8 +164,8 @@ class RedisWriter:
 
     async def _pipelined(self, command: str, script: str, calls: Sequence[ScriptCall]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:
-            for key, arguments in calls:
-                pipeline.execute_command(command, script, 1, key, *arguments)
+            for keys, arguments in calls:
+                pipeline.execute_command(command, script, len(keys), *keys, *arguments)
             replies = list(await pipeline.execute(raise_on_error=False))
         for reply in replies:
             if isinstance(reply, Exception):

@@ -172,7 +172,7 @@ def redis_work(client: redis.Redis, events: Sequence[tuple[int, bytes]], keep: i
     arguments = add_behaviours_arguments(behaviours_to_send(events, keep, now_ms), keep, now_ms)
     client.flushall()
     client.config_resetstat()
-    client.execute_command("EVAL", ADD_BEHAVIOURS, 1, "key", *arguments)
+    client.execute_command("EVAL", ADD_BEHAVIOURS, 2, "key", "row", *arguments)
     stats: Any = client.info("commandstats")
     commands = sum(of["calls"] for name, of in stats.items() if name.removeprefix("cmdstat_") != "config|resetstat")
     rounds = []
@@ -180,7 +180,7 @@ def redis_work(client: redis.Redis, events: Sequence[tuple[int, bytes]], keep: i
         client.flushall()
         started = cpu_ms(client)
         for key in range(10):
-            client.execute_command("EVAL", ADD_BEHAVIOURS, 1, key, *arguments)
+            client.execute_command("EVAL", ADD_BEHAVIOURS, 2, key, "row", *arguments)
         rounds.append((cpu_ms(client) - started) / 10)
     return commands, min(rounds)
 
