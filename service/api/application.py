@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.cross_origin import CrossOrigin
 from service.api.middleware import CONTEXT, RequestMiddleware
 from service.api.openapi import describe
 from service.api.problems import (
@@ -58,7 +59,11 @@ def build(services: Services, lifespan: Lifespan, version: str) -> ASGIApp:
         app.router.routes.extend(router.routes)
     app.add_middleware(RequestMiddleware, services=services)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    return Bypass(app, rank, RequestMiddleware(rank.app, services))
+    whole: ASGIApp = Bypass(app, rank, RequestMiddleware(rank.app, services))
+    if services.settings.cors_origins:
+        origins = frozenset(services.settings.cors_origins)
+        whole = CrossOrigin(whole, origins, lambda path: methods_of(app, path), services.metrics)
+    return whole
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service import errors
 from service.api import problems
+from service.api.access import needed_role
 from service.api.body import JsonBody
 from service.api.problems import PROBLEM_TYPE, PROBLEMS, Problem
 from service.errors import ServiceError
@@ -17,6 +18,7 @@ from service.errors import ServiceError
 Errors = tuple[type[ServiceError], ...]
 BODY: Errors = (problems.MalformedJson, problems.BodyTooLarge, errors.InvalidRequest)
 OPERATOR: Errors = (problems.Unauthorized, problems.Forbidden)
+CALLER: Errors = (*OPERATOR, problems.RateLimited)
 WORK: Errors = (errors.NotReady, errors.Overloaded)
 CHANGE: Errors = (errors.Conflict, errors.RegistryUnavailable)
 _REFERENCE = "#/components/schemas/{model}"
@@ -52,11 +54,28 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 "required": body.required,
                 "content": {"application/json": {"schema": reference(body.model)}},
             }
+    _describe_keys(document)
     schemas = document["components"]["schemas"]
     schemas.update(_schemas(bodies))
     settings = app.state.services.settings
     schemas["RankRequest"]["properties"]["candidates"]["maxItems"] = settings.max_candidates
     return document
+
+
+def _describe_keys(document: dict[str, Any]) -> None:
+    """Add the callers' keys to every route that needs one where there is a callers document."""
+    scheme = {"type": "http", "scheme": "bearer", "description": "a caller's key, where there is a callers document"}
+    document["components"].setdefault("securitySchemes", {})["caller"] = scheme
+    refusals = {str(status): answer for status, answer in refuses(*CALLER).items()}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            role = needed_role(method.upper(), path, metrics_are_open=False)
+            if role is None:
+                continue
+            operation["responses"] = {**refusals, **operation["responses"]}
+            operation["description"] = f"{operation.get('description', '')}\n\nRole: `{role}`.".strip()
+            # Without a callers document no key is needed; operators' routes always need one, or the token.
+            operation.setdefault("security", [{}, {"caller": []}])
 
 
 def reference(model: type[BaseModel]) -> dict[str, str]:

@@ -80,7 +80,12 @@ def test_the_document_names_every_route_and_every_error_of_it(fuzzed: Any) -> No
             errors = {status: answer for status, answer in described["responses"].items() if status != "200"}
             assert all(PROBLEM in answer["content"] for answer in errors.values())
             assert "default" not in errors
-    assert set(document["paths"]["/rank"]["post"]["responses"]) == {"200", "400", "413", "422", "503", "504"}
+    of_rank = document["paths"]["/rank"]["post"]
+    assert set(of_rank["responses"]) == {"200", "400", "401", "403", "413", "422", "429", "503", "504"}
+    assert of_rank["security"] == [{}, {"caller": []}]
+    assert document["paths"]["/fusion"]["put"]["security"] == [{"operator": []}]
+    assert set(document["components"]["securitySchemes"]) == {"caller", "operator"}
+    assert "security" not in document["paths"]["/livez"]["get"]
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATORS)
