@@ -16,7 +16,8 @@ from typing import Annotated, Any, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.nearest import nearest
-from service.documents import DocumentUnreadable, RevisionedDocument, last_good
+from service.documents import DocumentUnreadable, Recorded, RevisionedDocument
+from service.documents.revisioned import last_good
 from service.errors import Conflict, first_fault
 
 CALLERS_FILE = "callers.json"
@@ -67,18 +68,13 @@ class Caller(BaseModel):
     keys: Annotated[tuple[CallerKey, ...], Field(max_length=MOST_KEYS)] = ()
 
 
-class CallersDocument(BaseModel):
+class CallersDocument(Recorded):
     """The document. An unknown field is refused, because a misspelt limit must not count as no limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     revision: int
     callers: tuple[Caller, ...] = ()
-    author: str = ""
-    reason: str = ""
-    written_at: str = ""
-    restores: int | None = None
-    history: tuple[dict[str, Any], ...] = ()
 
     @model_validator(mode="after")
     def _is_unambiguous(self) -> Self:

@@ -73,7 +73,7 @@ redis.call('PEXPIRE', key, ARGV[1])
 return #ARGV
 """
 
-ScriptCall = tuple[Sequence[str], Sequence[int | bytes]]  # KEYS and ARGV
+ScriptCall = tuple[str, Sequence[int | bytes]]
 
 
 def count_calls(layouts: Layouts, writes: CounterWrites) -> Iterator[ScriptCall]:
@@ -88,7 +88,7 @@ def count_calls(layouts: Layouts, writes: CounterWrites) -> Iterator[ScriptCall]
         sizes = {str(i): c.entries * ENTRY_BYTES for i, c in enumerate(layouts.counters) if c.by == by}
         keep_ms = max((c.keep_ms for c in layouts.counters if c.by == by), default=0)
         for entity_id, cells in by_key.items():
-            yield (key_of(fingerprint, entity_id),), [keep_ms, *_cell_arguments(cells, sizes)]
+            yield key_of(fingerprint, entity_id), [keep_ms, *_cell_arguments(cells, sizes)]
 
 
 def _cell_arguments(cells: Cells, sizes: Mapping[str, int]) -> Iterator[int | bytes]:

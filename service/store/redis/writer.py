@@ -127,7 +127,7 @@ class RedisWriter:
     async def add_counts(self, layouts: Layouts, writes: CounterWrites) -> None:
         """Add increments to the cells of a schema's counters. Raises StoreUnavailable."""
         try:
-            await self._run(ADD_COUNTS, list(count_calls(layouts, writes)))
+            await self._run(ADD_COUNTS, [((key,), arguments) for key, arguments in count_calls(layouts, writes)])
         except REDIS_ERRORS as error:
             raise StoreUnavailable(f"the counters were not written: {_reason(error)}") from None
 
