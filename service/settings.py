@@ -131,9 +131,7 @@ class Settings(BaseModel):
             "candidates", "candidates scored at once; between two chunks, other requests are scored", ge=1, le=100_000
         ),
     ] = 500
-    default_timeout_ms: Annotated[int, setting("ms", "deadline of a request without timeout_ms", ge=1, le=600_000)] = (
-        1000
-    )
+    default_timeout_ms: Annotated[int, setting("ms", "deadline without timeout_ms", ge=1, le=600_000)] = 1000
     fusion_file: Annotated[
         Path | None,
         setting(
@@ -161,9 +159,7 @@ class Settings(BaseModel):
             le=600_000,
         ),
     ] = 1000
-    allow_degraded_ready: Annotated[
-        bool, setting("true/false", "whether /readyz answers 200 while Redis cannot be reached")
-    ] = False
+    allow_degraded_ready: Annotated[bool, setting("true/false", "whether /readyz answers 200 without Redis")] = False
     drain_ms: Annotated[
         int,
         setting("ms", "time from SIGTERM, when /readyz begins to fail, until the listener closes", ge=0, le=600_000),
