@@ -42,9 +42,9 @@ def callers() -> None:
 @registry_option
 def add(name: str, role: str, rate: float | None, registry: Path | None) -> None:
     """Add a caller and print its key, which is stored nowhere."""
-    from service.callers.document import Role, add_caller
+    from service.callers.document import CallerRole, add_caller
 
-    click.echo(add_caller(_registry(registry), name, Role(role), rate, getpass.getuser()))
+    click.echo(add_caller(_registry(registry), name, CallerRole(role), rate, getpass.getuser()))
 
 
 @callers.command(epilog=examples("funnelrank callers rotate shop --overlap-hours 24"))

@@ -60,11 +60,11 @@ def size(
     If FUNNELRANK_USER_TTL_S or FUNNELRANK_BEHAVIOUR_TTL_S is set, keys that expire are counted with their times.
     """
     from features.layouts import Layouts
-    from service.store.redis.memory import ALLOCATORS, HEADROOM, Counts, memory_of
+    from service.store.redis.memory import ALLOCATORS, HEADROOM, StoredCounts, memory_of
 
     settings = settings_from_environment()
     layouts = Layouts.of(_schema_of(schema, registry or settings.registry, settings))
-    counts = Counts(
+    counts = StoredCounts(
         users=users,
         items=items,
         behaviours=behaviours_per_user,
@@ -75,9 +75,9 @@ def size(
         behaviours_expire=settings.behaviour_ttl_s > 0,
     )
     memory = memory_of(layouts, counts, ALLOCATORS[allocator])
-    for part in memory.parts:
+    for group in memory.groups:
         click.echo(
-            f"{part.name:<14}{part.keys:>13,} keys {part.each:>11,.0f} B {part.keys * part.each / 1e6:>13,.1f} MB"
+            f"{group.name:<14}{group.keys:>13,} keys {group.each:>11,.0f} B {group.keys * group.each / 1e6:>13,.1f} MB"
         )
     click.echo(f"{'tables':<14}{memory.tables / 1e6:>46,.1f} MB")
     click.echo(f"{'used_memory':<14}{memory.total / 1e6:>46,.1f} MB")

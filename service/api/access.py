@@ -9,21 +9,21 @@ from starlette.types import Scope
 
 from service.api.problems import Forbidden, RateLimited, Unauthorized
 from service.callers.callers import Callers, Grant
-from service.callers.document import Role
+from service.callers.document import CallerRole
 
 # Anyone may see these: they have neither data nor secrets, and those who probe and read them have no key.
 _OPEN: Final = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
 _METRICS: Final = "/metrics"
 # Other routes that only read need `read`, all others `operate`, so that a new route is not open by mistake.
-_ROLES: Final[Mapping[tuple[str, str], Role]] = MappingProxyType(
+_ROLES: Final[Mapping[tuple[str, str], CallerRole]] = MappingProxyType(
     {
-        ("POST", "/rank"): Role.READ,
-        ("POST", "/events"): Role.WRITE,
-        ("POST", "/impressions"): Role.WRITE,
-        ("PUT", "/features/users"): Role.WRITE,
-        ("PUT", "/features/items"): Role.WRITE,
-        ("GET", "/callers"): Role.OPERATE,
-        ("HEAD", "/callers"): Role.OPERATE,
+        ("POST", "/rank"): CallerRole.READ,
+        ("POST", "/events"): CallerRole.WRITE,
+        ("POST", "/impressions"): CallerRole.WRITE,
+        ("PUT", "/features/users"): CallerRole.WRITE,
+        ("PUT", "/features/items"): CallerRole.WRITE,
+        ("GET", "/callers"): CallerRole.OPERATE,
+        ("HEAD", "/callers"): CallerRole.OPERATE,
     }
 )
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -31,14 +31,14 @@ _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
 _INVALID: Final = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
 
-def needed_role(method: str, path: str, metrics_are_open: bool) -> Role | None:
+def needed_role(method: str, path: str, metrics_are_open: bool) -> CallerRole | None:
     """Return the role that a call needs; None if anyone may make it."""
     role = _ROLES.get((method, path))
     if role is not None:
         return role
     if path in _OPEN or (path == _METRICS and metrics_are_open):
         return None
-    return Role.READ if method in _READING else Role.OPERATE
+    return CallerRole.READ if method in _READING else CallerRole.OPERATE
 
 
 def admitted(scope: Scope, callers: Callers, now: float, metrics_are_open: bool) -> Grant | None:

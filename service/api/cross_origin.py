@@ -7,7 +7,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.access import needed_role
-from service.callers.document import Role
+from service.callers.document import CallerRole
 from service.metrics.metrics import Metrics
 
 _WRITING: Final = frozenset({"/events", "/impressions"})
@@ -24,7 +24,7 @@ def open_to_origins(method: str, path: str) -> bool:
     Operators' calls are never open.
     """
     role = needed_role(method, path, metrics_are_open=True)
-    return role is None or role == Role.READ or (role == Role.WRITE and path in _WRITING)
+    return role is None or role == CallerRole.READ or (role == CallerRole.WRITE and path in _WRITING)
 
 
 class CrossOrigin:

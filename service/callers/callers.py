@@ -10,8 +10,8 @@ from service.callers.document import (
     CALLERS_FILE,
     Caller,
     CallerKey,
+    CallerRole,
     CallersDocument,
-    Role,
     hash_of,
     read_followed_callers,
 )
@@ -34,7 +34,7 @@ class Grant:
 
     __slots__ = ("bucket", "digest", "expires_ms", "key_id", "name", "role", "used_at")
 
-    def __init__(self, name: str, role: Role, key_id: str, digest: bytes, expires_ms: int | None) -> None:
+    def __init__(self, name: str, role: CallerRole, key_id: str, digest: bytes, expires_ms: int | None) -> None:
         self.name = name
         self.role = role
         self.key_id = key_id
@@ -167,7 +167,7 @@ class Callers:
         token = self._settings.admin_token.get_secret_value()
         if token:
             digest = hash_of(token.encode())
-            grants[digest] = Grant(ADMIN, Role.OPERATE, "", digest, None)
+            grants[digest] = Grant(ADMIN, CallerRole.OPERATE, "", digest, None)
         for digest in grants.keys() & before.keys():
             grants[digest].used_at = before[digest].used_at
         return grants

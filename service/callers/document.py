@@ -28,18 +28,18 @@ _ID_CHARACTERS = 12
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-class Role(StrEnum):
+class CallerRole(StrEnum):
     """What a caller may do. Each role includes those before it."""
 
     READ = "read"
     WRITE = "write"
     OPERATE = "operate"
 
-    def includes(self, other: "Role") -> bool:
+    def includes(self, other: "CallerRole") -> bool:
         return _ORDER[self] >= _ORDER[other]
 
 
-_ORDER = {role: place for place, role in enumerate(Role)}
+_ORDER = {role: place for place, role in enumerate(CallerRole)}
 
 
 class CallerKey(BaseModel):
@@ -63,7 +63,7 @@ class Caller(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(pattern=_NAME)]
-    role: Role
+    role: CallerRole
     rate: Annotated[float | None, Field(gt=0, le=1_000_000)] = None
     keys: Annotated[tuple[CallerKey, ...], Field(max_length=MOST_KEYS)] = ()
 
@@ -113,7 +113,7 @@ def read_followed_callers(registry: Path) -> tuple[CallersDocument | None, str]:
     return copy, problem
 
 
-def add_caller(registry: Path, name: str, role: Role, rate: float | None, author: str) -> str:
+def add_caller(registry: Path, name: str, role: CallerRole, rate: float | None, author: str) -> str:
     """Add a caller with one key and return the key, which is stored nowhere. Raises Conflict and OSError."""
     key = _new_key()
 
@@ -136,10 +136,10 @@ def rotate_key(registry: Path, name: str, overlap: timedelta, author: str) -> st
     def edit(callers: dict[str, Caller]) -> None:
         caller = _named(callers, name)
         now = _now()
-        kept = [_ending(old, now + overlap) for old in caller.keys if not _is_over(old, now)] if overlap else []
-        if len(kept) >= MOST_KEYS:
-            raise Conflict(f"{name} has {len(kept)} keys; revoke one first")
-        callers[name] = caller.model_copy(update={"keys": (*kept, _entry(key))})
+        remaining = [_ending(old, now + overlap) for old in caller.keys if not _is_over(old, now)] if overlap else []
+        if len(remaining) >= MOST_KEYS:
+            raise Conflict(f"{name} has {len(remaining)} keys; revoke one first")
+        callers[name] = caller.model_copy(update={"keys": (*remaining, _entry(key))})
 
     _change(registry, edit, author, f"key of {name} rotated")
     return key
@@ -153,10 +153,10 @@ def revoke(registry: Path, name: str, key_id: str | None, author: str) -> None:
         if key_id is None:
             del callers[name]
             return
-        kept = tuple(key for key in caller.keys if key.id != key_id)
-        if len(kept) == len(caller.keys):
+        remaining = tuple(key for key in caller.keys if key.id != key_id)
+        if len(remaining) == len(caller.keys):
             raise Conflict(f"{name} has no key {key_id}{nearest(key_id, [key.id for key in caller.keys])}")
-        callers[name] = caller.model_copy(update={"keys": kept})
+        callers[name] = caller.model_copy(update={"keys": remaining})
 
     _change(registry, edit, author, f"{name} revoked" if key_id is None else f"key {key_id} of {name} revoked")
 

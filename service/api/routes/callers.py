@@ -10,7 +10,7 @@ from service.api.fields import ResponseBody
 from service.api.openapi import OPERATOR, refuses
 from service.api.operators import Operator
 from service.api.services import Worker
-from service.callers.document import Caller, Role
+from service.callers.document import Caller, CallerRole
 from service.errors import StoreUnavailable
 
 router = APIRouter(tags=["callers"], dependencies=[Operator])
@@ -29,7 +29,7 @@ class CallerState(ResponseBody):
     """A caller."""
 
     name: str
-    role: Role
+    role: CallerRole
     rate: Annotated[float | None, Field(description="requests per second over all workers of a host; null: no limit")]
     keys: tuple[KeyState, ...]
 

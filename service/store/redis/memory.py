@@ -53,7 +53,7 @@ def _size_class(size: int, quantum: int) -> int:
 
 
 @dataclass(frozen=True)
-class Counts:
+class StoredCounts:
     """What is to be stored. `behaviours` and `shown` are per user; ids have this many characters."""
 
     users: int
@@ -66,7 +66,7 @@ class Counts:
     behaviours_expire: bool = False
 
 
-class Part(NamedTuple):
+class KeyGroup(NamedTuple):
     """One kind of keys: their number, and the bytes of one without its share of the table of all keys."""
 
     name: str
@@ -78,24 +78,26 @@ class Part(NamedTuple):
 class Memory:
     """The memory of a schema by kind of keys."""
 
-    parts: tuple[Part, ...]
+    groups: tuple[KeyGroup, ...]
     tables: int
 
     @property
     def total(self) -> int:
-        return BASE_BYTES + self.tables + round(sum(part.keys * part.each for part in self.parts))
+        return BASE_BYTES + self.tables + round(sum(group.keys * group.each for group in self.groups))
 
 
-def memory_of(layouts: Layouts, counts: Counts, allocate: Allocator = jemalloc) -> Memory:
+def memory_of(layouts: Layouts, counts: StoredCounts, allocate: Allocator = jemalloc) -> Memory:
     """Return the memory for a schema's rows and sequences."""
     # The keys with ids of the given length
     fingerprint = layouts.fingerprint
     user_id = "x" * counts.user_id_characters
     user = user_key(fingerprint, user_id)
     item = item_key(fingerprint, "x" * counts.item_id_characters)
-    parts = [
-        Part("item rows", counts.items, _string(item, layouts.item.dtype.itemsize, False, allocate)),
-        Part("user rows", counts.users, _string(user, layouts.user.dtype.itemsize, counts.user_rows_expire, allocate)),
+    groups = [
+        KeyGroup("item rows", counts.items, _string(item, layouts.item.dtype.itemsize, False, allocate)),
+        KeyGroup(
+            "user rows", counts.users, _string(user, layouts.user.dtype.itemsize, counts.user_rows_expire, allocate)
+        ),
     ]
     expiring = counts.users if counts.user_rows_expire else 0
 
@@ -104,16 +106,16 @@ def memory_of(layouts: Layouts, counts: Counts, allocate: Allocator = jemalloc) 
         key = behaviours_key(fingerprint, user_id)
         stored = min(counts.behaviours, layouts.kept_behaviours)
         each = _key(key, counts.behaviours_expire, allocate) + _sorted_set(stored, layouts.member.itemsize, allocate)
-        parts.append(Part("sequences", counts.users, each))
+        groups.append(KeyGroup("sequences", counts.users, each))
         expiring += counts.users if counts.behaviours_expire else 0
 
     # Shown items, which always expire
     if counts.shown:
         stored = min(counts.shown, KEPT_ENTRIES) * ENTRY_BYTES
-        parts.append(Part("shown items", counts.users, _string(shown_items_key(user_id), stored, True, allocate)))
+        groups.append(KeyGroup("shown items", counts.users, _string(shown_items_key(user_id), stored, True, allocate)))
         expiring += counts.users
-    keys = sum(part.keys for part in parts)
-    return Memory(tuple(parts), _table(keys, allocate) + _table(expiring, allocate))
+    keys = sum(group.keys for group in groups)
+    return Memory(tuple(groups), _table(keys, allocate) + _table(expiring, allocate))
 
 
 def _table(entries: int, allocate: Allocator) -> int:

@@ -13,7 +13,7 @@ import pytest
 import raw_http
 import redis
 
-from service.callers.document import CALLERS_FILE, Role, add_caller, revoke, rotate_key
+from service.callers.document import CALLERS_FILE, CallerRole, add_caller, revoke, rotate_key
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.keys import CALLER_USES
 
@@ -25,7 +25,7 @@ USERS = {"users": [{"user_id": "712", "features": {}}]}
 @pytest.fixture
 def keys(registry: Path) -> dict[str, str]:
     """One key per role."""
-    return {role.value: add_caller(registry, role.value, role, None, "test") for role in Role}
+    return {role.value: add_caller(registry, role.value, role, None, "test") for role in CallerRole}
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_each_role_may_do_what_it_says_and_no_more(running: Any, keys: dict[str,
         ("PUT", "/models/rollout", {"stable": {"name": "synthetic", "version": "1"}}, 3),
     ]
     for method, path, body, level in calls:
-        for place, role in enumerate(Role, 1):
+        for place, role in enumerate(CallerRole, 1):
             answer = call(running, method, path, keys[role], body)
             assert (answer.status_code == 200) == (place >= level), (path, role, answer.text)
             if place < level:
@@ -89,7 +89,7 @@ def test_keys_are_added_rotated_and_revoked_without_a_restart(
         """The statuses over several connections, so that both workers answer."""
         return {httpx.post(f"{running.url}/rank", json=RANK, headers=bearer(key)).status_code for _ in range(8)}
 
-    added = add_caller(registry, "shop", Role.READ, None, "test")
+    added = add_caller(registry, "shop", CallerRole.READ, None, "test")
     kit.wait_until(lambda: ranks(added) == {200})
     rotated = rotate_key(registry, "shop", timedelta(hours=1), "test")
     kit.wait_until(lambda: ranks(rotated) == {200})
@@ -157,7 +157,7 @@ def test_the_last_use_of_each_key_is_told_over_all_workers_and_restarts(
 def test_a_caller_beyond_its_rate_gets_429_and_the_others_do_not(
     running: Any, registry: Path, keys: dict[str, str], kit: SimpleNamespace
 ) -> None:
-    slow = add_caller(registry, "slow", Role.READ, 0.5, "test")
+    slow = add_caller(registry, "slow", CallerRole.READ, 0.5, "test")
     kit.wait_until(lambda: "slow" in call(running, "GET", "/callers", "secret").text)
     answers = [call(running, "POST", "/rank", slow, RANK) for _ in range(10)]
     limited = [answer for answer in answers if answer.status_code == 429]
@@ -167,7 +167,7 @@ def test_a_caller_beyond_its_rate_gets_429_and_the_others_do_not(
     assert 1 <= int(limited[0].headers["retry-after"]) <= 4
     assert call(running, "POST", "/rank", keys["read"], RANK).status_code == 200
     # A change of the document does not fill the bucket.
-    add_caller(registry, "other", Role.READ, None, "test")
+    add_caller(registry, "other", CallerRole.READ, None, "test")
     kit.wait_until(lambda: "other" in call(running, "GET", "/callers", "secret").text)
     assert 429 in {call(running, "POST", "/rank", slow, RANK).status_code for _ in range(3)}
 

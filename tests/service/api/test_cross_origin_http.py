@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from service.api.application import ROUTERS
-from service.callers.document import Role, add_caller
+from service.callers.document import CallerRole, add_caller
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings, SettingsError
 
@@ -122,7 +122,7 @@ def test_without_the_setting_no_origin_gets_anything(server: Any) -> None:
 def test_a_preflight_needs_no_key_and_a_page_reads_why_its_key_is_refused(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
-    key = add_caller(registry, "page", Role.READ, 1, "test")
+    key = add_caller(registry, "page", CallerRole.READ, 1, "test")
     with kit.serving(tmp_path, registry, redis_server.url, cors_origins=SHOP) as server:
         assert preflight(server, "/rank", "POST", SHOP).status_code == 204
         assert preflight(server, "/rank", "POST", "https://evil.example").status_code == 401

@@ -8,7 +8,7 @@ import pytest
 
 from service.callers import callers as module
 from service.callers.callers import MOST_KEY_BYTES, Callers
-from service.callers.document import DOCUMENT, Role, add_caller, hash_of, rotate_key
+from service.callers.document import DOCUMENT, CallerRole, add_caller, hash_of, rotate_key
 from service.metrics.metrics import Metrics
 from service.settings import Settings
 from service.store.opening import open_writer
@@ -23,15 +23,15 @@ def callers_of(registry: Path, admin_token: str = "secret") -> Callers:
 
 
 async def test_before_the_document_is_read_only_the_admin_token_is_accepted(tmp_path: Path) -> None:
-    key = add_caller(tmp_path, "shop", Role.READ, None, "me").encode()
+    key = add_caller(tmp_path, "shop", CallerRole.READ, None, "me").encode()
     callers = callers_of(tmp_path)
     assert callers.grants is not None
     assert callers.grant_of(key) is None
     admin = callers.grant_of(b"secret")
-    assert admin is not None and admin.role == Role.OPERATE
+    assert admin is not None and admin.role == CallerRole.OPERATE
     await callers.step()
     grant = callers.grant_of(key)
-    assert grant is not None and (grant.name, grant.role) == ("shop", Role.READ)
+    assert grant is not None and (grant.name, grant.role) == ("shop", CallerRole.READ)
 
 
 async def test_without_a_document_no_keys_are_asked_for(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ async def test_without_a_document_no_keys_are_asked_for(tmp_path: Path) -> None:
 
 
 async def test_without_an_admin_token_the_empty_key_is_not_accepted(tmp_path: Path) -> None:
-    add_caller(tmp_path, "shop", Role.READ, None, "me")
+    add_caller(tmp_path, "shop", CallerRole.READ, None, "me")
     callers = callers_of(tmp_path, admin_token="")
     await callers.step()
     assert callers.grant_of(b"") is None
@@ -50,7 +50,7 @@ async def test_without_an_admin_token_the_empty_key_is_not_accepted(tmp_path: Pa
 async def test_a_registry_that_hangs_leaves_the_keys_and_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = add_caller(tmp_path, "shop", Role.READ, None, "me").encode()
+    key = add_caller(tmp_path, "shop", CallerRole.READ, None, "me").encode()
     callers = callers_of(tmp_path)
     await callers.step()
     held = module.file_signature
@@ -70,14 +70,14 @@ async def test_a_registry_that_hangs_leaves_the_keys_and_is_looked_at_again(
 
 
 async def test_the_rate_is_shared_by_the_workers_and_by_the_keys_of_a_caller(tmp_path: Path) -> None:
-    first = add_caller(tmp_path, "shop", Role.READ, 100, "me").encode()
+    first = add_caller(tmp_path, "shop", CallerRole.READ, 100, "me").encode()
     second = rotate_key(tmp_path, "shop", timedelta(hours=1), "me").encode()
     callers = callers_of(tmp_path)
     await callers.step()
     buckets = [grant.bucket for grant in map(callers.grant_of, (first, second)) if grant is not None]
     assert buckets[0] is buckets[1] is not None
     assert buckets[0].rate == 25
-    add_caller(tmp_path, "other", Role.READ, 1, "me")
+    add_caller(tmp_path, "other", CallerRole.READ, 1, "me")
     await callers.step()
     grant = callers.grant_of(second)
     assert grant is not None and grant.bucket is buckets[0]

@@ -13,8 +13,8 @@ from service.callers.document import (
     CALLERS_FILE,
     DOCUMENT,
     MOST_KEYS,
+    CallerRole,
     CallersDocument,
-    Role,
     add_caller,
     read_followed_callers,
     revoke,
@@ -32,7 +32,7 @@ def document(registry: Path) -> CallersDocument:
 
 
 def test_a_key_has_256_random_bits_and_only_its_hash_is_stored(tmp_path: Path) -> None:
-    keys = {add_caller(tmp_path, f"caller-{i}", Role.READ, None, "me") for i in range(20)}
+    keys = {add_caller(tmp_path, f"caller-{i}", CallerRole.READ, None, "me") for i in range(20)}
     assert len(keys) == 20
     assert all(key.startswith("fr_") and len(key) == 3 + 43 for key in keys)
     stored = "".join(path.read_text() for path in tmp_path.iterdir() if path.is_file())
@@ -43,7 +43,7 @@ def test_a_key_has_256_random_bits_and_only_its_hash_is_stored(tmp_path: Path) -
 
 
 def test_a_rotation_leaves_the_old_key_for_a_time_or_ends_it_at_once(tmp_path: Path) -> None:
-    add_caller(tmp_path, "shop", Role.WRITE, 5, "me")
+    add_caller(tmp_path, "shop", CallerRole.WRITE, 5, "me")
     rotate_key(tmp_path, "shop", timedelta(hours=1), "me")
     old, new = document(tmp_path).callers[0].keys
     assert old.expires_at is not None
@@ -55,7 +55,7 @@ def test_a_rotation_leaves_the_old_key_for_a_time_or_ends_it_at_once(tmp_path: P
 
 
 def test_a_caller_has_a_bounded_number_of_keys(tmp_path: Path) -> None:
-    add_caller(tmp_path, "shop", Role.WRITE, 5, "me")
+    add_caller(tmp_path, "shop", CallerRole.WRITE, 5, "me")
     for _ in range(MOST_KEYS - 1):
         rotate_key(tmp_path, "shop", timedelta(hours=1), "me")
     with pytest.raises(Conflict, match="revoke one first"):
@@ -63,7 +63,7 @@ def test_a_caller_has_a_bounded_number_of_keys(tmp_path: Path) -> None:
 
 
 def test_a_revoked_key_is_in_no_history(tmp_path: Path) -> None:
-    key = add_caller(tmp_path, "shop", Role.WRITE, None, "me")
+    key = add_caller(tmp_path, "shop", CallerRole.WRITE, None, "me")
     rotate_key(tmp_path, "shop", timedelta(hours=1), "me")
     old = sha256(key.encode()).hexdigest()
     revoke(tmp_path, "shop", old[:12], "me")
@@ -75,7 +75,9 @@ def test_a_revoked_key_is_in_no_history(tmp_path: Path) -> None:
 
 
 def test_concurrent_changes_are_all_kept(tmp_path: Path) -> None:
-    threads = [threading.Thread(target=add_caller, args=(tmp_path, f"c{i}", Role.READ, None, "me")) for i in range(8)]
+    threads = [
+        threading.Thread(target=add_caller, args=(tmp_path, f"c{i}", CallerRole.READ, None, "me")) for i in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -110,7 +112,7 @@ def test_a_faulty_document_is_refused(tmp_path: Path, fault: dict[str, object]) 
 
 def test_if_the_file_is_broken_or_gone_its_copy_is_followed(tmp_path: Path) -> None:
     assert read_followed_callers(tmp_path) == (None, "")
-    add_caller(tmp_path, "shop", Role.WRITE, None, "me")
+    add_caller(tmp_path, "shop", CallerRole.WRITE, None, "me")
     held = document(tmp_path)
     assert read_followed_callers(tmp_path) == (held, "")
     (tmp_path / CALLERS_FILE).write_text("{")
@@ -160,7 +162,7 @@ def test_the_command_prints_each_key_once(tmp_path: Path, capsys: pytest.Capture
 def test_the_command_refuses_with_a_message(
     tmp_path: Path, words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_caller(tmp_path, "shop", Role.WRITE, None, "me")
+    add_caller(tmp_path, "shop", CallerRole.WRITE, None, "me")
     before = (tmp_path / CALLERS_FILE).read_bytes()
     assert main(["callers", *words, "--registry", str(tmp_path)]) == code
     assert message in capsys.readouterr().err

@@ -17,7 +17,7 @@ from service.sample.embedded_redis import EmbeddedRedis
 from service.store.base import NEVER, Lifetimes
 from service.store.redis.clients import set_values
 from service.store.redis.keys import behaviours_key, item_key, shown_items_key, user_key
-from service.store.redis.memory import ALLOCATORS, Counts, memory_of
+from service.store.redis.memory import ALLOCATORS, StoredCounts, memory_of
 from service.store.redis.scripts import ADD_BEHAVIOURS, add_behaviours_arguments
 
 NOW_MS = 1_700_000_000_000
@@ -37,7 +37,7 @@ def layouts_of(users: int, items: int, behaviours: int) -> Layouts:
     return Layouts.of(FeatureSchema.model_validate(schema))
 
 
-def fill(client: redis.Redis, layouts: Layouts, counts: Counts, lifetimes: Lifetimes) -> None:
+def fill(client: redis.Redis, layouts: Layouts, counts: StoredCounts, lifetimes: Lifetimes) -> None:
     """Write what a load and events write, with ids of the stated length."""
     random = np.random.default_rng(1)
     users = [f"{i:0{counts.user_id_characters}d}" for i in range(counts.users)]
@@ -69,15 +69,15 @@ def fill(client: redis.Redis, layouts: Layouts, counts: Counts, lifetimes: Lifet
 
 
 SIZES = {
-    "few": ((3, 2, 10), Counts(users=2_000, items=1_000, behaviours=6), NEVER),
-    "long rows": ((12, 9, 50), Counts(users=3_000, items=5_000, behaviours=30), NEVER),
-    "compact": ((1, 0, 20), Counts(users=4_000, items=500, behaviours=20), NEVER),
-    "full": ((2, 3, 100), Counts(users=300, items=300, behaviours=500), NEVER),
-    "items alone": ((1, 20, 0), Counts(users=0, items=100_000, item_id_characters=20), NEVER),
-    "many users": ((4, 4, 0), Counts(users=100_000, items=10, user_id_characters=12), NEVER),
+    "few": ((3, 2, 10), StoredCounts(users=2_000, items=1_000, behaviours=6), NEVER),
+    "long rows": ((12, 9, 50), StoredCounts(users=3_000, items=5_000, behaviours=30), NEVER),
+    "compact": ((1, 0, 20), StoredCounts(users=4_000, items=500, behaviours=20), NEVER),
+    "full": ((2, 3, 100), StoredCounts(users=300, items=300, behaviours=500), NEVER),
+    "items alone": ((1, 20, 0), StoredCounts(users=0, items=100_000, item_id_characters=20), NEVER),
+    "many users": ((4, 4, 0), StoredCounts(users=100_000, items=10, user_id_characters=12), NEVER),
     "expiring": (
         (3, 4, 20),
-        Counts(users=5_000, items=5_000, behaviours=10, shown=40, user_rows_expire=True, behaviours_expire=True),
+        StoredCounts(users=5_000, items=5_000, behaviours=10, shown=40, user_rows_expire=True, behaviours_expire=True),
         Lifetimes(DAY_MS, DAY_MS),
     ),
 }
@@ -100,7 +100,7 @@ def test_the_planned_memory_is_within_a_tenth_of_the_measured(
     with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as client:
         fill(client, layouts, counts, lifetimes)
         memory: Any = client.info("memory")
-        assert client.dbsize() == sum(part.keys for part in memory_of(layouts, counts).parts)
+        assert client.dbsize() == sum(group.keys for group in memory_of(layouts, counts).groups)
     # The packages of Debian and Ubuntu use the system's jemalloc.
     allocator = "libc" if memory["mem_allocator"] == "libc" else "jemalloc-16"
     planned = memory_of(layouts, counts, ALLOCATORS[allocator]).total
@@ -118,14 +118,14 @@ def test_sizes_of_allocations() -> None:
 
 def test_memory_grows_with_every_count() -> None:
     layouts = layouts_of(3, 4, 20)
-    base = memory_of(layouts, Counts(users=1000, items=1000, behaviours=10)).total
+    base = memory_of(layouts, StoredCounts(users=1000, items=1000, behaviours=10)).total
     for more in ({"users": 2000}, {"items": 2000}, {"behaviours": 20}, {"shown": 5}, {"user_rows_expire": True}):
-        assert memory_of(layouts, Counts(**({"users": 1000, "items": 1000, "behaviours": 10} | more))).total > base, (
-            more
-        )
+        assert (
+            memory_of(layouts, StoredCounts(**({"users": 1000, "items": 1000, "behaviours": 10} | more))).total > base
+        ), more
     # The store keeps twice what a ranking reads.
-    kept = memory_of(layouts, Counts(users=1000, items=1000, behaviours=40)).total
-    assert memory_of(layouts, Counts(users=1000, items=1000, behaviours=4000)).total == kept
+    longest = memory_of(layouts, StoredCounts(users=1000, items=1000, behaviours=40)).total
+    assert memory_of(layouts, StoredCounts(users=1000, items=1000, behaviours=4000)).total == longest
 
 
 def test_the_command_reads_a_schema_or_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
