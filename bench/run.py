@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from redis import Redis
 
-from bench import rules
+from bench import counters, rules
 from bench.contenders.peer import BUNDLE, REDIS
 from bench.contenders.raw import Raw
 from bench.costs import TABLES, Bench, BenchSizes, Model, cold_and_many, costs, profile
@@ -42,8 +42,10 @@ def run_bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
         bench = Bench(sizes, Path(folder), redis.url, driver)
         figures = {recipe: measured(bench, recipe, runs) for recipe in RECIPES}
         rule_costs = rules.rules_ms()
+        counter_cost = counters.counters_ms()
     print(*(verdict.line() for verdict in rules.verdicts(rule_costs)), sep="\n", flush=True)
-    write(figures, rule_costs, out)
+    print(counters.verdict(counter_cost).line(), flush=True)
+    write(figures, rule_costs, counter_cost, out)
 
 
 def measured(bench: Bench, recipe: str, runs: Path) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def servers(bench: Bench, model: Model) -> Iterator[tuple[Server, Server, Server
         yield ranking, empty, peer
 
 
-def write(figures: dict[str, dict[str, Any]], rule_costs: dict[str, float], out: Path) -> None:
+def write(figures: dict[str, dict[str, Any]], rule_costs: dict[str, float], counter_cost: float, out: Path) -> None:
     """Write the figures as JSON and, beside it, the plot."""
     out.parent.mkdir(parents=True, exist_ok=True)
     plain = {
@@ -118,7 +120,7 @@ def write(figures: dict[str, dict[str, Any]], rule_costs: dict[str, float], out:
     }
     out.write_bytes(
         orjson.dumps(
-            {"machine": report.machine(), "models": plain, "rules_ms": rule_costs},
+            {"machine": report.machine(), "models": plain, "rules_ms": rule_costs, "counters_ms": counter_cost},
             option=orjson.OPT_INDENT_2,
             default=_plain,
         )
