@@ -37,6 +37,7 @@ def stages(folder: Path, redis_url: str, load: RequestSet) -> dict[str, float]:
     bodies = load.bodies.read_bytes().splitlines()
     requests = list(zip(load.users, load.item_ids, strict=True))
     context = pack_raw(layouts.context, CONTEXT, "context")
+    # Prepare what each stage reads.
     read_us, stored = asyncio.run(_reading(redis_url, bundle.layouts, requests))
     inputs = [
         assemble(layouts, s, s.items, u, context, NOW_MS).inputs for s, (u, _) in zip(stored, requests, strict=True)

@@ -184,6 +184,7 @@ def _out_of_log_space(model: onnx.ModelProto) -> None:
     graph = model.graph
     made_by = {name: node for node in graph.node for name in node.output}
     plain: dict[str, str] = {}
+    # Find each exp whose input is a log, or the sum of two.
     for end in [n for n in graph.node if n.op_type == "Exp"]:
         source = made_by.get(end.input[0])
         logs = (

@@ -221,9 +221,9 @@ def total_of(term: Term, by_age: np.ndarray) -> np.ndarray:
 
 
 def number_of_totals(term: Term, totals: Sequence[np.ndarray]) -> np.ndarray:
-    """A count, or a rate (a + x) / (b + n), from the totals float64 `[n]` of each of its series: float32 `[n]`.
+    """Return a count, or a rate (a + x) / (b + n), float32 `[n]`.
 
-    The rate of no event without a prior is missing.
+    `totals` has x, and for a rate n, float64 `[n]`. A rate without a prior is NaN if nothing was counted.
     """
     counter = term.counter
     if counter.statistic == "count":

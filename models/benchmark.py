@@ -186,6 +186,7 @@ def run_benchmark(
     measured: dict[Path, list[dict[str, Any]]] = {}
     failures: list[str] = []
     chosen = with_data(recipes or sorted(RECIPES.glob("*.yaml")), overrides)
+    # A recipe that fails does not stop the others.
     for path in chosen:
         try:
             for metrics in measured_runs(path, seeds, runs, cache, overrides):
@@ -195,6 +196,7 @@ def run_benchmark(
             print(failures[-1], file=sys.stderr)
     if baselines:
         with_plain_models(chosen, measured, seeds, runs, cache)
+    # Tabulate what could be measured.
     tables, plain = tabulated(chosen, measured)
     if out:
         write(out, tables, plain)

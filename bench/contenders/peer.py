@@ -89,17 +89,20 @@ def create_app() -> FastAPI:
 
     @app.post("/rank")
     async def rank(request: PeerRequest) -> PeerResponse:
+        # Read the user, the behaviours and the items.
         user, history, items = await asyncio.gather(
             store.get(f"user:{request.user_id}"),
             store.get(f"history:{request.user_id}"),
             store.mget([f"item:{item_id}" for item_id in request.candidates]),
         )
+        # Unknown users and items are ranked with empty features.
         user_row = feature_row(layouts.user, json.loads(user) if user else {})
         item_rows = [feature_row(layouts.item, json.loads(item) if item else {}) for item in items]
         packed = context_row.rows(context_row.pack(request.context))[0]
         context_values = (packed["keys"].tolist(), packed["numerics"].tolist())
         inputs = arrays([user_row], "user") | arrays([context_values], "context") | arrays(item_rows, "item")
         inputs |= behaviour_inputs(json.loads(history) if history else [], request.timestamp)
+        # Score all candidates in one run, and order them by the sum of the tasks.
         outputs = session.run(manifest.task_names, {name: array for name, array in inputs.items() if name in names})
         predictions = dict(zip(manifest.task_names, outputs, strict=True))
         scored = []

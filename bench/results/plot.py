@@ -33,6 +33,7 @@ def _chart(title: str, by_count: Mapping[int, Mapping[str, float]]) -> str:
     low = math.floor(math.log10(min(values)))
     high = math.ceil(math.log10(max(values)))
 
+    # Both axes are logarithmic.
     def x(count: int) -> float:
         span = math.log10(counts[-1] / counts[0]) or 1
         return _LEFT + (_WIDTH - _LEFT - 90) * math.log10(count / counts[0]) / span
@@ -41,6 +42,7 @@ def _chart(title: str, by_count: Mapping[int, Mapping[str, float]]) -> str:
         return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * (math.log10(value) - low) / (high - low)
 
     parts = [f'<text x="{_LEFT}" y="14" font-weight="bold">{title}</text>']
+    # A line and a label for each power of ten, and a label for each count.
     for power in range(low, high + 1):
         at = y(10**power)
         parts.append(
@@ -48,6 +50,7 @@ def _chart(title: str, by_count: Mapping[int, Mapping[str, float]]) -> str:
             f'<text x="6" y="{at + 4}">{10**power:g} ms</text>'
         )
     parts += [f'<text x="{x(c) - 8}" y="{_HEIGHT - 16}">{c}</text>' for c in counts]
+    # A line for each series, with its name at the end.
     for name, colour in _COLOURS.items():
         points = [(x(c), y(by_count[c][name])) for c in counts if name in by_count[c]]
         if not points:

@@ -71,6 +71,7 @@ def rollout(
     registry = registry or settings.registry
     if to is not None and not rollback:
         raise click.UsageError("--to goes with --rollback")
+    # Check the change beside the versions, profiles and rules of the registry.
     changes = {} if rollback else changes_of(Change(name, version, canary, percent, shadow), registry)
     started_with = read_profiles(settings.fusion_file) if settings.fusion_file else None
     checks = RegistryChecks(registry, settings.trusted_keys, started_with, settings.max_versions)
@@ -80,6 +81,7 @@ def rollout(
         document = roll_out(checks, changes, getpass.getuser(), reason=reason)
     else:
         document = read_rollout(registry)
+    # Show the result.
     if history:
         entries: list[Rollout | Past] = [document, *document.past()]
         click.echo("\n".join(map(history_line, entries)))

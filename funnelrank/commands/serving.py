@@ -63,6 +63,7 @@ def load(folder: Path | None, restart: bool, forget: str | None, registry: Path 
         raise click.UsageError("name a folder to load, or --forget FINGERPRINT")
     if folder is None:
         return _forget(str(forget), registry)
+    # The schema, and the names of the tables and columns, are those of the version.
     target = named(bundle) if bundle else read_rollout(registry).stable
     manifest = read_manifest(folder_of(registry, target), settings.trusted_keys)
     try:

@@ -40,6 +40,7 @@ def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_
     if not files[RecordKind.EXPOSURES]:
         raise LogError(f"{log} has no hour with exposures; run `funnelrank compact --log {log}` first")
     out.mkdir(parents=True, exist_ok=True)
+    # The database and unfinished tables lie in a folder of their own beside the result.
     with tempfile.TemporaryDirectory(prefix=".join-", dir=out) as name:
         scratch = Path(name)
         with open_database(scratch, memory_mb) as database:
@@ -47,12 +48,14 @@ def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_
             label(database, section, _model(database, model))
             report = measure(database, section)
             check_rate(report, section.min_join_rate)
+            # Write the tables only for a log that is worth training on.
             layouts = _layouts(database, log, recipe, report)
             exposures = _labelled(database, recipe, layouts, files[RecordKind.EXPOSURES])
             report.rows = write_tables(database, exposures, recipe, layouts, out, scratch)
             if not report.rows["impressions"]:
                 raise LogError("no impression has all its labels: every window is open, or nothing was seen")
             times = _part_ends(database)
+    # The recipe is written last: a folder that has it is complete.
     report.write(out / REPORT_FILE)
     write_whole(out / RECIPE_FILE, _recipe_of(recipe, out, times).encode())
     return report
@@ -141,7 +144,7 @@ def _labelled(
 
 
 def _part_ends(database: duckdb.DuckDBPyConnection) -> list[int]:
-    """The first time, those at which four fifths and nine tenths of the impressions are over, and the last."""
+    """The times of the first and the last impression, and between them those of the 80th and the 90th percentile."""
     row = database.execute(
         "SELECT min(time_ms), quantile_disc(time_ms, 0.8), quantile_disc(time_ms, 0.9), max(time_ms) "
         "FROM states SEMI JOIN labelled USING (request_id, ranked_before)"

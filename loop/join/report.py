@@ -75,6 +75,7 @@ def _measure_events(database: duckdb.DuckDBPyConnection, log: LogSection, report
     """The join rate, why events were not joined, and how late they come."""
     actions = sorted({action for chosen in log.labels.values() for action in chosen.actions})
     tolerance_ms = round(log.clock_tolerance_s * 1000)
+    # Say of each labelled action of a user with exposures whether it was joined, and if not, why.
     database.execute(
         """
         CREATE TABLE judged AS
@@ -100,6 +101,7 @@ def _measure_events(database: duckdb.DuckDBPyConnection, log: LogSection, report
         """,
         {"tolerance": tolerance_ms, "actions": actions},
     )
+    # The join rate.
     fates = dict(database.execute("SELECT fate, count(*) FROM judged GROUP BY fate ORDER BY fate").fetchall())
     report.events = sum(fates.values())
     report.events_joined = fates.pop("joined", 0)
@@ -107,9 +109,11 @@ def _measure_events(database: duckdb.DuckDBPyConnection, log: LogSection, report
     if not report.events:
         return
     report.join_rate = report.events_joined / report.events
+    # How late the events came.
     quantiles = "SELECT quantile_cont(late_ms / 1000, [0.5, 0.9, 0.99, 1.0]) FROM judged"
     values = database.execute(quantiles).fetchall()[0][0]
     report.lateness_s = dict(zip(("p50", "p90", "p99", "max"), map(float, values), strict=True))
+    # The most frequent reason, with an example.
     if fates:
         worst = max(fates, key=lambda fate: (fates[fate], fate))
         example, ahead = database.execute(
@@ -141,7 +145,7 @@ def check_rate(report: JoinReport, floor: float) -> None:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.unjoined.items())
         raise LogError(
             f"{report.events_joined:,} of {report.events:,} events ({report.join_rate:.1%}) belong to an exposure, and "
-            f"log.min_join_rate asks for {floor:.1%}; of most others: {report.cause} ({reasons})"
+            f"log.min_join_rate asks for {floor:.1%}; the cause of most others: {report.cause} ({reasons})"
         )
 
 

@@ -79,6 +79,7 @@ def verify(
     sample = [each for each in exposures_of(log, hours) if _place(each["request_id"]) < share * _SHARES]
     if not sample and hours is None:
         raise LogError(f"{log} has no compacted exposure to verify; run `funnelrank compact` first")
+    # Score each exposure again with the version that served it.
     bundles: dict[str, Bundle | str] = {}
     for exposure in sample:
         _verify_scores(exposure, log, registry, bundles, done)

@@ -23,7 +23,7 @@ class Lists:
 
     @classmethod
     def of(cls, group_B: Tensor) -> "Lists":
-        """Number the lists, which are the users or requests `group` int64 `[B]`."""
+        """Number the lists: `group_B`, int64 `[B]`, has the user or request of each row."""
         names, place = torch.unique(group_B, return_inverse=True)
         return cls(place, len(names))
 

@@ -38,6 +38,7 @@ class Inputs(nn.Module):
         with torch.no_grad():
             self.table.weight[MISSING_ROW].zero_()
         piecewise = section.numerics.encoding == "piecewise_linear"
+        # The features of users, contexts and items.
         self.groups = nn.ModuleDict()
         for name in ("user", "context", "item", CANDIDATE):
             features = schema.group(name)
@@ -46,6 +47,7 @@ class Inputs(nn.Module):
                 stats = encoding.numerics[name]
                 log1p = log1p_columns(schema, name)
                 self.groups[name] = GroupEmbedding(features, rows, stats, log1p, section.dim, piecewise=piecewise)
+        # Numbers that no row has: the comparison within a request, and counters.
         if WITHIN in encoding.numerics:
             stats = encoding.numerics[WITHIN]
             plain = np.zeros(len(stats.mean), dtype=bool)
@@ -54,6 +56,7 @@ class Inputs(nn.Module):
             stats = encoding.numerics[COUNTER]
             log1p = log1p_columns(schema, COUNTER)
             self.groups[COUNTER] = GroupEmbedding((), (), stats, log1p, section.dim, piecewise=piecewise)
+        # The behaviours, which share the table with the items.
         self.behaviour_item: GroupEmbedding | None = None
         self.behaviour_property: GroupEmbedding | None = None
         if schema.behaviour is not None:

@@ -125,10 +125,12 @@ def decomposition(name: str, acted: np.ndarray, converted: np.ndarray) -> Decomp
     of_action = int(acted.sum())
     of_conversion = int(converted.sum())
     both = int((acted & converted).sum())
+    # Rates, and the rates of converting with and without the action.
     p_action = _share(of_action, n)
     p = _share(of_conversion, n)
     after = _share(both, of_action)
     without = _share(of_conversion - both, n - of_action)
+    # How much of the entropy of converting is left if the action is known.
     entropy = _entropy(p)
     left = p_action * _entropy(after) + (1 - p_action) * _entropy(without)
     return Decomposition(

@@ -126,6 +126,7 @@ def gate_health(ranker: MultiTaskModel, data: Data, part: str, batches: int | No
             if gated is None:
                 break
             size = len(batch["request_time"])
+            # Sum over impressions, because batches differ in size.
             impressions += size
             cosines = cosines + similarity(gated.experts) * size
             for head, gates in gated.gates.items():

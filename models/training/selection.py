@@ -27,10 +27,12 @@ def selected_outputs(ranker: MultiTaskModel, data: Data) -> list[str]:
     """
     kinds = _kinds(ranker)
     chosen = list(data.recipe.training.select_on)
+    # Without entries, probabilities count before values.
     if not chosen:
         trained = [o for o in ranker.outputs if o.trained]
         ordered = [o for o in trained if kinds[o.name] == ORDER]
         return [_by_list(o, data) for o in ordered] or [o.name for o in trained]
+    # Each entry must fit its output, and all of them must have one kind of measure.
     for entry in map(selection_of, chosen):
         if entry.metric and kinds[entry.output] != ORDER:
             raise RecipeError(

@@ -54,6 +54,7 @@ class SecondStage:
             paused += perf_counter() - started
             check()
 
+        # The search gives way after each slice of its work.
         async def arranged(rules: BoundRules, most_units: int) -> Arrangement:
             length = query.options.top_k or len(candidates)
             steps = arranging(rules, candidates, length, moment, exposures, self.served, most_units)
@@ -65,6 +66,7 @@ class SecondStage:
                     return arrangement
                 await pause()
 
+        # An explanation arranges the candidates once per rule: with the first rule, the first two, and so on.
         explained = None
         if query.options.explain:
             arrangement, explained = await self._explained(candidates, arranged, pause)

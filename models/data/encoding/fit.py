@@ -56,6 +56,7 @@ class PackedPart:
 def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
     """Fit the vocabulary and the standardisation on the training part."""
     schema = recipe.features
+    # Count how often each row is read in training, so that frequent rows weigh as much as they do there.
     of_user = np.bincount(part.user, minlength=len(part.users))
     of_item = np.bincount(part.item, minlength=len(part.items))
     views = _views(part)
@@ -65,6 +66,7 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
             seen += np.bincount(part.events["item"][chunk], weights=views[chunk], minlength=len(part.items)).astype(
                 np.int64
             )
+    # Fit on these counts.
     vocabulary = fit_vocabulary(
         vocabulary_names(schema),
         _counted(recipe, part, of_user, of_item, seen, views),
@@ -76,6 +78,7 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
         "context": _stats(part.context, np.ones(len(part.context), np.int64), recipe, "context"),
         "behaviour": _behaviour_stats(recipe, part, seen),
     }
+    # Numbers that belong to an impression instead of a row.
     if recipe.features.candidate:
         once = np.ones(len(part.candidate), np.int64)
         numerics[CANDIDATE] = _stats(part.candidate, once, recipe, CANDIDATE)

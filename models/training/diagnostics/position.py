@@ -19,6 +19,7 @@ def position_curve(model: MultiTaskModel, data: Data) -> dict[str, Any] | None:
     part = data.parts["train"]
     if tower is None or section is None or part.position is None or part.position_cross is None:
         return None
+    # A row of weights per position and a column per cross value; position 0 is a missing one.
     bias = tower.bias.weight.detach().numpy().reshape(-1, tower.cross_values + 1)
     positions = np.unique(part.position)
     positions = positions[positions > 0]

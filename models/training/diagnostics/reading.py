@@ -23,6 +23,7 @@ def reading_speed(ranker: MultiTaskModel, data: Data, steps: int, prefetch: int)
     """
     training = data.recipe.training
     in_memory = list(islice(shuffled_batches(data, "train", training.batch_size, training.seed, 0), steps))
+    # Train a copy, and leave the first step, which allocates memory, out of the measurement.
     copied = copy.deepcopy(ranker).train()
     optimiser = Optimiser(copied, training, len(in_memory))
     _step(copied, optimiser, in_memory[0])
@@ -37,6 +38,7 @@ def reading_speed(ranker: MultiTaskModel, data: Data, steps: int, prefetch: int)
             _step(copied, optimiser, held)
             files.append(between - started)
             memory.append(time.perf_counter() - between)
+    # Medians, because single steps are interrupted by other processes.
     rows = len(in_memory[0]["request_time"])
     per_s = {"files": rows / float(np.median(files)), "memory": rows / float(np.median(memory))}
     return {

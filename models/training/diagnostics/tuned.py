@@ -46,6 +46,7 @@ def tuned_models(model: MultiTaskModel, data: Data, seeds: int) -> Iterator[tupl
         options = settings | {"categorical_features": trees.categorical, "random_state": seed}
         return HistGradientBoostingClassifier(**options).fit(matrix, label)
 
+    # Search the settings on validation, then fit with each seed and measure on test.
     for name, fit, tries, inputs in (
         ("logistic regression", _fit_linear, linear_settings(), linear),
         ("boosted trees", fit_trees, tree_settings(), trees),

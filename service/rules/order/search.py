@@ -22,8 +22,9 @@ _NOWHERE = np.iinfo(np.int64).max
 
 @dataclass
 class Budget:
-    """The remaining cost of a ranking's searches, in units of about a microsecond, and of the slice until other
-    requests run.
+    """What a ranking's searches may still cost, in units of about a microsecond.
+
+    Other requests run after `until_pause` units.
     """
 
     units: int

@@ -190,9 +190,7 @@ def test_callers_do_not_decide_about_a_canary(
 async def test_the_event_loop_hardly_works_while_a_large_fusion_document_is_taken_up(
     tmp_path: Path, registry: Path, redis_server: EmbeddedRedis, store: redis.Redis
 ) -> None:
-    """CPU of the loop's thread relative to the process, and the number of parsed formulas: only the present
-    profiles.
-    """
+    """The loop's thread takes a small share of the process's CPU, and only the present profiles are parsed."""
 
     def document(revision: int, count: int) -> dict[str, Any]:
         text = " + ".join(["pctr"] + [f"pcvr * {i}.5" for i in range(13)])

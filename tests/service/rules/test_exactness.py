@@ -226,7 +226,7 @@ def test_a_remembered_state_takes_as_little_memory_in_a_long_list_as_in_a_short_
 
 @pytest.mark.parametrize("n", [200, 2000])
 def test_where_almost_all_candidates_are_barred_at_every_position_no_rule_is_relaxed(n: int) -> None:
-    """The first 100 less than all may not stand in the first 50 positions."""
+    """Only the last 100 candidates may stand in the first 50 positions."""
     rows = [{"author": f"u{i}", "topics": ["x"]} for i in range(n - 100)]
     rows += [{"author": f"v{i}", "topics": ["y"]} for i in range(100)]
     for quota in (

@@ -33,7 +33,8 @@ _SCHEMAS_SECONDS = 1.0
 class _ItemAnswers:
     """Item rows of one read: `parts` are (candidate positions, rows), `unread` the positions without an answer.
 
-    `ahead` are the replies to the commands before the items' commands; `silent` are the nodes that did not answer.
+    `ahead` has the replies to the commands that were sent before those for items; `silent` are the nodes that did not
+    answer.
     """
 
     ahead: list[Any]
