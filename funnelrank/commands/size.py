@@ -82,6 +82,8 @@ def size(
     click.echo(f"{'tables':<14}{memory.tables / 1e6:>46,.1f} MB")
     click.echo(f"{'used_memory':<14}{memory.total / 1e6:>46,.1f} MB")
     click.echo(f"{'maxmemory':<14}{memory.total * HEADROOM / 1e6:>46,.1f} MB")
+    if layouts.counters:
+        click.echo("the cells of the schema's counters are not counted", err=True)
     if layouts.behaviour is not None and behaviours_per_user > layouts.kept_behaviours:
         click.echo(f"of a longer sequence the newest {layouts.kept_behaviours} behaviours are kept", err=True)
 

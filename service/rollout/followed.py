@@ -126,7 +126,6 @@ class FollowedRegistry:
         If the registry hangs, there are no changes until it answers; rankings go on.
         """
         if not self._looking:
-            self._looking = True
             try:
                 await run_limited(partial(self._read, serving), LOOK_SECONDS, "the registry")
             except TimeoutError as error:
@@ -137,6 +136,8 @@ class FollowedRegistry:
 
     def _read(self, serving: bool) -> None:
         """Store changes in `_news`, so that they are not lost if the read ends after its time limit."""
+        # Set here, because no thread begins if too many wait already; the next look then tries again.
+        self._looking = True
         try:
             self._news.append(self._documents.look(not serving))
         finally:
