@@ -10,6 +10,7 @@ from starlette.types import Scope
 from service.api.problems import Forbidden, RateLimited, Unauthorized
 from service.callers.callers import Callers, Grant
 from service.callers.document import CallerRole
+from service.errors import NotReady
 
 # Anyone may see these: they have neither data nor secrets, and those who probe and read them have no key.
 _OPEN: Final = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
@@ -44,11 +45,14 @@ def needed_role(method: str, path: str, metrics_are_open: bool) -> CallerRole | 
 def admitted(scope: Scope, callers: Callers, now: float, metrics_are_open: bool) -> Grant | None:
     """Return what the key of a request permits; None for a route that needs no key.
 
-    `now` is the time of the request (monotonic seconds). Raises Unauthorized, Forbidden and RateLimited.
+    `now` is the time of the request (monotonic seconds). Raises Unauthorized, Forbidden, RateLimited, and NotReady
+    until the document has been read.
     """
     role = needed_role(scope["method"], scope["path"], metrics_are_open)
     if role is None:
         return None
+    if not callers.is_read:
+        raise NotReady("the callers document has not been read yet")
     grant = callers.grant_of(bearer_key(scope["headers"]))
     if grant is None:
         raise Unauthorized("the key is unknown or has expired", headers=_INVALID)

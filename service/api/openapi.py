@@ -18,7 +18,7 @@ from service.errors import ServiceError
 Errors = tuple[type[ServiceError], ...]
 BODY: Errors = (problems.MalformedJson, problems.BodyTooLarge, errors.InvalidRequest)
 OPERATOR: Errors = (problems.Unauthorized, problems.Forbidden)
-CALLER: Errors = (*OPERATOR, problems.RateLimited)
+CALLER: Errors = (*OPERATOR, problems.RateLimited, errors.NotReady)
 WORK: Errors = (errors.NotReady, errors.Overloaded)
 CHANGE: Errors = (errors.Conflict, errors.RegistryUnavailable)
 _REFERENCE = "#/components/schemas/{model}"

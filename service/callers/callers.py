@@ -57,6 +57,7 @@ class Callers:
         self._metrics = metrics
         self._signature: FileSignature | None = None
         self._looking = False
+        self.is_read = False  # whether the first look is over, however it ended
         self.document: CallersDocument | None = None
         self.problem = "the callers document has not been read yet"
         self.grants: Mapping[bytes, Grant] | None = self._grants(CallersDocument(revision=0), {})
@@ -129,6 +130,7 @@ class Callers:
             document, problem = read_followed_callers(self._settings.registry)
             self._take_up(document, problem)
             self._signature = signature
+            self.is_read = True
         finally:
             self._looking = False
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from service.api.access import admitted
 from service.callers import callers as module
 from service.callers.callers import MOST_KEY_BYTES, Callers
 from service.callers.document import DOCUMENT, CallerRole, add_caller, hash_of, rotate_key
+from service.errors import NotReady
 from service.metrics.metrics import Metrics
 from service.settings import Settings
 from service.store.opening import open_writer
@@ -25,11 +27,14 @@ def callers_of(registry: Path, admin_token: str = "secret") -> Callers:
 async def test_before_the_document_is_read_only_the_admin_token_is_accepted(tmp_path: Path) -> None:
     key = add_caller(tmp_path, "shop", CallerRole.READ, None, "me").encode()
     callers = callers_of(tmp_path)
-    assert callers.grants is not None
+    assert (callers.grants is not None, callers.is_read) == (True, False)
     assert callers.grant_of(key) is None
     admin = callers.grant_of(b"secret")
     assert admin is not None and admin.role == CallerRole.OPERATE
+    with pytest.raises(NotReady):
+        admitted({"method": "POST", "path": "/rank", "headers": []}, callers, 0.0, True)
     await callers.step()
+    assert callers.is_read
     grant = callers.grant_of(key)
     assert grant is not None and (grant.name, grant.role) == ("shop", CallerRole.READ)
 
