@@ -51,7 +51,7 @@ class Bundle:
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Named inputs -> task scores, float32 `[tasks, C]` in the order of `tasks`. Raises onnxruntime's errors."""
-        return stacked(self.session.run(self.tasks, inputs))
+        return stacked(self.session.run(self.tasks, inputs, None))
 
 
 def open_session(graph: bytes, threads: int) -> Any:
@@ -120,7 +120,16 @@ def _load(folder: Path, threads: int, largest: int, manifest: Manifest, run_opti
     except Exception as error:  # as above
         raise BundleRejected("warm_up_failed", str(error)) from error
     names = frozenset(i.name for i in manifest.inputs)
-    return Bundle(manifest, layouts, session, manifest.task_names, names, golden.inputs)
+    return Bundle(manifest, layouts, native(session), manifest.task_names, names, golden.inputs)
+
+
+def native(session: Any) -> Any:
+    """Return the C++ session behind onnxruntime's Python object.
+
+    The Python object compares the inputs' names with the graph's in a loop at every run; the C++ session does so too,
+    and raises its own error.
+    """
+    return session._sess
 
 
 def stacked(scores: list[np.ndarray]) -> np.ndarray:

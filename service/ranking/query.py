@@ -77,14 +77,6 @@ class Ranked:
     explained: Sequence[Explained] | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Costs:
-    """The seconds that one ranking spent waiting for the store, and computing."""
-
-    fetched: float = 0.0
-    computed: float = 0.0
-
-
 @dataclass(slots=True, frozen=True)
 class Move:
     """The effect of one rule on one candidate: its rank before and after, from 1; None for a rank outside the
@@ -130,15 +122,16 @@ class Computation:
 
     `predictions` are float32 `[tasks, C]` and `scores` float64 `[C]`, both of all candidates in the request's order.
     The scores are the fused ones, before rules of type boost. `coverage` is the number of requested and of scored
-    candidates.
+    candidates. The seconds are those spent on waiting for the store, and on computing.
     """
 
     moment_ms: int = 0
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     predictions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    costs: Costs = field(default_factory=Costs)
     coverage: tuple[int, int] = (0, 0)
+    fetch_seconds: float = 0.0
+    compute_seconds: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -20,13 +20,14 @@ from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.inline_user import packed_user, with_packed_user
 from service.ranking.ordering import order, ranked_in_order
-from service.ranking.query import AppliedRules, Computation, Costs, Query, Ranking
+from service.ranking.query import AppliedRules, Computation, Query, Ranking
 from service.ranking.reduced import score_reduced
 from service.ranking.scheduler import Scheduler
 from service.ranking.scoring import Scored, score_in_chunks
 from service.ranking.second_stage import SecondStage, second_stage
 from service.rollout.follower import Follower
-from service.rollout.observing.observers import AnsweredRanking, ObservedRequest
+from service.rollout.observing.observers import AnsweredRanking
+from service.rollout.recent import Assembly
 from service.rollout.serving import Live
 from service.rules.candidates import CandidateList
 from service.rules.pages import random_page_key
@@ -81,7 +82,7 @@ class Ranker:
             stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline, rules)
         except DeadlineExceeded:
             # Rankings that missed their deadline are shown to the observers too.
-            self.follower.observers.answered(AnsweredRanking(snapshot, live, _observed(query, own, formula)))
+            self.follower.observers.answered(AnsweredRanking(snapshot, live, formula.profile))
             raise
         fetched = perf_counter()
         stages["store"].observe(fetched - started)
@@ -95,7 +96,7 @@ class Ranker:
         # Score them, taking turns with other requests.
         inputs: Mapping[str, np.ndarray] = assembled.inputs
         numerics = inputs["item_numerics"]
-        request = _observed(query, own, formula, inputs)
+        request = _assembly(bundle, query, own, inputs)
         brownout = None
         try:
             if step:
@@ -105,7 +106,7 @@ class Ranker:
             else:
                 scored = await self._score(bundle, inputs, candidates, deadline, has_left)
         except DeadlineExceeded:
-            self.follower.observers.answered(AnsweredRanking(snapshot, live, request))
+            self.follower.observers.answered(AnsweredRanking(snapshot, live, formula.profile, request))
             raise
         scored_at = perf_counter()
         stages["score"].observe(scored.seconds)
@@ -126,7 +127,7 @@ class Ranker:
                 check = partial(_check, deadline, has_left, "the rules were applied")
                 best, shown, applied, paused = await rules.apply(query, scored_list, exposures, moment, check)
             except DeadlineExceeded:
-                self.follower.observers.answered(AnsweredRanking(snapshot, live, request))
+                self.follower.observers.answered(AnsweredRanking(snapshot, live, formula.profile, request))
                 raise
         ranked = ranked_in_order(query, formula, best, shown, scored.predictions, numerics)
         degraded = of_store + of_rows(stored, assembled) + of_request + of_scores(candidates, finite, scored.failed)
@@ -140,12 +141,14 @@ class Ranker:
         # Count it and show it to the observers.
         self._count(degraded, chosen, applied)
         failed = scored.failed or finite < candidates
-        answered = AnsweredRanking(snapshot, live, request, scored.predictions, scores, failed)
+        answered = AnsweredRanking(snapshot, live, formula.profile, request, scored.predictions, scores, failed)
         if brownout is not None:
             answered.predictions = None  # the shadow repeats whole rankings only
         self.follower.observers.answered(answered)
-        costs = Costs(fetched - started, assembling + scored.seconds + fusing)
-        computation = Computation(moment, inputs, scored.predictions, scores, costs, (candidates, by_model))
+        computing = assembling + scored.seconds + fusing
+        computation = Computation(
+            moment, inputs, scored.predictions, scores, (candidates, by_model), fetched - started, computing
+        )
         return Ranking(live, formula, chosen, ranked, degraded, applied, computation)
 
     def _rules(self, live: Live, query: Query, moment: int) -> SecondStage | None:
@@ -223,16 +226,14 @@ def _check(deadline: Deadline, has_left: Callable[[], bool], before: str) -> Non
     deadline.check(before)
 
 
-def _observed(
-    query: Query, own: CandidateValues, formula: Formula, inputs: Mapping[str, np.ndarray] | None = None
-) -> ObservedRequest:
-    """Describe a request for the observers; `inputs` are None if the deadline passed before they were assembled."""
-    return ObservedRequest(
+def _assembly(bundle: Bundle, query: Query, own: CandidateValues, inputs: Mapping[str, np.ndarray]) -> Assembly:
+    """Describe a request for the observers."""
+    return Assembly(
+        bundle.layouts.inputs_fingerprint,
         query.user_id,
-        formula.profile,
         inputs,
-        bool(own.own_items),
-        query.options.scene,
         query.item_ids,
+        query.options.scene,
         query.sources,
+        bool(own.own_items),
     )

@@ -12,18 +12,19 @@ _MAX_CANDIDATES = 20_000
 
 @dataclass(slots=True, eq=False)
 class Assembly:
-    """The graph inputs of one answered request, with its user, feature schema and number of candidates.
+    """The graph's named inputs for one request, with its user, feature schema, candidates and scene.
 
-    `scene`, `item_ids` and `sources` are the request's.
+    `sources` are the candidates' sources, if any has one. `own_features` says whether the caller sent feature values
+    of items.
     """
 
     fingerprint: str
     user_id: str
     inputs: Mapping[str, np.ndarray]
-    candidates: int
+    item_ids: Sequence[str]
     scene: str | None = None
-    item_ids: Sequence[str] = ()
     sources: Sequence[str | None] | None = None
+    own_features: bool = False
 
 
 class RecentRequests:
@@ -36,9 +37,9 @@ class RecentRequests:
     def add(self, assembly: Assembly) -> None:
         """Store a request. The caller must not change its arrays afterwards."""
         self._requests.append(assembly)
-        self._candidates += assembly.candidates
+        self._candidates += len(assembly.item_ids)
         while len(self._requests) > _MAX_REQUESTS or (self._candidates > _MAX_CANDIDATES and len(self._requests) > 1):
-            self._candidates -= self._requests.popleft().candidates
+            self._candidates -= len(self._requests.popleft().item_ids)
 
     def of(self, fingerprint: str) -> list[Assembly]:
         """The requests of one feature schema, oldest first. Threads may call this while others add requests."""

@@ -79,8 +79,8 @@ class RankApplication:
         written = answer(ranking, context.request_id)
         seconds = perf_counter() - started
         self.ranker.metrics.stages["respond"].observe(seconds)
-        costs = ranking.computation.costs
-        self.admission.note(costs.computed + seconds, costs.fetched)
+        computation = ranking.computation
+        self.admission.note(computation.compute_seconds + seconds, computation.fetch_seconds)
         # A late answer is of no use to the caller, and a 504 says why there is none.
         deadline.check("the answer was ready")
         if self.exposures is not None:

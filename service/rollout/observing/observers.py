@@ -4,7 +4,7 @@ An observer that fails does not make the ranking fail.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,35 +18,19 @@ from service.rollout.serving import Live, Role, ServingSnapshot
 log = logging.getLogger("funnelrank.observers")
 
 
-# Not frozen: a frozen object costs three times as much to make, and every ranking makes these.
-@dataclass(slots=True, eq=False)
-class ObservedRequest:
-    """A request of a user in a scene, ranked by a fusion profile.
-
-    `item_ids` and `sources` are the candidates'. `inputs` are the graph's named inputs, None if the request ended
-    before they were assembled. `own_features` says whether the caller sent feature values of items.
-    """
-
-    user_id: str
-    profile: str
-    inputs: Mapping[str, np.ndarray] | None
-    own_features: bool
-    scene: str | None
-    item_ids: Sequence[str]
-    sources: Sequence[str | None] | None
-
-
+# Not frozen: a frozen object costs three times as much to make, and every ranking makes one.
 @dataclass(slots=True, eq=False)
 class AnsweredRanking:
-    """The result of one request, scored by the version `live` of the request's snapshot.
+    """The result of one request, scored by the version `live` of the request's snapshot and fused by a profile.
 
-    `predictions` `[tasks, C]` and `scores` `[C]` are None if the deadline passed before they were computed. `failed`
-    says whether a candidate has no score.
+    `request` is None if the deadline passed before its inputs were assembled; `predictions` `[tasks, C]` and `scores`
+    `[C]` are None if it passed before they were computed. `failed` says whether a candidate has no score.
     """
 
     snapshot: ServingSnapshot
     live: Live
-    request: ObservedRequest
+    profile: str
+    request: Assembly | None = None
     predictions: np.ndarray | None = None
     scores: np.ndarray | None = None
     failed: bool = True
@@ -65,7 +49,10 @@ class Observers:
     def answered(self, ranking: AnsweredRanking) -> None:
         """Count a ranking and show it to the observers. Never raises and never waits."""
         self._metrics.rankings[ranking.live.role, ranking.failed].inc()
-        self._guarded(self._remember, ranking)
+        if ranking.request is None:
+            return
+        if ranking.scores is not None:
+            self.recent.add(ranking.request)
         # Usually there is neither a shadow nor a canary.
         if ranking.snapshot.shadow is not None:
             self._guarded(self._offer_to_shadow, ranking)
@@ -91,37 +78,22 @@ class Observers:
                 self._reported = True
                 log.exception("a ranking could not be observed")
 
-    def _remember(self, ranking: AnsweredRanking) -> None:
-        request = ranking.request
-        if request.inputs is not None and ranking.scores is not None:
-            fingerprint = ranking.live.bundle.layouts.inputs_fingerprint
-            assembly = Assembly(
-                fingerprint,
-                request.user_id,
-                request.inputs,
-                len(ranking.scores),
-                request.scene,
-                request.item_ids,
-                request.sources,
-            )
-            self.recent.add(assembly)
-
     def _offer_to_shadow(self, ranking: AnsweredRanking) -> None:
         shadow = ranking.snapshot.shadow
         live = ranking.live
-        inputs = ranking.request.inputs
-        if shadow is None or live.role != Role.STABLE or inputs is None:
+        request = ranking.request
+        if shadow is None or live.role != Role.STABLE or request is None:
             return
         if ranking.predictions is None or ranking.scores is None:
             return
         if shadow.bundle.layouts.inputs_fingerprint != live.bundle.layouts.inputs_fingerprint:
             return
-        formula = shadow.fusion.formulas.get(ranking.request.profile)
+        formula = shadow.fusion.formulas.get(ranking.profile)
         if formula is not None:
-            job = ShadowJob(shadow.bundle, formula, inputs, live.bundle, ranking.predictions, ranking.scores)
+            job = ShadowJob(shadow.bundle, formula, request.inputs, live.bundle, ranking.predictions, ranking.scores)
             self.shadow.offer(job)
 
     def _offer_to_canary(self, ranking: AnsweredRanking) -> None:
         request = ranking.request
-        if request.inputs is not None:
+        if request is not None:
             self.canary.offer(ranking.live.bundle, request.user_id, request.inputs, request.own_features)

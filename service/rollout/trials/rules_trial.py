@@ -64,7 +64,7 @@ def _try(name: str, bound: BoundRules, requests: Sequence[Assembly]) -> None:
     if len(lengths) < _FEWEST_REQUESTS:
         return
     if not any(lengths):
-        candidates = sum(request.candidates for request in requests)
+        candidates = sum(len(request.item_ids) for request in requests)
         message = f"none of {candidates} candidates of the newest {len(lengths)} requests would stay"
         raise RulesError(message, f"rules.{name}")
     for place in [place for place, count in relaxed.items() if count == len(lengths)]:
@@ -73,7 +73,7 @@ def _try(name: str, bound: BoundRules, requests: Sequence[Assembly]) -> None:
 
 def _candidates(bound: BoundRules, request: Assembly) -> CandidateList:
     """The candidates of a request in its own order: whether rules can hold does not depend on the scores."""
-    count = request.candidates
+    count = len(request.item_ids)
     return CandidateList(
         item_ids=request.item_ids,
         keys=request.inputs["item_keys"],

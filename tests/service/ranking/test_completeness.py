@@ -155,7 +155,7 @@ async def test_a_behaviour_younger_than_the_lag_does_not_count(
     original = Observers.answered
 
     def answered(self: Observers, ranking: AnsweredRanking) -> None:
-        assert ranking.request.inputs is not None
+        assert ranking.request is not None
         counted.append(ranking.request.inputs["behaviour_times"])
         original(self, ranking)
 

@@ -58,12 +58,12 @@ def test_the_split_is_stable_even_and_independent_of_another_salt() -> None:
 def test_recent_requests_are_bounded_by_number_and_size() -> None:
     recent = RecentRequests()
     for i in range(1000):
-        recent.add(Assembly("a" if i % 2 else "b", "712", {}, 1))
+        recent.add(Assembly("a" if i % 2 else "b", "712", {}, ["1"]))
     assert len(recent.of("a")) == 128
     for _ in range(1000):
-        recent.add(Assembly("a", "712", {}, 2000))
+        recent.add(Assembly("a", "712", {}, ["1"] * 2000))
     assert len(recent.of("a")) == 10
-    recent.add(Assembly("c", "712", {}, 50_000))
+    recent.add(Assembly("c", "712", {}, ["1"] * 50_000))
     assert len(recent.of("c")) == 1 and not recent.of("a")
 
 

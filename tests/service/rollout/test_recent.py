@@ -21,9 +21,9 @@ def eager_switches() -> Iterator[None]:
 def test_the_newest_requests_of_a_schema_are_kept_in_order() -> None:
     recent = RecentRequests()
     for number in range(300):
-        recent.add(Assembly("even" if number % 2 == 0 else "odd", str(number), {}, 1))
+        recent.add(Assembly("even" if number % 2 == 0 else "odd", str(number), {}, ["1"]))
     assert [int(one.user_id) for one in recent.of("even")] == list(range(44, 300, 2))
-    recent.add(Assembly("even", "large", {}, 20_000))
+    recent.add(Assembly("even", "large", {}, ["1"] * 20_000))
     assert [one.user_id for one in recent.of("even")] == ["large"]
 
 
@@ -44,7 +44,7 @@ def test_a_thread_reads_while_requests_are_added() -> None:
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(100_000):
-        recent.add(Assembly("schema", str(number), {}, 1))
+        recent.add(Assembly("schema", str(number), {}, ["1"]))
     stop.set()
     reader.join()
     assert failures == []

@@ -39,7 +39,7 @@ def requests(kit: SimpleNamespace, bundle: Bundle, users: int, count: int = 20) 
     """Requests of 64 candidates; those of one user are equal."""
     fingerprint = bundle.layouts.fingerprint
     inputs = [kit.golden_inputs(bundle.layouts) | {"user_keys": bundle.golden["user_keys"] + u} for u in range(users)]
-    return [Assembly(fingerprint, str(i % users), inputs[i % users], 64) for i in range(count)]
+    return [Assembly(fingerprint, str(i % users), inputs[i % users], ["1"] * 64) for i in range(count)]
 
 
 def bundle_of(folder: Path, kit: SimpleNamespace, version: str, bias: float = 0.0) -> Bundle:
