@@ -73,6 +73,12 @@ class Layouts:
         return np.dtype([("event", f"V{EVENT_KEY_BYTES}"), ("row", self.behaviour.dtype)])
 
     @cached_property
+    def no_behaviours(self) -> dict[str, np.ndarray]:
+        """The inputs of a user without behaviours. The schema must have behaviours."""
+        assert self.behaviour is not None
+        return behaviour_inputs(self.behaviour.empty(0))
+
+    @cached_property
     def max_behaviours(self) -> int:
         return self.schema.behaviour.max_length if self.schema.behaviour else 0
 
@@ -111,6 +117,15 @@ class Layouts:
 def rows_of(layout: RowLayout, packed: bytes, n: int) -> np.ndarray:
     """Return `n` concatenated packed rows as a structured array; unlike frombuffer it accepts rows of width 0."""
     return np.frombuffer(packed, dtype=layout.dtype) if layout.dtype.itemsize else layout.empty(n)
+
+
+def behaviour_inputs(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the graph's inputs of packed behaviour rows `[L]`, newest first."""
+    return {
+        "behaviour_keys": np.ascontiguousarray(rows["keys"]),
+        "behaviour_numerics": np.ascontiguousarray(rows["numerics"]),
+        "behaviour_times": np.ascontiguousarray(rows["time"]),
+    }
 
 
 def graph_inputs(layouts: Layouts) -> dict[str, tuple[str, tuple[int | str, ...]]]:

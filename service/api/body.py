@@ -9,9 +9,10 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope
+from starlette.types import Receive
 
 from features.keys import MAX_VALUE_CHARACTERS
+from service.api.middleware import CONTEXT
 from service.api.problems import ERRORS_SHOWN, BodyTooLarge, MalformedJson
 from service.api.services import services_of
 from service.errors import FieldError, InvalidRequest, fault_of, invalid
@@ -46,7 +47,7 @@ class JsonBody(Generic[Model]):
         `parse`.
         """
         services = await services_of(request)
-        body = await read_body(request.scope, request.receive, services.settings.max_body_bytes)
+        body = await read_body(request.scope[CONTEXT].content_length, request.receive, services.settings.max_body_bytes)
         if not self.required and not body.strip():
             body = b"{}"
         if self.threaded:
@@ -59,12 +60,11 @@ class JsonBody(Generic[Model]):
         return parsed
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+async def read_body(declared: int, receive: Receive, limit: int) -> bytes:
     """Read the body, but at most `limit` bytes. Raises BodyTooLarge or ClientDisconnect."""
-    # A length that is too large is refused before anything is read.
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise _too_large(limit)
+    # A `declared` length that is too large is refused before anything is read.
+    if declared > limit:
+        raise _too_large(limit)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         body: bytes = message.get("body", b"")

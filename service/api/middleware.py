@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Callable
 from random import getrandbits
 from time import monotonic
 from typing import Final
@@ -18,6 +19,8 @@ from service.errors import CallerLeft, ServiceError
 
 log = logging.getLogger("funnelrank.api")
 CONTEXT: Final = "funnelrank"
+WRITE_ANSWER: Final = "funnelrank.write_answer"  # an extension of ASGI, which our server offers
+WriteAnswer = Callable[[int, list[tuple[bytes, bytes]], bytes], bool]
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
@@ -25,7 +28,7 @@ _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 class RequestContext:
     """Data about one request that is not in its body."""
 
-    __slots__ = ("grant", "outcome", "request_id", "started", "traceparent")
+    __slots__ = ("content_length", "grant", "outcome", "request_id", "started", "traceparent")
 
     def __init__(self, scope: Scope) -> None:
         self.started = monotonic()
@@ -33,8 +36,11 @@ class RequestContext:
         self.outcome = "ok"
         self.request_id = ""
         self.traceparent = b""
+        self.content_length = 0  # as declared; 0 if it is not
         for name, value in scope["headers"]:
-            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            if name == b"content-length" and value.isdigit():
+                self.content_length = int(value)
+            elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 self.request_id = value.decode()
             elif name == b"traceparent":
                 self.traceparent = child_span(value)
@@ -65,7 +71,7 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         context = scope[CONTEXT] = RequestContext(scope)
-        response = ResponseSender(send, context, self.lifecycle)
+        response = ResponseSender(send, context, self.lifecycle, scope.get("extensions", {}).get(WRITE_ANSWER))
         try:
             # Without a callers document there is nothing to check here.
             if self.callers.grants is not None:
@@ -86,25 +92,41 @@ class RequestMiddleware:
 
 
 class ResponseSender:
-    """`send` that adds the headers of every response."""
+    """`send` that adds the headers of every response.
 
-    __slots__ = ("context", "lifecycle", "send", "started")
+    The head waits for the first part of the body, so that a server that can do so (`write_answer`) writes both at once.
+    """
 
-    def __init__(self, send: Send, context: RequestContext, lifecycle: Lifecycle) -> None:
+    __slots__ = ("context", "head", "lifecycle", "send", "started", "write_answer")
+
+    def __init__(
+        self, send: Send, context: RequestContext, lifecycle: Lifecycle, write_answer: WriteAnswer | None
+    ) -> None:
         self.send = send
         self.context = context
         self.lifecycle = lifecycle
+        self.write_answer = write_answer
+        self.head: Message | None = None
         self.started = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.started = True
             headers = message.setdefault("headers", [])
             headers.append((b"x-request-id", self.context.request_id.encode()))
             if self.context.traceparent:
                 headers.append((b"traceparent", self.context.traceparent))
             if self.lifecycle.draining:
                 headers.append((b"connection", b"close"))
+            self.head = message
+            return
+        head = self.head
+        if head is not None:
+            self.head = None
+            self.started = True
+            write = None if message.get("more_body") else self.write_answer
+            if write is not None and write(head["status"], head["headers"], message.get("body", b"")):
+                return
+            await self.send(head)
         await self.send(message)
 
     async def problem(self, error: ServiceError) -> None:
@@ -119,4 +141,4 @@ class ResponseSender:
             headers={"content-type": PROBLEM_TYPE, "content-length": str(len(body)), **presentation.headers}
         )
         await self({"type": "http.response.start", "status": presentation.status, "headers": headers.raw})
-        await self.send({"type": "http.response.body", "body": body})
+        await self({"type": "http.response.body", "body": body})

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 
 from features import FeatureError, RowLayout
-from features.layouts import Layouts
+from features.layouts import Layouts, behaviour_inputs
 from features.schema import Feature, MultiCategorical
 from service.errors import FieldError, InvalidRequest
 from service.store.base import StoredRows
@@ -121,17 +121,13 @@ def assemble(
         inputs["candidate_numerics"] = np.ascontiguousarray(candidates["numerics"])
     behaviours = 0
     if layouts.behaviour is not None:
-        rows = _behaviours(layouts, stored)
-        behaviours = len(rows)
-        inputs["behaviour_keys"] = np.ascontiguousarray(rows["keys"])
-        inputs["behaviour_numerics"] = np.ascontiguousarray(rows["numerics"])
-        inputs["behaviour_times"] = np.ascontiguousarray(rows["time"])
+        members = stored.behaviours if stored else None
+        behaviours = len(members) if members else 0
+        inputs |= _behaviours(layouts, members) if members else layouts.no_behaviours
         inputs["request_time"] = np.array([now_ms], dtype=np.int64)
     return Assembled(inputs, unknown_user, int(np.count_nonzero(items.states)), behaviours)
 
 
-def _behaviours(layouts: Layouts, stored: StoredRows | None) -> np.ndarray:
-    """Behaviour rows `[L]`, newest first."""
-    assert layouts.behaviour is not None
-    members = stored.behaviours if stored else None
-    return np.frombuffer(b"".join(members), layouts.member)["row"] if members else layouts.behaviour.empty(0)
+def _behaviours(layouts: Layouts, members: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """Return the inputs of behaviours as the store has them, newest first."""
+    return behaviour_inputs(np.frombuffer(b"".join(members), layouts.member)["row"])

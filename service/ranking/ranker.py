@@ -1,6 +1,6 @@
 """Ranks the candidates of one request: fetch, assemble, score, fuse, apply rules, order."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -11,7 +11,7 @@ from features.layouts import Layouts
 from service.bundle.loading import Bundle
 from service.clock import now_ms
 from service.errors import CallerLeft, DeadlineExceeded
-from service.fusion import Chosen, Formula
+from service.fusion import Chosen
 from service.metrics.metrics import Metrics
 from service.ranking.assemble import pack_raw
 from service.ranking.candidate_features import CandidateValues, assembled_inputs, own_values
@@ -190,7 +190,7 @@ class Ranker:
             stored = with_packed_user(layouts, user, len(query.item_ids), stored)
         return stored, degraded
 
-    async def _score(
+    def _score(
         self,
         bundle: Bundle,
         inputs: Mapping[str, np.ndarray],
@@ -198,9 +198,9 @@ class Ranker:
         deadline: Deadline,
         has_left: Callable[[], bool],
         places: np.ndarray | None = None,
-    ) -> Scored:
+    ) -> Awaitable[Scored]:
         check = partial(_check, deadline, has_left, "scoring")
-        return await score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check, places)
+        return score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check, places)
 
     def _count(self, degraded: Degradations, chosen: Chosen | None, applied: AppliedRules | None) -> None:
         """Count a ranking's degradations, its arm of an experiment, and its rules."""

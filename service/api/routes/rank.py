@@ -53,11 +53,12 @@ class RankApplication:
         self.exposures = services.log.exposures if services.log else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(scope, receive, self.settings.max_body_bytes)
+        context: RequestContext = scope[CONTEXT]
+        body = await read_body(context.content_length, receive, self.settings.max_body_bytes)
         # Admission covers computing only, neither receiving the body nor sending the answer.
         with self.admission.enter() as step:
             self.ranker.metrics.tallies.soon()
-            written = await self._answer(body, scope[CONTEXT], has_left(receive), step)
+            written = await self._answer(body, context, has_left(receive), step)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(written)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": written})

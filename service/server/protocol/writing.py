@@ -7,13 +7,16 @@ import struct
 import sys
 import termios
 from collections.abc import Callable
+from functools import partial
 from secrets import token_hex
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.api.middleware import WRITE_ANSWER
 from service.api.problems import PROBLEM_TYPE, envelope, presentation_of
 from service.errors import ServiceError
+from service.server.protocol.answering import write_answer
 from service.server.protocol.connections import Connections
 
 _INT = struct.Struct("i")
@@ -80,6 +83,10 @@ class WatchedWriting(HttpToolsProtocol):
         self._is_lost = True
         self._writing_timer.stop()
         super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.scope["extensions"] = {WRITE_ANSWER: partial(write_answer, self.cycle)}  # type: ignore[dict-item]
 
     def close_idle(self) -> None:
         self._close()
