@@ -6,6 +6,7 @@ No Python code runs per candidate, except for candidates with their own feature 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import numpy as np
@@ -19,6 +20,8 @@ from service.store.item_rows import ItemRows, unknown_rows
 
 _INTEGERS = range(-(2**63), 2**64)
 _PACKED_AT_ONCE = 100
+# Equal values of these types have the same row; 0.0 and -0.0, or 1 and true, may not.
+_REMEMBERED = frozenset({str, int})
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +45,21 @@ def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: 
     except FeatureError as error:
         where = f"{field}.{error.field}"
         raise InvalidRequest(f"{where}: {error.message}", errors=[FieldError(where, error.message)]) from None
+
+
+def packed_context(layout: RowLayout, context: Mapping[str, object]) -> bytes:
+    """A packed row of a request's context. Raises InvalidRequest as `pack_raw` does.
+
+    Rows of strings and integers are remembered, because callers send few different ones: a page, an hour, a device.
+    """
+    if _REMEMBERED.issuperset(map(type, context.values())):
+        return _remembered_context(layout, tuple(context.items()))
+    return pack_raw(layout, context, "context")
+
+
+@lru_cache(maxsize=512)
+def _remembered_context(layout: RowLayout, context: tuple[tuple[str, object], ...]) -> bytes:
+    return pack_raw(layout, dict(context), "context")
 
 
 def _checked_value(feature: Feature, value: object) -> object:

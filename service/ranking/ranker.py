@@ -13,7 +13,7 @@ from service.clock import now_ms
 from service.errors import CallerLeft, DeadlineExceeded
 from service.fusion import Chosen
 from service.metrics.metrics import Metrics
-from service.ranking.assemble import pack_raw
+from service.ranking.assemble import packed_context
 from service.ranking.candidate_features import CandidateValues, assembled_inputs, own_values
 from service.ranking.completeness import check_context, check_own_features, of_rows, of_scores
 from service.ranking.deadline import Deadline
@@ -70,7 +70,7 @@ class Ranker:
             formula = live.fusion.with_weights(formula, query.options.weights)
         context = bundle.layouts.context.default_row
         if query.context:
-            context = pack_raw(bundle.layouts.context, query.context, "context")
+            context = packed_context(bundle.layouts.context, query.context)
         of_request = check_context(bundle.layouts.context, query.context)
         moment = query.options.timestamp or now_ms()
         rules = self._rules(live, query, moment)

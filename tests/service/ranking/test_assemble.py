@@ -9,7 +9,7 @@ import redis
 
 from features.layouts import Layouts
 from service.errors import InvalidRequest
-from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
+from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, packed_context, put_own_features
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.base import StoredRows
 from service.store.item_rows import CORRUPT, KNOWN
@@ -160,3 +160,18 @@ def test_what_is_no_feature_value_is_reported_by_name(layouts: Layouts, feature:
     with pytest.raises(InvalidRequest) as error:
         pack_raw(layouts.item, {feature: value}, "candidates[3].features")
     assert error.value.errors[0].field == f"candidates[3].features.{feature}"
+
+
+@pytest.mark.parametrize("context", [{}, {"tab": 1, "hour": 7}, {"hour": 7, "tab": "1"}, {"tab": None}, {"tab": 2.0}])
+def test_a_remembered_context_has_the_row_of_its_values(layouts: Layouts, context: dict[str, Any]) -> None:
+    for _ in range(2):
+        assert packed_context(layouts.context, context) == pack_raw(layouts.context, context, "context")
+
+
+def test_values_that_are_equal_in_python_are_not_mistaken_for_each_other(layouts: Layouts) -> None:
+    """`true` is no number, although Python takes it for the number 1."""
+    packed_context(layouts.item, {"quality": 1})
+    with pytest.raises(InvalidRequest, match="quality"):
+        packed_context(layouts.item, {"quality": True})
+    with pytest.raises(InvalidRequest, match="hours"):
+        packed_context(layouts.context, {"hours": 7})
