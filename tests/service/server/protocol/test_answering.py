@@ -91,15 +91,15 @@ def port() -> int:
 def test_an_answer_at_once_has_the_bytes_of_one_in_two_steps(port: int) -> None:
     application = Application()
     with serving(application, port):
-        at_once = answer(port, b"GET / HTTP/1.1\r\n\r\n")
-        several = answer(port, b"GET / HTTP/1.1\r\n\r\n" * 3)
-        assert at_once == answer(port, b"GET /two-steps HTTP/1.1\r\n\r\n")
+        at_once = answer(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        several = answer(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        assert at_once == answer(port, b"GET /two-steps HTTP/1.1\r\nHost: a\r\n\r\n")
     assert at_once.endswith(b"content-length: 2\r\n\r\nok")
     assert several == 3 * at_once
     assert application.written == [True] * 4
 
 
-@pytest.mark.parametrize("request_line", [b"HEAD / HTTP/1.1", b"GET / HTTP/1.0"])
+@pytest.mark.parametrize("request_line", [b"HEAD / HTTP/1.1\r\nHost: a", b"GET / HTTP/1.0"])
 def test_an_unusual_request_is_answered_in_two_steps(port: int, request_line: bytes) -> None:
     application = Application()
     with serving(application, port):
@@ -111,6 +111,6 @@ def test_an_unusual_request_is_answered_in_two_steps(port: int, request_line: by
 def test_an_unusual_answer_takes_two_steps(port: int, path: str) -> None:
     application = Application()
     with serving(application, port):
-        received = answer(port, b"GET %b HTTP/1.1\r\n\r\n" % path.encode())
+        received = answer(port, b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
     assert application.written == [False]
     assert b"set-cookie" not in received
