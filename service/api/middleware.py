@@ -20,7 +20,7 @@ from service.errors import CallerLeft, ServiceError
 log = logging.getLogger("funnelrank.api")
 CONTEXT: Final = "funnelrank"
 WRITE_ANSWER: Final = "funnelrank.write_answer"  # an extension of ASGI, which our server offers
-WriteAnswer = Callable[[int, list[tuple[bytes, bytes]], bytes], bool]
+WriteAnswer = Callable[[Send, int, list[tuple[bytes, bytes]], bytes], bool]
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
@@ -124,7 +124,7 @@ class ResponseSender:
             self.head = None
             self.started = True
             write = None if message.get("more_body") else self.write_answer
-            if write is not None and write(head["status"], head["headers"], message.get("body", b"")):
+            if write is not None and write(self.send, head["status"], head["headers"], message.get("body", b"")):
                 return
             await self.send(head)
         await self.send(message)

@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 
+from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 # Headers that change how uvicorn continues after the answer.
 _SPECIAL = (b"connection", b"transfer-encoding")
 
 
-def write_answer(cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+def write_answer(
+    cycle: RequestResponseCycle, send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
+) -> bool:
     """Write an answer with its Content-Length, `headers` in lower case, to a connection that stays open.
 
+    `send` is the one that the caller was given: if it is not the server's, something in between adds to answers.
     Returns False, and writes nothing, if the answer must be sent in the usual way, which also reports what is wrong.
     """
+    if send != cycle.send:
+        return False
     if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.access_log:
         return False
     if not cycle.keep_alive or cycle.scope["method"] == "HEAD":

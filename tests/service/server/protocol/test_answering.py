@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.api.middleware import WRITE_ANSWER
 from service.metrics.metrics import Metrics
@@ -29,6 +29,13 @@ UNUSUAL: dict[str, Headers] = {
 }
 
 
+def wrapping(send: Send) -> Send:
+    async def wrapped(message: Message) -> None:
+        await send(message)
+
+    return wrapped
+
+
 class Application:
     """Answers `ok`, at once where it is possible; `written` says where it was."""
 
@@ -46,7 +53,8 @@ class Application:
         await receive()
         headers = UNUSUAL.get(scope["path"], USUAL)
         if scope["path"] != "/two-steps":
-            self.written.append(scope["extensions"][WRITE_ANSWER](200, headers, b"ok"))
+            sender = wrapping(send) if scope["path"] == "/wrapped" else send
+            self.written.append(scope["extensions"][WRITE_ANSWER](sender, 200, headers, b"ok"))
             if self.written[-1]:
                 return
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -107,7 +115,7 @@ def test_an_unusual_request_is_answered_in_two_steps(port: int, request_line: by
     assert application.written == [False]
 
 
-@pytest.mark.parametrize("path", UNUSUAL)
+@pytest.mark.parametrize("path", [*UNUSUAL, "/wrapped"])
 def test_an_unusual_answer_takes_two_steps(port: int, path: str) -> None:
     application = Application()
     with serving(application, port):
