@@ -24,7 +24,7 @@ class Labelled:
     """The impressions that an output's metrics are computed on.
 
     `label` `[n]`; `groups` `[n]`, the request or user of each; raw `item_numerics` `[n, N]`; `cutoffs` of metrics of
-    lists; `draws` of the bootstrap, None for no intervals.
+    lists; `draws` of the bootstrap, None for no intervals; `gains` `[n]` of the recipe's labels, None without.
     """
 
     label: np.ndarray
@@ -32,6 +32,7 @@ class Labelled:
     item_numerics: np.ndarray
     cutoffs: Sequence[int]
     draws: Draws | None = None
+    gains: np.ndarray | None = None
 
 
 class TaskKind(Options, ABC):

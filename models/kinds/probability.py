@@ -32,7 +32,9 @@ class Probability(TaskKind):
         return (score.yes,)
 
     def metrics(self, scores: np.ndarray, labelled: Labelled) -> dict[str, Any]:
-        return measures.of_probability(labelled.label, scores[:, 0], labelled.groups, labelled.cutoffs, labelled.draws)
+        return measures.of_probability(
+            labelled.label, scores[:, 0], labelled.groups, labelled.cutoffs, labelled.draws, labelled.gains
+        )
 
     def allows(self, label: np.ndarray) -> np.ndarray:
         return np.isin(label, (0, 1))
@@ -55,7 +57,7 @@ class Probability(TaskKind):
     @classmethod
     def report_row(cls, name: str, metrics: Mapping[str, Any]) -> dict[str, str]:
         grouped = metrics.get("gauc") or {"groups": 0, "skipped": 0}
-        return {
+        row = {
             "output": name,
             "label": metrics["label"],
             "among": metrics["space"],
@@ -65,8 +67,12 @@ class Probability(TaskKind):
             "GAUC": measured(metrics, "gauc"),
             "nDCG@5": measured(metrics, "ndcg@5"),
             "nDCG@10": measured(metrics, "ndcg@10"),
+            "recall@10": measured(metrics, "recall@10"),
             "MRR": measured(metrics, "mrr"),
             "users / skipped": f"{grouped['groups']:,} / {grouped['skipped']:,}",
             "log loss": measured(metrics, "log_loss"),
             "ECE": measured(metrics, "ece"),
         }
+        if "gain_ndcg@10" in metrics:
+            row["gain nDCG@10"] = measured(metrics, "gain_ndcg@10")
+        return row

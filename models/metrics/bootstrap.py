@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from models.metrics.calibration import bin_of, log_losses
+from models.metrics.gains import GainMetrics
 from models.metrics.ranking import ListMetrics
 
 DRAWS = 200
@@ -40,11 +41,18 @@ class Draws:
         """The interval of every figure of a probability, from labels and log probabilities `[n]` and the metrics per
         group.
         """
-        owner = self.place_of_group[np.searchsorted(self.groups, lists.group)]
-        means = {name: (values, weights, owner) for name, (values, weights) in lists.columns().items()}
+        means = self._means_of(lists)
         losses = log_losses(labels, scores)
         intervals = self.of_means(means | {"log_loss": (losses, np.ones(len(losses)), self.place)})
         return intervals | self._of_impressions(labels, scores)
+
+    def of_lists(self, lists: ListMetrics | GainMetrics) -> dict[str, Interval]:
+        """The interval of the mean of every metric of lists."""
+        return self.of_means(self._means_of(lists))
+
+    def _means_of(self, lists: ListMetrics | GainMetrics) -> dict[str, Mean]:
+        owner = self.place_of_group[np.searchsorted(self.groups, lists.group)]
+        return {name: (values, weights, owner) for name, (values, weights) in lists.columns().items()}
 
     def of_mean(self, values: np.ndarray) -> Interval:
         """The interval of the mean over the impressions `[n]`."""

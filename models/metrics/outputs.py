@@ -10,6 +10,7 @@ import numpy as np
 
 from models.metrics.bootstrap import Draws
 from models.metrics.calibration import calibration_curve, expected_calibration_error, log_loss
+from models.metrics.gains import gain_metrics
 from models.metrics.ranking import CUTOFFS, TOP_SHARES, auc, list_metrics, top_share
 
 SUSPICIOUS_AUC = 0.99
@@ -21,14 +22,16 @@ def of_probability(
     groups: np.ndarray,
     cutoffs: Sequence[int] = CUTOFFS,
     draws: Draws | None = None,
+    gains: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """The metrics of a probability; all arrays `[n]`, `groups` the request or user of each impression.
 
-    With `draws`, every figure has an interval.
+    With `draws`, every figure has an interval. With `gains`, nDCG by the gains of several labels is a metric too.
     """
     if why := _unmeasurable(labels, log_probabilities):
-        names = ("auc", "gauc", *(f"ndcg@{k}" for k in cutoffs), "mrr", "log_loss", "ece")
+        names = ("auc", "gauc", *(f"{m}@{k}" for m in ("ndcg", "recall") for k in cutoffs), "mrr", "log_loss", "ece")
         counted = {"impressions": len(labels), "positives": int(labels.sum())}
+        names += tuple(f"gain_ndcg@{k}" for k in cutoffs if gains is not None)
         return counted | dict.fromkeys(names) | {"top": [], "calibration": [], "why": why}
     # In float64, because sums of float32 over many impressions would lose digits.
     scores = log_probabilities.astype(np.float64)
@@ -52,6 +55,11 @@ def of_probability(
     }
     if draws is not None:
         measured["intervals"] = draws.of_probability(labels, scores, lists)
+    if gains is not None:
+        graded = gain_metrics(gains, scores, groups, cutoffs)
+        measured |= graded.means()
+        if draws is not None:
+            measured["intervals"] |= draws.of_lists(graded)
     return measured
 
 

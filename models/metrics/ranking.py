@@ -1,4 +1,5 @@
-"""Metrics of an order: AUC over all impressions, and per group (request or user) AUC, nDCG and reciprocal rank.
+"""Metrics of an order: AUC over all impressions, and per group (request or user) AUC, nDCG, recall and reciprocal
+rank.
 
 Tied impressions have no order. Every metric here is the mean over all orders of the tied impressions, so that it
 depends only on the scores and not on the order of the rows.
@@ -39,13 +40,14 @@ class GroupedAuc:
 class ListMetrics:
     """The metrics of each group that counts, arrays `[G]`; a group in which all labels are equal is `skipped`.
 
-    `group`: the group's number as given; `impressions`: its size; `ndcg`: by cutoff.
+    `group`: the group's number as given; `impressions`: its size; `ndcg` and `recall`: by cutoff.
     """
 
     group: np.ndarray
     impressions: np.ndarray
     auc: np.ndarray
     ndcg: Mapping[int, np.ndarray]
+    recall: Mapping[int, np.ndarray]
     mrr: np.ndarray
     skipped: int
 
@@ -56,6 +58,7 @@ class ListMetrics:
         alike = np.ones(len(self.group))
         result = {"gauc": (self.auc, self.impressions.astype(np.float64))}
         result |= {f"ndcg@{k}": (values, alike) for k, values in self.ndcg.items()}
+        result |= {f"recall@{k}": (values, alike) for k, values in self.recall.items()}
         return result | {"mrr": (self.mrr, alike)}
 
     def means(self) -> dict[str, float | None]:
@@ -92,11 +95,14 @@ def list_metrics(
     A positive's gain is 1. nDCG@k = DCG@k / best possible DCG@k with the discount 1 / log2(rank + 1) (Järvelin and
     Kekäläinen, TOIS 2002). With ties it is the mean over their orders: each tied impression gets the mean discount of
     the tied ranks
-    (McSherry & Najork, ECIR 2008). The reciprocal rank is that of the first positive.
+    (McSherry & Najork, ECIR 2008). recall@k is the share of the group's positives among its first k impressions; of a
+    tie that lies across the border, each impression is among them with the same probability. The reciprocal rank is
+    that of the first positive.
     """
     if not len(labels):
         empty = np.zeros(0)
-        return ListMetrics(np.zeros(0, np.int64), empty, empty, dict.fromkeys(cutoffs, empty), empty, 0)
+        by_cutoff = dict.fromkeys(cutoffs, empty)
+        return ListMetrics(np.zeros(0, np.int64), empty, empty, by_cutoff, by_cutoff, empty, 0)
     # Best score first within each group.
     order = np.lexsort((-scores, groups))
     label = labels[order].astype(np.float64)
@@ -122,22 +128,27 @@ def list_metrics(
     area = (rank_sum - positives * (positives + 1) / 2) / pairs
     # DCG: a tied impression gets the mean discount of the tie's ranks.
     ndcg = {}
+    recall = {}
     for k in cutoffs:
-        discounts = _discount_sums(int(size.max()), k)
+        discounts = discount_sums(int(size.max()), k)
         mean_discount = (discounts[before + tie_size] - discounts[before]) / tie_size
         dcg = np.bincount(owner, weights=mean_discount * tie_positives, minlength=len(first))
         ndcg[k] = (dcg / np.where(counts, discounts[positives.astype(np.int64)], 1))[counts]
+        within = np.clip(k - before, 0, tie_size) / tie_size  # the share of the tie among the first k
+        hits = np.bincount(owner, weights=within * tie_positives, minlength=len(first))
+        recall[k] = (hits / np.where(counts, positives, 1))[counts]
     return ListMetrics(
         group=group[first][counts],
         impressions=size[counts],
         auc=area[counts],
         ndcg=ndcg,
+        recall=recall,
         mrr=_reciprocal_ranks(owner, before, tie_size, tie_positives, len(first))[counts],
         skipped=int((~counts).sum()),
     )
 
 
-def _discount_sums(longest: int, cutoff: int) -> np.ndarray:
+def discount_sums(longest: int, cutoff: int) -> np.ndarray:
     """The sum of the discounts of the first 0, 1, ..., `longest` ranks, those beyond the cutoff being 0."""
     ranks = np.arange(1, longest + 1)
     discounts = np.where(ranks <= cutoff, 1 / np.log2(ranks + 1.0), 0.0)

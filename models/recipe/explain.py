@@ -100,7 +100,8 @@ def _words_of(error: ErrorDetails, keys: Collection[str]) -> str:
         case "string_type":
             return "a text is needed"
         case "string_pattern_mismatch" if error["ctx"]["pattern"] == SELECTION:
-            return "an output is needed, or a metric of one: auc(pctr), gauc(pctr), mrr(pctr) or ndcg@10(pctr)"
+            metrics = "auc(pctr), gauc(pctr), mrr(pctr), ndcg@10(pctr), recall@10(pctr) or gain_ndcg@10(pctr)"
+            return f"an output is needed, or a metric of one: {metrics}"
         case "too_short":
             return f"at least {error['ctx']['min_length']} needed"
     return error["msg"].removeprefix("Value error, ")

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from features import FeatureError, FeatureSchema
+from features.nearest import nearest
 from models.catalogue import Task
 from models.errors import RecipeError
 from models.kinds import PROBABILITY, TaskKind
@@ -58,9 +59,25 @@ class Recipe(Options):
         if by_scene is not None and self.data.scene is None and not self.data.served:
             problem = f"counter '{by_scene.name}' is kept by scene, which needs data.scene, a column of the impressions"
             raise RecipeError(problem, ("data",), by_scene.name)
+        self._check_gains()
         if self.tuning:
             check_space(self, self.tuning.space)
         return self
+
+    def _check_gains(self) -> None:
+        section = ("training", "gains")
+        for label in self.training.gains:
+            if label not in self.label_columns:
+                near = nearest(label, self.label_columns)
+                raise RecipeError(f"training.gains: '{label}' is the label of no task{near}", section, label)
+            if label in self.value_columns:
+                raise RecipeError(
+                    f"training.gains: '{label}' is a value; a gain needs a label of 0 or 1", section, label
+                )
+        selects = any(entry.startswith("gain_ndcg@") for entry in self.training.select_on)
+        if selects and not self.training.gains:
+            problem = "training.select_on: gain_ndcg needs training.gains, which says what each label is worth"
+            raise RecipeError(problem, ("training", "select_on"))
 
     @property
     def label_columns(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ COMPARED = (
     ("GAUC", "gauc"),
     ("nDCG@5", "ndcg@5"),
     ("nDCG@10", "ndcg@10"),
+    ("recall@10", "recall@10"),
     ("MRR", "mrr"),
     ("log loss", "log_loss"),
 )

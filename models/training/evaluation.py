@@ -77,7 +77,17 @@ def _labelled(data: Data, part: str, columns: Sequence[str], inside: np.ndarray,
         data.item_numerics[items],
         sorted({*CUTOFFS, *cutoffs_of(data.recipe)}),
         _draws(data, part, inside, draws),
+        _gains(data, part, inside),
     )
+
+
+def _gains(data: Data, part: str, inside: np.ndarray) -> np.ndarray | None:
+    """The sum of the gains of each impression's labels `[n]`; None if the recipe names no gains."""
+    gains = data.recipe.training.gains
+    if not gains:
+        return None
+    of_labels = [gain * labels_of(data, part, (label,))[inside] for label, gain in gains.items()]
+    return np.asarray(np.sum(of_labels, axis=0))
 
 
 def groups_of(data: Data, part: str) -> np.ndarray:

@@ -81,7 +81,7 @@ def refuse_lists_without_order(ranker: MultiTaskModel, data: Data) -> None:
 
 
 def cutoffs_of(recipe: Recipe) -> set[int]:
-    """Return every k of nDCG@k that the recipe selects on."""
+    """Return every k of metrics such as nDCG@k that the recipe selects on."""
     return {k for entry in recipe.training.select_on if (k := selection_of(entry).cutoff)}
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-PATTERN = r"^(?:(?:auc|gauc|mrr|ndcg@[1-9][0-9]*)\([a-z][a-z0-9_]*\)|[a-z][a-z0-9_]*)$"
+PATTERN = r"^(?:(?:auc|gauc|mrr|(?:ndcg|recall|gain_ndcg)@[1-9][0-9]*)\([a-z][a-z0-9_]*\)|[a-z][a-z0-9_]*)$"
 
 
 class Selection(NamedTuple):
@@ -20,8 +20,8 @@ class Selection(NamedTuple):
 
     @property
     def cutoff(self) -> int | None:
-        """The k of nDCG@k, None for other metrics."""
-        match = re.fullmatch(r"ndcg@([0-9]+)", self.metric or "")
+        """The k of a metric such as nDCG@k, None for other metrics."""
+        match = re.fullmatch(r"[a-z_]+@([0-9]+)", self.metric or "")
         if match is None:
             return None
         return int(match[1])

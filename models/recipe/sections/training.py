@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from models.errors import RecipeError
 from models.list_losses import ListLoss
-from models.options import Name, Options, Positive, Rate
+from models.options import Column, Name, Options, Positive, Rate
 from models.recipe.sections.selection import PATTERN as SELECTION
 
 
@@ -85,10 +85,12 @@ Weighting = Annotated[
 class TrainingSection(Options):
     """`select_on`: the metrics whose mean over the validation part picks the best weights.
 
-    Such as `gauc(pctr)`, `ndcg@10(pctcvr)`, `mrr(pctr)` or `pctr`, which is its AUC; measures of different kinds are
-    refused. Without entries every trained probability counts by its GAUC, the order inside a list. `list_losses`: by
-    output, a loss on that order beside the log loss; batches then keep lists whole. A list is a request where the
-    recipe has `data.request_id`, and all impressions of a user otherwise. `averaging`: decay of the weight average, 0
+    Such as `gauc(pctr)`, `ndcg@10(pctcvr)`, `recall@20(pctr)`, `mrr(pctr)` or `pctr`, which is its AUC; measures of
+    different kinds are refused. `gains`: by label, the gain of an impression with it; gains of several labels add up,
+    and `gain_ndcg@10(pctr)` says how well an output's order serves all of them. Without entries every trained
+    probability counts by its GAUC, the order inside a list. `list_losses`: by output, a loss on that order beside the
+    log loss; batches then keep lists whole. A list is a request where the recipe has `data.request_id`, and all
+    impressions of a user otherwise. `averaging`: decay of the weight average, 0
     for none. The learning rates rise linearly over `warmup_steps` and then stay, or with `cosine` fall to `final_rate`
     of themselves at the end. `optimiser`: `adagrad` is DUPN's; its steps only grow smaller, so give it larger rates.
     `embedding_weight_decay` changes a row only in steps in which it occurs. `position_learning_rate` and
@@ -115,6 +117,7 @@ class TrainingSection(Options):
     evaluations_per_epoch: Annotated[int, Field(ge=1)] = 1
     patience: Annotated[int, Field(ge=1)] = 2
     select_on: tuple[Annotated[str, Field(pattern=SELECTION)], ...] = ()
+    gains: Annotated[dict[Column, Positive], Field(exclude_if=lambda value: not value)] = Field(default_factory=dict)
     loss_weights: dict[Name, Positive] = Field(default_factory=dict)
     list_losses: Annotated[dict[Name, ListLoss], Field(exclude_if=lambda value: not value)] = Field(
         default_factory=dict

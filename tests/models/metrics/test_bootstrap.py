@@ -34,7 +34,10 @@ def test_every_interval_equals_measuring_the_drawn_rows_anew():
     user, label, score = impressions()
     draws = Draws(user, count=50, seed=3)
     result = outputs.of_probability(label, score, user, draws=draws)["intervals"]
-    assert set(result) == {"auc", "gauc", "ndcg@5", "ndcg@10", "mrr", "log_loss", "ece"}
+    assert set(result) == {
+        *("auc", "gauc", "mrr", "log_loss", "ece"),
+        *(f"{name}@{k}" for name in ("ndcg", "recall") for k in (5, 10)),
+    }
     number = bin_of(np.exp(score))
     plain = {name: [] for name in result}
     for rows, owner in drawn_again(user, draws):

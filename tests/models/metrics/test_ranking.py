@@ -84,7 +84,8 @@ def brute_force(labels, scores, cutoff):
     best = sum(1 / math.log2(r + 2) for r in range(min(cutoff, int(sum(labels)))))
     ndcg = [sum(labels[i] / math.log2(r + 2) for r, i in enumerate(order[:cutoff])) / best for order in orders]
     reciprocal = [next(1 / (r + 1) for r, i in enumerate(order) if labels[i]) for order in orders]
-    return np.mean(ndcg), np.mean(reciprocal)
+    recall = [sum(labels[i] for i in order[:cutoff]) / sum(labels) for order in orders]
+    return np.mean(ndcg), np.mean(reciprocal), np.mean(recall)
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,8 +103,9 @@ def test_list_metrics_are_the_mean_over_every_order_of_the_ties(lists, cutoff, r
     assert result.group.tolist() == counted and result.skipped == len(lists) - len(counted)
     for place, i in enumerate(counted):
         mine = group == i
-        ndcg, reciprocal = brute_force(label[mine], score[mine], cutoff)
+        ndcg, reciprocal, recall = brute_force(label[mine], score[mine], cutoff)
         assert result.ndcg[cutoff][place] == pytest.approx(ndcg, abs=1e-12)
+        assert result.recall[cutoff][place] == pytest.approx(recall, abs=1e-12)
         assert result.mrr[place] == pytest.approx(reciprocal, abs=1e-12)
         assert result.auc[place] == pytest.approx(sk.roc_auc_score(label[mine], score[mine]), abs=1e-12)
 
@@ -124,6 +126,8 @@ def test_a_list_whose_labels_are_all_alike_does_not_count():
         "gauc": 0.0,
         "ndcg@5": pytest.approx(1 / np.log2(3)),
         "ndcg@10": pytest.approx(1 / np.log2(3)),
+        "recall@5": 1.0,
+        "recall@10": 1.0,
         "mrr": 0.5,
     }
     none = ranking.list_metrics(np.ones(3), np.arange(3.0), np.arange(3))
