@@ -26,7 +26,8 @@ from models.train import train
 from service.sample.embedded_redis import EmbeddedRedis
 
 ROOT = Path(__file__).parents[1]
-LOADED = {path: load_recipe(path) for path in sorted((ROOT / "models" / "recipes").glob("*.yaml"))}
+RECIPES = sorted(path for path in (ROOT / "models" / "recipes").rglob("*.yaml") if path.parent.name != "base")
+LOADED = {path: load_recipe(path) for path in RECIPES}
 QUICK = ("training.epochs=1", "training.evaluations_per_epoch=1")
 PART_BYTES = {"kuairand": 1_000_000, "census": 200_000}
 
