@@ -13,6 +13,7 @@ from funnelrank.commands.options import PATH, examples, registry_option
 
 if TYPE_CHECKING:
     from service.rules.definition.document import RulesDocument
+    from service.settings import Settings
 
 
 @click.command(
@@ -33,7 +34,8 @@ def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reas
     """Show the rules document, or make the rules of FILE (YAML or JSON) live.
 
     The rules must fit every version that the rollout document names. Workers follow within FUNNELRANK_ROLLOUT_POLL_MS,
-    and refuse rules that leave no candidate in any of their recent requests.
+    and refuse rules that leave no candidate in any of their recent requests. Listed items that Redis does not have are
+    warnings.
     """
     from service.rollout.trials.checks import RegistryChecks
     from service.rules.definition.document import DOCUMENT, NO_RULES, read_rules
@@ -53,10 +55,26 @@ def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reas
         document = DOCUMENT.change(registry, DOCUMENT.whole(read_rules(file)), author, reason=reason, check=fits)
     else:
         document = DOCUMENT.read(registry) or NO_RULES
+    if rollback or file is not None:
+        _warn(document, registry, settings)
     if history:
         click.echo("\n".join(map(_history_line, _entries(document))))
     else:
         click.echo(document.model_dump_json(indent=2, exclude={"history"}, exclude_none=True))
+
+
+def _warn(document: RulesDocument, registry: Path, settings: Settings) -> None:
+    """Print a warning for each listed item that the store lacks."""
+    from features.layouts import Layouts
+    from service.bundle.registry import folder_of
+    from service.bundle.verify import read_manifest
+    from service.rollout.rollout import read_rollout
+    from service.rollout.trials.rule_items import item_warnings
+
+    manifest = read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys)
+    layouts = Layouts.of(manifest.feature_schema)
+    for warning in item_warnings(document, layouts, settings.redis_url.get_secret_value()):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _entries(document: RulesDocument) -> list[Mapping[str, Any]]:

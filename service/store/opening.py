@@ -1,5 +1,6 @@
 """Opens the feature store that a URL names. The stores by scheme are listed in `service/store_url.py`."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from urllib.parse import urlsplit
 
@@ -21,6 +22,11 @@ def open_writer(url: str, timeout_ms: int, lifetimes: Lifetimes = NEVER) -> Feat
 def lifetimes_of(settings: Settings) -> Lifetimes:
     """Return after how long a silent user's row and sequence expire."""
     return Lifetimes(1000 * settings.user_ttl_s, 1000 * settings.behaviour_ttl_s)
+
+
+def items_without_row(url: str, fingerprint: str, item_ids: Sequence[str]) -> dict[str, str]:
+    """Return the ids that have no row under a schema, each with the nearest id that has one. Raises StoreDown."""
+    return _module_of(url).items_without_row(url, fingerprint, item_ids)
 
 
 def check(url: str) -> None:

@@ -88,7 +88,7 @@ def test_rules_shows_and_changes_the_document(tmp_path: Path, registry: Path) ->
     file = tmp_path / "rules.yaml"
     file.write_text("rules: {default: [{type: spread, feature: tag, distance: 3}], home: []}")
     changed = run("rules", file, "--reason", "variety", registry=registry)
-    assert changed.returncode == 0, changed.stderr
+    assert (changed.returncode, changed.stderr) == (0, "")
     document = json.loads(changed.stdout)
     spread = {"type": "spread", "feature": "tag", "distance": 3}
     assert (document["revision"], document["rules"]["default"]) == (1, [spread])

@@ -1,5 +1,6 @@
 """Answers `GET /rules`, `PUT /rules` and `POST /rules/rollback`: the rules that rearrange rankings after fusion."""
 
+import asyncio
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,9 +13,10 @@ from service.api.changes import IfMatch, Uptake, changed_document, document_resp
 from service.api.fields import Author, Reason, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
 from service.api.operators import Operator
-from service.api.services import Worker
+from service.api.services import Services, Worker
 from service.errors import NotReady
 from service.rollout.operations import change_rules, roll_back_rules
+from service.rollout.trials.rule_items import item_warnings
 from service.rules.definition.document import RULES_FILE, RulesDocument
 from service.rules.definition.rule_sets import RuleSets
 
@@ -53,9 +55,13 @@ class RulesState(RulesDocument):
 
 
 class RulesChange(RulesDocument):
-    """The document after a change. `served` says whether a worker ranks with it already."""
+    """The document after a change. `served` says whether a worker ranks with it already.
+
+    `warnings` name listed items that the store does not have.
+    """
 
     served: Uptake
+    warnings: list[str]
 
 
 @router.get(
@@ -86,7 +92,7 @@ async def change(
     """Replaces the rules document. The rules must fit every version in use."""
     revision = expected(if_match, body.revision)
     document = await change_rules(worker.follower, body, body.author, body.reason, revision)
-    return await changed_document(worker, RULES_FILE, document, partial(shown, document))
+    return await _changed(worker, document)
 
 
 @router.post(
@@ -104,7 +110,16 @@ async def rollback(
     """Writes an earlier state as a new revision."""
     revision = expected(if_match, body.revision)
     document = await roll_back_rules(worker.follower, body.author, body.reason, body.to, revision)
-    return await changed_document(worker, RULES_FILE, document, partial(shown, document))
+    return await _changed(worker, document)
+
+
+async def _changed(worker: Services, document: RulesDocument) -> JSONResponse:
+    live = worker.follower.live
+    warnings: list[str] = []
+    if live is not None:
+        store_url = worker.settings.redis_url.get_secret_value()
+        warnings = await asyncio.to_thread(item_warnings, document, live.bundle.layouts, store_url)
+    return await changed_document(worker, RULES_FILE, document, lambda: shown(document) | {"warnings": warnings})
 
 
 def shown(rule_sets: RuleSets) -> JsonObject:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from features.nearest import nearest
 from service.documents import MAX_REVISION
 from service.rules.definition.conditions import Name, StrictModel
-from service.rules.definition.rules import RuleList
+from service.rules.definition.rules import Pin, RuleList
 
 DEFAULT = "default"
 MAX_SETS = 200
@@ -61,6 +61,18 @@ class RuleSets(StrictModel):
                 if arm.rules not in self.rules:
                     raise ValueError(f"{where}.arms: no rules '{arm.rules}'{nearest(arm.rules, self.rules)}")
         return self
+
+    def listed_items(self) -> dict[str, str]:
+        """The item ids that rules list, each with the field that lists it first."""
+        fields: dict[str, str] = {}
+        for scene, rules in self.rules.items():
+            for place, rule in enumerate(rules):
+                where = f"rules.{scene}[{place}]"
+                if isinstance(rule, Pin) and rule.item_id is not None:
+                    fields.setdefault(rule.item_id, f"{where}.item_id")
+                for item_id in getattr(rule, "item_ids", None) or ():
+                    fields.setdefault(item_id, f"{where}.item_ids")
+        return fields
 
     def name_for(self, scene: str | None) -> str:
         """The name of a scene's list: `default` if it has none of its own."""

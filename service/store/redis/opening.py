@@ -1,7 +1,10 @@
 """Opens the feature store in one Redis or in a Redis Cluster."""
 
+from collections.abc import Sequence
+
 from service.redis_url import address_of
 from service.store.base import FeatureStore, FeatureWriter, Lifetimes
+from service.store.redis import item_check
 from service.store.redis.reading.cluster_reader import ClusterReader
 from service.store.redis.reading.single_reader import SingleReader
 from service.store.redis.writer import RedisWriter
@@ -20,3 +23,7 @@ def open_store(url: str, timeout_ms: int, cache_bytes: int, cache_ttl_ms: int) -
 
 def open_writer(url: str, timeout_ms: int, lifetimes: Lifetimes) -> FeatureWriter:
     return RedisWriter(url, timeout_ms, lifetimes)
+
+
+def items_without_row(url: str, fingerprint: str, item_ids: Sequence[str]) -> dict[str, str]:
+    return item_check.items_without_row(url, fingerprint, item_ids)
