@@ -14,7 +14,9 @@ MAX_LIST = 100_000
 
 
 class Candidate(RequestBody):
-    """A candidate with a source, or with feature values, which replace the stored ones for this request."""
+    """A candidate with a source, or with feature values for this request: those of candidate features, and of item
+    features, which replace the stored ones.
+    """
 
     item_id: Id
     features: Features = Field(default_factory=dict)
