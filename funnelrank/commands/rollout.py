@@ -26,6 +26,7 @@ class Change:
     canary: str | None
     percent: float | None
     shadow: str | None
+    first_pass: str | None
 
 
 @click.command(
@@ -34,6 +35,7 @@ class Change:
         "funnelrank rollout kuairand-mmoe 3                          # make it live for all",
         "funnelrank rollout --canary kuairand-mmoe/4 --percent 5     # for 5 % of the users",
         "funnelrank rollout --canary none --shadow kuairand-mmoe/5   # no canary; score 5 in the background",
+        "funnelrank rollout --first-pass kuairand-esmm/1             # for the second step of a brown-out",
         "funnelrank rollout --rollback                               # what was live before",
     )
 )
@@ -42,6 +44,7 @@ class Change:
 @click.option("--canary", metavar="NAME/VERSION", help="Version for some of the users, or 'none'.")
 @click.option("--percent", type=float, help="Percentage of the users that get the canary, 0 to 100.")
 @click.option("--shadow", metavar="NAME/VERSION", help="Version that scores in the background, or 'none'.")
+@click.option("--first-pass", metavar="NAME/VERSION", help="Small version for a brown-out, or 'none'.")
 @click.option("--rollback", is_flag=True, help="Make the previous versions live again.")
 @click.option("--to", type=int, metavar="REVISION", help="With --rollback: the revision to go back to.")
 @click.option("--history", is_flag=True, help="Show the earlier states, newest first.")
@@ -53,6 +56,7 @@ def rollout(
     canary: str | None,
     percent: float | None,
     shadow: str | None,
+    first_pass: str | None,
     rollback: bool,
     to: int | None,
     history: bool,
@@ -72,7 +76,7 @@ def rollout(
     if to is not None and not rollback:
         raise click.UsageError("--to goes with --rollback")
     # Check the change beside the versions, profiles and rules of the registry.
-    changes = {} if rollback else changes_of(Change(name, version, canary, percent, shadow), registry)
+    changes = {} if rollback else changes_of(Change(name, version, canary, percent, shadow, first_pass), registry)
     started_with = read_profiles(settings.fusion_file) if settings.fusion_file else None
     checks = RegistryChecks(registry, settings.trusted_keys, started_with, settings.max_versions)
     if rollback:
@@ -102,6 +106,8 @@ def changes_of(change: Change, registry: Path) -> dict[str, Target | None]:
         changes["canary"] = _canary(change, registry)
     if change.shadow is not None:
         changes["shadow"] = None if change.shadow == "none" else named(change.shadow)
+    if change.first_pass is not None:
+        changes["first_pass"] = None if change.first_pass == "none" else named(change.first_pass)
     return changes
 
 
@@ -147,6 +153,8 @@ def history_line(entry: Rollout | Past) -> str:
         parts.append(f" canary {entry.canary} {entry.canary.percent:g} %")
     if entry.shadow:
         parts.append(f" shadow {entry.shadow}")
+    if entry.first_pass:
+        parts.append(f" first pass {entry.first_pass}")
     parts.append(f"  by {entry.author or '?'}")
     if entry.reason:
         parts.append(f": {entry.reason}")

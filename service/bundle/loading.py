@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
 
-from features.layouts import Layouts
+from features.layouts import CANDIDATE_INPUTS, ITEM_INPUTS, Layouts
 from features.within_request import INPUT, within_request
 from service.bundle.golden import read_golden, replay_golden
 from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest
@@ -18,6 +18,7 @@ from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, check_graph, rea
 from service.bundle.warmup import warm
 
 log = logging.getLogger("funnelrank.bundle")
+PER_CANDIDATE: Final = frozenset({*ITEM_INPUTS, *CANDIDATE_INPUTS})  # the inputs with a row per candidate
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,11 @@ class Bundle:
             compared = within_request(self.layouts.compared, inputs["item_numerics"])
             inputs = {**inputs, INPUT: compared}
         return {name: inputs[name] for name in self.inputs}
+
+    def own_at(self, inputs: Mapping[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
+        """Like `own`, for the candidates at these positions, int64 `[m]`, compared with all candidates."""
+        own = self.own(inputs)
+        return {name: array[places] if name in PER_CANDIDATE else array for name, array in own.items()}
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Named inputs -> task scores, float32 `[tasks, C]` in the order of `tasks`. Raises onnxruntime's errors."""

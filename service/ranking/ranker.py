@@ -101,7 +101,7 @@ class Ranker:
         try:
             if step:
                 score = partial(self._score, deadline=deadline, has_left=has_left)
-                brownout = await score_reduced(step, live, None, query, formula, inputs, score)
+                brownout = await score_reduced(step, live, snapshot.first_pass, query, formula, inputs, score)
                 scored = brownout.scored
             else:
                 scored = await self._score(bundle, inputs, candidates, deadline, has_left)

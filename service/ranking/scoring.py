@@ -3,17 +3,14 @@
 import logging
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from features.layouts import CANDIDATE_INPUTS, COUNTER_INPUT
-from features.within_request import INPUT as COMPARED
-from service.bundle.loading import Bundle
+from service.bundle.loading import PER_CANDIDATE, Bundle
 from service.ranking.scheduler import Scheduler
 
 log = logging.getLogger("funnelrank.ranker")
-PER_CANDIDATE: Final = frozenset({"item_keys", "item_numerics", *CANDIDATE_INPUTS, COMPARED, COUNTER_INPUT})
 
 
 class Scored(NamedTuple):
@@ -37,10 +34,7 @@ async def score_in_chunks(
 
     `check` may raise before each chunk. With `places` `[candidates]`, the candidates at these positions are scored.
     """
-    used = bundle.own(inputs)
-    if places is not None:
-        # Taken after `own`, which compares all candidates of the request.
-        used = {name: array[places] if name in PER_CANDIDATE else array for name, array in used.items()}
+    used = bundle.own(inputs) if places is None else bundle.own_at(inputs, places)
     parts: list[np.ndarray] = []
     seconds = 0.0
     for start in range(0, candidates, chunk):

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from features.layouts import BEHAVIOUR_INPUTS
+
 FEWER_BEHAVIOURS = 1
 TWO_PASSES = 2
-_BEHAVIOURS = ("behaviour_keys", "behaviour_numerics", "behaviour_times")
 # The newest fifth of the sequence: a length for which every bundle is warmed up.
 _SHARE_OF_BEHAVIOURS = 5
 # The second pass scores a tenth of the candidates, but never fewer than these.
@@ -20,7 +21,7 @@ def with_fewer_behaviours(inputs: Mapping[str, np.ndarray], max_behaviours: int)
     most = max(1, max_behaviours // _SHARE_OF_BEHAVIOURS)
     if times is None or len(times) <= most:
         return inputs
-    return {**inputs, **{name: inputs[name][:most] for name in _BEHAVIOURS if name in inputs}}
+    return {**inputs, **{name: inputs[name][:most] for name in BEHAVIOUR_INPUTS if name in inputs}}
 
 
 def second_pass_size(candidates: int) -> int:

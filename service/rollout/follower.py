@@ -230,7 +230,7 @@ class Follower:
             return
         label = canary.bundle.label
         self._refuse(label, "canary_broke_limits", verdict)
-        self._assign(replace(self.snapshot, canary=None, percent=0.0))
+        self._assign(replace(self.snapshot, canary=None))
         reason = f"canary {label}: {verdict}"
         self.withdrawals.add(Withdrawal(DEFAULT_LINE, Role.CANARY, canary.revision, reason, stable.target))
 

@@ -1,13 +1,14 @@
 """Loads a version for a role: cheap checks first, then the bundle, then the gate."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
 from features.layouts import Layouts
-from service.bundle.loading import Bundle, load_bundle
+from service.bundle.loading import load_bundle
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, read_manifest
@@ -15,10 +16,11 @@ from service.errors import DocumentError
 from service.metrics.metrics import Metrics
 from service.rollout.lines.view import earlier_stable
 from service.rollout.observing.background import Background
-from service.rollout.recent import RecentRequests
+from service.rollout.recent import Assembly, RecentRequests
 from service.rollout.rollout import Rollout
 from service.rollout.serving import SCHEMA_NOT_LOADED, Live, Role, ServingSnapshot, bind_profiles, bind_rule_sets
-from service.rollout.trials.gate import GateReport, gate
+from service.rollout.trials.brownout_loss import brownout_losses
+from service.rollout.trials.gate import GateReport, gate, newest_per_user
 from service.settings import Settings
 from service.store.base import FeatureStore
 from service.store.schemas import check_schema
@@ -29,6 +31,8 @@ SCHEMA_DIFFERS = "schema_differs"
 SCHEMA_NOT_CHECKED = "schema_not_checked"
 # A version that is refused for one of these reasons may fit later, so it is tried again and not withdrawn.
 WAITING_CODES = frozenset({SCHEMA_NOT_LOADED, SCHEMA_NOT_CHECKED})
+# Versions that score inputs which were assembled for the stable version.
+_NAMES = {Role.SHADOW: "shadow", Role.FIRST_PASS: "first pass"}
 # The grace beyond a load's own limit before its thread is abandoned: a hanging file read cannot be interrupted.
 _GRACE_SECONDS = 2.0
 
@@ -74,14 +78,15 @@ class VersionLoader:
         threads = settings.model_threads
         load = partial(load_bundle, folder, threads, largest, manifest=manifest, seconds=seconds)
         bundle = await self._run(load, seconds)
+        fusion = bind_profiles(bundle.manifest, snapshot.documents.profiles)
+        rules = bind_rule_sets(bundle.manifest, snapshot.documents.rule_sets)
+        live = Live(bundle, fusion, role, rollout.revision, rules=rules)
         if snapshot.stable is not None and rollout.restores is None:
-            report = await self._gate(bundle, snapshot.stable.bundle, recent, rollout, seconds)
+            report = await self._gate(live, snapshot.stable, snapshot.first_pass, recent, rollout, seconds)
             self.reports[bundle.label] = report
         self.metrics.load_seconds.observe(perf_counter() - started)
         self.metrics.swaps.labels("taken").inc()
-        fusion = bind_profiles(bundle.manifest, snapshot.documents.profiles)
-        rules = bind_rule_sets(bundle.manifest, snapshot.documents.rule_sets)
-        return Live(bundle, fusion, role, rollout.revision, rules=rules)
+        return live
 
     async def load_earlier(self, rollout: Rollout, snapshot: ServingSnapshot, recent: RecentRequests) -> Live | None:
         """Load the newest stable version of the history that can be loaded; return None if there is none."""
@@ -104,8 +109,8 @@ class VersionLoader:
         serving = stable.bundle.layouts.fingerprint if stable is not None else None
         layouts = Layouts.of(manifest.feature_schema)
         differs = stable is not None and layouts.inputs_fingerprint != stable.bundle.layouts.inputs_fingerprint
-        if role == Role.SHADOW and differs:
-            detail = f"a shadow scores the stable version's inputs, and {target} has another feature schema"
+        if role in _NAMES and differs:
+            detail = f"a {_NAMES[role]} scores the stable version's inputs, and {target} has another feature schema"
             raise BundleRejected(SCHEMA_DIFFERS, detail)
         schema = await check_schema(self.reader, layouts)
         if schema.problem is not None:
@@ -117,12 +122,25 @@ class VersionLoader:
             raise BundleRejected(SCHEMA_NOT_CHECKED, f"{detail}; {target} is tried again")
 
     async def _gate(
-        self, bundle: Bundle, stable: Bundle, recent: RecentRequests, rollout: Rollout, seconds: float
+        self,
+        new: Live,
+        stable: Live,
+        first: Live | None,
+        recent: RecentRequests,
+        rollout: Rollout,
+        seconds: float,
     ) -> GateReport:
+        """Compare a version with the stable one, and measure a brown-out of the pair that ranks with it."""
         # The live version cannot score the inputs of another schema.
-        alike = bundle.layouts.inputs_fingerprint == stable.layouts.inputs_fingerprint
-        requests = recent.of(bundle.layouts.inputs_fingerprint) if alike else []
-        return await self._run(partial(gate, bundle, stable, requests, rollout.limits), seconds)
+        alike = new.bundle.layouts.inputs_fingerprint == stable.bundle.layouts.inputs_fingerprint
+        requests = recent.of(new.bundle.layouts.inputs_fingerprint) if alike else []
+        if new.role == Role.FIRST_PASS:
+            # Its scores only choose candidates, so they may differ from the stable version's.
+            return await self._run(partial(_of_pair, GateReport(stable.bundle.label), stable, new, requests), seconds)
+        report = await self._run(partial(gate, new.bundle, stable.bundle, requests, rollout.limits), seconds)
+        if first is None or not requests or new.role == Role.SHADOW:
+            return report
+        return await self._run(partial(_of_pair, report, new, first, requests), seconds)
 
     async def _run(self, work: Callable[[], Result], seconds: float) -> Result:
         try:
@@ -130,3 +148,8 @@ class VersionLoader:
         except TimeoutError as error:
             detail = f"it was not loaded within {seconds:g} s (FUNNELRANK_LOAD_TIMEOUT_MS): {error.strerror}"
             raise BundleRejected(LOAD_TIMEOUT, detail) from None
+
+
+def _of_pair(report: GateReport, live: Live, first: Live, requests: Sequence[Assembly]) -> GateReport:
+    """Add the losses of a brown-out by a version and its first pass."""
+    return replace(report, brownout=brownout_losses(live, first, newest_per_user(requests)))

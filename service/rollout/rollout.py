@@ -1,8 +1,9 @@
 """Holds the rollout document: which versions are live, in one file of the registry that every worker follows.
 
 `stable` answers all users except those of `canary`, who are `percent` of all users by a stable hash. `shadow` scores in
-the background. These fields at the top are the default line; `lines` holds further ones, and `scenes` says which scene
-uses which. A document without further lines has neither field, so that services without lines read it as before.
+the background. `first_pass` is a small version that scores all candidates in the second step of a brown-out. These
+fields at the top are the default line; `lines` holds further ones, and `scenes` says which scene uses which. A document
+without further lines has neither field, so that services without lines read it as before.
 """
 
 from pathlib import Path
@@ -64,6 +65,7 @@ class RolloutLine(BaseModel):
     stable: Target
     canary: Canary | None = None
     shadow: Target | None = None
+    first_pass: Target | None = Field(None, exclude_if=lambda target: target is None)
     limits: Limits = Limits()
 
 
@@ -75,6 +77,7 @@ class PastLine(BaseModel):
     stable: Target
     canary: Canary | None = None
     shadow: Target | None = None
+    first_pass: Target | None = None
     withdrawn: bool = False
 
 
@@ -91,6 +94,7 @@ class Past(BaseModel):
     stable: Target
     canary: Canary | None = None
     shadow: Target | None = None
+    first_pass: Target | None = None
     author: str = ""
     reason: str = ""
     written_at: str = ""
@@ -112,6 +116,7 @@ class RolloutState(BaseModel):
     stable: Target
     canary: Canary | None = None
     shadow: Target | None = None
+    first_pass: Target | None = Field(None, exclude_if=lambda target: target is None)
     limits: Limits = Limits()
     lines: dict[LineName, RolloutLine] = Field({}, exclude_if=lambda lines: not lines, max_length=MOST_LINES)
     scenes: dict[Scene, LineName] = Field({}, exclude_if=lambda scenes: not scenes, max_length=MOST_SCENES)
@@ -145,7 +150,7 @@ DOCUMENT = RevisionedDocument(
     file=ROLLOUT_FILE,
     title="the rollout document",
     model=Rollout,
-    state=("stable", "canary", "shadow", "lines"),
+    state=("stable", "canary", "shadow", "first_pass", "lines"),
     history_length=HISTORY_LENGTH,
     unreadable=RolloutUnreadable,
     labels=("line", "restores"),

@@ -1,7 +1,7 @@
 """Holds the serving snapshot: the versions that one worker serves with, at one moment, as one frozen value."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,7 @@ class Role(StrEnum):
     STABLE = "stable"
     CANARY = "canary"
     SHADOW = "shadow"
+    FIRST_PASS = "first_pass"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +86,27 @@ class ServingSnapshot:
     """The versions and documents that a worker serves with. A request takes one snapshot and keeps it; a change makes a
     new one.
 
-    `percent` is the canary's share of the users. `not_serving` is None if the worker can rank.
+    `rollout` is the document that named them. `not_serving` is None if the worker can rank.
     """
 
     stable: Live | None = None
     canary: Live | None = None
     shadow: Live | None = None
-    percent: float = 0.0
-    limits: Limits = field(default_factory=Limits)
+    first_pass: Live | None = None
+    rollout: Rollout | None = None
     documents: BoundDocuments = BoundDocuments()
     not_serving: NotServing | None = NotServing("no model is loaded yet")
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of new versions."""
+        return self.rollout.limits if self.rollout is not None else Limits()
+
+    @property
+    def percent(self) -> float:
+        """The canary's share of the users, 0 to 100."""
+        canary = self.rollout.canary if self.rollout is not None else None
+        return canary.percent if canary is not None else 0.0
 
     def in_role(self, role: Role) -> Live | None:
         live: Live | None = getattr(self, role.value)
@@ -106,7 +118,7 @@ class ServingSnapshot:
         return replace(self, **fields)
 
     def loaded(self) -> Iterator[Live]:
-        """The loaded versions: stable, canary, shadow."""
+        """The loaded versions: stable, canary, shadow, and that of the first pass."""
         return (live for role in Role if (live := self.in_role(role)) is not None)
 
     def current(self) -> Live:
@@ -134,7 +146,8 @@ class ServingSnapshot:
     def described(self) -> dict[str, Any]:
         """The versions by role, as `GET /models` shows them."""
         shown: dict[str, Any] = {}
-        for role, name in ((Role.STABLE, "live"), (Role.CANARY, "canary"), (Role.SHADOW, "shadow")):
+        for role in Role:
+            name = "live" if role == Role.STABLE else role.value
             live = self.in_role(role)
             shown[name] = None
             if live is not None:
@@ -161,7 +174,7 @@ def rearranged(before: ServingSnapshot, rollout: Rollout) -> tuple[ServingSnapsh
     The stable version stays until its successor is loaded.
     """
     loaded = {live.bundle.label: live for live in before.loaded()}
-    lives: dict[str, Any] = {"stable": before.stable, "canary": None, "shadow": None}
+    lives: dict[str, Any] = {"stable": before.stable, "canary": None, "shadow": None, "first_pass": None}
     missing: dict[Role, Target] = {}
     for role, target in targets_of(rollout).items():
         live = loaded.get(str(target))
@@ -169,11 +182,10 @@ def rearranged(before: ServingSnapshot, rollout: Rollout) -> tuple[ServingSnapsh
             missing[role] = target
         else:
             lives[role.value] = replace(live, role=role, revision=rollout.revision, instead_of="")
-    percent = rollout.canary.percent if rollout.canary else 0.0
-    return replace(before, **lives, percent=percent, limits=rollout.limits), missing
+    return replace(before, **lives, rollout=rollout), missing
 
 
 def targets_of(rollout: Rollout) -> dict[Role, Target]:
     """The versions that a document names, by role, stable first."""
-    named = {Role.STABLE: rollout.stable, Role.CANARY: rollout.canary, Role.SHADOW: rollout.shadow}
+    named: dict[Role, Target | None] = {role: getattr(rollout, role.value) for role in Role}
     return {role: target for role, target in named.items() if target is not None}

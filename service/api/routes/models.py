@@ -39,7 +39,7 @@ class PublishedModel(Target):
 class LoadedModel(Target):
     """A version that a worker has loaded, in its role."""
 
-    role: Literal["stable", "canary", "shadow"]
+    role: Literal["stable", "canary", "shadow", "first_pass"]
     revision: int
     percent: Annotated[float | None, Field(description="of a canary")] = None
 
@@ -60,6 +60,7 @@ class WorkerState(ResponseBody):
     live: LoadedModel | None
     canary: LoadedModel | None
     shadow: LoadedModel | None
+    first_pass: LoadedModel | None
     fusion_revision: int
     rules_revision: int
     refused: tuple[RefusedModel, ...]

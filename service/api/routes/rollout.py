@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from service.api.body import JsonBody
 from service.api.changes import IfMatch, Status, Uptake, entity_tag, expected, uptake
@@ -23,8 +23,8 @@ router = APIRouter(tags=["models"], dependencies=[Operator])
 class RolloutRequest(RequestBody):
     """The requested change of the rollout document.
 
-    Fields that are not given keep their value; null removes a canary or shadow. Limits that are not given also keep
-    their value.
+    Fields that are not given keep their value; null removes a canary, shadow or first pass. Limits that are not given
+    also keep their value.
     """
 
     model_config = ConfigDict(
@@ -43,6 +43,7 @@ class RolloutRequest(RequestBody):
     stable: Target | None = None
     canary: Canary | None = None
     shadow: Target | None = None
+    first_pass: Target | None = Field(None, description="small version that scores all candidates in a brown-out")
     limits: Limits | None = None
     revision: Revision = None
     author: Author = ""
@@ -50,9 +51,9 @@ class RolloutRequest(RequestBody):
 
     @model_validator(mode="after")
     def _names_something(self) -> "RolloutRequest":
-        named = self.model_fields_set & {"stable", "canary", "shadow", "limits"}
+        named = self.model_fields_set & {"stable", "canary", "shadow", "first_pass", "limits"}
         if not named:
-            raise ValueError("name stable, canary, shadow or limits")
+            raise ValueError("name stable, canary, shadow, first_pass or limits")
         if "stable" in named and self.stable is None:
             raise ValueError("stable: a version is always live; it cannot be null")
         return self
@@ -61,7 +62,7 @@ class RolloutRequest(RequestBody):
         """The fields that the request gives."""
         return {
             name: getattr(self, name)
-            for name in ("stable", "canary", "shadow", "limits")
+            for name in ("stable", "canary", "shadow", "first_pass", "limits")
             if name in self.model_fields_set
         }
 
@@ -110,7 +111,12 @@ async def rollback(
 
 async def _changed(worker: Services, document: Rollout, response: Response) -> JsonObject:
     """Return the document, and whether the first worker serves or refused it."""
-    roles = {"live": document.stable, "canary": document.canary, "shadow": document.shadow}
+    roles = {
+        "live": document.stable,
+        "canary": document.canary,
+        "shadow": document.shadow,
+        "first_pass": document.first_pass,
+    }
     targets = {role: target for role, target in roles.items() if target is not None}
 
     def serves(status: Status) -> bool:

@@ -30,7 +30,8 @@ def change_rollout(
     check: Callable[[Rollout], None] | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
-    """Change those of `stable`, `canary`, `shadow`, `limits` and `scenes` that are given; the first four of `line`.
+    """Change those of `stable`, `canary`, `shadow`, `first_pass`, `limits` and `scenes` that are given; all but the
+    last of `line`.
 
     `withdraws_since` marks the replaced versions, so that a rollback skips them; it is the revision at which they were
     read. `check` gets the new document and raises if it must not be written. Raises Conflict if the document is no
@@ -122,6 +123,7 @@ def _changed(before: Rollout | None, name: str, changes: Mapping[str, Any]) -> d
         "stable": default.stable,
         "canary": default.canary,
         "shadow": default.shadow,
+        "first_pass": default.first_pass,
         "limits": default.limits,
         "lines": lines,
         "scenes": scenes,
@@ -130,12 +132,13 @@ def _changed(before: Rollout | None, name: str, changes: Mapping[str, Any]) -> d
 
 
 def _changed_line(before: RolloutLine | None, changes: Mapping[str, Any]) -> RolloutLine:
-    """Return a line after the changes. A version that becomes stable stops being canary and shadow."""
+    """Return a line after the changes. A version that becomes stable has no other role any more."""
     stable = changes.get("stable") or (before.stable if before else None)
     if stable is None:
         raise invalid("stable", "there is no rollout document yet, so a stable version is needed")
     canary = changes.get("canary", before.canary if before else None)
     shadow = changes.get("shadow", before.shadow if before else None)
+    first_pass = changes.get("first_pass", before.first_pass if before else None)
     limits = before.limits if before else Limits()
     changed_limits: Limits | None = changes.get("limits")
     if changed_limits is not None:
@@ -144,6 +147,7 @@ def _changed_line(before: RolloutLine | None, changes: Mapping[str, Any]) -> Rol
         "stable": stable,
         "canary": None if canary is None or _same_version(canary, stable) else canary,
         "shadow": None if shadow is None or _same_version(shadow, stable) else shadow,
+        "first_pass": None if first_pass is None or _same_version(first_pass, stable) else first_pass,
         "limits": limits,
     }
     # Fields of a newer program stay.

@@ -10,7 +10,7 @@ from service.bundle.registry import Target
 from service.documents.parts import Entry
 from service.rollout.rollout import DEFAULT_LINE, DOCUMENT, Rollout, RolloutLine
 
-_ROLES = ("stable", "canary", "shadow")
+_ROLES = ("stable", "canary", "shadow", "first_pass")
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,12 @@ class LinePart:
         """The content of `present` with this line's versions of `past`; limits and scenes stay."""
         content = {name: present.get(name) for name in _ROLES}
         lines = dict(present.get("lines", {}))
+        # An entry without a first pass had none.
+        versions = {"first_pass": None} | self.state_of(past)
         if self.line == DEFAULT_LINE:
-            content |= self.state_of(past)
+            content |= versions
         else:
-            lines[self.line] = {"limits": {}} | lines.get(self.line, {}) | self.state_of(past)
+            lines[self.line] = {"limits": {}} | lines.get(self.line, {}) | versions
         return content | {"lines": lines, "line": self.line if lines else None}
 
     def _line_of(self, entry: Entry) -> Mapping[str, Any]:
@@ -51,7 +53,13 @@ class LinePart:
 
 def lines_of(rollout: Rollout) -> dict[str, RolloutLine]:
     """Every line of a document by name, the default line first."""
-    default = RolloutLine(stable=rollout.stable, canary=rollout.canary, shadow=rollout.shadow, limits=rollout.limits)
+    default = RolloutLine(
+        stable=rollout.stable,
+        canary=rollout.canary,
+        shadow=rollout.shadow,
+        first_pass=rollout.first_pass,
+        limits=rollout.limits,
+    )
     return {DEFAULT_LINE: default, **rollout.lines}
 
 
@@ -62,7 +70,7 @@ def versions_of(rollout: Rollout) -> dict[str, Target]:
 
 def targets_of_line(line: RolloutLine) -> dict[str, Target]:
     """The versions of a line by role, stable first."""
-    named = {"stable": line.stable, "canary": line.canary, "shadow": line.shadow}
+    named: dict[str, Target | None] = {role: getattr(line, role) for role in _ROLES}
     return {role: target for role, target in named.items() if target is not None}
 
 

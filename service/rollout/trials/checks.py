@@ -126,7 +126,7 @@ def roll_out(
 
     Raises BundleRejected, DocumentError, Conflict, InvalidRequest, OSError; the document is then unchanged.
     """
-    targets = [changes[role] for role in ("stable", "canary", "shadow") if changes.get(role) is not None]
+    targets = [changes[role] for role in ("stable", "canary", "shadow", "first_pass") if changes.get(role) is not None]
     for target in targets:  # hashed before the lock is taken; only the binding waits for it
         checks.verify(target)
 

@@ -26,7 +26,8 @@ _FLOOR_SECONDS = 0.0005
 class GateReport:
     """The gate's measurements: per task the PSI against the live version, and the median ratio of times.
 
-    Empty if there were too few recent requests.
+    `brownout` is the loss of each step of a brown-out, if the rollout names a first pass: 1 - nDCG@10 against the full
+    ranking. Empty if there were too few recent requests.
     """
 
     against: str
@@ -34,15 +35,15 @@ class GateReport:
     scores: int = 0
     psi: dict[str, float] = field(default_factory=dict)
     latency_ratio: float | None = None
+    brownout: dict[str, float] = field(default_factory=dict)
 
 
 def gate(new: Bundle, live: Bundle, recent: Sequence[Assembly], limits: Limits) -> GateReport:
     """Score recent requests with both versions, the newest request of each user.
 
-    Raises BundleRejected with the figures if a limit is broken. Each user counts once, because many requests of one
-    user, such as a monitoring probe, are not independent evidence.
+    Raises BundleRejected with the figures if a limit is broken.
     """
-    requests = _newest_per_user(recent)
+    requests = newest_per_user(recent)
     scored: list[tuple[np.ndarray, np.ndarray]] = []
     seconds: list[tuple[float, float]] = []
     end = perf_counter() + _MAX_SECONDS
@@ -65,8 +66,11 @@ def gate(new: Bundle, live: Bundle, recent: Sequence[Assembly], limits: Limits) 
     return report
 
 
-def _newest_per_user(recent: Sequence[Assembly]) -> list[Assembly]:
-    """The newest request of each user, newest first."""
+def newest_per_user(recent: Sequence[Assembly]) -> list[Assembly]:
+    """The newest request of each user, newest first.
+
+    Each user counts once, because many requests of one user, such as a monitoring probe, are not independent evidence.
+    """
     newest: dict[str, Assembly] = {}
     for assembly in reversed(recent):
         newest.setdefault(assembly.user_id, assembly)

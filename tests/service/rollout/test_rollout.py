@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from service.bundle.registry import Target, published
 from service.errors import Conflict
-from service.rollout.lines.changes import write_rollout
+from service.rollout.lines.changes import change_rollout, roll_back, write_rollout
 from service.rollout.rollout import ROLLOUT_FILE, RolloutUnreadable, read_rollout, signature
 
 
@@ -70,3 +70,24 @@ def test_published_lists_good_and_bad_versions(registry: Path, kit: SimpleNamesp
     assert set(versions) == {"synthetic/1", "synthetic/2", "synthetic/3"}
     assert versions["synthetic/2"].manifest is not None
     assert "bundle_missing" in (versions["synthetic/3"].problem or "")
+
+
+def test_a_first_pass_belongs_to_its_line_and_is_rolled_back_with_it(registry: Path) -> None:
+    small, other = (Target(name="small", version=version) for version in ("1", "2"))
+    item_page = {"line": "item_page", "stable": Target(name="synthetic", version="5"), "first_pass": other}
+    change_rollout(registry, {"first_pass": small}, "ann")
+    document = change_rollout(registry, item_page, "ann")
+    assert (document.first_pass, document.lines["item_page"].first_pass) == (small, other)
+    # It goes where it becomes stable, and null removes it.
+    assert change_rollout(registry, {"stable": small}, "ann").first_pass is None
+    assert roll_back(registry, "ann").first_pass == small
+    assert change_rollout(registry, {"first_pass": None}, "ann").first_pass is None
+    # The first revision of all had none.
+    change_rollout(registry, {"first_pass": other}, "ann")
+    document = roll_back(registry, "ann", to=1)
+    assert (document.first_pass, document.lines["item_page"].first_pass) == (None, other)
+
+
+def test_a_document_without_a_first_pass_has_no_such_field(registry: Path) -> None:
+    write_rollout(registry, Target(name="synthetic", version="2"), "ann")
+    assert "first_pass" not in (registry / ROLLOUT_FILE).read_text()
