@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from features.files.writing import replacing
 from models.data.cache import DEFAULT_CACHE
 from models.prediction.replay import TOLERANCE, ReplayError, ReplayResult, replay
 from models.prediction.rows import score_run
@@ -22,7 +23,8 @@ def predict(
     path = out or run / f"predictions-{part}.parquet"
     rows = score_run(run, part, cache)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows.table(), path)
+    with replacing(path) as unfinished:
+        pq.write_table(rows.table(), unfinished)
     yield f"{len(rows):,} impressions: {path}"
     if against is None:
         return

@@ -33,7 +33,7 @@ def _prepares(name: str, title: str) -> None:
         made: Callable[[Path, Path], dict[str, int]] = getattr(
             importlib.import_module(f"models.prepare.{name}"), f"prepare_{name}"
         )
-        _report(out, lambda: made(source, out))
+        _report(out, lambda unfinished: made(source, unfinished))
 
     options = [
         click.Option(["--source"], type=PATH, required=True, help="Folder of the original files."),
@@ -62,7 +62,7 @@ def sample(source: Path, out: Path, max_mb: float, seed: int) -> None:
     """Cut canonical tables to a size: a seeded subset of whole users."""
     from models.prepare.sample import sample_tables
 
-    _report(out, lambda: sample_tables(source, out, int(max_mb * 1e6), seed))
+    _report(out, lambda unfinished: sample_tables(source, unfinished, int(max_mb * 1e6), seed))
 
 
 @prepare.command(
@@ -77,13 +77,16 @@ def small(source: Path, out: Path) -> None:
     """Cut canonical tables to 20,000 training impressions in lists, for the recipes on small data."""
     from models.prepare.small import small_tables
 
-    _report(out, lambda: small_tables(source, out))
+    _report(out, lambda unfinished: small_tables(source, unfinished))
 
 
-def _report(out: Path, make: Callable[[], dict[str, int]]) -> None:
-    """Make tables, and print their rows and sizes. Raises CommandError."""
+def _report(out: Path, make: Callable[[Path], dict[str, int]]) -> None:
+    """Make tables in a folder, move them to `out`, and print their rows and sizes. Raises CommandError."""
+    from models.prepare.write import whole_folder
+
     try:
-        rows = make()
+        with whole_folder(out) as unfinished:
+            rows = make(unfinished)
     except (FileNotFoundError, ValueError) as error:
         raise CommandError(str(error)) from None
     for name, count in rows.items():

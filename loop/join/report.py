@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+from features.files.writing import write_whole
 from loop.errors import LogError
 from loop.join.labels import quoted
 from models.recipe.sections.log import LogSection
@@ -44,7 +45,7 @@ class JoinReport:
     rows: dict[str, int] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        write_whole(path, (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode())
 
 
 def measure(database: duckdb.DuckDBPyConnection, log: LogSection) -> JoinReport:

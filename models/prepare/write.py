@@ -1,5 +1,8 @@
 """Writes canonical tables as small Parquet files (zstd), whole or not at all."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,3 +29,17 @@ def write_table(table: pa.Table, path: Path, delta: tuple[str, ...] = (), row_gr
             write_statistics=False,
         )
     return path.stat().st_size
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder to write tables to; at the end of the block its files move to `out`.
+
+    If the block fails or is interrupted, `out` keeps its files: tables of two runs are never mixed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".prepare-", dir=out) as name:
+        unfinished = Path(name)
+        yield unfinished
+        for path in sorted(unfinished.iterdir()):
+            path.replace(out / path.name)
