@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,9 @@ class Change:
     percent: float | None
     shadow: str | None
     first_pass: str | None
+    line: str | None
+    scenes: tuple[str, ...]
+    end_line: bool
 
 
 @click.command(
@@ -37,6 +40,7 @@ class Change:
         "funnelrank rollout --canary none --shadow kuairand-mmoe/5   # no canary; score 5 in the background",
         "funnelrank rollout --first-pass kuairand-esmm/1             # for the second step of a brown-out",
         "funnelrank rollout --rollback                               # what was live before",
+        "funnelrank rollout --line item_page esmm 1 --scene detail   # versions of its own for a scene",
     )
 )
 @click.argument("name", required=False)
@@ -45,6 +49,9 @@ class Change:
 @click.option("--percent", type=float, help="Percentage of the users that get the canary, 0 to 100.")
 @click.option("--shadow", metavar="NAME/VERSION", help="Version that scores in the background, or 'none'.")
 @click.option("--first-pass", metavar="NAME/VERSION", help="Small version for a brown-out, or 'none'.")
+@click.option("--line", metavar="LINE", help="Line to change or roll back.  [default: the default line]")
+@click.option("--scene", "scenes", multiple=True, metavar="SCENE", help="Scene that uses the line from now on.")
+@click.option("--end-line", is_flag=True, help="Remove the line; its scenes use the default line.")
 @click.option("--rollback", is_flag=True, help="Make the previous versions live again.")
 @click.option("--to", type=int, metavar="REVISION", help="With --rollback: the revision to go back to.")
 @click.option("--history", is_flag=True, help="Show the earlier states, newest first.")
@@ -57,6 +64,9 @@ def rollout(
     percent: float | None,
     shadow: str | None,
     first_pass: str | None,
+    line: str | None,
+    scenes: tuple[str, ...],
+    end_line: bool,
     rollback: bool,
     to: int | None,
     history: bool,
@@ -76,11 +86,14 @@ def rollout(
     if to is not None and not rollback:
         raise click.UsageError("--to goes with --rollback")
     # Check the change beside the versions, profiles and rules of the registry.
-    changes = {} if rollback else changes_of(Change(name, version, canary, percent, shadow, first_pass), registry)
+    if end_line and line is None:
+        raise click.UsageError("--end-line goes with --line")
+    change = Change(name, version, canary, percent, shadow, first_pass, line, scenes, end_line)
+    changes = {} if rollback else changes_of(change, registry)
     started_with = read_profiles(settings.fusion_file) if settings.fusion_file else None
     checks = RegistryChecks(registry, settings.trusted_keys, started_with, settings.max_versions)
     if rollback:
-        document = go_back(checks, getpass.getuser(), reason=reason, to=to)
+        document = go_back(checks, getpass.getuser(), line=line, reason=reason, to=to)
     elif changes:
         document = roll_out(checks, changes, getpass.getuser(), reason=reason)
     else:
@@ -93,9 +106,9 @@ def rollout(
         click.echo(document.model_dump_json(indent=2, exclude={"history"}))
 
 
-def changes_of(change: Change, registry: Path) -> dict[str, Target | None]:
-    """Return the new value of each role that changes. Raises click.UsageError and CommandError."""
-    changes: dict[str, Target | None] = {}
+def changes_of(change: Change, registry: Path) -> dict[str, Any]:
+    """Return the new value of each field that changes. Raises click.UsageError and CommandError."""
+    changes: dict[str, Any] = {}
     if change.name is not None:
         if change.version is None:
             raise click.UsageError("give both: funnelrank rollout NAME VERSION")
@@ -108,17 +121,36 @@ def changes_of(change: Change, registry: Path) -> dict[str, Target | None]:
         changes["shadow"] = None if change.shadow == "none" else named(change.shadow)
     if change.first_pass is not None:
         changes["first_pass"] = None if change.first_pass == "none" else named(change.first_pass)
+    if change.end_line:
+        changes["stable"] = None
+    if change.scenes or change.end_line:
+        changes["scenes"] = dict.fromkeys(change.scenes, change.line) | _ended_scenes(change, registry)
+    if change.line is not None and changes:
+        changes["line"] = change.line
     return changes
+
+
+def _ended_scenes(change: Change, registry: Path) -> dict[str, None]:
+    """The scenes of a line that ends; they use the default line."""
+    from service.rollout.rollout import read_rollout
+
+    if not change.end_line:
+        return {}
+    return {scene: None for scene, line in read_rollout(registry).scenes.items() if line == change.line}
 
 
 def _canary(change: Change, registry: Path) -> Canary:
     from pydantic import ValidationError
 
-    from service.rollout.rollout import Canary, read_rollout
+    from service.rollout.lines.view import lines_of
+    from service.rollout.rollout import DEFAULT_LINE, Canary, read_rollout
 
     if change.percent is None:
         raise click.UsageError("give the percentage of the users: --percent 5")
-    target: Target | None = named(change.canary) if change.canary else read_rollout(registry).canary
+    target: Target | None = named(change.canary) if change.canary else None
+    if target is None:
+        line = lines_of(read_rollout(registry)).get(change.line or DEFAULT_LINE)
+        target = line.canary if line is not None else None
     if target is None:
         raise CommandError("there is no canary whose percentage could change: --canary NAME/VERSION --percent 5")
     try:
@@ -155,6 +187,7 @@ def history_line(entry: Rollout | Past) -> str:
         parts.append(f" shadow {entry.shadow}")
     if entry.first_pass:
         parts.append(f" first pass {entry.first_pass}")
+    parts += [f"  {name}: {line.stable}" for name, line in entry.lines.items()]
     parts.append(f"  by {entry.author or '?'}")
     if entry.reason:
         parts.append(f": {entry.reason}")

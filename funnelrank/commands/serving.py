@@ -79,6 +79,7 @@ def _forget(fingerprint: str, registry: Path) -> int:
     """Retire a schema. A schema that is live is refused, because its workers would write its rows again."""
     from service.bundle.registry import folder_of
     from service.bundle.verify import read_manifest
+    from service.rollout.lines.view import versions_of
     from service.rollout.rollout import read_rollout
     from service.settings import Settings
     from service.store.redis.claims import SchemaInUse
@@ -86,7 +87,7 @@ def _forget(fingerprint: str, registry: Path) -> int:
 
     redis_url = Settings.from_environment().redis_url.get_secret_value()
     live = read_rollout(registry)
-    for target in filter(None, (live.stable, live.canary, live.shadow)):
+    for target in versions_of(live).values():
         if read_manifest(folder_of(registry, target)).fingerprint == fingerprint:
             raise CommandError(f"{target} is live and has the schema {fingerprint}; take it out of the rollout first")
     try:

@@ -26,6 +26,7 @@ class Bundle:
     """One version of one model, ready to score. Its session is freed with its last reference.
 
     `golden` holds the inputs of the golden request, which can be scored even before the first request of a caller.
+    `graph_bytes` is the size of the graph's file; a session takes somewhat more memory.
     """
 
     manifest: Manifest
@@ -34,6 +35,7 @@ class Bundle:
     tasks: tuple[str, ...]
     inputs: frozenset[str]
     golden: Mapping[str, np.ndarray]
+    graph_bytes: int = 0
 
     @property
     def label(self) -> str:
@@ -126,7 +128,8 @@ def _load(folder: Path, threads: int, largest: int, manifest: Manifest, run_opti
     except Exception as error:  # as above
         raise BundleRejected("warm_up_failed", str(error)) from error
     names = frozenset(i.name for i in manifest.inputs)
-    return Bundle(manifest, layouts, native(session), manifest.task_names, names, golden.inputs)
+    size = len(files[GRAPH_FILE])
+    return Bundle(manifest, layouts, native(session), manifest.task_names, names, golden.inputs, size)
 
 
 def native(session: Any) -> Any:

@@ -19,10 +19,15 @@ def families_of(registry: CollectorRegistry, gauges: Mapping[str, OverWorkers]) 
             "type": family.type,
             "help": family.documentation,
             "over_workers": gauges.get(family.name, "sum"),
-            "samples": [[sample.name, sample.labels, sample.value] for sample in family.samples],
+            "samples": [[sample.name, _written(sample.labels), sample.value] for sample in family.samples],
         }
         for family in registry.collect()
     }
+
+
+def _written(labels: Mapping[str, str]) -> dict[str, str]:
+    """Leave out an empty line: without several lines, the series are those of a service without lines."""
+    return {name: value for name, value in labels.items() if name != "line" or value}
 
 
 def without_gauges(families: Families) -> Families:

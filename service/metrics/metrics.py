@@ -1,7 +1,7 @@
 """Defines the Prometheus metrics of one worker, and writes the page of all workers.
 
-No label contains an id. On the hot path, labelled children are looked up once in advance, because a lookup costs more
-than counting.
+No label contains an id. The label `line` is written only if there are several lines. On the hot path, labelled children
+are looked up once in advance, because a lookup costs more than counting.
 """
 
 import asyncio
@@ -129,12 +129,11 @@ class Metrics:
         self.stages = {stage: tallies.distribution(stages.labels(stage)) for stage in STAGES}
         self.candidates = tallies.distribution(histogram("candidates", _COUNTS, "Candidates per ranking."))
         self.behaviours = tallies.distribution(histogram("behaviours", _BEHAVIOURS, "Behaviours per ranking."))
-        rankings = counter("rankings", "Rankings by the role of the version and by result.", "role", "result")
-        self.rankings = {
-            (role, failed): tallies.count(rankings.labels(role, "failed" if failed else "ok"))
-            for role in ("stable", "canary")
-            for failed in (False, True)
-        }
+        rankings = "Rankings by line, by the role of the version and by result."
+        self.rankings = tallies.labelled(counter("rankings", rankings, "line", "role", "result"))
+        for role in ("stable", "canary"):
+            for result in ("ok", "failed"):
+                self.rankings.inc("", role, result, amount=0)
         experiments = counter("experiment_rankings", "Rankings by experiment and arm.", "experiment", "arm")
         self.experiments = tallies.labelled(experiments)
         self.degraded = tallies.labelled(counter("degraded", "Degraded rankings by reason.", "reason"))
@@ -154,23 +153,34 @@ class Metrics:
         self.exposure_log = ExposureLogMetrics(define)
 
         # Versions and documents
-        self.model_info = max_gauge("model_info", "1 for a version in use, else 0.", "name", "version", "role")
+        self.model_info = max_gauge("model_info", "1 for a version in use, else 0.", "name", "version", "role", "line")
         self.swaps = counter("model_swaps", "Model versions taken into use or refused.", "result")
         self.load_seconds = histogram("model_load_seconds", _LOADS, "Time to load, verify and warm up a bundle.")
-        self.rollbacks = counter("automatic_rollbacks", "Versions that a worker withdrew by itself.", "role")
+        self.rollbacks = counter("automatic_rollbacks", "Versions that a worker withdrew by itself.", "role", "line")
         fallback = "1 while an earlier version serves, because the stable version cannot be loaded."
-        self.fallback = max_gauge("serving_fallback", fallback)
+        self.fallback = max_gauge("serving_fallback", fallback, "line")
+        self.fallback.labels("")
         self.document_errors = max_gauge("document_unreadable", "1 while the last good state is used.", "document")
 
         # Shadow
-        shadow = counter("shadow_rankings", "Rankings that the shadow scored, failed or dropped.", "result")
-        self.shadow = {result: shadow.labels(result) for result in ("scored", "failed", "dropped")}
+        self.shadow = counter(
+            "shadow_rankings", "Rankings that the shadow scored, failed or dropped.", "line", "result"
+        )
+        for result in ("scored", "failed", "dropped"):
+            self.shadow.labels("", result)
         correlation = "Spearman's rank correlation of the shadow's ranking with the stable version's."
-        self.shadow_rank_correlation = histogram("shadow_rank_correlation", _CORRELATIONS, correlation)
+        self.shadow_rank_correlation = histogram("shadow_rank_correlation", _CORRELATIONS, correlation, "line")
         overlap = "Share of the stable version's first ten items that are among the shadow's first ten."
-        self.shadow_overlap = histogram("shadow_top10_overlap_ratio", _RATIOS, overlap)
-        self.shadow_score = histogram("shadow_score", _SCORES, "Task scores of the shadow, 4 per ranking.", "task")
-        self.shadow_psi = max_gauge("shadow_score_psi", "PSI of the shadow's scores, the worst worker's.", "task")
+        self.shadow_overlap = histogram("shadow_top10_overlap_ratio", _RATIOS, overlap, "line")
+        self.shadow_score = histogram(
+            "shadow_score", _SCORES, "Task scores of the shadow, 4 per ranking.", "line", "task"
+        )
+        self.shadow_psi = max_gauge(
+            "shadow_score_psi", "PSI of the shadow's scores, the worst worker's.", "line", "task"
+        )
+
+        self.shadow_rank_correlation.labels("")
+        self.shadow_overlap.labels("")
 
         # Processes
         self.workers = sum_gauge("workers", "Living worker processes.")

@@ -58,8 +58,8 @@ class Ranker:
         `has_left` says whether the caller has closed the connection. `step` is that of the brown-out, 0 without one.
         Raises ServiceError, and CallerLeft if the caller has left.
         """
-        snapshot = self.follower.snapshot
-        live = snapshot.for_user(query.user_id)
+        line = self.follower.snapshot.line_of(query.options.scene)
+        live = line.for_user(query.user_id)
         bundle = live.bundle
         stages = self.metrics.stages
         candidates = len(query.item_ids)
@@ -82,7 +82,7 @@ class Ranker:
             stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline, rules)
         except DeadlineExceeded:
             # Rankings that missed their deadline are shown to the observers too.
-            self.follower.observers.answered(AnsweredRanking(snapshot, live, formula.profile))
+            self.follower.observers.answered(AnsweredRanking(line, live, formula.profile))
             raise
         fetched = perf_counter()
         stages["store"].observe(fetched - started)
@@ -101,12 +101,12 @@ class Ranker:
         try:
             if step:
                 score = partial(self._score, deadline=deadline, has_left=has_left)
-                brownout = await score_reduced(step, live, snapshot.first_pass, query, formula, inputs, score)
+                brownout = await score_reduced(step, live, line.first_pass, query, formula, inputs, score)
                 scored = brownout.scored
             else:
                 scored = await self._score(bundle, inputs, candidates, deadline, has_left)
         except DeadlineExceeded:
-            self.follower.observers.answered(AnsweredRanking(snapshot, live, formula.profile, request))
+            self.follower.observers.answered(AnsweredRanking(line, live, formula.profile, request))
             raise
         scored_at = perf_counter()
         stages["score"].observe(scored.seconds)
@@ -127,7 +127,7 @@ class Ranker:
                 check = partial(_check, deadline, has_left, "the rules were applied")
                 best, shown, applied, paused = await rules.apply(query, scored_list, exposures, moment, check)
             except DeadlineExceeded:
-                self.follower.observers.answered(AnsweredRanking(snapshot, live, formula.profile, request))
+                self.follower.observers.answered(AnsweredRanking(line, live, formula.profile, request))
                 raise
         ranked = ranked_in_order(query, formula, best, shown, scored.predictions, numerics)
         degraded = of_store + of_rows(stored, assembled) + of_request + of_scores(candidates, finite, scored.failed)
@@ -141,7 +141,7 @@ class Ranker:
         # Count it and show it to the observers.
         self._count(degraded, chosen, applied)
         failed = scored.failed or finite < candidates
-        answered = AnsweredRanking(snapshot, live, formula.profile, request, scored.predictions, scores, failed)
+        answered = AnsweredRanking(line, live, formula.profile, request, scored.predictions, scores, failed)
         if brownout is not None:
             answered.predictions = None  # the shadow repeats whole rankings only
         self.follower.observers.answered(answered)

@@ -1,6 +1,7 @@
 """Follows the documents of a registry: reads a document when its file is replaced, in a thread with a time limit."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from service.fusion.document import FusionDocument
 from service.metrics.metrics import Metrics
 from service.rollout import rollout as rollout_document
 from service.rollout.rollout import Rollout
-from service.rollout.serving import Live
+from service.rollout.serving import ServingLine
 from service.rules.definition import document as rules_document
 from service.rules.definition.document import RulesDocument
 
@@ -173,11 +174,11 @@ class PendingWork:
         self.retry_at = monotonic() + self.retry_seconds
         self.retry_seconds = min(2 * self.retry_seconds, _MOST_RETRY_SECONDS)
 
-    def is_due(self, stable: Live | None) -> bool:
-        """Return whether the document is to be tried again, beside the stable version that serves."""
+    def is_due(self, lines: Iterable[ServingLine]) -> bool:
+        """Return whether the document is to be tried again, beside the lines that serve."""
         if self.rollout is None:
             return False
         if self.waits_for_schema:
             return True
-        unfinished = self.unfinished or stable is None or stable.instead_of != ""
+        unfinished = self.unfinished or any(line.stable is None or line.stable.instead_of != "" for line in lines)
         return unfinished and monotonic() >= self.retry_at

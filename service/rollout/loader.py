@@ -8,17 +8,25 @@ from time import perf_counter
 from typing import TypeVar
 
 from features.layouts import Layouts
-from service.bundle.loading import load_bundle
+from service.bundle.loading import Bundle, load_bundle
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, read_manifest
 from service.errors import DocumentError
 from service.metrics.metrics import Metrics
-from service.rollout.lines.view import earlier_stable
+from service.rollout.lines.view import earlier_stable, restores
 from service.rollout.observing.background import Background
 from service.rollout.recent import Assembly, RecentRequests
 from service.rollout.rollout import Rollout
-from service.rollout.serving import SCHEMA_NOT_LOADED, Live, Role, ServingSnapshot, bind_profiles, bind_rule_sets
+from service.rollout.serving import (
+    SCHEMA_NOT_LOADED,
+    Live,
+    Role,
+    ServingLine,
+    ServingSnapshot,
+    bind_profiles,
+    bind_rule_sets,
+)
 from service.rollout.trials.brownout_loss import brownout_losses
 from service.rollout.trials.gate import GateReport, gate, newest_per_user
 from service.settings import Settings
@@ -51,48 +59,70 @@ class VersionLoader:
         self,
         target: Target,
         role: Role,
+        line: ServingLine,
         rollout: Rollout,
         snapshot: ServingSnapshot,
         recent: RecentRequests,
         *,
         any_schema: bool = False,
     ) -> Live:
-        """Load a version that may take requests. Raises BundleRejected and DocumentError.
+        """Load a version that may take requests of a line. Raises BundleRejected and DocumentError.
 
-        `any_schema` skips the check that the store holds rows of the version's feature schema.
+        A version that another line has loaded is not loaded again; it passes the gate of this line. `any_schema` skips
+        the check that the store holds rows of the version's feature schema.
         """
-        settings = self.settings
+        seconds = self.settings.load_timeout_ms / 1000
         started = perf_counter()
+        shared = next((live.bundle for live in snapshot.loaded() if live.bundle.label == str(target)), None)
+        if shared is None:
+            bundle = await self._load(target, role, line, snapshot, seconds, any_schema=any_schema)
+        else:
+            bundle = shared
+            await self._check_schema(bundle.manifest, role, target, line.stable)
+        fusion = bind_profiles(bundle.manifest, snapshot.documents.profiles)
+        rules = bind_rule_sets(bundle.manifest, snapshot.documents.rule_sets)
+        label = line.name if rollout.lines else ""
+        live = Live(bundle, fusion, role, rollout.revision, rules=rules, line=label)
+        if line.stable is not None and restores(rollout, line.name) is None:
+            self.reports[bundle.label] = await self._gate(live, line, recent, seconds)
+        if shared is None:
+            self.metrics.load_seconds.observe(perf_counter() - started)
+            self.metrics.swaps.labels("taken").inc()
+        return live
+
+    async def _load(
+        self,
+        target: Target,
+        role: Role,
+        line: ServingLine,
+        snapshot: ServingSnapshot,
+        seconds: float,
+        *,
+        any_schema: bool,
+    ) -> Bundle:
+        settings = self.settings
         folder = folder_of(settings.registry, target)
-        seconds = settings.load_timeout_ms / 1000
 
         # Cheap checks first, so that a refused version costs little.
         manifest = await self._run(partial(read_manifest, folder, settings.trusted_keys), seconds)
         bind_profiles(manifest, snapshot.documents.profiles)
         bind_rule_sets(manifest, snapshot.documents.rule_sets)
         if not any_schema:
-            await self._check_schema(manifest, role, target, snapshot.stable)
+            await self._check_schema(manifest, role, target, line.stable)
 
         # Use one manifest from here on, even if somebody changes the folder meanwhile.
         largest = min(settings.score_chunk, settings.max_candidates)
         threads = settings.model_threads
         load = partial(load_bundle, folder, threads, largest, manifest=manifest, seconds=seconds)
-        bundle = await self._run(load, seconds)
-        fusion = bind_profiles(bundle.manifest, snapshot.documents.profiles)
-        rules = bind_rule_sets(bundle.manifest, snapshot.documents.rule_sets)
-        live = Live(bundle, fusion, role, rollout.revision, rules=rules)
-        if snapshot.stable is not None and rollout.restores is None:
-            report = await self._gate(live, snapshot.stable, snapshot.first_pass, recent, rollout, seconds)
-            self.reports[bundle.label] = report
-        self.metrics.load_seconds.observe(perf_counter() - started)
-        self.metrics.swaps.labels("taken").inc()
-        return live
+        return await self._run(load, seconds)
 
-    async def load_earlier(self, rollout: Rollout, snapshot: ServingSnapshot, recent: RecentRequests) -> Live | None:
-        """Load the newest stable version of the history that can be loaded; return None if there is none."""
-        for target in earlier_stable(rollout):
+    async def load_earlier(
+        self, line: ServingLine, rollout: Rollout, snapshot: ServingSnapshot, recent: RecentRequests
+    ) -> Live | None:
+        """Load a line's newest stable version of the history that can be loaded; return None if there is none."""
+        for target in earlier_stable(rollout, line.name):
             try:
-                return await self.load(target, Role.STABLE, rollout, snapshot, recent)
+                return await self.load(target, Role.STABLE, line, rollout, snapshot, recent)
             except (BundleRejected, DocumentError) as error:
                 log.error("the earlier version %s cannot be loaded either: %s", target, error)
         return None
@@ -124,20 +154,21 @@ class VersionLoader:
     async def _gate(
         self,
         new: Live,
-        stable: Live,
-        first: Live | None,
+        line: ServingLine,
         recent: RecentRequests,
-        rollout: Rollout,
         seconds: float,
     ) -> GateReport:
         """Compare a version with the stable one, and measure a brown-out of the pair that ranks with it."""
+        stable = line.stable
+        assert stable is not None
+        first = line.first_pass
         # The live version cannot score the inputs of another schema.
         alike = new.bundle.layouts.inputs_fingerprint == stable.bundle.layouts.inputs_fingerprint
-        requests = recent.of(new.bundle.layouts.inputs_fingerprint) if alike else []
+        requests = recent.of(new.bundle.layouts.inputs_fingerprint, line.name) if alike else []
         if new.role == Role.FIRST_PASS:
             # Its scores only choose candidates, so they may differ from the stable version's.
             return await self._run(partial(_of_pair, GateReport(stable.bundle.label), stable, new, requests), seconds)
-        report = await self._run(partial(gate, new.bundle, stable.bundle, requests, rollout.limits), seconds)
+        report = await self._run(partial(gate, new.bundle, stable.bundle, requests, line.limits), seconds)
         if first is None or not requests or new.role == Role.SHADOW:
             return report
         return await self._run(partial(_of_pair, report, new, first, requests), seconds)

@@ -1,10 +1,12 @@
 """Keeps the assembled inputs of a limited number of recent requests, for trials of new versions and fusion profiles."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from service.rollout.rollout import DEFAULT_LINE
 
 _MAX_REQUESTS = 256
 _MAX_CANDIDATES = 20_000
@@ -28,20 +30,28 @@ class Assembly:
 
 
 class RecentRequests:
-    """The newest requests, at most 256 with at most 20 000 candidates together."""
+    """The newest requests of each line, at most 256 with at most 20 000 candidates together."""
 
     def __init__(self) -> None:
-        self._requests: deque[Assembly] = deque()
-        self._candidates = 0
+        self._lines: dict[str, deque[Assembly]] = {}
+        self._candidates: dict[str, int] = {}
 
-    def add(self, assembly: Assembly) -> None:
-        """Store a request. The caller must not change its arrays afterwards."""
-        self._requests.append(assembly)
-        self._candidates += len(assembly.item_ids)
-        while len(self._requests) > _MAX_REQUESTS or (self._candidates > _MAX_CANDIDATES and len(self._requests) > 1):
-            self._candidates -= len(self._requests.popleft().item_ids)
+    def add(self, assembly: Assembly, line: str = DEFAULT_LINE) -> None:
+        """Store a request of a line. The caller must not change its arrays afterwards."""
+        requests = self._lines.setdefault(line, deque())
+        candidates = self._candidates.get(line, 0) + len(assembly.item_ids)
+        requests.append(assembly)
+        while len(requests) > _MAX_REQUESTS or (candidates > _MAX_CANDIDATES and len(requests) > 1):
+            candidates -= len(requests.popleft().item_ids)
+        self._candidates[line] = candidates
 
-    def of(self, fingerprint: str) -> list[Assembly]:
-        """The requests of one feature schema, oldest first. Threads may call this while others add requests."""
+    def of(self, fingerprint: str, line: str = DEFAULT_LINE) -> list[Assembly]:
+        """A line's requests of one feature schema, oldest first. Threads may call this while others add requests."""
         # A deque that changes while Python code iterates over it raises RuntimeError; copying it is one atomic step.
-        return [a for a in self._requests.copy() if a.fingerprint == fingerprint]
+        return [a for a in self._lines.get(line, deque()).copy() if a.fingerprint == fingerprint]
+
+    def keep(self, lines: Container[str]) -> None:
+        """Drop the requests of other lines."""
+        for line in [line for line in self._lines if line not in lines]:
+            del self._lines[line]
+            self._candidates.pop(line, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.documents import now
 from service.metrics.metrics import Metrics
-from service.rollout.serving import SCHEMA_NOT_LOADED, Live, NotServing, Role, ServingSnapshot
+from service.rollout.serving import SCHEMA_NOT_LOADED, Live, NotServing, Role, ServingLine, ServingSnapshot
 from service.store.base import FeatureStore
 from service.store.schemas import check_schema
 
@@ -64,28 +64,42 @@ def record_change(before: ServingSnapshot, after: ServingSnapshot, metrics: Metr
     """Set the gauges for the versions in use, and log each version that is new in its role."""
     were = _versions(before)
     are = _versions(after)
-    for name, version, role in were - are:
-        metrics.model_info.labels(name, version, role).set(0)
-    for name, version, role in are:
-        metrics.model_info.labels(name, version, role).set(1)
-    metrics.ready.set(0 if after.stable is None else 1)
-    metrics.fallback.set(1 if after.stable is not None and after.stable.instead_of else 0)
+    for labels in were - are:
+        metrics.model_info.labels(*labels).set(0)
+    for labels in are:
+        metrics.model_info.labels(*labels).set(1)
+    metrics.ready.set(0 if after.default.stable is None else 1)
+    several = len(after.lines) > 1
+    for name in before.lines.keys() | after.lines.keys():
+        line = after.lines.get(name) or ServingLine(name)
+        # The default line stands in for a line that has no version.
+        falls_back = line.stable.instead_of != "" if line.stable is not None else name in after.lines and several
+        metrics.fallback.labels(name if several else "").set(int(falls_back))
+        _log_changes(before.lines.get(name) or ServingLine(name), line)
+
+
+def _log_changes(before: ServingLine, after: ServingLine) -> None:
     for role in Role:
         old = before.in_role(role)
         new = after.in_role(role)
         if new is None or (old is not None and old.bundle is new.bundle):
             continue
         suffix = "" if role == Role.STABLE else f" as {role}"
+        if new.line:
+            suffix += f" on line {new.line}"
         fields = {"fields": {"before": old.bundle.label if old else None}}
         log.info("model %s is in use%s", new.bundle.label, suffix, extra=fields)
 
 
-def _versions(snapshot: ServingSnapshot) -> set[tuple[str, str, str]]:
-    return {(live.bundle.manifest.name, live.bundle.manifest.version, live.role.value) for live in snapshot.loaded()}
+def _versions(snapshot: ServingSnapshot) -> set[tuple[str, str, str, str]]:
+    return {
+        (live.bundle.manifest.name, live.bundle.manifest.version, live.role.value, live.line)
+        for live in snapshot.loaded()
+    }
 
 
 async def why_not_serving(stable: Live | None, refusal: Refusal | None, store: FeatureStore) -> NotServing | None:
-    """Return why a worker cannot rank; None if it can.
+    """Return why a line cannot rank; None if it can.
 
     It cannot if it has no stable version (`refusal` is the newest refusal) or if the store holds another schema.
     """

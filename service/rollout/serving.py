@@ -1,7 +1,7 @@
 """Holds the serving snapshot: the versions that one worker serves with, at one moment, as one frozen value."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from service.bundle.manifest import Manifest
 from service.bundle.registry import Target
 from service.errors import NotReady
 from service.fusion import Fusion, FusionProfiles, bind, plain_profiles
-from service.rollout.rollout import Limits, Rollout
+from service.rollout.rollout import DEFAULT_LINE, Limits, RolloutLine
 from service.rules.definition.rule_sets import RuleSets
 from service.rules.scenes import SceneRules, bind_scenes
 from service.user_split import within
@@ -34,7 +34,7 @@ class Live:
     """One loaded version in its role, with the fusion profiles and rules bound to it.
 
     `rules` is None if there are none. `instead_of` is empty, unless this earlier version serves because the stable
-    version could not be loaded at the start; then it says which version that was.
+    version could not be loaded at the start; then it says which version that was. `line` is empty if there is only one.
     """
 
     bundle: Bundle
@@ -43,6 +43,12 @@ class Live:
     revision: int
     instead_of: str = ""
     rules: SceneRules | None = None
+    line: str = ""
+
+    @property
+    def place(self) -> str:
+        """The role, with the line if there are several: `stable`, `item_page canary`."""
+        return f"{self.line} {self.role}" if self.line else str(self.role)
 
     @property
     def target(self) -> Target:
@@ -82,38 +88,37 @@ class BoundDocuments:
 
 
 @dataclass(frozen=True, eq=False)
-class ServingSnapshot:
-    """The versions and documents that a worker serves with. A request takes one snapshot and keeps it; a change makes a
-    new one.
+class ServingLine:
+    """The versions that one line serves with.
 
-    `rollout` is the document that named them. `not_serving` is None if the worker can rank.
+    `named` is the line in the document that named them. `not_serving` is None if the line can rank.
     """
 
+    name: str = DEFAULT_LINE
     stable: Live | None = None
     canary: Live | None = None
     shadow: Live | None = None
     first_pass: Live | None = None
-    rollout: Rollout | None = None
-    documents: BoundDocuments = BoundDocuments()
+    named: RolloutLine | None = None
     not_serving: NotServing | None = NotServing("no model is loaded yet")
 
     @property
     def limits(self) -> Limits:
         """The limits of new versions."""
-        return self.rollout.limits if self.rollout is not None else Limits()
+        return self.named.limits if self.named is not None else Limits()
 
     @property
     def percent(self) -> float:
         """The canary's share of the users, 0 to 100."""
-        canary = self.rollout.canary if self.rollout is not None else None
+        canary = self.named.canary if self.named is not None else None
         return canary.percent if canary is not None else 0.0
 
     def in_role(self, role: Role) -> Live | None:
         live: Live | None = getattr(self, role.value)
         return live
 
-    def with_lives(self, lives: Mapping[Role, Live]) -> "ServingSnapshot":
-        """The snapshot with other versions in these roles."""
+    def with_lives(self, lives: Mapping[Role, Live]) -> "ServingLine":
+        """The line with other versions in these roles."""
         fields: dict[str, Any] = {role.value: live for role, live in lives.items()}
         return replace(self, **fields)
 
@@ -138,11 +143,6 @@ class ServingSnapshot:
             return canary
         return stable
 
-    @cached_property
-    def exposure_days(self) -> float:
-        """The number of days for which a rule needs a user's exposures; 0 if none does."""
-        return max((live.rules.exposure_days for live in self.loaded() if live.rules is not None), default=0.0)
-
     def described(self) -> dict[str, Any]:
         """The versions by role, as `GET /models` shows them."""
         shown: dict[str, Any] = {}
@@ -160,32 +160,78 @@ class ServingSnapshot:
                 }
         if self.canary is not None:
             shown["canary"]["percent"] = self.percent
+        return shown
+
+
+@dataclass(frozen=True, eq=False)
+class ServingSnapshot:
+    """The lines and documents that a worker serves with. A request takes one snapshot and keeps it; a change makes a
+    new one.
+
+    `lines` are by name, the default line first; `scenes` has the line of each scene that does not use the default one.
+    """
+
+    lines: Mapping[str, ServingLine] = field(default_factory=lambda: {DEFAULT_LINE: ServingLine()})
+    scenes: Mapping[str, str] = field(default_factory=dict)
+    documents: BoundDocuments = BoundDocuments()
+
+    @cached_property
+    def default(self) -> ServingLine:
+        return self.lines[DEFAULT_LINE]
+
+    @cached_property
+    def _by_scene(self) -> Mapping[str | None, ServingLine]:
+        lines = {scene: self.lines[name] for scene, name in self.scenes.items() if name in self.lines}
+        return {scene: line for scene, line in lines.items() if line.not_serving is None}
+
+    def line_of(self, scene: str | None) -> ServingLine:
+        """Return the line of a scene. The default line serves the scenes of a line that cannot rank."""
+        return self._by_scene.get(scene, self.default)
+
+    def with_line(self, line: ServingLine) -> "ServingSnapshot":
+        """The snapshot with another state of one line."""
+        return replace(self, lines={**self.lines, line.name: line})
+
+    def with_bound(self, bound: Mapping[str, Live], documents: BoundDocuments) -> "ServingSnapshot":
+        """The snapshot with other documents. `bound` has each loaded version, by its label, bound to them."""
+        lines = {}
+        for name, line in self.lines.items():
+            lives = {}
+            for live in line.loaded():
+                to_documents = bound[live.bundle.label]
+                lives[live.role] = replace(live, fusion=to_documents.fusion, rules=to_documents.rules)
+            lines[name] = line.with_lives(lives)
+        return replace(self, lines=lines, documents=documents)
+
+    def loaded(self) -> Iterator[Live]:
+        """The loaded versions by line and role; a version that has several places comes several times."""
+        return (live for line in self.lines.values() for live in line.loaded())
+
+    def versions(self) -> list[Live]:
+        """The distinct loaded versions, each in its first place."""
+        first: dict[str, Live] = {}
+        for live in self.loaded():
+            first.setdefault(live.bundle.label, live)
+        return list(first.values())
+
+    @cached_property
+    def exposure_days(self) -> float:
+        """The number of days for which a rule needs a user's exposures; 0 if none does."""
+        return max((live.rules.exposure_days for live in self.loaded() if live.rules is not None), default=0.0)
+
+    def described(self) -> dict[str, Any]:
+        """The versions by line and role, as `GET /models` shows them; the default line's at the top."""
+        shown = self.default.described()
         profiles = self.documents.profiles
         rule_sets = self.documents.rule_sets
         shown["fusion_revision"] = profiles.revision if profiles is not None else 0
         shown["rules_revision"] = rule_sets.revision if rule_sets is not None else 0
+        shown["loaded"] = [_memory_of(live) for live in self.versions()]
+        if len(self.lines) > 1:
+            shown["lines"] = {name: line.described() for name, line in self.lines.items()}
         return shown
 
 
-def rearranged(before: ServingSnapshot, rollout: Rollout) -> tuple[ServingSnapshot, dict[Role, Target]]:
-    """Assign loaded versions to their roles in a document and drop versions without a role; also return the versions to
-    load.
-
-    The stable version stays until its successor is loaded.
-    """
-    loaded = {live.bundle.label: live for live in before.loaded()}
-    lives: dict[str, Any] = {"stable": before.stable, "canary": None, "shadow": None, "first_pass": None}
-    missing: dict[Role, Target] = {}
-    for role, target in targets_of(rollout).items():
-        live = loaded.get(str(target))
-        if live is None:
-            missing[role] = target
-        else:
-            lives[role.value] = replace(live, role=role, revision=rollout.revision, instead_of="")
-    return replace(before, **lives, rollout=rollout), missing
-
-
-def targets_of(rollout: Rollout) -> dict[Role, Target]:
-    """The versions that a document names, by role, stable first."""
-    named: dict[Role, Target | None] = {role: getattr(rollout, role.value) for role in Role}
-    return {role: target for role, target in named.items() if target is not None}
+def _memory_of(live: Live) -> dict[str, Any]:
+    manifest = live.bundle.manifest
+    return {"name": manifest.name, "version": manifest.version, "graph_bytes": live.bundle.graph_bytes}

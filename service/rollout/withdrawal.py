@@ -31,6 +31,7 @@ class Withdrawal:
     revision: int
     reason: str
     serving: Target
+    label: str = ""  # of the metrics: the line if there are several
 
 
 class Withdrawals:
@@ -62,7 +63,7 @@ class Withdrawals:
             except Conflict as error:
                 log.warning("the rollout document stays as it is: %s (%s)", error, withdrawal.reason)
             else:
-                self._metrics.rollbacks.labels(withdrawal.role.value).inc()
+                self._metrics.rollbacks.labels(withdrawal.role.value, withdrawal.label).inc()
                 log.error("rolled back by itself: %s", withdrawal.reason)
             self._waiting.pop(0)
 

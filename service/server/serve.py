@@ -13,7 +13,7 @@ from service.bundle.verify import BundleRejected
 from service.errors import DocumentError
 from service.exposures.folder import prepare
 from service.fusion import FusionError, FusionProfiles, read_profiles
-from service.rollout.rollout import RolloutUnreadable, read_followed
+from service.rollout.rollout import Rollout, RolloutUnreadable, read_followed
 from service.rollout.trials.checks import RegistryChecks
 from service.server.runtime_folder import runtime_folder
 from service.server.start import WorkerStart
@@ -73,9 +73,19 @@ def check_start(settings: Settings) -> FusionProfiles | None:
         target = checks.first_startable(rollout)
         if target != rollout.stable:
             log.error("%s cannot be started; the earlier version %s serves", rollout.stable, target)
+        for line in rollout.lines:
+            check_line(checks, rollout, line)
     except (RolloutUnreadable, BundleRejected, DocumentError) as error:
         raise CannotStart(str(error)) from None
     return started_with
+
+
+def check_line(checks: RegistryChecks, rollout: Rollout, line: str) -> None:
+    """Log an error if no version of a line can be started; the default line then serves its scenes."""
+    try:
+        checks.first_startable(rollout, line)
+    except (BundleRejected, DocumentError) as error:
+        log.error("line %s cannot be started, and the default line serves its scenes: %s", line, error)
 
 
 def check_log(folder: Path) -> None:

@@ -130,9 +130,16 @@ class AsyncClient:
         return await self._json(calls.put_document("/models/rollout", document), CHANGE_TIMEOUT_MS)
 
     async def roll_back_models(
-        self, *, to: int | None = None, revision: int | None = None, author: str = "", reason: str = ""
+        self,
+        *,
+        to: int | None = None,
+        revision: int | None = None,
+        author: str = "",
+        reason: str = "",
+        line: str | None = None,
     ) -> Mapping[str, Any]:
-        return await self._json(calls.roll_back("/models/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
+        call = calls.roll_back("/models/rollback", to, revision, author, reason, line)
+        return await self._json(call, CHANGE_TIMEOUT_MS)
 
     async def is_live(self) -> bool:
         return await self._answers("/livez")

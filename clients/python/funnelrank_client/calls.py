@@ -99,7 +99,9 @@ def put_document(path: str, document: Mapping[str, Any]) -> Call:
     return Call("PUT", path, dict(document), operator=True, repeats=False)
 
 
-def roll_back(path: str, to: int | None, revision: int | None, author: str, reason: str) -> Call:
-    named = {"to": to, "revision": revision, "author": author, "reason": reason}
+def roll_back(
+    path: str, to: int | None, revision: int | None, author: str, reason: str, line: str | None = None
+) -> Call:
+    named = {"to": to, "revision": revision, "author": author, "reason": reason, "line": line}
     body = {name: value for name, value in named.items() if value not in (None, "")}
     return Call("POST", path, body, operator=True, repeats=False)

@@ -150,9 +150,16 @@ class Client:
         return self._json(calls.put_document("/models/rollout", document), CHANGE_TIMEOUT_MS)
 
     def roll_back_models(
-        self, *, to: int | None = None, revision: int | None = None, author: str = "", reason: str = ""
+        self,
+        *,
+        to: int | None = None,
+        revision: int | None = None,
+        author: str = "",
+        reason: str = "",
+        line: str | None = None,
     ) -> Mapping[str, Any]:
-        return self._json(calls.roll_back("/models/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
+        call = calls.roll_back("/models/rollback", to, revision, author, reason, line)
+        return self._json(call, CHANGE_TIMEOUT_MS)
 
     def is_live(self) -> bool:
         """Whether the process answers."""

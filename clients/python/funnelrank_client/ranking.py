@@ -29,11 +29,12 @@ class Degradation(str):
 
 @dataclass(frozen=True)
 class ModelUsed:
-    """The model version that scored. `role` is `stable` or `canary`."""
+    """The model version that scored. `role` is `stable` or `canary`; `line` is None if the service has only one."""
 
     name: str
     version: str
     role: str
+    line: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,10 @@ class Ranking:
         return self.raw.get("page")
 
 
+def _model_of(raw: Mapping[str, Any]) -> ModelUsed:
+    return ModelUsed(raw["name"], raw["version"], raw["role"], raw.get("line"))
+
+
 def ranking_of(reply: Reply) -> Ranking:
     """The ranking in `reply`. Raises the errors of `Reply.json`, and NoAnswer if it is no ranking."""
     raw = reply.json()
@@ -132,7 +137,7 @@ def ranking_of(reply: Reply) -> Ranking:
         return Ranking(
             request_id=raw["request_id"],
             items=[RankedItem(item) for item in raw["ranking"]],
-            model=ModelUsed(**{key: raw["model"][key] for key in ("name", "version", "role")}),
+            model=_model_of(raw["model"]),
             degraded=tuple(Degradation(text) for text in raw["degraded"]),
             coverage=Coverage(raw["coverage"]["requested"], raw["coverage"]["scored"]),
             raw=raw,

@@ -39,6 +39,7 @@ export interface Ranking {
         name: string;
         version: string;
         role: string;
+        line?: string;
     } | null;
     fusion: {
         profile?: string;
@@ -94,4 +95,5 @@ export interface Rollback {
     revision?: number;
     author?: string;
     reason?: string;
+    line?: string;
 }

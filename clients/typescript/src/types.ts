@@ -38,7 +38,7 @@ export interface RankedItem {
 export interface Ranking {
   request_id: string;
   /** null in a fallback order. */
-  model: { name: string; version: string; role: string } | null;
+  model: { name: string; version: string; role: string; line?: string } | null;
   fusion: { profile?: string; revision?: number; experiment?: string; arm?: string };
   /** Why the ranking is not all that it could be, e.g. `unknown_items:3`. */
   degraded: string[];
@@ -87,4 +87,5 @@ export interface Rollback {
   revision?: number;
   author?: string;
   reason?: string;
+  line?: string;
 }

@@ -24,9 +24,12 @@ def answer(ranking: Ranking, request_id: str) -> bytes:
     if ranking.chosen is not None:
         fusion |= {"experiment": ranking.chosen.experiment, "arm": ranking.chosen.arm}
     requested, scored = ranking.computation.coverage
+    model = {"name": manifest.name, "version": manifest.version, "role": ranking.live.role}
+    if ranking.live.line:
+        model["line"] = ranking.live.line
     head: dict[str, object] = {
         "request_id": request_id,
-        "model": {"name": manifest.name, "version": manifest.version, "role": ranking.live.role},
+        "model": model,
         "fusion": fusion,
         "degraded": list(map(str, ranking.degraded)),
         "coverage": {"requested": requested, "scored": scored},

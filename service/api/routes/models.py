@@ -53,8 +53,23 @@ class RefusedModel(ResponseBody):
     at: str
 
 
+class LoadedVersion(Target):
+    """A version that a worker has in memory, once for all lines and roles, with the size of its graph."""
+
+    graph_bytes: int
+
+
+class LineState(ResponseBody):
+    """The versions that a worker serves one line with."""
+
+    live: LoadedModel | None
+    canary: LoadedModel | None
+    shadow: LoadedModel | None
+    first_pass: LoadedModel | None
+
+
 class WorkerState(ResponseBody):
-    """The versions that one worker process serves."""
+    """The versions that one worker process serves: `live`, `canary` and `shadow` are the default line's."""
 
     pid: int
     live: LoadedModel | None
@@ -63,6 +78,8 @@ class WorkerState(ResponseBody):
     first_pass: LoadedModel | None
     fusion_revision: int
     rules_revision: int
+    loaded: tuple[LoadedVersion, ...] = ()
+    lines: dict[str, LineState] = Field({}, description="by name, if there are several")
     refused: tuple[RefusedModel, ...]
     gate: dict[str, GateReport]
 

@@ -117,7 +117,7 @@ class RankResponse(BaseModel):
     """The ranking, best first."""
 
     request_id: str
-    model: Annotated[dict[str, str], Field(description="name, version and role")]
+    model: Annotated[dict[str, str], Field(description="name, version and role; the line if there are several")]
     fusion: Annotated[dict[str, Any], Field(description="profile and revision; experiment and arm if the user has one")]
     rules: Annotated[
         dict[str, Any] | None,

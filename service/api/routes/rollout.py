@@ -13,10 +13,12 @@ from service.api.operators import Operator
 from service.api.services import Services, Worker
 from service.bundle.registry import Target
 from service.errors import UnknownModel, Unusable
+from service.rollout.lines.view import lines_of, targets_of_line
 from service.rollout.operations import change_rollout, roll_back
-from service.rollout.rollout import ROLLOUT_FILE, Canary, Limits, Rollout
+from service.rollout.rollout import DEFAULT_LINE, MOST_SCENES, ROLLOUT_FILE, Canary, Limits, LineName, Rollout, Scene
 
 JsonObject = dict[str, Any]
+_OF_A_LINE = ("stable", "canary", "shadow", "first_pass", "limits")
 router = APIRouter(tags=["models"], dependencies=[Operator])
 
 
@@ -24,7 +26,8 @@ class RolloutRequest(RequestBody):
     """The requested change of the rollout document.
 
     Fields that are not given keep their value; null removes a canary, shadow or first pass. Limits that are not given
-    also keep their value.
+    also keep their value. `line` is the line whose versions and limits change; without it, the default line. A null
+    `stable` ends a line that no scene uses. `scenes` says which line a scene uses from now on; null: the default line.
     """
 
     model_config = ConfigDict(
@@ -36,35 +39,45 @@ class RolloutRequest(RequestBody):
                     "shadow": None,
                 },
                 {"limits": {"psi": 0.5, "error_rate": 0.01}, "reason": "stricter limits for the next canary"},
+                {
+                    "line": "item_page",
+                    "stable": {"name": "kuairand-esmm", "version": "1"},
+                    "scenes": {"detail": "item_page"},
+                },
             ]
         }
     )
 
+    line: LineName | None = None
     stable: Target | None = None
     canary: Canary | None = None
     shadow: Target | None = None
     first_pass: Target | None = Field(None, description="small version that scores all candidates in a brown-out")
     limits: Limits | None = None
+    scenes: dict[Scene, LineName | None] = Field({}, max_length=MOST_SCENES)
     revision: Revision = None
     author: Author = ""
     reason: Reason = ""
 
     @model_validator(mode="after")
     def _names_something(self) -> "RolloutRequest":
-        named = self.model_fields_set & {"stable", "canary", "shadow", "first_pass", "limits"}
+        named = self.model_fields_set & {*_OF_A_LINE, "scenes"}
         if not named:
-            raise ValueError("name stable, canary, shadow, first_pass or limits")
-        if "stable" in named and self.stable is None:
+            raise ValueError("name stable, canary, shadow, first_pass, limits or scenes")
+        if "stable" in named and self.stable is None and self.line in (None, DEFAULT_LINE):
             raise ValueError("stable: a version is always live; it cannot be null")
         return self
 
     def changes(self) -> dict[str, Any]:
         """The fields that the request gives."""
-        return {
-            name: getattr(self, name)
-            for name in ("stable", "canary", "shadow", "first_pass", "limits")
-            if name in self.model_fields_set
-        }
+        names = ("line", *_OF_A_LINE, "scenes")
+        return {name: getattr(self, name) for name in names if name in self.model_fields_set}
+
+
+class ModelsRollbackRequest(RollbackRequest):
+    """Restore the previous versions of a line (without `line`: of the default line), or those of revision `to`."""
+
+    line: LineName | None = None
 
 
 class RolloutChange(Rollout):
@@ -88,7 +101,7 @@ async def change(
     """Changes the rollout document. Fields that are not given keep their value."""
     revision = expected(if_match, body.revision)
     document = await change_rollout(worker.follower, body.changes(), body.author, body.reason, revision)
-    return await _changed(worker, document, response)
+    return await _changed(worker, document, body.line, response)
 
 
 @router.post(
@@ -98,29 +111,27 @@ async def change(
     responses=refuses(*BODY, *OPERATOR, *CHANGE),
 )
 async def rollback(
-    body: Annotated[RollbackRequest, Depends(JsonBody(RollbackRequest, required=False, max_keys=1000))],
+    body: Annotated[ModelsRollbackRequest, Depends(JsonBody(ModelsRollbackRequest, required=False, max_keys=1000))],
     worker: Worker,
     if_match: IfMatch,
     response: Response,
 ) -> JsonObject:
-    """Writes an earlier state as a new revision."""
+    """Writes an earlier state of one line as a new revision; other lines stay as they are."""
     revision = expected(if_match, body.revision)
-    document = await roll_back(worker.follower, None, body.author, body.reason, body.to, revision)
-    return await _changed(worker, document, response)
+    document = await roll_back(worker.follower, body.line, body.author, body.reason, body.to, revision)
+    return await _changed(worker, document, body.line, response)
 
 
-async def _changed(worker: Services, document: Rollout, response: Response) -> JsonObject:
-    """Return the document, and whether the first worker serves or refused it."""
-    roles = {
-        "live": document.stable,
-        "canary": document.canary,
-        "shadow": document.shadow,
-        "first_pass": document.first_pass,
-    }
-    targets = {role: target for role, target in roles.items() if target is not None}
+async def _changed(worker: Services, document: Rollout, line: str | None, response: Response) -> JsonObject:
+    """Return the document, and whether the first worker serves or refused the changed line."""
+    name = line or DEFAULT_LINE
+    present = lines_of(document).get(name)
+    targets = targets_of_line(present) if present is not None else {}
 
     def serves(status: Status) -> bool:
-        return all(_serves_role(status[role], target, document.revision) for role, target in targets.items())
+        of_line = status if name == DEFAULT_LINE else status.get("lines", {}).get(name, {})
+        roles = {"live" if role == "stable" else role: target for role, target in targets.items()}
+        return all(_serves_role(of_line.get(role), target, document.revision) for role, target in roles.items())
 
     served = await uptake(worker, serves, {*map(str, targets.values()), ROLLOUT_FILE}, document.written_at)
     response.headers.update(entity_tag(document.revision))
@@ -131,4 +142,4 @@ def _serves_role(live: Status | None, target: Target, revision: int) -> bool:
     """Return whether a worker has loaded a version in a role, at this revision of the document or a later one."""
     if live is None or live["revision"] < revision:
         return False
-    return (live["name"], live["version"]) == (target.name, target.version)
+    return bool((live["name"], live["version"]) == (target.name, target.version))

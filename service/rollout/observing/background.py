@@ -79,15 +79,20 @@ class BudgetedThread:
             self._thread.start()
         return True
 
-    def close(self) -> None:
-        """End the thread and drop the queued jobs."""
+    def stop(self) -> None:
+        """Drop the queued jobs and let the thread end after its present job; does not wait for it."""
         self._stopped.set()
         if self._thread is None:
             return
         while not self._jobs.empty():
             self._jobs.get_nowait()
         self._jobs.put(None)
-        self._thread.join(timeout=5)
+
+    def close(self) -> None:
+        """End the thread and drop the queued jobs."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
 
     def _run(self) -> None:
         lower_priority()

@@ -13,7 +13,7 @@ from service.metrics.metrics import Metrics
 from service.rollout.observing.canary import CanaryWatch
 from service.rollout.observing.shadow import Shadow, ShadowJob
 from service.rollout.recent import Assembly, RecentRequests
-from service.rollout.serving import Live, Role, ServingSnapshot
+from service.rollout.serving import Live, Role, ServingLine, ServingSnapshot
 
 log = logging.getLogger("funnelrank.observers")
 
@@ -21,13 +21,13 @@ log = logging.getLogger("funnelrank.observers")
 # Not frozen: a frozen object costs three times as much to make, and every ranking makes one.
 @dataclass(slots=True, eq=False)
 class AnsweredRanking:
-    """The result of one request, scored by the version `live` of the request's snapshot and fused by a profile.
+    """The result of one request, scored by the version `live` of the request's line and fused by a profile.
 
     `request` is None if the deadline passed before its inputs were assembled; `predictions` `[tasks, C]` and `scores`
     `[C]` are None if it passed before they were computed. `failed` says whether a candidate has no score.
     """
 
-    snapshot: ServingSnapshot
+    line: ServingLine
     live: Live
     profile: str
     request: Assembly | None = None
@@ -36,38 +36,67 @@ class AnsweredRanking:
     failed: bool = True
 
 
+@dataclass(frozen=True, eq=False)
+class LineObservers:
+    """The observers of one line, which has or had a canary or a shadow."""
+
+    shadow: Shadow
+    canary: CanaryWatch
+
+    def stop(self) -> None:
+        """End the threads without waiting for them."""
+        self.shadow.thread.stop()
+        self.canary.thread.stop()
+
+
 class Observers:
     """Shows computed rankings to the canary watch, the shadow and the recent requests. Call `answered`."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self.recent = RecentRequests()
-        self.shadow = Shadow(metrics)
-        self.canary = CanaryWatch()
+        self._lines: dict[str, LineObservers] = {}
         self._reported = False
 
     def answered(self, ranking: AnsweredRanking) -> None:
         """Count a ranking and show it to the observers. Never raises and never waits."""
-        self._metrics.rankings[ranking.live.role, ranking.failed].inc()
+        live = ranking.live
+        line = ranking.line
+        self._metrics.rankings.inc(live.line, live.role, "failed" if ranking.failed else "ok")
         if ranking.request is None:
             return
         if ranking.scores is not None:
-            self.recent.add(ranking.request)
+            self.recent.add(ranking.request, line.name)
         # Usually there is neither a shadow nor a canary.
-        if ranking.snapshot.shadow is not None:
+        if line.shadow is not None:
             self._guarded(self._offer_to_shadow, ranking)
-        if self.canary.is_comparing:
+        if line.canary is not None:
             self._guarded(self._offer_to_canary, ranking)
 
     def follow(self, snapshot: ServingSnapshot) -> None:
         """Observe the versions of this snapshot from now on."""
-        self.shadow.thread.share = snapshot.limits.shadow_share
-        self.canary.follow(snapshot.canary, snapshot.stable, snapshot.limits.shadow_share)
+        for name, line in snapshot.lines.items():
+            of_line = self._lines.get(name)
+            if of_line is None:
+                if line.canary is None and line.shadow is None:
+                    continue
+                of_line = self._lines[name] = LineObservers(Shadow(self._metrics), CanaryWatch())
+            of_line.shadow.thread.share = line.limits.shadow_share
+            of_line.canary.follow(line.canary, line.stable, line.limits.shadow_share)
+        for name in self._lines.keys() - snapshot.lines.keys():
+            self._lines.pop(name).stop()
+        self.recent.keep(snapshot.lines)
+
+    def verdict(self, line: ServingLine) -> str | None:
+        """The limit that the canary of a line breaks; None if it breaks none or the line has no canary."""
+        of_line = self._lines.get(line.name)
+        return of_line.canary.verdict(line.limits) if of_line is not None else None
 
     def close(self) -> None:
         """End the threads of the observers."""
-        self.shadow.thread.close()
-        self.canary.thread.close()
+        for of_line in self._lines.values():
+            of_line.shadow.thread.close()
+            of_line.canary.thread.close()
 
     def _guarded(self, observe: Callable[[AnsweredRanking], None], ranking: AnsweredRanking) -> None:
         try:
@@ -79,7 +108,7 @@ class Observers:
                 log.exception("a ranking could not be observed")
 
     def _offer_to_shadow(self, ranking: AnsweredRanking) -> None:
-        shadow = ranking.snapshot.shadow
+        shadow = ranking.line.shadow
         live = ranking.live
         request = ranking.request
         if shadow is None or live.role != Role.STABLE or request is None:
@@ -90,10 +119,11 @@ class Observers:
             return
         formula = shadow.fusion.formulas.get(ranking.profile)
         if formula is not None:
-            job = ShadowJob(shadow.bundle, formula, request.inputs, live.bundle, ranking.predictions, ranking.scores)
-            self.shadow.offer(job)
+            job = ShadowJob(shadow, formula, request.inputs, live.bundle, ranking.predictions, ranking.scores)
+            self._lines[ranking.line.name].shadow.offer(job)
 
     def _offer_to_canary(self, ranking: AnsweredRanking) -> None:
         request = ranking.request
-        if request is not None:
-            self.canary.offer(ranking.live.bundle, request.user_id, request.inputs, request.own_features)
+        of_line = self._lines.get(ranking.line.name)
+        if request is not None and of_line is not None:
+            of_line.canary.offer(ranking.live.bundle, request.user_id, request.inputs, request.own_features)

@@ -13,6 +13,7 @@ from service.fusion import Formula
 from service.metrics.metrics import Metrics
 from service.rollout.comparison import overlap, sampled_places
 from service.rollout.observing.background import BudgetedThread
+from service.rollout.serving import Live
 
 log = logging.getLogger("funnelrank.shadow")
 _SCORES_KEPT = 4000
@@ -27,7 +28,7 @@ class ShadowJob:
     `predictions` `[tasks, C]` and `scores` `[C]` are the stable version's.
     """
 
-    shadow: Bundle
+    shadow: Live
     formula: Formula
     inputs: Mapping[str, np.ndarray]
     stable: Bundle
@@ -83,44 +84,46 @@ class Shadow:
     def offer(self, job: ShadowJob) -> None:
         """Queue a ranking, or drop it if the shadow is behind or has spent its budget. Never waits."""
         if not self.thread.offer(partial(self._repeat, job)):
-            self._metrics.shadow["dropped"].inc()
+            self._metrics.shadow.labels(job.shadow.line, "dropped").inc()
 
     def _repeat(self, job: ShadowJob) -> None:
         try:
             self._compare(job)
-            self._metrics.shadow["scored"].inc()
+            self._metrics.shadow.labels(job.shadow.line, "scored").inc()
         except Exception:
-            self._metrics.shadow["failed"].inc()
-            log.exception("shadow %s failed", job.shadow.label)
+            self._metrics.shadow.labels(job.shadow.line, "failed").inc()
+            log.exception("shadow %s failed", job.shadow.bundle.label)
 
     def _compare(self, job: ShadowJob) -> None:
         metrics = self._metrics
-        predictions = job.shadow.score(job.shadow.own(job.inputs))
+        line = job.shadow.line
+        shadow = job.shadow.bundle
+        predictions = shadow.score(shadow.own(job.inputs))
         scores = job.formula.fuse(predictions, job.inputs.get("item_numerics"))
         usable = np.isfinite(scores) & np.isfinite(job.scores)
         if usable.sum() > 1:
-            metrics.shadow_rank_correlation.observe(rank_correlation(job.scores[usable], scores[usable]))
-            metrics.shadow_overlap.observe(overlap(job.scores[usable], scores[usable]))
+            metrics.shadow_rank_correlation.labels(line).observe(rank_correlation(job.scores[usable], scores[usable]))
+            metrics.shadow_overlap.labels(line).observe(overlap(job.scores[usable], scores[usable]))
 
         # Another version in either role may have other tasks, so the sample starts anew.
         pair = self._pair
-        if (pair.shadow, pair.stable) != (job.shadow.label, job.stable.label):
-            samples = (ScoreSamples(job.shadow.tasks), ScoreSamples(job.stable.tasks))
-            pair = self._pair = _Pair(job.shadow.label, job.stable.label, *samples)
+        if (pair.shadow, pair.stable) != (shadow.label, job.stable.label):
+            samples = (ScoreSamples(shadow.tasks), ScoreSamples(job.stable.tasks))
+            pair = self._pair = _Pair(shadow.label, job.stable.label, *samples)
         pair.of_stable.add(job.predictions)
         pair.of_shadow.add(predictions)
         pair.compared += 1
 
         first_places = sampled_places(predictions.shape[1])[:4]
-        for row, task in enumerate(job.shadow.tasks):
+        for row, task in enumerate(shadow.tasks):
             for score in predictions[row, first_places].tolist():
-                metrics.shadow_score.labels(task).observe(score)
+                metrics.shadow_score.labels(line, task).observe(score)
         if pair.compared % _PSI_EVERY == 0:
-            self._report_psi(pair)
+            self._report_psi(line, pair)
 
-    def _report_psi(self, pair: _Pair) -> None:
+    def _report_psi(self, line: str, pair: _Pair) -> None:
         stable = pair.of_stable.by_task()
         shadow = pair.of_shadow.by_task()
         for task in stable.keys() & shadow.keys():
             if min(len(stable[task]), len(shadow[task])) >= _MIN_SCORES:
-                self._metrics.shadow_psi.labels(task).set(psi(stable[task], shadow[task]))
+                self._metrics.shadow_psi.labels(line, task).set(psi(stable[task], shadow[task]))

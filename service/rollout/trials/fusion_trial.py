@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from service.bundle.loading import Bundle
 from service.fusion import FusionError, FusionProfiles
 from service.rollout.recent import RecentRequests
-from service.rollout.serving import Live, Role, ServingSnapshot, bind_profiles
+from service.rollout.rollout import DEFAULT_LINE
+from service.rollout.serving import Live, ServingSnapshot, bind_profiles
 
 log = logging.getLogger("funnelrank.live")
 _MOST_CANDIDATES = 500
@@ -25,11 +25,11 @@ def with_profiles(
     The profiles are tried on the newest requests of this worker; if there are none, on the golden request. Raises
     FusionError with the field if a profile names something that a version lacks, or gives no candidate a finite score.
     """
-    lives: dict[Role, Live] = {}
-    for live in snapshot.loaded():
+    bound: dict[str, Live] = {}
+    for live in snapshot.versions():
         try:
             fusion = bind_profiles(live.bundle.manifest, profiles)
-            scored = list(_scored(live.bundle, recent))
+            scored = list(_scored(live, recent))
             for name, formula in fusion.formulas.items():
                 finite = [bool(np.isfinite(formula.fuse(scores, numerics)).any()) for scores, numerics in scored]
                 if scored and not any(finite):
@@ -37,17 +37,18 @@ def with_profiles(
                     message = f"fusion profile '{name}' gives none of {count} candidates a finite score"
                     raise FusionError(message, f"profiles.{name}")
         except FusionError as error:
-            raise FusionError(f"{error} ({live.role} {live.bundle.label})", error.field) from None
-        lives[live.role] = replace(live, fusion=fusion)
+            raise FusionError(f"{error} ({live.place} {live.bundle.label})", error.field) from None
+        bound[live.bundle.label] = replace(live, fusion=fusion)
     for name in profiles.unused() if profiles else ():
         log.warning("fusion profile '%s' is used by no scene and no experiment", name)
-    return replace(snapshot.with_lives(lives), documents=replace(snapshot.documents, profiles=profiles))
+    return snapshot.with_bound(bound, replace(snapshot.documents, profiles=profiles))
 
 
-def _scored(bundle: Bundle, recent: RecentRequests) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _scored(live: Live, recent: RecentRequests) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Return task scores `[tasks, C]` and item numerics `[C, N]` of requests, scored by the model."""
+    bundle = live.bundle
     candidates = 0
-    for inputs in _requests(bundle, recent):
+    for inputs in _requests(live, recent):
         numerics = inputs.get("item_numerics")
         if numerics is None:
             continue
@@ -60,8 +61,9 @@ def _scored(bundle: Bundle, recent: RecentRequests) -> Iterator[tuple[np.ndarray
             return
 
 
-def _requests(bundle: Bundle, recent: RecentRequests) -> Iterator[Mapping[str, np.ndarray]]:
-    requests = recent.of(bundle.layouts.inputs_fingerprint)
+def _requests(live: Live, recent: RecentRequests) -> Iterator[Mapping[str, np.ndarray]]:
+    bundle = live.bundle
+    requests = recent.of(live.bundle.layouts.inputs_fingerprint, live.line or DEFAULT_LINE)
     if not requests:
         yield bundle.golden
     for assembly in reversed(requests):

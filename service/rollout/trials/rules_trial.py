@@ -9,7 +9,8 @@ import numpy as np
 
 from service.clock import now_ms
 from service.rollout.recent import Assembly, RecentRequests
-from service.rollout.serving import Live, Role, ServingSnapshot, bind_rule_sets
+from service.rollout.rollout import DEFAULT_LINE
+from service.rollout.serving import Live, ServingSnapshot, bind_rule_sets
 from service.rules.bound import BoundRules
 from service.rules.candidates import CandidateList
 from service.rules.definition.errors import RulesError
@@ -28,27 +29,27 @@ def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: Re
     The rules are tried on this worker's newest requests of their scenes. Raises RulesError with the field if a rule
     names something that a version lacks, or if a list leaves no candidate in any of these requests.
     """
-    lives: dict[Role, Live] = {}
-    for live in snapshot.loaded():
+    bound_lives: dict[str, Live] = {}
+    for live in snapshot.versions():
         try:
             rules = bind_rule_sets(live.bundle.manifest, rule_sets)
             for name, bound in rules.bound.items() if rules is not None else ():
                 requests = _requests(live, rules.rule_sets, name, recent) if rules is not None else []
                 _try(name, bound, requests)
         except RulesError as error:
-            raise RulesError(f"{error.message} ({live.role} {live.bundle.label})", error.field) from None
-        lives[live.role] = replace(live, rules=rules)
+            raise RulesError(f"{error.message} ({live.place} {live.bundle.label})", error.field) from None
+        bound_lives[live.bundle.label] = replace(live, rules=rules)
     profiles = snapshot.documents.profiles
     scenes = profiles.scenes if profiles is not None else {}
     for name in rule_sets.unused(scenes) if rule_sets is not None else ():
         log.warning("rules '%s' belong to no scene of the fusion profiles and to no experiment", name)
-    return replace(snapshot.with_lives(lives), documents=replace(snapshot.documents, rule_sets=rule_sets))
+    return snapshot.with_bound(bound_lives, replace(snapshot.documents, rule_sets=rule_sets))
 
 
 def _requests(live: Live, rule_sets: RuleSets, name: str, recent: RecentRequests) -> list[Assembly]:
     """The newest requests that use a list: those of its scene, or of the scenes of experiments that name it."""
     scenes = {e.scene for e in rule_sets.experiments.values() if name in {arm.rules for arm in e.arms}}
-    every = reversed(recent.of(live.bundle.layouts.inputs_fingerprint))
+    every = reversed(recent.of(live.bundle.layouts.inputs_fingerprint, live.line or DEFAULT_LINE))
     of_list = [a for a in every if a.scene in scenes or rule_sets.name_for(a.scene) == name]
     return of_list[:_MOST_REQUESTS]
 

@@ -57,6 +57,7 @@ def test_every_field_of_a_request_can_be_given(document: dict[str, Any]) -> None
     assert fields(document, "Impression") - {"items"} <= set(get_type_hints(Impression))  # `positions` gives these
     rollback = set(inspect.signature(Client.roll_back_fusion).parameters)
     assert fields(document, "RollbackRequest") <= rollback
+    assert fields(document, "ModelsRollbackRequest") <= set(inspect.signature(Client.roll_back_models).parameters)
 
 
 def test_every_field_of_an_answer_can_be_read(document: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from service.metrics.metrics import Metrics
 metrics = Metrics(Path(sys.argv[1]))
 metrics.workers.set(1)
-metrics.model_info.labels("m", "1", "stable").set(int(sys.argv[2]))
+metrics.model_info.labels("m", "1", "stable", "").set(int(sys.argv[2]))
 for seconds in (0.001, 0.02):
     metrics.stages["score"].observe(seconds)
 metrics.events.inc(int(sys.argv[2]))
