@@ -89,7 +89,7 @@ async def pair(ranker: Ranker, registry: Path) -> Ranker:
     publish(registry, "1", name="small", bias=2.0)
     change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
     await ranker.follower.step()
-    assert ranker.follower.snapshot.first_pass is not None
+    assert ranker.follower.snapshot.default.first_pass is not None
     return ranker
 
 
@@ -100,7 +100,7 @@ async def test_the_best_of_the_first_pass_are_scored_by_the_full_model_and_lead(
     assert reduced.live.bundle.label == "synthetic/1"
     assert reduced.computation.coverage == (300, 30)
     # By hand: the small model's fused scores choose, the full model's fused scores stand.
-    small = pair.follower.snapshot.first_pass
+    small = pair.follower.snapshot.default.first_pass
     assert small is not None
     inputs = full.computation.inputs
     estimates = small.fusion.formulas[full.formula.profile].fuse(small.bundle.score(small.bundle.own(inputs)))
@@ -132,10 +132,12 @@ async def test_a_list_that_the_full_model_scores_whole_needs_no_first_pass(pair:
 async def test_a_first_pass_that_fails_leaves_all_candidates_to_the_full_model(
     pair: Ranker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = pair.follower.snapshot.first_pass
+    small = pair.follower.snapshot.default.first_pass
     assert small is not None
     broken = replace(small, bundle=replace(small.bundle, session=None))
-    monkeypatch.setattr(pair.follower, "snapshot", replace(pair.follower.snapshot, first_pass=broken))
+    versions = pair.follower.versions
+    line = replace(versions.snapshot.default, first_pass=broken)
+    monkeypatch.setattr(versions, "snapshot", versions.snapshot.with_line(line))
     reduced = await pair.rank(query(300), Deadline(60_000), step=2)
     first_step = await pair.rank(query(300), Deadline(60_000), step=1)
     assert reasons(reduced) == ["brownout:1"]
@@ -147,7 +149,9 @@ async def test_a_full_model_that_fails_leaves_the_order_of_the_first_pass(
 ) -> None:
     stable = pair.follower.current()
     broken = replace(stable, bundle=replace(stable.bundle, session=None))
-    monkeypatch.setattr(pair.follower, "snapshot", replace(pair.follower.snapshot, stable=broken))
+    versions = pair.follower.versions
+    line = replace(versions.snapshot.default, stable=broken)
+    monkeypatch.setattr(versions, "snapshot", versions.snapshot.with_line(line))
     reduced = await pair.rank(query(300), Deadline(60_000), step=2)
     assert {"model_failed", "brownout:2"} <= set(map(str, reduced.degraded))
     assert reduced.computation.coverage == (300, 0)
@@ -186,7 +190,7 @@ async def test_a_first_pass_of_another_schema_is_refused(ranker: Ranker, registr
     publish(registry, "1", name="small", schema=SCHEMA | {group: [*SCHEMA[group], {"name": "x", "type": "numeric"}]})
     change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
     await ranker.follower.step()
-    assert ranker.follower.snapshot.first_pass is None
+    assert ranker.follower.snapshot.default.first_pass is None
     (refusal,) = ranker.follower.refusals.entries
     assert (refusal.target, refusal.code) == ("small/1", "schema_differs")
     # It is withdrawn from the document.
