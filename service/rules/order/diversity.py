@@ -38,7 +38,8 @@ def dpp(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _win
     """Greedy MAP inference of a determinantal point process (Chen et al., NeurIPS 2018, algorithm 1).
 
     The kernel is `L = diag(q) S diag(q)` with `q = exp(a s / 2)`, `a = (1 - w) / w` and `S` the cosines, so that
-    `log det L_Y = a sum s_i + log det S_Y`. Ends where no candidate adds to the determinant.
+    `log det L_Y = a sum s_i + log det S_Y`. Ends where no candidate adds to the determinant. A candidate without a
+    vector adds its quality alone, as if its vector were orthogonal to every other.
     """
     if weight == 0:
         yield from by_score(scaled(scores), depth)
@@ -47,7 +48,7 @@ def dpp(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, _win
     # so S is factored in place of L, and `w log(q_i^2 d_i) = (1 - w) s_i + w log d_i` is compared.
     relevance = (1 - weight) * scaled(scores)
     unit = unit_vectors(vectors)
-    rest = np.einsum("cd,cd->c", unit, unit)  # d_i, what a candidate adds to det S_Y
+    rest = squares_of(unit)  # d_i, what a candidate adds to det S_Y
     count = min(depth, len(scores))
     factors = np.zeros((count, len(scores)))  # the rows c_i of the paper's Cholesky factor, one column per candidate
     chosen: list[int] = []
@@ -69,11 +70,11 @@ def ssd(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, wind
     """Sliding spectrum decomposition (Huang et al., KDD 2021, algorithm 1): `argmax (1 - w) s_i + w vol |v_i'|`.
 
     `v_i'` is what of the candidate's vector is orthogonal to the last `window - 1` chosen ones, `vol` the volume that
-    those span.
+    those span. A vector of zeros counts as orthogonal to every other.
     """
     relevance = (1 - weight) * scaled(scores)
     unit = unit_vectors(vectors)
-    squares = np.einsum("cd,cd->c", unit, unit)
+    squares = squares_of(unit)
     chosen: list[int] = []
     for _ in range(min(depth, len(scores))):
         basis, volume = _basis_of(unit[chosen[-(window - 1) :]]) if chosen else (np.zeros((0, unit.shape[1])), 1.0)
@@ -132,6 +133,13 @@ def unit_vectors(vectors: np.ndarray) -> np.ndarray:
     return unit
 
 
+def squares_of(unit: np.ndarray) -> np.ndarray:
+    """The squared lengths of unit vectors `[C]`: 1 for a row of zeros too, which differs from everything."""
+    squares = np.einsum("cd,cd->c", unit, unit)
+    squares[squares == 0.0] = 1.0
+    return np.asarray(squares)
+
+
 def by_score(scores: np.ndarray, depth: int) -> list[int]:
     """Places by score, best first; ties and NaN, which come last, keep their order."""
     comparable = np.where(np.isfinite(scores), scores, -np.inf)
@@ -147,10 +155,13 @@ def with_rest(chosen: list[int], scores: np.ndarray, count: int) -> list[int]:
 
 
 def _basis_of(rows: np.ndarray) -> tuple[np.ndarray, float]:
-    """An orthonormal basis `[k, D]` of rows `[n, D]` and the volume that they span, 0 if one depends on the others."""
+    """An orthonormal basis `[k, D]` of rows `[n, D]` and the volume that they span, 0 if one depends on the others.
+
+    A row of zeros stands for a unit vector that is orthogonal to all others, and so changes neither.
+    """
     basis = np.zeros((0, rows.shape[1]))
     volume = 1.0
-    for row in rows:
+    for row in rows[rows.any(axis=1)]:
         rest = row - (basis @ row) @ basis
         length = float(np.linalg.norm(rest))
         volume *= length

@@ -144,3 +144,28 @@ def test_dpp_chooses_no_equal_item_first_however_small_the_weight(weight: float)
 def test_weight_one_begins_with_the_highest_score(method: str) -> None:
     scores, vectors = scores_and_vectors(4, n=20)
     assert places(scores, vectors, method, 1.0, 5, 3)[0] == int(np.argmax(scores)) != 0
+
+
+@pytest.mark.parametrize("weight", [0.2, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("method", ["mmr", "dpp", "ssd"])
+def test_a_vector_of_zeros_counts_as_one_that_is_orthogonal_to_every_other(method: str, weight: float) -> None:
+    scores, vectors = scores_and_vectors(6, n=9, width=12)
+    missing = [2, 5]
+    vectors[missing] = 0.0
+    # The same list with the missing vectors along axes of their own.
+    beside = np.zeros((9, len(missing)))
+    beside[missing, range(len(missing))] = 1.0
+    complete = np.hstack([vectors, beside])
+    chosen = places(scores, vectors, method, weight, 9, 4)
+    assert chosen == places(scores, complete, method, weight, 9, 4)
+    naive = {"mmr": naive_mmr, "dpp": naive_dpp}
+    if method == "ssd":
+        assert chosen == naive_ssd(scores, complete, weight, 9, 4)
+    elif weight < 1:
+        assert chosen == naive[method](scores, complete, weight, 9)
+
+
+def test_candidates_without_vectors_are_chosen_by_their_scores() -> None:
+    scores = np.array([0.2, 0.9, 0.4, 0.7])
+    assert places(scores, np.zeros((4, 3)), "dpp", 0.5, 4, 2) == [1, 3, 2, 0]
+    assert list(dpp(scores, np.zeros((4, 3)), 0.5, 4)) == [1, 3, 2, 0]
