@@ -16,7 +16,7 @@ from service.rules.candidates import CandidateList
 from service.rules.definition.rules import Boost, Diversity
 from service.rules.order.diversity import by_score, diversified
 from service.rules.order.filters import filtered
-from service.rules.order.greedy import Counted, barring_rules, greedy
+from service.rules.order.greedy import CHECKS_BEFORE_PAUSE, Counted, barring_rules, greedy
 from service.rules.order.positional import Positional, positional_rules
 from service.rules.order.search import MOST_UNITS, Budget, OrderSearch, cost_of_pass
 from service.rules.order.served import Served
@@ -99,7 +99,7 @@ def arranging(
     left = [place for place in preference if not is_shown[place]] if shown else preference
     length = min(length, len(left))
     # Find the best order that holds.
-    positional = positional_rules(bound, candidates, left, length, served)
+    positional = yield from positional_rules(bound, candidates, left, length, served)
     order, relaxed, barring = yield from _ordered(positional, left, length, served, most_units)
     values = {p.rule: [p.values[place] for place in order] for p in positional}
     every_relaxed = tuple(sorted((*filtering.relaxed, *relaxed)))
@@ -117,7 +117,8 @@ def _ordered(
     if not positional:
         return list(left[:length]), (), set()
     # Usually all rules can hold, and the greedy order has no dead end.
-    first_try = greedy(left, [_counted(p, served) for p in positional], length)
+    counted = yield from _counted(positional, served)
+    first_try = yield from greedy(left, counted, length)
     if first_try is not None:
         order, barring = first_try
         return order, (), barring
@@ -127,7 +128,9 @@ def _ordered(
     if len(possible) == len(positional):
         exact = yield from _search(positional, (), left, length, served, budget, parts=3)
         if exact is not None:
-            return exact, (), barring_rules(left, exact, [_counted(p, served) for p in positional])
+            counted = yield from _counted(positional, served)
+            barring = yield from barring_rules(left, exact, counted)
+            return exact, (), barring
     # Keep each rule that can hold together with those kept before it.
     satisfiable: list[Positional] = []
     best = list(left[:length])
@@ -136,7 +139,8 @@ def _ordered(
             yield
         together = [*satisfiable, one]
         budget.spend(cost_of_pass(length, len(together)))
-        first_try = greedy(left, [_counted(p, served) for p in together], length)
+        counted = yield from _counted(together, served)
+        first_try = yield from greedy(left, counted, length)
         if first_try is not None:
             exact = first_try[0]
         else:
@@ -149,7 +153,8 @@ def _ordered(
     relaxed = [p for p in positional if p not in satisfiable]
     exact = yield from _search(satisfiable, relaxed, left, length, served, budget, parts=1)
     order = exact or best
-    barring = barring_rules(left, order, [_counted(p, served) for p in satisfiable])
+    counted = yield from _counted(satisfiable, served)
+    barring = yield from barring_rules(left, order, counted)
     return order, tuple(p.rule for p in relaxed), barring
 
 
@@ -164,14 +169,27 @@ def _search(
 ) -> Generator[None, None, list[int] | None]:
     """Search with one of `parts` equal parts of the budget."""
     memory = max((p.memory for p in (*hard, *soft)), default=0)
-    search = OrderSearch(left, [_counted(p, served) for p in hard], [_counted(p, served) for p in soft], memory)
+    counted_hard = yield from _counted(hard, served)
+    counted_soft = yield from _counted(soft, served)
+    search = yield from OrderSearch.of(left, counted_hard, counted_soft, memory)
     order = yield from search.run(length, budget, parts)
     return order
 
 
-def _counted(positional: Positional, served: Served) -> Counted:
-    """Return a rule's constraint, advanced over the positions of earlier pages, with its values."""
-    constraint = positional.make()
-    for value in served.of_rule(positional.rule):
-        constraint.place(value)
-    return Counted(constraint, positional.values)
+def _counted(positional: Sequence[Positional], served: Served) -> Generator[None, None, list[Counted]]:
+    """Return the constraints of rules, advanced over the positions of earlier pages, with their values.
+
+    Yields after each slice of its work.
+    """
+    counted = []
+    until_pause = CHECKS_BEFORE_PAUSE
+    for one in positional:
+        constraint = one.make()
+        for value in served.of_rule(one.rule):
+            constraint.place(value)
+        counted.append(Counted(constraint, one.values))
+        until_pause -= len(served.item_ids)
+        if until_pause <= 0:
+            until_pause = CHECKS_BEFORE_PAUSE
+            yield
+    return counted

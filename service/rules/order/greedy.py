@@ -1,11 +1,12 @@
 """Takes the best allowed candidate at every position, which gives the best order unless it reaches a dead end."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from service.rules.order.constraints import Constraint
 
+CHECKS_BEFORE_PAUSE = 3000  # of one candidate by one constraint, about a millisecond and a half
 _LOOKS = 8  # per position, after which a search that rules out whole groups is cheaper
 
 
@@ -17,15 +18,19 @@ class Counted:
     values: Sequence[Hashable]
 
 
-def greedy(preference: Sequence[int], counted: Sequence[Counted], length: int) -> tuple[list[int], set[int]] | None:
+def greedy(
+    preference: Sequence[int], counted: Sequence[Counted], length: int
+) -> Generator[None, None, tuple[list[int], set[int]] | None]:
     """Return the best allowed candidate at each position, and the rules that barred a better one.
 
-    Returns None if some position has no allowed candidate, or if finding one takes too long.
+    Returns None if some position has no allowed candidate, or if finding one takes too long. Yields after each slice of
+    its work.
     """
     left = list(preference)
     checks = [(each.constraint.allows, each.values) for each in counted]
     places = [(each.constraint.place, each.values) for each in counted]
     looks = _LOOKS * length + len(left) // 4
+    until_pause = CHECKS_BEFORE_PAUSE
     order: list[int] = []
     barring: set[int] = set()
     while len(order) < length:
@@ -41,15 +46,23 @@ def greedy(preference: Sequence[int], counted: Sequence[Counted], length: int) -
         order.append(candidate)
         for place, values in places:
             place(values[candidate])
+        # Placing a candidate costs about as much as looking at one.
+        until_pause -= (2 + index) * len(checks)
+        if until_pause <= 0:
+            until_pause = CHECKS_BEFORE_PAUSE
+            yield
     return order, barring
 
 
-def barring_rules(preference: Sequence[int], order: Sequence[int], counted: Sequence[Counted]) -> set[int]:
-    """The rules that barred a better candidate at some position of an order."""
+def barring_rules(
+    preference: Sequence[int], order: Sequence[int], counted: Sequence[Counted]
+) -> Generator[None, None, set[int]]:
+    """The rules that barred a better candidate at some position of an order. Yields after each slice of its work."""
     barring: set[int] = set()
     left = iter(preference)
     placed: set[int] = set()
     best = next(left)
+    until_pause = CHECKS_BEFORE_PAUSE
     for candidate in order:
         if best in placed:
             best = next(each for each in left if each not in placed)
@@ -58,6 +71,10 @@ def barring_rules(preference: Sequence[int], order: Sequence[int], counted: Sequ
         placed.add(candidate)
         for each in counted:
             each.constraint.place(each.values[candidate])
+        until_pause -= 2 * len(counted)
+        if until_pause <= 0:
+            until_pause = CHECKS_BEFORE_PAUSE
+            yield
     return barring
 
 

@@ -1,7 +1,7 @@
 """Turns the rules on positions into constraints for the candidates of one list."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -20,6 +20,8 @@ from service.rules.order.constraints import (
     PinnedItem,
 )
 from service.rules.order.served import Served
+
+_VALUES_BEFORE_PAUSE = 15_000  # of one candidate for one rule, about a millisecond and a half
 
 
 def _always() -> bool:
@@ -43,13 +45,21 @@ class Positional:
 
 def positional_rules(
     bound: BoundRules, candidates: CandidateList, left: Sequence[int], length: int, served: Served
-) -> list[Positional]:
-    """Return the rules on positions that apply to these candidates, in the operator's order."""
+) -> Generator[None, None, list[Positional]]:
+    """Return the rules on positions that apply to these candidates, in the operator's order. Yields after each slice of
+    its work.
+    """
     positional = []
+    until_pause = _VALUES_BEFORE_PAUSE
     for place, rule in enumerate(bound.rules):
         one = _of_rule(bound, place, rule, candidates, left, length, served.of_rule(place))
-        if one is not None:
-            positional.append(one)
+        if one is None:
+            continue
+        positional.append(one)
+        until_pause -= len(candidates)
+        if until_pause <= 0:
+            until_pause = _VALUES_BEFORE_PAUSE
+            yield
     return positional
 
 

@@ -17,6 +17,8 @@ from service.rules.order.greedy import Counted
 
 MOST_UNITS = 250_000  # of one ranking, however many rules and positions it has
 _SLICE = 1500  # units of a budget between two yields: about as many microseconds
+_VALUES_BEFORE_PAUSE = 8_000  # read while a search is set up, about a millisecond and a half
+_RULES_IN_UNIT = 4  # asked in the time that the units of a decision stand for
 _NOWHERE = np.iinfo(np.int64).max
 
 
@@ -37,9 +39,10 @@ class Budget:
         """
         return cls(min(most, 3_000 + 3 * (rules + 2) * length * cost_of_position(candidates) // 2))
 
-    def spend(self, units: int) -> None:
+    def spend(self, units: int, rules: int = 1) -> None:
+        """Count units. The time until the next pause also depends on how many rules a decision asks."""
         self.units -= units
-        self.until_pause -= units
+        self.until_pause -= units * max(_RULES_IN_UNIT, rules) // _RULES_IN_UNIT
 
     def must_pause(self) -> bool:
         """Return whether other requests must run now; then a new slice begins."""
@@ -85,6 +88,22 @@ class _Column:
         return [key for key in self._groups if not self.constraint.allows(key)]
 
 
+class _Slices:
+    """Slices of work that reads `values` between two questions whether a slice has ended."""
+
+    def __init__(self, values: int) -> None:
+        self._values = values
+        self._left = _VALUES_BEFORE_PAUSE
+
+    def end(self) -> bool:
+        """Return whether other requests must run now; then a new slice begins."""
+        self._left -= self._values
+        if self._left > 0:
+            return False
+        self._left = _VALUES_BEFORE_PAUSE
+        return True
+
+
 class OrderSearch:
     """One search. `soft` constraints are satisfied if the hard ones leave a choice; earlier ones take precedence.
 
@@ -92,29 +111,56 @@ class OrderSearch:
     """
 
     def __init__(
-        self, preference: Sequence[int], hard: Sequence[Counted], soft: Sequence[Counted], memory: int
+        self,
+        preference: Sequence[int],
+        queues: Sequence[Sequence[int]],
+        hard: Sequence[_Column],
+        soft: Sequence[_Column],
+        memory: int,
     ) -> None:
-        # Group the candidates: those with the same values are interchangeable, and the most preferred one comes first.
-        columns = [[each.values[candidate] for candidate in preference] for each in (*hard, *soft)]
-        queues: defaultdict[tuple[Hashable, ...], list[int]] = defaultdict(list)
-        for position, signature in enumerate(zip(*columns, strict=True)):
-            queues[signature].append(position)
         self._preference = preference
-        self._queues = list(queues.values())
-        first_of_groups = [preference[queue[0]] for queue in self._queues]
-        self._hard = [_Column(each, first_of_groups) for each in hard]
-        self._soft = [_Column(each, first_of_groups) for each in soft]
+        self._queues = queues
+        self._hard = hard
+        self._soft = soft
         # The next candidate of each group, by its position in the preference.
-        self._taken = np.zeros(len(self._queues), dtype=np.int32)
-        self._heads = np.array([queue[0] for queue in self._queues], dtype=np.int64)
+        self._taken = np.zeros(len(queues), dtype=np.int32)
+        self._heads = np.array([queue[0] for queue in queues], dtype=np.int64)
         self._memory = memory
         self._dead: set[bytes] = set()
+
+    @classmethod
+    def of(
+        cls, preference: Sequence[int], hard: Sequence[Counted], soft: Sequence[Counted], memory: int
+    ) -> Generator[None, None, "OrderSearch"]:
+        """Return the search for candidates in the order of preference. Yields after each slice of its work."""
+        slices = _Slices(len(preference))
+        # Group the candidates: those with the same values are interchangeable, and the most preferred one comes first.
+        groups = [0] * len(preference)
+        for each in (*hard, *soft):
+            numbers: dict[tuple[int, Hashable], int] = {}
+            values = each.values
+            pairs = zip(groups, preference, strict=True)
+            groups = [numbers.setdefault((group, values[candidate]), len(numbers)) for group, candidate in pairs]
+            if slices.end():
+                yield
+        queues: defaultdict[int, list[int]] = defaultdict(list)
+        for position, group in enumerate(groups):
+            queues[group].append(position)
+        # Find the groups of each value.
+        first_of_groups = [preference[queue[0]] for queue in queues.values()]
+        columns = []
+        for each in (*hard, *soft):
+            columns.append(_Column(each, first_of_groups))
+            if slices.end():
+                yield
+        return cls(preference, list(queues.values()), columns[: len(hard)], columns[len(hard) :], memory)
 
     def run(self, length: int, budget: Budget, parts: int) -> Generator[None, None, list[int] | None]:
         """Return the best order of `length` candidates; None if no order satisfies the hard constraints, or if one of
         `parts` equal parts of the budget is spent. Yields whenever other requests must run.
         """
         cost = cost_of_position(len(self._queues))
+        rules = len(self._hard) + len(self._soft)
         least = budget.units - budget.units // parts
         groups: list[int] = []
         order: list[int] = []
@@ -125,7 +171,7 @@ class OrderSearch:
                 return None
             if budget.must_pause():
                 yield
-            budget.spend(cost)
+            budget.spend(cost, rules)
             group = self._best(failed[-1])
             if group is not None:
                 order.append(self._take(group))

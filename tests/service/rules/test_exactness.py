@@ -1,7 +1,7 @@
 """Tests that rules hold exactly or are named, and that the best order is found, at a bounded cost."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from itertools import pairwise, permutations
 from typing import Any
 
@@ -13,6 +13,8 @@ from service.rules.bound import BoundRules
 from service.rules.candidates import CandidateList
 from service.rules.order import arrange as arrange_module
 from service.rules.order.arrange import Arrangement, arrange, arranging
+from service.rules.order.constraints import AtMostInFirst, AtMostInWindow, NoneInFirst, PinnedItem
+from service.rules.order.greedy import CHECKS_BEFORE_PAUSE
 from service.rules.order.search import MOST_UNITS, Budget, OrderSearch, cost_of_position
 from service.rules.order.served import Served
 
@@ -195,6 +197,78 @@ def test_other_requests_run_between_the_passes_of_a_long_list_with_many_rules() 
         at_pauses.extend(passes for _ in arranging(rules, of, n, NOW_MS))
     assert passes == 11
     assert max(after - before for before, after in pairwise([*at_pauses, passes])) == 1
+
+
+class CountedCalls:
+    """Counts the constraints that are checked and placed, and how many of them at each pause of an arrangement."""
+
+    def __init__(self, patched: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        for kind in (AtMostInWindow, AtMostInFirst, NoneInFirst, PinnedItem):
+            for name in ("allows", "place"):
+                patched.setattr(kind, name, self._counting(getattr(kind, name)))
+
+    def _counting(self, called: Any) -> Any:
+        def counted(constraint: Any, value: Any) -> Any:
+            self.calls += 1
+            return called(constraint, value)
+
+        return counted
+
+    def most_between_pauses(self, steps: Generator[None, None, Arrangement]) -> int:
+        at_pauses = [0, *(self.calls for _ in steps)]
+        return max(after - before for before, after in pairwise([*at_pauses, self.calls]))
+
+
+@pytest.mark.parametrize("n", [1000, 2000])
+@pytest.mark.parametrize("served", [False, True])
+def test_other_requests_run_within_one_greedy_pass_of_many_rules(n: int, served: bool) -> None:
+    of = candidates([{"author": f"u{i}"} for i in range(n)])
+    spreads = [{"type": "spread", "feature": "author", "distance": 2 + i} for i in range(11)]
+    before = Served([f"old{i}" for i in range(1000)], {}) if served else None
+    if before is not None:
+        before = Served(before.item_ids, {rule: [(-1 - i,) for i in range(1000)] for rule in range(11)})
+    with pytest.MonkeyPatch.context() as patched:
+        counted = CountedCalls(patched)
+        most = counted.most_between_pauses(arranging(bound(*spreads), of, n, NOW_MS, served=before))
+    assert counted.calls >= 22 * n + 11_000 * served
+    assert most <= 2 * CHECKS_BEFORE_PAUSE
+
+
+def test_other_requests_run_while_the_barring_rules_of_a_long_list_are_sought() -> None:
+    n = 2000
+    of = candidates([{"author": f"u{i // 2}"} for i in range(n)])
+    rules = bound(
+        *({"type": "spread", "feature": "author", "distance": 2 + i} for i in range(5)),
+        {"type": "pin", "item_id": "0", "position": 900},
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        counted = CountedCalls(patched)
+        most = counted.most_between_pauses(arranging(rules, of, 1000, NOW_MS))
+    assert most <= 2 * CHECKS_BEFORE_PAUSE
+
+
+@pytest.mark.parametrize("rules", [10, 49])
+def test_other_requests_run_within_a_search_of_many_rules(rules: int) -> None:
+    """Each search sets up its groups, and asks every rule at every decision."""
+    n = 2000
+    of = candidates([{"author": f"u{i // 400}"} for i in range(n)])
+    spreads = [{"type": "spread", "feature": "author", "distance": 2 + i} for i in range(rules)]
+    asked = 0
+    at_pauses = [0]
+    barred = AtMostInWindow.barred_members
+
+    def counted(constraint: AtMostInWindow) -> Any:
+        nonlocal asked
+        asked += 1
+        return barred(constraint)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(AtMostInWindow, "barred_members", counted)
+        at_pauses.extend(asked for _ in arranging(bound(*spreads), of, 1000, NOW_MS))
+    assert asked > 1000
+    # A slice has as many decisions as four rules could ask in it, or one.
+    assert max(after - before for before, after in pairwise([*at_pauses, asked])) <= 4 * (1_500 // 15 + 2) + rules
 
 
 def test_a_budget_is_bounded_however_long_the_list_is() -> None:
