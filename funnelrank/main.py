@@ -65,6 +65,9 @@ COMMANDS = {
     "join": CommandEntry("loop:join", "Join an exposure log into training tables."),
     "verify-log": CommandEntry("loop:verify_log", "Compute logged exposures again and compare."),
     "replay": CommandEntry("loop:replay", "Rank a logged request again, bit for bit."),
+    "forget-user": CommandEntry(
+        "erasing:forget_user", "Delete a user from Redis, the exposure log and joined tables.", _GOES_ON
+    ),
     "loadtest": CommandEntry("loadtest:loadtest", "Send an open-loop load and check every answer."),
     "soak": CommandEntry("soak:soak", "Send mixed traffic and faults for hours, and check every answer."),
     "swap-cost": CommandEntry("soak:swap_cost", "Measure how a swap of versions delays callers."),

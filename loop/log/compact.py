@@ -17,6 +17,14 @@ import pyarrow as pa
 from loop.errors import LogError
 from loop.log.hours import add_to_hour, expired, hour_file, hour_name, hours_of, of_hour, remove, sources_of
 from loop.log.streams import StreamCheck, batches, spool_files
+from loop.log.tombstones import (
+    Tombstone,
+    add_tombstone,
+    forgotten,
+    read_tombstones,
+    requests_by_user,
+    without_forgotten,
+)
 from service.clock import now_ms
 from service.exposures.folder import SPOOL
 from tables.log_records import RecordKind
@@ -39,16 +47,18 @@ class Compaction:
 def compact(folder: Path, keep_hours: float | None = None, keep_bytes: int | None = None) -> Compaction:
     """Compact the log in `folder`, then remove hours beyond the given age or size.
 
-    Raises LogError if it is not a log, if another compaction runs, or if a file of an hour cannot be read.
+    Records of forgotten users are left out. Raises LogError if it is not a log, if another compaction runs, or if a
+    file of an hour cannot be read.
     """
     if not (folder / SPOOL).is_dir():
         raise LogError(f"{folder} is no exposure log: it has no folder '{SPOOL}' (FUNNELRANK_EXPOSURE_LOG)")
-    with _alone(folder):
+    with alone(folder):
         spooled = spool_files(folder)
+        tombstones = _extended(folder, spooled.readable)
         done = Compaction(in_use=spooled.in_use)
         done.faulty = [check for check in (*spooled.readable, *spooled.foreign) if check.problem]
         for kind in RecordKind:
-            _compact_kind(folder, kind, [check for check in spooled.readable if check.kind == kind], done)
+            _compact_kind(folder, kind, [check for check in spooled.readable if check.kind == kind], tombstones, done)
         # Every hour has its records now.
         for check in spooled.readable:
             _put_away(folder, check)
@@ -59,27 +69,57 @@ def compact(folder: Path, keep_hours: float | None = None, keep_bytes: int | Non
     return done
 
 
-def _compact_kind(folder: Path, kind: RecordKind, checks: Sequence[StreamCheck], done: Compaction) -> None:
+def _extended(folder: Path, checks: Sequence[StreamCheck]) -> list[Tombstone]:
+    """Return the tombstones, with the requests of forgotten users that the spool still has.
+
+    They are written first, so that the impressions of these requests are left out in every later run too.
+    """
+    tombstones = read_tombstones(folder)
+    if not tombstones:
+        return []
+    by_user = {each.user: each for each in tombstones}
+    for check in checks:
+        if check.kind != RecordKind.EXPOSURES:
+            continue
+        for batch in batches(check):
+            # Requests of users who came back after they were forgotten are not theirs to lose.
+            for user, requests in requests_by_user(batch.filter(forgotten(check.kind, batch, tombstones))).items():
+                if not requests <= by_user[user].requests:
+                    by_user[user] = add_tombstone(folder, user, by_user[user].until_ms, requests)
+    return list(by_user.values())
+
+
+def _compact_kind(
+    folder: Path, kind: RecordKind, checks: Sequence[StreamCheck], tombstones: Sequence[Tombstone], done: Compaction
+) -> None:
     by_hour: dict[int, list[StreamCheck]] = {}
     for check in checks:
-        for hour in sorted({hour for batch in batches(check) for hour in hours_of(batch)}):
+        for hour in sorted({hour for batch in _kept(check, kind, tombstones) for hour in hours_of(batch)}):
             by_hour.setdefault(hour, []).append(check)
     for hour, sources in sorted(by_hour.items()):
         path = hour_file(folder, hour, kind)
         known = sources_of(path)
         new = [check for check in sources if _source(check) not in known]
         if new:
-            add_to_hour(path, kind, [_source(check) for check in new], partial(_rows, new, hour))
+            add_to_hour(path, kind, [_source(check) for check in new], partial(_rows, new, hour, kind, tombstones))
             done.hours.add(hour_name(hour))
     done.rows[kind] = sum(check.rows for check in checks)
 
 
-def _rows(checks: Sequence[StreamCheck], hour: int) -> Iterator[pa.RecordBatch]:
+def _rows(
+    checks: Sequence[StreamCheck], hour: int, kind: RecordKind, tombstones: Sequence[Tombstone]
+) -> Iterator[pa.RecordBatch]:
     for check in checks:
-        for batch in batches(check):
+        for batch in _kept(check, kind, tombstones):
             part = of_hour(batch, hour)
             if part.num_rows:
                 yield part
+
+
+def _kept(check: StreamCheck, kind: RecordKind, tombstones: Sequence[Tombstone]) -> Iterator[pa.RecordBatch]:
+    """The batches of a file without records of forgotten users."""
+    for batch in batches(check):
+        yield without_forgotten(kind, batch, tombstones)
 
 
 def _source(check: StreamCheck) -> str:
@@ -97,7 +137,8 @@ def _put_away(folder: Path, check: StreamCheck) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of those who write the hours of a log. Raises LogError if somebody else has it."""
     with (folder / ".compact.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

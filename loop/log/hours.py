@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -73,19 +74,34 @@ def add_to_hour(
     row group.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = sources_of(path)
-    names = json.dumps([*before, *sources]).encode()
-    schema = SCHEMAS[kind].with_metadata({**SCHEMAS[kind].metadata, _SOURCES: names})
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for group in _grouped(completed(kind, batch) for batch in _all(path, new)):
-            writer.write_table(pa.Table.from_batches(group, SCHEMAS[kind]).combine_chunks())
+    _write(path, kind, [*sources_of(path), *sources], chain(records_of(path), new()))
 
 
-def _all(path: Path, new: Callable[[], Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+def rewrite_hour(path: Path, kind: RecordKind, keep: Callable[[pa.RecordBatch], pa.RecordBatch]) -> int:
+    """Rewrite a file of an hour with the records that `keep` returns. Returns how many records were removed.
+
+    A file without such records does not change. Raises LogError if it cannot be read.
+    """
+    sources = sources_of(path)
+    removed = sum(int(batch.num_rows - keep(batch).num_rows) for batch in records_of(path))
+    if removed:
+        _write(path, kind, sources, (keep(batch) for batch in records_of(path)))
+    return removed
+
+
+def records_of(path: Path) -> Iterator[pa.RecordBatch]:
+    """The records of a file of an hour, in batches; none if there is no such file."""
     if path.exists():
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=_BATCH)
-    yield from new()
+
+
+def _write(path: Path, kind: RecordKind, sources: Sequence[str], batches: Iterable[pa.RecordBatch]) -> None:
+    names = json.dumps(list(sources)).encode()
+    schema = SCHEMAS[kind].with_metadata({**SCHEMAS[kind].metadata, _SOURCES: names})
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for group in _grouped(completed(kind, batch) for batch in batches):
+            writer.write_table(pa.Table.from_batches(group, SCHEMAS[kind]).combine_chunks())
 
 
 def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
