@@ -19,13 +19,16 @@ class Scheduler:
         self._acquired = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def acquire(self) -> None:
-        """Wait for the turn to compute."""
+    async def acquire(self, next_turn: bool = False) -> None:
+        """Wait for the turn to compute, with `next_turn` before all that wait already."""
         if not self._acquired:
             self._acquired = True
             return
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        if next_turn:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:

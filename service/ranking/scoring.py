@@ -32,7 +32,8 @@ async def score_in_chunks(
 ) -> Scored:
     """Score `candidates`, at most `chunk` at a time, so that a long list does not block short ones.
 
-    `check` may raise before each chunk. With `places` `[candidates]`, the candidates at these positions are scored.
+    `check` may raise before each chunk. With `places` `[candidates]`, the candidates at these positions are scored: the
+    second pass of a ranking whose first pass has waited already, so it does not wait for the rankings behind it.
     """
     used = bundle.own(inputs) if places is None else bundle.own_at(inputs, places)
     parts: list[np.ndarray] = []
@@ -40,7 +41,7 @@ async def score_in_chunks(
     for start in range(0, candidates, chunk):
         part = used if candidates <= chunk else _slice(used, start, start + chunk)
         # Wait for the lock: other rankings score their chunks in between.
-        await scheduler.acquire()
+        await scheduler.acquire(next_turn=places is not None)
         try:
             # While this ranking waited, its deadline may have passed or its caller left.
             check()

@@ -15,6 +15,7 @@ from service.api.routes.answer import answer
 from service.api.routes.rank_bodies import Candidate, RankedBehaviour, RankRequest, RankResponse
 from service.api.services import Services
 from service.errors import DeadlineExceeded, InvalidRequest, invalid
+from service.ranking.admission import Entered
 from service.ranking.deadline import Deadline
 from service.ranking.query import InlineBehaviour, InlineUser, Query, RankingOptions
 from service.settings import Settings
@@ -56,15 +57,17 @@ class RankApplication:
         context: RequestContext = scope[CONTEXT]
         body = await read_body(context.content_length, receive, self.settings.max_body_bytes)
         # Admission covers computing only, neither receiving the body nor sending the answer.
-        with self.admission.enter() as step:
+        with self.admission.enter() as entered:
             self.ranker.metrics.tallies.soon()
-            written = await self._answer(body, context, has_left(receive), step)
+            written = await self._answer(body, context, has_left(receive), entered)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(written)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": written})
 
-    async def _answer(self, body: bytes, context: RequestContext, has_left: Callable[[], bool], step: int) -> bytes:
-        """Return the JSON of a ranking, made in this step of a brown-out."""
+    async def _answer(
+        self, body: bytes, context: RequestContext, has_left: Callable[[], bool], entered: Entered
+    ) -> bytes:
+        """Return the JSON of a ranking, made in the step of a brown-out for which the caller has time."""
         # Check the request.
         request = parse(RankRequest, body)
         if request.request_id:
@@ -74,6 +77,7 @@ class RankApplication:
             refuse_repeated_keys(body)
         deadline = Deadline(request.timeout_ms or self.settings.default_timeout_ms, context.started)
         # Rank.
+        step = entered.choose_step(deadline.remaining())
         ranking = await self.ranker.rank(query, deadline, has_left, step)
         # Write the answer.
         started = perf_counter()
@@ -81,7 +85,7 @@ class RankApplication:
         seconds = perf_counter() - started
         self.ranker.metrics.stages["respond"].observe(seconds)
         computation = ranking.computation
-        self.admission.note(computation.compute_seconds + seconds, computation.fetch_seconds)
+        entered.note(computation.compute_seconds + seconds, computation.fetch_seconds)
         # A late answer is of no use to the caller, and a 504 says why there is none.
         deadline.check("the answer was ready")
         if self.exposures is not None:

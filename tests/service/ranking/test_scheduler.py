@@ -28,6 +28,24 @@ def test_the_order_is_fifo_and_cancelled_callers_are_skipped() -> None:
     assert uvloop.run(go()) == [0, 1, 2, 4, 5, 9]
 
 
+def test_a_second_pass_is_next_after_the_chunk_that_is_being_scored() -> None:
+    async def go() -> list[int]:
+        scheduler = Scheduler()
+        done: list[int] = []
+        await scheduler.acquire()
+        tasks = [asyncio.create_task(_computing(scheduler, done, n)) for n in range(3)]
+        await asyncio.sleep(0)
+        # Its first pass ends here, while three wait.
+        scheduler.release()
+        await scheduler.acquire(next_turn=True)
+        done.append(9)
+        scheduler.release()
+        await asyncio.gather(*tasks)
+        return done
+
+    assert uvloop.run(go()) == [9, 0, 1, 2]
+
+
 def test_a_cancelled_caller_does_not_keep_the_turn() -> None:
     async def go() -> list[int]:
         scheduler = Scheduler()
