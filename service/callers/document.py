@@ -168,11 +168,24 @@ def hash_of(key: bytes) -> bytes:
 
 def _change(registry: Path, edit: Callable[[dict[str, Caller]], None], author: str, reason: str) -> None:
     def content(before: CallersDocument | None) -> Mapping[str, Any]:
-        callers = {caller.name: caller for caller in before.callers} if before else {}
+        present = before or _copy(registry)  # workers follow the copy if the file is gone
+        callers = {caller.name: caller for caller in present.callers} if present else {}
         edit(callers)
         return {"callers": [caller.model_dump(mode="json") for caller in callers.values()]}
 
-    DOCUMENT.change(registry, content, author, reason=reason)
+    document = DOCUMENT.change(registry, content, author, reason=reason)
+    copy = _copy(registry)
+    # A copy that could not be written, as on a full disk, would restore revoked keys.
+    if copy is not None and copy != document and DOCUMENT.read(registry) == document:
+        (registry / _COPY.file).unlink(missing_ok=True)
+
+
+def _copy(registry: Path) -> CallersDocument | None:
+    """The last good document; None if it cannot be read either."""
+    try:
+        return _COPY.read(registry)
+    except DocumentUnreadable:
+        return None
 
 
 def _named(callers: dict[str, Caller], name: str) -> Caller:

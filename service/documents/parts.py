@@ -53,9 +53,14 @@ def newest_entries(entries: Sequence[dict[str, Any]], length: int, label: str | 
     stays = list(entries[:length])
     if label is None:
         return stays
-    counts = Counter(entry.get(label) for entry in stays)
+    counts = Counter(_text_of(entry, label) for entry in stays)
     for entry in entries[length:_MOST_ENTRIES]:
-        counts[entry.get(label)] += 1
-        if counts[entry.get(label)] <= _NEWEST_OF_LABEL:
+        counts[_text_of(entry, label)] += 1
+        if counts[_text_of(entry, label)] <= _NEWEST_OF_LABEL:
             stays.append(entry)
     return stays
+
+
+def _text_of(entry: Entry, label: str) -> str:
+    """The label of an entry as a text. In a document that was edited by hand it may be a list."""
+    return repr(entry.get(label))

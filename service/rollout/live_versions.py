@@ -181,5 +181,9 @@ class LiveVersions:
         if code in WAITING_CODES:
             # There is no other version: load this one anyway; it ranks as soon as the store holds its schema.
             load = self.loader.load
-            live = await load(version.target, Role.STABLE, line, rollout, self.snapshot, recent, any_schema=True)
+            try:
+                live = await load(version.target, Role.STABLE, line, rollout, self.snapshot, recent, any_schema=True)
+            except (BundleRejected, DocumentError) as error:
+                self.refuse(str(version.target), getattr(error, "code", code), str(error))
+                return
             self.assign(self.snapshot.with_line(replace(line, stable=live)))

@@ -69,13 +69,22 @@ def record_change(before: ServingSnapshot, after: ServingSnapshot, metrics: Metr
     for labels in are:
         metrics.model_info.labels(*labels).set(1)
     metrics.ready.set(0 if after.default.stable is None else 1)
-    several = len(after.lines) > 1
-    for name in before.lines.keys() | after.lines.keys():
-        line = after.lines.get(name) or ServingLine(name)
-        # The default line stands in for a line that has no version.
-        falls_back = line.stable.instead_of != "" if line.stable is not None else name in after.lines and several
-        metrics.fallback.labels(name if several else "").set(int(falls_back))
+    fall_back = _fall_back(after)
+    # A series of a line that has ended, or that has another label now, would go on firing its alert.
+    for label in _fall_back(before).keys() | fall_back.keys():
+        metrics.fallback.labels(label).set(int(fall_back.get(label, False)))
+    for name, line in after.lines.items():
         _log_changes(before.lines.get(name) or ServingLine(name), line)
+
+
+def _fall_back(snapshot: ServingSnapshot) -> dict[str, bool]:
+    """Whether another version than the stable one serves, by the label of the line."""
+    several = len(snapshot.lines) > 1
+    # The default line stands in for a line that has no version.
+    return {
+        name if several else "": several if line.stable is None else line.stable.instead_of != ""
+        for name, line in snapshot.lines.items()
+    }
 
 
 def _log_changes(before: ServingLine, after: ServingLine) -> None:

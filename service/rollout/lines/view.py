@@ -35,8 +35,8 @@ class LinePart:
         """The content of `present` with this line's versions of `past`; limits and scenes stay."""
         content = {name: present.get(name) for name in _ROLES}
         lines = dict(present.get("lines", {}))
-        # An entry without a first pass had none.
-        versions = {"first_pass": None} | self.state_of(past)
+        # An entry that does not name a role had no version in it.
+        versions = dict.fromkeys(_ROLES) | self.state_of(past)
         if self.line == DEFAULT_LINE:
             content |= versions
         else:
@@ -100,8 +100,10 @@ def restores(rollout: Rollout, line: str) -> int | None:
 
 
 def _changes(rollout: Rollout, line: str) -> Iterator[Mapping[str, Any]]:
-    """The revisions that changed a line, newest first, the present one included."""
+    """The revisions that changed a line, newest first, the present one included. Entries without a usable revision are
+    left out.
+    """
     present = {"revision": rollout.revision, "line": rollout.line, "restores": rollout.restores}
     for entry in (present, *rollout.history):
-        if (entry.get("line") or DEFAULT_LINE) == line:
+        if (entry.get("line") or DEFAULT_LINE) == line and isinstance(entry.get("revision"), int):
             yield entry

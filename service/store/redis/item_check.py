@@ -66,4 +66,4 @@ def _stored_ids(redis: "Redis", fingerprint: str) -> list[str]:
     except ResponseError:
         return []
     of_items = (key for key in keys if key.startswith(prefix))
-    return [key.removeprefix(prefix).decode() for key in islice(of_items, _COMPARED_ITEMS)]
+    return [key.removeprefix(prefix).decode(errors="replace") for key in islice(of_items, _COMPARED_ITEMS)]

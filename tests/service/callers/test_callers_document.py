@@ -1,5 +1,6 @@
 """Tests the callers document: its changes, its hashes, and what is followed if the file is broken or gone."""
 
+import errno
 import json
 import threading
 from datetime import timedelta
@@ -21,7 +22,7 @@ from service.callers.document import (
     rotate_key,
 )
 from service.callers.rate import TokenBucket
-from service.documents import DocumentUnreadable
+from service.documents import DocumentUnreadable, revisioned
 from service.errors import Conflict
 
 
@@ -180,3 +181,40 @@ def test_a_bucket_gives_a_burst_of_one_second_and_then_the_rate() -> None:
     slow = TokenBucket(0.25, 0.0)
     assert slow.take(0.0) == 0
     assert slow.take(0.0) == pytest.approx(4.0)
+
+
+def test_a_change_without_the_file_starts_from_the_copy_that_is_followed(tmp_path: Path) -> None:
+    add_caller(tmp_path, "shop", CallerRole.WRITE, 5, "me")
+    add_caller(tmp_path, "app", CallerRole.READ, None, "me")
+    (tmp_path / CALLERS_FILE).unlink()
+    add_caller(tmp_path, "new", CallerRole.READ, None, "me")
+    followed, problem = read_followed_callers(tmp_path)
+    assert followed is not None and not problem
+    assert [(c.name, c.role, c.rate, len(c.keys)) for c in followed.callers] == [
+        ("shop", CallerRole.WRITE, 5, 1),
+        ("app", CallerRole.READ, None, 1),
+        ("new", CallerRole.READ, None, 1),
+    ]
+    (tmp_path / CALLERS_FILE).unlink()
+    revoke(tmp_path, "shop", None, "me")
+    followed, _ = read_followed_callers(tmp_path)
+    assert followed is not None and [c.name for c in followed.callers] == ["app", "new"]
+
+
+def test_a_copy_that_cannot_be_written_never_restores_a_revoked_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_caller(tmp_path, "shop", CallerRole.WRITE, None, "me")
+    add_caller(tmp_path, "app", CallerRole.READ, None, "me")
+    write = revisioned.write_whole
+
+    def full_disk(path: Path, content: bytes) -> None:
+        if path.name != CALLERS_FILE:
+            raise OSError(errno.ENOSPC, "no space left", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(revisioned, "write_whole", full_disk)
+    revoke(tmp_path, "shop", None, "me")
+    (tmp_path / CALLERS_FILE).write_text("{")
+    followed, problem = read_followed_callers(tmp_path)
+    assert (followed, bool(problem)) == (None, True), "the admin token alone, rather than a revoked key"

@@ -1,19 +1,25 @@
 """Tests the follower inside one worker: swaps, freed bundles, refusals."""
 
 import gc
+import json
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import redis
 
+from features import FeatureSchema
+from service.bundle.registry import Target
 from service.errors import NotReady
 from service.metrics.metrics import Metrics
 from service.rollout.follower import Follower
+from service.rollout.lines.changes import change_rollout
 from service.rollout.rollout import ROLLOUT_FILE, read_rollout
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
 from service.store.opening import open_store
+from service.store.redis.schemas import register_schema
 
 
 def follower_of(registry: Path, url: str) -> Follower:
@@ -88,4 +94,46 @@ async def test_a_version_that_was_refused_is_tried_again_when_the_document_chang
     kit.go_live(registry, "2")
     await follower.step()
     assert follower.current().revision == 7, "two changes back by the worker among them"
+    follower.reader.close()
+
+
+async def test_a_version_that_two_lines_share_waits_for_its_schema_in_both(
+    registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis, schema: FeatureSchema
+) -> None:
+    """It used to rank with default values, because the second line ended every step with an error."""
+    other = json.loads(json.dumps(kit.SCHEMA))
+    other["item"].append({"name": "colour", "type": "categorical"})
+    register_schema(store, FeatureSchema.model_validate(other))
+    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="1")}, "ann")
+    follower = follower_of(registry, redis_server.url)
+    for _ in range(3):
+        await follower.step()
+        with pytest.raises(NotReady, match="schema_not_loaded"):
+            follower.current()
+        assert follower.snapshot.lines["item_page"].not_serving is not None
+    register_schema(store, schema)
+    for _ in range(2):
+        await follower.step()
+    assert [line.current().bundle.label for line in follower.snapshot.lines.values()] == ["synthetic/1"] * 2
+    follower.reader.close()
+
+
+async def test_a_line_that_has_ended_no_longer_counts_as_a_fallback(
+    registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: object
+) -> None:
+    """Its series used to stay at 1, and so did its alert."""
+    kit.publish(registry, "2")
+    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="2")}, "ann")
+    (registry / "synthetic/2/model.onnx").unlink()
+    follower = follower_of(registry, redis_server.url)
+
+    def fallbacks() -> dict[str, float]:
+        samples = next(iter(follower.loader.metrics.fallback.collect())).samples
+        return {sample.labels["line"]: sample.value for sample in samples}
+
+    await follower.step()
+    assert fallbacks() == {"": 0, "default": 0, "item_page": 1}
+    change_rollout(registry, {"line": "item_page", "stable": None}, "ann")
+    await follower.step()
+    assert fallbacks() == {"": 0, "default": 0, "item_page": 0}
     follower.reader.close()

@@ -177,3 +177,27 @@ def test_a_scene_cannot_be_in_two_lines(registry: Path) -> None:
     (registry / ROLLOUT_FILE).write_text(text)
     with pytest.raises(RolloutUnreadable, match="detail"):
         read_rollout(registry)
+
+
+@pytest.mark.parametrize("label", [[], {}, ["item_page"], 5])
+def test_a_history_that_was_edited_by_hand_does_not_stop_changes(registry: Path, label: Any) -> None:
+    change(registry, line="item_page", stable=target("7"))
+    since = change(registry, line="item_page", stable=target("8")).revision
+    text = json.loads((registry / ROLLOUT_FILE).read_text())
+    faulty = {"revision": "9", "line": label, "stable": 5, "lines": label}
+    unnumbered = text["history"][0] | {"revision": None, "line": "item_page"}
+    text["history"] = [faulty, unnumbered, *text["history"]]
+    (registry / ROLLOUT_FILE).write_text(json.dumps(text))
+    change(registry, stable=target("2"))
+    document = change_rollout(registry, {"line": "item_page", "shadow": None}, "automatic", withdraws_since=since)
+    assert (changed_at(document, "item_page"), changed_at(document, "default")) == (5, 4)
+    assert roll_back(registry, "bob", line="item_page").lines["item_page"].stable.version == "7"
+
+
+def test_a_state_of_before_there_were_canaries_is_restored_without_one(registry: Path) -> None:
+    change(registry, stable=target("2"), canary=Canary(name="synthetic", version="3", percent=5), shadow=target("4"))
+    text = json.loads((registry / ROLLOUT_FILE).read_text())
+    text["history"] = [{"revision": 1, "stable": text["history"][0]["stable"]}]
+    (registry / ROLLOUT_FILE).write_text(json.dumps(text))
+    document = roll_back(registry, "bob")
+    assert (document.stable.version, document.canary, document.shadow) == ("1", None, None)
