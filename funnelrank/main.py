@@ -40,12 +40,12 @@ COMMANDS = {
         "the same command with --resume continues from the last checkpoint",
     ),
     "tune": CommandEntry(
-        "training:tune",
+        "comparing:tune",
         "Search the settings of a recipe.",
         "the same command repeats the interrupted trial and continues",
     ),
     "benchmark": CommandEntry(
-        "training:benchmark",
+        "comparing:benchmark",
         "Train recipes over several seeds and tabulate their metrics.",
         "the same command keeps the runs that are finished",
     ),

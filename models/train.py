@@ -18,6 +18,7 @@ from models.training.loop import CHECKPOINT_STEPS, NonFiniteLossError
 from models.training.members import MEMBERS_FOLDER, learn_members
 from models.training.outcome import HISTORY_FILE, METRICS_FILE, RECIPE_FILE, summary
 from models.training.transfer import narrowed
+from models.training.warm_start import open_warm_start
 
 __all__ = ["NonFiniteLossError", "train"]
 
@@ -34,22 +35,25 @@ def train(
     quiet: bool = False,
     baselines: bool = False,
     ablation: bool = False,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train a recipe and write the run into `out`; return the content of metrics.json.
 
     `baselines`: also fit simple models for comparison; `ablation`: also measure the test part without each group of
-    features. `resume` trains nothing in a finished run, whose metrics are returned. Raises RecipeError before training
-    starts, NonFiniteLossError while training.
+    features. `start`: the folder of a finished run, whose weights and optimiser's state this run continues. `resume`
+    trains nothing in a finished run, whose metrics are returned. Raises RecipeError before training starts,
+    NonFiniteLossError while training.
     """
     recipe = narrowed(recipe)
-    data = open_data(recipe, cache)
+    warm = None if start is None else open_warm_start(start, recipe, out)
+    data = open_data(recipe, cache, warm.encoding if warm else None)
     if resume:
         metrics = _finished(recipe, data, out)
         if metrics is not None:
             return metrics
         _refuse_other_run(recipe, data, out)
     trained = learn_members(
-        recipe, data, out, resume=resume, checkpoint_steps=checkpoint_steps, prefetch=prefetch, quiet=quiet
+        recipe, data, out, resume=resume, start=warm, checkpoint_steps=checkpoint_steps, prefetch=prefetch, quiet=quiet
     )
     best = trained.model
     progress = trained.progress
@@ -59,6 +63,8 @@ def train(
         save_weights(best.state_dict(), data.cross_values, progress.best_step, out / WEIGHTS_FILE)
     # This is the only place that reads the test part.
     metrics = summary(best, data, progress, trained.epoch_steps, reading_steps, prefetch, calibration)
+    if warm is not None:
+        metrics["started_from"] = warm.described(data.encoding)
     if trained.members:
         metrics["members"] = trained.members
     if baselines:

@@ -1,11 +1,10 @@
-"""The commands that train and score: `train`, `predict`, `tune`, `benchmark`, `models`."""
+"""The commands `train`, `predict` and `models`."""
 
 from pathlib import Path
 
 import click
 
 from funnelrank.commands.options import PATH, POSITIVE, cache_option, examples, settings_option
-from funnelrank.exit_codes import CommandError, ExitCode
 
 
 @click.command(
@@ -13,10 +12,18 @@ from funnelrank.exit_codes import CommandError, ExitCode
         "funnelrank train models/recipes/kuairand-mmoe.yaml",
         "funnelrank train models/recipes/kuairand-mmoe.yaml --out runs/try --seed 2 --set training.epochs=2",
         "funnelrank train models/recipes/kuairand-mmoe.yaml --out runs/try --seed 2 --set training.epochs=2 --resume",
+        "funnelrank train data/recipe.yaml --from runs/monday --out runs/tuesday --set training.epochs=1",
     )
 )
 @click.argument("recipe", type=PATH, metavar="RECIPE.yaml")
 @click.option("--out", type=PATH, metavar="DIR", help="Folder of the run.  [default: runs/<the recipe's name>]")
+@click.option(
+    "--from",
+    "start",
+    type=PATH,
+    metavar="RUN",
+    help="Continue this finished run: its weights, its optimiser's state, its vocabulary with new ids added.",
+)
 @click.option("--seed", type=int, metavar="N", help="Seed of weights, shuffling and dropout.  [default: the recipe's]")
 @settings_option("training.epochs=2")
 @click.option(
@@ -52,6 +59,7 @@ from funnelrank.exit_codes import CommandError, ExitCode
 def train(
     recipe: Path,
     out: Path | None,
+    start: Path | None,
     seed: int | None,
     overrides: tuple[str, ...],
     resume: bool,
@@ -64,7 +72,8 @@ def train(
 ) -> None:
     """Train a recipe (models/recipes/ has some).
 
-    Writes checkpoint.pt, recipe.yaml, encoding.npz, kept_rows.npz, metrics.json, history.json and report.html.
+    Writes checkpoint.pt, optimiser.pt, recipe.yaml, encoding.npz, kept_rows.npz, metrics.json, history.json and
+    report.html.
     """
     import torch
 
@@ -90,6 +99,7 @@ def train(
             prefetch=prefetch,
             baselines=baselines,
             ablation=ablation,
+            start=start,
         )
     except RecipeError as error:
         raise with_places(error, recipe, overrides) from None
@@ -127,114 +137,6 @@ def predict(run: Path, part: str, out: Path | None, against: str | None, cache: 
 
     for line in scored(run, part, out, against, cache):
         click.echo(line)
-
-
-@click.command(
-    epilog=examples(
-        "funnelrank tune models/recipes/census-mmoe.yaml --out runs/census-tuning",
-        "funnelrank tune models/recipes/census-mmoe.yaml --out runs/census-tuning --set tuning.trials=40",
-    )
-)
-@click.argument("recipe", type=PATH, metavar="RECIPE.yaml")
-@click.option(
-    "--out",
-    type=PATH,
-    metavar="DIR",
-    help="Folder of the search; one process at a time may use it.  [default: runs/<the recipe's name>-tuning]",
-)
-@settings_option("tuning.trials=40")
-@cache_option
-@click.option(
-    "--threads",
-    type=POSITIVE,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Threads of torch; with 1, a search repeats bit for bit.",
-)
-def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path, threads: int) -> None:
-    """Search the space of a recipe's tuning section on its validation part.
-
-    Writes trials.md, trials.json, tuned.yaml and study.db. The same command continues an interrupted search; if the
-    number of trials was raised, it adds the missing ones.
-    """
-    import torch
-
-    from models.recipe import RecipeError, load_recipe, with_places
-    from models.tuning.tune import tune as run
-
-    torch.set_num_threads(threads)
-    try:
-        read = load_recipe(recipe, overrides)
-        outcome = run(read, out or Path("runs") / f"{read.name}-tuning", cache=cache)
-    except RecipeError as error:
-        raise with_places(error, recipe, overrides) from None
-    if not outcome["best"]:
-        raise CommandError("no trial was completed")
-
-
-@click.command(
-    epilog=examples(
-        "funnelrank benchmark --out docs/results    # every recipe whose data exists, 5 seeds each",
-        "funnelrank benchmark models/recipes/census-*.yaml --seeds 3",
-        "funnelrank benchmark models/recipes/*-small*.yaml --baselines --out docs/small-data",
-    )
-)
-@click.argument("recipes", type=PATH, nargs=-1, metavar="[RECIPE.yaml]...")
-@click.option("--seeds", type=POSITIVE, default=5, show_default=True, metavar="N", help="Seeds 1 to N of each recipe.")
-@settings_option("training.epochs=2, in all recipes; {seed} is the seed")
-@click.option(
-    "--runs",
-    type=PATH,
-    default=Path("runs/benchmark"),
-    show_default=True,
-    metavar="DIR",
-    help="Folder of the runs.",
-)
-@cache_option
-@click.option(
-    "--threads",
-    type=POSITIVE,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Threads of torch; with 1, a run repeats bit for bit.",
-)
-@click.option(
-    "--baselines",
-    is_flag=True,
-    help="Add logistic regression and boosted trees, whose settings are searched on the validation part.",
-)
-@click.option(
-    "--out",
-    type=PATH,
-    metavar="PATH",
-    help="Also write PATH.json and PATH.md; text in PATH.md above the tables stays.",
-)
-def benchmark(
-    recipes: tuple[Path, ...],
-    seeds: int,
-    overrides: tuple[str, ...],
-    runs: Path,
-    cache: Path,
-    threads: int,
-    baselines: bool,
-    out: Path | None,
-) -> int:
-    """Train recipes over several seeds and tabulate the test metrics, mean and sample deviation.
-
-    There is a table for each data set and label, with the reference values of models/reports/marks.yaml. Finished runs
-    are reused. If a run fails, the others continue. Without arguments, all recipes of models/recipes are trained.
-    """
-    import torch
-
-    from models.benchmark import run_benchmark
-
-    torch.set_num_threads(threads)
-    failures = run_benchmark(list(recipes), seeds, overrides, runs, cache, out, baselines)
-    for failure in failures:
-        click.echo(failure, err=True)
-    return ExitCode.FAILED if failures else ExitCode.DONE
 
 
 @click.command(epilog=examples("funnelrank models"))

@@ -12,7 +12,7 @@ from features.times import LATEST_MS
 from models.data.arrays import ArrayFile, read_array
 from models.data.counting.counters import count_log, read_counters
 from models.data.encoding.behaviours import EVENT, encode_behaviours, visible_range
-from models.data.encoding.encoding import Encoding
+from models.data.encoding.encoding import Encoding, continued
 from models.data.encoding.entities import Entities
 from models.data.encoding.fit import PackedPart, fit_encoding, item_key_columns, item_numeric_columns
 from models.data.encoding.impressions import encode_impressions
@@ -27,8 +27,11 @@ CHUNK = 1 << 16
 IMPRESSION_GROUPS = ("context", "candidate")  # features that are columns of the table of impressions
 
 
-def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path) -> dict[str, Any]:
-    """Encode the tables into `folder` and return a description of them. The packed intermediate files are removed."""
+def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path, earlier: Encoding | None = None) -> dict[str, Any]:
+    """Encode the tables into `folder` and return a description of them. The packed intermediate files are removed.
+
+    `earlier`: the encoding that is continued; without it a new one is fitted.
+    """
     schema = recipe.features
     # Served rows have the id as a column of its own, since they are named by what they hold.
     ids = (None, None) if recipe.data.served else (schema.user_id_feature, schema.item_id_feature)
@@ -36,11 +39,16 @@ def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path) -> dict[str
         closing(Entities(folder / "users.packed", RowLayout(schema.user), ids[0])) as users,
         closing(Entities(folder / "items.packed", RowLayout(schema.item), ids[1])) as items,
     ):
-        return _encode(recipe, tables, folder, users, items)
+        return _encode(recipe, tables, folder, users, items, earlier)
 
 
 def _encode(
-    recipe: Recipe, tables: Mapping[str, Table], folder: Path, users: Entities, items: Entities
+    recipe: Recipe,
+    tables: Mapping[str, Table],
+    folder: Path,
+    users: Entities,
+    items: Entities,
+    earlier: Encoding | None,
 ) -> dict[str, Any]:
     data = recipe.data
     # Users and items first: impressions and behaviours point to their rows.
@@ -66,6 +74,8 @@ def _encode(
     for part in PARTS:
         _write_ranges(recipe, folder, part, events, starts)
     encoding = fit_encoding(recipe, _packed_part(recipe, folder, "train", packed, events, counts.parts["train"]))
+    if earlier is not None:
+        encoding = continued(earlier, encoding)
     encoding.save(folder / "encoding.npz")
     # Write raw rows for the exporter, then turn every row into embedding rows.
     rows = raw_rows(recipe, _packed_part(recipe, folder, "validation", packed, events, counts.parts["validation"]))

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Data:
     """An opened data set.
 
     `described` is the description for metrics.json (tables, hash, rows, repeats, missing rows); `kept_rows` is a file
-    of raw rows for the exporter.
+    of raw rows for the exporter; `earlier` is the encoding that this one continues, if the training continues a run.
     """
 
     recipe: Recipe
@@ -95,6 +95,7 @@ class Data:
     cross_values: int
     kept_rows: Path
     described: Mapping[str, Any]
+    earlier: Encoding | None = None
 
 
 def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
@@ -107,13 +108,15 @@ def labels_of(data: Data, part: str, columns: Sequence[str]) -> np.ndarray:
     return product
 
 
-def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE) -> Data:
+def open_data(recipe: Recipe, cache: Path = DEFAULT_CACHE, earlier: Encoding | None = None) -> Data:
     """Open the recipe's data; first encode it, if this content and schema are not in the cache yet.
+
+    `earlier`: the encoding of the recipe's schema that is continued; without it a new one is fitted.
 
     Raises RecipeError, whose cause is a TableError if a table does not fit.
     """
     try:
-        return _encoded(recipe, cache)
+        return _encoded(recipe, cache, earlier)
     except TableError as error:
         raise RecipeError(str(error), name=_named(recipe, error.column)) from error
 
@@ -124,17 +127,17 @@ def _named(recipe: Recipe, column: str | None) -> str | None:
     return None if column is None else labels.get(column, column)
 
 
-def _encoded(recipe: Recipe, cache: Path) -> Data:
+def _encoded(recipe: Recipe, cache: Path, earlier: Encoding | None) -> Data:
     source = data_folder(recipe.data)
     tables = tables_of(recipe, source)
     hashes = {t.path.name: content_hash(t.path) for t in tables.values()}
-    key = _key(recipe, hashes)
+    key = _key(recipe, hashes, earlier)
     folder = cache / key
     if not (folder / "described.json").is_file():
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=cache))
         try:
-            described = build(recipe, tables, unfinished) | {"tables": hashes, "hash": key}
+            described = build(recipe, tables, unfinished, earlier) | {"tables": hashes, "hash": key}
             (unfinished / "described.json").write_text(json.dumps(described, indent=1, allow_nan=False))
             try:
                 os.rename(unfinished, folder)
@@ -143,12 +146,12 @@ def _encoded(recipe: Recipe, cache: Path) -> Data:
                     raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    data = _open(recipe, folder, source)
+    data = replace(_open(recipe, folder, source), earlier=earlier)
     refuse_empty_spaces(recipe, {name: part.labels for name, part in data.parts.items()})
     return data
 
 
-def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
+def _key(recipe: Recipe, hashes: Mapping[str, str], earlier: Encoding | None) -> str:
     data = recipe.data.model_dump(mode="json", exclude=WHERE_DATA_LIES)
     if recipe.data.request_id is None:
         del data["request_id"]  # what was encoded before the key existed stays valid
@@ -168,6 +171,8 @@ def _key(recipe: Recipe, hashes: Mapping[str, str]) -> str:
     }
     if recipe.model.embedding.numerics != NumericsSection():  # as above
         deciding["numerics"] = recipe.model.embedding.numerics.model_dump()
+    if earlier is not None:
+        deciding["earlier"] = earlier.digest()
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
 
 

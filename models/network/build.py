@@ -55,6 +55,16 @@ def members_together(members: list[dict[str, torch.Tensor]]) -> dict[str, torch.
     return first | {f"others.{i}.{name}": value for i, one in enumerate(others) for name, value in one.items()}
 
 
+def members_apart(weights: dict[str, torch.Tensor], members: int) -> list[dict[str, torch.Tensor]]:
+    """Return the weights of each member in order, from those of an ensemble."""
+    first = {name: value for name, value in weights.items() if not name.startswith("others.")}
+    apart = [first]
+    for i in range(members - 1):
+        prefix = f"others.{i}."
+        apart.append({name.removeprefix(prefix): v for name, v in weights.items() if name.startswith(prefix)})
+    return apart
+
+
 def _position_tower(recipe: Recipe, cross_values: int) -> PositionTower | None:
     return PositionTower(recipe.position, cross_values) if recipe.position else None
 

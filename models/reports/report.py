@@ -18,7 +18,7 @@ from models.reports.figures import (
     training_sheets,
 )
 from models.reports.page import ReportSection, Sheet, pictures, render, sheet
-from models.training.outcome import REPORT_FILE
+from models.training.outcome import REPORT_FILE, start_line
 
 INTERVALS = (
     "Below a figure is its 95 % interval: the users of the part were drawn again with replacement 200 times, all "
@@ -164,6 +164,7 @@ def _provenance(metrics: Mapping[str, Any]) -> Sheet:
         ["architecture", f"{metrics['architecture']} ({composition})"],
         ["parameters", ", ".join(f"{group} {n:,}" for group, n in metrics["parameters"].items())],
         ["weights selected on", f"{', '.join(metrics['selected_on'])}, validation: {figure(metrics['best']['score'])}"],
+        ["start of the weights", start_line(metrics)],
         ["seed, threads", f"{metrics['seed']}, {metrics['threads']}"],
         ["impressions", f"{parts}; in no part {impressions['unused']:,}"],
         ["users, items", f"{data['users']['rows']:,}, {data['items']['rows']:,}"],

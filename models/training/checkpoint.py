@@ -11,6 +11,7 @@ from features.files.writing import replacing, write_whole
 
 RESUME_FILE = "resume.pt"
 WEIGHTS_FILE = "checkpoint.pt"
+OPTIMISER_FILE = "optimiser.pt"
 FORMAT = 1
 
 
@@ -39,3 +40,14 @@ def load_whole(path: Path) -> dict[str, Any]:
 def save_weights(weights: dict[str, torch.Tensor], cross_values: int, step: int, path: Path) -> None:
     """Save the product of a run: weights by name, and the arguments of `build_model` besides recipe and encoding."""
     save_whole({"format": FORMAT, "weights": weights, "cross_values": cross_values, "step": step}, path)
+
+
+def save_optimisers(members: list[dict[str, Any]], path: Path) -> None:
+    """Save the optimiser's state of every member at its best weights, for a run that continues this one."""
+    save_whole({"format": FORMAT, "members": members}, path)
+
+
+def load_optimisers(path: Path) -> list[dict[str, Any]]:
+    """Load the optimiser's state of every member."""
+    members: list[dict[str, Any]] = load_whole(path)["members"]
+    return members

@@ -19,13 +19,14 @@ from models.data.cache import Data
 from models.network.build import build_model
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe
-from models.training.checkpoint import WEIGHTS_FILE, save_weights, write_json
+from models.training.checkpoint import OPTIMISER_FILE, WEIGHTS_FILE, save_optimisers, save_weights, write_json
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.optimisation import Average, Optimiser
 from models.training.outcome import HISTORY_FILE, prepare_folder
 from models.training.selection import finite, refuse_lists_without_order, selected_outputs, selection_score
 from models.training.session import Progress, load_session, save_session
 from models.training.transfer import start_from
+from models.training.warm_start import MemberStart, continue_from
 from models.training.weighting import Weighting, build_weighting
 
 CHECKPOINT_STEPS = 200
@@ -71,17 +72,19 @@ def learn(
     prefetch: int = 0,
     quiet: bool = False,
     watch: Callable[[Progress, float], None] | None = None,
+    start: MemberStart | None = None,
 ) -> TrainedWeights:
     """Train on the train part, validate on the validation part, never read the test part; write the best weights to
     `out`.
 
-    After each evaluation `watch` gets the progress and the share of all steps done; if it raises, training ends. Raises
-    RecipeError before training starts, NonFiniteLossError while training.
+    With `start` the weights and the optimiser's state are those of an earlier run. After each evaluation `watch` gets
+    the progress and the share of all steps done; if it raises, training ends. Raises RecipeError before training
+    starts, NonFiniteLossError while training.
     """
     training = recipe.training
     epoch_steps = steps_per_epoch(len(data.parts["train"]), training.batch_size)
     total_steps = training.epochs * epoch_steps
-    loop = _start(recipe, data, out, total_steps, resume)
+    loop = _start(recipe, data, out, total_steps, resume, start)
     progress = loop.progress
     evaluate_at = {
         math.ceil(epoch_steps * (k + 1) / training.evaluations_per_epoch) for k in range(training.evaluations_per_epoch)
@@ -117,7 +120,7 @@ def learn(
     return TrainedWeights(loop.average, progress, epoch_steps)
 
 
-def _start(recipe: Recipe, data: Data, out: Path, total_steps: int, resume: bool) -> _Loop:
+def _start(recipe: Recipe, data: Data, out: Path, total_steps: int, resume: bool, start: MemberStart | None) -> _Loop:
     """Return the state before the first step, or that of the run to resume."""
     training = recipe.training
     torch.use_deterministic_algorithms(True)
@@ -128,6 +131,8 @@ def _start(recipe: Recipe, data: Data, out: Path, total_steps: int, resume: bool
     refuse_lists_without_order(model, data)
     start_from(recipe, model, data.encoding)
     optimiser = Optimiser(model, training, total_steps)
+    if start is not None:
+        continue_from(start, recipe, model, optimiser)
     average = Average(model, training.averaging)
     weighting = build_weighting(model, training)
     identity = {"recipe": recipe.model_dump_json(), "data": data.described["hash"], "threads": torch.get_num_threads()}
@@ -176,6 +181,7 @@ def _validate(loop: _Loop, epoch: int, bar: "tqdm[Any]") -> None:
     best = progress.evaluated(entry)
     if best:
         save_weights(model.state_dict(), data.cross_values, progress.step, loop.out / WEIGHTS_FILE)
+        save_optimisers([loop.optimiser.state()], loop.out / OPTIMISER_FILE)
     if bar.disable:
         return
     shown = "  ".join(f"{name} {m['auc']:.4f}" for name, m in measured.items() if m.get("auc") is not None)

@@ -1,6 +1,6 @@
 """Trains the members of a run one by one, and combines them into one model: one network, or an ensemble of seeds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,20 @@ from models.data.cache import Data
 from models.network.build import build_ensemble, members_together
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe
-from models.training.checkpoint import WEIGHTS_FILE, load_whole, save_weights
+from models.training.checkpoint import (
+    OPTIMISER_FILE,
+    WEIGHTS_FILE,
+    load_optimisers,
+    load_whole,
+    save_optimisers,
+    save_weights,
+)
 from models.training.evaluation import evaluate
 from models.training.loop import NonFiniteLossError, TrainedWeights, learn
 from models.training.outcome import prepare_folder
 from models.training.selection import finite, selected_outputs, selection_score
 from models.training.session import Progress
+from models.training.warm_start import MemberStart, WarmStart
 
 MEMBERS_FOLDER = "members"
 # A large step, so that runs with neighbouring seeds do not share members.
@@ -41,21 +49,24 @@ def member_seeds(recipe: Recipe) -> list[int]:
     return [recipe.training.seed + SEED_STEP * i for i in range(recipe.training.ensemble)]
 
 
-def learn_members(recipe: Recipe, data: Data, out: Path, *, resume: bool = False, **options: Any) -> TrainedMembers:
+def learn_members(
+    recipe: Recipe, data: Data, out: Path, *, resume: bool = False, start: WarmStart | None = None, **options: Any
+) -> TrainedMembers:
     """Train as `learn` does, every member in a folder of its own; write the weights of all of them to `out`.
 
-    A resumed run keeps the finished members. Raises the errors of `learn`, and NonFiniteLossError if no evaluation gave
-    a score.
+    With `start` every member continues the one in its place there. A resumed run keeps the finished members. Raises the
+    errors of `learn`, and NonFiniteLossError if no evaluation gave a score.
     """
+    starts: Sequence[MemberStart | None] = start.members if start else [None] * recipe.training.ensemble
     if recipe.training.ensemble == 1:
-        trained = learn(recipe, data, out, resume=resume, **options)
+        trained = learn(recipe, data, out, resume=resume, start=starts[0], **options)
         _check_scored(trained, data)
         model = trained.average.ranker
         model.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
         return TrainedMembers(model, trained.progress, trained.epoch_steps)
     # Every member is a run of the recipe with another seed.
     prepare_folder(out, recipe, data, keep=resume)
-    trained_members = list(_trained(recipe, data, out, resume, options))
+    trained_members = list(_trained(recipe, data, out, resume, starts, options))
     stored = [load_whole(folder / WEIGHTS_FILE)["weights"] for folder in _folders(recipe, out)]
     # Combine them into one model and measure it.
     model = build_ensemble(recipe, data.encoding, data.cross_values)
@@ -64,6 +75,8 @@ def learn_members(recipe: Recipe, data: Data, out: Path, *, resume: bool = False
     measured = evaluate(model, data, "validation")["outputs"]
     progress.best_score = finite(selection_score(measured, selected_outputs(model, data)))
     save_weights(model.state_dict(), data.cross_values, progress.best_step, out / WEIGHTS_FILE)
+    optimisers = [load_optimisers(folder / OPTIMISER_FILE)[0] for folder in _folders(recipe, out)]
+    save_optimisers(optimisers, out / OPTIMISER_FILE)
     epoch_steps = trained_members[0].epoch_steps
     seeds = member_seeds(recipe)
     described = [_described(s, one, recipe) for s, one in zip(seeds, trained_members, strict=True)]
@@ -79,12 +92,17 @@ def _folders(recipe: Recipe, out: Path) -> list[Path]:
 
 
 def _trained(
-    recipe: Recipe, data: Data, out: Path, resume: bool, options: Mapping[str, Any]
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    resume: bool,
+    starts: Sequence[MemberStart | None],
+    options: Mapping[str, Any],
 ) -> Iterator[TrainedWeights]:
-    for seed, folder in zip(member_seeds(recipe), _folders(recipe, out), strict=True):
+    for seed, folder, start in zip(member_seeds(recipe), _folders(recipe, out), starts, strict=True):
         training = recipe.training.model_copy(update={"seed": seed, "ensemble": 1})
         member = recipe.model_copy(update={"training": training})
-        trained = learn(member, data, folder, resume=resume, **options)
+        trained = learn(member, data, folder, resume=resume, start=start, **options)
         _check_scored(trained, data)
         yield trained
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -39,9 +39,9 @@ class Optimiser:
         self.parameters = [*self.embeddings, *dense]
         embedding_rate = section.embedding_learning_rate or section.learning_rate
         careful = section.transfer.representation_rate if section.transfer else 1.0
-        named = dict(ranker.named_parameters())
-        taken_over = {id(p) for name, p in named.items() if careful != 1 and name.startswith(REPRESENTATION)}
-        position = {id(p) for name, p in named.items() if name.startswith(POSITION)}
+        self.named = dict(ranker.named_parameters())
+        taken_over = {id(p) for name, p in self.named.items() if careful != 1 and name.startswith(REPRESENTATION)}
+        position = {id(p) for name, p in self.named.items() if name.startswith(POSITION)}
         moved: list[dict[str, Any]] = [
             {"params": self.embeddings, "lr": embedding_rate * careful, "weight_decay": 0.0},
             {
@@ -89,6 +89,17 @@ class Optimiser:
                 )
         self.rule.step()
         return True
+
+    def state(self) -> dict[str, Any]:
+        """The rule's name, and by the parameters' names its tensors: moments or sums, and the number of steps."""
+        by_name = {name: dict(self.rule.state[p]) for name, p in self.named.items() if p in self.rule.state}
+        return {"rule": self.section.optimiser, "by_name": by_name}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of another run with parameters of these names and shapes; other parameters start anew."""
+        for name, tensors in state["by_name"].items():
+            if name in self.named:
+                self.rule.state[self.named[name]] = dict(tensors)
 
     @torch.no_grad()
     def _decay_embeddings(self, amount: float) -> None:

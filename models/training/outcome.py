@@ -2,7 +2,7 @@
 
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from models.kinds import PROBABILITY, reported_kind
 from models.metrics.bootstrap import DRAWS
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe
-from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE
+from models.training.checkpoint import OPTIMISER_FILE, RESUME_FILE, WEIGHTS_FILE
 from models.training.diagnostics.features import feature_health
 from models.training.diagnostics.position import position_curve
 from models.training.diagnostics.reading import reading_speed
@@ -30,6 +30,7 @@ TRAIN_IMPRESSIONS = 20_000  # of the training part, drawn to be measured
 
 RECIPE_FILE = "recipe.yaml"
 ENCODING_FILE = "encoding.npz"
+EARLIER_ENCODING_FILE = "earlier_encoding.npz"  # of the run that this one continues
 KEPT_FILE = "kept_rows.npz"
 METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.json"
@@ -40,10 +41,13 @@ def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
     """Write the files that exist before training. Without `keep`, remove those of an earlier run in the folder."""
     out.mkdir(parents=True, exist_ok=True)
     if not keep:
-        for name in (RESUME_FILE, WEIGHTS_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE):
+        for name in (RESUME_FILE, WEIGHTS_FILE, OPTIMISER_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE):
             (out / name).unlink(missing_ok=True)
+        (out / EARLIER_ENCODING_FILE).unlink(missing_ok=True)
     (out / RECIPE_FILE).write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     data.encoding.save(out / ENCODING_FILE)
+    if data.earlier is not None:
+        data.earlier.save(out / EARLIER_ENCODING_FILE)
     shutil.copyfile(data.kept_rows, out / KEPT_FILE)
 
 
@@ -89,6 +93,7 @@ def summary(
             "test": test,
         },
         "features": feature_health(data, seed),
+        "started_from": None,
         "baselines": None,
         "ablation": None,
         "calibration": calibration,
@@ -116,9 +121,20 @@ def summary(
     return metrics | {"warnings": [*run_warnings(metrics), *of_losses]}
 
 
+def start_line(metrics: Mapping[str, Any]) -> str:
+    """Say what the weights started from."""
+    start = metrics.get("started_from")
+    if not start:
+        return "cold start: all weights were drawn at random"
+    optimiser = "its optimiser's state" if start["optimiser"] else "no optimiser's state, which the run lacks,"
+    checkpoint = f"checkpoint {start['checkpoint_sha256'][:12]}"
+    return f"continued {start['run']} ({checkpoint}) with {optimiser} and {start['new_rows']:,} new embedding rows"
+
+
 def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
     """The test metrics as lines for the terminal."""
     best = metrics["best"]
+    yield start_line(metrics)
     test = metrics["parts"]["test"]
     yield f"best weights of step {best['step']} (epoch {best['epoch']:.2f}); test part, {test['impressions']:,} rows:"
     for name, m in test["outputs"].items():

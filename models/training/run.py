@@ -14,7 +14,14 @@ from models.network.build import build_ensemble
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe, RecipeError, load_recipe
 from models.training.checkpoint import WEIGHTS_FILE, load_whole
-from models.training.outcome import ENCODING_FILE, KEPT_FILE, METRICS_FILE, RECIPE_FILE, REPORT_FILE
+from models.training.outcome import (
+    EARLIER_ENCODING_FILE,
+    ENCODING_FILE,
+    KEPT_FILE,
+    METRICS_FILE,
+    RECIPE_FILE,
+    REPORT_FILE,
+)
 from tables import TableError
 
 
@@ -26,7 +33,8 @@ class RunError(RuntimeError):
 class Run:
     """A finished run.
 
-    `kept_rows`: raw rows of the data by graph input name; `metrics`: of the test part by output; `report`: the page.
+    `kept_rows`: raw rows of the data by graph input name; `metrics`: of the test part by output; `report`: the page;
+    `earlier`: the encoding that the run continues, if it does.
     """
 
     recipe: Recipe
@@ -36,6 +44,7 @@ class Run:
     metrics: dict[str, dict[str, Any]]
     provenance: dict[str, Any]
     report: bytes
+    earlier: Encoding | None = None
 
 
 def open_run(folder: Path) -> Run:
@@ -50,6 +59,9 @@ def open_run(folder: Path) -> Run:
     try:
         recipe = load_recipe(folder / RECIPE_FILE)
         encoding = load_encoding(folder / ENCODING_FILE)
+        earlier = None
+        if (folder / EARLIER_ENCODING_FILE).is_file():
+            earlier = load_encoding(folder / EARLIER_ENCODING_FILE)
         stored = load_whole(folder / WEIGHTS_FILE)
         ranker = build_ensemble(recipe, encoding, stored["cross_values"])
         ranker.load_state_dict(stored["weights"])
@@ -69,19 +81,22 @@ def open_run(folder: Path) -> Run:
     }
     if members := measured.get("members"):
         provenance["members"] = members
+    if start := measured.get("started_from"):
+        provenance["started_from"] = start
     # The metrics of the test part by score, with calibration errors before and after.
     test = measured["parts"]["test"]
     if measured["calibration"]:
         for name, ece in measured["calibration"]["ece_before"]["test"].items():
             test["outputs"][name]["ece_before_calibration"] = ece
     metrics = {**test["outputs"], **{f"{m['score']} for {m['label']}": m for m in test["extra"]}}
-    return Run(recipe, encoding, ranker.eval(), kept_rows, metrics, provenance, (folder / REPORT_FILE).read_bytes())
+    report = (folder / REPORT_FILE).read_bytes()
+    return Run(recipe, encoding, ranker.eval(), kept_rows, metrics, provenance, report, earlier)
 
 
 def open_run_data(run: Run, cache: Path) -> Data:
     """Open the data that a run was trained on. Raises RunError if it cannot be opened or has changed since."""
     try:
-        data = open_data(run.recipe, cache)
+        data = open_data(run.recipe, cache, run.earlier)
     except (RecipeError, TableError, OSError) as error:
         raise RunError(f"the run's data cannot be opened: {error}") from error
     if data.described["hash"] != run.provenance["data"]["hash"]:

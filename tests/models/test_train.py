@@ -49,6 +49,7 @@ def test_a_run_learns_and_leaves_everything_that_export_needs(tiny_recipe, tmp_p
         "history.json",
         "kept_rows.npz",
         "metrics.json",
+        "optimiser.pt",
         "recipe.yaml",
         "report.html",
     ]

@@ -1,5 +1,6 @@
 """The encoding, fitted on the training part: the vocabulary, and the numerics' mean, deviation and bins."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 from features import FeatureSchema, Numeric
 from features.schema import COUNTER
 from features.within_request import WITHIN
-from models.data.encoding.vocabulary import Vocabulary
+from models.data.encoding.vocabulary import Vocabulary, grown
 
 GROUPS = ("user", "context", "item", "behaviour")
 CANDIDATE = "candidate"  # the group of the candidates' own features, which most schemas lack
@@ -47,15 +48,32 @@ class Encoding:
     numerics: Mapping[str, NumericStats]
 
     def save(self, path: Path) -> None:
-        arrays = {f"numerics/{g}/{part}": getattr(s, part) for g, s in self.numerics.items() for part in NUMERIC_PARTS}
+        np.savez_compressed(path, **self._arrays())  # type: ignore[arg-type]
+
+    def digest(self) -> str:
+        """A hash of the whole encoding, hexadecimal."""
+        content = hashlib.sha256()
+        for name, array in sorted(self._arrays().items()):
+            content.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            content.update(array.tobytes())
+        return content.hexdigest()
+
+    def _arrays(self) -> dict[str, np.ndarray]:
         described = {"schema": self.schema.model_dump(mode="json"), "unknown_rows": dict(self.vocabulary.unknown_rows)}
-        np.savez_compressed(
-            path,
-            keys=self.vocabulary.keys,
-            rows=self.vocabulary.rows,
-            described=np.array(json.dumps(described)),
-            **arrays,
-        )
+        arrays = {f"numerics/{g}/{part}": getattr(s, part) for g, s in self.numerics.items() for part in NUMERIC_PARTS}
+        return arrays | {
+            "keys": self.vocabulary.keys,
+            "rows": self.vocabulary.rows,
+            "described": np.array(json.dumps(described)),
+        }
+
+
+def continued(earlier: Encoding, fitted: Encoding) -> Encoding:
+    """Continue an earlier encoding of the same schema with the keys of new days.
+
+    The numerics' statistics stay the earlier ones, because the weights were trained on numbers scaled by them.
+    """
+    return Encoding(fitted.schema, grown(earlier.vocabulary, fitted.vocabulary), earlier.numerics)
 
 
 def load_encoding(path: Path) -> Encoding:

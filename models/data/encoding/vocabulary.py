@@ -39,6 +39,18 @@ class Vocabulary:
         return np.where(keys == MISSING_KEY, MISSING_ROW, rows).astype(np.int32)
 
 
+def grown(earlier: Vocabulary, fitted: Vocabulary) -> Vocabulary:
+    """Add the keys of `fitted` that are new to an earlier vocabulary with the same names.
+
+    Every earlier key keeps its row, also one that does not occur any more; the new keys get the rows after them.
+    """
+    new = np.setdiff1d(fitted.keys, earlier.keys, assume_unique=True)
+    keys = np.concatenate([earlier.keys, new])
+    rows = np.concatenate([earlier.rows, (earlier.n_rows + np.arange(len(new))).astype(np.int32)])
+    order = np.argsort(keys)
+    return Vocabulary(keys[order], rows[order], earlier.unknown_rows)
+
+
 def fit_vocabulary(
     names: Sequence[str], counted: Iterable[tuple[np.ndarray, np.ndarray]], min_count: int
 ) -> Vocabulary:
