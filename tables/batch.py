@@ -121,15 +121,15 @@ class Batch:
             return self.raw(column)
         if values.null_count == len(values):
             return np.full(len(values), np.nan)
-        if pa.types.is_string(values.type) and self.is_csv:
+        # Whole decimals beyond 64 bits are text in canonical types, which keeps the digits of an id.
+        parsed = self.is_csv or pa.types.is_decimal(element_type(self.types[column]))
+        if parsed and pa.types.is_string(values.type):
             return self._parsed(column, values)
         kind = "str" if pa.types.is_string(values.type) else str(values.type)
         place = int(np.flatnonzero(values.is_valid())[0])
         shown = values[place].as_py()
-        message = (
-            f"column {column}: a numeric value is a number or null, not {kind}; it holds {shown!r}, which is no number"
-        )
-        raise self.error(column, message, place)
+        problem = f"a numeric value is a number or null, not {kind}; it holds {shown!r}, which is no number"
+        raise self.error(column, f"column {column}: {problem}", place)
 
     def lists(self, column: str) -> np.ndarray:
         """Return lists `[n]` of raw values, None if missing; a column of single values is refused."""

@@ -18,6 +18,7 @@ import pyarrow.csv as pa_csv
 
 BLOCK_BYTES = 1 << 22  # the longest row that can be read
 LIST_SEPARATOR = "|"
+_LONGEST_HEAD = 1 << 20  # bytes
 _INTEGER = r"-?(0|[1-9][0-9]*)"
 _FLOAT = r"(-?(0|[1-9][0-9]*)\.0|-?[0-9](\.[0-9]+)?e\+[0-9]+)"  # as Python, pandas and Arrow write a whole float64
 _TRUTHS = (("True", "False"), ("true", "false"), ("TRUE", "FALSE"))
@@ -43,11 +44,19 @@ def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 def _opened(path: Path, options: pa_csv.ConvertOptions) -> pa_csv.CSVStreamingReader:
     return pa_csv.open_csv(
-        path,
+        _source(path),
         read_options=pa_csv.ReadOptions(block_size=BLOCK_BYTES),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True),
         convert_options=options,
     )
+
+
+def _source(path: Path) -> Path | pa.BufferReader:
+    """Return the file, or its only line with a line end: pyarrow takes a head without one for an empty file."""
+    with path.open("rb") as file:
+        head = file.readline(_LONGEST_HEAD)
+        alone = not head.endswith((b"\n", b"\r")) and not file.read(1)
+    return pa.BufferReader(head + b"\n") if alone and head.strip() and b"\r" not in head else path
 
 
 def column_kinds(path: Path, columns: Sequence[str], lists: Collection[str] = ()) -> dict[str, str]:

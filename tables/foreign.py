@@ -3,6 +3,7 @@
 from pathlib import Path
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_UTF32_MARKS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 _FORMATS = {
     b"PAR1": "is a Parquet file; name it .parquet",
     b"PK\x03\x04": "is a zip archive or an Excel workbook; unpack it, or save the sheet as CSV (UTF-8)",
@@ -23,12 +24,21 @@ def foreign_format(path: Path) -> str | None:
             head = file.readline(_LONGEST_HEAD)
     except OSError:
         return None
+    if head.startswith(_UTF32_MARKS):
+        return "is UTF-32; a CSV is UTF-8"
     # A text in UTF-16 without a mark has a zero in every other byte.
     if head.startswith(_UTF16_MARKS) or (len(head) > 3 and (head[1] == head[3] == 0 or head[0] == head[2] == 0)):
         return "is UTF-16; a CSV is UTF-8"
     for first, problem in _FORMATS.items():
         if head.startswith(first):
             return problem
+    if head.lower().startswith(b"sep="):
+        return f"the first line is {head.strip().decode(errors='replace')!r}, which only Excel reads; remove it"
+    for name in head.split(b","):
+        try:
+            name.decode()
+        except UnicodeDecodeError:
+            return f"the head holds bytes that are not UTF-8: {name.strip()[:60]!r}"
     mark = next((mark for mark in _SEPARATORS if mark in head and b"," not in head), None)
     if mark is None:
         return None

@@ -48,7 +48,8 @@ class Table:
                 )
 
     def _nearest(self, column: str) -> str:
-        return ", ".join(near_names(column, self.columns, count=3, cutoff=0.5) or self.columns) or "none"
+        names = near_names(column, self.columns, count=3, cutoff=0.5) or self.columns
+        return ", ".join(_visible(name) for name in names) or "none"
 
     def batches(
         self, columns: Sequence[str], lists: Collection[str] = (), after: int = 0, batch_rows: int | None = None
@@ -168,6 +169,11 @@ def _refuse_near_miss(folder: Path, role: str) -> None:
         if path.name.lower().startswith(tuple(f"{role}{suffix}" for suffix in SUFFIXES)):
             what = "a folder" if path.is_dir() else "not read"
             raise TableError(f"'{path.name}' is {what}; a table is one file, {role}.parquet or {role}.csv", path, role)
+
+
+def _visible(name: str) -> str:
+    """Quote a name with spaces at its ends or characters that are not printed, which would look like another name."""
+    return name if name == name.strip() and name.isprintable() else repr(name)
 
 
 def _counted(batches: Iterator[pa.RecordBatch], first: int) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -119,6 +119,21 @@ def test_either_end_of_line_is_read(tmp_path: Path, line: str) -> None:
     assert only(csv(tmp_path, line.join(["item_id", "1", "2", ""]))).ids("item_id") == ["1", "2"]
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_head_alone_is_a_table_without_rows(tmp_path: Path, mark: bytes, end: bytes) -> None:
+    table = csv(tmp_path, mark + b"item_id,tag" + end)
+    assert table.columns == ("item_id", "tag")
+    assert sum(len(batch) for batch in table.batches(["item_id", "tag"], lists=["tag"])) == 0
+
+
+def test_a_whole_decimal_beyond_64_bits_is_a_number(tmp_path: Path) -> None:
+    values = pa.array([decimal.Decimal(10) ** 30, None, decimal.Decimal(3)], pa.decimal256(60, 0))
+    for column in (values, values.dictionary_encode()):
+        numbers = only(parquet(tmp_path, {"price": column})).numbers("price")
+        assert numbers[0] == 1e30 and np.isnan(numbers[1]) and numbers[2] == 3
+
+
 def read_all(folder: Path, content: bytes) -> None:
     table = csv(folder, content)
     table.require({"item_id": "data.item_id"})
@@ -139,6 +154,13 @@ def read_all(folder: Path, content: bytes) -> None:
         (gzip.compress(b"item_id,tag\n1,2\n", mtime=0), "is compressed with gzip; unpack it", None, None),
         (bz2.compress(b"item_id,tag\n1,2\n"), "is compressed with bzip2; unpack it", None, None),
         (b"PK\x03\x04 xl/workbook.xml", "is a zip archive or an Excel workbook", None, None),
+        ("item_id,tag\n1,2".encode("utf-32"), "is UTF-32; a CSV is UTF-8", None, None),
+        (b"sep=;\nitem_id;tag\n1;2\n", "the first line is 'sep=;', which only Excel reads; remove it", None, None),
+        (b"item_id,caf\xe9\n1,2\n", "the head holds bytes that are not UTF-8: b'caf\\xe9'", None, None),
+        (b"tag, item_id\n1,2\n", "no column 'item_id', which data.item_id names; nearest: ' item_id'", "item_id", None),
+        (b"\xef\xbb\xbf\xef\xbb\xbfitem_id,tag\n1,2\n", r"nearest: '\ufeffitem_id'", "item_id", None),
+        (b"item_id,tag,\n1,2\n", "Expected 3 columns, got 2", None, None),
+        (b"\n", "cannot be read: CSV parse error: Empty CSV file", None, None),
         (b"PAR1", "is a Parquet file; name it .parquet", None, None),
         (b"id,tag\n1,2\n", "no column 'item_id', which data.item_id names; nearest: id", "item_id", None),
         (b"item_id,tag\n1,2\n3\n", "Expected 2 columns, got 1", None, None),
