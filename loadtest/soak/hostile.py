@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from loadtest.soak.checks import fault_in
+from loadtest.soak.revisions import look_up_revision
 from loadtest.soak.state import Soak
 
 PATIENCE_S = 10.0
@@ -84,9 +85,9 @@ def _judge(soak: Soak, request: dict[str, Any], body: dict[str, Any]) -> None:
     if body["request_id"] != request["request_id"]:
         soak.fail(f"the answer to {request['request_id']} belongs to {body['request_id']}")
         return
+    look_up_revision(soak, body["fusion"]["revision"])
     fault = fault_in(body, request, soak.profiles, set(soak.versions))
-    # The operator's call may not have returned yet, so a new revision may be unknown here.
-    if fault is not None and "was never live" not in fault:
+    if fault is not None:
         soak.fail(f"pipelined: {fault}")
 
 

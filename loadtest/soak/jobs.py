@@ -9,6 +9,7 @@ from typing import Any
 
 from loadtest.checks.answers import OWN_DOING
 from loadtest.soak.checks import fault_in
+from loadtest.soak.revisions import look_up_revision, record_revisions
 from loadtest.soak.state import AFTERMATH_S, PROFILES, Soak
 
 
@@ -19,11 +20,9 @@ def rank(soak: Soak, rng: random.Random) -> None:
     excused = soak.fault_in_force()
     status, body = soak.call("POST", "/rank", request)
     if status == 200:
+        look_up_revision(soak, body["fusion"]["revision"])
         fault = fault_in(body, request, soak.profiles, set(soak.versions))
         soak.count("degraded" if any(not d.startswith(OWN_DOING) for d in body["degraded"]) else "ranked")
-        if fault is not None and "was never live" in fault:
-            time.sleep(1.0)  # the operator's own call may not have returned yet
-            fault = fault_in(body, request, soak.profiles, set(soak.versions))
         if fault is not None:
             soak.fail(fault)
     elif excused or soak.fault_in_force():
@@ -72,15 +71,6 @@ def change_weights(soak: Soak, profile: dict[str, Any]) -> None:
         record_revisions(soak, document)
         if written or not soak.fault_in_force():
             return
-
-
-def record_revisions(soak: Soak, document: Any) -> None:
-    """Record the profiles of a fusion document's revision and of its history; an error response has none."""
-    if not isinstance(document, dict):
-        return
-    for state in (document, *document.get("history", ())):
-        if "default" in state.get("profiles", {}):
-            soak.profiles[state["revision"]] = state["profiles"]["default"]
 
 
 def _expect(soak: Soak, expected: int, method: str, path: str, body: dict[str, Any]) -> Any:

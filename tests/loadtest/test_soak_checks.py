@@ -1,13 +1,16 @@
 """Tests the soak's checks: a right answer passes, and every kind of wrong answer is named."""
 
 import copy
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loadtest.soak.checks import FORMULA, fault_in, growth, score_of
-from loadtest.soak.jobs import record_revisions
+from loadtest.soak.revisions import look_up_revision, record_revisions
 from loadtest.soak.state import Soak, SoakOptions
 
 PROFILE = {"kind": "weighted_sum", "weights": {"pctr": 2.0}}
@@ -68,3 +71,29 @@ def test_a_change_without_an_answer_is_learnt_from_the_history(tmp_path: Path) -
     history = [{"revision": 4, "profiles": {"default": older}}, {"revision": 3, "profiles": {"home": older}}]
     record_revisions(soak, {"revision": 5, "profiles": {"default": PROFILE}, "history": history})
     assert soak.profiles == {5: PROFILE, 4: older}
+
+
+def test_a_revision_that_ranks_before_its_own_call_has_returned_is_looked_up(tmp_path: Path) -> None:
+    """The worker that is asked first may still follow the revision before."""
+    revisions = iter([6, 7])
+
+    class Documents(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 # the name of the standard library
+            document = {"revision": next(revisions), "profiles": {"default": PROFILE}}
+            content = json.dumps(document).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Documents) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        soak = Soak(SoakOptions(f"http://127.0.0.1:{server.server_port}", "t", tmp_path), [])
+        look_up_revision(soak, 7)
+        server.shutdown()
+        thread.join()
+    assert soak.profiles[7] == PROFILE
