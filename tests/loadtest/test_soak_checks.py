@@ -78,7 +78,7 @@ def test_a_revision_that_ranks_before_its_own_call_has_returned_is_looked_up(tmp
     revisions = iter([6, 7])
 
     class Documents(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 # the name of the standard library
+        def do_GET(self) -> None:  # the name of the standard library
             document = {"revision": next(revisions), "profiles": {"default": PROFILE}}
             content = json.dumps(document).encode()
             self.send_response(200)

@@ -1,9 +1,10 @@
 """Answers `PUT /models/rollout` and `POST /models/rollback`: changes which versions are live."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from service.api.body import JsonBody
 from service.api.changes import IfMatch, Status, Uptake, entity_tag, expected, uptake
@@ -19,7 +20,25 @@ from service.rollout.rollout import DEFAULT_LINE, MOST_SCENES, ROLLOUT_FILE, Can
 
 JsonObject = dict[str, Any]
 _OF_A_LINE = ("stable", "canary", "shadow", "first_pass", "limits")
+_TEXT = r"^[a-z0-9][a-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 router = APIRouter(tags=["models"], dependencies=[Operator])
+
+
+def _from_text(value: Any) -> Any:
+    """Return the fields of a version that is given as `name/version`."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(_TEXT, value):
+        raise ValueError("as text, a version is `name/version`, for example `kuairand-mmoe/2`")
+    name, _, version = value.partition("/")
+    return {"name": name, "version": version}
+
+
+TargetOrText = Annotated[
+    Target,
+    BeforeValidator(_from_text, json_schema_input_type=Target | Annotated[str, Field(pattern=_TEXT)]),
+    Field(description="a published version, as an object or as the text `name/version`"),
+]
 
 
 class RolloutRequest(RequestBody):
@@ -38,6 +57,7 @@ class RolloutRequest(RequestBody):
                     "canary": {"name": "kuairand-mmoe", "version": "4", "percent": 5},
                     "shadow": None,
                 },
+                {"stable": "kuairand-mmoe/3", "shadow": None},
                 {"limits": {"psi": 0.5, "error_rate": 0.01}, "reason": "stricter limits for the next canary"},
                 {
                     "line": "item_page",
@@ -49,10 +69,10 @@ class RolloutRequest(RequestBody):
     )
 
     line: LineName | None = None
-    stable: Target | None = None
+    stable: TargetOrText | None = None
     canary: Canary | None = None
-    shadow: Target | None = None
-    first_pass: Target | None = Field(None, description="small version that scores all candidates in a brown-out")
+    shadow: TargetOrText | None = None
+    first_pass: TargetOrText | None = Field(None, description="small version that scores all candidates in a brown-out")
     limits: Limits | None = None
     scenes: dict[Scene, LineName | None] = Field({}, max_length=MOST_SCENES)
     revision: Revision = None

@@ -102,14 +102,9 @@ def test_a_canary_that_cannot_be_loaded_leaves_its_users_with_the_stable_version
 def test_one_call_goes_back_and_the_history_tells_who_and_why(
     running: Any, registry: Path, kit: SimpleNamespace
 ) -> None:
-    for version in ("2", "3"):
+    for version, stable in (("2", {"name": "synthetic", "version": "2"}), ("3", "synthetic/3")):
         kit.publish(registry, version)
-        assert (
-            roll_out(
-                running, stable={"name": "synthetic", "version": version}, author="ann", reason=f"try {version}"
-            ).status_code
-            == 200
-        )
+        assert roll_out(running, stable=stable, author="ann", reason=f"try {version}").status_code == 200
     document = post(running, "/models/rollback").json()
     assert (document["stable"]["version"], document["revision"], document["restores"]) == ("2", 4, 2)
     again = post(running, "/models/rollback", {"author": "bob", "reason": "worse still"}).json()
@@ -141,6 +136,9 @@ def test_one_call_goes_back_and_the_history_tells_who_and_why(
         {"limits": {"psi": 0}},
         {"limits": {"fun": 1}},
         {"shadow": {"name": "../x", "version": "1"}},
+        {"shadow": "../x/1"},
+        {"stable": "synthetic"},
+        {"first_pass": "synthetic/1/2"},
     ],
 )
 def test_a_document_that_says_nothing_that_can_be_done_is_refused(server: Any, body: Any) -> None:
