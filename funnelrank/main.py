@@ -49,6 +49,11 @@ COMMANDS = {
         "Train recipes over several seeds and tabulate their metrics.",
         "the same command keeps the runs that are finished",
     ),
+    "daily": CommandEntry(
+        "comparing:daily",
+        "Compare daily continued training with training afresh.",
+        "the same command keeps the runs that are finished",
+    ),
     "predict": CommandEntry("training:predict", "Score a run's impressions, and compare with a running service."),
     "paths": CommandEntry("data:paths", "Measure the paths from click to conversion in an event log."),
     "simulate": CommandEntry("data:simulate", "Train on a simulated world and compare with its known truth."),

@@ -1,4 +1,4 @@
-"""The commands that train many runs and compare them: `tune`, `benchmark`."""
+"""The commands that train many runs and compare them: `tune`, `benchmark`, `daily`."""
 
 from pathlib import Path
 
@@ -114,3 +114,38 @@ def benchmark(
     for failure in failures:
         click.echo(failure, err=True)
     return ExitCode.FAILED if failures else ExitCode.DONE
+
+
+@click.command(epilog=examples("funnelrank daily models/recipes/kuairand-mmoe.yaml --out runs/daily"))
+@click.argument("recipe", type=PATH, metavar="RECIPE.yaml")
+@click.option("--out", type=PATH, metavar="DIR", help="Folder of the runs.  [default: runs/<the recipe's name>-daily]")
+@click.option(
+    "--hours",
+    type=click.FloatRange(0.5, 12),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Last hours of a day that select the weights.",
+)
+@click.option(
+    "--warm-epochs", type=POSITIVE, default=1, show_default=True, metavar="N", help="Epochs of a continued run."
+)
+@settings_option("training.epochs=2")
+@cache_option
+def daily(
+    recipe: Path, out: Path | None, hours: float, warm_epochs: int, overrides: tuple[str, ...], cache: Path
+) -> None:
+    """Train day after day: the run of the day before continued on the new day, and afresh on all days so far.
+
+    The days are those between the first training time and the last test time of a split by time; every run is measured
+    on the day after it. Prints the quality and cost of both ways. Finished runs are kept.
+    """
+    from models.daily import table_of, train_daily
+    from models.recipe import RecipeError, load_recipe, with_places
+
+    try:
+        read = load_recipe(recipe, overrides)
+        result = train_daily(read, out or Path("runs") / f"{read.name}-daily", cache, hours, warm_epochs)
+    except RecipeError as error:
+        raise with_places(error, recipe, overrides) from None
+    click.echo(table_of(result))
