@@ -35,7 +35,7 @@ def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_
 
     The same log gives the same bytes. `model` chooses among the models of the log. Raises LogError.
     """
-    section = _section(recipe)
+    section = section_of(recipe)
     files = {kind: hour_files(log, kind) for kind in RecordKind}
     if not files[RecordKind.EXPOSURES]:
         raise LogError(f"{log} has no hour with exposures; run `funnelrank compact --log {log}` first")
@@ -45,7 +45,7 @@ def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_
         scratch = Path(name)
         with open_database(scratch, memory_mb) as database:
             read_log(database, files)
-            label(database, section, _model(database, model))
+            label(database, section, model_of(database, model))
             report = measure(database, section)
             check_rate(report, section.min_join_rate)
             # Write the tables only for a log that is worth training on.
@@ -61,7 +61,7 @@ def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_
     return report
 
 
-def _section(recipe: Recipe) -> LogSection:
+def section_of(recipe: Recipe) -> LogSection:
     """The section `log` of a recipe, with a label for each that the tasks read."""
     if recipe.log is None:
         raise LogError("the recipe has no section 'log', which says what was seen and how events become labels")
@@ -78,7 +78,8 @@ def _section(recipe: Recipe) -> LogSection:
     return recipe.log
 
 
-def _model(database: duckdb.DuckDBPyConnection, model: str | None) -> str:
+def model_of(database: duckdb.DuckDBPyConnection, model: str | None) -> str:
+    """The model whose exposures count: the one named, or the log's only one. Raises LogError."""
     names = [name for (name,) in database.execute("SELECT DISTINCT model FROM raw_exposures ORDER BY 1").fetchall()]
     if model is None and len(names) > 1:
         raise LogError(f"the log has exposures of several models ({', '.join(names)}); choose one with --model")

@@ -1,0 +1,74 @@
+"""The commands about quality while serving: the report, and how often its alarms are false."""
+
+from pathlib import Path
+
+import click
+
+from funnelrank.commands.loop import log_option
+from funnelrank.commands.options import PATH, POSITIVE, examples
+from funnelrank.exit_codes import CommandError
+
+DAYS = click.FloatRange(0, min_open=True)
+
+
+@click.command(epilog=examples("funnelrank quality --log LOG --recipe recipe.yaml --out quality.html"))
+@log_option
+@click.option("--recipe", type=PATH, required=True, metavar="RECIPE.yaml", help="A recipe with a section `log`.")
+@click.option("--out", type=PATH, required=True, metavar="FILE.html", help="The page; .json and .prom lie beside it.")
+@click.option("--model", metavar="NAME", help="The model whose exposures count.  [default: the log's only one]")
+@click.option("--days", type=DAYS, default=28, show_default=True, metavar="N", help="The days that are measured.")
+@click.option("--fail-on-alarm", is_flag=True, help="Exit with 1 if an alarm is raised.")
+@click.option("--memory-mb", type=click.IntRange(64), default=1024, show_default=True, metavar="N", help="Of the join.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the bootstrap intervals.")
+def quality(
+    log: Path,
+    recipe: Path,
+    out: Path,
+    model: str | None,
+    days: float,
+    fail_on_alarm: bool,
+    memory_mb: int,
+    seed: int,
+) -> None:
+    """Measure what the rankings of a compacted log predicted against what users did, with intervals.
+
+    Writes a page, `quality.json`, and gauges for Prometheus (node_exporter's textfile collector).
+    """
+    from loop.quality.report import lines, measure, write
+    from models.recipe import load_recipe
+
+    document = measure(log, load_recipe(recipe), model, days, memory_mb, seed)
+    files = write(document, out)
+    click.echo("\n".join([*lines(document), f"report: {files[0]}"]))
+    raised = sum(alarm["alarm"] is True for alarm in document["alarms"])
+    if raised and fail_on_alarm:
+        raise CommandError(f"{raised} alarms")
+
+
+@click.command("alarm-rates", epilog=examples("funnelrank alarm-rates --users 20000 --rate 0.05 --weeks 400 --seed 7"))
+@click.option("--users", type=POSITIVE, default=20_000, show_default=True, metavar="N", help="Users of a week.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    metavar="X",
+    help="The rate of the label at the mean logit.",
+)
+@click.option("--weeks", type=POSITIVE, default=400, show_default=True, metavar="N", help="Weeks to draw.")
+@click.option(
+    "--shift", type=click.FloatRange(-0.9), default=0.1, show_default=True, metavar="X", help="The planted shift."
+)
+@click.option("--seed", type=int, default=7, show_default=True, metavar="N")
+def alarm_rates(users: int, rate: float, weeks: int, shift: float, seed: int) -> None:
+    """Measure on drawn weeks how often the alarm of `quality` is false, and how often it finds a planted shift.
+
+    A stable week and the one before it are drawn from the same simulated users, with replacement.
+    """
+    from loop.quality.alarms import alarm_rates as run
+    from loop.quality.alarms import simulated_pool
+
+    rates = run(simulated_pool(users, rate, seed), weeks, shift, seed)
+    click.echo(f"{rates.weeks} weeks of {users:,} users, {rates.positives:,.0f} positives each (seed {seed})")
+    click.echo(f"false alarms in stable weeks: {rates.false_alarms} ({rates.false_alarms / rates.weeks:.2%})")
+    click.echo(f"a shift of {rates.shift:+.0%} is found in {rates.detected} ({rates.detected / rates.weeks:.1%})")

@@ -1,0 +1,1 @@
+"""Measures served predictions against matured labels, and served features against those of training."""
