@@ -30,6 +30,7 @@ _DRIFT = (
     f"PSI compares what was served with the training part; above {DRIFTED} is large. Unknown: the share of present ids "
     "that the model has no row for."
 )
+_VERDICTS: Final = {None: "too few labels", True: "alarm", False: "stable"}
 _POSITIONS = "Observed rate by position; dashed: predicted. A rate that falls with the position is partly its effect."
 
 
@@ -90,9 +91,9 @@ def _cells(cells: Sequence[Mapping[str, Any]]) -> Sheet:
 def _alarms(alarms: Sequence[Mapping[str, Any]]) -> Sheet:
     rows: list[list[Any]] = []
     for alarm in alarms:
-        said = "too few labels" if alarm["alarm"] is None else "alarm" if alarm["alarm"] else "stable"
+        verdict = _VERDICTS[alarm["alarm"]]
         counts = [f"{alarm['positives_before']:,}", f"{alarm['positives_week']:,}"]
-        rows.append([alarm["version"], alarm["task"], *counts, figure(alarm["ratio"]), figure(alarm["z"]), said])
+        rows.append([alarm["version"], alarm["task"], *counts, figure(alarm["ratio"]), figure(alarm["z"]), verdict])
     return sheet(["version", "task", "positives before", "of the week", "COPC ratio", "z", ""], rows, 2)
 
 
