@@ -82,12 +82,12 @@ def figures(rows: SeenRows, task: MeasuredTask, chosen: np.ndarray, seed: int = 
             "copc": (labels / safe, safe, draws.place),
         }
     )
-    kept = {name: measured["intervals"][name] for name in ("auc", "gauc", "log_loss", "ece")}
+    of_order = {name: measured["intervals"][name] for name in ("auc", "gauc", "log_loss", "ece")}
     return result | {
         "predicted": float(predicted.mean()),
         "observed": float(labels.mean()),
         "copc": float(labels.sum() / safe.sum()),
-        "intervals": rates | kept,
+        "intervals": rates | of_order,
     }
 
 
