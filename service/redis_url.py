@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from features.nearest import nearest
 
@@ -35,6 +35,7 @@ TLS_OPTIONS = (
 )
 OPTIONS = ("db", "username", "password", *TLS_OPTIONS)
 _TLS_DEFAULTS = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+_ESCAPES = "in a user or password write : / ? # [ ] @ as %3A %2F %3F %23 %5B %5D %40"
 _TIMEOUTS = ("timeout", "socket_timeout", "socket_connect_timeout")
 
 Address = tuple[str, int]
@@ -83,13 +84,15 @@ def address_of(url: str) -> RedisAddress:
     if parts.scheme not in SCHEMES:
         schemes = ", ".join(f"{s}://" for s in SCHEMES[:-1])
         raise ValueError(f"a URL that starts with {schemes} or {SCHEMES[-1]}:// is expected")
+    if "#" in url:
+        raise ValueError(f"what follows # is no part of a URL; {_ESCAPES}")
     is_cluster = parts.scheme.endswith(_CLUSTER)
     credentials, at, hosts = parts.netloc.rpartition("@")
 
     # The address to connect to.
     nodes: tuple[Address, ...] = ()
     if parts.scheme == "unix":
-        if hosts or parts.path in ("", "/"):
+        if hosts or not parts.path.startswith("/") or parts.path == "/":
             raise ValueError("the path of a socket is expected after three slashes: unix:///run/redis.sock")
     elif "," in hosts and not is_cluster:
         raise ValueError(f"several hosts are the nodes of a cluster: {parts.scheme}{_CLUSTER}://host:port,host:port/")
@@ -101,6 +104,7 @@ def address_of(url: str) -> RedisAddress:
     # Everything else is parsed as redis-py parses it.
     options = _options(f"{parts.scheme.removesuffix(_CLUSTER)}://{credentials}{at}{_rest(parts.path, parts.query)}")
     _check_names(parts.query, uses_tls=parts.scheme.startswith("rediss"))
+    _check_repeats(parts)
     _check_database(parts.scheme, parts.path, options.get("db", 0))
     tls = None
     if parts.scheme.startswith("rediss"):
@@ -143,6 +147,18 @@ def _check_names(query: str, uses_tls: bool) -> None:
             raise ValueError(f"option {name} has no value")
 
 
+def _check_repeats(parts: SplitResult) -> None:
+    """Raise ValueError for two values of one option: redis-py takes one of them silently."""
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    given += [("username", unquote(parts.username or "")), ("password", unquote(parts.password or ""))]
+    if parts.scheme != "unix":
+        given.append(("db", parts.path.strip("/")))
+    values: dict[str, str] = {}
+    for name, value in given:
+        if value and values.setdefault(name, value) != value:
+            raise ValueError(f"option {name} has two values")
+
+
 def _check_database(scheme: str, path: str, database: int) -> None:
     if scheme.endswith(_CLUSTER):
         if path not in ("", "/", "/0") or database:
@@ -162,7 +178,6 @@ def _node(text: str) -> Address:
     except ValueError:
         host = None
         port = None
-    if not host or port == 0:
-        escapes = "in a user or password write : / ? # [ ] @ as %3A %2F %3F %23 %5B %5D %40"
-        raise ValueError(f"host:port is expected, the port from 1 to 65535; {escapes}")
+    if not host or port == 0 or any(character.isspace() for character in host):
+        raise ValueError(f"host:port is expected, the port from 1 to 65535; {_ESCAPES}")
     return host, port or _PORT

@@ -82,9 +82,18 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = None if mark is None else mark.line + 1
-        raise YamlError(f"{NOT_YAML}: {error}", SourcePlace(source, line)) from None
+        raise YamlError(f"{NOT_YAML}: {_one_line(error)}", SourcePlace(source, line)) from None
     except RecursionError:
         raise YamlError(f"{NOT_YAML}: nested too deep", SourcePlace(source)) from None
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    """Return PyYAML's words without its excerpts of the text, which take several lines."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        words = ", ".join(text for text in (error.context, error.problem) if text)
+    else:
+        words = str(error)
+    return " ".join(words.split())
 
 
 def _add(node: yaml.Node, location: Location, document: YamlDocument, above: frozenset[int]) -> None:

@@ -83,6 +83,13 @@ def test_one_redis_is_no_cluster(url: str, nodes: tuple[tuple[str, int], ...], d
         ("redis+cluster://me:hush@h/?db=1", "database 0"),
         ("unix://run/redis.sock", "three slashes"),
         ("unix://", "three slashes"),
+        ("unix:redis.sock", "three slashes"),
+        ("redis://me:hush@h/1?db=3", "option db has two values"),
+        ("redis://me:hush@h/?db=1&db=3", "option db has two values"),
+        ("redis://me:hush@h/0?password=other", "option password has two values"),
+        ("redis+cluster://me:hush@h/?username=other", "option username has two values"),
+        ("redis://h/0?password=hush#hour", "what follows # is no part of a URL"),
+        ("redis://me:hush@h /0", "host:port is expected"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_by_its_variable_and_without_its_password(url: str, said: str) -> None:

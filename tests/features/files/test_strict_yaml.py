@@ -60,6 +60,11 @@ def test_the_same_key_may_stand_in_two_mappings():
     [
         ("a: [1\nb: 2\n", "r.yaml:.*not YAML"),
         ("a: !!python/object:os.system {}\n", "not YAML"),
+        ("a:\n\tb: 1\n", r"^r.yaml:2: not YAML: [^\n]*'\\t' that cannot start any token$"),
+        ("a: 1\n---\nb: 2\n", r"^r.yaml:2: not YAML: expected a single document[^\n]*$"),
+        ("? [a, b]\n: 1\n", r"^r.yaml:1: not YAML: while constructing a mapping, found unhashable key$"),
+        ("a: *b\n", r"^r.yaml:1: not YAML: found undefined alias 'b'$"),
+        ("a: \x07\n", r"^r.yaml: not YAML: unacceptable character [^\n]*$"),
         ("a: &a [*a]\n", "r.yaml:1: this value contains itself"),
         ("[" * 5000, "not YAML"),
         (
