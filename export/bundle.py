@@ -1,9 +1,11 @@
 """Turns a trained run into a bundle: graph, parity, golden requests, manifest."""
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -58,8 +60,9 @@ def export_run(
     max_loss: float = reduction.MAX_LOSS,
     cache: Path = DEFAULT_CACHE,
     sign: Sign | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Published:
-    """Publish a run as a bundle, signed if `sign` is given.
+    """Publish a run as a bundle, signed if `sign` is given. `origin`: the nightly run that it comes from.
 
     Raises RunError, ParityError, ReductionError or PublishError; nothing is published then.
 
@@ -78,6 +81,8 @@ def export_run(
     reduced_graph = None
     if precision != "float32":
         files, reduced_graph = _in_reduced(run, model, precision, golden, max_loss, cache)
+    if origin is not None:
+        run = replace(run, provenance=run.provenance | {"nightly": dict(origin)})
     manifest = _manifest(run, version or next_version(registry, run.recipe.name), parity, reduced_graph, files)
     return Published(publish(registry, manifest, files, sign), manifest, len(files[GRAPH_FILE]))
 

@@ -70,6 +70,9 @@ COMMANDS = {
     "join": CommandEntry("loop:join", "Join an exposure log into training tables."),
     "verify-log": CommandEntry("loop:verify_log", "Compute logged exposures again and compare."),
     "replay": CommandEntry("loop:replay", "Rank a logged request again, bit for bit."),
+    "nightly": CommandEntry(
+        "nightly:nightly", "Lead from the log to a new version: join, train, compare, roll out.", _GOES_ON
+    ),
     "forget-user": CommandEntry(
         "erasing:forget_user", "Delete a user from Redis, the exposure log and joined tables.", _GOES_ON
     ),

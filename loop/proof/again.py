@@ -40,6 +40,23 @@ def scored_again(exposure: Exposure, layouts: Layouts, bundle: Bundle, formula: 
     A graph's last bits may depend on how many candidates it scores at once; `is_whole` says whether the record has
     all of them.
     """
+    predictions, back = _predicted(exposure, layouts, bundle)
+    item_numerics = graph_inputs_of(exposure, layouts)["item_numerics"]
+    used = formula or formula_of(exposure, bundle)
+    # The candidates in the order of the request, as the service fused them.
+    order = np.argsort(back, kind="stable")
+    scores = used.fuse(predictions, np.ascontiguousarray(item_numerics[order]))
+    return ScoredAgain(predictions[:, back], scores[back])
+
+
+def task_scores(exposure: Exposure, layouts: Layouts, bundle: Bundle) -> np.ndarray:
+    """The task scores alone, float32 `[tasks, k]`, as `scored_again` computes them. Raises LogError."""
+    predictions, back = _predicted(exposure, layouts, bundle)
+    return predictions[:, back]
+
+
+def _predicted(exposure: Exposure, layouts: Layouts, bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
+    """Task scores in the request's order, and for each item of the record its place in that order. Raises LogError."""
     if bundle.layouts.schema != layouts.schema:
         raise LogError(f"{bundle.label} reads another feature schema than the request was logged with")
     # The items as the request had them.
@@ -60,12 +77,7 @@ def scored_again(exposure: Exposure, layouts: Layouts, bundle: Bundle, formula: 
         )
         for at in range(0, len(order), chunk)
     ]
-    predictions = np.concatenate(parts, axis=1)
-    # The ranking scores, then back into the order of the record.
-    used = formula or formula_of(exposure, bundle)
-    scores = used.fuse(predictions, inputs["item_numerics"])
-    back = np.argsort(order, kind="stable")
-    return ScoredAgain(predictions[:, back], scores[back])
+    return np.concatenate(parts, axis=1), np.argsort(order, kind="stable")
 
 
 def _is_own_version(exposure: Exposure, bundle: Bundle) -> bool:

@@ -65,10 +65,10 @@ class Draws:
             for values, weights, owner in means.values()
         ]
         totals = np.stack([column for pair in sums for column in pair], axis=1)
-        drawn = np.array([times @ totals for times in self._times()]).reshape(-1, len(sums), 2)
+        drawn = np.array([times @ totals for times in self.times()]).reshape(-1, len(sums), 2)
         return {name: _interval(_ratios(drawn[:, i])) for i, name in enumerate(means)}
 
-    def _times(self) -> Iterator[np.ndarray]:
+    def times(self) -> Iterator[np.ndarray]:
         """The number of times that each user is drawn, float64 `[users]`, for each sample."""
         rng = np.random.default_rng([17, self.seed])
         for _ in range(self.count):
@@ -83,7 +83,7 @@ class Draws:
         gap = probabilities - labels
         areas = []
         errors = []
-        for times in self._times():
+        for times in self.times():
             weight = times[self.place]
             positives = np.bincount(tie, weights=weight * labels)
             negatives = np.bincount(tie, weights=weight) - positives

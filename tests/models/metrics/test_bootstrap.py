@@ -21,7 +21,7 @@ def impressions(seed=0, users=40, n=600):
 def drawn_again(user, draws):
     """The rows of every sample, and the copy of the user that each row belongs to."""
     names = np.unique(user)
-    for times in draws._times():
+    for times in draws.times():
         copies = [
             (np.flatnonzero(user == name), k) for name, t in zip(names, times, strict=True) for k in range(int(t))
         ]
@@ -57,7 +57,7 @@ def test_requests_of_a_user_stay_together():
     by_request = outputs.of_probability(label, score, request, draws=Draws(user, request, seed=1))["intervals"]
     lists = list_metrics(label, score, request)
     figures = []
-    for times in Draws(user, seed=1)._times():
+    for times in Draws(user, seed=1).times():
         weight = times[np.searchsorted(np.unique(user), lists.group // 100)]
         figures.append((lists.mrr * weight).sum() / weight.sum())
     assert by_request["mrr"] == pytest.approx(np.quantile(figures, [0.025, 0.975]).tolist(), abs=1e-12)

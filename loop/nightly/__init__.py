@@ -1,0 +1,1 @@
+"""The nightly run: from the exposure log to a compared, exported and rolled out model."""

@@ -1,0 +1,247 @@
+"""Tests the nightly run: it publishes what is good enough, refuses the rest, and goes on after it was killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from logged_tables import LOG_SECTION, Shown, write_log
+from small_tables import RECIPE, make_tables, merged, write_tables
+
+from export.bundle import export_run
+from funnelrank.main import main
+from loop.nightly.config import read_config
+from models.errors import RecipeError
+from models.recipe import parse_recipe
+from models.train import train
+from service.bundle.manifest import Manifest
+from service.bundle.registry import Target
+from service.rollout.lines.changes import write_rollout
+from service.rollout.rollout import read_rollout
+from tables.log_records import RecordKind
+
+HOUR = 3_600_000
+STEPS = ["compact", "join", "train", "compare", "export", "rollout"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of the small tables, and a registry whose live version was trained on the same tables."""
+    folder = tmp_path_factory.mktemp("nightly")
+    tables = make_tables()
+    tables["impressions"] = tables["impressions"].sort_values("time_ms", kind="stable")
+    write_tables(folder / "tables", tables)
+    recipe = parse_recipe(merged(RECIPE, {"data.dir": str(folder / "tables")}), "test")
+    train(recipe, folder / "live", cache=folder / "cache", reading_steps=0, quiet=True)
+    export_run(folder / "live", folder / "registry", version=None)
+    write_rollout(folder / "registry", Target(name="tiny", version="1"), "test")
+    shown = Shown(tables, RECIPE["features"])
+    rows = shown.rows()
+    last = max(record["logged_ms"] for record in rows[RecordKind.EXPOSURES]) + 3 * HOUR
+    closing = {"event_id": "last", "user_id": "0", "item_id": "none", "action": "nothing"}
+    rows[RecordKind.EVENTS].append(closing | {"time_ms": last, "logged_ms": last})
+    by_hour: dict[int, list[dict[str, Any]]] = {}
+    for record in rows.pop(RecordKind.EXPOSURES):
+        by_hour.setdefault(record["logged_ms"] // HOUR, []).append(record)
+    log = shown.write(folder / "log", rows)
+    for records in by_hour.values():
+        write_log(log, {RecordKind.EXPOSURES: records})
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(merged(RECIPE, {"data.dir": "nowhere"}) | {"log": LOG_SECTION}))
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of what is made, and a configuration for it."""
+    for name in ("log", "registry"):
+        shutil.copytree(made / name, tmp_path / name)
+    configure(tmp_path, made)
+    return tmp_path
+
+
+def configure(folder: Path, made: Path, **changes: Any) -> None:
+    config = {
+        "log": str(folder / "log"),
+        "recipe": str(made / "recipe.yaml"),
+        "registry": str(folder / "registry"),
+        "work": str(folder / "work"),
+        "verify": {"share": 0.0},
+        "compare": {"margins": {"pctr": 0.2}, "newest_h": 48, "min_impressions": 100},
+        "publish": {"role": "canary", "percent": 10},
+    }
+    (folder / "nightly.yaml").write_text(yaml.safe_dump(merged(config, changes)))
+
+
+def run(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    """The exit code and the report of a run named `n`."""
+    code = main(["nightly", str(folder / "nightly.yaml"), "--run", "n", *options])
+    name = "n-control" if "--control" in options else "n"
+    report: dict[str, Any] = json.loads((folder / "work" / name / "report.json").read_text())
+    assert (folder / "work" / name / "report.md").read_text().startswith("# Nightly run n")
+    return code, report
+
+
+def versions(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "registry" / "tiny").iterdir())
+
+
+def test_a_good_model_becomes_canary_once(folder: Path) -> None:
+    code, report = run(folder)
+    assert (code, report["outcome"]) == (0, "published")
+    assert [step["name"] for step in report["steps"]] == STEPS
+    rollout = read_rollout(folder / "registry")
+    assert rollout.canary is not None
+    assert (str(rollout.stable), str(rollout.canary), rollout.canary.percent) == ("tiny/1", "tiny/2", 10)
+    manifest = Manifest.model_validate_json((folder / "registry" / "tiny" / "2" / "manifest.json").read_bytes())
+    assert manifest.provenance["nightly"]["run"] == "n"
+    assert manifest.provenance["nightly"]["compared_with"] == "tiny/1"
+    # The comparison's impressions are the newest ones, and none of them was trained on.
+    times = pq.read_table(folder / "work" / "n" / "data" / "impressions.parquet")["time_ms"].to_numpy()
+    (compared,) = report["steps"][3]["result"]["tasks"]
+    assert compared["impressions"] == int((times > times.max() - 48 * HOUR).sum())
+    assert compared["low"] <= compared["gain"] <= compared["high"]
+    # Again: nothing is done twice, also after the version became live.
+    write_rollout(folder / "registry", Target(name="tiny", version="2"), "test")
+    revision = read_rollout(folder / "registry").revision
+    code, report = run(folder)
+    assert (code, report["outcome"]) == (0, "published")
+    assert all(step["skipped"] for step in report["steps"])
+    assert (versions(folder), read_rollout(folder / "registry").revision) == (["1", "2"], revision)
+
+
+def test_a_model_of_shuffled_labels_is_refused(folder: Path) -> None:
+    before = pq.read_table(folder / "log" / "hours").num_rows
+    code, report = run(folder, "--control")
+    assert (code, report["outcome"]) == (0, "control refused")
+    assert [step["name"] for step in report["steps"]] == STEPS[:4]
+    assert versions(folder) == ["1"]
+    assert read_rollout(folder / "registry").canary is None
+    assert pq.read_table(folder / "log" / "hours").num_rows == before
+
+
+def test_a_worse_model_is_refused_and_nothing_is_published(
+    folder: Path, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(folder, made, **{"train.set": ["training.learning_rate=1e-9", "training.averaging=0.0"]})
+    code, report = run(folder)
+    assert (code, report["outcome"]) == (1, "refused")
+    assert "cannot be told from chance" in report["reason"]
+    assert "refused: pctr: auc" in capsys.readouterr().err
+    assert versions(folder) == ["1"]
+
+
+def test_the_margin_decides(folder: Path, made: Path) -> None:
+    configure(folder, made, **{"compare.margins": {"pctr": 0.0}})
+    code, report = run(folder)
+    (compared,) = report["steps"][3]["result"]["tasks"]
+    assert (code == 1) == (compared["low"] < 0)
+    # The same run with another margin compares again, and trains nothing.
+    configure(folder, made, **{"compare.margins": {"pctr": 0.9}})
+    code, report = run(folder)
+    assert (code, report["outcome"]) == (0, "published")
+    assert [step["skipped"] for step in report["steps"]] == [True, True, True, False, False, False]
+
+
+def test_skew_refuses_before_anything_is_trained(folder: Path, made: Path) -> None:
+    # The log's scores are made up, so they are not those of tiny/1.
+    configure(folder, made, **{"verify.share": 0.05})
+    code, report = run(folder)
+    assert (code, report["outcome"]) == (1, "refused")
+    assert report["reason"].startswith("serving and training differ: ")
+    assert report["last_step"] == "verify"
+
+
+def test_without_a_live_version_the_model_is_exported_alone(folder: Path, made: Path) -> None:
+    (folder / "registry" / "rollout.json").unlink()
+    configure(folder, made, publish={"role": "shadow"})
+    code, report = run(folder)
+    assert (code, report["outcome"]) == (0, "exported")
+    assert versions(folder) == ["1", "2"]
+    assert not (folder / "registry" / "rollout.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compare.newest_h": 1000}, "nothing is left to train on"),
+        ({"compare.min_impressions": 10**6}, "compare.min_impressions asks for 1,000,000"),
+        ({"compare.margins": {"pcvrr": 0.1}}, "no task 'pcvrr'; did you mean 'pcvr'"),
+        ({"publish.line": "home"}, "no line 'home'"),
+    ],
+)
+def test_a_step_that_fails_says_why(folder: Path, made: Path, changes: dict[str, Any], message: str) -> None:
+    configure(folder, made, **changes)
+    code, report = run(folder)
+    assert (code, report["outcome"]) == (1, "failed")
+    assert message in report["reason"]
+    assert versions(folder) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("  percent: 10", "nightly.yaml:"),
+        ("  rolle: canary", "rolle"),
+    ],
+)
+def test_a_bad_configuration_is_named_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "nightly.yaml"
+    path.write_text(
+        "log: l\nrecipe: r\nregistry: g\nwork: w\ncompare:\n  margins: {pctr: 0.01}\npublish:\n  role: shadow\n" + line
+    )
+    with pytest.raises(RecipeError) as caught:
+        read_config(path)
+    assert message in str(caught.value)
+    assert f"{path}:" in str(caught.value)
+
+
+def test_two_processes_do_not_work_on_one_run(folder: Path) -> None:
+    from loop.nightly.steps import only_run
+
+    with only_run(folder / "work" / "n"):
+        assert main(["nightly", str(folder / "nightly.yaml"), "--run", "n"]) == 1
+
+
+@pytest.mark.slow  # it starts a process with torch per step
+def test_a_run_that_is_killed_in_every_step_publishes_once(folder: Path) -> None:
+    """Each process is killed when a step's work is done and its result is not written yet."""
+    program = f"""
+import os, signal
+from loop.nightly import steps
+real, began = steps.write_whole, []
+def write_whole(path, content):
+    os.kill(os.getpid(), signal.SIGKILL) if path.stem == os.environ["KILL_IN"] else real(path, content)
+steps.write_whole = write_whole
+from funnelrank.main import main
+main(["nightly", {str(folder / "nightly.yaml")!r}, "--run", "n"])
+"""
+    for step in STEPS:
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=os.environ | {"KILL_IN": step}, check=False, timeout=120
+        )
+        assert done.returncode == -signal.SIGKILL, step
+    code, report = run(folder)
+    assert (code, report["outcome"]) == (0, "published")
+    assert [step["skipped"] for step in report["steps"]] == [True] * 5 + [False]
+    assert versions(folder) == ["1", "2"]
+    assert str(read_rollout(folder / "registry").canary) == "tiny/2"
+
+
+def test_the_example_of_a_cron_job_has_a_valid_configuration(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "deploy" / "nightly-cronjob.yaml"
+    config, job = yaml.safe_load_all(path.read_text())
+    (tmp_path / "nightly.yaml").write_text(config["data"]["nightly.yaml"])
+    read = read_config(tmp_path / "nightly.yaml")
+    container = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["args"][0] == "nightly"
+    # Whatever the configuration names lies in a volume.
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+    for named in (read.log, read.registry, read.work, read.recipe, Path(container["args"][1])):
+        assert any(named.is_relative_to(mount) for mount in mounts)
