@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from export.interrupts import interrupt_held
 from features import MISSING_KEY, FeatureSchema, layouts
+from features.schema import DERIVED
 from features.within_request import INPUT as COMPARED
+from models.data.deriving.derive import derive
 from models.data.encoding.encoding import Encoding
 from models.data.encoding.vocabulary import (
     MISSING_ROW,
@@ -31,7 +33,7 @@ _EXAMPLE_CANDIDATES = 7
 _EXAMPLE_BEHAVIOURS = 11
 _LOOKUP = "ai.onnx.ml::LabelEncoder"
 _NO_ROW = -1
-_GROUPS = ("user", "context", "item", "candidate")
+_GROUPS = ("user", "context", "item", "candidate", DERIVED)
 
 
 def graph_inputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
@@ -57,6 +59,7 @@ class ServingGraph(nn.Module):
         super().__init__()
         self.ranker = ranker
         schema = encoding.schema
+        self.schema = schema
         vocabulary = encoding.vocabulary
         self.groups: list[str] = []
         columns = {g: key_column_vocabularies(schema.group(g)) for g in _GROUPS} | {
@@ -99,6 +102,8 @@ class ServingGraph(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The graph's inputs by name -> task scores `[C]` by name: probabilities, or values."""
+        if self.schema.derived:
+            inputs = inputs | derive(self.schema, inputs)
         rows = self.rows(inputs)
         batch = {f"{group}_rows": r for group, r in rows.items()} | {
             n: t for n, t in inputs.items() if n.endswith("_numerics") or n == COMPARED
@@ -166,15 +171,9 @@ def _fold_constants(model: ir.Model) -> None:
 
 def _forget_origin(model: onnx.ModelProto) -> None:
     """Remove the exporter's notes on the origin of a node, because they name files of this machine."""
-    for part in (
-        model,
-        model.graph,
-        *model.graph.node,
-        *model.graph.value_info,
-        *model.graph.input,
-        *model.graph.output,
-        *model.graph.initializer,
-    ):
+    graph = model.graph
+    parts = (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer)
+    for part in parts:
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
 

@@ -62,6 +62,11 @@ class Layouts:
         return ComparedColumns.of(self.schema)
 
     @cached_property
+    def reads_request_time(self) -> bool:
+        """Whether the graph has the input `request_time`."""
+        return self.schema.reads_request_time
+
+    @cached_property
     def counters(self) -> tuple[CellLayout, ...]:
         """The cells of the schema's counters by kind of key; most schemas have none."""
         return tuple(cell_layouts(self.schema.counters))
@@ -146,6 +151,7 @@ def graph_inputs(layouts: Layouts) -> dict[str, tuple[str, tuple[int | str, ...]
     if layouts.behaviour is not None:
         _add_row(inputs, "behaviour", layouts.behaviour, "L")
         inputs["behaviour_times"] = ("int64", ("L",))
+    if layouts.schema.reads_request_time:
         inputs["request_time"] = ("int64", (1,))
     return inputs
 

@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from features.counter_schema import Counter, check_counters, stored_counters
+from features.derived_schema import OF_REQUEST_TIME, Derived, check_derived, operands, type_of
 from features.errors import FeatureError, SchemaError
 from features.strict_model import Name, SchemaPart, at_default
 
 ACTION = "action"
 SCENE = "scene"
 COUNTER = "counter"  # the group of the counters' numbers
+DERIVED = "derived"  # the group of the derived features
 
 # Whether a request or write is refused that leaves the feature out or gives null.
 Required = Annotated[bool, Field(exclude_if=at_default)]
@@ -89,7 +91,7 @@ class FeatureSchema(SchemaPart):
 
     `user_id_feature` and `item_id_feature` name the categorical feature that holds the entity's own id, so that the id
     of an entity without a row is still an input. `counters` are numbers that `/events` and `/impressions` keep up to
-    date.
+    date. `derived` features are computed in the graph from the others; each may read those listed before it.
     """
 
     user: tuple[Feature, ...] = ()
@@ -100,6 +102,7 @@ class FeatureSchema(SchemaPart):
     user_id_feature: Name | None = None
     item_id_feature: Name | None = None
     counters: Annotated[tuple[Counter, ...], Field(exclude_if=at_default, max_length=64)] = ()
+    derived: Annotated[tuple[Derived, ...], Field(exclude_if=at_default, max_length=256)] = ()
 
     @model_validator(mode="after")
     def _check(self) -> "FeatureSchema":
@@ -123,6 +126,7 @@ class FeatureSchema(SchemaPart):
                     problem = f"behaviour.item_features: '{name}' is not an item feature"
                     raise SchemaError(problem, ("behaviour", "item_features"), name, sorted(known))
         check_counters(self.counters, {f.name: f.type for f in self.item})
+        check_derived(self.derived, {f.name: f.type for f in (*self.all_features, *self.counter_numbers)})
         return self
 
     @staticmethod
@@ -135,19 +139,34 @@ class FeatureSchema(SchemaPart):
         return self.user + self.item + self.context + self.candidate
 
     def group(self, name: str) -> tuple[Feature, ...]:
-        """Features of `user`, `item`, `context` or `candidate`, or the numbers of the `counter` features."""
+        """Features of `user`, `item`, `context` or `candidate`, the numbers of the `counter` features, or `derived`."""
         groups: Mapping[str, tuple[Feature, ...]] = {
             "user": self.user,
             "item": self.item,
             "context": self.context,
             "candidate": self.candidate,
         }
-        return self.counter_numbers if name == COUNTER else groups[name]
+        if name == COUNTER:
+            return self.counter_numbers
+        return self.derived_features if name == DERIVED else groups[name]
 
     @cached_property
     def counter_numbers(self) -> tuple[Feature, ...]:
         """The counters as numeric features, in the schema's order."""
         return tuple(Numeric(name=c.name, type="numeric", transform=c.transform, bins=c.bins) for c in self.counters)
+
+    @cached_property
+    def derived_features(self) -> tuple[Feature, ...]:
+        """The derived features as features of their type, in the schema's order."""
+        known = {f.name: f for f in (*self.all_features, *self.counter_numbers)}
+        for derived in self.derived:
+            known[derived.name] = _feature_of(derived, known)
+        return tuple(known[derived.name] for derived in self.derived)
+
+    @property
+    def reads_request_time(self) -> bool:
+        """Whether the graph has the input `request_time`: for the age of behaviours, or for a derived feature."""
+        return self.behaviour is not None or any(derived.type in OF_REQUEST_TIME for derived in self.derived)
 
     @cached_property
     def behaviour_item_features(self) -> tuple[Feature, ...]:
@@ -194,3 +213,15 @@ class FeatureSchema(SchemaPart):
         if self.counters:
             described["counters"] = stored_counters(self.counters)
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _feature_of(derived: Derived, known: Mapping[str, Feature]) -> Feature:
+    kind = type_of(derived, {name: feature.type for name, feature in known.items()})
+    if kind == "numeric":
+        options = derived.model_dump(include={"transform", "bins"})
+        return Numeric(name=derived.name, type="numeric", **options)
+    for _, name in operands(derived):
+        feature = known[name]
+        if isinstance(feature, MultiCategorical):  # the cross of a list is pooled as the list is
+            return feature.model_copy(update={"name": derived.name, "vocabulary": None, "required": False})
+    return Categorical(name=derived.name, type="categorical")

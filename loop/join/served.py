@@ -75,6 +75,7 @@ def graph_inputs_of(exposure: Mapping[str, Any], layouts: Layouts) -> dict[str, 
         times = np.frombuffer(exposure["behaviour_times"] or b"", "<i8")
         rows = entity_rows(exposure, layouts.behaviour, "behaviour", len(times))
         inputs |= {"behaviour_keys": rows.keys, "behaviour_numerics": rows.numerics, "behaviour_times": times}
+    if layouts.reads_request_time:
         inputs["request_time"] = np.array([exposure["time_ms"]], dtype=np.int64)
     return inputs
 

@@ -102,6 +102,9 @@ def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
     if data.encoding.schema.candidate:
         arrays["candidate_rows"] = part.candidate_rows.take(picked, axis=0).astype(np.int64)
         arrays["candidate_numerics"] = part.candidate_numerics.take(picked, axis=0)
+    if data.encoding.schema.derived:
+        arrays["derived_rows"] = part.derived_rows.take(picked, axis=0).astype(np.int64)
+        arrays["derived_numerics"] = part.derived_numerics.take(picked, axis=0)
     if part.within is not None:
         arrays[COMPARED] = part.within.take(picked, axis=0)
     if part.counters is not None:

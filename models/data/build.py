@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from features import RowLayout
+from features.schema import DERIVED
 from features.times import LATEST_MS
 from models.data.arrays import ArrayFile, read_array
 from models.data.counting.counters import count_log, read_counters
+from models.data.deriving.derive import write_derived
 from models.data.encoding.behaviours import EVENT, encode_behaviours, visible_range
 from models.data.encoding.encoding import Encoding, continued
 from models.data.encoding.entities import Entities
@@ -24,7 +27,7 @@ from models.recipe import Recipe
 from tables import Table
 
 CHUNK = 1 << 16
-IMPRESSION_GROUPS = ("context", "candidate")  # features that are columns of the table of impressions
+IMPRESSION_GROUPS = ("context", "candidate", DERIVED)  # features of an impression, not of its user or item
 
 
 def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path, earlier: Encoding | None = None) -> dict[str, Any]:
@@ -70,15 +73,18 @@ def _encode(
     events = read_array(folder / "events", EVENT) if "behaviours" in tables else None
     packed = {"user": users.finished(), "item": items.finished()}
     compare_requests(recipe, folder, packed["item"])
-    # The behaviours that each impression sees, and the encoding, which depends on the training part only.
+    # The behaviours that each impression sees, its derived features, and the encoding of the training part.
+    parts = {}
     for part in PARTS:
         _write_ranges(recipe, folder, part, events, starts)
-    encoding = fit_encoding(recipe, _packed_part(recipe, folder, "train", packed, events, counts.parts["train"]))
+        parts[part] = _packed_part(recipe, folder, part, packed, events, counts.parts[part])
+        write_derived(recipe.features, parts[part], folder / f"{part}.{DERIVED}")
+    encoding = fit_encoding(recipe, _with_derived(recipe, folder, "train", parts["train"]))
     if earlier is not None:
         encoding = continued(earlier, encoding)
     encoding.save(folder / "encoding.npz")
     # Write raw rows for the exporter, then turn every row into embedding rows.
-    rows = raw_rows(recipe, _packed_part(recipe, folder, "validation", packed, events, counts.parts["validation"]))
+    rows = raw_rows(recipe, parts["validation"])
     np.savez_compressed(folder / "kept_rows.npz", **rows)  # type: ignore[arg-type]
     cross_values = _write_rows(recipe, folder, encoding, packed, events, counts.parts)
     for name in (
@@ -138,8 +144,15 @@ def _packed_part(
     )
 
 
+def _with_derived(recipe: Recipe, folder: Path, name: str, part: PackedPart) -> PackedPart:
+    """Add the result of `write_derived` to a part."""
+    if not recipe.features.derived:
+        return part
+    return replace(part, derived=_packed_group(recipe, folder, name, DERIVED, len(part.user)))
+
+
 def _packed_group(recipe: Recipe, folder: Path, part: str, group: str, n: int) -> np.ndarray:
-    """The packed rows `[n]` of a group that impressions have as columns."""
+    """The packed rows `[n]` of a group that impressions have a row of."""
     layout = RowLayout(recipe.features.group(group))
     if not layout.dtype.itemsize:
         return layout.empty(n)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from features import FeatureSchema, RowLayout
+from features.schema import DERIVED
 from models.data.arrays import read_array
 from models.data.build import build
 from models.data.counting.counters import read_counters
@@ -37,6 +38,7 @@ class Part:
 
     `within` float32 `[n, 2K]`: the item compared with the others of its request, if the schema asks for it.
     `counters` float32 `[n, K]`: the numbers of the schema's counters, if it has any.
+    `derived_rows` and `derived_numerics`: the derived features, of width 0 if there are none.
     """
 
     user: np.ndarray
@@ -49,6 +51,8 @@ class Part:
     context_numerics: np.ndarray
     candidate_rows: np.ndarray
     candidate_numerics: np.ndarray
+    derived_rows: np.ndarray
+    derived_numerics: np.ndarray
     labels: np.ndarray
     position: np.ndarray | None
     position_cross: np.ndarray | None
@@ -219,6 +223,7 @@ def _group(path: Path, schema: FeatureSchema, group: str, rows: int) -> tuple[np
 def _open_part(recipe: Recipe, folder: Path, part: str, n: int) -> Part:
     context_rows, context_numerics = _group(folder / f"{part}.context", recipe.features, "context", n)
     candidate_rows, candidate_numerics = _group(folder / f"{part}.candidate", recipe.features, "candidate", n)
+    derived_rows, derived_numerics = _group(folder / f"{part}.{DERIVED}", recipe.features, DERIVED, n)
     positioned = recipe.position is not None
     return Part(
         user=read_array(folder / f"{part}.user", np.int32),
@@ -231,6 +236,8 @@ def _open_part(recipe: Recipe, folder: Path, part: str, n: int) -> Part:
         context_numerics=context_numerics,
         candidate_rows=candidate_rows,
         candidate_numerics=candidate_numerics,
+        derived_rows=derived_rows,
+        derived_numerics=derived_numerics,
         labels=read_array(folder / f"{part}.labels", np.float32, len(recipe.label_columns), n),
         position=read_array(folder / f"{part}.position", np.int32) if positioned else None,
         position_cross=read_array(folder / f"{part}.position_cross", np.int32) if positioned else None,

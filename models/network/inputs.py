@@ -1,4 +1,4 @@
-"""Embeds a batch: the groups user, context, item and candidate, the behaviours, and the candidate as a behaviour."""
+"""Embeds a batch: the groups of features, the behaviours, and the candidate as a behaviour."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from features import Feature, FeatureSchema, RowLayout
 from features.layouts import COUNTER_INPUT
-from features.schema import COUNTER
+from features.schema import COUNTER, DERIVED
 from features.within_request import INPUT, WITHIN
 from models.data.encoding.encoding import CANDIDATE, Encoding, NumericStats, log1p_columns
 from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
@@ -38,9 +38,9 @@ class Inputs(nn.Module):
         with torch.no_grad():
             self.table.weight[MISSING_ROW].zero_()
         piecewise = section.numerics.encoding == "piecewise_linear"
-        # The features of users, contexts and items.
+        # The features of users, contexts, items and candidates, and what is derived from them.
         self.groups = nn.ModuleDict()
-        for name in ("user", "context", "item", CANDIDATE):
+        for name in ("user", "context", "item", CANDIDATE, DERIVED):
             features = schema.group(name)
             if features:
                 rows = [encoding.vocabulary.unknown_rows[v] for v in key_column_vocabularies(features)]
@@ -91,7 +91,7 @@ class Inputs(nn.Module):
         group = self.groups[name]
         assert isinstance(group, GroupEmbedding)
         dim = self.table.embedding_dim
-        of_candidate = name in ("item", CANDIDATE, WITHIN, COUNTER)
+        of_candidate = name in ("item", CANDIDATE, DERIVED, WITHIN, COUNTER)
         return InputPart(group.width, of_candidate, dim, group.keys.pieces, group.n_numerics, group.n_binned)
 
     def width(self, name: str) -> int:
@@ -101,7 +101,7 @@ class Inputs(nn.Module):
         return self.part(name).width
 
     def group(self, name: str, batch: Batch) -> Tensor:
-        """`[B or 1, G]` of `user`, `context`, `item`, `candidate`, `within` or `counter`, where the schema has it."""
+        """`[B or 1, G]` of a feature group, of `within` or of `counter`, where the schema has it."""
         if name in (WITHIN, COUNTER):
             numbers = self.groups[name]
             assert isinstance(numbers, GroupEmbedding)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from features import FeatureSchema, Numeric
-from features.schema import COUNTER
+from features.schema import COUNTER, DERIVED
 from features.within_request import WITHIN
 from models.data.encoding.vocabulary import Vocabulary, grown
 
@@ -40,7 +40,7 @@ class Encoding:
     The behaviour group has one more column than the row's numerics: the age, which is last.
 
     The group `within`, where a schema compares item features within a request, has the columns of that comparison;
-    the group `counter`, where a schema has counters, has their numbers.
+    the group `counter`, where a schema has counters, has their numbers; `derived` has those of derived features.
     """
 
     schema: FeatureSchema
@@ -80,7 +80,7 @@ def load_encoding(path: Path) -> Encoding:
     with np.load(path, allow_pickle=False) as stored:
         described = json.loads(str(stored["described"]))
         vocabulary = Vocabulary(stored["keys"], stored["rows"], described["unknown_rows"])
-        groups = [g for g in (*GROUPS, CANDIDATE, WITHIN, COUNTER) if f"numerics/{g}/mean" in stored]
+        groups = [g for g in (*GROUPS, CANDIDATE, WITHIN, COUNTER, DERIVED) if f"numerics/{g}/mean" in stored]
         numerics = {g: NumericStats(*(stored[f"numerics/{g}/{part}"] for part in NUMERIC_PARTS)) for g in groups}
     return Encoding(FeatureSchema.model_validate(described["schema"]), vocabulary, numerics)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import RowLayout
-from features.schema import COUNTER
+from features.schema import COUNTER, DERIVED
 from features.within_request import WITHIN
 from models.data.encoding.encoding import (
     CANDIDATE,
@@ -37,6 +37,7 @@ class PackedPart:
 
     `within` float32 `[n, 2K]` compares the items of each request; None if the schema compares none.
     `counters` float32 `[n, K]`: the numbers of the schema's counters; None if it has none.
+    `derived` `[n]`: packed rows of the derived features; None before they are computed, and if there are none.
     """
 
     users: np.ndarray
@@ -51,6 +52,7 @@ class PackedPart:
     end: np.ndarray
     within: np.ndarray | None = None
     counters: np.ndarray | None = None
+    derived: np.ndarray | None = None
 
 
 def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
@@ -87,6 +89,8 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
     if part.counters is not None:
         rows = part.counters.view([("numerics", "<f4", (part.counters.shape[1],))])[:, 0]
         numerics[COUNTER] = _stats(rows, np.ones(len(rows), np.int64), recipe, COUNTER)
+    if part.derived is not None:
+        numerics[DERIVED] = _stats(part.derived, np.ones(len(part.derived), np.int64), recipe, DERIVED)
     return Encoding(schema, vocabulary, numerics)
 
 
@@ -135,6 +139,9 @@ def _counted(
     ):
         for chunk in _chunks(len(rows)):
             yield from _summed(rows["keys"][chunk], counts[chunk])
+    if part.derived is not None:
+        for chunk in _chunks(len(part.derived)):
+            yield from _summed(part.derived["keys"][chunk], np.ones(len(part.derived[chunk]), np.int64))
     if part.events is None:
         return
     for chunk in _chunks(len(part.items)):

@@ -93,4 +93,5 @@ def behaviour_column_vocabularies(schema: FeatureSchema) -> tuple[str, ...]:
 def vocabulary_names(schema: FeatureSchema) -> tuple[str, ...]:
     """The names of all vocabularies of a schema, without duplicates, in order."""
     columns = key_column_vocabularies(schema.all_features) + behaviour_column_vocabularies(schema)
+    columns += key_column_vocabularies(schema.derived_features)
     return tuple(dict.fromkeys(columns))

@@ -60,7 +60,7 @@ class ModelSection(Options):
     encoders: tuple[Encoder, ...] | None = None
     trunk: Trunk | None = None
     trunk_groups: Annotated[
-        tuple[Literal["user", "context", "item", "candidate"], ...] | None,
+        tuple[Literal["user", "context", "item", "candidate", "derived"], ...] | None,
         Field(exclude_if=lambda value: value is None),
     ] = None
     user_bias: Annotated[UserBiasSection | None, Field(exclude_if=lambda value: value is None)] = None

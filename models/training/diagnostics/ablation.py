@@ -17,6 +17,7 @@ COLUMNS = {
     "context": ("context_rows", "context_numerics"),
     "counters": ("counters",),
     "candidate": ("candidate_rows", "candidate_numerics"),
+    "derived": ("derived_rows", "derived_numerics"),
     "behaviours": ("start", "end", "time"),
 }
 
@@ -40,7 +41,7 @@ def ablation(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
 
 def _groups(data: Data) -> list[str]:
     schema = data.encoding.schema
-    groups = [group for group in ("user", "item", "context", "candidate") if schema.group(group)]
+    groups = [group for group in ("user", "item", "context", "candidate", "derived") if schema.group(group)]
     groups += ["counters"] if schema.counters else []
     return groups + (["behaviours"] if data.behaviours is not None else [])
 

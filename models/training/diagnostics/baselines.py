@@ -38,7 +38,7 @@ def baselines(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
     fits: dict[str, Fit] = {"item popularity": partial(_popularity, data, picked)}
     # Without the user's columns a model knows no user's level, and all that it learns is an order of items.
     others = ("item", "context", "candidate")
-    for addition, groups in (("", ("user", *others)), (" without user columns", others)):
+    for addition, groups in (("", ("user", "derived", *others)), (" without user columns", others)):
         if addition and not data.encoding.schema.user:
             continue
         train = feature_columns(data, "train", picked, groups)

@@ -26,7 +26,10 @@ class FeatureColumns:
 
 
 def feature_columns(
-    data: Data, part: str, picked: np.ndarray, groups: Sequence[str] = ("user", "item", "context", "candidate")
+    data: Data,
+    part: str,
+    picked: np.ndarray,
+    groups: Sequence[str] = ("user", "item", "context", "candidate", "derived"),
 ) -> FeatureColumns:
     """The columns of the impressions at `picked`."""
     numbers = [np.zeros((len(picked), 0))]

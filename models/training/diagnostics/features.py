@@ -30,7 +30,7 @@ def feature_health(data: Data, seed: int) -> list[dict[str, Any]]:
 
 def _of_groups(data: Data, picked: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
     schema = data.encoding.schema
-    for group in ("user", "item", "context", "candidate"):
+    for group in ("user", "item", "context", "candidate", "derived"):
         layout = RowLayout(schema.group(group))
         read = {part: group_rows(data, group, part, places) for part, places in picked.items()}
         for feature in layout.features:
@@ -51,6 +51,8 @@ def group_rows(data: Data, group: str, part: str, picked: np.ndarray) -> tuple[n
         return impressions.context_rows[picked], impressions.context_numerics[picked]
     if group == "candidate":
         return impressions.candidate_rows[picked], impressions.candidate_numerics[picked]
+    if group == "derived":
+        return impressions.derived_rows[picked], impressions.derived_numerics[picked]
     if group == "user":
         places = impressions.user[picked]
         return data.user_rows[places], data.user_numerics[places]
