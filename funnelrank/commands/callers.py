@@ -81,8 +81,12 @@ def revoke(name: str, key: str | None, registry: Path | None) -> None:
 def list_(registry: Path | None) -> None:
     """List callers and keys. `GET /callers` also has the time of the last use."""
     from service.callers.document import read_followed_callers
+    from service.documents import DocumentUnreadable
 
     document, problem = read_followed_callers(_registry(registry))
+    if problem and document is None:
+        lock = "workers keep their last keys, and a start accepts the admin token alone"
+        raise DocumentUnreadable(f"{problem}; its copy cannot be read either: {lock}")
     if problem:
         click.echo(f"warning: {problem}; workers follow its copy", err=True)
     if document is None:

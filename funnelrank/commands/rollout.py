@@ -80,6 +80,7 @@ def rollout(
     from service.fusion import read_profiles
     from service.rollout.rollout import read_rollout
     from service.rollout.trials.checks import RegistryChecks, go_back, roll_out
+    from service.rollout.trials.scene_names import scene_warnings
 
     settings = settings_from_environment()
     registry = registry or settings.registry
@@ -96,6 +97,10 @@ def rollout(
         document = go_back(checks, getpass.getuser(), line=line, reason=reason, to=to)
     elif changes:
         document = roll_out(checks, changes, getpass.getuser(), reason=reason)
+        # Without profiles here, the service may have some of its own.
+        if scenes and (profiles := checks.profiles()) is not None:
+            for warning in scene_warnings(document.scenes, profiles):
+                click.echo(f"warning: {warning}", err=True)
     else:
         document = read_rollout(registry)
     # Show the result.

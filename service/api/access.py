@@ -28,6 +28,7 @@ _ROLES: Final[Mapping[tuple[str, str], CallerRole]] = MappingProxyType(
     }
 )
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_LONGEST_WAIT_S: Final = 86_400.0  # a caller with a tiny rate may ask again tomorrow
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
 _INVALID: Final = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 
@@ -63,7 +64,7 @@ def admitted(scope: Scope, callers: Callers, now: float, metrics_are_open: bool)
     if wait:
         raise RateLimited(
             f"the caller {grant.name} has sent more requests than its rate allows",
-            headers={"Retry-After": str(max(1, ceil(wait)))},
+            headers={"Retry-After": str(max(1, ceil(min(wait, _LONGEST_WAIT_S))))},
         )
     return grant
 

@@ -136,7 +136,9 @@ def _pack(layout: RowLayout, rows: np.ndarray, feature: Feature, values: Sequenc
 
 
 def _numbers(feature: Numeric, values: Sequence[object]) -> np.ndarray | None:
-    """Numbers float64 `[n]`, NaN where a value is None; None if a value is no number in float32."""
+    """Numbers float64 `[n]`, NaN where a value is None; None if a value is no number in float32, or an integer of more
+    than 64 bits.
+    """
     if not _NUMBERS.issuperset(map(type, values)) or (feature.required and None in values):
         return None
     try:
@@ -144,16 +146,25 @@ def _numbers(feature: Numeric, values: Sequence[object]) -> np.ndarray | None:
     except OverflowError:
         return None
     # NaN compares false, so the only values outside the bounds may be the missing ones.
-    fitting = int(np.count_nonzero(np.abs(numbers) <= _LARGEST))
-    return numbers if fitting == len(values) - values.count(None) else None
+    sizes = np.abs(numbers)
+    if np.count_nonzero(sizes <= _LARGEST) < len(values) - values.count(None):
+        return None
+    if np.any(sizes >= 2**63) and not _have_64_bits(values):
+        return None
+    return numbers
+
+
+def _have_64_bits(values: Sequence[object]) -> bool:
+    """Whether all integers among the values are signed or unsigned ones of 64 bits."""
+    integers = [value for value in values if type(value) is int]
+    return not integers or (min(integers) >= -(2**63) and max(integers) < 2**64)
 
 
 def _keys(feature: Categorical, values: Sequence[object]) -> list[int] | None:
     """Keys `[n]`; None if a value is no string or integer of 64 bits, or is too long."""
     if not _CATEGORIES.issuperset(map(type, values)) or (feature.required and None in values):
         return None
-    integers = [value for value in values if type(value) is int]
-    if integers and (min(integers) < -(2**63) or max(integers) >= 2**64):
+    if not _have_64_bits(values):
         return None
     vocabulary = feature.vocabulary_name
     try:

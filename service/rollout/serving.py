@@ -207,6 +207,10 @@ class ServingSnapshot:
         """The loaded versions by line and role; a version that has several places comes several times."""
         return (live for line in self.lines.values() for live in line.loaded())
 
+    def lines_with(self, bundle: Bundle) -> list[ServingLine]:
+        """The lines that have loaded a version."""
+        return [line for line in self.lines.values() if any(live.bundle is bundle for live in line.loaded())]
+
     def versions(self) -> list[Live]:
         """The distinct loaded versions, each in its first place."""
         first: dict[str, Live] = {}

@@ -132,7 +132,7 @@ def test_a_field_that_was_added_later_does_not_make_two_states_different(tmp_pat
 @pytest.mark.parametrize(
     ("model", "state"),
     [
-        (Rollout, ["stable", "canary", "shadow", "limits", "lines", "scenes", "line"]),
+        (Rollout, ["stable", "canary", "shadow", "first_pass", "limits", "lines", "scenes", "line"]),
         (FusionDocument, ["profiles", "scenes", "experiments"]),
         (RulesDocument, ["rules", "experiments"]),
     ],

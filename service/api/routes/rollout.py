@@ -17,6 +17,7 @@ from service.errors import UnknownModel, Unusable
 from service.rollout.lines.view import lines_of, targets_of_line
 from service.rollout.operations import change_rollout, roll_back
 from service.rollout.rollout import DEFAULT_LINE, MOST_SCENES, ROLLOUT_FILE, Canary, Limits, LineName, Rollout, Scene
+from service.rollout.trials.scene_names import scene_warnings
 
 JsonObject = dict[str, Any]
 _OF_A_LINE = ("stable", "canary", "shadow", "first_pass", "limits")
@@ -101,9 +102,13 @@ class ModelsRollbackRequest(RollbackRequest):
 
 
 class RolloutChange(Rollout):
-    """The document after a change. `served` says whether a worker ranks by it already."""
+    """The document after a change. `served` says whether a worker ranks by it already.
+
+    `warnings` name scenes of lines that the fusion profiles do not have.
+    """
 
     served: Uptake
+    warnings: list[str]
 
 
 @router.put(
@@ -149,13 +154,16 @@ async def _changed(worker: Services, document: Rollout, line: str | None, respon
     targets = targets_of_line(present) if present is not None else {}
 
     def serves(status: Status) -> bool:
+        if present is None:  # the line has ended
+            return name not in status.get("lines", {})
         of_line = status if name == DEFAULT_LINE else status.get("lines", {}).get(name, {})
         roles = {"live" if role == "stable" else role: target for role, target in targets.items()}
         return all(_serves_role(of_line.get(role), target, document.revision) for role, target in roles.items())
 
     served = await uptake(worker, serves, {*map(str, targets.values()), ROLLOUT_FILE}, document.written_at)
     response.headers.update(entity_tag(document.revision))
-    return document.model_dump(mode="json") | {"served": served.model_dump(mode="json")}
+    warnings = scene_warnings(document.scenes, worker.follower.profiles)
+    return document.model_dump(mode="json") | {"served": served.model_dump(mode="json"), "warnings": warnings}
 
 
 def _serves_role(live: Status | None, target: Target, revision: int) -> bool:

@@ -45,6 +45,7 @@ class LineObservers:
 
     def stop(self) -> None:
         """End the threads without waiting for them."""
+        self.shadow.follow(None)
         self.shadow.thread.stop()
         self.canary.thread.stop()
 
@@ -81,6 +82,7 @@ class Observers:
                 if line.canary is None and line.shadow is None:
                     continue
                 of_line = self._lines[name] = LineObservers(Shadow(self._metrics), CanaryWatch())
+            of_line.shadow.follow(line.shadow)
             of_line.shadow.thread.share = line.limits.shadow_share
             of_line.canary.follow(line.canary, line.stable, line.limits.shadow_share)
         for name in self._lines.keys() - snapshot.lines.keys():

@@ -80,6 +80,17 @@ class Shadow:
         self._metrics = metrics
         self.thread = BudgetedThread("shadow")
         self._pair = _Pair("", "", ScoreSamples(()), ScoreSamples(()))
+        self._followed: tuple[str, str] | None = None  # line and version
+        self._reported: set[tuple[str, str]] = set()  # lines and tasks with a PSI
+
+    def follow(self, shadow: Live | None) -> None:
+        """Remove the PSI of a shadow that has ended or was replaced, because its alert would go on."""
+        followed = None if shadow is None else (shadow.line, shadow.bundle.label)
+        if followed == self._followed:
+            return
+        self._followed = followed
+        while self._reported:
+            self._metrics.shadow_psi.remove(*self._reported.pop())
 
     def offer(self, job: ShadowJob) -> None:
         """Queue a ranking, or drop it if the shadow is behind or has spent its budget. Never waits."""
@@ -122,8 +133,12 @@ class Shadow:
             self._report_psi(line, pair)
 
     def _report_psi(self, line: str, pair: _Pair) -> None:
+        # The shadow may have ended while this ranking was in work.
+        if self._followed != (line, pair.shadow):
+            return
         stable = pair.of_stable.by_task()
         shadow = pair.of_shadow.by_task()
         for task in stable.keys() & shadow.keys():
             if min(len(stable[task]), len(shadow[task])) >= _MIN_SCORES:
+                self._reported.add((line, task))
                 self._metrics.shadow_psi.labels(line, task).set(psi(stable[task], shadow[task]))

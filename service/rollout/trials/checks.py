@@ -46,9 +46,13 @@ class RegistryChecks:
             self._verified[str(target)] = manifest
         return manifest
 
+    def profiles(self) -> FusionProfiles | None:
+        """The fusion profiles in use; None for the plain default."""
+        return read_followed_fusion(self.registry) or self._started_with
+
     def startable(self, targets: Iterable[Target]) -> None:
         """Raise BundleRejected or DocumentError if a version could not start with the profiles and rules in use."""
-        profiles = read_followed_fusion(self.registry) or self._started_with
+        profiles = self.profiles()
         rule_sets = RULES_DOCUMENT.read_last_good(self.registry)
         for target in targets:
             manifest = self.verify(target)

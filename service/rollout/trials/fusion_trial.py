@@ -10,7 +10,6 @@ import numpy as np
 
 from service.fusion import FusionError, FusionProfiles
 from service.rollout.recent import RecentRequests
-from service.rollout.rollout import DEFAULT_LINE
 from service.rollout.serving import Live, ServingSnapshot, bind_profiles
 
 log = logging.getLogger("funnelrank.live")
@@ -29,7 +28,7 @@ def with_profiles(
     for live in snapshot.versions():
         try:
             fusion = bind_profiles(live.bundle.manifest, profiles)
-            scored = list(_scored(live, recent))
+            scored = list(_scored(live, recent, snapshot))
             for name, formula in fusion.formulas.items():
                 finite = [bool(np.isfinite(formula.fuse(scores, numerics)).any()) for scores, numerics in scored]
                 if scored and not any(finite):
@@ -44,11 +43,11 @@ def with_profiles(
     return snapshot.with_bound(bound, replace(snapshot.documents, profiles=profiles))
 
 
-def _scored(live: Live, recent: RecentRequests) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _scored(live: Live, recent: RecentRequests, snapshot: ServingSnapshot) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Return task scores `[tasks, C]` and item numerics `[C, N]` of requests, scored by the model."""
     bundle = live.bundle
     candidates = 0
-    for inputs in _requests(live, recent):
+    for inputs in _requests(live, recent, snapshot):
         numerics = inputs.get("item_numerics")
         if numerics is None:
             continue
@@ -61,9 +60,10 @@ def _scored(live: Live, recent: RecentRequests) -> Iterator[tuple[np.ndarray, np
             return
 
 
-def _requests(live: Live, recent: RecentRequests) -> Iterator[Mapping[str, np.ndarray]]:
+def _requests(live: Live, recent: RecentRequests, snapshot: ServingSnapshot) -> Iterator[Mapping[str, np.ndarray]]:
     bundle = live.bundle
-    requests = recent.of(live.bundle.layouts.inputs_fingerprint, live.line or DEFAULT_LINE)
+    of_lines = [recent.of(bundle.layouts.inputs_fingerprint, line.name) for line in snapshot.lines_with(bundle)]
+    requests = max(of_lines, key=len)
     if not requests:
         yield bundle.golden
     for assembly in reversed(requests):

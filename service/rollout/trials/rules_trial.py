@@ -4,12 +4,12 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
 from service.clock import now_ms
 from service.rollout.recent import Assembly, RecentRequests
-from service.rollout.rollout import DEFAULT_LINE
 from service.rollout.serving import Live, ServingSnapshot, bind_rule_sets
 from service.rules.bound import BoundRules
 from service.rules.candidates import CandidateList
@@ -34,7 +34,7 @@ def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: Re
         try:
             rules = bind_rule_sets(live.bundle.manifest, rule_sets)
             for name, bound in rules.bound.items() if rules is not None else ():
-                requests = _requests(live, rules.rule_sets, name, recent) if rules is not None else []
+                requests = _requests(live, rules.rule_sets, name, recent, snapshot) if rules is not None else []
                 _try(name, bound, requests)
         except RulesError as error:
             raise RulesError(f"{error.message} ({live.place} {live.bundle.label})", error.field) from None
@@ -46,10 +46,16 @@ def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: Re
     return snapshot.with_bound(bound_lives, replace(snapshot.documents, rule_sets=rule_sets))
 
 
-def _requests(live: Live, rule_sets: RuleSets, name: str, recent: RecentRequests) -> list[Assembly]:
-    """The newest requests that use a list: those of its scene, or of the scenes of experiments that name it."""
+def _requests(
+    live: Live, rule_sets: RuleSets, name: str, recent: RecentRequests, snapshot: ServingSnapshot
+) -> list[Assembly]:
+    """The newest requests of the version's lines that use a list: those of its scene, or of the scenes of experiments
+    that name it.
+    """
     scenes = {e.scene for e in rule_sets.experiments.values() if name in {arm.rules for arm in e.arms}}
-    every = reversed(recent.of(live.bundle.layouts.inputs_fingerprint, live.line or DEFAULT_LINE))
+    fingerprint = live.bundle.layouts.inputs_fingerprint
+    of_lines = [recent.of(fingerprint, line.name) for line in snapshot.lines_with(live.bundle)]
+    every = chain.from_iterable(reversed(requests) for requests in of_lines)
     of_list = [a for a in every if a.scene in scenes or rule_sets.name_for(a.scene) == name]
     return of_list[:_MOST_REQUESTS]
 

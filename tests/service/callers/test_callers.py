@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.api.access import admitted
+from service.api.problems import RateLimited
 from service.callers import callers as module
 from service.callers.callers import MOST_KEY_BYTES, Callers
 from service.callers.document import DOCUMENT, CallerRole, add_caller, hash_of, rotate_key
@@ -122,3 +123,14 @@ def test_a_key_that_is_too_long_is_not_hashed(tmp_path: Path, monkeypatch: pytes
     for length in (MOST_KEY_BYTES, MOST_KEY_BYTES + 1, 60_000):
         assert callers.grant_of(b"x" * length) is None
     assert [len(key) for key in hashed] == [MOST_KEY_BYTES]
+
+
+async def test_a_tiny_rate_answers_429_with_a_finite_wait(tmp_path: Path) -> None:
+    key = add_caller(tmp_path, "shop", CallerRole.READ, 1e-320, "me").encode()
+    callers = callers_of(tmp_path)
+    await callers.step()
+    scope = {"method": "POST", "path": "/rank", "headers": [(b"authorization", b"Bearer " + key)]}
+    assert admitted(scope, callers, 1.0, True) is not None
+    with pytest.raises(RateLimited) as refused:
+        admitted(scope, callers, 2.0, True)
+    assert refused.value.headers["Retry-After"] == "86400"

@@ -146,6 +146,21 @@ def test_the_command_prints_each_key_once(tmp_path: Path, capsys: pytest.Capture
     assert main(["callers", "revoke", "shop", *registry]) == 0
 
 
+def test_the_list_of_unreadable_documents_does_not_say_that_everybody_may_rank(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_caller(tmp_path, "shop", CallerRole.WRITE, None, "me")
+    (tmp_path / f".{CALLERS_FILE}.last").write_text("{")
+    for content in ("{", None):
+        (tmp_path / CALLERS_FILE).unlink()
+        if content is not None:
+            (tmp_path / CALLERS_FILE).write_text(content)
+        assert main(["callers", "list", "--registry", str(tmp_path)]) == 1
+        said = capsys.readouterr().err
+        assert "everybody" not in said and "its copy cannot be read either" in said
+        (tmp_path / CALLERS_FILE).touch()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

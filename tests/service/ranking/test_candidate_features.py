@@ -85,6 +85,8 @@ def test_rows_equal_those_of_one_candidate_at_a_time() -> None:
         ({"price_now": True}, r"candidates\[1\]\.features\.price_now: a numeric value is a number"),
         ({"price_now": 1e39}, r"candidates\[1\]\.features\.price_now: a numeric value lies within"),
         ({"price_now": 10**400}, r"candidates\[1\]\.features\.price_now: an integer has at most 64 bits"),
+        ({"price_now": 2**64}, r"candidates\[1\]\.features\.price_now: an integer has at most 64 bits"),
+        ({"price_now": -(2**63) - 1}, r"candidates\[1\]\.features\.price_now: an integer has at most 64 bits"),
         ({"price_now": float("nan")}, r"candidates\[1\]\.features\.price_now: NaN"),
         ({"retrieval": 1.5}, r"candidates\[1\]\.features\.retrieval: a categorical value is a string or an integer"),
         ({"retrieval": 2**64}, r"candidates\[1\]\.features\.retrieval: an integer has at most 64 bits"),
