@@ -61,6 +61,9 @@ COMMANDS = {
     "sign": CommandEntry("exporting:sign", "Sign published bundles."),
     "bench": CommandEntry("bench:bench", "Measure the CPU cost of a ranking."),
     "bench-threads": CommandEntry("bench:bench_threads", "Compare workers, threads and spinning."),
+    "bench-brownout": CommandEntry(
+        "bench:bench_brownout", "Measure who gets an answer in time under overload, with a brown-out."
+    ),
     "bench-clients": CommandEntry("bench:bench_clients", "Compare Redis clients for a ranking's read."),
     "compact": CommandEntry(
         "loop:compact",

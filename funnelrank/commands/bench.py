@@ -1,4 +1,4 @@
-"""The benchmark commands: `bench`, `bench-threads`, `bench-clients`."""
+"""The benchmark commands: `bench`, `bench-threads`, `bench-brownout`, `bench-clients`."""
 
 from pathlib import Path
 
@@ -50,6 +50,20 @@ def bench_threads(recipe: str, requests: int, runs: Path) -> None:
     from bench.threads import compare_threads
 
     compare_threads(recipe, requests, runs)
+
+
+@click.command(epilog=examples("funnelrank bench-brownout --candidates 500"))
+@click.option("--candidates", type=POSITIVE, default=1000, show_default=True, help="Candidates of a request.")
+@click.option("--quick", is_flag=True, help="Short loads, to see that it runs: the figures mean little.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the arrivals.")
+@_RUNS
+def bench_brownout(candidates: int, quick: bool, seed: int, runs: Path) -> None:
+    """Measure who gets an answer in time at 1.8 times the highest rate, with and without a brown-out; takes about three
+    minutes.
+    """
+    from bench.brownout import run_brownout
+
+    run_brownout(candidates, quick, seed, runs)
 
 
 @click.command(epilog=examples("funnelrank bench-clients --candidates 200"))
