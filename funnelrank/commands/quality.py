@@ -11,10 +11,11 @@ from funnelrank.exit_codes import CommandError
 DAYS = click.FloatRange(0, min_open=True)
 
 
-@click.command(epilog=examples("funnelrank quality --log LOG --recipe recipe.yaml --out quality.html"))
+@click.command(epilog=examples("funnelrank quality --log LOG --recipe R.yaml --registry registry --out quality.html"))
 @log_option
 @click.option("--recipe", type=PATH, required=True, metavar="RECIPE.yaml", help="A recipe with a section `log`.")
 @click.option("--out", type=PATH, required=True, metavar="FILE.html", help="The page; .json and .prom lie beside it.")
+@click.option("--registry", type=PATH, metavar="DIR", help="The registry whose bundles know their training part.")
 @click.option("--model", metavar="NAME", help="The model whose exposures count.  [default: the log's only one]")
 @click.option("--days", type=DAYS, default=28, show_default=True, metavar="N", help="The days that are measured.")
 @click.option("--fail-on-alarm", is_flag=True, help="Exit with 1 if an alarm is raised.")
@@ -24,6 +25,7 @@ def quality(
     log: Path,
     recipe: Path,
     out: Path,
+    registry: Path | None,
     model: str | None,
     days: float,
     fail_on_alarm: bool,
@@ -37,7 +39,7 @@ def quality(
     from loop.quality.report import lines, measure, write
     from models.recipe import load_recipe
 
-    document = measure(log, load_recipe(recipe), model, days, memory_mb, seed)
+    document = measure(log, load_recipe(recipe), registry, model, days, memory_mb, seed)
     files = write(document, out)
     click.echo("\n".join([*lines(document), f"report: {files[0]}"]))
     raised = sum(alarm["alarm"] is True for alarm in document["alarms"])

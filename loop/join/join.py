@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from features import FeatureSchema
@@ -16,6 +14,7 @@ from features.files.writing import write_whole
 from features.layouts import Layouts
 from loop.errors import LogError
 from loop.join.labels import label, open_database, quoted, read_log
+from loop.join.reading import exposures_in
 from loop.join.report import JoinReport, check_rate, measure
 from loop.join.served import lacking
 from loop.join.tables import write_tables
@@ -27,7 +26,6 @@ from tables.log_records import RecordKind
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "join.json"
-_BATCH = 256  # exposures in memory at once
 
 
 def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_mb: int = 1024) -> JoinReport:
@@ -128,20 +126,9 @@ def _labelled(
         f"WHERE {closed} GROUP BY ALL ORDER BY filename, file_row_number"
     )
     columns = ["positions", *(f"label_{place}" for place in range(len(names)))]
-    query = (
-        f"SELECT file_row_number, {', '.join(columns)} FROM labelled "  # nosec B608 # our own names
-        "WHERE filename = ? AND file_row_number >= ? AND file_row_number < ? ORDER BY file_row_number"
-    )
-    for path in files:
-        first = 0
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH):
-                labelled = database.execute(query, [str(path), first, first + len(batch)]).fetchall()
-                rows = batch.take(pa.array([row[0] - first for row in labelled], pa.int64())).to_pylist()
-                first += len(batch)
-                for row, (_, *lists_of_row) in zip(rows, labelled, strict=True):
-                    if row["schema"] in schemas:
-                        yield row | dict(zip(columns, lists_of_row, strict=True))
+    for exposure in exposures_in(database, "labelled", columns, files):
+        if exposure["schema"] in schemas:
+            yield exposure
 
 
 def _part_ends(database: duckdb.DuckDBPyConnection) -> list[int]:

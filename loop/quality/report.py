@@ -15,9 +15,10 @@ from loop.join.report import measure as measure_join
 from loop.log.hours import hour_files
 from loop.quality import figures
 from loop.quality.alarms import alarms
+from loop.quality.drift import drift
 from loop.quality.gauges import exposition
 from loop.quality.page import page, remarks
-from loop.quality.rows import SeenRows, measured_tasks, seen_rows
+from loop.quality.rows import DAY_MS, SeenRows, measured_tasks, seen_rows
 from models.recipe import Recipe
 from tables.log_records import RecordKind
 
@@ -25,9 +26,18 @@ FORMAT = 1
 
 
 def measure(
-    log: Path, recipe: Recipe, model: str | None = None, days: float = 28, memory_mb: int = 1024, seed: int = 0
+    log: Path,
+    recipe: Recipe,
+    registry: Path | None = None,
+    model: str | None = None,
+    days: float = 28,
+    memory_mb: int = 1024,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure the last `days` of a compacted log. Gives the document of `quality.json`. Raises LogError."""
+    """Measure the last `days` of a compacted log. Gives the document of `quality.json`. Raises LogError.
+
+    The bundles of the `registry` say what the training part's features were.
+    """
     section = section_of(recipe)
     files = {kind: hour_files(log, kind) for kind in RecordKind}
     if not files[RecordKind.EXPOSURES]:
@@ -45,6 +55,8 @@ def measure(
         joined = measure_join(database, section)
         check_rate(joined, section.min_join_rate)
         rows = seen_rows(database, section, tasks, days)
+        since_ms = rows.watermark_ms - round(days * DAY_MS)
+        served = drift(database, log, files[RecordKind.EXPOSURES], registry, name, since_ms)
     return {
         "format": FORMAT,
         "model": name,
@@ -57,8 +69,8 @@ def measure(
         "by_position": figures.by_position(rows, tasks),
         "invariants": figures.invariants(rows, tasks),
         "alarms": alarms(rows, tasks),
-        "drift": [],
-        "drift_notes": [],
+        "drift": served.features,
+        "drift_notes": served.notes,
         "empty_days": figures.empty_days(rows),
         "not_logged": _not_logged(rows),
     }

@@ -18,6 +18,7 @@ from models.network.model import MultiTaskModel
 from models.recipe import Recipe
 from models.training.checkpoint import OPTIMISER_FILE, RESUME_FILE, WEIGHTS_FILE
 from models.training.diagnostics.features import feature_health
+from models.training.diagnostics.histograms import training_histograms
 from models.training.diagnostics.position import position_curve
 from models.training.diagnostics.reading import reading_speed
 from models.training.diagnostics.sampling import sampled
@@ -93,6 +94,7 @@ def summary(
             "test": test,
         },
         "features": feature_health(data, seed),
+        "histograms": training_histograms(data, seed),
         "started_from": None,
         "baselines": None,
         "ablation": None,

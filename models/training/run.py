@@ -79,6 +79,9 @@ def open_run(folder: Path) -> Run:
         "best": measured["best"],
         "calibration": measured["calibration"],
     }
+    # Runs of earlier releases have none.
+    if histograms := measured.get("histograms"):
+        provenance["feature_histograms"] = histograms
     if members := measured.get("members"):
         provenance["members"] = members
     if start := measured.get("started_from"):

@@ -190,7 +190,7 @@ def test_two_services_in_one_log_are_refused_until_one_is_chosen(shown: Shown, r
     log = shown.write(tmp_path / "log", mixed)
     with pytest.raises(LogError, match=r"several models \(other, tiny\); choose one with --model"):
         measure(log, recipe_with(min_join_rate=0.1))
-    document = measure(log, recipe_with(min_join_rate=0.1), "tiny")
+    document = measure(log, recipe_with(min_join_rate=0.1), model="tiny")
     assert {c["version"] for c in document["cells"]} == {"2"}
 
 
