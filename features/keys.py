@@ -10,7 +10,7 @@ library and SQL engine has it, so a data warehouse can compute the same keys.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from hashlib import sha256
 
@@ -22,6 +22,7 @@ MISSING_KEY = 0
 MAX_VALUE_CHARACTERS = 512
 MAX_ID_CHARACTERS = 256  # of a user or an item
 _SEPARATOR = b"\x1f"
+PartOf = Callable[[str], str] | None  # cuts the part of a text that is hashed; None: the whole text
 _EXACT = 2.0**53  # integers from here on do not all have a float of their own
 
 
@@ -81,13 +82,17 @@ def _key_of_text(text: str, prefix: bytes) -> int:
 _remembered = lru_cache(maxsize=4096)(_key_of_text)
 
 
-def key_of(vocabulary: str, value: object, field: str | None = None) -> int:
-    """Return the signed 64-bit key of one raw value; MISSING_KEY if it is missing."""
+def key_of(vocabulary: str, value: object, field: str | None = None, part_of: PartOf = None) -> int:
+    """Return the signed 64-bit key of one raw value, or of a part of its text; MISSING_KEY if it is missing."""
     text = text_of(value, field or vocabulary)
+    if part_of is not None:
+        text = part_of(text)
     return _remembered(text, vocabulary.encode() + _SEPARATOR) if text else MISSING_KEY
 
 
-def keys_of_column(vocabulary: str, values: np.ndarray | Iterable[object], field: str | None = None) -> np.ndarray:
+def keys_of_column(
+    vocabulary: str, values: np.ndarray | Iterable[object], field: str | None = None, part_of: PartOf = None
+) -> np.ndarray:
     """Return the keys of a whole column, int64 `[n]`: every distinct value is hashed once."""
     known: dict[object, int] = {}
     field = field or vocabulary
@@ -95,6 +100,8 @@ def keys_of_column(vocabulary: str, values: np.ndarray | Iterable[object], field
 
     def key(value: object) -> int:
         text = text_of(value, field)
+        if part_of is not None:
+            text = part_of(text)
         return _key_of_text(text, prefix) if text else MISSING_KEY
 
     raw = values.tolist() if isinstance(values, np.ndarray) else list(values)

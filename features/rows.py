@@ -119,7 +119,7 @@ class RowLayout:
         keys = (
             multi_keys(feature, value)
             if isinstance(feature, MultiCategorical)
-            else (key_of(feature.vocabulary_name, value, name),)
+            else (key_of(feature.vocabulary_name, value, name, feature.part_of),)
         )
         for place, key in enumerate(keys, start):
             _KEY.pack_into(row, _KEY.size * place, key)
@@ -145,7 +145,7 @@ class RowLayout:
                 rows["keys"][:, self.key_columns[feature.name]] = multi_keys_of_column(feature, column)
             else:
                 rows["keys"][:, self.key_columns[feature.name].start] = keys_of_column(
-                    feature.vocabulary_name, column, feature.name
+                    feature.vocabulary_name, column, feature.name, feature.part_of
                 )
         return rows
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -12,6 +12,7 @@ from features.counter_schema import Counter, check_counters, stored_counters
 from features.derived_schema import OF_REQUEST_TIME, Derived, check_derived, operands, type_of
 from features.errors import FeatureError, SchemaError
 from features.strict_model import Name, SchemaPart, at_default
+from features.text_parts import TextPart
 
 ACTION = "action"
 SCENE = "scene"
@@ -23,16 +24,25 @@ Required = Annotated[bool, Field(exclude_if=at_default)]
 
 
 class Categorical(SchemaPart):
-    """One string or integer. Features that name the same `vocabulary` share keys and embeddings."""
+    """One string or integer. Features that name the same `vocabulary` share keys and embeddings.
+
+    With `text`, a part of the value is the category, in tables, the store and requests alike.
+    """
 
     name: Name
     type: Literal["categorical"]
     vocabulary: Name | None = None
+    text: Annotated[TextPart | None, Field(exclude_if=at_default)] = None
     required: Required = False
 
     @property
     def vocabulary_name(self) -> str:
         return self.vocabulary or self.name
+
+    @property
+    def part_of(self) -> Callable[[str], str] | None:
+        """Cuts the category out of a value's text; None if it is the whole text."""
+        return None if self.text is None else self.text.of
 
 
 class MultiCategorical(SchemaPart):

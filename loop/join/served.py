@@ -121,4 +121,6 @@ def _lacking_behaviours(logged: FeatureSchema, read: FeatureSchema) -> str:
 def _meaning(feature: Feature) -> str:
     vocabulary = getattr(feature, "vocabulary_name", "")
     width = feature.max_values if isinstance(feature, MultiCategorical) else 1
-    return f"{feature.type} of vocabulary '{vocabulary}', {width} wide" if vocabulary else feature.type
+    text = getattr(feature, "text", None)
+    part = "" if text is None else f", {text.model_dump()} of the text"
+    return f"{feature.type} of vocabulary '{vocabulary}', {width} wide{part}" if vocabulary else feature.type

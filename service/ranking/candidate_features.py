@@ -168,6 +168,6 @@ def _keys(feature: Categorical, values: Sequence[object]) -> list[int] | None:
         return None
     vocabulary = feature.vocabulary_name
     try:
-        return [key_of(vocabulary, value, feature.name) for value in values]
+        return [key_of(vocabulary, value, feature.name, feature.part_of) for value in values]
     except FeatureError:
         return None

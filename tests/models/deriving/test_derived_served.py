@@ -10,6 +10,7 @@ import pytest
 from running_service import serving
 
 from export.bundle import export_run
+from features import key_of
 from funnelrank.main import main
 from models import train as training
 from models.data.cache import open_data
@@ -28,6 +29,7 @@ DERIVED = [
     {"name": "length_step", "type": "bucket", "of": "length", "edges": [10, 30]},
     {"name": "city_tags", "type": "cross", "of": ["city", "tags"]},
     {"name": "tab_step", "type": "cross", "of": ["tab", "length_step"]},
+    {"name": "code_link", "type": "cross", "of": ["code", "link"]},
 ]
 
 
@@ -38,6 +40,9 @@ def with_own_columns(tables):
     impressions["tab"] = impressions.user_id % 3
     impressions["price_now"] = (impressions.item_id * 1.5 + impressions.click).where(impressions.item_id % 5 > 0)
     items = tables["items"]
+    # Texts of which a part is the category.
+    impressions["link"] = [f"https://{'Shop' if i % 3 else 'news'}.example/{i}" for i in range(len(impressions))]
+    items["code"] = [f"{'abc'[i % 3]}-{i}" for i in items.item_id]
     items["published"] = (19_100 + items.item_id / 8).where(items.item_id % 7 > 0)
     items.loc[3:5, "length"] = 0.0
     return tables
@@ -50,10 +55,12 @@ def changes(derived, **more):
         {"name": "tags", "type": "multi_categorical", "max_values": 2},
         {"name": "length", "type": "numeric"},
         {"name": "published", "type": "numeric"},
+        {"name": "code", "type": "categorical", "text": {"type": "prefix", "characters": 1}},
     ]
+    link = {"name": "link", "type": "categorical", "text": {"type": "url", "part": "host"}}
     return {
         "features.item": item,
-        "features.candidate": [{"name": "price_now", "type": "numeric"}],
+        "features.candidate": [{"name": "price_now", "type": "numeric"}, link],
         "features.derived": derived,
         "features.behaviour": None,
         "data.behaviours": None,
@@ -106,7 +113,10 @@ def test_what_is_derived_reaches_the_network_and_keeps_what_is_missing(tiny_reci
     stats = data.encoding.numerics["derived"]
     np.testing.assert_allclose(stats.mean[0], np.nanmean(expected.astype(np.float64)), rtol=1e-5)
     assert np.isfinite(stats.edges[names.index("per_minute")]).any()
-    # Every frequent cross has an embedding row of its own.
+    # Parts of texts are the categories, and every frequent cross has an embedding row of its own.
+    vocabulary = data.encoding.vocabulary.keys
+    assert {key_of("code", value) for value in "abc"} <= set(vocabulary.tolist())
+    assert {key_of("link", f"{name}.example") for name in ("shop", "news")} <= set(vocabulary.tolist())
     columns = np.asarray(part.derived_rows)
     assert len(np.unique(columns)) > 24 + 7
 

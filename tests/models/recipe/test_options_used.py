@@ -19,6 +19,7 @@ OF_COUNTERS = (
     "kuairand-counters has the kinds that its tables can feed; tests/features and tests/models/counting set it"
 )
 OF_TIMES = "no data set of ours has a time as a feature; tests/models/deriving trains one"
+OF_URLS = "no data set of ours has a URL; tests/features/test_text_parts.py sets it"
 OF_A_RUN = "it needs the folder of a finished run; tests/models/training/test_transfer.py sets it"
 IS_DEFAULT = "it is the default of the option, which is mostly left out"
 OF_SAMPLED_DATA = "no data set of ours was sampled; tests/models/layers/test_calibration.py sets it"
@@ -39,6 +40,7 @@ EXEMPT = {
     "TimeSinceCounter": OF_COUNTERS,
     "DistinctCounter": OF_COUNTERS,
     "TimeSinceFeature": OF_TIMES,
+    "UrlPart": OF_URLS,
     "TransferSection": OF_A_RUN,
     "Probability.type": IS_DEFAULT,
     "PairwiseOptions.weight": IS_DEFAULT,
