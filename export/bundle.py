@@ -38,6 +38,7 @@ from service.bundle.manifest import (
     Reduced,
     Reduction,
     TaskSpec,
+    VectorSpec,
 )
 
 GOLDEN_CANDIDATES = 64
@@ -93,7 +94,7 @@ def _in_reduced(
     impressions = impressions_of(run, cache)
     content = reduced(model, precision).SerializeToString()
     reduced_graph = reduction.measure(run, model.SerializeToString(), content, precision, impressions, max_loss)
-    names = list(run.ranker.score_names)
+    names = [*run.ranker.score_names, *run.ranker.vector_shapes]
     scores = dict(zip(names, open_session(content, 1).run(names, golden), strict=True))
     return {
         GRAPH_FILE: content,
@@ -138,6 +139,7 @@ def _manifest(
         fingerprint=run.encoding.schema.fingerprint,
         inputs=graph_inputs(run.encoding.schema),
         tasks=tuple(task for output in run.ranker.outputs for task in _tasks_of(output)),
+        outputs=tuple(VectorSpec.model_validate({"name": n, "shape": s}) for n, s in run.ranker.vector_shapes.items()),
         left_out=_left_out(run.ranker, run),
         metrics=run.metrics,
         parity=parity,

@@ -14,6 +14,7 @@ from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
 from export.interrupts import interrupt_held
+from export.log_space import out_of_log_space
 from features import MISSING_KEY, FeatureSchema, layouts
 from features.schema import DERIVED
 from features.within_request import INPUT as COMPARED
@@ -101,7 +102,9 @@ class ServingGraph(nn.Module):
         return rows
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The graph's inputs by name -> task scores `[C]` by name: probabilities, or values."""
+        """The graph's inputs by name -> task scores `[C]` by name (probabilities, or values), and the vectors beside
+        them.
+        """
         if self.schema.derived:
             inputs = inputs | derive(self.schema, inputs)
         rows = self.rows(inputs)
@@ -118,6 +121,11 @@ class ServingGraph(nn.Module):
             if "behaviour_numerics" in inputs:
                 batch["behaviour_numerics"] = inputs["behaviour_numerics"].unsqueeze(0)
         return self.ranker.served(batch)
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the graph's outputs in their order: the task scores, then the vectors."""
+        return [*self.ranker.score_names, *self.ranker.vector_shapes]
 
 
 def lookup_table(vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
@@ -149,15 +157,15 @@ def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
             dynamo=True,
             dynamic_shapes={"inputs": free},
             input_names=[s.name for s in specs],
-            output_names=list(graph.ranker.score_names),
+            output_names=graph.output_names,
             verbose=False,
         )
     assert program is not None
     _fold_constants(program.model)
     model = program.model_proto
-    _out_of_log_space(model)
+    out_of_log_space(model)
     _fill_lookup(model, encoding.vocabulary)
-    _name_axes(model, specs)
+    _name_axes(model, specs, graph.ranker.vector_shapes)
     _forget_origin(model)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -178,40 +186,6 @@ def _forget_origin(model: onnx.ModelProto) -> None:
         part.ClearField("doc_string")
 
 
-def _out_of_log_space(model: onnx.ModelProto) -> None:
-    """Replace exp(log p) by p, and exp(log p + log q) by p q, so that probabilities are computed without logarithms."""
-    graph = model.graph
-    made_by = {name: node for node in graph.node for name in node.output}
-    plain: dict[str, str] = {}
-    # Find each exp whose input is a log, or the sum of two.
-    for end in [n for n in graph.node if n.op_type == "Exp"]:
-        source = made_by.get(end.input[0])
-        logs = (
-            [made_by.get(name) for name in source.input] if source is not None and source.op_type == "Add" else [source]
-        )
-        factors = [node.input[0] for node in logs if node is not None and node.op_type == "Log"]
-        if len(factors) < len(logs):
-            continue
-        if len(factors) == 1 and factors[0] not in plain:
-            plain[factors[0]] = end.output[0]
-            graph.node.remove(end)
-        else:
-            end.CopyFrom(
-                helper.make_node("Mul" if len(factors) == 2 else "Identity", factors, list(end.output), name=end.name)
-            )
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [plain.get(name, name) for name in names]
-    while unused := _unused(graph):
-        for node in unused:
-            graph.node.remove(node)
-
-
-def _unused(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    return [node for node in graph.node if not used.intersection(node.output)]
-
-
 def _fill_lookup(model: onnx.ModelProto, vocabulary: Vocabulary) -> None:
     nodes = [n for n in model.graph.node if n.op_type == "LabelEncoder"]
     if not nodes:  # a schema of numbers alone looks nothing up
@@ -228,8 +202,12 @@ def _fill_lookup(model: onnx.ModelProto, vocabulary: Vocabulary) -> None:
     )
 
 
-def _name_axes(model: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:
-    """Name the free axes C and L everywhere, and check that each input has exactly the axes it should have."""
+def _name_axes(
+    model: onnx.ModelProto, specs: tuple[TensorSpec, ...], vectors: Mapping[str, tuple[int | str, ...]]
+) -> None:
+    """Name the free axes C and L everywhere, and check that each input and output has exactly the axes it should
+    have.
+    """
     names: dict[str, str] = {}
     for spec, value in zip(specs, model.graph.input, strict=True):
         assert value.name == spec.name
@@ -244,6 +222,7 @@ def _name_axes(model: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:
             if axis.dim_param in names:
                 axis.dim_param = names[axis.dim_param]
     for value in model.graph.output:
-        axes = [axis.dim_param for axis in value.type.tensor_type.shape.dim]
-        assert axes == ["C"], f"output {value.name} has the axes {axes}, expected one per candidate"
+        axes = tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim)
+        expected_axes = vectors.get(value.name, ("C",))
+        assert axes == expected_axes, f"output {value.name} has the axes {axes}, expected {expected_axes}"
     del model.graph.value_info[:]

@@ -22,7 +22,7 @@ class ParityError(RuntimeError):
 
 
 def torch_scores(graph: ServingGraph, inputs: Inputs) -> dict[str, np.ndarray]:
-    """Task scores `[C]` by name, computed by torch."""
+    """Task scores `[C]` and the other outputs by name, computed by torch."""
     with torch.no_grad():
         scores = graph({name: torch.from_numpy(values) for name, values in inputs.items()})
     return {name: score.numpy() for name, score in scores.items()}
@@ -31,9 +31,9 @@ def torch_scores(graph: ServingGraph, inputs: Inputs) -> dict[str, np.ndarray]:
 def check_parity(
     graph: ServingGraph, model: bytes, schema: FeatureSchema, rows: Mapping[str, np.ndarray], seed: int
 ) -> Parity:
-    """Compare the scores at every size of the grid; for scores beyond 1, the difference is relative.
+    """Compare every output at every size of the grid; for numbers beyond 1, the difference is relative.
 
-    Raises ParityError with the task and the size of the first difference over the tolerance.
+    Raises ParityError with the output and the size of the first difference over the tolerance.
     """
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     names = [o.name for o in session.get_outputs()]
@@ -51,8 +51,8 @@ def check_parity(
 
 def _difference(task: str, got: np.ndarray, expected: np.ndarray, candidates: int, behaviours: int) -> float:
     where = f"{task} with {candidates} candidates and {behaviours} behaviours"
-    if got.shape != (candidates,):
-        raise ParityError(f"{where}: the graph gives the shape {got.shape}")
+    if got.shape != expected.shape:
+        raise ParityError(f"{where}: the graph gives the shape {got.shape}, torch {expected.shape}")
     if not (np.isfinite(got).all() and np.isfinite(expected).all()):
         raise ParityError(f"{where}: a score is not finite")
     difference = float(relative_difference(got, expected).max())

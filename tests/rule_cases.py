@@ -13,6 +13,7 @@ from service.rules.order.arrange import Arrangement
 
 NOW_MS = 1_700_000_000_000
 AUTHORS = ("a", "b", "c")
+VECTOR = "item_vector"  # an output of the graph
 SOURCES = ("near", "new", "hot")
 SCHEMA = FeatureSchema.model_validate(
     {
@@ -28,7 +29,9 @@ SCHEMA = FeatureSchema.model_validate(
 LAYOUT = RowLayout(SCHEMA.item)
 
 
-def candidates(rows: Sequence[dict[str, Any]], scores: Sequence[float] | None = None) -> CandidateList:
+def candidates(
+    rows: Sequence[dict[str, Any]], scores: Sequence[float] | None = None, vectors: np.ndarray | None = None
+) -> CandidateList:
     """Candidates `0`, `1`, ... with these item rows; the first has the highest score unless `scores` say otherwise."""
     features = [{name: value for name, value in row.items() if name != "source"} for row in rows]
     packed = np.frombuffer(b"".join(LAYOUT.pack(row) for row in features), dtype=LAYOUT.dtype)
@@ -41,11 +44,13 @@ def candidates(rows: Sequence[dict[str, Any]], scores: Sequence[float] | None = 
         scores=values,
         predictions=values[None].astype(np.float32),
         sources=[row.get("source") for row in rows],
+        outputs={} if vectors is None else {VECTOR: vectors},
     )
 
 
 def bound(*rules: dict[str, Any]) -> BoundRules:
-    return bind_rules(RuleSets.model_validate({"rules": {"default": rules}}), LAYOUT, ("pctr",))["default"]
+    rule_sets = RuleSets.model_validate({"rules": {"default": rules}})
+    return bind_rules(rule_sets, LAYOUT, ("pctr",), (VECTOR,))["default"]
 
 
 def ids(arrangement: Arrangement, of: CandidateList) -> list[str]:

@@ -219,3 +219,47 @@ def without_task(folder: Path, task: str) -> None:
     manifest["tasks"] = [t for t in manifest["tasks"] if t["name"] != task]
     manifest["files"] = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in manifest["files"]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def vectors_by_hand(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs that `with_vectors` adds: twice the item's numbers `[C, N]`, and the user's numbers `[U]`."""
+    filled = {name: np.nan_to_num(inputs[f"{name}_numerics"]) for name in ("item", "user")}
+    return {"item_vector": 2 * filled["item"], "user_representation": filled["user"][0]}
+
+
+def with_vectors(folder: Path, change: Callable[[dict[str, np.ndarray]], object] | None = None) -> Path:
+    """Add a vector per candidate and one of the user to a published bundle: graph, golden request, manifest, hashes.
+
+    `change` may spoil the golden request's vectors.
+    """
+    model = onnx.load(folder / "model.onnx")
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "v0"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), "v_axis"))
+    for name, result in (("item", "v_item"), ("user", "v_user")):
+        model.graph.node.append(helper.make_node("IsNaN", [f"{name}_numerics"], [f"{result}_missing"]))
+        given = [f"{result}_missing", "v0", f"{name}_numerics"]
+        model.graph.node.append(helper.make_node("Where", given, [result]))
+    model.graph.node.append(helper.make_node("Add", ["v_item", "v_item"], ["item_vector"]))
+    model.graph.node.append(helper.make_node("Squeeze", ["v_user", "v_axis"], ["user_representation"]))
+    with np.load(folder / "golden.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    inputs = {n.removeprefix("inputs/"): values for n, values in arrays.items() if n.startswith("inputs/")}
+    vectors = vectors_by_hand(inputs)
+    shapes: dict[str, list[Any]] = {
+        "item_vector": ["C", vectors["item_vector"].shape[1]],
+        "user_representation": list(vectors["user_representation"].shape),
+    }
+    for name, shape in shapes.items():
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    onnx.checker.check_model(model)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    if change:
+        change(vectors)
+    packed = io.BytesIO()
+    np.savez(packed, **arrays, **{f"outputs/{name}": values for name, values in vectors.items()})
+    (folder / "golden.npz").write_bytes(packed.getvalue())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["outputs"] = [{"name": name, "shape": shape} for name, shape in shapes.items()]
+    manifest["files"] = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder

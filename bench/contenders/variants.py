@@ -5,7 +5,7 @@ ONNX Runtime's threads spin while idle, or scoring runs in a thread of its own i
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import patch
@@ -34,6 +34,7 @@ class ThreadedRanker(Ranker):
         deadline: Deadline,
         has_left: Callable[[], bool],
         places: np.ndarray | None = None,
+        vectors: Sequence[str] = (),
     ) -> Scored:
         loop = asyncio.get_running_loop()
         return Scored(await loop.run_in_executor(_POOL, bundle.score, bundle.own(inputs)), 0.0, failed=False)

@@ -79,6 +79,8 @@ def _summary(published: "Published", signed: bool) -> Iterator[str]:
     if manifest.reduction:
         yield from lines(manifest.reduction)
     yield f"graph       {published.graph_bytes / 2**20:.2f} MiB, tasks {', '.join(manifest.task_names)}"
+    for vector in manifest.outputs:
+        yield f"output      {vector.name} [{', '.join(map(str, vector.shape))}]"
     for part in manifest.left_out:
         yield f"left out    {part.part} ({', '.join(part.columns)}): {part.note}"
     yield f"published   {published.folder}{', signed' if signed else ''}"

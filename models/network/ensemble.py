@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from models.data.encoding.encoding import Encoding
 from models.layers.position_bias import PositionTower
 from models.network.inputs import Batch
-from models.network.model import MultiTaskModel
+from models.network.model import Embedded, MultiTaskModel
 from models.recipe import Recipe
 from models.structures.base import TaskStructure
+from models.trunks.base import TrunkInput
 
 
 class Ensemble(MultiTaskModel):
@@ -37,9 +38,12 @@ class Ensemble(MultiTaskModel):
         self.others = nn.ModuleList(others)
         self.composition |= {"members": str(1 + len(others))}
 
-    def logits(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean of the members' logits by head, and by output for the tasks on the user's representation."""
-        of_members = [super().logits(batch)]
+    def logits_of(self, batch: Batch, embedded: Embedded, inputs: TrunkInput) -> dict[str, Tensor]:
+        """The mean of the members' logits by head, and by output for the tasks on the user's representation.
+
+        `embedded` and `inputs` are the first member's.
+        """
+        of_members = [super().logits_of(batch, embedded, inputs)]
         for other in self.others:
             assert isinstance(other, MultiTaskModel)
             of_members.append(other.logits(batch))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from models.catalogue import entry_of
@@ -22,6 +21,7 @@ from models.network.heads import by_head, factors_of, representation_networks
 from models.network.inputs import Batch, Inputs
 from models.network.objective import Objective
 from models.network.user_bias import UserBias, build_user_bias
+from models.network.vectors import representation_of, vector_shapes, vectors_of
 from models.recipe import Recipe
 from models.structures.base import Output, TaskStructure
 from models.structures.chain import Chain
@@ -73,6 +73,7 @@ class MultiTaskModel(nn.Module):
         parts = [self._part_of(encoder) for encoder in self.encoders]
         width = sum(part.width for part in parts if not part.of_candidate)
         self.of_representation = representation_networks(structures, width, model.tower_hidden, model.dropout)
+        self.vector_shapes = vector_shapes(model.outputs, width, self.inputs.width("item"))
         # The parts that change logits, and the maps from logits to calibrated probabilities.
         self.position = position
         self.user_bias: UserBias | None = None
@@ -136,9 +137,10 @@ class MultiTaskModel(nn.Module):
         position.
         """
         embedded = self.embedded(batch)
-        return self._logits(batch, embedded, self.trunk_input(batch, embedded))
+        return self.logits_of(batch, embedded, self.trunk_input(batch, embedded))
 
-    def _logits(self, batch: Batch, embedded: Embedded, inputs: TrunkInput) -> dict[str, Tensor]:
+    def logits_of(self, batch: Batch, embedded: Embedded, inputs: TrunkInput) -> dict[str, Tensor]:
+        """The logits of a batch whose inputs are computed already."""
         # The heads on the trunk, and the user's addend.
         logits_HBW = self.towers(self.trunk(inputs))
         shift_HB = self.trunk.logit_shift(inputs)
@@ -149,8 +151,7 @@ class MultiTaskModel(nn.Module):
         logits = by_head(logits_HBW, self.structures)
         # The tasks that read the user's representation.
         if self.of_representation:
-            encoded = zip(self.encoders, inputs.parts[-len(self.encoders) :], strict=True)
-            representation = torch.cat([part for encoder, part in encoded if not encoder.sees_candidate], -1)
+            representation = representation_of(self.encoders, inputs.parts[-len(self.encoders) :])
             candidates = self.inputs.candidates(batch)
             logits |= {name: network(representation, candidates) for name, network in self.of_representation.items()}
         # The position bias.
@@ -200,22 +201,31 @@ class MultiTaskModel(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return every score `[B]` by its name: log probabilities, or values."""
-        scores = self.scores(batch)
+        return self._columns(self.scores(batch))
+
+    def _columns(self, scores: Mapping[str, Score]) -> dict[str, Tensor]:
         columns: dict[str, Tensor] = {}
         for output in self.outputs:
             columns |= zip(output.score_names, output.kind.columns(scores[output.name]), strict=True)
         return columns
 
     def served(self, batch: Batch) -> dict[str, Tensor]:
-        """Return every score `[B]` by its name in the form that the graph gives: probabilities, or values."""
-        columns = self(batch)
-        return {name: o.kind.served(columns[name]) for o in self.outputs for name in o.score_names}
+        """Return every output of the graph for one request of C candidates, by name: each score `[C]` in the form of a
+        probability or a value, then the vectors, `[D]` or `[C, D]`.
+        """
+        # The vectors are parts of what the scores are computed from, so that they cost the graph nothing.
+        embedded = self.embedded(batch)
+        inputs = self.trunk_input(batch, embedded)
+        columns = self._columns(self._scores(self.logits_of(batch, embedded, inputs)))
+        scores = {name: o.kind.served(columns[name]) for o in self.outputs for name in o.score_names}
+        encoded = inputs.parts[len(self.trunk_groups) :]
+        return scores | vectors_of(self.vector_shapes, embedded.groups["item"], self.encoders, encoded)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of each trained output, a scalar each: the mean over its space, and its list loss if it has one."""
         embedded = self.embedded(batch)
         inputs = self.trunk_input(batch, embedded)
-        return self.objective(self._scores(self._logits(batch, embedded, inputs)), batch, inputs.parts)
+        return self.objective(self._scores(self.logits_of(batch, embedded, inputs)), batch, inputs.parts)
 
     def gate_means(self, batch: Batch) -> dict[str, Tensor]:
         """Mean gate value per expert `[E]` by head; empty without gates."""

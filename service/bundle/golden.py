@@ -21,10 +21,10 @@ _NUMBERS = "fiu"
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """The trainer's request: its `inputs` by name, and the trainer's `scores` `[tasks, C]`."""
+    """The trainer's request: its `inputs` by name, and the trainer's `outputs` by name: task scores `[C]`, vectors."""
 
     inputs: Mapping[str, np.ndarray]
-    scores: np.ndarray
+    outputs: Mapping[str, np.ndarray]
 
 
 def read_golden(content: bytes, manifest: Manifest, max_behaviours: int) -> Golden:
@@ -36,8 +36,11 @@ def read_golden(content: bytes, manifest: Manifest, max_behaviours: int) -> Gold
             for spec in manifest.inputs:
                 largest = prod(axes[a] if isinstance(a, str) else a for a in spec.shape)
                 inputs[spec.name] = _array(archive, f"inputs/{spec.name}", largest)
-            scores = [_array(archive, f"outputs/{task}", _MOST_CANDIDATES) for task in manifest.task_names]
-        return Golden(inputs, np.stack(scores))
+            outputs = {task: _array(archive, f"outputs/{task}", _MOST_CANDIDATES) for task in manifest.task_names}
+            for vector in manifest.outputs:
+                largest = prod(axes[a] if isinstance(a, str) else a for a in vector.shape)
+                outputs[vector.name] = _array(archive, f"outputs/{vector.name}", largest)
+        return Golden(inputs, outputs)
     except Exception as error:  # noqa: BLE001 - zipfile, zlib and numpy raise whatever a broken file leads them to
         raise BundleRejected("golden_unreadable", f"golden.npz: {type(error).__name__}: {error}") from None
 
@@ -61,28 +64,33 @@ def _array(archive: zipfile.ZipFile, name: str, largest: int) -> np.ndarray:
     return array
 
 
-def replay_golden(score: Callable[[dict[str, np.ndarray]], np.ndarray], golden: Golden, manifest: Manifest) -> None:
-    """Score the golden request and compare with the trainer's scores.
+def replay_golden(
+    run: Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]], golden: Golden, manifest: Manifest
+) -> None:
+    """Run the graph on the golden request and compare every output with the trainer's.
 
-    Every score must be finite and within 1e-4 of the trainer's score, relative for values beyond 1.
+    Every number must be finite and within 1e-4 of the trainer's, relative for values beyond 1.
     """
-    expected = golden.scores
-    if expected.size == 0:
+    if any(expected.size == 0 for expected in golden.outputs.values()):
         raise BundleRejected("golden_unreadable", "golden.npz: it has no candidate")
     try:
-        scored = score(dict(golden.inputs))
+        computed = run(dict(golden.inputs))
     except Exception as error:  # onnxruntime raises its own classes, some of them plain Exception
         raise BundleRejected("golden_failed", f"the graph does not run on its golden request: {error}") from error
-    if not (np.isfinite(scored).all() and np.isfinite(expected).all()):
-        raise BundleRejected("golden_not_finite", "a task score of the golden request is NaN or infinite")
-    if scored.shape != expected.shape:
+    for name in manifest.output_names:
+        _compare(name, computed[name], golden.outputs[name])
+
+
+def _compare(name: str, computed: np.ndarray, expected: np.ndarray) -> None:
+    if not (np.isfinite(computed).all() and np.isfinite(expected).all()):
+        raise BundleRejected("golden_not_finite", f"the golden request's {name} has a number that is NaN or infinite")
+    if computed.shape != expected.shape:
         raise BundleRejected(
-            "golden_mismatch", f"the graph gives scores {scored.shape}, the trainer's are {expected.shape}"
+            "golden_mismatch", f"{name}: the graph gives the shape {computed.shape}, the trainer's is {expected.shape}"
         )
-    difference = relative_difference(scored, expected).max(axis=1)
-    if difference.max() > GOLDEN_TOLERANCE:
-        task = manifest.task_names[int(difference.argmax())]
+    difference = float(relative_difference(computed, expected).max())
+    if difference > GOLDEN_TOLERANCE:
         raise BundleRejected(
             "golden_mismatch",
-            f"{task} differs by {difference.max():.3g} from the trainer's score, {GOLDEN_TOLERANCE:g} is allowed",
+            f"{name} differs by {difference:.3g} from the trainer's, {GOLDEN_TOLERANCE:g} is allowed",
         )

@@ -1,7 +1,7 @@
 """Loads a model bundle: verifies it against its manifest and its golden request, warms it up, and scores with it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
@@ -60,6 +60,12 @@ class Bundle:
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Named inputs -> task scores, float32 `[tasks, C]` in the order of `tasks`. Raises onnxruntime's errors."""
         return stacked(self.session.run(self.tasks, inputs, None))
+
+    def score_with(self, inputs: dict[str, np.ndarray], names: Sequence[str]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the task scores as `score` does, and the graph's other outputs of these names."""
+        computed = self.session.run((*self.tasks, *names), inputs, None)
+        count = len(self.tasks)
+        return stacked(computed[:count]), computed[count:]
 
 
 def open_session(graph: bytes, threads: int) -> Any:
@@ -121,8 +127,12 @@ def _load(folder: Path, threads: int, largest: int, manifest: Manifest, run_opti
     def score(inputs: dict[str, np.ndarray]) -> np.ndarray:
         return stacked(session.run(manifest.task_names, inputs, run_options))
 
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = manifest.output_names
+        return dict(zip(names, session.run(names, inputs, run_options), strict=True))
+
     golden = read_golden(files[GOLDEN_FILE], manifest, layouts.max_behaviours)
-    replay_golden(score, golden, manifest)
+    replay_golden(run, golden, manifest)
     try:
         warm(score, manifest, layouts.max_behaviours, largest)
     except Exception as error:  # as above

@@ -17,6 +17,7 @@ BUNDLE_FILES = (GRAPH_FILE, GOLDEN_FILE, REPORT_FILE)
 
 BundleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Width = Annotated[int, Field(ge=1)]
 Reduced = Literal["int8", "float16"]
 
 
@@ -43,6 +44,16 @@ class TaskSpec(_Strict):
     kind: Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")]
     label: str
     space: str
+
+
+class VectorSpec(_Strict):
+    """One output of the graph that is no task score, float32: `[D]` describes the user, `[C, D]` the candidates.
+
+    It is never fused. Rules may read those of the candidates.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    shape: tuple[Width] | tuple[Literal["C"], Width]
 
 
 class LeftOut(_Strict):
@@ -113,6 +124,8 @@ class Manifest(_Strict):
     fingerprint: str
     inputs: tuple[TensorSpec, ...]
     tasks: Annotated[tuple[TaskSpec, ...], Field(min_length=1)]
+    # Absent if the graph has only task scores, so that older services can read the manifest.
+    outputs: Annotated[tuple[VectorSpec, ...], Field(exclude_if=lambda outputs: not outputs)] = ()
     left_out: tuple[LeftOut, ...] = ()
     metrics: dict[str, dict[str, Any]]
     parity: Parity
@@ -130,6 +143,8 @@ class Manifest(_Strict):
             )
         if missing := set(BUNDLE_FILES) - set(self.files):
             raise ValueError(f"files: no SHA-256 for {', '.join(sorted(missing))}")
+        if len(set(self.output_names)) < len(self.output_names):
+            raise ValueError(f"tasks and outputs: a name occurs twice among {', '.join(self.output_names)}")
         return self
 
     @property
@@ -140,6 +155,16 @@ class Manifest(_Strict):
     @property
     def task_names(self) -> tuple[str, ...]:
         return tuple(t.name for t in self.tasks)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of all outputs of the graph: the task scores, then the vectors."""
+        return (*self.task_names, *(output.name for output in self.outputs))
+
+    @property
+    def item_vectors(self) -> dict[str, int]:
+        """The widths of the outputs with a vector per candidate, by name."""
+        return {output.name: output.shape[1] for output in self.outputs if len(output.shape) == 2}
 
     @property
     def task_kinds(self) -> dict[str, str]:

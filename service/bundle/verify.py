@@ -128,12 +128,20 @@ def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
     for name, (dtype, shape) in stated.items():
         _check_tensor(name, graph[name], dtype, shape)
 
-    # Check the graph's outputs: one score per candidate and task.
+    # Check the graph's outputs: one score per candidate and task, and the vectors.
     outputs = {o.name: o for o in session.get_outputs()}
-    if set(outputs) != set(manifest.task_names):
+    if set(outputs) != set(manifest.output_names):
         raise BundleRejected(
-            "outputs_mismatch", f"the graph gives {sorted(outputs)}, the manifest states {sorted(manifest.task_names)}"
+            "outputs_mismatch",
+            f"the graph gives {sorted(outputs)}, the manifest states {sorted(manifest.output_names)}",
         )
+    for spec in manifest.outputs:
+        output = outputs.pop(spec.name)
+        if not _fits(output, "float32", spec.shape):
+            raise BundleRejected(
+                "outputs_mismatch",
+                f"output {spec.name!r} is {output.type} {output.shape}, the manifest says float32 {list(spec.shape)}",
+            )
     for name, output in outputs.items():
         if _DTYPES.get(output.type) != "float32" or len(output.shape) != 1:
             raise BundleRejected(
@@ -142,12 +150,18 @@ def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
 
 
 def _check_tensor(name: str, tensor: Any, dtype: str, shape: tuple[int | str, ...]) -> None:
-    fits = len(tensor.shape) == len(shape) and all(
-        isinstance(actual, str) or actual is None if declared in FREE_AXES else actual == declared
-        for actual, declared in zip(tensor.shape, shape, strict=True)
-    )
-    if _DTYPES.get(tensor.type) != dtype or not fits:
+    if not _fits(tensor, dtype, shape):
         raise BundleRejected(
             "inputs_mismatch",
             f"the graph wants {name!r} as {tensor.type} {tensor.shape}, the manifest says {dtype} {list(shape)}",
         )
+
+
+def _fits(tensor: Any, dtype: str, shape: tuple[int | str, ...]) -> bool:
+    """Whether an input or output of the graph has this type and these axes."""
+    if _DTYPES.get(tensor.type) != dtype or len(tensor.shape) != len(shape):
+        return False
+    return all(
+        isinstance(actual, str) or actual is None if declared in FREE_AXES else actual == declared
+        for actual, declared in zip(tensor.shape, shape, strict=True)
+    )

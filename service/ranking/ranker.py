@@ -1,6 +1,6 @@
 """Ranks the candidates of one request: fetch, assemble, score, fuse, apply rules, order."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -98,13 +98,14 @@ class Ranker:
         numerics = inputs["item_numerics"]
         request = _assembly(bundle, query, own, inputs)
         brownout = None
+        vectors = () if rules is None else rules.chosen.bound.outputs
         try:
             if step:
                 score = partial(self._score, deadline=deadline, has_left=has_left)
-                brownout = await score_reduced(step, live, line.first_pass, query, formula, inputs, score)
+                brownout = await score_reduced(step, live, line.first_pass, query, formula, inputs, score, vectors)
                 scored = brownout.scored
             else:
-                scored = await self._score(bundle, inputs, candidates, deadline, has_left)
+                scored = await self._score(bundle, inputs, candidates, deadline, has_left, vectors=vectors)
         except DeadlineExceeded:
             self.follower.observers.answered(AnsweredRanking(line, live, formula.profile, request))
             raise
@@ -120,7 +121,13 @@ class Ranker:
             best = order(scores, finite, query.options.top_k)
         else:
             scored_list = CandidateList(
-                query.item_ids, inputs["item_keys"], numerics, scores, scored.predictions, query.sources
+                query.item_ids,
+                inputs["item_keys"],
+                numerics,
+                scores,
+                scored.predictions,
+                query.sources,
+                scored.vectors,
             )
             exposures = exposures_of(None if stored is None else stored.shown)
             try:
@@ -198,9 +205,10 @@ class Ranker:
         deadline: Deadline,
         has_left: Callable[[], bool],
         places: np.ndarray | None = None,
+        vectors: Sequence[str] = (),
     ) -> Awaitable[Scored]:
         check = partial(_check, deadline, has_left, "scoring")
-        return score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check, places)
+        return score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check, places, vectors)
 
     def _count(self, degraded: Degradations, chosen: Chosen | None, applied: AppliedRules | None) -> None:
         """Count a ranking's degradations, its arm of an experiment, and its rules."""

@@ -1,6 +1,6 @@
 """Scores a request in a brown-out: with fewer behaviours, and by the first pass where it has one."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,22 +53,24 @@ async def score_reduced(
     formula: Formula,
     inputs: Mapping[str, np.ndarray],
     score: Score,
+    vectors: Sequence[str] = (),
 ) -> Reduced:
     """Score a request in this step, or in the nearest lower one that saves something for it.
 
-    Step 2 needs a bundle for the first pass with the feature schema of the version that ranks, and a list that is
-    longer than what the second pass scores. If the first pass fails, the full model scores all candidates.
+    Step 2 needs a bundle for the first pass with the feature schema of the version that ranks, a list that is longer
+    than what the second pass scores, and rules that read no `vectors` of the graph, because the second pass would give
+    them to some candidates only. If the first pass fails, the full model scores all candidates.
     """
     bundle = live.bundle
     candidates = len(query.item_ids)
     cut = with_fewer_behaviours(inputs, bundle.layouts.max_behaviours)
-    if step >= TWO_PASSES and first is not None and second_pass_size(candidates) < candidates:
+    if step >= TWO_PASSES and first is not None and not vectors and second_pass_size(candidates) < candidates:
         own = _formula_of(first, query, formula)
         if own is not None and first.bundle.layouts.inputs_fingerprint == bundle.layouts.inputs_fingerprint:
             in_two_passes = await _score_twice(first.bundle, own, bundle, formula, cut, score)
             if in_two_passes is not None:
                 return in_two_passes
-    scored = await score(bundle, cut, candidates)
+    scored = await score(bundle, cut, candidates, vectors=vectors)
     scores = formula.fuse(scored.predictions, inputs["item_numerics"])
     return Reduced(0 if cut is inputs else FEWER_BEHAVIOURS, cut, scored, scores, _finite(scores))
 

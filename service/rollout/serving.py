@@ -65,7 +65,8 @@ def bind_rule_sets(manifest: Manifest, rule_sets: RuleSets | None) -> SceneRules
     """Bind rules to a model; None if there are no rules. Raises RulesError."""
     if rule_sets is None:
         return None
-    return bind_scenes(rule_sets, Layouts.of(manifest.feature_schema).item, manifest.task_names)
+    layout = Layouts.of(manifest.feature_schema).item
+    return bind_scenes(rule_sets, layout, manifest.task_names, tuple(manifest.item_vectors))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from service.rules.candidates import CandidateList, is_in
 from service.rules.definition.conditions import Condition, Value
 from service.rules.definition.errors import RulesError
 from service.rules.definition.rule_sets import RuleSets
-from service.rules.definition.rules import SCORE, Boost, Cap, Diversity, Quota, Rule, Seen, Spread
+from service.rules.definition.rules import SCORE, Boost, Cap, Diversity, GraphOutput, Quota, Rule, Seen, Spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,12 @@ class BoundRules:
     formulas: Mapping[int, Expression] = field(default_factory=dict)
     keys: Mapping[tuple[str, tuple[Value, ...]], np.ndarray] = field(default_factory=dict)
     item_ids: Mapping[int, frozenset[str]] = field(default_factory=dict)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs of the graph that the rules read, without duplicates."""
+        vectors = [rule.vector for rule in self.rules if isinstance(rule, Diversity)]
+        return tuple(dict.fromkeys(vector.output for vector in vectors if isinstance(vector, GraphOutput)))
 
     @cached_property
     def exposure_days(self) -> float:
@@ -93,9 +99,10 @@ class BoundRules:
         return np.where(changes, computed, scores)
 
     def vectors(self, rule: Diversity, candidates: CandidateList) -> np.ndarray:
-        """The item vectors of a diversity rule, float64 `[C, D]`."""
-        if isinstance(rule.vector, str) and rule.vector in candidates.outputs:
-            return candidates.outputs[rule.vector].astype(np.float64)
+        """The item vectors of a diversity rule, float64 `[C, D]`; zeros if the model failed to give them."""
+        if isinstance(rule.vector, GraphOutput):
+            output = candidates.outputs.get(rule.vector.output)
+            return np.zeros((len(candidates), 1)) if output is None else output.astype(np.float64)
         names = (rule.vector,) if isinstance(rule.vector, str) else rule.vector
         columns = [self.layout.numeric_columns[name] for name in names]
         return candidates.numerics[:, columns].astype(np.float64)
@@ -146,13 +153,25 @@ def _check(where: str, rule: Rule, layout: RowLayout, tasks: tuple[str, ...], ou
             if name not in known:
                 message = f"column {column}: unknown name '{name}'{nearest(name, known)}"
                 raise RulesError(message, f"{where}.formula")
-    if isinstance(rule, Diversity) and not (isinstance(rule.vector, str) and rule.vector in outputs):
-        names = (rule.vector,) if isinstance(rule.vector, str) else rule.vector
-        for name in names:
-            if name not in layout.numeric_columns:
-                known = [*outputs, *layout.numeric_columns]
-                message = f"'{name}' is neither a vector of the model nor a numeric feature{nearest(name, known)}"
-                raise RulesError(message, f"{where}.vector")
+    if isinstance(rule, Diversity):
+        _check_vector(f"{where}.vector", rule.vector, layout, outputs)
+
+
+def _check_vector(
+    where: str, vector: str | tuple[str, ...] | GraphOutput, layout: RowLayout, outputs: Sequence[str]
+) -> None:
+    if isinstance(vector, GraphOutput):
+        if vector.output not in outputs:
+            message = f"the model gives no item vector '{vector.output}'{nearest(vector.output, outputs)}"
+            raise RulesError(message, f"{where}.output")
+        return
+    for name in (vector,) if isinstance(vector, str) else vector:
+        if name in layout.numeric_columns:
+            continue
+        if name in outputs:
+            raise RulesError(f"'{name}' is an output of the model: write {{output: {name}}}", where)
+        near = nearest(name, [*outputs, *layout.numeric_columns])
+        raise RulesError(f"'{name}' is neither a vector of the model nor a numeric feature{near}", where)
 
 
 def _check_feature(where: str, name: str, layout: RowLayout, numeric: bool) -> None:

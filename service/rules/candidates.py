@@ -14,7 +14,8 @@ class CandidateList:
     """The candidates of one request.
 
     `keys` int64 `[C, K]` and `numerics` float32 `[C, N]` are the item rows as packed; `scores` float64 `[C]` come from
-    fusion; `predictions` float32 `[tasks, C]`; `outputs` are item vectors `[C, D]` of the graph by name.
+    fusion; `predictions` float32 `[tasks, C]`; `outputs` are item vectors float32 `[C, D]` of
+    the graph by name, those that the rules read.
     """
 
     item_ids: Sequence[str]

@@ -157,3 +157,22 @@ def test_a_graph_that_differs_from_torch_is_not_published(
     assert export(finished_run(tmp_path / "run", model), "--registry", tmp_path / "registry") == 1
     assert "torch and ONNX Runtime differ" in capsys.readouterr().err
     assert not list(tmp_path.glob("registry/*/*"))
+
+
+def test_vectors_stand_beside_the_tasks_and_are_replayed_at_the_load(tmp_path: Path) -> None:
+    with_vectors = small("mmoe", "dupn", outputs=["user_representation", "item_vector"])
+    assert export(finished_run(tmp_path / "run", with_vectors), "--registry", tmp_path / "registry") == 0
+    folder = tmp_path / "registry" / "small-mmoe" / "1"
+    manifest = manifest_of(folder)
+    written = json.loads((folder / "manifest.json").read_text())["outputs"]
+    width = with_vectors.ranker.vector_shapes["user_representation"][0]
+    assert written == [
+        {"name": "user_representation", "shape": [width]},
+        {"name": "item_vector", "shape": ["C", 18]},
+    ]
+    assert manifest.task_names == with_vectors.ranker.score_names
+    bundle = load_bundle(folder, threads=1, largest=100)
+    with np.load(folder / "golden.npz", allow_pickle=False) as golden:
+        _, (user, items) = bundle.score_with(dict(bundle.golden), ["user_representation", "item_vector"])
+        np.testing.assert_allclose(user, golden["outputs/user_representation"], atol=1e-4)
+        np.testing.assert_allclose(items, golden["outputs/item_vector"], atol=1e-4)

@@ -52,6 +52,9 @@ class ModelSection(Options):
     none.
 
     `trunk_groups`: the groups that the trunk reads in addition to the encoders; by default all of them.
+
+    `outputs`: vectors that the graph gives out beside the task scores. `user_representation` is what the encoders that
+    do not read the candidate make of the behaviours; `item_vector` has the candidate's embedded item features.
     """
 
     architecture: Name
@@ -66,3 +69,7 @@ class ModelSection(Options):
     user_bias: Annotated[UserBiasSection | None, Field(exclude_if=lambda value: value is None)] = None
     tower_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
     dropout: Rate = 0.0
+    outputs: Annotated[
+        tuple[Literal["user_representation", "item_vector"], ...],
+        Field(exclude_if=lambda value: not value),
+    ] = ()

@@ -77,9 +77,15 @@ class Boost(StrictModel):
         return self
 
 
+class GraphOutput(StrictModel):
+    """An output of the graph that has a vector per candidate, by its name in the manifest."""
+
+    output: Name
+
+
 class Diversity(StrictModel):
-    """Orders the first `depth` candidates so that neighbours differ, by the item vectors of an output of the graph or
-    of numerics.
+    """Orders the first `depth` candidates so that neighbours differ, by item vectors: numeric features of the item, or
+    an output of the graph.
 
     `weight` is what difference counts: 0 keeps the order of the scores, 1 looks at difference alone. Methods: `mmr`
     (Carbonell and Goldstein, SIGIR 1998), `dpp` (greedy MAP inference, Chen et al., NeurIPS 2018), `ssd` (sliding
@@ -89,7 +95,7 @@ class Diversity(StrictModel):
     type: Literal["diversity"]
     method: Literal["mmr", "dpp", "ssd"]
     weight: Annotated[float, Field(ge=0, le=1)]
-    vector: Name | Annotated[tuple[Name, ...], Field(min_length=1, max_length=256)]
+    vector: Name | Annotated[tuple[Name, ...], Field(min_length=1, max_length=256)] | GraphOutput
     depth: Annotated[int, Strict(), Field(ge=2, le=MAX_POSITION)] = 50
     window: Annotated[int, Strict(), Field(ge=2, le=100)] = 10
 

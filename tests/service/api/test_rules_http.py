@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from rules_service import BLOCK, BY_PRICE, FUSION, ITEMS, PIN, TOKEN, hold, ids, put, rank, wait_for_revision
+from synthetic_bundle import with_vectors
 
 from features.files.writing import write_whole
 from service.bundle.registry import Target
@@ -211,6 +212,40 @@ def test_a_version_without_a_feature_that_live_rules_name_is_refused_and_so_are_
     misfit = put(running, by_price)
     assert misfit.status_code == 422
     assert "canary synthetic/2" in misfit.json()["detail"]
+
+
+def test_rules_may_name_a_vector_of_the_graph_if_every_loaded_version_gives_it(
+    running: Any, registry: Path, kit: SimpleNamespace
+) -> None:
+    diverse = {"type": "diversity", "method": "mmr", "weight": 1.0, "vector": {"output": "item_vector"}}
+    before = running.http.get("/rules").json()
+    # The stable version gives no vector.
+    lacking = put(running, diverse)
+    assert (lacking.status_code, lacking.json()["errors"][0]["field"]) == (422, "rules.default[0].vector.output")
+    assert "no item vector 'item_vector'" in lacking.json()["detail"]
+    assert "(stable synthetic/1)" in lacking.json()["detail"]
+    assert running.http.get("/rules").json() == before
+    # The next version does.
+    with_vectors(kit.publish(registry, "2"))
+    stable = {"stable": {"name": "synthetic", "version": "2"}}
+    assert running.put("/models/rollout", stable).is_success
+    kit.wait_until(lambda: [w["live"]["version"] for w in running.http.get("/models").json()["workers"]] == ["2"] * 2)
+    hold(kit, running, diverse)
+    # By hand: prices 0 to 11 at quality 1 and the cosine of (price, 1); the best is first, the most different second.
+    assert ids(rank(running))[:2] == ["11", "0"]
+    assert list(rank(running)["ranking"][0]["predictions"]) == ["pctr", "pcvr", "pctcvr"]
+    misnamed = put(running, diverse | {"vector": {"output": "item_vectr"}})
+    assert "did you mean 'item_vector'?" in misnamed.json()["detail"]
+    of_user = put(running, diverse | {"vector": {"output": "user_representation"}})
+    assert "no item vector 'user_representation'" in of_user.json()["detail"]
+    plain = put(running, diverse | {"vector": "item_vector"})
+    assert "write {output: item_vector}" in plain.json()["detail"]
+    # A version that lacks the vector is refused while rules read it.
+    kit.publish(registry, "3")
+    refused = running.put("/models/rollout", {"stable": {"name": "synthetic", "version": "3"}})
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    assert "rules_mismatch: rules.default[0].vector.output: " in refused.json()["detail"]
+    assert running.http.get("/rules").json()["revision"] == 1
 
 
 def test_a_broken_rules_document_changes_nothing_also_after_a_restart(
