@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,8 +106,7 @@ def rollout(
         document = read_rollout(registry)
     # Show the result.
     if history:
-        entries: list[Rollout | Past] = [document, *document.past()]
-        click.echo("\n".join(map(history_line, entries)))
+        click.echo("\n".join([history_line(document), *map(_past_line, document.history)]))
     else:
         click.echo(document.model_dump_json(indent=2, exclude={"history"}))
 
@@ -181,6 +181,19 @@ def target_of(name: str, version: str) -> Target:
     except ValidationError as error:
         problem = error.errors()[0]
         raise CommandError(f"{name}/{version}: {problem['loc'][0]}: {problem['msg']}") from None
+
+
+def _past_line(entry: Mapping[str, Any]) -> str:
+    """Describe an entry of the history, which may have been edited by hand."""
+    from pydantic import ValidationError
+
+    from service.errors import first_fault
+    from service.rollout.rollout import Past
+
+    try:
+        return history_line(Past.model_validate(entry))
+    except ValidationError as error:
+        return f"{entry.get('revision')!s:>4}  cannot be read: {first_fault(error, Past)}"
 
 
 def history_line(entry: Rollout | Past) -> str:

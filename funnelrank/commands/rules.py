@@ -65,15 +65,21 @@ def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reas
 
 def _warn(document: RulesDocument, registry: Path, settings: Settings) -> None:
     """Print a warning for each listed item that the store lacks."""
-    from features.layouts import Layouts
     from service.bundle.registry import folder_of
-    from service.bundle.verify import read_manifest
-    from service.rollout.rollout import read_rollout
+    from service.bundle.verify import BundleRejected, read_manifest
+    from service.rollout.lines.view import lines_of
+    from service.rollout.rollout import RolloutUnreadable, read_followed
     from service.rollout.trials.rule_items import item_warnings
 
-    manifest = read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys)
-    layouts = Layouts.of(manifest.feature_schema)
-    for warning in item_warnings(document, layouts, settings.redis_url.get_secret_value()):
+    # The change is made already, so that nothing may end the command as if it were not.
+    try:
+        targets = [line.stable for line in lines_of(read_followed(registry)).values()]
+        manifests = [read_manifest(folder_of(registry, target), settings.trusted_keys) for target in targets]
+    except (RolloutUnreadable, BundleRejected) as error:
+        click.echo(f"warning: the item ids of the rules were not checked: {error}", err=True)
+        return
+    fingerprints = [manifest.fingerprint for manifest in manifests]
+    for warning in item_warnings(document, fingerprints, settings.redis_url.get_secret_value()):
         click.echo(f"warning: {warning}", err=True)
 
 

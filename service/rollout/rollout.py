@@ -139,11 +139,7 @@ class RolloutState(BaseModel):
 
 
 class Rollout(Recorded, RolloutState):
-    """The rollout document."""
-
-    def past(self) -> list[Past]:
-        """The history, newest first. Raises ValidationError for an unreadable entry."""
-        return [Past.model_validate(entry) for entry in self.history]
+    """The rollout document. The entries of its history are those of `Past`."""
 
 
 DOCUMENT = RevisionedDocument(

@@ -114,11 +114,11 @@ async def rollback(
 
 
 async def _changed(worker: Services, document: RulesDocument) -> JSONResponse:
-    live = worker.follower.live
     warnings: list[str] = []
-    if live is not None:
+    if worker.follower.live is not None:
         store_url = worker.settings.redis_url.get_secret_value()
-        warnings = await asyncio.to_thread(item_warnings, document, live.bundle.layouts, store_url)
+        fingerprints = [live.bundle.layouts.fingerprint for live in worker.follower.snapshot.versions()]
+        warnings = await asyncio.to_thread(item_warnings, document, fingerprints, store_url)
     return await changed_document(worker, RULES_FILE, document, lambda: shown(document) | {"warnings": warnings})
 
 

@@ -1,10 +1,9 @@
 """Looks for item ids of rules that the store does not have: such a rule does nothing."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from features.layouts import Layouts
 from service.rules.definition.rule_sets import RuleSets
 from service.store.base import StoreDown
 from service.store.opening import items_without_row
@@ -14,27 +13,33 @@ MOST_CHECKED = 1000
 _MOST_SHOWN = 20
 
 
-def item_warnings(rule_sets: RuleSets, layouts: Layouts, store_url: str) -> list[str]:
-    """Return and log a warning for each of the first 1000 listed items that has no row, with the nearest id that has.
+def item_warnings(rule_sets: RuleSets, fingerprints: Iterable[str], store_url: str) -> list[str]:
+    """Return and log a warning for each of the first 1000 listed items that has no row under any of the schemas
+    `fingerprints`, with the nearest id that has.
 
     They are no reason to refuse rules, because an item may be listed before it is loaded.
     """
-    warnings = list(_warnings(rule_sets, layouts, store_url))
+    warnings = list(_warnings(rule_sets, fingerprints, store_url))
     for warning in warnings:
         log.warning("%s", warning)
     return warnings
 
 
-def _warnings(rule_sets: RuleSets, layouts: Layouts, store_url: str) -> Iterator[str]:
+def _warnings(rule_sets: RuleSets, fingerprints: Iterable[str], store_url: str) -> Iterator[str]:
     fields = rule_sets.listed_items()
     checked = list(islice(fields, MOST_CHECKED))
+    nearest: dict[str, str] = dict.fromkeys(checked, "")
     try:
-        nearest = items_without_row(store_url, layouts.fingerprint, checked) if checked else {}
+        # Lines may have different schemas: an item has to be there under one of them.
+        for fingerprint in dict.fromkeys(fingerprints):
+            if nearest:
+                near = items_without_row(store_url, fingerprint, list(nearest))
+                nearest = {item_id: nearest[item_id] or near[item_id] for item_id in near}
     except StoreDown:
         yield "the item ids of the rules were not checked, because the store does not answer"
         return
-    for item_id, near in islice(nearest.items(), _MOST_SHOWN):
-        advice = f"; did you mean '{near}'?" if near else ""
+    for item_id, known in islice(nearest.items(), _MOST_SHOWN):
+        advice = f"; did you mean '{known}'?" if known else ""
         yield f"{fields[item_id]}: the store has no item '{item_id}'{advice}"
     if len(nearest) > _MOST_SHOWN:
         yield f"the store lacks {len(nearest) - _MOST_SHOWN:,} more items that the rules list"

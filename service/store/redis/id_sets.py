@@ -10,7 +10,8 @@ _TTL_MS = 3_600_000  # a caller that sends again after an hour is found by the j
 _REMOVED_AT_ONCE = 2_000
 
 # ARGV: the present time (ms), then ids. The result says for each id whether it is new. A set has the newest ids with
-# the times of their arrival.
+# the times of their arrival. After a step back of the clock, ids get the newest time that is there: with an earlier one
+# a full set would remove them at once, and their events could count twice.
 CLAIM_IDS: Final = f"""
 local key, now = KEYS[1], tonumber(ARGV[1])
 local old = redis.pcall('ZRANGEBYSCORE', key, '-inf', now - {_TTL_MS}, 'LIMIT', 0, {_REMOVED_AT_ONCE})
@@ -19,8 +20,10 @@ if old.err then
   old = {{}}
 end
 if #old > 0 then redis.call('ZREMRANGEBYRANK', key, 0, #old - 1) end
+local newest = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]
+if newest then now = math.max(now, tonumber(newest)) end
 local fresh = {{}}
-for i = 2, #ARGV do fresh[i - 1] = redis.call('ZADD', key, 'NX', now, ARGV[i]) end
+for i = 2, #ARGV do fresh[i - 1] = redis.call('ZADD', key, 'NX', string.format('%.0f', now), ARGV[i]) end
 local excess = redis.call('ZCARD', key) - {_MOST_PER_SHARD}
 if excess > 0 then redis.call('ZREMRANGEBYRANK', key, 0, excess - 1) end
 redis.call('PEXPIRE', key, {_TTL_MS})

@@ -13,7 +13,12 @@ import pytest
 import redis
 import yaml
 
+from features import FeatureSchema
+from features.layouts import Layouts
+from service.bundle.registry import Target
+from service.rollout.lines.changes import change_rollout
 from service.sample.embedded_redis import EmbeddedRedis
+from service.store.redis.keys import item_key
 
 ITEMS = ["7", "101", "102", "shoe-red", "Hat", "12"]
 RULES: dict[str, Any] = {
@@ -115,3 +120,26 @@ def test_a_redis_user_who_may_not_list_keys_gets_other_forms_of_the_id(
             ]
     finally:
         store.execute_command("ACL", "DELUSER", "narrow")
+
+
+def test_an_item_that_one_schema_of_the_lines_has_is_no_warning(
+    tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, store: redis.Redis
+) -> None:
+    """The command warns as the service does, and names what it could not check after the change was made."""
+    other = json.loads(json.dumps(kit.SCHEMA))
+    other["item"].append({"name": "colour", "type": "categorical"})
+    kit.publish(registry, "2", schema=other)
+    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="2")}, "ann")
+    first, second = (FeatureSchema.model_validate(schema) for schema in (kit.SCHEMA, other))
+    for layouts, item_id in ((Layouts.of(first), "7"), (Layouts.of(second), "8")):
+        store.set(item_key(layouts.fingerprint, item_id), layouts.item.pack({}))
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"rules": {"default": [{"type": "block", "item_ids": ["7", "8", "007"]}]}}))
+    done = command(file, registry, redis_server.url)
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert warnings == ["warning: rules.default[0].item_ids: the store has no item '007'; did you mean '7'?"]
+    (registry / "synthetic/2/manifest.json").unlink()
+    done = command(file, registry, redis_server.url)
+    assert done.returncode == 0
+    assert "warning: the item ids of the rules were not checked: " in done.stderr

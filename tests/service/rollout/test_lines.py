@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from funnelrank.main import main
 from service.bundle.registry import Target
 from service.errors import Conflict, InvalidRequest
 from service.rollout.lines.changes import change_rollout, roll_back
@@ -201,3 +202,16 @@ def test_a_state_of_before_there_were_canaries_is_restored_without_one(registry:
     (registry / ROLLOUT_FILE).write_text(json.dumps(text))
     document = roll_back(registry, "bob")
     assert (document.stable.version, document.canary, document.shadow) == ("1", None, None)
+
+
+def test_the_history_is_shown_although_an_entry_cannot_be_read(
+    registry: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(registry, stable=target("2"))
+    text = json.loads((registry / ROLLOUT_FILE).read_text())
+    text["history"] = [{"revision": 9, "stable": 5}, *text["history"]]
+    (registry / ROLLOUT_FILE).write_text(json.dumps(text))
+    assert main(["rollout", "--history", "--registry", str(registry)]) == 0
+    present, unreadable, first = capsys.readouterr().out.splitlines()
+    assert "stable synthetic/2" in present and "stable synthetic/1" in first
+    assert unreadable.startswith("   9  cannot be read: stable: ")
