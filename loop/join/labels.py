@@ -47,7 +47,8 @@ def read_log(database: duckdb.DuckDBPyConnection, files: Mapping[RecordKind, Seq
 def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> None:
     """Make the tables `exposed`, `listed`, `done`, `joined`, `states` of one model's exposures.
 
-    `states` has a row per impression, with a column per label: 1 (yes), 0 (no: its window is closed) or null (open).
+    `states` has a row per impression, with a column per label: 1 (yes), 0 (no) or null (open: its window is
+    not closed, also if an event came already; else newer rows would have no label but yes).
     """
     tolerance_ms = round(log.clock_tolerance_s * 1000)
     # Each page of a request once, whatever was logged twice.
@@ -134,9 +135,10 @@ def _states(database: duckdb.DuckDBPyConnection, log: LogSection, tolerance_ms: 
         window_ms = round(chosen.window_s * 1000)
         acted = f"list_contains($a{place}, action)"
         columns.append(
-            f"""CASE WHEN coalesce(bool_or({acted} AND after_ms BETWEEN -$tolerance AND $w{place}), false) THEN 1
+            f"""CASE WHEN any_value(s.time_ms) + $w{place} + $lateness > (SELECT max(logged_ms) FROM logged) THEN NULL
+                     WHEN coalesce(bool_or({acted} AND after_ms BETWEEN -$tolerance AND $w{place}), false) THEN 1
                      WHEN coalesce(bool_or({acted} AND after_ms < -$tolerance), false) THEN NULL
-                     WHEN any_value(s.time_ms) + $w{place} + $lateness <= (SELECT max(logged_ms) FROM logged) THEN 0
+                     ELSE 0
                 END AS {quoted(name)}"""  # nosec B608 # names are quoted, values are parameters
         )
         values += [list(chosen.actions), window_ms]

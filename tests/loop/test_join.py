@@ -268,6 +268,19 @@ def test_an_event_after_its_window_is_none_and_an_open_window_is_left_out(
     assert len(labels(tmp_path)) < 300
 
 
+def test_an_early_event_of_an_open_window_is_left_out_as_its_neighbours_without_one_are(
+    tmp_path: Path, shown: Shown, joined: Callable[..., JoinReport]
+) -> None:
+    """With the early ones alone, the newest days would have no label but yes."""
+    joined(lambda rows: rows[EVENTS].pop(), **{"log.labels.click.window_s": 2 * 86_400})
+    table = labels(tmp_path)
+    original = expected(shown)
+    newest = table["time_ms"].max()
+    before = original[original["time_ms"] <= newest]
+    assert len(table) == len(before) < len(original)
+    assert table["click"].tolist() == before["click"].tolist()
+
+
 def test_the_rule_of_what_was_seen_is_the_recipes(tmp_path: Path, joined: Callable[..., JoinReport]) -> None:
     returned = joined(**{"log.seen": {"by": "returned"}})
     assert returned.impressions == returned.listed > 600
