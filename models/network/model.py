@@ -225,7 +225,8 @@ class MultiTaskModel(nn.Module):
         """The loss of each trained output, a scalar each: the mean over its space, and its list loss if it has one."""
         embedded = self.embedded(batch)
         inputs = self.trunk_input(batch, embedded)
-        return self.objective(self._scores(self.logits_of(batch, embedded, inputs)), batch, inputs.parts)
+        logits = self.logits_of(batch, embedded, inputs)
+        return self.objective(self._scores(logits), batch, inputs.parts, logits)
 
     def gate_means(self, batch: Batch) -> dict[str, Tensor]:
         """Mean gate value per expert `[E]` by head; empty without gates."""

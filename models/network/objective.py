@@ -44,7 +44,11 @@ class Objective(nn.Module):
         self.density = Density(in_widths, len(self.with_density)) if self.with_density else None
 
     def forward(
-        self, scores: Mapping[str, Score], batch: Mapping[str, Tensor], parts: Sequence[Tensor]
+        self,
+        scores: Mapping[str, Score],
+        batch: Mapping[str, Tensor],
+        parts: Sequence[Tensor],
+        logits: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """Return the loss of each trained output, a scalar each; `parts` are the parts of the trunk's input."""
         densities: dict[str, Tensor] = {}
@@ -53,7 +57,12 @@ class Objective(nn.Module):
         losses: dict[str, Tensor] = {}
         for output in self.outputs:
             score = scores[output.name]
-            losses[output.name] = mean_loss(score, batch, output)
+            if output.correction is None:
+                losses[output.name] = mean_loss(score, batch, output)
+            else:
+                assert isinstance(score, LogProbability)
+                label_B = label_of(batch, output.label)
+                losses[output.name] = output.correction.loss(score, label_B, batch, logits)
             list_loss = self.list_losses.get(output.name)
             if list_loss is not None:
                 of_lists = _of_lists(list_loss, score, batch, output, densities.get(output.name))

@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 
 from models.simulators.base import Result, Simulator
+from models.simulators.delay import SIMULATOR as DELAY
 from models.simulators.funnel import SIMULATOR as FUNNEL
 from models.simulators.position import SIMULATOR as POSITION
 from models.simulators.selection import SIMULATOR as SELECTION
 from models.simulators.transfer import SIMULATOR as TRANSFER
 
-SIMULATORS = {s.name: s for s in (SELECTION, FUNNEL, POSITION, TRANSFER)}
+SIMULATORS = {s.name: s for s in (SELECTION, FUNNEL, POSITION, TRANSFER, DELAY)}
 HEADING = """# Known-truth simulators
 
 Worlds whose probabilities are known, so that a paper's claim can be seen to hold or not. Each section is written by its

@@ -8,7 +8,18 @@ from torch import Tensor
 
 from features import FeatureSchema
 from models.kinds import PROBABILITY, Score, TaskKind
+from models.layers.probability import LogProbability
 from models.options import Options
+
+
+class Correction(ABC):
+    """Replaces the loss of an output."""
+
+    @abstractmethod
+    def loss(
+        self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The loss of a batch, a scalar: the score and its label `[B]`, all labels, the logits `[B]` by head."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +28,7 @@ class Output:
 
     `trained`: it has a loss of its own, over its space (over all impressions if that is empty). `importance`: label
     columns with a factor; the loss of an impression is multiplied by the largest factor among the columns that are 1;
-    the factor is 1 if there is none.
+    the factor is 1 if there is none. `correction` replaces the loss; such an output has no space and no importance.
     """
 
     name: str
@@ -26,6 +37,7 @@ class Output:
     space: tuple[str, ...] = ()
     trained: bool = True
     importance: tuple[tuple[str, float], ...] = ()
+    correction: Correction | None = None
 
     @property
     def score_names(self) -> tuple[str, ...]:

@@ -9,29 +9,39 @@ outputs.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from features import FeatureSchema
-from models.kinds import PROBABILITY, Score
+from models.kinds import PROBABILITY, Score, TaskKind
 from models.layers.probability import LogProbability, both, mixture, of_logit
 from models.options import Column
 from models.structures.base import Output, TaskOptions
 from models.structures.chain import Chain
+from models.structures.delay import HEAD, Delay, corrections
 
 
 class Esm2Options(TaskOptions):
-    """The label columns of the chain; the outputs are pctr, pctavr, pcvr and pctcvr."""
+    """The label columns of the chain; the outputs are pctr, pctavr, pcvr and pctcvr.
+
+    `delay`: how conversions to come count.
+    """
 
     type: Literal["esm2"]
     click: Column
     action: Column
     conversion: Column
+    delay: Annotated[Delay | None, Field(exclude_if=lambda value: value is None)] = None
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return (self.click, self.action, self.conversion)
+        return (self.click, self.action, self.conversion, *(self.delay.columns if self.delay else ()))
+
+    @property
+    def label_kinds(self) -> dict[str, TaskKind]:
+        return super().label_kinds | (self.delay.columns if self.delay else {})
 
     def build(self, schema: FeatureSchema) -> "Esm2":
         return Esm2(self)
@@ -40,21 +50,29 @@ class Esm2Options(TaskOptions):
 class Esm2(Chain):
     """Heads y1..y4 as `pctr`, `y2`, `y3`, `y4`; outputs pctr, pctavr, pcvr (defined on clicks), pctcvr."""
 
-    heads = ("pctr", "y2", "y3", "y4")
+    heads: tuple[str, ...] = ("pctr", "y2", "y3", "y4")
 
     def __init__(self, options: Esm2Options) -> None:
+        of_conversion, of_others = corrections(options.delay)
+        if options.delay is not None:
+            self.heads = (*self.heads, HEAD)
         self.outputs = (
-            Output("pctr", PROBABILITY, (options.click,)),
-            Output("pctavr", PROBABILITY, (options.click, options.action)),
+            Output("pctr", PROBABILITY, (options.click,), correction=of_others),
+            Output("pctavr", PROBABILITY, (options.click, options.action), correction=of_others),
             Output("pcvr", PROBABILITY, (options.conversion,), space=(options.click,), trained=False),
-            Output("pctcvr", PROBABILITY, (options.click, options.conversion)),
+            Output(
+                "pctcvr",
+                PROBABILITY,
+                (options.click, options.conversion),
+                correction=of_conversion,
+            ),
         )
         pavr = Output("pavr", PROBABILITY, (options.action,), space=(options.click,), trained=False)
         self.factors = (self.outputs[0], pavr, self.outputs[2])
 
     def factor_scores(self, logits: Mapping[str, Tensor]) -> dict[str, LogProbability]:
         """pctr, pavr (y2, the action among clicks) and pcvr, the mixture of equation 7."""
-        y1, y2, y3, y4 = (of_logit(logits[head]) for head in self.heads)
+        y1, y2, y3, y4 = (of_logit(logits[head]) for head in Esm2.heads)
         return {"pctr": y1, "pavr": y2, "pcvr": mixture(y2, if_yes=y3, if_no=y4)}
 
     def joined(self, factors: Mapping[str, LogProbability]) -> dict[str, Score]:

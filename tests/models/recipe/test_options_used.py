@@ -21,6 +21,7 @@ OF_COUNTERS = (
 OF_TIMES = "no data set of ours has a time as a feature; tests/models/deriving trains one"
 OF_URLS = "no data set of ours has a URL; tests/features/test_text_parts.py sets it"
 OF_A_RUN = "it needs the folder of a finished run; tests/models/training/test_transfer.py sets it"
+OF_DELAYS = "the tables of the recipes have no times of conversions; the simulator `delay` trains every correction"
 IS_DEFAULT = "it is the default of the option, which is mostly left out"
 OF_SAMPLED_DATA = "no data set of ours was sampled; tests/models/layers/test_calibration.py sets it"
 OF_CLASSES = "no data set of ours has a label of classes; tests/test_whole_path.py trains and ranks one"
@@ -42,6 +43,11 @@ EXEMPT = {
     "TimeSinceFeature": OF_TIMES,
     "UrlPart": OF_URLS,
     "TransferSection": OF_A_RUN,
+    "DelayedFeedbackOptions": OF_DELAYS,
+    "ElapsedWeightsOptions": OF_DELAYS,
+    "FakeNegativesOptions": OF_DELAYS,
+    "EsmmOptions.delay": OF_DELAYS,
+    "Esm2Options.delay": OF_DELAYS,
     "Probability.type": IS_DEFAULT,
     "PairwiseOptions.weight": IS_DEFAULT,
     "JrcOptions.weight": IS_DEFAULT,

@@ -6,7 +6,7 @@ import pytest
 
 from features.statistics import rank_correlation
 from funnelrank.main import main
-from models.simulators import funnel, position, selection, transfer
+from models.simulators import delay, funnel, position, selection, transfer
 from models.simulators.base import divergence, grouped_rank_correlation
 from models.simulators.run import SIMULATORS, put_section, results, section
 
@@ -101,6 +101,38 @@ def test_the_towers_rate_does_not_depend_on_the_networks(tmp_path):
 def test_the_tower_beats_no_correction_where_the_old_ranker_was_unlike_the_truth(tmp_path):
     result = position.run(2, 1.0, tmp_path)
     assert position.SIMULATOR.comparisons[0].margin(result) > 0.03
+
+
+def test_delays_hide_conversions_of_those_who_convert_most():
+    _, impressions = delay.world(np.random.default_rng(1), 60_000, dependent=True)
+    during = impressions[impressions.day.between(0, delay.DAYS)]
+    assert during.bought.mean() == pytest.approx(during.truth.mean(), rel=0.03)
+    naive, wait, both = (
+        delay.tables_of(model, impressions, impressions.head(0))
+        for model in ("naive", "wait", "closed windows and early conversions")
+    )
+    assert naive.conversion.mean() < 0.9 * during.truth.mean()
+    assert wait.conversion.mean() == pytest.approx(wait.truth.mean(), rel=0.06)
+    assert both.conversion.mean() > 1.2 * both.truth.mean()
+    hidden = during[during.bought & (during.delay > delay.DAYS - during.day)]
+    assert hidden.truth.mean() > during.truth.mean()
+
+
+def test_the_stream_has_each_impression_once_and_its_late_conversion_again():
+    _, impressions = delay.world(np.random.default_rng(2), 20_000, dependent=False)
+    stream = delay.tables_of("fake_negatives", impressions, impressions.head(0))
+    late = stream[stream.late == 1]
+    assert (late.conversion == 1).all() and (late.delay > delay.OBSERVED).all()
+    seen = stream[stream.late == 0]
+    assert seen.groupby(["user_id", "item_id", "day"]).size().max() == 1
+    assert len(late) == pytest.approx((seen.bought & (seen.delay > delay.OBSERVED)).sum(), rel=0.1)
+
+
+@pytest.mark.slow
+def test_every_correction_of_delays_has_a_smaller_bias_than_none(tmp_path):
+    result = delay.run(1, 0.25, tmp_path)
+    claimed = [c for c in delay.SIMULATOR.comparisons if c.other == "naive" and c.measure == "size of the bias"]
+    assert all(comparison.margin(result) > 0 for comparison in claimed)
 
 
 def test_the_command_prints_a_table_and_keeps_it_in_a_page(tmp_path, capsys):
