@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from features.files.writing import write_whole
 from features.within_request import ComparedColumns
 from models.data.cache import open_data
 from models.data.tables import content_hash, data_folder
@@ -147,7 +148,7 @@ def write(out: Path, tables: str, plain: list[dict[str, Any]]) -> None:
     write_json(plain, out.with_suffix(".json"))
     page = out.with_suffix(".md")
     above, with_tables, _ = page.read_text().partition(ABOVE_IS_KEPT) if page.is_file() else ("", "", "")
-    page.write_text(f"{above if with_tables else ''}{ABOVE_IS_KEPT}\n\n{tables}")
+    write_whole(page, f"{above if with_tables else ''}{ABOVE_IS_KEPT}\n\n{tables}".encode())
 
 
 def with_data(paths: list[Path], overrides: tuple[str, ...]) -> dict[Path, Recipe]:

@@ -1,13 +1,28 @@
-"""Writes a file whole or not at all.
+"""Writes a file whole or not at all, and names the place where the disk is full.
 
 It is in this package because both halves of the project write files, and everybody may import it.
 """
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, and the limit of a file's size
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Name `path` in the OSError of a full disk: a failed write itself does not know its file."""
+    try:
+        yield
+    except OSError as error:
+        # An error with two names is that of a copy, which names its source first.
+        if error.errno not in _FULL or (error.filename is not None and error.filename2 is None):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 @contextmanager
@@ -21,8 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
-        _sync(temporary)
+        with naming_full_disk(path):
+            yield temporary
+            _sync(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_
     # The database and unfinished tables lie in a folder of their own beside the result.
     with tempfile.TemporaryDirectory(prefix=".join-", dir=out) as name:
         scratch = Path(name)
-        with open_database(scratch, memory_mb) as database:
+        with _refused_by_database(out), open_database(scratch, memory_mb) as database:
             read_log(database, files)
             label(database, section, model_of(database, model))
             report = measure(database, section)
@@ -57,6 +58,15 @@ def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_
     report.write(out / REPORT_FILE)
     write_whole(out / RECIPE_FILE, _recipe_of(recipe, out, times).encode())
     return report
+
+
+@contextmanager
+def _refused_by_database(out: Path) -> Iterator[None]:
+    """Raise LogError where DuckDB lacks disk or memory. Its other errors are faults of this program."""
+    try:
+        yield
+    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
+        raise LogError(f"{out}: the join's database: {' '.join(str(error).split())}") from error
 
 
 def section_of(recipe: Recipe) -> LogSection:

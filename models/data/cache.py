@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from features import FeatureSchema, RowLayout
+from features.files.writing import naming_full_disk
 from features.schema import DERIVED
 from models.data.arrays import read_array
 from models.data.build import build
@@ -141,8 +142,9 @@ def _encoded(recipe: Recipe, cache: Path, earlier: Encoding | None) -> Data:
         cache.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=cache))
         try:
-            described = build(recipe, tables, unfinished, earlier) | {"tables": hashes, "hash": key}
-            (unfinished / "described.json").write_text(json.dumps(described, indent=1, allow_nan=False))
+            with naming_full_disk(cache):
+                described = build(recipe, tables, unfinished, earlier) | {"tables": hashes, "hash": key}
+                (unfinished / "described.json").write_text(json.dumps(described, indent=1, allow_nan=False))
             try:
                 os.rename(unfinished, folder)
             except OSError:  # another process has just built the same

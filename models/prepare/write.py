@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.files.writing import replacing
+from features.files.writing import naming_full_disk, replacing
 
 
 def write_table(table: pa.Table, path: Path, delta: tuple[str, ...] = (), row_group: int = 1 << 20) -> int:
@@ -40,6 +40,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".prepare-", dir=out) as name:
         unfinished = Path(name)
-        yield unfinished
+        with naming_full_disk(out):
+            yield unfinished
         for path in sorted(unfinished.iterdir()):
             path.replace(out / path.name)

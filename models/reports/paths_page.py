@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from features.files.writing import write_whole
 from models.reports.page import Sheet, render, sheet
 from models.reports.paths import Columns, Decomposition, Paths, PathsError, decompositions, read_events, read_paths
 from models.reports.plots import COLOURS
@@ -106,7 +107,9 @@ def measure_paths(
         text += f"\n{incomplete:,} events without a user, item, action or time were left out.\n"
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.with_suffix(".md").write_text(text)
-        pd.DataFrame([asdict(d) for d in choices]).to_csv(out.with_suffix(".csv"), index=False)
-        out.with_suffix(".html").write_text(page(choices, paths, f"Paths from {click} to {conversion}"))
+        write_whole(out.with_suffix(".md"), text.encode())
+        table = pd.DataFrame([asdict(d) for d in choices]).to_csv(index=False)
+        write_whole(out.with_suffix(".csv"), table.encode())
+        report = page(choices, paths, f"Paths from {click} to {conversion}")
+        write_whole(out.with_suffix(".html"), report.encode())
     return text

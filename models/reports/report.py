@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from features.files.writing import write_whole
 from models.kinds import reported_kind
 from models.kinds.base import figure
 from models.recipe import Recipe
@@ -49,7 +50,7 @@ def write_report(out: Path, recipe: Recipe, metrics: Mapping[str, Any], history:
     values = {"recipe": recipe, "tiles": _tiles(metrics), "warnings": metrics["warnings"]}
     sections = [*_quality(metrics), *_training(recipe, metrics, history), *_background(metrics)]
     title = f"{recipe.name} - training report"
-    (out / REPORT_FILE).write_text(render("report.html", title=title, sections=sections, **values))
+    write_whole(out / REPORT_FILE, render("report.html", title=title, sections=sections, **values).encode())
 
 
 def _quality(metrics: Mapping[str, Any]) -> list[ReportSection]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from features.statistics import rank_correlation
 from models.data.cache import open_data
+from models.prepare.write import whole_folder
 from models.recipe import parse_recipe
 from models.train import train
 from models.training.evaluation import scores_of
@@ -82,9 +83,10 @@ def recipe_of(
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        table.to_parquet(folder / f"{name}.parquet", index=False)
+    """Write all tables of a world or none."""
+    with whole_folder(folder) as unfinished:
+        for name, table in tables.items():
+            table.to_parquet(unfinished / f"{name}.parquet", index=False)
 
 
 def scores_on_test(raw: dict[str, Any], folder: Path, seed: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from features.files.writing import write_whole
 from models.simulators.base import Result, Simulator
 from models.simulators.delay import SIMULATOR as DELAY
 from models.simulators.funnel import SIMULATOR as FUNNEL
@@ -91,7 +92,8 @@ def put_section(page: Path, name: str, text: str) -> None:
     opening, *sections = before.split("\n## ")
     by_name = {s.split("\n", 1)[0]: f"## {s.rstrip()}\n" for s in sections} | {name: text}
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join([opening.rstrip() + "\n", *(by_name[n] for n in SIMULATORS if n in by_name)]))
+    text = "\n".join([opening.rstrip() + "\n", *(by_name[n] for n in SIMULATORS if n in by_name)])
+    write_whole(page, text.encode())
 
 
 def simulate(name: str, seeds: int, size: float, out: Path | None) -> str:

@@ -11,6 +11,7 @@ import pyarrow
 import torch
 import yaml
 
+from features.files.writing import replacing, write_whole
 from models.data.cache import Data
 from models.kinds import PROBABILITY, reported_kind
 from models.metrics.bootstrap import DRAWS
@@ -45,11 +46,13 @@ def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
         for name in (RESUME_FILE, WEIGHTS_FILE, OPTIMISER_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE):
             (out / name).unlink(missing_ok=True)
         (out / EARLIER_ENCODING_FILE).unlink(missing_ok=True)
-    (out / RECIPE_FILE).write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_whole(out / RECIPE_FILE, text.encode())
     data.encoding.save(out / ENCODING_FILE)
     if data.earlier is not None:
         data.earlier.save(out / EARLIER_ENCODING_FILE)
-    shutil.copyfile(data.kept_rows, out / KEPT_FILE)
+    with replacing(out / KEPT_FILE) as unfinished:
+        shutil.copyfile(data.kept_rows, unfinished)
 
 
 def summary(

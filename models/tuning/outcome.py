@@ -10,6 +10,7 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
+from features.files.writing import write_whole
 from models.recipe import Recipe, parse_recipe
 from models.recipe.sections.search_space import TuningSection
 from models.training.checkpoint import write_json
@@ -78,12 +79,12 @@ def write_search(searched: Mapping[str, Any], recipe: Recipe, out: Path) -> list
     """Write a report as trials.json and trials.md, and the tuned recipe, into a folder; return the lines to print."""
     write_json(searched, out / TRIALS_FILE)
     lines = [*_best_lines(searched["best"], out), "", *_table(searched["trials"], list(searched["tuning"]["space"]))]
-    (out / TABLE_FILE).write_text("\n".join([f"# Search of {recipe.name}", "", *lines, ""]))
+    write_whole(out / TABLE_FILE, "\n".join([f"# Search of {recipe.name}", "", *lines, ""]).encode())
     if searched["best"]:
         tuned = with_settings(recipe, searched["best"]["settings"], "the best trial").model_dump(
             mode="json", exclude_unset=True
         )
-        (out / TUNED_FILE).write_text(yaml.safe_dump(tuned, sort_keys=False, allow_unicode=True))
+        write_whole(out / TUNED_FILE, yaml.safe_dump(tuned, sort_keys=False, allow_unicode=True).encode())
     return lines
 
 

@@ -1,5 +1,6 @@
 """Searches the settings of a recipe within bounds; trials are compared on the validation part only."""
 
+import errno
 import json
 import shutil
 from collections.abc import Mapping
@@ -10,7 +11,9 @@ from typing import Any
 import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import OperationalError
 from tqdm import tqdm
 
 from models.data.cache import DEFAULT_CACHE, Data, open_data
@@ -225,13 +228,18 @@ def _line(search: Search, trial: FrozenTrial) -> str:
 
 
 def tune(recipe: Recipe, out: Path, *, cache: Path = DEFAULT_CACHE, quiet: bool = False) -> dict[str, Any]:
-    """Search a recipe's space and write the result into `out`; return the content of trials.json. Raises
-    RecipeError.
+    """Search a recipe's space and write the result into `out`; return the content of trials.json.
+
+    Raises RecipeError, and OSError where the study cannot be stored.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    search = open_search(recipe, out, cache)
-    search_on(search, quiet)
-    searched = report(recipe, search.section, search.space, search.done)
+    try:
+        search = open_search(recipe, out, cache)
+        search_on(search, quiet)
+        searched = report(recipe, search.section, search.space, search.done)
+    except (OperationalError, StorageInternalError) as error:
+        reason = error.orig if isinstance(error, OperationalError) else error
+        raise OSError(errno.EIO, f"cannot be stored: {reason}", str(out / STUDY_FILE)) from error
     lines = write_search(searched, recipe, out)
     if not quiet:
         print("\n".join(lines))

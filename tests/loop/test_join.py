@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from logged_tables import LOG_SECTION, Rows, Shown, write_log
+from small_disk import files_of_at_most
 from small_tables import RECIPE, make_tables, merged, write_tables
 
 from features import FeatureSchema
@@ -68,6 +69,19 @@ def joined(tmp_path: Path, shown: Shown, rows: Rows) -> Callable[..., JoinReport
         return join(log, recipe_with(tmp_path / "original", **changes), tmp_path / "data", model)
 
     return run
+
+
+@pytest.mark.parametrize("size", [0, 20_000, 60_000])
+def test_a_join_without_room_is_refused_and_leaves_the_tables_of_before(
+    tmp_path: Path, shown: Shown, rows: Rows, size: int
+) -> None:
+    log = shown.write(tmp_path / "log", rows)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "impressions.parquet").write_text("of before")
+    with files_of_at_most(size), pytest.raises(LogError, match="the join's database: .*[Ff]ile too large") as refused:
+        join(log, recipe_with(tmp_path / "original"), tmp_path / "data")
+    assert "\n" not in str(refused.value)
+    assert [path.read_text() for path in (tmp_path / "data").iterdir()] == ["of before"]
 
 
 def labels(folder: Path) -> pd.DataFrame:

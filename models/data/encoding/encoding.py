@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from features import FeatureSchema, Numeric
+from features.files.writing import replacing
 from features.schema import COUNTER, DERIVED
 from features.within_request import WITHIN
 from models.data.encoding.vocabulary import Vocabulary, grown
@@ -48,7 +49,8 @@ class Encoding:
     numerics: Mapping[str, NumericStats]
 
     def save(self, path: Path) -> None:
-        np.savez_compressed(path, **self._arrays())  # type: ignore[arg-type]
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            np.savez_compressed(file, **self._arrays())  # type: ignore[arg-type]
 
     def digest(self) -> str:
         """A hash of the whole encoding, hexadecimal."""

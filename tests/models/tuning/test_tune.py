@@ -11,10 +11,13 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from small_disk import files_of_at_most
 
+from funnelrank.main import message_of
 from models import train as training
 from models.data.cache import open_data
 from models.recipe import RecipeError, load_recipe
+from models.training.transfer import narrowed
 from models.tuning import tune as tuning
 
 SPACE = {
@@ -201,3 +204,15 @@ def test_a_trial_far_below_the_others_is_given_up_early(searched, tmp_path, monk
         for t in slow
     )
     assert "below the median" in (tmp_path / "search" / "trials.md").read_text()
+
+
+@pytest.mark.parametrize("size", [0, 40_000])
+def test_a_search_whose_study_finds_no_room_names_its_file_and_begins_anew_with_room(searched, tmp_path, size):
+    recipe = searched(trials=1)
+    open_data(narrowed(recipe), tmp_path / "cache")
+    with files_of_at_most(size), pytest.raises(OSError, match="cannot be stored: ") as refused:
+        tune(recipe, tmp_path)
+    message = message_of(refused.value)
+    assert message.startswith(f"{tmp_path / 'search' / 'study.db'}: cannot be stored: ") and "\n" not in message
+    done = tune(recipe, tmp_path)
+    assert [trial["state"] for trial in done["trials"]] == ["complete"]
