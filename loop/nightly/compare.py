@@ -83,7 +83,7 @@ def compare(
                 f"compare.min_coverage asks for {section.min_coverage:.0%} ({reasons or 'the log lacks the others'})"
             )
     for task, margin in section.margins.items():
-        result.tasks.append(_task(rows, outputs[task], live_scores.get(task), inside, margin, section.metric))
+        result.tasks.append(compare_task(rows, outputs[task], live_scores.get(task), inside, margin, section.metric))
     return result
 
 
@@ -123,7 +123,7 @@ def _hours_since(log: Path, time_ms: int) -> list[str]:
     return [name for name in names if name >= first]
 
 
-def _task(
+def compare_task(
     rows: ScoredRows,
     output: Output,
     live: np.ndarray | None,
@@ -131,6 +131,7 @@ def _task(
     margin: float,
     metric: PairedMetric,
 ) -> TaskComparison:
+    """Compare one task; `inside` bool `[n]` are the impressions that the live version scored, by `live` `[n]`."""
     # The impressions of the output's space, labelled with its label.
     picked = inside.copy()
     for column in output.space:

@@ -40,7 +40,7 @@ class Circle:
             "registry": str(self.folder / "registry"),
             "work": str(self.folder / "work"),
             "verify": {"share": 0.2},
-            "compare": {"margins": {"pctr": 0.01}, "newest_h": day.last_hours(0.2)},
+            "compare": {"margins": {"pctr": 0.03}, "newest_h": day.last_hours(0.2)},
             "publish": {"role": "canary", "percent": 50},
         }
         path = self.folder / "nightly.yaml"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -17,9 +18,13 @@ from small_tables import RECIPE, make_tables, merged, write_tables
 
 from export.bundle import export_run
 from funnelrank.main import main
+from loop.nightly.compare import compare_task
 from loop.nightly.config import read_config
 from models.errors import RecipeError
+from models.kinds import PROBABILITY
+from models.prediction.rows import ScoredRows
 from models.recipe import parse_recipe
+from models.structures.base import Output
 from models.train import train
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target
@@ -207,6 +212,30 @@ def test_two_processes_do_not_work_on_one_run(folder: Path) -> None:
 
     with only_run(folder / "work" / "n"):
         assert main(["nightly", str(folder / "nightly.yaml"), "--run", "n"]) == 1
+
+
+def test_too_few_exposures_that_the_live_version_reads_are_refused(folder: Path) -> None:
+    code, _ = run(folder)
+    assert code == 0
+    # Retention removes the newest hours between two starts, and the comparison has to be done again.
+    for path in sorted((folder / "log" / "hours").glob("*/exposures.parquet"))[-40:]:
+        path.unlink()
+    (folder / "work" / "n" / "steps" / "compare.json").unlink()
+    code, report = run(folder)
+    assert (code, report["outcome"], report["last_step"]) == (1, "failed", "compare")
+    assert "compare.min_coverage asks for 90%" in report["reason"]
+
+
+def test_labels_that_are_all_alike_compare_nothing() -> None:
+    count = 50
+    names = [str(place) for place in range(count)]
+    scores = {"pctr": np.linspace(0.1, 0.9, count)}
+    times = np.zeros(count, dtype=np.int64)
+    labels = {"click": np.zeros(count)}
+    rows = ScoredRows(names, names, times, names, [], [], labels, scores)
+    output = Output("pctr", PROBABILITY, ("click",))
+    done = compare_task(rows, output, scores["pctr"], np.ones(count, dtype=bool), 0.1, "auc")
+    assert done.refusal == "all 50 matured labels are alike, so nothing can be compared"
 
 
 @pytest.mark.slow  # it starts a process with torch per step
