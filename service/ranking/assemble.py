@@ -142,8 +142,8 @@ def assemble(
         members = stored.behaviours if stored else None
         behaviours = len(members) if members else 0
         inputs |= _behaviours(layouts, members) if members else layouts.no_behaviours
-    if layouts.reads_request_time:
-        inputs["request_time"] = np.array([now_ms], dtype=np.int64)
+    # Also if this graph does not read it: a new version of the same schema may, and is compared on these inputs.
+    inputs["request_time"] = np.array([now_ms], dtype=np.int64)
     return Assembled(inputs, unknown_user, int(np.count_nonzero(items.states)), behaviours)
 
 

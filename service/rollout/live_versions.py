@@ -130,7 +130,7 @@ class LiveVersions:
         target = version.target
         line = self.snapshot.lines[version.line]
         try:
-            live = next((x for x in line.loaded() if x.bundle.label == str(target)), None)
+            live = line.usable(target, version.role)
             if live is None:
                 self._check_count(target, rollout)
                 live = await self.loader.load(target, version.role, line, rollout, self.snapshot, self.observers.recent)

@@ -127,6 +127,14 @@ class ServingLine:
         """The loaded versions: stable, canary, shadow, and that of the first pass."""
         return (live for role in Role if (live := self.in_role(role)) is not None)
 
+    def usable(self, target: Target, role: Role) -> Live | None:
+        """Return the loaded version that can take a role without another gate; None if there is none.
+
+        The scores of a first pass only choose candidates, so a first pass was not compared with the stable version.
+        """
+        compared = (live for live in self.loaded() if live.role != Role.FIRST_PASS or role == Role.FIRST_PASS)
+        return next((live for live in compared if live.bundle.label == str(target)), None)
+
     def current(self) -> Live:
         """The stable version. Raises NotReady if there is none, or if it does not fit the store."""
         if self.not_serving is not None:

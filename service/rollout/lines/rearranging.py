@@ -42,12 +42,11 @@ def rearranged(before: ServingSnapshot, rollout: Rollout) -> tuple[ServingSnapsh
 
 def _arranged(present: ServingLine, line: RolloutLine, label: str, revision: int) -> ServingLine:
     """A line with those of its versions that the document still names."""
-    loaded = {live.bundle.label: live for live in present.loaded()}
     lives: dict[str, Any] = dict.fromkeys(role.value for role in Role)
     if present.stable is not None:
         lives["stable"] = replace(present.stable, line=label)
     for role, target in targets_of_line(line).items():
-        live = loaded.get(str(target))
+        live = present.usable(target, Role(role))
         if live is not None:
             lives[role] = replace(live, role=Role(role), revision=revision, instead_of="", line=label)
     return replace(present, **lives, named=line)
