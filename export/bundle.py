@@ -63,14 +63,29 @@ def export_run(
     sign: Sign | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Published:
-    """Publish a run as a bundle, signed if `sign` is given. `origin`: the nightly run that it comes from.
+    """Publish the run in a folder as `publish_run` does. `origin`: the nightly run that it comes from."""
+    run = open_run(folder)
+    if origin is not None:
+        run = replace(run, provenance=run.provenance | {"nightly": dict(origin)})
+    return publish_run(run, registry, version, precision, max_loss, cache, sign)
+
+
+def publish_run(
+    run: Run,
+    registry: Path,
+    version: str | None,
+    precision: Precision = "float32",
+    max_loss: float = reduction.MAX_LOSS,
+    cache: Path = DEFAULT_CACHE,
+    sign: Sign | None = None,
+) -> Published:
+    """Publish a run as a bundle, signed if `sign` is given.
 
     Raises RunError, ParityError, ReductionError or PublishError; nothing is published then.
 
     Torch is compared with the float32 graph, whatever the precision; a reduced graph is compared with the float32 one
     on labels, and its golden request has its own scores.
     """
-    run = open_run(folder)
     graph = ServingGraph(run.ranker, run.encoding).eval()
     model = to_onnx(graph, run.encoding)
     content = model.SerializeToString()
@@ -82,8 +97,6 @@ def export_run(
     reduced_graph = None
     if precision != "float32":
         files, reduced_graph = _in_reduced(run, model, precision, golden, max_loss, cache)
-    if origin is not None:
-        run = replace(run, provenance=run.provenance | {"nightly": dict(origin)})
     manifest = _manifest(run, version or next_version(registry, run.recipe.name), parity, reduced_graph, files)
     return Published(publish(registry, manifest, files, sign), manifest, len(files[GRAPH_FILE]))
 

@@ -80,6 +80,7 @@ COMMANDS = {
         "erasing:forget_user", "Delete a user from Redis, the exposure log and joined tables.", _GOES_ON
     ),
     "quality": CommandEntry("quality:quality", "Measure what served rankings predicted against what users did."),
+    "recalibrate": CommandEntry("quality:recalibrate", "Fit a served version's calibration again, as a new version."),
     "alarm-rates": CommandEntry("quality:alarm_rates", "Measure how often the alarms of `quality` are false."),
     "loadtest": CommandEntry("loadtest:loadtest", "Send an open-loop load and check every answer."),
     "soak": CommandEntry("soak:soak", "Send mixed traffic and faults for hours, and check every answer."),

@@ -1,6 +1,7 @@
 """The commands about quality while serving: the report, and how often its alarms are false."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -45,6 +46,45 @@ def quality(
     raised = sum(alarm["alarm"] is True for alarm in document["alarms"])
     if raised and fail_on_alarm:
         raise CommandError(f"{raised} alarms")
+
+
+@click.command(epilog=examples("funnelrank recalibrate runs/mmoe --log LOG --recipe R.yaml --registry registry --of 7"))
+@click.argument("run", type=PATH)
+@log_option
+@click.option("--recipe", type=PATH, required=True, metavar="RECIPE.yaml", help="A recipe with a section `log`.")
+@click.option("--registry", type=PATH, required=True, metavar="DIR", help="The registry with the version.")
+@click.option("--of", "served", required=True, metavar="V", help="The served version; the run is its own.")
+@click.option("--method", type=click.Choice(["platt", "isotonic"]), default="platt", show_default=True)
+@click.option("--days", type=DAYS, default=28, show_default=True, metavar="N", help="The days whose labels are used.")
+@click.option(
+    "--min-labels", type=POSITIVE, default=200, show_default=True, metavar="N", help="Positives, and negatives, needed."
+)
+@click.option("--version", metavar="V", help="Name of the new version.  [default: one more than the last]")
+@click.option("--sign-with", type=PATH, metavar="KEY.pem", help="Private Ed25519 key, as of `funnelrank export`.")
+def recalibrate(
+    run: Path,
+    log: Path,
+    recipe: Path,
+    registry: Path,
+    served: str,
+    method: Literal["platt", "isotonic"],
+    days: float,
+    min_labels: int,
+    version: str | None,
+    sign_with: Path | None,
+) -> None:
+    """Fit the calibration of a served version of RUN again, on matured labels of its log, and publish a new version.
+
+    Nothing is rolled out. If no factor has enough labels, or no new map is better, nothing is published.
+    """
+    from export.sign import signer
+    from loop.quality.recalibrate import lines
+    from loop.quality.recalibrate import recalibrate as fit
+    from models.recipe import load_recipe
+
+    sign = signer(sign_with) if sign_with else None
+    done = fit(run, log, load_recipe(recipe), registry, served, method, days, min_labels, version, sign)
+    click.echo("\n".join(lines(done)))
 
 
 @click.command("alarm-rates", epilog=examples("funnelrank alarm-rates --users 20000 --rate 0.05 --weeks 400 --seed 7"))

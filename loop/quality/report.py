@@ -1,26 +1,19 @@
 """Measures the quality of what a log's rankings predicted, and writes the document, the page and the gauges."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from features.files.writing import write_whole
-from loop.errors import LogError
-from loop.join.join import model_of, section_of
-from loop.join.labels import label, open_database, read_log
-from loop.join.report import check_rate
-from loop.join.report import measure as measure_join
-from loop.log.hours import hour_files
 from loop.quality import figures
 from loop.quality.alarms import alarms
 from loop.quality.drift import drift
 from loop.quality.gauges import exposition
+from loop.quality.opening import labelled_log
 from loop.quality.page import page, remarks
-from loop.quality.rows import DAY_MS, SeenRows, measured_tasks, seen_rows
+from loop.quality.rows import DAY_MS, SeenRows
 from models.recipe import Recipe
-from tables.log_records import RecordKind
 
 FORMAT = 1
 
@@ -38,32 +31,18 @@ def measure(
 
     The bundles of the `registry` say what the training part's features were.
     """
-    section = section_of(recipe)
-    files = {kind: hour_files(log, kind) for kind in RecordKind}
-    if not files[RecordKind.EXPOSURES]:
-        raise LogError(f"{log} has no hour with exposures; run `funnelrank compact --log {log}` first")
-    tasks = measured_tasks(recipe)
-    if not tasks:
-        raise LogError("no task of the recipe is the probability of a label of 0 or 1, so there is nothing to measure")
-    with (
-        tempfile.TemporaryDirectory(prefix="funnelrank-quality-") as scratch,
-        open_database(Path(scratch), memory_mb) as database,
-    ):
-        read_log(database, files)
-        name = model_of(database, model)
-        label(database, section, name)
-        joined = measure_join(database, section)
-        check_rate(joined, section.min_join_rate)
-        rows = seen_rows(database, section, tasks, days)
+    with labelled_log(log, recipe, model, memory_mb) as opened:
+        rows = opened.seen(days)
         since_ms = rows.watermark_ms - round(days * DAY_MS)
-        served = drift(database, log, files[RecordKind.EXPOSURES], registry, name, since_ms)
+        served = drift(opened.database, log, opened.exposures, registry, opened.model, since_ms)
+    tasks = opened.tasks
     return {
         "format": FORMAT,
-        "model": name,
+        "model": opened.model,
         "watermark_ms": rows.watermark_ms,
         "days": days,
         "impressions": len(rows),
-        "join_rate": joined.join_rate,
+        "join_rate": opened.join_rate,
         "cells": figures.cells(rows, tasks, seed),
         "by_day": figures.by_day(rows, tasks, seed),
         "by_position": figures.by_position(rows, tasks),
