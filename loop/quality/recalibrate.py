@@ -75,7 +75,7 @@ def recalibrate(
         if chosen is not None:
             maps[factor.name] = chosen
     if not maps:
-        reasons = "; ".join(f"{name}: {said['kept_because']}" for name, said in result.factors.items())
+        reasons = "; ".join(f"{name}: {factor['kept_because']}" for name, factor in result.factors.items())
         raise LogError(f"nothing is published, because no factor can be calibrated again: {reasons}")
     # Publish the same weights with the new maps.
     with_maps(run.ranker, maps)
@@ -154,7 +154,7 @@ def lines(result: Recalibration) -> Sequence[str]:
     text = [f"{result.of}: the figures are of the newest labels, on which no map was fitted"]
     for name, factor in result.factors.items():
         changes = _changes(factor)
-        kept = f"; stays as it was: {factor['kept_because']}" if "kept_because" in factor else ""
+        reason = f"; stays as it was: {factor['kept_because']}" if "kept_because" in factor else ""
         text.append(f"  {name}{changes}{kept}")
     if result.published is not None:
         text.append(f"published {result.published.folder}; nothing is rolled out")

@@ -75,6 +75,7 @@ def scores(served: Served, bundle: Bundle) -> dict[str, np.ndarray]:
     return {task: again[:, place].astype(np.float64) for place, task in enumerate(bundle.tasks)}
 
 
+@pytest.mark.slow  # exports a run
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_a_new_version_predicts_the_rate_that_was_observed(served: Served, tmp_path: Path, method: str) -> None:
     log = served.shown.write(tmp_path / "log", served.rows)
@@ -105,6 +106,7 @@ def test_a_new_version_predicts_the_rate_that_was_observed(served: Served, tmp_p
     assert not (served.registry / "rollout.json").exists()
 
 
+@pytest.mark.slow  # exports a run
 def test_too_few_labels_or_another_run_publish_nothing(served: Served, tmp_path: Path) -> None:
     log = served.shown.write(tmp_path / "log", served.rows)
     published = sorted(path.name for path in (served.registry / "tiny").iterdir())
