@@ -155,7 +155,7 @@ def lines(result: Recalibration) -> Sequence[str]:
     for name, factor in result.factors.items():
         changes = _changes(factor)
         reason = f"; stays as it was: {factor['kept_because']}" if "kept_because" in factor else ""
-        text.append(f"  {name}{changes}{kept}")
+        text.append(f"  {name}{changes}{reason}")
     if result.published is not None:
         text.append(f"published {result.published.folder}; nothing is rolled out")
     return text
