@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,11 @@ def _table(trials: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[st
         ]
         lines.append(f"| {t['trial']} | {' | '.join(cells)} |")
     return lines
+
+
+def error_of_sqlite(error: BaseException) -> sqlite3.Error | None:
+    """Return the database's own error among the causes: optuna and the layers below it each raise one of theirs."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, sqlite3.Error):
+        cause = cause.__cause__
+    return cause

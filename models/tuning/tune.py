@@ -11,9 +11,7 @@ from typing import Any
 import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import OperationalError
 from tqdm import tqdm
 
 from models.data.cache import DEFAULT_CACHE, Data, open_data
@@ -24,7 +22,7 @@ from models.recipe.sections.search_space import SearchBounds, SearchedSetting, T
 from models.training.loop import NonFiniteLossError, learn
 from models.training.session import Progress
 from models.training.transfer import narrowed
-from models.tuning.outcome import chosen, report, seconds_of, with_settings, write_search
+from models.tuning.outcome import chosen, error_of_sqlite, report, seconds_of, with_settings, write_search
 
 STUDY_FILE = "study.db"
 TRIAL_FOLDER = "trial"
@@ -237,8 +235,10 @@ def tune(recipe: Recipe, out: Path, *, cache: Path = DEFAULT_CACHE, quiet: bool 
         search = open_search(recipe, out, cache)
         search_on(search, quiet)
         searched = report(recipe, search.section, search.space, search.done)
-    except (OperationalError, StorageInternalError) as error:
-        reason = error.orig if isinstance(error, OperationalError) else error
+    except Exception as error:
+        reason = error_of_sqlite(error)
+        if reason is None:
+            raise
         raise OSError(errno.EIO, f"cannot be stored: {reason}", str(out / STUDY_FILE)) from error
     lines = write_search(searched, recipe, out)
     if not quiet:
