@@ -183,5 +183,11 @@ class VersionLoader:
 
 
 def _of_pair(report: GateReport, live: Live, first: Live, requests: Sequence[Assembly]) -> GateReport:
-    """Add the losses of a brown-out by a version and its first pass."""
-    return replace(report, brownout=brownout_losses(live, first, newest_per_user(requests)))
+    """Add the losses of a brown-out by a version and its first pass; none if one of them fails."""
+    try:
+        losses = brownout_losses(live, first, newest_per_user(requests))
+    except Exception:
+        # A ranking falls back on the version that works, so the failure of one must not keep the other away.
+        log.exception("the loss of a brown-out by %s and %s was not measured", first.bundle.label, live.bundle.label)
+        return report
+    return replace(report, brownout=losses)

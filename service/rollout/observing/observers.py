@@ -120,9 +120,11 @@ class Observers:
         if shadow.bundle.layouts.inputs_fingerprint != live.bundle.layouts.inputs_fingerprint:
             return
         formula = shadow.fusion.formulas.get(ranking.profile)
-        if formula is not None:
+        # The line of a ranking may have ended while it was made.
+        of_line = self._lines.get(ranking.line.name)
+        if formula is not None and of_line is not None:
             job = ShadowJob(shadow, formula, request.inputs, live.bundle, ranking.predictions, ranking.scores)
-            self._lines[ranking.line.name].shadow.offer(job)
+            of_line.shadow.offer(job)
 
     def _offer_to_canary(self, ranking: AnsweredRanking) -> None:
         request = ranking.request

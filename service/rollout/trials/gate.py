@@ -16,6 +16,7 @@ from service.rollout.rollout import Limits
 DRIFT = "score_drift"
 SLOW = "too_slow"
 NOT_FINITE = "scores_not_finite"
+FAILED = "scoring_failed"
 _MAX_SECONDS = 2.0
 _MIN_TIMED = 10
 # Below this many seconds, a ratio of times depends on the clock more than on the model.
@@ -41,19 +42,24 @@ class GateReport:
 def gate(new: Bundle, live: Bundle, recent: Sequence[Assembly], limits: Limits) -> GateReport:
     """Score recent requests with both versions, the newest request of each user.
 
-    Raises BundleRejected with the figures if a limit is broken.
+    Raises BundleRejected with the figures if a limit is broken, or if the new version fails on a request.
     """
     requests = newest_per_user(recent)
     scored: list[tuple[np.ndarray, np.ndarray]] = []
     seconds: list[tuple[float, float]] = []
     end = perf_counter() + _MAX_SECONDS
     for assembly in requests:
-        old_scores, old_time = _timed(live, assembly)
-        new_scores, new_time = _timed(new, assembly)
-        scored.append((old_scores, new_scores))
-        seconds.append((old_time, new_time))
         if perf_counter() > end:
             break
+        of_live = _timed_by_live(live, assembly)
+        if of_live is None:
+            continue
+        try:
+            new_scores, new_time = _timed(new, assembly)
+        except Exception as error:  # onnxruntime raises its own classes, some of them plain Exception
+            raise BundleRejected(FAILED, f"it fails on a recent request that {live.label} scores: {error}") from error
+        scored.append((of_live[0], new_scores))
+        seconds.append((of_live[1], new_time))
     if not scored:
         return GateReport(live.label)
 
@@ -75,6 +81,14 @@ def newest_per_user(recent: Sequence[Assembly]) -> list[Assembly]:
     for assembly in reversed(recent):
         newest.setdefault(assembly.user_id, assembly)
     return list(newest.values())
+
+
+def _timed_by_live(live: Bundle, assembly: Assembly) -> tuple[np.ndarray, float] | None:
+    """Like `_timed`; None if the live version fails on the request. That must not keep its successor away."""
+    try:
+        return _timed(live, assembly)
+    except Exception:  # noqa: BLE001 - onnxruntime raises its own classes
+        return None
 
 
 def _timed(bundle: Bundle, assembly: Assembly) -> tuple[np.ndarray, float]:

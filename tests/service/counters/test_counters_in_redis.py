@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 import redis
 from counted_log import COUNTERS, MINUTE_MS, SCHEMA
+from hiredis import ReplyError
 from redis_cluster import redis_cluster
 
 from features import FeatureSchema
 from features.layouts import Layouts
 from service.ranking.counter_numbers import counter_numerics
 from service.sample.embedded_redis import EmbeddedRedis
+from service.store.counter_cache import CounterCache
 from service.store.counters import CountedEvent, counter_writes
 from service.store.opening import open_store, open_writer
 from service.store.redis.counter_script import ADD_COUNTS, count_calls
 from service.store.redis.keys import item_counters_key, scene_counters_key, user_counters_key
+from service.store.redis.reading.counters import CounterReads
 
 NOW = 1_700_000_000_000
 NAMES = [counter["name"] for counter in COUNTERS]
@@ -174,3 +177,13 @@ def test_the_script_reads_and_writes_a_cell_once_however_many_events_there_are(r
         assert twice / sent < 2.5
         same = [clicks(n) for n in (400, 800)]
         assert script_work(client, same[0])[0] == script_work(client, same[1])[0]
+
+
+def test_counters_of_items_that_redis_refuses_to_read_are_unread() -> None:
+    """One refusal stands for all items of its command. It used to end the ranking with an error."""
+    for items in (["a"], ["a", "b", "c"]):
+        reads = CounterReads(LAYOUTS, CounterCache(LAYOUTS, 0, 1.0), "ada", None, items)
+        refusals: list[Any] = [ReplyError("NOPERM no rights") for _ in reads.together()]
+        stored = reads.stored(refusals, {})
+        assert stored.items == [None] * len(items)
+        assert stored.unread == len(items) + 1, "the user's cells are unread too"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from service.ranking.query import Query, RankingOptions
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.rollout.lines.changes import change_rollout
+from service.rollout.observing.observers import AnsweredRanking
 from service.rollout.recent import Assembly
 from service.rollout.rollout import Canary, read_rollout
 from service.sample.embedded_redis import EmbeddedRedis
@@ -98,3 +100,37 @@ async def test_a_version_that_reads_the_time_of_the_request_is_compared_with_one
         assert follower.current().bundle.label == "synthetic/2"
         assert follower.loader.reports["synthetic/2"].requests == 1
         follower.close()
+
+
+async def test_a_stable_version_is_loaded_beside_a_first_pass_that_fails(registry: Path, follower: Follower) -> None:
+    publish(registry, "1", name="small")
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "ann")
+    await follower.step()
+    show_requests(follower)
+    first = follower.snapshot.default.first_pass
+    assert first is not None
+    object.__setattr__(first.bundle, "session", None)
+    publish(registry, "2")
+    go_live(registry, "2")
+    await follower.step()
+    assert follower.current().bundle.label == "synthetic/2"
+    assert follower.loader.reports["synthetic/2"].requests == USERS
+    assert follower.loader.reports["synthetic/2"].brownout == {}
+
+
+async def test_a_ranking_whose_line_ended_meanwhile_is_no_fault(
+    registry: Path, follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(registry, "2")
+    change_rollout(registry, {"shadow": Target(name="synthetic", version="2")}, "ann")
+    await follower.step()
+    line = follower.snapshot.default
+    live = line.current()
+    assert line.shadow is not None
+    request = Assembly(live.bundle.layouts.inputs_fingerprint, "712", golden_inputs(live.bundle.layouts), ["1"] * 64)
+    predictions = live.bundle.score(live.bundle.own(request.inputs))
+    formula, _ = live.fusion.for_user(None, "712")
+    ranking = AnsweredRanking(line, live, formula.profile, request, predictions, predictions[0], failed=False)
+    follower.observers.follow(replace(follower.snapshot, lines={}))
+    follower.observers.answered(ranking)
+    assert "could not be observed" not in caplog.text

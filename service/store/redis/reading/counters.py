@@ -34,18 +34,21 @@ class CounterReads:
         places = [place for place, cell in enumerate(self._items) if cell is None]
         self._places = places
         self._ids = [item_ids[place] for place in places]
+        self._keys_per_read: list[int] = []  # of the reads of items
 
     def together(self) -> list[Command]:
         """The commands for one Redis, which reads several items at once."""
         commands = self._of_request()
         for start in range(0, len(self._ids), MGET_KEYS):
             ids = self._ids[start : start + MGET_KEYS]
+            self._keys_per_read.append(len(ids))
             commands.append((b"", item_reads(self._prefix, ids)[0]))
         return commands
 
     def apart(self) -> list[Command]:
         """The commands for a cluster, each of one key."""
         keys = [(self._prefix + item_id).encode() for item_id in self._ids]
+        self._keys_per_read = [1] * len(keys)
         return self._of_request() + [(key, get(key)) for key in keys]
 
     def _of_request(self) -> list[Command]:
@@ -67,8 +70,8 @@ class CounterReads:
         if self._scene_key is not None:
             scene = _cell(next(left), self._scene_bytes, corrupt)
         read: list[Any] = []
-        for reply in left:
-            read += packed_rows(reply, len(reply)) if type(reply) is list else [reply]
+        for reply, count in zip(left, self._keys_per_read, strict=True):
+            read += packed_rows(reply, count) if type(reply) is list else [reply] * count
         cells = [_cell(reply, self._item_bytes, corrupt) for reply in read]
         for place, cell in zip(self._places, cells, strict=True):
             self._items[place] = cell

@@ -14,7 +14,7 @@ from service.bundle.loading import Bundle, load_bundle
 from service.bundle.verify import BundleRejected
 from service.rollout.recent import Assembly
 from service.rollout.rollout import Limits
-from service.rollout.trials.gate import SLOW, gate
+from service.rollout.trials.gate import FAILED, SLOW, gate
 
 
 class Wrapped:
@@ -64,3 +64,30 @@ def test_requests_of_one_user_count_once(tmp_path: Path, kit: SimpleNamespace) -
     assert gate(other, live, requests(kit, live, 1, 60), Limits(psi=None)).requests == 1
     with pytest.raises(BundleRejected, match=r"score_drift: pctr: PSI .* on 60 recent requests"):
         gate(other, live, requests(kit, live, 60, 120), limits)
+
+
+def broken() -> None:
+    raise RuntimeError("no memory")
+
+
+def test_a_version_that_fails_on_a_request_that_the_live_one_scores_is_refused(
+    tmp_path: Path, kit: SimpleNamespace
+) -> None:
+    live = bundle_of(tmp_path, kit, "1")
+    failing = replace(live, session=Wrapped(live.session, broken))
+    with pytest.raises(BundleRejected, match=r"a recent request that synthetic/1 scores: no memory") as refusal:
+        gate(failing, live, requests(kit, live, 3), Limits())
+    assert refusal.value.code == FAILED
+
+
+def test_a_live_version_that_fails_does_not_keep_its_successor_away(tmp_path: Path, kit: SimpleNamespace) -> None:
+    new = bundle_of(tmp_path, kit, "1")
+    outcomes = iter([None, RuntimeError("no memory"), None])
+
+    def second_fails() -> None:
+        outcome = next(outcomes)
+        if outcome is not None:
+            raise outcome
+
+    live = replace(new, session=Wrapped(new.session, second_fails))
+    assert gate(new, live, requests(kit, new, 3), Limits()).requests == 2
