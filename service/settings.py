@@ -42,7 +42,7 @@ class Settings(BaseModel):
     workers: Annotated[int, setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
     registry: Annotated[
         Path,
-        setting("directory", "folder with the published model bundles, rollout.json, fusion.json and rules.json"),
+        setting("directory", "folder with the published bundles, rollout.json, fusion.json, rules.json, callers.json"),
     ] = Path("registry")
     trusted_keys: Annotated[
         Path | None,
@@ -68,7 +68,7 @@ class Settings(BaseModel):
         int,
         setting(
             "ms",
-            "lifetime of a cached item row where Redis cannot announce changes (before 6, or forbidden)",
+            "lifetime of items' cached counters, and of rows where Redis cannot announce changes (before 6, or ACL)",
             ge=1,
             le=3_600_000,
         ),
@@ -154,7 +154,7 @@ class Settings(BaseModel):
         int,
         setting(
             "ms",
-            "interval at which a worker reads rollout.json, fusion.json, rules.json and the state of Redis",
+            "interval at which a worker reads the four documents of the registry and the state of Redis",
             ge=20,
             le=600_000,
         ),

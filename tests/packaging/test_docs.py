@@ -8,8 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").glob("*.md")])
+PAGES += sorted([ROOT / "deploy" / "README.md", ROOT / "sample" / "README.md", *(ROOT / "clients").glob("*/README.md")])
 # A path in backticks that begins with one of the project's folders. Readers look it up, so it must exist.
-FOLDERS = "bench|deploy|docs|export|features|funnelrank|loadtest|models|sample|service|tables|tests|tools"
+FOLDERS = "bench|clients|deploy|docs|export|features|funnelrank|loadtest|loop|models|sample|service|tables|tests|tools"
 PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)")
 # The changelog names files of earlier versions.
