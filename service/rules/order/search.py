@@ -19,6 +19,7 @@ MOST_UNITS = 250_000  # of one ranking, however many rules and positions it has
 _SLICE = 1500  # units of a budget between two yields: about as many microseconds
 _VALUES_BEFORE_PAUSE = 8_000  # read while a search is set up, about a millisecond and a half
 _RULES_IN_UNIT = 4  # asked in the time that the units of a decision stand for
+_FEW_CANDIDATES = 10
 _NOWHERE = np.iinfo(np.int64).max
 
 
@@ -37,7 +38,9 @@ class Budget:
         """The budget of one ranking: searches for all rules, for each rule and for the last one, and some
         backtracking, but no more than `most`.
         """
-        return cls(min(most, 3_000 + 3 * (rules + 2) * length * cost_of_position(candidates) // 2))
+        # A list of a few candidates is searched whole, or nearly so.
+        least = 60_000 if candidates <= _FEW_CANDIDATES else 3_000
+        return cls(min(most, least + 3 * (rules + 2) * length * cost_of_position(candidates) // 2))
 
     def spend(self, units: int, rules: int = 1) -> None:
         """Count units. The time until the next pause also depends on how many rules a decision asks."""

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from naive_diversity import naive_dpp, naive_mmr, naive_ssd
 
 from service.rules.order.diversity import diversified, dpp, mmr, ssd
 
@@ -11,14 +12,6 @@ from service.rules.order.diversity import diversified, dpp, mmr, ssd
 def scores_and_vectors(seed: int, n: int = 9, width: int = 12) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.random(n), rng.normal(size=(n, width))
-
-
-def scaled(scores: np.ndarray) -> np.ndarray:
-    return np.asarray((scores - scores.min()) / (scores.max() - scores.min()))
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return np.array([row / np.sqrt(sum(x * x for x in row)) for row in vectors])
 
 
 def places(scores: np.ndarray, vectors: np.ndarray, method: str, weight: float, depth: int, window: int) -> list[int]:
@@ -30,50 +23,6 @@ def places(scores: np.ndarray, vectors: np.ndarray, method: str, weight: float, 
         except StopIteration as end:
             order: list[int] = end.value
             return order
-
-
-def naive_mmr(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int) -> list[int]:
-    relevance = scaled(scores)
-    rows = unit(vectors)
-    chosen = [int(np.argmax(scores))]
-    while len(chosen) < depth:
-        gains = {}
-        for i in range(len(scores)):
-            if i not in chosen:
-                nearest = max(float(np.dot(rows[i], rows[j])) for j in chosen)
-                gains[i] = (1 - weight) * relevance[i] - weight * nearest
-        chosen.append(max(gains, key=gains.__getitem__))
-    return chosen
-
-
-def naive_dpp(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int) -> list[int]:
-    """The greedy choice, computed by determinants of the whole kernel."""
-    quality = np.exp((1 - weight) / weight * scaled(scores) / 2)
-    rows = unit(vectors)
-    kernel = quality[:, None] * (rows @ rows.T) * quality[None, :]
-    chosen: list[int] = []
-    while len(chosen) < depth:
-        left = [i for i in range(len(scores)) if i not in chosen]
-        determinants = {i: np.linalg.det(kernel[np.ix_([*chosen, i], [*chosen, i])]) for i in left}
-        chosen.append(max(determinants, key=determinants.__getitem__))
-    return chosen
-
-
-def naive_ssd(scores: np.ndarray, vectors: np.ndarray, weight: float, depth: int, window: int) -> list[int]:
-    """The gain is the volume of the window with the candidate, by the determinant of its Gram matrix."""
-    relevance = scaled(scores)
-    rows = unit(vectors)
-    chosen = [int(np.argmax(scores))]
-    while len(chosen) < depth:
-        last = chosen[-(window - 1) :]
-        gains = {}
-        for i in range(len(scores)):
-            if i not in chosen:
-                span = rows[[*last, i]]
-                volume = np.sqrt(max(np.linalg.det(span @ span.T), 0.0))
-                gains[i] = (1 - weight) * relevance[i] + weight * volume
-        chosen.append(max(gains, key=gains.__getitem__))
-    return chosen
 
 
 @pytest.mark.parametrize("weight", [0.1, 0.5, 0.9])
