@@ -133,7 +133,17 @@ class FollowedRegistry:
                 self._note_hanging(error.strerror)
             else:
                 self._note_hanging(None)
-        return self._news.pop(0) if self._news else RegistryNews()
+        newest = RegistryNews()
+        while self._news:
+            later = self._news.pop(0)
+            newest = RegistryNews(
+                later.rollout or newest.rollout, later.fusion or newest.fusion, later.rules or newest.rules
+            )
+        return newest
+
+    def repeat(self, news: RegistryNews) -> None:
+        """Return news that could not be taken up with the next look again, unless their document changes meanwhile."""
+        self._news.insert(0, news)
 
     def _read(self, serving: bool) -> None:
         """Store changes in `_news`, so that they are not lost if the read ends after its time limit."""

@@ -18,7 +18,7 @@ from service.fusion import FusionProfiles
 from service.fusion.document import FUSION_FILE
 from service.metrics.metrics import Metrics
 from service.rollout import rollout as rollout_document
-from service.rollout.followed import FollowedRegistry, News
+from service.rollout.followed import FollowedRegistry, News, RegistryNews
 from service.rollout.live_versions import LiveVersions
 from service.rollout.loader import VersionLoader
 from service.rollout.recent import RecentRequests
@@ -98,13 +98,16 @@ class Follower:
     async def step(self) -> None:
         """Take up changes of the documents, and check the store and the canaries."""
         versions = self.versions
+        await versions.free_memory()
         rollout, fusion, rules = await self._documents.look(self.live is not None)
         if fusion is not None:
             profiles = fusion.document or self.started_with
-            await self._take_up_document(FUSION_FILE, fusion, partial(with_profiles, profiles))
+            if not await self._take_up_document(FUSION_FILE, fusion, partial(with_profiles, profiles)):
+                self._documents.repeat(RegistryNews(fusion=fusion))
         if rules is not None:
-            await self._take_up_document(RULES_FILE, rules, partial(with_rules, rules.document))
-        await versions.free_memory()
+            make = partial(with_rules, rules.document)
+            if not await self._take_up_document(RULES_FILE, rules, make):
+                self._documents.repeat(RegistryNews(rules=rules))
         if rollout is not None:
             self.refusals.forget()
             self._check_rollout(rollout)
@@ -131,22 +134,33 @@ class Follower:
 
     async def _take_up_document(
         self, file: str, news: News[Any], make: Callable[[ServingSnapshot, RecentRequests], ServingSnapshot]
-    ) -> None:
-        """Try and bind new profiles or rules in a thread. If they are broken or do not fit, the old ones stay."""
+    ) -> bool:
+        """Try and bind new profiles or rules in a thread. If they are broken or do not fit, the old ones stay.
+
+        Returns False if they may fit, but could not be tried; the old ones stay until the next step.
+        """
         title = file.removesuffix(".json")
         if news.problem is not None:
             self._refuse_document(title, news.warning)
             if news.document is None and self.live is not None:
-                return
+                return True
         try:
             snapshot = await self.loader.background.run(partial(make, self.snapshot, self.observers.recent))
         except DocumentError as error:
             self._refuse_document(title, str(error))
-            return
+            return True
+        except Exception as error:
+            # Whatever it is, it must not keep the other documents from being taken up.
+            self.loader.metrics.document_errors.labels(title).set(1)
+            self.versions.refuse(file, f"{title}_not_tried", f"{type(error).__name__}: {error}")
+            log.debug("%s could not be tried", file, exc_info=True)
+            return False
         self.versions.assign(snapshot)
         if news.problem is None:
             self.loader.metrics.document_errors.labels(title).set(0)
+        self.refusals.forget(file)
         log.info("%s is at revision %d", title, snapshot.described()[f"{title}_revision"])
+        return True
 
     def _refuse_document(self, title: str, problem: str) -> None:
         self.loader.metrics.document_errors.labels(title).set(1)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from service.bundle.loading import Bundle
 from service.fusion import FusionError, FusionProfiles
 from service.rollout.recent import RecentRequests
 from service.rollout.serving import Live, ServingSnapshot, bind_profiles
@@ -51,8 +52,8 @@ def _scored(live: Live, recent: RecentRequests, snapshot: ServingSnapshot) -> It
         numerics = inputs.get("item_numerics")
         if numerics is None:
             continue
-        scores = bundle.score(bundle.own(inputs))
-        if not np.isfinite(scores).any():
+        scores = _scores(bundle, inputs)
+        if scores is None or not np.isfinite(scores).any():
             continue
         yield scores, numerics
         candidates += scores.shape[1]
@@ -68,3 +69,11 @@ def _requests(live: Live, recent: RecentRequests, snapshot: ServingSnapshot) -> 
         yield bundle.golden
     for assembly in reversed(requests):
         yield assembly.inputs
+
+
+def _scores(bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Task scores `[tasks, C]`; None if the model fails, which is no fault of the profiles."""
+    try:
+        return bundle.score(bundle.own(inputs))
+    except Exception:  # noqa: BLE001 - onnxruntime raises its own classes
+        return None

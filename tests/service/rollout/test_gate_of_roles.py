@@ -14,6 +14,8 @@ from synthetic_bundle import SCHEMA, go_live, golden_inputs, publish
 
 from features import FeatureSchema
 from service.bundle.registry import Target
+from service.fusion import FusionProfiles
+from service.fusion.document import DOCUMENT as FUSION
 from service.metrics.metrics import Metrics
 from service.ranking.deadline import Deadline
 from service.ranking.query import Query, RankingOptions
@@ -134,3 +136,41 @@ async def test_a_ranking_whose_line_ended_meanwhile_is_no_fault(
     follower.observers.follow(replace(follower.snapshot, lines={}))
     follower.observers.answered(ranking)
     assert "could not be observed" not in caplog.text
+
+
+async def test_new_profiles_are_taken_up_although_the_live_version_fails(registry: Path, follower: Follower) -> None:
+    show_requests(follower)
+    object.__setattr__(follower.current().bundle, "session", None)
+    profiles = FusionProfiles.model_validate(
+        {"profiles": {"default": {"kind": "weighted_sum", "weights": {"pctr": 1}}}}
+    )
+    FUSION.change(registry, FUSION.whole(profiles), "ann")
+    await follower.step()
+    assert follower.snapshot.described()["fusion_revision"] == 1
+
+
+async def test_a_document_that_cannot_be_tried_now_is_tried_again_and_holds_up_no_other(
+    registry: Path, follower: Follower
+) -> None:
+    """Too many threads may wait for a disk that hangs; the news of all documents used to be lost then."""
+    profiles = FusionProfiles.model_validate(
+        {"profiles": {"default": {"kind": "weighted_sum", "weights": {"pctr": 1}}}}
+    )
+    FUSION.change(registry, FUSION.whole(profiles), "ann")
+    publish(registry, "2")
+    go_live(registry, "2")
+    run = follower.loader.background.run
+    refused: list[str] = []
+
+    async def once_refused(work: Any, seconds: float | None = None) -> Any:
+        if not refused:
+            refused.append("once")
+            raise TimeoutError(110, "32 calls wait already for the registry")
+        return await run(work, seconds)
+
+    follower.loader.background.run = once_refused  # type: ignore[method-assign]
+    await follower.step()
+    assert follower.current().bundle.label == "synthetic/2"
+    assert [refusal.code for refusal in follower.refusals.entries] == ["fusion_not_tried"]
+    await follower.step()
+    assert follower.snapshot.described()["fusion_revision"] == 1
