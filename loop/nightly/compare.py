@@ -74,7 +74,7 @@ def compare(
     live_scores: dict[str, np.ndarray] = {}
     if live is not None:
         live_scores = _live_scores(log, registry, live, rows, list(section.margins), result)
-        inside = np.isfinite(next(iter(live_scores.values())))
+        inside = np.all([np.isfinite(scores) for scores in live_scores.values()], axis=0)
         result.scored_by_live = int(inside.sum())
         if result.scored_by_live < section.min_coverage * len(rows):
             reasons = "; ".join(f"{reason}: {count:,}" for reason, count in result.unscored.items())
@@ -148,6 +148,10 @@ def compare_task(
     done = TaskComparison(output.name, metric, margin, *counts)
     if counts[1] in (0, counts[0]):
         done.refusal = f"all {counts[0]:,} matured labels are alike, so nothing can be compared"
+        return done
+    broken = int((~np.isfinite(new)).sum())
+    if broken:
+        done.refusal = f"{broken:,} of {len(new):,} scores of the new model are not finite"
         return done
     difference = paired_difference(label, new if live is None else live[picked], new, users, groups, metric)
     done.new = difference.second

@@ -25,10 +25,14 @@ class VerifySection(Options):
 
 
 class TrainSection(Options):
-    """Changes of the recipe as `--set` has them, and the threads of torch."""
+    """Changes of the recipe as `--set` has them, the threads of torch, and what the weights start from.
+
+    `live`: the run of the live version, where it fits; `cold`: random weights.
+    """
 
     set: tuple[str, ...] = ()
     threads: Annotated[int, Field(ge=1)] | None = None
+    start: Literal["live", "cold"] = "live"
 
 
 class CompareSection(Options):

@@ -27,7 +27,7 @@ def split_by_newest(data: Path, out: Path, section: CompareSection) -> dict[str,
     """
     newest_h = section.newest_h
     recipe = load_recipe(data / RECIPE_FILE)
-    times = np.sort(_column(data, recipe.data.time_ms))
+    times = np.sort(impression_times(data, recipe))
     last = int(times[-1])
     test = last + 1 - round(newest_h * _HOUR_MS)
     before = times[times < test]
@@ -75,7 +75,9 @@ def shuffle_labels(data: Path, recipe: Recipe, seed: int = 0) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def _column(data: Path, name: str) -> np.ndarray:
+def impression_times(data: Path, recipe: Recipe) -> np.ndarray:
+    """The times of the joined impressions in `data`, int64 `[n]`, in the table's order."""
+    name = recipe.data.time_ms
     return np.asarray(pq.read_table(data / "impressions.parquet", columns=[name]).column(name).to_numpy())
 
 

@@ -91,7 +91,9 @@ def _summary(step: FinishedStep) -> str:
     if step.name == "verify":
         return f"{result['exposures']:,} exposures, {len(result['skews'])} differences"
     if step.name == "train":
-        start = result["started_from"] or "a cold start"
+        start = f"a cold start ({result['cold']})"
+        if result["started_from"]:
+            start = "{run} ({version}, checkpoint {checkpoint_sha256:.12})".format_map(result["started_from"])
         return f"{result['rows']:,} rows, from {start}, data {result['data']}, {len(result['warnings'])} warnings"
     if step.name == "compare":
         return f"{len(result['refusals'])} refusals"

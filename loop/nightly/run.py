@@ -20,17 +20,15 @@ from loop.nightly.config import NightlyConfig
 from loop.nightly.data import shuffle_labels, split_by_newest
 from loop.nightly.publishing import check_tasks, export_once, give_role, live_version
 from loop.nightly.report import NightlyOutcome, NightlyReport
+from loop.nightly.start import DATA_FOLDER, RECIPE, RUN_FOLDER, on_new_hours, start_of
 from loop.nightly.steps import FinishedStep, fingerprint_of, forget_step, only_run, read_step, run_step
 from loop.proof.verify import verify, write_counts
 from models.recipe import load_recipe
 from models.train import train
+from models.training.checkpoint import WEIGHTS_FILE
 from models.training.outcome import METRICS_FILE
 from service.bundle.registry import Target, folder_of
 from service.rollout.trials.checks import RegistryChecks
-
-_DATA = "data"
-_RUN = "run"
-_RECIPE = "recipe.yaml"
 
 
 def nightly(config: NightlyConfig, name: str, checks: RegistryChecks, control: bool = False) -> NightlyReport:
@@ -129,18 +127,18 @@ class _Night:
             load_recipe(config.recipe, config.train.set).model_dump(mode="json"),
             [config.model, config.memory_mb, split, self._control],
         ]
-        out = self._folder / _DATA
+        out = self._folder / DATA_FOLDER
 
         def work() -> Mapping[str, Any]:
             recipe = load_recipe(config.recipe, config.train.set)
-            (self._folder / _RECIPE).unlink(missing_ok=True)
+            (self._folder / RECIPE).unlink(missing_ok=True)
             joined = join(config.log, recipe, out, config.model, config.memory_mb)
-            parts = split_by_newest(out, self._folder / _RECIPE, config.compare)
+            parts = split_by_newest(out, self._folder / RECIPE, config.compare)
             if self._control:
-                shuffle_labels(out, load_recipe(self._folder / _RECIPE))
+                shuffle_labels(out, load_recipe(self._folder / RECIPE))
             return asdict(joined) | {"parts": parts}
 
-        return self._step("join", inputs, work, self._folder / _RECIPE)
+        return self._step("join", inputs, work, self._folder / RECIPE)
 
     def _verify(self, joined: FinishedStep) -> FinishedStep | None:
         config = self._config
@@ -151,13 +149,17 @@ class _Night:
         def work() -> Mapping[str, Any]:
             done = verify(config.log, config.registry, section.tables, section.share)
             write_counts(config.log, done)
-            return asdict(done)
+            result = asdict(done)
+            for skew in result["skews"].values():
+                del skew["example"]  # it names users, and `forget-user` does not search the folder of a run
+            return result
 
         return self._step("verify", [joined.fingerprint, section.model_dump(mode="json")], work)
 
     def _train(self, joined: FinishedStep) -> FinishedStep:
-        inputs = [joined.fingerprint, joined.result, _hash_of(self._folder / _RECIPE)]
-        run = self._folder / _RUN
+        start = start_of(self._folder, self._config, joined, self._control)
+        inputs = [joined.fingerprint, joined.result, _hash_of(self._folder / RECIPE), start]
+        run = self._folder / RUN_FOLDER
 
         def work() -> Mapping[str, Any]:
             if self._config.train.threads:
@@ -168,10 +170,16 @@ class _Night:
             if not begun.exists() or begun.read_bytes() != fingerprint:
                 shutil.rmtree(run, ignore_errors=True)
                 write_whole(begun, fingerprint)
-            recipe = load_recipe(self._folder / _RECIPE)
-            metrics = train(recipe, run, resume=True, cache=self._folder / "cache", reading_steps=0, quiet=True)
+            recipe = load_recipe(self._folder / RECIPE)
+            earlier = self._config.work / start["run"] / RUN_FOLDER if "run" in start else None
+            if earlier is not None:
+                recipe = on_new_hours(recipe, earlier)
+            cache = self._folder / "cache"
+            metrics = train(recipe, run, resume=True, cache=cache, reading_steps=0, quiet=True, start=earlier)
             return {
-                "started_from": None,  # a cold start
+                "started_from": None if earlier is None else start,
+                "cold": start.get("cold", ""),
+                "checkpoint_sha256": _hash_of(run / WEIGHTS_FILE),
                 "data": metrics["data"]["hash"],
                 "rows": metrics["parts"]["train"]["impressions"],
                 "best": metrics["best"],
@@ -195,7 +203,7 @@ class _Night:
         def work() -> Mapping[str, Any]:
             cache = self._folder / "cache"
             done: ModelComparison = compare(
-                config.log, config.registry, live, self._folder / _RUN, cache, config.compare
+                config.log, config.registry, live, self._folder / RUN_FOLDER, cache, config.compare
             )
             return asdict(done) | {"refusals": done.refusals}
 
@@ -207,6 +215,7 @@ class _Night:
         origin = {
             "run": self._report.name,
             "trained": trained.fingerprint,
+            "checkpoint_sha256": trained.result["checkpoint_sha256"],
             "started_from": trained.result["started_from"],
             "compared_with": compared.result["live"],
         }
@@ -214,7 +223,7 @@ class _Night:
         output = folder_of(config.registry, Target(**known.result["target"])) if known is not None else None
 
         def work() -> Mapping[str, Any]:
-            run = self._folder / _RUN
+            run = self._folder / RUN_FOLDER
             target = export_once(self._folder, run, config.registry, config.publish.sign_with, origin)
             return {"target": target.model_dump()}
 

@@ -49,16 +49,19 @@ def empty_days(rows: SeenRows) -> list[str]:
 def figures(rows: SeenRows, task: MeasuredTask, chosen: np.ndarray, seed: int = 0) -> dict[str, Any]:
     """The figures of the impressions `chosen` `[n]`, over matured labels of the task's space, with intervals by user.
 
+    Impressions without a score (a model that failed, a brown-out) count as `unscored` alone.
     `copc` is the sum of the labels divided by the sum of the predictions. GAUC groups by user. A figure that nothing
     can be said about is None; `why` says why.
     """
     outcome = rows.outcome(task)
-    matured = chosen & (outcome >= 0)
+    scored = np.isfinite(rows.scores[task.name])
+    matured = chosen & scored & (outcome >= 0)
     counted = {
         "seen": int(chosen.sum()),
         "open": int((chosen & (outcome == OPEN)).sum()),
         "clock": int((chosen & (outcome == UNKNOWN)).sum()),
         "outside": int((chosen & (outcome == OUTSIDE)).sum()),
+        "unscored": int((chosen & ~scored & (outcome >= 0)).sum()),
         "users": len(np.unique(rows.user[matured])),
     }
     labels = outcome[matured].astype(np.float64)
@@ -96,7 +99,8 @@ def by_position(rows: SeenRows, tasks: Sequence[MeasuredTask]) -> list[dict[str,
     measured = []
     for task, version, of_version in _of_versions(rows, tasks):
         outcome = rows.outcome(task)
-        matured = of_version & (outcome >= 0) & (rows.position <= MOST_POSITIONS)
+        scored = np.isfinite(rows.scores[task.name])
+        matured = of_version & scored & (outcome >= 0) & (rows.position <= MOST_POSITIONS)
         place = rows.position[matured]
         counts = np.bincount(place)
         observed = np.bincount(place, weights=outcome[matured])
@@ -135,6 +139,6 @@ def _of_versions(rows: SeenRows, tasks: Sequence[MeasuredTask]) -> Iterator[tupl
     for version in sorted(set(rows.version.tolist())):
         of_version = rows.version == version
         for task in tasks:
-            # A version has a task for all its impressions or for none.
+            # A version without the task has no score at all.
             if not np.isnan(rows.scores[task.name][of_version]).all():
                 yield task, version, of_version

@@ -1,5 +1,6 @@
 """Tests the nightly run: it publishes what is good enough, refuses the rest, and goes on after it was killed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,10 +21,13 @@ from export.bundle import export_run
 from funnelrank.main import main
 from loop.nightly.compare import compare_task
 from loop.nightly.config import read_config
+from loop.nightly.start import start_of
+from loop.nightly.steps import FinishedStep
 from models.errors import RecipeError
 from models.kinds import PROBABILITY
+from models.metrics.paired import PairedMetric
 from models.prediction.rows import ScoredRows
-from models.recipe import parse_recipe
+from models.recipe import load_recipe, parse_recipe
 from models.structures.base import Output
 from models.train import train
 from service.bundle.manifest import Manifest
@@ -84,10 +88,10 @@ def configure(folder: Path, made: Path, **changes: Any) -> None:
     (folder / "nightly.yaml").write_text(yaml.safe_dump(merged(config, changes)))
 
 
-def run(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
-    """The exit code and the report of a run named `n`."""
-    code = main(["nightly", str(folder / "nightly.yaml"), "--run", "n", *options])
-    name = "n-control" if "--control" in options else "n"
+def run(folder: Path, *options: str, name: str = "n") -> tuple[int, dict[str, Any]]:
+    """The exit code and the report of a run."""
+    code = main(["nightly", str(folder / "nightly.yaml"), "--run", name, *options])
+    name = f"{name}-control" if "--control" in options else name
     report: dict[str, Any] = json.loads((folder / "work" / name / "report.json").read_text())
     assert (folder / "work" / name / "report.md").read_text().startswith("# Nightly run n")
     return code, report
@@ -121,11 +125,57 @@ def test_a_good_model_becomes_canary_once(folder: Path) -> None:
     assert (versions(folder), read_rollout(folder / "registry").revision) == (["1", "2"], revision)
 
 
+@pytest.mark.slow  # it trains two nights
+def test_the_next_night_continues_the_run_of_the_live_version(folder: Path, tmp_path: Path) -> None:
+    # The first night knows all but the last two days.
+    newest = sorted((folder / "log" / "hours").iterdir())[-48:]
+    for path in newest:
+        path.rename(tmp_path / path.name)
+    code, first = run(folder, name="n0")
+    assert (code, first["outcome"]) == (0, "published")
+    assert first["steps"][2]["result"]["cold"] == "tiny/1 names no nightly run with its checkpoint"
+    write_rollout(folder / "registry", Target(name="tiny", version="2"), "test")
+    for path in newest:
+        (tmp_path / path.name).rename(path)
+    # The second night continues its run on the hours that it was not trained on.
+    code, second = run(folder)
+    assert (code, second["outcome"]) == (0, "published")
+    trained = second["steps"][2]["result"]
+    weights = (folder / "work" / "n0" / "run" / "checkpoint.pt").read_bytes()
+    start = {"run": "n0", "version": "tiny/2", "checkpoint_sha256": hashlib.sha256(weights).hexdigest()}
+    assert trained["started_from"] == start
+    provenance = Manifest.model_validate_json((folder / "registry" / "tiny" / "3" / "manifest.json").read_bytes())
+    assert provenance.provenance["nightly"]["started_from"] == start
+    assert provenance.provenance["started_from"]["checkpoint_sha256"] == start["checkpoint_sha256"]
+    splits = [load_recipe(folder / "work" / name / "run" / "recipe.yaml").data.split for name in ("n0", "n")]
+    assert splits[1].train[0] == splits[0].train[1]
+    times = pq.read_table(folder / "work" / "n" / "data" / "impressions.parquet")["time_ms"].to_numpy() / 1000
+    border, end = (time.timestamp() for time in splits[1].train)
+    assert trained["rows"] == int(((times >= border) & (times < end)).sum()) > 0
+    assert f"from n0 (tiny/2, checkpoint {start['checkpoint_sha256'][:12]})" in page(folder)
+    # Again, after it became live, nothing is done twice; without the earlier run another night starts afresh.
+    write_rollout(folder / "registry", Target(name="tiny", version="3"), "test")
+    assert all(step["skipped"] for step in run(folder)[1]["steps"])
+    config = read_config(folder / "nightly.yaml")
+    joined = FinishedStep("join", "", 0, {})
+    shutil.copytree(folder / "work" / "n", folder / "work" / "m")
+    (folder / "work" / "m" / "steps" / "start.json").unlink()
+    assert "was trained on all hours" in start_of(folder / "work" / "m", config, joined, False)["cold"]
+    (folder / "work" / "n" / "run" / "checkpoint.pt").unlink()
+    (folder / "work" / "m" / "steps" / "start.json").unlink()
+    assert "has no checkpoint.pt" in start_of(folder / "work" / "m", config, joined, False)["cold"]
+
+
+def page(folder: Path) -> str:
+    return (folder / "work" / "n" / "report.md").read_text()
+
+
 def test_a_model_of_shuffled_labels_is_refused(folder: Path) -> None:
     before = pq.read_table(folder / "log" / "hours").num_rows
     code, report = run(folder, "--control")
     assert (code, report["outcome"]) == (0, "control refused")
     assert [step["name"] for step in report["steps"]] == STEPS[:4]
+    assert report["steps"][2]["result"]["cold"] == "the control must learn nothing"
     assert versions(folder) == ["1"]
     assert read_rollout(folder / "registry").canary is None
     assert pq.read_table(folder / "log" / "hours").num_rows == before
@@ -161,6 +211,12 @@ def test_skew_refuses_before_anything_is_trained(folder: Path, made: Path) -> No
     assert (code, report["outcome"]) == (1, "refused")
     assert report["reason"].startswith("serving and training differ: ")
     assert report["last_step"] == "verify"
+    # No step's result names a request or a user, because `forget-user` does not search them.
+    assert {key for skew in report["steps"][2]["result"]["skews"].values() for key in skew} == {
+        "name",
+        "count",
+        "first_ms",
+    }
 
 
 def test_without_a_live_version_the_model_is_exported_alone(folder: Path, made: Path) -> None:
@@ -236,6 +292,20 @@ def test_labels_that_are_all_alike_compare_nothing() -> None:
     output = Output("pctr", PROBABILITY, ("click",))
     done = compare_task(rows, output, scores["pctr"], np.ones(count, dtype=bool), 0.1, "auc")
     assert done.refusal == "all 50 matured labels are alike, so nothing can be compared"
+
+
+@pytest.mark.parametrize("metric", ["auc", "gauc", "log_loss"])
+def test_scores_that_are_not_finite_are_refused(metric: PairedMetric) -> None:
+    count = 200
+    names = [str(place % 20) for place in range(count)]
+    labels = np.tile([0.0, 1.0], count // 2)
+    good = 0.2 + 0.6 * labels
+    bad = np.where(np.arange(count) < 3, np.nan, good)
+    times = np.zeros(count, dtype=np.int64)
+    rows = ScoredRows(names, names, times, names, [], [], {"click": labels}, {"pctr": bad})
+    done = compare_task(rows, Output("pctr", PROBABILITY, ("click",)), good, np.ones(count, dtype=bool), 0.1, metric)
+    assert done.refusal == "3 of 200 scores of the new model are not finite"
+    assert (done.new, done.low) == (None, None)
 
 
 @pytest.mark.slow  # it starts a process with torch per step

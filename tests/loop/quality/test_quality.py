@@ -104,6 +104,25 @@ def test_figures_are_those_of_sklearn_and_numpy(shown: Shown, rows: Rows, docume
         assert (own["gauc_users"], own["users"]) == (len(both), len(users))
 
 
+def test_rankings_that_a_failed_model_did_not_score_count_alone(
+    shown: Shown, rows: Rows, document: dict[str, Any], tmp_path: Path
+) -> None:
+    failed = {n for n, record in enumerate(rows[EXPOSURES]) if record["version"] == "1" and n % 10 == 0}
+    broken = [
+        record | {"predictions": np.full_like(record["predictions"], np.nan)} if n in failed else record
+        for n, record in enumerate(rows[EXPOSURES])
+    ]
+    measured = measure(shown.write(tmp_path / "log", {**rows, EXPOSURES: broken}), recipe_with())
+    json.dumps(measured, allow_nan=False)
+    known = expected(shown, rows, "pctr")
+    chosen = (known["version"] == "1") & ~np.isin(np.arange(len(broken)), list(failed))
+    own = cell(measured, version="1", task="pctr", scene="*")
+    assert (own["unscored"], own["impressions"]) == (len(failed), chosen.sum())
+    assert own["auc"] == pytest.approx(roc_auc_score(known["click"][chosen], known["score"][chosen]))
+    assert own["observed"] == pytest.approx(known["click"][chosen].mean())
+    assert cell(document, version="1", task="pctr", scene="*")["unscored"] == 0
+
+
 def ece_of(label: np.ndarray, score: np.ndarray, bins: int = 15) -> float:
     """The mean distance of prediction and share of positives over bins of equal size; scores are all different."""
     order = np.argsort(score)
