@@ -53,8 +53,14 @@ def quality(
 @log_option
 @click.option("--recipe", type=PATH, required=True, metavar="RECIPE.yaml", help="A recipe with a section `log`.")
 @click.option("--registry", type=PATH, required=True, metavar="DIR", help="The registry with the version.")
-@click.option("--of", "served", required=True, metavar="V", help="The served version; the run is its own.")
-@click.option("--method", type=click.Choice(["platt", "isotonic"]), default="platt", show_default=True)
+@click.option("--of", "served", required=True, metavar="V", help="The served version, exported from RUN.")
+@click.option(
+    "--method",
+    type=click.Choice(["platt", "isotonic"]),
+    default="platt",
+    show_default=True,
+    help="The map that is fitted.",
+)
 @click.option("--days", type=DAYS, default=28, show_default=True, metavar="N", help="The days whose labels are used.")
 @click.option(
     "--min-labels", type=POSITIVE, default=200, show_default=True, metavar="N", help="Positives, and negatives, needed."

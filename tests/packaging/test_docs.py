@@ -13,6 +13,8 @@ PAGES += sorted([ROOT / "deploy" / "README.md", ROOT / "sample" / "README.md", *
 FOLDERS = "bench|clients|deploy|docs|export|features|funnelrank|loadtest|loop|models|sample|service|tables|tests|tools"
 PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)")
+SECTION_LINK = re.compile(r"\]\(([^)#:\s]*)#([\w-]+)\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 # The changelog names files of earlier versions.
 HISTORY = {"CHANGELOG.md"}
 
@@ -27,6 +29,15 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     linked = {link for link in LINK.findall(text) if not (page.parent / link).exists()}
     assert named == set()
     assert linked == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_section_that_a_page_links_to_exists(page: Path) -> None:
+    for link, section in SECTION_LINK.findall(page.read_text()):
+        target = page.parent / link if link else page
+        # As GitHub names sections.
+        headings = [re.sub(r"[^\w -]", "", title.lower()) for title in HEADING.findall(target.read_text())]
+        assert section in [title.strip().replace(" ", "-") for title in headings], (link, section)
 
 
 def test_the_drawing_of_the_rooms_is_current() -> None:
