@@ -107,7 +107,7 @@ def recalibrate(
 @click.option(
     "--shift", type=click.FloatRange(-0.9), default=0.1, show_default=True, metavar="X", help="The planted shift."
 )
-@click.option("--seed", type=int, default=7, show_default=True, metavar="N")
+@click.option("--seed", type=int, default=7, show_default=True, metavar="N", help="Seed of the drawn weeks.")
 def alarm_rates(users: int, rate: float, weeks: int, shift: float, seed: int) -> None:
     """Measure on drawn weeks how often the alarm of `quality` is false, and how often it finds a planted shift.
 

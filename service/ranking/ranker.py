@@ -98,13 +98,14 @@ class Ranker:
         numerics = inputs["item_numerics"]
         request = _assembly(bundle, query, own, inputs)
         brownout = None
-        vectors = () if rules is None else rules.chosen.bound.outputs
+        bound = None if rules is None else rules.chosen.bound
         try:
             if step:
                 score = partial(self._score, deadline=deadline, has_left=has_left)
-                brownout = await score_reduced(step, live, line.first_pass, query, formula, inputs, score, vectors)
+                brownout = await score_reduced(step, live, line.first_pass, query, formula, inputs, score, bound)
                 scored = brownout.scored
             else:
+                vectors = () if bound is None else bound.outputs
                 scored = await self._score(bundle, inputs, candidates, deadline, has_left, vectors=vectors)
         except DeadlineExceeded:
             self.follower.observers.answered(AnsweredRanking(line, live, formula.profile, request))

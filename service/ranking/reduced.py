@@ -1,6 +1,6 @@
 """Scores a request in a brown-out: with fewer behaviours, and by the first pass where it has one."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from service.rollout.brownout import (
     with_fewer_behaviours,
 )
 from service.rollout.serving import Live
+from service.rules.bound import BoundRules
 
 # Scores the candidates by a bundle, from named inputs, or with `places` only those at these positions.
 Score = Callable[..., Awaitable[Scored]]
@@ -53,18 +54,20 @@ async def score_reduced(
     formula: Formula,
     inputs: Mapping[str, np.ndarray],
     score: Score,
-    vectors: Sequence[str] = (),
+    rules: BoundRules | None = None,
 ) -> Reduced:
     """Score a request in this step, or in the nearest lower one that saves something for it.
 
     Step 2 needs a bundle for the first pass with the feature schema of the version that ranks, a list that is longer
-    than what the second pass scores, and rules that read no `vectors` of the graph, because the second pass would give
-    them to some candidates only. If the first pass fails, the full model scores all candidates.
+    than what the second pass scores, and rules that read neither vectors nor task scores, because the second pass would
+    give them to some candidates only. If the first pass fails, the full model scores all candidates.
     """
     bundle = live.bundle
     candidates = len(query.item_ids)
     cut = with_fewer_behaviours(inputs, bundle.layouts.max_behaviours)
-    if step >= TWO_PASSES and first is not None and not vectors and second_pass_size(candidates) < candidates:
+    vectors = () if rules is None else rules.outputs
+    alike = rules is None or not rules.reads_model
+    if step >= TWO_PASSES and first is not None and alike and second_pass_size(candidates) < candidates:
         own = _formula_of(first, query, formula)
         if own is not None and first.bundle.layouts.inputs_fingerprint == bundle.layouts.inputs_fingerprint:
             in_two_passes = await _score_twice(first.bundle, own, bundle, formula, cut, score)

@@ -40,6 +40,12 @@ class BoundRules:
         return tuple(dict.fromkeys(vector.output for vector in vectors if isinstance(vector, GraphOutput)))
 
     @cached_property
+    def reads_model(self) -> bool:
+        """Whether a rule reads what the model computes, so that every candidate needs the same model's values."""
+        names = {name for formula in self.formulas.values() for name in formula.names}
+        return bool(self.outputs) or not names.isdisjoint(self.tasks)
+
+    @cached_property
     def exposure_days(self) -> float:
         """The number of days for which the rules need the user's exposures; 0 if they need none."""
         return max((rule.within_days for rule in self.rules if isinstance(rule, (Seen, Cap))), default=0.0)

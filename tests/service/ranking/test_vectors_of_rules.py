@@ -32,7 +32,7 @@ CANDIDATES = 60
 PROFILES = FusionProfiles.model_validate(
     {
         "profiles": {"default": {"kind": "weighted_sum", "weights": {"pctr": 1}}},
-        "scenes": {"plain": "default"},
+        "scenes": dict.fromkeys(("plain", "by_task", "by_feature"), "default"),
     }
 )
 
@@ -43,6 +43,10 @@ async def ranker(tmp_path: Path, redis_server: EmbeddedRedis, store: redis.Redis
     with_vectors(publish(registry, "1"))
     go_live(registry, "1")
     rules = {"default": [DIVERSITY, {"type": "pin", "item_id": "5", "position": 7}], "plain": []}
+    rules |= {
+        "by_task": [{"type": "boost", "formula": "score * pctr"}],
+        "by_feature": [{"type": "boost", "formula": "score * price"}],
+    }
     rule_sets = RuleSets.model_validate({"rules": rules})
     DOCUMENT.change(registry, DOCUMENT.whole(rule_sets), "test")
     metrics = Metrics()
@@ -133,3 +137,17 @@ async def test_step_two_of_a_brownout_gives_every_candidate_its_vector(ranker: R
     assert list(reduced.ranked.item_ids) == list(full.ranked.item_ids)
     without = await ranker.rank(query(300, scene="plain"), Deadline(60_000), step=2)
     assert without.computation.coverage == (300, 30)
+
+
+async def test_step_two_of_a_brownout_gives_every_candidate_the_scores_that_a_boost_reads(
+    ranker: Ranker, tmp_path: Path
+) -> None:
+    """A boost that lowers scores would put candidates without the model's scores first."""
+    registry = tmp_path / "registry"
+    with_vectors(publish(registry, "1", name="small", bias=2.0))
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
+    await ranker.follower.step()
+    by_task = await ranker.rank(query(300, scene="by_task"), Deadline(60_000), step=2)
+    by_feature = await ranker.rank(query(300, scene="by_feature"), Deadline(60_000), step=2)
+    assert by_task.computation.coverage == (300, 300)
+    assert by_feature.computation.coverage == (300, 30)
