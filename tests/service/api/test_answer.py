@@ -26,7 +26,10 @@ def ranking_of(ids: list[str], kind: str, explain: bool, seed: int) -> Ranking:
     formula = Formula("home", kind, ("pctr", "watch_time"), np.array([0, 2]), np.array([0.5, 2.0]))
     manifest: Any = SimpleNamespace(name="m", version="1")
     live: Any = SimpleNamespace(
-        bundle=SimpleNamespace(manifest=manifest, tasks=TASKS), role="stable", fusion=SimpleNamespace(revision=4)
+        bundle=SimpleNamespace(manifest=manifest, tasks=TASKS),
+        role="stable",
+        line=None,
+        fusion=SimpleNamespace(revision=4),
     )
     scores = formula.fuse(predictions)
     explained = formula.explain(predictions) if explain else None
