@@ -47,15 +47,15 @@ class Client:
         self.port = port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def ask(self, request: bytes) -> int:
-        """Read one answer to its end; return its status."""
+    async def answer(self, request: bytes) -> tuple[int, bytes]:
+        """Read one answer to its end; return its status and its body."""
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
+        body = await reader.readexactly(length)
         self._idle.append((reader, writer))
-        return int(head.split(b" ", 2)[1])
+        return int(head.split(b" ", 2)[1]), body
 
     async def close(self) -> None:
         for _, writer in self._idle:
@@ -98,7 +98,7 @@ async def offered(
 
     async def one(request: bytes, due: float) -> None:
         load.lag_ms = max(load.lag_ms, (time.perf_counter() - due) * 1000)
-        status = await client.ask(request)
+        status, _ = await client.answer(request)
         if due < start + settling:
             return
         load.ms.setdefault(status, []).append((time.perf_counter() - due) * 1000)
