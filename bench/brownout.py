@@ -31,7 +31,7 @@ from service.sample.calls import call
 from service.sample.embedded_redis import EmbeddedRedis
 
 STABLE = "kuairand-mmoe-din"
-FIRST_PASS = "kuairand-esmm"
+SMALL = "kuairand-esmm"
 TIMES = 1.8
 IN_TIME_MS = 400  # of the longest wait's 250
 _BEHAVIOURS = 50
@@ -79,7 +79,7 @@ def run_brownout(candidates: int, quick: bool, seed: int, runs: Path) -> Verdict
     sizes = OverloadSizes(candidates, 3.0, 20.0, 4, seed)
     if quick:
         sizes = OverloadSizes(candidates, 1.0, 3.0, 1, seed)
-    print(f"brown-out: {STABLE} after {FIRST_PASS}, C={candidates} L={_BEHAVIOURS}, deadline {IN_TIME_MS} ms,")
+    print(f"brown-out: {STABLE} after {SMALL}, C={candidates} L={_BEHAVIOURS}, deadline {IN_TIME_MS} ms,")
     print(f"arrivals of seed {seed}, {machine()}", flush=True)
     own, others = cores()
     stay_on(others)
@@ -95,7 +95,7 @@ def _measured(
 ) -> Verdict:
     # The pair of bundles, the rows in Redis, and the requests.
     registry = folder / "registry"
-    published(trained(FIRST_PASS, runs), registry)
+    published(trained(SMALL, runs), registry)
     raw = Raw(published(trained(STABLE, runs), registry), redis_url)
     with Redis.from_url(redis_url) as redis:
         store.fill(redis, raw.layouts, TABLES, workload.HOT_ITEMS, peer=False)
@@ -188,7 +188,7 @@ async def _offered(server: Server, requests: Sequence[bytes], rate: float, sizes
 def _named_first_pass(server: Server) -> dict[str, float]:
     """Name the small version in the rollout; return the loss of each step once the worker has measured it."""
     url = f"http://127.0.0.1:{server.port}/models"
-    change = {"first_pass": {"name": FIRST_PASS, "version": "1"}}
+    change = {"first_pass": {"name": SMALL, "version": "1"}}
     status, answer = call("PUT", f"{url}/rollout", change, _TOKEN, timeout_s=60)
     if status != 200:
         raise RuntimeError(f"the first pass was refused: {status} {answer}")
@@ -196,7 +196,7 @@ def _named_first_pass(server: Server) -> dict[str, float]:
     while time.monotonic() < end:
         _, shown = call("GET", url)
         for worker in shown["workers"]:
-            losses: dict[str, float] = worker["gate"].get(f"{FIRST_PASS}/1", {}).get("brownout", {})
+            losses: dict[str, float] = worker["gate"].get(f"{SMALL}/1", {}).get("brownout", {})
             if losses:
                 return losses
         time.sleep(0.2)

@@ -73,7 +73,7 @@ def due_times(rate: float, seconds: float, seed: int | None) -> Iterator[float]:
     if seed is None:
         yield from (i / rate for i in range(int(rate * seconds)))
         return
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # nosec B311 # arrivals that can be repeated, no secret
     due = rng.expovariate(rate)
     while due < seconds:
         yield due

@@ -125,7 +125,8 @@ def changes_of(change: Change, registry: Path) -> dict[str, Any]:
     if change.shadow is not None:
         changes["shadow"] = None if change.shadow == "none" else named(change.shadow)
     if change.first_pass is not None:
-        changes["first_pass"] = None if change.first_pass == "none" else named(change.first_pass)
+        removed = change.first_pass == "none"  # nosec B105 # no password
+        changes["first_pass"] = None if removed else named(change.first_pass)
     if change.end_line:
         changes["stable"] = None
     if change.scenes or change.end_line:

@@ -18,9 +18,13 @@ Amount = Annotated[float, Field(gt=0)]
 
 
 class VerifySection(Options):
-    """The share of the exposures to compute again (0: none), and the tables that training reads, if there are any."""
+    """The share of the exposures to compute again (0: none), and the tables that training reads, if there are any.
+
+    Only the newest `newest_h` hours with exposures are read: older ones were verified in their own night.
+    """
 
     share: Share = 0.01
+    newest_h: Annotated[int, Field(ge=1)] = 24
     tables: Path | None = None
 
 

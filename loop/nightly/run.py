@@ -15,6 +15,7 @@ import torch
 from features.files.writing import write_whole
 from loop.join.join import join
 from loop.log.compact import compact
+from loop.log.hours import hour_files
 from loop.nightly.compare import ModelComparison, compare
 from loop.nightly.config import NightlyConfig
 from loop.nightly.data import shuffle_labels, split_by_newest
@@ -29,6 +30,7 @@ from models.training.checkpoint import WEIGHTS_FILE
 from models.training.outcome import METRICS_FILE
 from service.bundle.registry import Target, folder_of
 from service.rollout.trials.checks import RegistryChecks
+from tables.log_records import RecordKind
 
 
 def nightly(config: NightlyConfig, name: str, checks: RegistryChecks, control: bool = False) -> NightlyReport:
@@ -147,7 +149,9 @@ class _Night:
             return None
 
         def work() -> Mapping[str, Any]:
-            done = verify(config.log, config.registry, section.tables, section.share)
+            hours = [path.parent.name for path in hour_files(config.log, RecordKind.EXPOSURES)]
+            newest = set(hours[-section.newest_h :])
+            done = verify(config.log, config.registry, section.tables, section.share, newest)
             write_counts(config.log, done)
             result = asdict(done)
             for skew in result["skews"].values():

@@ -26,7 +26,7 @@ class Role(StrEnum):
     STABLE = "stable"
     CANARY = "canary"
     SHADOW = "shadow"
-    FIRST_PASS = "first_pass"
+    FIRST_PASS = "first_pass"  # nosec B105 # no password
 
 
 @dataclass(frozen=True, eq=False)

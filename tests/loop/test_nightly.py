@@ -217,6 +217,12 @@ def test_skew_refuses_before_anything_is_trained(folder: Path, made: Path) -> No
         "count",
         "first_ms",
     }
+    # Older hours were verified in their own nights: a skew of last month does not refuse every night since.
+    configure(folder, made, **{"verify.share": 1.0, "verify.newest_h": 1})
+    _, newest = run(folder, name="newest")
+    hour = sorted((folder / "log" / "hours").iterdir())[-1]
+    rows = pq.read_metadata(hour / "exposures.parquet").num_rows
+    assert newest["steps"][2]["result"]["exposures"] == rows
 
 
 def test_without_a_live_version_the_model_is_exported_alone(folder: Path, made: Path) -> None:
