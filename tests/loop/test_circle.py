@@ -52,9 +52,12 @@ class Circle:
     def settle(self) -> None:
         """Wait until every window is closed, and every file of the log is."""
         time.sleep(1.6)
+        spool = self.folder / "log" / "spool"
+        before = set(spool.glob("events-*.arrows"))
         closing = {"user_id": "0", "item_id": "0", "action": "nothing", "timestamp": int(time.time() * 1000)}
         assert self.server.http.post("/events", json={"events": [closing]}).status_code == 200
-        spool = self.folder / "log" / "spool"
+        # The last event ends the windows, so its own file must be whole too.
+        wait_until(lambda: bool(set(spool.glob("events-*.arrows")) - before))
         wait_until(lambda: not any(path.stat().st_size for path in spool.glob("*.open")))
 
     def promote(self, version: str) -> None:
