@@ -1,22 +1,14 @@
 """Tests that a run with derived features trains, is exported and ranks over HTTP as training scored."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-from running_service import serving
+from served_run import predicted_against_a_service
 
 from export.bundle import export_run
 from features import key_of
-from funnelrank.main import main
 from models import train as training
 from models.data.cache import open_data
-from service.sample.embedded_redis import EmbeddedRedis
 
-ROOT = Path(__file__).parents[3]
 TIMED = [
     {"name": "age", "type": "time_since", "of": "published", "unit": "d", "transform": "log1p", "bins": 4},
     {"name": "local_hour", "type": "hour", "utc_offset_min": 480},
@@ -68,12 +60,6 @@ def changes(derived, **more):
     } | more
 
 
-def run(*arguments, redis_url):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "FUNNELRANK_REDIS_URL": redis_url}
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_a_service_scores_derived_features_as_training_did(tiny_recipe, tables, tmp_path, capsys):
     recipe = tiny_recipe(with_own_columns(tables), changes([*DERIVED, *TIMED]))
     training.train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
@@ -82,15 +68,7 @@ def test_a_service_scores_derived_features_as_training_did(tiny_recipe, tables, 
     inputs = {spec.name for spec in manifest.inputs}
     assert "request_time" in inputs and not any("derived" in name or "behaviour" in name for name in inputs)
     assert manifest.parity.max_abs_difference < 1e-5
-    predict = ["predict", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against"]
-    with EmbeddedRedis() as redis:
-        run("service", "rollout", "tiny", "1", "--registry", str(registry), redis_url=redis.url)
-        run("service", "load", str(tmp_path / "data"), "--registry", str(registry), redis_url=redis.url)
-        with serving(tmp_path, registry, redis.url, score_chunk=2) as server:
-            assert main([*predict, server.url]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    differences = [float(line.split()[-1]) for line in lines if "largest difference" in line]
-    assert len(differences) == 4 and max(differences) < 1e-6
+    predicted_against_a_service(tmp_path, capsys, score_chunk=2)
 
 
 def test_what_is_derived_reaches_the_network_and_keeps_what_is_missing(tiny_recipe, tables, tmp_path):

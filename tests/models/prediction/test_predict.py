@@ -1,14 +1,10 @@
 """Tests `funnelrank predict`: it scores every test impression, and a real service gives the same scores."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from running_service import serving
+from served_run import predicted_against_a_service, run
 from small_tables import DAY_MS, RECIPE, START_MS
 
 from export.bundle import export_run
@@ -19,7 +15,6 @@ from models.training.evaluation import scores_of
 from models.training.run import open_run
 from service.sample.embedded_redis import EmbeddedRedis
 
-ROOT = Path(__file__).parents[3]
 TEST_START_MS = START_MS + 5 * DAY_MS
 TEST_END_MS = START_MS + 8 * DAY_MS
 
@@ -75,12 +70,6 @@ def test_an_address_without_a_service_is_told(tiny_recipe, tables, tmp_path, cap
     assert error.startswith("error: ") and error.count("\n") == 1
 
 
-def run(*arguments, redis_url):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "FUNNELRANK_REDIS_URL": redis_url}
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_a_service_gives_the_scores_of_the_run(tiny_recipe, tables, tmp_path, capsys):
     trained(tiny_recipe, tables, tmp_path)
     registry = tmp_path / "registry"
@@ -123,15 +112,7 @@ def test_candidates_are_compared_in_a_service_as_in_training_whatever_the_chunk(
     assert manifest.parity.max_abs_difference < 1e-5
     within = np.asarray(open_data(recipe, tmp_path / "cache").parts["test"].within)
     assert np.nanstd(within[:, 0]) > 1 and np.nanstd(within[:, 1]) > 0.1, "the requests have something to compare"
-    predict = ["predict", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against"]
-    with EmbeddedRedis() as redis:
-        run("service", "rollout", "tiny", "1", "--registry", str(registry), redis_url=redis.url)
-        run("service", "load", str(tmp_path / "data"), "--registry", str(registry), redis_url=redis.url)
-        with serving(tmp_path, registry, redis.url, score_chunk=3) as server:
-            assert main([*predict, server.url]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    differences = [float(line.split()[-1]) for line in lines if "largest difference" in line]
-    assert len(differences) == 4 and max(differences) < 1e-6
+    predicted_against_a_service(tmp_path, capsys, score_chunk=3)
 
 
 def test_a_service_scores_candidates_own_features_as_training_did(tiny_recipe, tables, tmp_path, capsys):
@@ -147,13 +128,5 @@ def test_a_service_scores_candidates_own_features_as_training_did(tiny_recipe, t
     manifest = export_run(tmp_path / "run", registry, version=None).manifest
     assert [spec.shape for spec in manifest.inputs if spec.name.startswith("candidate_")] == [("C", 1), ("C", 1)]
     assert manifest.parity.max_abs_difference < 1e-5
-    predict = ["predict", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--against"]
-    with EmbeddedRedis() as redis:
-        run("service", "rollout", "tiny", "1", "--registry", str(registry), redis_url=redis.url)
-        run("service", "load", str(tmp_path / "data"), "--registry", str(registry), redis_url=redis.url)
-        with serving(tmp_path, registry, redis.url, score_chunk=2) as server:
-            assert main([*predict, server.url]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    differences = [float(line.split()[-1]) for line in lines if "largest difference" in line]
-    assert len(differences) == 4 and max(differences) < 1e-6
+    lines = predicted_against_a_service(tmp_path, capsys, score_chunk=2)
     assert not any("missing_features" in line for line in lines)
