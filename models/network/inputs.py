@@ -86,6 +86,11 @@ class Inputs(nn.Module):
             columns += range(start, start + section.dim)
         self.target_runs = runs_of(columns)
 
+    @property
+    def tables(self) -> list[nn.Embedding]:
+        """The tables of the vocabulary, whose rows the batch names."""
+        return [self.table]
+
     def part(self, name: str) -> InputPart:
         """Describe the vector of a group that the schema has."""
         group = self.groups[name]

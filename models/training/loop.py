@@ -21,11 +21,13 @@ from models.network.model import MultiTaskModel
 from models.recipe import Recipe
 from models.training.checkpoint import OPTIMISER_FILE, WEIGHTS_FILE, save_optimisers, save_weights, write_json
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
-from models.training.optimisation import Average, Optimiser
 from models.training.outcome import HISTORY_FILE, prepare_folder
 from models.training.selection import finite, refuse_lists_without_order, selected_outputs, selection_score
 from models.training.session import Progress, load_session, save_session
 from models.training.transfer import start_from
+from models.training.updates.averaging import Average
+from models.training.updates.optimisation import Optimiser
+from models.training.updates.sparse_gradients import values_of
 from models.training.warm_start import MemberStart, continue_from
 from models.training.weighting import Weighting, build_weighting
 
@@ -133,7 +135,7 @@ def _start(recipe: Recipe, data: Data, out: Path, total_steps: int, resume: bool
     optimiser = Optimiser(model, training, total_steps)
     if start is not None:
         continue_from(start, recipe, model, optimiser)
-    average = Average(model, training.averaging)
+    average = Average(model, training.averaging, lazy=training.embedding_updates != "dense")
     weighting = build_weighting(model, training)
     identity = {"recipe": recipe.model_dump_json(), "data": data.described["hash"], "threads": torch.get_num_threads()}
     # A checkpoint of another run is refused before the files of the folder change.
@@ -150,12 +152,14 @@ def _bar(total: int, initial: int, quiet: bool) -> "tqdm[Any]":
 def _step(loop: _Loop, batch: Batch, epoch: int) -> dict[str, float]:
     """Train on one batch: gradients, weights, their average; return the losses. Raises NonFiniteLossError."""
     losses = loop.model.losses(batch)
-    loop.optimiser.rule.zero_grad(set_to_none=True)
+    loop.optimiser.zero_grad()
     loop.weighting.backward(losses, batch, epoch)
     plain = {name: float(loss.detach()) for name, loss in losses.items()}
+    touched = loop.optimiser.touched_rows()
+    loop.average.prepare(touched)
     if not math.isfinite(sum(plain.values())) or not loop.optimiser.step(loop.progress.step):
         _stop_for(loop, batch, plain)
-    loop.average.update(loop.progress.step)
+    loop.average.update(loop.progress.step, touched)
     return plain
 
 
@@ -214,6 +218,6 @@ def _with_bad_gradient(model: MultiTaskModel, batch: Batch) -> list[str]:
         gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
             loss, parameters, retain_graph=True, allow_unused=True
         )
-        if not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
+        if not all(bool(torch.isfinite(values_of(g)).all()) for g in gradients if g is not None):
             bad.append(name)
     return bad or ["the sum of all tasks"]

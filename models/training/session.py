@@ -10,7 +10,8 @@ import torch
 from models.network.model import MultiTaskModel
 from models.recipe import RecipeError
 from models.training.checkpoint import RESUME_FILE, load_whole, save_whole
-from models.training.optimisation import Average, Optimiser
+from models.training.updates.averaging import Average
+from models.training.updates.optimisation import Optimiser
 from models.training.weighting import Weighting
 
 
@@ -83,6 +84,8 @@ def save_session(
         "weighting": weighting.state(),
         "random": torch.get_rng_state(),
     }
+    if optimiser.lazy:
+        content["rows"] = {"optimiser": optimiser.rows_state(), "average": average.rows_state()}
     save_whole(content, folder / RESUME_FILE)
 
 
@@ -108,6 +111,9 @@ def load_session(
     if average.decay:
         average.ranker.load_state_dict(content["average"])
     optimiser.rule.load_state_dict(content["optimiser"])
+    if optimiser.lazy:
+        optimiser.load_rows(content["rows"]["optimiser"])
+        average.load_rows(content["rows"]["average"], content["progress"]["step"])
     weighting.load(content["weighting"])
     torch.set_rng_state(content["random"])
     return Progress(**content["progress"])

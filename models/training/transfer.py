@@ -16,8 +16,8 @@ from models.data.encoding.vocabulary import Vocabulary
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe, RecipeError
 from models.recipe.sections.selection import selection_of
-from models.training.optimisation import REPRESENTATION
 from models.training.run import RunError, open_run
+from models.training.updates.optimisation import REPRESENTATION
 
 TABLE = "inputs.table.weight"
 SOURCE = ("training", "transfer", "from")

@@ -14,10 +14,11 @@ from models.network.build import members_apart
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe, RecipeError
 from models.training.checkpoint import OPTIMISER_FILE, WEIGHTS_FILE, load_optimisers
-from models.training.optimisation import POSITION, Optimiser
 from models.training.run import RunError, open_run
+from models.training.updates.optimisation import POSITION, Optimiser
 
 TABLE = "inputs.table.weight"
+RULES = ("optimiser", "embedding_updates")  # keys that decide what the optimiser's state is
 CALIBRATION = "calibration."  # fitted anew after training
 OTHERS = "take the recipe of that run with new days, or start afresh without --from"
 
@@ -70,7 +71,8 @@ def open_warm_start(folder: Path, recipe: Recipe, out: Path) -> WarmStart:
         raise RecipeError(f"--from: {folder} has training.ensemble {size}, here it is {recipe.training.ensemble}")
     # A run of an earlier version has no file of its optimiser.
     optimisers: list[Mapping[str, Any] | None] = [None] * size
-    if (folder / OPTIMISER_FILE).is_file() and run.recipe.training.optimiser == recipe.training.optimiser:
+    same_rules = all(getattr(run.recipe.training, key) == getattr(recipe.training, key) for key in RULES)
+    if (folder / OPTIMISER_FILE).is_file() and same_rules:
         optimisers = [*load_optimisers(folder / OPTIMISER_FILE)]
     weights = members_apart(run.ranker.state_dict(), size)
     members = [MemberStart(of_one, optimiser) for of_one, optimiser in zip(weights, optimisers, strict=True)]
@@ -108,8 +110,8 @@ def _fitted(state: Mapping[str, Any], anew: tuple[str, ...], table: Tensor) -> d
     """The optimiser's state without the parameters that start anew, and with zeros for the new rows of the table."""
     by_name = {name: dict(tensors) for name, tensors in state["by_name"].items() if not name.startswith(anew)}
     for key, value in by_name.get(TABLE, {}).items():
-        if value.dim() == 2:
-            grown = torch.zeros_like(table)
+        if value.dim():
+            grown = value.new_zeros(len(table), *value.shape[1:])
             grown[: len(value)] = value
             by_name[TABLE][key] = grown
     return {**state, "by_name": by_name}

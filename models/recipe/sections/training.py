@@ -93,6 +93,10 @@ class TrainingSection(Options):
     impressions of a user otherwise. `averaging`: decay of the weight average, 0
     for none. The learning rates rise linearly over `warmup_steps` and then stay, or with `cosine` fall to `final_rate`
     of themselves at the end. `optimiser`: `adagrad` is DUPN's; its steps only grow smaller, so give it larger rates.
+    `embedding_updates`: with `dense` every step updates and averages the whole table; `lazy_adam` and
+    `rowwise_adagrad` change only the rows that occur in the batch, so that a step costs the same however many rows the
+    table has. `lazy_adam` is Adam that counts the steps of each row on its own; `rowwise_adagrad` keeps one number per
+    row and wants larger rates.
     `embedding_weight_decay` changes a row only in steps in which it occurs. `position_learning_rate` and
     `position_weight_decay` are those of the position tower, whose weights are logits. `gradient_clip` bounds the norm
     of the gradient, 0 for none. `weighting` starts from `loss_weights` (1 for an output without one). `ensemble`: the
@@ -103,6 +107,10 @@ class TrainingSection(Options):
     epochs: Annotated[int, Field(ge=1)] = 3
     batch_size: Annotated[int, Field(ge=2)] = 1024
     optimiser: Literal["adam", "adagrad"] = "adam"
+    # Left out at its default, so that a run that was begun before the key existed can be resumed.
+    embedding_updates: Annotated[
+        Literal["dense", "lazy_adam", "rowwise_adagrad"], Field(exclude_if=lambda value: value == "dense")
+    ] = "dense"
     learning_rate: Positive = 1e-3
     embedding_learning_rate: Positive | None = None
     position_learning_rate: Positive = 0.1
@@ -124,6 +132,6 @@ class TrainingSection(Options):
     )
     weighting: Weighting = StaticWeighting(type="static")
     seed: Annotated[int, Field(ge=0)] = 1
-    # Left out if it is 1, so that a run that was begun before the key existed can be resumed.
+    # Left out if it is 1, as above.
     ensemble: Annotated[int, Field(ge=1, le=20, exclude_if=lambda value: value == 1)] = 1
     transfer: TransferSection | None = None

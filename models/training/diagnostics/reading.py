@@ -10,7 +10,7 @@ import torch
 from models.data.batches import Batch, shuffled_batches
 from models.data.cache import Data
 from models.network.model import MultiTaskModel
-from models.training.optimisation import Optimiser
+from models.training.updates.optimisation import Optimiser
 
 TURNS = 3
 
@@ -51,6 +51,6 @@ def reading_speed(ranker: MultiTaskModel, data: Data, steps: int, prefetch: int)
 
 def _step(ranker: MultiTaskModel, optimiser: Optimiser, batch: Batch) -> None:
     loss = torch.stack(list(ranker.losses(batch).values())).sum()
-    optimiser.rule.zero_grad(set_to_none=True)
+    optimiser.zero_grad()
     loss.backward()
     optimiser.step(0)

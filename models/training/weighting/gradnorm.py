@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.network.model import MultiTaskModel
+from models.training.updates.sparse_gradients import values_of
 from models.training.weighting.base import Batch, Losses, weighted_total
 from models.training.weighting.shared import last_shared_layer, shared_masks
 
@@ -61,7 +62,7 @@ class GradNorm:
                 loss, layer, retain_graph=True, allow_unused=True
             )
             squares = [
-                float(((g * mask) ** 2).sum())
+                float(((values_of(g) * mask) ** 2).sum())
                 for g, mask in zip(gradients, self.layer.values(), strict=True)
                 if g is not None
             ]

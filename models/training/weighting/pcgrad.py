@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models.network.model import MultiTaskModel
+from models.training.updates.sparse_gradients import as_sparse, on_common_rows
 from models.training.weighting.base import Batch, Losses
 from models.training.weighting.shared import shared_masks
 
@@ -29,18 +30,18 @@ class PcGrad:
             self.masks = shared_masks(self.ranker, batch)
         named = {name: p for name, p in self.ranker.named_parameters() if p.requires_grad}
         gradients = [self._gradients(self.base[task] * loss, named) for task, loss in losses.items()]
+        rows = _with_common_rows(gradients, named)
         shared = [torch.cat([(g[name] * mask).flatten() for name, mask in self.masks.items()]) for g in gradients]
         projected, conflicts = without_conflicts(shared, [torch.randperm(len(shared)).tolist() for _ in shared])
         self.conflicts += conflicts
         self.pairs += len(shared) * (len(shared) - 1)
         change = torch.stack(projected).sum(0) - torch.stack(shared).sum(0)
-        pieces = change.split([named[name].numel() for name in self.masks])
-        for name, parameter in named.items():
-            parameter.grad = torch.stack([g[name] for g in gradients]).sum(0)
+        totals = {name: torch.stack([g[name] for g in gradients]).sum(0) for name in named}
+        pieces = change.split([totals[name].numel() for name in self.masks])
         for name, piece in zip(self.masks, pieces, strict=True):
-            grad = named[name].grad
-            assert grad is not None
-            grad += piece.reshape(grad.shape)
+            totals[name] += piece.reshape(totals[name].shape)
+        for name, parameter in named.items():
+            parameter.grad = as_sparse(rows[name], totals[name], parameter) if name in rows else totals[name]
 
     @staticmethod
     def _gradients(loss: Tensor, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -63,6 +64,25 @@ class PcGrad:
         self.masks = dict(state["masks"])
         self.conflicts = state["conflicts"]
         self.pairs = state["pairs"]
+
+
+def _with_common_rows(gradients: Sequence[dict[str, Tensor]], named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace the tasks' sparse gradients of a table by dense ones over common rows; return the rows by table.
+
+    Rows without a gradient add nothing to the products of gradients, so that the projection is the one over the table.
+    """
+    rows_of = {}
+    for name, parameter in named.items():
+        if any(g[name].is_sparse for g in gradients):
+            sparse = [g[name] if g[name].is_sparse else _no_rows(parameter) for g in gradients]
+            rows_of[name], dense = on_common_rows(sparse)
+            for of_task, values in zip(gradients, dense, strict=True):
+                of_task[name] = values
+    return rows_of
+
+
+def _no_rows(table: Tensor) -> Tensor:
+    return as_sparse(torch.zeros(0, dtype=torch.int64), table.detach()[:0], table)
 
 
 def without_conflicts(gradients: Sequence[Tensor], orders: Sequence[Sequence[int]]) -> tuple[list[Tensor], int]:

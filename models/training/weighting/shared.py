@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from models.network.model import MultiTaskModel
+from models.training.updates.sparse_gradients import values_of
 
 TABLE = "inputs.table.weight"
 
@@ -29,7 +30,7 @@ def shared_masks(ranker: MultiTaskModel, batch: Mapping[str, Tensor]) -> dict[st
             logit.sum(), list(named.values()), retain_graph=True, allow_unused=True
         )
         for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
-            reached = _reached(parameter if gradient is None else gradient, gradient is not None)
+            reached = _reached(parameter if gradient is None else values_of(gradient), gradient is not None)
             common[name] = common[name] & reached if name in common else reached
     ranker.train(was_training)
     return {name: mask for name, mask in common.items() if mask.any()}

@@ -12,8 +12,8 @@ from models.network.build import build_model
 from models.prediction.rows import score_run
 from models.recipe import RecipeError
 from models.train import train
-from models.training.optimisation import Optimiser
 from models.training.run import open_run
+from models.training.updates.optimisation import Optimiser
 from models.training.warm_start import MemberStart, continue_from
 
 TABLE = "inputs.table.weight"
@@ -70,7 +70,7 @@ def test_the_next_step_is_the_one_that_the_earlier_run_would_have_made(tiny_reci
     optimiser = Optimiser(model, recipe.training, 100)
 
     def step(ranker, rule, batch):
-        rule.rule.zero_grad()
+        rule.zero_grad()
         torch.stack([*ranker.losses(batch).values()]).sum().backward()
         assert rule.step(0)
 

@@ -8,8 +8,9 @@ from models.data.batches import shuffled_batches
 from models.data.cache import open_data
 from models.layers.activation import Dice
 from models.network.build import build_model
-from models.training.optimisation import Average, Optimiser, rate_factor
 from models.training.run import open_run
+from models.training.updates.averaging import Average
+from models.training.updates.optimisation import Optimiser, rate_factor
 
 
 def test_embedding_decay_spares_rows_that_the_batch_does_not_hold(tiny_recipe, tmp_path):

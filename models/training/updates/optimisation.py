@@ -1,17 +1,16 @@
-"""Updates the weights: Adam or AdaGrad with rates by kind of parameter, schedule, decay, clipping, averaging."""
+"""Updates the weights: Adam or AdaGrad with rates by kind of parameter, schedule, decay, clipping."""
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.data.batches import Batch
-from models.layers.activation import Dice
 from models.network.model import MultiTaskModel
 from models.recipe.sections.training import TrainingSection
+from models.training.updates.row_updates import ROW_RULES, RowRule
+from models.training.updates.sparse_gradients import values_of
 
 # Prefixes of parameter names: embeddings and encoders, which a transfer reuses, and the position tower.
 REPRESENTATION = ("inputs.", "encoders.")
@@ -26,6 +25,10 @@ class Optimiser:
     decay * w. For embeddings it affects only rows that occur in the batch, so that rare ids do not decay in the many
     other batches.
 
+    With `embedding_updates` other than `dense`, the tables of the vocabulary get gradients of the rows in the batch
+    alone, and a rule of their own that updates these rows (`lazy`). The norm to clip is that of the same gradients, so
+    it is the norm that dense updates have. Tables of bins are small and stay with the rule of the other weights.
+
     The position tower has its own rate. Its few weights are logits with a range of about 2, and Adam moves a weight by
     at most its rate per step: at the network's rate, a run would end before they are learned.
     """
@@ -37,13 +40,18 @@ class Optimiser:
         self.embeddings = groups["embedding"]
         dense = groups["dense"]
         self.parameters = [*self.embeddings, *dense]
-        embedding_rate = section.embedding_learning_rate or section.learning_rate
         careful = section.transfer.representation_rate if section.transfer else 1.0
+        self.embedding_rate = (section.embedding_learning_rate or section.learning_rate) * careful
         self.named = dict(ranker.named_parameters())
+        self.lazy = _row_rules(ranker, section)
         taken_over = {id(p) for name, p in self.named.items() if careful != 1 and name.startswith(REPRESENTATION)}
         position = {id(p) for name, p in self.named.items() if name.startswith(POSITION)}
         moved: list[dict[str, Any]] = [
-            {"params": self.embeddings, "lr": embedding_rate * careful, "weight_decay": 0.0},
+            {
+                "params": [p for p in self.embeddings if not self._is_lazy(p)],
+                "lr": self.embedding_rate,
+                "weight_decay": 0.0,
+            },
             {
                 "params": [p for p in dense if id(p) not in taken_over | position],
                 "lr": section.learning_rate,
@@ -70,18 +78,35 @@ class Optimiser:
         else:
             self.rule = torch.optim.AdamW(moved, fused=True)
 
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last batch."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def touched_rows(self) -> list[Tensor | None]:
+        """For each lazy table the rows int64 `[U]` that have a gradient, ascending; None for a frozen table."""
+        touched: list[Tensor | None] = []
+        for table, _ in self.lazy:
+            if table.grad is not None and not table.grad.is_coalesced():
+                table.grad = table.grad.coalesce()
+            touched.append(None if table.grad is None else table.grad.indices()[0])
+        return touched
+
     def step(self, number: int) -> bool:
         """Apply the gradients of step `number`, counted from 0; if a gradient is not finite, change nothing and return
         False.
         """
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.section.gradient_clip or math.inf)
+        norm = self._clip()
         if not torch.isfinite(norm):
             return False
         factor = rate_factor(self.section, number, self.total_steps)
         for group, rate in zip(self.rule.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         if self.section.embedding_weight_decay:
-            self._decay_embeddings(self.base_rates[0] * factor * self.section.embedding_weight_decay)
+            self._decay_embeddings(self.embedding_rate * factor * self.section.embedding_weight_decay)
+        for (table, rule), rows in zip(self.lazy, self.touched_rows(), strict=True):
+            if rows is not None and table.grad is not None:
+                rule.step(rows, table.grad.values(), self.embedding_rate * factor)
         for group in self.rule.param_groups:
             if group.get("decoupled_decay"):
                 torch._foreach_mul_(
@@ -93,20 +118,65 @@ class Optimiser:
     def state(self) -> dict[str, Any]:
         """The rule's name, and by the parameters' names its tensors: moments or sums, and the number of steps."""
         by_name = {name: dict(self.rule.state[p]) for name, p in self.named.items() if p in self.rule.state}
+        of_tables = {id(table): dict(rule.state) for table, rule in self.lazy}
+        by_name |= {name: of_tables[id(p)] for name, p in self.named.items() if id(p) in of_tables}
         return {"rule": self.section.optimiser, "by_name": by_name}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over the state of another run with parameters of these names and shapes; other parameters start anew."""
+        rules = {id(table): rule for table, rule in self.lazy}
         for name, tensors in state["by_name"].items():
-            if name in self.named:
-                self.rule.state[self.named[name]] = dict(tensors)
+            if name not in self.named:
+                continue
+            parameter = self.named[name]
+            if id(parameter) in rules:
+                rules[id(parameter)].state = dict(tensors)
+            else:
+                self.rule.state[parameter] = dict(tensors)
+
+    def rows_state(self) -> list[dict[str, Tensor]]:
+        """The state of the lazy tables' rules, for a checkpoint."""
+        return [dict(rule.state) for _, rule in self.lazy]
+
+    def load_rows(self, state: list[dict[str, Tensor]]) -> None:
+        """Restore the result of `rows_state`."""
+        for (_, rule), tensors in zip(self.lazy, state, strict=True):
+            rule.state = dict(tensors)
+
+    def _is_lazy(self, parameter: Tensor) -> bool:
+        return any(table is parameter for table, _ in self.lazy)
+
+    def _clip(self) -> Tensor:
+        """Scale the gradients down to the section's norm, and return the norm that they had."""
+        largest = self.section.gradient_clip or math.inf
+        if not self.lazy:
+            return nn.utils.clip_grad_norm_(self.parameters, largest)
+        self.touched_rows()
+        gradients = [values_of(p.grad) for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self.section.gradient_clip:
+            torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+        return norm
 
     @torch.no_grad()
     def _decay_embeddings(self, amount: float) -> None:
+        for (table, _), rows in zip(self.lazy, self.touched_rows(), strict=True):
+            if rows is not None:
+                table[rows] = table[rows] * (1 - amount)
         for table in self.embeddings:
-            if table.grad is not None:
+            if table.grad is not None and not table.grad.is_sparse:
                 touched = (table.grad != 0).any(1, keepdim=True)
                 table.mul_(1 - amount * touched)
+
+
+def _row_rules(ranker: MultiTaskModel, section: TrainingSection) -> list[tuple[Tensor, RowRule]]:
+    """The vocabulary's tables that have sparse gradients, each with its rule; none if updates are dense."""
+    if section.embedding_updates == "dense":
+        return []
+    for table in ranker.inputs.tables:
+        table.sparse = True
+    weights = [table.weight for table in ranker.inputs.tables]
+    return [(weight, ROW_RULES[section.embedding_updates](weight)) for weight in weights]
 
 
 def rate_factor(section: TrainingSection, step: int, total_steps: int) -> float:
@@ -116,56 +186,3 @@ def rate_factor(section: TrainingSection, step: int, total_steps: int) -> float:
         return warm
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total_steps))))
     return warm * (section.final_rate + (1 - section.final_rate) * cosine)
-
-
-class Average:
-    """The exponential moving average of a model's weights, as a model; with decay 0 it is the model itself.
-
-    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the first weights lose their influence soon.
-    """
-
-    def __init__(self, ranker: MultiTaskModel, decay: float) -> None:
-        self.decay = decay
-        self.live = ranker
-        self.ranker = copy.deepcopy(ranker) if decay else ranker
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        if self.decay:
-            decay = min(self.decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(list(self.ranker.parameters()), list(self.live.parameters()), 1 - decay)
-
-    @torch.no_grad()
-    def synchronised(self, batches: Callable[[], Iterable[Batch]] | None = None) -> MultiTaskModel:
-        """Return the averaged model, ready to evaluate: counts are those of the live model, statistics are set anew.
-
-        The live model's statistics belong to other weights, so Dice's are estimated again on `batches` of training, as
-        in stochastic weight averaging (Izmailov et al., UAI 2018); without batches they are copied.
-        """
-        if self.decay:
-            live: dict[str, Tensor] = dict(self.live.named_buffers())
-            for name, buffer in self.ranker.named_buffers():
-                buffer.copy_(live[name])
-            if batches is not None:
-                estimate_statistics(self.ranker, batches)
-        return self.ranker
-
-
-@torch.no_grad()
-def estimate_statistics(model: MultiTaskModel, batches: Callable[[], Iterable[Batch]]) -> None:
-    """Set the running statistics of every Dice to their mean over some batches; nothing else in the model changes."""
-    layers = [module for module in model.modules() if isinstance(module, Dice)]
-    if not layers:
-        return
-    was_training = model.training
-    momentum = [layer.momentum for layer in layers]
-    model.eval()  # dropout and hidden ids stay off
-    for layer in layers:
-        layer.train()
-    for seen, batch in enumerate(batches()):
-        for layer in layers:
-            layer.momentum = 1 / (seen + 1)
-        model(batch)
-    for layer, before in zip(layers, momentum, strict=True):
-        layer.momentum = before
-    model.train(was_training)
