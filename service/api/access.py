@@ -19,6 +19,8 @@ _METRICS: Final = "/metrics"
 _ROLES: Final[Mapping[tuple[str, str], CallerRole]] = MappingProxyType(
     {
         ("POST", "/rank"): CallerRole.READ,
+        ("POST", "/fusion/preview"): CallerRole.READ,
+        ("POST", "/rules/preview"): CallerRole.READ,
         ("POST", "/events"): CallerRole.WRITE,
         ("POST", "/impressions"): CallerRole.WRITE,
         ("PUT", "/features/users"): CallerRole.WRITE,
@@ -27,6 +29,9 @@ _ROLES: Final[Mapping[tuple[str, str], CallerRole]] = MappingProxyType(
         ("HEAD", "/callers"): CallerRole.OPERATE,
     }
 )
+# Routes with the role `read` that show single users' rows or compute for a long time: never for anonymous callers, and
+# not for pages of other origins.
+NEVER_ANONYMOUS: Final = ("/store/", "/fusion/preview", "/rules/preview")
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST_WAIT_S: Final = 86_400.0  # a caller with a tiny rate may ask again tomorrow
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}

@@ -5,8 +5,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.cross_origin import CrossOrigin
@@ -21,9 +23,22 @@ from service.api.problems import (
     envelope,
     presentation_of,
 )
-from service.api.routes import callers, docs, events, features, fusion, health, impressions, models, rollout, rules
+from service.api.routes import (
+    callers,
+    docs,
+    events,
+    features,
+    fusion,
+    health,
+    impressions,
+    models,
+    rollout,
+    rules,
+    store,
+)
 from service.api.routes.rank import RankRoute
 from service.api.services import Services
+from service.errors import invalid
 
 ROUTERS: Final = (
     events.router,
@@ -34,6 +49,7 @@ ROUTERS: Final = (
     models.router,
     rollout.router,
     callers.router,
+    store.router,
     health.router,
 )
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
@@ -48,7 +64,7 @@ def build(services: Services, lifespan: Lifespan, version: str) -> ASGIApp:
         lifespan=lifespan,
         openapi_url=None,
         redirect_slashes=False,
-        exception_handlers={HTTPException: _framework_error},
+        exception_handlers={HTTPException: _framework_error, RequestValidationError: _bad_parameters},
     )
     # The routes find the worker's parts here, through a dependency.
     app.state.services = services
@@ -91,6 +107,13 @@ class Bypass:
             await self.app(scope, receive, send)
 
 
+async def _bad_parameters(request: Request, error: Exception) -> Response:
+    """Refuses a path or query parameter that is not valid, as a body that is not."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    raise invalid(str(first["loc"][-1]), first["msg"])
+
+
 async def _framework_error(request: Request, error: Exception) -> Response:
     """Reports errors of the framework itself (no such path, wrong method) in the same envelope as all other errors."""
     assert isinstance(error, HTTPException)
@@ -115,9 +138,9 @@ async def _framework_error(request: Request, error: Exception) -> Response:
 
 
 def methods_of(app: FastAPI, path: str) -> set[str]:
-    """The methods of all routes at a path."""
+    """The methods of all routes at a path, which may be that of a template, as `/store/items/7`."""
     methods: set[str] = set()
     for route in app.routes:
-        if getattr(route, "path", None) == path:
-            methods |= getattr(route, "methods", None) or set()
+        if isinstance(route, Route) and route.path_regex.match(path):
+            methods |= route.methods or set()
     return methods

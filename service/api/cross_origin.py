@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.access import needed_role
+from service.api.access import NEVER_ANONYMOUS, needed_role
 from service.callers.document import CallerRole
 from service.metrics.metrics import Metrics
 
@@ -23,6 +23,8 @@ def open_to_origins(method: str, path: str) -> bool:
 
     Operators' calls are never open.
     """
+    if path.startswith(NEVER_ANONYMOUS):
+        return False
     role = needed_role(method, path, metrics_are_open=True)
     return role is None or role == CallerRole.READ or (role == CallerRole.WRITE and path in _WRITING)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from features.layouts import Entity, Layouts
 from service.store.counters import CounterWrites, StoredCounters
+from service.store.entity_rows import PackedEntity
 from service.store.item_rows import ItemRows
 
 
@@ -138,6 +139,15 @@ class StoreModule(Protocol):
 
     def items_without_row(self, url: str, fingerprint: str, item_ids: Sequence[str]) -> dict[str, str]:
         """Return the ids without a row, each with the nearest id that has one, `""` if none is near.
+
+        Connects for this call alone and takes seconds at most. Raises StoreDown.
+        """
+        ...
+
+    def packed_entities(
+        self, url: str, entity: Entity, entity_id: str, in_use: Sequence[Layouts]
+    ) -> list[PackedEntity]:
+        """Return what the store has for a user or an item, one entry per schema that it lists or that is `in_use`.
 
         Connects for this call alone and takes seconds at most. Raises StoreDown.
         """

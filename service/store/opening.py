@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from urllib.parse import urlsplit
 
+from features.layouts import Entity, Layouts
 from service.settings import Settings
 from service.store.base import NEVER, FeatureStore, FeatureWriter, Lifetimes, StoreModule
+from service.store.entity_rows import PackedEntity
 from service.store_url import STORES, check_url
 
 
@@ -27,6 +29,14 @@ def lifetimes_of(settings: Settings) -> Lifetimes:
 def items_without_row(url: str, fingerprint: str, item_ids: Sequence[str]) -> dict[str, str]:
     """Return the ids that have no row under a schema, each with the nearest id that has one. Raises StoreDown."""
     return _module_of(url).items_without_row(url, fingerprint, item_ids)
+
+
+def packed_entities(url: str, entity: Entity, entity_id: str, in_use: Sequence[Layouts]) -> list[PackedEntity]:
+    """Return what the store has for a user or an item: one entry per schema that it lists or that is `in_use`.
+
+    Raises StoreDown.
+    """
+    return _module_of(url).packed_entities(url, entity, entity_id, in_use)
 
 
 def check(url: str) -> None:

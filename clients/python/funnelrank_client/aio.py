@@ -109,6 +109,9 @@ class AsyncClient:
     ) -> Mapping[str, Any]:
         return await self._json(calls.roll_back("/fusion/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
 
+    async def preview_fusion(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await self._json(calls.preview("/fusion/preview", document), CHANGE_TIMEOUT_MS)
+
     async def get_callers(self) -> Mapping[str, Any]:
         return await self._json(calls.get("/callers", operator=True))
 
@@ -123,8 +126,14 @@ class AsyncClient:
     ) -> Mapping[str, Any]:
         return await self._json(calls.roll_back("/rules/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
 
+    async def preview_rules(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await self._json(calls.preview("/rules/preview", document), CHANGE_TIMEOUT_MS)
+
     async def get_models(self) -> Mapping[str, Any]:
         return await self._json(calls.get("/models"))
+
+    async def get_model(self, name: str, version: str) -> Mapping[str, Any]:
+        return await self._json(calls.get(f"/models/{name}/{version}"))
 
     async def put_rollout(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self._json(calls.put_document("/models/rollout", document), CHANGE_TIMEOUT_MS)
@@ -140,6 +149,15 @@ class AsyncClient:
     ) -> Mapping[str, Any]:
         call = calls.roll_back("/models/rollback", to, revision, author, reason, line)
         return await self._json(call, CHANGE_TIMEOUT_MS)
+
+    async def get_stored_user(self, user_id: str, behaviours: int | None = None) -> Mapping[str, Any]:
+        return await self._json(calls.stored("users", user_id, behaviours))
+
+    async def get_stored_item(self, item_id: str) -> Mapping[str, Any]:
+        return await self._json(calls.stored("items", item_id))
+
+    async def get_stats(self, window_s: int = 300) -> Mapping[str, Any]:
+        return await self._json(calls.get(f"/stats?window_s={window_s}"))
 
     async def is_live(self) -> bool:
         return await self._answers("/livez")

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from funnelrank_client.errors import NoAnswer, error_of
 from funnelrank_client.requests import Event, Impression, Value, to_json
@@ -92,6 +93,17 @@ def put_items(items: Mapping[str, Mapping[str, Value]]) -> Call:
 
 def get(path: str, operator: bool = False) -> Call:
     return Call("GET", path, operator=operator)
+
+
+def preview(path: str, document: Mapping[str, Any]) -> Call:
+    """The effect of a document that is not made live."""
+    return Call("POST", path, dict(document), operator=True)
+
+
+def stored(kind: str, entity_id: str, behaviours: int | None = None) -> Call:
+    """What the store has for one of `users` or `items`."""
+    newest = "" if behaviours is None else f"?behaviours={behaviours}"
+    return get(f"/store/{kind}/{quote(entity_id, safe='')}{newest}", operator=True)
 
 
 def put_document(path: str, document: Mapping[str, Any]) -> Call:

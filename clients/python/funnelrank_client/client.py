@@ -129,6 +129,10 @@ class Client:
     ) -> Mapping[str, Any]:
         return self._json(calls.roll_back("/fusion/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
 
+    def preview_fusion(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The effect of a fusion document on recent requests; nothing is changed."""
+        return self._json(calls.preview("/fusion/preview", document), CHANGE_TIMEOUT_MS)
+
     def get_callers(self) -> Mapping[str, Any]:
         return self._json(calls.get("/callers", operator=True))
 
@@ -143,8 +147,16 @@ class Client:
     ) -> Mapping[str, Any]:
         return self._json(calls.roll_back("/rules/rollback", to, revision, author, reason), CHANGE_TIMEOUT_MS)
 
+    def preview_rules(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The effect of a rules document on recent requests; nothing is changed."""
+        return self._json(calls.preview("/rules/preview", document), CHANGE_TIMEOUT_MS)
+
     def get_models(self) -> Mapping[str, Any]:
         return self._json(calls.get("/models"))
+
+    def get_model(self, name: str, version: str) -> Mapping[str, Any]:
+        """A published version: its manifest, its places in the rollout, what the gate measured."""
+        return self._json(calls.get(f"/models/{name}/{version}"))
 
     def put_rollout(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         return self._json(calls.put_document("/models/rollout", document), CHANGE_TIMEOUT_MS)
@@ -160,6 +172,18 @@ class Client:
     ) -> Mapping[str, Any]:
         call = calls.roll_back("/models/rollback", to, revision, author, reason, line)
         return self._json(call, CHANGE_TIMEOUT_MS)
+
+    def get_stored_user(self, user_id: str, behaviours: int | None = None) -> Mapping[str, Any]:
+        """The rows and newest behaviours of a user, decoded."""
+        return self._json(calls.stored("users", user_id, behaviours))
+
+    def get_stored_item(self, item_id: str) -> Mapping[str, Any]:
+        """The rows of an item, decoded."""
+        return self._json(calls.stored("items", item_id))
+
+    def get_stats(self, window_s: int = 300) -> Mapping[str, Any]:
+        """Traffic, latency, versions, store and alarms of one host, over the last seconds."""
+        return self._json(calls.get(f"/stats?window_s={window_s}"))
 
     def is_live(self) -> bool:
         """Whether the process answers."""

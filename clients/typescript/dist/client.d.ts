@@ -26,14 +26,26 @@ export declare class Client {
     getFusion(): Promise<Document>;
     putFusion(document: Document): Promise<Document>;
     rollBackFusion(to?: Rollback): Promise<Document>;
+    /** The effect of a fusion document on recent requests; nothing is changed. */
+    previewFusion(document: Document): Promise<Document>;
     getRules(): Promise<Document>;
     putRules(document: Document): Promise<Document>;
     rollBackRules(to?: Rollback): Promise<Document>;
+    /** The effect of a rules document on recent requests; nothing is changed. */
+    previewRules(document: Document): Promise<Document>;
     /** Who may call the service, with the last use of every key; an operators' call. */
     getCallers(): Promise<Document>;
     getModels(): Promise<Document>;
+    /** A published version: its manifest, its places in the rollout, what the gate measured. */
+    getModel(name: string, version: string): Promise<Document>;
     putRollout(document: Document): Promise<Document>;
     rollBackModels(to?: Rollback): Promise<Document>;
+    /** The rows and newest behaviours of a user, decoded. */
+    getStoredUser(userId: string, behaviours?: number): Promise<Document>;
+    /** The rows of an item, decoded. */
+    getStoredItem(itemId: string): Promise<Document>;
+    /** Traffic, latency, versions, store and alarms of one host, over the last seconds. */
+    getStats(windowS?: number): Promise<Document>;
     /** Whether the process answers. */
     isLive(): Promise<boolean>;
     /** Whether it ranks. */

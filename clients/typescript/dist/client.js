@@ -66,6 +66,10 @@ export class Client {
     rollBackFusion(to = {}) {
         return this.#change("POST", "/fusion/rollback", to);
     }
+    /** The effect of a fusion document on recent requests; nothing is changed. */
+    previewFusion(document) {
+        return this.#change("POST", "/fusion/preview", document);
+    }
     getRules() {
         return this.#json({ method: "GET", path: "/rules" });
     }
@@ -75,6 +79,10 @@ export class Client {
     rollBackRules(to = {}) {
         return this.#change("POST", "/rules/rollback", to);
     }
+    /** The effect of a rules document on recent requests; nothing is changed. */
+    previewRules(document) {
+        return this.#change("POST", "/rules/preview", document);
+    }
     /** Who may call the service, with the last use of every key; an operators' call. */
     getCallers() {
         return this.#json({ method: "GET", path: "/callers", operator: true });
@@ -82,11 +90,28 @@ export class Client {
     getModels() {
         return this.#json({ method: "GET", path: "/models" });
     }
+    /** A published version: its manifest, its places in the rollout, what the gate measured. */
+    getModel(name, version) {
+        return this.#json({ method: "GET", path: `/models/${name}/${version}` });
+    }
     putRollout(document) {
         return this.#change("PUT", "/models/rollout", document);
     }
     rollBackModels(to = {}) {
         return this.#change("POST", "/models/rollback", to);
+    }
+    /** The rows and newest behaviours of a user, decoded. */
+    getStoredUser(userId, behaviours = 50) {
+        const path = `/store/users/${encodeURIComponent(userId)}?behaviours=${behaviours}`;
+        return this.#json({ method: "GET", path, operator: true });
+    }
+    /** The rows of an item, decoded. */
+    getStoredItem(itemId) {
+        return this.#json({ method: "GET", path: `/store/items/${encodeURIComponent(itemId)}`, operator: true });
+    }
+    /** Traffic, latency, versions, store and alarms of one host, over the last seconds. */
+    getStats(windowS = 300) {
+        return this.#json({ method: "GET", path: `/stats?window_s=${windowS}` });
     }
     /** Whether the process answers. */
     isLive() {

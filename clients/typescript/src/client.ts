@@ -89,6 +89,11 @@ export class Client {
     return this.#change("POST", "/fusion/rollback", to);
   }
 
+  /** The effect of a fusion document on recent requests; nothing is changed. */
+  previewFusion(document: Document): Promise<Document> {
+    return this.#change("POST", "/fusion/preview", document);
+  }
+
   getRules(): Promise<Document> {
     return this.#json({ method: "GET", path: "/rules" });
   }
@@ -101,6 +106,11 @@ export class Client {
     return this.#change("POST", "/rules/rollback", to);
   }
 
+  /** The effect of a rules document on recent requests; nothing is changed. */
+  previewRules(document: Document): Promise<Document> {
+    return this.#change("POST", "/rules/preview", document);
+  }
+
   /** Who may call the service, with the last use of every key; an operators' call. */
   getCallers(): Promise<Document> {
     return this.#json({ method: "GET", path: "/callers", operator: true });
@@ -110,12 +120,33 @@ export class Client {
     return this.#json({ method: "GET", path: "/models" });
   }
 
+  /** A published version: its manifest, its places in the rollout, what the gate measured. */
+  getModel(name: string, version: string): Promise<Document> {
+    return this.#json({ method: "GET", path: `/models/${name}/${version}` });
+  }
+
   putRollout(document: Document): Promise<Document> {
     return this.#change("PUT", "/models/rollout", document);
   }
 
   rollBackModels(to: Rollback = {}): Promise<Document> {
     return this.#change("POST", "/models/rollback", to);
+  }
+
+  /** The rows and newest behaviours of a user, decoded. */
+  getStoredUser(userId: string, behaviours = 50): Promise<Document> {
+    const path = `/store/users/${encodeURIComponent(userId)}?behaviours=${behaviours}`;
+    return this.#json({ method: "GET", path, operator: true });
+  }
+
+  /** The rows of an item, decoded. */
+  getStoredItem(itemId: string): Promise<Document> {
+    return this.#json({ method: "GET", path: `/store/items/${encodeURIComponent(itemId)}`, operator: true });
+  }
+
+  /** Traffic, latency, versions, store and alarms of one host, over the last seconds. */
+  getStats(windowS = 300): Promise<Document> {
+    return this.#json({ method: "GET", path: `/stats?window_s=${windowS}` });
   }
 
   /** Whether the process answers. */

@@ -1,5 +1,6 @@
-"""Shows the rows of one user or item in Redis, decoded. Rows contain hashes of values, so hashes are shown."""
+"""Reads and shows what Redis has for one user or item. Rows contain hashes of values, so hashes are shown."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,36 +8,88 @@ import numpy as np
 import orjson
 from redis import Redis
 
-from features import MISSING_KEY, FeatureSchema, RowLayout
+from features import RowLayout
 from features.layouts import EVENT_KEY_BYTES, Entity, Layouts, rows_of
-from service.store.redis.clients import client
+from service.store.base import StoreDown
+from service.store.entity_rows import DecodedValue, PackedEntity, decoded_values
+from service.store.redis.clients import REDIS_ERRORS, client
 from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
+from service.store.schemas import schema_of
+
+_READ_SECONDS = 2.0
+_SHOW_SECONDS = 10.0
+
+
+def packed_entities(
+    redis_url: str, entity: Entity, entity_id: str, in_use: Sequence[Layouts] = ()
+) -> list[PackedEntity]:
+    """Return what Redis has for a user or an item: one entry per schema that it lists or that is `in_use`.
+
+    Raises StoreDown.
+    """
+    try:
+        with client(redis_url, _READ_SECONDS) as redis:
+            listed: Any = redis.hgetall(SCHEMAS)
+            packed = [_listed(redis, document, entity, entity_id) for document in listed.values()]
+            fingerprints = {of_schema.layouts.fingerprint for of_schema in packed}
+            # Live writes go to the schemas in use even before the first load has listed them.
+            for layouts in in_use:
+                if layouts.fingerprint not in fingerprints:
+                    fingerprints.add(layouts.fingerprint)
+                    packed.append(_packed(redis, layouts, None, entity, entity_id))
+            return packed
+    except (*REDIS_ERRORS, ValueError) as error:
+        raise StoreDown(str(error)) from error
 
 
 def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:
     """Return whether Redis has any rows, and a text for people with the rows of every loaded schema."""
-    with client(redis_url, 10) as redis:
+    with client(redis_url, _SHOW_SECONDS) as redis:
         schemas: Any = redis.hgetall(SCHEMAS)
         if not schemas:
             return False, f"this Redis has not been loaded: the hash {SCHEMAS} is empty"
-        exists = False
-        parts = []
-        for document in schemas.values():
-            stored = orjson.loads(document)
-            layouts = Layouts.of(FeatureSchema.model_validate(stored["schema"]))
-            lines = _entity(redis, layouts, entity, entity_id)
-            exists = exists or bool(lines)
-            title = f"schema {layouts.fingerprint}, loaded at {stored['loaded_at'] or '- (its load is not through)'}"
-            parts.append("\n".join([title, *(lines or [f"  nothing for {entity} {entity_id}"])]))
-    return exists, "\n\n".join(parts)
+        packed = [_listed(redis, document, entity, entity_id) for document in schemas.values()]
+    parts = []
+    for of_schema in packed:
+        lines = _entity(of_schema, entity, entity_id)
+        title = (
+            f"schema {of_schema.layouts.fingerprint}, loaded at {of_schema.loaded_at or '- (its load is not through)'}"
+        )
+        parts.append("\n".join([title, *(lines or [f"  nothing for {entity} {entity_id}"])]))
+    return any(of_schema.exists for of_schema in packed), "\n\n".join(parts)
 
 
-def _entity(redis: "Redis", layouts: Layouts, entity: Entity, entity_id: str) -> list[str]:
+def _listed(redis: "Redis", document: bytes, entity: Entity, entity_id: str) -> PackedEntity:
+    """Read the rows of a listed schema. Raises ValueError if its document in Redis cannot be read."""
+    loaded_at = orjson.loads(document).get("loaded_at")
+    return _packed(redis, Layouts.of(schema_of(document)), loaded_at, entity, entity_id)
+
+
+def _packed(redis: "Redis", layouts: Layouts, loaded_at: str | None, entity: Entity, entity_id: str) -> PackedEntity:
     key = (user_key if entity == "user" else item_key)(layouts.fingerprint, entity_id)
     row: Any = redis.get(key)
-    lines = [] if row is None else [f"  {key}", *_row(layouts.layout(entity), row)]
-    if entity == "user" and layouts.behaviour is not None:
-        lines += _behaviours(redis, layouts, entity_id)
+    row_expires = _expires_ms(redis, key)
+    if entity != "user" or layouts.behaviour is None:
+        return PackedEntity(layouts, loaded_at, row, row_expires)
+    key = behaviours_key(layouts.fingerprint, entity_id)
+    members: Any = redis.zrevrange(key, 0, -1, withscores=True)
+    behaviours = [(int(score), member) for member, score in members]
+    return PackedEntity(layouts, loaded_at, row, row_expires, behaviours, _expires_ms(redis, key))
+
+
+def _expires_ms(redis: "Redis", key: str) -> int | None:
+    milliseconds: Any = redis.pttl(key)
+    return milliseconds if milliseconds >= 0 else None
+
+
+def _entity(packed: PackedEntity, entity: Entity, entity_id: str) -> list[str]:
+    layouts = packed.layouts
+    lines = []
+    if packed.row is not None:
+        key = (user_key if entity == "user" else item_key)(layouts.fingerprint, entity_id)
+        lines = [f"  {key}", *_row(layouts.layout(entity), packed.row)]
+    if packed.behaviours:
+        lines += _behaviours(packed, entity_id)
     return lines
 
 
@@ -46,36 +99,39 @@ def _row(layout: RowLayout, packed: bytes) -> list[str]:
     return [f"    {name:<24}{value}" for name, value in decoded(layout, rows_of(layout, packed, 1)[0]).items()]
 
 
-def decoded(layout: RowLayout, row: np.void) -> dict[str, str]:
+def decoded(layout: RowLayout, row: np.void) -> Mapping[str, str]:
     """Map each feature name to its keys in hexadecimal, its number, or `missing`."""
-    values = {}
-    for name, columns in layout.key_columns.items():
-        keys = [f"{int(k) & (2**64 - 1):016x}" for k in row["keys"][columns] if k != MISSING_KEY]
-        values[name] = " ".join(keys) or "missing"
-    for name, column in layout.numeric_columns.items():
-        number = float(row["numerics"][column])
-        values[name] = "missing" if np.isnan(number) else f"{number:g}"
-    return values
+    return {name: _text(value) for name, value in decoded_values(layout, row).items()}
 
 
-def _behaviours(redis: "Redis", layouts: Layouts, user_id: str) -> list[str]:
-    assert layouts.behaviour is not None
+def _text(value: DecodedValue) -> str:
+    if value.number is not None:
+        return f"{value.number:g}"
+    return " ".join(map(hexadecimal, value.keys)) or "missing"
+
+
+def hexadecimal(key: int) -> str:
+    """A key as 16 hexadecimal digits."""
+    return f"{key & (2**64 - 1):016x}"
+
+
+def _behaviours(packed: PackedEntity, user_id: str) -> list[str]:
+    layouts = packed.layouts
     layout = layouts.behaviour
+    assert layout is not None
     key = behaviours_key(layouts.fingerprint, user_id)
-    members: Any = redis.zrevrange(key, 0, -1, withscores=True)
-    if not members:
-        return []
+    members = packed.behaviours
     ranked = min(len(members), layouts.max_behaviours)
     older = f"; {len(members) - ranked} older ones are kept for replays" if len(members) > ranked else ""
     lines = [f"  {key}: {ranked} behaviours, newest first{older}"]
-    for member, score in members:
-        at = datetime.fromtimestamp(score / 1000, UTC).isoformat(timespec="milliseconds")
-        packed = member[EVENT_KEY_BYTES:]
-        if len(packed) != layout.dtype.itemsize:
-            lines.append(f"    {at}  corrupt: {len(packed)} bytes, the schema's rows have {layout.dtype.itemsize}")
+    for time_ms, member in members:
+        at = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        content = member[EVENT_KEY_BYTES:]
+        if len(content) != layout.dtype.itemsize:
+            lines.append(f"    {at}  corrupt: {len(content)} bytes, the schema's rows have {layout.dtype.itemsize}")
             continue
-        row = np.frombuffer(packed, dtype=layout.dtype)[0]
-        action, scene = (f"{int(k) & (2**64 - 1):016x}" for k in row["keys"][-2:])
+        row = np.frombuffer(content, dtype=layout.dtype)[0]
+        action, scene = (hexadecimal(int(key)) for key in row["keys"][-2:])
         features = "  ".join(f"{n}={v}" for n, v in decoded(layout, row).items())
         lines.append(f"    {at}  action={action}  scene={scene}  {features}")
     return lines

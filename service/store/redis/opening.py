@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from features.layouts import Entity, Layouts
 from service.redis_url import address_of
 from service.store.base import FeatureStore, FeatureWriter, Lifetimes
-from service.store.redis import item_check
+from service.store.entity_rows import PackedEntity
+from service.store.redis import inspect, item_check
 from service.store.redis.reading.cluster_reader import ClusterReader
 from service.store.redis.reading.single_reader import SingleReader
 from service.store.redis.writer import RedisWriter
@@ -27,3 +29,7 @@ def open_writer(url: str, timeout_ms: int, lifetimes: Lifetimes) -> FeatureWrite
 
 def items_without_row(url: str, fingerprint: str, item_ids: Sequence[str]) -> dict[str, str]:
     return item_check.items_without_row(url, fingerprint, item_ids)
+
+
+def packed_entities(url: str, entity: Entity, entity_id: str, in_use: Sequence[Layouts]) -> list[PackedEntity]:
+    return inspect.packed_entities(url, entity, entity_id, in_use)

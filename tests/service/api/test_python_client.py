@@ -25,6 +25,8 @@ CALLS = {
     "GET /models": "get_models",
     "PUT /models/rollout": "put_rollout",
     "POST /models/rollback": "roll_back_models",
+    "GET /store/users/{user_id}": "get_stored_user",
+    "GET /store/items/{item_id}": "get_stored_item",
     "GET /livez": "is_live",
     "GET /readyz": "is_ready",
     "GET /metrics": "get_metrics",

@@ -1,0 +1,76 @@
+"""Holds what a store has for one user or item, as it is packed, and finds the texts of hashed values."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.keys import MISSING_KEY, keys_of_column
+from features.layouts import Layouts
+from features.rows import RowLayout
+
+_INTEGERS = 10_000
+_BLOCK = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class PackedEntity:
+    """What a store has for one user or item under one schema.
+
+    `row` is None if there is none. `behaviours` are `(time in ms, 8-byte event key + packed row)`, newest first, empty
+    for items. The milliseconds until the row or the sequence expires are None if it never does. `loaded_at` is None
+    until the first load of the schema is complete.
+    """
+
+    layouts: Layouts
+    loaded_at: str | None
+    row: bytes | None
+    row_expires_ms: int | None = None
+    behaviours: Sequence[tuple[int, bytes]] = ()
+    behaviours_expire_ms: int | None = None
+
+    @property
+    def exists(self) -> bool:
+        return self.row is not None or bool(self.behaviours)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedValue:
+    """One feature of a row: its keys without the missing ones, or its number; neither if it is missing."""
+
+    keys: tuple[int, ...] = ()
+    number: float | None = None
+
+
+def decoded_values(layout: RowLayout, row: np.void) -> dict[str, DecodedValue]:
+    """Map each feature of a packed row to its value, in the order of the columns."""
+    values = {}
+    for name, columns in layout.key_columns.items():
+        values[name] = DecodedValue(keys=tuple(int(key) for key in row["keys"][columns] if key != MISSING_KEY))
+    for name, column in layout.numeric_columns.items():
+        number = float(row["numerics"][column])
+        values[name] = DecodedValue(number=None if np.isnan(number) else number)
+    return values
+
+
+def texts_of(vocabulary: str, keys: Collection[int], known: Iterable[str]) -> dict[int, str]:
+    """Return the texts of those keys of a vocabulary that are a `known` text or an integer from 0 to 9999.
+
+    A row holds hashes, which cannot be inverted, so texts are hashed until every key is found.
+    """
+    missing = set(keys)
+    texts: dict[int, str] = {}
+    for block in _blocks(known):
+        if not missing:
+            break
+        for key, text in zip(keys_of_column(vocabulary, block).tolist(), block, strict=True):
+            if key in missing:
+                missing.discard(key)
+                texts[key] = text
+    return texts
+
+
+def _blocks(known: Iterable[str]) -> Iterator[list[str]]:
+    yield [*dict.fromkeys(known)]
+    for start in range(0, _INTEGERS, _BLOCK):
+        yield [str(number) for number in range(start, start + _BLOCK)]
