@@ -130,8 +130,12 @@ def _golden(inputs: Inputs, scores: dict[str, np.ndarray]) -> bytes:
 
 
 def _served_schema(run: Run) -> FeatureSchema:
-    """Return the run's schema with the lag of the training data, so that serving sees the same behaviours."""
+    """Return the run's schema with the features that only rules read, and with the lag of the training data, so that
+    serving sees the same behaviours.
+    """
     schema = run.encoding.schema
+    if run.recipe.rule_features is not None:
+        schema = run.recipe.rule_features.behind(schema)
     if schema.behaviour is None or not run.recipe.data.behaviour_lag_s:
         return schema
     behaviour = schema.behaviour.model_copy(update={"lag_s": run.recipe.data.behaviour_lag_s})
@@ -141,6 +145,7 @@ def _served_schema(run: Run) -> FeatureSchema:
 def _manifest(
     run: Run, version: str, parity: Parity, reduced_graph: Reduction | None, files: dict[str, bytes]
 ) -> Manifest:
+    served = _served_schema(run)
     return Manifest(
         format=FORMAT,
         name=run.recipe.name,
@@ -148,8 +153,8 @@ def _manifest(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         architecture=run.recipe.model.architecture,
         composition=run.ranker.composition,
-        feature_schema=_served_schema(run),
-        fingerprint=run.encoding.schema.fingerprint,
+        feature_schema=served,
+        fingerprint=served.fingerprint,
         inputs=graph_inputs(run.encoding.schema),
         tasks=tuple(task for output in run.ranker.outputs for task in _tasks_of(output)),
         outputs=tuple(VectorSpec.model_validate({"name": n, "shape": s}) for n, s in run.ranker.vector_shapes.items()),

@@ -22,6 +22,8 @@ REQUEST_INPUTS = ("user_keys", "user_numerics", "context_keys", "context_numeric
 ITEM_INPUTS = ("item_keys", "item_numerics", INPUT, COUNTER_INPUT)
 BEHAVIOUR_INPUTS = ("behaviour_keys", "behaviour_numerics", "behaviour_times")
 CANDIDATE_INPUTS = ("candidate_keys", "candidate_numerics")  # if candidates bring features of their own
+# Those with a row per candidate. A graph may read their first columns only: rules alone read the others.
+ROW_INPUTS = ("item_keys", "item_numerics", *CANDIDATE_INPUTS, COUNTER_INPUT)
 EVENT_KEY_BYTES = 8  # identify a behaviour and stand before its row
 
 
@@ -55,6 +57,12 @@ class Layouts:
         counters = [c.model_dump(mode="json", exclude={"transform", "bins"}) for c in self.schema.counters]
         described = [self.fingerprint, of_request, counters]
         return sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def of_rules(self) -> RowLayout:
+        """What rules read of a candidate: the item's features, the candidate's own, and the counters' numbers."""
+        schema = self.schema
+        return RowLayout((*schema.item, *schema.candidate, *schema.counter_numbers))
 
     @cached_property
     def compared(self) -> ComparedColumns:

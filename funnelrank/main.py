@@ -58,6 +58,7 @@ COMMANDS = {
     "paths": CommandEntry("data:paths", "Measure the paths from click to conversion in an event log."),
     "simulate": CommandEntry("data:simulate", "Train on a simulated world and compare with its known truth."),
     "export": CommandEntry("exporting:export", "Check a run against its ONNX graph and publish it as a bundle."),
+    "declare": CommandEntry("exporting:declare", "Publish a version again with features that only rules read."),
     "sign": CommandEntry("exporting:sign", "Sign published bundles."),
     "bench": CommandEntry("bench:bench", "Measure the CPU cost of a ranking."),
     "bench-threads": CommandEntry("bench:bench_threads", "Compare workers, threads and spinning."),

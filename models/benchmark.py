@@ -25,7 +25,7 @@ from models.training.transfer import narrowed
 RECIPES = Path(os.path.relpath(Path(__file__).with_name("recipes")))
 ABOVE_IS_KEPT = "<!-- made by python -m models.benchmark; the text above stays -->"
 # Keys of a recipe that do not affect the weights.
-NOT_TRAINED: dict[str, Any] = {"description": True, "tuning": True, "data": WHERE_DATA_LIES}
+NOT_TRAINED: dict[str, Any] = {"description": True, "tuning": True, "rule_features": True, "data": WHERE_DATA_LIES}
 
 
 def measured_runs(

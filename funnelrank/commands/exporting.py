@@ -1,4 +1,4 @@
-"""The commands that publish: `export`, `sign`."""
+"""The commands that publish: `export`, `declare`, `sign`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +60,25 @@ def export(
     sign = signer(sign_with) if sign_with else None
     published = export_run(run, registry, version, precision, max_auc_loss, cache, sign)
     click.echo("\n".join(_summary(published, sign is not None)))
+
+
+@click.command(epilog=examples("funnelrank declare registry/kuairand-mmoe/2 rule-features.yaml --registry registry"))
+@click.argument("bundle", type=PATH, metavar="BUNDLE")
+@click.argument("features", type=PATH, metavar="FEATURES.yaml")
+@click.option("--registry", type=PATH, required=True, metavar="DIR", help="Folder in which bundles are published.")
+@click.option("--version", metavar="V", help="Name of the version.  [default: one more than the last]")
+@click.option("--sign-with", type=PATH, metavar="KEY.pem", help="Private Ed25519 key.")
+def declare(bundle: Path, features: Path, registry: Path, version: str | None, sign_with: Path | None) -> None:
+    """Publish the graph of BUNDLE (REGISTRY/NAME/VERSION) again, with features that only rules read.
+
+    FEATURES.yaml has the sections `item`, `candidate` and `counters`, as a recipe's `features` has them. Nothing is
+    trained, and the scores stay as they are. New item features and counters need a `funnelrank load` of the version.
+    """
+    from export.declare import declare as published_again
+    from export.sign import signer
+
+    manifest = published_again(bundle, features, registry, version, signer(sign_with) if sign_with else None)
+    click.echo(f"published   {registry / manifest.name / manifest.version}, fingerprint {manifest.fingerprint}")
 
 
 def _summary(published: "Published", signed: bool) -> Iterator[str]:

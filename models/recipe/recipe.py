@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from features import FeatureError, FeatureSchema
 from features.nearest import nearest
+from features.rule_features import RuleFeatures
 from models.catalogue import Task
 from models.errors import RecipeError
 from models.kinds import PROBABILITY, TaskKind
@@ -27,12 +28,16 @@ class ExtraEvaluation(Options):
 
 
 class Recipe(Options):
-    """A whole recipe, with the file that it `extends` laid under it. Labels and the position cannot be features."""
+    """A whole recipe, with the file that it `extends` laid under it. Labels and the position cannot be features.
+
+    `rule_features` are in the bundle's schema for rules alone: training does not read them.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     description: str
     data: DataSection
     features: FeatureSchema
+    rule_features: Annotated[RuleFeatures | None, Field(exclude_if=lambda value: value is None)] = None
     tasks: tuple[Task, ...] = Field(min_length=1)
     position: PositionSection | None = None
     model: ModelSection
@@ -60,6 +65,8 @@ class Recipe(Options):
             problem = f"counter '{by_scene.name}' is kept by scene, which needs data.scene, a column of the impressions"
             raise RecipeError(problem, ("data",), by_scene.name)
         self._check_gains()
+        if self.rule_features is not None:
+            self.rule_features.behind(self.features)
         if self.tuning:
             check_space(self, self.tuning.space)
         return self

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Timer
 from typing import Any, Final
@@ -13,7 +14,7 @@ import onnxruntime as ort
 from features.layouts import CANDIDATE_INPUTS, ITEM_INPUTS, Layouts
 from features.within_request import INPUT, within_request
 from service.bundle.golden import read_golden, replay_golden
-from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest
+from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest, narrowed_inputs
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, check_graph, read_manifest, verified_files
 from service.bundle.warmup import warm
 
@@ -41,6 +42,11 @@ class Bundle:
     def label(self) -> str:
         return self.manifest.label
 
+    @cached_property
+    def narrowed(self) -> dict[str, int]:
+        """The widths of the inputs that are narrower than the schema's rows, whose last columns only rules read."""
+        return narrowed_inputs(self.manifest.inputs, self.layouts)
+
     def own(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Select, from a request's inputs, those that this graph takes.
 
@@ -50,7 +56,10 @@ class Bundle:
         if INPUT in self.inputs:
             compared = within_request(self.layouts.compared, inputs["item_numerics"])
             inputs = {**inputs, INPUT: compared}
-        return {name: inputs[name] for name in self.inputs}
+        own = {name: inputs[name] for name in self.inputs}
+        for name, width in self.narrowed.items():
+            own[name] = np.ascontiguousarray(own[name][:, :width])
+        return own
 
     def own_at(self, inputs: Mapping[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
         """Like `own`, for the candidates at these positions, int64 `[m]`, compared with all candidates."""

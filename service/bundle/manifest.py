@@ -1,11 +1,12 @@
 """Defines the manifest, which describes a model bundle. The service knows nothing else about a model."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from features import FeatureSchema
-from features.layouts import Layouts
+from features.layouts import ROW_INPUTS, Layouts, graph_inputs
 from features.table_names import TableNames
 
 FORMAT: Literal[1] = 1
@@ -111,6 +112,22 @@ class Reduction(_Strict):
     graph_bytes: int
 
 
+def narrowed_inputs(inputs: Sequence[TensorSpec], layouts: Layouts) -> dict[str, int]:
+    """Return the widths of the inputs that read only the first columns of the schema's rows: rules alone read the
+    others.
+    """
+    whole = graph_inputs(layouts)
+    widths = {}
+    for spec in inputs:
+        if spec.name not in ROW_INPUTS or spec.name not in whole or len(spec.shape) != 2:
+            continue
+        width = spec.shape[1]
+        most = whole[spec.name][1][1]
+        if isinstance(width, int) and isinstance(most, int) and 0 < width < most:
+            widths[spec.name] = width
+    return widths
+
+
 class Manifest(_Strict):
     """`manifest.json` of a bundle."""
 
@@ -173,5 +190,10 @@ class Manifest(_Strict):
 
     @property
     def item_numerics(self) -> tuple[str, ...]:
-        """The names of the item's numeric features, in the order of the columns of the input `item_numerics`."""
-        return tuple(Layouts.of(self.feature_schema).item.numeric_columns)
+        """The names of the item's numeric features, in the order of the columns of the input `item_numerics`.
+
+        Those that only rules read are not among them.
+        """
+        layouts = Layouts.of(self.feature_schema)
+        width = narrowed_inputs(self.inputs, layouts).get("item_numerics")
+        return tuple(layouts.item.numeric_columns)[:width]

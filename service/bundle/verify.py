@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from features.layouts import FREE_AXES, Layouts, graph_inputs
 from features.nearest import nearest
-from service.bundle.manifest import MANIFEST_FILE, Manifest
+from service.bundle.manifest import MANIFEST_FILE, Manifest, narrowed_inputs
 from service.bundle.signature import UntrustedBundle, check_signature
 from service.errors import first_fault
 from service.files import open_regular, read_regular
@@ -109,12 +109,16 @@ def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:
     """
     # Compare the manifest's inputs with its own schema.
     allowed = graph_inputs(layouts)
+    narrowed = narrowed_inputs(manifest.inputs, layouts)
     stated = {i.name: (i.dtype, tuple(i.shape)) for i in manifest.inputs}
     for name, described in stated.items():
         if name not in allowed:
             problem = f"the manifest's input {name!r} is not an input of this schema{nearest(name, allowed)}"
             raise BundleRejected("inputs_mismatch", problem)
-        if described != allowed[name]:
+        dtype, shape = allowed[name]
+        if name in narrowed:
+            shape = (shape[0], narrowed[name])
+        if described != (dtype, shape):
             raise BundleRejected(
                 "inputs_mismatch", f"the manifest's input {name!r} is {described}, the schema makes it {allowed[name]}"
             )

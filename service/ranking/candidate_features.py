@@ -18,6 +18,7 @@ from service.ranking.query import Query
 from service.store.base import StoredRows
 
 Own = Mapping[int, Mapping[str, object]]
+SOURCE: Final = "source"
 _ABSENT: Final = object()
 _NOTHING: Final[Mapping[str, object]] = {}
 _NUMBERS: Final = frozenset({int, float, type(None)})
@@ -39,9 +40,9 @@ class CandidateValues:
     missing: frozenset[str] = frozenset()
 
 
-async def own_values(layouts: Layouts, own: Own, candidates: int) -> CandidateValues:
+async def own_values(layouts: Layouts, query: Query) -> CandidateValues:
     """Pack the values that candidates bring; other requests run between two parts of a long list."""
-    for values in candidate_values(layouts, own, candidates):
+    for values in candidate_values(layouts, query.own_features, len(query.item_ids), query.sources):
         if values is not None:
             return values
         await asyncio.sleep(0)
@@ -65,8 +66,12 @@ async def assembled_inputs(
     return assembled, perf_counter() - started - paused
 
 
-def candidate_values(layouts: Layouts, own: Own, candidates: int) -> Iterator[CandidateValues | None]:
+def candidate_values(
+    layouts: Layouts, own: Own, candidates: int, sources: Sequence[str | None] | None = None
+) -> Iterator[CandidateValues | None]:
     """Yield None after some values, so that the caller can let other requests run, and the result at the end.
+
+    A candidate feature with the name `source` has the candidate's source, unless the candidate brings a value.
 
     Raises InvalidRequest for a feature that the schema lacks, a value that does not fit, and a required one that is
     left out.
@@ -81,6 +86,11 @@ def candidate_values(layouts: Layouts, own: Own, candidates: int) -> Iterator[Ca
     for feature in layout.features:
         for start in range(0, candidates, _PACKED_AT_ONCE):
             values = [given.get(feature.name, _ABSENT) for given in of_candidates[start : start + _PACKED_AT_ONCE]]
+            if feature.name == SOURCE and sources is not None:
+                values = [
+                    source if value is _ABSENT and source is not None else value
+                    for value, source in zip(values, sources[start : start + _PACKED_AT_ONCE], strict=True)
+                ]
             if _ABSENT in values:
                 missing.add(feature.name)
                 if feature.required:

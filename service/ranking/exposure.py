@@ -67,8 +67,8 @@ class ExposurePacker:
         manifest = live.bundle.manifest
         computed = ranking.computation
         places = self._places(query, ranking)
-        # Those of the graph, which has the comparison of all candidates beside the rows.
-        inputs = live.bundle.own(computed.inputs)
+        # Whole rows, with the columns that only rules read, and the comparison of all candidates, which the graph has.
+        inputs = {**live.bundle.own(computed.inputs), **computed.inputs}
         # What was asked, what ranked it, and the answer.
         row = {
             "request_id": request_id,

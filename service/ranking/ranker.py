@@ -29,7 +29,7 @@ from service.rollout.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking
 from service.rollout.recent import Assembly
 from service.rollout.serving import Live
-from service.rules.candidates import CandidateList
+from service.rules.candidates import CandidateList, columns_of
 from service.rules.pages import random_page_key
 from service.store.base import FeatureStore, StoreDown, StoredRows
 from service.store.shown import exposures_of
@@ -76,7 +76,7 @@ class Ranker:
         rules = self._rules(live, query, moment)
         own = CandidateValues(query.own_features)
         if bundle.layouts.candidate.features:
-            own = await own_values(bundle.layouts, query.own_features, candidates)
+            own = await own_values(bundle.layouts, query)
         # Read the stored rows.
         try:
             stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline, rules)
@@ -123,8 +123,7 @@ class Ranker:
         else:
             scored_list = CandidateList(
                 query.item_ids,
-                inputs["item_keys"],
-                numerics,
+                *columns_of(inputs),
                 scores,
                 scored.predictions,
                 query.sources,

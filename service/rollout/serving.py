@@ -65,7 +65,7 @@ def bind_rule_sets(manifest: Manifest, rule_sets: RuleSets | None) -> SceneRules
     """Bind rules to a model; None if there are no rules. Raises RulesError."""
     if rule_sets is None:
         return None
-    layout = Layouts.of(manifest.feature_schema).item
+    layout = Layouts.of(manifest.feature_schema).of_rules
     return bind_scenes(rule_sets, layout, manifest.task_names, tuple(manifest.item_vectors))
 
 

@@ -20,7 +20,7 @@ from service.rules.definition.rules import SCORE, Boost, Cap, Diversity, GraphOu
 
 @dataclass(frozen=True, eq=False)
 class BoundRules:
-    """The rules of one scene, bound to a model's item layout, tasks and outputs.
+    """The rules of one scene, bound to what rules read of a model: the layout of candidates, tasks and outputs.
 
     `formulas` are those of the boosts by position in the list, `item_ids` those of the filters; `keys` are the keys of
     listed values, by feature and values.

@@ -176,3 +176,36 @@ def test_vectors_stand_beside_the_tasks_and_are_replayed_at_the_load(tmp_path: P
         _, (user, items) = bundle.score_with(dict(bundle.golden), ["user_representation", "item_vector"])
         np.testing.assert_allclose(user, golden["outputs/user_representation"], atol=1e-4)
         np.testing.assert_allclose(items, golden["outputs/item_vector"], atol=1e-4)
+
+
+def test_features_for_rules_are_in_the_schema_and_not_in_the_graph(
+    model: Small, exported: Path, tmp_path: Path
+) -> None:
+    run = finished_run(tmp_path / "run", model)
+    recipe = yaml.safe_load((run / RECIPE_FILE).read_text())
+    recipe["rule_features"] = {"item": [{"name": "stock", "type": "numeric"}]}
+    (run / RECIPE_FILE).write_text(yaml.safe_dump(recipe))
+    assert export(run, "--registry", tmp_path / "registry") == 0
+    bundle = load_bundle(tmp_path / "registry" / "small-mmoe" / "1", 1, 64)
+    alone = load_bundle(exported, 1, 64).manifest
+    assert bundle.manifest.inputs == alone.inputs
+    assert bundle.manifest.feature_schema.item[:-1] == alone.feature_schema.item
+    assert bundle.manifest.feature_schema.item[-1].name == "stock"
+    assert bundle.narrowed == {"item_numerics": bundle.layouts.item.numeric_width - 1}
+
+
+def test_the_command_declares_features_for_a_published_bundle(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = tmp_path / "features.yaml"
+    features.write_text("candidate: [{name: margin, type: numeric}]")
+    arguments = ["declare", str(exported), str(features), "--registry", str(tmp_path / "registry"), "--version", "b"]
+    assert main(arguments) == 0
+    assert f"published   {tmp_path / 'registry' / 'small-mmoe' / 'b'}" in capsys.readouterr().out
+    assert (
+        load_bundle(tmp_path / "registry" / "small-mmoe" / "b", 1, 64).manifest.provenance["graph_of"] == "small-mmoe/1"
+    )
+    assert main(arguments) == 1, "a version is never replaced"
+    features.write_text("candidates: []")
+    assert main([*arguments[:-1], "c"]) == 1
+    assert "candidates" in capsys.readouterr().err

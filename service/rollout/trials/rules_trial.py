@@ -12,7 +12,7 @@ from service.clock import now_ms
 from service.rollout.recent import Assembly, RecentRequests
 from service.rollout.serving import Live, ServingSnapshot, bind_rule_sets
 from service.rules.bound import BoundRules
-from service.rules.candidates import CandidateList
+from service.rules.candidates import CandidateList, columns_of
 from service.rules.definition.errors import RulesError
 from service.rules.definition.rule_sets import RuleSets
 from service.rules.order.arrange import arrange
@@ -81,10 +81,11 @@ def _try(name: str, bound: BoundRules, requests: Sequence[Assembly]) -> None:
 def _candidates(bound: BoundRules, request: Assembly) -> CandidateList:
     """The candidates of a request in its own order: whether rules can hold does not depend on the scores."""
     count = len(request.item_ids)
+    keys, numerics = columns_of(request.inputs)
     return CandidateList(
         item_ids=request.item_ids,
-        keys=request.inputs["item_keys"],
-        numerics=request.inputs["item_numerics"],
+        keys=keys,
+        numerics=numerics,
         scores=np.linspace(1.0, 0.0, count),
         predictions=np.zeros((len(bound.tasks), count), dtype=np.float32),
         sources=request.sources,

@@ -1,4 +1,4 @@
-"""Defines conditions: which candidates a rule means, by one feature of the item."""
+"""Defines conditions: which candidates a rule means, by one feature."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ class StrictModel(BaseModel):
 
 
 class Condition(StrictModel):
-    """Which candidates a rule means, by one feature of the item.
+    """Which candidates a rule means, by one feature.
 
     `one_of` lists values of a categorical feature; `at_least` and `below` bound a numeric one. A missing value never
     matches.

@@ -61,7 +61,7 @@ class Cap(StrictModel):
 class Boost(StrictModel):
     """Replaces the ranking score of the candidates that match `when` (of all without it) by `formula`.
 
-    The formula reads `score`, the task scores and the item's numerics, in the language of fusion formulas.
+    The formula reads `score`, the task scores and numeric features, in the language of fusion formulas.
     """
 
     type: Literal["boost"]

@@ -32,6 +32,7 @@ EXEMPT = {
     "Numeric": OF_OWN_TABLES,
     "BehaviourSchema": OF_OWN_TABLES,
     "FeatureSchema": OF_OWN_TABLES,
+    "RuleFeatures": OF_OWN_TABLES,
     "LogSection": OF_A_LOG,
     "LoggedLabel": OF_A_LOG,
     "SeenRule": OF_A_LOG,
