@@ -2,15 +2,20 @@
 
 import ipaddress
 import re
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field, SecretStr
 from pydantic_core import PydanticCustomError
 
+from service.log_address import is_uri, log_address
 from service.store_url import check_url
 
 # As browsers send it: in lower case, without a path. A star is refused, because any page could then use the service.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
+LOG_HELP: Final = (
+    "log of rankings, impressions, events: a folder or s3://, gs://, az://, file://, kafka://; empty: none"
+)
 
 
 def setting(unit: str, help_text: str, **bounds: Any) -> Any:
@@ -26,11 +31,15 @@ def known_address(url: SecretStr) -> SecretStr:
     return url
 
 
-def folder(value: object) -> object:
-    """The folder of the exposure log. A URI of another kind of target is refused by name."""
-    if isinstance(value, str) and "://" in value:
-        raise PydanticCustomError("log_target", "a folder is needed; object stores and Kafka are not supported")
-    return value
+def known_log(value: object) -> object:
+    """The address of the exposure log: a folder, or the URI of a target."""
+    text = str(value or "")
+    if is_uri(text):
+        try:
+            log_address(text)
+        except ValueError as error:
+            raise PydanticCustomError("log_target", "{problem}", {"problem": str(error)}) from None
+    return text
 
 
 def origins(value: object) -> object:

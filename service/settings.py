@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
 
 from features.nearest import near_names
-from service.setting_values import folder, is_loopback, known_address, origins, setting
+from service.log_address import log_folder
+from service.setting_values import LOG_HELP, is_loopback, known_address, known_log, origins, setting
 
 PREFIX = "FUNNELRANK_"
 _TEN_YEARS_S = 315_360_000
@@ -167,24 +168,19 @@ class Settings(BaseModel):
     shutdown_timeout_ms: Annotated[
         int, setting("ms", "longest wait for requests in work when the service stops", ge=0, le=600_000)
     ] = 10_000
-    exposure_log: Annotated[
-        Path | None,
-        setting("directory", "folder of the exposure log (rankings, impressions, events); empty: no log"),
-        BeforeValidator(folder),
-    ] = None
+    exposure_log: Annotated[str, setting("address", LOG_HELP), BeforeValidator(known_log)] = ""
+    exposure_spool: Annotated[Path | None, setting("directory", "files of a log at a URI until they are sent")] = None
     exposure_share: Annotated[
         float,
         setting("0 to 1", "share of the users whose rankings are logged; experiments are logged whole", ge=0, le=1),
     ] = 1.0
-    exposure_cut: Annotated[
-        bool, setting("true/false", "whether candidates beyond top_k are logged too, with their features")
-    ] = False
+    exposure_cut: Annotated[bool, setting("true/false", "whether candidates beyond top_k are logged too")] = False
     exposure_roll_ms: Annotated[
         int, setting("ms", "age at which a file of the log is closed, for `compact` to take", ge=100, le=3_600_000)
     ] = 60_000
     exposure_spool_mb: Annotated[
         int,
-        setting("MiB", "closed files of the log that wait for `compact`; the oldest go beyond it", ge=1, le=1 << 24),
+        setting("MiB", "closed files of the log that wait to be taken; the oldest go beyond it", ge=1, le=1 << 24),
     ] = 4096
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
@@ -209,6 +205,11 @@ class Settings(BaseModel):
                 f"{variable_of(str(e['loc'][0]))}: {e['msg']}{_shown(str(e['loc'][0]), given)}" for e in error.errors()
             ]
             raise SettingsError("; ".join(lines)) from None
+
+    @property
+    def log_folder(self) -> Path | None:
+        """The folder in which the workers write the exposure log; None if there is no log, or no folder for it."""
+        return log_folder(self.exposure_log, self.exposure_spool)
 
     @property
     def on_loopback(self) -> bool:

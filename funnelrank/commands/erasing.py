@@ -6,6 +6,7 @@ import click
 
 from funnelrank.commands.options import PATH, examples, settings_from_environment
 from funnelrank.exit_codes import CommandError
+from service.log_address import is_uri
 
 
 @click.command(
@@ -28,7 +29,10 @@ def forget_user(user_id: str, log: Path | None, tables: tuple[Path, ...]) -> Non
     if not user_id:
         raise click.BadParameter("an empty id names no user", param_hint="ID")
     settings = settings_from_environment()
-    folder = log or settings.exposure_log
+    if log is None and is_uri(settings.exposure_log):
+        hint = f"the log is sent to {settings.exposure_log}: name the folder that `compact` writes"
+        raise click.BadParameter(hint, param_hint="--log")
+    folder = log or settings.log_folder
     # Redis first, so that no later ranking is logged with the old rows.
     removed, left = forget_in_redis(settings.redis_url.get_secret_value(), user_id)
     click.echo(f"Redis: {removed} keys removed")

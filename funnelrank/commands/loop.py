@@ -11,8 +11,14 @@ from funnelrank.exit_codes import CommandError
 log_option = click.option("--log", type=PATH, required=True, metavar="DIR", help="The folder of the exposure log.")
 
 
-@click.command(epilog=examples("funnelrank compact --log /var/log/funnelrank --keep-days 30 --keep-gb 100"))
+@click.command(
+    epilog=examples(
+        "funnelrank compact --log /var/log/funnelrank --keep-days 30 --keep-gb 100",
+        "funnelrank compact --log LOG --source s3://bucket/exposures",
+    )
+)
 @log_option
+@click.option("--source", metavar="URI", help="First take what services have sent there: s3://, gs://, az://, file://.")
 @click.option("--keep-days", type=float, metavar="N", help="Remove hours that are older.  [default: keep all]")
 @click.option("--keep-gb", type=float, metavar="N", help="Remove the oldest hours beyond this size.")
 @click.option("--verify", type=PATH, metavar="REGISTRY", help="Then verify the hours that were written, as verify-log.")
@@ -22,6 +28,7 @@ log_option = click.option("--log", type=PATH, required=True, metavar="DIR", help
 )
 def compact(
     log: Path,
+    source: str | None,
     keep_days: float | None,
     keep_gb: float | None,
     verify: Path | None,
@@ -31,11 +38,14 @@ def compact(
     """Turn the closed files of an exposure log into one Parquet file per hour and kind of record.
 
     It may run at any time beside the service, be interrupted, and run again. It names files that are cut, damaged or do
-    not belong to the log.
+    not belong to the log. Files that were taken with --source are removed there when their hours are written.
     """
     from loop.log.compact import compact as run
+    from loop.log.sources import opened
 
-    done = run(log, keep_days and keep_days * 24, None if keep_gb is None else int(keep_gb * 1e9))
+    keep_bytes = None if keep_gb is None else int(keep_gb * 1e9)
+    with opened(source) as opened_source:
+        done = run(log, keep_days and keep_days * 24, keep_bytes, opened_source)
     rows = ", ".join(f"{count:,} {kind.value}" for kind, count in done.rows.items())
     click.echo(f"compacted {done.files} files: {rows}; hours written: {len(done.hours)}")
     if done.in_use:

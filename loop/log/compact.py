@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from loop.errors import LogError
 from loop.log.hours import add_to_hour, expired, hour_file, hour_name, hours_of, of_hour, remove, sources_of
+from loop.log.sources import LogSource
 from loop.log.streams import StreamCheck, batches, spool_files
 from loop.log.tombstones import (
     Tombstone,
@@ -26,7 +27,7 @@ from loop.log.tombstones import (
     without_forgotten,
 )
 from service.clock import now_ms
-from service.exposures.folder import SPOOL
+from service.exposures.folder import SPOOL, prepare
 from tables.log_records import RecordKind
 
 DAMAGED: Final = "damaged"
@@ -44,29 +45,48 @@ class Compaction:
     removed: list[str] = field(default_factory=list)
 
 
-def compact(folder: Path, keep_hours: float | None = None, keep_bytes: int | None = None) -> Compaction:
+def compact(
+    folder: Path, keep_hours: float | None = None, keep_bytes: int | None = None, source: LogSource | None = None
+) -> Compaction:
     """Compact the log in `folder`, then remove hours beyond the given age or size.
 
-    Records of forgotten users are left out. Raises LogError if it is not a log, if another compaction runs, or if a
-    file of an hour cannot be read.
+    With a `source`, the files that services have sent there are taken first; the source is told to remove them when
+    their hours are written. Records of forgotten users are left out. Raises LogError if it is not a log, if another
+    compaction runs, if a file of an hour cannot be read, or if the source cannot be reached.
     """
+    if source is not None:
+        prepare(folder)
     if not (folder / SPOOL).is_dir():
         raise LogError(f"{folder} is no exposure log: it has no folder '{SPOOL}' (FUNNELRANK_EXPOSURE_LOG)")
     with alone(folder):
-        spooled = spool_files(folder)
-        tombstones = _extended(folder, spooled.readable)
-        done = Compaction(in_use=spooled.in_use)
-        done.faulty = [check for check in (*spooled.readable, *spooled.foreign) if check.problem]
-        for kind in RecordKind:
-            _compact_kind(folder, kind, [check for check in spooled.readable if check.kind == kind], tombstones, done)
-        # Every hour has its records now.
-        for check in spooled.readable:
-            _put_away(folder, check)
-            done.files += 1
+        done = Compaction()
+        while True:
+            taken = [] if source is None else source.take(folder)
+            _compact_spool(folder, done)
+            if source is None or not taken:
+                break
+            source.remove(taken)
         old = expired(folder, keep_hours, keep_bytes, now_ms())
         remove(old)
         done.removed = [path.name for path in old]
     return done
+
+
+def _compact_spool(folder: Path, done: Compaction) -> None:
+    """Bring every file of the spool into its hours, and remove it."""
+    spooled = spool_files(folder)
+    tombstones = _extended(folder, spooled.readable)
+    done.in_use = spooled.in_use
+    # Foreign files stay in the spool, so a later round meets them again.
+    named = {check.path for check in done.faulty}
+    faulty = [check for check in (*spooled.readable, *spooled.foreign) if check.problem]
+    done.faulty += [check for check in faulty if check.path not in named]
+    for kind in RecordKind:
+        _compact_kind(folder, kind, [check for check in spooled.readable if check.kind == kind], tombstones, done)
+    # Every hour has its records now.
+    for check in spooled.readable:
+        _put_away(folder, check)
+        done.files += 1
 
 
 def _extended(folder: Path, checks: Sequence[StreamCheck]) -> list[Tombstone]:
@@ -103,7 +123,7 @@ def _compact_kind(
         if new:
             add_to_hour(path, kind, [_source(check) for check in new], partial(_rows, new, hour, kind, tombstones))
             done.hours.add(hour_name(hour))
-    done.rows[kind] = sum(check.rows for check in checks)
+    done.rows[kind] = done.rows.get(kind, 0) + sum(check.rows for check in checks)
 
 
 def _rows(

@@ -1,9 +1,5 @@
 """Reads the stream files that workers write: complete files, files cut by a crash, and foreign files."""
 
-import fcntl
-import os
-import re
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,12 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.ipc
 
-from service.exposures.folder import SPOOL
+from service.exposures.folder import SPOOL, STREAM_NAME, has_writer
 from tables.log_records import RecordKind, kind_of
-
-_NAME = re.compile(r"(exposures|impressions|events)-\d{13}-[0-9a-f]{12}\.arrows(\.open)?")
-
-_FRESH_SECONDS = 2.0  # a file is locked as soon as it is made
 
 
 @dataclass(frozen=True)
@@ -52,9 +44,9 @@ def spool_files(folder: Path) -> SpoolFiles:
     for path in sorted((folder / SPOOL).iterdir()):
         if path.name.startswith("."):
             continue
-        if not _NAME.fullmatch(path.name):
+        if not STREAM_NAME.fullmatch(path.name):
             foreign.append(StreamCheck(path, None, problem="its name is not one of this log"))
-        elif _has_writer(path):
+        elif has_writer(path):
             in_use.append(path)
         else:
             check = checked(path)
@@ -98,22 +90,3 @@ def batches(check: StreamCheck) -> Iterator[pa.RecordBatch]:
 
 def _kind_by_name(path: Path) -> RecordKind | None:
     return RecordKind(path.name.partition("-")[0]) if path.name.endswith(".open") else None
-
-
-def _has_writer(path: Path) -> bool:
-    """Whether a living process writes to a file: it has the file's lock, or is about to take it."""
-    if not path.name.endswith(".open"):
-        return False
-    try:
-        if time.time() - path.stat().st_mtime < _FRESH_SECONDS:
-            return True
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # it has just been closed under its final name
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -69,9 +69,13 @@ class PublishSection(Options):
 
 
 class NightlyConfig(Options):
-    """A nightly run. `work` keeps a folder per run; `keep_days` and `keep_gb` bound the hours of the log."""
+    """A nightly run. `work` keeps a folder per run; `keep_days` and `keep_gb` bound the hours of the log.
+
+    `source`: the URI that services send the log's files to, if the log is no folder of theirs.
+    """
 
     log: Path
+    source: str | None = None
     recipe: Path
     registry: Path
     work: Path

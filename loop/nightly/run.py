@@ -16,6 +16,7 @@ from features.files.writing import write_whole
 from loop.join.join import join
 from loop.log.compact import compact
 from loop.log.hours import hour_files
+from loop.log.sources import opened
 from loop.nightly.compare import ModelComparison, compare
 from loop.nightly.config import NightlyConfig
 from loop.nightly.data import shuffle_labels, split_by_newest
@@ -109,7 +110,8 @@ class _Night:
         keep_bytes = None if config.keep_gb is None else int(config.keep_gb * 1e9)
 
         def work() -> Mapping[str, Any]:
-            done = compact(config.log, keep_hours, keep_bytes)
+            with opened(config.source) as source:
+                done = compact(config.log, keep_hours, keep_bytes, source)
             return {
                 "files": done.files,
                 "records": {kind.value: count for kind, count in done.rows.items()},
@@ -118,7 +120,8 @@ class _Night:
                 "removed_hours": done.removed,
             }
 
-        return self._step("compact", [config.log, keep_hours, keep_bytes], work)
+        inputs = [config.log, keep_hours, keep_bytes, *filter(None, [config.source])]
+        return self._step("compact", inputs, work)
 
     def _join(self, compacted: FinishedStep) -> FinishedStep:
         config = self._config

@@ -4,7 +4,10 @@ spool/<kind>-<time>-<worker>.arrows[.open]   Arrow IPC streams of the workers, u
 schemas/<schema>.json                        the feature schemas that exposures name
 """
 
+import fcntl
 import os
+import re
+import time
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +16,11 @@ from features.files.writing import write_whole
 SPOOL: Final = "spool"
 FEATURE_SCHEMAS: Final = "schemas"
 VERIFIED: Final = "verified.json"  # what the last verification counted, for the metrics
+SHIPPED: Final = "shipped.json"  # what the shipper counted, for the metrics
 SUFFIX: Final = ".arrows"
+# A part of a file, as Kafka takes it, has the number of the part.
+STREAM_NAME: Final = re.compile(r"(exposures|impressions|events)-\d{13}-[0-9a-f]{12}(\.\d{4,8})?\.arrows(\.open)?")
+_FRESH_SECONDS = 2.0  # a file is locked as soon as it is made
 
 
 def keep_schema(folder: Path, name: str, document: bytes) -> None:
@@ -30,3 +37,22 @@ def prepare(folder: Path) -> None:
     trial = folder / SPOOL / f".trial-{os.getpid()}"
     trial.write_bytes(b"")
     trial.unlink()
+
+
+def has_writer(path: Path) -> bool:
+    """Whether a living process writes to a file: it has the file's lock, or is about to take it."""
+    if not path.name.endswith(".open"):
+        return False
+    try:
+        if time.time() - path.stat().st_mtime < _FRESH_SECONDS:
+            return True
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # it has just been closed under its final name
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

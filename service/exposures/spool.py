@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from service.exposures.folder import SPOOL, SUFFIX, VERIFIED
+from service.exposures.folder import SHIPPED, SPOOL, SUFFIX, VERIFIED
 from service.exposures.stream import StreamFile
 
 log = logging.getLogger("funnelrank.exposures")
@@ -42,7 +42,8 @@ class Spool:
         self._failed_at = -_RETRY_SECONDS
         self._looked_at = -_LOOK_SECONDS
         self.skews: dict[str, int] = {}  # differing values of the last verification, by feature or task
-        self.removed = 0  # rolled files that were removed before they were compacted
+        self.shipped: dict[str, int] = {}  # the counts of the shipper, if there is one
+        self.removed = 0  # rolled files that were removed before they were compacted or sent
 
     def write(self, kind: str, records: list[Any]) -> None:
         """Append the records as one batch. Raises OSError, or the error of packing the records."""
@@ -70,7 +71,8 @@ class Spool:
             self._bound()
         if now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = now
-            self.skews = _counts(self._folder.parent / VERIFIED)
+            self.skews = _counts(self._folder.parent / VERIFIED, "skews")
+            self.shipped = _counts(self._folder.parent / SHIPPED, "counts")
 
     def close(self) -> None:
         for kind in list(self._open):
@@ -110,14 +112,18 @@ class Spool:
                 path.unlink(missing_ok=True)
             excess -= size
             self.removed += 1
-            log.error("%s was removed before it was compacted: the log may hold %d bytes", path, self._limits.max_bytes)
+            log.error(
+                "%s was removed before it was compacted or sent: the log may hold %d bytes",
+                path,
+                self._limits.max_bytes,
+            )
 
 
-def _counts(path: Path) -> dict[str, int]:
-    """The differing values by name of the last verification; nothing if there was none, or its file is broken."""
+def _counts(path: Path, name: str) -> dict[str, int]:
+    """The counts that another program has written under a name; nothing if there is no file, or it is broken."""
     try:
-        skews = json.loads(path.read_bytes())["skews"]
-        return {str(name): int(count) for name, count in skews.items()}
+        counts = json.loads(path.read_bytes())[name]
+        return {str(name): int(count) for name, count in counts.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

@@ -83,11 +83,20 @@ class ExposureLogMetrics:
         self._records = define.counter(
             "exposure_log_records", "Records of the exposure log by outcome.", "kind", "outcome"
         )
-        self._removed = define.counter("exposure_log_files_removed", "Files of the log removed before `compact`.")
+        self._removed = define.counter("exposure_log_files_removed", "Files of the log removed before they were taken.")
         self._queued = define.sum_gauge("exposure_log_queued", "Records of the exposure log that wait to be written.")
         skews = "Values of the last verified hours that differ between serving and training."
         self._skews = define.max_gauge("exposure_log_skews", skews, "name")
         self._skewed: set[str] = set()
+        # Every worker shows the same counts: those of the one shipper.
+        self._shipped = define.max_gauge(
+            "exposure_log_shipped", "Files sent to the log's target, by outcome.", "outcome"
+        )
+        refused = "Records that the log's target refused for good."
+        self._refused = define.max_gauge("exposure_log_refused_records", refused)
+        self._waiting = define.max_gauge(
+            "exposure_log_waiting_bytes", "Closed files that wait to be sent to the target."
+        )
         self._known: dict[tuple[str, str], int] = {}
         self._known_removed = 0
 
@@ -105,6 +114,14 @@ class ExposureLogMetrics:
         self._skewed |= skews.keys()
         for name in self._skewed:
             self._skews.labels(name).set(skews.get(name, 0))
+
+    def set_shipped(self, counts: Mapping[str, int]) -> None:
+        """Set the counts of the shipper since its start; there are none without a target."""
+        for name, outcome in (("sent_files", "sent"), ("failed_attempts", "failed")):
+            if name in counts:
+                self._shipped.labels(outcome).set(counts[name])
+        self._refused.set(counts.get("refused_records", 0))
+        self._waiting.set(counts.get("waiting_bytes", 0))
 
 
 class Metrics:

@@ -59,7 +59,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
     metrics.tallies.also(lambda: metrics.inflight.set(rankings.in_work + writes.in_work))
 
     # The exposure log, if there is one
-    log = open_log(settings, metrics) if settings.exposure_log else None
+    log = open_log(settings, metrics) if settings.log_folder else None
 
     services = Services(
         settings=settings,

@@ -14,22 +14,24 @@ from service.settings import Settings
 
 
 def open_log(settings: Settings, metrics: Metrics) -> Log:
-    """Create the log of `settings.exposure_log`; its thread is not started yet."""
+    """Create the log in `settings.log_folder`; its thread is not started yet."""
     from service.exposures.spool import Spool, SpoolLimits
     from tables.log_records import RecordKind, batch_of
 
-    assert settings.exposure_log is not None
+    folder = settings.log_folder
+    assert folder is not None
     packer = ExposurePacker(settings.score_chunk, settings.exposure_cut)
     batches: dict[str, Callable[[Sequence[Any]], Any]] = {
-        KIND: partial(_exposures, settings.exposure_log, packer, partial(batch_of, RecordKind.EXPOSURES)),
+        KIND: partial(_exposures, folder, packer, partial(batch_of, RecordKind.EXPOSURES)),
         RecordKind.IMPRESSIONS: partial(batch_of, RecordKind.IMPRESSIONS),
         RecordKind.EVENTS: partial(batch_of, RecordKind.EVENTS),
     }
     limits = SpoolLimits(settings.exposure_roll_ms / 1000, settings.exposure_spool_mb << 20)
-    spool = Spool(settings.exposure_log, batches, limits)
+    spool = Spool(folder, batches, limits)
     records = RecordLog(spool)
     metrics.tallies.also(lambda: metrics.exposure_log.bring_over(records.counts(), spool.removed, records.queued))
     metrics.tallies.also(lambda: metrics.exposure_log.set_skews(spool.skews))
+    metrics.tallies.also(lambda: metrics.exposure_log.set_shipped(spool.shipped))
     return Log(records, ExposureLog(records, settings.exposure_share))
 
 

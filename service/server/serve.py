@@ -5,17 +5,20 @@ import logging
 import resource
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from service import log as service_log
 from service.bundle.verify import BundleRejected
 from service.errors import DocumentError
 from service.exposures.folder import prepare
 from service.fusion import FusionError, FusionProfiles, read_profiles
+from service.log_address import is_uri, log_address, missing_extra
 from service.rollout.rollout import Rollout, RolloutUnreadable, read_followed
 from service.rollout.trials.checks import RegistryChecks
 from service.server.runtime_folder import runtime_folder
+from service.server.shipping import ShipperNotStarted, shipping
 from service.server.start import WorkerStart
 from service.server.supervisor import Supervisor
 from service.server.worker import run_in_process
@@ -45,7 +48,7 @@ def serve(settings: Settings) -> int:
         )
     profiles = check_start(settings)
     raise_file_limit()
-    with contextlib.closing(bound_socket(settings.host, settings.port)) as listener:
+    with contextlib.closing(bound_socket(settings.host, settings.port)) as listener, sent_log(settings):
         if settings.workers == 1:
             return run_in_process(WorkerStart(settings, profiles), [listener])
         with runtime_folder(runtime_parents(settings)) as folder:
@@ -62,8 +65,8 @@ def check_start(settings: Settings) -> FusionProfiles | None:
         opening.check(settings.redis_url.get_secret_value())
     except ValueError as error:
         raise CannotStart(f"FUNNELRANK_REDIS_URL: {error}") from None
-    if settings.exposure_log is not None:
-        check_log(settings.exposure_log)
+    if settings.exposure_log:
+        check_log(settings)
     if not settings.registry.is_dir():
         raise CannotStart(f"the registry {settings.registry} is not a folder (FUNNELRANK_REGISTRY)")
     try:
@@ -88,14 +91,39 @@ def check_line(checks: RegistryChecks, rollout: Rollout, line: str) -> None:
         log.error("line %s cannot be started, and the default line serves its scenes: %s", line, error)
 
 
-def check_log(folder: Path) -> None:
+def check_log(settings: Settings) -> None:
     """Create the folder of the exposure log. Raises CannotStart, because a requested log must be writable at
-    the start.
+    the start, and the extra of its target must be installed.
     """
+    folder = settings.log_folder
+    if folder is None:
+        raise CannotStart(
+            f"FUNNELRANK_EXPOSURE_SPOOL: a log at {settings.exposure_log} needs a folder for files that wait"
+        )
+    if is_uri(settings.exposure_log):
+        missing = missing_extra(log_address(settings.exposure_log))
+        if missing:
+            raise CannotStart(f"FUNNELRANK_EXPOSURE_LOG: {missing}")
+    variable = "FUNNELRANK_EXPOSURE_SPOOL" if is_uri(settings.exposure_log) else "FUNNELRANK_EXPOSURE_LOG"
     try:
         prepare(folder)
     except OSError as error:
-        raise CannotStart(f"FUNNELRANK_EXPOSURE_LOG: {folder} cannot be written to: {error.strerror}") from None
+        raise CannotStart(f"{variable}: {folder} cannot be written to: {error.strerror}") from None
+
+
+@contextmanager
+def sent_log(settings: Settings) -> Iterator[None]:
+    """Send closed files of the exposure log to its target, if it has one. Raises CannotStart."""
+    folder = settings.log_folder
+    if folder is None or not is_uri(settings.exposure_log):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(shipping(folder, settings.exposure_log, settings.log_level))
+        except ShipperNotStarted as error:
+            raise CannotStart(f"FUNNELRANK_EXPOSURE_LOG: {error}") from None
+        yield
 
 
 def with_current_profiles(start: WorkerStart) -> WorkerStart:

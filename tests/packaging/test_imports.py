@@ -79,10 +79,10 @@ def normalised(name: str) -> str:
         ("funnelrank", ("train", "loadtest")),
         ("features", ()),
         ("tables", ()),
-        ("service", ("demo",)),
+        ("service", ("demo", "objects")),
         ("models", ("train",)),
         ("export", ("train",)),
-        ("loop", ("train", "loop")),
+        ("loop", ("train", "loop", "objects")),
         ("loadtest", ("loadtest",)),
     ],
 )

@@ -1,0 +1,16 @@
+"""Opens the target of an address."""
+
+from service.exposures.targets.target import LogTarget, LogTargetError
+from service.log_address import KAFKA, LogAddress, missing_extra
+
+
+def open_target(address: LogAddress) -> LogTarget:
+    """Open a target; no call is made yet. Raises LogTargetError."""
+    missing = missing_extra(address)
+    if missing:
+        raise LogTargetError(missing)
+    if address.scheme == KAFKA:
+        raise LogTargetError("Kafka is not supported yet")
+    from service.exposures.targets.objects import ObjectTarget, open_store
+
+    return ObjectTarget(open_store(address))
