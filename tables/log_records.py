@@ -61,6 +61,7 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
             ("arm", pa.string()),
             ("degraded", pa.list_(pa.string())),
             ("requested", pa.int32()),
+            ("top_k", pa.int32()),  # the most items that the request asked for: all candidates without a `top_k`
             ("returned", pa.int32()),  # the first so many items were returned; items after them were cut
             ("ranked_before", pa.int32()),  # items on earlier pages of the list, which have the ranks before these
             ("of_request", _ITEMS),  # `user`, `behaviours`: those that the request gave in place of the store's
@@ -69,6 +70,8 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
             ("tasks", _ITEMS),
             ("item_ids", _ITEMS),
             ("places", pa.list_(pa.int32())),  # of the items in the request, from 0
+            ("sources", _ITEMS),  # of the items, by the request; null if it gave none
+            ("shown", pa.binary()),  # what the user had been shown, as the store packs it; null if no rule reads it
             ("scores", pa.list_(pa.float64())),  # fused, before rules boosted them
             ("predictions", pa.list_(pa.float32())),  # task by task, each with one value per item
             ("propensity", pa.float64()),  # of the list; 1 where nothing is explored
@@ -103,7 +106,10 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
 }
 # Columns that records of earlier releases lack: null there.
 LATER_COLUMNS: Final = frozenset(
-    {"ranked_before", "of_request", "items_of_request", "counter_numerics", *CANDIDATE_INPUTS}
+    {
+        *("ranked_before", "of_request", "items_of_request", "counter_numerics", *CANDIDATE_INPUTS),
+        *("top_k", "sources", "shown"),
+    }
 )
 
 

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import click
 
-from funnelrank.commands.options import PATH, POSITIVE, examples
+from funnelrank.commands.options import PATH, POSITIVE, examples, settings_from_environment
 from funnelrank.exit_codes import CommandError
 
 log_option = click.option("--log", type=PATH, required=True, metavar="DIR", help="The folder of the exposure log.")
+threads_option = click.option(
+    "--threads", type=POSITIVE, default=1, show_default=True, metavar="N", help="FUNNELRANK_MODEL_THREADS."
+)
 
 
 @click.command(
@@ -84,21 +87,46 @@ def join(log: Path, recipe: Path, out: Path, model: str | None, memory_mb: int) 
     click.echo("\n".join(lines(run(log, load_recipe(recipe), out, model, memory_mb))))
 
 
-@click.command(epilog=examples("funnelrank replay r-4711 --log LOG --registry registry --version 8"))
+@click.command(
+    epilog=examples(
+        "funnelrank replay r-4711 --log LOG --registry registry --version 8",
+        "funnelrank replay r-4711 --log LOG --registry registry --rules spring.yaml",
+        "funnelrank replay r-4711 --log LOG --registry registry --features now",
+    )
+)
 @click.argument("request_id")
 @log_option
 @click.option("--registry", type=PATH, required=True, metavar="DIR", help="The registry with the bundle.")
 @click.option("--version", metavar="V", help="Rank by this version of the model instead.")
 @click.option("--profile", metavar="NAME", help="Fuse by this profile of the registry's fusion document instead.")
-@click.option("--threads", type=POSITIVE, default=1, show_default=True, metavar="N", help="FUNNELRANK_MODEL_THREADS.")
-def replay(request_id: str, log: Path, registry: Path, version: str | None, profile: str | None, threads: int) -> None:
-    """Rank a logged request again, bit for bit; or by another version or profile, and show the difference."""
-    from loop.proof.replay import lines
-    from loop.proof.replay import replay as run
+@click.option(
+    "--rules", metavar="FILE|REVISION", help="Arrange by these rules instead; a revision of rules.json, 0: no rules."
+)
+@click.option("--features", type=click.Choice(["now"]), help="Rank as of now, with the rows that Redis has now.")
+@threads_option
+def replay(
+    request_id: str,
+    log: Path,
+    registry: Path,
+    version: str | None,
+    profile: str | None,
+    rules: str | None,
+    features: str | None,
+    threads: int,
+) -> None:
+    """Rank a logged request again, bit for bit, every page of its list; or change one thing and show the difference.
 
-    replayed = run(log, registry, request_id, version, profile, threads)
+    --features now reads the store of FUNNELRANK_REDIS_URL.
+    """
+    from loop.proof.replay import replay as run
+    from loop.proof.replay_lines import lines
+
+    redis_url = None
+    if features is not None:
+        redis_url = settings_from_environment().redis_url.get_secret_value()
+    replayed = run(log, registry, request_id, version, profile, threads, rules, redis_url)
     click.echo("\n".join(lines(replayed)))
-    if replayed.differing and not replayed.changed:
+    if not replayed.is_changed and (replayed.differing or replayed.is_moved):
         raise CommandError(f"the request {request_id} does not replay as it was served")
 
 

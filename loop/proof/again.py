@@ -1,11 +1,12 @@
 """Scores a logged exposure again: the rows of the log through ONNX Runtime and the fusion profile of the record."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from features.layouts import Layouts
+from features.layouts import BEHAVIOUR_INPUTS, Layouts
 from features.within_request import INPUT as COMPARED
 from loop.errors import LogError
 from loop.join.served import graph_inputs_of
@@ -14,6 +15,7 @@ from service.bundle.loading import PER_CANDIDATE, Bundle, load_bundle
 from service.bundle.registry import Target, folder_of
 from service.fusion import Formula, FusionProfiles, bind
 from service.fusion.profiles import Profile
+from service.ranking.scoring import Scored
 
 _LARGEST = 1000
 
@@ -26,6 +28,22 @@ class ScoredAgain:
     scores: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class LoggedRequest:
+    """What a record says of its request: the items and the graph's inputs, in the request's order.
+
+    `places` int64 `[k]` are those of the record's items in this order. `compared` is the comparison of all candidates
+    as it was logged, None if the version made none. A record may lack candidates: see `is_whole`.
+    """
+
+    exposure: Exposure
+    item_ids: Sequence[str]
+    inputs: Mapping[str, np.ndarray]
+    places: np.ndarray
+    compared: np.ndarray | None
+    sources: Sequence[str | None] | None
+
+
 def open_bundle(registry: Path, name: str, version: str, threads: int = 1) -> Bundle:
     """A published version. Raises LogError if it is not there, and BundleRejected if it cannot be loaded."""
     folder = folder_of(registry, Target(name=name, version=version))
@@ -34,53 +52,100 @@ def open_bundle(registry: Path, name: str, version: str, threads: int = 1) -> Bu
     return load_bundle(folder, threads, _LARGEST)
 
 
+def logged_request(exposure: Exposure, layouts: Layouts) -> LoggedRequest:
+    """The request of a record, whose rows have these layouts."""
+    order = np.argsort(np.array(exposure["places"], dtype=np.int64), kind="stable")
+    inputs = {"request_time": np.array([exposure["time_ms"]], dtype=np.int64)} | graph_inputs_of(exposure, layouts)
+    compared = None
+    if exposure[COMPARED]:
+        compared = np.frombuffer(exposure[COMPARED], "<f4").reshape(len(order), -1)[order]
+    sources = exposure.get("sources")
+    return LoggedRequest(
+        exposure,
+        [exposure["item_ids"][place] for place in order.tolist()],
+        {name: np.ascontiguousarray(v[order]) if name in PER_CANDIDATE else v for name, v in inputs.items()},
+        np.argsort(order, kind="stable"),
+        compared,
+        sources and [sources[place] for place in order.tolist()],
+    )
+
+
+def score_rows(
+    bundle: Bundle,
+    inputs: Mapping[str, np.ndarray],
+    chunk: int,
+    compared: np.ndarray | None = None,
+    vectors: Sequence[str] = (),
+) -> Scored:
+    """Score the candidates of inputs, `chunk` at once as the service does; `vectors` names outputs for the rules.
+
+    `compared` replaces the comparison of these candidates. Raises onnxruntime's errors.
+    """
+    count = len(inputs["item_keys"])
+    longest = bundle.layouts.max_behaviours
+    own = bundle.own({name: v[:longest] if name in BEHAVIOUR_INPUTS else v for name, v in inputs.items()})
+    if compared is not None and COMPARED in own:
+        own[COMPARED] = np.ascontiguousarray(compared)
+    parts = [np.zeros((len(bundle.tasks), 0), dtype=np.float32)]
+    of_vectors: dict[str, list[np.ndarray]] = {name: [] for name in vectors}
+    for at in range(0, count, chunk):
+        part = {name: v[at : at + chunk] if name in PER_CANDIDATE else v for name, v in own.items()}
+        if not vectors:
+            parts.append(bundle.score(part))
+            continue
+        predictions, outputs = bundle.score_with(part, vectors)
+        parts.append(predictions)
+        for name, output in zip(vectors, outputs, strict=True):
+            of_vectors[name].append(output)
+    named = {name: np.concatenate(columns) for name, columns in of_vectors.items() if columns}
+    return Scored(np.concatenate(parts, axis=1), 0.0, failed=False, vectors=named)
+
+
+def check_rows(bundle: Bundle, layouts: Layouts, exposure: Exposure) -> None:
+    """Raise LogError if a version cannot read the rows of a record.
+
+    The version that ranked it has the same schema. Another one may transform, bin, compare or derive otherwise, and
+    read fewer behaviours.
+    """
+    reads = bundle.layouts
+    same = reads.schema == layouts.schema
+    if not same and not is_own_version(exposure, bundle):
+        same = reads.inputs_fingerprint == layouts.inputs_fingerprint and reads.lag_ms == layouts.lag_ms
+        same = same and reads.max_behaviours <= layouts.max_behaviours
+    if not same:
+        raise LogError(f"{bundle.label} reads another feature schema than the request was logged with")
+
+
 def scored_again(exposure: Exposure, layouts: Layouts, bundle: Bundle, formula: Formula | None = None) -> ScoredAgain:
     """Score the items of an exposure, in the request's order and in chunks as then. Raises LogError.
 
     A graph's last bits may depend on how many candidates it scores at once; `is_whole` says whether the record has
     all of them.
     """
-    predictions, back = _predicted(exposure, layouts, bundle)
-    item_numerics = graph_inputs_of(exposure, layouts)["item_numerics"]
+    request = logged_request(exposure, layouts)
+    predictions = _predicted(request, layouts, bundle)
     used = formula or formula_of(exposure, bundle)
     # The candidates in the order of the request, as the service fused them.
-    order = np.argsort(back, kind="stable")
-    scores = used.fuse(predictions, np.ascontiguousarray(item_numerics[order]))
-    return ScoredAgain(predictions[:, back], scores[back])
+    scores = used.fuse(predictions, request.inputs["item_numerics"])
+    return ScoredAgain(predictions[:, request.places], scores[request.places])
 
 
 def task_scores(exposure: Exposure, layouts: Layouts, bundle: Bundle) -> np.ndarray:
     """The task scores alone, float32 `[tasks, k]`, as `scored_again` computes them. Raises LogError."""
-    predictions, back = _predicted(exposure, layouts, bundle)
-    return predictions[:, back]
+    request = logged_request(exposure, layouts)
+    return _predicted(request, layouts, bundle)[:, request.places]
 
 
-def _predicted(exposure: Exposure, layouts: Layouts, bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
-    """Task scores in the request's order, and for each item of the record its place in that order. Raises LogError."""
-    if bundle.layouts.schema != layouts.schema:
-        raise LogError(f"{bundle.label} reads another feature schema than the request was logged with")
-    # The items as the request had them.
-    order = np.argsort(np.array(exposure["places"], dtype=np.int64), kind="stable")
-    inputs = {
-        name: np.ascontiguousarray(values[order]) if name in PER_CANDIDATE else values
-        for name, values in graph_inputs_of(exposure, layouts).items()
-    }
-    own = bundle.own(inputs)
-    if _is_own_version(exposure, bundle) and exposure[COMPARED] and COMPARED in own:
-        # The record may lack candidates, which the comparison of then knew.
-        compared = np.frombuffer(exposure[COMPARED], "<f4").reshape(own[COMPARED].shape)
-        own[COMPARED] = np.ascontiguousarray(compared[order])
-    chunk = int(exposure["chunk"])
-    parts = [
-        bundle.score(
-            {name: values[at : at + chunk] if name in PER_CANDIDATE else values for name, values in own.items()}
-        )
-        for at in range(0, len(order), chunk)
-    ]
-    return np.concatenate(parts, axis=1), np.argsort(order, kind="stable")
+def _predicted(request: LoggedRequest, layouts: Layouts, bundle: Bundle) -> np.ndarray:
+    """Task scores float32 `[tasks, k]` in the request's order. Raises LogError."""
+    check_rows(bundle, layouts, request.exposure)
+    # The record may lack candidates, which the comparison of then knew.
+    compared = request.compared if is_own_version(request.exposure, bundle) else None
+    return score_rows(bundle, request.inputs, int(request.exposure["chunk"]), compared).predictions
 
 
-def _is_own_version(exposure: Exposure, bundle: Bundle) -> bool:
+def is_own_version(exposure: Exposure, bundle: Bundle) -> bool:
+    """Whether a bundle is the version that ranked the request."""
     manifest = bundle.manifest
     return (manifest.name, manifest.version) == (exposure["model"], exposure["version"])
 

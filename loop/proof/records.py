@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -14,33 +15,55 @@ from loop.errors import LogError
 from loop.log.hours import hour_files
 from loop.log.streams import batches, checked
 from service.exposures.folder import FEATURE_SCHEMAS, SPOOL
-from tables.log_records import RecordKind
+from tables.log_records import SCHEMAS, RecordKind
 
 Exposure = Mapping[str, Any]
 _BATCH = 64  # records that are read at once: one exposure may have a MiB
 
 
-def exposure_of(log: Path, request_id: str) -> Exposure:
-    """The first exposure of a request. Raises LogError if the log has none."""
+def pages_of(log: Path, request_id: str) -> list[Exposure]:
+    """The exposures of a request, one per page of its list, in order; of a page that was logged twice the first.
+
+    Reads the ids of the whole log, and the wide columns only where the request is. Raises LogError if the log has none.
+    """
+    records = [*_of_hours(log, request_id), *_of_spool(log, request_id)]
+    if not records:
+        raise LogError(
+            f"the log has no exposure of the request '{request_id}': it was not sampled, was removed by retention, or "
+            "its answer was an error"
+        )
+    pages: dict[int, Exposure] = {}
+    for record in sorted(records, key=lambda each: each["logged_ms"]):
+        pages.setdefault(record["ranked_before"] or 0, record)
+    return [pages[before] for before in sorted(pages)]
+
+
+def _of_hours(log: Path, request_id: str) -> Iterator[Exposure]:
     for path in hour_files(log, RecordKind.EXPOSURES):
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                # The wide columns are read only where the request is.
                 ids = file.read_row_group(group, columns=["request_id"]).column("request_id")
-                place = pc.index(ids, request_id).as_py()
-                if place >= 0:
-                    row: Exposure = file.read_row_group(group).slice(place, 1).to_pylist()[0]
-                    return row
+                places = _places(ids, request_id)
+                if len(places):
+                    yield from _rows(file.read_row_group(group), places)
+
+
+def _of_spool(log: Path, request_id: str) -> Iterator[Exposure]:
     for path in sorted((log / SPOOL).glob(f"{RecordKind.EXPOSURES.value}-*")):
         for batch in batches(checked(path)):
-            place = pc.index(batch.column("request_id"), request_id).as_py()
-            if place >= 0:
-                row = batch.slice(place, 1).to_pylist()[0]
-                return row
-    raise LogError(
-        f"the log has no exposure of the request '{request_id}': it was not sampled, was removed by retention, or its "
-        "answer was an error"
-    )
+            yield from _rows(batch, _places(batch.column("request_id"), request_id))
+
+
+def _places(ids: pa.ChunkedArray | pa.Array, request_id: str) -> pa.Array:
+    return pc.indices_nonzero(pc.fill_null(pc.equal(ids, request_id), False))
+
+
+def _rows(records: pa.Table | pa.RecordBatch, places: pa.Array) -> Iterator[Exposure]:
+    """The records at some places, with every column of this release: those that an earlier one lacked are null."""
+    nothing = dict.fromkeys(SCHEMAS[RecordKind.EXPOSURES].names)
+    for place in places.to_pylist():
+        row: Exposure = records.slice(place, 1).to_pylist()[0]
+        yield {**nothing, **row}
 
 
 def exposures_of(log: Path, hours: Collection[str] | None = None) -> Iterator[Exposure]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -116,13 +117,20 @@ class AppliedRules:
     explained: RulesExplained | None = None
 
 
+class SecondsSpent(NamedTuple):
+    """The seconds of a ranking that were spent on waiting for the store, and on computing."""
+
+    fetching: float = 0.0
+    computing: float = 0.0
+
+
 @dataclass(slots=True, eq=False)
 class Computation:
     """The computation of a ranking: as of `moment_ms`, from the graph's named inputs.
 
     `predictions` are float32 `[tasks, C]` and `scores` float64 `[C]`, both of all candidates in the request's order.
     The scores are the fused ones, before rules of type boost. `coverage` is the number of requested and of scored
-    candidates. The seconds are those spent on waiting for the store, and on computing.
+    candidates. `shown` has the packed entries of the items that the user was shown; None if no rule reads them.
     """
 
     moment_ms: int = 0
@@ -130,8 +138,8 @@ class Computation:
     predictions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
     coverage: tuple[int, int] = (0, 0)
-    fetch_seconds: float = 0.0
-    compute_seconds: float = 0.0
+    shown: bytes | None = None
+    seconds: SecondsSpent = field(default_factory=SecondsSpent)
 
 
 @dataclass(slots=True, eq=False)

@@ -20,11 +20,11 @@ from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.inline_user import packed_user, with_packed_user
 from service.ranking.ordering import order, ranked_in_order
-from service.ranking.query import AppliedRules, Computation, Query, Ranking
+from service.ranking.query import AppliedRules, Computation, Query, Ranking, SecondsSpent
 from service.ranking.reduced import score_reduced
 from service.ranking.scheduler import Scheduler
 from service.ranking.scoring import Scored, score_in_chunks
-from service.ranking.second_stage import SecondStage, second_stage
+from service.ranking.second_stage import SecondStage, second_stage, shown_entries
 from service.rollout.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking
 from service.rollout.recent import Assembly
@@ -153,9 +153,10 @@ class Ranker:
             answered.predictions = None  # the shadow repeats whole rankings only
         self.follower.observers.answered(answered)
         computing = assembling + scored.seconds + fusing
-        computation = Computation(
-            moment, inputs, scored.predictions, scores, (candidates, by_model), fetched - started, computing
-        )
+        spent = SecondsSpent(fetched - started, computing)
+        coverage = (candidates, by_model)
+        entries = shown_entries(stored, bound)
+        computation = Computation(moment, inputs, scored.predictions, scores, coverage, entries, spent)
         return Ranking(live, formula, chosen, ranked, degraded, applied, computation)
 
     def _rules(self, live: Live, query: Query, moment: int) -> SecondStage | None:

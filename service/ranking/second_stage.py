@@ -17,6 +17,7 @@ from service.rules.order.search import MOST_UNITS
 from service.rules.order.served import Served
 from service.rules.pages import FIELD, PageBinding, served_of, token_of
 from service.rules.scenes import ChosenRules
+from service.store.base import StoredRows
 from service.store.shown import DAY_MS, Exposures
 
 
@@ -133,3 +134,10 @@ def second_stage(chosen: ChosenRules | None, query: Query, model: str, moment: i
     binding = PageBinding(query.user_id, model, query.options.scene, chosen.name, chosen.revision, moment // DAY_MS)
     served = Served() if token is None else served_of(token, binding, key)
     return SecondStage(chosen, binding, served, key)
+
+
+def shown_entries(stored: StoredRows | None, bound: BoundRules | None) -> bytes | None:
+    """What the user had been shown, as the rules read it; None if no rule does."""
+    if bound is None or not bound.exposure_days:
+        return None
+    return b"" if stored is None else stored.shown or b""

@@ -19,7 +19,8 @@ from funnelrank.main import main
 from loop.errors import LogError
 from loop.log.compact import compact
 from loop.log.hours import hour_files
-from loop.proof.replay import lines, replay
+from loop.proof.replay import replay
+from loop.proof.replay_lines import lines
 from loop.proof.verify import Verification, verify
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.keys import item_key, user_key
@@ -55,7 +56,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     layouts = Layouts.of(FeatureSchema.model_validate(SCHEMA))
     log = folder / "log"
     events = [
-        {"user_id": user, "item_id": ITEMS[n], "action": "click", "scene": n % 2, "timestamp": NOW - HOUR * (8 - n) + 7}
+        {
+            "user_id": user,
+            "item_id": ITEMS[n],
+            "action": "click",
+            "scene": n % 2,
+            "timestamp": NOW - HOUR * (8 - n) + HOUR // 2,
+        }
         for user in USERS
         for n in range(8)
     ]
@@ -181,8 +188,10 @@ def test_a_late_item_load_is_named_with_its_feature_and_row(served: SimpleNamesp
     assert "request r-0" in skew.example
 
 
-def test_a_clock_an_hour_off_is_named(served: SimpleNamespace, changed: Any) -> None:
-    done = verified(served, changed("time_ms", lambda time_ms: time_ms - 2 * HOUR, slice(10, None)))
+@pytest.mark.parametrize("hours", [1, 2])
+def test_a_clock_some_hours_off_is_named(served: SimpleNamespace, changed: Any, hours: int) -> None:
+    done = verified(served, changed("time_ms", lambda time_ms: time_ms - hours * HOUR, slice(10, None)))
+    assert set(done.skews) == {"behaviours"}
     skew = done.skews["behaviours"]
     assert skew.count == 30
     assert "request r-10" in skew.example

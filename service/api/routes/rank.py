@@ -85,7 +85,7 @@ class RankApplication:
         seconds = perf_counter() - started
         self.ranker.metrics.stages["respond"].observe(seconds)
         computation = ranking.computation
-        entered.note(computation.compute_seconds + seconds, computation.fetch_seconds)
+        entered.note(computation.seconds.computing + seconds, computation.seconds.fetching)
         # A late answer is of no use to the caller, and a 504 says why there is none.
         deadline.check("the answer was ready")
         if self.exposures is not None:
