@@ -74,6 +74,7 @@ COMMANDS = {
     "join": CommandEntry("loop:join", "Join an exposure log into training tables."),
     "verify-log": CommandEntry("loop:verify_log", "Compute logged exposures again and compare."),
     "replay": CommandEntry("loop:replay", "Rank a logged request again, bit for bit."),
+    "why": CommandEntry("loop:why", "Say why the place of an item changed between two logged requests."),
     "nightly": CommandEntry(
         "nightly:nightly", "Lead from the log to a new version: join, train, compare, roll out.", _GOES_ON
     ),

@@ -24,12 +24,12 @@ from loop.log.compact import compact
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.keys import item_key, user_key
 
-NOW = int(time.time() * 1000)
+NOW = 1000 * int(time.time())  # whole seconds, because the synthetic scores read the milliseconds of behaviours
 HOUR = 3_600_000
 ITEMS = [str(n) for n in range(24)]
+DEAR = "12000"  # no candidate: its price as a behaviour moves every score
 USER = "u1"
-WEIGHTS = {"weights": {"pctr": 4.0, "pcvr": 0.5}}
-PIN: dict[str, Any] = {"type": "pin", "item_id": "3", "position": 1}
+WEIGHTS = {"weights": {"pctr": 1.0, "pctcvr": 0.5}}
 PAGED: list[dict[str, Any]] = [
     {"type": "seen", "within_days": 7},
     {"type": "spread", "feature": "tag", "distance": 3},
@@ -38,7 +38,7 @@ PAGED: list[dict[str, Any]] = [
 FUSION = """
 revision: 1
 profiles:
-  default: {kind: weighted_sum, weights: {pctr: 1.0, pcvr: 1.0, pctcvr: 1.0}}
+  default: {kind: weighted_sum, weights: {pctr: 3.5, pcvr: 1.0}}
   clicks: {kind: weighted_sum, weights: {pctr: 1.0}}
 scenes: {shop: default, paged: default}
 """
@@ -73,7 +73,7 @@ def changed_rankings(folder: Path) -> Iterator[SimpleNamespace]:
 def _load(redis_url: str) -> None:
     layouts = Layouts.of(FeatureSchema.model_validate(SCHEMA))
     with redis.Redis.from_url(redis_url) as store:
-        for item in ITEMS:
+        for item in (*ITEMS, DEAR):
             store.set(item_key(layouts.fingerprint, item), layouts.item.pack({"item_id": item, **item_values(item)}))
         row = layouts.user.pack({"user_id": USER, "gender": "f", "interests": ["x"], "age": 30.5})
         store.set(user_key(layouts.fingerprint, USER), row)
@@ -99,12 +99,13 @@ def _rank_all(server: Server, registry: Path) -> dict[str, list[dict[str, Any]]]
 
     behave("5", HOUR)
     behave("9", HOUR // 2)
-    rank("plain", top_k=10)
-    rank("weighted", top_k=10, fusion=WEIGHTS)
+    rank("plain", top_k=20)
+    rank("weighted", top_k=20, fusion=WEIGHTS)
     rank("other", user_id="u2")
     rank("fewer", ITEMS[2:])
     rank("free", scene="shop", top_k=10)
-    follow(shop=[PIN], paged=PAGED)
+    cut = next(item for item in ITEMS if item not in ids(answers["free"][0]))
+    follow(shop=[{"type": "pin", "item_id": cut, "position": 1}], paged=PAGED)
     rank("pinned", scene="shop", top_k=10)
     # A list of three pages, without the two items that the user has seen.
     seen = {"request_id": "plain", "timestamp": NOW, "user_id": USER}
@@ -115,13 +116,13 @@ def _rank_all(server: Server, registry: Path) -> dict[str, list[dict[str, Any]]]
     for _ in range(3):
         page = rank("paged", WITH_SOURCES, scene="paged", top_k=5, **({"page": page["page"]} if page else {}))
     # One change after another.
-    behave("7", 1000)
-    rank("later", top_k=10)
+    behave(DEAR, 1000)
+    rank("later", top_k=20)
     prices = [{"item_id": item, "features": {"price": 400.0 - 9 * int(item)}} for item in ITEMS[:12]]
     assert server.put("/features/items", {"items": prices}).status_code == 200
-    rank("dearer", top_k=10)
+    rank("dearer", top_k=20)
     go_live(registry, "2")
     wait_until(lambda: server.http.get("/models").json()["workers"][0]["live"]["version"] == "2")
-    rank("second", top_k=10)
-    rank("mixed", top_k=10, fusion=WEIGHTS)
+    rank("second", top_k=20)
+    rank("mixed", top_k=20, fusion=WEIGHTS)
     return answers

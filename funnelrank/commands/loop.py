@@ -130,6 +130,39 @@ def replay(
         raise CommandError(f"the request {request_id} does not replay as it was served")
 
 
+@click.command(epilog=examples("funnelrank why 6831 r-4711 r-4712 --log LOG --registry registry"))
+@click.argument("item")
+@click.argument("request_a")
+@click.argument("request_b")
+@log_option
+@click.option("--registry", type=PATH, required=True, metavar="DIR", help="The registry with the bundles.")
+@click.option("--common", is_flag=True, help="Compare the places among the candidates of both requests alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document with the places of all 16 rankings.")
+@threads_option
+def why(
+    item: str,
+    request_a: str,
+    request_b: str,
+    log: Path,
+    registry: Path,
+    common: bool,
+    as_json: bool,
+    threads: int,
+) -> None:
+    """Say why the place of ITEM changed from REQUEST_A to REQUEST_B, two logged requests of one user.
+
+    Ranks all 16 mixtures of version, weights and rules, features, and behaviours again, and prints the Shapley share of
+    each: the shares sum to the change of the place.
+    """
+    import json
+
+    from loop.why.report import document, lines
+    from loop.why.why import why as run
+
+    change = run(log, registry, item, request_a, request_b, common, threads)
+    click.echo(json.dumps(document(change), indent=2) if as_json else "\n".join(lines(change)))
+
+
 @click.command(
     "verify-log",
     epilog=examples("funnelrank verify-log --log LOG --registry registry --tables data/kuairand --share 0.05"),

@@ -39,7 +39,7 @@ from service.rules.scenes import ChosenRules
 
 
 @dataclass(frozen=True)
-class Change:
+class ReplayChange:
     """What a replay changes; None leaves it as it was. `redis_url` names the store whose present rows are read."""
 
     version: str | None = None
@@ -90,11 +90,11 @@ class Replay:
     pages: list[PageReplay]
     version: str
     profile: str
-    change: Change
+    change: ReplayChange
 
     @property
     def is_changed(self) -> bool:
-        return self.change != Change()
+        return self.change != ReplayChange()
 
     @property
     def differing(self) -> list[str]:
@@ -120,7 +120,7 @@ def replay(
     """Rank a logged request again: by another `version`, `profile` or `rules` (a file or a revision), or with the rows
     that the store at `redis_url` has now. Raises LogError.
     """
-    change = Change(version, profile, rules, redis_url)
+    change = ReplayChange(version, profile, rules, redis_url)
     pages = pages_of(log, request_id)
     first = pages[0]
     used = version or first["version"]
@@ -149,7 +149,7 @@ def _page(
     exposure: Exposure,
     log: Path,
     registry: Path,
-    change: Change,
+    change: ReplayChange,
     bundle: Bundle,
     formula: Formula | None,
     others: RuleSets | None,

@@ -17,6 +17,7 @@ from loop.proof.again import logged_predictions
 from loop.proof.records import pages_of
 from loop.proof.replay import Replay, replay
 from loop.proof.replay_lines import lines
+from loop.proof.verify import verify
 from tables.log_records import RecordKind
 
 
@@ -152,3 +153,13 @@ def test_what_a_record_lacks_for_its_rules_is_said(changing: SimpleNamespace, tm
     log = rewritten(changing, tmp_path / "revision", "pinned", rules_revision=9)
     (page,) = replay(log, changing.registry, "pinned").pages
     assert "revision 9 of the rules is not in" in page.notes[0]
+
+
+def test_a_record_without_items_replays(changing: SimpleNamespace, tmp_path: Path) -> None:
+    """As it is logged where rules removed every candidate, and the log has none of those that were cut."""
+    nothing: dict[str, Any] = {name: [] for name in ("item_ids", "places", "scores", "predictions")}
+    nothing |= {"returned": 0, "item_keys": b"", "item_numerics": b""}
+    log = rewritten(changing, tmp_path / "log", "plain", **nothing)
+    assert replay(log, changing.registry, "plain").differing == []
+    done = verify(log, changing.registry)
+    assert (done.skews, done.skipped, done.bit_equal) == ({}, {}, done.exposures)
