@@ -337,16 +337,3 @@ main(["nightly", {str(folder / "nightly.yaml")!r}, "--run", "n"])
     assert [step["skipped"] for step in report["steps"]] == [True] * 5 + [False]
     assert versions(folder) == ["1", "2"]
     assert str(read_rollout(folder / "registry").canary) == "tiny/2"
-
-
-def test_the_example_of_a_cron_job_has_a_valid_configuration(tmp_path: Path) -> None:
-    path = Path(__file__).parents[2] / "deploy" / "nightly-cronjob.yaml"
-    config, job = yaml.safe_load_all(path.read_text())
-    (tmp_path / "nightly.yaml").write_text(config["data"]["nightly.yaml"])
-    read = read_config(tmp_path / "nightly.yaml")
-    container = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
-    assert container["args"][0] == "nightly"
-    # Whatever the configuration names lies in a volume.
-    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
-    for named in (read.log, read.registry, read.work, read.recipe, Path(container["args"][1])):
-        assert any(named.is_relative_to(mount) for mount in mounts)
