@@ -30,7 +30,9 @@ ITEMS = [str(n) for n in range(24)]
 DEAR = "12000"  # no candidate: its price as a behaviour moves every score
 USER = "u1"
 WEIGHTS = {"weights": {"pctr": 1.0, "pctcvr": 0.5}}
+WITH_MARGIN = SCHEMA | {"candidate": [{"name": "margin", "type": "numeric"}]}
 PAGED: list[dict[str, Any]] = [
+    {"type": "boost", "formula": "score + margin"},
     {"type": "seen", "within_days": 7},
     {"type": "spread", "feature": "tag", "distance": 3},
     {"type": "interleave", "pattern": ["fresh", "known"]},
@@ -42,7 +44,10 @@ profiles:
   clicks: {kind: weighted_sum, weights: {pctr: 1.0}}
 scenes: {shop: default, paged: default}
 """
-WITH_SOURCES = [{"item_id": item, "source": "fresh" if int(item) % 2 else "known"} for item in ITEMS]
+WITH_SOURCES = [
+    {"item_id": item, "source": ("known", "fresh")[int(item) % 2], "features": {"margin": 0.1 * (int(item) % 5)}}
+    for item in ITEMS
+]
 REQUESTS = 13
 
 
@@ -54,8 +59,8 @@ def item_values(item: str) -> dict[str, Any]:
 def changed_rankings(folder: Path) -> Iterator[SimpleNamespace]:
     """The log, the registry, the answers by request id, and the address of a Redis that lives meanwhile."""
     registry = folder / "registry"
-    publish(registry, "1")
-    publish(registry, "2", bias=0.5)
+    publish(registry, "1", schema=WITH_MARGIN)
+    publish(registry, "2", schema=WITH_MARGIN, bias=0.5)
     go_live(registry, "1")
     (folder / "fusion.yaml").write_text(FUSION)
     log = folder / "log"
@@ -71,7 +76,7 @@ def changed_rankings(folder: Path) -> Iterator[SimpleNamespace]:
 
 
 def _load(redis_url: str) -> None:
-    layouts = Layouts.of(FeatureSchema.model_validate(SCHEMA))
+    layouts = Layouts.of(FeatureSchema.model_validate(WITH_MARGIN))
     with redis.Redis.from_url(redis_url) as store:
         for item in (*ITEMS, DEAR):
             store.set(item_key(layouts.fingerprint, item), layouts.item.pack({"item_id": item, **item_values(item)}))

@@ -12,7 +12,7 @@ from service.bundle.loading import Bundle
 from service.ranking.ordering import order
 from service.ranking.scoring import Scored
 from service.rollout.serving import bind_rule_sets
-from service.rules.candidates import CandidateList
+from service.rules.candidates import CandidateList, columns_of
 from service.rules.definition.document import DOCUMENT, RULES_FILE, read_rules
 from service.rules.definition.rule_sets import RuleSets
 from service.rules.order.arrange import Arrangement, arrange
@@ -100,8 +100,7 @@ def listed(
         return LoggedList(left[:length], scores)
     candidates = CandidateList(
         request.item_ids,
-        request.inputs["item_keys"],
-        request.inputs["item_numerics"],
+        *columns_of(request.inputs),
         scores,
         scored.predictions,
         request.sources,

@@ -8,7 +8,7 @@ from features import RowLayout
 from features.layouts import COUNTER_INPUT
 from features.schema import Feature
 from loop.join.served import ServedRows
-from loop.why.side import ComparedRequest
+from loop.why.compared import ComparedRequest
 from loop.why.why import Factor, PlaceChange
 
 _MOST_NAMES = 6

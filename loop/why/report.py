@@ -3,8 +3,8 @@
 from fractions import Fraction
 from typing import Any
 
+from loop.why.compared import ComparedRequest
 from loop.why.differences import differences
-from loop.why.side import ComparedRequest
 from loop.why.why import Factor, PlaceChange
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from features.layouts import BEHAVIOUR_INPUTS
 from loop.proof.again import bound, score_rows
 from loop.proof.rules import listed
+from loop.why.compared import ComparedRequest, check_comparable, check_item, read_side, with_equal_candidates
 from loop.why.shapley import shapley_shares
-from loop.why.side import ComparedRequest, check_comparable, check_item, read_side, with_equal_candidates
 from service.ranking.ordering import order
 from service.ranking.scoring import Scored
 from service.rollout.serving import bind_rule_sets

@@ -158,7 +158,7 @@ def test_what_a_record_lacks_for_its_rules_is_said(changing: SimpleNamespace, tm
 def test_a_record_without_items_replays(changing: SimpleNamespace, tmp_path: Path) -> None:
     """As it is logged where rules removed every candidate, and the log has none of those that were cut."""
     nothing: dict[str, Any] = {name: [] for name in ("item_ids", "places", "scores", "predictions")}
-    nothing |= {"returned": 0, "item_keys": b"", "item_numerics": b""}
+    nothing |= {"returned": 0, "item_keys": b"", "item_numerics": b"", "candidate_numerics": b""}
     log = rewritten(changing, tmp_path / "log", "plain", **nothing)
     assert replay(log, changing.registry, "plain").differing == []
     done = verify(log, changing.registry)
