@@ -110,9 +110,7 @@ class Settings(BaseModel):
     ] = 8192
     max_inflight: Annotated[
         int,
-        setting(
-            "requests", "most requests in work per worker; further ones are answered 503 at once", ge=1, le=100_000
-        ),
+        setting("requests", "most requests in work per worker; others are answered 503 at once", ge=1, le=100_000),
     ] = 64
     max_wait_ms: Annotated[
         int,
@@ -179,9 +177,9 @@ class Settings(BaseModel):
         int, setting("ms", "age at which a file of the log is closed, for `compact` to take", ge=100, le=3_600_000)
     ] = 60_000
     exposure_spool_mb: Annotated[
-        int,
-        setting("MiB", "closed files of the log that wait to be taken; the oldest go beyond it", ge=1, le=1 << 24),
+        int, setting("MiB", "closed files of the log that wait to be taken; older ones go", ge=1, le=1 << 24)
     ] = 4096
+    quality_file: Annotated[Path | None, setting("file", "report of `funnelrank quality`, for GET /quality")] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         setting("level", "lowest level of the log lines that are written"),

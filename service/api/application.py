@@ -32,6 +32,7 @@ from service.api.routes import (
     health,
     impressions,
     models,
+    quality,
     rollout,
     rules,
     store,
@@ -49,6 +50,7 @@ ROUTERS: Final = (
     models.router,
     rollout.router,
     callers.router,
+    quality.router,
     store.router,
     health.router,
 )

@@ -115,6 +115,9 @@ class AsyncClient:
     async def get_callers(self) -> Mapping[str, Any]:
         return await self._json(calls.get("/callers", operator=True))
 
+    async def get_quality(self) -> Mapping[str, Any]:
+        return await self._json(calls.get("/quality"))
+
     async def get_rules(self) -> Mapping[str, Any]:
         return await self._json(calls.get("/rules"))
 

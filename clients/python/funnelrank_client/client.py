@@ -136,6 +136,9 @@ class Client:
     def get_callers(self) -> Mapping[str, Any]:
         return self._json(calls.get("/callers", operator=True))
 
+    def get_quality(self) -> Mapping[str, Any]:
+        return self._json(calls.get("/quality"))
+
     def get_rules(self) -> Mapping[str, Any]:
         return self._json(calls.get("/rules"))
 

@@ -35,6 +35,7 @@ export declare class Client {
     previewRules(document: Document): Promise<Document>;
     /** Who may call the service, with the last use of every key; an operators' call. */
     getCallers(): Promise<Document>;
+    getQuality(): Promise<Document>;
     getModels(): Promise<Document>;
     /** A published version: its manifest, its places in the rollout, what the gate measured. */
     getModel(name: string, version: string): Promise<Document>;

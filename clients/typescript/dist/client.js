@@ -87,6 +87,9 @@ export class Client {
     getCallers() {
         return this.#json({ method: "GET", path: "/callers", operator: true });
     }
+    getQuality() {
+        return this.#json({ method: "GET", path: "/quality" });
+    }
     getModels() {
         return this.#json({ method: "GET", path: "/models" });
     }

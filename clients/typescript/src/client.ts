@@ -116,6 +116,10 @@ export class Client {
     return this.#json({ method: "GET", path: "/callers", operator: true });
   }
 
+  getQuality(): Promise<Document> {
+    return this.#json({ method: "GET", path: "/quality" });
+  }
+
   getModels(): Promise<Document> {
     return this.#json({ method: "GET", path: "/models" });
   }

@@ -22,6 +22,7 @@ CALLS = {
     "PUT /rules": "put_rules",
     "POST /rules/rollback": "roll_back_rules",
     "GET /callers": "get_callers",
+    "GET /quality": "get_quality",
     "GET /models": "get_models",
     "PUT /models/rollout": "put_rollout",
     "POST /models/rollback": "roll_back_models",
