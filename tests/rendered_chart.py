@@ -31,7 +31,7 @@ AXES: dict[str, list[Document]] = {
         {"registry": {"claim": "registry"}},
         {"registry": {"bucket": "s3://models/ranking", "sync": {"options": {"region": "eu-west-1"}}}},
         {"registry": {"bucket": "gs://models"}},
-        {"registry": {"bucket": "az://models/", "sync": {"options": {"account": "shop"}}}},
+        {"registry": {"bucket": "az://models/", "sync": {"options": {"account": "shop"}, "existingSecret": "keys"}}},
     ],
     "scaling": [
         {"replicas": 3},
@@ -84,10 +84,11 @@ LABELLED = [dict(zip(AXES, chosen, strict=True)) for chosen in itertools.product
 
 
 def grid() -> Iterator[Document]:
-    """One set of values for each choice of the axes, and one with the nightly run."""
+    """One set of values for each choice of the axes, and two with the nightly run."""
     for chosen in LABELLED:
         yield merged(*chosen.values())
-    yield LEAST | {"exposureLog": {"claim": "log"}, "nightly": NIGHTLY}
+    for log in ({"claim": "log"}, {"bucket": "s3://logs/ranking"}):
+        yield LEAST | {"exposureLog": log, "nightly": NIGHTLY}
 
 
 def merged(*parts: Document) -> Document:

@@ -144,11 +144,13 @@ def test_the_boards_are_those_of_the_folder() -> None:
         assert json.loads(board) == json.loads(path.read_text())
 
 
-def test_the_nightly_configuration_is_one_that_the_command_reads(tmp_path: Path) -> None:
-    documents = rendered(LEAST | {"exposureLog": {"claim": "log"}, "nightly": NIGHTLY})
+@pytest.mark.parametrize("log", [{"claim": "log"}, {"bucket": "s3://logs/ranking"}])
+def test_the_nightly_configuration_is_one_that_the_command_reads(tmp_path: Path, log: Document) -> None:
+    documents = rendered(LEAST | {"exposureLog": log, "nightly": NIGHTLY})
     (tmp_path / "nightly.yaml").write_text(one(documents, "ConfigMap", "funnelrank-nightly")["data"]["nightly.yaml"])
     read = read_config(tmp_path / "nightly.yaml")
     assert read.compare.margins == {"pctr": 0.003}
+    assert read.source == log.get("bucket")
     pod = pod_of(one(documents, "CronJob", "funnelrank-nightly"))
     assert pod is not None
     mounts = [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
@@ -163,9 +165,14 @@ CONTRADICTIONS: dict[str, tuple[Document, str]] = {
     "port shut": ({"redisUrl": "redis://redis:7000/0"}, "port 7000, which networkPolicy.redis.ports"),
     "two registries": ({"registry": {"claim": "a", "bucket": "s3://b"}}, "exclude each other"),
     "no registry": ({"registry": {}}, "needs a registry"),
+    "two logs": ({"exposureLog": {"claim": "a", "bucket": "s3://b"}}, "exposureLog.bucket exclude each other"),
     "no account": ({"registry": {"bucket": "az://models"}}, "registry.sync.options.account"),
     "short grace": ({"terminationGracePeriodSeconds": 15}, "must be longer than settings.drain_ms"),
     "long drain": ({"settings": {"drain_ms": 40000}}, "must be longer than settings.drain_ms"),
+    "no time to send": (
+        {"terminationGracePeriodSeconds": 25, "exposureLog": {"bucket": "s3://b"}},
+        "must be longer than settings.drain_ms",
+    ),
     "least above most": ({"autoscaling": {"enabled": True, "minReplicas": 20}}, "is above autoscaling.maxReplicas"),
     "KEDA without Prometheus": (
         {"autoscaling": {"enabled": True, "inflight": {"source": "keda", "perPod": 8}}},
@@ -182,7 +189,7 @@ CONTRADICTIONS: dict[str, tuple[Document, str]] = {
         "needs prometheusOperator.tokenSecret",
     ),
     "load without tables": ({"load": {"enabled": True}}, "needs load.claim"),
-    "a night without a log": ({"nightly": NIGHTLY}, "needs exposureLog.claim"),
+    "a night without a log": ({"nightly": NIGHTLY}, "needs exposureLog.claim or exposureLog.bucket"),
     "a night with a bucket": ({"nightly": NIGHTLY, **BUCKET, "exposureLog": {"claim": "log"}}, "needs registry.claim"),
     "a night without margins": ({"nightly": NIGHTLY | {"config": {}}}, "needs nightly.config.compare.margins"),
     "a night without an image": ({"nightly": NIGHTLY | {"image": ""}}, "needs nightly.image"),

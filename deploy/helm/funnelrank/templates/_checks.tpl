@@ -23,7 +23,7 @@
 {{- end }}
 
 {{- /* Settings that the chart sets */}}
-{{- $owned := dict "host" "" "port" "" "registry" "registry" "runtime_dir" "" "workers" "workers" "redis_url" "redisUrl or existingSecret" "admin_token" "adminToken or existingSecret" "fusion_file" "fusion" "trusted_keys" "trustedKeys" "exposure_log" "exposureLog.claim" }}
+{{- $owned := dict "host" "" "port" "" "registry" "registry" "runtime_dir" "" "workers" "workers" "redis_url" "redisUrl or existingSecret" "admin_token" "adminToken or existingSecret" "fusion_file" "fusion" "trusted_keys" "trustedKeys" "exposure_log" "exposureLog" "exposure_spool" "exposureLog.bucket" }}
 {{- range $name, $instead := $owned }}
 {{- if hasKey $v.settings $name }}
 {{- $faults = append $faults (printf "settings.%s is set by the chart: remove it%s" $name (ternary "" (printf " and use %s" $instead) (empty $instead))) }}
@@ -42,11 +42,18 @@
 {{- $faults = append $faults "a bucket at az:// needs registry.sync.options.account, the storage account" }}
 {{- end }}
 
+{{- if and $v.exposureLog.claim $v.exposureLog.bucket }}
+{{- $faults = append $faults "exposureLog.claim and exposureLog.bucket exclude each other: keep one" }}
+{{- end }}
+
 {{- /* The end of a pod */}}
 {{- $drain := int64 (default 500 $v.settings.drain_ms) }}
 {{- $shutdown := int64 (default 10000 $v.settings.shutdown_timeout_ms) }}
-{{- if le (mul (int64 $v.terminationGracePeriodSeconds) 1000) (add $drain $shutdown) }}
-{{- $faults = append $faults (printf "terminationGracePeriodSeconds (%d) must be longer than settings.drain_ms and shutdown_timeout_ms together (%d ms): raise it, or requests in work are cut off" (int64 $v.terminationGracePeriodSeconds) (add $drain $shutdown)) }}
+{{- /* The last files of a log are sent for up to 10 s. */}}
+{{- $sending := ternary 0 10000 (empty $v.exposureLog.bucket) }}
+{{- $needed := add $drain $shutdown $sending }}
+{{- if le (mul (int64 $v.terminationGracePeriodSeconds) 1000) $needed }}
+{{- $faults = append $faults (printf "terminationGracePeriodSeconds (%d) must be longer than settings.drain_ms and shutdown_timeout_ms together, and 10 s more with exposureLog.bucket (%d ms): raise it, or requests in work are cut off" (int64 $v.terminationGracePeriodSeconds) $needed) }}
 {{- end }}
 
 {{- /* Autoscaling */}}
@@ -92,8 +99,8 @@
 {{- $faults = append $faults (printf "nightly.enabled needs nightly.%s" .) }}
 {{- end }}
 {{- end }}
-{{- if not $v.exposureLog.claim }}
-{{- $faults = append $faults "nightly.enabled needs exposureLog.claim: the nightly run reads the log" }}
+{{- if not (or $v.exposureLog.claim $v.exposureLog.bucket) }}
+{{- $faults = append $faults "nightly.enabled needs exposureLog.claim or exposureLog.bucket: the nightly run reads the log" }}
 {{- end }}
 {{- if not $registry.claim }}
 {{- $faults = append $faults "nightly.enabled needs registry.claim: the copy of a bucket is read only, so nothing can be published into it" }}
@@ -103,7 +110,7 @@
 {{- end }}
 {{- end }}
 
-{{- range list "log" "recipe" "registry" "work" }}
+{{- range list "log" "source" "recipe" "registry" "work" }}
 {{- if hasKey $nightly.config . }}
 {{- $faults = append $faults (printf "nightly.config.%s is set by the chart: remove it" .) }}
 {{- end }}

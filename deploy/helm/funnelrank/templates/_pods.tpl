@@ -88,6 +88,10 @@ env:
     {{- range $name, $value := .Values.registry.sync.options }}
     - {name: RCLONE_CONFIG_REGISTRY_{{ upper $name }}, value: {{ include "funnelrank.value" $value | quote }}}
     {{- end }}
+  {{- with .Values.registry.sync.existingSecret }}
+  envFrom:
+    - secretRef: {name: {{ . }}}
+  {{- end }}
   startupProbe:
     exec: {command: [test, -f, /registry/rollout.json]}
     periodSeconds: 2
