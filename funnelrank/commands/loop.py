@@ -21,7 +21,9 @@ threads_option = click.option(
     )
 )
 @log_option
-@click.option("--source", metavar="URI", help="First take what services have sent there: s3://, gs://, az://, file://.")
+@click.option(
+    "--source", metavar="URI", help="First take what services have sent there: s3://, gs://, az://, file://, kafka://."
+)
 @click.option("--keep-days", type=float, metavar="N", help="Remove hours that are older.  [default: keep all]")
 @click.option("--keep-gb", type=float, metavar="N", help="Remove the oldest hours beyond this size.")
 @click.option("--verify", type=PATH, metavar="REGISTRY", help="Then verify the hours that were written, as verify-log.")
@@ -53,6 +55,8 @@ def compact(
     click.echo(f"compacted {done.files} files: {rows}; hours written: {len(done.hours)}")
     if done.in_use:
         click.echo(f"{len(done.in_use)} files are still written to")
+    if done.foreign:
+        click.echo(f"{source}: {done.foreign} objects or messages are no files of a log and were left alone", err=True)
     for check in done.faulty:
         kind = (
             "cut by a crash" if check.cut else "damaged, moved to damaged/" if check.damaged else "foreign, left alone"

@@ -35,9 +35,12 @@ DAMAGED: Final = "damaged"
 
 @dataclass
 class Compaction:
-    """The result of a compaction. `rows` counts records by kind; `hours` are the hours that were written."""
+    """The result of a compaction. `rows` counts records by kind; `hours` are the hours that were written; `foreign` is
+    what the source has beside files of a log.
+    """
 
     files: int = 0
+    foreign: int = 0
     rows: dict[RecordKind, int] = field(default_factory=dict)
     hours: set[str] = field(default_factory=set)
     in_use: list[Path] = field(default_factory=list)
@@ -66,6 +69,7 @@ def compact(
             if source is None or not taken:
                 break
             source.remove(taken)
+        done.foreign = 0 if source is None else source.foreign
         old = expired(folder, keep_hours, keep_bytes, now_ms())
         remove(old)
         done.removed = [path.name for path in old]

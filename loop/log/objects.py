@@ -29,6 +29,7 @@ class ObjectSource:
         except LogTargetError as error:
             raise LogError(str(error)) from None
         self._uri = address.uri
+        self.foreign = 0
         self._offered: set[str] = set()  # in this run; a file that stays in the spool is not taken twice
 
     def take(self, folder: Path) -> Sequence[str]:
@@ -38,6 +39,7 @@ class ObjectSource:
                 for entries in obstore.list(self._store, SPOOL)
                 for entry in entries
             }
+        self.foreign = sum(not STREAM_NAME.fullmatch(name) for name in sizes)
         taken: list[str] = []
         size = 0
         for name in sorted(sizes.keys() - self._offered, key=lambda name: name.partition("-")[2]):

@@ -1,7 +1,7 @@
 """Opens the place to which services send the files of a log, so that a compaction can take them from there."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +10,9 @@ from service.log_address import KAFKA, log_address, missing_extra
 
 
 class LogSource(Protocol):
-    """Where files of a log can be taken from."""
+    """Where files of a log can be taken from. `foreign` counts what lies there and is no file of a log."""
+
+    foreign: int
 
     def take(self, folder: Path) -> Sequence[str]:
         """Write some files to the spool of a log, each whole, and their schemas; return what was taken, or nothing
@@ -37,7 +39,11 @@ def opened(uri: str | None) -> Iterator[LogSource | None]:
     if missing:
         raise LogError(missing)
     if address.scheme == KAFKA:
-        raise LogError("Kafka is not supported yet")
+        from loop.log.kafka import KafkaSource
+
+        with closing(KafkaSource(address)) as source:
+            yield source
+        return
     from loop.log.objects import ObjectSource
 
     yield ObjectSource(address)

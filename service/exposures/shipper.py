@@ -55,6 +55,7 @@ class Shipper:
         except BlockingIOError:
             return LOOK_SECONDS
         pause = LOOK_SECONDS
+        self._write_counts()  # before as well, because a target that does not answer takes its time
         try:
             self._send_all()
             self._failures = 0

@@ -115,6 +115,7 @@ def test_foreign_objects_are_left_alone(tmp_path: Path, spool: Path, store: Path
     foreign = f"events-{FIRST}-{'0' * 12}.arrows"
     (store / "spool" / foreign).write_text("no stream")
     done = taken(tmp_path / "log", store)
+    assert done.foreign == 1
     assert compacted(tmp_path / "log") == ["a"]
     assert [check.path.name for check in done.faulty] == [foreign]
     assert (store / "spool" / "notes.txt").read_text() == "mine"

@@ -79,10 +79,10 @@ def normalised(name: str) -> str:
         ("funnelrank", ("train", "loadtest")),
         ("features", ()),
         ("tables", ()),
-        ("service", ("demo", "objects")),
+        ("service", ("demo", "objects", "kafka")),
         ("models", ("train",)),
         ("export", ("train",)),
-        ("loop", ("train", "loop", "objects")),
+        ("loop", ("train", "loop", "objects", "kafka")),
         ("loadtest", ("loadtest",)),
     ],
 )

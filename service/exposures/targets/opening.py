@@ -10,7 +10,9 @@ def open_target(address: LogAddress) -> LogTarget:
     if missing:
         raise LogTargetError(missing)
     if address.scheme == KAFKA:
-        raise LogTargetError("Kafka is not supported yet")
+        from service.exposures.targets.kafka import KafkaTarget
+
+        return KafkaTarget(address)
     from service.exposures.targets.objects import ObjectTarget, open_store
 
     return ObjectTarget(open_store(address))

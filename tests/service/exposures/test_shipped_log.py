@@ -1,9 +1,11 @@
-"""Tests a running service whose log goes to an object store: faults of the store, and kill -9, lose no closed file."""
+"""Tests a running service whose log is sent on: faults of the target, and kill -9, lose no closed file."""
 
 import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import redis
+from kafka_cluster import kafka_cluster
 
 from loop.log.compact import compact
 from loop.log.hours import hour_files
@@ -100,6 +103,31 @@ def test_a_store_that_is_away_and_kill_9_lose_no_closed_file(
     assert requests_in(tmp_path / "store", tmp_path / "log") == [f"r-{i}" for i in range(6)]
 
 
+def test_rankings_reach_a_topic_whose_brokers_were_away(
+    tmp_path: Path,
+    registry: Path,
+    redis_server: EmbeddedRedis,
+    store: redis.Redis,
+    kit: SimpleNamespace,
+    settings: dict[str, Any],
+) -> None:
+    with kafka_cluster() as cluster:
+        uri = cluster.uri("exposures")
+        with kit.serving(tmp_path, registry, redis_server.url, **settings | {"exposure_log": uri}) as server:
+            with cluster.away():
+                for i in range(5):
+                    assert server.rank(["1", "2"], request_id=f"r-{i}").status_code == 200
+                kit.wait_until(lambda: gauge(server, "exposure_log_waiting_bytes") > 0)
+            kit.wait_until(lambda: gauge(server, 'exposure_log_shipped{outcome="sent"}') > 0)
+        log = tmp_path / "log"
+        command = [sys.executable, "-m", "funnelrank", "compact", "--log", str(log), "--source", uri]
+        subprocess.run(command, check=True, timeout=120)
+    paths = hour_files(log, RecordKind.EXPOSURES)
+    names = sorted(name for path in paths for name in pq.read_table(path).column("request_id").to_pylist())
+    assert names == [f"r-{i}" for i in range(5)]
+    assert list((log / "schemas").iterdir())
+
+
 def test_a_shipper_that_is_killed_is_started_again(
     tmp_path: Path,
     registry: Path,
@@ -125,6 +153,12 @@ def test_a_shipper_that_is_killed_is_started_again(
         ({"exposure_log": "ftp://host/logs"}, "", "FUNNELRANK_EXPOSURE_LOG: a folder or one of s3://"),
         ({"exposure_spool": ""}, "", "FUNNELRANK_EXPOSURE_SPOOL"),
         ({}, "import sys; sys.modules['obstore'] = None", "pip install 'funnelrank[objects]'"),
+        (
+            {"exposure_log": "kafka://127.0.0.1:1/t"},
+            "import sys; sys.modules['confluent_kafka'] = None",
+            "pip install 'funnelrank[kafka]'",
+        ),
+        ({"exposure_log": "kafka://127.0.0.1:1/t?config=/no/file"}, "", "/no/file"),
     ],
 )
 def test_a_target_that_cannot_be_used_is_refused_at_the_start(
