@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from export.graph import ServingGraph, graph_inputs, to_onnx
+from export.external.exported import EXTERNAL_BYTES, exported
+from export.graph import ServingGraph, graph_inputs
 from export.parity import check_parity, torch_scores
-from export.publish import Sign, next_version, publish, sha256_of
+from export.publish import PublishError, Sign, new_folder, next_version, publish, sha256_of
 from export.reduced import reduction
 from export.reduced.judged import impressions_of
 from export.reduced.page import with_reduction
@@ -28,10 +29,13 @@ from models.structures.base import Output
 from models.training.run import Run, open_run
 from service.bundle.loading import open_session
 from service.bundle.manifest import (
+    EXTERNAL_FORMAT,
     FORMAT,
     GOLDEN_FILE,
     GRAPH_FILE,
     REPORT_FILE,
+    TABLES_FILE,
+    ExternalTensor,
     LeftOut,
     Manifest,
     Parity,
@@ -78,27 +82,38 @@ def publish_run(
     max_loss: float = reduction.MAX_LOSS,
     cache: Path = DEFAULT_CACHE,
     sign: Sign | None = None,
+    external_bytes: int = EXTERNAL_BYTES,
 ) -> Published:
-    """Publish a run as a bundle, signed if `sign` is given.
+    """Publish a run as a bundle, signed if `sign` is given. Tables of `external_bytes` or more lie beside the graph.
 
     Raises RunError, ParityError, ReductionError or PublishError; nothing is published then.
 
     Torch is compared with the float32 graph, whatever the precision; a reduced graph is compared with the float32 one
     on labels, and its golden request has its own scores.
     """
+    version = version or next_version(registry, run.recipe.name)
+    new_folder(registry, run.recipe.name, version)
     graph = ServingGraph(run.ranker, run.encoding).eval()
-    model = to_onnx(graph, run.encoding)
-    content = model.SerializeToString()
-    schema = run.encoding.schema
     seed = run.recipe.training.seed
-    parity = check_parity(graph, content, schema, run.kept_rows, seed)
-    golden = _golden_request(run, seed)
-    files = {GRAPH_FILE: content, GOLDEN_FILE: _golden(golden, torch_scores(graph, golden)), REPORT_FILE: run.report}
-    reduced_graph = None
-    if precision != "float32":
-        files, reduced_graph = _in_reduced(run, model, precision, golden, max_loss, cache)
-    manifest = _manifest(run, version or next_version(registry, run.recipe.name), parity, reduced_graph, files)
-    return Published(publish(registry, manifest, files, sign), manifest, len(files[GRAPH_FILE]))
+    with exported(graph, run.encoding, registry, run.recipe.name, external_bytes) as written:
+        # Compare the graph with torch, and score the golden request
+        parity = check_parity(graph, written.content, run.encoding.schema, run.kept_rows, seed, written.tables)
+        golden = _golden_request(run, seed)
+        scores = torch_scores(graph, golden)
+        files = {GRAPH_FILE: written.content, GOLDEN_FILE: _golden(golden, scores), REPORT_FILE: run.report}
+        reduced_graph = None
+        if precision != "float32":
+            if written.tables is not None:
+                raise PublishError(f"{precision} is for graphs whose tables are in one file with them; use float32")
+            files, reduced_graph = _in_reduced(run, written.model, precision, golden, max_loss, cache)
+
+        # Publish it, and move the large tables into the bundle
+        hashes = {name: sha256_of(content) for name, content in files.items()}
+        if written.digest is not None:
+            hashes[TABLES_FILE] = written.digest
+        manifest = _manifest(run, version, parity, reduced_graph, hashes, written.external)
+        moved = () if written.path is None else (written.path,)
+        return Published(publish(registry, manifest, files, sign, moved), manifest, len(files[GRAPH_FILE]))
 
 
 def _in_reduced(
@@ -143,11 +158,16 @@ def _served_schema(run: Run) -> FeatureSchema:
 
 
 def _manifest(
-    run: Run, version: str, parity: Parity, reduced_graph: Reduction | None, files: dict[str, bytes]
+    run: Run,
+    version: str,
+    parity: Parity,
+    reduced_graph: Reduction | None,
+    hashes: dict[str, str],
+    external: tuple[ExternalTensor, ...],
 ) -> Manifest:
     served = _served_schema(run)
     return Manifest(
-        format=FORMAT,
+        format=EXTERNAL_FORMAT if external else FORMAT,
         name=run.recipe.name,
         version=version,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -158,13 +178,14 @@ def _manifest(
         inputs=graph_inputs(run.encoding.schema),
         tasks=tuple(task for output in run.ranker.outputs for task in _tasks_of(output)),
         outputs=tuple(VectorSpec.model_validate({"name": n, "shape": s}) for n, s in run.ranker.vector_shapes.items()),
+        external=external,
         left_out=_left_out(run.ranker, run),
         metrics=run.metrics,
         parity=parity,
         reduction=reduced_graph,
         tables=_table_names(run.recipe.data),
         provenance=run.provenance | {"exporter": {"onnx": onnx.__version__, "onnxruntime": ort.__version__}},
-        files={name: sha256_of(content) for name, content in files.items()},
+        files=hashes,
     )
 
 

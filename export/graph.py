@@ -9,23 +9,18 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import helper, numpy_helper
 from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
+from export.external.lookup import NO_ROW, KeySearch, fill_hash_lookup, lookup_table, put_search
 from export.interrupts import interrupt_held
 from export.log_space import out_of_log_space
-from features import MISSING_KEY, FeatureSchema, layouts
+from features import FeatureSchema, layouts
 from features.schema import DERIVED
 from features.within_request import INPUT as COMPARED
 from models.data.deriving.derive import derive
 from models.data.encoding.encoding import Encoding
-from models.data.encoding.vocabulary import (
-    MISSING_ROW,
-    Vocabulary,
-    behaviour_column_vocabularies,
-    key_column_vocabularies,
-)
+from models.data.encoding.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 from models.network.model import MultiTaskModel
 from service.bundle.manifest import TensorSpec
 
@@ -33,7 +28,6 @@ from service.bundle.manifest import TensorSpec
 _EXAMPLE_CANDIDATES = 7
 _EXAMPLE_BEHAVIOURS = 11
 _LOOKUP = "ai.onnx.ml::LabelEncoder"
-_NO_ROW = -1
 _GROUPS = ("user", "context", "item", "candidate", DERIVED)
 
 
@@ -81,11 +75,11 @@ class ServingGraph(nn.Module):
         inserts.
         """
         if torch.compiler.is_exporting():
-            attrs: Any = {"default_int64": _NO_ROW, "keys_int64s": [0], "values_int64s": [0]}  # a placeholder
+            attrs: Any = {"default_int64": NO_ROW, "keys_int64s": [0], "values_int64s": [0]}  # a placeholder
             shape: Any = keys.shape
             return torch.onnx.ops.symbolic(_LOOKUP, (keys,), attrs, dtype=torch.int64, shape=shape, version=4)
         place = torch.searchsorted(self.known_keys, keys).clamp(max=len(self.known_keys) - 1)
-        return torch.where(self.known_keys[place] == keys, self.known_rows[place], _NO_ROW)
+        return torch.where(self.known_keys[place] == keys, self.known_rows[place], NO_ROW)
 
     def rows(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embedding rows by group, in the shape of its keys; a group that has only numbers is left out."""
@@ -128,12 +122,6 @@ class ServingGraph(nn.Module):
         return [*self.ranker.score_names, *self.ranker.vector_shapes]
 
 
-def lookup_table(vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """Return every key that has a row, and the row, int64 each; the missing key is included."""
-    keys = np.concatenate([[MISSING_KEY], vocabulary.keys]).astype(np.int64)
-    return keys, np.concatenate([[MISSING_ROW], vocabulary.rows]).astype(np.int64)
-
-
 def example_inputs(schema: FeatureSchema) -> dict[str, Tensor]:
     """Return inputs of the example size with all keys missing: the exporter uses only their shapes."""
     sizes = {"C": _EXAMPLE_CANDIDATES, "L": _EXAMPLE_BEHAVIOURS}
@@ -142,8 +130,12 @@ def example_inputs(schema: FeatureSchema) -> dict[str, Tensor]:
     return {s.name: torch.zeros(shapes[s.name], dtype=dtypes[s.dtype]) for s in graph_inputs(schema)}
 
 
-def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
-    """The graph as one ONNX model with named inputs and outputs and the free axes `C` and `L`."""
+def to_onnx(graph: ServingGraph, encoding: Encoding, search: KeySearch | None = None) -> onnx.ModelProto:
+    """The graph as one ONNX model with named inputs and outputs and the free axes `C` and `L`.
+
+    With `search`, keys are looked up in its tensors, which the caller adds to the initialisers; without, the graph has
+    its own hash table.
+    """
     specs = graph_inputs(encoding.schema)
     free = {s.name: {i: torch.export.Dim.DYNAMIC for i, n in enumerate(s.shape) if isinstance(n, str)} for s in specs}
     graph.eval()
@@ -164,10 +156,13 @@ def to_onnx(graph: ServingGraph, encoding: Encoding) -> onnx.ModelProto:
     _fold_constants(program.model)
     model = program.model_proto
     out_of_log_space(model)
-    _fill_lookup(model, encoding.vocabulary)
+    if search is None:
+        fill_hash_lookup(model, encoding.vocabulary)
     _name_axes(model, specs, graph.ranker.vector_shapes)
     _forget_origin(model)
     onnx.checker.check_model(model, full_check=True)
+    if search is not None:  # the checker does not know tensors that are added later
+        put_search(model, search)
     return model
 
 
@@ -184,22 +179,6 @@ def _forget_origin(model: onnx.ModelProto) -> None:
     for part in parts:
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-
-
-def _fill_lookup(model: onnx.ModelProto, vocabulary: Vocabulary) -> None:
-    nodes = [n for n in model.graph.node if n.op_type == "LabelEncoder"]
-    if not nodes:  # a schema of numbers alone looks nothing up
-        return
-    (node,) = nodes
-    keys, rows = lookup_table(vocabulary)
-    del node.attribute[:]
-    node.attribute.extend(
-        [
-            helper.make_attribute("keys_tensor", numpy_helper.from_array(keys, "keys")),
-            helper.make_attribute("values_tensor", numpy_helper.from_array(rows, "rows")),
-            helper.make_attribute("default_tensor", numpy_helper.from_array(np.array([_NO_ROW], np.int64), "no_row")),
-        ]
-    )
 
 
 def _name_axes(

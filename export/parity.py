@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime as ort
 import torch
 
 from export.graph import ServingGraph
 from export.requests import Inputs, request
 from features import FeatureSchema
 from features.statistics import relative_difference
+from service.bundle.loading import open_session
 from service.bundle.manifest import Parity
+from service.bundle.tables import Tables
 
 CANDIDATES = (1, 2, 7, 64, 257, 1000)
 BEHAVIOURS = (0, 1, 2, 17, 50)
@@ -29,13 +30,20 @@ def torch_scores(graph: ServingGraph, inputs: Inputs) -> dict[str, np.ndarray]:
 
 
 def check_parity(
-    graph: ServingGraph, model: bytes, schema: FeatureSchema, rows: Mapping[str, np.ndarray], seed: int
+    graph: ServingGraph,
+    model: bytes,
+    schema: FeatureSchema,
+    rows: Mapping[str, np.ndarray],
+    seed: int,
+    tables: Tables | None = None,
 ) -> Parity:
     """Compare every output at every size of the grid; for numbers beyond 1, the difference is relative.
 
+    `tables`: the tensors that lie beside the graph.
+
     Raises ParityError with the output and the size of the first difference over the tolerance.
     """
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = open_session(model, 0, tables)
     names = [o.name for o in session.get_outputs()]
     behaviours = BEHAVIOURS if schema.behaviour is not None else (0,)
     rng = np.random.default_rng(seed)

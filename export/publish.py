@@ -6,8 +6,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from service.bundle.manifest import MANIFEST_FILE, Manifest
 from service.bundle.signature import SIGNATURE_FILE
@@ -30,39 +32,66 @@ def next_version(registry: Path, name: str) -> str:
     return str(max(taken, default=0) + 1)
 
 
-def publish(registry: Path, manifest: Manifest, files: Mapping[str, bytes], sign: Sign | None = None) -> Path:
+def new_folder(registry: Path, name: str, version: str) -> Path:
+    """The folder of a version that is not published yet. Raises PublishError."""
+    folder = registry / name / version
+    if folder.exists():
+        raise PublishError(f"{folder} is published already; bundles are never overwritten, pass another --version")
+    return folder
+
+
+@contextmanager
+def staging(registry: Path, name: str) -> Iterator[Path]:
+    """A hidden folder beside the versions of a model, removed at the end. Raises PublishError if it cannot be made."""
+    parent = registry / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".publishing-", dir=parent))
+    except OSError as error:
+        raise PublishError(f"{parent}: {error.strerror}") from error
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def publish(
+    registry: Path,
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    sign: Sign | None = None,
+    written: Sequence[Path] = (),
+) -> Path:
     """Write the bundle, signed if `sign` is given, and return its folder.
 
-    Raises PublishError if the version exists or the disk refuses.
+    `written` are files that are in the registry's file system already; they are moved into the bundle. Raises
+    PublishError if the version exists or the disk refuses.
 
     The folder is filled under a hidden name, synced, then renamed: a reader sees a complete bundle or none.
     """
-    target = registry / manifest.name / manifest.version
-    if target.exists():
-        raise PublishError(f"{target} is published already; bundles are never overwritten, pass another --version")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".publishing-", dir=target.parent))
-    except OSError as error:
-        raise PublishError(f"{target.parent}: {error.strerror}") from error
-    try:
-        said = manifest.model_dump_json(indent=2).encode()
-        signed = {SIGNATURE_FILE: sign(said)} if sign else {}
-        for name, content in {**files, MANIFEST_FILE: said, **signed}.items():
-            _write_synced(aside / name, content)
-        aside.chmod(0o755)
-        os.rename(aside, target)  # fails on a folder that appeared meanwhile, since that one is not empty
-        _sync_folder(target.parent)
-    except OSError as error:
-        raise PublishError(f"{target}: {error.strerror or error}; nothing was published") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    target = new_folder(registry, manifest.name, manifest.version)
+    with staging(registry, manifest.name) as aside:
+        try:
+            said = manifest.model_dump_json(indent=2).encode()
+            signed = {SIGNATURE_FILE: sign(said)} if sign else {}
+            for name, content in {**files, MANIFEST_FILE: said, **signed}.items():
+                with synced(aside / name) as file:
+                    file.write(content)
+            for path in written:
+                path.rename(aside / path.name)
+            aside.chmod(0o755)
+            os.rename(aside, target)  # fails on a folder that appeared meanwhile, since that one is not empty
+            _sync_folder(target.parent)
+        except OSError as error:
+            raise PublishError(f"{target}: {error.strerror or error}; nothing was published") from error
     return target
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+@contextmanager
+def synced(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file for writing; at the end it is on the disk."""
     with path.open("wb") as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
 

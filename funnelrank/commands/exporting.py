@@ -98,6 +98,9 @@ def _summary(published: "Published", signed: bool) -> Iterator[str]:
     if manifest.reduction:
         yield from lines(manifest.reduction)
     yield f"graph       {published.graph_bytes / 2**20:.2f} MiB, tasks {', '.join(manifest.task_names)}"
+    if manifest.external:
+        size = sum(tensor.bytes for tensor in manifest.external)
+        yield f"tables      {size / 2**20:.2f} MiB beside the graph; the workers of a host share them"
     for vector in manifest.outputs:
         yield f"output      {vector.name} [{', '.join(map(str, vector.shape))}]"
     for part in manifest.left_out:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from export.external.lookup import PAIRS
 from features import MISSING_KEY, MultiCategorical, Numeric
 from features.layouts import Layouts
 from features.statistics import psi_of_counts
@@ -18,7 +19,7 @@ from loop.join.reading import exposures_in
 from loop.join.served import counters_of, entity_rows
 from loop.proof.records import Exposure, layouts_of
 from models.training.diagnostics.histograms import BEHAVIOURS, COUNTERS, key_counts, number_counts
-from service.bundle.manifest import GRAPH_FILE
+from service.bundle.manifest import GRAPH_FILE, TABLES_FILE, Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest
 
@@ -167,7 +168,7 @@ def _trained(registry: Path | None, model: str, version: str, result: Drift) -> 
     folder = folder_of(registry, Target(name=model, version=version))
     try:
         manifest = read_manifest(folder)
-        keys = known_keys(folder)
+        keys = known_keys(folder, manifest)
     except (BundleRejected, OSError, ValueError) as error:
         result.notes.append(f"version {version}: its bundle cannot be read from {registry}: {error}")
         return nothing
@@ -178,8 +179,12 @@ def _trained(registry: Path | None, model: str, version: str, result: Drift) -> 
     return Trained({(h["group"], h["feature"]): h for h in histograms or ()}, keys)
 
 
-def known_keys(folder: Path) -> np.ndarray | None:
+def known_keys(folder: Path, manifest: Manifest) -> np.ndarray | None:
     """The keys that a bundle's graph has a row for, int64 `[V]`; None for a graph without a lookup."""
+    for tensor in manifest.external:
+        if tensor.name == PAIRS:
+            pairs = np.memmap(folder / TABLES_FILE, tensor.dtype, "r", tensor.offset, tensor.shape)
+            return np.array(pairs[::2])
     graph = onnx.load(folder / GRAPH_FILE, load_external_data=False).graph
     for node in graph.node:
         if node.op_type == "LabelEncoder":

@@ -14,12 +14,15 @@ import onnxruntime as ort
 from features.layouts import CANDIDATE_INPUTS, ITEM_INPUTS, Layouts
 from features.within_request import INPUT, within_request
 from service.bundle.golden import read_golden, replay_golden
-from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest, narrowed_inputs
+from service.bundle.hashes import HashRecords
+from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, TABLES_FILE, Manifest, narrowed_inputs
+from service.bundle.tables import Tables, open_tables, stub_folder
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, check_graph, read_manifest, verified_files
 from service.bundle.warmup import warm
 
 log = logging.getLogger("funnelrank.bundle")
 PER_CANDIDATE: Final = frozenset({*ITEM_INPUTS, *CANDIDATE_INPUTS})  # the inputs with a row per candidate
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +30,8 @@ class Bundle:
     """One version of one model, ready to score. Its session is freed with its last reference.
 
     `golden` holds the inputs of the golden request, which can be scored even before the first request of a caller.
-    `graph_bytes` is the size of the graph's file; a session takes somewhat more memory.
+    `graph_bytes` is the size of the graph's file; a session takes somewhat more memory. `tables` are the tensors beside
+    the graph, which all processes of a host share.
     """
 
     manifest: Manifest
@@ -37,6 +41,7 @@ class Bundle:
     inputs: frozenset[str]
     golden: Mapping[str, np.ndarray]
     graph_bytes: int = 0
+    tables: Tables | None = None
 
     @property
     def label(self) -> str:
@@ -77,8 +82,11 @@ class Bundle:
         return stacked(computed[:count]), computed[count:]
 
 
-def open_session(graph: bytes, threads: int) -> Any:
-    """Open a session that runs one operator at a time, on `threads` threads that do not spin while idle."""
+def open_session(graph: bytes, threads: int, tables: Tables | None = None) -> Any:
+    """Open a session that runs one operator at a time, on `threads` threads that do not spin while idle.
+
+    The session reads the memory of `tables` and does not copy it, so they must live as long as it does.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -87,6 +95,16 @@ def open_session(graph: bytes, threads: int) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.enable_mem_pattern = False  # C and L differ from request to request, so a remembered pattern never fits
     options.log_severity_level = 3
+    if tables is None:
+        return _session(graph, options)
+    with stub_folder() as folder:
+        options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
+        for name, value in tables.initializers.items():
+            options.add_initializer(name, value)
+        return _session(graph, options)
+
+
+def _session(graph: bytes, options: ort.SessionOptions) -> Any:
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
@@ -98,12 +116,13 @@ def load_bundle(
     *,
     manifest: Manifest | None = None,
     seconds: float = 600.0,
+    hashes: HashRecords | None = None,
 ) -> Bundle:
     """Load, verify and warm up a bundle.
 
     Raises BundleRejected with a code and a detail for every fault. `manifest` is a manifest that was read before; None
     reads it here. `largest` is the highest number of candidates scored at once. A graph that runs for longer than
-    `seconds` is stopped.
+    `seconds` is stopped. `hashes` says which large files this host has hashed already.
     """
     # onnxruntime checks `terminate` between nodes, so an endless graph can be stopped.
     run_options = ort.RunOptions()
@@ -111,7 +130,8 @@ def load_bundle(
     timer.daemon = True
     timer.start()
     try:
-        return _load(folder, threads, largest, manifest or read_manifest(folder, trusted_keys), run_options)
+        manifest = manifest or read_manifest(folder, trusted_keys)
+        return _load(folder, threads, largest, manifest, run_options, hashes or HashRecords())
     except BundleRejected as error:
         if run_options.terminate:
             raise BundleRejected(LOAD_TIMEOUT, f"it was not loaded within {seconds:g} s ({error.code})") from error
@@ -124,10 +144,14 @@ def load_bundle(
         timer.cancel()
 
 
-def _load(folder: Path, threads: int, largest: int, manifest: Manifest, run_options: Any) -> Bundle:
-    files = verified_files(folder, manifest, keep=(GRAPH_FILE, GOLDEN_FILE))
+def _load(
+    folder: Path, threads: int, largest: int, manifest: Manifest, run_options: Any, hashes: HashRecords
+) -> Bundle:
+    # Verify the files and open the session
+    files = verified_files(folder, manifest, (GRAPH_FILE, GOLDEN_FILE), hashes)
+    tables = open_tables(folder, manifest, hashes)
     try:
-        session = open_session(files[GRAPH_FILE], threads)
+        session = open_session(files[GRAPH_FILE], threads, tables)
     except Exception as error:  # onnxruntime raises its own classes, some of them plain Exception
         raise BundleRejected("graph_unreadable", f"{GRAPH_FILE}: {error}") from error
     layouts = Layouts.of(manifest.feature_schema)
@@ -140,15 +164,18 @@ def _load(folder: Path, threads: int, largest: int, manifest: Manifest, run_opti
         names = manifest.output_names
         return dict(zip(names, session.run(names, inputs, run_options), strict=True))
 
+    # Compare it with the trainer's scores, and warm it up
     golden = read_golden(files[GOLDEN_FILE], manifest, layouts.max_behaviours)
     replay_golden(run, golden, manifest)
     try:
         warm(score, manifest, layouts.max_behaviours, largest)
     except Exception as error:  # as above
         raise BundleRejected("warm_up_failed", str(error)) from error
+    if tables is not None:
+        tables.verify_again(manifest.files[TABLES_FILE], hashes)
     names = frozenset(i.name for i in manifest.inputs)
     size = len(files[GRAPH_FILE])
-    return Bundle(manifest, layouts, native(session), manifest.task_names, names, golden.inputs, size)
+    return Bundle(manifest, layouts, native(session), manifest.task_names, names, golden.inputs, size, tables)
 
 
 def native(session: Any) -> Any:

@@ -1,6 +1,7 @@
 """Defines the manifest, which describes a model bundle. The service knows nothing else about a model."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,10 +11,13 @@ from features.layouts import ROW_INPUTS, Layouts, graph_inputs
 from features.table_names import TableNames
 
 FORMAT: Literal[1] = 1
+# The format of a bundle whose large tensors lie beside the graph. An older service refuses it by this number.
+EXTERNAL_FORMAT: Literal[2] = 2
 MANIFEST_FILE = "manifest.json"
 GRAPH_FILE = "model.onnx"
 GOLDEN_FILE = "golden.npz"
 REPORT_FILE = "report.html"
+TABLES_FILE = "tables.bin"
 BUNDLE_FILES = (GRAPH_FILE, GOLDEN_FILE, REPORT_FILE)
 
 BundleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -55,6 +59,24 @@ class VectorSpec(_Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     shape: tuple[Width] | tuple[Literal["C"], Width]
+
+
+class ExternalTensor(_Strict):
+    """A tensor of the graph that lies in `tables.bin`: little-endian values from `offset` (bytes) on, in C order."""
+
+    name: Annotated[str, Field(min_length=1)]
+    dtype: Literal["float32", "int32", "int64"]
+    shape: Annotated[tuple[Width, ...], Field(min_length=1)]
+    offset: Annotated[int, Field(ge=0, multiple_of=64)]
+
+    @property
+    def values(self) -> int:
+        """The number of values."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.values * int(self.dtype[-2:]) // 8
 
 
 class LeftOut(_Strict):
@@ -131,7 +153,7 @@ def narrowed_inputs(inputs: Sequence[TensorSpec], layouts: Layouts) -> dict[str,
 class Manifest(_Strict):
     """`manifest.json` of a bundle."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     name: BundleName
     version: Version
     created_at: str
@@ -143,6 +165,8 @@ class Manifest(_Strict):
     tasks: Annotated[tuple[TaskSpec, ...], Field(min_length=1)]
     # Absent if the graph has only task scores, so that older services can read the manifest.
     outputs: Annotated[tuple[VectorSpec, ...], Field(exclude_if=lambda outputs: not outputs)] = ()
+    # The tensors beside the graph, in format 2 alone.
+    external: Annotated[tuple[ExternalTensor, ...], Field(exclude_if=lambda tensors: not tensors)] = ()
     left_out: tuple[LeftOut, ...] = ()
     metrics: dict[str, dict[str, Any]]
     parity: Parity
@@ -160,6 +184,12 @@ class Manifest(_Strict):
             )
         if missing := set(BUNDLE_FILES) - set(self.files):
             raise ValueError(f"files: no SHA-256 for {', '.join(sorted(missing))}")
+        if (self.format == EXTERNAL_FORMAT) != bool(self.external):
+            raise ValueError(f"external: format {EXTERNAL_FORMAT} has tensors beside the graph, format 1 has none")
+        if self.external and TABLES_FILE not in self.files:
+            raise ValueError(f"files: no SHA-256 for {TABLES_FILE}")
+        if len({tensor.name for tensor in self.external}) < len(self.external):
+            raise ValueError("external: a name occurs twice")
         if len(set(self.output_names)) < len(self.output_names):
             raise ValueError(f"tasks and outputs: a name occurs twice among {', '.join(self.output_names)}")
         return self

@@ -4,16 +4,18 @@ Every failure is a BundleRejected.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
 from features.layouts import FREE_AXES, Layouts, graph_inputs
 from features.nearest import nearest
-from service.bundle.manifest import MANIFEST_FILE, Manifest, narrowed_inputs
+from service.bundle.hashes import HashRecords
+from service.bundle.manifest import MANIFEST_FILE, TABLES_FILE, Manifest, narrowed_inputs
 from service.bundle.signature import UntrustedBundle, check_signature
 from service.errors import first_fault
 from service.files import open_regular, read_regular
@@ -70,37 +72,60 @@ def _published_beside(folder: Path) -> str:
     return nearest(absent.name, published, "published:")
 
 
-def verified_files(folder: Path, manifest: Manifest, keep: Collection[str] = ()) -> dict[str, bytes]:
+def verified_files(
+    folder: Path, manifest: Manifest, keep: Collection[str] = (), hashes: HashRecords | None = None
+) -> dict[str, bytes]:
     """Hash every file of the bundle, and return the content of those in `keep`, for the loader.
 
-    Raises BundleRejected if a file is missing, is not a regular file, or does not have the SHA-256 of the manifest.
+    With `hashes`, the file of the large tensors is hashed once per host. Raises BundleRejected if a file is missing, is
+    not a regular file, or does not have the SHA-256 of the manifest.
     """
     contents = {}
     for name, expected in manifest.files.items():
         if Path(name).name != name or name in (".", "..") or "\0" in name:
             raise BundleRejected("manifest_invalid", f"files: {name!r} is not a plain file name")
-        try:
-            digest, content = _hashed(folder / name, name in keep)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise BundleRejected("bundle_incomplete", f"{folder / name!s}: {reason}") from None
-        if digest != expected:
-            raise BundleRejected("hash_mismatch", f"{folder / name} has SHA-256 {digest}, the manifest says {expected}")
+        path = folder / name
+        with opened(path) as file:
+            if name == TABLES_FILE:
+                check_hash(path, file.fileno(), expected, hashes or HashRecords())
+                continue
+            content = _checked(path, file, expected, name in keep)
         if name in keep:
             contents[name] = content
     return contents
 
 
-def _hashed(path: Path, keep: bool) -> tuple[str, bytes]:
-    """Return the SHA-256 of a regular file and, if asked for, its content. Raises OSError."""
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file of a bundle. Raises BundleRejected, also for an OSError of the caller's block."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            yield file
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise BundleRejected("bundle_incomplete", f"{path!s}: {reason}") from None
+
+
+def check_hash(path: Path, descriptor: int, expected: str, hashes: HashRecords) -> None:
+    """Compare the SHA-256 of a large file, read at most once per host. Raises BundleRejected and OSError."""
+    _compare(path, hashes.sha256_of(descriptor), expected)
+
+
+def _compare(path: Path, digest: str, expected: str) -> None:
+    if digest != expected:
+        raise BundleRejected("hash_mismatch", f"{path} has SHA-256 {digest}, the manifest says {expected}")
+
+
+def _checked(path: Path, file: BinaryIO, expected: str, keep: bool) -> bytes:
+    """Compare the SHA-256 of a file, and return its content if asked for. Raises BundleRejected and OSError."""
     digest = sha256()
     parts = []
-    with os.fdopen(open_regular(path), "rb") as file:
-        while part := file.read(_HASHED_AT_ONCE):
-            digest.update(part)
-            if keep:
-                parts.append(part)
-    return digest.hexdigest(), b"".join(parts)
+    while part := file.read(_HASHED_AT_ONCE):
+        digest.update(part)
+        if keep:
+            parts.append(part)
+    _compare(path, digest.hexdigest(), expected)
+    return b"".join(parts)
 
 
 def check_graph(session: Any, manifest: Manifest, layouts: Layouts) -> None:

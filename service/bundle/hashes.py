@@ -1,0 +1,108 @@
+"""Hashes large files once per host: what one process has hashed, the others take over while the file is unchanged.
+
+A file is known by its device, inode, size and times. The time of change (`ctime`) is set by the kernel at every write
+and cannot be set by a program, so a file that was written to has another identity. Records are kept in memory, and in
+the private run-time folder that the workers of one start share.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from service.files import exclusive_lock
+
+_HASHED_AT_ONCE = 1 << 20
+# The kernel's clock of file times advances in steps of up to 10 ms. Within one step a second write leaves no trace.
+_CLOCK_STEP_NS = 50_000_000
+_TURN_SECONDS = 3600.0
+
+
+class FileIdentity(NamedTuple):
+    """What the kernel says about an open file; it differs after every write."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+def identity_of(descriptor: int) -> FileIdentity:
+    stat = os.fstat(descriptor)
+    return FileIdentity(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@dataclass(frozen=True)
+class HashRecords:
+    """The hashes of files that this host has read. Without a folder, a process knows only its own."""
+
+    folder: Path | None = None
+    known: dict[FileIdentity, str] = field(default_factory=dict, repr=False)
+
+    def sha256_of(self, descriptor: int) -> str:
+        """Return the SHA-256 of an open file, read at most once per host as long as nobody writes to it.
+
+        Raises OSError, also if the file changes while it is read.
+        """
+        identity = identity_of(descriptor)
+        digest = self._recorded(identity)
+        if digest is not None:
+            return digest
+        with self._turn():
+            digest = self._recorded(identity)  # another process has hashed it while this one waited
+            if digest is None:
+                digest = _hashed(descriptor, identity)
+                self._record(identity, digest)
+        return digest
+
+    def _recorded(self, identity: FileIdentity) -> str | None:
+        digest = self.known.get(identity)
+        if digest is None and self.folder is not None:
+            try:
+                digest = self._path(self.folder, identity).read_text("ascii")
+            except FileNotFoundError:
+                return None
+            self.known[identity] = digest
+        return digest
+
+    def _record(self, identity: FileIdentity, digest: str) -> None:
+        self.known[identity] = digest
+        if self.folder is None:
+            return
+        path = self._path(self.folder, identity)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(digest, "ascii")
+        unfinished.replace(path)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let one process of the host hash at a time, so that the others find its record."""
+        if self.folder is None:
+            yield
+            return
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with exclusive_lock(self.folder / "hashes.lock", _TURN_SECONDS):
+            yield
+
+    @staticmethod
+    def _path(folder: Path, identity: FileIdentity) -> Path:
+        return folder / f"hash-{'-'.join(map(str, identity))}.sha256"
+
+
+def _hashed(descriptor: int, identity: FileIdentity) -> str:
+    """Read and hash a file that must have this identity before and after. Raises OSError."""
+    time.sleep(max(0, min(_CLOCK_STEP_NS, identity.changed_ns + _CLOCK_STEP_NS - time.time_ns())) / 1e9)
+    digest = sha256()
+    place = 0
+    while part := os.pread(descriptor, _HASHED_AT_ONCE, place):
+        digest.update(part)
+        place += len(part)
+    if identity_of(descriptor) != identity:
+        raise OSError(errno.EBUSY, "it was changed while it was read")
+    return digest.hexdigest()

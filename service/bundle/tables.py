@@ -1,0 +1,110 @@
+"""Maps the tensors of a bundle that lie beside its graph: read-only, and shared by all processes of a host.
+
+ONNX Runtime gets them as tensors over the mapped file (`SessionOptions.add_initializer`), and copies nothing. The
+descriptor that was hashed is the one that is mapped, so that a file put in its place has no effect.
+"""
+
+import mmap
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from service.bundle.hashes import HashRecords, identity_of
+from service.bundle.manifest import TABLES_FILE, ExternalTensor, Manifest
+from service.bundle.verify import BundleRejected, check_hash, opened
+
+CHANGED = "tables_changed"
+
+
+class Tables:
+    """The mapped tensors of one bundle. The mapping and the descriptor are freed with the last reference."""
+
+    def __init__(self, path: Path, descriptor: int, tensors: tuple[ExternalTensor, ...]) -> None:
+        """Take over an open file, also if an error is raised."""
+        weakref.finalize(self, os.close, descriptor)
+        self.path = path
+        self.tensors = tensors
+        self._descriptor = descriptor
+        self._identity = identity_of(descriptor)
+        self._mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        self.values = {tensor.name: _value(self._mapped, tensor) for tensor in tensors}
+        # ONNX Runtime keeps a pointer to these, so they live as long as the session.
+        self.initializers: Mapping[str, Any] = {
+            name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in self.values.items()
+        }
+
+    def touch(self) -> None:
+        """Read one byte of every page, so that no ranking waits for the first access to a page."""
+        int(np.frombuffer(self._mapped, np.uint8)[:: mmap.PAGESIZE].max())
+
+    @property
+    def touched(self) -> bool:
+        """Whether the kernel has recorded a change of the file since it was verified. Costs one call of the kernel."""
+        return identity_of(self._descriptor) != self._identity
+
+    def verify_again(self, expected: str, hashes: HashRecords) -> None:
+        """Raise BundleRejected if the file has another SHA-256 than it had.
+
+        It is not read again unless it was touched: a new name or a removed one is a change too, as the kernel sees it.
+        """
+        if not self.touched:
+            return
+        identity = identity_of(self._descriptor)
+        try:
+            unchanged = hashes.sha256_of(self._descriptor) == expected
+        except OSError:  # it is being written to
+            unchanged = False
+        if not unchanged:
+            problem = f"{self.path} was changed after it was verified; bundles are immutable, publish another version"
+            raise BundleRejected(CHANGED, problem)
+        self._identity = identity
+
+
+def _value(mapped: mmap.mmap, tensor: ExternalTensor) -> np.ndarray:
+    count = tensor.values
+    return np.frombuffer(mapped, tensor.dtype, count, tensor.offset).reshape(tensor.shape)
+
+
+def open_tables(folder: Path, manifest: Manifest, hashes: HashRecords) -> Tables | None:
+    """Verify and map the tensors beside a bundle's graph; None if it has none.
+
+    Raises BundleRejected if the file is missing or has another SHA-256 or length than the manifest says.
+    """
+    if not manifest.external:
+        return None
+    path = folder / TABLES_FILE
+    with opened(path) as file:
+        check_hash(path, file.fileno(), manifest.files[TABLES_FILE], hashes)
+        tables = map_tables(path, file.fileno(), manifest.external)
+    tables.touch()
+    return tables
+
+
+def map_tables(path: Path, descriptor: int, tensors: tuple[ExternalTensor, ...]) -> Tables:
+    """Map an open file, which the caller closes. Raises BundleRejected if it is too short, and OSError."""
+    length = os.fstat(descriptor).st_size
+    for tensor in tensors:
+        end = tensor.offset + tensor.bytes
+        if end > length:
+            problem = f"{path} has {length} bytes, but tensor {tensor.name!r} of the manifest ends at {end}"
+            raise BundleRejected("bundle_incomplete", problem)
+    return Tables(path, os.dup(descriptor), tensors)
+
+
+@contextmanager
+def stub_folder() -> Iterator[Path]:
+    """A folder with an empty file in the place of the tables.
+
+    ONNX Runtime wants the file that a graph names to exist, although the tensors are given to it. From an empty file it
+    can read no tensor that the manifest does not name.
+    """
+    with TemporaryDirectory(prefix="funnelrank-tables-") as folder:
+        (Path(folder) / TABLES_FILE).touch()
+        yield Path(folder)
