@@ -1,11 +1,13 @@
 """Publishes a version again with features that only rules read: the same graph and the same scores, a wider schema."""
 
+import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from export.publish import PublishError, Sign, next_version, publish
+from export.publish import PublishError, Sign, next_version, publish, staging
 from features.errors import SchemaError
 from features.files.strict_yaml import YamlError, read_yaml
 from features.model_types import refuse_misread_truths
@@ -40,8 +42,24 @@ def declare(
             "provenance": manifest.provenance | {"graph_of": manifest.label},
         }
     )
-    publish(registry, declared, files, sign)
+    with staging(registry, manifest.name) as folder:
+        publish(
+            registry, declared, files, sign, [_second(source / n, folder) for n in manifest.files if n not in files]
+        )
     return declared
+
+
+def _second(path: Path, folder: Path) -> Path:
+    """Return a second name, or else a copy, of a file that is too large to be held in memory. Raises PublishError."""
+    second = folder / path.name
+    try:
+        try:
+            os.link(path.resolve(), second)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(path, second)
+    except OSError as error:
+        raise PublishError(f"{second}: {error.strerror or error}; nothing was published") from error
+    return second
 
 
 def read_rule_features(path: Path) -> RuleFeatures:

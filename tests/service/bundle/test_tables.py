@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from large_tables import table_of, with_tables
 
+from export.declare import declare
 from features import FeatureSchema
 from features.layouts import Layouts
 from service.bundle import hashes, loading
@@ -223,3 +224,14 @@ def test_the_workers_of_a_host_share_the_table(tmp_path: Path, kit: SimpleNamesp
     finally:
         for worker in workers:
             worker.communicate()
+
+
+def test_a_version_declared_again_has_the_same_table(folder: Path, kit: SimpleNamespace, tmp_path: Path) -> None:
+    """`funnelrank declare` publishes the same graph with features for rules alone."""
+    features = tmp_path / "features.yaml"
+    features.write_text("item:\n  - {name: shelf, type: categorical}\n")
+    declared = declare(folder, features, folder.parents[1], "2")
+    bundle = load_bundle(folder.parent / "2", 1, 50)
+    assert declared.external == bundle.manifest.external
+    inputs = kit.golden_inputs(Layouts.of(FeatureSchema.model_validate(kit.SCHEMA)), candidates=30)
+    assert np.array_equal(bundle.score(bundle.own(inputs)), load_bundle(folder, 1, 50).score(inputs))
