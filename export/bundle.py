@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from export.external.exported import EXTERNAL_BYTES, exported
+from export.exported import EXTERNAL_BYTES, exported
 from export.graph import ServingGraph, graph_inputs
 from export.parity import check_parity, torch_scores
 from export.publish import PublishError, Sign, new_folder, next_version, publish, sha256_of

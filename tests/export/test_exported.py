@@ -12,7 +12,7 @@ from small_rankers import Small, raw_inputs, score, small
 from torch import nn
 
 from export.bundle import Published, publish_run
-from export.external.exported import exported
+from export.exported import exported
 from export.external.tensors import write_tensors
 from export.publish import PublishError
 from funnelrank.commands.exporting import _summary
