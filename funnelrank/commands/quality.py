@@ -33,7 +33,7 @@ def quality(
     memory_mb: int,
     seed: int,
 ) -> None:
-    """Measure what the rankings of a compacted log predicted against what users did, with intervals.
+    """Measure what the rankings of a log, compacted or live, predicted against what users did, with intervals.
 
     Writes a page, `quality.json`, and gauges for Prometheus (node_exporter's textfile collector).
     """

@@ -1,4 +1,4 @@
-"""Opens a compacted log with its labels, for what is measured or fitted on them."""
+"""Opens a log with its labels, for what is measured or fitted on them."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from loop.errors import LogError
 from loop.join.join import model_of, section_of
 from loop.join.labels import label, open_database, read_log
 from loop.join.report import check_rate, measure
-from loop.log.hours import hour_files
+from loop.log.live import live_files
 from loop.quality.rows import MeasuredTask, SeenRows, measured_tasks, seen_rows
 from models.recipe import Recipe
 from models.recipe.sections.log import LogSection
@@ -37,12 +37,11 @@ class LabelledLog:
 
 @contextmanager
 def labelled_log(log: Path, recipe: Recipe, model: str | None, memory_mb: int = 1024) -> Iterator[LabelledLog]:
-    """Label the impressions of a compacted log by the recipe's section `log`. Raises LogError."""
+    """Label the impressions of a log, the records of its spool included, by the recipe's section `log`.
+
+    Raises LogError.
+    """
     section = section_of(recipe)
-    files = {kind: hour_files(log, kind) for kind in RecordKind}
-    exposures = files[RecordKind.EXPOSURES]
-    if not exposures:
-        raise LogError(f"{log} has no hour with exposures; run `funnelrank compact --log {log}` first")
     tasks = measured_tasks(recipe)
     if not tasks:
         raise LogError("no task of the recipe is the probability of a label of 0 or 1, so there is nothing to measure")
@@ -50,6 +49,13 @@ def labelled_log(log: Path, recipe: Recipe, model: str | None, memory_mb: int = 
         tempfile.TemporaryDirectory(prefix="funnelrank-quality-") as scratch,
         open_database(Path(scratch), memory_mb) as database,
     ):
+        files = live_files(log, Path(scratch))
+        exposures = files[RecordKind.EXPOSURES]
+        if not exposures:
+            raise LogError(
+                f"{log} has no exposure, neither in its hours nor in its spool; if services send the log elsewhere, "
+                "run `funnelrank compact` first"
+            )
         read_log(database, files)
         name = model_of(database, model)
         label(database, section, name)

@@ -27,7 +27,7 @@ def measure(
     memory_mb: int = 1024,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure the last `days` of a compacted log. Gives the document of `quality.json`. Raises LogError.
+    """Measure the last `days` of a log. Gives the document of `quality.json`. Raises LogError.
 
     The bundles of the `registry` say what the training part's features were.
     """

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from log_files import write
 from logged_tables import LOG_SECTION, Rows, Shown
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.metrics import log_loss, roc_auc_score
@@ -14,8 +15,10 @@ from small_tables import DAY_MS, RECIPE, make_tables
 
 from funnelrank.main import main
 from loop.errors import LogError
+from loop.log.tombstones import add_tombstone, hash_of
 from loop.quality.report import measure
 from models.recipe import Recipe, parse_recipe
+from service.exposures.folder import keep_schema
 from tables.log_records import RecordKind
 
 EXPOSURES, IMPRESSIONS, EVENTS = RecordKind
@@ -121,6 +124,36 @@ def test_rankings_that_a_failed_model_did_not_score_count_alone(
     assert own["auc"] == pytest.approx(roc_auc_score(known["click"][chosen], known["score"][chosen]))
     assert own["observed"] == pytest.approx(known["click"][chosen].mean())
     assert cell(document, version="1", task="pctr", scene="*")["unscored"] == 0
+
+
+def test_a_live_log_is_measured_as_a_compacted_one(
+    shown: Shown, rows: Rows, document: dict[str, Any], tmp_path: Path
+) -> None:
+    """Some records are in an hour, some in the spool, some in both as while a compaction runs, some in a file that a
+    worker writes. Nothing of the log changes.
+    """
+    parts = {kind: np.array_split(np.array(records, dtype=object), 4) for kind, records in rows.items()}
+    log = shown.write(tmp_path / "log", {kind: [*part[0], *part[1]] for kind, part in parts.items()})
+    for kind, part in parts.items():
+        write(log, *part[1], *part[2], kind=kind)
+        path = write(log, *part[3], kind=kind, batches=2)
+        path.rename(path.with_name(f"{path.name}.open"))
+    files = {path: path.read_bytes() for path in log.rglob("*") if path.is_file()}
+    assert measure(log, recipe_with()) == document
+    assert {path: path.read_bytes() for path in log.rglob("*") if path.is_file()} == files
+
+
+def test_a_live_log_without_any_hour_leaves_forgotten_users_out(shown: Shown, rows: Rows, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for kind, records in rows.items():
+        write(log, *records, kind=kind)
+    keep_schema(log, shown.schema, shown.document)
+    users = {record["user_id"] for record in rows[EXPOSURES]}
+    forgotten = min(users)
+    requests = {hash_of(r["request_id"]) for r in rows[EXPOSURES] if r["user_id"] == forgotten}
+    add_tombstone(log, hash_of(forgotten), max(r["logged_ms"] for r in rows[EVENTS]), requests)
+    counted = measure(log, recipe_with())["impressions"]
+    assert counted == len(rows[EXPOSURES]) - len(requests)
 
 
 def ece_of(label: np.ndarray, score: np.ndarray, bins: int = 15) -> float:
