@@ -7,32 +7,27 @@ from time import perf_counter
 
 import numpy as np
 
-from features.layouts import Layouts
 from service.bundle.loading import Bundle
-from service.clock import now_ms
 from service.errors import CallerLeft, DeadlineExceeded
-from service.fusion import Chosen
 from service.metrics.metrics import Metrics
-from service.ranking.assemble import packed_context
-from service.ranking.candidate_features import CandidateValues, assembled_inputs, own_values
-from service.ranking.completeness import check_context, check_own_features, of_rows, of_scores
+from service.ranking.candidate_features import CandidateValues, assembled_inputs
+from service.ranking.checking import Checked, check_request
+from service.ranking.completeness import check_own_features, of_rows, of_scores
 from service.ranking.deadline import Deadline
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.inline_user import packed_user, with_packed_user
 from service.ranking.ordering import order, ranked_in_order
-from service.ranking.query import AppliedRules, Computation, Query, Ranking, SecondsSpent
+from service.ranking.query import Computation, Query, Ranking, SecondsSpent
 from service.ranking.reduced import score_reduced
 from service.ranking.scheduler import Scheduler
 from service.ranking.scoring import Scored, score_in_chunks
-from service.ranking.second_stage import SecondStage, second_stage, shown_entries
+from service.ranking.second_stage import Reordered, reordered, shown_entries
 from service.rollout.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking
 from service.rollout.recent import Assembly
 from service.rollout.serving import Live
-from service.rules.candidates import CandidateList, columns_of
 from service.rules.pages import random_page_key
 from service.store.base import FeatureStore, StoreDown, StoredRows
-from service.store.shown import exposures_of
 
 
 def _nobody_left() -> bool:
@@ -60,114 +55,100 @@ class Ranker:
         """
         line = self.follower.snapshot.line_of(query.options.scene)
         live = line.for_user(query.user_id)
-        bundle = live.bundle
-        stages = self.metrics.stages
-        candidates = len(query.item_ids)
         # First check everything that needs no store, so that a bad request costs no round trip.
         started = perf_counter()
-        formula, chosen = live.fusion.for_user(query.options.scene, query.user_id)
-        if query.options.weights:
-            formula = live.fusion.with_weights(formula, query.options.weights)
-        context = bundle.layouts.context.default_row
-        if query.context:
-            context = packed_context(bundle.layouts.context, query.context)
-        of_request = check_context(bundle.layouts.context, query.context)
-        moment = query.options.timestamp or now_ms()
-        rules = self._rules(live, query, moment)
-        own = CandidateValues(query.own_features)
-        if bundle.layouts.candidate.features:
-            own = await own_values(bundle.layouts, query)
-        # Read the stored rows.
+        checked = await check_request(live, query, self.page_key)
+        answered = AnsweredRanking(line, live, checked.formula.profile)
         try:
-            stored, of_store = await self._fetch(bundle.layouts, query, moment, deadline, rules)
+            # Read the stored rows.
+            stored, of_store = await self._fetch(query, live, checked, deadline)
+            fetching = perf_counter() - started
+            self.metrics.stages["store"].observe(fetching)
+            ranking = await self._computed(query, checked, answered, stored, deadline, has_left, step)
         except DeadlineExceeded:
             # Rankings that missed their deadline are shown to the observers too.
-            self.follower.observers.answered(AnsweredRanking(line, live, formula.profile))
+            self.follower.observers.answered(answered)
             raise
-        fetched = perf_counter()
-        stages["store"].observe(fetched - started)
+        ranking.degraded = of_store + ranking.degraded
+        computation = ranking.computation
+        computation.seconds = SecondsSpent(fetching, computation.seconds.computing)
+        # Count it and show it to the observers.
+        self._count(ranking)
+        self.follower.observers.answered(answered)
+        return ranking
+
+    async def _computed(
+        self,
+        query: Query,
+        checked: Checked,
+        answered: AnsweredRanking,
+        stored: StoredRows | None,
+        deadline: Deadline,
+        has_left: Callable[[], bool],
+        step: int,
+    ) -> Ranking:
+        """Compute a ranking from the stored rows, and add what was computed to `answered`."""
+        live = answered.live
+        bundle = live.bundle
+        formula = checked.formula
+        rules = checked.rules
+        stages = self.metrics.stages
+        candidates = len(query.item_ids)
         # Assemble the graph's inputs.
-        assembled, assembling = await assembled_inputs(bundle.layouts, stored, query, own, context, moment)
-        if query.own_features or own.missing:
-            of_request += check_own_features(bundle.layouts, stored, own)
+        assembled, assembling = await assembled_inputs(
+            bundle.layouts, stored, query, checked.own, checked.context, checked.moment
+        )
+        degraded = of_rows(stored, assembled) + checked.degraded
+        if query.own_features or checked.own.missing:
+            degraded += check_own_features(bundle.layouts, stored, checked.own)
         stages["assemble"].observe(assembling)
         self.metrics.candidates.observe(candidates)
         self.metrics.behaviours.observe(assembled.behaviours)
-        # Score them, taking turns with other requests.
         inputs: Mapping[str, np.ndarray] = assembled.inputs
         numerics = inputs["item_numerics"]
-        request = _assembly(bundle, query, own, inputs)
-        brownout = None
+        answered.request = _assembly(bundle, query, checked.own, inputs)
+        # Score them, taking turns with other requests.
         bound = None if rules is None else rules.chosen.bound
-        try:
-            if step:
-                score = partial(self._score, deadline=deadline, has_left=has_left)
-                brownout = await score_reduced(step, live, line.first_pass, query, formula, inputs, score, bound)
-                scored = brownout.scored
-            else:
-                vectors = () if bound is None else bound.outputs
-                scored = await self._score(bundle, inputs, candidates, deadline, has_left, vectors=vectors)
-        except DeadlineExceeded:
-            self.follower.observers.answered(AnsweredRanking(line, live, formula.profile, request))
-            raise
+        brownout = None
+        if step:
+            score = partial(self._score, deadline=deadline, has_left=has_left)
+            brownout = await score_reduced(step, live, answered.line.first_pass, query, formula, inputs, score, bound)
+            scored = brownout.scored
+        else:
+            vectors = () if bound is None else bound.outputs
+            scored = await self._score(bundle, inputs, candidates, deadline, has_left, vectors=vectors)
         scored_at = perf_counter()
         stages["score"].observe(scored.seconds)
         # Fuse the task scores and order the candidates.
         scores = formula.fuse(scored.predictions, numerics) if brownout is None else brownout.scores
         finite = int(np.count_nonzero(np.isfinite(scores)))
-        shown = scores
-        applied = None
-        paused = 0.0
         if rules is None:
-            best = order(scores, finite, query.options.top_k)
+            ordered = Reordered(order(scores, finite, query.options.top_k), scores)
         else:
-            scored_list = CandidateList(
-                query.item_ids,
-                *columns_of(inputs),
-                scores,
-                scored.predictions,
-                query.sources,
-                scored.vectors,
-            )
-            exposures = exposures_of(None if stored is None else stored.shown)
-            try:
-                check = partial(_check, deadline, has_left, "the rules were applied")
-                best, shown, applied, paused = await rules.apply(query, scored_list, exposures, moment, check)
-            except DeadlineExceeded:
-                self.follower.observers.answered(AnsweredRanking(line, live, formula.profile, request))
-                raise
-        ranked = ranked_in_order(query, formula, best, shown, scored.predictions, numerics)
-        degraded = of_store + of_rows(stored, assembled) + of_request + of_scores(candidates, finite, scored.failed)
+            check = partial(_check, deadline, has_left, "the rules were applied")
+            ordered = await reordered(rules, query, inputs, scored, scores, stored, checked.moment, check)
+        ranked = ranked_in_order(query, formula, ordered.order, ordered.scores, scored.predictions, numerics)
+        degraded += of_scores(candidates, finite, scored.failed)
+        fusing = perf_counter() - scored_at - ordered.paused
+        stages["fuse"].observe(fusing)
+        # Describe the ranking.
+        answered.predictions = scored.predictions
+        answered.scores = scores
+        answered.failed = scored.failed or finite < candidates
         by_model = finite
         if brownout is not None:
             inputs = brownout.inputs
             degraded += brownout.degraded
             by_model = brownout.by_model
-        fusing = perf_counter() - scored_at - paused
-        stages["fuse"].observe(fusing)
-        # Count it and show it to the observers.
-        self._count(degraded, chosen, applied)
-        failed = scored.failed or finite < candidates
-        answered = AnsweredRanking(line, live, formula.profile, request, scored.predictions, scores, failed)
-        if brownout is not None:
             answered.predictions = None  # the shadow repeats whole rankings only
-        self.follower.observers.answered(answered)
-        computing = assembling + scored.seconds + fusing
-        spent = SecondsSpent(fetched - started, computing)
         coverage = (candidates, by_model)
         entries = shown_entries(stored, bound)
-        computation = Computation(moment, inputs, scored.predictions, scores, coverage, entries, spent)
-        return Ranking(live, formula, chosen, ranked, degraded, applied, computation)
-
-    def _rules(self, live: Live, query: Query, moment: int) -> SecondStage | None:
-        """Return the second stage of a request; None without rules. Raises InvalidRequest."""
-        if live.rules is None and query.options.page is None:
-            return None
-        chosen = None if live.rules is None else live.rules.for_user(query.options.scene, query.user_id)
-        return second_stage(chosen, query, live.bundle.label, moment, self.page_key)
+        spent = SecondsSpent(computing=assembling + scored.seconds + fusing)
+        computation = Computation(checked.moment, inputs, scored.predictions, scores, coverage, entries, spent)
+        return Ranking(live, formula, checked.chosen, ranked, degraded, ordered.applied, computation)
 
     async def _fetch(
-        self, layouts: Layouts, query: Query, moment: int, deadline: Deadline, rules: SecondStage | None
+        self, query: Query, live: Live, checked: Checked, deadline: Deadline
     ) -> tuple[StoredRows | None, Degradations]:
         """Return the stored rows (None if the store misses its deadline), with the request's own user in them, and the
         degradations. Raises InvalidRequest.
@@ -175,6 +156,9 @@ class Ranker:
         As in training, a behaviour counts if it is older than the time of the request by more than the schema's lag. If
         the request gives no time and the schema has no lag, behaviours of the present millisecond count too.
         """
+        layouts = live.bundle.layouts
+        rules = checked.rules
+        moment = checked.moment
         before = moment - layouts.lag_ms if layouts.lag_ms or query.options.timestamp else moment + 1
         user = packed_user(layouts, query, before)
         item_ids = query.item_ids if user is None else user.item_ids
@@ -211,15 +195,17 @@ class Ranker:
         check = partial(_check, deadline, has_left, "scoring")
         return score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check, places, vectors)
 
-    def _count(self, degraded: Degradations, chosen: Chosen | None, applied: AppliedRules | None) -> None:
+    def _count(self, ranking: Ranking) -> None:
         """Count a ranking's degradations, its arm of an experiment, and its rules."""
         metrics = self.metrics
-        for degradation in degraded:
+        for degradation in ranking.degraded:
             metrics.degraded.inc(degradation.reason)
             if degradation.reason == Reason.BROWNOUT:
                 metrics.brownouts.inc(str(degradation.count))
+        chosen = ranking.chosen
         if chosen is not None:
             metrics.experiments.inc(chosen.experiment, chosen.arm)
+        applied = ranking.rules
         if applied is not None:
             rules = applied.chosen
             for place in applied.acted:

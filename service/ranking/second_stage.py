@@ -1,7 +1,7 @@
 """Applies the rules of a request to its fused scores, page by page."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple
@@ -10,27 +10,28 @@ import numpy as np
 
 from service.errors import invalid
 from service.ranking.query import AppliedRules, Move, Query, RulesExplained
+from service.ranking.scoring import Scored
 from service.rules.bound import BoundRules
-from service.rules.candidates import CandidateList
+from service.rules.candidates import CandidateList, columns_of
 from service.rules.order.arrange import Arrangement, arranging
 from service.rules.order.search import MOST_UNITS
 from service.rules.order.served import Served
 from service.rules.pages import FIELD, PageBinding, served_of, token_of
 from service.rules.scenes import ChosenRules
 from service.store.base import StoredRows
-from service.store.shown import DAY_MS, Exposures
+from service.store.shown import DAY_MS, Exposures, exposures_of
 
 
 class Reordered(NamedTuple):
     """Positions of the candidates in their order, int64 `[k]`, and the scores `[C]` after boosts.
 
-    `paused` is the time in seconds for which other requests ran.
+    `applied` is None without rules. `paused` is the time in seconds for which other requests ran.
     """
 
     order: np.ndarray
     scores: np.ndarray
-    applied: AppliedRules
-    paused: float
+    applied: AppliedRules | None = None
+    paused: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +135,29 @@ def second_stage(chosen: ChosenRules | None, query: Query, model: str, moment: i
     binding = PageBinding(query.user_id, model, query.options.scene, chosen.name, chosen.revision, moment // DAY_MS)
     served = Served() if token is None else served_of(token, binding, key)
     return SecondStage(chosen, binding, served, key)
+
+
+async def reordered(
+    rules: SecondStage,
+    query: Query,
+    inputs: Mapping[str, np.ndarray],
+    scored: Scored,
+    scores: np.ndarray,
+    stored: StoredRows | None,
+    moment: int,
+    check: Callable[[], None],
+) -> Reordered:
+    """Bring the candidates into the order that the rules allow."""
+    candidates = CandidateList(
+        query.item_ids,
+        *columns_of(inputs),
+        scores,
+        scored.predictions,
+        query.sources,
+        scored.vectors,
+    )
+    exposures = exposures_of(None if stored is None else stored.shown)
+    return await rules.apply(query, candidates, exposures, moment, check)
 
 
 def shown_entries(stored: StoredRows | None, bound: BoundRules | None) -> bytes | None:

@@ -1,0 +1,56 @@
+"""Checks a request against the version that ranks it, before the store is read."""
+
+from dataclasses import dataclass
+
+from service.clock import now_ms
+from service.fusion import Chosen, Formula
+from service.ranking.assemble import packed_context
+from service.ranking.candidate_features import CandidateValues, own_values
+from service.ranking.completeness import check_context
+from service.ranking.degradation import Degradations
+from service.ranking.query import Query
+from service.ranking.second_stage import SecondStage, second_stage
+from service.rollout.serving import Live
+
+
+@dataclass(slots=True, eq=False)
+class Checked:
+    """A request that was checked against the version that ranks it, before the store is read.
+
+    `context` is a packed row, `moment` the time in milliseconds as of which the candidates are ranked. `degraded` tells
+    what the request left out.
+    """
+
+    formula: Formula
+    chosen: Chosen | None
+    context: bytes
+    own: CandidateValues
+    moment: int
+    rules: SecondStage | None
+    degraded: Degradations
+
+
+async def check_request(live: Live, query: Query, page_key: bytes) -> Checked:
+    """Check a request against the version that ranks it. Raises InvalidRequest."""
+    layouts = live.bundle.layouts
+    formula, chosen = live.fusion.for_user(query.options.scene, query.user_id)
+    if query.options.weights:
+        formula = live.fusion.with_weights(formula, query.options.weights)
+    context = layouts.context.default_row
+    if query.context:
+        context = packed_context(layouts.context, query.context)
+    degraded = check_context(layouts.context, query.context)
+    moment = query.options.timestamp or now_ms()
+    rules = _rules_of(live, query, moment, page_key)
+    own = CandidateValues(query.own_features)
+    if layouts.candidate.features:
+        own = await own_values(layouts, query)
+    return Checked(formula, chosen, context, own, moment, rules, degraded)
+
+
+def _rules_of(live: Live, query: Query, moment: int, page_key: bytes) -> SecondStage | None:
+    """Return the second stage of a request; None without rules. Raises InvalidRequest."""
+    if live.rules is None and query.options.page is None:
+        return None
+    chosen = None if live.rules is None else live.rules.for_user(query.options.scene, query.user_id)
+    return second_stage(chosen, query, live.bundle.label, moment, page_key)
