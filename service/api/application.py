@@ -32,6 +32,7 @@ from service.api.routes import (
     health,
     impressions,
     models,
+    preview,
     quality,
     rollout,
     rules,
@@ -51,6 +52,7 @@ ROUTERS: Final = (
     rollout.router,
     callers.router,
     quality.router,
+    preview.router,
     store.router,
     health.router,
 )

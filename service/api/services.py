@@ -13,6 +13,7 @@ from service.ranking.admission import Admission
 from service.ranking.exposure import ExposureLog
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
+from service.rollout.previews import Previews
 from service.settings import Settings
 from service.store.base import FeatureStore, FeatureWriter
 
@@ -50,6 +51,7 @@ class Services:
     ranker: Ranker
     rankings: Admission
     writes: Admission
+    previews: Previews
     log: Log | None = None
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 

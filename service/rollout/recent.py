@@ -50,6 +50,10 @@ class RecentRequests:
         # A deque that changes while Python code iterates over it raises RuntimeError; copying it is one atomic step.
         return [a for a in self._lines.get(line, deque()).copy() if a.fingerprint == fingerprint]
 
+    def size(self) -> tuple[int, int]:
+        """The numbers of requests and of their candidates, of all lines together."""
+        return sum(map(len, self._lines.values())), sum(self._candidates.values())
+
     def keep(self, lines: Container[str]) -> None:
         """Drop the requests of other lines."""
         for line in [line for line in self._lines if line not in lines]:

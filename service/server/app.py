@@ -18,6 +18,7 @@ from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
+from service.rollout.previews import Previews
 from service.server.exposure_log import open_log
 from service.server.lifespan import background_work
 from service.server.protocol.connections import CONNECTIONS, Connections
@@ -72,6 +73,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
         ranker=ranker,
         rankings=rankings,
         writes=writes,
+        previews=Previews(follower),
         log=log,
         lifecycle=lifecycle,
     )

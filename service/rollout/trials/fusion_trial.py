@@ -20,7 +20,17 @@ _MOST_CANDIDATES = 500
 def with_profiles(
     profiles: FusionProfiles | None, snapshot: ServingSnapshot, recent: RecentRequests
 ) -> ServingSnapshot:
-    """Return the snapshot with other profiles, bound to every version in use.
+    """Return the snapshot with other profiles, as `tried_profiles` does; log what is strange about them."""
+    tried, warnings = tried_profiles(profiles, snapshot, recent)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return tried
+
+
+def tried_profiles(
+    profiles: FusionProfiles | None, snapshot: ServingSnapshot, recent: RecentRequests
+) -> tuple[ServingSnapshot, list[str]]:
+    """Return the snapshot with other profiles, bound to every version in use; also what is strange about them.
 
     The profiles are tried on the newest requests of this worker; if there are none, on the golden request. Raises
     FusionError with the field if a profile names something that a version lacks, or gives no candidate a finite score.
@@ -39,9 +49,9 @@ def with_profiles(
         except FusionError as error:
             raise FusionError(f"{error} ({live.place} {live.bundle.label})", error.field) from None
         bound[live.bundle.label] = replace(live, fusion=fusion)
-    for name in profiles.unused() if profiles else ():
-        log.warning("fusion profile '%s' is used by no scene and no experiment", name)
-    return snapshot.with_bound(bound, replace(snapshot.documents, profiles=profiles))
+    unused = profiles.unused() if profiles else ()
+    warnings = [f"fusion profile '{name}' is used by no scene and no experiment" for name in unused]
+    return snapshot.with_bound(bound, replace(snapshot.documents, profiles=profiles)), warnings
 
 
 def _scored(live: Live, recent: RecentRequests, snapshot: ServingSnapshot) -> Iterator[tuple[np.ndarray, np.ndarray]]:

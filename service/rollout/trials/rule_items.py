@@ -19,13 +19,14 @@ def item_warnings(rule_sets: RuleSets, fingerprints: Iterable[str], store_url: s
 
     They are no reason to refuse rules, because an item may be listed before it is loaded.
     """
-    warnings = list(_warnings(rule_sets, fingerprints, store_url))
+    warnings = list(missing_items(rule_sets, fingerprints, store_url))
     for warning in warnings:
         log.warning("%s", warning)
     return warnings
 
 
-def _warnings(rule_sets: RuleSets, fingerprints: Iterable[str], store_url: str) -> Iterator[str]:
+def missing_items(rule_sets: RuleSets, fingerprints: Iterable[str], store_url: str) -> Iterator[str]:
+    """The warnings of `item_warnings`, which are not logged."""
     fields = rule_sets.listed_items()
     checked = list(islice(fields, MOST_CHECKED))
     nearest: dict[str, str] = dict.fromkeys(checked, "")

@@ -24,26 +24,37 @@ _LENGTH = 50
 
 
 def with_rules(rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: RecentRequests) -> ServingSnapshot:
-    """Return the snapshot with other rules, bound to every version in use.
+    """Return the snapshot with other rules, as `tried_rules` does; log what is strange about them."""
+    tried, warnings = tried_rules(rule_sets, snapshot, recent)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return tried
+
+
+def tried_rules(
+    rule_sets: RuleSets | None, snapshot: ServingSnapshot, recent: RecentRequests
+) -> tuple[ServingSnapshot, list[str]]:
+    """Return the snapshot with other rules, bound to every version in use; also what is strange about them.
 
     The rules are tried on this worker's newest requests of their scenes. Raises RulesError with the field if a rule
     names something that a version lacks, or if a list leaves no candidate in any of these requests.
     """
     bound_lives: dict[str, Live] = {}
+    warnings: list[str] = []
     for live in snapshot.versions():
         try:
             rules = bind_rule_sets(live.bundle.manifest, rule_sets)
             for name, bound in rules.bound.items() if rules is not None else ():
                 requests = _requests(live, rules.rule_sets, name, recent, snapshot) if rules is not None else []
-                _try(name, bound, requests)
+                warnings += _try(name, bound, requests)
         except RulesError as error:
             raise RulesError(f"{error.message} ({live.place} {live.bundle.label})", error.field) from None
         bound_lives[live.bundle.label] = replace(live, rules=rules)
     profiles = snapshot.documents.profiles
     scenes = profiles.scenes if profiles is not None else {}
     for name in rule_sets.unused(scenes) if rule_sets is not None else ():
-        log.warning("rules '%s' belong to no scene of the fusion profiles and to no experiment", name)
-    return snapshot.with_bound(bound_lives, replace(snapshot.documents, rule_sets=rule_sets))
+        warnings.append(f"rules '{name}' belong to no scene of the fusion profiles and to no experiment")
+    return snapshot.with_bound(bound_lives, replace(snapshot.documents, rule_sets=rule_sets)), warnings
 
 
 def _requests(
@@ -60,8 +71,8 @@ def _requests(
     return of_list[:_MOST_REQUESTS]
 
 
-def _try(name: str, bound: BoundRules, requests: Sequence[Assembly]) -> None:
-    """Raise RulesError if every request ends without a candidate; log rules that were relaxed in all of them."""
+def _try(name: str, bound: BoundRules, requests: Sequence[Assembly]) -> list[str]:
+    """Raise RulesError if every request ends without a candidate; return which rules were relaxed in all of them."""
     lengths = []
     relaxed: Counter[int] = Counter()
     for request in requests:
@@ -69,13 +80,13 @@ def _try(name: str, bound: BoundRules, requests: Sequence[Assembly]) -> None:
         lengths.append(len(arrangement.order))
         relaxed.update(arrangement.relaxed)
     if len(lengths) < _FEWEST_REQUESTS:
-        return
+        return []
     if not any(lengths):
         candidates = sum(len(request.item_ids) for request in requests)
         message = f"none of {candidates} candidates of the newest {len(lengths)} requests would stay"
         raise RulesError(message, f"rules.{name}")
-    for place in [place for place, count in relaxed.items() if count == len(lengths)]:
-        log.warning("rules.%s[%d] was relaxed in each of the newest %d requests", name, place, len(lengths))
+    always = [place for place, count in relaxed.items() if count == len(lengths)]
+    return [f"rules.{name}[{place}] was relaxed in each of the newest {len(lengths)} requests" for place in always]
 
 
 def _candidates(bound: BoundRules, request: Assembly) -> CandidateList:

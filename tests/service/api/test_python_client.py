@@ -21,6 +21,8 @@ CALLS = {
     "GET /rules": "get_rules",
     "PUT /rules": "put_rules",
     "POST /rules/rollback": "roll_back_rules",
+    "POST /fusion/preview": "preview_fusion",
+    "POST /rules/preview": "preview_rules",
     "GET /callers": "get_callers",
     "GET /quality": "get_quality",
     "GET /models": "get_models",
