@@ -14,7 +14,9 @@ export function App(): VNode {
   const { role, message } = session.use();
   const lost = lostSince.use();
   useEffect(() => {
-    void checkKey();
+    if (lost === null) {
+      void checkKey();
+    }
   }, [lost === null]);
   const shown = PAGES.find((each) => each.path === page) ?? PAGES[0]!;
   useEffect(() => {

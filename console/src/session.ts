@@ -33,7 +33,7 @@ async function sessionOfKey(): Promise<Session> {
     return { role: "operate", message: "" };
   } catch (error) {
     if (!(error instanceof Problem)) {
-      return { role: "unknown", message: "" };
+      return session.get(); // without a connection nothing new is known
     }
     if (error.status === 403 || error.status === 404) {
       return { role: "read", message: "" };
@@ -53,7 +53,7 @@ async function sessionWithoutOperator(): Promise<Session> {
     if (error instanceof Problem && error.status === 401) {
       return { role: "none", message: key() ? NOT_VALID : NEEDS_KEY };
     }
-    return { role: "read", message: "" };
+    return error instanceof Problem ? { role: "read", message: "" } : session.get();
   }
 }
 

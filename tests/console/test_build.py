@@ -2,14 +2,12 @@
 
 import gzip
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from node_programs import node
 from running_service import ROOT
 
-SOURCE = ROOT / "console"
 BUILT = ROOT / "service" / "console" / "static"
 MOST_BYTES = 200_000  # compressed
 # Names of XML, which no browser asks for.
@@ -20,25 +18,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the source with its packages."""
-    folder = tmp_path_factory.mktemp("tree") / "console"
-    shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("node_modules"))
-    node("npm", "ci", "--no-audit", "--no-fund", folder=folder)
-    return folder
-
-
 @pytest.mark.tools
-def test_the_built_files_are_those_of_the_source(copy: Path) -> None:
-    node("npm", "run", "build", folder=copy)
-    built = contents(copy.parent / "service" / "console" / "static")
+def test_the_built_files_are_those_of_the_source(source: Path) -> None:
+    node("npm", "run", "build", folder=source)
+    built = contents(source.parent / "service" / "console" / "static")
     assert built == contents(BUILT), "run `npm ci && npm run build` in console"
 
 
 @pytest.mark.tools
-def test_its_own_tests_pass(copy: Path) -> None:
-    printed = node("node", "--test", "--test-reporter=tap", "test/*.test.ts", folder=copy)
+def test_its_own_tests_pass(source: Path) -> None:
+    printed = node("node", "--test", "--test-reporter=tap", "test/*.test.ts", folder=source)
     assert int(re.findall(r"^# pass (\d+)$", printed, re.MULTILINE)[0]) >= 9
 
 
