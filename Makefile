@@ -30,7 +30,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run dev format lint test test-slow test-tools test-full shape rooms audit loadtest bench data benchmark sample lock clean
+.PHONY: help run dev format lint test test-slow test-tools test-full shape rooms audit loadtest bench data benchmark sample sample-documents lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help:  ## list the targets
@@ -102,11 +102,26 @@ data: $(TEST)/.test-installed  ## canonical tables in data/ from the raw logs in
 benchmark: $(TEST)/.test-installed  ## every recipe over 5 seeds (hours; finished runs are kept): docs/results.md; BENCHMARK_FLAGS
 	$(TEST)/bin/python -m funnelrank benchmark --out docs/results $(BENCHMARK_FLAGS)
 
-sample: $(TEST)/.test-installed  ## train the sample's bundle anew and make it live in sample/registry
+# The runs' own versions lie in runs/; the sample's have the counters of its rules beside them.
+sample: $(TEST)/.test-installed  ## train the sample's bundles anew and make them live in sample/registry
 	$(TEST)/bin/python -m funnelrank train models/recipes/kuairand-mmoe.yaml --out runs/sample --threads 1 --set data.dir=sample/kuairand
-	rm -rf sample/registry
-	$(TEST)/bin/python -m funnelrank export runs/sample --registry sample/registry --version 2
-	$(TEST)/bin/python -m funnelrank rollout kuairand-mmoe 2 --registry sample/registry
+	$(TEST)/bin/python -m funnelrank train models/recipes/variants/kuairand-esmm-small.yaml --out runs/sample-small --threads 1 --set data.dir=sample/kuairand
+	rm -rf sample/registry runs/sample-registry
+	$(TEST)/bin/python -m funnelrank export runs/sample --registry runs/sample-registry --version 2
+	$(TEST)/bin/python -m funnelrank export runs/sample-small --registry runs/sample-registry --version 1
+	$(TEST)/bin/python -m funnelrank declare runs/sample-registry/kuairand-mmoe/2 sample/rule-features.yaml --registry sample/registry --version 3
+	$(TEST)/bin/python -m funnelrank declare runs/sample-registry/kuairand-esmm-small/1 sample/rule-features.yaml --registry sample/registry --version 1
+	$(MAKE) sample-documents
+
+# What is live in sample/registry, without training: the versions by line, the rules, and the events that `make run` sends.
+sample-documents: export FUNNELRANK_FUSION_FILE = sample/fusion.yaml
+sample-documents: export LOGNAME = make sample
+sample-documents: $(TEST)/.test-installed
+	rm -f sample/registry/*.json sample/registry/.*.last
+	$(TEST)/bin/python -m tools.sample_events
+	$(TEST)/bin/python -m funnelrank rollout kuairand-mmoe 3 --registry sample/registry
+	$(TEST)/bin/python -m funnelrank rollout --line item_page kuairand-esmm-small 1 --scene item_page --registry sample/registry
+	$(TEST)/bin/python -m funnelrank rules sample/rules.yaml --registry sample/registry
 
 lock: $(TEST)/.test-installed  ## resolve pyproject.toml anew into requirements/*.txt
 	$(TEST)/bin/python requirements/lock.py

@@ -28,7 +28,7 @@ from service.store.redis.load import LoadError, load_folder
 from service.store.schemas import is_loaded
 
 _START_SECONDS = 60
-_ANSWER_LINES = 24
+_ANSWER_LINES = 60
 
 
 class SampleError(Exception):
@@ -62,12 +62,14 @@ def run_sample(sample: Path, settings: Settings, port: int) -> int:
                 _say(f"started Redis at {redis_url}")
             environment[variable_of("redis_url")] = redis_url
             live = read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys)
-            _load(sample, live, redis_url)
+            loaded = _load(sample, live, redis_url)
             # The service in a process of its own, so that Ctrl-C ends it first and its Redis after it.
             service = subprocess.Popen([sys.executable, "-m", "funnelrank", "serve"], env=environment)
             started.callback(_end, service)
             url = _url(settings.host, port)
             wait_until_ready(service, f"{url}/readyz", _START_SECONDS)
+            if loaded:
+                _send_events(sample, url, settings)
             _say(
                 f"\nserving {live.name}/{live.version} on {url} (docs at /docs); models lie in {registry}, "
                 f"features in {storage}; Ctrl-C stops everything\n"
@@ -105,14 +107,15 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _load(sample: Path, manifest: Manifest, redis_url: str) -> None:
-    """Load the sample's tables, unless this Redis has rows of the model's schema already."""
+def _load(sample: Path, manifest: Manifest, redis_url: str) -> bool:
+    """Load the sample's tables, unless this Redis has rows of the model's schema already. Return whether it did."""
     with client(redis_url, 10) as redis:
         document: Any = redis.hget(SCHEMAS, manifest.feature_schema.fingerprint)
         if document is not None and is_loaded(document):
             _say("Redis is loaded already")
-            return
+            return False
     load_folder(_tables(sample, manifest.name), manifest.feature_schema, redis_url, names=manifest.tables)
+    return True
 
 
 def _tables(sample: Path, model: str) -> Path:
@@ -130,6 +133,19 @@ def _tables(sample: Path, model: str) -> Path:
 def _url(host: str, port: int) -> str:
     everywhere = not host.strip("0.:")  # 0.0.0.0 and ::
     return f"http://{'127.0.0.1' if everywhere else host}:{port}"
+
+
+def _send_events(sample: Path, url: str, settings: Settings) -> None:
+    """Send the events of the sample, if it has any, so that its counters have numbers."""
+    events = sample / "events.json"
+    if not events.exists():
+        return
+    token = settings.admin_token.get_secret_value() or None
+    status, answer = call("POST", f"{url}/events", events.read_bytes(), token)
+    if status == 200:
+        _say(f"counted {answer['accepted']} events of {events}")
+    else:
+        _say(f"{events} was not counted: {answer}")
 
 
 def _show(sample: Path, url: str) -> None:

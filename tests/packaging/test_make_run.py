@@ -3,6 +3,7 @@
 In a tree without any environment it ranks the sample's videos, and one signal stops everything that it started.
 """
 
+import json
 import os
 import re
 import shutil
@@ -66,6 +67,31 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def shown_answer() -> dict[str, Any]:
+    """The answer in the README."""
+    block = re.search(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block is not None
+    answer: dict[str, Any] = json.loads(block.group(1))
+    return answer
+
+
+def wait_for_shown_answer(url: str, log: Path) -> dict[str, Any]:
+    """Return the answer to the sample's request once `make run` has printed it; the last one if it never is the
+    README's. Its counters are at most a second old.
+    """
+    request = (ROOT / "sample" / "request.json").read_bytes()
+    end = time.monotonic() + 60
+    answer: dict[str, Any] = {}
+    while time.monotonic() < end:
+        if '"moved_by"' in log.read_text():
+            _, answer = call("POST", url, request)
+            answer |= {"request_id": "...", "page": "..."}
+            if answer == shown_answer():
+                break
+        time.sleep(0.2)
+    return answer
+
+
 @pytest.mark.slow
 def test_make_run_ranks_real_videos_and_stops_all_it_started(tmp_path: Path) -> None:
     tree = copy_of_the_tree(tmp_path)
@@ -88,12 +114,23 @@ def test_make_run_ranks_real_videos_and_stops_all_it_started(tmp_path: Path) -> 
             ["make", "run", f"PORT={port}"], cwd=tree, env=environment, stdout=sink, stderr=sink, start_new_session=True
         )
     try:
-        answer = wait_for_answer(f"http://127.0.0.1:{port}/rank", request, process, log)
+        url = f"http://127.0.0.1:{port}/rank"
+        answer = wait_for_answer(url, request, process, log)
+        shown = wait_for_shown_answer(url, log)
+        _, of_item_page = call("POST", url, request | {"scene": "item_page", "top_k": 5})
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=60)
     assert sorted(entry["item_id"] for entry in answer["ranking"]) == sorted(request["candidates"])
     assert answer["degraded"] == []
+    assert shown == shown_answer(), "the README shows another answer"
+    assert of_item_page["model"] == {
+        "name": "kuairand-esmm-small",
+        "version": "1",
+        "role": "stable",
+        "line": "item_page",
+    }
+    assert of_item_page["rules"]["name"] == "item_page" and of_item_page["degraded"] == []
     # Processes that are ending get a moment; a process that stays would hold this loop until the limit.
     end = time.monotonic() + 60
     while not group_is_empty(process.pid):
@@ -104,6 +141,6 @@ def test_make_run_ranks_real_videos_and_stops_all_it_started(tmp_path: Path) -> 
     assert "\r" not in printed, "a bar was drawn into a log"
     for table in ("items", "users", "behaviours"):
         assert len(re.findall(rf"^{table}: 100% of [0-9,]+ rows$", printed, re.MULTILINE)) == 1
-    assert f"serving kuairand-mmoe/2 on http://127.0.0.1:{port}" in printed
+    assert f"serving kuairand-mmoe/3 on http://127.0.0.1:{port}" in printed
     assert "models lie in sample/registry, features in that Redis, in memory; Ctrl-C stops everything" in printed
     assert not (tree / ".venv" / "lib" / "python3.11" / "site-packages" / "torch").exists()

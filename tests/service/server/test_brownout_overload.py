@@ -72,7 +72,7 @@ def test_fewer_callers_are_refused_than_without_a_brownout(
     """The sample's model ranks; a small one with the same features makes the first pass."""
     registry = tmp_path / "registry"
     shutil.copytree(ROOT / "sample" / "registry", registry)
-    schema = read_manifest(registry / "kuairand-mmoe" / "2").feature_schema.model_dump(mode="json")
+    schema = read_manifest(registry / "kuairand-mmoe" / "3").feature_schema.model_dump(mode="json")
     kit.publish(registry, "1", name="small", schema=schema)
     change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
     request = request_of(body(1000, 50, timeout_ms=IN_TIME_MS, top_k=50))
