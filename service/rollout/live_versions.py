@@ -102,7 +102,7 @@ class LiveVersions:
         self.snapshot = after
         self.observers.follow(after)
         record_change(before, after, self.loader.metrics)
-        self.loader.keep_reports_of({live.bundle.label for live in after.loaded()})
+        self.loader.keep_reports_of(after)
         if {id(live.bundle) for live in before.loaded()} - {id(live.bundle) for live in after.loaded()}:
             self._pending.frees_memory = True
 

@@ -17,7 +17,7 @@ from service.metrics.metrics import Metrics
 from service.rollout.lines.view import earlier_stable, restores
 from service.rollout.observing.background import Background
 from service.rollout.recent import Assembly, RecentRequests
-from service.rollout.rollout import Rollout
+from service.rollout.rollout import DEFAULT_LINE, Rollout
 from service.rollout.serving import (
     SCHEMA_NOT_LOADED,
     Live,
@@ -46,7 +46,10 @@ _GRACE_SECONDS = 2.0
 
 
 class VersionLoader:
-    """Loads versions of one registry, one at a time. `reports` holds the gate's report of each version."""
+    """Loads versions of one registry, one at a time.
+
+    `reports` holds the gate's report of each version; see `report_name`.
+    """
 
     def __init__(self, settings: Settings, reader: FeatureStore, metrics: Metrics) -> None:
         self.settings = settings
@@ -85,7 +88,7 @@ class VersionLoader:
         label = line.name if rollout.lines else ""
         live = Live(bundle, fusion, role, rollout.revision, rules=rules, line=label)
         if line.stable is not None and restores(rollout, line.name) is None:
-            self.reports[bundle.label] = await self._gate(live, line, recent, seconds)
+            self.reports[report_name(line.name, bundle.label)] = await self._gate(live, line, recent, seconds)
         if shared is None:
             self.metrics.load_seconds.observe(perf_counter() - started)
             self.metrics.swaps.labels("taken").inc()
@@ -128,9 +131,10 @@ class VersionLoader:
                 log.error("the earlier version %s cannot be loaded either: %s", target, error)
         return None
 
-    def keep_reports_of(self, labels: set[str]) -> None:
-        """Drop the reports of versions that are no longer in use."""
-        self.reports = {label: report for label, report in self.reports.items() if label in labels}
+    def keep_reports_of(self, snapshot: ServingSnapshot) -> None:
+        """Drop the reports of versions that their line no longer uses."""
+        used = {report_name(line.name, live.bundle.label) for line in snapshot.lines.values() for live in line.loaded()}
+        self.reports = {name: report for name, report in self.reports.items() if name in used}
 
     async def _check_schema(self, manifest: Manifest, role: Role, target: Target, stable: Live | None) -> None:
         """Raise BundleRejected if the store holds no rows of the schema.
@@ -180,6 +184,11 @@ class VersionLoader:
         except TimeoutError as error:
             detail = f"it was not loaded within {seconds:g} s (FUNNELRANK_LOAD_TIMEOUT_MS): {error.strerror}"
             raise BundleRejected(LOAD_TIMEOUT, detail) from None
+
+
+def report_name(line: str, label: str) -> str:
+    """The name of a version's gate report: `model/1` on the default line, `item_page model/1` on another one."""
+    return label if line == DEFAULT_LINE else f"{line} {label}"
 
 
 def _of_pair(report: GateReport, live: Live, first: Live, requests: Sequence[Assembly]) -> GateReport:

@@ -103,7 +103,18 @@ def _changes(rollout: Rollout, line: str) -> Iterator[Mapping[str, Any]]:
     """The revisions that changed a line, newest first, the present one included. Entries without a usable revision are
     left out.
     """
-    present = {"revision": rollout.revision, "line": rollout.line, "restores": rollout.restores}
-    for entry in (present, *rollout.history):
-        if (entry.get("line") or DEFAULT_LINE) == line and isinstance(entry.get("revision"), int):
+    lines = {name: of_line.model_dump(mode="json") for name, of_line in rollout.lines.items()}
+    present = {"revision": rollout.revision, "line": rollout.line, "restores": rollout.restores, "lines": lines}
+    for entry, older in zip((present, *rollout.history), (*rollout.history, {}), strict=True):
+        if _line_changed(entry, older) == line and isinstance(entry.get("revision"), int):
             yield entry
+
+
+def _line_changed(entry: Mapping[str, Any], older: Mapping[str, Any]) -> Any:
+    """The line that a revision changed. The one that removed the last line names none, as documents without lines do:
+    it changed that line, and not the default one.
+    """
+    before = older.get("lines")
+    if not entry.get("line") and not entry.get("lines") and isinstance(before, Mapping) and len(before) == 1:
+        return next(iter(before))
+    return entry.get("line") or DEFAULT_LINE

@@ -174,3 +174,20 @@ async def test_a_document_that_cannot_be_tried_now_is_tried_again_and_holds_up_n
     assert [refusal.code for refusal in follower.refusals.entries] == ["fusion_not_tried"]
     await follower.step()
     assert follower.snapshot.described()["fusion_revision"] == 1
+
+
+async def test_two_lines_that_share_a_version_have_a_report_each(registry: Path, follower: Follower) -> None:
+    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="1")}, "ann")
+    await follower.step()
+    show_requests(follower)
+    publish(registry, "2")
+    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="2")}, "ann")
+    await follower.step()
+    go_live(registry, "2")
+    await follower.step()
+    reports = follower.loader.reports
+    assert set(reports) == {"synthetic/2", "item_page synthetic/2"}
+    assert [reports[name].requests for name in sorted(reports)] == [0, USERS], "the line had no requests of its own"
+    change_rollout(registry, {"line": "item_page", "stable": None}, "ann")
+    await follower.step()
+    assert set(follower.loader.reports) == {"synthetic/2"}

@@ -215,3 +215,18 @@ def test_the_history_is_shown_although_an_entry_cannot_be_read(
     present, unreadable, first = capsys.readouterr().out.splitlines()
     assert "stable synthetic/2" in present and "stable synthetic/1" in first
     assert unreadable.startswith("   9  cannot be read: stable: ")
+
+
+def test_removing_the_last_line_is_no_change_of_the_default_line(registry: Path) -> None:
+    change(registry, canary=Canary(name="synthetic", version="3", percent=5))
+    change(registry, line="item_page", stable=target("7"))
+    seen = read_rollout(registry).revision
+    ended = change(registry, line="item_page", stable=None)
+    assert ended.line is None, "as a document without lines is"
+    assert changed_at(ended, "item_page") == seen + 1
+    assert changed_at(ended, "default") == seen - 1
+    document = change_rollout(registry, {"line": "default", "canary": None}, "automatic", withdraws_since=seen)
+    assert document.canary is None, "the pending withdrawal of the default line's canary is written"
+    assert changed_at(document, "default") == document.revision
+    with pytest.raises(Conflict, match="at revision"):
+        change_rollout(registry, {"line": "item_page", "stable": target("8")}, "automatic", withdraws_since=seen)
