@@ -68,5 +68,5 @@ def exported(
             raise PublishError(f"{path}: {error.strerror or error}; nothing was published") from error
         refer_to_file(model, written.tensors)
         with path.open("rb") as file:
-            mapped = map_tables(path, file.fileno(), written.tensors)
+            mapped = map_tables(path, file.fileno(), written.tensors, written.digest)
         yield ExportedGraph(model, model.SerializeToString(), mapped, path, written.digest)

@@ -15,7 +15,7 @@ from features.layouts import CANDIDATE_INPUTS, ITEM_INPUTS, Layouts
 from features.within_request import INPUT, within_request
 from service.bundle.golden import read_golden, replay_golden
 from service.bundle.hashes import HashRecords
-from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, TABLES_FILE, Manifest, narrowed_inputs
+from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest, narrowed_inputs
 from service.bundle.tables import Tables, open_tables, stub_folder
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, check_graph, read_manifest, verified_files
 from service.bundle.warmup import warm
@@ -172,7 +172,7 @@ def _load(
     except Exception as error:  # as above
         raise BundleRejected("warm_up_failed", str(error)) from error
     if tables is not None:
-        tables.verify_again(manifest.files[TABLES_FILE], hashes)
+        tables.verify_again(hashes)
     names = frozenset(i.name for i in manifest.inputs)
     size = len(files[GRAPH_FILE])
     return Bundle(manifest, layouts, native(session), manifest.task_names, names, golden.inputs, size, tables)

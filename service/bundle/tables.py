@@ -16,21 +16,23 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from service.bundle.hashes import HashRecords, identity_of
+from service.bundle.hashes import FileIdentity, HashRecords, identity_of
 from service.bundle.manifest import TABLES_FILE, ExternalTensor, Manifest
 from service.bundle.verify import BundleRejected, check_hash, opened
 
 CHANGED = "tables_changed"
+_CONTENT = FileIdentity._fields.index("changed_ns")  # the fields of an identity that every honest write changes
 
 
 class Tables:
     """The mapped tensors of one bundle. The mapping and the descriptor are freed with the last reference."""
 
-    def __init__(self, path: Path, descriptor: int, tensors: tuple[ExternalTensor, ...]) -> None:
-        """Take over an open file, also if an error is raised."""
+    def __init__(self, path: Path, descriptor: int, tensors: tuple[ExternalTensor, ...], digest: str) -> None:
+        """Take over an open file of this SHA-256, also if an error is raised."""
         weakref.finalize(self, os.close, descriptor)
         self.path = path
         self.tensors = tensors
+        self._digest = digest
         self._descriptor = descriptor
         self._identity = identity_of(descriptor)
         self._mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
@@ -49,18 +51,20 @@ class Tables:
         """Whether the kernel has recorded a change of the file since it was verified. Costs one call of the kernel."""
         return identity_of(self._descriptor) != self._identity
 
-    def verify_again(self, expected: str, hashes: HashRecords) -> None:
+    def verify_again(self, hashes: HashRecords) -> None:
         """Raise BundleRejected if the file has another SHA-256 than it had.
 
-        It is not read again unless it was touched: a new name or a removed one is a change too, as the kernel sees it.
+        It is read again only if the kernel has recorded a change other than a write, such as another name, or none.
         """
-        if not self.touched:
-            return
         identity = identity_of(self._descriptor)
-        try:
-            unchanged = hashes.sha256_of(self._descriptor) == expected
-        except OSError:  # it is being written to
-            unchanged = False
+        if identity == self._identity:
+            return
+        unchanged = identity[:_CONTENT] == self._identity[:_CONTENT]
+        if unchanged:
+            try:
+                unchanged = hashes.sha256_of(self._descriptor) == self._digest
+            except OSError:  # it is being written to
+                unchanged = False
         if not unchanged:
             problem = f"{self.path} was changed after it was verified; bundles are immutable, publish another version"
             raise BundleRejected(CHANGED, problem)
@@ -82,20 +86,22 @@ def open_tables(folder: Path, manifest: Manifest, hashes: HashRecords) -> Tables
     path = folder / TABLES_FILE
     with opened(path) as file:
         check_hash(path, file.fileno(), manifest.files[TABLES_FILE], hashes)
-        tables = map_tables(path, file.fileno(), manifest.external)
+        tables = map_tables(path, file.fileno(), manifest.external, manifest.files[TABLES_FILE])
     tables.touch()
     return tables
 
 
-def map_tables(path: Path, descriptor: int, tensors: tuple[ExternalTensor, ...]) -> Tables:
-    """Map an open file, which the caller closes. Raises BundleRejected if it is too short, and OSError."""
+def map_tables(path: Path, descriptor: int, tensors: tuple[ExternalTensor, ...], digest: str) -> Tables:
+    """Map an open file of this SHA-256, which the caller closes. Raises OSError, and BundleRejected if it is too
+    short.
+    """
     length = os.fstat(descriptor).st_size
     for tensor in tensors:
         end = tensor.offset + tensor.bytes
         if end > length:
             problem = f"{path} has {length} bytes, but tensor {tensor.name!r} of the manifest ends at {end}"
             raise BundleRejected("bundle_incomplete", problem)
-    return Tables(path, os.dup(descriptor), tensors)
+    return Tables(path, os.dup(descriptor), tensors, digest)
 
 
 @contextmanager

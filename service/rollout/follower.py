@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from service.bundle.hashes import HashRecords
 from service.errors import DocumentError
 from service.fusion import FusionProfiles
 from service.fusion.document import FUSION_FILE
@@ -38,9 +39,14 @@ class Follower:
     """Keeps one worker's versions, profiles and rules at what the documents say."""
 
     def __init__(
-        self, settings: Settings, profiles: FusionProfiles | None, reader: FeatureStore, metrics: Metrics
+        self,
+        settings: Settings,
+        profiles: FusionProfiles | None,
+        reader: FeatureStore,
+        metrics: Metrics,
+        hashes: HashRecords | None = None,
     ) -> None:
-        self.versions = LiveVersions(settings, profiles, reader, metrics)
+        self.versions = LiveVersions(settings, profiles, reader, metrics, hashes or HashRecords())
         self.observers = self.versions.observers
         self._documents = FollowedRegistry(settings.registry, profiles, metrics)
 
@@ -99,6 +105,7 @@ class Follower:
         """Take up changes of the documents, and check the store and the canaries."""
         versions = self.versions
         await versions.free_memory()
+        await versions.drop_changed()
         rollout, fusion, rules = await self._documents.look(self.live is not None)
         if fusion is not None:
             profiles = fusion.document or self.started_with

@@ -7,7 +7,9 @@ the line is changed back for all workers.
 
 import logging
 from dataclasses import replace
+from functools import partial
 
+from service.bundle.hashes import HashRecords
 from service.bundle.registry import Target
 from service.bundle.verify import BundleRejected
 from service.errors import DocumentError
@@ -34,13 +36,18 @@ class LiveVersions:
     """Makes the serving snapshots of one worker, one after another."""
 
     def __init__(
-        self, settings: Settings, profiles: FusionProfiles | None, reader: FeatureStore, metrics: Metrics
+        self,
+        settings: Settings,
+        profiles: FusionProfiles | None,
+        reader: FeatureStore,
+        metrics: Metrics,
+        hashes: HashRecords,
     ) -> None:
         self.snapshot = ServingSnapshot(documents=BoundDocuments(profiles))
         self.observers = Observers(metrics)
         self.refusals = RefusalLog(metrics)
-        self.loader = VersionLoader(settings, reader, metrics)
-        self.withdrawals = Withdrawals(settings, profiles, metrics)
+        self.loader = VersionLoader(settings, reader, metrics, hashes)
+        self.withdrawals = Withdrawals(settings, profiles, metrics, hashes)
         self._pending = PendingWork()
 
     @property
@@ -86,6 +93,34 @@ class LiveVersions:
             revision = line.canary.revision
             label = line.canary.line
             self.withdrawals.add(Withdrawal(name, Role.CANARY, revision, reason, line.stable.target, label))
+
+    async def drop_changed(self) -> None:
+        """Stop serving versions whose large tables were changed on the disk since they were verified."""
+        hashes = self.loader.hashes
+        for name in list(self.snapshot.lines):
+            for live in list(self.snapshot.lines[name].loaded()):
+                tables = live.bundle.tables
+                if tables is None or not tables.touched:
+                    continue
+                try:
+                    await self.loader.background.run(partial(tables.verify_again, hashes))
+                except BundleRejected as error:
+                    await self._drop(MissingVersion(name, live.role, live.target), error)
+
+    async def _drop(self, version: MissingVersion, error: BundleRejected) -> None:
+        """Remove a loaded version from its line; an earlier version takes the place of a stable one."""
+        self.refuse(str(version.target), error.code, error.detail)
+        line = self.snapshot.lines[version.line]
+        live = line.in_role(version.role)
+        self.assign(self.snapshot.with_line(line.with_lives({version.role: None})))
+        rollout = self._pending.rollout
+        if version.role == Role.STABLE and rollout is not None:
+            await self._fall_back(version, rollout, error.code, error.detail)
+        elif live is not None and line.stable is not None:
+            reason = f"{version.role} {version.target}: {error.code}: {error.detail}"
+            self.withdrawals.add(
+                Withdrawal(version.line, version.role, live.revision, reason, line.stable.target, live.line)
+            )
 
     def refuse(self, target: str, code: str, detail: str) -> None:
         """Record that a version or a document was refused."""

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from features.layouts import Layouts
+from service.bundle.hashes import HashRecords
 from service.bundle.loading import Bundle, load_bundle
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
@@ -51,10 +52,11 @@ class VersionLoader:
     `reports` holds the gate's report of each version; see `report_name`.
     """
 
-    def __init__(self, settings: Settings, reader: FeatureStore, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, reader: FeatureStore, metrics: Metrics, hashes: HashRecords) -> None:
         self.settings = settings
         self.reader = reader
         self.metrics = metrics
+        self.hashes = hashes
         self.background = Background()
         self.reports: dict[str, GateReport] = {}
 
@@ -117,7 +119,7 @@ class VersionLoader:
         # Use one manifest from here on, even if somebody changes the folder meanwhile.
         largest = min(settings.score_chunk, settings.max_candidates)
         threads = settings.model_threads
-        load = partial(load_bundle, folder, threads, largest, manifest=manifest, seconds=seconds)
+        load = partial(load_bundle, folder, threads, largest, manifest=manifest, seconds=seconds, hashes=self.hashes)
         return await self._run(load, seconds)
 
     async def load_earlier(

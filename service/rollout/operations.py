@@ -137,7 +137,13 @@ async def roll_back_rules(
 def checks_of(follower: Follower) -> RegistryChecks:
     """The checks for the registry that a worker follows."""
     settings = follower.loader.settings
-    return RegistryChecks(follower.registry, settings.trusted_keys, follower.started_with, settings.max_versions)
+    return RegistryChecks(
+        follower.registry,
+        settings.trusted_keys,
+        follower.started_with,
+        settings.max_versions,
+        follower.loader.hashes,
+    )
 
 
 async def _replaced(

@@ -118,8 +118,8 @@ class ServingLine:
         live: Live | None = getattr(self, role.value)
         return live
 
-    def with_lives(self, lives: Mapping[Role, Live]) -> "ServingLine":
-        """The line with other versions in these roles."""
+    def with_lives(self, lives: Mapping[Role, Live | None]) -> "ServingLine":
+        """The line with other versions, or none, in these roles."""
         fields: dict[str, Any] = {role.value: live for role, live in lives.items()}
         return replace(self, **fields)
 

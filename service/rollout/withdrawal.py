@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
+from service.bundle.hashes import HashRecords
 from service.bundle.registry import Target
 from service.errors import Conflict
 from service.files import Attempt, run_attempt
@@ -37,10 +38,13 @@ class Withdrawal:
 class Withdrawals:
     """Withdrawals of one worker that have not been written yet."""
 
-    def __init__(self, settings: Settings, started_with: FusionProfiles | None, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, started_with: FusionProfiles | None, metrics: Metrics, hashes: HashRecords
+    ) -> None:
         self._settings = settings
         self._started_with = started_with
         self._metrics = metrics
+        self._hashes = hashes
         self._waiting: list[Withdrawal] = []
 
     def add(self, withdrawal: Withdrawal) -> None:
@@ -73,7 +77,9 @@ class Withdrawals:
         reason = withdrawal.reason
         revision = withdrawal.revision
         if withdrawal.role == Role.STABLE:
-            checks = RegistryChecks(settings.registry, settings.trusted_keys, self._started_with, settings.max_versions)
+            checks = RegistryChecks(
+                settings.registry, settings.trusted_keys, self._started_with, settings.max_versions, self._hashes
+            )
             go_back_to_startable(checks, withdrawal.line, withdrawal.serving, AUTOMATIC, reason, revision, attempt)
             return
         change_rollout(

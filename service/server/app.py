@@ -51,7 +51,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
     callers = Callers(settings, writer, metrics)
 
     # The live versions, and the ranker
-    follower = Follower(settings, start.profiles, reader, metrics)
+    follower = Follower(settings, start.profiles, reader, metrics, start.hashes)
     ranker = Ranker(follower, reader, metrics, settings.score_chunk, start.page_key)
 
     # Admission. Slow writes do not count against rankings.

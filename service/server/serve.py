@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from service import log as service_log
+from service.bundle.hashes import HashRecords
 from service.bundle.verify import BundleRejected
 from service.errors import DocumentError
 from service.exposures.folder import prepare
@@ -46,16 +47,19 @@ def serve(settings: Settings) -> int:
             "users or their behaviours never expire, so Redis grows with every new user; "
             "FUNNELRANK_USER_TTL_S and FUNNELRANK_BEHAVIOUR_TTL_S end that, `funnelrank size` plans the memory"
         )
-    profiles = check_start(settings)
+    hashes = HashRecords()
+    profiles = check_start(settings, hashes)
     raise_file_limit()
     with contextlib.closing(bound_socket(settings.host, settings.port)) as listener, sent_log(settings):
         if settings.workers == 1:
-            return run_in_process(WorkerStart(settings, profiles), [listener])
+            return run_in_process(WorkerStart(settings, profiles, hashes=hashes), [listener])
         with runtime_folder(runtime_parents(settings)) as folder:
-            return Supervisor([listener], WorkerStart(settings, profiles, folder), with_current_profiles).run()
+            # The workers get what was hashed here, and share what they hash later.
+            start = WorkerStart(settings, profiles, folder, hashes=HashRecords(folder, hashes.known))
+            return Supervisor([listener], start, with_current_profiles).run()
 
 
-def check_start(settings: Settings) -> FusionProfiles | None:
+def check_start(settings: Settings, hashes: HashRecords | None = None) -> FusionProfiles | None:
     """Check the registry, the files of the stable version and the fusion profiles; return the profiles of the fusion
     file.
 
@@ -72,7 +76,7 @@ def check_start(settings: Settings) -> FusionProfiles | None:
     try:
         rollout = read_followed(settings.registry)
         started_with = read_profiles(settings.fusion_file) if settings.fusion_file else None
-        checks = RegistryChecks(settings.registry, settings.trusted_keys, started_with, settings.max_versions)
+        checks = RegistryChecks(settings.registry, settings.trusted_keys, started_with, settings.max_versions, hashes)
         target = checks.first_startable(rollout)
         if target != rollout.stable:
             log.error("%s cannot be started; the earlier version %s serves", rollout.stable, target)

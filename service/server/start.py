@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.bundle.hashes import HashRecords
 from service.fusion import FusionProfiles
 from service.rules.pages import page_key, random_page_key
 from service.settings import Settings
@@ -15,6 +16,7 @@ class WorkerStart:
     settings: Settings
     profiles: FusionProfiles | None = None  # of FUNNELRANK_FUSION_FILE, as they were when the file was last good
     folder: Path | None = None  # the run-time folder that the workers share
+    hashes: HashRecords = field(default_factory=HashRecords)  # of large files, which one process of a host reads
     # Drawn once per start of the service: without an admin token, there is no secret to derive a key from.
     random_key: bytes = field(default_factory=random_page_key, repr=False)
 

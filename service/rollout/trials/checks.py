@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from service.bundle.hashes import HashRecords
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
@@ -24,16 +25,22 @@ class RegistryChecks:
     """Checks versions, profiles and rules of one registry before they go live.
 
     `started_with`: the profiles that apply if there is no fusion document. `most_versions`: the number of distinct
-    versions that the rollout document may name.
+    versions that the rollout document may name. `hashes` says which large files this host has hashed already.
     """
 
     def __init__(
-        self, registry: Path, trusted_keys: Path | None, started_with: FusionProfiles | None, most_versions: int
+        self,
+        registry: Path,
+        trusted_keys: Path | None,
+        started_with: FusionProfiles | None,
+        most_versions: int,
+        hashes: HashRecords | None = None,
     ) -> None:
         self.registry = registry
         self._trusted_keys = trusted_keys
         self._started_with = started_with
         self._most_versions = most_versions
+        self._hashes = hashes or HashRecords()
         self._verified: dict[str, Manifest] = {}
 
     def verify(self, target: Target) -> Manifest:
@@ -42,7 +49,7 @@ class RegistryChecks:
         if manifest is None:
             folder = folder_of(self.registry, target)
             manifest = read_manifest(folder, self._trusted_keys)
-            verified_files(folder, manifest)
+            verified_files(folder, manifest, hashes=self._hashes)
             self._verified[str(target)] = manifest
         return manifest
 
