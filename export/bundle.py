@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 
 from export.exported import EXTERNAL_BYTES, exported
-from export.graph import ServingGraph, graph_inputs
+from export.graph import ServingGraph, graph_inputs, to_onnx
 from export.parity import check_parity, torch_scores
 from export.publish import PublishError, Sign, new_folder, next_version, publish, sha256_of
 from export.reduced import reduction
@@ -116,17 +116,32 @@ def publish_run(
         return Published(publish(registry, manifest, files, sign, moved), manifest, len(files[GRAPH_FILE]))
 
 
+def graph_scores(run: Run, precision: Precision, inputs: Inputs) -> dict[str, np.ndarray]:
+    """The outputs of a run's graph for one request, by name: of torch, or of the graph in a reduced precision.
+
+    Raises ReductionError if the graph is not available in this precision.
+    """
+    graph = ServingGraph(run.ranker, run.encoding).eval()
+    if precision == "float32":
+        return torch_scores(graph, inputs)
+    content = reduced(to_onnx(graph, run.encoding), precision).SerializeToString()
+    return _session_scores(run, content, inputs)
+
+
+def _session_scores(run: Run, content: bytes, inputs: Inputs) -> dict[str, np.ndarray]:
+    names = [*run.ranker.score_names, *run.ranker.vector_shapes]
+    return dict(zip(names, open_session(content, 1).run(names, inputs), strict=True))
+
+
 def _in_reduced(
     run: Run, model: onnx.ModelProto, precision: Reduced, golden: Inputs, max_loss: float, cache: Path
 ) -> tuple[dict[str, bytes], Reduction]:
     impressions = impressions_of(run, cache)
     content = reduced(model, precision).SerializeToString()
     reduced_graph = reduction.measure(run, model.SerializeToString(), content, precision, impressions, max_loss)
-    names = [*run.ranker.score_names, *run.ranker.vector_shapes]
-    scores = dict(zip(names, open_session(content, 1).run(names, golden), strict=True))
     return {
         GRAPH_FILE: content,
-        GOLDEN_FILE: _golden(golden, scores),
+        GOLDEN_FILE: _golden(golden, _session_scores(run, content, golden)),
         REPORT_FILE: with_reduction(run.report, reduced_graph),
     }, reduced_graph
 
@@ -144,7 +159,7 @@ def _golden(inputs: Inputs, scores: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _served_schema(run: Run) -> FeatureSchema:
+def served_schema(run: Run) -> FeatureSchema:
     """Return the run's schema with the features that only rules read, and with the lag of the training data, so that
     serving sees the same behaviours.
     """
@@ -165,7 +180,7 @@ def _manifest(
     hashes: dict[str, str],
     external: tuple[ExternalTensor, ...],
 ) -> Manifest:
-    served = _served_schema(run)
+    served = served_schema(run)
     return Manifest(
         format=EXTERNAL_FORMAT if external else FORMAT,
         name=run.recipe.name,

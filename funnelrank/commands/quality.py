@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from funnelrank.commands.loop import log_option
-from funnelrank.commands.options import PATH, POSITIVE, examples
+from funnelrank.commands.options import PATH, POSITIVE, cache_option, examples
 from funnelrank.exit_codes import CommandError
 
 DAYS = click.FloatRange(0, min_open=True)
@@ -67,6 +67,7 @@ def quality(
 )
 @click.option("--version", metavar="V", help="Name of the new version.  [default: one more than the last]")
 @click.option("--sign-with", type=PATH, metavar="KEY.pem", help="Private Ed25519 key, as of `funnelrank export`.")
+@cache_option
 def recalibrate(
     run: Path,
     log: Path,
@@ -78,9 +79,11 @@ def recalibrate(
     min_labels: int,
     version: str | None,
     sign_with: Path | None,
+    cache: Path,
 ) -> None:
     """Fit the calibration of a served version of RUN again, on matured labels of its log, and publish a new version.
 
+    A version in reduced precision stays in it, and is compared with the full one on the data of RUN, as at its export.
     Nothing is rolled out. If no factor has enough labels, or no new map is better, nothing is published.
     """
     from export.sign import signer
@@ -89,7 +92,7 @@ def recalibrate(
     from models.recipe import load_recipe
 
     sign = signer(sign_with) if sign_with else None
-    done = fit(run, log, load_recipe(recipe), registry, served, method, days, min_labels, version, sign)
+    done = fit(run, log, load_recipe(recipe), registry, served, method, days, min_labels, version, sign, cache)
     click.echo("\n".join(lines(done)))
 
 

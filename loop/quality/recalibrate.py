@@ -12,15 +12,16 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from export.bundle import Published, publish_run
-from export.graph import ServingGraph
-from export.parity import TOLERANCE, torch_scores
+from export.bundle import Published, graph_scores, publish_run, served_schema
+from export.parity import TOLERANCE
 from export.publish import Sign
+from features.rule_features import RuleFeatures
 from features.statistics import relative_difference
 from loop.errors import LogError
 from loop.quality.maps import Described, applied, described, fitted, inverted, with_maps
 from loop.quality.opening import labelled_log
 from loop.quality.rows import MeasuredTask, SeenRows
+from models.data.cache import DEFAULT_CACHE
 from models.metrics.calibration import calibration_curve, expected_calibration_error, log_loss
 from models.recipe import Recipe
 from models.training.run import Run, open_run
@@ -55,14 +56,16 @@ def recalibrate(
     fewest: int = FEWEST,
     version: str | None = None,
     sign: Sign | None = None,
+    cache: Path = DEFAULT_CACHE,
 ) -> Recalibration:
     """Fit the factors of the version `served` of a run on the last `days` of its log, and publish the result.
 
     A map is taken over if it lowers the log loss of the newest quarter of the labels, on which it was not fitted; it is
-    then fitted on all. Raises LogError if no map can be, if the labels are too few, or if the run is another one.
+    then fitted on all. The new version has the precision of the served one; the `cache` then gives the labelled
+    impressions on which a reduced graph is compared. Raises LogError if no map can be fitted, if the labels are too
+    few, or if the run is another one.
     """
-    run = open_run(run_folder)
-    manifest = _checked(run, folder_of(registry, Target(name=run.recipe.name, version=served)))
+    run, manifest = _checked(open_run(run_folder), registry, served)
     with labelled_log(log, recipe, run.recipe.name) as opened:
         rows = opened.seen(days)
     result = Recalibration(manifest.label)
@@ -89,27 +92,49 @@ def recalibrate(
         "maps": complete,
     }
     changed = replace(run, provenance=manifest.provenance | {RECALIBRATION: provenance})
-    result.published = publish_run(changed, registry, version, sign=sign)
+    if manifest.reduction is None:
+        result.published = publish_run(changed, registry, version, sign=sign)
+    else:
+        reduction = manifest.reduction
+        result.published = publish_run(changed, registry, version, reduction.precision, reduction.max_loss, cache, sign)
     return result
 
 
-def _checked(run: Run, folder: Path) -> Manifest:
-    """The manifest of a served version, after its maps were set in the run. Raises LogError if the run is another."""
+def _checked(run: Run, registry: Path, served: str) -> tuple[Run, Manifest]:
+    """The run with the maps and the rule features of a served version, and its manifest.
+
+    Raises LogError if the run is another one.
+    """
+    folder = folder_of(registry, Target(name=run.recipe.name, version=served))
     manifest = read_manifest(folder)
     if earlier := manifest.provenance.get(RECALIBRATION):
         with_maps(run.ranker, earlier["maps"])
+    run = _with_rule_features(run, manifest)
     another = LogError(f"the run is not that of {manifest.label}: it scores the bundle's golden request differently")
-    if manifest.fingerprint != run.encoding.schema.fingerprint:
+    if manifest.fingerprint != served_schema(run).fingerprint:
         raise another
     with np.load(io.BytesIO((folder / GOLDEN_FILE).read_bytes()), allow_pickle=False) as golden:
         inputs = {n.removeprefix("inputs/"): golden[n] for n in golden.files if n.startswith("inputs/")}
         outputs = {n.removeprefix("outputs/"): golden[n] for n in golden.files if n.startswith("outputs/")}
-    scores = torch_scores(ServingGraph(run.ranker, run.encoding).eval(), inputs)
+    # The golden request of a reduced graph has the scores of that graph.
+    scores = graph_scores(run, manifest.reduction.precision if manifest.reduction else "float32", inputs)
     if scores.keys() != outputs.keys():
         raise another
     if any(float(relative_difference(scores[name], outputs[name]).max()) > TOLERANCE for name in outputs):
         raise another
-    return manifest
+    return run, manifest
+
+
+def _with_rule_features(run: Run, manifest: Manifest) -> Run:
+    """The run with the features that were declared for the version, behind those of its graph."""
+    own = run.encoding.schema
+    schema = manifest.feature_schema
+    added = RuleFeatures(
+        item=schema.item[len(own.item) :],
+        candidate=schema.candidate[len(own.candidate) :],
+        counters=schema.counters[len(own.counters) :],
+    )
+    return replace(run, recipe=run.recipe.model_copy(update={"rule_features": added}))
 
 
 def _fit(

@@ -1,7 +1,9 @@
 """Tests the recalibration of a served version: on a real run, its bundle, and a log of what that bundle scored."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import yaml
 from logged_tables import LOG_SECTION, Rows, Shown
 from small_tables import RECIPE, make_tables, merged, write_tables
 
+from export.declare import declare
 from features.layouts import Layouts
 from funnelrank.main import main
 from loop.errors import LogError
@@ -30,6 +33,7 @@ class Served:
     """A run, the registry with its bundle, and the log of impressions whose clicks are half as frequent as trained."""
 
     run: Path
+    cache: Path
     registry: Path
     shown: Shown
     rows: Rows
@@ -41,15 +45,26 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    folder = tmp_path_factory.mktemp("recalibrate")
+    return served_in(tmp_path_factory.mktemp("recalibrate"), {"training.epochs": 4})
+
+
+@pytest.fixture(scope="module")
+def served_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """Two networks together, in half precision."""
+    settings = {"training.epochs": 3, "training.ensemble": 2}
+    return served_in(tmp_path_factory.mktemp("ensemble"), settings, "--precision", "float16", "--max-auc-loss", "0.1")
+
+
+def served_in(folder: Path, settings: dict[str, Any], *options: str) -> Served:
+    """Train a run, export it with these options, and log what the bundle scores."""
     tables = make_tables()
     write_tables(folder / "data", tables)
-    recipe = merged(RECIPE, {"data.dir": str(folder / "data"), "training.epochs": 4})
+    recipe = merged(RECIPE, {"data.dir": str(folder / "data"), **settings})
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     run = folder / "run"
     cache = ["--cache", str(folder / "cache")]
     assert main(["train", str(folder / "recipe.yaml"), "--out", str(run), *cache]) == 0
-    assert main(["export", str(run), "--registry", str(folder / "registry"), *cache]) == 0
+    assert main(["export", str(run), "--registry", str(folder / "registry"), *cache, *options]) == 0
     # Fewer clicks than in training.
     impressions = tables["impressions"]
     dropped = np.random.default_rng(1).random(len(impressions)) < 0.5
@@ -65,7 +80,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     last = max(record["logged_ms"] for record in rows[EXPOSURES])
     closing = rows[EVENTS][0] | {"event_id": "last", "action": "nothing", "request_id": None, "item_id": "none"}
     rows[EVENTS].append(closing | {"time_ms": last + 3 * HOUR, "logged_ms": last + 3 * HOUR})
-    return Served(run, folder / "registry", shown, rows, bundle)
+    return Served(run, folder / "cache", folder / "registry", shown, rows, bundle)
+
+
+def with_scores(served: Served, bundle: Bundle) -> list[dict[str, Any]]:
+    """The records as if this bundle had ranked them."""
+    again = [scored_again(record, served.shown.layouts, bundle) for record in served.rows[EXPOSURES]]
+    pairs = zip(served.rows[EXPOSURES], again, strict=True)
+    return [record | {"predictions": scored.predictions.ravel()} for record, scored in pairs]
 
 
 def scores(served: Served, bundle: Bundle) -> dict[str, np.ndarray]:
@@ -104,6 +126,47 @@ def test_a_new_version_predicts_the_rate_that_was_observed(served: Served, tmp_p
         if "kept_because" in factor:
             np.testing.assert_allclose(new[name], old[name], atol=1e-6)
     assert not (served.registry / "rollout.json").exists()
+
+
+@pytest.mark.slow  # exports a run
+def test_an_ensemble_in_half_precision_stays_one(served_ensemble: Served, tmp_path: Path) -> None:
+    served = served_ensemble
+    log = served.shown.write(tmp_path / "log", served.rows)
+    done = recalibrate(
+        served.run, log, served.recipe(), served.registry, "1", fewest=100, version="again", cache=served.cache
+    )
+    assert done.published is not None
+    manifest = done.published.manifest
+    assert manifest.reduction is not None
+    assert (manifest.reduction.precision, manifest.reduction.max_loss) == ("float16", 0.1)
+    assert manifest.composition["members"] == "2"
+    bundle = open_bundle(served.registry, "tiny", "again")
+    clicks = served.shown.tables["impressions"].sort_values("time_ms", kind="stable")["click"].to_numpy()
+    before = clicks.sum() / scores(served, served.bundle)["pctr"].sum()
+    assert before < 0.75
+    assert clicks.sum() / scores(served, bundle)["pctr"].sum() == pytest.approx(1, abs=0.03)
+    # The maps of the served version are those of its manifest, not those of the run.
+    copc = done.factors["pctr"]["before"]["copc"]
+    later = [record | {"version": "again"} for record in with_scores(served, bundle)]
+    log = served.shown.write(tmp_path / "later", {**served.rows, EXPOSURES: later})
+    with pytest.raises(LogError, match="nothing is published"):
+        recalibrate(served.run, log, served.recipe(), served.registry, "again", fewest=5000, cache=served.cache)
+    assert copc < 0.8
+
+
+@pytest.mark.slow  # exports a run
+def test_features_that_were_declared_for_rules_stay(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "features.yaml").write_text("item: [{name: stock, type: numeric}]")
+    registry = tmp_path / "registry"
+    shutil.copytree(served.registry / "tiny" / "1", registry / "tiny" / "1")
+    assert declare(registry / "tiny" / "1", tmp_path / "features.yaml", registry).version == "2"
+    records = [record | {"version": "2"} for record in served.rows[EXPOSURES]]
+    log = served.shown.write(tmp_path / "log", {**served.rows, EXPOSURES: records})
+    done = recalibrate(served.run, log, served.recipe(), registry, "2", fewest=100)
+    assert done.published is not None
+    schema = done.published.manifest.feature_schema
+    assert schema == read_manifest(registry / "tiny" / "2").feature_schema
+    assert schema.item[-1].name == "stock"
 
 
 @pytest.mark.slow  # exports a run
