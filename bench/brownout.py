@@ -38,7 +38,7 @@ _BEHAVIOURS = 50
 _TOP_K = 50
 _ENOUGH = 0.99  # of the callers
 _TOKEN = "bench"  # nosec B105 # of a service on the loopback address that ends with the run
-_STEPS = 3  # outcomes of the metric: a full ranking, and two steps
+_STEPS = 4  # outcomes of the metric: a full ranking, and three steps
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _measured(
         steps = [after - earlier for after, earlier in zip(_rankings_by_step(server), steps_before, strict=True)]
     # The bounds.
     floor_ms = at_rate.cpu_ms - model_ms
-    print(f"rankings by step 0, 1, 2: {steps}; lost by step (1 - nDCG@10): {losses}")
+    print(f"rankings by step 0 to 3: {steps}; lost by step (1 - nDCG@10): {losses}")
     print(
         f"CPU per ranking {at_rate.cpu_ms:.3f} ms, of which the model {model_ms:.3f}: the floor is {floor_ms:.3f} ms, "
         f"so no brown-out answers more than {at_rate.cpu_ms / floor_ms:.2f} times the rate"
@@ -204,7 +204,7 @@ def _named_first_pass(server: Server) -> dict[str, float]:
 
 
 def _rankings_by_step(server: Server) -> list[int]:
-    """The number of rankings so far: full ones, and those of step 1 and of step 2."""
+    """The number of rankings so far: full ones, and those of the steps 1 to 3."""
     _, page = call("GET", f"http://127.0.0.1:{server.port}/metrics")
     counts = [0] * _STEPS
     for line in page.splitlines():

@@ -219,4 +219,6 @@ def _notes(exposure: Exposure) -> list[str]:
         notes.append(f"the record has {part} (FUNNELRANK_EXPOSURE_CUT): last bits may differ")
     if "brownout:2" in exposure["degraded"]:
         notes.append("a brown-out ranked it in two passes; the replay shows the order of the full model")
+    if "brownout:3" in exposure["degraded"]:
+        notes.append("a brown-out ranked it by the small version alone; the replay shows the order of the full model")
     return notes

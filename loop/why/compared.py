@@ -130,6 +130,8 @@ def _notes(exposure: Exposure, without_shown: bool) -> list[str]:
     notes = []
     if "brownout:2" in exposure["degraded"]:
         notes.append("a brown-out ranked it in two passes; it is compared as the full model ranks it")
+    if "brownout:3" in exposure["degraded"]:
+        notes.append("a brown-out ranked it by the small version alone; it is compared as the full model ranks it")
     if any(reason.startswith("model_failed") for reason in exposure["degraded"]):
         notes.append("the model failed; it is compared as the model ranks it")
     if without_shown:

@@ -11,9 +11,9 @@ _SHORT_SHARE = 0.1  # of the longest wait
 _REFUSED_SHARE = 0.25  # of the callers; while more are refused, the short queue stays
 _COUNTED = 128  # callers; older ones weigh less
 _ALWAYS_ADMITTED = 2  # requests in work, so that the measured means can recover
-# The expected waits, as shares of the longest one, above which a ranking is made in the first and the second step of a
-# brown-out.
-_STEPS_ABOVE = (1 / 6, 1 / 3)
+# The expected waits, as shares of the longest one, above which a ranking is made in the first, the second and the third
+# step of a brown-out.
+_STEPS_ABOVE = (1 / 6, 1 / 3, 1 / 2)
 _STEPS = len(_STEPS_ABOVE) + 1
 # The most that counts for a ranking beside its own computing. What takes longer is other work, such as loading a model.
 _MOST_OVERHEAD = 0.001  # seconds

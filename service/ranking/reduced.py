@@ -1,4 +1,4 @@
-"""Scores a request in a brown-out: with fewer behaviours, and by the first pass where it has one."""
+"""Scores a request in a brown-out: with fewer behaviours, in two passes, or by the small version alone."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from service.ranking.query import Query
 from service.ranking.scoring import Scored
 from service.rollout.brownout import (
     FEWER_BEHAVIOURS,
+    SMALL_ALONE,
     TWO_PASSES,
     best_places,
     merged,
@@ -58,38 +59,48 @@ async def score_reduced(
 ) -> Reduced:
     """Score a request in this step, or in the nearest lower one that saves something for it.
 
-    Step 2 needs a bundle for the first pass with the feature schema of the version that ranks, a list that is longer
-    than what the second pass scores, and rules that read neither vectors nor task scores, because the second pass would
-    give them to some candidates only. If the first pass fails, the full model scores all candidates.
+    Steps 2 and 3 need a bundle for the first pass with the feature schema of the version that ranks, and rules that
+    read neither vectors nor task scores, because the full model gives them to some candidates only, or to none. Step 2
+    needs a list that is longer than what the second pass scores. If the first pass fails, the full model scores all
+    candidates.
     """
     bundle = live.bundle
     candidates = len(query.item_ids)
     cut = with_fewer_behaviours(inputs, bundle.layouts.max_behaviours)
     vectors = () if rules is None else rules.outputs
+    # The small version scores all candidates, and the full model the best of them or none.
     alike = rules is None or not rules.reads_model
-    if step >= TWO_PASSES and first is not None and alike and second_pass_size(candidates) < candidates:
-        own = _formula_of(first, query, formula)
-        if own is not None and first.bundle.layouts.inputs_fingerprint == bundle.layouts.inputs_fingerprint:
-            in_two_passes = await _score_twice(first.bundle, own, bundle, formula, cut, score)
-            if in_two_passes is not None:
-                return in_two_passes
+    saves = step >= SMALL_ALONE or (step == TWO_PASSES and second_pass_size(candidates) < candidates)
+    own = _formula_of(first, bundle, query, formula) if saves and alike else None
+    if first is not None and own is not None:
+        by_small = await score(first.bundle, cut, candidates)
+        if not by_small.failed:
+            estimates = own.fuse(by_small.predictions, cut["item_numerics"])
+            if step == TWO_PASSES:
+                return await _second_pass(estimates, by_small.seconds, bundle, formula, cut, score)
+            no_predictions = np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32)
+            scored = Scored(no_predictions, by_small.seconds, failed=False)
+            return Reduced(SMALL_ALONE, cut, scored, estimates, 0)
+    # The full model scores all candidates, with fewer behaviours.
     scored = await score(bundle, cut, candidates, vectors=vectors)
     scores = formula.fuse(scored.predictions, inputs["item_numerics"])
     return Reduced(0 if cut is inputs else FEWER_BEHAVIOURS, cut, scored, scores, _finite(scores))
 
 
-async def _score_twice(
-    small: Bundle, own: Formula, bundle: Bundle, formula: Formula, inputs: Mapping[str, np.ndarray], score: Score
-) -> Reduced | None:
-    """Score all candidates by the small bundle, whose fusion is `own`, and the best of them by the full model.
+async def _second_pass(
+    estimates: np.ndarray,
+    seconds: float,
+    bundle: Bundle,
+    formula: Formula,
+    inputs: Mapping[str, np.ndarray],
+    score: Score,
+) -> Reduced:
+    """Score by the full model the best candidates by `estimates` `[C]`, the fused scores of the first pass, which took
+    `seconds`.
 
-    Returns None if the small bundle fails. If the full model fails, the small bundle's order stays.
+    If the full model fails, the first pass's order stays.
     """
     numerics = inputs["item_numerics"]
-    first = await score(small, inputs, len(numerics))
-    if first.failed:
-        return None
-    estimates = own.fuse(first.predictions, numerics)
     places = best_places(estimates)
     second = await score(bundle, inputs, len(places), places=places)
     predictions = np.full((len(bundle.tasks), len(estimates)), np.nan, dtype=np.float32)
@@ -100,12 +111,17 @@ async def _score_twice(
         of_model = formula.fuse(second.predictions, numerics[places])
         scores = merged(estimates, of_model, places)
         by_model = _finite(of_model)
-    scored = Scored(predictions, first.seconds + second.seconds, second.failed)
+    scored = Scored(predictions, seconds + second.seconds, second.failed)
     return Reduced(TWO_PASSES, inputs, scored, scores, by_model)
 
 
-def _formula_of(first: Live, query: Query, formula: Formula) -> Formula | None:
-    """The request's fusion bound to the first pass; None if the request weights a task that the small model lacks."""
+def _formula_of(first: Live | None, bundle: Bundle, query: Query, formula: Formula) -> Formula | None:
+    """The request's fusion bound to the first pass.
+
+    None without a first pass, if it reads other inputs, or if the request weights a task that the small model lacks.
+    """
+    if first is None or first.bundle.layouts.inputs_fingerprint != bundle.layouts.inputs_fingerprint:
+        return None
     own = first.fusion.formulas[formula.profile]
     if not query.options.weights:
         return own

@@ -1,4 +1,4 @@
-"""Defines the steps of a brown-out: step 1 reads fewer behaviours, step 2 also scores in two passes."""
+"""Defines the steps of a brown-out: fewer behaviours, then two passes, then the small version alone."""
 
 from collections.abc import Mapping
 
@@ -8,6 +8,7 @@ from features.layouts import BEHAVIOUR_INPUTS
 
 FEWER_BEHAVIOURS = 1
 TWO_PASSES = 2
+SMALL_ALONE = 3
 # The newest fifth of the sequence: a length for which every bundle is warmed up.
 _SHARE_OF_BEHAVIOURS = 5
 # The second pass scores a tenth of the candidates, but never fewer than these.

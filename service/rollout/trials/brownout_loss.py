@@ -19,7 +19,7 @@ def brownout_losses(live: Live, first: Live, requests: Sequence[Assembly]) -> di
 
     A request that a step does not change counts with a loss of 0.
     """
-    losses: list[tuple[float, float]] = []
+    losses: list[tuple[float, float, float]] = []
     end = perf_counter() + _MAX_SECONDS
     for request in requests:
         formula, _ = live.fusion.for_user(request.scene, request.user_id)
@@ -29,7 +29,8 @@ def brownout_losses(live: Live, first: Live, requests: Sequence[Assembly]) -> di
         twice = shorter
         if second_pass_size(len(full)) < len(full):
             twice = _fused_twice(live, first, formula, cut)
-        losses.append((1 - ndcg(shorter, full), 1 - ndcg(twice, full)))
+        alone = _fused(first, first.fusion.formulas[formula.profile], cut)
+        losses.append((1 - ndcg(shorter, full), 1 - ndcg(twice, full), 1 - ndcg(alone, full)))
         if perf_counter() > end:
             break
     if not losses:

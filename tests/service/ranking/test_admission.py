@@ -95,7 +95,9 @@ def test_the_queue_stays_short_only_while_many_are_refused(refused_of_ten: int, 
     assert queue.active(now) is stays_short
 
 
-@pytest.mark.parametrize(("in_work", "step"), [(0, 0), (1, 0), (3, 0), (4, 1), (6, 1), (7, 2), (19, 2)])
+@pytest.mark.parametrize(
+    ("in_work", "step"), [(0, 0), (1, 0), (3, 0), (4, 1), (6, 1), (7, 2), (9, 2), (11, 3), (19, 3)]
+)
 def test_the_longer_the_expected_wait_the_cheaper_the_step_of_a_brownout(in_work: int, step: int) -> None:
     for brownout in (False, True):
         admission = brownout_admission() if brownout else admission_of(0.2, 0.01)
@@ -117,14 +119,14 @@ def brownout_admission(limit: int = 64) -> Admission:
 def test_the_steps_follow_the_callers_deadline_if_it_is_shorter_than_the_longest_wait() -> None:
     admission = brownout_admission()
     admission.by_step[0] = 3
-    for seconds_left, step in ((60, 0), (0.2, 0), (0.1, 1), (0.05, 2), (0.0, 2)):
+    for seconds_left, step in ((60, 0), (0.2, 0), (0.1, 1), (0.07, 2), (0.05, 3), (0.0, 3)):
         with admission.enter() as entered:
             assert entered.choose_step(seconds_left) == step
 
 
 def test_the_steps_follow_the_limit_of_requests_in_work_if_it_is_reached_before_the_longest_wait() -> None:
     admission = brownout_admission(limit=10)
-    for in_work, step in ((1, 0), (2, 1), (3, 1), (4, 2), (9, 2)):
+    for in_work, step in ((1, 0), (2, 1), (3, 1), (4, 2), (6, 3), (9, 3)):
         admission.by_step[0] = in_work
         with admission.enter() as entered:
             assert entered.choose_step(60) == step
@@ -180,17 +182,17 @@ def test_in_a_brownout_the_queue_is_shortened_only_once_a_quarter_are_refused(mo
     # One of four is refused, and still the whole wait is allowed.
     admission.by_step[0] = 19
     for _ in range(4):
-        admit(2)
+        admit(3)
     refuse()
     admission.by_step[0] = 19
-    admit(2)
+    admit(3)
     # Then a quarter: a tenth of the wait is allowed, and all rankings that wait are the cheapest.
     refuse()
     admission.by_step[0] = 3
     with pytest.raises(Overloaded):
         admission.enter()
     admission.by_step[0] = 2
-    admit(2)
+    admit(3)
     now += 0.21
     admit(0)
 

@@ -62,7 +62,7 @@ async def test_step_one_ranks_as_a_user_with_the_newest_behaviours_alone(ranker:
     assert 'funnelrank_degraded_total{reason="brownout"} 1.0' in page
 
 
-@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("step", [1, 2, 3])
 async def test_a_step_that_saves_nothing_is_not_reported(ranker: Ranker, step: int) -> None:
     reduced = await ranker.rank(query(behaviours=1), Deadline(60_000), step=step)
     full = await ranker.rank(query(behaviours=1), Deadline(60_000))
@@ -118,6 +118,22 @@ async def test_the_best_of_the_first_pass_are_scored_by_the_full_model_and_lead(
     assert np.isnan(predictions[:, rest]).all()
 
 
+@pytest.mark.parametrize("candidates", [10, 300])
+async def test_the_small_version_alone_ranks_all_in_step_three(pair: Ranker, candidates: int) -> None:
+    full = await pair.rank(query(candidates, behaviours=1), Deadline(60_000))
+    reduced = await pair.rank(query(candidates, behaviours=1), Deadline(60_000), step=3)
+    assert reasons(reduced) == ["brownout:3"]
+    assert reduced.live.bundle.label == "synthetic/1"
+    assert reduced.computation.coverage == (candidates, 0)
+    small = pair.follower.snapshot.default.first_pass
+    assert small is not None
+    inputs = full.computation.inputs
+    by_hand = small.fusion.formulas[full.formula.profile].fuse(small.bundle.score(small.bundle.own(inputs)))
+    assert np.allclose(reduced.computation.scores, by_hand, rtol=1e-6)
+    assert [int(item) for item in reduced.ranked.item_ids] == np.argsort(-by_hand, kind="stable").tolist()
+    assert np.isnan(reduced.computation.predictions).all(), "no number of the small model is one of the full model's"
+
+
 async def test_step_two_reads_fewer_behaviours_in_both_passes(pair: Ranker) -> None:
     long, short = [await pair.rank(query(300, behaviours=n), Deadline(60_000), step=2) for n in (5, 1)]
     assert long.computation.scores.tobytes() == short.computation.scores.tobytes()
@@ -167,22 +183,24 @@ async def test_the_gate_measures_the_loss_of_each_step_when_the_pair_is_named(ra
     await ranker.follower.step()
     first = ranker.follower.loader.reports["small/1"]
     assert first.against == "synthetic/1"
-    assert set(first.brownout) == {"brownout:1", "brownout:2"}
+    assert set(first.brownout) == {"brownout:1", "brownout:2", "brownout:3"}
     assert all(0 <= loss < 1 for loss in first.brownout.values())
-    # The loss of step 2, measured on the answers themselves.
-    losses = []
+    # The losses of steps 2 and 3, measured on the answers themselves.
+    losses: dict[int, list[float]] = {2: [], 3: []}
     for user in range(12):
-        full, reduced = [
+        full, *reduced = [
             (await ranker.rank(query(300, f"user {user}"), Deadline(60_000), step=step)).computation.scores
-            for step in (0, 2)
+            for step in (0, 2, 3)
         ]
-        losses.append(1 - ndcg(reduced, full))
-    assert first.brownout["brownout:2"] == pytest.approx(np.mean(losses), abs=1e-4)
+        for step, scores in zip(losses, reduced, strict=True):
+            losses[step].append(1 - ndcg(scores, full))
+    for step, of_step in losses.items():
+        assert first.brownout[f"brownout:{step}"] == pytest.approx(np.mean(of_step), abs=1e-4)
     # A new stable version is measured with the first pass that is there.
     publish(registry, "2", bias=0.1)
     change_rollout(registry, {"stable": Target(name="synthetic", version="2")}, "test")
     await ranker.follower.step()
-    assert set(ranker.follower.loader.reports["synthetic/2"].brownout) == {"brownout:1", "brownout:2"}
+    assert set(ranker.follower.loader.reports["synthetic/2"].brownout) == set(first.brownout)
 
 
 @pytest.mark.parametrize("group", ["item", "context"])
