@@ -14,6 +14,7 @@ from features import FeatureSchema
 from features.files.writing import write_whole
 from features.layouts import Layouts
 from loop.errors import LogError
+from loop.join.delays import PART, choose, delayed_conversion, event_labels
 from loop.join.labels import label, open_database, quoted, read_log
 from loop.join.reading import exposures_in
 from loop.join.report import JoinReport, check_rate, measure
@@ -49,11 +50,12 @@ def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_
             check_rate(report, section.min_join_rate)
             # Write the tables only for a log that is worth training on.
             layouts = _layouts(database, log, recipe, report)
+            choose(database, recipe, section)
             exposures = _labelled(database, recipe, layouts, files[RecordKind.EXPOSURES])
             report.rows = write_tables(database, exposures, recipe, layouts, out, scratch)
             if not report.rows["impressions"]:
                 raise LogError("no impression has all its labels: every window is open, or nothing was seen")
-            times = _part_ends(database)
+            times = None if delayed_conversion(recipe) else _part_ends(database)
     # The recipe is written last: a folder that has it is complete.
     report.write(out / REPORT_FILE)
     write_whole(out / RECIPE_FILE, _recipe_of(recipe, out, times).encode())
@@ -73,13 +75,15 @@ def section_of(recipe: Recipe) -> LogSection:
     """The section `log` of a recipe, with a label for each that the tasks read."""
     if recipe.log is None:
         raise LogError("the recipe has no section 'log', which says what was seen and how events become labels")
-    missing = [name for name in recipe.label_columns if name not in recipe.log.labels]
+    labels = event_labels(recipe)
+    missing = [name for name in labels if name not in recipe.log.labels]
     if missing:
         raise LogError(
             f"log.labels lacks {', '.join(missing)}, which tasks read; known: {', '.join(recipe.log.labels)}"
         )
-    if recipe.value_columns:
-        raise LogError(f"the label {min(recipe.value_columns)} is a value, and events of the log have none")
+    values = sorted(recipe.value_columns.intersection(labels))
+    if values:
+        raise LogError(f"the label {values[0]} is a value, and events of the log have none")
     compared = [f.name for f in recipe.features.item if getattr(f, "within_request", False)]
     if compared:
         raise LogError(f"feature '{compared[0]}' has within_request, which a part of a list cannot give again")
@@ -122,20 +126,21 @@ def _layouts(database: duckdb.DuckDBPyConnection, log: Path, recipe: Recipe, rep
 def _labelled(
     database: duckdb.DuckDBPyConnection, recipe: Recipe, schemas: Mapping[str, Layouts], files: Sequence[Path]
 ) -> Iterator[Mapping[str, Any]]:
-    """The exposures whose impressions have closed labels, in the log's order, with positions and labels as lists.
+    """The exposures of the impressions in `chosen`, in the log's order, with positions, labels and parts as lists.
 
     DuckDB holds places, positions and labels; the wide records are read in batches beside it, and never sorted.
     """
+    # The labels break the tie of a row that is there twice, as one whose conversion came late.
     names = [quoted(name) for name in recipe.label_columns]
-    closed = " AND ".join(f"{name} IS NOT NULL" for name in names)
-    lists = ", ".join(f"list({name} ORDER BY position) AS label_{place}" for place, name in enumerate(names))
+    order = f"ORDER BY position, {', '.join(names)}"
+    lists = ", ".join(f"list({name} {order}) AS label_{place}" for place, name in enumerate(names))
     database.execute(
         f"CREATE TABLE labelled AS SELECT filename, file_row_number, request_id, ranked_before, "  # nosec B608 # quoted
-        f"list(position ORDER BY position) AS positions, {lists} "
-        "FROM states JOIN exposed USING (request_id, ranked_before) "
-        f"WHERE {closed} GROUP BY ALL ORDER BY filename, file_row_number"
+        f"list(position {order}) AS positions, list({PART} {order}) AS {PART}, {lists} "
+        "FROM chosen JOIN exposed USING (request_id, ranked_before) "
+        "GROUP BY ALL ORDER BY filename, file_row_number"
     )
-    columns = ["positions", *(f"label_{place}" for place in range(len(names)))]
+    columns = ["positions", PART, *(f"label_{place}" for place in range(len(names)))]
     for exposure in exposures_in(database, "labelled", columns, files):
         if exposure["schema"] in schemas:
             yield exposure
@@ -150,8 +155,11 @@ def _part_ends(database: duckdb.DuckDBPyConnection) -> list[int]:
     return [int(value) for value in row]
 
 
-def _recipe_of(recipe: Recipe, out: Path, times: list[int]) -> str:
-    """The recipe with the joined tables as its data: the last tenths of the time validate and test."""
+def _recipe_of(recipe: Recipe, out: Path, times: list[int] | None) -> str:
+    """The recipe with the joined tables as its data: the last tenths of the time validate and test.
+
+    Without `times`, a column of the impressions says what validates and tests.
+    """
     raw = recipe.model_dump(mode="json")
     data: dict[str, Any] = {
         "dir": str(out),
@@ -162,6 +170,9 @@ def _recipe_of(recipe: Recipe, out: Path, times: list[int]) -> str:
         "request_id": recipe.data.request_id or "request_id",
         "served": True,
     }
+    if times is None:
+        raw["data"] |= data | {"split": {"by": "column", "column": PART}}
+        return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
     first, validation, test, last = times
     if first < validation < test < last:
         start, middle, end, after = (_iso(time_ms) for time_ms in (first, validation, test, last + 1))

@@ -19,6 +19,7 @@ from features import Numeric, RowLayout
 from features.files.writing import replacing
 from features.layouts import Layouts
 from features.schema import Feature, FeatureSchema, MultiCategorical
+from loop.join.delays import PART, label_fields
 from loop.join.labels import arrow_reader
 from loop.join.served import ServedRows, counters_of, entity_rows, name_of
 from models.recipe import Recipe
@@ -62,7 +63,7 @@ def arrow_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
             pa.field(data.time_ms, pa.int64()),
             pa.field(data.request_id or "request_id", pa.string()),
             pa.field(position, pa.int32()),
-            *(pa.field(name, pa.int8()) for name in recipe.label_columns),
+            *label_fields(recipe),
             *_fields(features.context),
             *_fields(features.counter_numbers),
             *_fields(features.candidate),
@@ -146,6 +147,7 @@ def _add(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, layouts:
         position: exposure["positions"],
     }
     impressions |= {name: exposure[f"label_{place}"] for place, name in enumerate(recipe.label_columns)}
+    impressions[PART] = exposure[PART]
     impressions |= {name: values * n for name, values in _columns(context, recipe.features.context).items()}
     numbers = counters_of(exposure, layouts)[places] if recipe.features.counters else np.zeros((n, 0))
     names = [counter.name for counter in layouts.schema.counters]
@@ -222,7 +224,8 @@ def _columns(rows: ServedRows, features: Sequence[Feature]) -> dict[str, list[An
 def _flush(rows: JoinedRows, writers: Mapping[str, pq.ParquetWriter], schemas: Mapping[str, pa.Schema]) -> None:
     for role, columns in rows.columns.items():
         if columns:
-            writers[role].write_table(pa.table(columns, schema=schemas[role]))
+            own = {name: columns[name] for name in schemas[role].names}
+            writers[role].write_table(pa.table(own, schema=schemas[role]))
 
 
 def _finish(

@@ -11,6 +11,7 @@ import yaml
 
 from features.files.writing import replacing, write_whole
 from loop.errors import LogError
+from loop.join.delays import delayed_conversion
 from loop.join.join import RECIPE_FILE
 from loop.nightly.config import CompareSection
 from models.recipe import Recipe, load_recipe
@@ -27,6 +28,11 @@ def split_by_newest(data: Path, out: Path, section: CompareSection) -> dict[str,
     """
     newest_h = section.newest_h
     recipe = load_recipe(data / RECIPE_FILE)
+    if delayed_conversion(recipe) is not None:
+        raise LogError(
+            "a task with `delay` trains on labels that are still open, on which a night cannot compare: run "
+            "`funnelrank join`, `train` and `export`"
+        )
     times = np.sort(impression_times(data, recipe))
     last = int(times[-1])
     test = last + 1 - round(newest_h * _HOUR_MS)

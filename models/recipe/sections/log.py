@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.options import Options
 
@@ -22,10 +22,21 @@ class SeenRule(Options):
 
 
 class LoggedLabel(Options):
-    """A label: whether one of the `actions` came within `window_s` seconds after the exposure."""
+    """A label: whether one of the `actions` came within `window_s` seconds after the exposure.
+
+    `first_after_s`, for a task with the correction `fake_negatives`: the age in seconds at which an impression is
+    labelled for the first time; an action that comes later repeats it.
+    """
 
     actions: Annotated[tuple[Action, ...], Field(min_length=1)]
     window_s: Annotated[float, Field(gt=0)]
+    first_after_s: Annotated[float | None, Field(ge=0, exclude_if=lambda value: value is None)] = None
+
+    @model_validator(mode="after")
+    def _first_within_window(self) -> "LoggedLabel":
+        if self.first_after_s is not None and self.first_after_s >= self.window_s:
+            raise ValueError("first_after_s must be below window_s")
+        return self
 
 
 class LogSection(Options):
