@@ -12,6 +12,7 @@ DURATION ?= 30
 REPORT ?= reports/loadtest.html
 LOADTEST_FLAGS ?=
 BENCH_FLAGS ?=
+SCALE_FLAGS ?=
 BENCHMARK_FLAGS ?=
 
 SERVE := .venv
@@ -30,7 +31,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run dev format lint test test-slow test-tools test-full shape rooms audit loadtest bench data benchmark sample sample-documents lock clean
+.PHONY: help run dev format lint test test-slow test-tools test-full shape rooms audit loadtest bench bench-scale data benchmark sample sample-documents lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help:  ## list the targets
@@ -98,6 +99,9 @@ bench: $(TEST)/.test-installed  ## CPU cost of a ranking beside the model, an em
 data: $(TEST)/.test-installed  ## canonical tables in data/ from the raw logs in $DATA (../shared/data)
 	$(TEST)/bin/python -m funnelrank prepare kuairand --source $(DATA)/kuairand --out data/kuairand
 	$(TEST)/bin/python -m funnelrank prepare census --source $(DATA)/census --out data/census
+
+bench-scale: $(TEST)/.test-installed  ## cost against the number of embedding rows, every target with PASS or MISS: SCALE_FLAGS=--full
+	OMP_NUM_THREADS=1 $(TEST)/bin/python -m funnelrank bench-scale $(SCALE_FLAGS)
 
 benchmark: $(TEST)/.test-installed  ## every recipe over 5 seeds (hours; finished runs are kept): docs/results.md; BENCHMARK_FLAGS
 	$(TEST)/bin/python -m funnelrank benchmark --out docs/results $(BENCHMARK_FLAGS)

@@ -61,6 +61,7 @@ COMMANDS = {
     "declare": CommandEntry("exporting:declare", "Publish a version again with features that only rules read."),
     "sign": CommandEntry("exporting:sign", "Sign published bundles."),
     "bench": CommandEntry("bench:bench", "Measure the CPU cost of a ranking."),
+    "bench-scale": CommandEntry("bench:bench_scale", "Measure how cost grows with the number of embedding rows."),
     "bench-threads": CommandEntry("bench:bench_threads", "Compare workers, threads and spinning."),
     "bench-brownout": CommandEntry(
         "bench:bench_brownout", "Measure who gets an answer in time under overload, with a brown-out."

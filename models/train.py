@@ -14,9 +14,10 @@ from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights, write_json
 from models.training.diagnostics.ablation import ablation as measure_ablation
 from models.training.diagnostics.baselines import baselines as fit_baselines
-from models.training.loop import CHECKPOINT_STEPS, NonFiniteLossError
+from models.training.loop import CHECKPOINT_STEPS
 from models.training.members import MEMBERS_FOLDER, learn_members
 from models.training.outcome import HISTORY_FILE, METRICS_FILE, RECIPE_FILE, summary
+from models.training.step import NonFiniteLossError
 from models.training.transfer import narrowed
 from models.training.warm_start import open_warm_start
 

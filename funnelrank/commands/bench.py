@@ -1,10 +1,13 @@
-"""The benchmark commands: `bench`, `bench-threads`, `bench-brownout`, `bench-clients`."""
+"""The benchmark commands: `bench`, `bench-scale`, `bench-threads`, `bench-brownout`, `bench-clients`."""
 
 from pathlib import Path
 
 import click
 
 from funnelrank.commands.options import PATH, POSITIVE, examples
+from funnelrank.exit_codes import ExitCode
+
+SCALE_PARTS = ("training",)  # the keys of bench.scale.run.PARTS, which costs an import
 
 _RUNS = click.option(
     "--runs",
@@ -35,6 +38,52 @@ def bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
     from bench.run import run_bench
 
     run_bench(quick, full, out, runs)
+
+
+@click.command(
+    epilog=examples("funnelrank bench-scale", "funnelrank bench-scale --part training --rows 10000 --rows 1000000")
+)
+@click.option(
+    "--part", "parts", multiple=True, type=click.Choice(SCALE_PARTS), help="Measure this part alone. Repeatable."
+)
+@click.option(
+    "--rows",
+    multiple=True,
+    type=click.IntRange(min=1000),
+    metavar="N",
+    help="Embedding rows of a table to train. Repeatable; the largest is compared with the smallest.  "
+    "[default: 10,000 and 10,000,000]",
+)
+@click.option("--dim", type=POSITIVE, default=16, show_default=True, help="Embedding width.")
+@click.option(
+    "--updates",
+    type=click.Choice(["lazy_adam", "rowwise_adagrad", "dense"]),
+    default="lazy_adam",
+    show_default=True,
+    help="How training updates the table.",
+)
+@click.option("--steps", type=POSITIVE, default=240, show_default=True, help="Training steps of each size.")
+@click.option("--full", is_flag=True, help="The stated sizes, where the default of a part is smaller.")
+@click.option(
+    "--out",
+    type=PATH,
+    default=Path("reports/scale.json"),
+    show_default=True,
+    metavar="FILE",
+    help="JSON file to write.",
+)
+def bench_scale(
+    parts: tuple[str, ...], rows: tuple[int, ...], dim: int, updates: str, steps: int, full: bool, out: Path
+) -> int:
+    """Measure how cost grows with the number of embedding rows, and print every target with PASS or MISS.
+
+    Fails if a target is missed.
+    """
+    from bench.scale.parts import ScaleSizes
+    from bench.scale.run import run_scale
+
+    sizes = ScaleSizes(training_rows=rows or ScaleSizes.training_rows, dim=dim, updates=updates, steps=steps, full=full)
+    return ExitCode.DONE if run_scale(sizes, parts, out) else ExitCode.FAILED
 
 
 @click.command(epilog=examples("funnelrank bench-threads --recipe kuairand-mmoe-din"))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from features import Categorical, Feature, MultiCategorical, Numeric
 from models.data.encoding.encoding import NumericStats
 from models.data.encoding.vocabulary import MISSING_ROW
+from models.network.compact import Lookup
 from models.network.piecewise_linear import PiecewiseLinear, binned_columns
 
 _LARGEST_SUM_AS_PRODUCT = 4096  # multiplications per row
@@ -110,14 +111,14 @@ class KeyColumns(nn.Module):
         self.pieces = len(self.singles) + len(self.multis)
         self.register_buffer("unknown", torch.tensor(list(unknown_rows), dtype=torch.int64), persistent=False)
 
-    def forward(self, rows: Tensor, table: nn.Embedding, unknown_rate: float) -> Tensor:
+    def forward(self, rows: Tensor, lookup: Lookup, unknown_rate: float) -> Tensor:
         """Rows int64 `[..., K]` -> `[..., pieces * D]`: single values in column order, then the pooled ones."""
         if self.training and unknown_rate:
             hidden = (torch.rand(rows.shape, device=rows.device) < unknown_rate) & (rows != MISSING_ROW)
             rows = torch.where(hidden, self.unknown, rows)
         if self.all_single:
-            return table(rows).flatten(-2)
-        embedded = table(rows)
+            return lookup(rows).flatten(-2)
+        embedded = lookup(rows)
         # Slices, because picking columns by index costs the graph two transposes.
         pieces = [embedded[..., run, :].flatten(-2) for run in self.runs]
         for columns, pooling in self.multis:
@@ -168,14 +169,14 @@ class GroupEmbedding(nn.Module):
             self.bins = _bins(stats.edges, dim, piecewise)
         self.width = (self.keys.pieces + self.n_binned) * dim + self.n_numerics
 
-    def forward(self, rows: Tensor, raw: Tensor | None, table: nn.Embedding, unknown_rate: float) -> Tensor:
+    def forward(self, rows: Tensor, raw: Tensor | None, lookup: Lookup, unknown_rate: float) -> Tensor:
         """Rows `[..., K]` and raw numerics `[..., N]` -> `[..., G]`.
 
         In training, some ids are replaced by unknown ones and some numbers by missing ones.
         """
         keys = []
         if self.keys.pieces:
-            keys.append(self.keys(rows, table, unknown_rate))
+            keys.append(self.keys(rows, lookup, unknown_rate))
         return self.beside(keys, raw, unknown_rate)
 
     def beside(self, keys: list[Tensor], raw: Tensor | None, unknown_rate: float) -> Tensor:

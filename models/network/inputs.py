@@ -1,6 +1,7 @@
 """Embeds a batch: the groups of features, the behaviours, and the candidate as a behaviour."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,14 +14,23 @@ from features.within_request import INPUT, WITHIN
 from models.data.encoding.encoding import CANDIDATE, Encoding, NumericStats, log1p_columns
 from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
 from models.layers.input_part import InputPart
+from models.network.compact import Lookup, compact
 from models.network.embedding import GroupEmbedding, numerics_of, pieces_of, runs_of
 from models.recipe.sections.model import EmbeddingSection
 from models.structures.representation import Candidates
 
 Batch = Mapping[str, Tensor]
+ROW_GROUPS = ("user", "context", "item", CANDIDATE, DERIVED, "behaviour")
 
 # Shape legend: B impressions or candidates, L behaviours, G width of a group, I item part of a behaviour,
 # P its property part.
+
+
+class RowsRead(NamedTuple):
+    """The rows of a batch by group, and their lookup; the rows may be numbered anew for this batch."""
+
+    rows: Mapping[str, Tensor]
+    lookup: Lookup
 
 
 class Inputs(nn.Module):
@@ -33,6 +43,7 @@ class Inputs(nn.Module):
         super().__init__()
         schema = encoding.schema
         self.unknown_rate = section.unknown_rate
+        self.first_known_row = 1 + len(encoding.vocabulary.unknown_rows)
         self.table = nn.Embedding(encoding.vocabulary.n_rows, section.dim, padding_idx=MISSING_ROW)
         nn.init.normal_(self.table.weight, std=0.05)
         with torch.no_grad():
@@ -105,13 +116,21 @@ class Inputs(nn.Module):
             return 0
         return self.part(name).width
 
-    def group(self, name: str, batch: Batch) -> Tensor:
+    def reading(self, batch: Batch) -> RowsRead:
+        """The rows of the batch and how to look them up, which is to be handed to the methods below."""
+        rows = {name: batch[f"{name}_rows"] for name in ROW_GROUPS if f"{name}_rows" in batch}
+        if not (self.table.sparse and torch.is_grad_enabled()):
+            return RowsRead(rows, self.table)
+        places, lookup = compact(self.table.weight, list(rows.values()), self.first_known_row)
+        return RowsRead(dict(zip(rows, places, strict=True)), lookup)
+
+    def group(self, name: str, batch: Batch, read: RowsRead) -> Tensor:
         """`[B or 1, G]` of a feature group, of `within` or of `counter`, where the schema has it."""
         if name in (WITHIN, COUNTER):
             numbers = self.groups[name]
             assert isinstance(numbers, GroupEmbedding)
             return numbers.beside([], batch[INPUT if name == WITHIN else COUNTER_INPUT], self.unknown_rate)
-        return self.groups[name](batch[f"{name}_rows"], batch.get(f"{name}_numerics"), self.table, self.unknown_rate)
+        return self.groups[name](read.rows[name], batch.get(f"{name}_numerics"), read.lookup, self.unknown_rate)
 
     def candidates(self, batch: Batch) -> Candidates:
         """The candidates' numerics, raw and scaled."""
@@ -120,23 +139,23 @@ class Inputs(nn.Module):
         assert group.numerics is not None
         return Candidates(batch["item_numerics"], group.numerics(batch["item_numerics"]))
 
-    def behaviours(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def behaviours(self, batch: Batch, read: RowsRead) -> tuple[Tensor, Tensor]:
         """The behaviours `[B or 1, L, I + P]`, item part then property part (action, scene, age), and their mask.
 
         The mask `[B or 1, L]` is False for padding.
         """
         assert self.behaviour_item is not None
         assert self.behaviour_property is not None
-        rows = batch["behaviour_rows"]
+        rows = read.rows["behaviour"]
         times = batch["behaviour_times"]
         age_s = ((batch["request_time"].unsqueeze(-1) - times).clamp(min=0) / 1000.0).to(torch.float32)
         age_s = torch.where(times > 0, age_s, torch.nan).unsqueeze(-1)
-        items = self.behaviour_item(rows[..., :-2], batch.get("behaviour_numerics"), self.table, self.unknown_rate)
-        properties = self.behaviour_property(rows[..., -2:], age_s, self.table, self.unknown_rate)
+        items = self.behaviour_item(rows[..., :-2], batch.get("behaviour_numerics"), read.lookup, self.unknown_rate)
+        properties = self.behaviour_property(rows[..., -2:], age_s, read.lookup, self.unknown_rate)
         # Rows are never negative, and a behaviour has key columns.
         return torch.cat([items, properties], -1), rows.amax(-1) > MISSING_ROW
 
-    def target(self, batch: Batch, item: Tensor) -> Tensor:
+    def target(self, batch: Batch, item: Tensor, read: RowsRead) -> Tensor:
         """The candidate in the form of a behaviour's item part `[B, I]`: same features, same table, same order.
 
         In a graph the embeddings are cut out of the candidate's own vector `item` `[B, G]`. Training cannot do that,
@@ -148,7 +167,8 @@ class Inputs(nn.Module):
             numerics = batch["item_numerics"][..., self.target_numerics]
         if torch.compiler.is_exporting():
             return self.behaviour_item.beside([item[..., run] for run in self.target_runs], numerics, 0.0)
-        return self.behaviour_item(batch["item_rows"][..., self.target_keys], numerics, self.table, self.unknown_rate)
+        rows = read.rows["item"][..., self.target_keys]
+        return self.behaviour_item(rows, numerics, read.lookup, self.unknown_rate)
 
 
 def _columns_of(item: Sequence[Feature], chosen: Sequence[Feature]) -> tuple[list[int], list[int]]:

@@ -116,11 +116,12 @@ class MultiTaskModel(nn.Module):
         """Embed the batch: the vectors of its groups, and the input of the encoders, which is None without an
         encoder.
         """
-        groups = {name: self.inputs.group(name, batch) for name in self.inputs.groups}
+        read = self.inputs.reading(batch)
+        groups = {name: self.inputs.group(name, batch, read) for name in self.inputs.groups}
         if not self.reads_behaviours:
             return Embedded(groups, None)
-        behaviours_BLG, mask_BL = self.inputs.behaviours(batch)
-        target = self.inputs.target(batch, groups["item"])
+        behaviours_BLG, mask_BL = self.inputs.behaviours(batch, read)
+        target = self.inputs.target(batch, groups["item"], read)
         return Embedded(groups, View(behaviours_BLG, mask_BL, target, groups.get("user"), groups.get("context")))
 
     def trunk_input(self, batch: Batch, embedded: Embedded | None = None) -> TrunkInput:
@@ -243,8 +244,7 @@ class MultiTaskModel(nn.Module):
             for name, module in self.named_modules()
             if isinstance(module, nn.Embedding) and "position" not in name.split(".")
         }
-        named = [(name.rpartition(".")[0] in embeddings, parameter) for name, parameter in self.named_parameters()]
-        return {
-            "embedding": [parameter for is_embedding, parameter in named if is_embedding],
-            "dense": [parameter for is_embedding, parameter in named if not is_embedding],
-        }
+        groups: dict[str, list[nn.Parameter]] = {"embedding": [], "dense": []}
+        for name, parameter in self.named_parameters():
+            groups["embedding" if name.rpartition(".")[0] in embeddings else "dense"].append(parameter)
+        return groups

@@ -18,10 +18,11 @@ from models.training.checkpoint import (
     save_weights,
 )
 from models.training.evaluation import evaluate
-from models.training.loop import NonFiniteLossError, TrainedWeights, learn
+from models.training.loop import TrainedWeights, learn
 from models.training.outcome import prepare_folder
 from models.training.selection import finite, selected_outputs, selection_score
 from models.training.session import Progress
+from models.training.step import NonFiniteLossError
 from models.training.warm_start import MemberStart, WarmStart
 
 MEMBERS_FOLDER = "members"

@@ -19,8 +19,9 @@ from models.network.build import build_model
 from models.recipe import Recipe, RecipeError
 from models.recipe.sections.data import WHERE_DATA_LIES
 from models.recipe.sections.search_space import SearchBounds, SearchedSetting, TuningSection, settings_of
-from models.training.loop import NonFiniteLossError, learn
+from models.training.loop import learn
 from models.training.session import Progress
+from models.training.step import NonFiniteLossError
 from models.training.transfer import narrowed
 from models.tuning.outcome import chosen, error_of_sqlite, report, seconds_of, with_settings, write_search
 

@@ -33,23 +33,24 @@ class Average:
             if id(live) not in of_tables
         ]
 
-    def prepare(self, touched: Sequence[Tensor | None]) -> None:
-        """Bring the average of the rows that the next update changes up to date, for each lazy table."""
+    def before_step(self, touched: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The average of the rows that the next step changes, for each lazy table; `update` takes it."""
+        before: list[Tensor | None] = []
         for table, rows in zip(self.tables, touched, strict=False):
-            if rows is not None:
-                table.catch_up(rows, self.steps)
+            before.append(None if rows is None else table.caught_up(rows, self.steps))
+        return before
 
     @torch.no_grad()
-    def update(self, step: int, touched: Sequence[Tensor | None] = ()) -> None:
+    def update(self, step: int, touched: Sequence[Tensor | None] = (), before: Sequence[Tensor | None] = ()) -> None:
         """Average the weights after step `step`, counted from 0; `touched`: the rows that it changed."""
         self.steps = step + 1
         if not self.decay:
             return
         mine, live = zip(*self.pairs, strict=True)
         torch._foreach_lerp_(mine, live, 1 - average_decay(self.decay, step))
-        for table, rows in zip(self.tables, touched, strict=False):
-            if rows is not None:
-                table.catch_up(rows, self.steps)
+        for table, rows, average in zip(self.tables, touched, before, strict=False):
+            if rows is not None and average is not None:
+                table.update(rows, average, self.steps)
 
     def rows_state(self) -> list[Tensor]:
         """The number of averaged steps of every row, by table, for a checkpoint."""

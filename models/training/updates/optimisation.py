@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.network.model import MultiTaskModel
 from models.recipe.sections.training import TrainingSection
 from models.training.updates.row_updates import ROW_RULES, RowRule
-from models.training.updates.sparse_gradients import values_of
+from models.training.updates.sparse_gradients import in_order, values_of
 
 # Prefixes of parameter names: embeddings and encoders, which a transfer reuses, and the position tower.
 REPRESENTATION = ("inputs.", "encoders.")
@@ -87,8 +87,8 @@ class Optimiser:
         """For each lazy table the rows int64 `[U]` that have a gradient, ascending; None for a frozen table."""
         touched: list[Tensor | None] = []
         for table, _ in self.lazy:
-            if table.grad is not None and not table.grad.is_coalesced():
-                table.grad = table.grad.coalesce()
+            if table.grad is not None:
+                table.grad = in_order(table.grad)
             touched.append(None if table.grad is None else table.grad.indices()[0])
         return touched
 
@@ -162,7 +162,7 @@ class Optimiser:
     def _decay_embeddings(self, amount: float) -> None:
         for (table, _), rows in zip(self.lazy, self.touched_rows(), strict=True):
             if rows is not None:
-                table[rows] = table[rows] * (1 - amount)
+                table.index_copy_(0, rows, table.index_select(0, rows).mul_(1 - amount))
         for table in self.embeddings:
             if table.grad is not None and not table.grad.is_sparse:
                 touched = (table.grad != 0).any(1, keepdim=True)

@@ -27,6 +27,11 @@ class RowRule(Protocol):
         ...
 
 
+def _zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros whose memory is taken at once: a table that does not fit fails at the start, and no step waits for it."""
+    return torch.empty(*shape, dtype=dtype).zero_()
+
+
 class LazyAdam:
     """Adam (Kingma & Ba, ICLR 2015, algorithm 1) for each row as if the batches that do not read it did not exist.
 
@@ -37,29 +42,30 @@ class LazyAdam:
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
-        # The system gives a page of zeros its memory when a row in it is first written.
+        # Both moments of a row lie side by side: to fetch a row costs more than to compute with it.
         self.state = {
-            "mean": torch.zeros(table.shape),
-            "square": torch.zeros(table.shape),
-            "steps": torch.zeros(len(table), dtype=torch.int32),
+            "moments": _zeros(len(table), 2, table.shape[1]),
+            "steps": _zeros(len(table), dtype=torch.int32),
         }
 
     @torch.no_grad()
     def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
         """Apply the gradient `[U, D]` of `rows` int64 `[U]`, each row once."""
         first, second = BETAS
-        # Moments and counts of these rows.
-        steps = self.state["steps"][rows] + 1
-        mean = self.state["mean"][rows].lerp_(gradient, 1 - first)
-        square = self.state["square"][rows].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        self.state["steps"][rows] = steps
-        self.state["mean"][rows] = mean
-        self.state["square"][rows] = square
+        moments = self.state["moments"]
+        # `index_select` and `index_copy_` are several times as fast as brackets here.
+        steps = self.state["steps"].index_select(0, rows) + 1
+        moments_U = moments.index_select(0, rows)
+        mean_U, square_U = moments_U.unbind(1)
+        mean_U.lerp_(gradient, 1 - first)
+        square_U.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        self.state["steps"].index_copy_(0, rows, steps)
+        moments.index_copy_(0, rows, moments_U)
         # The corrections are computed in float64, because 0.999 ** step is close to 1 at first.
         of_mean = (rate / (1 - first ** steps.double())).float()[:, None]
         of_square = (1 - second ** steps.double()).sqrt().float()[:, None]
-        change = mean.mul_(of_mean).div_(square.sqrt_().div_(of_square).add_(EPSILON))
-        self.table[rows] = self.table[rows] - change
+        change = mean_U.mul_(of_mean).div_(square_U.sqrt_().div_(of_square).add_(EPSILON))
+        self.table.index_copy_(0, rows, self.table.index_select(0, rows).sub_(change))
 
 
 class RowwiseAdagrad:
@@ -71,15 +77,15 @@ class RowwiseAdagrad:
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
-        self.state = {"sum": torch.zeros(len(table))}
+        self.state = {"sum": _zeros(len(table))}
 
     @torch.no_grad()
     def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
         """Apply the gradient `[U, D]` of `rows` int64 `[U]`, each row once."""
-        total = self.state["sum"][rows] + gradient.square().mean(1)
-        self.state["sum"][rows] = total
+        total = self.state["sum"].index_select(0, rows) + gradient.square().mean(1)
+        self.state["sum"].index_copy_(0, rows, total)
         scale = rate / (total.sqrt() + ADAGRAD_EPSILON)
-        self.table[rows] = self.table[rows] - scale[:, None] * gradient
+        self.table.index_copy_(0, rows, self.table.index_select(0, rows).sub_(scale[:, None] * gradient))
 
 
 ROW_RULES: dict[str, type[LazyAdam] | type[RowwiseAdagrad]] = {
@@ -105,27 +111,39 @@ class LazyRows:
         self.table = table
         self.decay = decay
         # The number of steps that the average of a row contains, int32 `[R]`.
-        self.done = torch.zeros(len(table), dtype=torch.int32)
+        self.done = _zeros(len(table), dtype=torch.int32)
         # The logarithm of the product of the decays of the first t steps, while the decay still grows.
-        growing = math.ceil((10 * decay - 1) / (1 - decay)) if decay < 1 else 0
-        logs = torch.tensor([0.0, *(math.log(average_decay(decay, t)) for t in range(max(0, growing)))])
-        self.logs = logs.double().cumsum(0)
+        growing = max(0, math.ceil((10 * decay - 1) / (1 - decay)))
+        logs = torch.tensor([0.0, *(math.log(average_decay(decay, t)) for t in range(growing))], dtype=torch.float64)
+        self.logs = logs.cumsum(0)
 
     @torch.no_grad()
-    def catch_up(self, rows: Tensor | slice, steps: int) -> None:
-        """Bring the average of some rows to `steps` steps; these rows have not changed since their last update."""
-        weights = self.table[rows].float()
-        remaining = torch.exp(self._log_of(torch.tensor([steps])) - self._log_of(self.done[rows])).float()[:, None]
-        self.average[rows] = (weights + (self.average[rows].float() - weights) * remaining).to(self.average.dtype)
-        self.done[rows] = steps
+    def caught_up(self, rows: Tensor, steps: int) -> Tensor:
+        """The average of some rows after `steps` steps `[U, D]`; they have not changed since their last update."""
+        average = self.average.index_select(0, rows)
+        return self._moved(average, self.table.index_select(0, rows), self.done.index_select(0, rows), steps)
 
+    @torch.no_grad()
+    def update(self, rows: Tensor, before: Tensor, steps: int) -> None:
+        """Average the weights of some rows that step number `steps` has changed; `before`: their average until then."""
+        weight = 1 - average_decay(self.decay, steps - 1)
+        self.average.index_copy_(0, rows, before.lerp_(self.table.index_select(0, rows), weight))
+        self.done.index_fill_(0, rows, steps)
+
+    @torch.no_grad()
     def catch_up_all(self, steps: int) -> None:
         """Bring the whole average to `steps` steps. This costs a pass over the table; evaluations need it."""
         for begin in range(0, len(self.table), CHUNK_ROWS):
-            self.catch_up(slice(begin, begin + CHUNK_ROWS), steps)
+            chunk = slice(begin, begin + CHUNK_ROWS)
+            self.average[chunk] = self._moved(self.average[chunk], self.table[chunk], self.done[chunk], steps)
+        self.done.fill_(steps)
+
+    def _moved(self, average: Tensor, weights: Tensor, done: Tensor, steps: int) -> Tensor:
+        remaining = torch.exp(self._log_of(torch.tensor([steps])) - self._log_of(done)).float()[:, None]
+        return weights + (average - weights) * remaining
 
     def _log_of(self, steps: Tensor) -> Tensor:
         """The logarithm of the product of the decays of the first `steps` steps, float64 in the shape of `steps`."""
         last = len(self.logs) - 1
         beyond = (steps - last).clamp(min=0) * math.log(self.decay)
-        return self.logs[steps.clamp(max=last).long()] + beyond
+        return self.logs.index_select(0, steps.clamp(max=last).long()) + beyond

@@ -8,9 +8,19 @@ from torch import Tensor
 # Shape legend: R rows of a table, U rows that a batch reads, D embedding width.
 
 
+def in_order(gradient: Tensor) -> Tensor:
+    """A sparse gradient with every row once, in ascending order: itself if it is so already, else the sum by row."""
+    if gradient.is_coalesced():
+        return gradient
+    rows = gradient._indices()[0]
+    if bool((rows[1:] > rows[:-1]).all()):
+        return gradient._coalesced_(True)
+    return gradient.coalesce()
+
+
 def values_of(gradient: Tensor) -> Tensor:
     """The numbers of a gradient: `[U, D]` of a sparse one, which has each row once then, or the whole tensor."""
-    return gradient.coalesce().values() if gradient.is_sparse else gradient
+    return in_order(gradient).values() if gradient.is_sparse else gradient
 
 
 def on_common_rows(gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -18,7 +28,7 @@ def on_common_rows(gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
 
     Returns those rows int64 `[U]`, ascending, and the gradients `[U, D]`.
     """
-    coalesced = [gradient.coalesce() for gradient in gradients]
+    coalesced = [in_order(gradient) for gradient in gradients]
     rows = torch.cat([gradient.indices()[0] for gradient in coalesced]).unique()
     dense = []
     for gradient in coalesced:

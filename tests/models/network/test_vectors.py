@@ -26,7 +26,7 @@ def encoded_alone(of: Small, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray,
     with torch.no_grad():
         view = of.ranker.embedded(batch).view
         parts = [e(view).reshape(-1).numpy() for e in of.ranker.encoders if not e.sees_candidate]
-        return np.concatenate(parts), of.ranker.inputs.group("item", batch).numpy()
+        return np.concatenate(parts), of.ranker.inputs.group("item", batch, of.ranker.inputs.reading(batch)).numpy()
 
 
 @pytest.mark.parametrize(("architecture", "encoder"), [("dupn", None), ("mmoe", "dupn+din"), ("esmm", "pooling")])

@@ -228,20 +228,20 @@ def test_the_scores_of_the_comparison_tell_faults_apart(model):
         assert values.std() > 0.005 and values.min() > 0.01 and values.max() < 0.99
 
 
-def ages_in_minutes(inputs, batch):
+def ages_in_minutes(inputs, batch, read):
     """The behaviours in a model that wrongly divides milliseconds by 60,000."""
     age = batch["request_time"].unsqueeze(-1) - batch["behaviour_times"]
-    return BEHAVIOURS(inputs, batch | {"behaviour_times": batch["request_time"].unsqueeze(-1) - age // 60})
+    return BEHAVIOURS(inputs, batch | {"behaviour_times": batch["request_time"].unsqueeze(-1) - age // 60}, read)
 
 
-def newest_last(inputs, batch):
+def newest_last(inputs, batch, read):
     """The behaviours with the time of another one."""
-    return BEHAVIOURS(inputs, batch | {"behaviour_times": batch["behaviour_times"].flip(-1)})
+    return BEHAVIOURS(inputs, batch | {"behaviour_times": batch["behaviour_times"].flip(-1)}, read)
 
 
-def no_missing_mask(inputs, batch):
+def no_missing_mask(inputs, batch, read):
     """The behaviours, one of which is treated as padding."""
-    behaviours, mask = BEHAVIOURS(inputs, batch)
+    behaviours, mask = BEHAVIOURS(inputs, batch, read)
     return behaviours, mask & (torch.arange(mask.shape[-1]) > 0)
 
 

@@ -71,9 +71,9 @@ def test_the_lazy_average_is_that_of_every_step(decay):
     lazy = LazyRows(average, table, decay)
     for step, (drawn, gradient) in enumerate(batches_of_rows(rng, 300, 6)):
         rows = drawn[drawn < 5]  # nothing changes the last row
-        lazy.catch_up(rows, step)
+        before = lazy.caught_up(rows, step)
         table[rows] += gradient[: len(rows)]
-        lazy.catch_up(rows, step + 1)
+        lazy.update(rows, before, step + 1)
         d = average_decay(decay, step)
         expected = d * expected + (1 - d) * table.double().numpy()
     lazy.catch_up_all(300)
@@ -99,9 +99,9 @@ def trained(recipe, tmp_path, steps, every_row=False):
             weighting.base["every"] = 1.0
         weighting.backward(losses, batch, 0)
         touched = optimiser.touched_rows()
-        average.prepare(touched)
+        before = average.before_step(touched)
         assert optimiser.step(step)
-        average.update(step, touched)
+        average.update(step, touched, before)
     return model.state_dict(), average.synchronised().state_dict(), optimiser
 
 

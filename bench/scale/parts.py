@@ -1,0 +1,30 @@
+"""The sizes of the scale benchmark, and what each of its parts gives back."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.results.targets import Verdict
+
+
+@dataclass(frozen=True)
+class ScaleSizes:
+    """What the command line sets: `training_rows` and `dim` of the tables to train, and how their rows are updated.
+
+    `full`: a part whose default is smaller measures the stated sizes.
+    """
+
+    training_rows: tuple[int, ...] = (10_000, 10_000_000)
+    dim: int = 16
+    updates: str = "lazy_adam"
+    steps: int = 240
+    batch_size: int = 1024
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """The figures of one part: lines for the terminal, plain data for the JSON file, and the verdicts."""
+
+    lines: list[str]
+    figures: dict[str, Any]
+    verdicts: list[Verdict] = field(default_factory=list)

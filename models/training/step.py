@@ -1,0 +1,83 @@
+"""One training step: losses, gradients, weights, their average; and what a run says if its numbers are not finite."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.data.batches import Batch
+from models.data.cache import Data
+from models.network.model import MultiTaskModel
+from models.training.checkpoint import WEIGHTS_FILE, save_weights, write_json
+from models.training.outcome import HISTORY_FILE
+from models.training.session import Progress
+from models.training.updates.averaging import Average
+from models.training.updates.optimisation import Optimiser
+from models.training.updates.sparse_gradients import values_of
+from models.training.weighting import Weighting
+
+
+class NonFiniteLossError(RuntimeError):
+    """A task's loss or gradient is not finite; the last good weights stay in the run folder."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The state that every training step reads and changes. A resumed run must have the same `identity`."""
+
+    data: Data
+    out: Path
+    identity: dict[str, Any]
+    model: MultiTaskModel
+    average: Average
+    optimiser: Optimiser
+    weighting: Weighting
+    progress: Progress
+
+
+def train_step(state: TrainingState, batch: Batch, epoch: int) -> dict[str, float]:
+    """Train on one batch: gradients, weights, their average; return the losses. Raises NonFiniteLossError."""
+    losses = state.model.losses(batch)
+    state.optimiser.zero_grad()
+    state.weighting.backward(losses, batch, epoch)
+    plain = {name: float(loss.detach()) for name, loss in losses.items()}
+    touched = state.optimiser.touched_rows()
+    before = state.average.before_step(touched)
+    if not math.isfinite(sum(plain.values())) or not state.optimiser.step(state.progress.step):
+        _stop_for(state, batch, plain)
+    state.average.update(state.progress.step, touched, before)
+    return plain
+
+
+def _stop_for(state: TrainingState, batch: Batch, losses: Mapping[str, float]) -> None:
+    """Name the task whose loss or gradient is not finite, save the last good weights, and raise NonFiniteLossError."""
+    progress = state.progress
+    weights = state.out / WEIGHTS_FILE
+    bad = [name for name, loss in losses.items() if not math.isfinite(loss)] or _with_bad_gradient(state.model, batch)
+    which = f"the best ones, of step {progress.best_step}"
+    if progress.best_score is None:
+        save_weights(state.average.synchronised().state_dict(), state.data.cross_values, progress.step, weights)
+        which = f"those before step {progress.step + 1}"
+    write_json({"losses": progress.losses, "evaluations": progress.evaluations}, state.out / HISTORY_FILE)
+    raise NonFiniteLossError(
+        f"step {progress.step + 1}: the loss of {', '.join(bad)} is not finite or has no finite gradient; {weights} "
+        f"keeps the last good weights ({which}). A lower training.learning_rate or a training.gradient_clip often "
+        "helps."
+    )
+
+
+def _with_bad_gradient(model: MultiTaskModel, batch: Batch) -> list[str]:
+    """Return the tasks whose loss has a gradient that is not finite."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    bad = []
+    for name, loss in model.losses(batch).items():
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+            loss, parameters, retain_graph=True, allow_unused=True
+        )
+        if not all(bool(torch.isfinite(values_of(g)).all()) for g in gradients if g is not None):
+            bad.append(name)
+    return bad or ["the sum of all tasks"]
