@@ -96,30 +96,58 @@ def recalibrate(
     click.echo("\n".join(lines(done)))
 
 
-@click.command("alarm-rates", epilog=examples("funnelrank alarm-rates --users 20000 --rate 0.05 --weeks 400 --seed 7"))
-@click.option("--users", type=POSITIVE, default=20_000, show_default=True, metavar="N", help="Users of a week.")
+@click.command(
+    "alarm-rates",
+    epilog=examples(
+        "funnelrank alarm-rates --users 20000 --rate 0.05 --weeks 400 --seed 7",
+        "funnelrank alarm-rates --predictions runs/mmoe/predictions-test.parquet --label is_click --score pctr",
+    ),
+)
+@click.option("--users", type=POSITIVE, default=20_000, show_default=True, metavar="N", help="Simulated users.")
 @click.option(
     "--rate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
     metavar="X",
-    help="The rate of the label at the mean logit.",
+    help="The rate of the simulated label at the mean logit.",
 )
+@click.option(
+    "--predictions", type=PATH, metavar="FILE", help="Replay the last week of a file of `funnelrank predict` instead."
+)
+@click.option("--label", metavar="NAME", help="With --predictions: the label.")
+@click.option("--score", metavar="NAME", help="With --predictions: the score that predicts it.")
 @click.option("--weeks", type=POSITIVE, default=400, show_default=True, metavar="N", help="Weeks to draw.")
 @click.option(
     "--shift", type=click.FloatRange(-0.9), default=0.1, show_default=True, metavar="X", help="The planted shift."
 )
 @click.option("--seed", type=int, default=7, show_default=True, metavar="N", help="Seed of the drawn weeks.")
-def alarm_rates(users: int, rate: float, weeks: int, shift: float, seed: int) -> None:
+def alarm_rates(
+    users: int,
+    rate: float,
+    predictions: Path | None,
+    label: str | None,
+    score: str | None,
+    weeks: int,
+    shift: float,
+    seed: int,
+) -> None:
     """Measure on drawn weeks how often the alarm of `quality` is false, and how often it finds a planted shift.
 
-    A stable week and the one before it are drawn from the same simulated users, with replacement.
+    A stable week and the one before it are drawn from the same users, with replacement: simulated ones, or those of a
+    replayed week.
     """
-    from loop.quality.alarms import alarm_rates as run
-    from loop.quality.alarms import simulated_pool
+    from loop.quality.rates import alarm_rates as run
+    from loop.quality.rates import replayed_pool, simulated_pool
 
-    rates = run(simulated_pool(users, rate, seed), weeks, shift, seed)
-    click.echo(f"{rates.weeks} weeks of {users:,} users, {rates.positives:,.0f} positives each (seed {seed})")
+    if predictions is None:
+        pool = simulated_pool(users, rate, seed)
+    elif label is None or score is None:
+        raise click.UsageError("--predictions needs --label and --score")
+    else:
+        pool = replayed_pool(predictions, label, score)
+    rates = run(pool, weeks, shift, seed)
+    count = f"{len(pool.labels):,} users, {rates.positives:,.0f} positives each"
+    click.echo(f"{rates.weeks} weeks of {count} (seed {seed})")
     click.echo(f"false alarms in stable weeks: {rates.false_alarms} ({rates.false_alarms / rates.weeks:.2%})")
     click.echo(f"a shift of {rates.shift:+.0%} is found in {rates.detected} ({rates.detected / rates.weeks:.1%})")

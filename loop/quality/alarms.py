@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from loop.errors import LogError
 from loop.quality.rows import DAY_MS, MeasuredTask, SeenRows
 
 FALSE_ALARMS: Final = 0.01  # per report
@@ -91,69 +90,6 @@ def periods(rows: SeenRows, task: MeasuredTask, version: str) -> tuple[Period, P
         return Period(labels, np.bincount(user[part], weights=scores[used][part], minlength=users))
 
     return sums(~in_week), sums(in_week)
-
-
-@dataclass(frozen=True)
-class AlarmRates:
-    """How often an alarm was raised in drawn weeks: stable ones, and ones with a planted shift of the predictions."""
-
-    weeks: int
-    positives: float  # per week, in the mean
-    false_alarms: int
-    shift: float
-    detected: int
-
-
-def alarm_rates(pool: Period, weeks: int, shift: float, seed: int) -> AlarmRates:
-    """Draw pairs of periods from one pool of users with replacement, so that nothing but chance differs between them.
-
-    Each pair is judged as it is, and again with the week's predictions multiplied by 1 + `shift`. Raises LogError if
-    the pool has too few positives for an alarm.
-    """
-    if pool.labels.sum() < FEWEST:
-        raise LogError(
-            f"{pool.labels.sum():.0f} positives in a week; below {FEWEST} no alarm is raised: draw more users"
-        )
-    rng = np.random.default_rng([29, seed])
-    users = len(pool.labels)
-    limit = threshold(1)
-    zeros = np.zeros(users)
-    false_alarms = 0
-    detected = 0
-    counts = []
-    for _ in range(weeks):
-        first, second = rng.integers(users, size=(2, users))
-        before = _padded(pool.drawn(first), zeros, own_first=True)
-        stable = pool.drawn(second)
-        counts.append(stable.labels.sum())
-        false_alarms += abs(moved(before, _padded(stable, zeros, own_first=False))[1]) > limit
-        shifted = _padded(pool.drawn(second, 1 + shift), zeros, own_first=False)
-        detected += abs(moved(before, shifted)[1]) > limit
-    return AlarmRates(weeks, float(np.mean(counts)), int(false_alarms), shift, int(detected))
-
-
-def _padded(period: Period, zeros: np.ndarray, own_first: bool) -> Period:
-    """A period whose users are others than those of the other period."""
-    pairs = [(values, zeros) if own_first else (zeros, values) for values in (period.labels, period.predictions)]
-    return Period(*(np.concatenate(pair) for pair in pairs))
-
-
-def simulated_pool(users: int, rate: float, seed: int) -> Period:
-    """A week of users who differ in activity and taste, under predictions that do not know each user's taste.
-
-    Impressions per user are geometric with a mean of 20; a user's odds are those of the rate times a log-normal factor
-    (sigma 0.5), and those of an impression times another one (sigma 1), which the prediction knows.
-    """
-    rng = np.random.default_rng([31, seed])
-    counts = rng.geometric(1 / 20, size=users)
-    owner = np.repeat(np.arange(users), counts)
-    known = math.log(rate / (1 - rate)) + rng.normal(0, 1, size=len(owner))
-    probability = 1 / (1 + np.exp(-(known + rng.normal(0, 0.5, size=users)[owner])))
-    label = rng.random(len(owner)) < probability
-    prediction = 1 / (1 + np.exp(-known))
-    return Period(
-        np.bincount(owner, weights=label, minlength=users), np.bincount(owner, weights=prediction, minlength=users)
-    )
 
 
 def lines(compared: Iterable[dict[str, Any]]) -> list[str]:
