@@ -13,7 +13,7 @@ def lines(replayed: Replay) -> list[str]:
     """The replay as text, page by page."""
     ranked_by = f"{replayed.pages[0].exposure['model']}/{replayed.version}, profile {replayed.profile}"
     if replayed.change.rules is not None:
-        ranked_by += f", rules {replayed.change.rules}"
+        ranked_by += ", no rules" if replayed.change.rules == "0" else f", rules {replayed.change.rules}"
     if replayed.change.redis_url is not None:
         ranked_by += ", with the rows of now"
     return [line for page in replayed.pages for line in _lines(page, ranked_by)]

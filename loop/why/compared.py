@@ -8,7 +8,7 @@ from features.layouts import Layouts
 from loop.errors import LogError
 from loop.proof.again import LoggedRequest, check_rows, is_whole, logged_request, open_bundle
 from loop.proof.records import Exposure, layouts_of, pages_of
-from loop.proof.rules import lacks_shown, logged_rules, longest_list, rules_of_revision
+from loop.proof.rules import logged_rules, longest_list, rules_of_revision
 from service.bundle.loading import PER_CANDIDATE, Bundle
 from service.fusion.profiles import Profile
 from service.rules.definition.rule_sets import RuleSets
@@ -19,6 +19,7 @@ class ComparedRequest:
     """One request: what ranked it and what it was ranked from, with its pages joined to one list of `length` items.
 
     `rules` is the document that arranged the list and `rules_list` the name of its list; None without rules.
+    `reads_shown`: whether they read what the user had been shown.
     """
 
     exposure: Exposure
@@ -29,6 +30,7 @@ class ComparedRequest:
     profile: Profile
     rules: RuleSets | None
     rules_list: str | None
+    reads_shown: bool
     request: LoggedRequest
     notes: list[str]
 
@@ -63,7 +65,7 @@ def read_side(log: Path, registry: Path, request_id: str, threads: int) -> Compa
     rules = None if chosen is None else rules_of_revision(chosen.revision, registry)
     returned = [item for page in pages for item in page["item_ids"][: page["returned"]]]
     length = longest_list(first) if len(pages) == 1 else len(returned)
-    notes = [f"{request_id}: {note}" for note in _notes(first, lacks_shown(chosen, first))]
+    notes = [f"{request_id}: {note}" for note in _notes(first)]
     return ComparedRequest(
         first,
         returned,
@@ -73,6 +75,7 @@ def read_side(log: Path, registry: Path, request_id: str, threads: int) -> Compa
         Profile.model_validate_json(first["fusion"]),
         rules,
         first["rules_list"],
+        chosen is not None and chosen.bound.exposure_days > 0,
         logged_request(first, layouts),
         notes,
     )
@@ -125,7 +128,18 @@ def with_equal_candidates(
     return first.only(one & other), second.only(one & other)
 
 
-def _notes(exposure: Exposure, without_shown: bool) -> list[str]:
+def notes_on_shown(first: ComparedRequest, second: ComparedRequest) -> list[str]:
+    """A note for each request whose record does not have what the user had been shown, if rules of either read it."""
+    reading = [each.request_id for each in (first, second) if each.reads_shown]
+    lacking = [each.request_id for each in (first, second) if each.exposure["shown"] is None]
+    if not reading:
+        return []
+    readers = " and ".join(reading)
+    absent = f"the record does not have what the user had been shown, which the rules of {readers} read"
+    return [f"{name}: {absent}: they take it that nothing was" for name in lacking]
+
+
+def _notes(exposure: Exposure) -> list[str]:
     """What a reader must know of a record."""
     notes = []
     if "brownout:2" in exposure["degraded"]:
@@ -134,6 +148,4 @@ def _notes(exposure: Exposure, without_shown: bool) -> list[str]:
         notes.append("a brown-out ranked it by the small version alone; it is compared as the full model ranks it")
     if any(reason.startswith("model_failed") for reason in exposure["degraded"]):
         notes.append("the model failed; it is compared as the model ranks it")
-    if without_shown:
-        notes.append("the record does not have what the user had been shown: the rules take it that nothing was")
     return notes

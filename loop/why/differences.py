@@ -135,7 +135,8 @@ def _of_behaviours(first: ComparedRequest, second: ComparedRequest) -> Iterator[
         yield "the items that the user had been shown"
     seconds = (second.exposure["time_ms"] - first.exposure["time_ms"]) / 1000
     if seconds:
-        yield f"asked {abs(seconds):,.0f} s {'later' if seconds > 0 else 'earlier'}"
+        decimals = 1 if abs(seconds) < 10 else 0
+        yield f"asked {abs(seconds):,.{decimals}f} s {'later' if seconds > 0 else 'earlier'}"
 
 
 def _behaviours(side: ComparedRequest) -> list[bytes]:

@@ -11,7 +11,14 @@ import numpy as np
 from features.layouts import BEHAVIOUR_INPUTS
 from loop.proof.again import bound, score_rows
 from loop.proof.rules import listed
-from loop.why.compared import ComparedRequest, check_comparable, check_item, read_side, with_equal_candidates
+from loop.why.compared import (
+    ComparedRequest,
+    check_comparable,
+    check_item,
+    notes_on_shown,
+    read_side,
+    with_equal_candidates,
+)
 from loop.why.shapley import shapley_shares
 from service.ranking.ordering import order
 from service.ranking.scoring import Scored
@@ -88,7 +95,7 @@ def why(
 
     shares = shapley_shares(list(Factor), place_with)
     count = len(first.request.item_ids)
-    notes = [*first.notes, *second.notes]
+    notes = [*first.notes, *second.notes, *notes_on_shown(first, second)]
     if (count, count) != whole:
         notes.append(f"places are those among the {count} candidates that the log has of both requests")
     else:

@@ -81,7 +81,8 @@ def test_the_pages_of_a_list_are_one_list(changing: SimpleNamespace) -> None:
     pages = [item for body in changing.answers["paged"] for item in ids(body)]
     change = explained(changing, pages[11], "pinned", "paged")
     assert change.after == 12
-    assert change.notes == []
+    (note,) = change.notes
+    assert note.startswith("pinned: the record does not have what the user had been shown, which the rules of paged")
 
 
 def test_the_command_prints_a_table_or_a_document(
