@@ -82,13 +82,15 @@ def compact(
 def join(log: Path, recipe: Path, out: Path, model: str | None, memory_mb: int) -> None:
     """Join a compacted exposure log into training tables: features as they were served, labels with closed windows.
 
-    Writes the canonical tables, `join.json`, and a recipe that `funnelrank train` reads as it is.
+    Writes the canonical tables, `join.json`, and a recipe that `funnelrank train` reads as it is. `hours/` beside them
+    has the rows of each hour, so that the next join writes only those again that have changed.
     """
+    from loop.join.join import PIECES
     from loop.join.join import join as run
     from loop.join.report import lines
     from models.recipe import load_recipe
 
-    click.echo("\n".join(lines(run(log, load_recipe(recipe), out, model, memory_mb))))
+    click.echo("\n".join(lines(run(log, load_recipe(recipe), out, model, memory_mb, out / PIECES))))
 
 
 @click.command(

@@ -1,5 +1,6 @@
 """Erases a user from training tables, and searches them for what is left."""
 
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 
 from features.files.writing import replacing
 from loop.errors import LogError
-from loop.join.join import RECIPE_FILE
+from loop.join.join import PIECES, RECIPE_FILE
 from models.recipe import load_recipe
 from models.recipe.sections.data import USER_ROW
 
@@ -23,6 +24,9 @@ def forget_in_tables(folder: Path, user_id: str) -> tuple[dict[str, int], dict[s
     interrupted and run again. Raises LogError for a folder without tables, with CSV files, or of an unfinished join.
     """
     tables = _tables_of(folder)
+    # The rows of each hour are made again by the next join, from a log without the user.
+    if (folder / PIECES).is_dir():
+        shutil.rmtree(folder / PIECES)
     recipe = folder / RECIPE_FILE
     column = load_recipe(recipe).data.user_id if recipe.exists() else "user_id"
     index = folder / _INDEX

@@ -1,7 +1,7 @@
 """Joins an exposure log into the training tables of a recipe."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,9 @@ from features.layouts import Layouts
 from loop.errors import LogError
 from loop.join.delays import PART, choose, delayed_conversion, event_labels
 from loop.join.labels import label, open_database, quoted, read_log
-from loop.join.reading import exposures_in
+from loop.join.pieces import write_tables
 from loop.join.report import JoinReport, check_rate, measure
 from loop.join.served import lacking
-from loop.join.tables import write_tables
 from loop.log.hours import hour_files
 from models.recipe import Recipe
 from models.recipe.sections.log import LogSection
@@ -28,12 +27,21 @@ from tables.log_records import RecordKind
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "join.json"
+PIECES = "hours"  # folder beside the tables, in which a join keeps the rows of each hour
 
 
-def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_mb: int = 1024) -> JoinReport:
+def join(
+    log: Path,
+    recipe: Recipe,
+    out: Path,
+    model: str | None = None,
+    memory_mb: int = 1024,
+    pieces: Path | None = None,
+) -> JoinReport:
     """Write the tables, `join.json` and a recipe that trains on them to `out`; every file is replaced whole.
 
-    The same log gives the same bytes. `model` chooses among the models of the log. Raises LogError.
+    The same log gives the same bytes. `model` chooses among the models of the log. With a folder `pieces`, the next
+    join writes only the hours again that have changed. Raises LogError.
     """
     section = section_of(recipe)
     files = {kind: hour_files(log, kind) for kind in RecordKind}
@@ -51,8 +59,10 @@ def join(log: Path, recipe: Recipe, out: Path, model: str | None = None, memory_
             # Write the tables only for a log that is worth training on.
             layouts = _layouts(database, log, recipe, report)
             choose(database, recipe, section)
-            exposures = _labelled(database, recipe, layouts, files[RecordKind.EXPOSURES])
-            report.rows = write_tables(database, exposures, recipe, layouts, out, scratch)
+            columns = _labelled(database, recipe)
+            exposures = files[RecordKind.EXPOSURES]
+            written = write_tables(database, recipe, layouts, exposures, columns, out, pieces or scratch / PIECES)
+            report.add_tables(written.rows, written.hours_written, written.hours_unchanged)
             if not report.rows["impressions"]:
                 raise LogError("no impression has all its labels: every window is open, or nothing was seen")
             times = None if delayed_conversion(recipe) else _part_ends(database)
@@ -123,12 +133,10 @@ def _layouts(database: duckdb.DuckDBPyConnection, log: Path, recipe: Recipe, rep
     return layouts
 
 
-def _labelled(
-    database: duckdb.DuckDBPyConnection, recipe: Recipe, schemas: Mapping[str, Layouts], files: Sequence[Path]
-) -> Iterator[Mapping[str, Any]]:
-    """The exposures of the impressions in `chosen`, in the log's order, with positions, labels and parts as lists.
+def _labelled(database: duckdb.DuckDBPyConnection, recipe: Recipe) -> list[str]:
+    """Make the table `labelled` of exposures with impressions in `chosen`; return its columns beside the place.
 
-    DuckDB holds places, positions and labels; the wide records are read in batches beside it, and never sorted.
+    Positions, labels and parts are lists. DuckDB holds them; the wide records are read in batches and never sorted.
     """
     # The labels break the tie of a row that is there twice, as one whose conversion came late.
     names = [quoted(name) for name in recipe.label_columns]
@@ -140,10 +148,7 @@ def _labelled(
         "FROM chosen JOIN exposed USING (request_id, ranked_before) "
         "GROUP BY ALL ORDER BY filename, file_row_number"
     )
-    columns = ["positions", PART, *(f"label_{place}" for place in range(len(names)))]
-    for exposure in exposures_in(database, "labelled", columns, files):
-        if exposure["schema"] in schemas:
-            yield exposure
+    return ["positions", PART, *(f"label_{place}" for place in range(len(names)))]
 
 
 def _part_ends(database: duckdb.DuckDBPyConnection) -> list[int]:

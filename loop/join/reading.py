@@ -8,7 +8,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_BATCH = 256  # exposures in memory at once
+# Exposures in memory at once: one with 2,000 candidates may have a MiB, and its Python objects several times that.
+_MOST_ROWS = 256
+_BATCH_BYTES = 16 << 20
 
 
 def exposures_in(
@@ -25,9 +27,17 @@ def exposures_in(
     for path in files:
         first = 0
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH):
+            for batch in file.iter_batches(batch_size=_batch_rows(file)):
                 chosen = database.execute(query, [str(path), first, first + len(batch)]).fetchall()
                 rows = batch.take(pa.array([row[0] - first for row in chosen], pa.int64())).to_pylist()
                 first += len(batch)
                 for row, (_, *values) in zip(rows, chosen, strict=True):
                     yield row | dict(zip(columns, values, strict=True))
+
+
+def _batch_rows(file: pq.ParquetFile) -> int:
+    """How many records of a file are read at once, by their mean size before compression."""
+    metadata = file.metadata
+    size = sum(int(metadata.row_group(place).total_byte_size) for place in range(metadata.num_row_groups))
+    mean = max(1, size // max(1, int(metadata.num_rows)))
+    return max(1, min(_MOST_ROWS, _BATCH_BYTES // mean))

@@ -43,9 +43,19 @@ class JoinReport:
     completeness: dict[str, dict[str, float]] = field(default_factory=dict)
     refused_schemas: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    hours_written: int = 0
+    hours_unchanged: int = 0
+
+    def add_tables(self, rows: dict[str, int], hours_written: int, hours_unchanged: int) -> None:
+        """Add what was written: rows by table, and the hours of the log that were written or had not changed."""
+        self.rows = rows
+        self.hours_written = hours_written
+        self.hours_unchanged = hours_unchanged
 
     def write(self, path: Path) -> None:
-        write_whole(path, (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode())
+        """Write the report without what depends on the run before, so that the same log gives the same bytes."""
+        document = {name: value for name, value in asdict(self).items() if not name.startswith("hours_")}
+        write_whole(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
 def measure(database: duckdb.DuckDBPyConnection, log: LogSection) -> JoinReport:
@@ -171,6 +181,7 @@ def lines(report: JoinReport) -> list[str]:
     text += [f"left out, {count:,} exposures: {reason}" for reason, count in report.refused_schemas.items()]
     if report.rows:
         text.append("rows: " + ", ".join(f"{role} {count:,}" for role, count in report.rows.items()))
+        text.append(f"hours: {report.hours_written:,} written, {report.hours_unchanged:,} unchanged")
     return text
 
 

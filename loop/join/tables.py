@@ -1,26 +1,20 @@
-"""Writes the training tables of a join: impressions, and every row of users, items and behaviours that was served.
+"""Makes the rows of the tables of a join: impressions, and what was served of users, items and behaviours.
 
 A row of users stands for what one ranking knew of its user, its behaviours included; a row of items for what it knew of
 an item. Equal ones are one row, named by their content and feature schema.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from features import Numeric, RowLayout
-from features.files.writing import replacing
 from features.layouts import Layouts
 from features.schema import Feature, FeatureSchema, MultiCategorical
 from loop.join.delays import PART, label_fields
-from loop.join.labels import arrow_reader
 from loop.join.served import ServedRows, counters_of, entity_rows, name_of
 from models.recipe import Recipe
 from models.recipe.sections.data import ITEM_ROW, USER_ROW
@@ -30,7 +24,6 @@ ROLES: Final = ("impressions", "users", "items", "behaviours")
 # Columns about the ranking, beside the ids, the labels, the context and the candidates' own features.
 SERVED_BY: Final = ("model", "version", "role", "scene", "profile", "experiment", "arm", "propensity")
 _PREFIX = "served_"
-_GROUP_ROWS = 50_000
 
 
 @dataclass
@@ -90,35 +83,7 @@ def _fields(features: Sequence[Feature]) -> list[pa.Field]:
     ]
 
 
-def write_tables(
-    database: duckdb.DuckDBPyConnection,
-    exposures: Iterator[Mapping[str, Any]],
-    recipe: Recipe,
-    layouts: Mapping[str, Layouts],
-    out: Path,
-    scratch: Path,
-) -> dict[str, int]:
-    """Write the tables to `out`; `exposures` come with their impressions' positions and labels. Gives rows by table.
-
-    Memory: one row group, and what DuckDB may use to remove rows that are repeated.
-    """
-    schemas = arrow_schemas(recipe)
-    with ExitStack() as stack:
-        writers = {
-            role: stack.enter_context(pq.ParquetWriter(scratch / f"{role}.parquet", schemas[role])) for role in ROLES
-        }
-        rows = JoinedRows()
-        for exposure in exposures:
-            _add(rows, exposure, recipe, layouts[exposure["schema"]])
-            if len(rows) >= _GROUP_ROWS:
-                _flush(rows, writers, schemas)
-                rows = JoinedRows()
-        _flush(rows, writers, schemas)
-    keys = {"users": [USER_ROW], "items": [ITEM_ROW], "behaviours": [USER_ROW, "place"]}
-    return {role: _finish(database, scratch / f"{role}.parquet", keys.get(role), schemas[role], out) for role in ROLES}
-
-
-def _add(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, layouts: Layouts) -> None:
+def add_exposure(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, layouts: Layouts) -> None:
     """Add the rows of one exposure."""
     data = recipe.data
     places = np.array(exposure["positions"], dtype=np.int64) - 1 - (exposure.get("ranked_before") or 0)
@@ -221,30 +186,6 @@ def _columns(rows: ServedRows, features: Sequence[Feature]) -> dict[str, list[An
     return columns
 
 
-def _flush(rows: JoinedRows, writers: Mapping[str, pq.ParquetWriter], schemas: Mapping[str, pa.Schema]) -> None:
-    for role, columns in rows.columns.items():
-        if columns:
-            own = {name: columns[name] for name in schemas[role].names}
-            writers[role].write_table(pa.table(own, schema=schemas[role]))
-
-
-def _finish(
-    database: duckdb.DuckDBPyConnection, path: Path, keys: Sequence[str] | None, schema: pa.Schema, out: Path
-) -> int:
-    """Write a table to its place, without rows that are repeated if it has `keys`."""
-    rows = 0
-    with replacing(out / path.name) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        if keys is None:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches():
-                    writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)
-                    rows += batch.num_rows
-            return rows
-        names = ", ".join(keys)
-        query = f"SELECT DISTINCT ON ({names}) * FROM read_parquet(?) ORDER BY {names}"  # nosec B608 # our own names
-        reader = arrow_reader(database, query, [str(path)], _GROUP_ROWS)
-        for batch in reader:
-            writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
-            rows += batch.num_rows
-    path.unlink()
-    return rows
+def as_table(columns: Mapping[str, list[Any]], schema: pa.Schema) -> pa.Table:
+    """The columns of a table, without those that its schema does not have."""
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)

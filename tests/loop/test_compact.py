@@ -12,6 +12,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 from log_files import EVENTS, FIRST, HOUR, crashed, event, write
+from small_disk import files_of_at_most
 
 from funnelrank.main import main
 from loop.errors import LogError
@@ -146,6 +147,28 @@ def test_a_file_of_an_hour_that_cannot_be_read_stops_the_compaction_and_loses_no
     with pytest.raises(LogError, match=r"events\.parquet cannot be read"):
         compact(tmp_path)
     assert source.exists()
+
+
+@pytest.mark.parametrize("size", [0, 300, 3000])
+def test_a_full_disk_ends_a_compaction_in_one_line_and_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    write(tmp_path, event("a", FIRST))
+    compact(tmp_path)
+    (path,) = hour_files(tmp_path, EVENTS)
+    before = path.read_bytes()
+    sources = [write(tmp_path, event(f"{i}-{os.urandom(2000).hex()}", FIRST), event("b", FIRST + HOUR)) for i in "cd"]
+    with files_of_at_most(size):
+        assert main(["compact", "--log", str(tmp_path)]) == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "File too large" in printed
+    assert "events.parquet" in printed
+    assert path.read_bytes() == before
+    assert all(source.exists() for source in sources)
+    assert not list((tmp_path / "hours").glob("*/.*"))
+    assert main(["compact", "--log", str(tmp_path)]) == 0
+    assert [name.partition("-")[0] for name in compacted(tmp_path)] == ["a", "c", "d", "b", "b"]
 
 
 def test_retention_by_age_and_by_bytes_removes_the_oldest_hours(tmp_path: Path) -> None:
