@@ -42,6 +42,7 @@ class Plan:
     swap: tuple[str, ...]
     swap_every_s: float
     admin_token: str
+    key: str
     report: Path | None
     summary: Path | None
     allow_remote: bool
@@ -83,6 +84,7 @@ def _workload_options() -> list[click.Option]:
         _option(
             "--context", type=JsonType(), default="{}", metavar="JSON", help="The field `context` of every request."
         ),
+        _option("--key", default="", help="A caller's key, if the service has any."),
         _option("--top-k", type=click.IntRange(min=1), help="`top_k` of every request."),
         _option("--seed", type=int, default=1, help="Seed of arrivals and draws."),
         _option(

@@ -83,6 +83,8 @@ class RankingUser(FastHttpUser):
     def _send(self, phase: Phase, due: float, request: dict[str, Any]) -> None:
         sent = time.perf_counter()
         headers = {"Content-Type": "application/json"}
+        if self.load.plan.key:
+            headers["Authorization"] = f"Bearer {self.load.plan.key}"
         with self.client.post(
             "/rank", data=orjson.dumps(request).decode(), headers=headers, name=phase.name, catch_response=True
         ) as response:

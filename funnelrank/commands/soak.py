@@ -38,6 +38,7 @@ _TOKEN = click.option("--token", required=True, help="FUNNELRANK_ADMIN_TOKEN of 
 @click.option("--operate-every-s", type=float, default=2.0, show_default=True, help="Seconds between operators' calls.")
 @click.option("--fault-every-s", type=float, default=20.0, show_default=True, help="Seconds between faults.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of all random choices.")
+@click.option("--key", default="", help="A caller's key for rankings and events.  [default: the token]")
 def soak(**options: Any) -> int:
     """Send rankings, events, swaps, canaries, weight changes and faults together, and check every answer.
 

@@ -23,7 +23,7 @@ EVENTS = 500
 def read_slowly(soak: Soak, rng: random.Random) -> None:
     """Ask for a large ranking, and read a few bytes a second of its answer."""
     with _connect(soak, receive_bytes=2048) as caller:
-        caller.sendall(_post("/rank", _ranking(soak, rng, 500)))
+        caller.sendall(_post(soak, "/rank", _ranking(soak, rng, 500)))
         end = time.monotonic() + 3.0
         while time.monotonic() < end and not soak.stop.wait(0.2):
             if not caller.recv(16):
@@ -34,7 +34,7 @@ def read_slowly(soak: Soak, rng: random.Random) -> None:
 def send_a_head_alone(soak: Soak, _rng: random.Random) -> None:
     """Announce a body that never arrives."""
     with _connect(soak) as caller:
-        caller.sendall(b"POST /rank HTTP/1.1\r\nHost: soak\r\nContent-Length: 50000\r\n\r\n{")
+        caller.sendall(_head(soak, "/rank", "Content-Length: 50000") + b"{")
         soak.stop.wait(2.0)
     soak.count("hostile_head_alone")
 
@@ -45,7 +45,7 @@ def pipeline(soak: Soak, rng: random.Random) -> None:
     excused = soak.fault_in_force()
     with _connect(soak) as caller:
         reader = caller.makefile("rb")
-        caller.sendall(b"".join(_post("/rank", request) for request in requests))
+        caller.sendall(b"".join(_post(soak, "/rank", request) for request in requests))
         for request in requests:
             status, body = _answer(reader)
             soak.count(f"hostile_pipelined_{status}")
@@ -62,7 +62,7 @@ def send_trailers(soak: Soak, rng: random.Random) -> None:
     body = json.dumps(_ranking(soak, rng, 20)).encode()
     trailers = b"".join(b"X-Trailer-%d: %s\r\n" % (n, b"x" * 200) for n in range(TRAILERS))
     with _connect(soak) as caller:
-        caller.sendall(b"POST /rank HTTP/1.1\r\nHost: soak\r\nTransfer-Encoding: chunked\r\n\r\n")
+        caller.sendall(_head(soak, "/rank", "Transfer-Encoding: chunked"))
         caller.sendall(b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(body), body, trailers))
         status, _ = _answer(caller.makefile("rb"))
         soak.count(f"hostile_trailers_{status}")
@@ -96,9 +96,13 @@ def _ranking(soak: Soak, rng: random.Random, candidates: int) -> dict[str, Any]:
     return {"user_id": str(rng.randrange(500)), "candidates": [str(item) for item in items], "timeout_ms": 5000}
 
 
-def _post(path: str, body: dict[str, Any]) -> bytes:
+def _post(soak: Soak, path: str, body: dict[str, Any]) -> bytes:
     content = json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nHost: soak\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+    return _head(soak, path, f"Content-Length: {len(content)}") + content
+
+
+def _head(soak: Soak, path: str, length: str) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: soak\r\nAuthorization: Bearer {soak.key}\r\n{length}\r\n\r\n".encode()
 
 
 def _connect(soak: Soak, receive_bytes: int | None = None) -> socket.socket:

@@ -12,6 +12,7 @@ from service.sample.calls import call
 
 # During a fault, and for this long after it, a refusal (503, 504) is an answer and not a failure.
 AFTERMATH_S = 3.0
+OF_CALLERS = frozenset({"/rank", "/events"})
 MAX_GROWTH = {"memory_bytes": 1.2, "files": 1.2, "workers": 1.01}
 PROFILES: list[dict[str, Any]] = [
     {"kind": "weighted_sum", "weights": {"pctr": 1.0}},
@@ -23,7 +24,10 @@ PROFILES: list[dict[str, Any]] = [
 
 @dataclass(frozen=True)
 class SoakOptions:
-    """The options of a soak. `redis_pid` names a Redis on this host that may be paused for a second."""
+    """The options of a soak. `redis_pid` names a Redis on this host that may be paused for a second.
+
+    Rankings and events are sent with `key`, operators' calls with `token`.
+    """
 
     url: str
     token: str
@@ -35,6 +39,7 @@ class SoakOptions:
     operate_every_s: float = 2.0
     fault_every_s: float = 20.0
     seed: int = 1
+    key: str = ""
 
 
 @dataclass
@@ -62,7 +67,13 @@ class Soak:
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Return status and decoded answer; status 0 if there was none."""
-        return call(method, self.options.url.rstrip("/") + path, body, self.options.token)
+        secret = self.key if path in OF_CALLERS else self.options.token
+        return call(method, self.options.url.rstrip("/") + path, body, secret)
+
+    @property
+    def key(self) -> str:
+        """What callers send: the token where no key is given."""
+        return self.options.key or self.options.token
 
     def fault_in_force(self) -> bool:
         return time.monotonic() < self.fault_until

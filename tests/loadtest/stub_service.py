@@ -4,7 +4,8 @@
 
 FAULT: none; unsorted, missing, foreign, versionless, not_json (every 20th answer is wrong so); error (every 20th is a
 503); degraded; deaf (takes a rollout and ignores it); stall (one second without any answer, once, two seconds after the
-first request); slow (each request keeps the event loop for 5 ms, so that fewer than 200 a second fit).
+first request); keyed (a ranking needs the header of a caller); slow (each request keeps the event loop for 5 ms, so
+that fewer than 200 a second fit).
 """
 
 import asyncio
@@ -50,7 +51,9 @@ def build_app(fault: str) -> FastAPI:
     stall_at = {"time": 0.0, "done": fault != "stall"}
 
     @app.post("/rank")
-    async def rank(request: dict[str, Any]) -> Response:
+    async def rank(request: dict[str, Any], authorization: str = Header("")) -> Response:
+        if fault == "keyed" and authorization != f"Bearer {TOKEN}":
+            return JSONResponse({"code": "unauthorized"}, status_code=401)
         number = next(numbers)
         stall_at["time"] = stall_at["time"] or time.monotonic() + 2.0
         if not stall_at["done"] and time.monotonic() > stall_at["time"]:

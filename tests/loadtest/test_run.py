@@ -31,6 +31,15 @@ def test_right_answers_give_percentiles_a_report_and_exit_code_0(start_service: 
     assert "<html" in outcome.report
 
 
+def test_a_callers_key_opens_a_service_that_wants_one(start_service: Start, run_loadtest: Run) -> None:
+    url = start_service("keyed")
+    outcome = run_loadtest(url, "--key", "let-me-in", "--duration-s", "1")
+    assert (outcome.code, outcome.phase["failures"]) == (0, 0), outcome.text
+    refused = run_loadtest(url, "--duration-s", "1")
+    assert refused.code == 1
+    assert "HTTP 401 unauthorized" in refused.phase["failed_because"]
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [

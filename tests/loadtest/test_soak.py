@@ -8,6 +8,7 @@ import pytest
 from running_service import serving
 from synthetic_bundle import go_live, publish
 
+from service.callers.document import CallerRole, add_caller
 from service.sample.embedded_redis import EmbeddedRedis
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,8 @@ def test_minutes_of_everything_leave_no_wrong_answer_and_nothing_growing(tmp_pat
     go_live(registry, "1")
     for version in ("2", "3"):
         publish(registry, version, bias=0.05 * float(version))
+    # Rankings and events come with a caller's key, and need one.
+    key = add_caller(registry, "soak", CallerRole.WRITE, None, "test")
     with (
         EmbeddedRedis() as own,
         serving(tmp_path, registry, own.url, workers=2, redis_timeout_ms=200, max_wait_ms=5000) as server,
@@ -33,6 +36,8 @@ def test_minutes_of_everything_leave_no_wrong_answer_and_nothing_growing(tmp_pat
             server.url,
             "--token",
             "secret",
+            "--key",
+            key,
             "--bundle",
             str(registry / "synthetic" / "1"),
         ]
