@@ -34,6 +34,15 @@ _CHARACTERS = click.IntRange(min=1, max=256)
 @click.option("--items", type=_COUNT, required=True, metavar="N", help="Items.")
 @click.option("--behaviours-per-user", type=_COUNT, default=0, metavar="L", help="Behaviours in a sequence.")
 @click.option("--shown-per-user", type=_COUNT, default=0, metavar="S", help="Shown items, if rules count them.")
+@click.option(
+    "--scenes", type=_COUNT, default=1, show_default=True, metavar="N", help="Scenes, if counters are kept by scene."
+)
+@click.option(
+    "--cells-per-user",
+    type=_COUNT,
+    metavar="K",
+    help="Values of an item feature by which counters count a user's events.  [default: all `values` of the schema]",
+)
 @click.option("--user-id-characters", type=_CHARACTERS, help="Length of a user id.  [default: that of N]")
 @click.option("--item-id-characters", type=_CHARACTERS, help="Length of an item id.  [default: that of N]")
 @click.option(
@@ -50,6 +59,8 @@ def size(
     items: int,
     behaviours_per_user: int,
     shown_per_user: int,
+    scenes: int,
+    cells_per_user: int | None,
     user_id_characters: int | None,
     item_id_characters: int | None,
     allocator: str,
@@ -57,7 +68,8 @@ def size(
 ) -> None:
     """Print the memory that Redis needs (used_memory), and a maxmemory with room for its buffers.
 
-    If FUNNELRANK_USER_TTL_S or FUNNELRANK_BEHAVIOUR_TTL_S is set, keys that expire are counted with their times.
+    Of a schema with counters every user, item and scene is taken to have some. If FUNNELRANK_USER_TTL_S or
+    FUNNELRANK_BEHAVIOUR_TTL_S is set, keys that expire are counted with their times.
     """
     from features.layouts import Layouts
     from service.store.redis.memory import ALLOCATORS, HEADROOM, StoredCounts, memory_of
@@ -69,6 +81,8 @@ def size(
         items=items,
         behaviours=behaviours_per_user,
         shown=shown_per_user,
+        scenes=scenes,
+        cells=cells_per_user,
         user_id_characters=user_id_characters or len(str(users)),
         item_id_characters=item_id_characters or len(str(items)),
         user_rows_expire=settings.user_ttl_s > 0,
@@ -82,8 +96,6 @@ def size(
     click.echo(f"{'tables':<14}{memory.tables / 1e6:>46,.1f} MB")
     click.echo(f"{'used_memory':<14}{memory.total / 1e6:>46,.1f} MB")
     click.echo(f"{'maxmemory':<14}{memory.total * HEADROOM / 1e6:>46,.1f} MB")
-    if layouts.counters:
-        click.echo("the cells of the schema's counters are not counted", err=True)
     if layouts.behaviour is not None and behaviours_per_user > layouts.kept_behaviours:
         click.echo(f"of a longer sequence the newest {layouts.kept_behaviours} behaviours are kept", err=True)
 

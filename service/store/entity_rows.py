@@ -1,7 +1,7 @@
 """Holds what a store has for one user or item, as it is packed, and finds the texts of hashed values."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,8 +18,9 @@ class PackedEntity:
     """What a store has for one user or item under one schema.
 
     `row` is None if there is none. `behaviours` are `(time in ms, 8-byte event key + packed row)`, newest first, empty
-    for items. The milliseconds until the row or the sequence expires are None if it never does. `loaded_at` is None
-    until the first load of the schema is complete.
+    for items. `cells` are the cells of the counters by name; the one of an item has the name ``. The milliseconds until
+    the row or the sequence expires are None if it never does. `loaded_at` is None until the first load of the schema is
+    complete.
     """
 
     layouts: Layouts
@@ -28,6 +29,7 @@ class PackedEntity:
     row_expires_ms: int | None = None
     behaviours: Sequence[tuple[int, bytes]] = ()
     behaviours_expire_ms: int | None = None
+    cells: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def exists(self) -> bool:

@@ -1,6 +1,6 @@
 """Reads and shows what Redis has for one user or item. Rows contain hashes of values, so hashes are shown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,11 +9,20 @@ import orjson
 from redis import Redis
 
 from features import RowLayout
+from features.counters import ENTRY, numbers_of
 from features.layouts import EVENT_KEY_BYTES, Entity, Layouts, rows_of
+from service.clock import now_ms
 from service.store.base import StoreDown
 from service.store.entity_rows import DecodedValue, PackedEntity, decoded_values
 from service.store.redis.clients import REDIS_ERRORS, client
-from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
+from service.store.redis.keys import (
+    SCHEMAS,
+    behaviours_key,
+    item_counters_key,
+    item_key,
+    user_counters_key,
+    user_key,
+)
 from service.store.schemas import schema_of
 
 _READ_SECONDS = 2.0
@@ -56,7 +65,7 @@ def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:
             f"schema {of_schema.layouts.fingerprint}, loaded at {of_schema.loaded_at or '- (its load is not through)'}"
         )
         parts.append("\n".join([title, *(lines or [f"  nothing for {entity} {entity_id}"])]))
-    return any(of_schema.exists for of_schema in packed), "\n\n".join(parts)
+    return any(of_schema.exists or of_schema.cells for of_schema in packed), "\n\n".join(parts)
 
 
 def _listed(redis: "Redis", document: bytes, entity: Entity, entity_id: str) -> PackedEntity:
@@ -69,12 +78,24 @@ def _packed(redis: "Redis", layouts: Layouts, loaded_at: str | None, entity: Ent
     key = (user_key if entity == "user" else item_key)(layouts.fingerprint, entity_id)
     row: Any = redis.get(key)
     row_expires = _expires_ms(redis, key)
+    cells = _cells(redis, layouts, entity, entity_id)
     if entity != "user" or layouts.behaviour is None:
-        return PackedEntity(layouts, loaded_at, row, row_expires)
+        return PackedEntity(layouts, loaded_at, row, row_expires, cells=cells)
     key = behaviours_key(layouts.fingerprint, entity_id)
     members: Any = redis.zrevrange(key, 0, -1, withscores=True)
     behaviours = [(int(score), member) for member, score in members]
-    return PackedEntity(layouts, loaded_at, row, row_expires, behaviours, _expires_ms(redis, key))
+    return PackedEntity(layouts, loaded_at, row, row_expires, behaviours, _expires_ms(redis, key), cells)
+
+
+def _cells(redis: "Redis", layouts: Layouts, entity: Entity, entity_id: str) -> dict[str, bytes]:
+    """The cells of the counters of a user or an item by name."""
+    if entity not in {layout.by for layout in layouts.counters}:
+        return {}
+    if entity == "item":
+        cell: Any = redis.get(item_counters_key(layouts.fingerprint, entity_id))
+        return {} if cell is None else {"": cell}
+    stored: Any = redis.hgetall(user_counters_key(layouts.fingerprint, entity_id))
+    return {name.decode(): cell for name, cell in stored.items()}
 
 
 def _expires_ms(redis: "Redis", key: str) -> int | None:
@@ -90,7 +111,28 @@ def _entity(packed: PackedEntity, entity: Entity, entity_id: str) -> list[str]:
         lines = [f"  {key}", *_row(layouts.layout(entity), packed.row)]
     if packed.behaviours:
         lines += _behaviours(packed, entity_id)
+    if packed.cells:
+        key = (user_counters_key if entity == "user" else item_counters_key)(layouts.fingerprint, entity_id)
+        lines += [f"  {key}: counters now", *_counters(packed, entity)]
     return lines
+
+
+def _counters(packed: PackedEntity, entity: Entity) -> Iterator[str]:
+    """The numbers of the stored cells at this moment; in brackets the number of the cell where there are several."""
+    for place, layout in enumerate(packed.layouts.counters):
+        if layout.by != entity:
+            continue
+        for name, cell in sorted(packed.cells.items()):
+            kind, _, number = name.partition(":")
+            if kind not in ("", str(place)):
+                continue
+            if len(cell) != layout.entries * ENTRY.itemsize:
+                yield f"    corrupt: {len(cell)} bytes, the schema's cells have {layout.entries * ENTRY.itemsize}"
+                continue
+            numbers = numbers_of(layout, np.frombuffer(cell, ENTRY).reshape(1, layout.entries), now_ms())[0]
+            for term, value in zip(layout.terms, numbers.tolist(), strict=True):
+                title = term.counter.name + (f"[{number}]" if number else "")
+                yield f"    {title:<24}{'missing' if np.isnan(value) else f'{value:g}'}"
 
 
 def _row(layout: RowLayout, packed: bytes) -> list[str]:

@@ -4,13 +4,23 @@ The sizes are those of Redis 6.2 and 7 on 64 bits (its `sds.h`, `dict.h`, `serve
 rounded up as the allocator does. The result is `used_memory` of INFO.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from features.counters import ENTRY_BYTES as COUNTER_BYTES
 from features.layouts import Layouts
-from service.store.redis.keys import behaviours_key, item_key, shown_items_key, user_key
+from service.store.counters import cell_name
+from service.store.redis.keys import (
+    behaviours_key,
+    item_counters_key,
+    item_key,
+    scene_counters_key,
+    shown_items_key,
+    user_counters_key,
+    user_key,
+)
 from service.store.shown import ENTRY_BYTES, KEPT_ENTRIES
 
 Allocator = Callable[[int], int]
@@ -19,8 +29,10 @@ HEADROOM = 1.25  # of maxmemory: buffers of clients and replicas, growing hash t
 _POINTER = 8
 _ENTRY_BYTES = 24  # of a hash table's entry: key, value, next
 _OBJECT_BYTES = 16
+_DICT_BYTES = 96  # of a hash table without its buckets
+_SCENE_CHARACTERS = 8
 _EMBEDDED = 44  # longest string that is stored inside its object
-_MOST_COMPACT_ENTRIES = 128  # zset-max-ziplist-entries, zset-max-listpack-entries
+_MOST_COMPACT_ENTRIES = 128  # zset-max-listpack-entries, hash-max-listpack-entries
 _MOST_COMPACT_BYTES = 64
 _LEVELS = 12  # more levels of a skip list are too rare to count
 
@@ -54,12 +66,18 @@ def _size_class(size: int, quantum: int) -> int:
 
 @dataclass(frozen=True)
 class StoredCounts:
-    """What is to be stored. `behaviours` and `shown` are per user; ids have this many characters."""
+    """What is to be stored. `behaviours` and `shown` are per user; ids have this many characters.
+
+    If the schema has counters, every item, user and scene has some. `cells` is the number of values of an item feature
+    by which a user's events are counted, per counter kept so; None stands for all cells of the schema.
+    """
 
     users: int
     items: int
     behaviours: int = 0
     shown: int = 0
+    scenes: int = 1
+    cells: int | None = None
     user_id_characters: int = 8
     item_id_characters: int = 8
     user_rows_expire: bool = False
@@ -114,8 +132,34 @@ def memory_of(layouts: Layouts, counts: StoredCounts, allocate: Allocator = jema
         stored = min(counts.shown, KEPT_ENTRIES) * ENTRY_BYTES
         groups.append(KeyGroup("shown items", counts.users, _string(shown_items_key(user_id), stored, True, allocate)))
         expiring += counts.users
+
+    # Counters, which always expire
+    counters = [group for group in _counters(layouts, counts, allocate) if group.keys]
+    groups += counters
+    expiring += sum(group.keys for group in counters)
     keys = sum(group.keys for group in groups)
     return Memory(tuple(groups), _table(keys, allocate) + _table(expiring, allocate))
+
+
+def _counters(layouts: Layouts, counts: StoredCounts, allocate: Allocator) -> Iterator[KeyGroup]:
+    fingerprint = layouts.fingerprint
+    item = item_counters_key(fingerprint, "x" * counts.item_id_characters)
+    scene = scene_counters_key(fingerprint, "x" * _SCENE_CHARACTERS)
+    of_user = []
+    for place, layout in enumerate(layouts.counters):
+        size = layout.entries * COUNTER_BYTES
+        if layout.by == "item":
+            yield KeyGroup("item counters", counts.items, _string(item, size, True, allocate))
+        elif layout.by == "scene":
+            yield KeyGroup("scene counters", counts.scenes, _string(scene, size, True, allocate))
+        elif layout.item_feature is None:
+            of_user.append((len(cell_name(place)), size))
+        else:
+            cells = layout.values if counts.cells is None else min(layout.values, counts.cells)
+            of_user += [(len(cell_name(place, cell)), size) for cell in range(cells)]
+    if of_user:
+        user = user_counters_key(fingerprint, "x" * counts.user_id_characters)
+        yield KeyGroup("user counters", counts.users, _key(user, True, allocate) + _hash(of_user, allocate))
 
 
 def _table(entries: int, allocate: Allocator) -> int:
@@ -145,14 +189,22 @@ def _string(key: str, length: int, expires: bool, allocate: Allocator) -> float:
     return _key(key, expires, allocate) + allocate(_OBJECT_BYTES) + allocate(_text(length))
 
 
+def _hash(fields: Sequence[tuple[int, int]], allocate: Allocator) -> float:
+    """The bytes of a hash, from the lengths of its fields and values."""
+    if len(fields) <= _MOST_COMPACT_ENTRIES and max(map(max, fields)) <= _MOST_COMPACT_BYTES:
+        # Per field and per value: the lengths before and after it.
+        return allocate(_OBJECT_BYTES) + allocate(7 + sum(name + value + 5 for name, value in fields))
+    each = sum(allocate(_ENTRY_BYTES) + allocate(_text(name)) + allocate(_text(value)) for name, value in fields)
+    return allocate(_OBJECT_BYTES) + allocate(_DICT_BYTES) + _table(len(fields), allocate) + each
+
+
 def _sorted_set(entries: int, member: int, allocate: Allocator) -> float:
     if entries <= _MOST_COMPACT_ENTRIES and member <= _MOST_COMPACT_BYTES:
         # Per entry: the lengths before and after the member, and ten bytes of the time.
         return allocate(_OBJECT_BYTES) + allocate(11 + entries * (member + 3 + 10))
-    table = 96
     lists = 32
     first_node = 24 + 32 * 16
-    fixed = sum(map(allocate, (_OBJECT_BYTES, 16, table, lists, first_node)))
+    fixed = sum(map(allocate, (_OBJECT_BYTES, 16, _DICT_BYTES, lists, first_node)))
     node = sum(0.75 * 0.25 ** (level - 1) * allocate(24 + 16 * level) for level in range(1, _LEVELS))
     each = allocate(_text(member)) + allocate(_ENTRY_BYTES) + node
     return fixed + _table(entries, allocate) + entries * each

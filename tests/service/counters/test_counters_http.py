@@ -1,5 +1,6 @@
 """Tests over HTTP that events and impressions change the next ranking's counters, each once."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from features import FeatureSchema
 from features.counters import ENTRY
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
+from service.store.redis.inspect import shown
 from service.store.redis.keys import item_counters_key, scene_counters_key, user_counters_key
+from service.store.redis.schemas import register_schema
 
 NOW = int(time.time() * 1000)
 LAYOUTS = Layouts.of(FeatureSchema.model_validate(SCHEMA))
@@ -94,3 +97,19 @@ def test_every_key_of_a_user_carries_his_id_as_its_hash_tag(counting: Any, store
     send(counting, "events", click())
     keys: Any = store.keys(f"fr:{LAYOUTS.fingerprint}:c*712*")
     assert keys == [user_counters_key(LAYOUTS.fingerprint, "712").encode()]
+
+
+def test_inspect_shows_the_numbers_of_stored_cells(
+    counting: Any, redis_server: EmbeddedRedis, store: redis.Redis
+) -> None:
+    send(counting, "events", click("7", user_id="inspected"), click("8", user_id="inspected"))
+    register_schema(store, LAYOUTS.schema)
+    exists, text = shown(redis_server.url, "user", "inspected")
+    assert exists
+    assert user_counters_key(LAYOUTS.fingerprint, "inspected") in text
+    by_user = {c.name for c in LAYOUTS.schema.counters if c.by == "user" and c.item_feature is None}
+    assert by_user and all(re.search(rf"^    {name} +\S+$", text, re.MULTILINE) for name in by_user)
+    _, text = shown(redis_server.url, "item", "7")
+    by_item = [counter.name for counter in LAYOUTS.schema.counters if counter.by == "item"]
+    assert by_item and all(re.search(rf"^    {name} +\S+$", text, re.MULTILINE) for name in by_item)
+    assert shown(redis_server.url, "item", "never counted")[0] is False

@@ -16,7 +16,15 @@ from funnelrank.main import main
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.base import NEVER, Lifetimes
 from service.store.redis.clients import set_values
-from service.store.redis.keys import behaviours_key, item_key, shown_items_key, user_key
+from service.store.redis.keys import (
+    behaviours_key,
+    item_counters_key,
+    item_key,
+    scene_counters_key,
+    shown_items_key,
+    user_counters_key,
+    user_key,
+)
 from service.store.redis.memory import ALLOCATORS, StoredCounts, memory_of
 from service.store.redis.scripts import ADD_BEHAVIOURS, add_behaviours_arguments
 
@@ -81,6 +89,50 @@ SIZES = {
         Lifetimes(DAY_MS, DAY_MS),
     ),
 }
+
+
+COUNTERS: list[dict[str, Any]] = [
+    {"name": "a", "statistic": "count", "by": "item", "actions": ["click"], "window_s": 86400, "bucket_s": 3600},
+    {"name": "b", "statistic": "count", "by": "user", "actions": ["click"], "window_s": 86400, "bucket_s": 3600},
+    {"name": "c", "statistic": "count", "by": "scene", "actions": ["click"], "window_s": 86400, "bucket_s": 3600},
+    {"name": "d", "statistic": "count", "by": "user", "item_feature": "item_id", "values": 64, "actions": ["click"]}
+    | {"window_s": 3600, "bucket_s": 600},
+]
+COUNTED = {
+    "long cells": (COUNTERS, StoredCounts(users=3_000, items=4_000, cells=10, scenes=3)),
+    "compact cells": (COUNTERS[3:], StoredCounts(users=5_000, items=10, cells=6, scenes=0)),
+}
+
+
+@pytest.mark.parametrize("which", COUNTED)
+def test_the_planned_memory_of_counters_is_within_a_tenth_of_the_measured(which: str) -> None:
+    counters, counts = COUNTED[which]
+    base = layouts_of(2, 2, 0).schema
+    layouts = Layouts.of(FeatureSchema.model_validate(base.model_dump() | {"counters": counters}))
+    users = [f"{i:08d}" for i in range(counts.users)]
+    items = [f"{i:08d}" for i in range(counts.items)]
+    assert counts.cells is not None
+    with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as client:
+        fill(client, layouts, counts, NEVER)
+        for place, layout in enumerate(layouts.counters):
+            cell = bytes(layout.entries * 8)
+            names = [str(place)] if layout.item_feature is None else [f"{place}:{n}" for n in range(counts.cells)]
+            with client.pipeline(transaction=False) as pipeline:
+                for user_id in users if layout.by == "user" else ():
+                    key = user_counters_key(layouts.fingerprint, user_id)
+                    for name in names:
+                        pipeline.hset(key, name, cell)
+                    pipeline.pexpire(key, DAY_MS)
+                for item_id in items if layout.by == "item" else ():
+                    pipeline.set(item_counters_key(layouts.fingerprint, item_id), cell, px=DAY_MS)
+                for scene in range(counts.scenes) if layout.by == "scene" else ():
+                    pipeline.set(scene_counters_key(layouts.fingerprint, f"{scene:08d}"), cell, px=DAY_MS)
+                pipeline.execute()
+        memory: Any = client.info("memory")
+        assert client.dbsize() == sum(group.keys for group in memory_of(layouts, counts).groups)
+    allocator = "libc" if memory["mem_allocator"] == "libc" else "jemalloc-16"
+    planned = memory_of(layouts, counts, ALLOCATORS[allocator]).total
+    assert abs(planned / memory["used_memory"] - 1) < 0.1, (planned, memory["used_memory"], memory["mem_allocator"])
 
 
 def servers() -> list[str]:
