@@ -1,8 +1,9 @@
-"""Writes the table of alerts in docs/operations.md from deploy/prometheus/rules.yaml.
+"""Writes the table of alerts in docs/operations.md, and the texts of the alarms, from deploy/prometheus/rules.yaml.
 
 python -m tools.alerts
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 PAGE = ROOT / "docs" / "operations.md"
+ALARMS = ROOT / "service" / "metrics" / "alarms.json"
+DOWN = "FunnelrankDown"  # a service that is down says nothing about itself
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 BEGIN = "<!-- alerts: written by `python -m tools.alerts` -->\n"
 END = "<!-- end of alerts -->\n"
 
@@ -34,6 +38,26 @@ def table(rules: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def alarms(rules: dict[str, Any]) -> str:
+    """What `GET /stats` says about each alert, as JSON by its name."""
+    by_name = {
+        rule["alert"]: {
+            "severity": rule["labels"]["severity"],
+            "for_s": seconds(rule.get("for", "0s")),
+            "summary": rule["annotations"]["summary"],
+            "action": rule["annotations"]["action"],
+        }
+        for rule in alerts(rules)
+        if rule["alert"] != DOWN
+    }
+    return json.dumps(by_name, indent=1) + "\n"
+
+
+def seconds(duration: str) -> int:
+    """A duration of Prometheus with one unit, as `15m`."""
+    return int(duration[:-1]) * SECONDS[duration[-1]]
+
+
 def page_with(text: str, rows: str) -> str:
     """The page with its table replaced. Raises ValueError if the page has no place for it."""
     before, begin, rest = text.partition(BEGIN)
@@ -44,4 +68,6 @@ def page_with(text: str, rows: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page_with(PAGE.read_text(), table(yaml.safe_load(RULES.read_text()))))
+    DOCUMENT = yaml.safe_load(RULES.read_text())
+    PAGE.write_text(page_with(PAGE.read_text(), table(DOCUMENT)))
+    ALARMS.write_text(alarms(DOCUMENT))

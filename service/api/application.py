@@ -36,6 +36,7 @@ from service.api.routes import (
     quality,
     rollout,
     rules,
+    stats,
     store,
 )
 from service.api.routes.rank import RankRoute
@@ -53,6 +54,7 @@ ROUTERS: Final = (
     callers.router,
     quality.router,
     preview.router,
+    stats.router,
     store.router,
     health.router,
 )

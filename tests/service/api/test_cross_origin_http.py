@@ -16,7 +16,19 @@ from service.settings import Settings, SettingsError
 
 SHOP = "https://shop.example"
 RANK = {"user_id": "712", "candidates": ["1"], "context": {"tab": None, "hour": None}}
-OPEN = {"/rank", "/events", "/impressions", "/fusion", "/rules", "/models", "/quality", "/livez", "/readyz", "/metrics"}
+OPEN = {
+    "/rank",
+    "/events",
+    "/impressions",
+    "/fusion",
+    "/rules",
+    "/models",
+    "/quality",
+    "/stats",
+    "/livez",
+    "/readyz",
+    "/metrics",
+}
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from service.api.application import ROUTERS
 from service.api.operators import Operator
 from service.sample.embedded_redis import EmbeddedRedis
+from tests.service.api.test_quality_http import REPORT
 
 PROBLEM = "application/problem+json"
 ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
@@ -31,8 +32,8 @@ OPERATORS = sorted(
 )
 
 
-def test_twenty_three_operations_are_documented_and_thirteen_want_the_token() -> None:
-    assert len(OPERATIONS) == 23
+def test_twenty_four_operations_are_documented_and_thirteen_want_the_token() -> None:
+    assert len(OPERATIONS) == 24
     assert len(OPERATORS) == 13
 
 
@@ -44,7 +45,9 @@ def fuzzed(
     folder = tmp_path_factory.mktemp("fuzzed")
     kit.publish(folder / "registry", "1")
     kit.go_live(folder / "registry", "1")
-    with kit.serving(folder, folder / "registry", redis_server.url, fusion_overrides=True) as running:
+    (folder / "quality.json").write_text(json.dumps(REPORT))
+    options = {"fusion_overrides": True, "quality_file": folder / "quality.json"}
+    with kit.serving(folder, folder / "registry", redis_server.url, **options) as running:
         yield running
 
 

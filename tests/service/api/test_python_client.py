@@ -28,6 +28,7 @@ CALLS = {
     "GET /models": "get_models",
     "PUT /models/rollout": "put_rollout",
     "POST /models/rollback": "roll_back_models",
+    "GET /stats": "get_stats",
     "GET /store/users/{user_id}": "get_stored_user",
     "GET /store/items/{item_id}": "get_stored_item",
     "GET /livez": "is_live",
