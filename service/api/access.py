@@ -15,6 +15,8 @@ from service.errors import NotReady
 # Anyone may see these: they have neither data nor secrets, and those who probe and read them have no key.
 _OPEN: Final = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
 _METRICS: Final = "/metrics"
+# The console is a static page, which asks for a key itself.
+_CONSOLE: Final = ("/console", "/console/")
 # Other routes that only read need `read`, all others `operate`, so that a new route is not open by mistake.
 _ROLES: Final[Mapping[tuple[str, str], CallerRole]] = MappingProxyType(
     {
@@ -44,6 +46,8 @@ def needed_role(method: str, path: str, metrics_are_open: bool) -> CallerRole | 
     if role is not None:
         return role
     if path in _OPEN or (path == _METRICS and metrics_are_open):
+        return None
+    if method in _READING and (path in _CONSOLE or path.startswith(_CONSOLE[1])):
         return None
     return CallerRole.READ if method in _READING else CallerRole.OPERATE
 

@@ -25,6 +25,7 @@ from service.api.problems import (
 )
 from service.api.routes import (
     callers,
+    console,
     docs,
     events,
     features,
@@ -77,7 +78,7 @@ def build(services: Services, lifespan: Lifespan, version: str) -> ASGIApp:
     rank = RankRoute(services)
     app.router.routes.append(rank)
     # The routes themselves, not `include_router`: /openapi.json and the Allow header read one flat list.
-    for router in (*ROUTERS, docs.router):
+    for router in (*ROUTERS, docs.router, console.router):
         app.router.routes.extend(router.routes)
     app.add_middleware(RequestMiddleware, services=services)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -69,7 +69,7 @@ def test_each_role_may_do_what_it_says_and_no_more(running: Any, keys: dict[str,
         wrong = call(running, method, path, "fr_wrong", body)
         assert (wrong.status_code, wrong.headers["content-type"]) == (401, "application/problem+json")
         assert wrong.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-    for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json"):
+    for path in ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/console/", "/console/console.js"):
         assert call(running, "GET", path).status_code == 200
     # What is not there needs a key too, so that nobody explores the service without one.
     assert call(running, "POST", "/nothing", keys["write"]).status_code == 403
