@@ -10,9 +10,12 @@ from typing import Any
 
 import fresh_http
 from running_service import ROOT, Server, serving, wait_until
+from synthetic_bundle import go_live
 
 from features import FeatureSchema
+from service.bundle.registry import folder_of
 from service.callers.document import CallerRole, add_caller
+from service.rollout.rollout import read_rollout
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.load import load_folder
 
@@ -55,14 +58,17 @@ class Served:
 
 @contextmanager
 def sample_service(folder: Path, redis: EmbeddedRedis, **settings: Any) -> Iterator[Served]:
-    """Two workers: version 2 is stable, its copy 3 the canary of 30 %, its copy 4 is published and not live."""
+    """Two workers: version 2 is stable, 3 the canary of 30 %, 4 is published and not live. All three are copies of the
+    sample's live version.
+    """
     registry = folder / "registry"
-    shutil.copytree(SAMPLE / "registry", registry)
-    for version in ("3", "4"):
+    live = read_rollout(SAMPLE / "registry").stable
+    for version in ("2", "3", "4"):
         copied = registry / MODEL / version
-        shutil.copytree(registry / MODEL / "2", copied)
+        shutil.copytree(folder_of(SAMPLE / "registry", live), copied)
         manifest = json.loads((copied / "manifest.json").read_text())
         (copied / "manifest.json").write_text(json.dumps(manifest | {"version": version}))
+    go_live(registry, "2", MODEL)
     schema = FeatureSchema.model_validate(manifest["feature_schema"])
     load_folder(SAMPLE / "kuairand", schema, redis.url)
     keys = {role.value: add_caller(registry, role.value, role, None, "test") for role in CallerRole}

@@ -9,6 +9,9 @@ import type { Served, Signed } from "../types.ts";
 import { Input, ProblemView } from "./basic.tsx";
 import { DiffView } from "./diff_view.tsx";
 
+const MOST_READS = 20;
+const PAUSE_MS = 250;
+
 export interface Change {
   method: "POST" | "PUT";
   path: string;
@@ -26,7 +29,8 @@ interface Props<State extends Signed> {
   /** The content after the change, where the page knows it. */
   after?: unknown;
   read: () => Promise<State>;
-  onDone: () => void;
+  /** Called with the document that the service wrote. A worker that answers the next read may not follow it yet. */
+  onDone: (written: State) => void;
   /** Called with the newest document, if somebody else had changed it and the change is to start from it. */
   onRebased: (document: State) => void;
   children?: ComponentChildren;
@@ -54,10 +58,10 @@ export function ChangeForm<State extends Signed>(props: Props<State>): VNode {
     setOutcome({ kind: "sending" });
     const body = { ...change.body, author: name, reason, revision: props.base.revision };
     try {
-      const answer = await send<Signed & Served>(change.method, change.path, body);
+      const answer = await send<State & Served>(change.method, change.path, body);
       setReason("");
       setOutcome({ kind: "done", revision: answer.revision, served: answer });
-      props.onDone();
+      props.onDone({ ...props.base, ...answer });
     } catch (error) {
       setOutcome(await outcomeOf(error as Error, props.base, props.read));
     }
@@ -105,14 +109,19 @@ async function outcomeOf<State extends Signed>(
   base: State,
   read: () => Promise<State>,
 ): Promise<Outcome<State>> {
-  if (error instanceof Problem && error.status === 409) {
-    try {
-      const newest = await read();
-      if (newest.revision !== base.revision) {
-        return { kind: "overtaken", newest };
+  // Other conflicts name no revision: a version that does not fit the weights, for example.
+  if (error instanceof Problem && error.status === 409 && error.detail.includes("at revision")) {
+    for (let reads = 0; reads < MOST_READS; reads++) {
+      try {
+        const newest = await read();
+        if (newest.revision !== base.revision) {
+          return { kind: "overtaken", newest };
+        }
+      } catch {
+        break; // the first error says more than the second
       }
-    } catch {
-      // The first error says more than the second.
+      // The worker that answered does not follow the newest document yet.
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   }
   return { kind: "problem", error };

@@ -99,7 +99,7 @@ function Editor<State extends Signed & { history?: readonly unknown[] }, Content
           change={restored || (changed && errors.length === 0) ? change : null}
           after={restored ? contentOf(restored) : changed ? draft : undefined}
           read={props.read}
-          onDone={() => void props.read().then(start)}
+          onDone={start}
           onRebased={setRebased}
         />
       </Section>

@@ -1,0 +1,103 @@
+"""Tests the page that tries a ranking, in a browser: the answer of the service, explained, moved, compared, linked."""
+
+import re
+from typing import Any
+
+import pytest
+from running_service import wait_until
+
+from tests.console.pages import REQUEST, Console
+from tests.console.served import Served
+
+pytestmark = pytest.mark.tools
+TABLE = re.compile("Ranking of")
+
+
+def ranked(served: Served, **more: Any) -> list[Any]:
+    body = {name: REQUEST[name] for name in ("user_id", "candidates", "scene", "context", "timestamp")}
+    answer = served.server.http.post("/rank", json=body | {"explain": True} | more, headers=served.headers("read"))
+    ranking: list[Any] = answer.json()["ranking"]
+    return ranking
+
+
+def ids(console: Console) -> list[str]:
+    return [row[1] for row in console.table(TABLE)[1:]]
+
+
+def test_the_ranking_is_the_services_and_a_link_shows_it_again(console: Console, served: Served) -> None:
+    console.open_ranking()
+    expected = ranked(served)
+    assert ids(console) == [item["item_id"] for item in expected]
+    first = dict(zip(*console.table(TABLE)[:2], strict=True))
+    assert float(first["Score"]) == pytest.approx(expected[0]["score"], rel=1e-3)
+    for task, score in expected[0]["predictions"].items():
+        assert float(first[task]) == pytest.approx(score, rel=1e-3)
+    link = console.page.url
+    console.page.goto("about:blank")
+    console.page.goto(link)
+    assert ids(console) == [item["item_id"] for item in expected]
+
+
+def test_an_item_says_why_it_is_where_it_is(console: Console, served: Served) -> None:
+    console.open_ranking()
+    expected = ranked(served)
+    item, above = expected[30], expected[29]
+    console.page.get_by_label("Why is this item where it is?").fill(item["item_id"])
+    why = console.page.get_by_role("region", name=f"Item {item['item_id']}", exact=True)
+    assert f"Item {item['item_id']} is at place 31 of 40" in why.inner_text()
+    assert f"{above['item_id']} above it has" in why.inner_text()
+    parts = console.column("What makes its score", "Part")
+    for name, part in item["explain"].items():
+        assert float(parts[name]) == pytest.approx(part["part"], rel=1e-3)
+    console.page.get_by_label("Why is this item where it is?").fill("no-such-item")
+    console.wait_for_text("no-such-item is not in this ranking")
+
+
+def test_moved_weights_move_the_ranking_and_nothing_else(console: Console, served: Served) -> None:
+    console.open_ranking()
+    before = ids(console)
+    console.page.get_by_label(re.compile("^pctcvr")).fill("0")
+    expected = [item["item_id"] for item in ranked(served, fusion={"weights": {"pctcvr": 0}})]
+    assert expected != before
+    wait_until(lambda: ids(console) == expected)
+    beside = console.column(TABLE, "Beside")
+    assert beside["1"].split() == [str(before.index(expected[0]) + 1), "▲", str(before.index(expected[0]))]
+    assert served.get("/fusion")["profiles"]["home"]["weights"]["pctcvr"] == 10.0
+    console.page.get_by_role("button", name="Back to the document's weights").click()
+    wait_until(lambda: ids(console) == before)
+
+
+def test_another_scene_is_ranked_beside_it(console: Console, served: Served) -> None:
+    console.open_ranking()
+    console.page.get_by_label("Compare with the scene").select_option(":long_video")
+    other = [item["item_id"] for item in ranked(served, scene="long_video")]
+    wait_until(lambda: "Beside" in console.table(TABLE)[0])
+    places = [int(row[-1].split()[0]) for row in console.table(TABLE)[1:]]
+    assert places == [other.index(item) + 1 for item in ids(console)]
+    common = len(set(other[:10]) & set(ids(console)[:10]))
+    console.wait_for_text(f"Of the first 10, {common * 10} % are the same")
+
+
+def test_the_users_behaviours_are_decoded(console: Console) -> None:
+    console.open_ranking()
+    rows = console.table("Behaviours, newest first")
+    assert rows[0][:3] == ["When", "Action", "Scene"]
+    assert len(rows) > 2
+
+
+def test_bad_input_is_named(console: Console) -> None:
+    console.open_ranking(more="{tab: 1}")
+    console.wait_for_text("This is not JSON")
+    console.page.get_by_label("Further fields (JSON)").fill('{"top_k": 0}')
+    console.page.get_by_role("button", name="Rank", exact=True).click()
+    console.page.get_by_role("alert").filter(has_text="top_k").wait_for()
+
+
+def test_a_logged_request_is_filled_in(console: Console) -> None:
+    console.open("try")
+    console.page.get_by_text("Take a logged request").click()
+    body = '{"user_id": "12708", "candidates": ["3652", {"item_id": "7098"}], "scene": "home", "explain": false}'
+    console.page.get_by_label("Body of a request").fill(body)
+    console.page.get_by_role("button", name="Fill in").click()
+    console.page.get_by_role("button", name="Rank", exact=True).click()
+    assert sorted(ids(console)) == ["3652", "7098"]
