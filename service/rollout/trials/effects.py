@@ -11,7 +11,7 @@ from service.clock import now_ms
 from service.errors import InvalidRequest
 from service.rollout.recent import Assembly, RecentRequests
 from service.rollout.serving import Live, Role, ServingSnapshot
-from service.rules.candidates import CandidateList
+from service.rules.candidates import CandidateList, columns_of
 from service.rules.order.arrange import arrange
 
 _TOP = 10
@@ -158,8 +158,7 @@ def _top(live: Live, request: Assembly, scored: _Scored) -> list[int] | None:
         return (-finite).argsort(kind="stable")[:_TOP].tolist()  # type: ignore[no-any-return]
     candidates = CandidateList(
         request.item_ids,
-        request.inputs["item_keys"],
-        numerics,
+        *columns_of(request.inputs),
         scores,
         scored.predictions,
         request.sources,

@@ -128,3 +128,18 @@ def test_features_stand_behind_those_of_the_graph() -> None:
     assert wider.fingerprint != WIDER.fingerprint
     only_of_candidates = RuleFeatures.model_validate({"candidate": [{"name": "margin", "type": "numeric"}]})
     assert only_of_candidates.behind(WIDER).fingerprint == WIDER.fingerprint
+
+
+def test_a_preview_reads_candidates_own_numbers_and_counters(kit: SimpleNamespace, declared: Any) -> None:
+    hold(kit, declared)
+    margins = [item | {"features": item["features"] | {"margin": 10 * (12 - i)}} for i, item in enumerate(ITEMS)]
+    rules = {"rules": {"default": [{"type": "boost", "formula": "score + margin + 0 * clicks"}]}}
+
+    def moved() -> float:
+        for user in range(4):
+            rank(declared, user_id=str(user), candidates=margins)
+        answer = fresh_http.post(f"{declared.url}/rules/preview", json=rules, headers=TOKEN)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["versions"][0]["moved_share"] or 0.0
+
+    kit.wait_until(lambda: moved() > 0)
