@@ -99,6 +99,7 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
             ("action", pa.string()),
             ("scene", pa.string()),
             ("position", pa.int32()),
+            ("value", pa.float64()),  # how much, in the caller's unit
             ("time_ms", pa.int64()),
             ("logged_ms", pa.int64()),
         ],
@@ -107,7 +108,7 @@ SCHEMAS: Final[Mapping[RecordKind, pa.Schema]] = {
 # Columns that records of earlier releases lack: null there.
 LATER_COLUMNS: Final = frozenset(
     {
-        *("ranked_before", "of_request", "items_of_request", "counter_numerics", *CANDIDATE_INPUTS),
+        *("ranked_before", "of_request", "items_of_request", "counter_numerics", "value", *CANDIDATE_INPUTS),
         *("top_k", "sources", "shown"),
     }
 )

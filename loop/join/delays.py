@@ -11,6 +11,7 @@ import pyarrow as pa
 from loop.errors import LogError
 from loop.join.labels import quoted
 from models.recipe import Recipe
+from models.recipe.sections.data import source_column
 from models.recipe.sections.log import LoggedLabel, LogSection
 from models.structures.delay import Delay, FakeNegativesOptions
 
@@ -35,17 +36,27 @@ def delayed_conversion(recipe: Recipe) -> DelayedConversion | None:
     return delayed[0] if delayed else None
 
 
+def label_names(recipe: Recipe) -> list[str]:
+    """The columns of impressions that the recipe's labels are read from; `log1p(x)` is read from x."""
+    return list(dict.fromkeys(map(source_column, recipe.label_columns)))
+
+
+def value_names(recipe: Recipe) -> set[str]:
+    """Those that may hold other numbers than 0 and 1."""
+    return set(map(source_column, recipe.value_columns))
+
+
 def event_labels(recipe: Recipe) -> list[str]:
     """The label columns that come from events: all but those of a correction."""
     delayed = delayed_conversion(recipe)
     own = delayed.options.columns if delayed else {}
-    return [name for name in recipe.label_columns if name not in own]
+    return [name for name in label_names(recipe) if name not in own]
 
 
 def label_fields(recipe: Recipe) -> list[pa.Field]:
     """The columns of the table `chosen` that impressions have: labels, and the part if a task corrects delays."""
-    values = recipe.value_columns
-    fields = [pa.field(name, pa.float64() if name in values else pa.int8()) for name in recipe.label_columns]
+    values = value_names(recipe)
+    fields = [pa.field(name, pa.float64() if name in values else pa.int8()) for name in label_names(recipe)]
     return [*fields, pa.field(PART, pa.string())] if delayed_conversion(recipe) else fields
 
 

@@ -14,7 +14,7 @@ from features import FeatureSchema
 from features.files.writing import write_whole
 from features.layouts import Layouts
 from loop.errors import LogError
-from loop.join.delays import PART, choose, delayed_conversion, event_labels
+from loop.join.delays import PART, choose, delayed_conversion, event_labels, label_names, value_names
 from loop.join.labels import label, open_database, quoted, read_log
 from loop.join.pieces import write_tables
 from loop.join.report import JoinReport, check_rate, measure
@@ -91,9 +91,10 @@ def section_of(recipe: Recipe) -> LogSection:
         raise LogError(
             f"log.labels lacks {', '.join(missing)}, which tasks read; known: {', '.join(recipe.log.labels)}"
         )
-    values = sorted(recipe.value_columns.intersection(labels))
-    if values:
-        raise LogError(f"the label {values[0]} is a value, and events of the log have none")
+    for name in labels:
+        if (name in value_names(recipe)) != (recipe.log.labels[name].value is not None):
+            advice = "is a value to its task: say which by" if name in value_names(recipe) else "is 0 or 1: leave out"
+            raise LogError(f"the label {name} {advice} log.labels.{name}.value")
     compared = [f.name for f in recipe.features.item if getattr(f, "within_request", False)]
     if compared:
         raise LogError(f"feature '{compared[0]}' has within_request, which a part of a list cannot give again")
@@ -139,7 +140,7 @@ def _labelled(database: duckdb.DuckDBPyConnection, recipe: Recipe) -> list[str]:
     Positions, labels and parts are lists. DuckDB holds them; the wide records are read in batches and never sorted.
     """
     # The labels break the tie of a row that is there twice, as one whose conversion came late.
-    names = [quoted(name) for name in recipe.label_columns]
+    names = [quoted(name) for name in label_names(recipe)]
     order = f"ORDER BY position, {', '.join(names)}"
     lists = ", ".join(f"list({name} {order}) AS label_{place}" for place, name in enumerate(names))
     database.execute(

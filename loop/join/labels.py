@@ -47,8 +47,8 @@ def read_log(database: duckdb.DuckDBPyConnection, files: Mapping[RecordKind, Seq
 def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> None:
     """Make the tables `exposed`, `listed`, `done`, `joined`, `states` of one model's exposures.
 
-    `states` has a row per impression, with a column per label: 1 (yes), 0 (no) or null (open: its window is
-    not closed, also if an event came already; else newer rows would have no label but yes).
+    `states` has a row per impression, with a column per label: 1 (yes) or its value, 0 (no) or null (open: its window
+    is not closed, also if an event came already; else newer rows would have no label but yes).
     """
     tolerance_ms = round(log.clock_tolerance_s * 1000)
     # Each page of a request once, whatever was logged twice.
@@ -76,7 +76,7 @@ def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> N
         CREATE TABLE done AS
         SELECT row_number() OVER (ORDER BY user_id, time_ms, event_id) AS event, * FROM (
             SELECT DISTINCT ON (user_id, time_ms, event_id)
-                   event_id, request_id, user_id, item_id, action, time_ms, logged_ms
+                   event_id, request_id, user_id, item_id, action, value, time_ms, logged_ms
             FROM raw_events ORDER BY user_id, time_ms, event_id, logged_ms, filename, file_row_number
         )
         """
@@ -84,11 +84,11 @@ def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> N
     database.execute(
         """
         CREATE TABLE joined AS
-        SELECT d.event, l.request_id, l.ranked_before, l.item_id, d.action, d.logged_ms,
+        SELECT d.event, l.request_id, l.ranked_before, l.item_id, d.action, d.value, d.logged_ms,
                d.time_ms - l.time_ms AS after_ms
         FROM done d JOIN listed l USING (request_id, user_id, item_id)
         UNION ALL
-        SELECT d.event, l.request_id, l.ranked_before, l.item_id, d.action, d.logged_ms,
+        SELECT d.event, l.request_id, l.ranked_before, l.item_id, d.action, d.value, d.logged_ms,
                d.time_ms - l.time_ms AS after_ms
         FROM (SELECT * FROM done WHERE request_id IS NULL) d
         ASOF JOIN (
@@ -134,9 +134,11 @@ def _states(database: duckdb.DuckDBPyConnection, log: LogSection, tolerance_ms: 
     for place, (name, chosen) in enumerate(log.labels.items()):
         window_ms = round(chosen.window_s * 1000)
         acted = f"list_contains($a{place}, action)"
+        within = f"{acted} AND after_ms BETWEEN -$tolerance AND $w{place}"
+        yes = "1" if chosen.value is None else f"coalesce({chosen.value}(value) FILTER ({within}), 0)"
         columns.append(
             f"""CASE WHEN any_value(s.time_ms) + $w{place} + $lateness > (SELECT max(logged_ms) FROM logged) THEN NULL
-                     WHEN coalesce(bool_or({acted} AND after_ms BETWEEN -$tolerance AND $w{place}), false) THEN 1
+                     WHEN coalesce(bool_or({within}), false) THEN {yes}
                      WHEN coalesce(bool_or({acted} AND after_ms < -$tolerance), false) THEN NULL
                      ELSE 0
                 END AS {quoted(name)}"""  # nosec B608 # names are quoted, values are parameters

@@ -74,7 +74,7 @@ def measure(database: duckdb.DuckDBPyConnection, log: LogSection) -> JoinReport:
     _measure_events(database, log, report)
     for name, chosen in log.labels.items():
         yes, no, is_open = database.execute(
-            f"SELECT count(*) FILTER ({quoted(name)} = 1), count(*) FILTER ({quoted(name)} = 0), "  # nosec B608
+            f"SELECT count(*) FILTER ({quoted(name)} > 0), count(*) FILTER ({quoted(name)} = 0), "  # nosec B608
             f"count(*) FILTER ({quoted(name)} IS NULL) FROM states"
         ).fetchall()[0]
         report.labels[name] = {"yes": yes, "no": no, "open": is_open}

@@ -14,7 +14,7 @@ import pyarrow as pa
 from features import Numeric, RowLayout
 from features.layouts import Layouts
 from features.schema import Feature, FeatureSchema, MultiCategorical
-from loop.join.delays import PART, label_fields
+from loop.join.delays import PART, label_fields, label_names
 from loop.join.served import ServedRows, counters_of, entity_rows, name_of
 from models.recipe import Recipe
 from models.recipe.sections.data import ITEM_ROW, USER_ROW
@@ -111,7 +111,7 @@ def add_exposure(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, 
         data.request_id or "request_id": [exposure["request_id"]] * n,
         position: exposure["positions"],
     }
-    impressions |= {name: exposure[f"label_{place}"] for place, name in enumerate(recipe.label_columns)}
+    impressions |= {name: exposure[f"label_{place}"] for place, name in enumerate(label_names(recipe))}
     impressions[PART] = exposure[PART]
     impressions |= {name: values * n for name, values in _columns(context, recipe.features.context).items()}
     numbers = counters_of(exposure, layouts)[places] if recipe.features.counters else np.zeros((n, 0))

@@ -243,9 +243,12 @@ def test_ranks_go_on_from_page_to_page_of_a_request(
 @pytest.mark.parametrize("later", [LATER_COLUMNS, frozenset({"candidate_keys", "candidate_numerics"})])
 def test_a_log_of_an_earlier_release_is_joined(tmp_path: Path, shown: Shown, rows: Rows, later: frozenset[str]) -> None:
     log = shown.write(tmp_path / "log", rows)
-    (path,) = (log / "hours").glob("*/exposures.parquet")
-    assert later <= set(pq.read_schema(path).names)
-    pq.write_table(pq.read_table(path).drop_columns(sorted(later)), path)
+    dropped: set[str] = set()
+    for path in (log / "hours").glob("*/*.parquet"):
+        names = later.intersection(pq.read_schema(path).names)
+        pq.write_table(pq.read_table(path).drop_columns(sorted(names)), path)
+        dropped |= names
+    assert dropped == later
     join(log, recipe_with(tmp_path), tmp_path / "data")
     same_labels(tmp_path, shown)
 
@@ -293,6 +296,51 @@ def test_an_early_event_of_an_open_window_is_left_out_as_its_neighbours_without_
     before = original[original["time_ms"] <= newest]
     assert len(table) == len(before) < len(original)
     assert table["click"].tolist() == before["click"].tolist()
+
+
+WATCHED = {
+    "tasks": [
+        {"type": "independent", "name": "pctr", "label": "click"},
+        {"type": "independent", "name": "watch_time", "label": "log1p(watched_s)", "kind": "value"},
+    ],
+    "extra_evaluations": [],
+    "training.epochs": 1,
+    "log.labels.watched_s": {"actions": ["watch"], "window_s": 1800},
+}
+
+
+@pytest.mark.parametrize(("value", "expected"), [("sum", 12.5), ("max", 10.0)])
+def test_a_label_is_the_value_of_the_events_within_its_window(
+    tmp_path: Path, shown: Shown, joined: Callable[..., JoinReport], value: str, expected: float
+) -> None:
+    watched: list[str] = []
+
+    def with_values(rows: Rows) -> None:
+        for record in [record for record in rows[EVENTS] if record["action"] == "watch"]:
+            watched.append(record["request_id"])
+            record["value"] = 10.0
+            again = record | {"event_id": f"{record['event_id']}-again", "value": 2.5}
+            too_late = again | {"event_id": f"{record['event_id']}-late", "time_ms": record["time_ms"] + HOUR}
+            without = again | {"event_id": f"{record['event_id']}-without", "value": None}
+            rows[EVENTS] += [again, dict(again), too_late, without]
+
+    changes = WATCHED | {"log.labels.watched_s": WATCHED["log.labels.watched_s"] | {"value": value}}
+    report = joined(with_values, **changes)
+    table = pq.read_table(tmp_path / "data" / "impressions.parquet").to_pandas()
+    assert watched
+    assert table["watched_s"].tolist() == [expected if name in watched else 0.0 for name in table["request_id"]]
+    assert report.labels["watched_s"]["yes"] == len(watched)
+    data = open_data(load_recipe(tmp_path / "data" / "recipe.yaml"), tmp_path / "cache")
+    (batch,) = ordered_batches(data, "train", 10_000)
+    logarithms = batch["label/log1p(watched_s)"].numpy()
+    assert set(np.unique(logarithms)) == {np.float32(0), np.log1p(np.float32(expected))}
+
+
+def test_a_value_is_asked_for_where_a_task_reads_one_and_refused_elsewhere(joined: Callable[..., JoinReport]) -> None:
+    with pytest.raises(LogError, match=r"watched_s is a value to its task: say which by log\.labels\.watched_s\.value"):
+        joined(**WATCHED)
+    with pytest.raises(LogError, match=r"the label click is 0 or 1: leave out log\.labels\.click\.value"):
+        joined(**{"log.labels.click.value": "sum"})
 
 
 def test_the_rule_of_what_was_seen_is_the_recipes(tmp_path: Path, joined: Callable[..., JoinReport]) -> None:

@@ -32,7 +32,7 @@ class Event:
     """A behaviour of a user. `timestamp` is in milliseconds since 1970.
 
     `event_id` makes the call repeatable: the service takes an event with a known id once. `request_id` and `position`
-    name the ranking that showed the item, and where.
+    name the ranking that showed the item, and where. `value` says how much: seconds watched, a price.
     """
 
     user_id: str
@@ -43,6 +43,7 @@ class Event:
     event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     request_id: str | None = None
     position: int | None = None
+    value: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return _without_none(
@@ -55,6 +56,7 @@ class Event:
                 "event_id": self.event_id,
                 "request_id": self.request_id,
                 "position": self.position,
+                "value": self.value,
             }
         )
 

@@ -60,6 +60,8 @@ export interface Event {
   event_id?: string;
   request_id?: string;
   position?: number;
+  /** How much: seconds watched, a price. */
+  value?: number;
 }
 
 /** Items of one ranking that came into view at one time. */

@@ -24,12 +24,15 @@ class SeenRule(Options):
 class LoggedLabel(Options):
     """A label: whether one of the `actions` came within `window_s` seconds after the exposure.
 
+    With `value` it is how much: the sum, or the largest, of the events' values within the window; 0 without one.
+
     `first_after_s`, for a task with the correction `fake_negatives`: the age in seconds at which an impression is
     labelled for the first time; an action that comes later repeats it.
     """
 
     actions: Annotated[tuple[Action, ...], Field(min_length=1)]
     window_s: Annotated[float, Field(gt=0)]
+    value: Annotated[Literal["sum", "max"] | None, Field(exclude_if=lambda value: value is None)] = None
     first_after_s: Annotated[float | None, Field(ge=0, exclude_if=lambda value: value is None)] = None
 
     @model_validator(mode="after")

@@ -52,6 +52,9 @@ class Event(RequestBody):
     event_id: Annotated[str | None, Field(min_length=1, max_length=MAX_ID_CHARACTERS)] = None
     request_id: Annotated[RequestId | None, Field(description="of the ranking that showed the item")] = None
     position: Position | None = None
+    value: Annotated[
+        float | None, Field(ge=0, le=1e12, description="how much: seconds watched, a price; a label of the log's join")
+    ] = None
 
 
 class EventsRequest(RequestBody):
@@ -119,6 +122,7 @@ def _log(records: RecordLog, events: Sequence[Event]) -> None:
             "action": text_of(event.action, "action"),
             "scene": None if event.scene is None else text_of(event.scene, "scene"),
             "position": event.position,
+            "value": event.value,
             "time_ms": event.timestamp,
             "logged_ms": logged_ms,
         }

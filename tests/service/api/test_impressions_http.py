@@ -82,7 +82,7 @@ def test_impressions_count_once_per_item_on_any_worker(logging: Any, log: Path, 
 
 
 def test_events_are_logged_once_with_their_request_and_position(logging: Any, log: Path, kit: SimpleNamespace) -> None:
-    one = event("5", request_id="r-1", position=2, event_id="e-1")
+    one = event("5", request_id="r-1", position=2, event_id="e-1", value=12.5)
     plain = event("6", scene=3)
     assert post(logging, "events", one, plain).json() == {"accepted": 2, "new": 2}
     for _ in range(10):
@@ -97,10 +97,13 @@ def test_events_are_logged_once_with_their_request_and_position(logging: Any, lo
         "action": "click",
         "scene": None,
         "position": 2,
+        "value": 12.5,
         "time_ms": NOW,
         "logged_ms": 0,
     }
-    assert (rows["6"]["scene"], rows["6"]["request_id"]) == ("3", None)
+    assert (rows["6"]["scene"], rows["6"]["request_id"], rows["6"]["value"]) == ("3", None, None)
+    for bad in (-1, 1e13, "2", True):
+        assert post(logging, "events", event("7", value=bad)).status_code == 422
     assert {len(row["event_id"]) for row in rows.values()} == {32}
 
 
