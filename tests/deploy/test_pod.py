@@ -140,6 +140,17 @@ def test_the_copy_of_a_bucket_is_whole_and_documents_come_last(pods: Pods) -> No
     assert (registry / "rollout.json").read_text() == document.read_text()
 
 
+def test_a_document_waits_for_the_bundles_that_it_may_name(pods: Pods) -> None:
+    command, environment = pods.sync("once")
+    # No file may be larger than 64 KiB, as on a disk that is full: the bundles do not fit.
+    limited = ["sh", "-c", 'ulimit -f 128; exec "$@"', "sh", *command]
+    done = subprocess.run(limited, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "copied" not in done.stdout
+    assert not (pods.places["/registry"] / "rollout.json").exists()
+    assert pods.run_sync().returncode == 0
+
+
 def test_the_pods_of_a_release_rank_follow_the_bucket_and_end_in_time(pods: Pods) -> None:
     sync = pods.sync("forever")
     service = pods.container("Deployment", "funnelrank", "service")
