@@ -10,7 +10,8 @@ from bench.results.targets import Verdict
 class ScaleSizes:
     """What the command line sets: `training_rows` and `dim` of the tables to train, and how their rows are updated.
 
-    `full`: a part whose default is smaller measures the stated sizes.
+    `serving_keys`: of the bundle that is served; its files lie in `folder` (None: with the temporary files). `full`: a
+    part whose default is smaller measures the stated sizes.
     """
 
     training_rows: tuple[int, ...] = (10_000, 10_000_000)
@@ -19,6 +20,8 @@ class ScaleSizes:
     steps: int = 240
     batch_size: int = 1024
     full: bool = False
+    serving_keys: int = 2_000_000
+    folder: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ from pathlib import Path
 import orjson
 
 from bench.results import report
-from bench.scale import training
+from bench.scale import serving, training
 from bench.scale.parts import PartResult, ScaleSizes
 
 # A new part: its file, and a line here. Its sizes are fields of ScaleSizes and options of `funnelrank bench-scale`.
-PARTS: Mapping[str, Callable[[ScaleSizes], PartResult]] = {"training": training.measure}
+PARTS: Mapping[str, Callable[[ScaleSizes], PartResult]] = {
+    "training": training.measure,
+    "serving": serving.measure,
+}
 
 
 def run_scale(sizes: ScaleSizes, names: Sequence[str], out: Path) -> bool:

