@@ -1,6 +1,7 @@
 """The processes whose serving of large tables is measured: publishers, workers, a scorer, and a service that swaps."""
 
 import multiprocessing
+import secrets
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ _WORKERS = 3
 _SWAPS = 8
 _PHASE_S = 12.0  # of rankings without, and with swaps
 _PAUSE_S = 0.005
+_TOKEN = secrets.token_hex(16)
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -179,9 +181,9 @@ def swapped(registry: Path, redis_url: str) -> dict[str, float]:
             taken.append(timed_rank(options, request))
         return taken
 
-    with service(registry, redis_url, 1, admin_token="bench", load_timeout_ms=600_000) as server:
+    with service(registry, redis_url, 1, admin_token=_TOKEN, load_timeout_ms=600_000) as server:
         url = f"http://127.0.0.1:{server.port}"
-        options = SwapCost(url, "bench", "scale", ("1", "2"), _SWAPS, 0, CANDIDATES, _PAUSE_S)
+        options = SwapCost(url, _TOKEN, "scale", ("1", "2"), _SWAPS, 0, CANDIDATES, _PAUSE_S)
         answered(options, "PUT", "/features/items", {"items": items})
         figures: dict[str, float] = {}
         for phase, swaps in (("warm", 0), ("calm", 0), ("swaps", _SWAPS)):
