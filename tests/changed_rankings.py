@@ -30,7 +30,11 @@ ITEMS = [str(n) for n in range(24)]
 DEAR = "12000"  # no candidate: its price as a behaviour moves every score
 USER = "u1"
 WEIGHTS = {"weights": {"pctr": 1.0, "pctcvr": 0.5}}
-WITH_MARGIN = SCHEMA | {"candidate": [{"name": "margin", "type": "numeric"}]}
+CLICKS = {"name": "clicks", "statistic": "count", "by": "item", "actions": ["click"]}
+WITH_MARGIN = SCHEMA | {
+    "candidate": [{"name": "margin", "type": "numeric"}],
+    "counters": [CLICKS | {"window_s": 86_400, "bucket_s": 3600}],
+}
 PAGED: list[dict[str, Any]] = [
     {"type": "boost", "formula": "score + margin"},
     {"type": "seen", "within_days": 7},

@@ -87,6 +87,6 @@ def _notes(request: LoggedRequest, stored: StoredRows, assembled: Assembled) -> 
         notes.append(f"{stored.unread} rows cannot be read now: their node is away")
     own = len(request.exposure["items_of_request"] or ())
     if own or given:
-        parts = [f"its {name}" for name in given] + ([f"features of {own} items"] if own else [])
+        parts = [f"its {name}" for name in given] + ([f"features of {own} of its items"] if own else [])
         notes.append(f"the request gave {', '.join(parts)}: these stay as they were")
     return notes

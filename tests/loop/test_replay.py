@@ -10,14 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from rules_service import ids
 
+from features.layouts import BEHAVIOUR_INPUTS, CANDIDATE_INPUTS, REQUEST_INPUTS
 from funnelrank.main import main
 from loop.errors import LogError
 from loop.log.hours import hour_files
-from loop.proof.again import logged_predictions
-from loop.proof.records import pages_of
+from loop.proof.again import logged_predictions, logged_request
+from loop.proof.present import with_present_rows
+from loop.proof.records import layouts_of, pages_of
 from loop.proof.replay import Replay, replay
 from loop.proof.replay_lines import lines
 from loop.proof.verify import verify
+from service.clock import now_ms
 from tables.log_records import RecordKind
 
 
@@ -109,6 +112,27 @@ def test_the_present_rows_give_the_scores_of_the_present(
     assert "different: pctr, pcvr, pctcvr, score, the list" in shown
 
 
+def test_what_the_request_gave_stays_as_it_was(changing: SimpleNamespace) -> None:
+    """Prices of the items 0 to 11 have changed since, and the request gave features of the item 4."""
+    (record,) = pages_of(changing.log, "plain")
+    layouts = layouts_of(changing.log, record["schema"])
+    given = {**record, "of_request": ["user", "behaviours"], "items_of_request": [4]}
+    request = logged_request(given, layouts)
+    assert request.item_ids[:5] == ["0", "1", "2", "3", "4"]
+    present = with_present_rows(request, layouts, changing.redis_url, now_ms())
+    now = present.request.inputs
+    changed = (now["item_numerics"] != request.inputs["item_numerics"]).any(axis=1)
+    assert np.flatnonzero(changed).tolist() == [0, 1, 2, 3, *range(5, 12)]
+    for name in (*REQUEST_INPUTS, *BEHAVIOUR_INPUTS, *CANDIDATE_INPUTS):
+        np.testing.assert_array_equal(now[name], request.inputs[name])
+    assert present.notes == [
+        "the request gave its user, its behaviours, features of 1 of its items: these stay as they were"
+    ]
+    # Without them the user's newest behaviour is there.
+    alone = with_present_rows(logged_request(record, layouts), layouts, changing.redis_url, now_ms())
+    assert len(alone.request.inputs["behaviour_times"]) == len(request.inputs["behaviour_times"]) + 1
+
+
 def test_a_store_that_does_not_answer_is_a_message(changing: SimpleNamespace) -> None:
     with pytest.raises(LogError, match="the present rows cannot be read from the store"):
         replayed(changing, "later", redis_url="redis://127.0.0.1:1/0")
@@ -159,6 +183,7 @@ def test_a_record_without_items_replays(changing: SimpleNamespace, tmp_path: Pat
     """As it is logged where rules removed every candidate, and the log has none of those that were cut."""
     nothing: dict[str, Any] = {name: [] for name in ("item_ids", "places", "scores", "predictions")}
     nothing |= {"returned": 0, "item_keys": b"", "item_numerics": b"", "candidate_numerics": b""}
+    nothing |= {"counter_numerics": b""}
     log = rewritten(changing, tmp_path / "log", "plain", **nothing)
     assert replay(log, changing.registry, "plain").differing == []
     done = verify(log, changing.registry)
