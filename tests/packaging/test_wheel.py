@@ -40,7 +40,7 @@ def test_the_wheel_holds_our_packages_with_their_data_and_nothing_else(wheel: Pa
     assert [package for package in PACKAGES if f"{package}/py.typed" not in names] == []
 
 
-SUFFIXES = (".py", ".yaml", ".html", ".json", ".typed")
+SUFFIXES = (".py", ".yaml", ".html", ".json", ".typed", ".js", ".css", ".svg")
 
 
 @pytest.mark.slow

@@ -189,10 +189,10 @@ function Alarms(props: { stats: Stats }): VNode {
   const raised = alarms.filter((alarm) => alarm.state !== "ok");
   return (
     <Section
-      title={raised.length === 0 ? "No alarm" : `${raised.length} alarms`}
+      title={raised.length === 0 ? "No alarm" : raised.length === 1 ? "1 alarm" : `${raised.length} alarms`}
       about={
         `${alarms.length} conditions of the alert rules, computed on this host's own counters, which reach back ` +
-        `${duration(Math.max(window.covered_s, ...alarms.map((alarm) => alarm.covered_s)))}.`
+        `${duration(Math.max(window.covered_s, ...alarms.flatMap((alarm) => alarm.covered_s)))}.`
       }
     >
       {raised.map((alarm) => (
@@ -202,7 +202,8 @@ function Alarms(props: { stats: Stats }): VNode {
             {alarm.since_s === null ? "" : ` for ${duration(alarm.since_s)}`})
           </strong>
           <p>
-            {alarm.summary} {number(alarm.value)} against {number(alarm.limit)}
+            {alarm.summary} {number(alarm.value)} against {number(alarm.limit)}, over{" "}
+            {alarm.window_s.map(duration).join(" and ")}
             {Object.entries(alarm.labels).map(([name, value]) => `, ${name} ${value}`)}.
           </p>
           <p>{alarm.action}</p>

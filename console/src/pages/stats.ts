@@ -17,7 +17,9 @@ export interface Alarm {
   labels: Record<string, string>;
   value: number | null;
   limit: number;
-  covered_s: number;
+  /** The windows of the condition, and how much of each there is. */
+  window_s: readonly number[];
+  covered_s: readonly number[];
   since_s: number | null;
   summary: string;
   action: string;
