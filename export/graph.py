@@ -57,14 +57,18 @@ class ServingGraph(nn.Module):
         self.schema = schema
         vocabulary = encoding.vocabulary
         self.groups: list[str] = []
+        self.hashed: list[str] = []  # the groups with a vocabulary that has buckets
         columns = {g: key_column_vocabularies(schema.group(g)) for g in _GROUPS} | {
             "behaviour": behaviour_column_vocabularies(schema)
         }
         for group, vocabularies in columns.items():
             if vocabularies:
                 self.groups.append(group)
-                rows = [vocabulary.unknown_rows[v] for v in vocabularies]
-                self.register_buffer(f"unknown_{group}", torch.tensor(rows, dtype=torch.int64))
+                first, count = vocabulary.shared_rows(vocabularies)
+                self.register_buffer(f"unknown_{group}", torch.from_numpy(first))
+                if any(name in vocabulary.buckets for name in vocabularies):
+                    self.hashed.append(group)
+                    self.register_buffer(f"buckets_{group}", torch.from_numpy(count), persistent=False)
         keys, rows_of_keys = lookup_table(vocabulary)
         order = np.argsort(keys)
         self.register_buffer("known_keys", torch.from_numpy(keys[order]), persistent=False)
@@ -91,7 +95,10 @@ class ServingGraph(nn.Module):
         start = 0
         for group, group_keys in zip(self.groups, keys, strict=True):
             piece = flat_rows[start : start + group_keys.numel()].reshape(group_keys.shape)
-            rows[group] = torch.where(piece < 0, getattr(self, f"unknown_{group}"), piece)
+            unknown = getattr(self, f"unknown_{group}")
+            if group in self.hashed:
+                unknown = unknown + torch.remainder(group_keys, getattr(self, f"buckets_{group}"))
+            rows[group] = torch.where(piece < 0, unknown, piece)
             start = start + group_keys.numel()
         return rows
 

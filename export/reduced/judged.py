@@ -77,6 +77,13 @@ def keys_of_rows(vocabulary: Vocabulary) -> np.ndarray:
     )
     keys = np.full(vocabulary.n_rows, unknown, np.int64)
     keys[MISSING_ROW] = MISSING_KEY
+    # A key of each bucket: its number plus a multiple of their count that makes it neither missing nor known.
+    for name, count in vocabulary.buckets.items():
+        (first,), _ = vocabulary.shared_rows([name])
+        of_bucket = np.arange(count, dtype=np.int64) + count
+        while (known := np.isin(of_bucket, vocabulary.keys)).any():
+            of_bucket[known] += count
+        keys[first : first + count] = of_bucket
     keys[vocabulary.rows] = vocabulary.keys
     return keys
 

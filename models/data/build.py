@@ -17,8 +17,9 @@ from models.data.deriving.derive import write_derived
 from models.data.encoding.behaviours import EVENT, encode_behaviours, visible_range
 from models.data.encoding.encoding import Encoding, continued
 from models.data.encoding.entities import Entities
-from models.data.encoding.fit import PackedPart, fit_encoding, item_key_columns, item_numeric_columns
+from models.data.encoding.fit import fit_encoding
 from models.data.encoding.impressions import encode_impressions
+from models.data.encoding.packed import PackedPart, item_key_columns, item_numeric_columns
 from models.data.encoding.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 from models.data.raw_rows import raw_rows
 from models.data.requests import compare_requests, read_within
@@ -182,7 +183,6 @@ def _write_rows(
 def _write_events(recipe: Recipe, folder: Path, encoding: Encoding, items: np.ndarray, events: np.ndarray) -> None:
     """Write every event with its item's rows, so that a sequence is contiguous on disk; the first event is padding."""
     names = behaviour_column_vocabularies(recipe.features)
-    unknown = np.array([encoding.vocabulary.unknown_rows[name] for name in names], dtype=np.int32)
     keys = item_key_columns(recipe)
     columns = item_numeric_columns(recipe)
     with (
@@ -197,17 +197,16 @@ def _write_events(recipe: Recipe, folder: Path, encoding: Encoding, items: np.nd
             chunk = np.array(events[begin : begin + CHUNK])
             item = items[chunk["item"]]
             packed = np.concatenate([item["keys"][:, keys], chunk["action"][:, None], chunk["scene"][:, None]], axis=1)
-            rows.append(encoding.vocabulary.rows_of(packed, unknown))
+            rows.append(encoding.vocabulary.rows_of_columns(packed, names))
             numerics.append(item["numerics"][:, columns])
             times.append(chunk["time"])
 
 
 def _write_group(path: Path, packed: np.ndarray, encoding: Encoding, group: str) -> None:
     names = key_column_vocabularies(encoding.schema.group(group))
-    unknown = np.array([encoding.vocabulary.unknown_rows[name] for name in names], dtype=np.int32)
     with ArrayFile(Path(f"{path}_rows"), np.int32) as rows, ArrayFile(Path(f"{path}_numerics"), np.float32) as numerics:
         for begin in range(0, len(packed), CHUNK):
-            rows.append(encoding.vocabulary.rows_of(packed["keys"][begin : begin + CHUNK], unknown))
+            rows.append(encoding.vocabulary.rows_of_columns(packed["keys"][begin : begin + CHUNK], names))
             numerics.append(packed["numerics"][begin : begin + CHUNK])
 
 

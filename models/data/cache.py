@@ -19,7 +19,7 @@ from models.data.arrays import read_array
 from models.data.build import build
 from models.data.counting.counters import read_counters
 from models.data.encoding.encoding import Encoding, load_encoding
-from models.data.encoding.fit import item_key_columns, item_numeric_columns
+from models.data.encoding.packed import item_key_columns, item_numeric_columns
 from models.data.requests import read_within
 from models.data.spaces import refuse_empty_spaces
 from models.data.split import PARTS
@@ -177,6 +177,8 @@ def _key(recipe: Recipe, hashes: Mapping[str, str], earlier: Encoding | None) ->
     }
     if recipe.model.embedding.numerics != NumericsSection():  # as above
         deciding["numerics"] = recipe.model.embedding.numerics.model_dump()
+    if recipe.model.embedding.hash_buckets:  # as above
+        deciding["hash_buckets"] = dict(recipe.model.embedding.hash_buckets)
     if earlier is not None:
         deciding["earlier"] = earlier.digest()
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from features.layouts import COUNTER_INPUT
-from models.data.encoding.fit import PackedPart, item_key_columns, item_numeric_columns
+from models.data.encoding.packed import PackedPart, item_key_columns, item_numeric_columns
 from models.recipe import Recipe
 
 IMPRESSIONS = 512

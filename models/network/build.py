@@ -7,6 +7,7 @@ import torch
 from features.nearest import nearest
 from models.catalogue import entry_of
 from models.data.encoding.encoding import Encoding
+from models.data.encoding.vocabulary import vocabulary_names
 from models.errors import RecipeError
 from models.kinds import PROBABILITY
 from models.layers.position_bias import PositionTower
@@ -23,6 +24,9 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
 
     Raises RecipeError if tasks, heads and architecture do not fit together.
     """
+    vocabularies = vocabulary_names(recipe.features)
+    for name in recipe.model.embedding.hash_buckets:
+        _check_name(name, vocabularies, "model.embedding.hash_buckets", "the vocabulary of no feature")
     structures = build_structures(recipe)
     # The order of construction is the order of the random draws; changing it would change the weights of a seed.
     model = MultiTaskModel(recipe, encoding, structures, _position_tower(recipe, cross_values))

@@ -28,6 +28,11 @@ class Domains(nn.Module):
             problem = f"'{section.feature}' is no categorical context feature{nearest(section.feature, features)}"
             raise RecipeError(f"model.domain.feature: {problem}", ("model", "domain", "feature"))
         feature = features[section.feature]
+        if feature.vocabulary_name in encoding.vocabulary.buckets:
+            problem = (
+                f"'{section.feature}' is hashed (model.embedding.hash_buckets), so its values cannot be told apart"
+            )
+            raise RecipeError(f"model.domain.feature: {problem}", ("model", "domain", "feature"))
         self.column = RowLayout(context).key_columns[section.feature].start
         row_of_key = dict(zip(encoding.vocabulary.keys.tolist(), encoding.vocabulary.rows.tolist(), strict=True))
         keys = [key_of(feature.vocabulary_name, value, feature.name) for value in section.values]

@@ -66,6 +66,8 @@ def open_warm_start(folder: Path, recipe: Recipe, out: Path) -> WarmStart:
         raise RecipeError(f"--from: {error}") from None
     if run.encoding.schema != recipe.features:
         raise RecipeError(f"--from: {folder} was trained on other features; {OTHERS}")
+    if run.recipe.model.embedding.hash_buckets != recipe.model.embedding.hash_buckets:
+        raise RecipeError(f"--from: {folder} has other model.embedding.hash_buckets; {OTHERS}")
     size = run.recipe.training.ensemble
     if size != recipe.training.ensemble:
         raise RecipeError(f"--from: {folder} has training.ensemble {size}, here it is {recipe.training.ensemble}")

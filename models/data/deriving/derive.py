@@ -12,7 +12,7 @@ from features.layouts import COUNTER_INPUT
 from features.schema import COUNTER, DERIVED
 from models.data.arrays import ArrayFile
 from models.data.deriving.functions import FUNCTIONS
-from models.data.encoding.fit import PackedPart
+from models.data.encoding.packed import PackedPart
 
 CHUNK = 1 << 14
 GROUPS = ("user", "item", "context", "candidate")

@@ -62,6 +62,9 @@ class Encoding:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         described = {"schema": self.schema.model_dump(mode="json"), "unknown_rows": dict(self.vocabulary.unknown_rows)}
+        # Left out where nothing is hashed, so that the digest of earlier encodings stays.
+        if self.vocabulary.buckets:
+            described["buckets"] = dict(self.vocabulary.buckets)
         arrays = {f"numerics/{g}/{part}": getattr(s, part) for g, s in self.numerics.items() for part in NUMERIC_PARTS}
         return arrays | {
             "keys": self.vocabulary.keys,
@@ -81,7 +84,7 @@ def continued(earlier: Encoding, fitted: Encoding) -> Encoding:
 def load_encoding(path: Path) -> Encoding:
     with np.load(path, allow_pickle=False) as stored:
         described = json.loads(str(stored["described"]))
-        vocabulary = Vocabulary(stored["keys"], stored["rows"], described["unknown_rows"])
+        vocabulary = Vocabulary(stored["keys"], stored["rows"], described["unknown_rows"], described.get("buckets", {}))
         groups = [g for g in (*GROUPS, CANDIDATE, WITHIN, COUNTER, DERIVED) if f"numerics/{g}/mean" in stored]
         numerics = {g: NumericStats(*(stored[f"numerics/{g}/{part}"] for part in NUMERIC_PARTS)) for g in groups}
     return Encoding(FeatureSchema.model_validate(described["schema"]), vocabulary, numerics)

@@ -4,12 +4,10 @@ All counts are by training impressions: a user's keys count once per impression 
 impression that sees the behaviour.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from features import RowLayout
 from features.schema import COUNTER, DERIVED
 from features.within_request import WITHIN
 from models.data.encoding.encoding import (
@@ -24,35 +22,16 @@ from models.data.encoding.encoding import (
     standardisation,
     transformed,
 )
-from models.data.encoding.vocabulary import fit_vocabulary, vocabulary_names
+from models.data.encoding.packed import PackedPart, item_key_columns, item_numeric_columns
+from models.data.encoding.vocabulary import (
+    behaviour_column_vocabularies,
+    fit_vocabulary,
+    key_column_vocabularies,
+    vocabulary_names,
+)
 from models.recipe import Recipe
 
 CHUNK = 1 << 16
-
-
-@dataclass(frozen=True)
-class PackedPart:
-    """One part with packed rows: all users and items, the part's contexts and candidates `[n]`, events (None without
-    behaviours).
-
-    `within` float32 `[n, 2K]` compares the items of each request; None if the schema compares none.
-    `counters` float32 `[n, K]`: the numbers of the schema's counters; None if it has none.
-    `derived` `[n]`: packed rows of the derived features; None before they are computed, and if there are none.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    context: np.ndarray
-    candidate: np.ndarray
-    events: np.ndarray | None
-    user: np.ndarray
-    item: np.ndarray
-    time: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    within: np.ndarray | None = None
-    counters: np.ndarray | None = None
-    derived: np.ndarray | None = None
 
 
 def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
@@ -73,6 +52,7 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
         vocabulary_names(schema),
         _counted(recipe, part, of_user, of_item, seen, views),
         recipe.model.embedding.min_count,
+        recipe.model.embedding.hash_buckets,
     )
     numerics = {
         "user": _stats(part.users, of_user, recipe, "user"),
@@ -130,25 +110,36 @@ def _counted(
     recipe: Recipe, part: PackedPart, of_user: np.ndarray, of_item: np.ndarray, seen: np.ndarray, views: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield `(keys, counts)` of every key column, chunk by chunk; equal keys within a chunk are added up."""
-    sequence_columns = item_key_columns(recipe)
-    for rows, counts in (
-        (part.users, of_user),
-        (part.items, of_item),
-        (part.context, np.ones(len(part.context), np.int64)),
-        (part.candidate, np.ones(len(part.candidate), np.int64)),
+    schema = recipe.features
+    hashed = recipe.model.embedding.hash_buckets
+    for group, rows, counts in (
+        ("user", part.users, of_user),
+        ("item", part.items, of_item),
+        ("context", part.context, np.ones(len(part.context), np.int64)),
+        ("candidate", part.candidate, np.ones(len(part.candidate), np.int64)),
+        (DERIVED, part.derived, None),
     ):
+        if rows is None:
+            continue
+        columns = _counted_columns(key_column_vocabularies(schema.group(group)), hashed)
         for chunk in _chunks(len(rows)):
-            yield from _summed(rows["keys"][chunk], counts[chunk])
-    if part.derived is not None:
-        for chunk in _chunks(len(part.derived)):
-            yield from _summed(part.derived["keys"][chunk], np.ones(len(part.derived[chunk]), np.int64))
+            once = np.ones(len(rows[chunk]), np.int64)
+            yield from _summed(rows["keys"][chunk][:, columns], once if counts is None else counts[chunk])
     if part.events is None:
         return
+    names = behaviour_column_vocabularies(schema)
+    sequence_columns = item_key_columns(recipe)[_counted_columns(names[:-2], hashed)]
     for chunk in _chunks(len(part.items)):
         yield from _summed(part.items["keys"][chunk][:, sequence_columns], seen[chunk])
-    for name in ("action", "scene"):
-        for chunk in _chunks(len(part.events)):
-            yield from _summed(part.events[name][chunk][:, None], views[chunk])
+    for field, name in (("action", names[-2]), ("scene", names[-1])):
+        if name not in hashed:
+            for chunk in _chunks(len(part.events)):
+                yield from _summed(part.events[field][chunk][:, None], views[chunk])
+
+
+def _counted_columns(names: Sequence[str], hashed: Collection[str]) -> np.ndarray:
+    """The positions of the columns whose vocabulary is not hashed, int64; `names`: the vocabulary of each column."""
+    return np.array([i for i, name in enumerate(names) if name not in hashed], dtype=np.int64)
 
 
 def _summed(keys: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -156,24 +147,6 @@ def _summed(keys: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, 
         distinct, inverse = np.unique(keys, return_inverse=True)
         totals = np.bincount(inverse.ravel(), weights=np.repeat(counts, keys.shape[1]), minlength=len(distinct))
         yield distinct[totals > 0], totals[totals > 0]
-
-
-def item_key_columns(recipe: Recipe) -> np.ndarray:
-    """The key columns of an item row that a behaviour carries, in its order, int64."""
-    layout = RowLayout(recipe.features.item)
-    columns = [
-        np.arange(layout.key_width)[layout.key_columns[f.name]]
-        for f in recipe.features.behaviour_item_features
-        if f.name in layout.key_columns
-    ]
-    return np.concatenate(columns) if columns else np.zeros(0, dtype=np.int64)
-
-
-def item_numeric_columns(recipe: Recipe) -> np.ndarray:
-    """The numeric columns of an item row that a behaviour carries, in its order, int64."""
-    layout = RowLayout(recipe.features.item)
-    names = [f.name for f in recipe.features.behaviour_item_features]
-    return np.array([layout.numeric_columns[n] for n in names if n in layout.numeric_columns], dtype=np.int64)
 
 
 def _sums(values: np.ndarray, counts: np.ndarray, log1p: np.ndarray, shift: np.ndarray | float = 0.0) -> np.ndarray:

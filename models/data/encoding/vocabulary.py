@@ -1,17 +1,18 @@
 """Maps 64-bit keys to embedding rows; fitted on the training part alone.
 
-Row 0 is missing and padding (a zero vector that never trains). Each vocabulary has one unknown row; rows of known keys
-follow.
+Row 0 is missing and padding (a zero vector that never trains). Each vocabulary has one unknown row; the buckets of
+hashed vocabularies follow, then the rows of known keys.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from features import MISSING_KEY, Feature, FeatureSchema, MultiCategorical, Numeric
 
 MISSING_ROW = 0
+LEAST_WAITING = 1 << 20  # keys that are collected before they are added up
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,42 @@ class Vocabulary:
     """`keys` int64 `[V]` ascending and their `rows` int32 `[V]`; `unknown_rows` by vocabulary name; the total number
     `n_rows`.
 
-    Keys are salted with their vocabulary's name, so one table holds all vocabularies.
+    Keys are salted with their vocabulary's name, so one table holds all vocabularies. `buckets`: the number of rows
+    that the keys of a hashed vocabulary share, by its name; such a vocabulary has no known keys.
     """
 
     keys: np.ndarray
     rows: np.ndarray
     unknown_rows: Mapping[str, int]
+    buckets: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
-        return 1 + len(self.unknown_rows) + len(self.keys)
+        return 1 + len(self.unknown_rows) + sum(self.buckets.values()) + len(self.keys)
+
+    def shared_rows(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that keys without a row of their own share, by column: the first, and how many, int64 `[columns]`.
+
+        `names`: the vocabulary of each column. One that is not hashed has its unknown row alone.
+        """
+        starts = dict(self.unknown_rows)
+        start = 1 + len(self.unknown_rows)
+        for name, count in self.buckets.items():
+            starts[name] = start
+            start += count
+        counts = [self.buckets.get(name, 1) for name in names]
+        return np.array([starts[name] for name in names], dtype=np.int64), np.array(counts, dtype=np.int64)
+
+    def rows_of_columns(self, keys: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Embedding rows, int32 in the shape of `keys` `[..., columns]`; `names`: the vocabulary of each column.
+
+        Keys are hashes already, so a key's bucket is the key modulo their number.
+        """
+        first, count = self.shared_rows(names)
+        return self.rows_of(keys, first + keys % count)
 
     def rows_of(self, keys: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-        """Embedding rows, int32 in the shape of `keys`; `unknown` int32 broadcasts and is each column's unknown row."""
+        """Embedding rows, int32 in the shape of `keys`; `unknown` broadcasts and has the rows of unknown keys."""
         if not len(self.keys):
             return np.where(keys == MISSING_KEY, MISSING_ROW, unknown).astype(np.int32)
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
@@ -48,25 +72,52 @@ def grown(earlier: Vocabulary, fitted: Vocabulary) -> Vocabulary:
     keys = np.concatenate([earlier.keys, new])
     rows = np.concatenate([earlier.rows, (earlier.n_rows + np.arange(len(new))).astype(np.int32)])
     order = np.argsort(keys)
-    return Vocabulary(keys[order], rows[order], earlier.unknown_rows)
+    return replace(earlier, keys=keys[order], rows=rows[order])
 
 
 def fit_vocabulary(
-    names: Sequence[str], counted: Iterable[tuple[np.ndarray, np.ndarray]], min_count: int
+    names: Sequence[str],
+    counted: Iterable[tuple[np.ndarray, np.ndarray]],
+    min_count: int,
+    buckets: Mapping[str, int] | None = None,
 ) -> Vocabulary:
     """Fit a vocabulary over `names` on `(keys, counts)` of the training part; keys with fewer than `min_count` stay
-    unknown.
+    unknown. `buckets`: the rows of each hashed vocabulary, whose keys are not in `counted`.
     """
-    parts = list(counted)
-    keys = np.concatenate([np.zeros(0, np.int64), *(k for k, _ in parts)])
-    counts = np.concatenate([np.zeros(0, np.int64), *(c for _, c in parts)])
-    distinct, inverse = np.unique(keys, return_inverse=True)
-    totals = np.bincount(inverse, weights=counts, minlength=len(distinct))
+    distinct, totals = totalled(counted)
     frequent = distinct[(totals >= min_count) & (distinct != MISSING_KEY)]
     unknown = {name: 1 + i for i, name in enumerate(names)}
-    return Vocabulary(
-        keys=frequent, rows=(1 + len(names) + np.arange(len(frequent))).astype(np.int32), unknown_rows=unknown
-    )
+    sizes = {name: buckets[name] for name in names if name in buckets} if buckets else {}
+    first = 1 + len(names) + sum(sizes.values())
+    rows = (first + np.arange(len(frequent))).astype(np.int32)
+    return Vocabulary(keys=frequent, rows=rows, unknown_rows=unknown, buckets=sizes)
+
+
+def totalled(counted: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct keys int64 `[V]`, ascending, and their counts float64 `[V]`, of `(keys, counts)` that arrive in
+    chunks.
+
+    Memory: chunks are added up once they are as large as the total so far, so it follows the distinct keys and not the
+    rows of the tables.
+    """
+    distinct = np.zeros(0, np.int64)
+    totals = np.zeros(0, np.float64)
+    waiting: list[tuple[np.ndarray, np.ndarray]] = []
+    size = 0
+    for keys, counts in counted:
+        waiting.append((keys, counts))
+        size += len(keys)
+        if size > max(len(distinct), LEAST_WAITING):
+            distinct, totals = _added([(distinct, totals), *waiting])
+            waiting = []
+            size = 0
+    return _added([(distinct, totals), *waiting])
+
+
+def _added(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    distinct, inverse = np.unique(np.concatenate([keys for keys, _ in parts]), return_inverse=True)
+    weights = np.concatenate([counts for _, counts in parts])
+    return distinct, np.bincount(inverse, weights=weights, minlength=len(distinct))
 
 
 def key_column_vocabularies(features: Sequence[Feature]) -> tuple[str, ...]:

@@ -21,11 +21,18 @@ class NumericsSection(Options):
 
 
 class EmbeddingSection(Options):
-    """`min_count`: rarer ids share the vocabulary's unknown row; `unknown_rate`: share of ids hidden in training."""
+    """`min_count`: rarer ids share the vocabulary's unknown row; `unknown_rate`: share of ids hidden in training.
+
+    `hash_buckets`: the rows that the values of a vocabulary share, by its name, in place of a row per value. A new
+    value then has a row that others have trained, and the table keeps its size; values in one bucket are one to it.
+    """
 
     dim: Annotated[int, Field(ge=1, le=512)] = 16
     min_count: Annotated[int, Field(ge=1)] = 2
     unknown_rate: Rate = 0.02
+    hash_buckets: Annotated[
+        dict[Name, Annotated[int, Field(ge=2, le=2_000_000_000)]], Field(exclude_if=lambda value: not value)
+    ] = Field(default_factory=dict)
     numerics: Annotated[NumericsSection, Field(exclude_if=lambda value: value == NumericsSection())] = NumericsSection()
 
 

@@ -1,0 +1,51 @@
+"""The packed rows of one part, and which columns of an item row a behaviour carries."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from features import RowLayout
+from models.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class PackedPart:
+    """One part with packed rows: all users and items, the part's contexts and candidates `[n]`, events (None without
+    behaviours).
+
+    `within` float32 `[n, 2K]` compares the items of each request; None if the schema compares none.
+    `counters` float32 `[n, K]`: the numbers of the schema's counters; None if it has none.
+    `derived` `[n]`: packed rows of the derived features; None before they are computed, and if there are none.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    context: np.ndarray
+    candidate: np.ndarray
+    events: np.ndarray | None
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    within: np.ndarray | None = None
+    counters: np.ndarray | None = None
+    derived: np.ndarray | None = None
+
+
+def item_key_columns(recipe: Recipe) -> np.ndarray:
+    """The key columns of an item row that a behaviour carries, in its order, int64."""
+    layout = RowLayout(recipe.features.item)
+    columns = [
+        np.arange(layout.key_width)[layout.key_columns[f.name]]
+        for f in recipe.features.behaviour_item_features
+        if f.name in layout.key_columns
+    ]
+    return np.concatenate(columns) if columns else np.zeros(0, dtype=np.int64)
+
+
+def item_numeric_columns(recipe: Recipe) -> np.ndarray:
+    """The numeric columns of an item row that a behaviour carries, in its order, int64."""
+    layout = RowLayout(recipe.features.item)
+    names = [f.name for f in recipe.features.behaviour_item_features]
+    return np.array([layout.numeric_columns[n] for n in names if n in layout.numeric_columns], dtype=np.int64)
