@@ -1,5 +1,6 @@
 """The commands `train`, `predict` and `models`."""
 
+import os
 from pathlib import Path
 
 import click
@@ -75,6 +76,8 @@ def train(
     Writes checkpoint.pt, optimiser.pt, recipe.yaml, encoding.npz, kept_rows.npz, metrics.json, history.json and
     report.html.
     """
+    # torch reads it once. Rows of a large table lie far apart, and pages of 2 MiB make them faster to find.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import torch
 
     from models.recipe import RecipeError, load_recipe, with_places

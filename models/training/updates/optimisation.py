@@ -102,11 +102,12 @@ class Optimiser:
         factor = rate_factor(self.section, number, self.total_steps)
         for group, rate in zip(self.rule.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
-        if self.section.embedding_weight_decay:
-            self._decay_embeddings(self.embedding_rate * factor * self.section.embedding_weight_decay)
+        decay = self.embedding_rate * factor * self.section.embedding_weight_decay
+        if decay:
+            self._decay_embeddings(decay)
         for (table, rule), rows in zip(self.lazy, self.touched_rows(), strict=True):
             if rows is not None and table.grad is not None:
-                rule.step(rows, table.grad.values(), self.embedding_rate * factor)
+                rule.step(rows, table.grad.values(), self.embedding_rate * factor, decay)
         for group in self.rule.param_groups:
             if group.get("decoupled_decay"):
                 torch._foreach_mul_(
@@ -160,9 +161,6 @@ class Optimiser:
 
     @torch.no_grad()
     def _decay_embeddings(self, amount: float) -> None:
-        for (table, _), rows in zip(self.lazy, self.touched_rows(), strict=True):
-            if rows is not None:
-                table.index_copy_(0, rows, table.index_select(0, rows).mul_(1 - amount))
         for table in self.embeddings:
             if table.grad is not None and not table.grad.is_sparse:
                 touched = (table.grad != 0).any(1, keepdim=True)
