@@ -9,8 +9,10 @@ import pytest
 import redis
 from synthetic_bundle import SCHEMA, go_live, publish, scores_by_hand
 
+from export.declare import declare
 from features import FeatureSchema
 from features.layouts import Layouts
+from loop.join.served import graph_inputs_of
 from service.errors import InvalidRequest
 from service.metrics.metrics import Metrics
 from service.ranking.candidate_features import CandidateValues, candidate_values
@@ -148,3 +150,49 @@ async def test_missing_values_are_counted_by_feature(with_own: Path, redis_serve
 async def test_a_schema_without_them_refuses_them_by_name(registry: Path, redis_server: EmbeddedRedis) -> None:
     with pytest.raises(InvalidRequest, match=r"candidates\[0\]\.features\.price_now: unknown feature"):
         await rank(registry, redis_server.url, Query("712", ["0"], {0: {"price_now": 1.0}}, CONTEXT))
+
+
+async def test_the_log_has_whole_rows_with_the_columns_that_only_rules_read(
+    tmp_path: Path, redis_server: EmbeddedRedis, store: redis.Redis
+) -> None:
+    """A training reads the log by the version's schema, which is wider than its graph."""
+    registry = tmp_path / "registry"
+    publish(registry, "1")
+    features = tmp_path / "features.yaml"
+    counter = "{name: clicks, statistic: count, by: item, actions: [click], window_s: 3600, bucket_s: 600}"
+    features.write_text(
+        f"item: [{{name: stock, type: numeric}}]\ncandidate: [{{name: margin, type: numeric}}]\ncounters: [{counter}]\n"
+    )
+    layouts = Layouts.of(declare(registry / "synthetic" / "1", features, registry).feature_schema)
+    go_live(registry, "2")
+    for item in IDS:
+        store.set(item_key(layouts.fingerprint, item), layouts.item.pack({"item_id": item, "stock": float(item)}))
+    query = Query("712", IDS, {place: {"margin": 10.0 + place} for place in range(3)}, CONTEXT)
+    ranking = await rank(registry, redis_server.url, query)
+    row = ExposurePacker(500, with_cut=False).packed(("r", 0, query, ranking))
+    logged = graph_inputs_of(row, layouts)
+    assert logged["item_numerics"][:, -1].tolist() == [float(item) for item in row["item_ids"]]
+    assert logged["candidate_numerics"][:, -1].tolist() == [10.0 + place for place in row["places"].tolist()]
+    assert logged["counter_numerics"].tolist() == [[0.0]] * 3
+    # The same rows give the same scores again.
+    bundle = ranking.live.bundle
+    again = bundle.score(bundle.own(logged))
+    np.testing.assert_array_equal(again.ravel(), row["predictions"])
+
+
+async def test_a_candidates_source_is_the_value_of_the_feature_source(
+    tmp_path: Path, redis_server: EmbeddedRedis
+) -> None:
+    registry = tmp_path / "registry"
+    schema = SCHEMA | {"candidate": [{"name": "source", "type": "categorical", "required": True}]}
+    publish(registry, "1", schema=schema)
+    go_live(registry, "1")
+    by_source = Query("712", IDS, {2: {"source": "own"}}, CONTEXT, sources=["two_tower", "popular", "popular"])
+    by_feature = {place: {"source": value} for place, value in enumerate(("two_tower", "popular", "own"))}
+    given, sent = [
+        await rank(registry, redis_server.url, query) for query in (by_source, Query("712", IDS, by_feature, CONTEXT))
+    ]
+    assert given.computation.inputs["candidate_keys"].tobytes() == sent.computation.inputs["candidate_keys"].tobytes()
+    assert given.computation.scores.tobytes() == sent.computation.scores.tobytes()
+    with pytest.raises(InvalidRequest, match=r"candidates\[1\]\.features\.source: a value is required"):
+        await rank(registry, redis_server.url, Query("712", IDS, {}, CONTEXT, sources=["a", None, "b"]))
