@@ -23,6 +23,7 @@ OPEN = {
     "/fusion",
     "/rules",
     "/models",
+    "/models/{name}/{version}",
     "/quality",
     "/stats",
     "/livez",

@@ -26,6 +26,7 @@ CALLS = {
     "GET /callers": "get_callers",
     "GET /quality": "get_quality",
     "GET /models": "get_models",
+    "GET /models/{name}/{version}": "get_model",
     "PUT /models/rollout": "put_rollout",
     "POST /models/rollback": "roll_back_models",
     "GET /stats": "get_stats",
