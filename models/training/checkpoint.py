@@ -2,6 +2,9 @@
 
 import errno
 import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +54,29 @@ def load_optimisers(path: Path) -> list[dict[str, Any]]:
     """Load the optimiser's state of every member."""
     members: list[dict[str, Any]] = load_whole(path)["members"]
     return members
+
+
+class CheckpointSpacing:
+    """Keeps checkpoints of large tables from taking more than a tenth of the time of a run.
+
+    A checkpoint writes the whole state, which is gigabytes for tens of millions of rows. One that took longer than
+    `FREE_S` is followed by the next only after nine times as long.
+    """
+
+    FREE_S = 1.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.next_at = 0.0
+
+    def allows(self) -> bool:
+        """Whether a checkpoint between evaluations may be written now."""
+        return self.clock() >= self.next_at
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Measure the checkpoint that is written inside."""
+        began = self.clock()
+        yield
+        ended = self.clock()
+        self.next_at = ended + 9 * (ended - began) if ended - began > self.FREE_S else 0.0

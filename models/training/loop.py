@@ -17,7 +17,13 @@ from models.data.batches import shuffled_batches, steps_per_epoch
 from models.data.cache import Data
 from models.network.build import build_model
 from models.recipe import Recipe
-from models.training.checkpoint import OPTIMISER_FILE, WEIGHTS_FILE, save_optimisers, save_weights
+from models.training.checkpoint import (
+    OPTIMISER_FILE,
+    WEIGHTS_FILE,
+    CheckpointSpacing,
+    save_optimisers,
+    save_weights,
+)
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.outcome import prepare_folder
 from models.training.selection import finite, refuse_lists_without_order, selected_outputs, selection_score
@@ -74,6 +80,7 @@ def learn(
     trace_every = max(1, total_steps // TRACE_POINTS)
     bar = _bar(total_steps, progress.step, quiet)
     loop.model.train()
+    spacing = CheckpointSpacing()
     while progress.step < total_steps and progress.without_gain < training.patience:
         epoch, first_step = divmod(progress.step, epoch_steps)
         clock = time.perf_counter()
@@ -93,8 +100,9 @@ def learn(
                 _validate(loop, epoch, bar)
                 if watch is not None:
                     watch(progress, progress.step / total_steps)
-            if in_epoch in evaluate_at or progress.step % checkpoint_steps == 0:
-                _save(loop)
+            if in_epoch in evaluate_at or (progress.step % checkpoint_steps == 0 and spacing.allows()):
+                with spacing.saving():
+                    _save(loop)
             if progress.without_gain >= training.patience:
                 break
             clock = time.perf_counter()
