@@ -35,8 +35,9 @@ def write_json(content: Any, path: Path) -> None:
     write_whole(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def load_whole(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+def load_whole(path: Path, mapped: bool = False) -> dict[str, Any]:
+    """Load what `save_whole` saved. `mapped` tensors lie in the file's pages until they are written to."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     return content
 
 

@@ -62,7 +62,7 @@ def open_run(folder: Path) -> Run:
         earlier = None
         if (folder / EARLIER_ENCODING_FILE).is_file():
             earlier = load_encoding(folder / EARLIER_ENCODING_FILE)
-        stored = load_whole(folder / WEIGHTS_FILE)
+        stored = load_whole(folder / WEIGHTS_FILE, mapped=True)  # copied into the network, and not held a second time
         ranker = build_ensemble(recipe, encoding, stored["cross_values"])
         ranker.load_state_dict(stored["weights"])
         with np.load(folder / KEPT_FILE, allow_pickle=False) as arrays:
