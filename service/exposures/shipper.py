@@ -85,8 +85,8 @@ class Shipper:
             self.counts.sent_files += 1
 
     def _report(self, problem: str) -> None:
-        """Write one line per kind of fault, until a file is sent again."""
-        if problem != self._reported:
+        """Write one line until a file is sent again: the texts of attempts differ in times and names."""
+        if not self._reported:
             log.error("files of the exposure log wait, because the target refuses them: %s", problem)
         self._reported = problem
 

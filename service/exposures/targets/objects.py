@@ -30,7 +30,8 @@ def open_store(address: LogAddress) -> ObjectStore:
         # The shipper tries again itself, so that a store that is away is seen within seconds.
         return from_url(
             address.uri,
-            client_options={"connect_timeout": "5s", "timeout": "60s"},
+            # These replace what the store's variables say of its client. A plain address is used only if one is named.
+            client_options={"connect_timeout": "5s", "timeout": "60s", "allow_http": True},
             retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
         )
     except (BaseError, OSError, ValueError) as error:

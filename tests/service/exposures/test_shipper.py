@@ -2,7 +2,10 @@
 
 import json
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 from log_files import FIRST, crashed, event, write
@@ -128,6 +131,48 @@ def test_a_store_that_cannot_be_written_to_is_a_named_fault(tmp_path: Path) -> N
     (tmp_path / "store").write_text("")  # a file in place of the folder
     with pytest.raises(LogTargetError, match="store"):
         target_in(tmp_path / "store").send(path)
+
+
+class Bucket(BaseHTTPRequestHandler):
+    """Takes objects over the protocol of S3, after `refusals` answers that it has no time."""
+
+    refusals = 0
+    objects: ClassVar[dict[str, bytes]] = {}
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if Bucket.refusals:
+            Bucket.refusals -= 1
+            self.send_response(503)
+        else:
+            Bucket.objects[self.path] = content
+            self.send_response(200)
+            self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_files_are_put_into_a_bucket_after_a_while_of_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    path = write(log, event("a", FIRST))
+    content = path.read_bytes()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "x")
+        Bucket.refusals = 4  # more than one step tries again
+        target = open_target(log_address("s3://bucket/some/prefix"))
+        with closing(Shipper(log, target)) as shipper:
+            shipper.step()
+            assert path.exists()
+            shipper.step()
+        server.shutdown()
+    assert Bucket.objects == {f"/bucket/some/prefix/spool/{path.name}": content}
+    assert not path.exists()
+    assert (shipper.counts.sent_files, shipper.counts.failed_attempts) == (1, 1)
 
 
 def test_a_full_disk_takes_only_the_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
