@@ -29,7 +29,7 @@ NOT_TRAINED: dict[str, Any] = {"description": True, "tuning": True, "rule_featur
 
 
 def measured_runs(
-    path: Path, seeds: int, runs: Path, cache: Path, overrides: tuple[str, ...]
+    path: Path, seeds: int, runs: Path, cache: Path, overrides: tuple[str, ...], device: str = "cpu"
 ) -> Iterator[dict[str, Any]]:
     """Return the metrics of one recipe for seeds 1 to `seeds`; a finished run of the same recipe and tables is reused.
 
@@ -42,7 +42,7 @@ def measured_runs(
             out = runs / f"{recipe.name}-{seed}"
             if not _is_there(out, recipe):
                 print(f"{recipe.name}, seed {seed} of {seeds}", file=sys.stderr)
-                train(recipe, out, cache=cache, reading_steps=0)
+                train(recipe, out, cache=cache, reading_steps=0, device=device)
         except RecipeError as error:
             raise with_places(error, path, settings) from None
         yield json.loads((out / METRICS_FILE).read_text())
@@ -178,6 +178,7 @@ def run_benchmark(
     cache: Path,
     out: Path | None,
     baselines: bool = False,
+    device: str = "cpu",
 ) -> list[str]:
     """Train `recipes` (if empty, all of models/recipes), print the tables, and write them to `out` if it is given.
 
@@ -190,7 +191,7 @@ def run_benchmark(
     # A recipe that fails does not stop the others.
     for path in chosen:
         try:
-            for metrics in measured_runs(path, seeds, runs, cache, overrides):
+            for metrics in measured_runs(path, seeds, runs, cache, overrides, device):
                 measured.setdefault(path, []).append(metrics)
         except (RuntimeError, ValueError, OSError) as error:
             failures.append(f"failed: {path}: {error}")

@@ -57,7 +57,9 @@ def daily_splits(split: TimeSplit, hours: float) -> list[DailySplit]:
     return splits
 
 
-def train_daily(recipe: Recipe, out: Path, cache: Path, hours: float, warm_epochs: int) -> dict[str, Any]:
+def train_daily(
+    recipe: Recipe, out: Path, cache: Path, hours: float, warm_epochs: int, device: str = "cpu"
+) -> dict[str, Any]:
     """Train both ways on every day and return, by day and way, the metrics of the next day and the cost.
 
     Runs that are finished stay. Raises RecipeError if the recipe does not split by time.
@@ -68,11 +70,11 @@ def train_daily(recipe: Recipe, out: Path, cache: Path, hours: float, warm_epoch
     former = out / f"{FULL}-{splits[0].day}"
     days = []
     for i, split in enumerate(splits):
-        measured = {FULL: _measured(recipe, split, split.every, None, out / f"{FULL}-{split.day}", cache)}
+        measured = {FULL: _measured(recipe, split, split.every, None, out / f"{FULL}-{split.day}", cache, device)}
         if i:
             shorter = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": warm_epochs})})
             folder = out / f"{WARM}-{split.day}"
-            measured[WARM] = _measured(shorter, split, split.new, former, folder, cache)
+            measured[WARM] = _measured(shorter, split, split.new, former, folder, cache, device)
             former = folder
         days.append({"day": split.day, "ways": measured})
     result = {"name": recipe.name, "epochs": recipe.training.epochs, "warm_epochs": warm_epochs, "days": days}
@@ -87,11 +89,12 @@ def _measured(
     start: Path | None,
     out: Path,
     cache: Path,
+    device: str,
 ) -> dict[str, Any]:
     """Train one run, or take a finished one; return its cost, and the metrics of the next day by output."""
     parts = TimeSplit(by="time", train=trained_on, validation=split.validation, test=split.test)
     of_day = recipe.model_copy(update={"data": recipe.data.model_copy(update={"split": parts})})
-    metrics = train(of_day, out, cache=cache, reading_steps=0, quiet=True, start=start, resume=True)
+    metrics = train(of_day, out, cache=cache, reading_steps=0, quiet=True, start=start, resume=True, device=device)
     outputs = metrics["parts"]["test"]["outputs"]
     return {
         "rows": metrics["parts"]["train"]["impressions"],

@@ -12,6 +12,7 @@ from models.recipe import Recipe, RecipeError, load_recipe
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights, write_json
+from models.training.device import chosen_device
 from models.training.diagnostics.ablation import ablation as measure_ablation
 from models.training.diagnostics.baselines import baselines as fit_baselines
 from models.training.loop import CHECKPOINT_STEPS
@@ -37,15 +38,18 @@ def train(
     baselines: bool = False,
     ablation: bool = False,
     start: Path | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Train a recipe and write the run into `out`; return the content of metrics.json.
 
     `baselines`: also fit simple models for comparison; `ablation`: also measure the test part without each group of
     features. `start`: the folder of a finished run, whose weights and optimiser's state this run continues. `resume`
-    trains nothing in a finished run, whose metrics are returned. Raises RecipeError before training starts,
+    trains nothing in a finished run, whose metrics are returned. `device`: cpu, cuda, cuda:N or auto; the metrics are
+    computed on the processor. Raises RecipeError before training starts,
     NonFiniteLossError while training.
     """
     recipe = narrowed(recipe)
+    chosen = chosen_device(device)
     warm = None if start is None else open_warm_start(start, recipe, out)
     data = open_data(recipe, cache, warm.encoding if warm else None)
     if resume:
@@ -54,7 +58,15 @@ def train(
             return metrics
         _refuse_other_run(recipe, data, out)
     trained = learn_members(
-        recipe, data, out, resume=resume, start=warm, checkpoint_steps=checkpoint_steps, prefetch=prefetch, quiet=quiet
+        recipe,
+        data,
+        out,
+        resume=resume,
+        start=warm,
+        checkpoint_steps=checkpoint_steps,
+        prefetch=prefetch,
+        quiet=quiet,
+        device=chosen,
     )
     best = trained.model
     progress = trained.progress

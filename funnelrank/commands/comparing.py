@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from funnelrank.commands.options import PATH, POSITIVE, cache_option, examples, settings_option
+from funnelrank.commands.options import PATH, POSITIVE, cache_option, device_option, examples, settings_option
 from funnelrank.exit_codes import CommandError, ExitCode
 
 
@@ -31,7 +31,8 @@ from funnelrank.exit_codes import CommandError, ExitCode
     metavar="N",
     help="Threads of torch; with 1, a search repeats bit for bit.",
 )
-def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path, threads: int) -> None:
+@device_option
+def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path, threads: int, device: str) -> None:
     """Search the space of a recipe's tuning section on its validation part.
 
     Writes trials.md, trials.json, tuned.yaml and study.db. The same command continues an interrupted search; if the
@@ -45,7 +46,7 @@ def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path
     torch.set_num_threads(threads)
     try:
         read = load_recipe(recipe, overrides)
-        outcome = run(read, out or Path("runs") / f"{read.name}-tuning", cache=cache)
+        outcome = run(read, out or Path("runs") / f"{read.name}-tuning", cache=cache, device=device)
     except RecipeError as error:
         raise with_places(error, recipe, overrides) from None
     if not outcome["best"]:
@@ -90,6 +91,7 @@ def tune(recipe: Path, out: Path | None, overrides: tuple[str, ...], cache: Path
     metavar="PATH",
     help="Also write PATH.json and PATH.md; text in PATH.md above the tables stays.",
 )
+@device_option
 def benchmark(
     recipes: tuple[Path, ...],
     seeds: int,
@@ -99,6 +101,7 @@ def benchmark(
     threads: int,
     baselines: bool,
     out: Path | None,
+    device: str,
 ) -> int:
     """Train recipes over several seeds and tabulate the test metrics, mean and sample deviation.
 
@@ -110,7 +113,7 @@ def benchmark(
     from models.benchmark import run_benchmark
 
     torch.set_num_threads(threads)
-    failures = run_benchmark(list(recipes), seeds, overrides, runs, cache, out, baselines)
+    failures = run_benchmark(list(recipes), seeds, overrides, runs, cache, out, baselines, device)
     for failure in failures:
         click.echo(failure, err=True)
     return ExitCode.FAILED if failures else ExitCode.DONE
@@ -132,8 +135,15 @@ def benchmark(
 )
 @settings_option("training.epochs=2")
 @cache_option
+@device_option
 def daily(
-    recipe: Path, out: Path | None, hours: float, warm_epochs: int, overrides: tuple[str, ...], cache: Path
+    recipe: Path,
+    out: Path | None,
+    hours: float,
+    warm_epochs: int,
+    overrides: tuple[str, ...],
+    cache: Path,
+    device: str,
 ) -> None:
     """Train day after day: the run of the day before continued on the new day, and afresh on all days so far.
 
@@ -145,7 +155,7 @@ def daily(
 
     try:
         read = load_recipe(recipe, overrides)
-        result = train_daily(read, out or Path("runs") / f"{read.name}-daily", cache, hours, warm_epochs)
+        result = train_daily(read, out or Path("runs") / f"{read.name}-daily", cache, hours, warm_epochs, device)
     except RecipeError as error:
         raise with_places(error, recipe, overrides) from None
     click.echo(table_of(result))

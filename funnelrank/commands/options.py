@@ -54,6 +54,14 @@ cache_option = click.option(
     help="Where encoded data is kept.",
 )
 
+device_option = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="Where training computes: cpu, cuda, cuda:N, or auto (a GPU if there is one).",
+)
+
 registry_option = click.option(
     "--registry", type=PATH, metavar="DIR", help="The registry.  [default: FUNNELRANK_REGISTRY]"
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from funnelrank.commands.options import PATH, POSITIVE, cache_option, examples, settings_option
+from funnelrank.commands.options import PATH, POSITIVE, cache_option, device_option, examples, settings_option
 
 
 @click.command(
@@ -38,6 +38,7 @@ from funnelrank.commands.options import PATH, POSITIVE, cache_option, examples, 
     metavar="N",
     help="Threads of torch; results repeat only with the same number.  [default: torch's]",
 )
+@device_option
 @cache_option
 @click.option(
     "--reading-steps",
@@ -65,6 +66,7 @@ def train(
     overrides: tuple[str, ...],
     resume: bool,
     threads: int | None,
+    device: str,
     cache: Path,
     reading_steps: int,
     prefetch: int,
@@ -103,6 +105,7 @@ def train(
             baselines=baselines,
             ablation=ablation,
             start=start,
+            device=device,
         )
     except RecipeError as error:
         raise with_places(error, recipe, overrides) from None

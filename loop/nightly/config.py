@@ -29,13 +29,14 @@ class VerifySection(Options):
 
 
 class TrainSection(Options):
-    """Changes of the recipe as `--set` has them, the threads of torch, and what the weights start from.
+    """Changes of the recipe as `--set` has them, the threads of torch, its device, and what the weights start from.
 
     `live`: the run of the live version, where it fits; `cold`: random weights.
     """
 
     set: tuple[str, ...] = ()
     threads: Annotated[int, Field(ge=1)] | None = None
+    device: str = "cpu"
     start: Literal["live", "cold"] = "live"
 
 

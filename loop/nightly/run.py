@@ -56,7 +56,7 @@ def nightly(config: NightlyConfig, name: str, checks: RegistryChecks, control: b
 
 
 class _Night:
-    """The steps of one run; each takes the earlier ones it depends on."""
+    """The steps of one run; each takes the former ones it depends on."""
 
     def __init__(
         self, config: NightlyConfig, folder: Path, report: NightlyReport, checks: RegistryChecks, control: bool
@@ -178,13 +178,14 @@ class _Night:
                 shutil.rmtree(run, ignore_errors=True)
                 write_whole(begun, fingerprint)
             recipe = load_recipe(self._folder / RECIPE)
-            earlier = self._config.work / start["run"] / RUN_FOLDER if "run" in start else None
-            if earlier is not None:
-                recipe = on_new_hours(recipe, earlier)
+            former = self._config.work / start["run"] / RUN_FOLDER if "run" in start else None
+            if former is not None:
+                recipe = on_new_hours(recipe, former)
             cache = self._folder / "cache"
-            metrics = train(recipe, run, resume=True, cache=cache, reading_steps=0, quiet=True, start=earlier)
+            on = self._config.train.device
+            metrics = train(recipe, run, resume=True, cache=cache, reading_steps=0, quiet=True, start=former, device=on)
             return {
-                "started_from": None if earlier is None else start,
+                "started_from": None if former is None else start,
                 "cold": start.get("cold", ""),
                 "checkpoint_sha256": _hash_of(run / WEIGHTS_FILE),
                 "data": metrics["data"]["hash"],
@@ -198,11 +199,11 @@ class _Night:
     def _compare(self, trained: FinishedStep) -> FinishedStep:
         config = self._config
         live = live_version(config.registry, config.publish.line)
-        earlier = read_step(self._folder, "compare")
+        former = read_step(self._folder, "compare")
         exported = read_step(self._folder, "export")
-        if live is not None and earlier is not None and exported is not None:
+        if live is not None and former is not None and exported is not None:
             # This night's version became live: the run keeps its comparison with the one before.
-            before = earlier.result["live"]
+            before = former.result["live"]
             if Target(**exported.result["target"]) == live and before not in ("none", str(live)):
                 name, _, version = before.partition("/")
                 live = Target(name=name, version=version)

@@ -24,7 +24,7 @@ def entropy(gates_BE: Tensor) -> Tensor:
     1 means that every expert gets the same weight, 0 that each impression uses one expert.
     """
     if gates_BE.shape[-1] == 1:
-        return torch.ones(())
+        return gates_BE.new_ones(())
     return torch.special.entr(gates_BE).sum(-1).mean() / math.log(gates_BE.shape[-1])
 
 

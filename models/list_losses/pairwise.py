@@ -51,5 +51,5 @@ def pairs_of(label_B: Tensor, lists: Lists) -> Pairs:
     times = count_G[lists.place[positives]]
     positive_Q = torch.repeat_interleave(positives, times)
     start_Q = torch.repeat_interleave(times.cumsum(0) - times, times)
-    number_Q = torch.arange(len(positive_Q)) - start_Q
+    number_Q = torch.arange(len(positive_Q), device=positive_Q.device) - start_Q
     return Pairs(positive_Q, negatives[first_G[lists.place[positive_Q]] + number_Q])

@@ -31,7 +31,7 @@ class _ReadRows(torch.autograd.Function):
         # Rows that are here always have a gradient only if the batch reads them; the missing row never trains.
         read = gradient[: ctx.always].any(1)
         read[MISSING_ROW] = False
-        used = torch.cat([read.nonzero()[:, 0], torch.arange(ctx.always, len(rows))])
+        used = torch.cat([read.nonzero()[:, 0], torch.arange(ctx.always, len(rows), device=rows.device)])
         indices = rows.index_select(0, used)[None]
         values = gradient.index_select(0, used)
         return torch.sparse_coo_tensor(indices, values, ctx.shape, check_invariants=False), None, None
@@ -44,7 +44,7 @@ def compact(table: Tensor, rows: Sequence[Tensor], first: int) -> tuple[list[Ten
     put them in place of others. torch would sum the gradients of equal rows by sorting all of them, which costs more
     than the rest of a step.
     """
-    always = torch.arange(first)
+    always = torch.arange(first, device=table.device)
     flat = torch.cat([always, *(of_group.flatten() for of_group in rows)])
     distinct, numbers = torch.unique(flat, return_inverse=True)
     read: Tensor = _ReadRows.apply(table, distinct, first)  # type: ignore[no-untyped-call]

@@ -137,7 +137,7 @@ def _sum_of_values(embedded: Tensor) -> Tensor:
     """
     values, dim = embedded.shape[-2:]
     if torch.compiler.is_exporting() and values * dim * dim <= _LARGEST_SUM_AS_PRODUCT:
-        return embedded.flatten(-2) @ torch.eye(dim).repeat(values, 1)
+        return embedded.flatten(-2) @ torch.eye(dim, device=embedded.device).repeat(values, 1)
     return embedded.sum(-2)
 
 

@@ -16,6 +16,7 @@ from models.metrics.bootstrap import Draws
 from models.metrics.ranking import CUTOFFS
 from models.network.model import MultiTaskModel
 from models.recipe import RecipeError
+from models.training.device import device_of, on_device
 from models.training.selection import cutoffs_of
 
 EVALUATION_BATCH = 4096
@@ -27,9 +28,9 @@ def scores_of(ranker: MultiTaskModel, data: Data, part: str) -> dict[str, np.nda
     ranker.eval()
     collected: dict[str, list[np.ndarray]] = {name: [] for name in ranker.score_names}
     with torch.no_grad():
-        for batch in ordered_batches(data, part, EVALUATION_BATCH):
+        for batch in on_device(ordered_batches(data, part, EVALUATION_BATCH), device_of(ranker)):
             for name, score in ranker(batch).items():
-                collected[name].append(score.numpy())
+                collected[name].append(score.cpu().numpy())
     ranker.train(was_training)
     return {name: np.concatenate(pieces) for name, pieces in collected.items()}
 
@@ -110,7 +111,7 @@ def gate_utilisation(
     totals: dict[str, torch.Tensor] = {}
     impressions = 0
     with torch.no_grad():
-        for batch in islice(ordered_batches(data, part, EVALUATION_BATCH), batches):
+        for batch in on_device(islice(ordered_batches(data, part, EVALUATION_BATCH), batches), device_of(ranker)):
             size = len(batch["request_time"])
             impressions += size
             for head, gates in ranker.gate_means(batch).items():
@@ -128,10 +129,10 @@ def gate_health(ranker: MultiTaskModel, data: Data, part: str, batches: int | No
     was_training = ranker.training
     ranker.eval()
     entropies: dict[str, float] = {}
-    cosines = torch.zeros(())
+    cosines = torch.zeros((), device=device_of(ranker))
     impressions = 0
     with torch.no_grad():
-        for batch in islice(ordered_batches(data, part, EVALUATION_BATCH), batches):
+        for batch in on_device(islice(ordered_batches(data, part, EVALUATION_BATCH), batches), device_of(ranker)):
             gated = ranker.gating(batch)
             if gated is None:
                 break

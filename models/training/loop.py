@@ -24,6 +24,7 @@ from models.training.checkpoint import (
     save_optimisers,
     save_weights,
 )
+from models.training.device import CPU, device_of, on_device
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.outcome import prepare_folder
 from models.training.selection import finite, refuse_lists_without_order, selected_outputs, selection_score
@@ -61,6 +62,7 @@ def learn(
     quiet: bool = False,
     watch: Callable[[Progress, float], None] | None = None,
     start: MemberStart | None = None,
+    device: torch.device = CPU,
 ) -> TrainedWeights:
     """Train on the train part, validate on the validation part, never read the test part; write the best weights to
     `out`.
@@ -72,7 +74,7 @@ def learn(
     training = recipe.training
     epoch_steps = steps_per_epoch(len(data.parts["train"]), training.batch_size)
     total_steps = training.epochs * epoch_steps
-    loop = _start(recipe, data, out, total_steps, resume, start)
+    loop = _start(recipe, data, out, total_steps, resume, start, device)
     progress = loop.progress
     evaluate_at = {
         math.ceil(epoch_steps * (k + 1) / training.evaluations_per_epoch) for k in range(training.evaluations_per_epoch)
@@ -84,7 +86,8 @@ def learn(
     while progress.step < total_steps and progress.without_gain < training.patience:
         epoch, first_step = divmod(progress.step, epoch_steps)
         clock = time.perf_counter()
-        for batch in shuffled_batches(data, "train", training.batch_size, training.seed, epoch, first_step, prefetch):
+        batches = shuffled_batches(data, "train", training.batch_size, training.seed, epoch, first_step, prefetch)
+        for batch in on_device(batches, device):
             losses = train_step(loop, batch, epoch)
             # The clock measures reading and training, without evaluation and checkpoints.
             progress.seconds += time.perf_counter() - clock
@@ -107,17 +110,26 @@ def learn(
                 break
             clock = time.perf_counter()
     bar.close()
+    # Everything after training computes on the processor, as the exported graph does.
+    loop.average.ranker.to(CPU)
     return TrainedWeights(loop.average, progress, epoch_steps)
 
 
 def _start(
-    recipe: Recipe, data: Data, out: Path, total_steps: int, resume: bool, start: MemberStart | None
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    total_steps: int,
+    resume: bool,
+    start: MemberStart | None,
+    device: torch.device,
 ) -> TrainingState:
     """Return the state before the first step, or that of the run to resume."""
     training = recipe.training
-    torch.use_deterministic_algorithms(True)
+    # On a GPU some sums have no algorithm that repeats their bits.
+    torch.use_deterministic_algorithms(device.type == "cpu")
     torch.manual_seed(training.seed)
-    model = build_model(recipe, data.encoding, data.cross_values)
+    model = build_model(recipe, data.encoding, data.cross_values).to(device)
     # Both raise before training starts.
     selected_outputs(model, data)
     refuse_lists_without_order(model, data)
@@ -149,7 +161,8 @@ def _validate(loop: TrainingState, epoch: int, bar: "tqdm[Any]") -> None:
     progress = loop.progress
     training = data.recipe.training
     first = partial(shuffled_batches, data, "train", training.batch_size, training.seed, 0)
-    model = loop.average.synchronised(lambda: islice(first(), STATISTICS_BATCHES))
+    device = device_of(loop.model)
+    model = loop.average.synchronised(lambda: on_device(islice(first(), STATISTICS_BATCHES), device))
     measured = evaluate(model, data, "validation")["outputs"]
     entry = {
         "epoch": epoch,

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models.network.model import MultiTaskModel
 from models.recipe import RecipeError
 from models.training.checkpoint import RESUME_FILE, load_whole, save_whole
+from models.training.device import device_of, moved, random_state, set_random_state
 from models.training.updates.averaging import Average
 from models.training.updates.optimisation import Optimiser
 from models.training.weighting import Weighting
@@ -82,8 +81,8 @@ def save_session(
         "average": average.ranker.state_dict() if average.decay else {},
         "optimiser": optimiser.rule.state_dict(),
         "weighting": weighting.state(),
-        "random": torch.get_rng_state(),
     }
+    content |= random_state(device_of(ranker))
     if optimiser.lazy:
         content["rows"] = {"optimiser": optimiser.rows_state(), "average": average.rows_state()}
     save_whole(content, folder / RESUME_FILE)
@@ -111,9 +110,10 @@ def load_session(
     if average.decay:
         average.ranker.load_state_dict(content["average"])
     optimiser.rule.load_state_dict(content["optimiser"])
+    device = device_of(ranker)
     if optimiser.lazy:
-        optimiser.load_rows(content["rows"]["optimiser"])
-        average.load_rows(content["rows"]["average"], content["progress"]["step"])
-    weighting.load(content["weighting"])
-    torch.set_rng_state(content["random"])
+        optimiser.load_rows(moved(content["rows"]["optimiser"], device))
+        average.load_rows(moved(content["rows"]["average"], device), content["progress"]["step"])
+    weighting.load(moved(content["weighting"], device))
+    set_random_state(content, device)
     return Progress(**content["progress"])

@@ -156,7 +156,7 @@ class Star(Trunk):
         pieces = []
         for domain, rows in enumerate(order.split(counts)):
             if len(rows):
-                pieces.append(self._hidden([part[rows] for part in parts], torch.tensor([domain])))
+                pieces.append(self._hidden([part[rows] for part in parts], order.new_tensor([domain])))
         return torch.cat(pieces).index_select(0, torch.argsort(order))
 
     def logit_shift(self, inputs: TrunkInput) -> Tensor:

@@ -19,6 +19,7 @@ from models.network.build import build_model
 from models.recipe import Recipe, RecipeError
 from models.recipe.sections.data import WHERE_DATA_LIES
 from models.recipe.sections.search_space import SearchBounds, SearchedSetting, TuningSection, settings_of
+from models.training.device import CPU, chosen_device
 from models.training.loop import learn
 from models.training.session import Progress
 from models.training.step import NonFiniteLossError
@@ -48,6 +49,7 @@ class Search:
     cache: Path
     study: optuna.Study
     space: Mapping[str, BaseDistribution]
+    device: torch.device = CPU
 
     @property
     def done(self) -> list[FrozenTrial]:
@@ -55,7 +57,7 @@ class Search:
         return self.study.get_trials(deepcopy=False, states=DONE)
 
 
-def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
+def open_search(recipe: Recipe, out: Path, cache: Path, device: torch.device = CPU) -> Search:
     """Open the search in `out`: a new one, or the one that exists there.
 
     Raises RecipeError if the recipe cannot be searched or `out` has the search of another recipe.
@@ -80,7 +82,7 @@ def open_search(recipe: Recipe, out: Path, cache: Path) -> Search:
         study.tell(trial.number, state=TrialState.FAIL)  # it was interrupted
     settings = settings_of(recipe)
     space = {name: _distribution(settings[name], bounds) for name, bounds in recipe.tuning.space.items()}
-    return Search(recipe, recipe.tuning, out, cache, study, space)
+    return Search(recipe, recipe.tuning, out, cache, study, space, device)
 
 
 def _claim(study: optuna.Study, recipe: Recipe, data: Data, out: Path) -> None:
@@ -189,13 +191,12 @@ def _run(search: Search, trial: optuna.Trial, settings: Mapping[str, Any], bar: 
 
     try:
         recipe = narrowed(with_settings(search.recipe, settings, "the trial"))
-        progress = learn(
-            recipe, without_test(open_data(recipe, search.cache)), search.out / TRIAL_FOLDER, quiet=True, watch=watch
-        ).progress
+        data = without_test(open_data(recipe, search.cache))
+        learned = learn(recipe, data, search.out / TRIAL_FOLDER, quiet=True, watch=watch, device=search.device)
     except (RecipeError, NonFiniteLossError) as error:
         raise PrunedError(str(error).partition("\n")[0]) from None
-    assert progress.best_score is not None
-    return progress.best_score
+    assert learned.progress.best_score is not None
+    return learned.progress.best_score
 
 
 def without_test(data: Data) -> Data:
@@ -222,18 +223,20 @@ def _line(search: Search, trial: FrozenTrial) -> str:
         if trial.state == TrialState.PRUNED
         else f"best so far {search.study.best_value:.5f}"
     )
-    said = [*([] if score is None else [f"{score:.5f}"]), how, f"{seconds_of(trial):.0f} s; {settings}"]
-    return f"trial {len(search.done)} of {search.section.trials}: {', '.join(said)}"
+    parts = [*([] if score is None else [f"{score:.5f}"]), how, f"{seconds_of(trial):.0f} s; {settings}"]
+    return f"trial {len(search.done)} of {search.section.trials}: {', '.join(parts)}"
 
 
-def tune(recipe: Recipe, out: Path, *, cache: Path = DEFAULT_CACHE, quiet: bool = False) -> dict[str, Any]:
+def tune(
+    recipe: Recipe, out: Path, *, cache: Path = DEFAULT_CACHE, quiet: bool = False, device: str = "cpu"
+) -> dict[str, Any]:
     """Search a recipe's space and write the result into `out`; return the content of trials.json.
 
     Raises RecipeError, and OSError where the study cannot be stored.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        search = open_search(recipe, out, cache)
+        search = open_search(recipe, out, cache, chosen_device(device))
         search_on(search, quiet)
         searched = report(recipe, search.section, search.space, search.done)
     except Exception as error:

@@ -68,7 +68,7 @@ def length(feature: LengthFeature, read: Read, time: Tensor) -> Tensor:
 def bucket(feature: BucketFeature, read: Read, time: Tensor) -> Tensor:
     """The number of edges that are not above the number."""
     of = read(feature.of)
-    edges = torch.tensor(feature.edges, dtype=torch.float32)
+    edges = torch.tensor(feature.edges, dtype=torch.float32, device=of.device)
     place = (of.unsqueeze(-1) >= edges).to(torch.int64).sum(-1)
     return _category(feature.name, place, len(feature.edges) + 1, torch.isnan(of))
 
@@ -92,7 +92,8 @@ def _local(time: Tensor, utc_offset_min: int) -> Tensor:
 
 def _category(name: str, value: Tensor, count: int, missing: Tensor) -> Tensor:
     """The key of a value 0 to `count` - 1, as `key_of` hashes it for a feature of that name."""
-    keys = torch.tensor([MISSING_KEY, *(key_of(name, value) for value in range(count))], dtype=torch.int64)
+    keys_of = [MISSING_KEY, *(key_of(name, value) for value in range(count))]
+    keys = torch.tensor(keys_of, dtype=torch.int64, device=value.device)
     return keys[torch.where(missing, 0, value + 1)]
 
 

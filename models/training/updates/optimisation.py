@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.network.model import MultiTaskModel
 from models.recipe.sections.training import TrainingSection
+from models.training.device import moved
 from models.training.updates.row_updates import ROW_RULES, RowRule
 from models.training.updates.sparse_gradients import in_order, values_of
 
@@ -130,10 +131,11 @@ class Optimiser:
             if name not in self.named:
                 continue
             parameter = self.named[name]
+            here = moved(tensors, parameter.device)
             if id(parameter) in rules:
-                rules[id(parameter)].state = dict(tensors)
+                rules[id(parameter)].state = here
             else:
-                self.rule.state[parameter] = dict(tensors)
+                self.rule.state[parameter] = here
 
     def rows_state(self) -> list[dict[str, Tensor]]:
         """The state of the lazy tables' rules, for a checkpoint."""

@@ -27,9 +27,11 @@ class RowRule(Protocol):
         ...
 
 
-def _zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Zeros whose memory is taken at once: a table that does not fit fails at the start, and no step waits for it."""
-    return torch.empty(*shape, dtype=dtype).zero_()
+def _zeros(table: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros on the device of a table, `[R, *shape]`. Their memory is taken at once: a table that does not fit fails at
+    the start, and no step waits for it.
+    """
+    return torch.empty(len(table), *shape, dtype=dtype, device=table.device).zero_()
 
 
 class LazyAdam:
@@ -44,8 +46,8 @@ class LazyAdam:
         self.table = table
         # Both moments of a row lie side by side: to fetch a row costs more than to compute with it.
         self.state = {
-            "moments": _zeros(len(table), 2, table.shape[1]),
-            "steps": _zeros(len(table), dtype=torch.int32),
+            "moments": _zeros(table, 2, table.shape[1]),
+            "steps": _zeros(table, dtype=torch.int32),
         }
 
     @torch.no_grad()
@@ -77,7 +79,7 @@ class RowwiseAdagrad:
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
-        self.state = {"sum": _zeros(len(table))}
+        self.state = {"sum": _zeros(table)}
 
     @torch.no_grad()
     def step(self, rows: Tensor, gradient: Tensor, rate: float, decay: float = 0.0) -> None:
@@ -112,11 +114,11 @@ class LazyRows:
         self.table = table
         self.decay = decay
         # The number of steps that the average of a row contains, int32 `[R]`.
-        self.done = _zeros(len(table), dtype=torch.int32)
+        self.done = _zeros(table, dtype=torch.int32)
         # The logarithm of the product of the decays of the first t steps, while the decay still grows.
         growing = max(0, math.ceil((10 * decay - 1) / (1 - decay)))
         logs = torch.tensor([0.0, *(math.log(average_decay(decay, t)) for t in range(growing))], dtype=torch.float64)
-        self.logs = logs.cumsum(0)
+        self.logs = logs.cumsum(0).to(table.device)
 
     @torch.no_grad()
     def caught_up(self, rows: Tensor, steps: int) -> Tensor:
@@ -140,7 +142,7 @@ class LazyRows:
         self.done.fill_(steps)
 
     def _moved(self, average: Tensor, weights: Tensor, done: Tensor, steps: int) -> Tensor:
-        remaining = torch.exp(self._log_of(torch.tensor([steps])) - self._log_of(done)).float()[:, None]
+        remaining = torch.exp(self._log_of(done.new_tensor([steps])) - self._log_of(done)).float()[:, None]
         return weights + (average - weights) * remaining
 
     def _log_of(self, steps: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def _with_common_rows(gradients: Sequence[dict[str, Tensor]], named: Mapping[str
 
 
 def _no_rows(table: Tensor) -> Tensor:
-    return as_sparse(torch.zeros(0, dtype=torch.int64), table.detach()[:0], table)
+    return as_sparse(torch.zeros(0, dtype=torch.int64, device=table.device), table.detach()[:0], table)
 
 
 def without_conflicts(gradients: Sequence[Tensor], orders: Sequence[Sequence[int]]) -> tuple[list[Tensor], int]:
