@@ -21,6 +21,7 @@ _CONSOLE: Final = ("/console", "/console/")
 _ROLES: Final[Mapping[tuple[str, str], CallerRole]] = MappingProxyType(
     {
         ("POST", "/rank"): CallerRole.READ,
+        ("POST", "/rank/preview"): CallerRole.READ,
         ("POST", "/fusion/preview"): CallerRole.READ,
         ("POST", "/rules/preview"): CallerRole.READ,
         ("POST", "/events"): CallerRole.WRITE,

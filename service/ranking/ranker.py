@@ -77,6 +77,20 @@ class Ranker:
         self.follower.observers.answered(answered)
         return ranking
 
+    async def preview(self, query: Query, deadline: Deadline, live: Live | None) -> Ranking:
+        """Rank with a loaded version, whoever the user is; None: with the user's own.
+
+        The ranking is not counted and not shown to the observers. Raises what `rank` raises.
+        """
+        line = self.follower.snapshot.line_of(query.options.scene)
+        live = live or line.for_user(query.user_id)
+        checked = await check_request(live, query, self.page_key)
+        answered = AnsweredRanking(line, live, checked.formula.profile)
+        stored, of_store = await self._fetch(query, live, checked, deadline)
+        ranking = await self._computed(query, checked, answered, stored, deadline, _nobody_left, 0)
+        ranking.degraded = of_store + ranking.degraded
+        return ranking
+
     async def _computed(
         self,
         query: Query,

@@ -112,6 +112,9 @@ class AsyncClient:
     async def preview_fusion(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self._json(calls.preview("/fusion/preview", document), CHANGE_TIMEOUT_MS)
 
+    async def preview_ranking(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await self._json(calls.preview("/rank/preview", request))
+
     async def get_callers(self) -> Mapping[str, Any]:
         return await self._json(calls.get("/callers", operator=True))
 

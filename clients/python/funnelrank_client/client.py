@@ -133,6 +133,10 @@ class Client:
         """The effect of a fusion document on recent requests; nothing is changed."""
         return self._json(calls.preview("/fusion/preview", document), CHANGE_TIMEOUT_MS)
 
+    def preview_ranking(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Rank with a loaded version (`version`: `name/version`); it is neither counted nor logged."""
+        return self._json(calls.preview("/rank/preview", request))
+
     def get_callers(self) -> Mapping[str, Any]:
         return self._json(calls.get("/callers", operator=True))
 

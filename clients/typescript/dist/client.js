@@ -66,6 +66,10 @@ export class Client {
     rollBackFusion(to = {}) {
         return this.#change("POST", "/fusion/rollback", to);
     }
+    /** Rank with a loaded version (`version`: `name/version`); it is neither counted nor logged. */
+    previewRanking(request) {
+        return this.#json({ method: "POST", path: "/rank/preview", body: request });
+    }
     /** The effect of a fusion document on recent requests; nothing is changed. */
     previewFusion(document) {
         return this.#change("POST", "/fusion/preview", document);

@@ -89,6 +89,11 @@ export class Client {
     return this.#change("POST", "/fusion/rollback", to);
   }
 
+  /** Rank with a loaded version (`version`: `name/version`); it is neither counted nor logged. */
+  previewRanking(request: Document): Promise<Document> {
+    return this.#json({ method: "POST", path: "/rank/preview", body: request });
+  }
+
   /** The effect of a fusion document on recent requests; nothing is changed. */
   previewFusion(document: Document): Promise<Document> {
     return this.#change("POST", "/fusion/preview", document);

@@ -23,6 +23,7 @@ CALLS = {
     "POST /rules/rollback": "roll_back_rules",
     "POST /fusion/preview": "preview_fusion",
     "POST /rules/preview": "preview_rules",
+    "POST /rank/preview": "preview_ranking",
     "GET /callers": "get_callers",
     "GET /quality": "get_quality",
     "GET /models": "get_models",

@@ -9,7 +9,7 @@ import { ProblemView, Section, Select } from "../../parts/basic.tsx";
 import { StoredUser } from "../../parts/stored.tsx";
 import type { Fusion, Ranking } from "../../types.ts";
 import { RankedItems } from "./ranked_items.tsx";
-import { bodyOf, movableWeights, profileOf, ranksOf, reweighted, type Asked } from "./request.ts";
+import { bodyOf, movableWeights, profileOf, ranksOf, reweighted, type Asked, type Other } from "./request.ts";
 import { WeightSliders } from "./weight_sliders.tsx";
 
 const PAUSE_MS = 120; // between two moves of a slider, before the service is asked
@@ -20,10 +20,11 @@ interface Props {
   ranking: Ranking;
   fusion: Fusion | undefined;
   scenes: readonly string[];
-  /** The scene to compare with; null: none. */
-  other: string | null;
+  /** The loaded versions. */
+  versions: readonly string[];
+  other: Other | null;
   compared: Ranking | null;
-  onOther: (scene: string | null) => void;
+  onOther: (other: Other | null) => void;
 }
 
 export function RankingView(props: Props): VNode {
@@ -48,16 +49,7 @@ export function RankingView(props: Props): VNode {
           />
         )}
         <ProblemView error={moved.error} />
-        <Select
-          label="Compare with the scene"
-          value={props.other === null ? "" : `:${props.other}`}
-          options={[
-            ["", "nothing"],
-            [":", "none (default)"],
-            ...props.scenes.map((name) => [`:${name}`, name] as const),
-          ]}
-          onInput={(value) => props.onOther(value === "" ? null : value.slice(1))}
-        />
+        <Comparison {...props} />
         {beside && (
           <p class="about" role="status">
             {moved.ranking ? "Beside it: the ranking with the weights of the document" : "Beside it:"}{" "}
@@ -68,6 +60,27 @@ export function RankingView(props: Props): VNode {
       </Section>
       <StoredUser id={asked.user} />
     </>
+  );
+}
+
+function Comparison(props: Props): VNode {
+  const { other, scenes, versions, onOther } = props;
+  const scene = other?.kind === "other" ? `:${other.name}` : "";
+  return (
+    <div class="row">
+      <Select
+        label="Compare with the scene"
+        value={scene}
+        options={[["", "nothing"], [":", "none (default)"], ...scenes.map((name) => [`:${name}`, name] as const)]}
+        onInput={(value) => onOther(value === "" ? null : { kind: "other", name: value.slice(1) })}
+      />
+      <Select
+        label="Compare with the version"
+        value={other?.kind === "version" ? other.name : ""}
+        options={[["", "nothing"], ...versions.map((name) => [name, name] as const)]}
+        onInput={(name) => onOther(name === "" ? null : { kind: "version", name })}
+      />
+    </div>
   );
 }
 

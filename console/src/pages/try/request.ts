@@ -11,6 +11,15 @@ export interface Asked {
   more: string;
 }
 
+/** What a ranking is compared with: another scene, or a version of one's choice. */
+export interface Other {
+  kind: "other" | "version";
+  name: string;
+}
+
+/** In the address, requests without a scene: an empty value is left out of it. */
+export const NO_SCENE = "-";
+
 export type RankBody = Record<string, unknown>;
 
 export function askedOf(query: URLSearchParams): Asked {

@@ -3,27 +3,29 @@
 import type { VNode } from "preact";
 
 import { get, send } from "../../api.ts";
+import { label } from "../../format.ts";
 import { ProblemView } from "../../parts/basic.tsx";
 import { go, route } from "../../route.ts";
-import type { Fusion, Ranking, Rules } from "../../types.ts";
+import type { Fusion, Models, Ranking, Rules } from "../../types.ts";
 import { useData } from "../../use_data.ts";
 import { RankingView } from "./ranking_view.tsx";
-import { askedOf, bodyOf, type Asked } from "./request.ts";
+import { NO_SCENE, askedOf, bodyOf, type Asked, type Other } from "./request.ts";
 import { RequestForm } from "./request_form.tsx";
 
 export function Try(): VNode {
   const { query } = route.use();
   const asked = askedOf(query);
-  const other = query.get("other");
+  const other = otherOf(query);
   const fusion = useData(() => get<Fusion>("/fusion"), []);
   const rules = useData(() => get<Rules>("/rules"), []);
+  const models = useData(() => get<Models>("/models"), []);
   const complete = asked.user !== "" && asked.items.trim() !== "";
   const inputs = [asked.user, asked.items, asked.scene, asked.more];
   // A permalink is ranked anew, so that it shows the present versions, weights and rules.
   const ranking = useData(async () => (complete ? rank(asked) : null), inputs);
   const compared = useData(
-    async () => (complete && other !== null ? rank({ ...asked, scene: other }) : null),
-    [...inputs, other],
+    async () => (complete && other !== null ? rankOther(asked, other) : null),
+    [...inputs, other?.kind, other?.name],
   );
   const scenes = [
     ...new Set([
@@ -46,7 +48,8 @@ export function Try(): VNode {
           scenes={scenes}
           other={other}
           compared={other === null ? null : (compared.value ?? null)}
-          onOther={(scene) => go("try", { ...queryOf(asked), ...(scene === null ? {} : { other: scene }) })}
+          versions={(models.value?.worker.loaded ?? []).map(label)}
+          onOther={(next) => go("try", { ...asked, ...(next === null ? {} : { [next.kind]: next.name || NO_SCENE }) })}
         />
       )}
     </>
@@ -57,6 +60,19 @@ function rank(asked: Asked): Promise<Ranking> {
   return send<Ranking>("POST", "/rank", bodyOf(asked));
 }
 
-export function queryOf(asked: Asked): Record<string, string> {
-  return { ...asked };
+/** By a version, the ranking is not counted as traffic. */
+function rankOther(asked: Asked, other: Other): Promise<Ranking> {
+  if (other.kind === "version") {
+    return send<Ranking>("POST", "/rank/preview", { ...bodyOf(asked), version: other.name });
+  }
+  return rank({ ...asked, scene: other.name });
+}
+
+function otherOf(query: URLSearchParams): Other | null {
+  const version = query.get("version");
+  const scene = query.get("other");
+  if (version !== null) {
+    return { kind: "version", name: version };
+  }
+  return scene === null ? null : { kind: "other", name: scene === NO_SCENE ? "" : scene };
 }

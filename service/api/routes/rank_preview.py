@@ -1,0 +1,65 @@
+"""Answers `POST /rank/preview`: a ranking by a version of one's choice, which is neither counted nor logged."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import Field
+
+from service.api.body import JsonBody
+from service.api.middleware import CONTEXT
+from service.api.openapi import BODY, WORK, refuses
+from service.api.routes.answer import answer
+from service.api.routes.rank import query_of
+from service.api.routes.rank_bodies import RankRequest, RankResponse
+from service.api.services import Worker
+from service.errors import DeadlineExceeded, UnknownModel
+from service.ranking.deadline import Deadline
+from service.rollout.serving import Live, ServingSnapshot
+
+router = APIRouter(tags=["previews"])
+
+
+class RankPreviewRequest(RankRequest):
+    """A request to rank, and the version that answers it."""
+
+    version: Annotated[
+        str | None,
+        Field(max_length=200, description="a loaded version, as `kuairand-mmoe/3`; by default the user's own"),
+    ] = None
+
+
+@router.post(
+    "/rank/preview",
+    summary="Rank with one of the loaded versions",
+    response_model=RankResponse,
+    responses=refuses(*BODY, *WORK, UnknownModel, DeadlineExceeded),
+)
+async def preview(
+    body: Annotated[RankPreviewRequest, Depends(JsonBody(RankPreviewRequest, threaded=True))],
+    worker: Worker,
+    request: Request,
+) -> Response:
+    """Ranks as `POST /rank` does, with stable, canary, shadow or first pass, whichever the user has.
+
+    It does not count as traffic: no counter of rankings, gate, canary or exposure log sees it.
+    """
+    context = request.scope[CONTEXT]
+    if body.request_id:
+        context.request_id = body.request_id
+    query, _ = query_of(body, worker.settings)
+    deadline = Deadline(body.timeout_ms or worker.settings.default_timeout_ms, context.started)
+    with worker.rankings.enter():
+        live = None if body.version is None else _loaded(worker.follower.snapshot, body.version, body.scene)
+        ranking = await worker.ranker.preview(query, deadline, live)
+    return Response(answer(ranking, context.request_id), media_type="application/json")
+
+
+def _loaded(snapshot: ServingSnapshot, label: str, scene: str | None) -> Live:
+    """Return a version by its `name/version`, in its role in the scene's line if it has one there.
+
+    Raises UnknownModel if it is not loaded.
+    """
+    loaded = {live.bundle.label: live for live in (*snapshot.versions(), *snapshot.line_of(scene).loaded())}
+    if label not in loaded:
+        raise UnknownModel(f"{label} is not loaded; loaded are {', '.join(loaded)}")
+    return loaded[label]
