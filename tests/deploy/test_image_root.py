@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,19 @@ MIRROR = "http://deb.debian.org/debian"
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The last stage of the Dockerfile. A clean Debian with Python stands for python:3.11-slim."""
     folder = tmp_path_factory.mktemp("image")
+    # In memory: some disks take minutes to remove this many files.
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", str(folder)], check=True)
+    try:
+        yield made_image(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def made_image(folder: Path) -> Stage:
+    """Carry out the steps of the Dockerfile in a folder."""
     base = folder / "base"
     # Debian 12 has Python 3.11, as the base image.
     options = ["--quiet", "--variant=minbase", "--mode=root", "--include=python3.11,python3.11-venv"]
@@ -43,9 +54,12 @@ def test_the_image_serves_the_sample_as_its_own_user(image: Stage, tmp_path: Pat
     assert image.user == "10001"
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with EmbeddedRedis() as redis, mounted(image.root, {ROOT / "sample" / "registry": "/registry"}):
-        load = [sys.executable, "-m", "funnelrank", "load", str(small_tables(tmp_path))]
-        registry = {"FUNNELRANK_REGISTRY": str(ROOT / "sample" / "registry"), "FUNNELRANK_REDIS_URL": redis.url}
+    # A copy: what is mounted into a temporary folder may be removed with it.
+    volume = tmp_path / "registry"
+    shutil.copytree(ROOT / "sample" / "registry", volume)
+    with EmbeddedRedis() as redis, mounted(image.root, {volume: "/registry"}):
+        load = [sys.executable, "-m", "funnelrank", "load", str(small_tables(tmp_path / "tables"))]
+        registry = {"FUNNELRANK_REGISTRY": str(volume), "FUNNELRANK_REDIS_URL": redis.url}
         subprocess.run(load, env=os.environ | registry, cwd=ROOT, check=True, timeout=120)
         image.environment |= {
             "FUNNELRANK_PORT": str(port),
@@ -68,6 +82,7 @@ def test_the_image_serves_the_sample_as_its_own_user(image: Stage, tmp_path: Pat
 
 def small_tables(folder: Path) -> Path:
     """The sample's users and items, without the behaviours, which take the most time."""
+    folder.mkdir()
     for name in ("users", "items"):
         shutil.copy(ROOT / "sample" / "kuairand" / f"{name}.parquet", folder)
     return folder
