@@ -20,6 +20,7 @@ from models.data.cache import Data, open_data
 from models.network.build import build_model
 from models.network.model import MultiTaskModel
 from models.prepare.sample import sample_tables
+from models.prepare.small import small_tables
 from models.recipe import Recipe, load_recipe
 from models.train import train
 from models.training.device import CPU, chosen_device, on_device
@@ -57,11 +58,12 @@ def compared_recipes(folder: Path, device: torch.device) -> dict[str, float]:
     """The largest relative difference of a loss or of a gradient's norm after one step, by recipe."""
     for name, size in SAMPLES.items():
         sample_tables(ROOT / "sample" / name, folder / name, size, seed=1)
+        small_tables(folder / name, folder / f"{name}-small")
     differences = {}
     for path in sorted((ROOT / "models" / "recipes").rglob("*.yaml")):
         recipe = load_recipe(path) if path.parent.name != "base" else None
         name = "" if recipe is None else Path(recipe.data.dir).name
-        if recipe is None or name not in SAMPLES:
+        if recipe is None or name.removesuffix("-small") not in SAMPLES:
             continue
         data = open_data(load_recipe(path, (f"data.dir={folder / name}",)), folder / "cache")
         differences[path.stem] = compared(data.recipe, data, device)
