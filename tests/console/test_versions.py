@@ -1,5 +1,6 @@
 """Tests the page of versions in a browser: figures, promotion, percent, rollback, conflicts."""
 
+import json
 import re
 from typing import Any
 
@@ -103,6 +104,19 @@ def test_a_change_by_somebody_else_is_shown_and_nothing_is_overwritten(console: 
     console.page.get_by_label("Version", exact=True).select_option(f"{MODEL}/4")
     console.sign("Make it live", "the next one")
     wait_until(lambda: roles_of(served, "live") == ["4", "4"])
+
+
+def test_a_version_shows_its_parity_metrics_and_manifest(console: Console, served: Served) -> None:
+    console.open("versions", version=f"{MODEL}/4")
+    manifest = json.loads((served.registry / MODEL / "4" / "manifest.json").read_text())
+    console.wait_for_text(re.compile("Parity: torch and ONNX Runtime differ by"))
+    metrics = console.table(re.compile("Metrics on the test impressions"))
+    column = metrics[0].index("pctr (is_click)")
+    rows = {row[0]: row[column] for row in metrics[1:]}
+    assert float(rows["auc"]) == pytest.approx(manifest["metrics"]["pctr"]["auc"], rel=1e-3)
+    assert int(rows["impressions"].replace(",", "")) == pytest.approx(
+        manifest["metrics"]["pctr"]["impressions"], rel=1e-3
+    )
 
 
 def test_a_version_that_is_refused_says_why(console: Console, served: Served) -> None:
