@@ -6,10 +6,12 @@ the private run-time folder that the workers of one start share.
 """
 
 import errno
+import logging
 import os
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,10 +19,12 @@ from typing import NamedTuple
 
 from service.files import exclusive_lock
 
+log = logging.getLogger("funnelrank.bundle")
 _HASHED_AT_ONCE = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 # The kernel's clock of file times advances in steps of up to 10 ms. Within one step a second write leaves no trace.
 _CLOCK_STEP_NS = 50_000_000
-_TURN_SECONDS = 3600.0
+_TURN_SECONDS = 600.0
 
 
 class FileIdentity(NamedTuple):
@@ -40,7 +44,10 @@ def identity_of(descriptor: int) -> FileIdentity:
 
 @dataclass(frozen=True)
 class HashRecords:
-    """The hashes of files that this host has read. Without a folder, a process knows only its own."""
+    """The hashes of files that this host has read. Without a folder, a process knows only its own.
+
+    A folder that is full, gone or locked costs a second reading of a file, and never a bundle.
+    """
 
     folder: Path | None = None
     known: dict[FileIdentity, str] = field(default_factory=dict, repr=False)
@@ -65,9 +72,12 @@ class HashRecords:
         digest = self.known.get(identity)
         if digest is None and self.folder is not None:
             try:
-                digest = self._path(self.folder, identity).read_text("ascii")
-            except FileNotFoundError:
+                recorded = self._path(self.folder, identity).read_text("ascii")
+            except (OSError, ValueError):
                 return None
+            if _DIGEST.fullmatch(recorded) is None:
+                return None
+            digest = recorded
             self.known[identity] = digest
         return digest
 
@@ -77,8 +87,13 @@ class HashRecords:
             return
         path = self._path(self.folder, identity)
         unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(digest, "ascii")
-        unfinished.replace(path)
+        try:
+            unfinished.write_text(digest, "ascii")
+            unfinished.replace(path)
+        except OSError as error:
+            log.warning("the hash of a large file was not recorded, so each worker reads the file: %s", error)
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -86,8 +101,12 @@ class HashRecords:
         if self.folder is None:
             yield
             return
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with exclusive_lock(self.folder / "hashes.lock", _TURN_SECONDS):
+        with ExitStack() as stack:
+            try:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                stack.enter_context(exclusive_lock(self.folder / "hashes.lock", _TURN_SECONDS))
+            except OSError as error:
+                log.warning("a large file is read without regard to other workers: %s", error)
             yield
 
     @staticmethod

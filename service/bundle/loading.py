@@ -16,7 +16,7 @@ from features.within_request import INPUT, within_request
 from service.bundle.golden import read_golden, replay_golden
 from service.bundle.hashes import HashRecords
 from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest, narrowed_inputs
-from service.bundle.tables import Tables, open_tables, stub_folder
+from service.bundle.tables import STUB_FOLDER, Tables, open_tables
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, check_graph, read_manifest, verified_files
 from service.bundle.warmup import warm
 
@@ -97,11 +97,10 @@ def open_session(graph: bytes, threads: int, tables: Tables | None = None) -> An
     options.log_severity_level = 3
     if tables is None:
         return _session(graph, options)
-    with stub_folder() as folder:
-        options.add_session_config_entry(_EXTERNAL_FOLDER, str(folder))
-        for name, value in tables.initializers.items():
-            options.add_initializer(name, value)
-        return _session(graph, options)
+    options.add_session_config_entry(_EXTERNAL_FOLDER, str(STUB_FOLDER))
+    for name, value in tables.initializers.items():
+        options.add_initializer(name, value)
+    return _session(graph, options)
 
 
 def _session(graph: bytes, options: ort.SessionOptions) -> Any:

@@ -7,11 +7,9 @@ descriptor that was hashed is the one that is mapped, so that a file put in its 
 import mmap
 import os
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
@@ -21,6 +19,10 @@ from service.bundle.manifest import TABLES_FILE, ExternalTensor, Manifest
 from service.bundle.verify import BundleRejected, check_hash, opened
 
 CHANGED = "tables_changed"
+# ONNX Runtime wants the file that a graph names to exist, although the tensors are given to it. This folder of the
+# package has an empty one, from which it can read no tensor that the manifest does not name. Nothing is written, so a
+# temporary folder that is full, gone or read-only stops no version.
+STUB_FOLDER: Final = Path(__file__).parent / "stub"
 _CONTENT = FileIdentity._fields.index("changed_ns")  # the fields of an identity that every honest write changes
 
 
@@ -102,15 +104,3 @@ def map_tables(path: Path, descriptor: int, tensors: tuple[ExternalTensor, ...],
             problem = f"{path} has {length} bytes, but tensor {tensor.name!r} of the manifest ends at {end}"
             raise BundleRejected("bundle_incomplete", problem)
     return Tables(path, os.dup(descriptor), tensors, digest)
-
-
-@contextmanager
-def stub_folder() -> Iterator[Path]:
-    """A folder with an empty file in the place of the tables.
-
-    ONNX Runtime wants the file that a graph names to exist, although the tensors are given to it. From an empty file it
-    can read no tensor that the manifest does not name.
-    """
-    with TemporaryDirectory(prefix="funnelrank-tables-") as folder:
-        (Path(folder) / TABLES_FILE).touch()
-        yield Path(folder)

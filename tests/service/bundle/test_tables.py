@@ -1,9 +1,12 @@
 """Tests the tables beside a graph: what was verified is what scores, it is hashed once, and processes share it."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +23,7 @@ from service.bundle import hashes, loading
 from service.bundle.hashes import HashRecords
 from service.bundle.loading import load_bundle
 from service.bundle.verify import BundleRejected
+from service.files import exclusive_lock
 
 TABLE = "tables.bin"
 
@@ -182,6 +186,53 @@ def test_a_process_without_a_folder_hashes_once_too(folder: Path, monkeypatch: p
     for _load in range(2):
         load_bundle(folder, 1, 50, hashes=records)
     assert count.files == 1
+
+
+def spoiled_record(runtime: Path) -> None:
+    (record,) = runtime.glob("hash-*.sha256")
+    record.write_bytes(b"\xff cut")
+
+
+def a_file_in_its_place(runtime: Path) -> None:
+    shutil.rmtree(runtime)
+    runtime.write_bytes(b"")
+
+
+@pytest.mark.parametrize("spoil", [spoiled_record, a_file_in_its_place, shutil.rmtree])
+def test_a_runtime_folder_that_is_spoiled_costs_no_bundle(
+    folder: Path, kit: SimpleNamespace, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    runtime = tmp_path / "runtime"
+    load_bundle(folder, 1, 50, hashes=HashRecords(runtime))
+    spoil(runtime)
+    assert_scores(load_bundle(folder, 1, 50, hashes=HashRecords(runtime)), kit)
+    write_over(folder / TABLE, b"\1")
+    with pytest.raises(BundleRejected, match="hash_mismatch"):
+        load_bundle(folder, 1, 50, hashes=HashRecords(runtime))
+
+
+def test_a_full_runtime_folder_and_a_stopped_worker_cost_no_bundle(
+    folder: Path, kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    monkeypatch.setattr("service.bundle.hashes._TURN_SECONDS", 0.05)
+
+    def full(path: Path, *_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    # Another worker was stopped while it hashed, and the disk has no room for a record.
+    with exclusive_lock(runtime / "hashes.lock", 1.0), monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        assert_scores(load_bundle(folder, 1, 50, hashes=HashRecords(runtime)), kit)
+    assert [path.name for path in runtime.iterdir()] == ["hashes.lock"]
+
+
+def test_a_bundle_is_loaded_without_a_temporary_folder(
+    folder: Path, kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert_scores(load_bundle(folder, 1, 50), kit)
 
 
 WORKER = """
