@@ -1,6 +1,7 @@
 """Takes the files of a log from an object store."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from service.exposures.targets.objects import open_store
 from service.exposures.targets.target import LogTargetError
 from service.log_address import LogAddress
 
+_SCHEMA_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}\.json")
 _ROUND_BYTES = 4 << 30  # taken before they are compacted, so that the spool needs no more room
 
 
@@ -35,7 +37,7 @@ class ObjectSource:
     def take(self, folder: Path) -> Sequence[str]:
         with self._named():
             sizes = {
-                Path(entry["path"]).name: entry["size"]
+                entry["path"].removeprefix(f"{SPOOL}/"): entry["size"]
                 for entries in obstore.list(self._store, SPOOL)
                 for entry in entries
             }
@@ -68,8 +70,9 @@ class ObjectSource:
         with self._named():
             paths = [entry["path"] for entries in obstore.list(self._store, FEATURE_SCHEMAS) for entry in entries]
         (folder / FEATURE_SCHEMAS).mkdir(exist_ok=True)
-        for name in (Path(path).name for path in paths):
-            if not (folder / FEATURE_SCHEMAS / name).exists():
+        for name in (path.removeprefix(f"{FEATURE_SCHEMAS}/") for path in paths):
+            # Whatever lies deeper, or has another form, is not what a service has sent.
+            if _SCHEMA_NAME.fullmatch(name) and not (folder / FEATURE_SCHEMAS / name).exists():
                 self._fetch(f"{FEATURE_SCHEMAS}/{name}", folder / FEATURE_SCHEMAS / name)
 
     def _fetch(self, name: str, path: Path) -> None:

@@ -46,6 +46,8 @@ def spool_files(folder: Path) -> SpoolFiles:
             continue
         if not STREAM_NAME.fullmatch(path.name):
             foreign.append(StreamCheck(path, None, problem="its name is not one of this log"))
+        elif path.exists() and not path.is_file():
+            foreign.append(StreamCheck(path, None, problem="it is not a regular file"))
         elif has_writer(path):
             in_use.append(path)
         else:

@@ -46,7 +46,8 @@ def has_writer(path: Path) -> bool:
     try:
         if time.time() - path.stat().st_mtime < _FRESH_SECONDS:
             return True
-        descriptor = os.open(path, os.O_RDONLY)
+        # Without waiting: a pipe that has the name of such a file must not hold up the others.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:  # it has just been closed under its final name
         return True
     try:

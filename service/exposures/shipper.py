@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import Final
 from features.files.writing import write_whole
 from service.exposures.folder import FEATURE_SCHEMAS, SHIPPED, SPOOL, STREAM_NAME, has_writer
 from service.exposures.targets.target import LogTarget, LogTargetError
+from service.files import open_regular
 
 log = logging.getLogger("funnelrank.exposures")
 LOOK_SECONDS: Final = 1.0
@@ -34,14 +36,17 @@ class Shipper:
     """Sends files of the log in `folder` to a target, the oldest first. Call `step` again after the pause that it
     returns.
 
-    Files of a killed worker are sent too, as they are. One shipper of a folder works at a time; others wait.
+    Files of a killed worker are sent too, as they are. A file that cannot be read, or that the target refuses, is tried
+    again after the others. One shipper of a folder works at a time; others wait.
     """
 
     def __init__(self, folder: Path, target: LogTarget) -> None:
         self._folder = folder
         self._target = target
         self._failures = 0
+        self._failed: dict[str, int] = {}  # how often each file was refused
         self._reported = ""
+        self._written = b""
         self.counts = ShippedCounts()
         self._lock = (folder / ".ship.lock").open("w")
 
@@ -55,30 +60,37 @@ class Shipper:
         except BlockingIOError:
             return LOOK_SECONDS
         pause = LOOK_SECONDS
-        self._write_counts()  # before as well, because a target that does not answer takes its time
+        sent_before = self.counts.sent_files
         try:
+            self._write_counts()  # before as well, because a target that does not answer takes its time
             self._send_all()
             self._failures = 0
             self._reported = ""
         except (LogTargetError, OSError) as error:
-            self._failures += 1
+            # A file alone that is refused slows nothing down.
+            self._failures = self._failures + 1 if self.counts.sent_files == sent_before else 1
             self.counts.failed_attempts += 1
             self._report(str(error))
             pause = min(_LONGEST_PAUSE_SECONDS, LOOK_SECONDS * 2 ** min(self._failures, 10))
             pause *= random.uniform(0.5, 1.0)  # nosec B311 # machines shall not try again at the same moment
-        self._write_counts()
+        with contextlib.suppress(OSError):
+            self._write_counts()
         return pause
 
     def _send_all(self) -> None:
-        for path in ready_files(self._folder):
+        paths = list(ready_files(self._folder))
+        self._failed = {path.name: self._failed.get(path.name, 0) for path in paths}
+        for path in sorted(paths, key=lambda path: self._failed[path.name]):
             schemas = sorted((self._folder / FEATURE_SCHEMAS).glob("*.json"))
             for schema in schemas:
                 self._target.send_schema(schema)
             try:
+                os.close(open_regular(path))
                 self.counts.refused_records += self._target.send(path)
-            except LogTargetError:
+            except (LogTargetError, OSError):
                 # The spool removes its oldest files beyond its limit, also one that is being sent.
                 if path.exists():
+                    self._failed[path.name] += 1
                     raise
                 continue
             path.unlink(missing_ok=True)
@@ -94,17 +106,30 @@ class Shipper:
         sizes = [_size(path) for path in ready_files(self._folder)]
         self.counts.waiting_files = len(sizes)
         self.counts.waiting_bytes = sum(sizes)
+        content = json.dumps({"counts": asdict(self.counts)}).encode()
+        # An idle shipper wakes no disk.
+        if content == self._written and (self._folder / SHIPPED).exists():
+            return
         # A full disk takes the counts away for a while, and nothing else.
         with contextlib.suppress(OSError):
-            write_whole(self._folder / SHIPPED, json.dumps({"counts": asdict(self.counts)}).encode())
+            write_whole(self._folder / SHIPPED, content)
+            self._written = content
 
 
 def ready_files(folder: Path) -> Iterator[Path]:
     """The files of the spool that no worker writes to any more, oldest first."""
     names = [path for path in (folder / SPOOL).iterdir() if STREAM_NAME.fullmatch(path.name)]
     for path in sorted(names, key=lambda path: path.name.partition("-")[2]):
-        if path.exists() and not has_writer(path):
+        if path.exists() and not _is_written(path):
             yield path
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a worker writes to a file. One that cannot be opened is none of a living worker."""
+    try:
+        return has_writer(path)
+    except OSError:
+        return False
 
 
 def _size(path: Path) -> int:

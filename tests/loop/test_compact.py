@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,21 @@ def test_a_file_of_an_hour_that_cannot_be_read_stops_the_compaction_and_loses_no
     with pytest.raises(LogError, match=r"events\.parquet cannot be read"):
         compact(tmp_path)
     assert source.exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+@pytest.mark.parametrize("suffix", ["", ".open"])
+def test_what_is_no_regular_file_stays_in_the_spool_and_is_named(
+    tmp_path: Path, make: Callable[[Path], object], suffix: str
+) -> None:
+    log = tmp_path / "log"
+    write(log, event("a", FIRST))
+    odd = log / "spool" / f"events-0000000000001-{'a' * 12}.arrows{suffix}"
+    make(odd)
+    os.utime(odd, (0, 0))
+    done = compact(log)
+    assert [(check.path, check.problem) for check in done.faulty] == [(odd, "it is not a regular file")]
+    assert (done.files, odd.exists()) == (1, True)
 
 
 @pytest.mark.parametrize("size", [0, 300, 3000])

@@ -137,3 +137,19 @@ def test_a_store_that_cannot_be_read_is_a_named_fault(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("")
     with pytest.raises(LogError, match="store"):
         taken(tmp_path / "log", tmp_path / "store")
+
+
+def test_what_else_lies_in_the_store_stops_no_compaction(tmp_path: Path, spool: Path, store: Path) -> None:
+    path = write(spool, event("a", FIRST))
+    keep_schema(spool, "s1", b"{}")
+    ship(spool, store)
+    # A copy of somebody else, one level deeper, and a document that no service has sent.
+    for name in ("spool", "schemas"):
+        (store / name / "copy").mkdir()
+    (store / "spool" / "copy" / path.name).write_bytes(b"x")
+    (store / "schemas" / "copy" / "s2.json").write_bytes(b"x")
+    (store / "schemas" / "notes.txt").write_bytes(b"x")
+    done = taken(tmp_path / "log", store)
+    assert (compacted(tmp_path / "log"), done.foreign) == (["a"], 1)
+    assert [schema.name for schema in (tmp_path / "log" / "schemas").iterdir()] == ["s1.json"]
+    assert (store / "spool" / "copy" / path.name).exists()

@@ -1,6 +1,8 @@
 """Tests the shipper: whole files reach the target, files stay until they are sent, and faults are counted."""
 
 import json
+import os
+from collections.abc import Callable
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -111,6 +113,54 @@ def test_a_file_that_the_limit_removes_while_it_is_sent_holds_up_no_other(tmp_pa
     target.good = 1
     stepped(log, target)
     assert target.sent == [second.name]
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to(path)])
+@pytest.mark.parametrize("suffix", ["", ".open"])
+def test_a_file_that_cannot_be_read_holds_up_no_other(
+    tmp_path: Path, spoil: Callable[[Path], object], suffix: str
+) -> None:
+    log = tmp_path / "log"
+    prepare(log)
+    bad = log / "spool" / f"events-0000000000001-{'a' * 12}.arrows{suffix}"
+    spoil(bad)
+    os.utime(bad, (0, 0), follow_symlinks=False)
+    for name in "ab":
+        write(log, event(name, FIRST))
+    target = FaultyTarget(good=9)
+    shipper, _ = stepped(log, target, steps=4)
+    assert len(target.sent) == 2
+    assert spooled(log) == [bad.name]
+    assert shipper.counts.sent_files == 2
+
+
+def test_a_file_that_the_target_refuses_holds_up_no_other(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    first, *others = sorted(write(log, event(name, FIRST)) for name in "abc")
+
+    class Refusing(FaultyTarget):
+        def send(self, path: Path) -> int:
+            if path == first:
+                raise LogTargetError("the object is too large")
+            return super().send(path)
+
+    target = Refusing(good=9)
+    shipper, pause = stepped(log, target, steps=2)
+    assert target.sent == [path.name for path in others]
+    assert (shipper.counts.failed_attempts, spooled(log)) == (2, [first.name])
+    assert pause <= 2, "the others are sent at their pace"
+
+
+def test_a_spool_that_was_removed_is_a_fault_and_ends_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    prepare(log)
+    with closing(Shipper(log, FaultyTarget(good=9))) as shipper:
+        (log / "spool").rmdir()
+        shipper.step()
+        assert shipper.counts.failed_attempts == 1
+        write(log, event("a", FIRST))
+        assert shipper.step() == 1
+        assert shipper.counts.sent_files == 1
 
 
 def test_two_shippers_of_one_folder_send_each_file_once(tmp_path: Path) -> None:
