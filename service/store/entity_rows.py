@@ -8,6 +8,7 @@ import numpy as np
 from features.keys import MISSING_KEY, keys_of_column
 from features.layouts import Layouts
 from features.rows import RowLayout
+from features.times import LATEST_MS
 
 _INTEGERS = 10_000
 _BLOCK = 1000
@@ -17,17 +18,17 @@ _BLOCK = 1000
 class PackedEntity:
     """What a store has for one user or item under one schema.
 
-    `row` is None if there is none. `behaviours` are `(time in ms, 8-byte event key + packed row)`, newest first, empty
-    for items. `cells` are the cells of the counters by name; the one of an item has the name ``. The milliseconds until
-    the row or the sequence expires are None if it never does. `loaded_at` is None until the first load of the schema is
-    complete.
+    `row` is None if there is none, and empty where the store has a value of another type. `behaviours` are `(time in
+    ms, 8-byte event key + packed row)`, newest first, empty for items; a time is None if the stored one is no date.
+    `cells` are the cells of the counters by name; the one of an item has the name ``. The milliseconds until the row or
+    the sequence expire are None if it never does. `loaded_at` is None until the first load of the schema is complete.
     """
 
     layouts: Layouts
     loaded_at: str | None
     row: bytes | None
     row_expires_ms: int | None = None
-    behaviours: Sequence[tuple[int, bytes]] = ()
+    behaviours: Sequence[tuple[int | None, bytes]] = ()
     behaviours_expire_ms: int | None = None
     cells: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -42,6 +43,11 @@ class DecodedValue:
 
     keys: tuple[int, ...] = ()
     number: float | None = None
+
+
+def time_of(score: float) -> int | None:
+    """The milliseconds since 1970 of a stored time; None if it is no date, as another program may have written."""
+    return int(score) if 0 <= score <= LATEST_MS else None
 
 
 def decoded_values(layout: RowLayout, row: np.void) -> dict[str, DecodedValue]:

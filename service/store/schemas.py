@@ -25,6 +25,13 @@ def schema_of(document: str | bytes) -> FeatureSchema:
         raise ValueError(f"no schema in it: {error}") from None
 
 
+def loaded_at_of(document: str | bytes) -> str | None:
+    """Return when an entry's first load was complete; None before that. Raises ValueError if it cannot be read."""
+    entry = orjson.loads(document)
+    loaded_at = entry.get("loaded_at") if isinstance(entry, dict) else None
+    return loaded_at if isinstance(loaded_at, str) else None
+
+
 @dataclass(frozen=True)
 class SchemaCheck:
     """Whether the store has rows of a model's schema. `problem` is None if the model can rank.

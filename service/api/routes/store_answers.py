@@ -54,9 +54,9 @@ class StoredRow(ResponseBody):
 
 
 class StoredBehaviour(ResponseBody):
-    """One behaviour of a user. A problem means that it does not fit the schema."""
+    """One behaviour of a user. A problem means that it does not fit the schema; `at` is null if its time is no date."""
 
-    at: AwareDatetime
+    at: AwareDatetime | None
     action: StoredValue | None = None
     scene: StoredValue | None = None
     features: dict[str, StoredValue] = Field(default_factory=dict)
@@ -189,7 +189,7 @@ def _vocabulary(layout: RowLayout, name: str) -> str:
 
 
 def _behaviour(
-    layouts: Layouts, at: datetime, decoded: DecodedBehaviour | None, texts: Vocabularies
+    layouts: Layouts, at: datetime | None, decoded: DecodedBehaviour | None, texts: Vocabularies
 ) -> StoredBehaviour:
     if decoded is None:
         return StoredBehaviour(at=at, problem="corrupt: it does not fit the schema")
@@ -214,8 +214,8 @@ def _value(value: DecodedValue, vocabulary: str, texts: Vocabularies) -> StoredV
     )
 
 
-def _time(time_ms: int) -> datetime:
-    return datetime.fromtimestamp(time_ms / 1000, UTC)
+def _time(time_ms: int | None) -> datetime | None:
+    return None if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC)
 
 
 def _seconds(milliseconds: int | None) -> float | None:

@@ -1,19 +1,20 @@
 """Reads and shows what Redis has for one user or item. Rows contain hashes of values, so hashes are shown."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import orjson
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from features import RowLayout
 from features.counters import ENTRY, numbers_of
 from features.layouts import EVENT_KEY_BYTES, Entity, Layouts, rows_of
 from service.clock import now_ms
 from service.store.base import StoreDown
-from service.store.entity_rows import DecodedValue, PackedEntity, decoded_values
+from service.store.entity_rows import DecodedValue, PackedEntity, decoded_values, time_of
 from service.store.redis.clients import REDIS_ERRORS, client
 from service.store.redis.keys import (
     SCHEMAS,
@@ -23,8 +24,9 @@ from service.store.redis.keys import (
     user_counters_key,
     user_key,
 )
-from service.store.schemas import schema_of
+from service.store.schemas import loaded_at_of, schema_of
 
+log = logging.getLogger("funnelrank.store")
 _READ_SECONDS = 2.0
 _SHOW_SECONDS = 10.0
 
@@ -39,7 +41,8 @@ def packed_entities(
     try:
         with client(redis_url, _READ_SECONDS) as redis:
             listed: Any = redis.hgetall(SCHEMAS)
-            packed = [_listed(redis, document, entity, entity_id) for document in listed.values()]
+            readable = _readable(listed)
+            packed = [_packed(redis, layouts, at, entity, entity_id) for layouts, at in readable]
             fingerprints = {of_schema.layouts.fingerprint for of_schema in packed}
             # Live writes go to the schemas in use even before the first load has listed them.
             for layouts in in_use:
@@ -57,7 +60,7 @@ def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:
         schemas: Any = redis.hgetall(SCHEMAS)
         if not schemas:
             return False, f"this Redis has not been loaded: the hash {SCHEMAS} is empty"
-        packed = [_listed(redis, document, entity, entity_id) for document in schemas.values()]
+        packed = [_packed(redis, layouts, at, entity, entity_id) for layouts, at in _readable(schemas)]
     parts = []
     for of_schema in packed:
         lines = _entity(of_schema, entity, entity_id)
@@ -68,23 +71,41 @@ def shown(redis_url: str, entity: Entity, entity_id: str) -> tuple[bool, str]:
     return any(of_schema.exists or of_schema.cells for of_schema in packed), "\n\n".join(parts)
 
 
-def _listed(redis: "Redis", document: bytes, entity: Entity, entity_id: str) -> PackedEntity:
-    """Read the rows of a listed schema. Raises ValueError if its document in Redis cannot be read."""
-    loaded_at = orjson.loads(document).get("loaded_at")
-    return _packed(redis, Layouts.of(schema_of(document)), loaded_at, entity, entity_id)
+def _readable(listed: Mapping[bytes, bytes]) -> list[tuple[Layouts, str | None]]:
+    """The listed schemas with the times of their loads. Entries that cannot be read are logged, and hide no other."""
+    readable = []
+    for fingerprint, document in listed.items():
+        try:
+            readable.append((Layouts.of(schema_of(document)), loaded_at_of(document)))
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:200]
+            log.warning("the entry %s of %s cannot be read: %s", fingerprint.decode(errors="replace"), SCHEMAS, reason)
+    return readable
+
+
+def _of_type(read: Callable[[], Any], otherwise: object) -> Any:
+    """The answer of a command; `otherwise` if the key has a value of another type, which no other key has to suffer
+    from.
+    """
+    try:
+        return read()
+    except ResponseError as error:
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        return otherwise
 
 
 def _packed(redis: "Redis", layouts: Layouts, loaded_at: str | None, entity: Entity, entity_id: str) -> PackedEntity:
     key = (user_key if entity == "user" else item_key)(layouts.fingerprint, entity_id)
-    row: Any = redis.get(key)
+    row: Any = _of_type(lambda: redis.get(key), b"")
     row_expires = _expires_ms(redis, key)
     cells = _cells(redis, layouts, entity, entity_id)
     if entity != "user" or layouts.behaviour is None:
         return PackedEntity(layouts, loaded_at, row, row_expires, cells=cells)
-    key = behaviours_key(layouts.fingerprint, entity_id)
-    members: Any = redis.zrevrange(key, 0, -1, withscores=True)
-    behaviours = [(int(score), member) for member, score in members]
-    return PackedEntity(layouts, loaded_at, row, row_expires, behaviours, _expires_ms(redis, key), cells)
+    sequence = behaviours_key(layouts.fingerprint, entity_id)
+    members: Any = _of_type(lambda: redis.zrevrange(sequence, 0, -1, withscores=True), [(b"", -1)])
+    behaviours = [(time_of(score), member) for member, score in members]
+    return PackedEntity(layouts, loaded_at, row, row_expires, behaviours, _expires_ms(redis, sequence), cells)
 
 
 def _cells(redis: "Redis", layouts: Layouts, entity: Entity, entity_id: str) -> dict[str, bytes]:
@@ -92,10 +113,10 @@ def _cells(redis: "Redis", layouts: Layouts, entity: Entity, entity_id: str) -> 
     if entity not in {layout.by for layout in layouts.counters}:
         return {}
     if entity == "item":
-        cell: Any = redis.get(item_counters_key(layouts.fingerprint, entity_id))
+        cell: Any = _of_type(lambda: redis.get(item_counters_key(layouts.fingerprint, entity_id)), b"")
         return {} if cell is None else {"": cell}
-    stored: Any = redis.hgetall(user_counters_key(layouts.fingerprint, entity_id))
-    return {name.decode(): cell for name, cell in stored.items()}
+    stored: Any = _of_type(lambda: redis.hgetall(user_counters_key(layouts.fingerprint, entity_id)), {b"": b""})
+    return {name.decode(errors="replace"): cell for name, cell in stored.items()}
 
 
 def _expires_ms(redis: "Redis", key: str) -> int | None:
@@ -167,7 +188,9 @@ def _behaviours(packed: PackedEntity, user_id: str) -> list[str]:
     older = f"; {len(members) - ranked} older ones are kept for replays" if len(members) > ranked else ""
     lines = [f"  {key}: {ranked} behaviours, newest first{older}"]
     for time_ms, member in members:
-        at = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        at = "corrupt: its time is no date"
+        if time_ms is not None:
+            at = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
         content = member[EVENT_KEY_BYTES:]
         if len(content) != layout.dtype.itemsize:
             lines.append(f"    {at}  corrupt: {len(content)} bytes, the schema's rows have {layout.dtype.itemsize}")

@@ -1,5 +1,6 @@
 """Tests `GET /store/...`: rows and behaviours decoded, hashes with their texts, refusals, and a store that is away."""
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,8 @@ from features.layouts import Layouts
 from service.callers.document import CallerRole, add_caller
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.entity_rows import texts_of
-from service.store.redis.keys import behaviours_key, item_key
+from service.store.redis.inspect import shown
+from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
 from service.store.redis.schemas import register_schema
 
 TOKEN = {"Authorization": "Bearer secret"}
@@ -126,6 +128,40 @@ def test_rows_that_expire_say_when_they_were_written_and_corrupt_ones_that_they_
         broken = stored(running, "users", "712")["schemas"][0]["behaviours"]["newest"][0]
         assert "corrupt" in broken["problem"]
         assert broken["action"] is None
+
+
+def test_what_another_program_wrote_is_corrupt_and_hides_nothing_else(
+    server: Any, store: redis.Redis, redis_server: EmbeddedRedis, layouts: Layouts
+) -> None:
+    register_schema(store, layouts.schema)
+    assert server.put("/features/users", {"users": USERS}).status_code == 200
+    # Times that are no date.
+    behaviours = behaviours_key(layouts.fingerprint, "712")
+    assert layouts.behaviour is not None
+    member = b"12345678" + bytes(layouts.behaviour.dtype.itemsize)
+    for score in (1e15, 1e18, float("inf"), float("-inf"), -1e15, -1):
+        store.delete(behaviours)
+        store.zadd(behaviours, {member: score})
+        sequence = stored(server, "users", "712")["schemas"][0]["behaviours"]
+        assert (sequence["n"], sequence["newest_at"], sequence["newest"][0]["at"]) == (1, None, None), score
+        assert "its time is no date" in shown(redis_server.url, "user", "712")[1]
+    # Values of other types.
+    store.delete(behaviours)
+    store.set(behaviours, b"x")
+    schema = stored(server, "users", "712")["schemas"][0]
+    assert schema["row"]["features"]["age"]["number"] == 31
+    assert "corrupt" in schema["behaviours"]["newest"][0]["problem"]
+    store.delete(user_key(layouts.fingerprint, "712"))
+    store.lpush(user_key(layouts.fingerprint, "712"), b"x")
+    assert "corrupt" in stored(server, "users", "712")["schemas"][0]["row"]["problem"]
+    # Entries of the list of schemas.
+    entry = json.loads(store.hget(SCHEMAS, layouts.fingerprint) or b"")
+    store.hset(SCHEMAS, layouts.fingerprint, json.dumps(entry | {"loaded_at": 7}))
+    for document in (b"[]", b"{", b"{}", b"1", b"\xff", b"null", b'{"schema": {}}'):
+        store.hset(SCHEMAS, "foreign", document)
+        schemas = stored(server, "users", "712")["schemas"]
+        assert [(one["fingerprint"], one["loaded_at"]) for one in schemas] == [(layouts.fingerprint, None)], document
+        assert shown(redis_server.url, "user", "712")[0]
 
 
 def test_a_store_that_is_away_is_said_so(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
