@@ -68,7 +68,9 @@ def _checked_value(feature: Feature, value: object) -> object:
     Refuses values that JSON allows and a feature does not: NaN, infinities, long integers, null if a value is required.
     """
     if isinstance(value, list) and isinstance(feature, MultiCategorical):
-        used = list(islice((entry for entry in value if entry is not None), feature.max_values))
+        # Missing elements take no place, here as in tables.
+        present = (entry for entry in value if entry is not None and entry != "")
+        used = list(islice(present, feature.max_values))
         for entry in used:
             _check_number(feature, entry)
         return used

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import redis
 
+from features import FeatureSchema, RowLayout
 from features.layouts import Layouts
+from features.rows import multi_keys_of_column
 from service.errors import InvalidRequest
 from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, packed_context, put_own_features
 from service.sample.embedded_redis import EmbeddedRedis
@@ -175,3 +177,14 @@ def test_values_that_are_equal_in_python_are_not_mistaken_for_each_other(layouts
         packed_context(layouts.item, {"quality": True})
     with pytest.raises(InvalidRequest, match="hours"):
         packed_context(layouts.context, {"hours": 7})
+
+
+@pytest.mark.parametrize("topics", [["", "a", "b"], [None, "", "a", None, "b", "c"], ["", ""], ["a", "", "b", 1.5]])
+def test_missing_elements_of_a_list_take_no_place_in_a_request_as_in_tables(topics: list[object]) -> None:
+    schema = FeatureSchema.model_validate({"item": [{"name": "topics", "type": "multi_categorical", "max_values": 2}]})
+    layout = RowLayout(schema.item)
+    column = np.empty(1, dtype=object)
+    column[0] = topics
+    of_table = multi_keys_of_column(schema.item[0], column)  # type: ignore[arg-type]
+    of_request = layout.rows(pack_raw(layout, {"topics": topics}, "features"))["keys"]
+    assert of_request.tolist() == of_table.tolist()
