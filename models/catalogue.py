@@ -23,6 +23,7 @@ from models.structures.esmm import EsmmOptions
 from models.structures.independent import IndependentOptions
 from models.structures.rank_weights import RankWeightsOptions
 from models.trunks.base import TrunkOptions
+from models.trunks.dcn_v2 import DcnV2Options
 from models.trunks.mmoe import MmoeOptions
 from models.trunks.nfwfm import NfwfmOptions
 from models.trunks.omoe import OmoeOptions
@@ -53,6 +54,7 @@ _CHAIN_OR_NOT = ("independent", "esmm", "esm2")
 _MMOE = "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (KDD 2018)"
 _MMOE_LINK = "https://dl.acm.org/doi/10.1145/3219819.3220007"
 _STAR = "One Model to Serve All: Star Topology Adaptive Recommender for Multi-Domain CTR Prediction (CIKM 2021)"
+_DCN = "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale Learning to Rank Systems (WWW 2021)"
 _PLE = "Progressive Layered Extraction (RecSys 2020)"
 _PLE_LINK = "https://dl.acm.org/doi/10.1145/3383313.3412236"
 
@@ -128,6 +130,7 @@ _ENTRIES = (
         NfwfmOptions(type="nfwfm"),
     ),
     Entry("star", _STAR, "https://arxiv.org/abs/2101.11427", _CHAIN_OR_NOT, _POOLING, StarOptions(type="star")),
+    Entry("dcn_v2", _DCN, "https://arxiv.org/abs/2008.13535", _CHAIN_OR_NOT, _POOLING, DcnV2Options(type="dcn_v2")),
 )
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -15,11 +15,16 @@ from torch import Tensor, nn
 class PartLinear(nn.Module):
     """y = sum_p x_p W_p + b over parts x_p: a linear layer on their concatenation, without concatenating."""
 
-    def __init__(self, in_widths: Sequence[int], out_width: int) -> None:
+    bias: Tensor
+
+    def __init__(self, in_widths: Sequence[int], out_width: int, bias: bool = True) -> None:
         super().__init__()
         bound = 1 / math.sqrt(max(1, sum(in_widths)))
         self.weights = nn.ParameterList([torch.empty(w, out_width).uniform_(-bound, bound) for w in in_widths])
-        self.bias = nn.Parameter(torch.empty(out_width).uniform_(-bound, bound))
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_width).uniform_(-bound, bound))
+        else:
+            self.register_buffer("bias", torch.zeros(out_width), persistent=False)
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts `[n_p, in_p]`, each n_p either 1 or n -> `[n, out]`. One-row parts are summed first."""
