@@ -4,9 +4,12 @@ import json
 import logging
 import re
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+# The trace of the request in whose task a line is logged; empty outside of one.
+TRACE_ID: ContextVar[str] = ContextVar("trace_id", default="")
 # Up to the last @ of a word, because an unquoted password may contain / and @.
 _PASSWORD = re.compile(r"\b(\w{1,24}://)[^\s\"']*@|([?&]\w{0,24}password=)[^&\s\"']+")
 
@@ -21,7 +24,7 @@ def _hidden(url: re.Match[str]) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """Time, level, logger, process and message, and the fields of `extra={"fields": {...}}`."""
+    """Time, level, logger, process, message, the `trace_id` of a request, the fields of `extra={"fields": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -31,6 +34,9 @@ class JsonLines(logging.Formatter):
             "pid": record.process,
             "message": without_password(record.getMessage()),
         }
+        trace_id = TRACE_ID.get()
+        if trace_id:
+            line["trace_id"] = trace_id
         fields: dict[str, Any] = getattr(record, "fields", {})
         for name, value in fields.items():
             line[name] = without_password(value) if isinstance(value, str) else value

@@ -2,9 +2,9 @@
 
 import ipaddress
 import re
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from service.log_address import is_uri, log_address
@@ -12,6 +12,8 @@ from service.store_url import check_url
 
 # As browsers send it: in lower case, without a path. A star is refused, because any page could then use the service.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
+_ENDPOINT = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 
 LOG_HELP: Final = (
     "log of rankings, impressions, events: a folder or s3://, gs://, az://, file://, kafka://; empty: none"
@@ -42,6 +44,15 @@ def known_log(value: object) -> object:
     return text
 
 
+def _otlp_endpoint(value: str) -> str:
+    """The address of an OTLP endpoint over HTTP; empty: none."""
+    if value and not _ENDPOINT.fullmatch(value):
+        raise PydanticCustomError(
+            "otlp_endpoint", "an OTLP endpoint over HTTP is needed, as http://collector:4318; grpc is not supported"
+        )
+    return value
+
+
 def origins(value: object) -> object:
     """The origins of a list that is separated by commas. Anything but scheme, name and port is refused."""
     if not isinstance(value, str):
@@ -65,3 +76,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class TraceSettings(BaseModel):
+    """Where the traces go, and which are kept."""
+
+    otlp_endpoint: Annotated[
+        str,
+        setting("URL", "OTLP endpoint (HTTP) that gets traces; needs the extra `traces`; empty: no traces"),
+        AfterValidator(_otlp_endpoint),
+    ] = ""
+    trace_share: Annotated[
+        float, setting("0 to 1", "share of the requests without a traceparent whose traces are kept", ge=0, le=1)
+    ] = 0.01
+    trace_slow_ms: Annotated[
+        int, setting("ms", "duration from which on a request's trace is always kept", ge=1, le=600_000)
+    ] = 500

@@ -1,4 +1,4 @@
-"""Reads the settings: every `FUNNELRANK_*` variable of the environment, with its default, unit and bounds.
+"""Reads the settings from variables of the environment, each with its default, unit and bounds.
 
 No other module reads the environment.
 """
@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, SecretStr, ValidationError
 
 from features.nearest import near_names
 from service.log_address import log_folder
-from service.setting_values import LOG_HELP, is_loopback, known_address, known_log, origins, setting
+from service.setting_values import LOG_HELP, TraceSettings, is_loopback, known_address, known_log, origins, setting
 
 PREFIX = "FUNNELRANK_"
+OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"  # a name of OpenTelemetry, the only variable without the prefix
 _TEN_YEARS_S = 315_360_000
 _SAME_WORD = 0.9  # how close a name without the prefix is to a setting, at least, to be taken for a misspelt one
 
@@ -28,7 +29,7 @@ _REDIS = SecretStr("redis://127.0.0.1:6379/0")
 _NONE = SecretStr("")
 
 
-class Settings(BaseModel):
+class Settings(TraceSettings):
     """Everything the service reads from the environment."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -221,7 +222,7 @@ def _shown(name: str, given: Mapping[str, str]) -> str:
 
 def variable_of(name: str) -> str:
     """`redis_url` -> `FUNNELRANK_REDIS_URL`."""
-    return PREFIX + name.upper()
+    return OTLP_ENDPOINT if name == "otlp_endpoint" else PREFIX + name.upper()
 
 
 def runtime_parents(settings: Settings, environment: Mapping[str, str] | None = None) -> list[Path]:

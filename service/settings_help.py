@@ -4,13 +4,16 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from features.nearest import near_names
+from service.setting_values import TraceSettings
 from service.settings import PREFIX, Settings, variable_of
 
 
 def described() -> str:
     """Return one line per setting for `--help`: variable, default, unit, description, bounds."""
     lines = []
-    for name, field in Settings.model_fields.items():
+    # The traces' settings last, which the model inherits.
+    fields = sorted(Settings.model_fields.items(), key=lambda named: named[0] in TraceSettings.model_fields)
+    for name, field in fields:
         variable = variable_of(name)
         extra = field.json_schema_extra
         unit = extra.get("unit") if isinstance(extra, dict) else ""

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from features.keys import MAX_VALUE_CHARACTERS
-from service.api.middleware import CONTEXT
+from service.api.context import CONTEXT
 from service.api.problems import ERRORS_SHOWN, BodyTooLarge, MalformedJson
 from service.api.services import services_of
 from service.errors import FieldError, InvalidRequest, fault_of, invalid

@@ -1,9 +1,7 @@
 """Wraps every request: its id and trace, its count and duration, and the envelope of its errors."""
 
 import logging
-import re
 from collections.abc import Callable
-from random import getrandbits
 from time import monotonic
 from typing import Final
 
@@ -12,48 +10,17 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.access import admitted
+from service.api.context import CONTEXT, RequestContext
 from service.api.problems import PROBLEM_TYPE, InternalError, envelope, presentation_of
 from service.api.services import Lifecycle, Services
-from service.callers.callers import Grant
 from service.errors import CallerLeft, ServiceError
+from service.log import TRACE_ID
+from service.tracing.context import new_trace
+from service.tracing.marks import Marks
 
 log = logging.getLogger("funnelrank.api")
-CONTEXT: Final = "funnelrank"
 WRITE_ANSWER: Final = "funnelrank.write_answer"  # an extension of ASGI, which our server offers
 WriteAnswer = Callable[[Send, int, list[tuple[bytes, bytes]], bytes], bool]
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-
-
-class RequestContext:
-    """Data about one request that is not in its body."""
-
-    __slots__ = ("content_length", "grant", "outcome", "request_id", "started", "traceparent")
-
-    def __init__(self, scope: Scope) -> None:
-        self.started = monotonic()
-        self.grant: Grant | None = None
-        self.outcome = "ok"
-        self.request_id = ""
-        self.traceparent = b""
-        self.content_length = 0  # as declared; 0 if it is not
-        for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit():
-                self.content_length = int(value)
-            elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-                self.request_id = value.decode()
-            elif name == b"traceparent":
-                self.traceparent = child_span(value)
-        if not self.request_id:
-            self.request_id = f"{getrandbits(128):032x}"  # nosec B311 # a name, not a secret
-
-
-def child_span(traceparent: bytes) -> bytes:
-    """Return the caller's trace with a new span; empty if the trace is not W3C version 00."""
-    parts = _TRACEPARENT.fullmatch(traceparent)
-    if parts is None or not any(parts[1].strip(b"0")) or not any(parts[2].strip(b"0")):
-        return b""
-    return b"00-%b-%016x-%b" % (parts[1], getrandbits(64) or 1, parts[3])  # nosec B311 # a name, not a secret
 
 
 class RequestMiddleware:
@@ -64,6 +31,7 @@ class RequestMiddleware:
         self.lifecycle = services.lifecycle
         self.metrics = services.metrics
         self.callers = services.callers
+        self.tracing = services.tracing
         self.metrics_are_open = not services.settings.metrics_need_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +39,13 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         context = scope[CONTEXT] = RequestContext(scope)
+        tracing = self.tracing
+        if tracing is not None:
+            context.marks = Marks()
+            context.trace = context.trace or new_trace(tracing.share)
+        if context.trace is not None:
+            # Each request is served in a task of its own, with which this ends.
+            TRACE_ID.set(context.trace.trace_id)
         response = ResponseSender(send, context, self.lifecycle, scope.get("extensions", {}).get(WRITE_ANSWER))
         try:
             # Without a callers document there is nothing to check here.
@@ -88,7 +63,10 @@ class RequestMiddleware:
         finally:
             # The router sets the route. An unknown path is not used as a label, so that callers cannot create labels.
             route = getattr(scope.get("route"), "path", "other")
-            self.metrics.finished(route, context.outcome, monotonic() - context.started)
+            ended = monotonic()
+            self.metrics.finished(route, context.outcome, ended - context.started)
+            if tracing is not None:
+                tracing.finished(scope, context, response.status, ended)
 
 
 class ResponseSender:
@@ -97,7 +75,7 @@ class ResponseSender:
     The head waits for the first part of the body, so that a server that can do so (`write_answer`) writes both at once.
     """
 
-    __slots__ = ("context", "head", "lifecycle", "send", "started", "write_answer")
+    __slots__ = ("context", "head", "lifecycle", "send", "started", "status", "write_answer")
 
     def __init__(
         self, send: Send, context: RequestContext, lifecycle: Lifecycle, write_answer: WriteAnswer | None
@@ -107,17 +85,19 @@ class ResponseSender:
         self.lifecycle = lifecycle
         self.write_answer = write_answer
         self.head: Message | None = None
+        self.status = 0
         self.started = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = message.setdefault("headers", [])
             headers.append((b"x-request-id", self.context.request_id.encode()))
-            if self.context.traceparent:
-                headers.append((b"traceparent", self.context.traceparent))
+            if self.context.trace is not None:
+                headers.append((b"traceparent", self.context.trace.traceparent()))
             if self.lifecycle.draining:
                 headers.append((b"connection", b"close"))
             self.head = message
+            self.status = message["status"]
             return
         head = self.head
         if head is not None:

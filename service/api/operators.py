@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from service.api.middleware import CONTEXT
+from service.api.context import CONTEXT
 from service.api.problems import Forbidden, Unauthorized
 from service.api.services import services_of
 from service.setting_values import is_loopback

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.api.live_writes import WriteTargets
+from service.api.traces import Tracing
 from service.callers.callers import Callers
 from service.exposures.log import RecordLog
 from service.metrics.metrics import Metrics
@@ -38,7 +39,7 @@ class Services:
     """The parts of one worker.
 
     Rankings and live writes are admitted separately, so that slow writes do not cause refused rankings. `log` is None
-    if there is no exposure log.
+    if there is no exposure log, `tracing` if no traces are sent.
     """
 
     settings: Settings
@@ -53,6 +54,7 @@ class Services:
     writes: Admission
     previews: Previews
     log: Log | None = None
+    tracing: Tracing | None = None
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
 

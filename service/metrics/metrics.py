@@ -114,6 +114,7 @@ class Metrics:
         self.workers = sum_gauge("workers", "Living worker processes.")
         self.connections = sum_gauge("connections", "Open connections.")
         self.connections_cut = counter("connections_cut", "Connections that the service ended, by reason.", "reason")
+        self.traces = counter("traces", "Traces that were kept, by outcome.", "outcome")
         self.ready = sum_gauge("ready_workers", "Living worker processes with a model in use.")
 
     def finished(self, route: str, outcome: str, seconds: float) -> None:

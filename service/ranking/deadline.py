@@ -1,8 +1,9 @@
 """Defines the deadline that a request carries through every stage."""
 
+from collections.abc import Callable
 from time import monotonic
 
-from service.errors import DeadlineExceeded
+from service.errors import CallerLeft, DeadlineExceeded
 
 
 class Deadline:
@@ -22,3 +23,15 @@ class Deadline:
         """Raise DeadlineExceeded if no time is left for the next stage."""
         if monotonic() >= self.at:
             raise DeadlineExceeded(f"the deadline of {self.timeout_ms} ms passed before {before}")
+
+
+def nobody_left() -> bool:
+    """Say that the caller still waits, where nobody knows."""
+    return False
+
+
+def check_waiting(deadline: Deadline, has_left: Callable[[], bool], before: str) -> None:
+    """Raise CallerLeft or DeadlineExceeded if nobody waits for the next stage."""
+    if has_left():
+        raise CallerLeft
+    deadline.check(before)

@@ -8,12 +8,12 @@ from time import perf_counter
 import numpy as np
 
 from service.bundle.loading import Bundle
-from service.errors import CallerLeft, DeadlineExceeded
+from service.errors import DeadlineExceeded
 from service.metrics.metrics import Metrics
 from service.ranking.candidate_features import CandidateValues, assembled_inputs
 from service.ranking.checking import Checked, check_request
 from service.ranking.completeness import check_own_features, of_rows, of_scores
-from service.ranking.deadline import Deadline
+from service.ranking.deadline import Deadline, check_waiting, nobody_left
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.inline_user import packed_user, with_packed_user
 from service.ranking.ordering import order, ranked_in_order
@@ -28,10 +28,7 @@ from service.rollout.recent import Assembly
 from service.rollout.serving import Live
 from service.rules.pages import random_page_key
 from service.store.base import FeatureStore, StoreDown, StoredRows
-
-
-def _nobody_left() -> bool:
-    return False
+from service.tracing.marks import Marks, begin
 
 
 @dataclass(frozen=True)
@@ -46,12 +43,17 @@ class Ranker:
     scheduler: Scheduler = field(default_factory=Scheduler)
 
     async def rank(
-        self, query: Query, deadline: Deadline, has_left: Callable[[], bool] = _nobody_left, step: int = 0
+        self,
+        query: Query,
+        deadline: Deadline,
+        has_left: Callable[[], bool] = nobody_left,
+        step: int = 0,
+        marks: Marks | None = None,
     ) -> Ranking:
         """Rank a request's candidates. If the store or the model fails, the answer is degraded instead of an error.
 
         `has_left` says whether the caller has closed the connection. `step` is that of the brown-out, 0 without one.
-        Raises ServiceError, and CallerLeft if the caller has left.
+        `marks` gets the stages if the request is traced. Raises ServiceError, and CallerLeft if the caller has left.
         """
         line = self.follower.snapshot.line_of(query.options.scene)
         live = line.for_user(query.user_id)
@@ -61,10 +63,11 @@ class Ranker:
         answered = AnsweredRanking(line, live, checked.formula.profile)
         try:
             # Read the stored rows.
+            begin(marks, "store")
             stored, of_store = await self._fetch(query, live, checked, deadline)
             fetching = perf_counter() - started
             self.metrics.stages["store"].observe(fetching)
-            ranking = await self._computed(query, checked, answered, stored, deadline, has_left, step)
+            ranking = await self._computed(query, checked, answered, stored, deadline, has_left, step, marks)
         except DeadlineExceeded:
             # Rankings that missed their deadline are shown to the observers too.
             self.follower.observers.answered(answered)
@@ -87,7 +90,7 @@ class Ranker:
         checked = await check_request(live, query, self.page_key)
         answered = AnsweredRanking(line, live, checked.formula.profile)
         stored, of_store = await self._fetch(query, live, checked, deadline)
-        ranking = await self._computed(query, checked, answered, stored, deadline, _nobody_left, 0)
+        ranking = await self._computed(query, checked, answered, stored, deadline, nobody_left, 0)
         ranking.degraded = of_store + ranking.degraded
         return ranking
 
@@ -100,6 +103,7 @@ class Ranker:
         deadline: Deadline,
         has_left: Callable[[], bool],
         step: int,
+        marks: Marks | None = None,
     ) -> Ranking:
         """Compute a ranking from the stored rows, and add what was computed to `answered`."""
         live = answered.live
@@ -109,6 +113,7 @@ class Ranker:
         stages = self.metrics.stages
         candidates = len(query.item_ids)
         # Assemble the graph's inputs.
+        begin(marks, "assemble")
         assembled, assembling = await assembled_inputs(
             bundle.layouts, stored, query, checked.own, checked.context, checked.moment
         )
@@ -122,6 +127,7 @@ class Ranker:
         numerics = inputs["item_numerics"]
         answered.request = _assembly(bundle, query, checked.own, inputs)
         # Score them, taking turns with other requests.
+        begin(marks, "score")
         bound = None if rules is None else rules.chosen.bound
         brownout = None
         if step:
@@ -134,12 +140,14 @@ class Ranker:
         scored_at = perf_counter()
         stages["score"].observe(scored.seconds)
         # Fuse the task scores and order the candidates.
+        begin(marks, "fuse")
         scores = formula.fuse(scored.predictions, numerics) if brownout is None else brownout.scores
         finite = int(np.count_nonzero(np.isfinite(scores)))
         if rules is None:
             ordered = Reordered(order(scores, finite, query.options.top_k), scores)
         else:
-            check = partial(_check, deadline, has_left, "the rules were applied")
+            begin(marks, "rules")
+            check = partial(check_waiting, deadline, has_left, "the rules were applied")
             ordered = await reordered(rules, query, inputs, scored, scores, stored, checked.moment, check)
         ranked = ranked_in_order(query, formula, ordered.order, ordered.scores, scored.predictions, numerics)
         degraded += of_scores(candidates, finite, scored.failed)
@@ -206,7 +214,7 @@ class Ranker:
         places: np.ndarray | None = None,
         vectors: Sequence[str] = (),
     ) -> Awaitable[Scored]:
-        check = partial(_check, deadline, has_left, "scoring")
+        check = partial(check_waiting, deadline, has_left, "scoring")
         return score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check, places, vectors)
 
     def _count(self, ranking: Ranking) -> None:
@@ -226,13 +234,6 @@ class Ranker:
                 metrics.rule_results.inc(rules.name, rules.bound.label(place), "acted")
             for place in applied.relaxed:
                 metrics.rule_results.inc(rules.name, rules.bound.label(place), "relaxed")
-
-
-def _check(deadline: Deadline, has_left: Callable[[], bool], before: str) -> None:
-    """Raise CallerLeft or DeadlineExceeded if nobody waits for the next stage."""
-    if has_left():
-        raise CallerLeft
-    deadline.check(before)
 
 
 def _assembly(bundle: Bundle, query: Query, own: CandidateValues, inputs: Mapping[str, np.ndarray]) -> Assembly:

@@ -12,6 +12,7 @@ from service import log as service_log
 from service.api.application import build
 from service.api.live_writes import WriteTargets
 from service.api.services import Lifecycle, Services
+from service.api.traces import Tracing
 from service.callers.callers import Callers
 from service.fusion import read_profiles
 from service.metrics.metrics import Metrics
@@ -25,6 +26,7 @@ from service.server.protocol.connections import CONNECTIONS, Connections
 from service.server.start import WorkerStart
 from service.settings import Settings
 from service.store.opening import lifetimes_of, open_store, open_writer
+from service.tracing.opening import open_sender
 
 
 def from_environment() -> ASGIApp:
@@ -62,6 +64,10 @@ def build_app(start: WorkerStart) -> ASGIApp:
     # The exposure log, if there is one
     log = open_log(settings, metrics) if settings.log_folder else None
 
+    # The traces, if there is an endpoint
+    endpoint = settings.otlp_endpoint
+    sender = open_sender(endpoint, __version__, metrics.traces) if endpoint else None
+
     services = Services(
         settings=settings,
         metrics=metrics,
@@ -75,6 +81,7 @@ def build_app(start: WorkerStart) -> ASGIApp:
         writes=writes,
         previews=Previews(follower),
         log=log,
+        tracing=Tracing(settings, sender) if sender is not None else None,
         lifecycle=lifecycle,
     )
 
@@ -82,10 +89,14 @@ def build_app(start: WorkerStart) -> ASGIApp:
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Connections]]:
         if log is not None:
             log.records.start()
+        if sender is not None:
+            sender.start()
         async with background_work(settings, follower, callers, lifecycle, metrics):
             yield {CONNECTIONS: Connections(settings, metrics)}
         if log is not None:
             await asyncio.to_thread(log.records.close)
+        if sender is not None:
+            await asyncio.to_thread(sender.close)
         reader.close()
         await writer.close()
 

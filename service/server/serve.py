@@ -26,6 +26,7 @@ from service.server.worker import run_in_process
 from service.settings import Settings, runtime_parents, unknown_variables
 from service.settings_help import unknown_variable
 from service.store import opening
+from service.tracing.opening import MISSING, is_installed
 
 log = logging.getLogger("funnelrank.serve")
 _READ_SECONDS = 5.0
@@ -71,6 +72,8 @@ def check_start(settings: Settings, hashes: HashRecords | None = None) -> Fusion
         raise CannotStart(f"FUNNELRANK_REDIS_URL: {error}") from None
     if settings.exposure_log:
         check_log(settings)
+    if settings.otlp_endpoint and not is_installed():
+        raise CannotStart(MISSING)
     if not settings.registry.is_dir():
         raise CannotStart(f"the registry {settings.registry} is not a folder (FUNNELRANK_REGISTRY)")
     try:

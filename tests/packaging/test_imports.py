@@ -79,7 +79,7 @@ def normalised(name: str) -> str:
         ("funnelrank", ("train", "loadtest")),
         ("features", ()),
         ("tables", ()),
-        ("service", ("demo", "objects", "kafka")),
+        ("service", ("demo", "objects", "kafka", "traces")),
         ("models", ("train",)),
         ("export", ("train",)),
         ("loop", ("train", "loop", "objects", "kafka")),

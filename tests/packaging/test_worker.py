@@ -43,6 +43,8 @@ def resident_mib():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
 
+# As with requirements/serve.txt alone: redis imports this part of the extra `traces` where it is installed.
+sys.modules["opentelemetry.sdk"] = None
 before = resident_mib()
 import service.server.app
 import service.store.redis.opening  # a worker opens its store when it builds the application

@@ -2,14 +2,14 @@
 
 import pytest
 
-from service.settings import Settings, SettingsError, unknown_variables
+from service.settings import Settings, SettingsError, unknown_variables, variable_of
 from service.settings_help import described, unknown_variable
 
 
 def test_every_setting_has_a_default_a_unit_and_a_meaning() -> None:
     text = described()
     for name in Settings.model_fields:
-        line = next(one for one in text.splitlines() if f"FUNNELRANK_{name.upper()} " in one)
+        line = next(one for one in text.splitlines() if f"{variable_of(name)} " in one)
         assert "[" in line
         assert "]" in line
 

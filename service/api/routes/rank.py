@@ -9,11 +9,12 @@ from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from service.api.body import JsonBody, may_repeat_keys, parse, read_body, refuse_repeated_keys
-from service.api.middleware import CONTEXT, RequestContext
+from service.api.context import CONTEXT, RequestContext
 from service.api.openapi import BODY, WORK, refuses
 from service.api.routes.answer import answer
 from service.api.routes.rank_bodies import Candidate, RankedBehaviour, RankRequest, RankResponse
 from service.api.services import Services
+from service.api.traces import note_ranking
 from service.errors import DeadlineExceeded, InvalidRequest, invalid
 from service.ranking.admission import Entered
 from service.ranking.deadline import Deadline
@@ -77,8 +78,11 @@ class RankApplication:
             refuse_repeated_keys(body)
         deadline = Deadline(request.timeout_ms or self.settings.default_timeout_ms, context.started)
         # Rank.
+        marks = context.marks
         step = entered.choose_step(deadline.remaining())
-        ranking = await self.ranker.rank(query, deadline, has_left, step)
+        ranking = await self.ranker.rank(query, deadline, has_left, step, marks)
+        if marks is not None:
+            note_ranking(marks, query, ranking)
         # Write the answer.
         started = perf_counter()
         written = answer(ranking, context.request_id)

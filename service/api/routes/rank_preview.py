@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
 from service.api.body import JsonBody
-from service.api.middleware import CONTEXT
+from service.api.context import CONTEXT
 from service.api.openapi import BODY, WORK, refuses
 from service.api.routes.answer import answer
 from service.api.routes.rank import query_of
