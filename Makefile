@@ -21,6 +21,7 @@ LOADTEST := .venv-loadtest
 TEST := .venv-test
 DEV := .venv-dev
 AUDIT := .venv-audit
+DOCS := .venv-docs
 # What the tests marked `tools` call: mmdebstrap makes the root of the image, promtool checks rules and scrapes, rclone
 # copies a registry, redis-server is the version that operators have, chromium is the browser that the tests of the
 # console drive.
@@ -33,7 +34,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run observe dev format lint test test-slow test-tools test-full shape rooms audit loadtest bench bench-scale data benchmark sample sample-documents lock clean
+.PHONY: help run observe dev format lint test test-slow test-tools test-full shape rooms docs audit loadtest bench bench-scale data benchmark sample sample-documents lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help:  ## list the targets
@@ -70,7 +71,7 @@ test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training,
 
 test-tools: $(TEST)/.test-installed  ## the tests that need Debian packages or Node; installs these where it runs as root
 	@tools/debian-packages.sh $(DEBIAN)
-	$(TEST)/bin/python $(PIP_INSTALL) $(NODE) $(KUBERNETES)
+	$(TEST)/bin/python $(PIP_INSTALL) $(NODE) $(KUBERNETES) -r requirements/docs.txt
 	$(TEST)/bin/python -m pytest -m tools
 
 test-full: test test-slow test-tools  ## everything, and the long forms, which CI leaves out
@@ -78,6 +79,9 @@ test-full: test test-slow test-tools  ## everything, and the long forms, which C
 
 rooms: $(TEST)/.test-installed  ## draw in docs/architecture.md which folder imports which
 	@$(TEST)/bin/python tools/rooms.py --write
+
+docs: $(DOCS)/.docs-installed  ## build the docs site of this version in site/, and check its links
+	@$(DOCS)/bin/python -m tools.docs_site --out site
 
 shape: $(TEST)/.test-installed  ## print the shape of the code: sizes of functions and files, cycles, width
 	$(TEST)/bin/python tools/shape.py
@@ -136,7 +140,7 @@ lock: $(TEST)/.test-installed  ## resolve pyproject.toml anew into requirements/
 	$(TEST)/bin/python requirements/lock.py
 
 clean:  ## remove the environments and every cache; runs/, data/ and reports/ stay
-	rm -rf $(SERVE) $(LOADTEST) $(TEST) $(DEV) $(AUDIT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(SERVE) $(LOADTEST) $(TEST) $(DEV) $(AUDIT) $(DOCS) site build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp in each environment: it is installed into again when a lock file is newer.
@@ -165,6 +169,11 @@ $(TEST)/.test-installed: requirements/test.txt requirements/torch.txt
 	$(call make_environment,$(TEST))
 	@$(TEST)/bin/python $(PIP_INSTALL) -r requirements/torch.txt
 	@$(TEST)/bin/python $(PIP_INSTALL) -r requirements/test.txt
+	@touch $@
+
+$(DOCS)/.docs-installed: requirements/docs.txt
+	$(call make_environment,$(DOCS))
+	@$(DOCS)/bin/python $(PIP_INSTALL) -r requirements/docs.txt
 	@touch $@
 
 $(DEV)/.dev-installed: requirements/test.txt requirements/torch.txt requirements/dev.txt

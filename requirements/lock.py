@@ -19,14 +19,18 @@ LOCKS = {
     "demo": ("demo",),
     "loadtest": ("loadtest",),
     "dev": ("dev",),
+    "docs": ("docs",),
 }
 # A lock that is installed beside another one does not repeat its packages.
 BESIDE = {"demo": "serve", "dev": "test"}
+# A lock for an environment that does not import the project's packages.
+WITHOUT_PROJECT = {"docs"}
 
 
-def requirements_of(project: dict, groups: tuple[str, ...]) -> list[str]:
-    """The project's own dependencies plus those of the named extras."""
-    return project["dependencies"] + [line for group in groups for line in project["optional-dependencies"][group]]
+def requirements_of(project: dict, name: str) -> list[str]:
+    """The project's own dependencies plus those of the extras of a lock."""
+    extras = [line for group in LOCKS[name] for line in project["optional-dependencies"][group]]
+    return extras if name in WITHOUT_PROJECT else project["dependencies"] + extras
 
 
 def resolve(requirements: list[str], constraints: Path | None) -> dict[str, str]:
@@ -48,9 +52,9 @@ def write_lock(path: Path, versions: dict[str, str]) -> None:
 def main() -> None:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     resolved: dict[str, dict[str, str]] = {}
-    for name, groups in LOCKS.items():
+    for name in LOCKS:
         constraints = HERE / "test.txt" if name != "test" else None
-        resolved[name] = resolve(requirements_of(project, groups), constraints)
+        resolved[name] = resolve(requirements_of(project, name), constraints)
         present = {"torch", *resolved.get(BESIDE.get(name, ""), {})}
         write_lock(
             HERE / f"{name}.txt",

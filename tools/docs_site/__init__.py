@@ -1,0 +1,1 @@
+"""Builds the docs site and checks its links: `make docs`."""
