@@ -102,7 +102,7 @@ def _observe(
                (SELECT max(logged_ms) FROM logged) - $lateness - s.time_ms AS age_ms
         FROM states s LEFT JOIN (
             SELECT request_id, ranked_before, item_id,
-                   greatest(min(after_ms) FILTER (after_ms BETWEEN -$tolerance AND $window), 0) AS delay_ms,
+                   min(greatest(after_ms, 0)) FILTER (after_ms BETWEEN -$tolerance AND $window) AS delay_ms,
                    min(after_ms) < -$tolerance AS misdated
             FROM joined WHERE list_contains($actions, action) GROUP BY ALL
         ) c USING (request_id, ranked_before, item_id)

@@ -126,6 +126,26 @@ def test_early_labels_are_repeated_when_the_conversion_comes(joined: Callable[[A
     assert closed["like"].tolist() == closed["minutes"].notna().astype(int).tolist()
 
 
+def test_a_conversion_after_the_window_is_none(joined: Callable[[Any], pd.DataFrame], rows: Rows) -> None:
+    table = joined(recipe_with(CORRECTIONS["delayed_feedback"], window_s=3600))
+    age_s = (end_ms(rows) - table["time_ms"]) / 1000
+    in_window = (table["minutes"] <= 60) & (table["minutes"] * 60 <= age_s)
+    assert ((table["minutes"] > 60) & (table["minutes"] * 60 <= age_s)).sum() > 10
+    assert table["like"].tolist() == in_window.astype(int).tolist()
+    assert table["delay_s"].tolist() == (table["minutes"] * 60).where(in_window, 0.0).tolist()
+
+
+def test_a_conversion_before_its_impression_leaves_the_impression_out(
+    joined: Callable[[Any], pd.DataFrame], rows: Rows
+) -> None:
+    shown_at = {record["request_id"]: record["time_ms"] for record in rows[EXPOSURES]}
+    misdated = next(event for event in rows[EVENTS] if event["action"] == "like")
+    misdated["time_ms"] = shown_at[misdated["request_id"]] - 60 * MINUTE
+    table = joined(recipe_with(CORRECTIONS["delayed_feedback"]))
+    assert len(table) == 299
+    assert misdated["request_id"] not in set(table["request_id"])
+
+
 @pytest.mark.parametrize("name", CORRECTIONS)
 def test_each_correction_trains_on_the_joined_tables(
     tmp_path: Path, joined: Callable[[Any], pd.DataFrame], name: str
