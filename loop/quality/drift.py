@@ -38,10 +38,14 @@ class Drift:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a bundle knows of its training part: histograms by feature, and the keys that have a row, ascending."""
+    """What a bundle knows of its training part: histograms by feature, and the keys that have a row, ascending.
+
+    `without_rows`: the features whose values have no row of their own, so that none of them is unknown.
+    """
 
     histograms: Mapping[Place, Mapping[str, Any]]
     known_keys: np.ndarray | None
+    without_rows: frozenset[Place] = frozenset()
 
 
 def drift(
@@ -65,7 +69,9 @@ def drift(
         for (own, group, feature), values in columns.items():
             if own != version:
                 continue
-            measured = compared(values, trained.histograms.get((group, feature)), trained.known_keys)
+            place = (group, feature)
+            known = None if place in trained.without_rows else trained.known_keys
+            measured = compared(values, trained.histograms.get(place), known)
             result.features.append({"version": version, "group": group, "feature": feature, **measured})
     return result
 
@@ -176,7 +182,24 @@ def _trained(registry: Path | None, model: str, version: str, result: Drift) -> 
     if not histograms:
         note = "its bundle has no histograms of training (it is of an earlier release), so there is no PSI"
         result.notes.append(f"version {version}: {note}")
-    return Trained({(h["group"], h["feature"]): h for h in histograms or ()}, keys)
+    return Trained({(h["group"], h["feature"]): h for h in histograms or ()}, keys, without_rows(manifest))
+
+
+def without_rows(manifest: Manifest) -> frozenset[Place]:
+    """The ids of a bundle's schema whose values have no row each: of hashed vocabularies, and those only rules read."""
+    recipe = manifest.provenance.get("recipe")
+    if not recipe:  # of no run
+        return frozenset()
+    hashed = recipe["model"]["embedding"].get("hash_buckets") or {}
+    places: set[Place] = set()
+    for group in ("user", "item", "context", "candidate"):
+        trained = {feature["name"] for feature in recipe["features"].get(group) or ()}
+        for feature in manifest.feature_schema.group(group):
+            if isinstance(feature, Numeric):
+                continue
+            if feature.name not in trained or feature.vocabulary_name in hashed:
+                places.add((group, feature.name))
+    return frozenset(places)
 
 
 def known_keys(folder: Path, manifest: Manifest) -> np.ndarray | None:

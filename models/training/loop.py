@@ -129,11 +129,13 @@ def _start(
     # On a GPU some sums have no algorithm that repeats their bits.
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.manual_seed(training.seed)
-    model = build_model(recipe, data.encoding, data.cross_values).to(device)
+    model = build_model(recipe, data.encoding, data.cross_values)
     # Both raise before training starts.
     selected_outputs(model, data)
     refuse_lists_without_order(model, data)
+    # The weights of a transfer are read on the processor, so they are taken over there.
     start_from(recipe, model, data.encoding)
+    model.to(device)
     optimiser = Optimiser(model, training, total_steps)
     if start is not None:
         continue_from(start, recipe, model, optimiser)

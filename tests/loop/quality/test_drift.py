@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from logged_tables import LOG_SECTION, Rows, Shown
@@ -113,3 +114,25 @@ def test_a_bundle_without_histograms_says_so_and_one_that_is_not_there(
     old, absent = document["drift_notes"]
     assert old.startswith("version 2: its bundle has no histograms of training (it is of an earlier release)")
     assert absent.startswith("version 3: its bundle cannot be read")
+
+
+def test_ids_without_rows_of_their_own_are_never_unknown(shown: Shown, tmp_path: Path) -> None:
+    hashed = {**RECIPE, "model": {**RECIPE["model"], "embedding": {"hash_buckets": {"item_id": 10}}}}
+    recipe = parse_recipe(hashed, "test").model_dump(mode="json")
+    of_rules = recipe["features"] | {"user": [f for f in recipe["features"]["user"] if f["name"] != "city"]}
+    bundle = publish(
+        tmp_path / "registry",
+        "1",
+        name="tiny",
+        schema=RECIPE["features"],
+        change=lambda manifest: manifest["provenance"].update(recipe=recipe | {"features": of_rules}),
+    )
+    # A graph that has a row for the missing key alone.
+    lookup = onnx.helper.make_node("LabelEncoder", ["keys"], ["rows"], domain="ai.onnx.ml")
+    keys = onnx.numpy_helper.from_array(np.zeros(1, np.int64), "keys")
+    lookup.attribute.append(onnx.helper.make_attribute("keys_tensor", keys))
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([lookup], "lookup", [], [])), bundle / "model.onnx")
+    document = measured(shown, shown.rows(), tmp_path / "registry", tmp_path)
+    unknown = {f["feature"]: f["unknown"] for f in document["drift"]}
+    assert (unknown["tab"], unknown["user_id"], unknown["tags"]) == (1.0, 1.0, 1.0)
+    assert (unknown["item_id"], unknown["city"]) == (None, None)
