@@ -10,7 +10,7 @@ from models.metrics.bootstrap import DRAWS, LEVEL, Draws
 from models.metrics.calibration import log_losses
 from models.metrics.ranking import list_metrics
 
-PairedMetric = Literal["auc", "gauc", "log_loss"]
+PairedMetric = Literal["auc", "gauc", "ndcg@10", "log_loss"]
 _SMALLEST = 1e-12  # of a probability, whose logarithm is finite then
 
 # The metric of a sample in which each user counts so many times, float64 `[users]`; None if it has none.
@@ -43,7 +43,7 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare probabilities `[n]` of two models. Users are drawn with replacement, the same ones for both models.
 
-    `groups` are the lists of GAUC; all impressions of one are of one user.
+    `groups` are the lists of GAUC and nDCG@10; all impressions of one are of one user.
     """
     samples = Draws(users, groups, draws)
     measures = [_measure(samples, labels, scores, groups, metric) for scores in (first, second)]
@@ -70,10 +70,10 @@ def _measure(
     if metric == "auc":
         tie = np.unique(scores, return_inverse=True)[1]
         return lambda times: _auc(labels, tie, times[samples.place])
-    if metric == "gauc":
-        lists = list_metrics(labels, scores, groups, ())
+    if metric in ("gauc", "ndcg@10"):
+        lists = list_metrics(labels, scores, groups, (10,) if metric == "ndcg@10" else ())
         owner = samples.place_of_group[np.searchsorted(samples.groups, lists.group)]
-        values, weights = lists.columns()["gauc"]
+        values, weights = lists.columns()[metric]
     else:
         owner = samples.place
         values = log_losses(labels, np.log(np.clip(scores, _SMALLEST, 1.0)))

@@ -76,13 +76,20 @@ def baseline_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:
         models = [("this model", own), *((m["name"], m["outputs"].get(name)) for m in measured_by["models"])]
         for model, m in models:
             if m is not None and "auc" in m:
-                rows.append([name, model, *(measured(m, key) for _, key in COMPARED)])
+                rows.append([name, model, *(measured(m, key) for _, key in COMPARED), _gain(m)])
             elif m is not None and "rmse" in m:
                 errors.append([name, model, measured(m, "rmse"), measured(m, "mae")])
     if rows:
-        yield sheet(["output", "model", *(title for title, _ in COMPARED)], rows, 2)
+        yield sheet(["output", "model", *(title for title, _ in COMPARED), "this model's gain in nDCG@10"], rows, 2)
     if errors:
         yield sheet(["value", "model", "RMSE", "MAE"], errors, 2)
+
+
+def _gain(metrics: Mapping[str, Any]) -> str:
+    gain = metrics.get("gain", {}).get("ndcg@10", {})
+    if gain.get("low") is None:
+        return "–"
+    return f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
 
 
 def ablation_sheets(metrics: Mapping[str, Any]) -> Iterator[Sheet]:

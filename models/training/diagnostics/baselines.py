@@ -5,7 +5,7 @@ They are untuned and read no behaviour sequence; they are fitted on the training
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from models.data.cache import Data, labels_of
 from models.metrics.outputs import of_probability, of_value
+from models.metrics.paired import PairedMetric, paired_difference
 from models.network.model import MultiTaskModel
 from models.structures.base import Output
 from models.training.diagnostics.columns import LinearInputs, TreeInputs, feature_columns
 from models.training.diagnostics.sampling import drawn
-from models.training.evaluation import groups_of
+from models.training.evaluation import groups_of, scores_of
 
 MOST_ROWS = 300_000
 # The metrics of an output, by its kind.
@@ -27,12 +28,16 @@ ORDER = "order"
 VALUE = "RMSE"
 PRIOR_IMPRESSIONS = 10.0  # of an item, at the mean of all items
 ORDER_ONLY = ("auc", "gauc", "ndcg@5", "ndcg@10", "mrr")
+GAINS: tuple[PairedMetric, ...] = ("auc", "gauc", "ndcg@10")
 # (metrics of an output, training labels, whether each counts) -> a probability or value per test impression.
 Fit = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
 
 
 def baselines(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
-    """`{"rows": training impressions read, "models": [{"name", "seconds", "outputs": {output: metrics}}]}`."""
+    """`{"rows": training impressions read, "models": [{"name", "seconds", "outputs": {output: metrics}}]}`.
+
+    `gain` among the metrics is what the network is better by on the test part, with a paired bootstrap over users.
+    """
     picked = drawn(len(data.parts["train"]), MOST_ROWS, seed)
     outputs = [o for o in model.outputs if o.kind.judged_by in (ORDER, VALUE) and len(o.score_names) == 1]
     fits: dict[str, Fit] = {"item popularity": partial(_popularity, data, picked)}
@@ -48,16 +53,19 @@ def baselines(model: MultiTaskModel, data: Data, seed: int) -> dict[str, Any]:
         of_trees = partial(_trees, trees.matrix(train), trees.matrix(test), trees.categorical, seed)
         fits[f"logistic regression{addition}"] = partial(_linear, linear.matrix(train), linear.matrix(test))
         fits[f"boosted trees{addition}"] = of_trees
+    own = scores_of(model, data, "test")
     measured_models = []
     for name, fit in fits.items():
         started = time.perf_counter()
-        measured = {o.name: _measured(data, o, fit, picked) for o in outputs}
+        measured = {o.name: _measured(data, o, fit, picked, own) for o in outputs}
         measured_models.append({"name": name, "seconds": time.perf_counter() - started, "outputs": measured})
     return {"rows": len(picked), "models": [*measured_models, *_shown_order(data, outputs)]}
 
 
-def _measured(data: Data, output: Output, fit: Fit, picked: np.ndarray) -> dict[str, Any]:
-    """The test metrics of one baseline for one output."""
+def _measured(
+    data: Data, output: Output, fit: Fit, picked: np.ndarray, own: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The test metrics of one baseline for one output; `own` are the network's scores `[n]`."""
     inside = labels_of(data, "train", output.space)[picked] > 0
     label = labels_of(data, "train", output.label)[picked]
     space = labels_of(data, "test", output.space) > 0
@@ -68,7 +76,12 @@ def _measured(data: Data, output: Output, fit: Fit, picked: np.ndarray) -> dict[
     if output.kind.judged_by == VALUE:
         return of_value(of_test, scores)
     p = np.clip(scores, 1e-7, 1 - 1e-7)
-    return of_probability(of_test, np.log(p), groups_of(data, "test")[space])
+    groups = groups_of(data, "test")[space]
+    users = np.asarray(data.parts["test"].user)[space]
+    of_network = np.exp(own[output.score_names[0]][space])
+    gains = {metric: paired_difference(of_test, p, of_network, users, groups, metric) for metric in GAINS}
+    gain = {metric: {"value": d.gain, "low": d.low, "high": d.high} for metric, d in gains.items()}
+    return of_probability(of_test, np.log(p), groups) | {"gain": gain}
 
 
 def _popularity(data: Data, picked: np.ndarray, judged_by: str, label: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 
 from models.metrics.calibration import log_loss
 from models.metrics.paired import PairedMetric, paired_difference
-from models.metrics.ranking import auc, gauc
+from models.metrics.ranking import auc, gauc, list_metrics
 
 USERS = 150
 
@@ -20,13 +20,14 @@ def world(seed: int, n: int = 3000) -> tuple[np.ndarray, ...]:
     return labels, np.round(noisy, 2), np.round(truth, 2), users, users * 1000 + np.arange(n) // 5
 
 
-@pytest.mark.parametrize("metric", ["auc", "gauc", "log_loss"])
+@pytest.mark.parametrize("metric", ["auc", "gauc", "ndcg@10", "log_loss"])
 def test_both_metrics_are_the_plain_ones_and_the_better_model_gains(metric: PairedMetric) -> None:
     labels, noisy, good, users, groups = world(1)
     result = paired_difference(labels, noisy, good, users, groups, metric)
     plain = {
         "auc": lambda scores: auc(labels, scores),
         "gauc": lambda scores: gauc(labels, scores, groups).value,
+        "ndcg@10": lambda scores: list_metrics(labels, scores, groups, (10,)).means()["ndcg@10"],
         "log_loss": lambda scores: log_loss(labels, np.log(scores)),
     }[metric]
     assert result.first == pytest.approx(plain(noisy))

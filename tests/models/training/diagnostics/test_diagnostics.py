@@ -15,6 +15,7 @@ from models.training.diagnostics.baselines import baselines
 from models.training.diagnostics.columns import LinearInputs, TreeInputs, feature_columns
 from models.training.diagnostics.features import feature_health, of_ids, of_numbers
 from models.training.diagnostics.sampling import sampled
+from models.training.evaluation import scores_of
 from models.training.run import open_run
 
 TEST_START_MS = 1_651_766_400_000
@@ -110,6 +111,11 @@ def test_baselines_stand_beside_every_output_with_their_list_metrics(opened):
     assert by_name["boosted trees without user columns"] != by_name["boosted trees"]
     place = auc(labels_of(data, "test", ("click",)), -test.position.astype(float))
     assert by_name["shown order"]["pctr"]["auc"] == pytest.approx(place)
+    # The gain is that of the network, with an interval from the same users for both.
+    own = auc(labels_of(data, "test", ("click",)), scores_of(model, data, "test")["pctr"])
+    gain = by_name["item popularity"]["pctr"]["gain"]["auc"]
+    assert gain["value"] == pytest.approx(own - by_name["item popularity"]["pctr"]["auc"], abs=1e-6)
+    assert gain["low"] <= gain["value"] <= gain["high"]
 
 
 def test_logistic_regression_reads_the_recipes_own_columns(opened):
