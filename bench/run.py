@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from redis import Redis
 
-from bench import counters, rules
+from bench import counters, rules, tracing
 from bench.contenders.peer import BUNDLE, REDIS
 from bench.contenders.raw import Raw
 from bench.costs import TABLES, Bench, BenchSizes, Model, cold_and_many, costs, profile
@@ -43,9 +43,14 @@ def run_bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
         figures = {recipe: measured(bench, recipe, runs) for recipe in RECIPES}
         rule_costs = rules.rules_ms()
         counter_cost = counters.counters_ms()
+        trace_cost = tracing.traces_ms()
     print(*(verdict.line() for verdict in rules.verdicts(rule_costs)), sep="\n", flush=True)
     print(counters.verdict(counter_cost).line(), flush=True)
-    write(figures, rule_costs, counter_cost, out)
+    # Against the cheapest ranking of 200 candidates.
+    tables = [figure["table"] for figure in figures.values()]
+    cheapest = min(of_size["service"] for table in tables for (count, _), of_size in table.items() if count == 200)
+    print(tracing.verdict(trace_cost, cheapest).line(), flush=True)
+    write(figures, rule_costs, counter_cost, trace_cost, out)
 
 
 def measured(bench: Bench, recipe: str, runs: Path) -> dict[str, Any]:
@@ -111,7 +116,9 @@ def servers(bench: Bench, model: Model) -> Iterator[tuple[Server, Server, Server
         yield ranking, empty, peer
 
 
-def write(figures: dict[str, dict[str, Any]], rule_costs: dict[str, float], counter_cost: float, out: Path) -> None:
+def write(
+    figures: dict[str, dict[str, Any]], rule_costs: dict[str, float], counter_cost: float, trace_cost: float, out: Path
+) -> None:
     """Write the figures as JSON and, beside it, the plot."""
     out.parent.mkdir(parents=True, exist_ok=True)
     plain = {
@@ -120,7 +127,13 @@ def write(figures: dict[str, dict[str, Any]], rule_costs: dict[str, float], coun
     }
     out.write_bytes(
         orjson.dumps(
-            {"machine": report.machine(), "models": plain, "rules_ms": rule_costs, "counters_ms": counter_cost},
+            {
+                "machine": report.machine(),
+                "models": plain,
+                "rules_ms": rule_costs,
+                "counters_ms": counter_cost,
+                "traces_ms": trace_cost,
+            },
             option=orjson.OPT_INDENT_2,
             default=_plain,
         )

@@ -163,13 +163,15 @@ def test_every_request_is_kept_that_is_slow_or_sampled_by_chance(
             # The answer names the trace, so that it can be found.
             _, trace_id, span_id, flags = server.http.get("/models").headers["traceparent"].split("-")
             assert flags == "01"
-        # What waited was sent at the end of the service.
+            wait_until(lambda: bool(endpoint.trace(trace_id)))
         assert endpoint.trace(trace_id)["GET /models"].span_id.hex() == span_id
         assert not endpoint.trace(trace_id)["GET /models"].parent_span_id
         with serving(tmp_path, registry, redis_server.url, trace_share=0, trace_slow_ms=1) as server:
             late = json.dumps({"user_id": "u", "candidates": []}).encode()
             answer = server.http.post("/rank", content=slowly(late))
-        slow = endpoint.trace(answer.headers["traceparent"].split("-")[1])["POST /rank"]
+            slow_id = answer.headers["traceparent"].split("-")[1]
+            wait_until(lambda: bool(endpoint.trace(slow_id)))
+        slow = endpoint.trace(slow_id)["POST /rank"]
         assert attributes_of(slow)["funnelrank.kept"] == "slow"
         assert slow.end_time_unix_nano - slow.start_time_unix_nano >= 10_000_000
 
