@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from time import thread_time
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -135,6 +136,19 @@ def test_a_file_is_cut_into_the_same_small_parts_every_time(tmp_path: Path, monk
         assert len(content) < 12_000 or count == 1
         names += part
     assert names == [row["event_id"] for row in rows] + ["y" * 9000]
+
+
+def test_the_time_to_cut_a_file_grows_with_its_batches_alone(tmp_path: Path) -> None:
+    seconds = []
+    for batches in (500, 1000):
+        path = write(tmp_path / f"{batches}", *(event(f"{i}", FIRST) for i in range(batches)), batches=batches)
+        samples = []
+        for _ in range(3):
+            started = thread_time()
+            assert sum(count for _, count in parts_of(path)) == batches
+            samples.append(thread_time() - started)
+        seconds.append(min(samples))
+    assert seconds[1] / seconds[0] < 2.5
 
 
 def test_what_can_be_read_of_a_damaged_file_is_sent(tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture) -> None:

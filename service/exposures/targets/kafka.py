@@ -121,12 +121,15 @@ def parts_of(path: Path) -> Iterator[tuple[bytes, int]]:
     out.
     """
     group: list[pa.RecordBatch] = []
+    size = 0
     for batch in _batches(path):
         for piece in _pieces(batch):
-            if group and sum(each.nbytes for each in group) + piece.nbytes > _PART_BYTES:
+            if group and size + piece.nbytes > _PART_BYTES:
                 yield _stream(group)
                 group = []
+                size = 0
             group.append(piece)
+            size += piece.nbytes
     if group:
         yield _stream(group)
 
