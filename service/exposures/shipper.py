@@ -45,7 +45,7 @@ class Shipper:
         self._target = target
         self._failures = 0
         self._failed: dict[str, int] = {}  # how often each file was refused
-        self._reported = ""
+        self._reported = False
         self._written = b""
         self.counts = ShippedCounts()
         self._lock = (folder / ".ship.lock").open("w")
@@ -64,8 +64,10 @@ class Shipper:
         try:
             self._write_counts()  # before as well, because a target that does not answer takes its time
             self._send_all()
-            self._failures = 0
-            self._reported = ""
+            # A step without files says nothing about the target.
+            if self.counts.sent_files > sent_before:
+                self._failures = 0
+                self._reported = False
         except (LogTargetError, OSError) as error:
             # A file alone that is refused slows nothing down.
             self._failures = self._failures + 1 if self.counts.sent_files == sent_before else 1
@@ -97,10 +99,10 @@ class Shipper:
             self.counts.sent_files += 1
 
     def _report(self, problem: str) -> None:
-        """Write one line until a file is sent again: the texts of attempts differ in times and names."""
+        """Write one line until all files are sent again: the texts of attempts differ in times and names."""
         if not self._reported:
             log.error("files of the exposure log wait, because the target refuses them: %s", problem)
-        self._reported = problem
+        self._reported = True
 
     def _write_counts(self) -> None:
         sizes = [_size(path) for path in ready_files(self._folder)]

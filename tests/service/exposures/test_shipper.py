@@ -37,6 +37,13 @@ def spooled(log: Path) -> list[str]:
     return sorted(path.name for path in (log / "spool").iterdir())
 
 
+def log_with(log: Path, *names: str) -> Path:
+    """A log with a closed file per event."""
+    for name in names:
+        write(log, event(name, FIRST))
+    return log
+
+
 class FaultyTarget:
     """A target that refuses everything from the file number `good` on, until it is repaired."""
 
@@ -96,6 +103,26 @@ def test_a_target_that_is_away_keeps_the_files_and_is_asked_ever_more_rarely(tmp
         assert shipper.step() == 1
     assert spooled(log) == []
     assert len(target.sent) == 3
+
+
+def test_a_target_that_is_away_is_reported_once_until_a_file_is_sent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = tmp_path / "log"
+    target = FaultyTarget()
+    with closing(Shipper(log_with(log, "a"), target)) as shipper:
+        shipper.step()
+        # No file waits for a moment: the limit has removed it, or its worker writes to it again.
+        (log / "spool" / spooled(log)[0]).unlink()
+        shipper.step()
+        write(log, event("b", FIRST))
+        shipper.step()
+        assert caplog.text.count("the target refuses them") == 1
+        target.good = 1
+        shipper.step()
+        write(log, event("c", FIRST))
+        shipper.step()
+    assert caplog.text.count("the target refuses them") == 2
 
 
 def test_a_file_that_the_limit_removes_while_it_is_sent_holds_up_no_other(tmp_path: Path) -> None:
