@@ -25,6 +25,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 # The kernel's clock of file times advances in steps of up to 10 ms. Within one step a second write leaves no trace.
 _CLOCK_STEP_NS = 50_000_000
 _TURN_SECONDS = 600.0
+_MOST_READS = 5
 
 
 class FileIdentity(NamedTuple):
@@ -35,6 +36,11 @@ class FileIdentity(NamedTuple):
     size: int
     modified_ns: int
     changed_ns: int
+
+    @property
+    def of_content(self) -> tuple[int, ...]:
+        """What every honest write changes. Another name or mode changes the time of change alone."""
+        return self[: self._fields.index("changed_ns")]
 
 
 def identity_of(descriptor: int) -> FileIdentity:
@@ -55,18 +61,25 @@ class HashRecords:
     def sha256_of(self, descriptor: int) -> str:
         """Return the SHA-256 of an open file, read at most once per host as long as nobody writes to it.
 
-        Raises OSError, also if the file changes while it is read.
+        It is read again if it gets another name or mode meanwhile, as by a backup or by `declare`. Raises OSError, also
+        if the file is written to while it is read.
         """
         identity = identity_of(descriptor)
         digest = self._recorded(identity)
         if digest is not None:
             return digest
         with self._turn():
-            digest = self._recorded(identity)  # another process has hashed it while this one waited
-            if digest is None:
-                digest = _hashed(descriptor, identity)
-                self._record(identity, digest)
-        return digest
+            for _ in range(_MOST_READS):
+                # Another process may have hashed it while this one waited.
+                digest = self._recorded(identity) or _hashed(descriptor, identity)
+                before = identity
+                identity = identity_of(descriptor)
+                if identity == before:
+                    self._record(identity, digest)
+                    return digest
+                if identity.of_content != before.of_content:
+                    break
+        raise OSError(errno.EBUSY, "it was changed while it was read")
 
     def _recorded(self, identity: FileIdentity) -> str | None:
         digest = self.known.get(identity)
@@ -115,13 +128,11 @@ class HashRecords:
 
 
 def _hashed(descriptor: int, identity: FileIdentity) -> str:
-    """Read and hash a file that must have this identity before and after. Raises OSError."""
+    """Read and hash a file that has this identity. Raises OSError."""
     time.sleep(max(0, min(_CLOCK_STEP_NS, identity.changed_ns + _CLOCK_STEP_NS - time.time_ns())) / 1e9)
     digest = sha256()
     place = 0
     while part := os.pread(descriptor, _HASHED_AT_ONCE, place):
         digest.update(part)
         place += len(part)
-    if identity_of(descriptor) != identity:
-        raise OSError(errno.EBUSY, "it was changed while it was read")
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from service.bundle.hashes import FileIdentity, HashRecords, identity_of
+from service.bundle.hashes import HashRecords, identity_of
 from service.bundle.manifest import TABLES_FILE, ExternalTensor, Manifest
 from service.bundle.verify import BundleRejected, check_hash, opened
 
@@ -23,7 +23,6 @@ CHANGED = "tables_changed"
 # package has an empty one, from which it can read no tensor that the manifest does not name. Nothing is written, so a
 # temporary folder that is full, gone or read-only stops no version.
 STUB_FOLDER: Final = Path(__file__).parent / "stub"
-_CONTENT = FileIdentity._fields.index("changed_ns")  # the fields of an identity that every honest write changes
 
 
 class Tables:
@@ -61,7 +60,7 @@ class Tables:
         identity = identity_of(self._descriptor)
         if identity == self._identity:
             return
-        unchanged = identity[:_CONTENT] == self._identity[:_CONTENT]
+        unchanged = identity.of_content == self._identity.of_content
         if unchanged:
             try:
                 unchanged = hashes.sha256_of(self._descriptor) == self._digest

@@ -235,6 +235,50 @@ def test_a_bundle_is_loaded_without_a_temporary_folder(
     assert_scores(load_bundle(folder, 1, 50), kit)
 
 
+@pytest.mark.parametrize(("changes", "reads"), [(1, 2), (9, 5)])
+def test_another_name_during_a_read_is_no_change_unless_it_never_ends(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: int, reads: int
+) -> None:
+    """As `declare` and backups give it, while a service verifies the file that it serves."""
+    hashed = hashes._hashed
+    names: list[Path] = []
+
+    def renamed_meanwhile(*arguments: Any) -> str:
+        digest = hashed(*arguments)
+        names.append(tmp_path / f"backup-{len(names)}")
+        if len(names) <= changes:
+            os.link(folder / TABLE, names[-1])
+        return digest
+
+    bundle = load_bundle(folder, 1, 50)
+    assert bundle.tables is not None
+    os.link(folder / TABLE, tmp_path / "first")
+    monkeypatch.setattr("service.bundle.hashes._hashed", renamed_meanwhile)
+    if changes < reads:
+        records = HashRecords()
+        bundle.tables.verify_again(records)
+        bundle.tables.verify_again(records)
+        assert not bundle.tables.touched
+    else:
+        with pytest.raises(BundleRejected, match="was changed after it was verified"):
+            bundle.tables.verify_again(HashRecords())
+    assert len(names) == reads
+
+
+def test_a_write_during_a_read_is_a_change(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = hashes._hashed
+
+    def written_meanwhile(*arguments: Any) -> str:
+        digest = hashed(*arguments)
+        with (folder / TABLE).open("r+b") as file:
+            file.write(b"\1")
+        return digest
+
+    monkeypatch.setattr("service.bundle.hashes._hashed", written_meanwhile)
+    with pytest.raises(BundleRejected, match="it was changed while it was read"):
+        load_bundle(folder, 1, 50)
+
+
 WORKER = """
 import sys
 from pathlib import Path
