@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 
 from service.api.fields import ResponseBody
 from service.api.openapi import refuses
@@ -47,7 +47,7 @@ class QualityReport(ResponseBody):
     response_model=QualityReport,
     responses=refuses(NotFound),
 )
-async def quality(worker: Worker) -> JSONResponse:
+async def quality(worker: Worker) -> Response:
     """Return the report that `funnelrank quality` wrote last. Nothing is computed here."""
     path = worker.settings.quality_file
     if path is None:
@@ -62,7 +62,7 @@ async def quality(worker: Worker) -> JSONResponse:
         raise NotFound(f"the quality report {path} cannot be read ({reason}): `funnelrank quality` writes it") from None
 
 
-def _report(path: Path) -> JSONResponse:
+def _report(path: Path) -> Response:
     """Read the report. Raises OSError, and NotFound if the file is something else."""
     content = read_regular(path, _MOST_BYTES)
     try:
@@ -72,4 +72,5 @@ def _report(path: Path) -> JSONResponse:
     # A report of another release may have other fields; the format says which.
     if not isinstance(report, dict) or "format" not in report or "cells" not in report:
         raise NotFound(f"{path} is no report of `funnelrank quality`; set FUNNELRANK_QUALITY_FILE to its .json")
-    return JSONResponse(report)
+    # The content itself: writing a large document anew would hold up rankings.
+    return Response(content, media_type="application/json")
