@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # The port of the environment's settings, if there is one.
 PORT ?= $(or $(FUNNELRANK_PORT),8000)
 PROMETHEUS_PORT ?= 9090
+PAGE_PORT ?= 8080
 DATA ?= ../shared/data
 URL ?= http://127.0.0.1:8000
 USERS ?= 64
@@ -36,7 +37,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run observe dev format lint test test-slow test-tools test-full shape rooms docs audit loadtest bench bench-scale data benchmark sample sample-documents lock clean
+.PHONY: help run demo observe dev format lint test test-slow test-tools test-full shape rooms docs audit loadtest bench bench-scale data benchmark sample sample-documents lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help:  ## list the targets
@@ -44,6 +45,9 @@ help:  ## list the targets
 
 run: $(SERVE)/.serve-installed  ## serve the sample on http://127.0.0.1:$PORT (8000) with an embedded Redis
 	@exec $(SERVE)/bin/python -m funnelrank run-sample --sample sample --port $(PORT)
+
+demo: $(SERVE)/.serve-installed  ## the same with a small front end that ranks, shows cards and reports clicks: PAGE_PORT (8080)
+	@exec $(SERVE)/bin/python -m tools.demo --port $(PORT) --page-port $(PAGE_PORT)
 
 observe: $(SERVE)/.serve-installed  ## the same with a little traffic and a Prometheus with the alert rules: PROMETHEUS_PORT (9090)
 	@exec $(SERVE)/bin/python -m tools.observe --port $(PORT) --prometheus-port $(PROMETHEUS_PORT)

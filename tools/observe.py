@@ -7,7 +7,6 @@ import argparse
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,8 @@ from types import FrameType
 from typing import Any
 
 from service.sample.calls import NotReadyError, call, wait_until_ready
+from tools.processes import ROOT, is_taken, start
 
-ROOT = Path(__file__).parents[1]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 REQUEST = ROOT / "sample" / "request.json"
 _START_S = 120
@@ -42,18 +41,18 @@ def observe(port: int, prometheus_port: int, rate: float, minutes: float) -> Non
     if program is None:
         raise ObserveError("prometheus is missing: install it with `sudo apt-get install prometheus`")
     for number in (port, prometheus_port):
-        if _is_taken(number):
+        if is_taken(number):
             raise ObserveError(f"the port {number} is in use; choose another with --port or --prometheus-port")
     with ExitStack() as started:
         try:
             # The service, in a process that starts the Redis too.
             sample = [sys.executable, "-m", "funnelrank", "run-sample", "--sample", "sample", "--port", str(port)]
-            service = _start(started, sample)
+            service = start(started, sample)
             wait_until_ready(service, f"http://127.0.0.1:{port}/readyz", _START_S)
 
             # Prometheus, with its files in a folder that is removed at the end.
             folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="funnelrank-observe-")))
-            prometheus = _start(started, [program, *_options(folder, port, prometheus_port)], quiet=True)
+            prometheus = start(started, [program, *_options(folder, port, prometheus_port)], quiet=True)
             address = f"http://127.0.0.1:{prometheus_port}"
             wait_until_ready(prometheus, f"{address}/-/ready", _START_S, "Prometheus")
             _say(port, address, minutes)
@@ -65,28 +64,6 @@ def observe(port: int, prometheus_port: int, rate: float, minutes: float) -> Non
             return
         except NotReadyError as error:
             raise ObserveError(str(error)) from None
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _start(started: ExitStack, command: list[str], quiet: bool = False) -> "subprocess.Popen[bytes]":
-    """Start a program that ends when `started` is closed. If `quiet`, its log is dropped."""
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL if quiet else None)
-    started.callback(_end, process)
-    return process
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _options(folder: Path, port: int, prometheus_port: int) -> list[str]:
