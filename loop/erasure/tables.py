@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from features.files.writing import replacing
 from loop.errors import LogError
 from loop.join.join import PIECES, RECIPE_FILE
+from loop.log.hours import opened_parquet
 from models.recipe import load_recipe
 from models.recipe.sections.data import USER_ROW
 
@@ -52,7 +53,7 @@ def _tables_of(folder: Path) -> list[Path]:
 
 def _user_rows(path: Path, column: str, user_id: str) -> set[int]:
     rows: set[int] = set()
-    with pq.ParquetFile(path) as file:
+    with opened_parquet(path) as file:
         names = [name for name in (column, USER_ROW) if name in file.schema_arrow.names]
         if len(names) == 2:
             for batch in file.iter_batches(columns=names):
@@ -75,7 +76,7 @@ def _is_user(batch: pa.RecordBatch, column: str, user_id: str) -> pa.Array:
 
 
 def _count(path: Path, column: str, user_id: str, rows: Collection[int]) -> int:
-    with pq.ParquetFile(path) as file:
+    with opened_parquet(path) as file:
         names = [name for name in (column, USER_ROW) if name in file.schema_arrow.names]
         if not names:
             return 0

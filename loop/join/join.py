@@ -1,9 +1,8 @@
 """Joins an exposure log into the training tables of a recipe."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from features.files.writing import write_whole
 from features.layouts import Layouts
 from loop.errors import LogError
 from loop.join.delays import PART, choose, delayed_conversion, event_labels, label_names, value_names
-from loop.join.labels import label, open_database, quoted, read_log
+from loop.join.labels import label, open_database, quoted, read_log, refused_by_database
 from loop.join.pieces import write_tables
 from loop.join.report import JoinReport, check_rate, measure
 from loop.join.served import lacking
@@ -51,7 +50,10 @@ def join(
     # The database and unfinished tables lie in a folder of their own beside the result.
     with tempfile.TemporaryDirectory(prefix=".join-", dir=out) as name:
         scratch = Path(name)
-        with _refused_by_database(out), open_database(scratch, memory_mb) as database:
+        with (
+            refused_by_database(out, chain.from_iterable(files.values())),
+            open_database(scratch, memory_mb) as database,
+        ):
             read_log(database, files)
             label(database, section, model_of(database, model))
             report = measure(database, section)
@@ -70,15 +72,6 @@ def join(
     report.write(out / REPORT_FILE)
     write_whole(out / RECIPE_FILE, _recipe_of(recipe, out, times).encode())
     return report
-
-
-@contextmanager
-def _refused_by_database(out: Path) -> Iterator[None]:
-    """Raise LogError where DuckDB lacks disk or memory. Its other errors are faults of this program."""
-    try:
-        yield
-    except (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException) as error:
-        raise LogError(f"{out}: the join's database: {' '.join(str(error).split())}") from error
 
 
 def section_of(recipe: Recipe) -> LogSection:

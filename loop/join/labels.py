@@ -4,15 +4,19 @@ Every statement works out of core: DuckDB keeps to its memory limit and spills t
 from the exposure, by the clock of the service, so that no label depends on two clocks of callers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from loop.errors import LogError
+from loop.log.hours import check_hour
 from models.recipe.sections.log import LogSection, SeenRule
 from tables.log_records import SCHEMAS, RecordKind
 
+_LACKS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
 UNJOINED = ("no_request_id", "clock", "unknown_request", "other_user", "not_in_list")
 
 
@@ -23,6 +27,22 @@ def open_database(folder: Path, memory_mb: int) -> duckdb.DuckDBPyConnection:
     database.execute("SET temp_directory = ?", [str(folder / "spill")])
     database.execute("SET threads = 1")  # one order of rows, so that a second run writes the same bytes
     return database
+
+
+@contextmanager
+def refused_by_database(place: Path, files: Iterable[Path]) -> Iterator[None]:
+    """Raise LogError where DuckDB lacks disk or memory, or one of the log's `files` is broken. Its other errors are
+    faults of this program.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        # DuckDB has many errors for a broken file, and most of them do not name it.
+        for path in files:
+            check_hour(path)
+        if not isinstance(error, _LACKS):
+            raise
+        raise LogError(f"{place}: the join's database: {' '.join(str(error).split())}") from error
 
 
 def read_log(database: duckdb.DuckDBPyConnection, files: Mapping[RecordKind, Sequence[Path]]) -> None:

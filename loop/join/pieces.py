@@ -26,6 +26,7 @@ from loop.errors import LogError
 from loop.join.labels import arrow_reader, quoted
 from loop.join.reading import exposures_in
 from loop.join.tables import ROLES, JoinedRows, add_exposure, arrow_schemas, as_table
+from loop.log.hours import opened_parquet
 from models.recipe import Recipe
 from models.recipe.sections.data import ITEM_ROW, USER_ROW
 
@@ -192,7 +193,7 @@ def _in_order(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
     """The rows of some files, as batches of about `_GROUP_ROWS`: a quiet hour must not be a row group of its own."""
     group: list[pa.RecordBatch] = []
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with opened_parquet(path) as file:
             for batch in file.iter_batches(batch_size=_GROUP_ROWS):
                 group.append(batch)
                 if sum(each.num_rows for each in group) >= _GROUP_ROWS:

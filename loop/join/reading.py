@@ -8,6 +8,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from loop.log.hours import opened_parquet
+
 # Exposures in memory at once: one with 2,000 candidates may have a MiB, and its Python objects several times that.
 _MOST_ROWS = 256
 _BATCH_BYTES = 16 << 20
@@ -26,7 +28,7 @@ def exposures_in(
     )
     for path in files:
         first = 0
-        with pq.ParquetFile(path) as file:
+        with opened_parquet(path) as file:
             for batch in file.iter_batches(batch_size=_batch_rows(file)):
                 chosen = database.execute(query, [str(path), first, first + len(batch)]).fetchall()
                 rows = batch.take(pa.array([row[0] - first for row in chosen], pa.int64())).to_pylist()

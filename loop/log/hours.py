@@ -8,6 +8,7 @@ Each file lists the stream files that it contains, so that a compaction after an
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -59,10 +60,8 @@ def sources_of(path: Path) -> list[str]:
     """Return the stream files whose records a file of an hour contains. Raises LogError if it cannot be read."""
     if not path.exists():
         return []
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError) as error:
-        raise LogError(f"{path} cannot be read ({error}); move it away, or restore it, and compact again") from None
+    with opened_parquet(path) as file:
+        metadata = file.schema_arrow.metadata or {}
     sources: list[str] = json.loads(metadata.get(_SOURCES, b"[]"))
     return sources
 
@@ -92,8 +91,26 @@ def rewrite_hour(path: Path, kind: RecordKind, keep: Callable[[pa.RecordBatch], 
 def records_of(path: Path) -> Iterator[pa.RecordBatch]:
     """The records of a file of an hour, in batches; none if there is no such file."""
     if path.exists():
-        with pq.ParquetFile(path) as file:
+        with opened_parquet(path) as file:
             yield from file.iter_batches(batch_size=_BATCH)
+
+
+@contextmanager
+def opened_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a file of the log or its tables. Raises LogError with its name, also if a part read later is broken."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise LogError(f"{path} cannot be read ({reason}); move it away, or restore it, and try again") from None
+
+
+def check_hour(path: Path) -> None:
+    """Read a file of an hour to its end. Raises LogError if a part of it is broken."""
+    with opened_parquet(path) as file:
+        for batch in file.iter_batches(batch_size=_BATCH):
+            batch.validate(full=True)
 
 
 def _write(path: Path, kind: RecordKind, sources: Sequence[str], batches: Iterable[pa.RecordBatch]) -> None:

@@ -46,8 +46,6 @@ def spool_files(folder: Path) -> SpoolFiles:
             continue
         if not STREAM_NAME.fullmatch(path.name):
             foreign.append(StreamCheck(path, None, problem="its name is not one of this log"))
-        elif path.exists() and not path.is_file():
-            foreign.append(StreamCheck(path, None, problem="it is not a regular file"))
         elif has_writer(path):
             in_use.append(path)
         else:
@@ -60,6 +58,8 @@ def checked(path: Path) -> StreamCheck:
     """Read a file to its end, or to the first broken part."""
     kind: RecordKind | None = None
     rows = 0
+    if path.exists() and not path.is_file():  # reading a pipe may never end
+        return StreamCheck(path, None, problem="it is not a regular file")
     try:
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
             kind = kind_of(stream.schema)

@@ -7,12 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from features import FeatureSchema
 from features.layouts import Layouts
 from loop.errors import LogError
-from loop.log.hours import hour_files
+from loop.log.hours import hour_files, opened_parquet
 from loop.log.streams import batches, checked
 from service.exposures.folder import FEATURE_SCHEMAS, SPOOL
 from tables.log_records import SCHEMAS, RecordKind
@@ -40,7 +39,7 @@ def pages_of(log: Path, request_id: str) -> list[Exposure]:
 
 def _of_hours(log: Path, request_id: str) -> Iterator[Exposure]:
     for path in hour_files(log, RecordKind.EXPOSURES):
-        with pq.ParquetFile(path) as file:
+        with opened_parquet(path) as file:
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=["request_id"]).column("request_id")
                 places = _places(ids, request_id)
@@ -71,7 +70,7 @@ def exposures_of(log: Path, hours: Collection[str] | None = None) -> Iterator[Ex
     for path in hour_files(log, RecordKind.EXPOSURES):
         if hours is not None and path.parent.name not in hours:
             continue
-        with pq.ParquetFile(path) as file:
+        with opened_parquet(path) as file:
             for batch in file.iter_batches(batch_size=_BATCH):
                 yield from batch.to_pylist()
 
