@@ -12,6 +12,7 @@ from pydantic import Field
 
 from features.nearest import nearest
 from models.encoders.base import EncoderOptions
+from models.encoders.bst import BstOptions
 from models.encoders.din import DinOptions
 from models.encoders.dupn import DupnOptions
 from models.encoders.pooling import PoolingOptions
@@ -54,6 +55,7 @@ _CHAIN_OR_NOT = ("independent", "esmm", "esm2")
 _MMOE = "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (KDD 2018)"
 _MMOE_LINK = "https://dl.acm.org/doi/10.1145/3219819.3220007"
 _STAR = "One Model to Serve All: Star Topology Adaptive Recommender for Multi-Domain CTR Prediction (CIKM 2021)"
+_BST = "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba (DLP-KDD 2019)"
 _DCN = "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale Learning to Rank Systems (WWW 2021)"
 _PLE = "Progressive Layered Extraction (RecSys 2020)"
 _PLE_LINK = "https://dl.acm.org/doi/10.1145/3383313.3412236"
@@ -131,6 +133,7 @@ _ENTRIES = (
     ),
     Entry("star", _STAR, "https://arxiv.org/abs/2101.11427", _CHAIN_OR_NOT, _POOLING, StarOptions(type="star")),
     Entry("dcn_v2", _DCN, "https://arxiv.org/abs/2008.13535", _CHAIN_OR_NOT, _POOLING, DcnV2Options(type="dcn_v2")),
+    Entry("bst", _BST, "https://arxiv.org/abs/1905.06874", _CHAIN_OR_NOT, BstOptions(type="bst"), _SEPARATE),
 )
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
