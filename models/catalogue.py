@@ -28,6 +28,7 @@ from models.trunks.dcn_v2 import DcnV2Options
 from models.trunks.mmoe import MmoeOptions
 from models.trunks.nfwfm import NfwfmOptions
 from models.trunks.omoe import OmoeOptions
+from models.trunks.pepnet import PepnetOptions
 from models.trunks.ple import PleOptions
 from models.trunks.separate import SeparateOptions
 from models.trunks.shared_bottom import SharedBottomOptions
@@ -57,6 +58,7 @@ _MMOE_LINK = "https://dl.acm.org/doi/10.1145/3219819.3220007"
 _STAR = "One Model to Serve All: Star Topology Adaptive Recommender for Multi-Domain CTR Prediction (CIKM 2021)"
 _BST = "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba (DLP-KDD 2019)"
 _DCN = "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale Learning to Rank Systems (WWW 2021)"
+_PEPNET = "PEPNet: Parameter and Embedding Personalized Network (KDD 2023)"
 _PLE = "Progressive Layered Extraction (RecSys 2020)"
 _PLE_LINK = "https://dl.acm.org/doi/10.1145/3383313.3412236"
 
@@ -134,6 +136,7 @@ _ENTRIES = (
     Entry("star", _STAR, "https://arxiv.org/abs/2101.11427", _CHAIN_OR_NOT, _POOLING, StarOptions(type="star")),
     Entry("dcn_v2", _DCN, "https://arxiv.org/abs/2008.13535", _CHAIN_OR_NOT, _POOLING, DcnV2Options(type="dcn_v2")),
     Entry("bst", _BST, "https://arxiv.org/abs/1905.06874", _CHAIN_OR_NOT, BstOptions(type="bst"), _SEPARATE),
+    Entry("pepnet", _PEPNET, "https://arxiv.org/abs/2302.01115", _CHAIN_OR_NOT, _POOLING, PepnetOptions(type="pepnet")),
 )
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
