@@ -97,7 +97,7 @@ lint: $(TEST)/.test-installed  ## check lint, format, types, import rules and un
 	$(TEST)/bin/python -m ruff format --check .
 	$(TEST)/bin/python -m mypy
 	$(TEST)/bin/lint-imports
-	$(TEST)/bin/bandit -q -c pyproject.toml -r funnelrank features tables service models export loop loadtest bench tools requirements
+	$(TEST)/bin/bandit -q -c pyproject.toml -r funnelrank features tables service batch models export loop loadtest bench tools requirements
 
 audit:  ## known vulnerabilities of every locked package, by the public advisories: wants the network, so no part of test
 	$(call make_environment,$(AUDIT))

@@ -21,6 +21,7 @@ class CommandError(Exception):
 REFUSALS = frozenset(
     {
         ("builtins", "OSError"),
+        ("batch", "BatchError"),
         ("export", "ParityError"),
         ("export", "PublishError"),
         ("export", "ReductionError"),
@@ -71,7 +72,7 @@ EXTRAS = {
     "torch": "train",
 }
 # Packages of this project that an installation may lack: the image has only the service, the wheel lacks the benchmark.
-OPTIONAL = ("bench", "export", "loadtest", "loop", "models")
+OPTIONAL = ("batch", "bench", "export", "loadtest", "loop", "models")
 
 
 def missing_part(error: ModuleNotFoundError) -> str | None:

@@ -27,6 +27,7 @@ COMMANDS = {
         "serving:load", "Load users, items and behaviours into Redis; retire a feature schema.", _GOES_ON
     ),
     "inspect": CommandEntry("serving:inspect", "Show what Redis holds for a user or an item."),
+    "score": CommandEntry("scoring:score", "Rank every user of a table, as the service would.", _GOES_ON),
     "size": CommandEntry("size:size", "Plan the memory of Redis from a schema and counts."),
     "rollout": CommandEntry("rollout:rollout", "Show or change which versions are live."),
     "rules": CommandEntry("rules:rules", "Show or change the rules that rearrange rankings."),

@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("funnelrank", "features", "tables", "service", "models", "export", "loop", "loadtest", "bench", "tools")
+PACKAGES = (
+    "funnelrank",
+    "features",
+    "tables",
+    "service",
+    "batch",
+    "models",
+    "export",
+    "loop",
+    "loadtest",
+    "bench",
+    "tools",
+)
 MOST_LINES = 250
 MOST_COLUMNS = 120
 MOST_ATTRIBUTES = 7  # of a class of the folders below

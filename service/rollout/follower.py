@@ -106,6 +106,14 @@ class Follower:
         versions = self.versions
         await versions.free_memory()
         await versions.drop_changed()
+        await self.take_up()
+        versions.judge_canaries()
+        await versions.withdrawals.write()
+        self.loader.metrics.records.set_status(self.described())
+
+    async def take_up(self) -> None:
+        """Take up changes of the documents, and check the store. Unlike `step`, it never writes to the registry."""
+        versions = self.versions
         rollout, fusion, rules = await self._documents.look(self.live is not None)
         if fusion is not None:
             profiles = fusion.document or self.started_with
@@ -122,9 +130,6 @@ class Follower:
         else:
             await versions.go_on()
         await versions.check_store()
-        versions.judge_canaries()
-        await versions.withdrawals.write()
-        self.loader.metrics.records.set_status(self.described())
 
     def close(self) -> None:
         """End the threads of the observers."""

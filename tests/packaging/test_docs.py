@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").glob("*.md")])
 PAGES += sorted([ROOT / "deploy" / "README.md", ROOT / "sample" / "README.md", *(ROOT / "clients").glob("*/README.md")])
 # A path in backticks that begins with one of the project's folders. Readers look it up, so it must exist.
-FOLDERS = "bench|clients|deploy|docs|export|features|funnelrank|loadtest|loop|models|sample|service|tables|tests|tools"
+FOLDERS = (
+    "batch|bench|clients|deploy|docs|export|features|funnelrank|loadtest|loop|models|sample|service|tables|tests|tools"
+)
 PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)")
 SECTION_LINK = re.compile(r"\]\(([^)#:\s]*)#([\w-]+)\)")

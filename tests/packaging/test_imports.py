@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = {"funnelrank", "features", "tables", "service", "models", "export", "loop", "loadtest", "bench"}
+OURS = {"funnelrank", "features", "tables", "service", "batch", "models", "export", "loop", "loadtest", "bench"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 IMPORT_ALL = """
@@ -80,6 +80,7 @@ def normalised(name: str) -> str:
         ("features", ()),
         ("tables", ()),
         ("service", ("demo", "objects", "kafka", "traces")),
+        ("batch", ()),
         ("models", ("train",)),
         ("export", ("train",)),
         ("loop", ("train", "loop", "objects", "kafka")),

@@ -13,7 +13,7 @@ from funnelrank import __version__
 from funnelrank.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("funnelrank", "features", "tables", "service", "models", "export", "loop", "loadtest")
+PACKAGES = ("funnelrank", "features", "tables", "service", "batch", "models", "export", "loop", "loadtest")
 
 
 @pytest.fixture(scope="module")

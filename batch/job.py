@@ -1,0 +1,108 @@
+"""Describes a batch run in its output folder, so that only the same run continues there."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from batch.errors import BatchError
+from features.files.strict_json import parse_json
+from features.files.writing import write_whole
+from service.fusion.document import FUSION_FILE
+from service.rollout.rollout import ROLLOUT_FILE
+from service.rules.definition.document import RULES_FILE
+from service.settings import Settings
+
+JOB_FILE = "job.json"
+_DOCUMENTS = (ROLLOUT_FILE, FUSION_FILE, RULES_FILE)
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What to rank. `top_k` None: all candidates. `timestamp` is the time to rank as of, in milliseconds."""
+
+    timestamp: int
+    top_k: int | None = None
+    scene: str | None = None
+    context: dict[str, Any] = field(default_factory=dict)
+    partition_users: int = 1000
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """One run: its options, the state of everything that decides its numbers, and its folder.
+
+    `state` has the settings that change bits, the size and time of each table, and the hash of each document.
+    """
+
+    out: Path
+    options: BatchOptions
+    state: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON of `job.json`."""
+        return {"options": asdict(self.options), "state": self.state}
+
+
+def state_of(settings: Settings, tables: dict[str, Path]) -> dict[str, Any]:
+    """Return the state of the settings, tables and documents that decide a run's numbers. Raises OSError."""
+    state: dict[str, Any] = {
+        "registry": str(settings.registry.resolve()),
+        "score_chunk": settings.score_chunk,
+        "model_threads": settings.model_threads,
+    }
+    for name, path in tables.items():
+        stat = path.stat()
+        state[name] = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    return state | documents_of(settings)
+
+
+def documents_of(settings: Settings) -> dict[str, Any]:
+    """Return the hash of each document that says what is live; None for one that is absent."""
+    hashes: dict[str, Any] = {name: _hash_of(settings.registry / name) for name in _DOCUMENTS}
+    hashes["fusion_file"] = _hash_of(settings.fusion_file) if settings.fusion_file else None
+    return hashes
+
+
+def recorded_timestamp(out: Path) -> int | None:
+    """Return the time of the run that was begun in a folder; None if there is none. Raises BatchError."""
+    document = _read(out / JOB_FILE)
+    return None if document is None else int(document["options"]["timestamp"])
+
+
+def begin_or_continue(job: BatchJob) -> None:
+    """Record the job in its folder, or check that it is the one that was begun there. Raises BatchError, OSError."""
+    # The detour through JSON makes equal what a file can hold: lists for tuples.
+    document = json.loads(json.dumps(job.document()))
+    begun = _read(job.out / JOB_FILE)
+    if begun is None:
+        write_whole(job.out / JOB_FILE, json.dumps(document, indent=1).encode())
+        return
+    for part, values in document.items():
+        names = set(values) | set(begun.get(part, {}))
+        changed = sorted(name for name in names if values.get(name) != begun.get(part, {}).get(name))
+        if changed:
+            raise BatchError(
+                f"{job.out}: another run was begun here; changed since: {', '.join(changed)}. "
+                "Continue it as it was begun, or give another folder"
+            )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise BatchError(f"{path}: not JSON: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("options", {}).get("timestamp"), int):
+        raise BatchError(f"{path} describes no batch run")
+    return document
+
+
+def _hash_of(path: Path) -> str | None:
+    try:
+        return sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,89 @@
+"""The `score` command: rank many users at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from funnelrank.commands.options import PATH, POSITIVE, examples, settings_from_environment
+from funnelrank.exit_codes import CommandError
+
+
+@click.command(
+    epilog=examples(
+        "funnelrank score --users users.parquet --candidates items.parquet --top-k 100 --out lists/2026-03-01",
+        "funnelrank score --users users-with-candidates.parquet --scene home --out lists/home",
+    )
+)
+@click.option(
+    "--users",
+    type=PATH,
+    required=True,
+    metavar="FILE",
+    help="Parquet or CSV with a column user_id and, without --candidates, a list column candidates.",
+)
+@click.option("--candidates", type=PATH, metavar="FILE", help="A table with a column item_id: the list of every user.")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="Folder of the partitions.")
+@click.option("--top-k", type=POSITIVE, metavar="K", help="Items to keep per user.  [default: all]")
+@click.option("--scene", metavar="NAME", help="Picks the fusion profile, the rules and the line, as in a request.")
+@click.option("--context", metavar="JSON", help="""Values of the context features, as '{"hour": 9}'.""")
+@click.option(
+    "--timestamp",
+    type=click.IntRange(min=1),
+    metavar="MS",
+    help="Time to rank as of, milliseconds since 1970.  [default: the begin of the run]",
+)
+@click.option(
+    "--partition-users", type=POSITIVE, default=1000, show_default=True, metavar="N", help="Users of one partition."
+)
+@click.option(
+    "--processes", type=POSITIVE, metavar="N", help="Scoring processes.  [default: cores / FUNNELRANK_MODEL_THREADS]"
+)
+def score(
+    users: Path,
+    candidates: Path | None,
+    out: Path,
+    top_k: int | None,
+    scene: str | None,
+    context: str | None,
+    timestamp: int | None,
+    partition_users: int,
+    processes: int | None,
+) -> None:
+    """Rank every user of a table with what is live, by the service's own code and the rows in Redis.
+
+    The numbers are those that POST /rank answers with the same settings, bit for bit. A partition appears when it is
+    complete. Run again after an interruption, the command scores the partitions that are missing.
+    """
+    from functools import partial
+
+    from batch.job import BatchOptions, recorded_timestamp
+    from batch.pool import score_in_processes
+    from batch.run import score as run
+    from service.clock import now_ms
+
+    settings = settings_from_environment()
+    options = BatchOptions(
+        timestamp or recorded_timestamp(out) or now_ms(), top_k, scene, _context(context), partition_users
+    )
+    cores = max(1, len(os.sched_getaffinity(0)) // settings.model_threads)
+    runner = partial(score_in_processes, processes=processes or cores)
+    total = run(users, candidates, out, options, settings, runner, click.echo)
+    click.echo(f"{out}: {total.users:,} users, {total.rows:,} rows; degraded rankings: {total.degraded:,}")
+
+
+def _context(text: str | None) -> dict[str, Any]:
+    from features.files.strict_json import parse_json
+
+    if text is None:
+        return {}
+    try:
+        context = parse_json(text.encode())
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"--context: not JSON: {error}") from None
+    if not isinstance(context, dict):
+        raise CommandError("--context: an object is needed")
+    return context
