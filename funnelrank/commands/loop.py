@@ -10,7 +10,7 @@ from funnelrank.exit_codes import CommandError
 
 log_option = click.option("--log", type=PATH, required=True, metavar="DIR", help="The folder of the exposure log.")
 threads_option = click.option(
-    "--threads", type=POSITIVE, default=1, show_default=True, metavar="N", help="FUNNELRANK_MODEL_THREADS."
+    "--threads", type=POSITIVE, default=1, show_default=True, metavar="N", help="Threads of ONNX Runtime."
 )
 
 
@@ -29,7 +29,12 @@ threads_option = click.option(
 @click.option("--verify", type=PATH, metavar="REGISTRY", help="Then verify the hours that were written, as verify-log.")
 @click.option("--tables", type=PATH, metavar="DIR", help="With --verify: the tables that training reads.")
 @click.option(
-    "--share", type=click.FloatRange(0, 1), default=0.01, show_default=True, metavar="X", help="With --verify."
+    "--share",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    metavar="X",
+    help="With --verify: the share of requests.",
 )
 def compact(
     log: Path,
@@ -77,7 +82,7 @@ def compact(
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="Folder to write the tables and their recipe to.")
 @click.option("--model", metavar="NAME", help="The model whose exposures count.  [default: the log's only one]")
 @click.option(
-    "--memory-mb", type=click.IntRange(64), default=1024, show_default=True, metavar="N", help="Memory of the join."
+    "--memory-mb", type=click.IntRange(64), default=1024, show_default=True, metavar="N", help="Memory of the database."
 )
 def join(log: Path, recipe: Path, out: Path, model: str | None, memory_mb: int) -> None:
     """Join a compacted exposure log into training tables: features as they were served, labels with closed windows.

@@ -20,8 +20,10 @@ DAYS = click.FloatRange(0, min_open=True)
 @click.option("--model", metavar="NAME", help="The model whose exposures count.  [default: the log's only one]")
 @click.option("--days", type=DAYS, default=28, show_default=True, metavar="N", help="The days that are measured.")
 @click.option("--fail-on-alarm", is_flag=True, help="Exit with 1 if an alarm is raised.")
-@click.option("--memory-mb", type=click.IntRange(64), default=1024, show_default=True, metavar="N", help="Of the join.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the bootstrap intervals.")
+@click.option(
+    "--memory-mb", type=click.IntRange(64), default=1024, show_default=True, metavar="N", help="Memory of the database."
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of the intervals.")
 def quality(
     log: Path,
     recipe: Path,

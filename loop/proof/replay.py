@@ -192,9 +192,11 @@ def _rules_of_page(
     """
     if others is not None:
         return chosen_rules(exposure, others, bundle), ""
+    if exposure["rules_revision"] is None:
+        return None, ""
     if not is_whole(exposure):
         return None, "rules need every candidate"
-    if exposure["rules_revision"] is not None and exposure["top_k"] is None:
+    if exposure["top_k"] is None:
         return None, "the record is of an earlier release, which did not log all that rules read"
     try:
         return logged_rules(exposure, registry, bundle), ""

@@ -179,6 +179,19 @@ def test_what_a_record_lacks_for_its_rules_is_said(changing: SimpleNamespace, tm
     assert "revision 9 of the rules is not in" in page.notes[0]
 
 
+def test_a_record_that_lacks_candidates_has_a_list_if_no_rules_arranged_it(
+    changing: SimpleNamespace, tmp_path: Path
+) -> None:
+    log = rewritten(changing, tmp_path / "free", "free", requested=100)
+    (page,) = replay(log, changing.registry, "free").pages
+    assert [page.listed] == answered(changing, "free")
+    assert page.notes == ["the record has 24 of 100 candidates (FUNNELRANK_EXPOSURE_CUT): last bits may differ"]
+    log = rewritten(changing, tmp_path / "pinned", "pinned", requested=100)
+    (page,) = replay(log, changing.registry, "pinned").pages
+    assert page.listed is None
+    assert page.notes[1] == "rules need every candidate; the list is shown before the rules"
+
+
 def test_a_record_without_items_replays(changing: SimpleNamespace, tmp_path: Path) -> None:
     """As it is logged where rules removed every candidate, and the log has none of those that were cut."""
     nothing: dict[str, Any] = {name: [] for name in ("item_ids", "places", "scores", "predictions")}

@@ -16,9 +16,11 @@ from torch.overrides import TorchFunctionMode
 
 import models
 from models.catalogue import CATALOGUE
+from models.data.cache import open_data
 from models.recipe import RecipeError, parse_recipe
 from models.train import train
 from models.training import device as devices
+from models.training import loop
 from models.training.checkpoint import WEIGHTS_FILE, load_whole
 from models.training.device import CPU, chosen_device, device_of, moved, on_device
 from models.training.updates.averaging import Average
@@ -121,6 +123,22 @@ def test_batches_and_state_are_moved_as_a_whole() -> None:
     batch = {"x": torch.ones(1)}
     assert next(on_device([batch], CPU)) is batch
     assert device_of(torch.nn.Linear(1, 1)) == CPU
+
+
+def test_a_transfer_takes_weights_over_on_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU refuses to put rows of the processor's memory into its table."""
+
+    class ReachedError(Exception):
+        pass
+
+    def start_from(recipe: Any, model: torch.nn.Module, encoding: Any) -> None:
+        raise ReachedError(device_of(model))
+
+    monkeypatch.setattr(loop, "start_from", start_from)
+    data = write_tables(tmp_path / "data", make_tables())
+    recipe = parse_recipe(merged(RECIPE, {"data.dir": str(data)}), "a test")
+    with pytest.raises(ReachedError, match="cpu"):
+        loop.learn(recipe, open_data(recipe, tmp_path / "cache"), tmp_path / "run", device=torch.device("meta"))
 
 
 def test_a_run_on_a_device_that_is_not_there_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
