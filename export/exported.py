@@ -42,7 +42,7 @@ def exported(
 ) -> Iterator[ExportedGraph]:
     """Export a graph; its large tensors are in a hidden folder of the registry until the end of the block.
 
-    `external_bytes`: the size of tables and keys from which on they are large. Raises PublishError.
+    Tables and keys of `external_bytes` or more are large. Raises PublishError.
     """
     tables = large_tables(graph, min(external_bytes, _LEAST_TABLE_BYTES))
     size = sum(table.nbytes for table in tables.values()) + BYTES_PER_KEY * len(encoding.vocabulary.keys)

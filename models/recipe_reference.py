@@ -91,7 +91,9 @@ def _table(part: Mapping[str, Any]) -> str:
     required = part.get("required", [])
     rows = ["| key | value | default |", "|---|---|---|"]
     for key, value in properties.items():
-        default = "required" if key in required else f"`{json.dumps(value.get('default'), ensure_ascii=False)}`"
+        # The schema has no default for what a factory makes: an empty mapping.
+        empty: dict[str, Any] | None = {} if value.get("type") == "object" else None
+        default = "required" if key in required else f"`{json.dumps(value.get('default', empty), ensure_ascii=False)}`"
         if len(default) > 60:
             default = "that section's defaults"
         rows.append(f"| `{key}` | {_kind(value)} | {default} |")
@@ -122,7 +124,10 @@ def _plain(value: Mapping[str, Any]) -> str:
         inner = value.get("items") or {}
         return f"list of ({_kind(inner)})"
     if value.get("type") == "object":
-        return f"mapping of names to ({_kind(value.get('additionalProperties') or {})})"
+        # A name with a pattern is a property of its own in the schema.
+        patterns = value.get("patternProperties") or {}
+        values: Mapping[str, Any] = value.get("additionalProperties") or next(iter(patterns.values()), {})
+        return f"mapping of names to ({_kind(values)})"
     names = {
         "integer": "whole number",
         "number": "number",

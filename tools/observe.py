@@ -25,7 +25,7 @@ _START_S = 120
 
 
 class ObserveError(Exception):
-    """It cannot be run; the message says why."""
+    """The sample or Prometheus cannot be run; the message says why."""
 
 
 class _Stopped(Exception):  # noqa: N818 - a state, not a mistake

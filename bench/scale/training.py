@@ -110,7 +110,7 @@ def _verdicts(figures: dict[int, dict[str, Any]], sizes: ScaleSizes) -> list[Ver
 
 
 def _train_when_asked(pipe: Connection, rows: int, sizes: ScaleSizes) -> None:
-    """Train `TURN_STEPS` steps for each "train" and answer with their time; measure the rest for "end"."""
+    """Answer each "train" with the time of `TURN_STEPS` steps, and "end" with the other figures."""
     import torch
 
     from bench.scale.synthetic import scale_data, scale_recipe

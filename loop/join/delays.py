@@ -54,7 +54,7 @@ def event_labels(recipe: Recipe) -> list[str]:
 
 
 def label_fields(recipe: Recipe) -> list[pa.Field]:
-    """The columns of the table `chosen` that impressions have: labels, and the part if a task corrects delays."""
+    """The columns that impressions get from the table `chosen`: labels and, if a task corrects delays, the part."""
     values = value_names(recipe)
     fields = [pa.field(name, pa.float64() if name in values else pa.int8()) for name in label_names(recipe)]
     return [*fields, pa.field(PART, pa.string())] if delayed_conversion(recipe) else fields

@@ -38,7 +38,7 @@ _KEYS: Final = {"users": [USER_ROW], "items": [ITEM_ROW], "behaviours": [USER_RO
 
 @dataclass
 class WrittenTables:
-    """The rows by table, and how many hours were written and how many had their piece already."""
+    """Counts of rows by table, of hours that were written, and of hours that had not changed."""
 
     rows: dict[str, int] = field(default_factory=dict)
     hours_written: int = 0

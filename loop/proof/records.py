@@ -21,7 +21,7 @@ _BATCH = 64  # records that are read at once: one exposure may have a MiB
 
 
 def pages_of(log: Path, request_id: str) -> list[Exposure]:
-    """The exposures of a request, one per page of its list, in order; of a page that was logged twice the first.
+    """The exposures of a request, one per page of its list, in order; the first record of a page counts.
 
     Reads the ids of the whole log, and the wide columns only where the request is. Raises LogError if the log has none.
     """

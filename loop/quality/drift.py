@@ -186,7 +186,7 @@ def _trained(registry: Path | None, model: str, version: str, result: Drift) -> 
 
 
 def without_rows(manifest: Manifest) -> frozenset[Place]:
-    """The ids of a bundle's schema whose values have no row each: of hashed vocabularies, and those only rules read."""
+    """The features whose ids have no embedding row of their own: hashed ones, and those that only rules read."""
     recipe = manifest.provenance.get("recipe")
     if not recipe:  # of no run
         return frozenset()

@@ -112,9 +112,9 @@ def check_item(side: ComparedRequest, item: str) -> None:
 def with_equal_candidates(
     first: ComparedRequest, second: ComparedRequest, common: bool
 ) -> tuple[ComparedRequest, ComparedRequest]:
-    """Two sides with the same candidates: those of both requests, if `common` allows to leave others out.
+    """Return both sides with equal candidates: as they are or, with `common`, those of both requests.
 
-    Raises LogError if it does not and the requests, or what the log has of them, have different candidates.
+    Raises LogError without `common` if the requests, or what the log has of them, have different candidates.
     """
     one = set(first.request.item_ids)
     other = set(second.request.item_ids)

@@ -55,7 +55,7 @@ class Tables:
     def verify_again(self, hashes: HashRecords) -> None:
         """Raise BundleRejected if the file has another SHA-256 than it had.
 
-        It is read again only if the kernel has recorded a change other than a write, such as another name, or none.
+        A file that was written to is refused unread. After another change, such as a new name, it is hashed again.
         """
         identity = identity_of(self._descriptor)
         if identity == self._identity:

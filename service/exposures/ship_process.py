@@ -22,7 +22,7 @@ READY: Final = "ready"
 
 
 def run(folder: Path, uri: str, level: str) -> int:
-    """Send files until the service has ended, and once more what it has closed at its end."""
+    """Send files until the service ends, then those that it closed at its end."""
     # A terminal or a container signals the whole group; the files of the workers that stop come later than the signal.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

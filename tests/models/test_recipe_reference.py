@@ -21,6 +21,12 @@ def test_every_key_of_the_recipe_stands_on_it():
             assert f"| `{key}` |" in text
 
 
+def test_a_mapping_says_what_its_values_are():
+    text = page()
+    assert "| `hash_buckets` | mapping of names to (whole number, >= 2, <= 2000000000) | `{}` |" in text
+    assert "mapping of names to (anything)" not in text
+
+
 def test_every_link_leads_to_a_heading():
     text = page()
     headings = re.findall(r"^## (.*)$", text, re.MULTILINE)

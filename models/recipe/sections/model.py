@@ -24,7 +24,8 @@ class EmbeddingSection(Options):
     """`min_count`: rarer ids share the vocabulary's unknown row; `unknown_rate`: share of ids hidden in training.
 
     `hash_buckets`: the rows that the values of a vocabulary share, by its name, in place of a row per value. A new
-    value then has a row that others have trained, and the table keeps its size; values in one bucket are one to it.
+    value then has a row that others have trained, and the table keeps its size. Values of one bucket are one value to
+    the model.
     """
 
     dim: Annotated[int, Field(ge=1, le=512)] = 16

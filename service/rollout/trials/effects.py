@@ -101,7 +101,7 @@ def _compare(effect: Effect, old: Live, new: Live, requests: Sequence[Assembly],
 
 
 def _compare_request(effect: Effect, old: Live, new: Live, request: Assembly) -> None:
-    """Add the changes of one request. One that the version cannot score is left out: no document changes that."""
+    """Add the changes of one request. One that the version cannot score is left out: it is so with any document."""
     scored = _scored(old, new, request)
     if scored is None:
         return
