@@ -104,7 +104,9 @@ def publish_run(
         reduced_graph = None
         if precision != "float32":
             if written.tables is not None:
-                raise PublishError(f"{precision} is for graphs whose tables are in one file with them; use float32")
+                raise PublishError(
+                    f"the tables are so large that they lie beside the graph, where {precision} cannot be; use float32"
+                )
             files, reduced_graph = _in_reduced(run, written.model, precision, golden, max_loss, cache)
 
         # Publish it, and move the large tables into the bundle
