@@ -32,9 +32,9 @@ _ROLES: Final[Mapping[tuple[str, str], CallerRole]] = MappingProxyType(
         ("HEAD", "/callers"): CallerRole.OPERATE,
     }
 )
-# Routes with the role `read` that show single users' rows or compute for a long time: never for anonymous callers, and
-# not for pages of other origins.
-NEVER_ANONYMOUS: Final = ("/store/", "/fusion/preview", "/rules/preview")
+# Routes with the role `read` that show single users' rows, compute for a long time, or rank without a trace in counters
+# and log: never for anonymous callers, and not for pages of other origins.
+NEVER_ANONYMOUS: Final = ("/store/", "/fusion/preview", "/rules/preview", "/rank/preview")
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST_WAIT_S: Final = 86_400.0  # a caller with a tiny rate may ask again tomorrow
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}

@@ -17,7 +17,8 @@ import orjson
 from service.metrics.figures import ByLabels, HistoryView, every, having, lacking
 from service.metrics.history import STEP_SECONDS
 
-_FAILURES = (
+# The outcomes of rankings that count against the objective.
+FAILURES = (
     "overloaded",
     "deadline_exceeded",
     "internal_error",
@@ -99,9 +100,9 @@ def _restarts(view: HistoryView, window_s: float) -> ByLabels:
 _REASON = ("reason",)
 _CUT = "connections_cut_total"
 CONDITIONS: Mapping[str, AlertCondition] = {
-    "FunnelrankFailingFast": AlertCondition(_share(*_FAILURES), (3600, 300), 14.4 * _OBJECTIVE),
-    "FunnelrankFailing": AlertCondition(_share(*_FAILURES), (21_600, 1800), 6 * _OBJECTIVE),
-    "FunnelrankFailingSlowly": AlertCondition(_share(*_FAILURES), (259_200, 21_600), _OBJECTIVE),
+    "FunnelrankFailingFast": AlertCondition(_share(*FAILURES), (3600, 300), 14.4 * _OBJECTIVE),
+    "FunnelrankFailing": AlertCondition(_share(*FAILURES), (21_600, 1800), 6 * _OBJECTIVE),
+    "FunnelrankFailingSlowly": AlertCondition(_share(*FAILURES), (259_200, 21_600), _OBJECTIVE),
     "FunnelrankWorkerWithoutModel": AlertCondition(_without_model),
     "FunnelrankWorkersRestart": AlertCondition(_restarts, (900,), 4),
     "FunnelrankConnectionsExhausted": AlertCondition(

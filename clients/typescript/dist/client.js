@@ -68,7 +68,7 @@ export class Client {
     }
     /** Rank with a loaded version (`version`: `name/version`); it is neither counted nor logged. */
     previewRanking(request) {
-        return this.#json({ method: "POST", path: "/rank/preview", body: request });
+        return this.#json({ method: "POST", path: "/rank/preview", body: request, operator: true });
     }
     /** The effect of a fusion document on recent requests; nothing is changed. */
     previewFusion(document) {

@@ -7,7 +7,8 @@ from pydantic import Field
 
 from service.api.body import JsonBody
 from service.api.context import CONTEXT
-from service.api.openapi import BODY, WORK, refuses
+from service.api.openapi import BODY, OPERATOR, WORK, refuses
+from service.api.operators import Operator
 from service.api.routes.answer import answer
 from service.api.routes.rank import query_of
 from service.api.routes.rank_bodies import RankRequest, RankResponse
@@ -16,7 +17,7 @@ from service.errors import DeadlineExceeded, UnknownModel
 from service.ranking.deadline import Deadline
 from service.rollout.serving import Live, ServingSnapshot
 
-router = APIRouter(tags=["previews"])
+router = APIRouter(tags=["previews"], dependencies=[Operator])
 
 
 class RankPreviewRequest(RankRequest):
@@ -32,7 +33,7 @@ class RankPreviewRequest(RankRequest):
     "/rank/preview",
     summary="Rank with one of the loaded versions",
     response_model=RankResponse,
-    responses=refuses(*BODY, *WORK, UnknownModel, DeadlineExceeded),
+    responses=refuses(*BODY, *OPERATOR, *WORK, UnknownModel, DeadlineExceeded),
 )
 async def preview(
     body: Annotated[RankPreviewRequest, Depends(JsonBody(RankPreviewRequest, threaded=True))],

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from funnelrank import __version__
 from service.api.openapi import refuses
 from service.api.routes.stats_answers import (
-    FAILURES,
+    SHED,
     AlarmFigures,
     ExposureLogFigures,
     Queue,
@@ -31,7 +31,7 @@ from service.api.routes.stats_answers import (
 )
 from service.api.services import Services, Worker
 from service.errors import InvalidRequest
-from service.metrics.alarms import Alarm, evaluated, rules
+from service.metrics.alarms import FAILURES, Alarm, evaluated, rules
 from service.metrics.families import Families
 from service.metrics.figures import HistoryView, every, having, lacking
 from service.rollout.serving import Role, ServingLine
@@ -154,7 +154,7 @@ def _totals(view: HistoryView) -> Totals:
         requests=view.value("requests_total"),
         rankings=view.value("rankings_total"),
         degraded=view.value("degraded_total"),
-        shed=view.value("requests_total", having("outcome", FAILURES[0])),
+        shed=view.value("requests_total", having("outcome", SHED)),
         failed=view.value("requests_total", having("outcome", *FAILURES)),
     )
 

@@ -5,13 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, Field
 
 from service.api.fields import ResponseBody
+from service.metrics.alarms import FAILURES
 from service.metrics.figures import HistoryView, Latency, having
 from service.metrics.metrics import STAGES
 
 _QUANTILES = (0.5, 0.95, 0.99)
-_SHED = "overloaded"
-# What counts against the objective of the alert rules.
-FAILURES = (_SHED, "deadline_exceeded", "internal_error", "not_ready", "schema_not_loaded", "store_unavailable")
+SHED = "overloaded"
 Share = Annotated[float | None, Field(description="null if there was nothing to count")]
 Milliseconds = Annotated[float | None, Field(description="null without observations")]
 
@@ -178,7 +177,7 @@ def traffic(view: HistoryView, window_s: float) -> Traffic:
     return Traffic(
         n=n,
         per_second=n / seconds if seconds else 0.0,
-        shed=outcomes.get(_SHED, 0),
+        shed=outcomes.get(SHED, 0),
         failed=failed,
         failed_share=share(failed, n),
         outcomes=outcomes,

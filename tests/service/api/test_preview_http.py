@@ -116,7 +116,7 @@ def test_a_document_is_refused_as_its_change_would_be(running: Any, path: str, b
 def test_a_caller_who_may_read_may_preview_and_nobody_without_a_key(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis, running: Any
 ) -> None:
-    for path in ("/fusion/preview", "/rules/preview"):
+    for path in ("/fusion/preview", "/rules/preview", "/rank/preview"):
         assert running.http.post(path, json=CHEAPEST).status_code == 401, "without a callers document too"
     key = add_caller(registry, "console", CallerRole.READ, None, "test")
     with kit.serving(tmp_path, registry, redis_server.url) as server:

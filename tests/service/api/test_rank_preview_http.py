@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from rules_service import TOKEN
 
 from service.sample.embedded_redis import EmbeddedRedis
 
@@ -28,7 +29,7 @@ def running(
 
 def preview(server: Any, **more: Any) -> httpx.Response:
     body = {"user_id": "712", "candidates": ITEMS, "explain": True} | more
-    answer: httpx.Response = server.http.post("/rank/preview", json=body)
+    answer: httpx.Response = server.http.post("/rank/preview", json=body, headers=TOKEN)
     return answer
 
 
