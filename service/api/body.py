@@ -15,7 +15,7 @@ from features.keys import MAX_VALUE_CHARACTERS
 from service.api.context import CONTEXT
 from service.api.problems import ERRORS_SHOWN, BodyTooLarge, MalformedJson
 from service.api.services import services_of
-from service.errors import FieldError, InvalidRequest, fault_of, invalid
+from service.errors import FieldError, InvalidRequest, Overloaded, fault_of, invalid
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_KEYS = 65_536
@@ -31,28 +31,43 @@ class JsonBody(Generic[Model]):
     """A FastAPI dependency that reads and checks a body; the OpenAPI document takes `model` from here.
 
     FastAPI's own body parameters have no strict JSON mode and build every value twice. `threaded`: checking takes
-    longer than the event loop may be held, so it is done in a thread.
+    longer than the event loop may be held, so it is done in a thread. `alone`: one body at a time, because callers who
+    may change nothing may send many, and the threads would take the processor from rankings.
     """
 
     def __init__(
-        self, model: type[Model], *, required: bool = True, max_keys: int = MAX_KEYS, threaded: bool = False
+        self,
+        model: type[Model],
+        *,
+        required: bool = True,
+        max_keys: int = MAX_KEYS,
+        threaded: bool = False,
+        alone: bool = False,
     ) -> None:
         self.model = model
         self.required = required
         self.max_keys = max_keys
         self.threaded = threaded
+        self.alone = alone
+        self._busy = False
 
     async def __call__(self, request: Request) -> Model:
         """Return the checked body. A body that is not required may be empty. Raises the errors of `read_body` and
-        `parse`.
+        `parse`, and Overloaded.
         """
         services = await services_of(request)
         body = await read_body(request.scope[CONTEXT].content_length, request.receive, services.settings.max_body_bytes)
         if not self.required and not body.strip():
             body = b"{}"
-        if self.threaded:
+        if not self.threaded:
+            return self._parse(body)
+        if self.alone and self._busy:
+            raise Overloaded("this worker checks another document of this kind; try again in a moment")
+        self._busy = True
+        try:
             return await asyncio.to_thread(self._parse, body)
-        return self._parse(body)
+        finally:
+            self._busy = False
 
     def _parse(self, body: bytes) -> Model:
         parsed = parse(self.model, body, self.max_keys)

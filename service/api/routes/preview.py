@@ -65,7 +65,8 @@ class PreviewResponse(ResponseBody):
 
 @router.post("/fusion/preview", summary="What other fusion profiles would change", responses=_ERRORS)
 async def fusion(
-    body: Annotated[FusionRequest, Depends(JsonBody(FusionRequest, max_keys=20_000, threaded=True))], worker: Worker
+    body: Annotated[FusionRequest, Depends(JsonBody(FusionRequest, max_keys=20_000, threaded=True, alone=True))],
+    worker: Worker,
 ) -> PreviewResponse:
     """Checks a fusion document as `PUT /fusion` does, and ranks recent requests with it. Nothing is changed."""
     return _answer(worker, await worker.previews.of_fusion(body))
@@ -73,7 +74,8 @@ async def fusion(
 
 @router.post("/rules/preview", summary="What other rules would change", responses=_ERRORS)
 async def rules(
-    body: Annotated[RulesRequest, Depends(JsonBody(RulesRequest, max_keys=100_000, threaded=True))], worker: Worker
+    body: Annotated[RulesRequest, Depends(JsonBody(RulesRequest, max_keys=100_000, threaded=True, alone=True))],
+    worker: Worker,
 ) -> PreviewResponse:
     """Checks a rules document as `PUT /rules` does, and ranks recent requests with it. Nothing is changed.
 

@@ -36,7 +36,7 @@ class RankPreviewRequest(RankRequest):
     responses=refuses(*BODY, *OPERATOR, *WORK, UnknownModel, DeadlineExceeded),
 )
 async def preview(
-    body: Annotated[RankPreviewRequest, Depends(JsonBody(RankPreviewRequest, threaded=True))],
+    body: Annotated[RankPreviewRequest, Depends(JsonBody(RankPreviewRequest, threaded=True, alone=True))],
     worker: Worker,
     request: Request,
 ) -> Response:

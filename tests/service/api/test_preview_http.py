@@ -145,3 +145,18 @@ def test_a_worker_computes_one_preview_at_a_time_and_ranks_meanwhile(running: An
     assert 200 in seen
     assert seen <= {200, 503}
     assert of_caller(0) == 200, "the next one has its turn"
+
+
+def test_a_worker_checks_one_large_document_of_a_preview_at_a_time(running: Any) -> None:
+    formula = "price + " * 60 + "price"
+    profiles = {f"p{i}": {"kind": "formula", "formula": formula} for i in range(300)}
+
+    def send(_: int) -> Any:
+        return running.http.post("/fusion/preview", json={"profiles": profiles}, headers=TOKEN)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, range(8)))
+    codes = [answer.json()["code"] for answer in answers]
+    assert set(codes) == {"invalid_request", "overloaded"} and codes.count("invalid_request") < 8
+    # The next one has its turn again.
+    assert preview(running, "fusion", SAME)["versions"][0]["n"] == 0
