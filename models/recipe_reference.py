@@ -3,12 +3,12 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from models.recipe import Recipe
 
+Parts = Mapping[str, Mapping[str, Any]]
 PAGE = Path("docs/reference/recipe.md")
 HEADING = """# Recipe keys
 
@@ -27,17 +27,18 @@ LIMITS = (
 
 def page() -> str:
     """Return the whole page: one section per part of the recipe, in the order of their first mention."""
-    schema = _schema()
-    sections = [f"## The whole file\n\n{_described(schema)}{_table(schema)}"]
-    for name in _in_order(schema):
-        part = schema["$defs"][name]
-        sections.append(f"## {_title(part, name)}\n\n{_described(part)}{_table(part)}")
-    return "\n".join([HEADING, *sections])
+    return "\n".join([HEADING, *sections(Recipe.model_json_schema(), "The whole file")])
 
 
-@cache
-def _schema() -> dict[str, Any]:
-    return Recipe.model_json_schema()
+def sections(schema: Mapping[str, Any], title: str) -> list[str]:
+    """Return one section for a JSON schema of pydantic, and one for each of its parts."""
+    parts = schema["$defs"]
+    first = f"## {title}\n\n{_described(schema)}{_table(schema, parts)}"
+    return [first, *(_section(parts[name], name, parts) for name in _in_order(schema))]
+
+
+def _section(part: Mapping[str, Any], name: str, parts: Parts) -> str:
+    return f"## {_title(part, name)}\n\n{_described(part)}{_table(part, parts)}"
 
 
 def _in_order(schema: Mapping[str, Any]) -> list[str]:
@@ -86,7 +87,7 @@ def _described(part: Mapping[str, Any]) -> str:
     return f"{text}\n\n" if text else ""
 
 
-def _table(part: Mapping[str, Any]) -> str:
+def _table(part: Mapping[str, Any], parts: Parts) -> str:
     properties = part.get("properties", {})
     required = part.get("required", [])
     rows = ["| key | value | default |", "|---|---|---|"]
@@ -96,38 +97,37 @@ def _table(part: Mapping[str, Any]) -> str:
         default = "required" if key in required else f"`{json.dumps(value.get('default', empty), ensure_ascii=False)}`"
         if len(default) > 60:
             default = "that section's defaults"
-        rows.append(f"| `{key}` | {_kind(value)} | {default} |")
+        rows.append(f"| `{key}` | {_kind(value, parts)} | {default} |")
     return "\n".join(rows) + "\n" if properties else ""
 
 
-def _kind(value: Mapping[str, Any]) -> str:
+def _kind(value: Mapping[str, Any], parts: Parts) -> str:
     """Return a value's type with its limits, and a link if it is a part with its own section."""
     if "$ref" in value:
         name = value["$ref"].rpartition("/")[2]
-        part = _schema()["$defs"][name]
-        return f"[{name}](#{_anchor(part, name)})"
+        return f"[{name}](#{_anchor(parts[name], name)})"
     for choice in ("anyOf", "oneOf"):
         if choice in value:
-            return " or ".join(_kind(one) for one in value[choice])
+            return " or ".join(_kind(one, parts) for one in value[choice])
     if "const" in value:
         return f"`{value['const']}`"
     if "enum" in value:
         return " or ".join(f"`{one}`" for one in value["enum"])
     if "prefixItems" in value:
-        return f"list of {len(value['prefixItems'])}: {_kind(value['prefixItems'][0])}"
+        return f"list of {len(value['prefixItems'])}: {_kind(value['prefixItems'][0], parts)}"
     limits = [text.format(value[key]) for key, text in LIMITS if key in value]
-    return ", ".join([_plain(value), *limits])
+    return ", ".join([_plain(value, parts), *limits])
 
 
-def _plain(value: Mapping[str, Any]) -> str:
+def _plain(value: Mapping[str, Any], parts: Parts) -> str:
     if value.get("type") == "array":
         inner = value.get("items") or {}
-        return f"list of ({_kind(inner)})"
+        return f"list of ({_kind(inner, parts)})"
     if value.get("type") == "object":
-        # A name with a pattern is a property of its own in the schema.
+        # A name with a pattern is a property of its own in the schema; `true` stands for values of any kind.
         patterns = value.get("patternProperties") or {}
-        values: Mapping[str, Any] = value.get("additionalProperties") or next(iter(patterns.values()), {})
-        return f"mapping of names to ({_kind(values)})"
+        values: Any = value.get("additionalProperties") or next(iter(patterns.values()), {})
+        return f"mapping of names to ({_kind(values if isinstance(values, dict) else {}, parts)})"
     names = {
         "integer": "whole number",
         "number": "number",

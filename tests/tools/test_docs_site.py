@@ -57,7 +57,7 @@ def test_every_page_of_the_docs_is_in_the_navigation(tmp_path: Path) -> None:
     stage(tmp_path / "docs")
     pages = {str(page.relative_to(tmp_path / "docs")) for page in (tmp_path / "docs").rglob("*.md")}
     named = set(re.findall(r'"([\w/.-]+\.md)"', (ROOT / "zensical.toml").read_text()))
-    assert pages - named == {"repository/sample/README.md"}
+    assert pages - named == {"repository/sample/README.md"}, "list the page in zensical.toml"
     assert named <= pages
 
 

@@ -31,7 +31,7 @@ def stage(folder: Path, root: Path = ROOT) -> None:
 
     A link between pages leads to the copy; the text of a link to any other file stays, without the link.
     """
-    shutil.copytree(root / "docs", folder, ignore=shutil.ignore_patterns("*.json"))
+    shutil.copytree(root / "docs", folder, ignore=shutil.ignore_patterns("*.json", "*.ipynb"))
     for page in OUTSIDE:
         target = folder / "repository" / page
         target.parent.mkdir(parents=True, exist_ok=True)
