@@ -1,4 +1,4 @@
-# The online service alone: no torch, no training code, no Redis. Bundles come from a volume at /registry, features from FUNNELRANK_REDIS_URL.
+# The online service and `funnelrank score`: no torch, no training code, no Redis. Bundles come from a volume at /registry, features from FUNNELRANK_REDIS_URL.
 FROM python:3.11-slim AS build
 RUN python -m venv /opt/funnelrank
 COPY requirements/serve.txt requirements/serve.txt
@@ -12,6 +12,7 @@ WORKDIR /app
 COPY LICENSE NOTICE ./
 COPY funnelrank ./funnelrank
 COPY features ./features
+COPY batch ./batch
 COPY tables ./tables
 COPY service ./service
 ENV PATH=/opt/funnelrank/bin:$PATH \
