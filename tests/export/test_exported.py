@@ -104,7 +104,7 @@ def run(model: Small) -> Run:
 def test_a_reduced_precision_of_large_tables_is_refused_and_nothing_is_published(
     run: Run, model: Small, tmp_path: Path
 ) -> None:
-    with pytest.raises(PublishError, match="int8 is for graphs whose tables are in one file"):
+    with pytest.raises(PublishError, match="so large that they lie beside the graph, where int8 cannot be"):
         publish_run(run, tmp_path, "1", "int8", external_bytes=size_of_table(model))
     assert not list(tmp_path.glob("*/*")), "a hidden folder stayed behind"
 
