@@ -118,7 +118,7 @@ Delay = Annotated[DelayedFeedbackOptions | ElapsedWeightsOptions | FakeNegatives
 
 
 def corrections(delay: Delay | None) -> tuple[Correction | None, Correction | None]:
-    """The corrections of the loss on the conversion and of a chain's other losses."""
+    """Return the correction of the loss on the conversion, and that of the chain's other losses."""
     if delay is None:
         return None, None
     return delay.of_conversion(), delay.of_others()

@@ -56,7 +56,7 @@ def id_key(entity_id: str) -> int:
 
 
 def cell_name(place: int, cell: int | None = None) -> str:
-    """The name of a cell of a user: the place of its layout, and its number where the layout has several."""
+    """Return the name of a user's cell: the position of its layout, and its number if the layout has several."""
     return str(place) if cell is None else f"{place}:{cell}"
 
 
