@@ -98,7 +98,7 @@ def test_a_killed_ensemble_goes_on_to_the_same_bits(tiny_recipe, tmp_path, monke
     recipe = tiny_recipe(None, {"training.ensemble": 2, "model.dropout": 0.2})
     run(recipe, tmp_path, "whole")
     member_steps = len(open_data(recipe, tmp_path / "cache").parts["train"]) // 64 * 2
-    plain = loop._step
+    plain = loop.train_step
     steps = 0
 
     def killed(state, batch, epoch):
@@ -108,7 +108,7 @@ def test_a_killed_ensemble_goes_on_to_the_same_bits(tiny_recipe, tmp_path, monke
             raise KeyboardInterrupt
         return plain(state, batch, epoch)
 
-    monkeypatch.setattr(loop, "_step", killed)
+    monkeypatch.setattr(loop, "train_step", killed)
     with pytest.raises(KeyboardInterrupt):
         run(recipe, tmp_path, "killed", checkpoint_steps=3)
     assert not (tmp_path / "killed" / "metrics.json").exists()
