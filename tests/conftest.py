@@ -1,6 +1,7 @@
 """Fixtures of all tests: the event loop of async tests, and the check that no module leaves a socket or file open."""
 
 import gc
+import shutil
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -62,3 +63,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("recovery, seconds")
     for fault, seconds in RECOVERIES:
         terminalreporter.write_line(f"{seconds:6.2f}  {fault}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Debian's chromium, driven by Playwright, which can be started once per process."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # The sandbox of chromium does not work for root, as whom continuous integration runs.
+        options = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox"]}
+        chromium = playwright.chromium.launch(**options)
+        yield chromium
+        chromium.close()

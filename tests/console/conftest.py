@@ -1,4 +1,4 @@
-"""Fixtures of the console's tests: its source with packages, a service with two workers, and a real browser."""
+"""Fixtures of the console's tests: its source with packages, a service with two workers, a tab of a browser."""
 
 import shutil
 from collections.abc import Iterator
@@ -28,18 +28,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with EmbeddedRedis() as redis, sample_service(tmp_path_factory.mktemp("console"), redis) as running:
         running.rank(users=60)
         yield running
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # The sandbox of chromium does not work for root, as whom continuous integration runs.
-        options = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox"]}
-        chromium = playwright.chromium.launch(**options)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

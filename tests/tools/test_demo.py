@@ -3,12 +3,12 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running_service import ROOM_IN_ENVIRONMENT, ROOT, wait_until
@@ -34,9 +34,7 @@ def metric(service: str, name: str) -> float:
 
 
 @pytest.mark.tools
-def test_the_page_ranks_and_reports_what_was_seen_and_clicked(tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_the_page_ranks_and_reports_what_was_seen_and_clicked(tmp_path: Path, browser: Any) -> None:
     port = free_port()
     page_port = free_port()
     service = f"http://127.0.0.1:{port}"
@@ -46,33 +44,31 @@ def test_the_page_ranks_and_reports_what_was_seen_and_clicked(tmp_path: Path) ->
         process = subprocess.Popen(command, cwd=ROOT, env=environment | ROOM_IN_ENVIRONMENT, stdout=log, stderr=log)
     try:
         wait_until_ready(process, f"http://127.0.0.1:{page_port}/demo.json", 120)
-        with sync_playwright() as playwright:
-            chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = chromium.new_page()
-            faults: list[str] = []
-            page.on("pageerror", lambda error: faults.append(str(error)))
-            page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
-            page.goto(f"http://127.0.0.1:{page_port}/")
-            page.locator("#cards li").first.wait_for()
-            assert page.locator("#cards li").count() == 12
-            assert "kuairand-mmoe 3" in page.locator("#model").inner_text()
-            terms = page.locator("#cards li").first.locator("dt").all_inner_texts()
-            assert terms == ["author", "tag", "duration", "music", "click"]
-            first = page.locator("#cards li").evaluate_all("cards => cards.map(card => card.dataset.item)")
+        page = browser.new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+        page.goto(f"http://127.0.0.1:{page_port}/")
+        page.locator("#cards li").first.wait_for()
+        assert page.locator("#cards li").count() == 12
+        assert "kuairand-mmoe 3" in page.locator("#model").inner_text()
+        terms = page.locator("#cards li").first.locator("dt").all_inner_texts()
+        assert terms == ["author", "tag", "duration", "music", "click"]
+        first = page.locator("#cards li").evaluate_all("cards => cards.map(card => card.dataset.item)")
 
-            # Another user's list differs.
-            page.locator("#user").select_option(index=5)
-            wait_until(
-                lambda: page.locator("#cards li").evaluate_all("cards => cards.map(card => card.dataset.item)") != first
-            )
-            before = metric(service, "funnelrank_events_total")
-            user = page.locator("#user").input_value()
-            clicked = page.locator("#cards li").first.get_attribute("data-item")
-            page.locator("#cards li button").first.click()
-            wait_until(lambda: metric(service, "funnelrank_events_total") == before + 1)
-            wait_until(lambda: metric(service, "funnelrank_impressions_total") >= 12)
-            page.get_by_text("1 clicks").wait_for()
-            chromium.close()
+        # Another user's list differs.
+        page.locator("#user").select_option(index=5)
+        wait_until(
+            lambda: page.locator("#cards li").evaluate_all("cards => cards.map(card => card.dataset.item)") != first
+        )
+        before = metric(service, "funnelrank_events_total")
+        user = page.locator("#user").input_value()
+        clicked = page.locator("#cards li").first.get_attribute("data-item")
+        page.locator("#cards li button").first.click()
+        wait_until(lambda: metric(service, "funnelrank_events_total") == before + 1)
+        wait_until(lambda: metric(service, "funnelrank_impressions_total") >= 12)
+        page.get_by_text("1 clicks").wait_for()
+        page.close()
         assert faults == []
         with urllib.request.urlopen(f"{service}/store/users/{user}", timeout=10) as answer:
             assert clicked in json.dumps(json.load(answer))

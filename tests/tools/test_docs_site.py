@@ -1,12 +1,12 @@
 """Tests the docs site: it builds without a warning, its links lead somewhere, and it asks no other site."""
 
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,20 +93,16 @@ def test_it_builds_and_its_links_have_targets(site: Path) -> None:
 
 
 @pytest.mark.tools
-def test_a_browser_searches_lists_the_versions_and_asks_no_other_site(address: str) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = chromium.new_page()
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"{address}/")
-        page.wait_for_url("**/0.10.0/")
-        page.goto(f"{address}/0.10.0/architecture/")
-        page.locator(".md-version a[href*='/0.9.0/']").wait_for(state="attached")
-        page.locator(".md-search__button").first.click()
-        page.get_by_role("combobox").fill("canary")
-        page.get_by_role("listbox").get_by_text("Roll out a version").wait_for()
-        chromium.close()
+def test_a_browser_searches_lists_the_versions_and_asks_no_other_site(address: str, browser: Any) -> None:
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{address}/")
+    page.wait_for_url("**/0.10.0/")
+    page.goto(f"{address}/0.10.0/architecture/")
+    page.locator(".md-version a[href*='/0.9.0/']").wait_for(state="attached")
+    page.locator(".md-search__button").first.click()
+    page.get_by_role("combobox").fill("canary")
+    page.get_by_role("listbox").get_by_text("Roll out a version").wait_for()
+    page.close()
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
