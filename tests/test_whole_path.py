@@ -83,8 +83,10 @@ def test_a_recipe_goes_from_the_sample_to_a_ranking(
         monkeypatch.setenv("FUNNELRANK_REDIS_URL", redis.url)
         run("load", str(data), "--registry", str(registry))
         context = dict.fromkeys(feature.name for feature in manifest.feature_schema.context)
+        own = {feature.name: 0.5 for feature in manifest.feature_schema.candidate}
+        candidates = [{"item_id": item, "features": own} for item in items]
         with serving(tmp_path, registry, redis.url) as server:
-            answer = rank(server, {"user_id": str(users[0].as_py()), "candidates": items, "context": context})
+            answer = rank(server, {"user_id": str(users[0].as_py()), "candidates": candidates, "context": context})
     assert answer["degraded"] == []
     assert answer["model"] == {"name": recipe.name, "version": "1", "role": "stable"}
     assert sorted(e["item_id"] for e in answer["ranking"]) == sorted(items)
