@@ -122,16 +122,22 @@ def _measured(
         print(with_it.line(f"{TIMES} times that rate, with brown-out"))
         steps = [after - earlier for after, earlier in zip(_rankings_by_step(server), steps_before, strict=True)]
     # The bounds.
-    floor_ms = at_rate.cpu_ms - model_ms
     print(f"rankings by step 0 to 3: {steps}; lost by step (1 - nDCG@10): {losses}")
-    print(
-        f"CPU per ranking {at_rate.cpu_ms:.3f} ms, of which the model {model_ms:.3f}: the floor is {floor_ms:.3f} ms, "
-        f"so no brown-out answers more than {at_rate.cpu_ms / floor_ms:.2f} times the rate"
-    )
+    print(floor_line(at_rate.cpu_ms, model_ms))
     what = f"brown-out: % of the callers in time at {TIMES} times the rate, C={sizes.candidates}"
     verdict = Verdict(what, 100 * with_it.in_time, 100 * _ENOUGH, at_least=True)
     print(verdict.line(), flush=True)
     return verdict
+
+
+def floor_line(ranking_ms: float, model_ms: float) -> str:
+    """Say how much of a ranking's CPU no brown-out can save: all but the model's."""
+    measured = f"CPU per ranking {ranking_ms:.3f} ms, of which the model {model_ms:.3f}"
+    floor_ms = ranking_ms - model_ms
+    if floor_ms <= 0:
+        return f"{measured}, called alone: too noisy for a floor; run it again on a quiet machine"
+    times = ranking_ms / floor_ms
+    return f"{measured}: the floor is {floor_ms:.3f} ms, so no brown-out answers more than {times:.2f} times the rate"
 
 
 @contextmanager
