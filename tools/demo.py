@@ -6,14 +6,12 @@ The page (sample/demo) calls the service from another origin with the TypeScript
 import argparse
 import json
 import os
-import signal
 import sys
 import threading
 from contextlib import ExitStack
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pyarrow.compute as pc
@@ -21,7 +19,7 @@ import pyarrow.parquet as pq
 
 from service.sample.calls import NotReadyError, wait_until_ready
 from service.settings import variable_of
-from tools.processes import ROOT, is_taken, start
+from tools.processes import ROOT, Stopped, is_taken, start, stop_at_signals
 
 SAMPLE = ROOT / "sample"
 # Where the page's files lie, by the first part of their address.
@@ -33,10 +31,6 @@ _START_S = 120
 
 class DemoError(Exception):
     """It cannot be run; the message says why."""
-
-
-class _Stopped(Exception):  # noqa: N818 - a state, not a mistake
-    """SIGINT or SIGTERM arrived."""
 
 
 class PageHandler(SimpleHTTPRequestHandler):
@@ -129,16 +123,10 @@ def demo(port: int, page_port: int) -> None:
             sys.stdout.flush()
             if process.wait():
                 raise DemoError(f"the service ended with exit code {process.returncode}")
-        except _Stopped:
+        except Stopped:
             return
         except NotReadyError as error:
             raise DemoError(str(error)) from None
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise _Stopped
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -149,8 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000, help="of the service (8000)")
     parser.add_argument("--page-port", type=int, default=8080, help="of the page (8080)")
     options = parser.parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    stop_at_signals()
     try:
         demo(options.port, options.page_port)
     except DemoError as error:

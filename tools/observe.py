@@ -6,18 +6,16 @@ python -m tools.observe --port 8000 --prometheus-port 9090
 import argparse
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from service.sample.calls import NotReadyError, call, wait_until_ready
-from tools.processes import ROOT, is_taken, start
+from tools.processes import ROOT, Stopped, is_taken, start, stop_at_signals
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 REQUEST = ROOT / "sample" / "request.json"
@@ -26,10 +24,6 @@ _START_S = 120
 
 class ObserveError(Exception):
     """The sample or Prometheus cannot be run; the message says why."""
-
-
-class _Stopped(Exception):  # noqa: N818 - a state, not a mistake
-    """SIGINT or SIGTERM arrived."""
 
 
 def observe(port: int, prometheus_port: int, rate: float, minutes: float) -> None:
@@ -60,7 +54,7 @@ def observe(port: int, prometheus_port: int, rate: float, minutes: float) -> Non
             _send_traffic(
                 {"the service": service, "Prometheus": prometheus}, port, rate, time.monotonic() + 60 * minutes
             )
-        except _Stopped:
+        except Stopped:
             return
         except NotReadyError as error:
             raise ObserveError(str(error)) from None
@@ -109,12 +103,6 @@ def _send_traffic(processes: dict[str, "subprocess.Popen[bytes]"], port: int, ra
         time.sleep(1 / rate if rate else 1)
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise _Stopped
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Run the sample's service, its Redis, a little traffic, and Prometheus with the alert rules.",
@@ -127,8 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rate < 0 or options.rate > 1000:
         parser.error("--rate must be between 0 and 1000")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    stop_at_signals()
     try:
         observe(options.port, options.prometheus_port, options.rate, options.minutes)
     except ObserveError as error:

@@ -1,11 +1,29 @@
 """Starts programs of this tree that end together."""
 
+import signal
 import socket
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).parents[1]
+
+
+class Stopped(Exception):  # noqa: N818 - a state, not a mistake
+    """SIGINT or SIGTERM arrived."""
+
+
+def stop_at_signals() -> None:
+    """Raise Stopped in the main thread at the first SIGINT or SIGTERM; later ones are ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise Stopped
 
 
 def is_taken(port: int) -> bool:

@@ -13,20 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tools.shape import PACKAGES
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = (
-    "funnelrank",
-    "features",
-    "tables",
-    "service",
-    "batch",
-    "models",
-    "export",
-    "loop",
-    "loadtest",
-    "bench",
-    "tools",
-)
 CODE = sorted(path for folder in (*PACKAGES, "tests") for path in (ROOT / folder).rglob("*.py"))
 PAGES = sorted(
     page
