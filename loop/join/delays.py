@@ -67,8 +67,8 @@ def choose(database: duckdb.DuckDBPyConnection, recipe: Recipe, section: LogSect
     if delayed is None:
         closed = " AND ".join(f"{name} IS NOT NULL" for name in names)
         database.execute(
-            f"CREATE TABLE chosen AS SELECT request_id, ranked_before, position, time_ms, {', '.join(names)}, "  # nosec B608
-            f"NULL AS {PART} FROM states WHERE {closed}"
+            "CREATE TABLE chosen AS SELECT request_id, ranked_before, position, time_ms, "  # nosec B608
+            f"{', '.join(names)}, NULL AS {PART} FROM states WHERE {closed}"
         )
         return
     label = section.labels[delayed.column]
@@ -107,7 +107,7 @@ def _observe(
             FROM joined WHERE list_contains($actions, action) GROUP BY ALL
         ) c USING (request_id, ranked_before, item_id)
         WHERE (c.delay_ms IS NOT NULL OR NOT coalesce(c.misdated, false)) AND age_ms > 0{known}
-        """,  # nosec B608 # names are quoted
+        """,  # nosec B608
         parameters,
     )
     borders = database.execute(
@@ -138,7 +138,7 @@ def _label_by_age(database: duckdb.DuckDBPyConnection, delayed: DelayedConversio
                coalesce(delay_ms <= age_ms, false)::INT AS {conversion}, age_ms / 1000 AS {age},
                CASE WHEN delay_ms <= age_ms THEN delay_ms / 1000 ELSE 0 END AS {delay}, {PART}
         FROM parted
-        """  # nosec B608 # names are quoted
+        """  # nosec B608
     )
 
 
@@ -165,5 +165,5 @@ def _label_twice(
         UNION ALL
         SELECT {columns} 1, 1, {PART} FROM parted
         WHERE {PART} = 'train' AND delay_ms > {first_ms} AND delay_ms <= age_ms
-        """  # nosec B608 # names are quoted
+        """  # nosec B608
     )
