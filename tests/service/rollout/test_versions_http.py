@@ -174,9 +174,13 @@ def test_a_version_that_scores_otherwise_is_stopped_at_the_gate_with_the_numbers
     roll_out(running, stable={"name": "synthetic", "version": "3"})
     kit.wait_until(lambda: everywhere(running, "live") == {"3"})
     reports = [w["gate"].get("synthetic/3") for w in running.http.get("/models").json()["workers"]]
-    assert any(
-        r and r["psi"]["pctr"] < 0.1 and r["latency_ratio"] < 3 and r["against"] == "synthetic/1" for r in reports
-    )
+    # The system may give most connections to one worker. A worker with few requests has nothing to compare.
+    compared = [r for r in reports if r and "pctr" in r["psi"] and r["latency_ratio"] is not None]
+    assert compared
+    for report in compared:
+        assert report["psi"]["pctr"] < 0.1
+        assert report["latency_ratio"] < 3
+        assert report["against"] == "synthetic/1"
 
 
 def test_an_operator_may_lift_a_limit(running: Any, registry: Path, kit: SimpleNamespace) -> None:
