@@ -9,15 +9,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 _SPECIAL = (b"connection", b"transfer-encoding")
 
 
-def write_answer(
-    cycle: RequestResponseCycle, send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
-) -> bool:
+def write_answer(send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
     """Write an answer with its Content-Length, `headers` in lower case, to a connection that stays open.
 
     `send` is the one that the caller was given: if it is not the server's, something in between adds to answers.
     Returns False, and writes nothing, if the answer must be sent in the usual way, which also reports what is wrong.
     """
-    if send != cycle.send:
+    # The request is taken from `send`. If the request's scope held it, the two would hold each other, and the memory of
+    # a request would wait for the garbage collector instead of serving the next request.
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or send != cycle.send:
         return False
     if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.access_log:
         return False

@@ -7,7 +7,6 @@ import struct
 import sys
 import termios
 from collections.abc import Callable
-from functools import partial
 from secrets import token_hex
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -86,7 +85,7 @@ class WatchedWriting(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        self.scope["extensions"] = {WRITE_ANSWER: partial(write_answer, self.cycle)}  # type: ignore[dict-item]
+        self.scope["extensions"] = {WRITE_ANSWER: write_answer}  # type: ignore[dict-item]
 
     def close_idle(self) -> None:
         self._close()
