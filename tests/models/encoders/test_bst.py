@@ -1,13 +1,12 @@
 """Tests BST against a float64 reference of the paper's equations: forward, gradients, masks, one user, the graph."""
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
+from paper_checks import assert_gradients, assert_graph_equals_torch, weighted
 from pydantic import ValidationError
-from small_rankers import raw_inputs, score, small
+from small_rankers import small
 
-from export.graph import to_onnx
 from models.encoders.base import EncoderSpec, View
 from models.encoders.bst import Bst, BstOptions
 
@@ -122,35 +121,13 @@ def test_the_behaviours_read_each_other_and_the_candidate():
 def test_gradients_are_those_of_finite_differences():
     model = encoder()
     inputs = example(6)
-    rng = np.random.default_rng(5)
-    weight = torch.from_numpy(rng.normal(size=(6, model.out_width)))
-
-    def loss():
-        return (model(view(*inputs)) * weight).sum()
-
-    loss().backward()
-    for name, parameter in model.named_parameters():
-        flat = parameter.data.view(-1)
-        for i in rng.choice(len(flat), min(3, len(flat)), replace=False):
-            value = float(flat[i])
-            ends = []
-            for step in (1e-6, -1e-6):
-                flat[i] = value + step
-                ends.append(float(loss().detach()))
-            flat[i] = value
-            assert float(parameter.grad.view(-1)[i]) == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=5e-6), name
+    assert_gradients(model, lambda: weighted(model(view(*inputs))), atol=5e-6)
 
 
 @pytest.mark.slow
 def test_the_graph_of_two_blocks_equals_torch_at_any_length():
     options = {"type": "bst", "width": 6, "attention_heads": 3, "feed_forward": 5, "blocks": 2}
-    model = small("bst", encoders=[options])
-    session = ort.InferenceSession(to_onnx(model.graph, model.encoding).SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    for candidates, behaviours in ((1, 0), (1, 3), (7, 0), (64, 17)):
-        inputs = raw_inputs(model, candidates, behaviours)
-        for name, got in zip(names, session.run(names, inputs), strict=True):
-            np.testing.assert_allclose(got, score(model, inputs)[name], atol=1e-5)
+    assert_graph_equals_torch(small("bst", encoders=[options]))
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused():

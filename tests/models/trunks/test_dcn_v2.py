@@ -1,12 +1,11 @@
 """Tests DCN-V2 against a float64 reference of the paper's equations: forward, gradients, parts, the graph."""
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
-from small_rankers import raw_inputs, score, small
+from paper_checks import assert_gradients, assert_graph_equals_torch, assert_one_row_equals_repeated, weighted
+from small_rankers import small
 
-from export.graph import to_onnx
 from models.layers.input_part import InputPart
 from models.trunks.base import TrunkInput, TrunkSpec
 from models.trunks.dcn_v2 import DcnV2, DcnV2Options
@@ -106,11 +105,9 @@ def test_without_weights_the_cross_layers_change_nothing():
 @STRUCTURES
 def test_a_user_part_of_one_row_equals_the_same_row_repeated_under_any_trunk(rank, over, structure):
     model = trunk(rank=rank, structure=structure, over=over)
-    user = torch.randn(1, 5, dtype=torch.float64)
-    items = torch.randn(8, 3, dtype=torch.float64)
-    once = model(TrunkInput([user, items]))
-    torch.testing.assert_close(once, model(TrunkInput([user.expand(8, 5), items])))
-    assert once.shape[0] in (1, 2) and once.shape[1:] == (8, model.out_width)
+    parts = [torch.randn(rows, width, dtype=torch.float64) for rows, width in ((1, 5), (8, 3))]
+    out = assert_one_row_equals_repeated(model, TrunkInput(parts))
+    assert out.shape[0] in (1, 2) and out.shape[1:] == (8, model.out_width)
 
 
 @FORMS
@@ -118,23 +115,7 @@ def test_a_user_part_of_one_row_equals_the_same_row_repeated_under_any_trunk(ran
 def test_gradients_are_those_of_finite_differences(rank, structure):
     model = trunk(rank=rank, structure=structure)
     x = example()
-    rng = np.random.default_rng(5)
-    weight = torch.from_numpy(rng.normal(size=(1, len(x), model.out_width)))
-
-    def loss():
-        return (model(parts_of(x)) * weight).sum()
-
-    loss().backward()
-    for name, parameter in model.named_parameters():
-        flat = parameter.data.view(-1)
-        for i in rng.choice(len(flat), min(3, len(flat)), replace=False):
-            value = float(flat[i])
-            ends = []
-            for step in (1e-6, -1e-6):
-                flat[i] = value + step
-                ends.append(float(loss().detach()))
-            flat[i] = value
-            assert float(parameter.grad.view(-1)[i]) == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=2e-6), name
+    assert_gradients(model, lambda: weighted(model(parts_of(x))))
 
 
 def test_the_gates_of_the_trunk_above_are_reported():
@@ -145,10 +126,4 @@ def test_the_gates_of_the_trunk_above_are_reported():
 
 def test_the_graph_equals_torch_with_a_low_rank_beside_experts():
     options = {"type": "dcn_v2", "rank": 3, "structure": "parallel", "over": OVER[3]}
-    model = small("dcn_v2", trunk=options)
-    session = ort.InferenceSession(to_onnx(model.graph, model.encoding).SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    for candidates, behaviours in ((1, 0), (7, 3), (64, 17)):
-        inputs = raw_inputs(model, candidates, behaviours)
-        for name, got in zip(names, session.run(names, inputs), strict=True):
-            np.testing.assert_allclose(got, score(model, inputs)[name], atol=1e-5)
+    assert_graph_equals_torch(small("dcn_v2", trunk=options))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from paper_checks import assert_gradients, assert_one_row_equals_repeated, weighted
 from small_rankers import raw_inputs, score, small
 
 from models.layers.input_part import InputPart
@@ -116,56 +117,20 @@ def test_the_input_gets_the_gradient_of_the_equations_with_their_stops():
 
 
 def test_the_gates_of_the_tasks_teach_the_scenes_gate_nothing():
-    """Its gradient is that of the reference in which the gates of PPNet read a constant O_ep."""
+    """Every parameter has the gradient of the reference in which the gates of PPNet read a constant O_ep."""
     model = trunk()
     x, scene = example()
-    weight = np.random.default_rng(2).normal(size=(len(HEADS), len(x), HIDDEN[-1]))
     gated = gate_of(model.scene_gate, np.concatenate([scene, x], 1)) * x
-    (model(inputs_of(x, scene)) * torch.from_numpy(weight)).sum().backward()
-    for name, parameter in model.scene_gate.named_parameters():
-        flat = parameter.data.view(-1)
-        for i in (0, len(flat) // 2, len(flat) - 1):
-            value = float(flat[i])
-            ends = []
-            for step in (1e-6, -1e-6):
-                flat[i] = value + step
-                ends.append((reference(model, x, scene, (x, gated)) * weight).sum())
-            flat[i] = value
-            assert float(parameter.grad.view(-1)[i]) == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-6), name
+    assert_gradients(
+        model,
+        lambda: weighted(model(inputs_of(x, scene))),
+        differenced=lambda: weighted(torch.from_numpy(reference(model, x, scene, (x, gated)))),
+    )
 
 
 def test_a_user_part_of_one_row_equals_the_same_row_repeated():
-    model = trunk()
-    user, scene = torch.randn(1, 5, dtype=torch.float64), torch.randn(1, CONTEXT, dtype=torch.float64)
-    items, encoded = torch.randn(8, 3, dtype=torch.float64), torch.randn(8, 4, dtype=torch.float64)
-    once = model(TrunkInput([user, items, encoded], scene))
-    repeated = model(TrunkInput([user.expand(8, 5), items, encoded], scene.expand(8, CONTEXT)))
-    torch.testing.assert_close(once, repeated)
-
-
-def test_parameters_get_the_gradients_of_finite_differences_below_no_stop():
-    """The weights of PPNet's gates and of the layers: no stop lies between them and the output."""
-    model = trunk()
-    x, scene = example()
-    rng = np.random.default_rng(5)
-    weight = torch.from_numpy(rng.normal(size=(len(HEADS), len(x), HIDDEN[-1])))
-
-    def loss():
-        return (model(inputs_of(x, scene)) * weight).sum()
-
-    loss().backward()
-    for name, parameter in model.named_parameters():
-        if name.startswith("scene_gate"):
-            continue
-        flat = parameter.data.view(-1)
-        for i in rng.choice(len(flat), 3, replace=False):
-            value = float(flat[i])
-            ends = []
-            for step in (1e-6, -1e-6):
-                flat[i] = value + step
-                ends.append(float(loss().detach()))
-            flat[i] = value
-            assert float(parameter.grad.view(-1)[i]) == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=2e-6), name
+    parts = [torch.randn(rows, width, dtype=torch.float64) for rows, width in zip((1, 8, 8), WIDTHS, strict=True)]
+    assert_one_row_equals_repeated(trunk(), TrunkInput(parts, torch.randn(1, CONTEXT, dtype=torch.float64)))
 
 
 def test_the_scene_moves_the_scores():

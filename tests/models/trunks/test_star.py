@@ -1,12 +1,11 @@
-"""STAR against a float64 reference: forward, gradients by finite differences, statistics, the graph."""
+"""Tests STAR against a float64 reference: forward, gradients by finite differences, statistics, the graph."""
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
+from paper_checks import assert_gradients, assert_graph_equals_torch, assert_one_row_equals_repeated, weighted
 from small_rankers import raw_inputs, score, small, training_batch
 
-from export.graph import to_onnx
 from models.layers.input_part import InputPart
 from models.recipe import RecipeError
 from models.trunks.base import TrunkInput, TrunkSpec
@@ -102,13 +101,10 @@ def test_one_domain_for_all_candidates_equals_each_alone(domain):
 
 def test_a_user_part_of_one_row_equals_the_same_row_repeated():
     model = star()
-    user = torch.randn(1, 5, dtype=torch.float64)
-    items = torch.randn(8, 3, dtype=torch.float64)
-    domain = torch.tensor([2])
-    once = TrunkInput([user, items], domain=domain)
-    repeated = TrunkInput([user.expand(8, 5), items], domain=domain.expand(8))
-    torch.testing.assert_close(model(once), model(repeated))
-    torch.testing.assert_close(model.logit_shift(once), model.logit_shift(repeated))
+    parts = [torch.randn(rows, width, dtype=torch.float64) for rows, width in ((1, 5), (8, 3))]
+    once = TrunkInput(parts, domain=torch.tensor([2]))
+    assert_one_row_equals_repeated(model, once)
+    assert_one_row_equals_repeated(model.logit_shift, once)
 
 
 def batch_statistics(x, domain):
@@ -155,25 +151,8 @@ def test_a_domain_with_one_impression_in_a_batch_keeps_its_statistics():
 def test_gradients_are_those_of_finite_differences(training):
     model = star().train(training)
     x, domain = example(20)
-    rng = np.random.default_rng(5)
-    weight_out, weight_shift = rng.normal(size=(len(HEADS), 20, HIDDEN[-1])), rng.normal(size=(len(HEADS), 20))
-
-    def loss():
-        inputs = inputs_of(x, domain)
-        of_out = (model(inputs) * torch.from_numpy(weight_out)).sum()
-        return of_out + (model.logit_shift(inputs) * torch.from_numpy(weight_shift)).sum()
-
-    loss().backward()
-    for name, parameter in model.named_parameters():
-        flat = parameter.data.view(-1)
-        for i in rng.choice(len(flat), min(3, len(flat)), replace=False):
-            value = float(flat[i])
-            ends = []
-            for step in (1e-6, -1e-6):
-                flat[i] = value + step
-                ends.append(float(loss().detach()))
-            flat[i] = value
-            assert float(parameter.grad.view(-1)[i]) == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=2e-6), name
+    inputs = inputs_of(x, domain)
+    assert_gradients(model, lambda: weighted(model(inputs)) + weighted(model.logit_shift(inputs), seed=6))
 
 
 def test_at_the_start_every_domain_is_the_shared_network():
@@ -210,16 +189,13 @@ def test_an_unseen_domain_is_scored_by_the_shared_weights_alone():
 
 def test_the_domain_moves_the_scores_and_the_graph_follows():
     model = small("star")
-    session = ort.InferenceSession(to_onnx(model.graph, model.encoding).SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    by_domain = []
+    requests = []
     for key in [*keys_of_domains(model), 12345]:
         inputs = raw_inputs(model, 7, 4)
         inputs["context_keys"][:, 0] = key
-        expected = score(model, inputs)
-        for name, got in zip(names, session.run(names, inputs), strict=True):
-            np.testing.assert_allclose(got, expected[name], atol=1e-6)
-        by_domain.append(expected["pctr"])
+        requests.append(inputs)
+    assert_graph_equals_torch(model, requests, atol=1e-6)
+    by_domain = [score(model, inputs)["pctr"] for inputs in requests]
     for i in range(len(by_domain)):
         for j in range(i):
             assert np.abs(by_domain[i] - by_domain[j]).max() > 1e-3
