@@ -3,7 +3,19 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { askedOf, askedOfBody, bodyOf, movableWeights, reweighted } from "../src/pages/try/request.ts";
+import {
+  NONE,
+  askedOf,
+  askedOfBody,
+  bodyOf,
+  callOf,
+  choiceFields,
+  choiceOf,
+  movableWeights,
+  otherCallOf,
+  otherOf,
+  reweighted,
+} from "../src/pages/try/request.ts";
 import type { Ranking } from "../src/types.ts";
 
 const RANKING: Ranking = {
@@ -62,4 +74,28 @@ test("the limits of a weight are the operator's, and weights without limits are 
   assert.deepEqual(movableWeights({ kind: "weighted_sum", weights, bounds }), [
     { name: "pcvr", weight: 10, min: 5, max: 15 },
   ]);
+});
+
+test("a choice and what stands beside it are the same after their way through the address", () => {
+  const asked = { user: "7", items: "1", scene: "home", more: "" };
+  const choice = { version: "m/2", profile: "clicks", rules: NONE };
+  const beside = { version: "", profile: "", rules: "first" };
+  const fields = { ...asked, ...choiceFields(choice, "by_"), other: NONE, ...choiceFields(beside, "") };
+  const query = new URLSearchParams(Object.entries(fields).filter(([, value]) => value !== ""));
+  assert.deepEqual(choiceOf(query, "by_"), choice);
+  assert.deepEqual(otherOf(query), { scene: NONE, ...beside });
+  assert.equal(otherOf(new URLSearchParams({ user: "7", by_profile: "clicks" })), null);
+});
+
+test("only a choice is a preview; without rules is an empty name", () => {
+  const asked = { user: "7", items: "1", scene: "home", more: "" };
+  const nothing = { version: "", profile: "", rules: "" };
+  assert.equal(callOf(asked, nothing).path, "/rank");
+  const by = callOf(asked, { ...nothing, profile: "clicks", rules: NONE });
+  assert.equal(by.path, "/rank/preview");
+  const body = { user_id: "7", candidates: ["1"], scene: "home", explain: true };
+  assert.deepEqual(by.body, { ...body, profile: "clicks", rules: "" });
+  const { scene: _, ...without } = body;
+  assert.deepEqual(otherCallOf(asked, { ...nothing, scene: NONE }), { path: "/rank", body: without });
+  assert.deepEqual(otherCallOf(asked, { ...nothing, scene: "" }).body, body);
 });

@@ -159,6 +159,12 @@ class Fusion:
         arm = experiment.arms[share]
         return self.formulas[arm.profile], Chosen(name, arm.name)
 
+    def named(self, profile: str) -> Formula:
+        """Return the formula of a profile, also of one that no scene uses. Raises InvalidRequest."""
+        if profile not in self.formulas:
+            raise invalid("profile", f"no profile '{profile}'{nearest(profile, self.formulas)}")
+        return self.formulas[profile]
+
     def with_weights(self, formula: Formula, weights: Mapping[str, float]) -> Formula:
         """Return `formula` with some weights replaced for one request.
 

@@ -11,6 +11,7 @@ from service.ranking.degradation import Degradations
 from service.ranking.query import Query
 from service.ranking.second_stage import SecondStage, second_stage
 from service.rollout.serving import Live
+from service.rules.scenes import ChosenRules, no_list
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +34,12 @@ class Checked:
 async def check_request(live: Live, query: Query, page_key: bytes) -> Checked:
     """Check a request against the version that ranks it. Raises InvalidRequest."""
     layouts = live.bundle.layouts
-    formula, chosen = live.fusion.for_user(query.options.scene, query.user_id)
+    choice = query.options.choice
+    if choice is None or choice.profile is None:
+        formula, chosen = live.fusion.for_user(query.options.scene, query.user_id)
+    else:
+        formula = live.fusion.named(choice.profile)
+        chosen = None
     if query.options.weights:
         formula = live.fusion.with_weights(formula, query.options.weights)
     context = layouts.context.default_row
@@ -50,7 +56,18 @@ async def check_request(live: Live, query: Query, page_key: bytes) -> Checked:
 
 def _rules_of(live: Live, query: Query, moment: int, page_key: bytes) -> SecondStage | None:
     """Return the second stage of a request; None without rules. Raises InvalidRequest."""
-    if live.rules is None and query.options.page is None:
+    if live.rules is None and query.options.page is None and query.options.choice is None:
         return None
-    chosen = None if live.rules is None else live.rules.for_user(query.options.scene, query.user_id)
-    return second_stage(chosen, query, live.bundle.label, moment, page_key)
+    return second_stage(_list_of(live, query), query, live.bundle.label, moment, page_key)
+
+
+def _list_of(live: Live, query: Query) -> ChosenRules | None:
+    """Return the rules that a request names, otherwise those of its scene and user. Raises InvalidRequest."""
+    choice = query.options.choice
+    if choice is None or choice.rules is None:
+        return None if live.rules is None else live.rules.for_user(query.options.scene, query.user_id)
+    if not choice.rules:
+        return None
+    if live.rules is None:
+        raise no_list(choice.rules, ())
+    return live.rules.named(choice.rules)

@@ -12,6 +12,17 @@ from service.rollout.serving import Live
 from service.rules.scenes import ChosenRules
 
 
+@dataclass(slots=True, frozen=True)
+class DocumentChoice:
+    """The names of a profile and of a list of rules that rank in place of the scene's and the user's own.
+
+    None leaves these; empty `rules` are none at all.
+    """
+
+    profile: str | None = None
+    rules: str | None = None
+
+
 @dataclass(slots=True, eq=False)
 class RankingOptions:
     """How to rank: `weights` replace the profile's weights, `page` is the token of an earlier page.
@@ -25,6 +36,7 @@ class RankingOptions:
     explain: bool = False
     page: str | None = None
     timestamp: int | None = None
+    choice: DocumentChoice | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,10 +1,12 @@
 """Holds all rules bound to one model, and chooses those of a request by its scene and user."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from features import RowLayout
+from features.nearest import nearest
+from service.errors import InvalidRequest, invalid
 from service.rules.bound import BoundRules, bind_rules
 from service.rules.definition.rule_sets import RuleSets, RulesExperiment
 from service.user_split import share_of
@@ -53,6 +55,18 @@ class SceneRules:
         if bound is None or (not bound.rules and arm_name is None):
             return None
         return ChosenRules(self.rule_sets.revision, name, bound, experiment_name, arm_name)
+
+    def named(self, name: str) -> ChosenRules | None:
+        """Return a list by its name, also one that no scene uses; None if it has no rule. Raises InvalidRequest."""
+        if name not in self.bound:
+            raise no_list(name, self.bound)
+        bound = self.bound[name]
+        return ChosenRules(self.rule_sets.revision, name, bound) if bound.rules else None
+
+
+def no_list(name: str, known: Collection[str]) -> InvalidRequest:
+    """Return the error of a list that the document lacks."""
+    return invalid("rules", f"no rules '{name}'{nearest(name, known)}")
 
 
 def bind_scenes(

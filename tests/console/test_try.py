@@ -1,13 +1,15 @@
 """Tests the page that tries a ranking, in a browser: the answer of the service, explained, moved, compared, linked."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from running_service import wait_until
 
 from tests.console.pages import REQUEST, Console, counted
-from tests.console.served import MODEL, Served
+from tests.console.served import MODEL, SAMPLE, Served
 
 pytestmark = pytest.mark.tools
 TABLE = re.compile("Ranking of")
@@ -69,7 +71,7 @@ def test_moved_weights_move_the_ranking_and_nothing_else(console: Console, serve
 
 def test_another_scene_is_ranked_beside_it(console: Console, served: Served) -> None:
     console.open_ranking()
-    console.page.get_by_label("Compare with the scene").select_option(":long_video")
+    console.page.get_by_label("Compare with the scene").select_option("long_video")
     other = [item["item_id"] for item in ranked(served, scene="long_video")]
     wait_until(lambda: "Beside" in console.table(TABLE)[0])
     places = [int(row[-1].split()[0]) for row in console.table(TABLE)[1:]]
@@ -93,6 +95,57 @@ def test_another_version_ranks_the_same_request_beside_it(console: Console, serv
     # The link ranked once more, and the first ranking may have been counted late; three previews are not among these.
     counted_since = counted(served.server.http.get("/metrics").text, "funnelrank_rankings_total") - n
     assert 1 <= counted_since <= 2
+
+
+@pytest.fixture
+def unused(served: Served) -> Iterator[None]:
+    """A profile, and a list of rules that blocks the first candidate, which no scene uses."""
+    document = yaml.safe_load((SAMPLE / "fusion.yaml").read_text())
+    del document["revision"]
+    profiles = document["profiles"] | {"likes": {"kind": "weighted_sum", "weights": {"pcvr": 1.0}}}
+    block = {"type": "block", "item_ids": REQUEST["candidates"][:1]}
+    hold(served, "fusion", document | {"profiles": profiles})
+    hold(served, "rules", {"rules": {"default": [], "block_one": [block]}})
+    yield
+    hold(served, "rules", {"rules": {}})
+    hold(served, "fusion", document)
+
+
+def hold(served: Served, name: str, document: dict[str, Any]) -> None:
+    """Write a document, and wait until both workers rank by it."""
+    revision = served.change("PUT", f"/{name}", document | {"author": "ann", "reason": "to begin with"})["revision"]
+    field = f"{name}_revision"
+    wait_until(lambda: [worker[field] for worker in served.get("/models")["workers"]] == [revision] * 2)
+
+
+def test_profiles_and_rules_that_no_scene_uses_are_compared(console: Console, served: Served, unused: None) -> None:
+    first = REQUEST["candidates"][0]
+    console.open_ranking()
+    own = [item["item_id"] for item in ranked(served)]
+    by_likes = [item["item_id"] for item in ranked(served, fusion={"weights": {"pctr": 0, "pctcvr": 0, "pcvr": 1}})]
+    assert by_likes != own
+    n = counted(served.server.http.get("/metrics").text, "funnelrank_rankings_total")
+    # The profile beside the scene's own.
+    console.page.get_by_label("Compare with the profile").select_option("likes")
+    console.wait_for_text("profile likes, revision")
+    places = [int(row[-1].split()[0]) for row in console.table(TABLE)[1:]]
+    assert (ids(console), places) == (own, [by_likes.index(item) + 1 for item in own])
+    # The profile itself, with its rules beside none, whatever the user's and the scene's own are.
+    console.page.get_by_label("Rank by the profile").select_option("likes")
+    wait_until(lambda: ids(console) == by_likes)
+    console.page.get_by_label("Rank by the rules").select_option("-")
+    console.page.get_by_label("Compare with the rules").select_option("block_one")
+    console.wait_for_text("rules block_one, revision")
+    beside = {row[1]: row[-1] for row in console.table(TABLE)[1:]}
+    assert [item for item, text in beside.items() if text == "not there"] == [first]
+    # The address has all of it.
+    link = console.page.url
+    console.page.goto("about:blank")
+    console.page.goto(link)
+    console.wait_for_text("rules block_one, revision")
+    assert ids(console) == by_likes
+    # None of these counted as traffic, but for the first ranking, which may be counted late.
+    assert counted(served.server.http.get("/metrics").text, "funnelrank_rankings_total") - n <= 1
 
 
 def test_the_users_behaviours_are_decoded(console: Console) -> None:

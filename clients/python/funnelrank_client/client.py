@@ -134,7 +134,7 @@ class Client:
         return self._json(calls.preview("/fusion/preview", document), CHANGE_TIMEOUT_MS)
 
     def preview_ranking(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Rank with a loaded version (`version`: `name/version`); it is neither counted nor logged."""
+        """Rank by a chosen `version` (`name/version`), `profile` and `rules`; it is neither counted nor logged."""
         return self._json(calls.preview("/rank/preview", request))
 
     def get_callers(self) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ export declare class Client {
     getFusion(): Promise<Document>;
     putFusion(document: Document): Promise<Document>;
     rollBackFusion(to?: Rollback): Promise<Document>;
-    /** Rank with a loaded version (`version`: `name/version`); it is neither counted nor logged. */
+    /** Rank by a chosen `version` (`name/version`), `profile` and `rules`; it is neither counted nor logged. */
     previewRanking(request: Document): Promise<Document>;
     /** The effect of a fusion document on recent requests; nothing is changed. */
     previewFusion(document: Document): Promise<Document>;

@@ -66,7 +66,7 @@ export class Client {
     rollBackFusion(to = {}) {
         return this.#change("POST", "/fusion/rollback", to);
     }
-    /** Rank with a loaded version (`version`: `name/version`); it is neither counted nor logged. */
+    /** Rank by a chosen `version` (`name/version`), `profile` and `rules`; it is neither counted nor logged. */
     previewRanking(request) {
         return this.#json({ method: "POST", path: "/rank/preview", body: request, operator: true });
     }

@@ -89,7 +89,7 @@ export class Client {
     return this.#change("POST", "/fusion/rollback", to);
   }
 
-  /** Rank with a loaded version (`version`: `name/version`); it is neither counted nor logged. */
+  /** Rank by a chosen `version` (`name/version`), `profile` and `rules`; it is neither counted nor logged. */
   previewRanking(request: Document): Promise<Document> {
     return this.#json({ method: "POST", path: "/rank/preview", body: request, operator: true });
   }

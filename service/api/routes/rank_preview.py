@@ -1,4 +1,4 @@
-"""Answers `POST /rank/preview`: a ranking by a version of one's choice, which is neither counted nor logged."""
+"""Answers `POST /rank/preview`: a ranking by a chosen version, profile and rules, neither counted nor logged."""
 
 from typing import Annotated
 
@@ -15,23 +15,35 @@ from service.api.routes.rank_bodies import RankRequest, RankResponse
 from service.api.services import Worker
 from service.errors import DeadlineExceeded, UnknownModel
 from service.ranking.deadline import Deadline
+from service.ranking.query import DocumentChoice
 from service.rollout.serving import Live, ServingSnapshot
 
 router = APIRouter(tags=["previews"], dependencies=[Operator])
 
 
 class RankPreviewRequest(RankRequest):
-    """A request to rank, and the version that answers it."""
+    """A request to rank, with the version, the profile and the rules that answer it."""
 
     version: Annotated[
         str | None,
         Field(max_length=200, description="a loaded version, as `kuairand-mmoe/3`; by default the user's own"),
     ] = None
+    profile: Annotated[
+        str | None,
+        Field(max_length=200, description="a profile of the fusion document; by default the scene's and the user's"),
+    ] = None
+    rules: Annotated[
+        str | None,
+        Field(
+            max_length=200,
+            description="a list of the rules document, empty for no rules; by default the scene's and the user's",
+        ),
+    ] = None
 
 
 @router.post(
     "/rank/preview",
-    summary="Rank with one of the loaded versions",
+    summary="Rank with a loaded version, a profile and rules of one's choice",
     response_model=RankResponse,
     responses=refuses(*BODY, *OPERATOR, *WORK, UnknownModel, DeadlineExceeded),
 )
@@ -40,7 +52,8 @@ async def preview(
     worker: Worker,
     request: Request,
 ) -> Response:
-    """Ranks as `POST /rank` does, with stable, canary, shadow or first pass, whichever the user has.
+    """Ranks as `POST /rank` does, with stable, canary, shadow or first pass, whichever the user has, and with any
+    profile and any list of rules, also those that no scene uses.
 
     It does not count as traffic: no counter of rankings, gate, canary or exposure log sees it.
     """
@@ -48,6 +61,7 @@ async def preview(
     if body.request_id:
         context.request_id = body.request_id
     query, _ = query_of(body, worker.settings)
+    query.options.choice = DocumentChoice(body.profile, body.rules)
     deadline = Deadline(body.timeout_ms or worker.settings.default_timeout_ms, context.started)
     with worker.rankings.enter():
         live = None if body.version is None else _loaded(worker.follower.snapshot, body.version, body.scene)

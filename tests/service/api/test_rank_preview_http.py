@@ -1,4 +1,4 @@
-"""Tests `POST /rank/preview`: the ranking of a chosen version, which counts as no traffic."""
+"""Tests `POST /rank/preview`: the ranking of a chosen version, profile and rules, which counts as no traffic."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from rules_service import TOKEN
+from rules_service import BLOCK, BY_PRICE, TOKEN, ids
+from running_service import wait_until
 
 from service.sample.embedded_redis import EmbeddedRedis
 
@@ -37,6 +38,12 @@ def counters(server: Any) -> list[str]:
     return [line for line in server.http.get("/metrics").text.splitlines() if line.startswith(COUNTERS)]
 
 
+def revision(server: Any, document: str) -> int:
+    """The revision of a document that the worker ranks by."""
+    number: int = server.http.get("/models").json()["worker"][f"{document}_revision"]
+    return number
+
+
 def test_every_loaded_version_ranks_and_nothing_is_counted(running: Any) -> None:
     before = counters(running)
     own = preview(running).json()
@@ -60,3 +67,47 @@ def test_a_version_that_is_not_loaded_is_named_with_those_that_are(running: Any)
 def test_a_bad_request_is_refused_as_by_rank(running: Any) -> None:
     refused = preview(running, candidates=["1", "1"])
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "candidates[1]")
+
+
+def test_any_profile_ranks_also_one_that_no_scene_uses(running: Any) -> None:
+    profiles = {
+        "default": {"kind": "weighted_sum", "weights": {"pctr": 1.0}},
+        "dear": {"kind": "formula", "formula": "price + 0 * pctr"},
+        "cheap": {"kind": "formula", "formula": "0 * pctr - price"},
+    }
+    written = running.put("/fusion", {"profiles": profiles, "scenes": {"home": "default"}, "experiments": {}})
+    assert written.status_code == 200, written.text
+    wait_until(lambda: revision(running, "fusion") == written.json()["revision"])
+    dear = preview(running, profile="dear", scene="home").json()
+    cheap = preview(running, profile="cheap").json()
+    assert (dear["fusion"]["profile"], ids(dear)) == ("dear", BY_PRICE)
+    assert (cheap["fusion"]["profile"], ids(cheap)) == ("cheap", BY_PRICE[::-1])
+    # With a version beside it: the scores are the version's, the order the profile's.
+    both = preview(running, profile="dear", version="synthetic/2").json()
+    assert (both["model"]["version"], ids(both)) == ("2", BY_PRICE)
+    refused = preview(running, profile="deer")
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "profile")
+    assert refused.json()["detail"] == "profile: no profile 'deer'; did you mean 'dear'?"
+
+
+def test_any_rules_apply_also_those_that_no_scene_uses(running: Any) -> None:
+    assert preview(running, rules="").json().get("rules") is None
+    refused = preview(running, rules="first")
+    assert refused.json()["detail"] == "rules: no rules 'first'; known: none"
+    lists = {"default": [BLOCK], "first": [{"type": "pin", "item_id": "3", "position": 1}], "empty": []}
+    written = running.put("/rules", {"rules": lists})
+    assert written.status_code == 200, written.text
+    wait_until(lambda: revision(running, "rules") == written.json()["revision"])
+    own = preview(running).json()
+    assert (own["rules"]["name"], "11" in ids(own)) == ("default", False)
+    first = preview(running, rules="first").json()
+    assert (first["rules"]["name"], ids(first)[0], len(ids(first))) == ("first", "3", 12)
+    for none in ("", "empty"):
+        without = preview(running, rules=none).json()
+        assert (without.get("rules"), len(ids(without))) == (None, 12)
+    refused = preview(running, rules="frist")
+    assert refused.json()["detail"] == "rules: no rules 'frist'; did you mean 'first'?"
+    # A token of one list is none of another.
+    page = preview(running, rules="first", top_k=3).json()["page"]
+    assert ids(preview(running, rules="first", top_k=3, page=page).json())[0] not in ids(first)[:3]
+    assert preview(running, top_k=3, page=page).status_code == 422

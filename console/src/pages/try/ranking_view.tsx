@@ -1,15 +1,15 @@
-/** A ranking with the weights that may be moved, another scene beside it, and the user's behaviours. */
+/** A ranking with the weights that may be moved, another ranking beside it, and the user's behaviours. */
 
 import type { VNode } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { send } from "../../api.ts";
 import { count, label, percent } from "../../format.ts";
-import { ProblemView, Section, Select } from "../../parts/basic.tsx";
+import { ProblemView, Section } from "../../parts/basic.tsx";
 import { StoredUser } from "../../parts/stored.tsx";
 import type { Fusion, Ranking } from "../../types.ts";
 import { RankedItems } from "./ranked_items.tsx";
-import { bodyOf, movableWeights, profileOf, ranksOf, reweighted, type Asked, type Other } from "./request.ts";
+import { callOf, movableWeights, profileOf, ranksOf, reweighted, type Asked, type Choice } from "./request.ts";
 import { WeightSliders } from "./weight_sliders.tsx";
 
 const PAUSE_MS = 120; // between two moves of a slider, before the service is asked
@@ -19,19 +19,16 @@ interface Props {
   asked: Asked;
   ranking: Ranking;
   fusion: Fusion | undefined;
-  scenes: readonly string[];
-  /** The loaded versions. */
-  versions: readonly string[];
-  other: Other | null;
+  /** What ranks in place of the user's and the scene's own. */
+  choice: Choice;
   compared: Ranking | null;
-  onOther: (other: Other | null) => void;
 }
 
 export function RankingView(props: Props): VNode {
-  const { asked, ranking, fusion } = props;
+  const { asked, choice, ranking, fusion } = props;
   const profile = profileOf(fusion, ranking);
   const [weights, setWeights] = useState<Record<string, number>>({});
-  const moved = useReweighted(asked, ranking, fusion, weights);
+  const moved = useReweighted(asked, choice, ranking, fusion, weights);
   const shown = moved.ranking ?? ranking;
   const beside = moved.ranking ? ranking : props.compared;
   const ranks = useMemo(() => (beside ? ranksOf(beside) : null), [beside]);
@@ -49,7 +46,6 @@ export function RankingView(props: Props): VNode {
           />
         )}
         <ProblemView error={moved.error} />
-        <Comparison {...props} />
         {beside && (
           <p class="about" role="status">
             {moved.ranking ? "Beside it: the ranking with the weights of the document" : "Beside it:"}{" "}
@@ -60,27 +56,6 @@ export function RankingView(props: Props): VNode {
       </Section>
       <StoredUser id={asked.user} />
     </>
-  );
-}
-
-function Comparison(props: Props): VNode {
-  const { other, scenes, versions, onOther } = props;
-  const scene = other?.kind === "other" ? `:${other.name}` : "";
-  return (
-    <div class="row">
-      <Select
-        label="Compare with the scene"
-        value={scene}
-        options={[["", "nothing"], [":", "none (default)"], ...scenes.map((name) => [`:${name}`, name] as const)]}
-        onInput={(value) => onOther(value === "" ? null : { kind: "other", name: value.slice(1) })}
-      />
-      <Select
-        label="Compare with the version"
-        value={other?.kind === "version" ? other.name : ""}
-        options={[["", "nothing"], ...versions.map((name) => [name, name] as const)]}
-        onInput={(name) => onOther(name === "" ? null : { kind: "version", name })}
-      />
-    </div>
   );
 }
 
@@ -118,6 +93,7 @@ const UNMOVED: Reweighted = { ranking: null, isLocal: false, error: undefined };
 /** The ranking with other weights: the service's own where it takes them, else computed from the task scores here. */
 function useReweighted(
   asked: Asked,
+  choice: Choice,
   ranking: Ranking,
   fusion: Fusion | undefined,
   weights: Record<string, number>,
@@ -137,7 +113,8 @@ function useReweighted(
       return undefined;
     }
     const timer = setTimeout(() => {
-      send<Ranking>("POST", "/rank", { ...bodyOf(asked), fusion: { weights } }).then(
+      const { path, body } = callOf(asked, choice);
+      send<Ranking>("POST", path, { ...body, fusion: { weights } }).then(
         (answer) => turn === newest.current && setResult({ ranking: answer, isLocal: false, error: undefined }),
         (error: Error) => turn === newest.current && setResult({ ranking: null, isLocal: false, error }),
       );

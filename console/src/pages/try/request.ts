@@ -11,20 +11,44 @@ export interface Asked {
   more: string;
 }
 
-/** What a ranking is compared with: another scene, or a version of one's choice. */
-export interface Other {
-  kind: "other" | "version";
-  name: string;
+/** What ranks, by name, in place of the user's version and the scene's profile and rules. An empty name leaves these. */
+export interface Choice {
+  version: string;
+  profile: string;
+  rules: string;
 }
 
-/** In the address, requests without a scene: an empty value is left out of it. */
-export const NO_SCENE = "-";
+/** What a ranking is compared with: another scene ("" for the same), or other versions, profiles and rules. */
+export interface Other extends Choice {
+  scene: string;
+}
+
+/** In the address, requests without a scene, and rankings without rules: an empty value is left out of it. */
+export const NONE = "-";
 
 export type RankBody = Record<string, unknown>;
 
 export function askedOf(query: URLSearchParams): Asked {
   const field = (name: string): string => query.get(name) ?? "";
   return { user: field("user"), items: field("items"), scene: field("scene"), more: field("more") };
+}
+
+/** The choice in the address, whose fields begin with `prefix`. */
+export function choiceOf(query: URLSearchParams, prefix: string): Choice {
+  const field = (name: string): string => query.get(prefix + name) ?? "";
+  return { version: field("version"), profile: field("profile"), rules: field("rules") };
+}
+
+/** A choice as fields of the address. */
+export function choiceFields(choice: Choice, prefix: string): Record<string, string> {
+  const { version, profile, rules } = choice;
+  return { [`${prefix}version`]: version, [`${prefix}profile`]: profile, [`${prefix}rules`]: rules };
+}
+
+/** What the ranking of an address is compared with; null for nothing. */
+export function otherOf(query: URLSearchParams): Other | null {
+  const other = { scene: query.get("other") ?? "", ...choiceOf(query, "") };
+  return Object.values(other).some((name) => name !== "") ? other : null;
 }
 
 /** The fields of a request that somebody has as JSON, e.g. out of a log. Throws if it is none. */
@@ -51,6 +75,19 @@ export function bodyOf(asked: Asked): RankBody {
   const candidates: unknown = text.startsWith("[") ? JSON.parse(text) : text.split(/[\s,]+/).filter(Boolean);
   const scene = asked.scene ? { scene: asked.scene } : {};
   return { ...more, user_id: asked.user, candidates, ...scene, explain: true };
+}
+
+/** The call that ranks a request. By a choice, the ranking is not counted as traffic. */
+export function callOf(asked: Asked, choice: Choice): { path: string; body: RankBody } {
+  const named = Object.entries(choice).filter(([, name]) => name !== "");
+  const chosen = Object.fromEntries(named.map(([field, name]) => [field, name === NONE ? "" : name]));
+  return { path: named.length > 0 ? "/rank/preview" : "/rank", body: { ...bodyOf(asked), ...chosen } };
+}
+
+/** The call for the ranking beside it. */
+export function otherCallOf(asked: Asked, other: Other): { path: string; body: RankBody } {
+  const { scene, version, profile, rules } = other;
+  return callOf(scene === "" ? asked : { ...asked, scene: scene === NONE ? "" : scene }, { version, profile, rules });
 }
 
 function objectOf(text: string): Record<string, unknown> {

@@ -4,10 +4,13 @@ import type { VNode } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
 import { Input, ProblemView, Section, Select, TextArea } from "../../parts/basic.tsx";
-import { go } from "../../route.ts";
 import { askedOfBody, bodyOf, type Asked } from "./request.ts";
 
-export function RequestForm(props: { asked: Asked; scenes: readonly string[] }): VNode {
+export function RequestForm(props: {
+  asked: Asked;
+  scenes: readonly string[];
+  onAsked: (asked: Asked) => void;
+}): VNode {
   const { asked } = props;
   const [draft, setDraft] = useState(asked);
   const [body, setBody] = useState("");
@@ -18,7 +21,7 @@ export function RequestForm(props: { asked: Asked; scenes: readonly string[] }):
     try {
       bodyOf(draft);
       setError(undefined);
-      go("try", { ...draft });
+      props.onAsked(draft);
     } catch (problem) {
       setError(problem as Error);
     }
