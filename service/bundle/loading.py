@@ -15,7 +15,7 @@ from features.layouts import CANDIDATE_INPUTS, ITEM_INPUTS, Layouts
 from features.within_request import INPUT, within_request
 from service.bundle.golden import read_golden, replay_golden
 from service.bundle.hashes import HashRecords
-from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest, narrowed_inputs
+from service.bundle.manifest import GOLDEN_FILE, GRAPH_FILE, Manifest, TensorSpec, narrowed_inputs
 from service.bundle.tables import STUB_FOLDER, Tables, open_tables
 from service.bundle.verify import LOAD_TIMEOUT, BundleRejected, check_graph, read_manifest, verified_files
 from service.bundle.warmup import warm
@@ -52,6 +52,11 @@ class Bundle:
         """The widths of the inputs that are narrower than the schema's rows, whose last columns only rules read."""
         return narrowed_inputs(self.manifest.inputs, self.layouts)
 
+    @cached_property
+    def unread_features(self) -> frozenset[str]:
+        """The names of features of items and candidates that only rules read."""
+        return unread_features(self.manifest.inputs, self.layouts)
+
     def own(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Select, from a request's inputs, those that this graph takes.
 
@@ -80,6 +85,25 @@ class Bundle:
         computed = self.session.run((*self.tasks, *names), inputs, None)
         count = len(self.tasks)
         return stacked(computed[:count]), computed[count:]
+
+
+def unread_features(inputs: Sequence[TensorSpec], layouts: Layouts) -> frozenset[str]:
+    """Return the names of features of items and candidates that the graph does not read.
+
+    The item's numbers count as read if the graph does not take them at all, because fusion formulas may read them then.
+    """
+    widths: dict[str, int | None] = dict.fromkeys((*CANDIDATE_INPUTS, "item_keys"), 0)
+    widths |= dict.fromkeys(spec.name for spec in inputs)
+    widths |= narrowed_inputs(inputs, layouts)
+    unread: set[str] = set()
+    for group, layout in (("item", layouts.item), ("candidate", layouts.candidate)):
+        numeric_width = widths.get(f"{group}_numerics")
+        if numeric_width is not None:
+            unread.update(tuple(layout.numeric_columns)[numeric_width:])
+        key_width = widths.get(f"{group}_keys")
+        if key_width is not None:
+            unread.update(name for name, columns in layout.key_columns.items() if columns.start >= key_width)
+    return frozenset(unread)
 
 
 def open_session(graph: bytes, threads: int, tables: Tables | None = None) -> Any:

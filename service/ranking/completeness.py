@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 from features import RowLayout
 from features.layouts import Layouts
+from service.bundle.loading import Bundle
 from service.errors import invalid
 from service.ranking.assemble import Assembled
 from service.ranking.candidate_features import CandidateValues, Own
 from service.ranking.degradation import Degradation, Degradations, Reason
+from service.rules.bound import BoundRules
 from service.store.base import StoredRows
 from service.store.item_rows import KNOWN, ItemRows
 
@@ -27,15 +29,20 @@ def check_context(layout: RowLayout, context: Mapping[str, object]) -> Degradati
     return (Degradation(Reason.MISSING_CONTEXT, missing),)
 
 
-def check_own_features(layouts: Layouts, stored: StoredRows | None, own: CandidateValues) -> Degradations:
+def check_own_features(
+    bundle: Bundle, rules: BoundRules | None, stored: StoredRows | None, own: CandidateValues
+) -> Degradations:
     """Count the features that a candidate lacks: its own ones, and those of an item with given features and no stored
     row.
 
-    Raises InvalidRequest if such a feature of the item is required.
+    Features that neither the model nor the request's rules read are not counted. Raises InvalidRequest if such a
+    feature of the item is required.
     """
+    layouts = bundle.layouts
     missing = set(own.missing)
     if stored is not None and own.own_items:
         missing |= _missing_of_items(layouts, stored.items, own.own_items)
+    missing -= bundle.unread_features if rules is None else bundle.unread_features - rules.features
     return (Degradation(Reason.MISSING_FEATURES, len(missing)),) if missing else ()
 
 

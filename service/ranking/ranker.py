@@ -110,6 +110,7 @@ class Ranker:
         bundle = live.bundle
         formula = checked.formula
         rules = checked.rules
+        bound = None if rules is None else rules.chosen.bound
         stages = self.metrics.stages
         candidates = len(query.item_ids)
         # Assemble the graph's inputs.
@@ -119,7 +120,7 @@ class Ranker:
         )
         degraded = of_rows(stored, assembled) + checked.degraded
         if query.own_features or checked.own.missing:
-            degraded += check_own_features(bundle.layouts, stored, checked.own)
+            degraded += check_own_features(bundle, bound, stored, checked.own)
         stages["assemble"].observe(assembling)
         self.metrics.candidates.observe(candidates)
         self.metrics.behaviours.observe(assembled.behaviours)
@@ -128,7 +129,6 @@ class Ranker:
         answered.request = _assembly(bundle, query, checked.own, inputs)
         # Score them, taking turns with other requests.
         begin(marks, "score")
-        bound = None if rules is None else rules.chosen.bound
         brownout = None
         if step:
             score = partial(self._score, deadline=deadline, has_left=has_left)

@@ -46,6 +46,16 @@ class BoundRules:
         return bool(self.outputs) or not names.isdisjoint(self.tasks)
 
     @cached_property
+    def features(self) -> frozenset[str]:
+        """The names of the features that the rules read; some names may be those of tasks."""
+        names: set[str] = set()
+        for place, rule in enumerate(self.rules):
+            names.update(features_of(rule))
+            if place in self.formulas:
+                names.update(self.formulas[place].names)
+        return frozenset(names)
+
+    @cached_property
     def exposure_days(self) -> float:
         """The number of days for which the rules need the user's exposures; 0 if they need none."""
         return max((rule.within_days for rule in self.rules if isinstance(rule, (Seen, Cap))), default=0.0)
@@ -127,6 +137,19 @@ def bind_rules(
         item_ids = {place: frozenset(getattr(rule, "item_ids", None) or ()) for place, rule in enumerate(rules)}
         bound[scene] = BoundRules(rules, layout, tasks, formulas, keys, item_ids)
     return bound
+
+
+def features_of(rule: Rule) -> set[str]:
+    """The names of the features that a rule reads, without those in its formula."""
+    names: set[str] = set()
+    condition = getattr(rule, "when", None)
+    if condition is not None:
+        names.add(condition.feature)
+    if isinstance(rule, (Quota, Spread)):
+        names.add(rule.feature)
+    if isinstance(rule, Diversity) and not isinstance(rule.vector, GraphOutput):
+        names.update((rule.vector,) if isinstance(rule.vector, str) else rule.vector)
+    return names
 
 
 def _listed_values(rules: Sequence[Rule]) -> Iterator[tuple[str, tuple[Value, ...]]]:

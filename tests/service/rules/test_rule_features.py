@@ -69,6 +69,43 @@ def test_a_candidates_own_number_and_source_serve_rules(kit: SimpleNamespace, de
     assert ids(rank(declared, candidates=sources))[:3] == ["11", "3", "2"]
 
 
+NEW = {"item_id": "new", "features": {"price": 20, "quality": 1, "tag": "9", "topics": []}}
+
+
+@pytest.mark.parametrize(
+    ("rules", "missing"),
+    [
+        ([], []),
+        ([{"type": "block", "item_ids": ["3"]}], []),
+        ([{"type": "boost", "formula": "score + margin"}], ["missing_features:1"]),
+        ([{"type": "block", "when": {"feature": "stock", "below": 1}}], ["missing_features:1"]),
+        ([{"type": "quota", "feature": "source", "at_most": 3, "first": 9}], ["missing_features:1"]),
+        (
+            [
+                {"type": "spread", "feature": "label", "distance": 2},
+                {"type": "diversity", "method": "mmr", "weight": 0.0, "vector": ["stock", "margin"]},
+            ],
+            ["missing_features:3"],
+        ),
+    ],
+)
+def test_a_feature_of_rules_alone_is_missing_only_where_a_rule_reads_it(
+    kit: SimpleNamespace, declared: Any, rules: list[dict[str, Any]], missing: list[str]
+) -> None:
+    """No candidate brings `margin` or `source`, and the new item has no row with `stock` and `label`."""
+    hold(kit, declared, *rules)
+    hold(kit, declared, *rules, rules={"shop": [{"type": "boost", "formula": "score + margin"}]})
+    body = rank(declared, candidates=[*ITEMS, NEW], context={"tab": 1, "hour": 2})
+    assert [reason for reason in body["degraded"] if reason.startswith("missing")] == missing
+
+
+def test_a_feature_of_the_model_is_missing_whatever_the_rules_read(kit: SimpleNamespace, declared: Any) -> None:
+    hold(kit, declared)
+    without_topics = NEW | {"features": {"price": 20, "tag": "9"}}
+    body = rank(declared, candidates=[without_topics], context={"tab": 1, "hour": 2})
+    assert "missing_features:2" in body["degraded"]
+
+
 def test_a_counter_of_rules_alone_moves_what_was_clicked(kit: SimpleNamespace, declared: Any) -> None:
     hold(kit, declared, {"type": "boost", "formula": "score + 100 * clicks"})
     event = {"user_id": "1", "item_id": "4", "action": "click", "timestamp": now_ms()}
