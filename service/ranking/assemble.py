@@ -31,7 +31,6 @@ class Assembled:
     inputs: dict[str, np.ndarray]
     unknown_user: bool
     unknown_items: int
-    behaviours: int
 
 
 def pack_raw(layout: RowLayout, values: Mapping[str, object], field: str, onto: bytes | None = None) -> bytes:
@@ -139,14 +138,12 @@ def assemble(
     if candidates is not None:
         inputs["candidate_keys"] = np.ascontiguousarray(candidates["keys"])
         inputs["candidate_numerics"] = np.ascontiguousarray(candidates["numerics"])
-    behaviours = 0
     if layouts.behaviour is not None:
         members = stored.behaviours if stored else None
-        behaviours = len(members) if members else 0
         inputs |= _behaviours(layouts, members) if members else layouts.no_behaviours
     # Also if this graph does not read it: a new version of the same schema may, and is compared on these inputs.
     inputs["request_time"] = np.array([now_ms], dtype=np.int64)
-    return Assembled(inputs, unknown_user, int(np.count_nonzero(items.states)), behaviours)
+    return Assembled(inputs, unknown_user, int(np.count_nonzero(items.states)))
 
 
 def _behaviours(layouts: Layouts, members: Sequence[bytes]) -> dict[str, np.ndarray]:

@@ -130,10 +130,16 @@ class AppliedRules:
 
 
 class SecondsSpent(NamedTuple):
-    """The seconds of a ranking that were spent on waiting for the store, and on computing."""
+    """The seconds of a ranking that were spent on waiting for the store, and on each stage of computing."""
 
     fetching: float = 0.0
-    computing: float = 0.0
+    assembling: float = 0.0
+    scoring: float = 0.0
+    fusing: float = 0.0
+
+    @property
+    def computing(self) -> float:
+        return self.assembling + self.scoring + self.fusing
 
 
 @dataclass(slots=True, eq=False)
@@ -152,6 +158,11 @@ class Computation:
     coverage: tuple[int, int] = (0, 0)
     shown: bytes | None = None
     seconds: SecondsSpent = field(default_factory=SecondsSpent)
+
+    @property
+    def behaviours(self) -> int:
+        """The number of the user's behaviours that were scored with; 0 if the schema has none."""
+        return len(self.inputs.get("behaviour_times", ()))
 
 
 @dataclass(slots=True, eq=False)

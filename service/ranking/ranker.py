@@ -13,6 +13,7 @@ from service.metrics.metrics import Metrics
 from service.ranking.candidate_features import CandidateValues, assembled_inputs
 from service.ranking.checking import Checked, check_request
 from service.ranking.completeness import check_own_features, of_rows, of_scores
+from service.ranking.counting import count_ranking, count_store
 from service.ranking.deadline import Deadline, check_waiting, nobody_left
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.inline_user import packed_user, with_packed_user
@@ -66,17 +67,16 @@ class Ranker:
             begin(marks, "store")
             stored, of_store = await self._fetch(query, live, checked, deadline)
             fetching = perf_counter() - started
-            self.metrics.stages["store"].observe(fetching)
+            count_store(self.metrics, stored, fetching)
             ranking = await self._computed(query, checked, answered, stored, deadline, has_left, step, marks)
         except DeadlineExceeded:
             # Rankings that missed their deadline are shown to the observers too.
             self.follower.observers.answered(answered)
             raise
         ranking.degraded = of_store + ranking.degraded
-        computation = ranking.computation
-        computation.seconds = SecondsSpent(fetching, computation.seconds.computing)
+        ranking.computation.seconds = ranking.computation.seconds._replace(fetching=fetching)
         # Count it and show it to the observers.
-        self._count(ranking)
+        count_ranking(self.metrics, ranking)
         self.follower.observers.answered(answered)
         return ranking
 
@@ -111,7 +111,6 @@ class Ranker:
         formula = checked.formula
         rules = checked.rules
         bound = None if rules is None else rules.chosen.bound
-        stages = self.metrics.stages
         candidates = len(query.item_ids)
         # Assemble the graph's inputs.
         begin(marks, "assemble")
@@ -121,9 +120,6 @@ class Ranker:
         degraded = of_rows(stored, assembled) + checked.degraded
         if query.own_features or checked.own.missing:
             degraded += check_own_features(bundle, bound, stored, checked.own)
-        stages["assemble"].observe(assembling)
-        self.metrics.candidates.observe(candidates)
-        self.metrics.behaviours.observe(assembled.behaviours)
         inputs: Mapping[str, np.ndarray] = assembled.inputs
         numerics = inputs["item_numerics"]
         answered.request = _assembly(bundle, query, checked.own, inputs)
@@ -138,7 +134,6 @@ class Ranker:
             vectors = () if bound is None else bound.outputs
             scored = await self._score(bundle, inputs, candidates, deadline, has_left, vectors=vectors)
         scored_at = perf_counter()
-        stages["score"].observe(scored.seconds)
         # Fuse the task scores and order the candidates.
         begin(marks, "fuse")
         scores = formula.fuse(scored.predictions, numerics) if brownout is None else brownout.scores
@@ -152,7 +147,6 @@ class Ranker:
         ranked = ranked_in_order(query, formula, ordered.order, ordered.scores, scored.predictions, numerics)
         degraded += of_scores(candidates, finite, scored.failed)
         fusing = perf_counter() - scored_at - ordered.paused
-        stages["fuse"].observe(fusing)
         # Describe the ranking.
         answered.predictions = scored.predictions
         answered.scores = scores
@@ -165,7 +159,7 @@ class Ranker:
             answered.predictions = None  # the shadow repeats whole rankings only
         coverage = (candidates, by_model)
         entries = shown_entries(stored, bound)
-        spent = SecondsSpent(computing=assembling + scored.seconds + fusing)
+        spent = SecondsSpent(0.0, assembling, scored.seconds, fusing)
         computation = Computation(checked.moment, inputs, scored.predictions, scores, coverage, entries, spent)
         return Ranking(live, formula, checked.chosen, ranked, degraded, ordered.applied, computation)
 
@@ -198,8 +192,6 @@ class Ranker:
             degraded = (Degradation(Reason.STORE_UNAVAILABLE, stored.unread),)
         if stored is not None and stored.corrupt:
             degraded += (Degradation(Reason.CORRUPT_ROWS, sum(stored.corrupt.values())),)
-            for entity, count in stored.corrupt.items():
-                self.metrics.corrupt_rows.inc(entity, amount=count)
         if user is not None:
             stored = with_packed_user(layouts, user, len(query.item_ids), stored)
         return stored, degraded
@@ -216,24 +208,6 @@ class Ranker:
     ) -> Awaitable[Scored]:
         check = partial(check_waiting, deadline, has_left, "scoring")
         return score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check, places, vectors)
-
-    def _count(self, ranking: Ranking) -> None:
-        """Count a ranking's degradations, its arm of an experiment, and its rules."""
-        metrics = self.metrics
-        for degradation in ranking.degraded:
-            metrics.degraded.inc(degradation.reason)
-            if degradation.reason == Reason.BROWNOUT:
-                metrics.brownouts.inc(str(degradation.count))
-        chosen = ranking.chosen
-        if chosen is not None:
-            metrics.experiments.inc(chosen.experiment, chosen.arm)
-        applied = ranking.rules
-        if applied is not None:
-            rules = applied.chosen
-            for place in applied.acted:
-                metrics.rule_results.inc(rules.name, rules.bound.label(place), "acted")
-            for place in applied.relaxed:
-                metrics.rule_results.inc(rules.name, rules.bound.label(place), "relaxed")
 
 
 def _assembly(bundle: Bundle, query: Query, own: CandidateValues, inputs: Mapping[str, np.ndarray]) -> Assembly:

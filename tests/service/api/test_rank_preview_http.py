@@ -11,10 +11,14 @@ import redis
 from rules_service import BLOCK, BY_PRICE, TOKEN, ids
 from running_service import wait_until
 
+from service.metrics.metrics import STAGES
 from service.sample.embedded_redis import EmbeddedRedis
 
 ITEMS = [{"item_id": str(i), "features": {"price": i, "quality": 1, "tag": str(i)}} for i in range(12)]
 COUNTERS = ("funnelrank_rankings_total", "funnelrank_degraded_total", "funnelrank_canary")
+# Histograms with a value per ranking.
+HISTOGRAMS = {f'funnelrank_stage_duration_seconds_count{{stage="{stage}"}}' for stage in STAGES}
+HISTOGRAMS |= {"funnelrank_candidates_count", "funnelrank_behaviours_count"}
 
 
 @pytest.fixture
@@ -44,7 +48,13 @@ def revision(server: Any, document: str) -> int:
     return number
 
 
-def test_every_loaded_version_ranks_and_nothing_is_counted(running: Any) -> None:
+def measured(server: Any) -> dict[str, float]:
+    """The numbers of values of the histograms with a value per ranking."""
+    lines = [line.rpartition(" ") for line in server.http.get("/metrics").text.splitlines()]
+    return {name: float(count) for name, _, count in lines if name in HISTOGRAMS}
+
+
+def test_every_loaded_version_ranks_and_nothing_is_counted(kit: SimpleNamespace, running: Any) -> None:
     before = counters(running)
     own = preview(running).json()
     stable, canary = (preview(running, version=f"synthetic/{version}").json() for version in "12")
@@ -56,6 +66,9 @@ def test_every_loaded_version_ranks_and_nothing_is_counted(running: Any) -> None
     # The same request as a ranking has the same answer, and counts.
     ranked = running.http.post("/rank", json={"user_id": "712", "candidates": ITEMS, "explain": True}).json()
     assert ranked["ranking"] == stable["ranking"]
+    # Workers add their counts to the metrics a few times a second.
+    kit.wait_until(lambda: measured(running)["funnelrank_candidates_count"] > 0)
+    assert measured(running) == dict.fromkeys(HISTOGRAMS, 1.0)
 
 
 def test_a_version_that_is_not_loaded_is_named_with_those_that_are(running: Any) -> None:

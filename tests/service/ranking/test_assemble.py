@@ -79,7 +79,7 @@ async def test_arrays_from_redis_equal_the_packed_columns(
     stored = await fetch(redis_server.url, layouts, "712", order)
     context = pack_raw(layouts.context, {"tab": 1, "hour": 13}, "context")
     made = assembled(layouts, stored, "712", order, {}, context, 1_650_000_100_000)
-    assert (made.unknown_user, made.unknown_items, made.behaviours) == (False, 0, 5)
+    assert (made.unknown_user, made.unknown_items, len(made.inputs["behaviour_times"])) == (False, 0, 5)
     items = layouts.item.pack_columns(
         columns([ITEMS[i] for i in order], list(layouts.item.key_columns | layouts.item.numeric_columns)), 3
     )
@@ -102,7 +102,7 @@ async def test_unknown_entities_are_known_by_their_id_alone(
 ) -> None:
     stored = await fetch(redis_server.url, layouts, "nobody", ["1", "new", "2", "newer"])
     made = assembled(layouts, stored, "nobody", ["1", "new", "2", "newer"], {}, layouts.context.default_row, 1)
-    assert (made.unknown_user, made.unknown_items, made.behaviours) == (True, 2, 0)
+    assert (made.unknown_user, made.unknown_items, len(made.inputs["behaviour_times"])) == (True, 2, 0)
     expected = [layouts.item.pack(r) for r in (ITEMS["1"], {"item_id": "new"}, ITEMS["2"], {"item_id": "newer"})]
     assert made.inputs["item_keys"].tobytes() == layouts.item.rows(b"".join(expected))["keys"].tobytes()
     assert (
