@@ -17,6 +17,7 @@ log = logging.getLogger("funnelrank.exposures")
 _LOOK_SECONDS = 1.0
 _START_SECONDS = 30.0
 _RESTART_SECONDS = 5.0
+_LONGEST_RESTART_SECONDS = 300.0
 _STOP_SECONDS = 10.0  # in which the last files are sent; what is left is sent after the next start
 
 
@@ -43,8 +44,13 @@ def shipping(folder: Path, uri: str, level: str) -> Iterator[None]:
 
 
 def _keep(command: list[str], process: subprocess.Popen[bytes] | None, stopping: Event) -> None:
-    """Start another shipper when one has ended; at the end, let the last one finish."""
+    """Start another shipper when one has ended; at the end, let the last one finish.
+
+    One that ends again and again is started ever more rarely, because each start costs a second of the processor.
+    """
+    started_at = time.monotonic()
     restart_at = 0.0
+    pause = _RESTART_SECONDS
     while not stopping.wait(_LOOK_SECONDS):
         if process is not None and process.poll() is not None:
             log.error(
@@ -52,8 +58,12 @@ def _keep(command: list[str], process: subprocess.Popen[bytes] | None, stopping:
             )
             _stop(process)
             process = None
+            if time.monotonic() - started_at > _LONGEST_RESTART_SECONDS:
+                pause = _RESTART_SECONDS
         if process is None and time.monotonic() >= restart_at:
-            restart_at = time.monotonic() + _RESTART_SECONDS
+            started_at = time.monotonic()
+            restart_at = started_at + pause
+            pause = min(2 * pause, _LONGEST_RESTART_SECONDS)
             try:
                 process = _started(command)
             except ShipperNotStarted as error:

@@ -172,6 +172,35 @@ def test_a_record_that_is_too_large_for_the_topic_is_counted_and_holds_up_no_oth
     assert compacted(tmp_path / "log") == ["a", "c"]
 
 
+@pytest.mark.parametrize(("unit", "most"), [("messages", 1), ("kbytes", 6)])
+def test_a_queue_that_is_smaller_than_what_is_sent_at_once_is_waited_for(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch, unit: str, most: int
+) -> None:
+    monkeypatch.setattr(target_module, "_PART_BYTES", 100)  # a message for each record
+    names = [f"{i}-{'x' * 1000}" for i in range(20)]
+    write(tmp_path / "spooled", *(event(name, FIRST) for name in names))
+    properties = tmp_path / "small.properties"
+    properties.write_text(f"queue.buffering.max.{unit}={most}\n")
+    shipper = ship(tmp_path / "spooled", f"{uri}?config={properties}")
+    assert (shipper.counts.sent_files, shipper.counts.refused_records) == (1, 0)
+    taken(tmp_path / "log", uri, group_of(tmp_path, f"few-{unit}"))
+    assert compacted(tmp_path / "log") == sorted(names)
+
+
+def test_a_queue_that_takes_no_message_keeps_the_file_and_names_the_property(
+    tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "spooled", event("x" * 5000, FIRST))
+    properties = tmp_path / "small.properties"
+    properties.write_text("queue.buffering.max.kbytes=1\n")
+    with closing(Shipper(tmp_path / "spooled", KafkaTarget(log_address(f"{uri}?config={properties}")))) as shipper:
+        pauses = [shipper.step() for _ in range(3)]
+    assert path.exists()
+    assert shipper.counts.failed_attempts == 3
+    assert pauses[2] >= 4  # seconds: it is tried ever more rarely
+    assert "raise queue.buffering.max.messages or .kbytes" in caplog.text
+
+
 def test_foreign_messages_are_counted_and_left_alone(tmp_path: Path, uri: str) -> None:
     producer = Producer({"bootstrap.servers": log_address(uri).brokers})
     for name in ("../../evil.arrows", "notes.txt"):

@@ -95,11 +95,23 @@ class KafkaTarget:
                 self._failed.append((error, rows))
 
         encoded: list[tuple[str, str | bytes | None]] = [(name, value.encode()) for name, value in headers.items()]
-        try:
-            self._producer.produce(self._topic, content, key, on_delivery=arrived, headers=encoded)
-            self._waiting += 1
-        except KafkaException as error:
-            self._failed.append((error.args[0], rows))
+        queued = False
+        while not queued:
+            try:
+                self._producer.produce(self._topic, content, key, on_delivery=arrived, headers=encoded)
+                self._waiting += 1
+                queued = True
+            except KafkaException as error:
+                self._failed.append((error.args[0], rows))
+                return
+            except BufferError as error:
+                # The properties may bound the client's queue to fewer messages or bytes than are sent at once.
+                if not self._waiting:
+                    problem = f"the client's queue is smaller than one message of {len(content):,} bytes ({error})"
+                    raise LogTargetError(
+                        f"topic {self._topic}: {problem}; raise queue.buffering.max.messages or .kbytes"
+                    ) from None
+                self._wait(self._waiting - 1)
 
     def _wait(self, at_most: int) -> None:
         """Wait until at most so many messages are on their way; each arrives or fails before the timeout."""
