@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from export.external.lookup import BYTES_PER_KEY, key_search, lookup_table
+from export.external.lookup import BYTES_PER_KEY, key_slots, lookup_table
 from export.external.tensors import large_tables, refer_to_file, stand_ins, write_tensors
 from export.graph import ServingGraph, to_onnx
 from export.publish import PublishError, staging
@@ -52,15 +52,15 @@ def exported(
         return
     # Rows that the exporter may look up by itself: the missing row, and those of unknown keys.
     rows = 1 + max(encoding.vocabulary.unknown_rows.values(), default=0)
-    search = key_search(*lookup_table(encoding.vocabulary))
+    slots = key_slots(*lookup_table(encoding.vocabulary))
     with stand_ins(graph, tables, rows):
-        model = to_onnx(graph, encoding, search)
+        model = to_onnx(graph, encoding, slots)
     named = {tensor.name for tensor in model.graph.initializer}
     if changed := sorted(set(tables) - named):
         raise PublishError(f"the exporter has changed the table {changed[0]}, so it cannot lie beside the graph")
     with staging(registry, name) as folder:
         path = folder / TABLES_FILE
-        tensors = {name: table.detach().numpy() for name, table in tables.items()} | search.tensors
+        tensors = {name: table.detach().numpy() for name, table in tables.items()} | slots.tensors
         try:
             written = write_tensors(path, tensors)
             path.chmod(0o444)  # a reminder: services map the file, and a write would change what they serve

@@ -12,7 +12,7 @@ import torch
 from onnxscript import ir, optimizer
 from torch import Tensor, nn
 
-from export.external.lookup import NO_ROW, KeySearch, fill_hash_lookup, lookup_table, put_search
+from export.external.lookup import NO_ROW, KeySlots, fill_hash_lookup, lookup_table, put_slots
 from export.interrupts import interrupt_held
 from export.log_space import out_of_log_space
 from features import FeatureSchema, layouts
@@ -137,10 +137,10 @@ def example_inputs(schema: FeatureSchema) -> dict[str, Tensor]:
     return {s.name: torch.zeros(shapes[s.name], dtype=dtypes[s.dtype]) for s in graph_inputs(schema)}
 
 
-def to_onnx(graph: ServingGraph, encoding: Encoding, search: KeySearch | None = None) -> onnx.ModelProto:
+def to_onnx(graph: ServingGraph, encoding: Encoding, slots: KeySlots | None = None) -> onnx.ModelProto:
     """The graph as one ONNX model with named inputs and outputs and the free axes `C` and `L`.
 
-    With `search`, keys are looked up in its tensors, which the caller adds to the initialisers; without, the graph has
+    With `slots`, keys are looked up in its tensors, which the caller adds to the initialisers; without, the graph has
     its own hash table.
     """
     specs = graph_inputs(encoding.schema)
@@ -163,13 +163,13 @@ def to_onnx(graph: ServingGraph, encoding: Encoding, search: KeySearch | None = 
     _fold_constants(program.model)
     model = program.model_proto
     out_of_log_space(model)
-    if search is None:
+    if slots is None:
         fill_hash_lookup(model, encoding.vocabulary)
     _name_axes(model, specs, graph.ranker.vector_shapes)
     _forget_origin(model)
     onnx.checker.check_model(model, full_check=True)
-    if search is not None:  # the checker does not know tensors that are added later
-        put_search(model, search)
+    if slots is not None:  # the checker does not know tensors that are added later
+        put_slots(model, slots)
     return model
 
 

@@ -23,6 +23,9 @@ from service.bundle.loading import load_bundle, open_session
 from service.bundle.manifest import Manifest
 from service.bundle.verify import read_manifest
 
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "bundle-format-2" / "registry"
+MODEL_KEYS = len(small("mmoe").encoding.vocabulary.keys)
+
 
 def run_of(model: Small) -> Run:
     """A finished run of a small model, in memory."""
@@ -73,7 +76,7 @@ def test_the_manifest_has_a_format_of_its_own_and_the_small_one_is_as_before(fol
     content = (folders[1] / "tables.bin").read_bytes()
     assert apart["files"]["tables.bin"] == hashlib.sha256(content).hexdigest()
     names = [tensor["name"] for tensor in apart["external"]]
-    assert names == ["ranker.inputs.table.weight", "lookup_starts", "lookup_pairs"]
+    assert names == ["ranker.inputs.table.weight", "lookup_pilots", "lookup_pairs"]
 
 
 def test_the_graph_holds_neither_the_table_nor_the_keys(folders: tuple[Path, Path], model: Small) -> None:
@@ -94,6 +97,17 @@ def test_the_quality_report_reads_the_keys_of_both_forms(folders: tuple[Path, Pa
     whole, apart = (known_keys(folder, read_manifest(folder)) for folder in folders)
     assert whole is not None and apart is not None
     assert np.array_equal(np.unique(whole), np.unique(apart))
+
+
+def test_a_large_bundle_of_the_version_before_scores_as_it_did() -> None:
+    """Its keys are found by bisection (`lookup_starts`), where bundles of today have a perfect hash."""
+    folder = FIXTURE / "small-mmoe" / "1"
+    bundle = load_bundle(folder, 1, 100)  # its scores agree with those that torch computed then
+    session = ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    recorded = dict(bundle.golden)
+    assert np.array_equal(np.stack(session.run(bundle.tasks, recorded)), bundle.score(recorded))
+    keys = known_keys(folder, bundle.manifest)
+    assert keys is not None and len(np.unique(keys)) == 1 + MODEL_KEYS
 
 
 @pytest.fixture(scope="module")
