@@ -1,4 +1,4 @@
-"""The benchmark commands: `bench`, `bench-scale`, `bench-threads`, `bench-brownout`, `bench-clients`."""
+"""The benchmark commands: `bench`, and `bench-` with scale, threads, brownout, console, clients."""
 
 from pathlib import Path
 
@@ -137,6 +137,18 @@ def bench_brownout(candidates: int, quick: bool, seed: int, runs: Path) -> None:
     from bench.brownout import run_brownout
 
     run_brownout(candidates, quick, seed, runs)
+
+
+@click.command(epilog=examples("funnelrank bench-console"))
+@click.option("--rounds", type=POSITIVE, default=5, show_default=True, help="Rounds of measuring each call.")
+def bench_console(rounds: int) -> int:
+    """Measure the CPU time of the calls that the console's pages repeat, as a share of a worker's.
+
+    Fails if a page takes more than 1 %. The sample is served with two workers and a full history of its metrics.
+    """
+    from bench.console import measure_console
+
+    return ExitCode.DONE if all(verdict.passed for verdict in measure_console(rounds)) else ExitCode.FAILED
 
 
 @click.command(epilog=examples("funnelrank bench-clients --candidates 200"))

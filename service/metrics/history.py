@@ -11,7 +11,7 @@ from service.metrics.families import Families
 
 STEP_SECONDS = 15.0
 # (age in seconds up to which it holds, seconds between samples). Each step is a multiple of the one before.
-_STEPS = ((960.0, STEP_SECONDS), (4_500.0, 60.0), (23_400.0, 300.0), (262_800.0, 1800.0))
+STEPS = ((960.0, STEP_SECONDS), (4_500.0, 60.0), (23_400.0, 300.0), (262_800.0, 1800.0))
 _RANK = ("route", "/rank")
 # The families that figures and alarms read; of these two, only the series of rankings.
 _OF_RANKINGS = frozenset({"funnelrank_requests", "funnelrank_request_duration_seconds"})
@@ -98,7 +98,7 @@ class History:
         before: tuple[float, int] | None = None
         for time, row in zip(self.times, self.rows, strict=True):
             age = now - time
-            step = next((step for longest, step in _STEPS if age <= longest), None)
+            step = next((step for longest, step in STEPS if age <= longest), None)
             if step is None:
                 continue
             # The first sample of each step is kept. Steps begin at multiples, so that thinning again drops nothing.
