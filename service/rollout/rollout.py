@@ -57,31 +57,39 @@ class Limits(BaseModel):
     shadow_share: Annotated[float, Field(gt=0, le=1)] = 0.25
 
 
-class RolloutLine(BaseModel):
-    """One line: the versions that serve its scenes, with their limits."""
+class Revised(BaseModel):
+    """The number of a document's state. As the last base class, it puts the number at the beginning of the file."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    stable: Target
-    canary: Canary | None = None
-    shadow: Target | None = None
-    first_pass: Target | None = Field(None, exclude_if=lambda target: target is None)
-    limits: Limits = Limits()
+    revision: int
 
 
-class PastLine(BaseModel):
-    """A line in an entry of the history."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
+class LineVersions(BaseModel):
+    """The versions of one line."""
 
     stable: Target
     canary: Canary | None = None
     shadow: Target | None = None
     first_pass: Target | None = None
+
+
+class RolloutLine(LineVersions):
+    """One line: the versions that serve its scenes, with their limits."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    first_pass: Target | None = Field(None, exclude_if=lambda target: target is None)
+    limits: Limits = Limits()
+
+
+class PastLine(LineVersions):
+    """A line in an entry of the history."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
     withdrawn: bool = False
 
 
-class Past(BaseModel):
+class Past(LineVersions, Revised):
     """An entry of the history.
 
     `withdrawn`: a rollback of the default line left it, so a later rollback does not return to it. `line` is the line
@@ -90,11 +98,6 @@ class Past(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    revision: int
-    stable: Target
-    canary: Canary | None = None
-    shadow: Target | None = None
-    first_pass: Target | None = None
     author: str = ""
     reason: str = ""
     written_at: str = ""
@@ -103,7 +106,7 @@ class Past(BaseModel):
     lines: dict[str, PastLine] = {}
 
 
-class RolloutState(BaseModel):
+class RolloutState(LineVersions, Revised):
     """Which versions are live, and their limits. Fields of a newer program are kept if an older one rewrites them.
 
     `lines` are the lines beside the default one; `scenes` has the line of each scene that does not use the default one.
@@ -113,9 +116,6 @@ class RolloutState(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     revision: Annotated[int, Field(ge=1, le=MAX_REVISION)]
-    stable: Target
-    canary: Canary | None = None
-    shadow: Target | None = None
     first_pass: Target | None = Field(None, exclude_if=lambda target: target is None)
     limits: Limits = Limits()
     lines: dict[LineName, RolloutLine] = Field({}, exclude_if=lambda lines: not lines, max_length=MOST_LINES)
