@@ -25,6 +25,7 @@ PAGES = {"README.md", "docs/index.md", "docs/rules.md", "docs/decisions/0001-wir
         ("docs/decisions/0001-wire.md", "[r](../rules.md)", "[r](../rules.md)"),
         ("models/README.md", "[r](../docs/rules.md)", "[r](../../rules.md)"),
         ("README.md", "see `docs/rules.md`", "see [`docs/rules.md`](../rules.md)"),
+        ("README.md", "![picture](docs/images/a.png)", "![picture](../images/a.png)"),
         ("docs/index.md", "[code](../service/app.py)", "code"),
         ("docs/index.md", "![picture](images/a.png) [web](https://example.org/)", None),
         ("docs/index.md", "```sh\ncat [x](../models/README.md)\n```\n", None),
@@ -89,6 +90,7 @@ def test_it_builds_and_its_links_have_targets(site: Path) -> None:
     assert (site / "0.10.0" / "operations" / "index.html").is_file()
     assert len(list((site / "0.10.0").rglob("*.html"))) > 30
     assert faults_of(site / "0.10.0") == []
+    assert (site / "0.10.0" / "architecture" / "index.html").read_text().count('<svg class="diagram"') == 2
     assert "0.10.0/" in (site / "index.html").read_text()
 
 

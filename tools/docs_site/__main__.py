@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from funnelrank import __version__
+from tools.docs_site.diagrams import DiagramError
 from tools.docs_site.links import faults_of
 from tools.docs_site.staging import ROOT, stage
 
@@ -33,7 +34,10 @@ def build(out: Path, version: str) -> Path:
     with tempfile.TemporaryDirectory(prefix="funnelrank-docs-") as temporary:
         # Built in a folder of its own, so that a failed build leaves `out` as it was.
         folder = Path(temporary)
-        stage(folder / "docs")
+        try:
+            stage(folder / "docs")
+        except DiagramError as error:
+            raise DocsError(str(error)) from None
         shutil.copy(ROOT / "zensical.toml", folder)
         command = [sys.executable, "-m", "zensical", "build", "--strict"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

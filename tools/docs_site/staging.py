@@ -1,9 +1,13 @@
-"""Copies the pages of the repository into one folder, as Zensical reads them, with links that fit there."""
+"""Copies the pages of the repository into one folder, as Zensical reads them, with links that fit there and diagrams
+drawn.
+"""
 
 import posixpath
 import re
 import shutil
 from pathlib import Path
+
+from tools.docs_site.diagrams import with_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 # Pages outside of docs/; on the site they are under repository/.
@@ -18,9 +22,11 @@ OUTSIDE = (
     "models/README.md",
     "sample/README.md",
 )
-# A link, or a page in backticks, as `docs/rules.md`: plain text on GitHub, a link here.
+# A link, a picture of docs/ in a page outside of it, or a page in backticks, as `docs/rules.md`: plain text on GitHub,
+# a link here.
 _LINK = re.compile(
     r"(?<!!)\[(?P<words>[^\]\[]*)\]\((?P<address>[^)\s:#]+)(?P<section>#[\w-]*)?\)"
+    r"|!\[(?P<picture>[^\]]*)\]\((?P<source>docs/[^)\s:#]+)\)"
     r"|(?<![\[`])`(?P<named>(?:[\w-]+/)*[\w-]+\.md)`(?!\])"
 )
 _FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
@@ -29,7 +35,8 @@ _FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
 def stage(folder: Path, root: Path = ROOT) -> None:
     """Copy docs/ and the pages of OUTSIDE into the new `folder`.
 
-    A link between pages leads to the copy; the text of a link to any other file stays, without the link.
+    A link between pages leads to the copy; the text of a link to any other file stays, without the link. Raises
+    DiagramError for a diagram that cannot be drawn.
     """
     shutil.copytree(root / "docs", folder, ignore=shutil.ignore_patterns("*.json", "*.ipynb"))
     for page in OUTSIDE:
@@ -39,7 +46,7 @@ def stage(folder: Path, root: Path = ROOT) -> None:
     pages = {str(page.relative_to(root)) for page in (root / "docs").rglob("*.md")} | set(OUTSIDE)
     for page in sorted(pages):
         copy = folder / staged(page)
-        copy.write_text(with_links(copy.read_text(), page, pages))
+        copy.write_text(with_pictures(with_links(copy.read_text(), page, pages)))
 
 
 def staged(page: str) -> str:
@@ -54,6 +61,8 @@ def with_links(text: str, page: str, pages: set[str]) -> str:
         return posixpath.relpath(staged(target), posixpath.dirname(staged(page)) or ".")
 
     def link(match: re.Match[str]) -> str:
+        if match["source"] is not None:
+            return f"![{match['picture']}]({to(match['source'])})"
         address = match["named"] or match["address"]
         beside = posixpath.normpath(posixpath.join(posixpath.dirname(page), address))
         if match["named"] is None:
