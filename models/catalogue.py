@@ -19,10 +19,12 @@ from models.encoders.pooling import PoolingOptions
 from models.errors import RecipeError
 from models.structures.base import TaskOptions
 from models.structures.class_preference import ClassPreferenceOptions
+from models.structures.conversion_steps import ConversionStepsOptions
 from models.structures.esm2 import Esm2Options
 from models.structures.esmm import EsmmOptions
 from models.structures.independent import IndependentOptions
 from models.structures.rank_weights import RankWeightsOptions
+from models.trunks.aitm import AitmOptions
 from models.trunks.base import TrunkOptions
 from models.trunks.dcn_v2 import DcnV2Options
 from models.trunks.mmoe import MmoeOptions
@@ -53,12 +55,14 @@ class Entry:
 _POOLING = PoolingOptions(type="pooling")
 _SEPARATE = SeparateOptions(type="separate")
 _CHAIN_OR_NOT = ("independent", "esmm", "esm2")
+_STEPS = ("conversion_steps", *_CHAIN_OR_NOT)
 _MMOE = "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (KDD 2018)"
 _MMOE_LINK = "https://dl.acm.org/doi/10.1145/3219819.3220007"
 _STAR = "One Model to Serve All: Star Topology Adaptive Recommender for Multi-Domain CTR Prediction (CIKM 2021)"
 _BST = "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba (DLP-KDD 2019)"
 _DCN = "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale Learning to Rank Systems (WWW 2021)"
 _PEPNET = "PEPNet: Parameter and Embedding Personalized Network (KDD 2023)"
+_AITM = "Modeling the Sequential Dependence among Audience Multi-step Conversions, AITM (KDD 2021)"
 _PLE = "Progressive Layered Extraction (RecSys 2020)"
 _PLE_LINK = "https://dl.acm.org/doi/10.1145/3383313.3412236"
 
@@ -137,6 +141,7 @@ _ENTRIES = (
     Entry("dcn_v2", _DCN, "https://arxiv.org/abs/2008.13535", _CHAIN_OR_NOT, _POOLING, DcnV2Options(type="dcn_v2")),
     Entry("bst", _BST, "https://arxiv.org/abs/1905.06874", _CHAIN_OR_NOT, BstOptions(type="bst"), _SEPARATE),
     Entry("pepnet", _PEPNET, "https://arxiv.org/abs/2302.01115", _CHAIN_OR_NOT, _POOLING, PepnetOptions(type="pepnet")),
+    Entry("aitm", _AITM, "https://arxiv.org/abs/2105.08489", _STEPS, _POOLING, AitmOptions(type="aitm")),
 )
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
@@ -149,7 +154,14 @@ def _types(options: Iterable[object]) -> tuple[type, ...]:
 
 ENCODERS = _types(entry.encoder for entry in _ENTRIES)
 TRUNKS = _types(entry.trunk for entry in _ENTRIES)
-STRUCTURES = (IndependentOptions, EsmmOptions, Esm2Options, RankWeightsOptions, ClassPreferenceOptions)
+STRUCTURES = (
+    IndependentOptions,
+    EsmmOptions,
+    Esm2Options,
+    RankWeightsOptions,
+    ClassPreferenceOptions,
+    ConversionStepsOptions,
+)
 
 # A type checker sees the base classes. Pydantic reads the unions, and selects a member by its `type`.
 if TYPE_CHECKING:

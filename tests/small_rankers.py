@@ -22,6 +22,7 @@ from models.network.model import MultiTaskModel
 from models.recipe import Recipe, parse_recipe
 
 NOW_MS = 1_650_812_741_436
+STEPS = {"pctr": "click", "pctavr": "cart", "pctcvr": "like"}
 TASKS = {
     "independent": [
         {"type": "independent", "name": "pctr", "label": "click"},
@@ -29,6 +30,7 @@ TASKS = {
     ],
     "esmm": [{"type": "esmm", "click": "click", "conversion": "like"}],
     "esm2": [{"type": "esm2", "click": "click", "action": "cart", "conversion": "like"}],
+    "conversion_steps": [{"type": "conversion_steps", "steps": [{"name": n, "label": c} for n, c in STEPS.items()]}],
 }
 # The tasks of an entry besides the first of its structures, or instead of it.
 TASKS_OF = {

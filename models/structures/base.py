@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,7 +14,12 @@ from models.options import Options
 
 
 class Correction(ABC):
-    """Replaces the loss of an output."""
+    """Replaces the loss of an output.
+
+    `labels_are_final`: a label of 0 stays 0, so that losses which read labels alone may be added.
+    """
+
+    labels_are_final: ClassVar[bool] = False
 
     @abstractmethod
     def loss(
