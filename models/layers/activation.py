@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from models.layers.normalisation import RunningStatistics
+
 
 class PRelu(nn.Module):
     """max(0, x) + alpha min(0, x) with one alpha per channel.
@@ -38,22 +40,16 @@ class PRelu(nn.Module):
         return torch.addmm(of_all, (1 - self.alpha) * layer.weight, torch.relu(x_TN))
 
 
-class Dice(nn.Module):
+class Dice(RunningStatistics):
     """f(s) = p(s) s + (1 - p(s)) alpha s, p(s) = sigmoid((s - E[s]) / sqrt(Var[s] + eps)), eps = 1e-8, per channel.
 
     Batch statistics over real behaviours in training, running ones after. Source: DIN (arXiv 1706.06978), equation 5.
     """
 
-    mean: Tensor
-    variance: Tensor
-
     def __init__(self, width: int, momentum: float = 0.01, eps: float = 1e-8) -> None:
-        super().__init__()
+        super().__init__((width,), momentum)
         self.alpha = nn.Parameter(torch.zeros(width))
-        self.momentum = momentum
         self.eps = eps
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("variance", torch.ones(width))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`[..., width]` -> the same; padding, where `mask` `[...]` is False, does not enter the statistics."""
@@ -72,7 +68,5 @@ class Dice(nn.Module):
             return self.mean, self.variance
         mean = (x * weight).sum(axes) / count
         variance = (weight * (x - mean) ** 2).sum(axes) / count
-        with torch.no_grad():
-            self.mean.lerp_(mean, self.momentum)
-            self.variance.lerp_(variance, self.momentum)
+        self.move(mean, variance)
         return mean, variance

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.data.batches import Batch
-from models.layers.activation import Dice
+from models.layers.normalisation import RunningStatistics
 from models.network.model import MultiTaskModel
 from models.training.updates.row_updates import LazyRows, average_decay
 
@@ -66,7 +66,7 @@ class Average:
     def synchronised(self, batches: Callable[[], Iterable[Batch]] | None = None) -> MultiTaskModel:
         """Return the averaged model, ready to evaluate: counts are those of the live model, statistics are set anew.
 
-        The live model's statistics belong to other weights, so Dice's are estimated again on `batches` of training, as
+        The live model's statistics belong to other weights, so they are estimated again on `batches` of training, as
         in stochastic weight averaging (Izmailov et al., UAI 2018); without batches they are copied.
         """
         for table in self.tables:
@@ -82,8 +82,8 @@ class Average:
 
 @torch.no_grad()
 def estimate_statistics(model: MultiTaskModel, batches: Callable[[], Iterable[Batch]]) -> None:
-    """Set the running statistics of every Dice to their mean over some batches; nothing else in the model changes."""
-    layers = [module for module in model.modules() if isinstance(module, Dice)]
+    """Set the running statistics of every layer to their mean over some batches; nothing else in the model changes."""
+    layers = [module for module in model.modules() if isinstance(module, RunningStatistics)]
     if not layers:
         return
     was_training = model.training

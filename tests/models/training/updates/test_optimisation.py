@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from small_rankers import small, training_batch
 
 from models import train as training
 from models.data.batches import shuffled_batches
 from models.data.cache import open_data
 from models.layers.activation import Dice
+from models.layers.normalisation import NormalisedLinear
 from models.network.build import build_model
 from models.training.run import open_run
-from models.training.updates.averaging import Average
+from models.training.updates.averaging import Average, estimate_statistics
 from models.training.updates.optimisation import Optimiser, rate_factor
 
 
@@ -70,6 +72,20 @@ def test_the_average_follows_the_weights(tiny_recipe, tmp_path):
     average.update(1000)
     for name, value in average.ranker.towers.state_dict().items():
         assert torch.allclose(value, old[name] + 0.5)
+
+
+def test_statistics_of_normalised_layers_are_estimated_over_the_batches():
+    model = small("home")
+    batches = [training_batch(model, 20, 3, seed) for seed in range(3)]
+    layers = [module for module in model.ranker.modules() if isinstance(module, NormalisedLinear)]
+    means = {layer: [] for layer in layers}
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda layer, given: means[layer].append((given[0] @ layer.weight).mean(1)))
+    estimate_statistics(model.ranker, lambda: batches)
+    assert len(layers) == 2 and not model.ranker.training
+    for layer in layers:
+        torch.testing.assert_close(layer.mean[:, 0], torch.stack(means[layer]).mean(0))
+        assert layer.momentum == 0.1
 
 
 def test_dices_statistics_are_those_of_the_averaged_weights(tiny_recipe, tmp_path):
