@@ -27,6 +27,7 @@ from models.structures.rank_weights import RankWeightsOptions
 from models.trunks.aitm import AitmOptions
 from models.trunks.base import TrunkOptions
 from models.trunks.dcn_v2 import DcnV2Options
+from models.trunks.gdcn import GdcnOptions
 from models.trunks.home import HomeOptions
 from models.trunks.mmoe import MmoeOptions
 from models.trunks.nfwfm import NfwfmOptions
@@ -64,6 +65,7 @@ _BST = "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba (
 _DCN = "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale Learning to Rank Systems (WWW 2021)"
 _PEPNET = "PEPNet: Parameter and Embedding Personalized Network (KDD 2023)"
 _AITM = "Modeling the Sequential Dependence among Audience Multi-step Conversions, AITM (KDD 2021)"
+_GDCN = "Towards Deeper, Lighter and Interpretable Cross Network for CTR Prediction, GDCN (CIKM 2023)"
 _HOME = "HoME: Hierarchy of Multi-Gate Experts for Multi-Task Learning at Kuaishou (KDD 2025)"
 _PLE = "Progressive Layered Extraction (RecSys 2020)"
 _PLE_LINK = "https://dl.acm.org/doi/10.1145/3383313.3412236"
@@ -145,6 +147,7 @@ _ENTRIES = (
     Entry("pepnet", _PEPNET, "https://arxiv.org/abs/2302.01115", _CHAIN_OR_NOT, _POOLING, PepnetOptions(type="pepnet")),
     Entry("aitm", _AITM, "https://arxiv.org/abs/2105.08489", _STEPS, _POOLING, AitmOptions(type="aitm")),
     Entry("home", _HOME, "https://arxiv.org/abs/2408.05430", _CHAIN_OR_NOT, _POOLING, HomeOptions(type="home")),
+    Entry("gdcn", _GDCN, "https://arxiv.org/abs/2311.04635", _CHAIN_OR_NOT, _POOLING, GdcnOptions(type="gdcn")),
 )
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
