@@ -11,7 +11,7 @@ from typing import Any
 from features.files.writing import write_whole
 from features.within_request import ComparedColumns
 from models.data.cache import open_data
-from models.data.tables import content_hash, data_folder
+from models.data.tables import data_folder, table_hashes, tables_of
 from models.network.build import build_model
 from models.recipe import Recipe, RecipeError, load_recipe, with_places
 from models.recipe.sections.data import WHERE_DATA_LIES
@@ -21,6 +21,7 @@ from models.training.checkpoint import write_json
 from models.training.diagnostics.tuned import tuned_models
 from models.training.outcome import METRICS_FILE, RECIPE_FILE
 from models.training.transfer import narrowed
+from tables import TableError
 
 RECIPES = Path(os.path.relpath(Path(__file__).with_name("recipes")))
 ABOVE_IS_KEPT = "<!-- made by python -m models.benchmark; the text above stays -->"
@@ -59,8 +60,10 @@ def _is_there(out: Path, recipe: Recipe) -> bool:
     if stored.model_dump(exclude=NOT_TRAINED) != recipe.model_dump(exclude=NOT_TRAINED):
         return False
     tables = json.loads((out / METRICS_FILE).read_text())["data"]["tables"]
-    folder = data_folder(recipe.data)
-    return all((folder / name).is_file() and content_hash(folder / name) == digest for name, digest in tables.items())
+    try:
+        return table_hashes(tables_of(recipe, data_folder(recipe.data))) == tables
+    except (RecipeError, TableError):
+        return False
 
 
 def with_plain_models(

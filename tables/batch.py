@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ from features.keys import MAX_ID_CHARACTERS, text_of, too_long
 from features.times import LATEST_MS, out_of_bounds, time_problem
 from tables import key64
 from tables.errors import TableError
+from tables.files.table_file import TableFile
 from tables.text_numbers import NoNumberError, numbers_of_text
 from tables.types import element_type, exact_below, is_list, is_time, objects
 
@@ -23,11 +23,11 @@ _LABEL_ADVICE = "a label is a number: 0 or 1 for a probability"
 
 @dataclass(frozen=True)
 class Batch:
-    """`rows`: the requested columns, in canonical types; `first_row` counts the rows of the table before this batch.
+    """`rows`: the requested columns, in canonical types; `first_row` counts the rows of the file before this batch.
     `types` are the types in the file; `places` int64 `[n]` are the positions of a selection's rows in its batch.
     """
 
-    file: Path
+    file: TableFile
     role: str
     first_row: int
     rows: pa.RecordBatch
@@ -37,9 +37,9 @@ class Batch:
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
-    @property
-    def is_csv(self) -> bool:
-        return self.file.suffix == ".csv"
+    def is_untyped(self, column: str) -> bool:
+        """Return whether a column is text because its file has no types: a column of a CSV or of a folder's name."""
+        return self.file.is_csv or column in self.file.partition
 
     def is_float64(self, column: str) -> bool:
         """Return whether a column has float64 numbers."""
@@ -50,14 +50,13 @@ class Batch:
         if place is not None and self.places is not None:
             place = int(self.places[place])
         row = None if place is None else self.first_row + place + 1
-        return TableError(message, self.file, self.role, column, row)
+        return TableError(message, self.file.path, self.role, column, row, self.file.name)
 
     def selection(self, places: np.ndarray) -> "Batch":
         """Select the rows at `places` int64 `[m]`; errors still name the rows of the table."""
         before = places if self.places is None else self.places[places]
-        return Batch(
-            self.file, self.role, self.first_row, self.rows.take(pa.array(places, pa.int64())), self.types, before
-        )
+        rows = self.rows.take(pa.array(places, pa.int64()))
+        return Batch(self.file, self.role, self.first_row, rows, self.types, before)
 
     def raw(self, column: str) -> np.ndarray:
         """Return the values `[n]` for `pack_columns`: integers, floats (NaN if missing) or objects (None if missing).
@@ -122,7 +121,7 @@ class Batch:
         if values.null_count == len(values):
             return np.full(len(values), np.nan)
         # Whole decimals beyond 64 bits are text in canonical types, which keeps the digits of an id.
-        parsed = self.is_csv or pa.types.is_decimal(element_type(self.types[column]))
+        parsed = self.is_untyped(column) or pa.types.is_decimal(element_type(self.types[column]))
         if parsed and pa.types.is_string(values.type):
             return self._parsed(column, values)
         kind = "str" if pa.types.is_string(values.type) else str(values.type)
@@ -144,7 +143,7 @@ class Batch:
         out = values.to_pylist()
         if exact_below(element_type(self.types[column])) < np.inf:
             self._refuse_inexact(column, np.array([max(map(abs, filter(None, v or [])), default=0) for v in out]))
-        if self.is_csv and pa.types.is_string(values.type.value_type):
+        if self.file.is_csv and pa.types.is_string(values.type.value_type):
             for place, value in enumerate(out):
                 if value and str(value[0]).startswith("[") and str(value[-1]).endswith("]"):
                     raise self.error(

@@ -7,16 +7,25 @@ class TableError(ValueError):
     """A table that cannot be read, or a value that does not fit.
 
     `file` is its path, `table` its role (`users`, `items`, ...), `column` and `row` say where, if known; the first row
-    below a CSV's head is row 1. `message` names the column; the text of the error adds the file and the row.
+    below a CSV's head is row 1. `message` names the column; the text of the error adds the file and the row. `name` is
+    the file's name where a table has several files, with its folders below the table.
     """
 
-    def __init__(self, message: str, file: Path, table: str, column: str | None = None, row: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        file: Path,
+        table: str,
+        column: str | None = None,
+        row: int | None = None,
+        name: str | None = None,
+    ) -> None:
         self.message = message
         self.file = file
         self.table = table
         self.column = column
         self.row = row
-        super().__init__(f"{file.name} ({table}): {self.detail}")
+        super().__init__(f"{name or file.name} ({table}): {self.detail}")
 
     @property
     def detail(self) -> str:
@@ -25,10 +34,15 @@ class TableError(ValueError):
 
 
 def unreadable(
-    error: Exception, file: Path, table: str, column: str | None = None, row: int | None = None
+    error: Exception,
+    file: Path,
+    table: str,
+    column: str | None = None,
+    row: int | None = None,
+    name: str | None = None,
 ) -> TableError:
     """Convert an error of a library to a TableError."""
-    return TableError(f"cannot be read: {one_line(error)}", file, table, column, row)
+    return TableError(f"cannot be read: {one_line(error)}", file, table, column, row, name)
 
 
 def one_line(error: Exception) -> str:

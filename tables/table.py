@@ -1,4 +1,4 @@
-"""One table on disk, Parquet or CSV: its columns, and its rows in batches of bounded size."""
+"""One table, Parquet or CSV: its files, its columns, and its rows in batches of bounded size."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,44 +8,93 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.nearest import near_names
-from tables import csv_files
 from tables.batch import Batch
 from tables.errors import TableError, unreadable
-from tables.foreign import foreign_format
-from tables.types import TypeRefusedError, canonical, is_text
-
-BATCH_ROWS = 1 << 16
-SUFFIXES = (".parquet", ".csv")
-_BELOW = (pa.ArrowException, OSError, UnicodeError, OverflowError)  # what pyarrow raises for a broken file
+from tables.files import csv_files
+from tables.files.table_file import TableFile
+from tables.reading import UNREADABLE, file_batches
+from tables.types import family
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table. `role` is its name (`users`, `items`, `behaviours`, `impressions`); `rows` is None for a CSV.
+    """One table of one or more files. `role` is its name (`users`, `items`, `behaviours`, `impressions`).
 
-    `state` is the file's size and time of change when it was opened.
+    `place` is its file, folder, pattern or URI. A batch has rows of one file; the files follow in the order of names.
     """
 
     role: str
-    path: Path
-    columns: tuple[str, ...]
-    rows: int | None = None
-    state: tuple[int, int] | None = None
+    place: str
+    files: tuple[TableFile, ...]
+
+    @property
+    def path(self) -> Path:
+        """The place as a path, for messages; of a single file on a disk also for reading."""
+        return self.files[0].path if self.is_one_file else Path(self.place)
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether the place names a file, and not several that may become more."""
+        return self.files[0].path == Path(self.place)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the first file, those of its partition last."""
+        return self.files[0].columns
+
+    @property
+    def rows(self) -> int | None:
+        """The number of rows; None if a file is a CSV."""
+        counts = [file.rows for file in self.files if file.rows is not None]
+        return sum(counts) if len(counts) == len(self.files) else None
+
+    @property
+    def states(self) -> list[tuple[str, int, int | str]]:
+        """Name, size and time of change (or ETag) of every file when the table was opened."""
+        return [(file.name, *file.state) for file in self.files]
 
     @property
     def is_csv(self) -> bool:
-        return self.path.suffix == ".csv"
+        return self.files[0].is_csv
 
     def require(self, needed: Mapping[str, str], advice: str = "") -> None:
-        """Raise TableError unless every column of `{column: what names it}` exists; `advice` ends the message."""
+        """Raise TableError unless every file has every column of `{column: what names it}`, with values of one kind.
+
+        `advice` ends the message about a column that no file has.
+        """
         for column, why in needed.items():
-            if column not in self.columns:
-                raise TableError(
-                    f"no column '{column}', which {why} names; nearest: {self._nearest(column)}{advice}",
-                    self.path,
-                    self.role,
-                    column,
-                )
+            without = [file for file in self.files if column not in file.columns]
+            if not without:
+                continue
+            if len(without) == len(self.files):
+                message = f"no column '{column}', which {why} names; nearest: {self._nearest(column)}{advice}"
+                raise TableError(message, self.path, self.role, column)
+            message = f"no column '{column}', which {why} names and which {self._others(without)} have"
+            raise self._error(without[0], message, column)
+        self._refuse_other_types(list(needed))
+
+    def _others(self, without: list[TableFile]) -> str:
+        return f"{len(self.files) - len(without):,} of the {len(self.files):,} files"
+
+    def _refuse_other_types(self, columns: Sequence[str]) -> None:
+        """Raise TableError if a column is text in one file and a number in another, or has another such difference."""
+        for column in columns:
+            first: TableFile | None = None
+            for file in self.files:
+                kind = None if column not in file.types else family(file.types[column])
+                if kind is None:
+                    continue
+                first = first or file
+                if kind != family(first.types[column]):
+                    types = f"{file.types[column]} here and {first.types[column]} in '{first.name}'"
+                    message = f"column '{column}' is {types}; the files of a table have one schema"
+                    raise self._error(file, message, column)
+
+    def _error(self, file: TableFile, message: str, column: str) -> TableError:
+        return TableError(message, file.path, self.role, column, name=file.name)
+
+    def _unreadable(self, file: TableFile, error: Exception) -> TableError:
+        return unreadable(error, file.path, self.role, name=file.name)
 
     def _nearest(self, column: str) -> str:
         names = near_names(column, self.columns, count=3, cutoff=0.5) or self.columns
@@ -58,157 +107,57 @@ class Table:
 
         Text of a CSV is split at `|` in the columns of `lists`. Raises TableError for whatever cannot be read.
         """
-        size = batch_rows or BATCH_ROWS
         names = list(dict.fromkeys(columns))
-        for name in names:
+        kinds = self.column_kinds(names, lists)
+        for file in self.files:
+            rows = self._rows_of(file) if after else 0
+            if 0 < rows <= after and file is not self.files[-1]:
+                after -= rows
+                continue
+            yield from file_batches(file, self.role, names, lists, kinds, after, batch_rows)
+            after = max(0, after - rows)
+
+    def _rows_of(self, file: TableFile) -> int:
+        """The rows of a file; those of a CSV are counted, but not of the last one, since nothing follows it."""
+        if file.rows is not None:
+            return file.rows
+        if file is self.files[-1]:
+            return 0
+        try:
+            return sum(batch.num_rows for batch in csv_files.batches(file, file.columns[:1]))
+        except UNREADABLE as error:
+            raise self._unreadable(file, error) from None
+
+    def column_kinds(self, columns: Sequence[str], lists: Collection[str] = ()) -> dict[str, str]:
+        """The columns of CSV files that are numbers or truth values, by all files together. Parquet has its own types.
+
+        Raises TableError for files that differ in a column, or that cannot be read.
+        """
+        for name in columns:
             if self.columns.count(name) > 1:
                 raise TableError(f"column '{name}' occurs twice", self.path, self.role, name)
-        kinds = self._kinds(names, lists)
-        for first, read in self._read(names, size, after):
-            for start in range(max(after - first, 0), read.num_rows, size):
-                yield self._batch(read.slice(start, size), first + start, kinds, lists)
-        # A file that a program still writes gives half a row at its end, or types of rows that came later.
-        if self.state is not None and self.state != _state(self.path):
-            problem = "changed while it was read; run the command again once it is complete"
-            raise TableError(problem, self.path, self.role)
+        self._refuse_other_types(columns)
+        files = [file for file in self.files if file.is_csv]
+        names = [name for name in columns if name not in self.files[0].partition]
+        try:
+            return csv_files.column_kinds(files, names, lists) if files else {}
+        except UNREADABLE as error:
+            raise self._unreadable(files[0], error) from None
 
     def as_stored(self, needed: Collection[str] = ()) -> pa.Table:
-        """Read the whole Parquet table in the types of its file, for commands that copy or cut tables.
+        """Read the whole Parquet table of one file in the types of its file, for commands that copy or cut tables.
 
         Raises TableError if a column of `needed` is missing, and for anything that cannot be read.
         """
         self.require(dict.fromkeys(needed, "the data set's own format"))
+        (file,) = self.files
         try:
-            with pq.ParquetFile(self.path) as file:
-                return file.read()
-        except _BELOW as error:
-            raise unreadable(error, self.path, self.role) from None
-
-    def _kinds(self, names: list[str], lists: Collection[str]) -> dict[str, str]:
-        """Return the columns of a CSV that are numbers or truth values. A Parquet file has its own types."""
-        if not self.is_csv:
-            return {}
-        try:
-            return csv_files.column_kinds(self.path, names, lists)
-        except _BELOW as error:
-            raise unreadable(error, self.path, self.role) from None
-
-    def _read(self, names: list[str], size: int, after: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield the file's record batches, each with the number of rows before it.
-
-        Only errors of reading are converted; errors of the caller pass through.
-        """
-        try:
-            if self.is_csv:
-                yield from _counted(csv_files.batches(self.path, names), 0)
-                return
-            with pq.ParquetFile(self.path) as file:
-                groups, done = _groups_after(file, after)
-                if groups:
-                    yield from _counted(file.iter_batches(batch_size=size, row_groups=groups, columns=names), done)
-        except _BELOW as error:
-            raise unreadable(error, self.path, self.role) from None
-
-    def _batch(self, part: pa.RecordBatch, row: int, kinds: Mapping[str, str], lists: Collection[str]) -> Batch:
-        names = part.schema.names
-        arrays = [self._canonical(part.column(name), name, row, kinds.get(name), name in lists) for name in names]
-        types = {name: part.column(name).type for name in names}
-        # Fields keep their metadata: a column of keys declares itself there.
-        fields = [part.schema.field(name).with_type(array.type) for name, array in zip(names, arrays, strict=True)]
-        rows = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
-        return Batch(self.path, self.role, row, rows, types)
-
-    def _canonical(self, column: pa.Array, name: str, row: int, kind: str | None, as_list: bool) -> pa.Array:
-        try:
-            values = canonical(column)
-            return csv_files.typed(values, kind, as_list) if self.is_csv else values
-        except TypeRefusedError as error:
-            raise TableError(f"column '{name}' {error}", self.path, self.role, name) from None
-        except _BELOW as error:
-            place = _first_bad(column)
-            if is_text(column.type) and place is not None:
-                message = f"column '{name}' holds bytes that are not UTF-8: {_bytes_at(column, place)!r}"
-                raise TableError(message, self.path, self.role, name, row + place + 1) from None
-            raise unreadable(error, self.path, self.role, name, None if place is None else row + place + 1) from None
-
-
-def open_table(path: Path, role: str) -> Table:
-    """Open the table of a file. Raises TableError if it does not exist, has another format, or cannot be read."""
-    if path.suffix not in SUFFIXES:
-        raise TableError(f"'{path.name}' is neither .parquet nor .csv", path, role)
-    try:
-        state = _state(path)
-        if path.suffix == ".csv":
-            problem = foreign_format(path)
-            if problem:
-                raise TableError(problem, path, role)
-            return Table(role, path, csv_files.column_names(path), state=state)
-        with pq.ParquetFile(path) as file:
-            return Table(role, path, tuple(file.schema_arrow.names), file.metadata.num_rows, state)
-    except _BELOW as error:
-        raise unreadable(error, path, role) from None
-
-
-def find_table(folder: Path, role: str, file_name: str | None = None) -> Table | None:
-    """Open the table `file_name` of a folder, or else `<role>.parquet` or `<role>.csv`; None if there is none.
-
-    Raises TableError for a file that cannot be read.
-    """
-    names = [file_name] if file_name else []
-    for name in [*names, *(f"{role}{suffix}" for suffix in SUFFIXES)]:
-        if (folder / name).is_file():
-            return open_table(folder / name, role)
-    _refuse_near_miss(folder, role)
-    return None
-
-
-def _refuse_near_miss(folder: Path, role: str) -> None:
-    """Raise TableError for `users.csv.gz`, `Users.CSV` or a folder `users.parquet`: they hold the table, unread."""
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    for path in entries:
-        if path.name.lower().startswith(tuple(f"{role}{suffix}" for suffix in SUFFIXES)):
-            what = "a folder" if path.is_dir() else "not read"
-            raise TableError(f"'{path.name}' is {what}; a table is one file, {role}.parquet or {role}.csv", path, role)
+            with file.source() as source, pq.ParquetFile(source) as parquet:
+                return parquet.read()
+        except UNREADABLE as error:
+            raise self._unreadable(file, error) from None
 
 
 def _visible(name: str) -> str:
     """Quote a name with spaces at its ends or characters that are not printed, which would look like another name."""
     return name if name == name.strip() and name.isprintable() else repr(name)
-
-
-def _counted(batches: Iterator[pa.RecordBatch], first: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    for batch in batches:
-        yield first, batch
-        first += batch.num_rows
-
-
-def _groups_after(file: pq.ParquetFile, after: int) -> tuple[list[int], int]:
-    """Return the row groups that contain rows after the first `after`, and the number of rows before them."""
-    done = 0
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if done + rows > after:
-            return list(range(group, file.num_row_groups)), done
-        done += rows
-    return [], done
-
-
-def _first_bad(column: pa.Array) -> int | None:
-    """Return the first row that has no canonical value by itself; None if only the column as a whole has none."""
-    for place in range(len(column)):
-        try:
-            canonical(column.slice(place, 1))
-        except _BELOW:
-            return place
-    return None
-
-
-def _bytes_at(column: pa.Array, place: int) -> bytes:
-    value = column.slice(place, 1).cast(pa.large_binary())[0].as_py()
-    return bytes(value[:60])
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Return the size in bytes and the time of the last change in nanoseconds."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns

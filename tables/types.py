@@ -40,6 +40,29 @@ def element_type(kind: pa.DataType) -> pa.DataType:
     return element_type(kind.value_type) if is_list(kind) else kind
 
 
+def family(kind: pa.DataType) -> str | None:
+    """What a column of a type means: files of one table agree on it. None for a column without values.
+
+    Integers and floats are one family, since writers make floats of integers with gaps.
+    """
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return family(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return family(kind.storage_type)
+    if pa.types.is_null(kind):
+        return None
+    if is_list(kind):
+        return f"list of {family(kind.value_type)}"
+    if is_text(kind):
+        return "text"
+    if is_time(kind):
+        return "time"
+    if pa.types.is_boolean(kind):
+        return "truth"
+    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return "number" if numbers else str(kind)
+
+
 def exact_below(kind: pa.DataType) -> float:
     """The number from which on a type no longer holds every integer; infinite if it always does."""
     if pa.types.is_float16(kind):

@@ -23,7 +23,7 @@ from models.data.encoding.packed import item_key_columns, item_numeric_columns
 from models.data.requests import read_within
 from models.data.spaces import refuse_empty_spaces
 from models.data.split import PARTS
-from models.data.tables import content_hash, data_folder, tables_of
+from models.data.tables import data_folder, table_hashes, tables_of
 from models.recipe import Recipe, RecipeError
 from models.recipe.sections.data import WHERE_DATA_LIES, source_column, without_unset
 from models.recipe.sections.model import NumericsSection
@@ -135,7 +135,7 @@ def _named(recipe: Recipe, column: str | None) -> str | None:
 def _encoded(recipe: Recipe, cache: Path, earlier: Encoding | None) -> Data:
     source = data_folder(recipe.data)
     tables = tables_of(recipe, source)
-    hashes = {t.path.name: content_hash(t.path) for t in tables.values()}
+    hashes = table_hashes(tables)
     key = _key(recipe, hashes, earlier)
     folder = cache / key
     if not (folder / "described.json").is_file():
@@ -184,9 +184,9 @@ def _key(recipe: Recipe, hashes: Mapping[str, str], earlier: Encoding | None) ->
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _open(recipe: Recipe, folder: Path, source: Path) -> Data:
+def _open(recipe: Recipe, folder: Path, source: str) -> Data:
     described = json.loads((folder / "described.json").read_text()) | {
-        "folder": str(source)
+        "folder": source
     }  # it may have been built from a copy elsewhere
     # Memory maps of what `build` wrote.
     users = _group(folder / "users", recipe.features, "user", described["users"]["rows"])

@@ -1,29 +1,40 @@
 """Finds the canonical tables of a recipe: the folder, the files, and their columns."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from models.recipe import Recipe, RecipeError
 from models.recipe.sections.data import DataSection
-from tables import Table, open_table
+from tables import Table, open_table, place_in
+from tables.files.listing import list_files
+from tables.files.table_file import TableFile
 
 Tables = dict[str, Table]
 
 
-def open_role(folder: Path, role: str, file_name: str) -> Table:
-    """Open the table of a role. If the Parquet file is missing and the folder has the CSV file, the CSV file is read.
+def open_role(folder: str, role: str, name: str) -> Table:
+    """Open the table of a role: a file, or a folder, a pattern or a URI of several.
 
-    Raises RecipeError if neither file exists, TableError if it cannot be read.
+    If a Parquet file is missing and the folder has the CSV file, the CSV file is read. Raises RecipeError if there is
+    no file, TableError if one cannot be read.
     """
-    path = existing(folder / file_name)
-    if path is None:
-        there = sorted(p.name for p in folder.iterdir() if p.is_file())
-        problem = f"no file '{file_name}' in {folder}; found: {', '.join(there) or 'nothing'}"
+    place = existing(folder, name)
+    if place is None:
+        there = _names_in(folder)
+        problem = f"no file '{name}' in {folder}; found: {', '.join(there) or 'nothing'}"
         raise RecipeError(f"data.{role}: {problem}", ("data", role))
-    return open_table(path, role)
+    return open_table(place, role)
 
 
-def tables_of(recipe: Recipe, source: Path) -> Tables:
+def _names_in(folder: str) -> list[str]:
+    """The names of the files, and of the folders with a `/`, for a message."""
+    if "://" in folder or not Path(folder).is_dir():
+        return []
+    return sorted(path.name if path.is_file() else f"{path.name}/" for path in Path(folder).iterdir())
+
+
+def tables_of(recipe: Recipe, source: str) -> Tables:
     """Open the tables that a recipe reads, by role. Raises RecipeError and TableError."""
     data = recipe.data
     schema = recipe.features
@@ -49,25 +60,45 @@ def tables_of(recipe: Recipe, source: Path) -> Tables:
     return tables
 
 
-def existing(path: Path) -> Path | None:
-    """Return the Parquet file or, if it is missing, the CSV file beside it; None if neither exists."""
-    if path.is_file():
-        return path
-    csv = path.with_suffix(".csv")
-    return csv if path.suffix == ".parquet" and csv.is_file() else None
+def existing(folder: str, name: str) -> str | None:
+    """The place of a table; None if it has no file. A CSV file takes the place of a missing Parquet file beside it."""
+    place = place_in(folder, name)
+    try:
+        if list_files(place):
+            return place
+    except OSError as error:
+        raise RecipeError(f"data.dir: {error}", ("data", "dir")) from None
+    csv = place.removesuffix(".parquet") + ".csv"
+    return csv if place.endswith(".parquet") and Path(csv).is_file() else None
 
 
-def data_folder(data: DataSection) -> Path:
+def data_folder(data: DataSection) -> str:
     """Return the folder of `data.dir`, else of `data.fallback`. Raises RecipeError if neither has the impressions."""
     for name in (data.dir, data.fallback):
-        if name is not None and existing(Path(name) / data.impressions) is not None:
-            return Path(name)
-    tried = " and no ".join(f"'{Path(n) / data.impressions}'" for n in (data.dir, data.fallback) if n)
+        if name is not None and existing(name, data.impressions) is not None:
+            return name if "://" in name else str(Path(name))
+    tried = " and no ".join(f"'{place_in(n, data.impressions)}'" for n in (data.dir, data.fallback) if n)
     advice = data.how_to_get or "`python -m models.prepare --help` shows how to make the tables of the included recipes"
     raise RecipeError(f"data.dir: there is no {tried}; {advice}", ("data", "dir"))
 
 
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def table_hashes(tables: Mapping[str, Table]) -> dict[str, str]:
+    """A hash of each table's content, in hex: by the name of its file, or by its place where it may have several."""
+    hashes = {}
+    for table in tables.values():
+        if table.is_one_file:
+            hashes[table.path.name] = file_hash(table.files[0])
+            continue
+        content = hashlib.sha256()
+        for file in table.files:
+            content.update(f"{file.name} {file_hash(file)}\n".encode())
+        hashes[f"{table.role}: {len(table.files):,} files"] = content.hexdigest()
+    return hashes
+
+
+def file_hash(file: TableFile) -> str:
+    """SHA-256 of a file's bytes; of an object, which is not read for it, of its place, size and ETag."""
+    if file.is_object:
+        return hashlib.sha256(f"{file.root} {file.name} {file.state}".encode()).hexdigest()
+    with file.open() as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -90,7 +90,7 @@ def row_of(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds_per_epoch": min(run["speed"]["seconds_per_epoch"] for run in runs),
         "best_epoch": statistics.fmean(run["best"]["epoch"] for run in runs),
         "data": {
-            "folder": str(data_folder(recipe.data)),
+            "folder": data_folder(recipe.data),
             "hash": runs[0]["data"]["hash"],
             "impressions": runs[0]["data"]["impressions"],
         },

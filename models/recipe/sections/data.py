@@ -65,13 +65,14 @@ class DataSection(Options):
     """The `data` section: the folder of the tables, the columns of ids and time, and the split of impressions.
 
     `dir` is tried first, then `fallback` (the sample in the repository); `how_to_get` says how to get the data if
-    neither exists. A behaviour is visible to an impression if it is more than `behaviour_lag_s` seconds older; with 0,
-    it must be strictly older. `request_id`: the column that has equal values for impressions shown together as one
-    list; ranking metrics are then computed per list. `served`: the tables come from `funnelrank join` and hold each row
-    as it was served; `user_row` and `item_row` then name the rows of users and items in place of the ids. `scene`: the
-    column of the impressions that counters by scene read. `arrived_ms`: the column of impressions and behaviours with
-    the time at which the service received them, in milliseconds; without it a row counts in counters `counter_lag_s`
-    seconds after its own time (null: `behaviour_lag_s`).
+    neither exists. A table is a file, or a folder, a pattern or a URI of several (docs/your-own-data.md). A behaviour
+    is visible to an impression if it is more than `behaviour_lag_s` seconds older; with 0, it must be strictly older.
+    `request_id`: the column that has equal values for impressions shown together as one list; ranking metrics are then
+    computed per list. `served`: the tables come from `funnelrank join` and hold each row as it was served; `user_row`
+    and `item_row` then name the rows of users and items in place of the ids. `scene`: the column of the impressions
+    that counters by scene read. `arrived_ms`: the column of impressions and behaviours with the time at which the
+    service received them, in milliseconds; without it a row counts in counters `counter_lag_s` seconds after its own
+    time (null: `behaviour_lag_s`).
     """
 
     dir: str

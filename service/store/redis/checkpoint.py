@@ -1,14 +1,16 @@
 """Stores the progress of a bulk load: a hash in the loaded Redis, so that it is lost when the rows are lost."""
 
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 from redis import Redis
 
 from service.store.redis.keys import load_key
+
+# Of each file of a table its name, size and time of change.
+States = Sequence[tuple[str, int, int | str]]
 
 _LIFETIME_SECONDS = 30 * 86_400
 _BEGUN = b"begun"
@@ -30,14 +32,14 @@ class Emptied(Exception):  # noqa: N818 - a state, not a mistake
 class Checkpoint:
     """The progress of one load: files (by name, size and change time) and feature schema. It expires after 30 days."""
 
-    def __init__(self, redis: "Redis", fingerprint: str, paths: Mapping[str, Path], restart: bool) -> None:
-        """Continue a recorded load, or begin one. If a file of `paths` has changed since, it counts as another load."""
+    def __init__(self, redis: "Redis", fingerprint: str, states: Mapping[str, States], restart: bool) -> None:
+        """Continue a recorded load, or begin one. If a file of `states` has changed, it counts as another load."""
         self._redis = redis
-        self._key = load_key(fingerprint, _identity(paths))
+        self._key = load_key(fingerprint, _identity(states))
         if restart:
             redis.delete(self._key)
         counts: Any = redis.hgetall(self._key)
-        self.done = {name: int(counts.get(name.encode(), 0)) for name in paths}
+        self.done = {name: int(counts.get(name.encode(), 0)) for name in states}
         redis.hset(self._key, _BEGUN, 1)
         redis.expire(self._key, _LIFETIME_SECONDS)
         self._note = redis.register_script(_NOTE)
@@ -52,7 +54,7 @@ class Checkpoint:
         self._redis.delete(self._key)
 
 
-def _identity(paths: Mapping[str, Path]) -> str:
+def _identity(states: Mapping[str, States]) -> str:
     """Return sixteen hex digits that depend on the files' names, sizes and times of change."""
-    identities = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for _, path in sorted(paths.items())]
+    identities = [state for _, files in sorted(states.items()) for state in files]
     return hashlib.sha256(orjson.dumps(identities)).hexdigest()[:16]

@@ -101,8 +101,8 @@ def _load(
         "users": lambda batch: _load_rows(redis, layouts, "user", batch, names.user_id, lifetimes.user_ms),
         "behaviours": lambda batch: _load_behaviours(redis, layouts, batch, names, lifetimes),
     }
-    paths = {name: table.path for name, table in tables.items()}
-    checkpoint = Checkpoint(redis, layouts.fingerprint, paths, restart)
+    states = {name: table.states for name, table in tables.items()}
+    checkpoint = Checkpoint(redis, layouts.fingerprint, states, restart)
     loaded = {}
     for name, table in tables.items():
         if name != "items":

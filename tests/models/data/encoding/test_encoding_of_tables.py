@@ -14,7 +14,7 @@ from models.data.encoding import behaviours, fit
 from models.data.encoding.behaviours import visible_range
 from models.data.encoding.vocabulary import key_column_vocabularies
 from models.recipe import RecipeError
-from tables import table as table_reading
+from tables import reading as table_reading
 
 
 def every(data, part="train"):

@@ -1,6 +1,6 @@
 """Names what a file is that cannot be read as a table: its text encoding, compression or program."""
 
-from pathlib import Path
+from tables.files.table_file import TableFile
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF32_MARKS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
@@ -17,11 +17,11 @@ _SEPARATORS = {b";": "';'", b"\t": "a tab", b"|": "'|'"}
 _LONGEST_HEAD = 1 << 20  # bytes
 
 
-def foreign_format(path: Path) -> str | None:
+def foreign_format(file: TableFile) -> str | None:
     """What the first line of a file named .csv says that it is instead; None if it says nothing."""
     try:
-        with path.open("rb") as file:
-            head = file.readline(_LONGEST_HEAD)
+        with file.open() as opened:
+            head = opened.readline(_LONGEST_HEAD)
     except OSError:
         return None
     if head.startswith(_UTF32_MARKS):

@@ -10,11 +10,15 @@ it was:
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
+
+from tables.files.table_file import TableFile
 
 BLOCK_BYTES = 1 << 22  # the longest row that can be read
 LIST_SEPARATOR = "|"
@@ -24,13 +28,13 @@ _FLOAT = r"(-?(0|[1-9][0-9]*)\.0|-?[0-9](\.[0-9]+)?e\+[0-9]+)"  # as Python, pan
 _TRUTHS = (("True", "False"), ("true", "false"), ("TRUE", "FALSE"))
 
 
-def column_names(path: Path) -> tuple[str, ...]:
+def column_names(file: TableFile) -> tuple[str, ...]:
     """Return the names in the head, without a byte order mark. Raises pyarrow's errors, OSError."""
-    with _opened(path, pa_csv.ConvertOptions(column_types={})) as reader:
+    with _opened(file, pa_csv.ConvertOptions(column_types={})) as reader:
         return tuple(reader.schema.names)
 
 
-def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def batches(file: TableFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield the columns as bytes, null if empty, block by block; a quoted value may contain line breaks."""
     options = pa_csv.ConvertOptions(
         column_types=dict.fromkeys(columns, pa.binary()),
@@ -38,34 +42,40 @@ def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         strings_can_be_null=True,
         null_values=[""],
     )
-    with _opened(path, options) as reader:
+    with _opened(file, options) as reader:
         yield from reader
 
 
-def _opened(path: Path, options: pa_csv.ConvertOptions) -> pa_csv.CSVStreamingReader:
-    return pa_csv.open_csv(
-        _source(path),
-        read_options=pa_csv.ReadOptions(block_size=BLOCK_BYTES),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-        convert_options=options,
-    )
+@contextmanager
+def _opened(file: TableFile, options: pa_csv.ConvertOptions) -> Iterator[pa_csv.CSVStreamingReader]:
+    with (
+        file.source() as source,
+        pa_csv.open_csv(
+            _with_line_end(file, source),
+            read_options=pa_csv.ReadOptions(block_size=BLOCK_BYTES),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            convert_options=options,
+        ) as reader,
+    ):
+        yield reader
 
 
-def _source(path: Path) -> Path | pa.BufferReader:
+def _with_line_end(file: TableFile, source: Path | BinaryIO) -> Path | BinaryIO | pa.BufferReader:
     """Return the file, or its only line with a line end: pyarrow takes a head without one for an empty file."""
-    with path.open("rb") as file:
-        head = file.readline(_LONGEST_HEAD)
-        alone = not head.endswith((b"\n", b"\r")) and not file.read(1)
-    return pa.BufferReader(head + b"\n") if alone and head.strip() and b"\r" not in head else path
+    with file.open() as opened:
+        head = opened.readline(_LONGEST_HEAD)
+        alone = not head.endswith((b"\n", b"\r")) and not opened.read(1)
+    return pa.BufferReader(head + b"\n") if alone and head.strip() and b"\r" not in head else source
 
 
-def column_kinds(path: Path, columns: Sequence[str], lists: Collection[str] = ()) -> dict[str, str]:
-    """`{column: "float" or "truth"}` of the columns that are not text, from one pass over the file.
+def column_kinds(files: Sequence[TableFile], columns: Sequence[str], lists: Collection[str] = ()) -> dict[str, str]:
+    """`{column: "float" or "truth"}` of the columns that are not text, from one pass over the files.
 
     The pass ends as soon as every column must be text.
     """
     undecided = {name: _Guess(name in lists) for name in columns}
-    for batch in batches(path, columns) if columns else ():
+    every = (batch for file in files for batch in batches(file, columns))
+    for batch in every if columns else ():
         for name, guess in undecided.items():
             guess.see(batch.column(name).drop_null())
         if not any(guess.open for guess in undecided.values()):
