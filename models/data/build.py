@@ -1,5 +1,6 @@
 """Encodes a recipe's tables once into a folder of flat arrays."""
 
+import shutil
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -10,20 +11,22 @@ import numpy as np
 
 from features import RowLayout
 from features.schema import DERIVED
-from features.times import LATEST_MS
 from models.data.arrays import ArrayFile, read_array
 from models.data.counting.counters import count_log, read_counters
 from models.data.deriving.derive import write_derived
-from models.data.encoding.behaviours import EVENT, encode_behaviours, visible_range
+from models.data.encoding.behaviours import EVENT, merge_behaviours
 from models.data.encoding.encoding import Encoding, continued
 from models.data.encoding.entities import Entities
 from models.data.encoding.fit import fit_encoding
-from models.data.encoding.impressions import encode_impressions
+from models.data.encoding.impressions import merge_impressions
 from models.data.encoding.packed import PackedPart, item_key_columns, item_numeric_columns
-from models.data.encoding.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
+from models.data.encoding.visible import VIEWS, write_ranges
+from models.data.encoding.vocabulary import behaviour_column_vocabularies, key_column_vocabularies, totalled
+from models.data.partitions.encode import entity_of, require_columns
+from models.data.partitions.run import FOLDER, encode_partitions
 from models.data.raw_rows import raw_rows
 from models.data.requests import compare_requests, read_within
-from models.data.split import PARTS
+from models.data.split import PARTS, SplitParts
 from models.recipe import Recipe
 from tables import Table
 
@@ -31,56 +34,65 @@ CHUNK = 1 << 16
 IMPRESSION_GROUPS = ("context", "candidate", DERIVED)  # features of an impression, not of its user or item
 
 
-def build(recipe: Recipe, tables: Mapping[str, Table], folder: Path, earlier: Encoding | None = None) -> dict[str, Any]:
-    """Encode the tables into `folder` and return a description of them. The packed intermediate files are removed.
+def build(
+    recipe: Recipe, tables: Mapping[str, Table], folder: Path, cache: Path, earlier: Encoding | None = None
+) -> dict[str, Any]:
+    """Encode the tables into `folder` and return a description of them. The intermediate files are removed, but for
+    those of single files of tables of many files, which stay in `cache` for the next time.
 
     `earlier`: the encoding that is continued; without it a new one is fitted.
     """
-    schema = recipe.features
-    # Served rows have the id as a column of its own, since they are named by what they hold.
-    ids = (None, None) if recipe.data.served else (schema.user_id_feature, schema.item_id_feature)
     with (
-        closing(Entities(folder / "users.packed", RowLayout(schema.user), ids[0])) as users,
-        closing(Entities(folder / "items.packed", RowLayout(schema.item), ids[1])) as items,
+        closing(_entities(recipe, "users", folder)) as users,
+        closing(_entities(recipe, "items", folder)) as items,
     ):
-        return _encode(recipe, tables, folder, users, items, earlier)
+        return _encode(recipe, tables, folder, cache, users, items, earlier)
+
+
+def _entities(recipe: Recipe, role: str, folder: Path) -> Entities:
+    layout, id_feature = entity_of(recipe, role)
+    return Entities(folder / f"{role}.packed", layout, id_feature, recipe.data.memory_bytes // 4)
 
 
 def _encode(
     recipe: Recipe,
     tables: Mapping[str, Table],
     folder: Path,
+    cache: Path,
     users: Entities,
     items: Entities,
     earlier: Encoding | None,
 ) -> dict[str, Any]:
-    data = recipe.data
+    # Each file by itself, on all cores.
+    require_columns(recipe, tables)
+    split = SplitParts(recipe.data, tables["impressions"], folder / "parts")
+    partitions = encode_partitions(recipe, tables, split, folder, cache)
     # Users and items first: impressions and behaviours point to their rows.
-    if "users" in tables:
-        users.read(tables["users"], data.user_row, served=data.served)
-    if "items" in tables:
-        items.read(tables["items"], data.item_row, served=data.served)
-    counts = encode_impressions(tables["impressions"], recipe, users, items, folder)
+    users.read_partitions(partitions.get("users", []))
+    items.read_partitions(partitions.get("items", []))
+    counts = merge_impressions(partitions["impressions"], recipe, split, users, items, folder)
     repeated_behaviours = 0
     starts = np.zeros(len(users) + 1, dtype=np.int64)
     if "behaviours" in tables:
         with_impressions = np.zeros(len(users), dtype=bool)
         for part in PARTS:
             with_impressions[read_array(folder / f"{part}.user", np.int32)] = True
-        starts, repeated_behaviours = encode_behaviours(
-            tables["behaviours"], recipe, users, items, with_impressions, folder
+        starts, repeated_behaviours = merge_behaviours(
+            partitions["behaviours"], recipe, users, items, with_impressions, folder
         )
+    (folder / "parts").unlink()
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
     count_log(recipe, tables, items, folder)
     events = read_array(folder / "events", EVENT) if "behaviours" in tables else None
     packed = {"user": users.finished(), "item": items.finished()}
     compare_requests(recipe, folder, packed["item"])
     # The behaviours that each impression sees, its derived features, and the encoding of the training part.
     parts = {}
+    write_ranges(recipe, folder, events, starts)
     for part in PARTS:
-        _write_ranges(recipe, folder, part, events, starts)
         parts[part] = _packed_part(recipe, folder, part, packed, events, counts.parts[part])
         write_derived(recipe.features, parts[part], folder / f"{part}.{DERIVED}")
-    encoding = fit_encoding(recipe, _with_derived(recipe, folder, "train", parts["train"]))
+    encoding = fit_encoding(recipe, _with_derived(recipe, folder, "train", parts["train"]), folder)
     if earlier is not None:
         encoding = continued(earlier, encoding)
     encoding.save(folder / "encoding.npz")
@@ -92,6 +104,7 @@ def _encode(
         "users.packed",
         "items.packed",
         "events",
+        VIEWS,
         *(f"{p}.{c}" for p in PARTS for c in (*IMPRESSION_GROUPS, "cross")),
     ):
         (folder / name).unlink(missing_ok=True)
@@ -108,24 +121,6 @@ def _encode(
     }
 
 
-def _write_ranges(recipe: Recipe, folder: Path, part: str, events: np.ndarray | None, starts: np.ndarray) -> None:
-    user = read_array(folder / f"{part}.user", np.int32)
-    time = read_array(folder / f"{part}.time", np.int64)
-    lag_ms = round(recipe.data.behaviour_lag_s * 1000)
-    length = recipe.features.behaviour.max_length if recipe.features.behaviour else 0
-    with ArrayFile(folder / f"{part}.start", np.int64) as first, ArrayFile(folder / f"{part}.end", np.int64) as last:
-        for begin in range(0, len(user), CHUNK):
-            chunk = slice(begin, begin + CHUNK)
-            n = len(user[chunk])
-            start = end = np.zeros(n, dtype=np.int64)
-            if events is not None:
-                # A served row of a user has exactly the behaviours that the ranking saw.
-                before = np.full(n, LATEST_MS + 1) if recipe.data.served else time[chunk] - lag_ms
-                start, end = visible_range(events["time"], starts, np.asarray(user[chunk]), before, length)
-            first.append(start)
-            last.append(end)
-
-
 def _packed_part(
     recipe: Recipe, folder: Path, part: str, packed: Mapping[str, np.ndarray], events: np.ndarray | None, n: int
 ) -> PackedPart:
@@ -140,6 +135,7 @@ def _packed_part(
         time=read_array(folder / f"{part}.time", np.int64),
         start=read_array(folder / f"{part}.start", np.int64),
         end=read_array(folder / f"{part}.end", np.int64),
+        views=None if events is None else read_array(folder / VIEWS, np.int64),
         within=read_within(recipe, folder, part, n),
         counters=read_counters(recipe, folder, part, n),
     )
@@ -182,23 +178,26 @@ def _write_rows(
 
 def _write_events(recipe: Recipe, folder: Path, encoding: Encoding, items: np.ndarray, events: np.ndarray) -> None:
     """Write every event with its item's rows, so that a sequence is contiguous on disk; the first event is padding."""
-    names = behaviour_column_vocabularies(recipe.features)
+    schema = recipe.features
+    names = behaviour_column_vocabularies(schema)[-2:]
     keys = item_key_columns(recipe)
     columns = item_numeric_columns(recipe)
+    width = RowLayout(schema.item).key_width
+    item_rows = read_array(folder / "items_rows", np.int32, width, len(items))[:, keys]
     with (
         ArrayFile(folder / "events.rows", np.int32) as rows,
         ArrayFile(folder / "events.numerics", np.float32) as numerics,
         ArrayFile(folder / "events.time", np.int64) as times,
     ):
-        rows.append(np.zeros(len(names)))
+        rows.append(np.zeros(len(keys) + len(names)))
         numerics.append(np.zeros(len(columns)))
         times.append(np.zeros(1))
         for begin in range(0, len(events), CHUNK):
             chunk = np.array(events[begin : begin + CHUNK])
-            item = items[chunk["item"]]
-            packed = np.concatenate([item["keys"][:, keys], chunk["action"][:, None], chunk["scene"][:, None]], axis=1)
-            rows.append(encoding.vocabulary.rows_of_columns(packed, names))
-            numerics.append(item["numerics"][:, columns])
+            own = np.stack([chunk["action"], chunk["scene"]], axis=1)
+            of_event = encoding.vocabulary.rows_of_columns(own, names)
+            rows.append(np.concatenate([item_rows[chunk["item"]], of_event], axis=1))
+            numerics.append(items["numerics"][chunk["item"]][:, columns])
             times.append(chunk["time"])
 
 
@@ -213,12 +212,15 @@ def _write_group(path: Path, packed: np.ndarray, encoding: Encoding, group: str)
 def _write_cross(recipe: Recipe, folder: Path) -> int:
     if recipe.position is None:
         return 0
-    known = np.unique(read_array(folder / "train.cross", np.int64))
+    every = read_array(folder / "train.cross", np.int64)
+    chunks = (every[begin : begin + CHUNK] for begin in range(0, len(every), CHUNK))
+    known, _ = totalled((chunk, np.ones(len(chunk))) for chunk in chunks)
     known = known[known != 0]
     for part in PARTS:
         keys = read_array(folder / f"{part}.cross", np.int64)
-        place = np.searchsorted(known, keys)
-        in_training = np.isin(keys, known)
         with ArrayFile(folder / f"{part}.position_cross", np.int32) as file:
-            file.append(np.where(in_training, place + 1, 0))
+            for begin in range(0, len(keys), CHUNK):
+                chunk = keys[begin : begin + CHUNK]
+                place = np.searchsorted(known, chunk)
+                file.append(np.where(np.isin(chunk, known), place + 1, 0))
     return len(known)

@@ -143,7 +143,7 @@ def _encoded(recipe: Recipe, cache: Path, earlier: Encoding | None) -> Data:
         unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=cache))
         try:
             with naming_full_disk(cache):
-                described = build(recipe, tables, unfinished, earlier) | {"tables": hashes, "hash": key}
+                described = build(recipe, tables, unfinished, cache, earlier) | {"tables": hashes, "hash": key}
                 (unfinished / "described.json").write_text(json.dumps(described, indent=1, allow_nan=False))
             try:
                 os.rename(unfinished, folder)

@@ -7,18 +7,24 @@ import numpy as np
 from features.within_request import ComparedColumns, within_request
 from models.data.arrays import new_array, read_array
 from models.data.split import PARTS
+from models.data.stored.memory import refuse_beyond
 from models.recipe import Recipe, RecipeError
+
+_SORTED_BYTES = 40  # of an impression in memory, while those of a request are put together
 
 
 def compare_requests(recipe: Recipe, folder: Path, items: np.ndarray) -> None:
     """Write `folder/<part>.within` float32 `[n, 2K]` from packed `items`; nothing if the schema compares no feature.
 
-    Raises RecipeError if a request is in two parts: its candidates were ranked together, but each part would see only
-    some of them.
+    Raises RecipeError beyond the memory limit, and if a request is in two parts: its candidates were ranked together,
+    but each part would see only some of them.
     """
     compared = ComparedColumns.of(recipe.features)
     if not len(compared):
         return
+    most = max((folder / f"{part}.request").stat().st_size // 8 for part in PARTS)
+    what = f"comparing {most:,} impressions within their requests"
+    refuse_beyond(recipe.data.memory_bytes, most * _SORTED_BYTES, what)
     _refuse_in_two_parts(recipe, folder)
     for part in PARTS:
         request = read_array(folder / f"{part}.request", np.int64)

@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from features.keys import text_of
 from features.nearest import near_names
 from features.times import latest_now_ms
+from models.data.arrays import ArrayFile, read_array
 from models.recipe import RecipeError
 from models.recipe.sections.data import ColumnSplit, DataSection, TimeSplit
-from tables import Batch
+from tables import Batch, Table
+from tables.reading import file_batches
 
 PARTS = ("train", "validation", "test")
 UNUSED = -1
+PART_TYPE = np.int8  # of a part in a file
 _MOST_SEEN = 10_000  # distinct values that are remembered for a message
 
 
@@ -54,6 +58,42 @@ class Splitter:
         """
         split = self._data.split
         return list(_unmatched(split, self._seen)) if isinstance(split, ColumnSplit) else []
+
+
+class SplitParts:
+    """The part of every impression, in the order of the table, in a file: int8 `[n]`.
+
+    `counts`: the rows of each file of the table; `unmatched`: warnings about values that the split lists in vain.
+    """
+
+    def __init__(self, data: DataSection, impressions: Table, path: Path) -> None:
+        """Read the columns of the split. Raises TableError and RecipeError."""
+        self.path = path
+        self.counts: list[int] = []
+        splitter = Splitter(data)
+        columns = list(split_columns(data))
+        kinds = impressions.column_kinds(columns)
+        with ArrayFile(path, PART_TYPE) as written:
+            for file in impressions.files:
+                self.counts.append(0)
+                for batch in file_batches(file, impressions.role, columns, (), kinds):
+                    written.append(splitter.part_of(batch))
+                    self.counts[-1] += len(batch)
+        self.parts = read_array(path, PART_TYPE)
+        self.unmatched = splitter.unmatched()
+
+    @property
+    def unused(self) -> int:
+        """The number of impressions in no part."""
+        return int((self.parts < 0).sum())
+
+    def rows_of(self, table: Table) -> list[int]:
+        """The rows of each file of the impressions; 0 for those of another table, which have no parts."""
+        return self.counts if table.role == "impressions" else [0] * len(table.files)
+
+    def used(self, first: int, rows: int) -> bytes:
+        """Which of some rows are in a part, as bits."""
+        return np.packbits(self.parts[first : first + rows] >= 0).tobytes() + rows.to_bytes(8, "big")
 
 
 def _unmatched(split: ColumnSplit, seen: Counter[str]) -> Iterator[str]:

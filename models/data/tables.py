@@ -100,5 +100,5 @@ def file_hash(file: TableFile) -> str:
     """SHA-256 of a file's bytes; of an object, which is not read for it, of its place, size and ETag."""
     if file.is_object:
         return hashlib.sha256(f"{file.root} {file.name} {file.state}".encode()).hexdigest()
-    with file.open() as opened:
+    with file.path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -22,22 +22,28 @@ from models.data.counting.as_of import BucketCounts, Moments, SeriesEvents, dist
 from models.data.counting.log import LogRows, chunks, feature_keys, joined, read_behaviours, read_impressions
 from models.data.encoding.entities import Entities
 from models.data.split import PARTS, Splitter, split_columns
+from models.data.stored.memory import refuse_beyond
 from models.recipe import Recipe
 from tables import Table
 
 CHUNK = 1 << 16
+_LOG_BYTES = 128  # of a row of the log in memory: itself, and what is sorted of it
 
 
 def count_log(recipe: Recipe, tables: Mapping[str, Table], items: Entities, folder: Path) -> None:
     """Write `folder/<part>.counters` float32 `[n, K]`; nothing if the schema has no counters.
 
-    Memory: 64 bytes per row of the log. Served tables have the numbers that the rankings used. Raises TableError.
+    Memory: 64 bytes per row of the log. Served tables have the numbers that the rankings used. Raises TableError, and
+    RecipeError beyond the memory limit.
     """
     if not recipe.features.counters:
         return
     if recipe.data.served:
         _write_served(recipe, tables["impressions"], folder)
         return
+    rows = sum(tables[role].rows or 0 for role in ("impressions", "events") if role in tables)
+    what = f"counting {rows:,} rows of the log"
+    refuse_beyond(recipe.data.memory_bytes, rows * _LOG_BYTES, what, ", or train without features.counters")
     # Read the log: what is counted, and the impressions that the numbers are for.
     counters = recipe.features.counters
     named = [action for counter in counters for action in (*counter.actions, *getattr(counter, "per", ()))]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from features import FeatureSchema, Numeric
 from features.files.writing import replacing
 from features.schema import COUNTER, DERIVED
 from features.within_request import WITHIN
-from models.data.encoding.vocabulary import Vocabulary, grown
+from models.data.encoding.vocabulary import Vocabulary, grown, totalled
 
 GROUPS = ("user", "context", "item", "behaviour")
 CANDIDATE = "candidate"  # the group of the candidates' own features, which most schemas lack
 NUMERIC_PARTS = ("mean", "deviation", "edges")
+CHUNK = 1 << 16
 AGE = "age"  # the behaviour's age, the one numeric that is derived (from request_time and behaviour_times)
 
 
@@ -159,11 +160,12 @@ def quantile_edges(values: np.ndarray, counts: np.ndarray, bins: list[int], ends
 
 
 def _column_edges(values: np.ndarray, counts: np.ndarray, bins: int, ends: bool) -> np.ndarray:
-    used = (counts > 0) & ~np.isnan(values)
-    if not bins or not used.any():
-        return np.zeros(0, dtype=np.float32)
-    distinct, inverse = np.unique(values[used], return_inverse=True)
-    weight = np.bincount(inverse, weights=counts[used])
+    none = np.zeros(0, dtype=np.float32)
+    if not bins:
+        return none
+    distinct, weight = totalled(_counted_values(values, counts), np.float32)
+    if not len(distinct):
+        return none
     own = distinct[[0, -1]] if ends else np.zeros(0, dtype=np.float32)
     if weight.max() * 2 > weight.sum() and len(distinct) > 1:
         common = distinct[weight.argmax()]
@@ -174,3 +176,12 @@ def _column_edges(values: np.ndarray, counts: np.ndarray, bins: int, ends: bool)
         weight = weight[keep]
     reached = np.searchsorted(np.cumsum(weight), np.arange(1, bins) / bins * weight.sum(), side="right")
     return np.unique(np.concatenate([own, distinct[np.minimum(reached, len(distinct) - 1)]])).astype(np.float32)
+
+
+def _counted_values(values: np.ndarray, counts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The present values `[n]` that are counted, chunk by chunk, with their counts."""
+    for begin in range(0, len(values), CHUNK):
+        chunk = values[begin : begin + CHUNK]
+        weight = counts[begin : begin + CHUNK]
+        used = (weight > 0) & ~np.isnan(chunk)
+        yield chunk[used], weight[used]

@@ -5,6 +5,7 @@ impression that sees the behaviour.
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from models.data.encoding.encoding import (
 )
 from models.data.encoding.packed import PackedPart, item_key_columns, item_numeric_columns
 from models.data.encoding.vocabulary import (
+    CountingSpace,
     behaviour_column_vocabularies,
     fit_vocabulary,
     key_column_vocabularies,
@@ -34,13 +36,16 @@ from models.recipe import Recipe
 CHUNK = 1 << 16
 
 
-def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
-    """Fit the vocabulary and the standardisation on the training part."""
+def fit_encoding(recipe: Recipe, part: PackedPart, folder: Path) -> Encoding:
+    """Fit the vocabulary and the standardisation on the training part; `folder` is for what does not fit into memory.
+
+    Raises RecipeError for a vocabulary beyond the limit of memory.
+    """
     schema = recipe.features
     # Count how often each row is read in training, so that frequent rows weigh as much as they do there.
     of_user = np.bincount(part.user, minlength=len(part.users))
     of_item = np.bincount(part.item, minlength=len(part.items))
-    views = _views(part)
+    views = np.zeros(0, dtype=np.int64) if part.views is None else part.views
     seen = np.zeros(len(part.items), dtype=np.int64)
     if part.events is not None:
         for chunk in _chunks(len(part.events)):
@@ -53,6 +58,7 @@ def fit_encoding(recipe: Recipe, part: PackedPart) -> Encoding:
         _counted(recipe, part, of_user, of_item, seen, views),
         recipe.model.embedding.min_count,
         recipe.model.embedding.hash_buckets,
+        CountingSpace(folder, recipe.data.memory_bytes, _most_counted(recipe, part)),
     )
     numerics = {
         "user": _stats(part.users, of_user, recipe, "user"),
@@ -96,16 +102,6 @@ def _chunks(n: int) -> Iterator[slice]:
         yield slice(begin, min(begin + CHUNK, n))
 
 
-def _views(part: PackedPart) -> np.ndarray:
-    """The number of training impressions that see each event, int64 `[events]`."""
-    if part.events is None:
-        return np.zeros(0, dtype=np.int64)
-    change = np.zeros(len(part.events) + 1, dtype=np.int64)
-    np.add.at(change, part.start, 1)
-    np.add.at(change, part.end, -1)
-    return np.cumsum(change)[:-1]
-
-
 def _counted(
     recipe: Recipe, part: PackedPart, of_user: np.ndarray, of_item: np.ndarray, seen: np.ndarray, views: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -135,6 +131,13 @@ def _counted(
         if name not in hashed:
             for chunk in _chunks(len(part.events)):
                 yield from _summed(part.events[field][chunk][:, None], views[chunk])
+
+
+def _most_counted(recipe: Recipe, part: PackedPart) -> int:
+    """An upper bound of what `_counted` yields: all keys of all rows."""
+    behaviours = len(part.items) * len(item_key_columns(recipe)) + (0 if part.events is None else 2 * len(part.events))
+    groups = (part.users, part.items, part.context, part.candidate, part.derived)
+    return behaviours + sum(rows["keys"].size for rows in groups if rows is not None)
 
 
 def _counted_columns(names: Sequence[str], hashed: Collection[str]) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Encodes the impressions in one pass over the table, and appends each part's columns to its own files."""
+"""Encodes the impressions: the columns of each file by itself, then each part's columns into files of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,11 +16,17 @@ from features.times import UNKNOWN_MS, latest_now_ms
 from models.data.arrays import ArrayFile
 from models.data.encoding.entities import Entities
 from models.data.encoding.variation import ContextVariation
-from models.data.split import PARTS, Splitter, split_columns
+from models.data.split import PARTS, SplitParts, split_columns
+from models.data.stored.buckets import Buckets, bucket_count
+from models.data.stored.partition import EncodedFile
 from models.recipe import Recipe, RecipeError
 from models.recipe.sections.data import TimeSplit, source_column
-from tables import Batch, Table, packed_rows
-from tables.packing import list_columns
+from tables import Batch, packed_rows
+
+# A part has a file of each of these, empty if the recipe does not name the column.
+_COLUMNS: Mapping[str, DTypeLike] = {"request": np.int64, "position": np.int32, "cross": np.int64}
+_ROWS: Mapping[str, DTypeLike] = {"user": np.int32, "item": np.int32}
+_FINGERPRINT_BYTES = 40  # in memory, while those of a bucket are sorted
 
 
 @dataclass
@@ -38,60 +44,82 @@ class Counts:
     context_variation: dict[str, Any] = field(default_factory=dict)
 
 
-def encode_impressions(table: Table, recipe: Recipe, users: Entities, items: Entities, folder: Path) -> Counts:
-    """Append every used impression to `folder/<part>.<column>`. Raises RecipeError for data that does not fit the
-    recipe.
+def merge_impressions(
+    partitions: Sequence[EncodedFile], recipe: Recipe, parts: SplitParts, users: Entities, items: Entities, folder: Path
+) -> Counts:
+    """Append every used impression to `folder/<part>.<column>`, with the rows of its user and item. Raises RecipeError
+    for data that does not fit the recipe.
     """
-    layouts = Layouts.of(recipe.features)
-    layout = layouts.context
-    needed = _needed(recipe)
-    for column, key in needed.items():
-        everywhere = key in ("data.user_id", "data.item_id", "data.time_ms")
-        table.require({column: key}, f"; {key} names the column in all tables" if everywhere else "")
-    splitter = Splitter(recipe.data)
-    variation = ContextVariation(layout, by_request=recipe.data.request_id is not None)
-    counts = Counts()
-    seen = []
-    dtypes: dict[str, DTypeLike] = {
-        "user": np.int32,
-        "item": np.int32,
-        "time": np.int64,
-        "context": layout.dtype,
-        "candidate": layouts.candidate.dtype,
-        "request": np.int64,
-        "labels": np.float32,
-        "position": np.int32,
-        "cross": np.int64,
-    }
+    counts = Counts(unused=parts.unused, unmatched=parts.unmatched)
+    variation = ContextVariation(Layouts.of(recipe.features).context, by_request=recipe.data.request_id is not None)
+    types = impression_types(recipe)
+    n_buckets = bucket_count(sum(p.rows for p in partitions), _FINGERPRINT_BYTES, recipe.data.memory_bytes // 4)
     # One file per part and column, so that a part is read without the others.
     with ExitStack() as stack:
+        seen = stack.enter_context(Buckets(folder / "fingerprints", np.uint64, n_buckets))
         files = {
             (part, name): stack.enter_context(ArrayFile(folder / f"{part}.{name}", dtype))
             for part in PARTS
-            for name, dtype in dtypes.items()
+            for name, dtype in {**_COLUMNS, **types, **_ROWS}.items()
         }
-        for batch in table.batches(list(needed), list_columns(layout) | list_columns(layouts.candidate)):
-            part = splitter.part_of(batch)
-            counts.unused += int((part < 0).sum())
-            used = np.flatnonzero(part >= 0)
-            encoded = dict(_encoded(batch.selection(used), recipe, layouts, users, items))
-            seen.append(_fingerprint(encoded))
+        for part, encoded in _batches(partitions, parts, types, len(recipe.label_columns), users, items):
+            mixed = _fingerprint(encoded)
+            seen.append(mixed, mixed % np.uint64(n_buckets))
             variation.add(encoded)
             for i, name in enumerate(PARTS):
-                of_part = part[used] == i
+                of_part = part == i
                 counts.parts[name] += int(of_part.sum())
                 for column, values in encoded.items():
                     files[name, column].append(values[of_part])
-    # Duplicates are counted and stay: the same item may be shown twice.
-    every = np.concatenate([np.zeros(0, np.uint64), *seen])
-    counts.repeated = len(every) - len(np.unique(every))
-    counts.unmatched = splitter.unmatched()
+        # Duplicates are counted and stay: the same item may be shown twice.
+        counts.repeated = sum(len(rows) - len(np.unique(rows)) for rows in seen)
     counts.context_variation = variation.described()
     _refuse_empty(counts)
     return counts
 
 
-def _needed(recipe: Recipe) -> dict[str, str]:
+def _batches(
+    partitions: Sequence[EncodedFile],
+    parts: SplitParts,
+    types: Mapping[str, DTypeLike],
+    labels: int,
+    users: Entities,
+    items: Entities,
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Yield the part of each row and the encoded columns, batch by batch as they were read; users and items are rows
+    instead of keys.
+    """
+    first = 0
+    for partition, rows_of_file in zip(partitions, parts.counts, strict=True):
+        part = parts.parts[first : first + rows_of_file]
+        part = part[part >= 0]
+        first += rows_of_file
+        arrays = {n: partition.array(n, t, labels if n == "labels" else None) for n, t in types.items()}
+        user_ids = partition.ids("user")
+        item_ids = partition.ids("item")
+        begin = 0
+        for rows in partition.batches:
+            encoded = {name: values[begin : begin + rows] for name, values in arrays.items()}
+            encoded["user"] = users.index_of(encoded["user"], user_ids)
+            encoded["item"] = items.index_of(encoded["item"], item_ids)
+            yield part[begin : begin + rows], encoded
+            begin += rows
+
+
+def impression_types(recipe: Recipe) -> dict[str, DTypeLike]:
+    """The arrays of encoded impressions and their types; users and items are keys."""
+    layouts = Layouts.of(recipe.features)
+    types: dict[str, DTypeLike] = {"user": np.int64, "item": np.int64, "time": np.int64}
+    if recipe.data.request_id:
+        types["request"] = np.int64
+    types |= {"context": layouts.context.dtype, "candidate": layouts.candidate.dtype, "labels": np.float32}
+    if recipe.position:
+        types |= {"position": np.int32, "cross": np.int64}
+    return types
+
+
+def impression_columns(recipe: Recipe) -> dict[str, str]:
+    """The columns that are read of impressions, and what names each."""
     data = recipe.data
     needed = {data.user_id: "data.user_id", data.item_id: "data.item_id", data.time_ms: "data.time_ms"}
     if data.served:
@@ -109,12 +137,9 @@ def _needed(recipe: Recipe) -> dict[str, str]:
     return needed
 
 
-def _encoded(
-    batch: Batch, recipe: Recipe, layouts: Layouts, users: Entities, items: Entities
-) -> Iterator[tuple[str, np.ndarray]]:
+def encoded_columns(batch: Batch, recipe: Recipe, layouts: Layouts) -> Iterator[tuple[str, np.ndarray]]:
+    """The columns of a batch but its ids, encoded. Raises TableError."""
     data = recipe.data
-    yield "user", users.index_of(batch, data.user_row)
-    yield "item", items.index_of(batch, data.item_row)
     yield "time", times_of(batch, recipe)
     if data.request_id:
         yield "request", _requests(batch, data.request_id)

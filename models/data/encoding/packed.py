@@ -13,6 +13,7 @@ class PackedPart:
     """One part with packed rows: all users and items, the part's contexts and candidates `[n]`, events (None without
     behaviours).
 
+    `views` int64 `[events]`: the number of training impressions that see each event; None without behaviours.
     `within` float32 `[n, 2K]` compares the items of each request; None if the schema compares none.
     `counters` float32 `[n, K]`: the numbers of the schema's counters; None if it has none.
     `derived` `[n]`: packed rows of the derived features; None before they are computed, and if there are none.
@@ -28,6 +29,7 @@ class PackedPart:
     time: np.ndarray
     start: np.ndarray
     end: np.ndarray
+    views: np.ndarray | None = None
     within: np.ndarray | None = None
     counters: np.ndarray | None = None
     derived: np.ndarray | None = None

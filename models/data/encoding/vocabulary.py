@@ -6,13 +6,24 @@ hashed vocabularies follow, then the rows of known keys.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from features import MISSING_KEY, Feature, FeatureSchema, MultiCategorical, Numeric
+from models.data.stored.buckets import Buckets, bucket_count
+from models.data.stored.memory import refuse_beyond
 
 MISSING_ROW = 0
 LEAST_WAITING = 1 << 20  # keys that are collected before they are added up
+_COUNTED = np.dtype([("key", "<i8"), ("count", "<f8")])
+_COUNTED_BYTES = 64  # of a pair in memory, while pairs are added up
+_VOCABULARY_BYTES = 40  # of a key in memory, while the vocabulary is fitted
+_FEWER = (
+    ", or model.embedding.min_count, which leaves rare keys out; a large vocabulary may have "
+    "model.embedding.hash_buckets, which counts nothing"
+)
 
 
 @dataclass(frozen=True)
@@ -75,17 +86,33 @@ def grown(earlier: Vocabulary, fitted: Vocabulary) -> Vocabulary:
     return replace(earlier, keys=keys[order], rows=rows[order])
 
 
+@dataclass(frozen=True)
+class CountingSpace:
+    """Where keys are counted: a folder for what does not fit into memory, and the limit in bytes.
+
+    `most`: an upper bound of the `(key, count)` pairs.
+    """
+
+    folder: Path
+    memory_bytes: int
+    most: int
+
+
 def fit_vocabulary(
     names: Sequence[str],
     counted: Iterable[tuple[np.ndarray, np.ndarray]],
     min_count: int,
     buckets: Mapping[str, int] | None = None,
+    space: CountingSpace | None = None,
 ) -> Vocabulary:
     """Fit a vocabulary over `names` on `(keys, counts)` of the training part; keys with fewer than `min_count` stay
-    unknown. `buckets`: the rows of each hashed vocabulary, whose keys are not in `counted`.
+    unknown. `buckets`: the rows of each hashed vocabulary, whose keys are not in `counted`. Without a `space`, keys are
+    counted in memory. Raises RecipeError if the vocabulary itself does not fit into memory.
     """
-    distinct, totals = totalled(counted)
-    frequent = distinct[(totals >= min_count) & (distinct != MISSING_KEY)]
+    if space is None:
+        frequent = _frequent(counted, min_count)
+    else:
+        frequent = _frequent_in_space(counted, min_count, space)
     unknown = {name: 1 + i for i, name in enumerate(names)}
     sizes = {name: buckets[name] for name in names if name in buckets} if buckets else {}
     first = 1 + len(names) + sum(sizes.values())
@@ -93,14 +120,45 @@ def fit_vocabulary(
     return Vocabulary(keys=frequent, rows=rows, unknown_rows=unknown, buckets=sizes)
 
 
-def totalled(counted: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct keys int64 `[V]`, ascending, and their counts float64 `[V]`, of `(keys, counts)` that arrive in
-    chunks.
+def _frequent(counted: Iterable[tuple[np.ndarray, np.ndarray]], min_count: int) -> np.ndarray:
+    """The keys with at least `min_count`, int64 `[V]` ascending."""
+    distinct, totals = totalled(counted)
+    return distinct[(totals >= min_count) & (distinct != MISSING_KEY)]
+
+
+def _frequent_in_space(
+    counted: Iterable[tuple[np.ndarray, np.ndarray]], min_count: int, space: CountingSpace
+) -> np.ndarray:
+    """The same; the keys are first sorted into ranges on disk, each of which is counted by itself."""
+    n = bucket_count(space.most, _COUNTED_BYTES, space.memory_bytes // 2)
+    if n == 1:
+        return _frequent(counted, min_count)
+    frequent = []
+    size = 0
+    with Buckets(space.folder / "counts", _COUNTED, n) as ranges:
+        for keys, counts in counted:
+            rows = np.empty(len(keys), dtype=_COUNTED)
+            rows["key"] = keys
+            rows["count"] = counts
+            # Keys are hashes, so that ranges of equal width have about as many; they ascend with the keys.
+            ranges.append(rows, ((keys >> 32) + (1 << 31)) * n >> 32)
+        for counted_rows in ranges.pieces(LEAST_WAITING):
+            pieces = ((rows["key"], rows["count"]) for rows in counted_rows)
+            frequent.append(_frequent(pieces, min_count))
+            size += len(frequent[-1])
+            refuse_beyond(space.memory_bytes // 2, size * _VOCABULARY_BYTES, f"a vocabulary of {size:,} keys", _FEWER)
+    return np.concatenate(frequent)
+
+
+def totalled(
+    counted: Iterable[tuple[np.ndarray, np.ndarray]], dtype: DTypeLike = np.int64
+) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct keys `[V]`, ascending, and their counts float64 `[V]`, of `(keys, counts)` that arrive in chunks.
 
     Memory: chunks are added up once they are as large as the total so far, so it follows the distinct keys and not the
     rows of the tables.
     """
-    distinct = np.zeros(0, np.int64)
+    distinct = np.zeros(0, dtype)
     totals = np.zeros(0, np.float64)
     waiting: list[tuple[np.ndarray, np.ndarray]] = []
     size = 0

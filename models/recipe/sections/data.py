@@ -8,11 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from models.errors import RecipeError
 from models.options import Column, Options
 
-WHERE_DATA_LIES = {
-    "dir",
-    "fallback",
-    "how_to_get",
-}  # of the section `data`: says where the tables are, not what is in them
+# Of the section `data`: where the tables are and how they are read, not what is in them.
+WHERE_DATA_LIES = {"dir", "fallback", "how_to_get", "memory_gib", "processes"}
+MEMORY_GIB = 4.0
 COUNTER_OPTIONS = ("scene", "arrived_ms", "counter_lag_s")
 USER_ROW = "user_row"
 ITEM_ROW = "item_row"
@@ -72,7 +70,8 @@ class DataSection(Options):
     and `item_row` then name the rows of users and items in place of the ids. `scene`: the column of the impressions
     that counters by scene read. `arrived_ms`: the column of impressions and behaviours with the time at which the
     service received them, in milliseconds; without it a row counts in counters `counter_lag_s` seconds after its own
-    time (null: `behaviour_lag_s`).
+    time (null: `behaviour_lag_s`). `memory_gib`: what encoding may take in memory; what is larger goes through the
+    disk. `processes`: how many encode (null: one per core).
     """
 
     dir: str
@@ -92,6 +91,13 @@ class DataSection(Options):
     counter_lag_s: Annotated[float | None, Field(ge=0)] = None
     behaviour_lag_s: Annotated[float, Field(ge=0)] = 0.0
     split: Annotated[TimeSplit | ColumnSplit, Field(discriminator="by")]
+    memory_gib: Annotated[float, Field(gt=0, exclude_if=lambda value: value == MEMORY_GIB)] = MEMORY_GIB
+    processes: Annotated[int | None, Field(ge=1, exclude_if=lambda value: value is None)] = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that encoding may take for its rows, beside the programs themselves."""
+        return round(self.memory_gib * (1 << 30))
 
     @property
     def user_row(self) -> str:

@@ -10,8 +10,8 @@ from features import RowLayout
 from models.data import build
 from models.data.batches import gather
 from models.data.cache import open_data
-from models.data.encoding import behaviours, fit
-from models.data.encoding.behaviours import visible_range
+from models.data.encoding import encoding, entities, fit, visible
+from models.data.encoding.visible import visible_range
 from models.data.encoding.vocabulary import key_column_vocabularies
 from models.recipe import RecipeError
 from tables import reading as table_reading
@@ -122,8 +122,11 @@ def test_csv_and_parquet_give_the_same_arrays(tiny_recipe, tables, tmp_path):
 
 def test_reading_in_small_pieces_gives_the_same_arrays(tiny_recipe, tables, tmp_path, monkeypatch):
     plain = open_data(tiny_recipe(tables), tmp_path / "cache")
-    for module, name in ((table_reading, "BATCH_ROWS"), (behaviours, "BATCH_ROWS"), (build, "CHUNK"), (fit, "CHUNK")):
-        monkeypatch.setattr(module, name, 37)
+    for module in (build, encoding, fit, visible):
+        monkeypatch.setattr(module, "CHUNK", 37)
+    monkeypatch.setattr(table_reading, "BATCH_ROWS", 37)
+    monkeypatch.setattr(entities, "ROWS_AT_ONCE", 37)
+    monkeypatch.setattr(entities, "MOST_LATE", 3)
     pieces = open_data(tiny_recipe(tables), tmp_path / "other-cache")
     for name, values in every(pieces).items():
         np.testing.assert_array_equal(values.numpy(), every(plain)[name].numpy(), err_msg=name)
