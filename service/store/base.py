@@ -138,7 +138,7 @@ class StoreModule(Protocol):
     def open_writer(self, url: str, timeout_ms: int, lifetimes: Lifetimes) -> FeatureWriter: ...
 
     def items_without_row(self, url: str, fingerprint: str, item_ids: Sequence[str]) -> dict[str, str]:
-        """Return the ids without a row, each with the nearest id that has one, `""` if none is near.
+        """Return the ids without a row, each with the nearest id that has one, `""` if none is near or was sought.
 
         Connects for this call alone and takes seconds at most. Raises StoreDown.
         """

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +15,12 @@ import yaml
 
 from features import FeatureSchema
 from features.layouts import Layouts
+from features.nearest import near_names
 from service.bundle.registry import Target
 from service.rollout.lines.changes import change_rollout
 from service.sample.embedded_redis import EmbeddedRedis
+from service.store.redis import item_check
+from service.store.redis.item_check import items_without_row
 from service.store.redis.keys import item_key
 
 ITEMS = ["7", "101", "102", "shoe-red", "Hat", "12"]
@@ -90,6 +93,25 @@ def test_many_items_that_the_store_lacks_are_counted(running: Any) -> None:
         "the store lacks 980 more items that the rules list",
         "only the first 1,000 of 1,500 listed items were looked for in the store",
     ]
+
+
+def test_the_search_for_near_ids_is_bounded(
+    redis_server: EmbeddedRedis, store: redis.Redis, layouts: Layouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparing one id with 1,000 others takes milliseconds, so 1,000 ids are not compared one by one."""
+    store.mset({item_key(layouts.fingerprint, f"item-{i}"): b"x" for i in range(100)})
+    sought: list[object] = []
+
+    def near(name: object, known: Collection[str]) -> list[str]:
+        sought.append(name)
+        return near_names(name, known)
+
+    monkeypatch.setattr(item_check, "near_names", near)
+    listed = [f"itm-{i}" for i in range(1000)]
+    absent = items_without_row(redis_server.url, layouts.fingerprint, listed)
+    assert list(absent) == listed
+    assert sought == listed[:50]
+    assert (absent["itm-7"], absent["itm-700"]) == ("item-7", "")
 
 
 def test_rules_hold_although_the_store_does_not_answer(tmp_path: Path, registry: Path, kit: SimpleNamespace) -> None:
