@@ -13,13 +13,34 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TypeVar
+from typing import Final, TypeVar
 
 Result = TypeVar("Result")
 FileSignature = tuple[int, int, int]
-_MOST_WAITING = 32
 _LOCK_RETRY_SECONDS = 0.02
-_places = threading.BoundedSemaphore(_MOST_WAITING)
+
+
+class ThreadPlaces:
+    """Bounds the threads that wait for one thing, so that one that hangs costs a limited number of them.
+
+    What hangs takes no place of anything else.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._free = threading.BoundedSemaphore(most)
+
+    def take(self, what: str) -> None:
+        """Take a place until `give_back`. Raises TimeoutError if all are taken; `what` names the thing."""
+        if not self._free.acquire(blocking=False):
+            raise TimeoutError(errno.ETIMEDOUT, f"{self.most} calls wait already for {what}")
+
+    def give_back(self) -> None:
+        self._free.release()
+
+
+REGISTRY_PLACES: Final = ThreadPlaces(32)
+STORE_PLACES: Final = ThreadPlaces(16)
 
 
 def open_regular(path: Path) -> int:
@@ -106,14 +127,15 @@ def file_signature(path: Path) -> FileSignature | None:
     return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
-async def run_limited(work: Callable[[], Result], seconds: float | None, what: str) -> Result:
+async def run_limited(
+    work: Callable[[], Result], seconds: float | None, what: str, places: ThreadPlaces = REGISTRY_PLACES
+) -> Result:
     """Run `work` in a thread of its own; return its result or raise its error.
 
     Raises TimeoutError if it takes longer than `seconds` (None: no limit). A thread cannot be ended, so it goes on and
-    its result is dropped. At most 32 threads wait at once, so that a hanging disk costs a limited number of them;
-    further calls fail at once.
+    its result is dropped. Without a place for another thread, the call fails at once.
     """
-    future = _started(work, what)
+    future = _started(work, what, places)
     done, _running = await asyncio.wait({future}, timeout=seconds)
     if not done:
         raise _too_slow(seconds, what)
@@ -126,19 +148,18 @@ async def run_attempt(work: Callable[[Attempt], Result], seconds: float, what: s
     After a TimeoutError nothing has been written, and nothing will be.
     """
     attempt = Attempt()
-    future = _started(partial(work, attempt), what)
+    future = _started(partial(work, attempt), what, REGISTRY_PLACES)
     done, _running = await asyncio.wait({future}, timeout=seconds)
     if not done and attempt.abandon():
         raise _too_slow(seconds, what)
     return await future
 
 
-def _started(work: Callable[[], Result], what: str) -> "asyncio.Future[Result]":
+def _started(work: Callable[[], Result], what: str, places: ThreadPlaces) -> "asyncio.Future[Result]":
     """Return the result of `work`, which runs in a thread of its own. Raises TimeoutError if too many threads wait
     already.
     """
-    if not _places.acquire(blocking=False):
-        raise TimeoutError(errno.ETIMEDOUT, f"{_MOST_WAITING} calls wait already for {what}")
+    places.take(what)
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
     # If the caller has given up, read the error here, so that the loop does not report it as unhandled.
@@ -160,7 +181,7 @@ def _started(work: Callable[[], Result], what: str) -> "asyncio.Future[Result]":
         except BaseException as raised:  # noqa: BLE001 - it is raised where the result is awaited
             error = raised
         finally:
-            _places.release()
+            places.give_back()
         # The loop may have been closed meanwhile; then nobody waits.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(finish, result, error)

@@ -1,6 +1,5 @@
 """Answers `GET /rules`, `PUT /rules` and `POST /rules/rollback`: the rules that rearrange rankings after fusion."""
 
-import asyncio
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,13 +14,15 @@ from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
 from service.api.operators import Operator
 from service.api.services import Services, Worker
 from service.errors import NotReady
+from service.files import STORE_PLACES, run_limited
 from service.rollout.operations import change_rules, roll_back_rules
-from service.rollout.trials.rule_items import item_warnings
+from service.rollout.trials.rule_items import NOT_CHECKED, item_warnings
 from service.rules.definition.document import RULES_FILE, RulesDocument
 from service.rules.definition.rule_sets import RuleSets
 
 router = APIRouter(tags=["rules"])
 JsonObject = dict[str, Any]
+_CHECK_SECONDS = 10.0
 NO_RULE_SETS = RuleSets(revision=0, rules={})
 
 
@@ -118,8 +119,16 @@ async def _changed(worker: Services, document: RulesDocument) -> JSONResponse:
     if worker.follower.live is not None:
         store_url = worker.settings.redis_url.get_secret_value()
         fingerprints = [live.bundle.layouts.fingerprint for live in worker.follower.snapshot.versions()]
-        warnings = await asyncio.to_thread(item_warnings, document, fingerprints, store_url)
+        warnings = await _item_warnings(document, fingerprints, store_url)
     return await changed_document(worker, RULES_FILE, document, lambda: shown(document) | {"warnings": warnings})
+
+
+async def _item_warnings(document: RulesDocument, fingerprints: list[str], store_url: str) -> list[str]:
+    work = partial(item_warnings, document, fingerprints, store_url)
+    try:
+        return await run_limited(work, _CHECK_SECONDS, "the feature store", STORE_PLACES)
+    except TimeoutError:
+        return [NOT_CHECKED]
 
 
 def shown(rule_sets: RuleSets) -> JsonObject:

@@ -10,6 +10,7 @@ from service.store.opening import items_without_row
 
 log = logging.getLogger("funnelrank.live")
 MOST_CHECKED = 1000
+NOT_CHECKED = "the item ids of the rules were not checked, because the store does not answer"
 _MOST_SHOWN = 20
 
 
@@ -37,7 +38,7 @@ def missing_items(rule_sets: RuleSets, fingerprints: Iterable[str], store_url: s
                 near = items_without_row(store_url, fingerprint, list(nearest))
                 nearest = {item_id: nearest[item_id] or near[item_id] for item_id in near}
     except StoreDown:
-        yield "the item ids of the rules were not checked, because the store does not answer"
+        yield NOT_CHECKED
         return
     for item_id, known in islice(nearest.items(), _MOST_SHOWN):
         advice = f"; did you mean '{known}'?" if known else ""
