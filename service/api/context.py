@@ -28,6 +28,7 @@ class RequestContext:
         self.trace: TraceContext | None = None
         self.marks: Marks | None = None
         self.content_length = 0  # as declared; 0 if it is not
+        states: list[bytes] = []
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
                 self.content_length = int(value)
@@ -35,5 +36,9 @@ class RequestContext:
                 self.request_id = value.decode()
             elif name == b"traceparent":
                 self.trace = continued(value)
+            elif name == b"tracestate":
+                states.append(value)
+        if states and self.trace is not None:
+            self.trace = self.trace._replace(state=b",".join(states))
         if not self.request_id:
             self.request_id = f"{getrandbits(128):032x}"  # nosec B311 # a name, not a secret

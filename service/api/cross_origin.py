@@ -12,7 +12,7 @@ from service.metrics.metrics import Metrics
 
 _WRITING: Final = frozenset({"/events", "/impressions"})
 _PREFLIGHT_SECONDS: Final = b"600"
-_REQUEST_HEADERS: Final = b"authorization, content-type, traceparent, x-request-id"
+_REQUEST_HEADERS: Final = b"authorization, content-type, traceparent, tracestate, x-request-id"
 _ANSWER_HEADERS: Final = b"etag, retry-after, traceparent, x-request-id"
 _METHOD_HEADER: Final = b"access-control-request-method"
 Methods = Callable[[str], set[str]]

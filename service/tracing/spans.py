@@ -14,8 +14,9 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
+from service.tracing.context import state_members
 from service.tracing.marks import FinishedTrace
 
 # The store is another process, so that its span is a client's (semantic conventions for database spans).
@@ -64,7 +65,11 @@ class OtlpWriter:
         parent = None
         if ids.parent_id:
             caller = SpanContext(
-                trace_id, int(ids.parent_id, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+                trace_id,
+                int(ids.parent_id, 16),
+                is_remote=True,
+                trace_flags=TraceFlags(TraceFlags.SAMPLED),
+                trace_state=TraceState(state_members(ids.state)),  # spans inherit it
             )
             parent = trace.set_span_in_context(NonRecordingSpan(caller))
         self._ids.give(trace_id, int(ids.span_id, 16))

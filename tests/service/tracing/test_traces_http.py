@@ -48,7 +48,7 @@ def traceparent(number: int, flags: str = "01") -> dict[str, str]:
     return {"traceparent": f"00-{number:032x}-{CALLER}-{flags}"}
 
 
-def rank(server: Server, headers: dict[str, str], **more: Any) -> Any:
+def rank(server: Server, headers: Any, **more: Any) -> Any:
     body = {"user_id": "nobody", "candidates": ["1", "2"], "context": UNKNOWN_CONTEXT, **more}
     return server.http.post("/rank", json=body, headers=headers)
 
@@ -98,6 +98,21 @@ def test_the_callers_sampled_trace_gets_a_span_for_each_stage(endpoint: OtlpEndp
         "funnelrank.degraded": ["unknown_user", "unknown_items:2"],
     }
     assert endpoint.resources[-1]["service.name"] == "home-feed"
+
+
+def test_the_callers_tracestate_is_in_every_span(endpoint: OtlpEndpoint, traced: Server) -> None:
+    states = [("tracestate", "rojo=00f067aa0ba902b7"), ("tracestate", "congo=t61rcWkgMzE ,")]
+    rank(traced, [*traceparent(3).items(), *states])
+    spans = received(endpoint, 3)
+    assert len(spans) == 1 + len(PARTS)
+    assert {span.trace_state for span in spans.values()} == {"rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"}
+    # A malformed one costs the state and not the trace.
+    rank(traced, traceparent(4) | {"tracestate": "rojo=1,rojo=2"})
+    assert {span.trace_state for span in received(endpoint, 4).values()} == {""}
+    # Without a traceparent there is no trace of the caller that it could be of.
+    answer = rank(traced, {"tracestate": "rojo=1"})
+    number = int(answer.headers["traceparent"].split("-")[1], 16)
+    assert {span.trace_state for span in received(endpoint, number).values()} == {""}
 
 
 def test_rules_are_a_stage_of_their_own(endpoint: OtlpEndpoint, traced: Server) -> None:
@@ -178,7 +193,7 @@ def test_every_request_is_kept_that_is_slow_or_sampled_by_chance(
 
 
 def test_log_lines_of_a_request_name_its_trace(tmp_path: Path, registry: Path, redis_server: EmbeddedRedis) -> None:
-    spoiled = "from service.ranking.ranker import Ranker\nRanker._count = None"
+    spoiled = "from service.ranking import ranker\nranker.count_ranking = None"
     with serving(tmp_path, registry, redis_server.url, setup=spoiled) as server:
         assert rank(server, traceparent(30)).status_code == 500
         lines = [json.loads(line) for line in server.log_lines.splitlines() if line.startswith("{")]

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from service.settings import Settings, SettingsError
-from service.tracing.context import continued, new_trace
+from service.tracing.context import continued, new_trace, state_members
 from service.tracing.marks import FinishedTrace
 from service.tracing.sender import MOST_QUEUED, TraceSender
 
@@ -35,6 +35,32 @@ def test_a_trace_is_continued_with_a_new_span(flags: str, sampled: bool) -> None
     assert (trace.trace_id, trace.parent_id, trace.sampled) == (trace_id, "00f067aa0ba902b7", sampled)
     assert trace.traceparent() == f"00-{trace_id}-{trace.span_id}-{flags}".encode()
     assert trace.span_id != trace.parent_id
+
+
+@pytest.mark.parametrize(
+    ("header", "members"),
+    [
+        (b"vendor=opaque", [("vendor", "opaque")]),
+        (b"rojo=00f0-1,congo=t61rcWkgMzE", [("rojo", "00f0-1"), ("congo", "t61rcWkgMzE")]),
+        (b" b=2 ,\t,a=1\t,", [("b", "2"), ("a", "1")]),
+        (b"0tenant@system=a b", [("0tenant@system", "a b")]),
+        (b"k/*-_9=" + b"v" * 256, [("k/*-_9", "v" * 256)]),
+        (b",".join(b"k%d=v" % i for i in range(32)), [(f"k{i}", "v") for i in range(32)]),
+        (b"", []),
+        (b"a=1,a=2", []),
+        (b"a=1,B=2", []),
+        (b"a=1,b", []),
+        (b"a=1,b=", []),
+        (b"a=1=2", []),
+        (b"a=\xe9", []),
+        (b"a=1\x7f", []),
+        (b"9a=1", []),
+        (b"k=" + b"v" * 257, []),
+        (b",".join(b"k%d=v" % i for i in range(33)), []),
+    ],
+)
+def test_a_tracestate_is_read_as_the_standard_says(header: bytes, members: list[tuple[str, str]]) -> None:
+    assert state_members(header) == members
 
 
 def test_the_share_of_new_traces_is_sampled() -> None:
