@@ -1,8 +1,10 @@
 """Makes the pictures of the console that the docs show: `python tests/console/screenshots.py [FOLDER]`.
 
 It serves the sample with a canary, ranks for some users, and drives Debian's chromium. `make test-tools` installs both.
+The pictures have 128 colours, so that each is small enough for the README.
 """
 
+import io
 import shutil
 import sys
 import tempfile
@@ -12,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from PIL import Image  # noqa: E402 - the paths above come first
 from running_service import wait_until  # noqa: E402 - the paths above come first
 
 from service.sample.embedded_redis import EmbeddedRedis  # noqa: E402
@@ -22,6 +25,7 @@ DEFAULT_FOLDER = ROOT / "docs" / "images"
 USERS = 150
 SIZE = {"width": 1320, "height": 900}
 CURVES_MS = 16_000
+_COLOURS = 128
 
 
 def main(folder: Path) -> None:
@@ -47,21 +51,28 @@ def _take(console: Console, folder: Path) -> None:
     console.open("versions")
     console.table("Versions of the line default")
     page.get_by_label("Change", exact=True).select_option("promote")
-    page.screenshot(path=folder / "console-versions.png")
+    _save(page, folder / "console-versions.png")
     page.get_by_role("link", name="Now").click()
     page.wait_for_timeout(CURVES_MS)
-    page.screenshot(path=folder / "console-now.png")
+    _save(page, folder / "console-now.png")
     page.close()
     console.page = page = page.context.new_page()
     console.open_ranking()
+    page.get_by_label("Compare with the profile").select_option("default")
+    console.wait_for_text("profile default, revision")
     page.get_by_role("button", name=REQUEST["candidates"][3], exact=True).click()
-    page.get_by_role("heading", name="Ranking", exact=True).scroll_into_view_if_needed()
-    page.get_by_role("heading", name="Ranking", exact=True).evaluate("heading => heading.scrollIntoView()")
-    page.screenshot(path=folder / "console-try.png")
+    page.get_by_role("heading", name="What ranks", exact=True).evaluate("heading => heading.scrollIntoView()")
+    _save(page, folder / "console-try.png")
     page.get_by_role("link", name="Weights and rules").click()
     page.get_by_label("Weight of pctr", exact=True).fill("30")
     page.get_by_role("status").filter(has_text="Valid.").wait_for()
-    page.screenshot(path=folder / "console-weights.png")
+    _save(page, folder / "console-weights.png")
+
+
+def _save(page: Any, path: Path) -> None:
+    """Save what the browser shows as a PNG with a palette."""
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

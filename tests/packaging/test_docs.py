@@ -42,6 +42,15 @@ def test_every_section_that_a_page_links_to_exists(page: Path) -> None:
         assert section in [title.strip().replace(" ", "-") for title in headings], (link, section)
 
 
+def test_the_readme_shows_the_console_by_small_pictures() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\((docs/images/console-[\w-]+\.png)\)", (ROOT / "README.md").read_text())
+    assert pictures
+    for path in (ROOT / "docs" / "images").iterdir():
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) < 150_000, path
+
+
 def test_the_drawing_of_the_rooms_is_current() -> None:
     spec = importlib.util.spec_from_file_location("rooms", ROOT / "tools" / "rooms.py")
     assert spec is not None
