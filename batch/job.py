@@ -9,6 +9,7 @@ from typing import Any
 from batch.errors import BatchError
 from features.files.strict_json import parse_json
 from features.files.writing import write_whole
+from service.documents import bring_documents
 from service.fusion.document import FUSION_FILE
 from service.rollout.rollout import ROLLOUT_FILE
 from service.rules.definition.document import RULES_FILE
@@ -59,7 +60,11 @@ def state_of(settings: Settings, tables: dict[str, Path]) -> dict[str, Any]:
 
 
 def documents_of(settings: Settings) -> dict[str, Any]:
-    """Return the hash of each document that says what is live; None for one that is absent."""
+    """Return the hash of each document that says what is live; None for one that is absent. Raises OSError.
+
+    Of a registry in an object store, this node gets the present documents first.
+    """
+    bring_documents(settings.registry)
     hashes: dict[str, Any] = {name: _hash_of(settings.registry / name) for name in _DOCUMENTS}
     hashes["fusion_file"] = _hash_of(settings.fusion_file) if settings.fusion_file else None
     return hashes

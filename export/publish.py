@@ -1,5 +1,5 @@
 """Publishes a bundle: its files are written in a hidden folder, appear in the registry in one step, and replace
-nothing.
+nothing. If the registry is in an object store, they are put there first, and the manifest last.
 """
 
 import hashlib
@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from service.bundle.fetching import is_published, names_in, put_version
 from service.bundle.manifest import MANIFEST_FILE, Manifest
 from service.bundle.signature import SIGNATURE_FILE
+from service.objects.answers import ReplacedMeanwhile
+from service.registry_address import shown, uri_of
 
 Sign = Callable[[bytes], bytes]
 
@@ -26,18 +29,30 @@ def sha256_of(content: bytes) -> str:
 
 
 def next_version(registry: Path, name: str) -> str:
-    """Return one more than the highest whole-number version of that name; `1` for the first."""
-    folder = registry / name
-    taken = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
-    return str(max(taken, default=0) + 1)
+    """Return one more than the highest whole-number version of that name; `1` for the first. Raises PublishError."""
+    try:
+        names = names_in(registry / name)
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise PublishError(f"{shown(registry / name)}: {error.strerror}") from None
+    return str(max((int(n) for n in names if n.isdigit()), default=0) + 1)
 
 
 def new_folder(registry: Path, name: str, version: str) -> Path:
     """The folder of a version that is not published yet. Raises PublishError."""
     folder = registry / name / version
-    if folder.exists():
-        raise PublishError(f"{folder} is published already; bundles are never overwritten, pass another --version")
+    try:
+        taken = is_published(folder)
+    except OSError as error:
+        raise PublishError(f"{shown(folder)}: {error.strerror}; nothing was published") from None
+    if taken:
+        raise _published_already(folder)
     return folder
+
+
+def _published_already(folder: Path) -> PublishError:
+    return PublishError(f"{shown(folder)} is published already; bundles are never overwritten, pass another --version")
 
 
 @contextmanager
@@ -79,12 +94,26 @@ def publish(
                     file.write(content)
             for path in written:
                 path.rename(aside / path.name)
+            put_version(target, aside, manifest.files)
             aside.chmod(0o755)
-            os.rename(aside, target)  # fails on a folder that appeared meanwhile, since that one is not empty
-            _sync_folder(target.parent)
+            _move_into_place(aside, target)
+        except ReplacedMeanwhile:
+            raise _published_already(target) from None
         except OSError as error:
-            raise PublishError(f"{target}: {error.strerror or error}; nothing was published") from error
+            raise PublishError(f"{shown(target)}: {error.strerror or error}; nothing was published") from error
     return target
+
+
+def _move_into_place(aside: Path, target: Path) -> None:
+    """Rename a folder. Raises OSError, also on a folder that appeared meanwhile, since that one is not empty."""
+    try:
+        aside.rename(target)
+    except OSError:
+        # In an object store the version is published by now, and this host may have fetched it already.
+        if uri_of(target.parent.parent) is None:
+            raise
+        return
+    _sync_folder(target.parent)
 
 
 @contextmanager

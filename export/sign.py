@@ -6,9 +6,11 @@ from pathlib import Path
 
 from export.publish import PublishError, Sign
 from features.files.writing import write_whole
+from service.bundle.fetching import put_signature
 from service.bundle.manifest import MANIFEST_FILE
 from service.bundle.signature import SIGNATURE_FILE
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
+from service.registry_address import shown
 
 
 def signer(path: Path) -> Sign:
@@ -48,10 +50,11 @@ def sign_bundle(folder: Path, sign: Sign) -> Path:
         verified_files(folder, manifest)
         path = folder / SIGNATURE_FILE
         write_whole(path, sign((folder / MANIFEST_FILE).read_bytes()))
+        put_signature(folder)
     except BundleRejected as error:
         raise PublishError(f"not signed: {error}") from None
     except OSError as error:
-        raise PublishError(f"{folder}: {error.strerror}; not signed") from None
+        raise PublishError(f"{shown(folder)}: {error.strerror}; not signed") from None
     return path
 
 

@@ -2,12 +2,14 @@
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from service.log_address import is_uri, log_address
+from service.registry_address import registry_folder
 from service.store_url import check_url
 
 # As browsers send it: in lower case, without a path. A star is refused, because any page could then use the service.
@@ -76,6 +78,39 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _registry(value: object, info: ValidationInfo) -> object:
+    """The folder of a registry; that of its copy if it is in an object store."""
+    try:
+        return registry_folder(str(value), info.data.get("registry_cache", Path()))
+    except ValueError as error:
+        raise PydanticCustomError("registry", "{problem}", {"problem": str(error)}) from None
+
+
+class RegistrySettings(BaseModel):
+    """Where the registry is, and where a host keeps the copy of one in an object store."""
+
+    registry_cache: Annotated[
+        Path, setting("directory", "copies of registries in object stores, a folder for each URI")
+    ] = Path("~/.cache/funnelrank")
+    registry_cache_mb: Annotated[
+        int,
+        setting("MiB", "bundles in such a copy; those neither live nor in the history go beyond it", ge=1, le=1 << 30),
+    ] = 10_240
+    registry: Annotated[
+        Path,
+        setting(
+            "address",
+            "published bundles, rollout.json, fusion.json, rules.json, callers.json: a folder or s3://, gs://, az://",
+        ),
+        BeforeValidator(_registry),
+    ] = Path("registry")
+    trusted_keys: Annotated[
+        Path | None,
+        setting("PEM file", "public Ed25519 keys; a bundle must be signed by one; empty: signatures are not checked"),
+    ] = None
+    max_versions: Annotated[int, setting("versions", "most versions that rollout.json may name", ge=3, le=100)] = 12
 
 
 class TraceSettings(BaseModel):

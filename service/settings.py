@@ -13,7 +13,16 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, SecretStr, Val
 
 from features.nearest import near_names
 from service.log_address import log_folder
-from service.setting_values import LOG_HELP, TraceSettings, is_loopback, known_address, known_log, origins, setting
+from service.setting_values import (
+    LOG_HELP,
+    RegistrySettings,
+    TraceSettings,
+    is_loopback,
+    known_address,
+    known_log,
+    origins,
+    setting,
+)
 
 PREFIX = "FUNNELRANK_"
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"  # a name of OpenTelemetry, the only variable without the prefix
@@ -29,7 +38,7 @@ _REDIS = SecretStr("redis://127.0.0.1:6379/0")
 _NONE = SecretStr("")
 
 
-class Settings(TraceSettings):
+class Settings(TraceSettings, RegistrySettings):
     """Everything the service reads from the environment."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -42,14 +51,6 @@ class Settings(TraceSettings):
     ] = "127.0.0.1"
     port: Annotated[int, setting("port", "port to listen on", ge=1, le=65535)] = 8000
     workers: Annotated[int, setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
-    registry: Annotated[
-        Path,
-        setting("directory", "folder with the published bundles, rollout.json, fusion.json, rules.json, callers.json"),
-    ] = Path("registry")
-    trusted_keys: Annotated[
-        Path | None,
-        setting("PEM file", "public Ed25519 keys; a bundle must be signed by one; empty: signatures are not checked"),
-    ] = None
     redis_url: Annotated[
         SecretStr,
         setting(
@@ -149,7 +150,6 @@ class Settings(TraceSettings):
     load_timeout_ms: Annotated[
         int, setting("ms", "longest time for loading and checking a model version", ge=100, le=3_600_000)
     ] = 120_000
-    max_versions: Annotated[int, setting("versions", "most versions that rollout.json may name", ge=3, le=100)] = 12
     rollout_poll_ms: Annotated[
         int,
         setting(

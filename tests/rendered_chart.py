@@ -30,6 +30,13 @@ AXES: dict[str, list[Document]] = {
     "registry": [
         {"registry": {"claim": "registry"}},
         {"registry": {"bucket": "s3://models/ranking", "sync": {"options": {"region": "eu-west-1"}}}},
+        {
+            "registry": {
+                "uri": "s3://models/ranking",
+                "environment": {"AWS_REGION": "eu-west-1", "AWS_ALLOW_HTTP": True},
+                "existingSecret": "keys",
+            }
+        },
         {"registry": {"bucket": "gs://models"}},
         {"registry": {"bucket": "az://models/", "sync": {"options": {"account": "shop"}, "existingSecret": "keys"}}},
     ],
@@ -84,11 +91,12 @@ LABELLED = [dict(zip(AXES, chosen, strict=True)) for chosen in itertools.product
 
 
 def grid() -> Iterator[Document]:
-    """One set of values for each choice of the axes, and two with the nightly run."""
+    """One set of values for each choice of the axes, and four with the nightly run."""
     for chosen in LABELLED:
         yield merged(*chosen.values())
     for log in ({"claim": "log"}, {"bucket": "s3://logs/ranking"}):
         yield LEAST | {"exposureLog": log, "nightly": NIGHTLY}
+        yield LEAST | {"exposureLog": log, "nightly": NIGHTLY, "registry": {"uri": "gs://models/ranking"}}
 
 
 def merged(*parts: Document) -> Document:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from funnelrank.commands.options import examples, registry_option
+from funnelrank.commands.options import chosen_registry, examples, registry_option
 
 _ROLES = ["read", "write", "operate"]
 
@@ -103,4 +103,4 @@ def list_(registry: Path | None) -> None:
 def _registry(registry: Path | None) -> Path:
     from service.settings import Settings
 
-    return registry or Settings.from_environment().registry
+    return chosen_registry(registry, Settings.from_environment())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from funnelrank.commands.options import PATH, cache_option, examples
+from funnelrank.commands.options import BUNDLE, PATH, REGISTRY, cache_option, examples
 
 if TYPE_CHECKING:
     from export.bundle import Published
@@ -16,7 +16,7 @@ PRECISIONS = ["float32", "int8", "float16"]
 
 @click.command(epilog=examples("funnelrank export runs/kuairand-mmoe --registry registry"))
 @click.argument("run", type=PATH)
-@click.option("--registry", type=PATH, required=True, metavar="DIR", help="Folder in which bundles are published.")
+@click.option("--registry", type=REGISTRY, required=True, metavar="DIR|URI", help="Where bundles are published.")
 @click.option("--version", metavar="V", help="Name of the version.  [default: one more than the last]")
 @click.option(
     "--precision",
@@ -63,9 +63,9 @@ def export(
 
 
 @click.command(epilog=examples("funnelrank declare registry/kuairand-mmoe/2 rule-features.yaml --registry registry"))
-@click.argument("bundle", type=PATH, metavar="BUNDLE")
+@click.argument("bundle", type=BUNDLE, metavar="BUNDLE")
 @click.argument("features", type=PATH, metavar="FEATURES.yaml")
-@click.option("--registry", type=PATH, required=True, metavar="DIR", help="Folder in which bundles are published.")
+@click.option("--registry", type=REGISTRY, required=True, metavar="DIR|URI", help="Where bundles are published.")
 @click.option("--version", metavar="V", help="Name of the version.  [default: one more than the last]")
 @click.option("--sign-with", type=PATH, metavar="KEY.pem", help="Private Ed25519 key.")
 def declare(bundle: Path, features: Path, registry: Path, version: str | None, sign_with: Path | None) -> None:
@@ -76,14 +76,16 @@ def declare(bundle: Path, features: Path, registry: Path, version: str | None, s
     """
     from export.declare import declare as published_again
     from export.sign import signer
+    from service.registry_address import shown
 
     manifest = published_again(bundle, features, registry, version, signer(sign_with) if sign_with else None)
-    click.echo(f"published   {registry / manifest.name / manifest.version}, fingerprint {manifest.fingerprint}")
+    click.echo(f"published   {shown(registry / manifest.name / manifest.version)}, fingerprint {manifest.fingerprint}")
 
 
 def _summary(published: "Published", signed: bool) -> Iterator[str]:
     """Lines for the terminal: the measurements, then the folder of the bundle."""
     from export.reduced.page import lines
+    from service.registry_address import shown
 
     manifest = published.manifest
     parity = manifest.parity
@@ -105,7 +107,7 @@ def _summary(published: "Published", signed: bool) -> Iterator[str]:
         yield f"output      {vector.name} [{', '.join(map(str, vector.shape))}]"
     for part in manifest.left_out:
         yield f"left out    {part.part} ({', '.join(part.columns)}): {part.note}"
-    yield f"published   {published.folder}{', signed' if signed else ''}"
+    yield f"published   {shown(published.folder)}{', signed' if signed else ''}"
 
 
 @click.command(
@@ -114,12 +116,13 @@ def _summary(published: "Published", signed: bool) -> Iterator[str]:
     "  openssl pkey -in KEY.pem -pubout >> TRUSTED.pem          # public: FUNNELRANK_TRUSTED_KEYS of the service\n\n"
     + examples("funnelrank sign registry/kuairand-mmoe/3 --key KEY.pem")
 )
-@click.argument("bundles", type=PATH, nargs=-1, required=True, metavar="BUNDLE...")
+@click.argument("bundles", type=BUNDLE, nargs=-1, required=True, metavar="BUNDLE...")
 @click.option("--key", type=PATH, required=True, metavar="KEY.pem", help="Private Ed25519 key.")
 def sign(bundles: tuple[Path, ...], key: Path) -> None:
     """Sign published bundles (REGISTRY/NAME/VERSION) whose files have the hashes of their manifests."""
     from export.sign import sign_bundle, signer
+    from service.registry_address import shown
 
     with_key = signer(key)
     for folder in bundles:
-        click.echo(f"signed      {sign_bundle(folder, with_key)}")
+        click.echo(f"signed      {shown(sign_bundle(folder, with_key))}")

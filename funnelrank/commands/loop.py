@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from funnelrank.commands.options import PATH, POSITIVE, examples, settings_from_environment
+from funnelrank.commands.options import PATH, POSITIVE, REGISTRY, examples, settings_from_environment
 from funnelrank.exit_codes import CommandError
 
 log_option = click.option("--log", type=PATH, required=True, metavar="DIR", help="The folder of the exposure log.")
@@ -107,7 +107,7 @@ def join(log: Path, recipe: Path, out: Path, model: str | None, memory_mb: int) 
 )
 @click.argument("request_id")
 @log_option
-@click.option("--registry", type=PATH, required=True, metavar="DIR", help="The registry with the bundle.")
+@click.option("--registry", type=REGISTRY, required=True, metavar="DIR|URI", help="The registry with the bundle.")
 @click.option("--version", metavar="V", help="Rank by this version of the model instead.")
 @click.option("--profile", metavar="NAME", help="Fuse by this profile of the registry's fusion document instead.")
 @click.option(
@@ -146,7 +146,7 @@ def replay(
 @click.argument("request_a")
 @click.argument("request_b")
 @log_option
-@click.option("--registry", type=PATH, required=True, metavar="DIR", help="The registry with the bundles.")
+@click.option("--registry", type=REGISTRY, required=True, metavar="DIR|URI", help="The registry with the bundles.")
 @click.option("--common", is_flag=True, help="Compare the places among the candidates of both requests alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document with the places of all 16 rankings.")
 @threads_option
@@ -179,7 +179,7 @@ def why(
     epilog=examples("funnelrank verify-log --log LOG --registry registry --tables data/kuairand --share 0.05"),
 )
 @log_option
-@click.option("--registry", type=PATH, required=True, metavar="DIR", help="The registry with the bundles.")
+@click.option("--registry", type=REGISTRY, required=True, metavar="DIR|URI", help="The registry with the bundles.")
 @click.option("--tables", type=PATH, metavar="DIR", help="The tables that training reads: users, items, behaviours.")
 @click.option(
     "--share", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="X", help="Share of the requests."

@@ -27,6 +27,7 @@ def nightly(config: Path, name: str | None, control: bool) -> None:
     from loop.nightly.config import read_config
     from loop.nightly.report import PAGE_FILE, lines
     from loop.nightly.run import nightly as run
+    from service.documents import bring_documents
     from service.fusion import read_profiles
     from service.rollout.trials.checks import RegistryChecks
 
@@ -34,6 +35,7 @@ def nightly(config: Path, name: str | None, control: bool) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise click.BadParameter("use letters, digits, '.', '_' and '-'", param_hint="--run")
     read = read_config(config)
+    bring_documents(read.registry)
     settings = settings_from_environment()
     started_with = read_profiles(settings.fusion_file) if settings.fusion_file else None
     checks = RegistryChecks(read.registry, settings.trusted_keys, started_with, settings.max_versions)

@@ -12,6 +12,35 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 PATH = click.Path(path_type=Path)
+
+
+class Registry(click.Path):
+    """A registry: a folder, or an object store, of which the value is this host's copy with the present documents.
+
+    `below` is the number of names that follow: 2 for a bundle, REGISTRY/NAME/VERSION.
+    """
+
+    def __init__(self, below: int = 0) -> None:
+        super().__init__(path_type=Path)
+        self._below = below
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or "://" not in value:
+            return super().convert(value, param, ctx)
+        from service.documents import bring_documents
+        from service.registry_address import registry_folder
+
+        address, *names = value.rstrip("/").rsplit("/", self._below) if self._below else (value,)
+        try:
+            folder = registry_folder(address, settings_from_environment().registry_cache)
+        except ValueError as error:
+            self.fail(f"{value}: {error}", param, ctx)
+        bring_documents(folder)
+        return folder.joinpath(*names)
+
+
+REGISTRY = Registry()
+BUNDLE = Registry(below=2)
 POSITIVE = click.IntRange(min=1)
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -63,8 +92,20 @@ device_option = click.option(
 )
 
 registry_option = click.option(
-    "--registry", type=PATH, metavar="DIR", help="The registry.  [default: FUNNELRANK_REGISTRY]"
+    "--registry",
+    type=REGISTRY,
+    metavar="DIR|URI",
+    help="The registry: a folder, or s3://bucket/prefix, gs://, az://.  [default: FUNNELRANK_REGISTRY]",
 )
+
+
+def chosen_registry(registry: Path | None, settings: Settings) -> Path:
+    """Return the registry of an option, or that of the environment, with its present documents. Raises OSError."""
+    from service.documents import bring_documents
+
+    if registry is None:
+        bring_documents(settings.registry)
+    return registry or settings.registry
 
 
 class ManyValues(click.Command):

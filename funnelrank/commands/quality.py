@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from funnelrank.commands.loop import log_option
-from funnelrank.commands.options import PATH, POSITIVE, cache_option, examples
+from funnelrank.commands.options import PATH, POSITIVE, REGISTRY, cache_option, examples
 from funnelrank.exit_codes import CommandError
 
 DAYS = click.FloatRange(0, min_open=True)
@@ -16,7 +16,9 @@ DAYS = click.FloatRange(0, min_open=True)
 @log_option
 @click.option("--recipe", type=PATH, required=True, metavar="RECIPE.yaml", help="A recipe with a section `log`.")
 @click.option("--out", type=PATH, required=True, metavar="FILE.html", help="The page; .json and .prom lie beside it.")
-@click.option("--registry", type=PATH, metavar="DIR", help="The registry whose bundles know their training part.")
+@click.option(
+    "--registry", type=REGISTRY, metavar="DIR|URI", help="The registry whose bundles know their training part."
+)
 @click.option("--model", metavar="NAME", help="The model whose exposures count.  [default: the log's only one]")
 @click.option("--days", type=DAYS, default=28, show_default=True, metavar="N", help="The days that are measured.")
 @click.option("--fail-on-alarm", is_flag=True, help="Exit with 1 if an alarm is raised.")
@@ -54,7 +56,7 @@ def quality(
 @click.argument("run", type=PATH)
 @log_option
 @click.option("--recipe", type=PATH, required=True, metavar="RECIPE.yaml", help="A recipe with a section `log`.")
-@click.option("--registry", type=PATH, required=True, metavar="DIR", help="The registry with the version.")
+@click.option("--registry", type=REGISTRY, required=True, metavar="DIR|URI", help="The registry with the version.")
 @click.option("--of", "served", required=True, metavar="V", help="The served version, exported from RUN.")
 @click.option(
     "--method",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from funnelrank.commands.options import examples, registry_option, settings_from_environment
+from funnelrank.commands.options import chosen_registry, examples, registry_option, settings_from_environment
 from funnelrank.exit_codes import CommandError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def rollout(
     from service.rollout.trials.scene_names import scene_warnings
 
     settings = settings_from_environment()
-    registry = registry or settings.registry
+    registry = chosen_registry(registry, settings)
     if to is not None and not rollback:
         raise click.UsageError("--to goes with --rollback")
     # Check the change beside the versions, profiles and rules of the registry.

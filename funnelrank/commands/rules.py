@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from funnelrank.commands.options import PATH, examples, registry_option
+from funnelrank.commands.options import PATH, chosen_registry, examples, registry_option
 
 if TYPE_CHECKING:
     from service.rules.definition.document import RulesDocument
@@ -46,7 +46,7 @@ def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reas
     if file is not None and rollback:
         raise click.UsageError("give a file or --rollback")
     settings = Settings.from_environment()
-    registry = registry or settings.registry
+    registry = chosen_registry(registry, settings)
     fits = RegistryChecks(registry, settings.trusted_keys, None, settings.max_versions).fit_rules
     author = getpass.getuser()
     if rollback:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from funnelrank.commands.options import PATH, examples, registry_option, settings_from_environment
+from funnelrank.commands.options import PATH, chosen_registry, examples, registry_option, settings_from_environment
 from funnelrank.exit_codes import CommandError, ExitCode
 
 
@@ -58,7 +58,7 @@ def load(folder: Path | None, restart: bool, forget: str | None, registry: Path 
     from service.store.redis.load import load_folder
 
     settings = settings_from_environment()
-    registry = registry or settings.registry
+    registry = chosen_registry(registry, settings)
     if (folder is None) == (forget is None):
         raise click.UsageError("name a folder to load, or --forget FINGERPRINT")
     if folder is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from funnelrank.commands.options import PATH, examples, registry_option, settings_from_environment
+from funnelrank.commands.options import PATH, chosen_registry, examples, registry_option, settings_from_environment
 from funnelrank.exit_codes import CommandError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def size(
     from service.store.redis.memory import ALLOCATORS, HEADROOM, StoredCounts, memory_of
 
     settings = settings_from_environment()
-    layouts = Layouts.of(_schema_of(schema, registry or settings.registry, settings))
+    layouts = Layouts.of(_schema_of(schema, registry, settings))
     counts = StoredCounts(
         users=users,
         items=items,
@@ -100,7 +100,7 @@ def size(
         click.echo(f"of a longer sequence the newest {layouts.kept_behaviours} behaviours are kept", err=True)
 
 
-def _schema_of(path: Path | None, registry: Path, settings: Settings) -> FeatureSchema:
+def _schema_of(path: Path | None, registry: Path | None, settings: Settings) -> FeatureSchema:
     """Return the schema of a file, or of the live version. Raises CommandError."""
     from pydantic import ValidationError
 
@@ -112,6 +112,7 @@ def _schema_of(path: Path | None, registry: Path, settings: Settings) -> Feature
     from service.rollout.rollout import read_rollout
 
     if path is None:
+        registry = chosen_registry(registry, settings)
         return read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys).feature_schema
     try:
         document = parse_json(path.read_bytes()) if path.suffix == ".json" else read_yaml(path).value

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from features.files.strict_yaml import SourcePlace, YamlError, read_yaml
 from features.model_types import misread_truths
@@ -12,9 +12,18 @@ from models.metrics.paired import PairedMetric
 from models.options import Options
 from models.recipe.explain import faults_of
 from models.recipe.places import Places
+from service.log_address import is_uri
+from service.registry_address import registry_folder
+from service.settings import Settings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(gt=0)]
+
+
+def _registry(value: object) -> object:
+    """The folder of a registry; that of this host's copy if it is in an object store."""
+    text = str(value)
+    return registry_folder(text, Settings.from_environment().registry_cache) if is_uri(text) else value
 
 
 class VerifySection(Options):
@@ -72,13 +81,14 @@ class PublishSection(Options):
 class NightlyConfig(Options):
     """A nightly run. `work` keeps a folder per run; `keep_days` and `keep_gb` bound the hours of the log.
 
-    `source`: the URI that services send the log's files to, if the log is no folder of theirs.
+    `registry` is a folder or the URI of an object store. `source`: the URI that services send the log's files to, if
+    the log is no folder of theirs.
     """
 
     log: Path
     source: str | None = None
     recipe: Path
-    registry: Path
+    registry: Annotated[Path, BeforeValidator(_registry)]
     work: Path
     model: str | None = None
     keep_days: Amount | None = None

@@ -11,11 +11,13 @@ from features.within_request import INPUT as COMPARED
 from loop.errors import LogError
 from loop.join.served import graph_inputs_of
 from loop.proof.records import Exposure
+from service.bundle.fetching import fetch
 from service.bundle.loading import PER_CANDIDATE, Bundle, load_bundle
 from service.bundle.registry import Target, folder_of
 from service.fusion import Formula, FusionProfiles, bind
 from service.fusion.profiles import Profile
 from service.ranking.scoring import Scored
+from service.registry_address import shown
 
 _LARGEST = 1000
 
@@ -47,8 +49,12 @@ class LoggedRequest:
 def open_bundle(registry: Path, name: str, version: str, threads: int = 1) -> Bundle:
     """A published version. Raises LogError if it is not there, and BundleRejected if it cannot be loaded."""
     folder = folder_of(registry, Target(name=name, version=version))
+    try:
+        fetch(folder)
+    except OSError as error:
+        raise LogError(f"{shown(folder)}: {error.strerror}") from None
     if not folder.is_dir():
-        raise LogError(f"{registry} has no bundle {name}/{version}, which ranked the request")
+        raise LogError(f"{shown(registry)} has no bundle {name}/{version}, which ranked the request")
     return load_bundle(folder, threads, _LARGEST)
 
 

@@ -1,11 +1,12 @@
 """Lists the registry: all published versions, live or not. Reads folders and manifests, and loads no model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from service.bundle.fetching import fetched_manifest, names_in
 from service.bundle.manifest import BundleName, Manifest, Version
 from service.bundle.verify import BundleRejected, read_manifest
 
@@ -44,22 +45,19 @@ def folder_of(registry: Path, target: Target) -> Path:
 def published(registry: Path, trusted_keys: Path | None = None) -> list[PublishedVersion]:
     """List every version in the registry, by name and version. Raises OSError if the registry cannot be read."""
     versions = []
-    for name in _subfolders(registry, _NAME):
-        for version in _subfolders(registry / name, _VERSION):
+    for name in _fitting(names_in(registry), _NAME):
+        for version in _fitting(names_in(registry / name), _VERSION):
             target = Target(name=name, version=version)
+            folder = fetched_manifest(folder_of(registry, target))
             try:
-                versions.append(
-                    PublishedVersion(target, read_manifest(folder_of(registry, target), trusted_keys), None)
-                )
+                versions.append(PublishedVersion(target, read_manifest(folder, trusted_keys), None))
             except BundleRejected as error:
                 versions.append(PublishedVersion(target, None, str(error)))
     return versions
 
 
-def _subfolders(folder: Path, pattern: TypeAdapter[str]) -> Iterator[str]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and _fits(path.name, pattern):
-            yield path.name
+def _fitting(names: Iterable[str], pattern: TypeAdapter[str]) -> Iterator[str]:
+    return (name for name in names if _fits(name, pattern))
 
 
 def _fits(name: str, pattern: TypeAdapter[str]) -> bool:

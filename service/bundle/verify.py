@@ -14,11 +14,13 @@ from pydantic import ValidationError
 
 from features.layouts import FREE_AXES, Layouts, graph_inputs
 from features.nearest import nearest
+from service.bundle.fetching import NOT_FETCHED, fetch, fetch_signature
 from service.bundle.hashes import HashRecords
 from service.bundle.manifest import MANIFEST_FILE, TABLES_FILE, Manifest, narrowed_inputs
 from service.bundle.signature import UntrustedBundle, check_signature
 from service.errors import first_fault
 from service.files import open_regular, read_regular
+from service.registry_address import shown
 
 LOAD_TIMEOUT = "load_timeout"
 _MOST_MANIFEST_BYTES = 16 << 20
@@ -38,13 +40,18 @@ class BundleRejected(Exception):  # noqa: N818 - a state, not a mistake
 def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
     """Read the manifest in a bundle's folder. The folder must have the manifest's name and version.
 
+    A version in an object store is fetched first; code `bundle_not_fetched` if the store is away.
     With `trusted_keys`, its signature is checked before it is parsed.
     """
     path = folder / MANIFEST_FILE
     try:
+        fetch(folder)
+    except OSError as error:
+        raise BundleRejected(NOT_FETCHED, f"{shown(folder)}: {error.strerror}") from None
+    try:
         content = read_regular(path, _MOST_MANIFEST_BYTES)
         if trusted_keys is not None:
-            check_signature(folder, content, trusted_keys)
+            _check_signature(folder, content, trusted_keys)
         manifest = Manifest.model_validate_json(content)
     except UntrustedBundle as error:
         raise BundleRejected(error.code, error.detail) from None
@@ -60,6 +67,16 @@ def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
             f"{path} says {manifest.name}/{manifest.version}, its folder {folder.parent.name}/{folder.name}",
         )
     return manifest
+
+
+def _check_signature(folder: Path, manifest: bytes, trusted_keys: Path) -> None:
+    try:
+        check_signature(folder, manifest, trusted_keys)
+    except UntrustedBundle:
+        # A version may be signed, or signed with another key, after it was fetched.
+        if not fetch_signature(folder):
+            raise
+        check_signature(folder, manifest, trusted_keys)
 
 
 def _published_beside(folder: Path) -> str:

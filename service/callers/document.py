@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from features.nearest import nearest
 from service.documents import DocumentUnreadable, Recorded, RevisionedDocument
-from service.documents.revisioned import last_good
+from service.documents.storage import last_good
 from service.errors import Conflict, first_fault
 
 CALLERS_FILE = "callers.json"

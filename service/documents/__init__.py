@@ -2,6 +2,7 @@
 
 from service.documents.fields import MAX_REVISION, Recorded, revision_of
 from service.documents.revisioned import Document, DocumentUnreadable, NothingEarlier, RevisionedDocument, now
+from service.documents.storage import bring_documents
 
 __all__ = [
     "MAX_REVISION",
@@ -10,6 +11,7 @@ __all__ = [
     "NothingEarlier",
     "Recorded",
     "RevisionedDocument",
+    "bring_documents",
     "now",
     "revision_of",
 ]

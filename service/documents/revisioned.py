@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +13,12 @@ from features.files.strict_json import parse_json
 from features.files.writing import write_whole
 from service.documents.fields import Recorded, revision_of, without_empty
 from service.documents.parts import DocumentPart, Whole, newest_entries
+from service.documents.storage import last_good, locked
 from service.errors import Conflict, first_fault
-from service.files import Attempt, FileSignature, exclusive_lock, file_signature, read_regular
+from service.files import Attempt, FileSignature, file_signature, read_regular
+from service.objects.copies import StoreVersion, replace_document
 
 log = logging.getLogger("funnelrank.document")
-LOCK_FILE = ".rollout.lock"
-LOCK_SECONDS = 2.0
 _MOST_BYTES = 64 << 20
 Document = TypeVar("Document", bound=Recorded)
 
@@ -35,19 +34,6 @@ class NothingEarlier(Conflict):
 def now() -> str:
     """The time as documents state it: ISO 8601, UTC, seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def last_good(path: Path) -> Path:
-    """Return the path of the last complete copy: `rollout.json` -> `.rollout.json.last`."""
-    return path.parent / f".{path.name}.last"
-
-
-def writer_lock(folder: Path) -> AbstractContextManager[None]:
-    """Lock this registry's documents for one writer.
-
-    Raises TimeoutError (an OSError) if another writer holds the lock for longer than 2 s.
-    """
-    return exclusive_lock(folder / LOCK_FILE, LOCK_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -107,10 +93,13 @@ class RevisionedDocument(Generic[Document]):
         raises if it must not be written. Raises Conflict if the document is no longer at `expected_revision`, OSError
         if it cannot be written (the present document then stays), and whatever `edit` and `check` raise.
         """
-        with writer_lock(registry):
-            before = self._present(registry, expected_revision)
+
+        def write(version: StoreVersion | None) -> Document:
+            before = self._present(registry, version, expected_revision)
             content = edit(before)
-            return self._write(registry, before, content, author, reason, withdraws, None, check, attempt)
+            return self._write(registry, version, before, content, author, reason, withdraws, None, check, attempt)
+
+        return locked(registry, self.file, write)
 
     def whole(self, state: BaseModel) -> Callable[[Document | None], dict[str, Any]]:
         """An edit for `change`: the new content is that of `state`."""
@@ -135,8 +124,9 @@ class RevisionedDocument(Generic[Document]):
         Raises Conflict if there is no such state; otherwise what `change` raises.
         """
         part = part or Whole(self.state)
-        with writer_lock(registry):
-            before = self._present(registry, expected_revision)
+
+        def write(version: StoreVersion | None) -> Document:
+            before = self._present(registry, version, expected_revision)
             past = self._earlier(before, to, part) if before is not None else None
             if before is None or past is None:
                 at = "" if to is None else f" at revision {to}"
@@ -144,7 +134,9 @@ class RevisionedDocument(Generic[Document]):
             restores = past.get("revision")
             why = reason or f"back from revision {revision_of(before)} to {restores}"
             content = part.restore(before.model_dump(mode="json"), past)
-            return self._write(registry, before, content, author, why, part, restores, check, attempt)
+            return self._write(registry, version, before, content, author, why, part, restores, check, attempt)
+
+        return locked(registry, self.file, write)
 
     def states(self, document: Document, part: DocumentPart | None = None) -> Iterator[dict[str, Any]]:
         """The present state of a part, then the earlier ones that no rollback withdrew, newest first; raw JSON."""
@@ -154,22 +146,29 @@ class RevisionedDocument(Generic[Document]):
             if not part.is_withdrawn(past):
                 yield part.state_of(past)
 
+    def parsed(self, content: bytes, place: object) -> Document:
+        """Return the document of these bytes. Raises `unreadable`, which names the place."""
+        try:
+            return self.model.model_validate(parse_json(content))
+        except ValidationError as error:
+            raise self.unreadable(f"{place}: {first_fault(error, self.model)}") from None
+        except (ValueError, RecursionError) as error:
+            raise self.unreadable(f"{place}: not JSON: {error}") from None
+
     def _read(self, path: Path) -> Document | None:
         try:
-            return self.model.model_validate(parse_json(read_regular(path, _MOST_BYTES)))
+            content = read_regular(path, _MOST_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self.unreadable(f"{path}: {error.strerror}") from None
-        except ValidationError as error:
-            raise self.unreadable(f"{path}: {first_fault(error, self.model)}") from None
-        except (ValueError, RecursionError) as error:
-            raise self.unreadable(f"{path}: not JSON: {error}") from None
+        return self.parsed(content, path)
 
-    def _present(self, registry: Path, expected: int | None) -> Document | None:
+    def _present(self, registry: Path, version: StoreVersion | None, expected: int | None) -> Document | None:
         present: Document | None = None
         try:
-            present = self.read_last_good(registry)
+            if version is None or version.etag is not None:
+                present = self.read_last_good(registry)
         except self.unreadable as error:
             log.error("%s is begun anew: %s", self.title, error)
         if present is None:
@@ -194,6 +193,7 @@ class RevisionedDocument(Generic[Document]):
     def _write(
         self,
         registry: Path,
+        version: StoreVersion | None,
         before: Document | None,
         content: Mapping[str, Any],
         author: str,
@@ -225,7 +225,7 @@ class RevisionedDocument(Generic[Document]):
         if attempt is not None:
             attempt.begin_writing()
         path = registry / self.file
-        write_whole(path, text)
+        replace_document(path, text, version)
         try:
             write_whole(last_good(path), text)
         except OSError as error:

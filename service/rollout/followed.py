@@ -14,6 +14,7 @@ from service.fusion import FusionProfiles
 from service.fusion import document as fusion_document
 from service.fusion.document import FusionDocument
 from service.metrics.metrics import Metrics
+from service.objects.copies import copy_problem
 from service.rollout import rollout as rollout_document
 from service.rollout.rollout import Rollout
 from service.rollout.serving import ServingLine
@@ -116,10 +117,12 @@ class FollowedRegistry:
     def __init__(self, registry: Path, started_with: FusionProfiles | None, metrics: Metrics) -> None:
         self.started_with = started_with
         self._metrics = metrics
+        self._registry = registry
         self._documents = FollowedDocuments(registry)
         self._news: list[RegistryNews] = []
         self._looking = False
         self._hangs = False
+        self.copy_problem: str | None = None  # why a copy may be older than its object store; None: it is no copy
 
     async def look(self, serving: bool) -> RegistryNews:
         """Return the changes of the documents.
@@ -133,6 +136,8 @@ class FollowedRegistry:
                 self._note_hanging(error.strerror)
             else:
                 self._note_hanging(None)
+        if self.copy_problem is not None:
+            self._metrics.document_errors.labels("object_store").set(int(self.copy_problem != ""))
         newest = RegistryNews()
         while self._news:
             later = self._news.pop(0)
@@ -150,6 +155,7 @@ class FollowedRegistry:
         # Set here, because no thread begins if too many wait already; the next look then tries again.
         self._looking = True
         try:
+            self.copy_problem = copy_problem(self._registry)
             self._news.append(self._documents.look(not serving))
         finally:
             self._looking = False

@@ -85,6 +85,11 @@ class Follower:
         """The profiles that hold if there is no fusion document."""
         return self._documents.started_with
 
+    @property
+    def copy_problem(self) -> str | None:
+        """Why the registry may be older than its object store, empty if it is not; None if it is in a folder."""
+        return self._documents.copy_problem
+
     def current(self) -> Live:
         """The stable version of the default line. Raises NotReady."""
         return self.snapshot.default.current()

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from features.layouts import Layouts
+from service.bundle.fetching import NOT_FETCHED
 from service.bundle.hashes import HashRecords
 from service.bundle.loading import Bundle, load_bundle
 from service.bundle.manifest import Manifest
@@ -39,7 +40,7 @@ Result = TypeVar("Result")
 SCHEMA_DIFFERS = "schema_differs"
 SCHEMA_NOT_CHECKED = "schema_not_checked"
 # A version that is refused for one of these reasons may fit later, so it is tried again and not withdrawn.
-WAITING_CODES = frozenset({SCHEMA_NOT_LOADED, SCHEMA_NOT_CHECKED})
+WAITING_CODES = frozenset({SCHEMA_NOT_LOADED, SCHEMA_NOT_CHECKED, NOT_FETCHED})
 # Versions that score inputs which were assembled for the stable version.
 _NAMES = {Role.SHADOW: "shadow", Role.FIRST_PASS: "first pass"}
 # The grace beyond a load's own limit before its thread is abandoned: a hanging file read cannot be interrupted.

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from service.bundle.fetching import NOT_FETCHED
 from service.bundle.verify import BundleRejected
 from service.documents import Document, DocumentUnreadable, RevisionedDocument
 from service.errors import Conflict, DocumentError, NotReady, RegistryUnavailable, UnknownModel, Unusable, invalid
@@ -16,6 +17,7 @@ from service.files import Attempt, run_attempt
 from service.fusion import FusionProfiles, plain_profiles
 from service.fusion.document import DOCUMENT as FUSION_DOCUMENT
 from service.fusion.document import FusionDocument, document_of
+from service.objects.answers import ObjectStoreAway
 from service.rollout.follower import Follower
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
 from service.rollout.trials.checks import RegistryChecks, go_back, roll_out
@@ -45,6 +47,8 @@ async def change_rollout(
         except BundleRejected as error:
             if error.code == "bundle_missing":
                 raise UnknownModel(f"{error.detail}: it is not published; GET /models lists what is") from None
+            if error.code == NOT_FETCHED:
+                raise ObjectStoreAway(error.detail) from None
             raise Unusable(f"{error.code}: {error.detail}") from None
         except DocumentError as error:
             raise Conflict(f"{error.code}: {error}") from None

@@ -17,7 +17,10 @@ from redis.exceptions import RedisError
 from service.bundle.manifest import Manifest
 from service.bundle.registry import folder_of
 from service.bundle.verify import BundleRejected, read_manifest
+from service.documents import bring_documents
 from service.log import without_password
+from service.objects.answers import ObjectStoreAway
+from service.registry_address import shown
 from service.rollout.rollout import RolloutUnreadable, read_rollout
 from service.sample.calls import NotReadyError, call, wait_until_ready
 from service.sample.embedded_redis import EmbeddedRedis, NoRedisServer
@@ -48,7 +51,7 @@ def run_sample(sample: Path, settings: Settings, port: int) -> int:
     if not sample.is_dir():
         raise SampleError(f"{sample} is not a folder; say where the sample is with --sample")
     environment = _environment(sample, port)
-    registry = Path(environment[variable_of("registry")])
+    registry = Settings.from_environment(environment).registry
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     with ExitStack() as started:
@@ -61,6 +64,7 @@ def run_sample(sample: Path, settings: Settings, port: int) -> int:
                 storage = "that Redis, in memory"
                 _say(f"started Redis at {redis_url}")
             environment[variable_of("redis_url")] = redis_url
+            bring_documents(registry)
             live = read_manifest(folder_of(registry, read_rollout(registry).stable), settings.trusted_keys)
             loaded = _load(sample, live, redis_url)
             # The service in a process of its own, so that Ctrl-C ends it first and its Redis after it.
@@ -71,14 +75,14 @@ def run_sample(sample: Path, settings: Settings, port: int) -> int:
             if loaded:
                 _send_events(sample, url, settings)
             _say(
-                f"\nserving {live.name}/{live.version} on {url} (docs at /docs); models lie in {registry}, "
+                f"\nserving {live.name}/{live.version} on {url} (docs at /docs); models lie in {shown(registry)}, "
                 f"features in {storage}; Ctrl-C stops everything\n"
             )
             _show(sample, url)
             return service.wait()
         except _Stopped:
             return 0
-        except (NoRedisServer, NotReadyError, LoadError, BundleRejected, RolloutUnreadable) as error:
+        except (NoRedisServer, NotReadyError, LoadError, BundleRejected, RolloutUnreadable, ObjectStoreAway) as error:
             raise SampleError(str(error)) from None
         except RedisError as error:
             raise SampleError(f"Redis: {without_password(str(error))}") from None

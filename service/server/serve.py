@@ -18,8 +18,10 @@ from service.fusion import FusionError, FusionProfiles, read_profiles
 from service.log_address import is_uri, log_address, missing_extra
 from service.rollout.rollout import Rollout, RolloutUnreadable, read_followed
 from service.rollout.trials.checks import RegistryChecks
+from service.server.helper_process import HelperNotStarted
+from service.server.registry.copying import copied_registry
 from service.server.runtime_folder import runtime_folder
-from service.server.shipping import ShipperNotStarted, shipping
+from service.server.shipping import shipping
 from service.server.start import WorkerStart
 from service.server.supervisor import Supervisor
 from service.server.worker import run_in_process
@@ -48,6 +50,12 @@ def serve(settings: Settings) -> int:
             "users or their behaviours never expire, so Redis grows with every new user; "
             "FUNNELRANK_USER_TTL_S and FUNNELRANK_BEHAVIOUR_TTL_S end that, `funnelrank size` plans the memory"
         )
+    with present_registry(settings):
+        return serve_registry(settings)
+
+
+def serve_registry(settings: Settings) -> int:
+    """Serve what the registry has. Raises CannotStart."""
     hashes = HashRecords()
     profiles = check_start(settings, hashes)
     raise_file_limit()
@@ -128,8 +136,19 @@ def sent_log(settings: Settings) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(shipping(folder, settings.exposure_log, settings.log_level))
-        except ShipperNotStarted as error:
+        except HelperNotStarted as error:
             raise CannotStart(f"FUNNELRANK_EXPOSURE_LOG: {error}") from None
+        yield
+
+
+@contextmanager
+def present_registry(settings: Settings) -> Iterator[None]:
+    """Keep the copy of a registry in an object store up to date. Raises CannotStart."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(copied_registry(settings))
+        except HelperNotStarted as error:
+            raise CannotStart(f"FUNNELRANK_REGISTRY: {error}") from None
         yield
 
 

@@ -11,6 +11,7 @@ from rendered_chart import AXES, CHART, LEAST, NIGHTLY, Document, grid, one, pod
 from resource_schemas import SCHEMAS
 
 from loop.nightly.config import read_config
+from service.registry_address import uri_of
 from service.settings import Settings, unknown_variables
 
 pytestmark = pytest.mark.tools
@@ -144,9 +145,13 @@ def test_the_boards_are_those_of_the_folder() -> None:
         assert json.loads(board) == json.loads(path.read_text())
 
 
+@pytest.mark.parametrize("registry", [{"claim": "models"}, {"uri": "s3://models/ranking"}])
 @pytest.mark.parametrize("log", [{"claim": "log"}, {"bucket": "s3://logs/ranking"}])
-def test_the_nightly_configuration_is_one_that_the_command_reads(tmp_path: Path, log: Document) -> None:
-    documents = rendered(LEAST | {"exposureLog": log, "nightly": NIGHTLY})
+def test_the_nightly_configuration_is_one_that_the_command_reads(
+    tmp_path: Path, log: Document, registry: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUNNELRANK_REGISTRY_CACHE", "/registry")
+    documents = rendered(LEAST | {"exposureLog": log, "nightly": NIGHTLY, "registry": registry})
     (tmp_path / "nightly.yaml").write_text(one(documents, "ConfigMap", "funnelrank-nightly")["data"]["nightly.yaml"])
     read = read_config(tmp_path / "nightly.yaml")
     assert read.compare.margins == {"pctr": 0.003}
@@ -156,6 +161,26 @@ def test_the_nightly_configuration_is_one_that_the_command_reads(tmp_path: Path,
     mounts = [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
     for named in (read.log, read.registry, read.work, read.recipe):
         assert any(named.is_relative_to(mount) for mount in mounts)
+    assert uri_of(read.registry) == registry.get("uri")
+
+
+def test_a_registry_in_a_bucket_is_read_by_the_service_itself() -> None:
+    values = LEAST | {"registry": {"uri": "s3://models/ranking", "environment": {"AWS_REGION": "eu-west-1"}}}
+    documents = rendered(values | {"load": {"enabled": True, "claim": "tables"}})
+    settings = Settings.from_environment(one(documents, "ConfigMap")["data"])
+    assert uri_of(settings.registry) == "s3://models/ranking"
+    assert settings.registry.parent == Path("/registry")
+    for kind, name in (("Deployment", "funnelrank"), ("Job", "funnelrank-load-1")):
+        pod = one(documents, kind, name)["spec"]["template"]["spec"]
+        assert "initContainers" not in pod
+        (container,) = pod["containers"]
+        assert {"name": "AWS_REGION", "value": "eu-west-1"} in container["env"]
+        (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "registry"]
+        assert mount == {"name": "registry", "mountPath": "/registry"}
+        (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "registry"]
+        # Room for what the setting allows, and for one more version while it is fetched.
+        assert volume["emptyDir"] == {"sizeLimit": "16Gi"}
+        assert settings.registry_cache_mb < 16 << 10
 
 
 BUCKET = AXES["registry"][1]
@@ -164,6 +189,8 @@ CONTRADICTIONS: dict[str, tuple[Document, str]] = {
     "no Redis": ({"redisUrl": ""}, "needs a Redis"),
     "port shut": ({"redisUrl": "redis://redis:7000/0"}, "port 7000, which networkPolicy.redis.ports"),
     "two registries": ({"registry": {"claim": "a", "bucket": "s3://b"}}, "exclude each other"),
+    "a bucket twice": ({"registry": {"uri": "s3://a", "bucket": "s3://b"}}, "exclude each other"),
+    "no account of the URI": ({"registry": {"uri": "az://models"}}, "registry.environment.AZURE_STORAGE_ACCOUNT_NAME"),
     "no registry": ({"registry": {}}, "needs a registry"),
     "two logs": ({"exposureLog": {"claim": "a", "bucket": "s3://b"}}, "exposureLog.bucket exclude each other"),
     "no account": ({"registry": {"bucket": "az://models"}}, "registry.sync.options.account"),

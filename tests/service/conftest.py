@@ -6,11 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import redis
+from object_store import URI, ObjectStore, object_store
 from running_service import Server, recovered, serving, wait_until
 from synthetic_bundle import SCHEMA, TASKS, go_live, golden_inputs, graph_of, publish, scores_by_hand, without_task
 
 from features import FeatureSchema
 from features.layouts import Layouts
+from service.objects import copies
+from service.registry_address import registry_folder
 from service.sample.embedded_redis import EmbeddedRedis
 
 FUSION = """
@@ -75,6 +78,37 @@ def registry(tmp_path: Path) -> Path:
     publish(folder, "1")
     go_live(folder, "1")
     return folder
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """An empty bucket, which this process and those that it starts find by their environment."""
+    with object_store() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        # Repeated calls shall take no time.
+        monkeypatch.setattr("service.objects.store._FIRST_PAUSE_SECONDS", 0.001)
+        copies._opened.cache_clear()
+        yield store
+    copies._opened.cache_clear()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def either_place(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """An empty registry in a folder, and one in a bucket."""
+    if request.param == "folder":
+        return tmp_path
+    request.getfixturevalue("bucket")
+    registry = registry_folder(URI, tmp_path)
+    registry.mkdir()
+    return registry
+
+
+@pytest.fixture
+def either_registry(either_place: Path) -> Path:
+    """A registry in a folder, and one in a bucket, with version 1 in the rollout document."""
+    go_live(either_place, "1")
+    return either_place
 
 
 @pytest.fixture(scope="session")

@@ -27,61 +27,61 @@ def serve(registry: Path, dish: str, **more: Any) -> Menu:
     return MENU.change(registry, lambda _before: {"dish": dish}, "ann", **more)
 
 
-def test_every_change_is_a_revision_and_the_history_is_bounded(tmp_path: Path) -> None:
+def test_every_change_is_a_revision_and_the_history_is_bounded(either_place: Path) -> None:
     for dish in ("soup", "fish", "rice", "cake", "tea"):
-        serve(tmp_path, dish, reason=f"more {dish}")
-    menu = MENU.read(tmp_path)
+        serve(either_place, dish, reason=f"more {dish}")
+    menu = MENU.read(either_place)
     assert menu is not None
     assert (menu.revision, menu.dish, menu.author, menu.reason) == (5, "tea", "ann", "more tea")
     assert [(h["revision"], h["dish"]) for h in menu.history] == [(4, "cake"), (3, "rice"), (2, "fish")]
 
 
-def test_a_rollback_skips_what_somebody_went_back_from(tmp_path: Path) -> None:
+def test_a_rollback_skips_what_somebody_went_back_from(either_place: Path) -> None:
     for dish in ("soup", "fish", "rice"):
-        serve(tmp_path, dish)
-    assert MENU.roll_back(tmp_path, "bob").dish == "fish"
-    back = MENU.roll_back(tmp_path, "bob")
+        serve(either_place, dish)
+    assert MENU.roll_back(either_place, "bob").dish == "fish"
+    back = MENU.roll_back(either_place, "bob")
     assert (back.dish, back.restores, back.reason) == ("soup", 1, "back from revision 4 to 1")
     with pytest.raises(Conflict, match="the history has nothing to go back to"):
-        MENU.roll_back(tmp_path, "bob")
+        MENU.roll_back(either_place, "bob")
     with pytest.raises(Conflict, match="nothing at revision 99"):
-        MENU.roll_back(tmp_path, "bob", to=99)
-    assert MENU.roll_back(tmp_path, "bob", to=4).dish == "fish"
+        MENU.roll_back(either_place, "bob", to=99)
+    assert MENU.roll_back(either_place, "bob", to=4).dish == "fish"
 
 
-def test_a_change_to_another_revision_is_a_conflict(tmp_path: Path) -> None:
-    serve(tmp_path, "soup")
+def test_a_change_to_another_revision_is_a_conflict(either_place: Path) -> None:
+    serve(either_place, "soup")
     with pytest.raises(Conflict, match="the menu is at revision 1, not 7"):
-        serve(tmp_path, "fish", expected_revision=7)
+        serve(either_place, "fish", expected_revision=7)
 
 
-def test_what_the_check_refuses_and_what_was_abandoned_is_not_written(tmp_path: Path) -> None:
-    serve(tmp_path, "soup")
+def test_what_the_check_refuses_and_what_was_abandoned_is_not_written(either_place: Path) -> None:
+    serve(either_place, "soup")
 
     def refuse(menu: Menu) -> None:
         raise ValueError(f"no {menu.dish} today")
 
     with pytest.raises(ValueError, match="no fish today"):
-        serve(tmp_path, "fish", check=refuse)
+        serve(either_place, "fish", check=refuse)
     attempt = Attempt()
     attempt.abandon()
     with pytest.raises(Abandoned):
-        serve(tmp_path, "fish", attempt=attempt)
-    menu = MENU.read(tmp_path)
+        serve(either_place, "fish", attempt=attempt)
+    menu = MENU.read(either_place)
     assert menu is not None
     assert (menu.dish, menu.revision) == ("soup", 1)
 
 
-def test_a_broken_document_is_followed_by_its_last_good_copy(tmp_path: Path) -> None:
-    assert MENU.read_last_good(tmp_path) is None
-    serve(tmp_path, "soup")
-    (tmp_path / "menu.json").write_text("{")
+def test_a_broken_document_is_followed_by_its_last_good_copy(either_place: Path) -> None:
+    assert MENU.read_last_good(either_place) is None
+    serve(either_place, "soup")
+    (either_place / "menu.json").write_text("{")
     with pytest.raises(DocumentUnreadable, match="menu.json"):
-        MENU.read(tmp_path)
-    followed = MENU.read_last_good(tmp_path)
+        MENU.read(either_place)
+    followed = MENU.read_last_good(either_place)
     assert followed is not None
     assert followed.dish == "soup"
-    assert serve(tmp_path, "fish").revision == 2
+    assert serve(either_place, "fish").revision == 2
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,11 @@ async def ready_checks(worker: Services) -> list[ReadyCheck]:
     instead_of = f", because {live.instead_of}" if live.instead_of else ""
     detail = f"{live.bundle.label} is loaded and warmed{instead_of}"
     checks.append(ReadyCheck(name="model", ok=True, detail=detail))
+    # The registry in an object store. Rankings go on without it.
+    problem = follower.copy_problem
+    if problem is not None:
+        detail = f"the last state is served: {problem}" if problem else "the object store answers"
+        checks.append(ReadyCheck(name="registry", ok=True, detail=detail))
     # The store
     store = await check_schema(follower.reader, live.bundle.layouts)
     if not store.reachable:

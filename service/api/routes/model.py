@@ -11,6 +11,7 @@ from service.api.fields import ResponseBody
 from service.api.openapi import refuses
 from service.api.routes.models import RefusedModel
 from service.api.services import Services, Worker
+from service.bundle.fetching import fetched_manifest
 from service.bundle.manifest import BundleName, Version
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest
@@ -80,12 +81,13 @@ async def model(
 
 def _of_registry(settings: Settings, target: Target) -> dict[str, Any]:
     """The manifest and places of a version. Raises UnknownModel and OSError."""
-    if not folder_of(settings.registry, target).is_dir():
+    folder = fetched_manifest(folder_of(settings.registry, target))
+    if not folder.is_dir():
         raise UnknownModel(f"{target} is not published; GET /models lists what is")
     manifest = None
     problem = None
     try:
-        read = read_manifest(folder_of(settings.registry, target), settings.trusted_keys)
+        read = read_manifest(folder, settings.trusted_keys)
         manifest = read.model_dump(mode="json")
     except BundleRejected as error:
         problem = str(error)

@@ -2,40 +2,32 @@
 
 PREFIX/spool/<name>             the files, byte for byte
 PREFIX/schemas/<schema>.json    the feature schemas that their records name
-
-Credentials come from where each store's own tools find them: its variables, its files, or the machine's identity.
 """
 
-from datetime import timedelta
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import ObjectStore
 
 from service.exposures.folder import FEATURE_SCHEMAS, SPOOL
 from service.exposures.targets.target import LogTargetError
 from service.log_address import LogAddress
+from service.objects.opening import CannotOpen, in_one_line, open_objects
 
 _CHUNK_BYTES = 8 << 20
 _CHUNKS_AT_ONCE = 4
+_RETRIES = 2
+_TIMEOUT = "60s"
 
 
 def open_store(address: LogAddress) -> ObjectStore:
     """Open the store of an address. Raises LogTargetError."""
     try:
-        if address.scheme == "file":
-            return LocalStore(unquote(urlsplit(address.uri).path), mkdir=True)
         # The shipper tries again itself, so that a store that is away is seen within seconds.
-        return from_url(
-            address.uri,
-            # These replace what the store's variables say of its client. A plain address is used only if one is named.
-            client_options={"connect_timeout": "5s", "timeout": "60s", "allow_http": True},
-            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
-        )
-    except (BaseError, OSError, ValueError) as error:
-        raise LogTargetError(f"{address.uri}: {_in_one_line(error)}") from None
+        return open_objects(address, _RETRIES, _TIMEOUT)
+    except CannotOpen as error:
+        raise LogTargetError(str(error)) from None
 
 
 class ObjectTarget:
@@ -59,8 +51,4 @@ class ObjectTarget:
         try:
             obstore.put(self._store, name, path, chunk_size=_CHUNK_BYTES, max_concurrency=_CHUNKS_AT_ONCE)
         except (BaseError, OSError) as error:
-            raise LogTargetError(_in_one_line(error)) from None
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+            raise LogTargetError(in_one_line(error)) from None

@@ -1,5 +1,6 @@
 """Records which registries loaded a schema into this Redis, so that none removes another's rows."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -7,6 +8,7 @@ from uuid import uuid4
 from redis import Redis
 
 from features.files.writing import write_whole
+from service.registry_address import uri_of
 from service.store.redis.keys import claims_key
 
 _ID_FILE = ".registry-id"
@@ -20,6 +22,9 @@ def registry_id(registry: Path) -> str:
     """Return an id of a registry that does not depend on its path; the path, if no file can be written in the
     registry.
     """
+    uri = uri_of(registry)
+    if uri is not None:  # every host has a copy of its own
+        return sha256(uri.encode()).hexdigest()[:32]
     file = registry / _ID_FILE
     try:
         if not file.exists():
@@ -31,7 +36,7 @@ def registry_id(registry: Path) -> str:
 
 def claim(redis: "Redis", fingerprint: str, registry: Path) -> None:
     """Record that this registry has loaded the schema."""
-    redis.hset(claims_key(fingerprint), registry_id(registry), str(registry.resolve()))
+    redis.hset(claims_key(fingerprint), registry_id(registry), uri_of(registry) or str(registry.resolve()))
 
 
 def release(redis: "Redis", fingerprint: str, registry: Path) -> None:

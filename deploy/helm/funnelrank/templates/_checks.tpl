@@ -23,7 +23,7 @@
 {{- end }}
 
 {{- /* Settings that the chart sets */}}
-{{- $owned := dict "host" "" "port" "" "registry" "registry" "runtime_dir" "" "workers" "workers" "redis_url" "redisUrl or existingSecret" "admin_token" "adminToken or existingSecret" "fusion_file" "fusion" "trusted_keys" "trustedKeys" "exposure_log" "exposureLog" "exposure_spool" "exposureLog.bucket" }}
+{{- $owned := dict "host" "" "port" "" "registry" "registry" "registry_cache" "" "runtime_dir" "" "workers" "workers" "redis_url" "redisUrl or existingSecret" "admin_token" "adminToken or existingSecret" "fusion_file" "fusion" "trusted_keys" "trustedKeys" "exposure_log" "exposureLog" "exposure_spool" "exposureLog.bucket" }}
 {{- range $name, $instead := $owned }}
 {{- if hasKey $v.settings $name }}
 {{- $faults = append $faults (printf "settings.%s is set by the chart: remove it%s" $name (ternary "" (printf " and use %s" $instead) (empty $instead))) }}
@@ -32,11 +32,15 @@
 
 {{- /* The registry */}}
 {{- $registry := $v.registry }}
-{{- if and $registry.claim $registry.bucket }}
-{{- $faults = append $faults "registry.claim and registry.bucket exclude each other: keep one" }}
+{{- $named := compact (list $registry.claim $registry.uri $registry.bucket) }}
+{{- if gt (len $named) 1 }}
+{{- $faults = append $faults "registry.claim, registry.uri and registry.bucket exclude each other: keep one" }}
 {{- end }}
-{{- if not (or $registry.claim $registry.bucket) }}
-{{- $faults = append $faults "the service needs a registry: set registry.claim or registry.bucket" }}
+{{- if not $named }}
+{{- $faults = append $faults "the service needs a registry: set registry.claim, registry.uri or registry.bucket" }}
+{{- end }}
+{{- if and (hasPrefix "az://" (toString $registry.uri)) (not $registry.environment.AZURE_STORAGE_ACCOUNT_NAME) (not $registry.existingSecret) }}
+{{- $faults = append $faults "a registry at az:// needs registry.environment.AZURE_STORAGE_ACCOUNT_NAME, the storage account" }}
 {{- end }}
 {{- if and (hasPrefix "az://" $registry.bucket) (not $registry.sync.options.account) }}
 {{- $faults = append $faults "a bucket at az:// needs registry.sync.options.account, the storage account" }}
@@ -102,8 +106,8 @@
 {{- if not (or $v.exposureLog.claim $v.exposureLog.bucket) }}
 {{- $faults = append $faults "nightly.enabled needs exposureLog.claim or exposureLog.bucket: the nightly run reads the log" }}
 {{- end }}
-{{- if not $registry.claim }}
-{{- $faults = append $faults "nightly.enabled needs registry.claim: the copy of a bucket is read only, so nothing can be published into it" }}
+{{- if not (or $registry.claim $registry.uri) }}
+{{- $faults = append $faults "nightly.enabled needs registry.claim or registry.uri: the copy of a bucket is read only, so nothing can be published into it" }}
 {{- end }}
 {{- if not (dig "compare" "margins" "" $nightly.config) }}
 {{- $faults = append $faults "nightly.enabled needs nightly.config.compare.margins: by task, the largest loss that is accepted" }}

@@ -34,6 +34,11 @@ capabilities: {drop: [ALL]}
 {{- define "funnelrank.environment" -}}
 envFrom:
   - configMapRef: {name: {{ include "funnelrank.name" . }}}
+  {{- if .Values.registry.uri }}
+  {{- with .Values.registry.existingSecret }}
+  - secretRef: {name: {{ . }}}
+  {{- end }}
+  {{- end }}
 env:
   - name: FUNNELRANK_REDIS_URL
     valueFrom:
@@ -41,13 +46,25 @@ env:
   - name: FUNNELRANK_ADMIN_TOKEN
     valueFrom:
       secretKeyRef: {name: {{ include "funnelrank.secret" . }}, key: admin-token, optional: true}
+  {{- include "funnelrank.storeVariables" . | nindent 2 }}
 {{- end }}
 
-{{/* The registry's volume: a claim, or a folder into which the sidecar copies a bucket. */}}
+{{/* The variables of the client of an object store, for a registry that the service reads there itself. */}}
+{{- define "funnelrank.storeVariables" -}}
+{{- if .Values.registry.uri }}
+{{- range $name, $value := .Values.registry.environment }}
+- {name: {{ $name }}, value: {{ include "funnelrank.value" $value | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The registry's volume: a claim, or a folder for the copy of a bucket, by the service or by the sidecar. */}}
 {{- define "funnelrank.registryVolume" -}}
 - name: registry
   {{- if .Values.registry.claim }}
   persistentVolumeClaim: {claimName: {{ .Values.registry.claim }}}
+  {{- else if .Values.registry.uri }}
+  emptyDir: {sizeLimit: {{ .Values.registry.cacheSize }}}
   {{- else }}
   emptyDir: {sizeLimit: {{ .Values.registry.sync.sizeLimit }}}
 - name: sync

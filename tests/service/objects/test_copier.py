@@ -1,0 +1,208 @@
+"""Tests the copy of a registry on a host: what is live comes with its versions, and stays while the store is away."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from copied_registry import host, published
+from object_store import PREFIX, URI, ObjectStore
+from synthetic_bundle import go_live
+
+from service.bundle.registry import Target
+from service.callers.document import CALLERS_FILE, CallerRole, add_caller, read_followed_callers, revoke
+from service.documents.storage import last_good
+from service.errors import Conflict
+from service.fusion.document import FUSION_FILE
+from service.objects.answers import ObjectStoreAway
+from service.objects.copies import DOCUMENT_FILES, copy_problem
+from service.rollout.lines.changes import write_rollout
+from service.rollout.rollout import ROLLOUT_FILE, read_followed, read_rollout
+from service.rules.definition.document import RULES_FILE
+from service.server.registry.copier import RegistryCopier
+
+ROOM = 1 << 30
+
+
+@pytest.fixture
+def writer(bucket: ObjectStore, tmp_path: Path) -> Path:
+    """The copy of the host that publishes."""
+    return host(tmp_path, "writer")
+
+
+@pytest.fixture
+def reader(bucket: ObjectStore, tmp_path: Path) -> Path:
+    """The copy of the host that serves."""
+    return host(tmp_path, "reader")
+
+
+def live(registry: Path) -> str:
+    return str(read_rollout(registry).stable)
+
+
+def versions_in(registry: Path) -> set[str]:
+    return {path.name for path in registry.glob("synthetic/[!.]*")}
+
+
+def test_the_documents_have_the_names_that_are_polled() -> None:
+    assert set(DOCUMENT_FILES) == {CALLERS_FILE, FUSION_FILE, RULES_FILE, ROLLOUT_FILE}
+
+
+def test_what_goes_live_is_there_before_the_document_names_it(writer: Path, reader: Path, bucket: ObjectStore) -> None:
+    published(writer, "1")
+    published(writer, "2")
+    go_live(writer, "1")
+    copier = RegistryCopier(reader, ROOM)
+    assert copier.start() == ""
+    assert (live(reader), versions_in(reader)) == ("synthetic/1", {"1"})
+    # The files of the next version do not come yet.
+    go_live(writer, "2")
+    bucket.fault = lambda _method, key: 503 if key.startswith(".files") else None
+    copier.step()
+    assert copier._fetching is not None
+    copier._fetching.join()
+    assert "503" in copier.step()
+    assert (live(reader), versions_in(reader)) == ("synthetic/1", {"1"})
+    assert "503" in (copy_problem(reader) or "")
+    # They come.
+    bucket.fault = lambda _method, _key: None
+    copier._fetching.join()
+    copier.step()
+    while copier._fetching is not None:
+        copier._fetching.join()
+        copier.step()
+    assert copier.step() == ""
+    assert (live(reader), versions_in(reader)) == ("synthetic/2", {"1", "2"})
+    assert copy_problem(reader) == ""
+
+
+def test_an_unchanged_registry_costs_four_conditional_requests(writer: Path, reader: Path, bucket: ObjectStore) -> None:
+    published(writer, "1")
+    go_live(writer, "1")
+    add_caller(writer, "ann", CallerRole.READ, None, "test")
+    copier = RegistryCopier(reader, ROOM)
+    copier.start()
+    before = len(bucket.requests)
+    copier.step()
+    asked = {name.removeprefix(PREFIX): status for _, name, status in bucket.requests[before:]}
+    assert asked == {CALLERS_FILE: 304, FUSION_FILE: 404, RULES_FILE: 404, ROLLOUT_FILE: 304}
+
+
+def test_a_version_that_is_not_in_the_store_does_not_hold_the_document_up(writer: Path, reader: Path) -> None:
+    published(writer, "1")
+    go_live(writer, "1")
+    copier = RegistryCopier(reader, ROOM)
+    copier.start()
+    go_live(writer, "99")
+    copier.step()
+    assert copier._fetching is not None
+    copier._fetching.join()
+    assert copier.step() == ""
+    assert live(reader) == "synthetic/99"
+
+
+def test_the_last_state_stays_while_the_store_is_away(writer: Path, reader: Path, bucket: ObjectStore) -> None:
+    published(writer, "1")
+    go_live(writer, "1")
+    RegistryCopier(reader, ROOM).start()
+    bucket.fault = lambda _method, _key: 503
+    # Also after a restart.
+    assert "503" in RegistryCopier(reader, ROOM).start()
+    assert (live(reader), versions_in(reader)) == ("synthetic/1", {"1"})
+    with pytest.raises(ObjectStoreAway, match=f"{URI}/rollout.json: .*503"):
+        go_live(reader, "2")
+    assert live(reader) == "synthetic/1"
+    # A document that was removed from the store stays too.
+    bucket.fault = lambda _method, _key: None
+    del bucket.objects[PREFIX + ROLLOUT_FILE]
+    assert RegistryCopier(reader, ROOM).start() == ""
+    assert live(reader) == "synthetic/1"
+
+
+def test_a_broken_document_in_the_store_leaves_the_last_good_one(
+    writer: Path, reader: Path, bucket: ObjectStore
+) -> None:
+    published(writer, "1")
+    go_live(writer, "1")
+    copier = RegistryCopier(reader, ROOM)
+    copier.start()
+    bucket.objects[PREFIX + ROLLOUT_FILE] = b'{"revision": 2'
+    copier.step()
+    assert (reader / ROLLOUT_FILE).read_bytes() == b'{"revision": 2'
+    assert str(read_followed(reader).stable) == "synthetic/1"
+    # The next change is made on the last good one.
+    assert write_rollout(reader, Target(name="synthetic", version="1"), "ann").revision == 2
+
+
+def test_a_revoked_key_is_revoked_on_every_host(writer: Path, reader: Path) -> None:
+    add_caller(writer, "ann", CallerRole.READ, None, "test")
+    copier = RegistryCopier(reader, ROOM)
+    copier.start()
+    revoke(writer, "ann", None, "test")
+    copier.step()
+    (reader / CALLERS_FILE).unlink()  # the copy of the last good document is followed
+    document, _ = read_followed_callers(reader)
+    assert document is not None
+    assert document.callers == ()
+
+
+def test_hosts_that_change_a_document_at_once_lose_no_revision(bucket: ObjectStore, tmp_path: Path) -> None:
+    hosts = [host(tmp_path, f"host-{place}") for place in range(5)]
+
+    def change(place: int) -> int:
+        return write_rollout(hosts[place % 5], Target(name="synthetic", version=str(place)), "ann").revision
+
+    with ThreadPoolExecutor(5) as pool:
+        revisions = list(pool.map(change, range(20)))
+    assert sorted(revisions) == list(range(1, 21))
+    with pytest.raises(Conflict, match="at revision 20, not 19"):
+        write_rollout(hosts[0], Target(name="synthetic", version="1"), "ann", expected_revision=19)
+
+
+def test_a_copy_that_was_edited_by_hand_is_replaced(writer: Path, reader: Path) -> None:
+    go_live(writer, "1")
+    copier = RegistryCopier(reader, ROOM)
+    copier.start()
+    good = (reader / ROLLOUT_FILE).read_bytes()
+    (reader / ROLLOUT_FILE).write_bytes(good.replace(b'"1"', b'"2"'))
+    copier.step()
+    while copier._fetching is not None:
+        copier._fetching.join()
+        copier.step()
+    assert (reader / ROLLOUT_FILE).read_bytes() == good
+
+
+def test_a_live_version_that_was_damaged_on_the_disk_is_fetched_again(writer: Path, reader: Path) -> None:
+    published(writer, "1")
+    go_live(writer, "1")
+    RegistryCopier(reader, ROOM).start()
+    graph = reader / "synthetic" / "1" / "model.onnx"
+    good = graph.read_bytes()
+    graph.write_bytes(good[:100])
+    assert RegistryCopier(reader, ROOM).start() == ""
+    assert graph.read_bytes() == good
+
+
+def test_beyond_its_limit_the_copy_keeps_what_is_live_and_the_history(writer: Path, reader: Path) -> None:
+    for version in ("1", "2", "3", "4"):
+        published(writer, version)
+    go_live(writer, "1")
+    go_live(writer, "2")
+    copier = RegistryCopier(reader, 1)
+    assert copier.start() == ""
+    # Two that nobody named were fetched, as by an inspection.
+    from service.bundle.fetching import fetch
+
+    for version in ("1", "3", "4"):
+        fetch(reader / "synthetic" / version)
+    go_live(writer, "4")
+    copier.step()
+    assert versions_in(reader) == {"1", "2", "4"}
+    assert last_good(reader / ROLLOUT_FILE).exists()
+    # What killed processes left goes after a while.
+    for name in (".removed-a", "synthetic/.fetching-a"):
+        (reader / name).mkdir()
+        os.utime(reader / name, (0, 0))
+    RegistryCopier(reader, 1).start()
+    assert not (reader / ".removed-a").exists()
+    assert not (reader / "synthetic/.fetching-a").exists()

@@ -1,0 +1,132 @@
+"""Tests the objects of a registry: conditional writes by many writers, repeated calls, clear errors."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from object_store import URI, ObjectStore
+
+from service.objects.answers import ObjectStoreAway, ReplacedMeanwhile
+from service.objects.store import RegistryObjects
+
+WRITERS = 20
+
+
+@pytest.fixture(params=["s3", "memory"])
+def uri(request: pytest.FixtureRequest) -> str:
+    request.getfixturevalue("bucket")
+    return URI if request.param == "s3" else f"memory://{request.node.originalname}"
+
+
+@pytest.fixture
+def objects(bucket: ObjectStore) -> RegistryObjects:
+    return RegistryObjects(URI)
+
+
+def content_of(writer: int, replaces: str | None) -> bytes:
+    return f"by {writer} in place of {replaces}".encode()
+
+
+def raced(objects: RegistryObjects, name: str, replaces: str | None) -> list[int]:
+    """Let 20 writers write at the same moment; return those that were not refused."""
+    barrier = Barrier(WRITERS)
+
+    def write(writer: int) -> bool:
+        barrier.wait()
+        try:
+            objects.write(name, content_of(writer, replaces), replaces)
+        except ReplacedMeanwhile:
+            return False
+        return True
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return [writer for writer, written in enumerate(pool.map(write, range(WRITERS))) if written]
+
+
+def test_of_20_writers_at_once_one_creates_and_one_replaces(uri: str) -> None:
+    objects = RegistryObjects(uri)
+    etag = None
+    for _ in range(10):
+        winners = raced(objects, "a.json", etag)
+        present = objects.look("a.json").stored
+        assert present is not None
+        assert [present.content] == [content_of(winner, etag) for winner in winners]
+        etag = present.etag
+
+
+def test_an_object_is_read_when_its_etag_has_changed(uri: str) -> None:
+    objects = RegistryObjects(uri)
+    assert objects.look("a.json").stored is None
+    etag = objects.write("a.json", b"1", None)
+    assert not objects.look("a.json", etag).changed
+    second = objects.write("a.json", b"2", etag)
+    stored = objects.look("a.json", etag).stored
+    assert stored is not None
+    assert (stored.content, stored.etag) == (b"2", second)
+    with pytest.raises(ReplacedMeanwhile):
+        objects.write("a.json", b"3", etag)
+    with pytest.raises(ReplacedMeanwhile):
+        objects.write("absent.json", b"3", etag)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_store_without_time_is_asked_again(bucket: ObjectStore, objects: RegistryObjects, status: int) -> None:
+    answers = [status, status]
+    bucket.fault = lambda _method, _key: answers.pop() if answers else None
+    etag = objects.write("a.json", b"1", None)
+    assert bucket.count("PUT", "a.json") == 3
+    answers += [status, status]
+    assert not objects.look("a.json", etag).changed
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_store_that_never_has_time_is_named(bucket: ObjectStore, objects: RegistryObjects, status: int) -> None:
+    bucket.fault = lambda method, _key: status if method == "PUT" else None
+    with pytest.raises(ObjectStoreAway, match=rf"^{URI}/a.json: .*{status}"):
+        objects.write("a.json", b"1", None)
+    assert bucket.names() == set()
+    assert 2 <= bucket.count("PUT", "a.json") <= 5
+
+
+def test_a_refused_right_is_not_asked_for_again(bucket: ObjectStore, objects: RegistryObjects) -> None:
+    bucket.fault = lambda _method, _key: 403
+    with pytest.raises(ObjectStoreAway, match=f"^{URI}/a.json: .*403"):
+        objects.look("a.json")
+    assert bucket.count("GET", "a.json") == 1
+
+
+def test_a_write_whose_answer_was_lost_counts_once(bucket: ObjectStore, objects: RegistryObjects) -> None:
+    answers = [503]
+    bucket.fault = lambda method, _key: answers.pop() if answers and method == "PUT" else None
+    bucket.after_writing = True
+    etag = objects.write("a.json", b"1", None)
+    assert bucket.count("PUT", "a.json", 412) == 1
+    # The answers of all attempts are lost.
+    bucket.fault = lambda method, _key: 503 if method == "PUT" else None
+    etag = objects.write("a.json", b"2", etag)
+    assert bucket.objects["ranking/a.json"] == b"2"
+    # Nor can the store be asked what is there.
+    bucket.fault = lambda _method, _key: 503
+    with pytest.raises(ObjectStoreAway, match="it is unknown whether the object was written"):
+        objects.write("a.json", b"3", etag)
+
+
+def test_a_large_file_is_brought_in_pieces_and_whole(
+    bucket: ObjectStore, objects: RegistryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.objects.store._PART_BYTES", 5 << 20)
+    monkeypatch.setattr("service.objects.store._PIECE_BYTES", 1 << 20)
+    content = bytes(range(256)) * (24 << 10) + b"end"  # 6 MiB: two parts
+    (tmp_path / "large").write_bytes(content)
+    objects.put_file(tmp_path / "large", "0" * 64)
+    assert bucket.objects[f"ranking/.files/{'0' * 64}"] == content
+    lost = [503, 503]
+    bucket.fault = lambda method, _key: lost.pop() if lost and method == "GET" else None
+    assert objects.download_file("0" * 64, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content
+    assert bucket.count("GET", f".files/{'0' * 64}", 206) == 7
+    assert not objects.download_file("1" * 64, tmp_path / "none")
+    puts = len(bucket.requests)
+    objects.put_file(tmp_path / "large", "0" * 64)
+    assert [request[0] for request in bucket.requests[puts:]] == ["HEAD"]

@@ -1,0 +1,153 @@
+"""Tests versions in a bucket: published by one of several publishers, whole or not at all, and fetched as they are."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from copied_registry import host, published, synthetic
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from object_store import PREFIX, ObjectStore
+
+from export.publish import PublishError, next_version, publish
+from export.sign import sign_bundle
+from service.bundle.loading import load_bundle
+from service.bundle.registry import published as listed
+from service.bundle.verify import BundleRejected, read_manifest, verified_files
+
+MANIFEST = "synthetic/1/manifest.json"
+
+
+@pytest.fixture
+def hosts(bucket: ObjectStore, tmp_path: Path) -> tuple[Path, Path]:
+    return host(tmp_path, "a"), host(tmp_path, "b")
+
+
+def test_what_one_host_publishes_another_one_loads(hosts: tuple[Path, Path], bucket: ObjectStore) -> None:
+    one, other = hosts
+    folder = published(one, "1")
+    manifest = read_manifest(folder)
+    stored = {f".files/{digest}" for digest in manifest.files.values()}
+    assert bucket.names() == {MANIFEST} | stored
+    assert load_bundle(other / "synthetic" / "1", 1, 100).label == "synthetic/1"
+    for name in (*manifest.files, "manifest.json"):
+        assert (other / "synthetic" / "1" / name).read_bytes() == (folder / name).read_bytes()
+    # Fetched once.
+    before = len(bucket.requests)
+    read_manifest(other / "synthetic" / "1")
+    assert len(bucket.requests) == before
+
+
+def test_of_two_publishers_of_a_version_one_wins_and_the_other_is_told(
+    hosts: tuple[Path, Path], bucket: ObjectStore, tmp_path: Path
+) -> None:
+    drafts = [synthetic(tmp_path / f"draft-{bias}", "1", bias) for bias in (0.0, 1.0)]
+    barrier = Barrier(2)
+
+    def run(place: int) -> str:
+        manifest, files = drafts[place]
+        # Both have seen that the version is free.
+        barrier.wait()
+        try:
+            publish(hosts[place], manifest, files)
+        except PublishError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        problems = list(pool.map(run, range(2)))
+    assert sorted(problem != "" for problem in problems) == [False, True]
+    loser = problems.index(max(problems))
+    assert "s3://models/ranking/synthetic/1 is published already" in problems[loser]
+    # Everybody has the winner's.
+    winner = drafts[1 - loser][0]
+    for registry in hosts:
+        manifest = read_manifest(registry / "synthetic" / "1")
+        assert manifest.files == winner.files
+        verified_files(registry / "synthetic" / "1", manifest)
+    assert next_version(hosts[loser], "synthetic") == "2"
+
+
+@pytest.mark.parametrize("failing", ["manifest.json", ".files"])
+def test_a_store_that_fails_meanwhile_has_nothing_half_published(
+    hosts: tuple[Path, Path], bucket: ObjectStore, failing: str
+) -> None:
+    bucket.fault = lambda method, key: 503 if method == "PUT" and failing in key else None
+    with pytest.raises(PublishError, match=r"^s3://models/ranking/synthetic/1: .*503.*; nothing was published"):
+        published(hosts[0], "1")
+    assert MANIFEST not in bucket.names()
+    bucket.fault = lambda _method, _key: None
+    for registry in hosts:
+        assert listed(registry) == []
+        assert not (registry / "synthetic" / "1").exists()
+        with pytest.raises(BundleRejected, match="bundle_missing"):
+            read_manifest(registry / "synthetic" / "1")
+
+
+def test_a_store_that_is_away_is_no_missing_version(hosts: tuple[Path, Path], bucket: ObjectStore) -> None:
+    published(hosts[0], "1")
+    bucket.fault = lambda _method, _key: 503
+    with pytest.raises(BundleRejected, match=r"bundle_not_fetched: s3://models/ranking/synthetic/1: .*503"):
+        read_manifest(hosts[1] / "synthetic" / "1")
+    with pytest.raises(PublishError, match="503"):
+        next_version(hosts[1], "synthetic")
+    # What the copy has needs no store.
+    assert read_manifest(hosts[0] / "synthetic" / "1").version == "1"
+
+
+def test_a_version_that_fails_on_its_way_leaves_nothing_in_the_copy(
+    hosts: tuple[Path, Path], bucket: ObjectStore
+) -> None:
+    published(hosts[0], "1")
+    bucket.fault = lambda method, key: 503 if method == "GET" and ".files" in key else None
+    with pytest.raises(BundleRejected, match="bundle_not_fetched"):
+        read_manifest(hosts[1] / "synthetic" / "1")
+    assert [path.name for path in (hosts[1] / "synthetic").iterdir()] == [".1.lock"]
+
+
+def test_a_file_that_was_changed_in_the_store_is_refused(hosts: tuple[Path, Path], bucket: ObjectStore) -> None:
+    manifest = read_manifest(published(hosts[0], "1"))
+    bucket.objects[f"{PREFIX}.files/{manifest.files['model.onnx']}"] = b"another graph"
+    with pytest.raises(BundleRejected, match="hash_mismatch"):
+        load_bundle(hosts[1] / "synthetic" / "1", 1, 100)
+
+
+def test_a_registry_that_was_copied_into_the_bucket_as_a_folder_is_read(
+    hosts: tuple[Path, Path], bucket: ObjectStore, tmp_path: Path
+) -> None:
+    manifest, files = synthetic(tmp_path / "folder", "1")
+    for name, content in {**files, "manifest.json": manifest.model_dump_json().encode()}.items():
+        bucket.objects[f"{PREFIX}synthetic/1/{name}"] = content
+    assert load_bundle(hosts[1] / "synthetic" / "1", 1, 100).label == "synthetic/1"
+
+
+def test_all_versions_are_listed_and_none_is_fetched(hosts: tuple[Path, Path], bucket: ObjectStore) -> None:
+    for version in ("1", "2", "10"):
+        published(hosts[0], version)
+    bucket.objects[f"{PREFIX}synthetic/3/manifest.json"] = b"{"
+    versions = {str(one.target): one for one in listed(hosts[1])}
+    assert set(versions) == {"synthetic/1", "synthetic/10", "synthetic/2", "synthetic/3"}
+    assert "manifest_invalid" in (versions["synthetic/3"].problem or "")
+    assert not (hosts[1] / "synthetic").exists()
+    before = len(bucket.requests)
+    assert len(listed(hosts[1])) == 4
+    # Manifests never change, so the names alone are asked for.
+    assert {request[1] for request in bucket.requests[before:]} == {""}
+    assert next_version(hosts[1], "synthetic") == "11"
+
+
+def test_a_signature_is_followed_after_the_version_was_fetched(
+    hosts: tuple[Path, Path], bucket: ObjectStore, tmp_path: Path
+) -> None:
+    keys = [Ed25519PrivateKey.generate() for _ in range(2)]
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(keys[0].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    published(hosts[0], "1", sign=keys[0].sign)
+    assert read_manifest(hosts[1] / "synthetic" / "1", trusted).version == "1"
+    # Another key, and then no other signature any more.
+    trusted.write_bytes(keys[1].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(BundleRejected, match="signature_wrong"):
+        read_manifest(hosts[1] / "synthetic" / "1", trusted)
+    sign_bundle(hosts[0] / "synthetic" / "1", keys[1].sign)
+    assert read_manifest(hosts[1] / "synthetic" / "1", trusted).version == "1"
