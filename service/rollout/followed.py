@@ -97,12 +97,15 @@ class FollowedDocuments:
     """The three documents of a registry, as one worker follows them."""
 
     def __init__(self, registry: Path) -> None:
+        self._registry = registry
+        self.copy_problem: str | None = None  # why a copy may be older than its object store; None: it is no copy
         self._rollout = FollowedDocument(rollout_document.DOCUMENT, registry)
         self._fusion = FollowedDocument(fusion_document.DOCUMENT, registry)
         self._rules = FollowedDocument(rules_document.DOCUMENT, registry)
 
     def look(self, use_last_good: bool) -> RegistryNews:
         """Return the changes since the last call. Reads files."""
+        self.copy_problem = copy_problem(self._registry)
         rollout = self._rollout.look(use_last_good)
         fusion = self._fusion.look(use_last_good)
         return RegistryNews(rollout, fusion, self._rules.look(use_last_good))
@@ -117,12 +120,15 @@ class FollowedRegistry:
     def __init__(self, registry: Path, started_with: FusionProfiles | None, metrics: Metrics) -> None:
         self.started_with = started_with
         self._metrics = metrics
-        self._registry = registry
         self._documents = FollowedDocuments(registry)
         self._news: list[RegistryNews] = []
         self._looking = False
         self._hangs = False
-        self.copy_problem: str | None = None  # why a copy may be older than its object store; None: it is no copy
+
+    @property
+    def copy_problem(self) -> str | None:
+        """Why the registry may be older than its object store, empty if it is not; None if it is in a folder."""
+        return self._documents.copy_problem
 
     async def look(self, serving: bool) -> RegistryNews:
         """Return the changes of the documents.
@@ -155,7 +161,6 @@ class FollowedRegistry:
         # Set here, because no thread begins if too many wait already; the next look then tries again.
         self._looking = True
         try:
-            self.copy_problem = copy_problem(self._registry)
             self._news.append(self._documents.look(not serving))
         finally:
             self._looking = False
