@@ -132,7 +132,9 @@ def _hashed(descriptor: int, identity: FileIdentity) -> str:
     time.sleep(max(0, min(_CLOCK_STEP_NS, identity.changed_ns + _CLOCK_STEP_NS - time.time_ns())) / 1e9)
     digest = sha256()
     place = 0
-    while part := os.pread(descriptor, _HASHED_AT_ONCE, place):
-        digest.update(part)
-        place += len(part)
+    # One buffer for all parts: to map and unmap memory for each would make other threads wait for their pages.
+    buffer = memoryview(bytearray(_HASHED_AT_ONCE))
+    while read := os.preadv(descriptor, [buffer], place):
+        digest.update(buffer[:read])
+        place += read
     return digest.hexdigest()

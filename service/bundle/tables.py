@@ -4,8 +4,11 @@ ONNX Runtime gets them as tensors over the mapped file (`SessionOptions.add_init
 descriptor that was hashed is the one that is mapped, so that a file put in its place has no effect.
 """
 
+import logging
 import mmap
 import os
+import threading
+import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +21,10 @@ from service.bundle.hashes import HashRecords, identity_of
 from service.bundle.manifest import TABLES_FILE, ExternalTensor, Manifest
 from service.bundle.verify import BundleRejected, check_hash, opened
 
+log = logging.getLogger("funnelrank.bundle")
 CHANGED = "tables_changed"
+_UNMAPPED_AT_ONCE = 8 << 20  # well under a millisecond
+_UNMAP_PAUSE_S = 0.001
 # ONNX Runtime wants the file that a graph names to exist, although the tensors are given to it. This folder of the
 # package has an empty one, from which it can read no tensor that the manifest does not name. Nothing is written, so a
 # temporary folder that is full, gone or read-only stops no version.
@@ -26,7 +32,7 @@ STUB_FOLDER: Final = Path(__file__).parent / "stub"
 
 
 class Tables:
-    """The mapped tensors of one bundle. The mapping and the descriptor are freed with the last reference."""
+    """The mapped tensors of one bundle. The descriptor is freed with the last reference, the mapping soon after it."""
 
     def __init__(self, path: Path, descriptor: int, tensors: tuple[ExternalTensor, ...], digest: str) -> None:
         """Take over an open file of this SHA-256, also if an error is raised."""
@@ -37,6 +43,8 @@ class Tables:
         self._descriptor = descriptor
         self._identity = identity_of(descriptor)
         self._mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        unmapping = weakref.finalize(self, _unmap_in_a_thread, self._mapped)
+        unmapping.atexit = False
         self.values = {tensor.name: _value(self._mapped, tensor) for tensor in tensors}
         # ONNX Runtime keeps a pointer to these, so they live as long as the session.
         self.initializers: Mapping[str, Any] = {
@@ -70,6 +78,23 @@ class Tables:
             problem = f"{self.path} was changed after it was verified; bundles are immutable, publish another version"
             raise BundleRejected(CHANGED, problem)
         self._identity = identity
+
+
+def _unmap_in_a_thread(mapped: mmap.mmap) -> None:
+    """Give up the pages of a mapping piece by piece; the mapping itself ends with the thread.
+
+    To unmap gigabytes of touched pages takes tens of milliseconds, in which no thread can run Python or map memory.
+    """
+    try:
+        threading.Thread(target=_give_up_pages, args=(mapped,), name="unmap", daemon=True).start()
+    except RuntimeError:  # no thread can be had: the mapping ends here and now
+        log.warning("large tables are unmapped at once, because no thread could be started", exc_info=True)
+
+
+def _give_up_pages(mapped: mmap.mmap) -> None:
+    for start in range(0, len(mapped), _UNMAPPED_AT_ONCE):
+        mapped.madvise(mmap.MADV_DONTNEED, start, min(_UNMAPPED_AT_ONCE, len(mapped) - start))
+        time.sleep(_UNMAP_PAUSE_S)
 
 
 def _value(mapped: mmap.mmap, tensor: ExternalTensor) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import mmap
 import os
 import shutil
 import subprocess
@@ -277,6 +278,34 @@ def test_a_write_during_a_read_is_a_change(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("service.bundle.hashes._hashed", written_meanwhile)
     with pytest.raises(BundleRejected, match="it was changed while it was read"):
         load_bundle(folder, 1, 50)
+
+
+def mapped_here() -> bool:
+    """Whether this process has a mapping of a table."""
+    return any(line.endswith(TABLE) for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def test_a_mapping_is_given_up_in_pieces_after_the_last_reference(
+    folder: Path, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up: list[tuple[int, int]] = []
+
+    class Mapping(mmap.mmap):
+        def madvise(self, option: int, start: int = 0, length: int = 0) -> None:
+            given_up.append((start, length))
+            super().madvise(option, start, length)
+
+    monkeypatch.setattr("service.bundle.tables.mmap.mmap", Mapping)
+    monkeypatch.setattr("service.bundle.tables._UNMAPPED_AT_ONCE", 4 * mmap.PAGESIZE)
+    bundle = load_bundle(folder, 1, 50)
+    assert_scores(bundle, kit)
+    assert mapped_here() and not given_up
+    del bundle
+    kit.wait_until(lambda: not mapped_here())
+    size = (folder / TABLE).stat().st_size
+    assert sum(length for _start, length in given_up) == size
+    assert max(length for _start, length in given_up) == 4 * mmap.PAGESIZE
+    assert [start for start, _length in given_up] == list(range(0, size, 4 * mmap.PAGESIZE))
 
 
 WORKER = """
