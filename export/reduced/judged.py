@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ class Impressions:
         data = self.data
         part = self.data.parts[self.part]
         rng = np.random.default_rng(seed)
-        keys = keys_of_rows(data.encoding.vocabulary)
+        keys = partial(keys_for, data.encoding.vocabulary, keys_of_rows(data.encoding.vocabulary))
         names = [s.name for s in graph_inputs(data.encoding.schema)]
         compared = ComparedColumns.of(data.encoding.schema)
         for start in range(0, len(self.picked), _CHUNK):
@@ -66,19 +67,23 @@ class Impressions:
                 own["candidate_rows"] = part.candidate_rows[shown]
                 own["candidate_numerics"] = part.candidate_numerics[shown]
                 own[INPUT] = within_request(compared, own["item_numerics"])
-                made = {name: own[name] if name in own else keys[own[name.replace("_keys", "_rows")]] for name in names}
+                made = {name: own[name] if name in own else keys(own[name.replace("_keys", "_rows")]) for name in names}
                 yield {name: np.ascontiguousarray(values) for name, values in made.items()}
 
 
 def keys_of_rows(vocabulary: Vocabulary) -> np.ndarray:
-    """Return a key for each embedding row, int64 `[rows]`: the graph's lookup maps each key back to its row."""
+    """Return a key for each embedding row, int64 `[rows]`: the graph's lookup maps each key back to its row.
+
+    With two hashes no key has a row of the buckets alone; `keys_for` finds keys of codes.
+    """
     unknown = next(
         key for key in range(1, len(vocabulary.keys) + 2) if key != MISSING_KEY and key not in vocabulary.keys
     )
     keys = np.full(vocabulary.n_rows, unknown, np.int64)
     keys[MISSING_ROW] = MISSING_KEY
     # A key of each bucket: its number plus a multiple of their count that makes it neither missing nor known.
-    for name, count in vocabulary.buckets.items():
+    one_hash = vocabulary.buckets if vocabulary.hashes == 1 else {}
+    for name, count in one_hash.items():
         (first,), _ = vocabulary.shared_rows([name])
         of_bucket = np.arange(count, dtype=np.int64) + count
         while (known := np.isin(of_bucket, vocabulary.keys)).any():
@@ -86,6 +91,18 @@ def keys_of_rows(vocabulary: Vocabulary) -> np.ndarray:
         keys[first : first + count] = of_bucket
     keys[vocabulary.rows] = vocabulary.keys
     return keys
+
+
+def keys_for(vocabulary: Vocabulary, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return keys int64 in the shape of `rows`, which may have codes: `keys` are those of the vocabulary's rows.
+
+    A key of a code is the code's number plus the number of codes, as such a key is neither missing nor a hash.
+    """
+    of_rows = keys[np.where(rows < len(keys), rows, MISSING_ROW)]
+    for pools in vocabulary.pools.values():
+        code = rows.astype(np.int64) - pools.first_code
+        of_rows = np.where((code >= 0) & (code < pools.codes), code + pools.codes, of_rows)
+    return of_rows
 
 
 def impressions_of(run: Run, cache: Path) -> Impressions:

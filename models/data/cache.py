@@ -177,8 +177,7 @@ def _key(recipe: Recipe, hashes: Mapping[str, str], earlier: Encoding | None) ->
     }
     if recipe.model.embedding.numerics != NumericsSection():  # as above
         deciding["numerics"] = recipe.model.embedding.numerics.model_dump()
-    if recipe.model.embedding.hash_buckets:  # as above
-        deciding["hash_buckets"] = dict(recipe.model.embedding.hash_buckets)
+    deciding |= recipe.model.embedding.hashing  # as above
     if earlier is not None:
         deciding["earlier"] = earlier.digest()
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]

@@ -27,6 +27,8 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
     vocabularies = vocabulary_names(recipe.features)
     for name in recipe.model.embedding.hash_buckets:
         _check_name(name, vocabularies, "model.embedding.hash_buckets", "the vocabulary of no feature")
+    for name in recipe.model.embedding.widths:
+        _check_name(name, vocabularies, "model.embedding.widths", "the vocabulary of no feature")
     structures = build_structures(recipe)
     # The order of construction is the order of the random draws; changing it would change the weights of a seed.
     model = MultiTaskModel(recipe, encoding, structures, _position_tower(recipe, cross_values))

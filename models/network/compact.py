@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.data.encoding.two_hashes import Pools, rows_apart
 from models.data.encoding.vocabulary import MISSING_ROW
 
 Lookup = Callable[[Tensor], Tensor]  # rows int64 `[...]` -> their embeddings `[..., D]`
@@ -37,17 +38,27 @@ class _ReadRows(torch.autograd.Function):
         return torch.sparse_coo_tensor(indices, values, ctx.shape, check_invariants=False), None, None
 
 
-def compact(table: Tensor, rows: Sequence[Tensor], first: int) -> tuple[list[Tensor], Lookup]:
+def compact(
+    table: Tensor, rows: Sequence[Tensor], first: int, pools: Sequence[Pools] = ()
+) -> tuple[list[Tensor], Lookup]:
     """Number the distinct rows that a batch reads, and return the batch's rows in this numbering, and its lookup.
 
     The `first` rows of the table, the missing one and the unknown ones, keep their numbers, since a forward pass may
     put them in place of others. torch would sum the gradients of equal rows by sorting all of them, which costs more
-    than the rest of a step.
+    than the rest of a step. With `pools`, codes are among the rows, each of which stands for the sum of two rows.
+    The lookup gives float32, also of a table in bfloat16.
     """
     always = torch.arange(first, device=table.device)
     flat = torch.cat([always, *(of_group.flatten() for of_group in rows)])
     distinct, numbers = torch.unique(flat, return_inverse=True)
-    read: Tensor = _ReadRows.apply(table, distinct, first)  # type: ignore[no-untyped-call]
+    read: Tensor
+    if pools:
+        apart = torch.stack(rows_apart(distinct, pools))
+        physical, places_2U = torch.unique(apart, return_inverse=True)
+        of_rows: Tensor = _ReadRows.apply(table, physical, first).float()  # type: ignore[no-untyped-call]
+        read = of_rows.index_select(0, places_2U[0]) + of_rows.index_select(0, places_2U[1])
+    else:
+        read = _ReadRows.apply(table, distinct, first).float()  # type: ignore[no-untyped-call]
     pieces = numbers[first:].split([of_group.numel() for of_group in rows])
     places = [piece.view_as(of_group) for piece, of_group in zip(pieces, rows, strict=True)]
 

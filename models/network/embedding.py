@@ -93,7 +93,10 @@ class KeyColumns(nn.Module):
 
     unknown: Tensor
 
-    def __init__(self, features: Sequence[Feature], unknown_rows: Sequence[int], extra_columns: int = 0) -> None:
+    def __init__(
+        self, features: Sequence[Feature], unknown_rows: Sequence[int], widths: Sequence[int], extra_columns: int = 0
+    ) -> None:
+        """`unknown_rows` and `widths`: of each key column. A column narrower than the table reads its first numbers."""
         super().__init__()
         self.singles: list[int] = []
         self.multis: list[tuple[slice, str]] = []
@@ -106,27 +109,48 @@ class KeyColumns(nn.Module):
                 self.multis.append((slice(column, column + feature.max_values), feature.pooling))
                 column += feature.max_values
         self.singles += range(column, column + extra_columns)
-        self.runs = runs_of(self.singles)
-        self.all_single = not self.multis
+        self.runs = _runs_of_a_width(self.singles, widths)
         self.pieces = len(self.singles) + len(self.multis)
+        # The width of each piece, in the order of the vector: single values, then pooled ones.
+        firsts = [*self.singles, *(columns.start for columns, _ in self.multis)]
+        self.piece_widths = [widths[column] for column in firsts]
         self.register_buffer("unknown", torch.tensor(list(unknown_rows), dtype=torch.int64), persistent=False)
 
     def forward(self, rows: Tensor, lookup: Lookup, unknown_rate: float) -> Tensor:
-        """Rows int64 `[..., K]` -> `[..., pieces * D]`: single values in column order, then the pooled ones."""
+        """Rows int64 `[..., K]` -> `[..., sum of the widths]`: single values in column order, then the pooled ones."""
         if self.training and unknown_rate:
             hidden = (torch.rand(rows.shape, device=rows.device) < unknown_rate) & (rows != MISSING_ROW)
             rows = torch.where(hidden, self.unknown, rows)
-        if self.all_single:
-            return lookup(rows).flatten(-2)
         embedded = lookup(rows)
+        dim = embedded.shape[-1]
+        if not self.multis and set(self.piece_widths) == {dim}:
+            return embedded.flatten(-2)
         # Slices, because picking columns by index costs the graph two transposes.
-        pieces = [embedded[..., run, :].flatten(-2) for run in self.runs]
-        for columns, pooling in self.multis:
-            total = _sum_of_values(embedded[..., columns, :])  # missing rows are zero vectors: no mask is needed
+        pieces = [_narrow(embedded[..., run, :], width).flatten(-2) for run, width in self.runs]
+        for (columns, pooling), width in zip(self.multis, self.piece_widths[len(self.singles) :], strict=True):
+            # Missing rows are zero vectors, so no mask is needed.
+            total = _sum_of_values(_narrow(embedded[..., columns, :], width))
             if pooling == "mean":
                 total = total / (rows[..., columns] > MISSING_ROW).to(total.dtype).sum(-1, keepdim=True).clamp(min=1)
             pieces.append(total)
         return torch.cat(pieces, -1)
+
+
+def _runs_of_a_width(columns: Sequence[int], widths: Sequence[int]) -> list[tuple[slice, int]]:
+    """Group ascending columns into slices of adjacent columns of one width, each with its width."""
+    runs: list[tuple[slice, int]] = []
+    for column in columns:
+        width = widths[column]
+        if runs and runs[-1] == (slice(runs[-1][0].start, column), width):
+            runs[-1] = (slice(runs[-1][0].start, column + 1), width)
+        else:
+            runs.append((slice(column, column + 1), width))
+    return runs
+
+
+def _narrow(embedded: Tensor, width: int) -> Tensor:
+    """The first `width` numbers of each embedding; a whole one is not cut, which would cost the graph a copy."""
+    return embedded if width == embedded.shape[-1] else embedded[..., :width]
 
 
 def _sum_of_values(embedded: Tensor) -> Tensor:
@@ -154,11 +178,12 @@ class GroupEmbedding(nn.Module):
         stats: NumericStats,
         log1p: np.ndarray,
         dim: int,
+        widths: Sequence[int] = (),
         extra_columns: int = 0,
         piecewise: bool = False,
     ) -> None:
         super().__init__()
-        self.keys = KeyColumns(features, unknown_rows, extra_columns)
+        self.keys = KeyColumns(features, unknown_rows, widths, extra_columns)
         self.n_numerics = len(stats.mean)
         self.n_binned = len(binned_columns(stats.edges))
         self.numerics: Numerics | None = None
@@ -167,7 +192,7 @@ class GroupEmbedding(nn.Module):
         self.bins: PiecewiseLinear | NumericBins | None = None
         if self.n_binned:
             self.bins = _bins(stats.edges, dim, piecewise)
-        self.width = (self.keys.pieces + self.n_binned) * dim + self.n_numerics
+        self.width = sum(self.keys.piece_widths) + self.n_binned * dim + self.n_numerics
 
     def forward(self, rows: Tensor, raw: Tensor | None, lookup: Lookup, unknown_rate: float) -> Tensor:
         """Rows `[..., K]` and raw numerics `[..., N]` -> `[..., G]`.

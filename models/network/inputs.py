@@ -12,6 +12,7 @@ from features.layouts import COUNTER_INPUT
 from features.schema import COUNTER, DERIVED
 from features.within_request import INPUT, WITHIN
 from models.data.encoding.encoding import CANDIDATE, Encoding, NumericStats, log1p_columns
+from models.data.encoding.two_hashes import rows_apart
 from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
 from models.layers.input_part import InputPart
 from models.network.compact import Lookup, compact
@@ -44,6 +45,7 @@ class Inputs(nn.Module):
         schema = encoding.schema
         self.unknown_rate = section.unknown_rate
         self.first_known_row = 1 + len(encoding.vocabulary.unknown_rows)
+        self.pools = list(encoding.vocabulary.pools.values())
         self.table = nn.Embedding(encoding.vocabulary.n_rows, section.dim, padding_idx=MISSING_ROW)
         nn.init.normal_(self.table.weight, std=0.05)
         with torch.no_grad():
@@ -54,10 +56,14 @@ class Inputs(nn.Module):
         for name in ("user", "context", "item", CANDIDATE, DERIVED):
             features = schema.group(name)
             if features:
-                rows = [encoding.vocabulary.unknown_rows[v] for v in key_column_vocabularies(features)]
+                names = key_column_vocabularies(features)
+                rows = [encoding.vocabulary.unknown_rows[v] for v in names]
+                widths = [section.width_of(v) for v in names]
                 stats = encoding.numerics[name]
                 log1p = log1p_columns(schema, name)
-                self.groups[name] = GroupEmbedding(features, rows, stats, log1p, section.dim, piecewise=piecewise)
+                self.groups[name] = GroupEmbedding(
+                    features, rows, stats, log1p, section.dim, widths, piecewise=piecewise
+                )
         # Numbers that no row has: the comparison within a request, and counters.
         if WITHIN in encoding.numerics:
             stats = encoding.numerics[WITHIN]
@@ -76,7 +82,9 @@ class Inputs(nn.Module):
     def _build_behaviours(
         self, schema: FeatureSchema, section: EmbeddingSection, encoding: Encoding, piecewise: bool
     ) -> None:
-        rows = [encoding.vocabulary.unknown_rows[v] for v in behaviour_column_vocabularies(schema)]
+        names = behaviour_column_vocabularies(schema)
+        rows = [encoding.vocabulary.unknown_rows[v] for v in names]
+        widths = [section.width_of(v) for v in names]
         features = schema.behaviour_item_features
         stats = encoding.numerics["behaviour"]
         log1p = log1p_columns(schema, "behaviour")
@@ -84,17 +92,22 @@ class Inputs(nn.Module):
         item_stats = NumericStats(stats.mean[:n], stats.deviation[:n], stats.edges[:n])
         age_stats = NumericStats(stats.mean[n:], stats.deviation[n:], stats.edges[n:])
         self.behaviour_item = GroupEmbedding(
-            features, rows[:-2], item_stats, log1p[:n], section.dim, piecewise=piecewise
+            features, rows[:-2], item_stats, log1p[:n], section.dim, widths[:-2], piecewise=piecewise
         )
-        self.behaviour_property = GroupEmbedding((), rows[-2:], age_stats, log1p[n:], section.dim, extra_columns=2)
+        self.behaviour_property = GroupEmbedding(
+            (), rows[-2:], age_stats, log1p[n:], section.dim, widths[-2:], extra_columns=2
+        )
         keys, numerics = _columns_of(schema.item, features)
         self.register_buffer("target_keys", torch.tensor(keys), persistent=False)
         self.register_buffer("target_numerics", torch.tensor(numerics), persistent=False)
+        item = self.groups["item"]
+        assert isinstance(item, GroupEmbedding)
         pieces = pieces_of(schema.item)
         columns: list[int] = []
         for name in pieces_of(features):
-            start = pieces.index(name) * section.dim
-            columns += range(start, start + section.dim)
+            place = pieces.index(name)
+            start = sum(item.keys.piece_widths[:place])
+            columns += range(start, start + item.keys.piece_widths[place])
         self.target_runs = runs_of(columns)
 
     @property
@@ -120,9 +133,20 @@ class Inputs(nn.Module):
         """The rows of the batch and how to look them up, which is to be handed to the methods below."""
         rows = {name: batch[f"{name}_rows"] for name in ROW_GROUPS if f"{name}_rows" in batch}
         if not (self.table.sparse and torch.is_grad_enabled()):
-            return RowsRead(rows, self.table)
-        places, lookup = compact(self.table.weight, list(rows.values()), self.first_known_row)
+            plain = self.table.weight.dtype == torch.float32 and not self.pools
+            return RowsRead(rows, self.table if plain else self._looked_up)
+        places, lookup = compact(self.table.weight, list(rows.values()), self.first_known_row, self.pools)
         return RowsRead(dict(zip(rows, places, strict=True)), lookup)
+
+    def _looked_up(self, rows: Tensor) -> Tensor:
+        """The embeddings float32 of rows int64 `[...]`, some of which may be codes."""
+        embedded: Tensor
+        if self.pools:
+            first, second = rows_apart(rows, self.pools)
+            embedded = self.table(first).float() + self.table(second).float()
+        else:
+            embedded = self.table(rows).float()
+        return embedded
 
     def group(self, name: str, batch: Batch, read: RowsRead) -> Tensor:
         """`[B or 1, G]` of a feature group, of `within` or of `counter`, where the schema has it."""

@@ -32,6 +32,7 @@ from models.training.session import Progress, load_session, save_session
 from models.training.step import TrainingState, train_step
 from models.training.transfer import start_from
 from models.training.updates.averaging import Average
+from models.training.updates.bfloat16 import tables_to
 from models.training.updates.optimisation import Optimiser
 from models.training.warm_start import MemberStart, continue_from
 from models.training.weighting import build_weighting
@@ -136,6 +137,8 @@ def _start(
     # The weights of a transfer are read on the processor, so they are taken over there.
     start_from(recipe, model, data.encoding)
     model.to(device)
+    if training.embedding_dtype == "bfloat16":
+        tables_to(model, torch.bfloat16)
     optimiser = Optimiser(model, training, total_steps)
     if start is not None:
         continue_from(start, recipe, model, optimiser)

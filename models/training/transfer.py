@@ -123,9 +123,10 @@ def _take_rows(table: Tensor, given: Tensor, old: Vocabulary, new: Vocabulary) -
     table[torch.from_numpy(new.rows[of_new]).long()] = given[torch.from_numpy(old.rows[of_old]).long()]
     for name, row in new.unknown_rows.items():
         table[row] = given[old.unknown_rows[name]]
-    if dict(old.buckets) != dict(new.buckets):
+    if (dict(old.buckets), old.hashes) != (dict(new.buckets), new.hashes):
+        key = "hashes" if dict(old.buckets) == dict(new.buckets) else "hash_buckets"
         raise RecipeError(
-            "training.transfer.from: it has other model.embedding.hash_buckets; copy the section 'model' of its recipe",
+            f"training.transfer.from: it has other model.embedding.{key}; copy the section 'model' of its recipe",
             SOURCE,
         )
     # The buckets follow the unknown rows, in one order in both tables.

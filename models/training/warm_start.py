@@ -68,6 +68,8 @@ def open_warm_start(folder: Path, recipe: Recipe, out: Path) -> WarmStart:
         raise RecipeError(f"--from: {folder} was trained on other features; {OTHERS}")
     if run.recipe.model.embedding.hash_buckets != recipe.model.embedding.hash_buckets:
         raise RecipeError(f"--from: {folder} has other model.embedding.hash_buckets; {OTHERS}")
+    if run.recipe.model.embedding.hashes != recipe.model.embedding.hashes:
+        raise RecipeError(f"--from: {folder} has other model.embedding.hashes; {OTHERS}")
     size = run.recipe.training.ensemble
     if size != recipe.training.ensemble:
         raise RecipeError(f"--from: {folder} has training.ensemble {size}, here it is {recipe.training.ensemble}")

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.errors import RecipeError
 from models.layers.input_part import InputPart
 from models.layers.linear import GroupedMlp, PartLinear
 from models.options import Hidden
@@ -48,6 +49,9 @@ class Fields(nn.Module):
         self.sizes = [part.embedded * part.dim, part.numerics, part.binned * part.dim]
         self.dim = part.dim
         whole = not sum(self.sizes)
+        if not whole and sum(self.sizes) != part.width:
+            problem = "the trunk 'nfwfm' multiplies embeddings with one another, so they have one width"
+            raise RecipeError(f"model.embedding.widths: {problem}", ("model", "embedding", "widths"))
         self.fields = 1 if whole else part.embedded + part.numerics + part.binned
         self.of_whole = nn.Linear(part.width, part.dim) if whole else None
         self.of_numerics = (

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,10 +63,15 @@ class Encoding:
         return content.hexdigest()
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        described = {"schema": self.schema.model_dump(mode="json"), "unknown_rows": dict(self.vocabulary.unknown_rows)}
+        described: dict[str, Any] = {
+            "schema": self.schema.model_dump(mode="json"),
+            "unknown_rows": dict(self.vocabulary.unknown_rows),
+        }
         # Left out where nothing is hashed, so that the digest of earlier encodings stays.
         if self.vocabulary.buckets:
             described["buckets"] = dict(self.vocabulary.buckets)
+        if self.vocabulary.hashes != 1:
+            described["hashes"] = self.vocabulary.hashes
         arrays = {f"numerics/{g}/{part}": getattr(s, part) for g, s in self.numerics.items() for part in NUMERIC_PARTS}
         return arrays | {
             "keys": self.vocabulary.keys,
@@ -85,7 +91,9 @@ def continued(earlier: Encoding, fitted: Encoding) -> Encoding:
 def load_encoding(path: Path) -> Encoding:
     with np.load(path, allow_pickle=False) as stored:
         described = json.loads(str(stored["described"]))
-        vocabulary = Vocabulary(stored["keys"], stored["rows"], described["unknown_rows"], described.get("buckets", {}))
+        buckets = described.get("buckets", {})
+        hashes = described.get("hashes", 1)
+        vocabulary = Vocabulary(stored["keys"], stored["rows"], described["unknown_rows"], buckets, hashes)
         groups = [g for g in (*GROUPS, CANDIDATE, WITHIN, COUNTER, DERIVED) if f"numerics/{g}/mean" in stored]
         numerics = {g: NumericStats(*(stored[f"numerics/{g}/{part}"] for part in NUMERIC_PARTS)) for g in groups}
     return Encoding(FeatureSchema.model_validate(described["schema"]), vocabulary, numerics)

@@ -59,6 +59,7 @@ def fit_encoding(recipe: Recipe, part: PackedPart, folder: Path) -> Encoding:
         recipe.model.embedding.min_count,
         recipe.model.embedding.hash_buckets,
         CountingSpace(folder, recipe.data.memory_bytes, _most_counted(recipe, part)),
+        recipe.model.embedding.hashes,
     )
     numerics = {
         "user": _stats(part.users, of_user, recipe, "user"),

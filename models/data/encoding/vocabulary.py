@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from features import MISSING_KEY, Feature, FeatureSchema, MultiCategorical, Numeric
+from models.data.encoding.two_hashes import Pools, pools_of
 from models.data.stored.buckets import Buckets, bucket_count
 from models.data.stored.memory import refuse_beyond
 
 MISSING_ROW = 0
+
 LEAST_WAITING = 1 << 20  # keys that are collected before they are added up
 _COUNTED = np.dtype([("key", "<i8"), ("count", "<f8")])
 _COUNTED_BYTES = 64  # of a pair in memory, while pairs are added up
@@ -32,29 +34,41 @@ class Vocabulary:
     `n_rows`.
 
     Keys are salted with their vocabulary's name, so one table holds all vocabularies. `buckets`: the number of rows
-    that the keys of a hashed vocabulary share, by its name; such a vocabulary has no known keys.
+    that the keys of a hashed vocabulary share, by its name; such a vocabulary has no known keys. With two `hashes`, a
+    key of it has a code in the place of a row (`two_hashes.py`).
     """
 
     keys: np.ndarray
     rows: np.ndarray
     unknown_rows: Mapping[str, int]
     buckets: Mapping[str, int] = field(default_factory=dict)
+    hashes: int = 1
 
     @property
     def n_rows(self) -> int:
         return 1 + len(self.unknown_rows) + sum(self.buckets.values()) + len(self.keys)
 
+    @property
+    def pools(self) -> dict[str, Pools]:
+        """The pools of the vocabularies that have two hashes, by name; none if there is one hash."""
+        return pools_of(self.buckets, 1 + len(self.unknown_rows)) if self.hashes == 2 else {}
+
     def shared_rows(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The rows that keys without a row of their own share, by column: the first, and how many, int64 `[columns]`.
 
-        `names`: the vocabulary of each column. One that is not hashed has its unknown row alone.
+        `names`: the vocabulary of each column. One that is not hashed has its unknown row alone; one with two hashes
+        has codes.
         """
         starts = dict(self.unknown_rows)
         start = 1 + len(self.unknown_rows)
         for name, count in self.buckets.items():
             starts[name] = start
             start += count
-        counts = [self.buckets.get(name, 1) for name in names]
+        sizes = dict(self.buckets)
+        for name, pools in self.pools.items():
+            starts[name] = pools.first_code
+            sizes[name] = pools.codes
+        counts = [sizes.get(name, 1) for name in names]
         return np.array([starts[name] for name in names], dtype=np.int64), np.array(counts, dtype=np.int64)
 
     def rows_of_columns(self, keys: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -104,10 +118,11 @@ def fit_vocabulary(
     min_count: int,
     buckets: Mapping[str, int] | None = None,
     space: CountingSpace | None = None,
+    hashes: int = 1,
 ) -> Vocabulary:
     """Fit a vocabulary over `names` on `(keys, counts)` of the training part; keys with fewer than `min_count` stay
-    unknown. `buckets`: the rows of each hashed vocabulary, whose keys are not in `counted`. Without a `space`, keys are
-    counted in memory. Raises RecipeError if the vocabulary itself does not fit into memory.
+    unknown. `buckets`: the rows of each hashed vocabulary, whose keys are not in `counted`; `hashes`: those of a key.
+    Without a `space`, keys are counted in memory. Raises RecipeError if the vocabulary itself does not fit into memory.
     """
     if space is None:
         frequent = _frequent(counted, min_count)
@@ -117,7 +132,7 @@ def fit_vocabulary(
     sizes = {name: buckets[name] for name in names if name in buckets} if buckets else {}
     first = 1 + len(names) + sum(sizes.values())
     rows = (first + np.arange(len(frequent))).astype(np.int32)
-    return Vocabulary(keys=frequent, rows=rows, unknown_rows=unknown, buckets=sizes)
+    return Vocabulary(keys=frequent, rows=rows, unknown_rows=unknown, buckets=sizes, hashes=hashes)
 
 
 def _frequent(counted: Iterable[tuple[np.ndarray, np.ndarray]], min_count: int) -> np.ndarray:

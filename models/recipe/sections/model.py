@@ -1,11 +1,14 @@
 """The section `model` of a recipe: the architecture, and the parts of it that the recipe replaces."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.catalogue import Encoder, Trunk
+from models.errors import RecipeError
 from models.options import Name, Options, Rate
+
+LEAST_BUCKETS_OF_TWO = 3  # one row in the smaller pool
 
 
 class NumericsSection(Options):
@@ -25,7 +28,12 @@ class EmbeddingSection(Options):
 
     `hash_buckets`: the rows that the values of a vocabulary share, by its name, in place of a row per value. A new
     value then has a row that others have trained, and the table keeps its size. Values of one bucket are one value to
-    the model.
+    the model. `hashes`: with 2, a value of such a vocabulary is the sum of two rows that two hashes choose, one of each
+    half of the buckets, so that hardly any two values share both.
+
+    `dim` is the width of an embedding, and `widths` that of a vocabulary's values, where they need less. Features that
+    share a vocabulary have one width. The table keeps rows of `dim` numbers, of which the rest is neither read nor
+    trained.
     """
 
     dim: Annotated[int, Field(ge=1, le=512)] = 16
@@ -34,7 +42,34 @@ class EmbeddingSection(Options):
     hash_buckets: Annotated[
         dict[Name, Annotated[int, Field(ge=2, le=2_000_000_000)]], Field(exclude_if=lambda value: not value)
     ] = Field(default_factory=dict)
+    widths: Annotated[dict[Name, Annotated[int, Field(ge=1, le=512)]], Field(exclude_if=lambda value: not value)] = (
+        Field(default_factory=dict)
+    )
+    hashes: Annotated[Literal[1, 2], Field(exclude_if=lambda value: value == 1)] = 1
     numerics: Annotated[NumericsSection, Field(exclude_if=lambda value: value == NumericsSection())] = NumericsSection()
+
+    @property
+    def hashing(self) -> dict[str, Any]:
+        """What decides which rows hashed values have, without what is at its default."""
+        return self.model_dump(include={"hash_buckets", "hashes"})
+
+    def width_of(self, vocabulary: str) -> int:
+        """The width of the embeddings of a vocabulary's values."""
+        return self.widths.get(vocabulary, self.dim)
+
+    @model_validator(mode="after")
+    def _widths_fit_into_the_table(self) -> "EmbeddingSection":
+        for name, width in self.widths.items():
+            if width > self.dim:
+                raise RecipeError(f"'{name}' is wider than dim, {self.dim}, the width of the table", name="widths")
+        return self
+
+    @model_validator(mode="after")
+    def _two_hashes_have_buckets(self) -> "EmbeddingSection":
+        if self.hashes == 2 and min(self.hash_buckets.values(), default=0) < LEAST_BUCKETS_OF_TWO:
+            problem = f"2 hashes need hash_buckets of {LEAST_BUCKETS_OF_TWO} or more for a vocabulary"
+            raise RecipeError(problem, name="hashes")
+        return self
 
 
 class DomainSection(Options):

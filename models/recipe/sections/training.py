@@ -96,7 +96,9 @@ class TrainingSection(Options):
     `embedding_updates`: with `dense` every step updates and averages the whole table; `lazy_adam` and
     `rowwise_adagrad` change only the rows that occur in the batch, so that a step costs the same however many rows the
     table has. `lazy_adam` is Adam that counts the steps of each row on its own; `rowwise_adagrad` keeps one number per
-    row and wants larger rates.
+    row and wants larger rates. `embedding_dtype`: with `bfloat16` the embeddings take half the memory while a run
+    trains; it needs updates other than `dense`. Moments, sums and the average stay float32, changed weights are rounded
+    up or down at random so that small steps count, and the bundle has float32.
     `embedding_weight_decay` changes a row only in steps in which it occurs. `position_learning_rate` and
     `position_weight_decay` are those of the position tower, whose weights are logits. `gradient_clip` bounds the norm
     of the gradient, 0 for none. `weighting` starts from `loss_weights` (1 for an output without one). `ensemble`: the
@@ -111,6 +113,9 @@ class TrainingSection(Options):
     embedding_updates: Annotated[
         Literal["dense", "lazy_adam", "rowwise_adagrad"], Field(exclude_if=lambda value: value == "dense")
     ] = "dense"
+    embedding_dtype: Annotated[Literal["float32", "bfloat16"], Field(exclude_if=lambda value: value == "float32")] = (
+        "float32"
+    )
     learning_rate: Positive = 1e-3
     embedding_learning_rate: Positive | None = None
     position_learning_rate: Positive = 0.1
@@ -135,3 +140,14 @@ class TrainingSection(Options):
     # Left out if it is 1, as above.
     ensemble: Annotated[int, Field(ge=1, le=20, exclude_if=lambda value: value == 1)] = 1
     transfer: TransferSection | None = None
+
+    @model_validator(mode="after")
+    def _bfloat16_has_rules_of_its_own(self) -> "TrainingSection":
+        if self.embedding_dtype == "float32":
+            return self
+        if self.embedding_updates == "dense":
+            raise RecipeError("bfloat16 needs embedding_updates other than dense", name="embedding_dtype")
+        if self.weighting.type in ("gradnorm", "pcgrad"):
+            problem = f"bfloat16 does not go with weighting '{self.weighting.type}', which compares gradients"
+            raise RecipeError(problem, name="embedding_dtype")
+        return self

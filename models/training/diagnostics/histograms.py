@@ -80,7 +80,8 @@ def _of_numbers(group: str, name: str, values: np.ndarray) -> dict[str, Any]:
 
 
 def _of_ids(group: str, name: str, rows: np.ndarray, key_of_row: np.ndarray) -> dict[str, Any]:
-    keys = key_of_row[rows]
+    # A code of a vocabulary with two hashes stands for many keys, as an unknown row does.
+    keys = key_of_row[np.where(rows < len(key_of_row), rows, MISSING_ROW)]
     values, counts = np.unique(keys[keys != MISSING_KEY], return_counts=True)
     frequent = np.sort(values[np.argsort(-counts, kind="stable")[:MOST_VALUES]])
     # Unknown ids have values too.

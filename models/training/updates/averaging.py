@@ -9,6 +9,7 @@ from torch import Tensor
 from models.data.batches import Batch
 from models.layers.normalisation import RunningStatistics
 from models.network.model import MultiTaskModel
+from models.training.updates.bfloat16 import tables_to
 from models.training.updates.row_updates import LazyRows, average_decay
 
 
@@ -23,6 +24,8 @@ class Average:
         self.decay = decay
         self.live = ranker
         self.ranker = copy.deepcopy(ranker) if decay else ranker
+        if decay:
+            tables_to(self.ranker, torch.float32)  # the average moves by less than bfloat16 can tell
         self.steps = 0
         pairs = zip(self.ranker.inputs.tables, ranker.inputs.tables, strict=True) if lazy and decay else ()
         self.tables = [LazyRows(mine.weight.detach(), live.weight.detach(), decay) for mine, live in pairs]

@@ -156,7 +156,7 @@ class Optimiser:
             return nn.utils.clip_grad_norm_(self.parameters, largest)
         self.touched_rows()
         gradients = [values_of(p.grad) for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = nn.utils.get_total_norm([gradient.float() for gradient in gradients])
         if self.section.gradient_clip:
             torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
         return norm

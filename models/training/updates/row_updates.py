@@ -1,6 +1,7 @@
 """Updates only the rows of an embedding table that a batch reads: lazy Adam, row-wise AdaGrad, and a lazy average.
 
-The cost of a step depends on the rows of the batch, not on the rows of the table.
+The cost of a step depends on the rows of the batch, not on the rows of the table. A table may be bfloat16; states and
+averages are float32.
 """
 
 import math
@@ -8,6 +9,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from models.training.updates.bfloat16 import rounded
 
 # Shape legend: R rows of a table, U rows that a batch reads, D embedding width.
 
@@ -54,6 +57,7 @@ class LazyAdam:
     def step(self, rows: Tensor, gradient: Tensor, rate: float, decay: float = 0.0) -> None:
         """Apply the gradient `[U, D]` of `rows` int64 `[U]`, each row once; first take the share `decay` off them."""
         first, second = BETAS
+        gradient = gradient.float()
         moments = self.state["moments"]
         # `index_select` and `index_copy_` are several times as fast as brackets here.
         steps = self.state["steps"].index_select(0, rows) + 1
@@ -67,7 +71,8 @@ class LazyAdam:
         of_mean = (rate / (1 - first ** steps.double())).float()[:, None]
         of_square = (1 - second ** steps.double()).sqrt().float()[:, None]
         change = mean_U.mul_(of_mean).div_(square_U.sqrt_().div_(of_square).add_(EPSILON))
-        self.table.index_copy_(0, rows, self.table.index_select(0, rows).mul_(1 - decay).sub_(change))
+        moved = self.table.index_select(0, rows).float().mul_(1 - decay).sub_(change)
+        self.table.index_copy_(0, rows, rounded(moved, self.table.dtype))
 
 
 class RowwiseAdagrad:
@@ -84,11 +89,12 @@ class RowwiseAdagrad:
     @torch.no_grad()
     def step(self, rows: Tensor, gradient: Tensor, rate: float, decay: float = 0.0) -> None:
         """Apply the gradient `[U, D]` of `rows` int64 `[U]`, each row once; first take the share `decay` off them."""
+        gradient = gradient.float()
         total = self.state["sum"].index_select(0, rows) + gradient.square().mean(1)
         self.state["sum"].index_copy_(0, rows, total)
         scale = rate / (total.sqrt() + ADAGRAD_EPSILON)
-        moved = self.table.index_select(0, rows).mul_(1 - decay).sub_(scale[:, None] * gradient)
-        self.table.index_copy_(0, rows, moved)
+        moved = self.table.index_select(0, rows).float().mul_(1 - decay).sub_(scale[:, None] * gradient)
+        self.table.index_copy_(0, rows, rounded(moved, self.table.dtype))
 
 
 ROW_RULES: dict[str, type[LazyAdam] | type[RowwiseAdagrad]] = {
@@ -130,7 +136,7 @@ class LazyRows:
     def update(self, rows: Tensor, before: Tensor, steps: int) -> None:
         """Average the weights of some rows that step number `steps` has changed; `before`: their average until then."""
         weight = 1 - average_decay(self.decay, steps - 1)
-        self.average.index_copy_(0, rows, before.lerp_(self.table.index_select(0, rows), weight))
+        self.average.index_copy_(0, rows, before.lerp_(self.table.index_select(0, rows).float(), weight))
         self.done.index_fill_(0, rows, steps)
 
     @torch.no_grad()

@@ -84,7 +84,7 @@ def test_a_list_is_pooled_over_its_values_alone():
             MultiCategorical(name="m", type="multi_categorical", max_values=4, pooling=pooling),
             Categorical(name="b", type="categorical"),
         )
-        columns = KeyColumns(features, [1] * 6).eval()
+        columns = KeyColumns(features, [1] * 6, [2] * 6).eval()
         got = columns(torch.tensor([[2, 5, 6, 0, 0, 3], [2, 0, 0, 0, 0, 3]]), table, 0.0)
         w = table.weight
         torch.testing.assert_close(got[0], torch.cat([w[2], w[3], (w[5] + w[6]) / divide]))
@@ -96,7 +96,7 @@ def test_unknown_rows_train_by_replacing_known_ids_and_never_padding():
     with torch.no_grad():
         table.weight.copy_(torch.tensor([[0.0], [100.0], [200.0], [1.0]]))
     columns = KeyColumns(
-        (Categorical(name="a", type="categorical"), Categorical(name="b", type="categorical")), [1, 2]
+        (Categorical(name="a", type="categorical"), Categorical(name="b", type="categorical")), [1, 2], [1, 1]
     ).train()
     torch.manual_seed(0)
     got = columns(torch.tensor([[3, 3]] * 4000 + [[0, 0]] * 100), table, 0.25)
