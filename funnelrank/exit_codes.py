@@ -32,6 +32,7 @@ REFUSALS = frozenset(
         ("loadtest", "WorkloadError"),
         ("models", "NonFiniteLossError"),
         ("models", "PathsError"),
+        ("models", "ProcessesError"),
         ("models", "RecipeError"),
         ("models", "ReplayError"),
         ("models", "RunError"),

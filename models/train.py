@@ -12,17 +12,25 @@ from models.recipe import Recipe, RecipeError, load_recipe
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights, write_json
-from models.training.device import chosen_device
 from models.training.diagnostics.ablation import ablation as measure_ablation
 from models.training.diagnostics.baselines import baselines as fit_baselines
 from models.training.loop import CHECKPOINT_STEPS
 from models.training.members import MEMBERS_FOLDER, learn_members
 from models.training.outcome import HISTORY_FILE, METRICS_FILE, RECIPE_FILE, summary
+from models.training.processes.ranks import (
+    ALONE,
+    LostProcessError,
+    ProcessesError,
+    check_processes,
+    device_of_process,
+    joined,
+    ranks_of_environment,
+)
 from models.training.step import NonFiniteLossError
 from models.training.transfer import narrowed
 from models.training.warm_start import open_warm_start
 
-__all__ = ["NonFiniteLossError", "train"]
+__all__ = ["LostProcessError", "NonFiniteLossError", "ProcessesError", "train"]
 
 
 def train(
@@ -39,35 +47,43 @@ def train(
     ablation: bool = False,
     start: Path | None = None,
     device: str = "cpu",
+    together: bool = False,
 ) -> dict[str, Any]:
     """Train a recipe and write the run into `out`; return the content of metrics.json.
 
     `baselines`: also fit simple models for comparison; `ablation`: also measure the test part without each group of
     features. `start`: the folder of a finished run, whose weights and optimiser's state this run continues. `resume`
     trains nothing in a finished run, whose metrics are returned. `device`: cpu, cuda, cuda:N or auto; the metrics are
-    computed on the processor. Raises RecipeError before training starts,
-    NonFiniteLossError while training.
+    computed on the processor. `together`: train with the other processes that torchrun started, if it did; all but the
+    first return an empty dict. Raises RecipeError and ProcessesError before training starts, NonFiniteLossError and
+    LostProcessError while training.
     """
     recipe = narrowed(recipe)
-    chosen = chosen_device(device)
+    ranks = ranks_of_environment() if together else ALONE
+    check_processes(recipe, ranks.count)
+    chosen = device_of_process(device, ranks)
     warm = None if start is None else open_warm_start(start, recipe, out)
-    data = open_data(recipe, cache, warm.encoding if warm else None)
-    if resume:
-        metrics = _finished(recipe, data, out)
-        if metrics is not None:
-            return metrics
-        _refuse_other_run(recipe, data, out)
-    trained = learn_members(
-        recipe,
-        data,
-        out,
-        resume=resume,
-        start=warm,
-        checkpoint_steps=checkpoint_steps,
-        prefetch=prefetch,
-        quiet=quiet,
-        device=chosen,
-    )
+    with joined(ranks, chosen):
+        data = ranks.first_on_host(lambda: open_data(recipe, cache, warm.encoding if warm else None))
+        if resume:
+            metrics = _finished(recipe, data, out)
+            if metrics is not None:
+                return metrics if ranks.writes else {}
+            _refuse_other_run(recipe, data, out)
+        trained = learn_members(
+            recipe,
+            data,
+            out,
+            resume=resume,
+            start=warm,
+            checkpoint_steps=checkpoint_steps,
+            prefetch=prefetch,
+            quiet=quiet,
+            device=chosen,
+            ranks=ranks,
+        )
+    if not ranks.writes:
+        return {}
     best = trained.model
     progress = trained.progress
     # The run consists of the best weights, calibrated on the validation part.

@@ -108,6 +108,16 @@ def chosen_registry(registry: Path | None, settings: Settings) -> Path:
     return registry or settings.registry
 
 
+class KeepsWords(click.Command):
+    """A command that keeps the words it was called with, to call itself in other processes."""
+
+    META = "funnelrank.words"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[self.META] = list(args)
+        return super().parse_args(ctx, args)
+
+
 class ManyValues(click.Command):
     """A command whose repeatable options may list values: `--actions cart fav` is `--actions cart --actions fav`."""
 

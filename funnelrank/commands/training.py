@@ -5,16 +5,29 @@ from pathlib import Path
 
 import click
 
-from funnelrank.commands.options import PATH, POSITIVE, cache_option, device_option, examples, settings_option
+from funnelrank.commands.options import (
+    PATH,
+    POSITIVE,
+    KeepsWords,
+    cache_option,
+    device_option,
+    examples,
+    settings_option,
+)
+from funnelrank.exit_codes import CommandError, ExitCode
 
 
 @click.command(
+    cls=KeepsWords,
     epilog=examples(
         "funnelrank train models/recipes/kuairand-mmoe.yaml",
         "funnelrank train models/recipes/kuairand-mmoe.yaml --out runs/try --seed 2 --set training.epochs=2",
         "funnelrank train models/recipes/kuairand-mmoe.yaml --out runs/try --seed 2 --set training.epochs=2 --resume",
         "funnelrank train data/recipe.yaml --from runs/monday --out runs/tuesday --set training.epochs=1",
-    )
+        "funnelrank train models/recipes/kuairand-mmoe.yaml --processes 2",
+        "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400 \\\n"
+        "    -m funnelrank train models/recipes/kuairand-mmoe.yaml --out /shared/run --resume",
+    ),
 )
 @click.argument("recipe", type=PATH, metavar="RECIPE.yaml")
 @click.option("--out", type=PATH, metavar="DIR", help="Folder of the run.  [default: runs/<the recipe's name>]")
@@ -38,6 +51,12 @@ from funnelrank.commands.options import PATH, POSITIVE, cache_option, device_opt
     metavar="N",
     help="Threads of torch; results repeat only with the same number.  [default: torch's]",
 )
+@click.option(
+    "--processes",
+    type=POSITIVE,
+    metavar="N",
+    help="Train in N processes of this machine, which share every batch; a killed one is started again.  [default: 1]",
+)
 @device_option
 @cache_option
 @click.option(
@@ -58,7 +77,9 @@ from funnelrank.commands.options import PATH, POSITIVE, cache_option, device_opt
 )
 @click.option("--baselines", is_flag=True, help="Fit popularity, logistic regression and boosted trees for comparison.")
 @click.option("--ablation", is_flag=True, help="Measure the effect of each group of features, by permutation.")
+@click.pass_context
 def train(
+    context: click.Context,
     recipe: Path,
     out: Path | None,
     start: Path | None,
@@ -66,13 +87,14 @@ def train(
     overrides: tuple[str, ...],
     resume: bool,
     threads: int | None,
+    processes: int | None,
     device: str,
     cache: Path,
     reading_steps: int,
     prefetch: int,
     baselines: bool,
     ablation: bool,
-) -> None:
+) -> int:
     """Train a recipe (models/recipes/ has some).
 
     Writes checkpoint.pt, optimiser.pt, recipe.yaml, encoding.npz, kept_rows.npz, metrics.json, history.json and
@@ -83,8 +105,10 @@ def train(
     import torch
 
     from models.recipe import RecipeError, load_recipe, with_places
+    from models.train import LostProcessError
     from models.train import train as run
     from models.training.outcome import METRICS_FILE, summary_lines
+    from models.training.processes.ranks import check_processes, restarted, started_by_torchrun
 
     if threads:
         torch.set_num_threads(threads)
@@ -94,6 +118,13 @@ def train(
     try:
         read = load_recipe(recipe, overrides)
         folder = out or Path("runs") / read.name
+        if started_by_torchrun():
+            _check_launched(processes)
+        elif processes and processes > 1:
+            check_processes(read, processes)
+            _launch(processes, threads, context.meta[KeepsWords.META], folder)
+            return ExitCode.DONE
+        resume = resume or restarted()
         finished = resume and (folder / METRICS_FILE).is_file()
         metrics = run(
             read,
@@ -106,12 +137,36 @@ def train(
             ablation=ablation,
             start=start,
             device=device,
+            together=True,
         )
     except RecipeError as error:
         raise with_places(error, recipe, overrides) from None
+    except LostProcessError as error:
+        click.echo(f"interrupted: {error}; --resume continues from the last checkpoint", err=True)
+        return ExitCode.INTERRUPTED
+    if not metrics:
+        return ExitCode.DONE  # the first process says how the run went
     if finished:
         click.echo(f"{folder} is a finished run; nothing was trained again", err=True)
     click.echo("\n".join(summary_lines(metrics, folder)))
+    return ExitCode.DONE
+
+
+def _check_launched(processes: int | None) -> None:
+    """Raise CommandError if torchrun started another number of processes."""
+    count = os.environ["WORLD_SIZE"]
+    if processes and str(processes) != count:
+        raise CommandError(f"torchrun started {count} processes, and --processes is {processes}; leave it out")
+
+
+def _launch(processes: int, threads: int | None, words: list[str], folder: Path) -> None:
+    """Run the same command in several processes, which share the cores of the machine."""
+    from models.training.processes.launch import train_in_processes
+
+    if threads is None:
+        each = max(1, len(os.sched_getaffinity(0)) // processes)
+        words = [*words, "--threads", str(each)]
+    train_in_processes(processes, ["-m", "funnelrank", "train", *words], folder)
 
 
 @click.command(

@@ -14,6 +14,7 @@ import torch
 from features.layouts import COUNTER_INPUT
 from features.within_request import INPUT as COMPARED
 from models.data.cache import Behaviours, Data, Part, lists_of
+from models.data.shards import Shard
 
 Batch = dict[str, torch.Tensor]
 
@@ -24,24 +25,41 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def shuffled_batches(
-    data: Data, part: str, batch_size: int, seed: int, epoch: int, first_step: int = 0, ahead: int = 0
+    data: Data,
+    part: str,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+    ahead: int = 0,
+    shard: Shard | None = None,
 ) -> Iterator[Batch]:
     """Yield the batches of one epoch from step `first_step` on, in a uniform order that depends on (seed, epoch) only.
 
     `ahead`: how many batches a background thread prepares. 0 gathers in the loop, which is fastest while the files fit
     into memory: a batch takes a millisecond, less than the overhead of a thread. Within a batch the impressions keep
     the file's order, so that the file is read forward; the sums do not change. Memory: 8 bytes per impression.
+    `shard`: yield only the impressions of each batch that lie in it, in some batches perhaps none.
     """
     n = len(data.parts[part])
     rng = np.random.default_rng([seed, epoch])
-    if data.recipe.training.list_losses:
-        picks = iter(steps_of_lists(lists_of(data.parts[part]), batch_size, rng)[first_step:])
+    lists = lists_of(data.parts[part]) if data.recipe.training.list_losses else None
+    picks: Iterator[np.ndarray]
+    if lists is not None:
+        picks = iter(steps_of_lists(lists, batch_size, rng)[first_step:])
     else:
         order = rng.permutation(n)
         steps = range(first_step, steps_per_epoch(n, batch_size))
         picks = (np.sort(order[s * batch_size : (s + 1) * batch_size]) for s in steps)
+    if shard is not None:
+        picks = _in_shard(picks, shard, lists)
     work = (partial(gather, data, data.parts[part], picked) for picked in picks)
     return prefetched(work, ahead) if ahead else (job() for job in work)
+
+
+def _in_shard(picks: Iterator[np.ndarray], shard: Shard, lists: np.ndarray | None) -> Iterator[np.ndarray]:
+    for picked in picks:
+        yield shard.own(picked, None if lists is None else lists.take(picked))
 
 
 def steps_of_lists(lists: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -21,6 +21,13 @@ def label_of(batch: Batch, columns: tuple[str, ...]) -> Tensor:
     return label
 
 
+def impressions_in(batch: Batch, output: Output) -> Tensor:
+    """The number of impressions that the mean loss of an output is taken over, a float scalar."""
+    if not output.space:
+        return torch.ones_like(label_of(batch, output.label)).sum()
+    return label_of(batch, output.space).sum()
+
+
 def mean_loss(score: Score, batch: Batch, output: Output) -> Tensor:
     """L_k = sum_i d_i loss(i) / sum_i d_i, a scalar, with d = 1 inside the space (PLE, RecSys 2020, equation 9)."""
     loss_B = output.kind.loss(score, label_of(batch, output.label))

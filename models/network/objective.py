@@ -10,7 +10,7 @@ from models.layers.linear import PartLinear
 from models.layers.probability import LogProbability
 from models.list_losses import ListLossOptions
 from models.list_losses.base import Lists
-from models.network.losses import label_of, mean_loss
+from models.network.losses import impressions_in, label_of, mean_loss
 from models.structures.base import Output
 
 DENSITY_HIDDEN = 32
@@ -68,6 +68,16 @@ class Objective(nn.Module):
                 of_lists = _of_lists(list_loss, score, batch, output, densities.get(output.name))
                 losses[output.name] = losses[output.name] + list_loss.weight * of_lists
         return losses
+
+    def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The number of impressions that the loss of each trained output is a mean over, a float scalar each."""
+        counts: dict[str, Tensor] = {}
+        for output in self.outputs:
+            if output.correction is None:
+                counts[output.name] = impressions_in(batch, output)
+            else:
+                counts[output.name] = output.correction.count(batch, label_of(batch, output.label))
+        return counts
 
 
 def _of_lists(

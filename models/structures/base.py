@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from features import FeatureSchema
@@ -26,6 +27,10 @@ class Correction(ABC):
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         """The loss of a batch, a scalar: the score and its label `[B]`, all labels, the logits `[B]` by head."""
+
+    def count(self, batch: Mapping[str, Tensor], label_B: Tensor) -> Tensor:
+        """The number of rows that the loss is a mean over, a float scalar."""
+        return torch.ones_like(label_B).sum()
 
 
 @dataclass(frozen=True)

@@ -192,3 +192,6 @@ class WithoutRepetitions(Correction):
     ) -> Tensor:
         first_B = 1 - batch[f"label/{self.options.late}"]
         return (log_loss(p, label_B) * first_B).sum() / first_B.sum().clamp(min=1)
+
+    def count(self, batch: Mapping[str, Tensor], label_B: Tensor) -> Tensor:
+        return (1 - batch[f"label/{self.options.late}"]).sum()

@@ -57,6 +57,13 @@ def load_optimisers(path: Path) -> list[dict[str, Any]]:
     return members
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote one of these files; the file itself is whole."""
+    for name in (RESUME_FILE, WEIGHTS_FILE, OPTIMISER_FILE):
+        for path in folder.glob(f".{name}.*"):
+            path.unlink(missing_ok=True)
+
+
 class CheckpointSpacing:
     """Keeps checkpoints of large tables from taking more than a tenth of the time of a run.
 

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from models.data.batches import shuffled_batches, steps_per_epoch
 from models.data.cache import Data
+from models.data.shards import Shard
 from models.network.build import build_model
-from models.recipe import Recipe
+from models.recipe import Recipe, RecipeError
 from models.training.checkpoint import (
     OPTIMISER_FILE,
     WEIGHTS_FILE,
@@ -27,6 +28,7 @@ from models.training.checkpoint import (
 from models.training.device import CPU, device_of, on_device
 from models.training.evaluation import evaluate, gate_health, gate_utilisation
 from models.training.outcome import prepare_folder
+from models.training.processes.ranks import ALONE, Ranks
 from models.training.selection import finite, refuse_lists_without_order, selected_outputs, selection_score
 from models.training.session import Progress, load_session, save_session
 from models.training.step import TrainingState, train_step
@@ -64,30 +66,35 @@ def learn(
     watch: Callable[[Progress, float], None] | None = None,
     start: MemberStart | None = None,
     device: torch.device = CPU,
+    ranks: Ranks = ALONE,
 ) -> TrainedWeights:
     """Train on the train part, validate on the validation part, never read the test part; write the best weights to
     `out`.
 
     With `start` the weights and the optimiser's state are those of an earlier run. After each evaluation `watch` gets
-    the progress and the share of all steps done; if it raises, training ends. Raises RecipeError before training
-    starts, NonFiniteLossError while training.
+    the progress and the share of all steps done; if it raises, training ends. With several `ranks` each process
+    computes its part of every batch; the first one evaluates and writes. Raises RecipeError before training
+    starts, NonFiniteLossError and LostProcessError while training.
     """
     training = recipe.training
     epoch_steps = steps_per_epoch(len(data.parts["train"]), training.batch_size)
     total_steps = training.epochs * epoch_steps
-    loop = _start(recipe, data, out, total_steps, resume, start, device)
+    shard = _shard(data, ranks)
+    loop = _start(recipe, data, out, total_steps, resume, start, device, ranks)
     progress = loop.progress
     evaluate_at = {
         math.ceil(epoch_steps * (k + 1) / training.evaluations_per_epoch) for k in range(training.evaluations_per_epoch)
     }
     trace_every = max(1, total_steps // TRACE_POINTS)
-    bar = _bar(total_steps, progress.step, quiet)
+    bar = _bar(total_steps, progress.step, quiet or not ranks.writes)
     loop.model.train()
     spacing = CheckpointSpacing()
     while progress.step < total_steps and progress.without_gain < training.patience:
         epoch, first_step = divmod(progress.step, epoch_steps)
         clock = time.perf_counter()
-        batches = shuffled_batches(data, "train", training.batch_size, training.seed, epoch, first_step, prefetch)
+        batches = shuffled_batches(
+            data, "train", training.batch_size, training.seed, epoch, first_step, prefetch, shard
+        )
         for batch in on_device(batches, device):
             losses = train_step(loop, batch, epoch)
             # The clock measures reading and training, without evaluation and checkpoints.
@@ -104,7 +111,9 @@ def learn(
                 _validate(loop, epoch, bar)
                 if watch is not None:
                     watch(progress, progress.step / total_steps)
-            if in_epoch in evaluate_at or (progress.step % checkpoint_steps == 0 and spacing.allows()):
+            # The other processes wait for the first one in the next exchange.
+            due = in_epoch in evaluate_at or (progress.step % checkpoint_steps == 0 and spacing.allows())
+            if due and ranks.writes:
                 with spacing.saving():
                     _save(loop)
             if progress.without_gain >= training.patience:
@@ -124,6 +133,7 @@ def _start(
     resume: bool,
     start: MemberStart | None,
     device: torch.device,
+    ranks: Ranks,
 ) -> TrainingState:
     """Return the state before the first step, or that of the run to resume."""
     training = recipe.training
@@ -142,13 +152,25 @@ def _start(
     optimiser = Optimiser(model, training, total_steps)
     if start is not None:
         continue_from(start, recipe, model, optimiser)
-    average = Average(model, training.averaging, lazy=training.embedding_updates != "dense")
+    # The average is no part of a step, so that only the process that evaluates has one.
+    average = Average(model, training.averaging if ranks.writes else 0.0, lazy=training.embedding_updates != "dense")
     weighting = build_weighting(model, training)
     identity = {"recipe": recipe.model_dump_json(), "data": data.described["hash"], "threads": torch.get_num_threads()}
     # A checkpoint of another run is refused before the files of the folder change.
     progress = load_session(out, identity, model, average, optimiser, weighting) if resume else Progress()
-    prepare_folder(out, recipe, data, keep=resume)
-    return TrainingState(data, out, identity, model, average, optimiser, weighting, progress)
+    ranks.agree("recipe, data or number of threads", identity)
+    ranks.agree("checkpoint", progress.step)
+    if ranks.writes:
+        prepare_folder(out, recipe, data, keep=resume)
+    return TrainingState(data, out, identity, model, average, optimiser, weighting, progress, ranks)
+
+
+def _shard(data: Data, ranks: Ranks) -> Shard | None:
+    """The rows that this process reads; None if it reads all. Raises RecipeError."""
+    rows = len(data.parts["train"])
+    if ranks.count > rows:
+        raise RecipeError(f"{ranks.count} processes, but {rows:,} impressions in the training part")
+    return Shard.of(rows, ranks.number, ranks.count) if ranks.count > 1 else None
 
 
 def _bar(total: int, initial: int, quiet: bool) -> "tqdm[Any]":
@@ -162,26 +184,35 @@ def _save(loop: TrainingState) -> None:
 
 def _validate(loop: TrainingState, epoch: int, bar: "tqdm[Any]") -> None:
     """Evaluate the averaged weights on the validation part; keep them if they are the best so far."""
-    data = loop.data
     progress = loop.progress
+    entry = _measured(loop, epoch) if loop.ranks.writes else {}
+    # Every process knows the score, so that all of them stop at the same step.
+    entry["score"] = loop.ranks.from_first(entry.get("score"))
+    best = progress.evaluated(entry)
+    if best and loop.ranks.writes:
+        model = loop.average.ranker
+        save_weights(model.state_dict(), loop.data.cross_values, progress.step, loop.out / WEIGHTS_FILE)
+        save_optimisers([loop.optimiser.state()], loop.out / OPTIMISER_FILE)
+    if bar.disable:
+        return
+    measured = entry["validation"]
+    shown = "  ".join(f"{name} {m['auc']:.4f}" for name, m in measured.items() if m.get("auc") is not None)
+    remark = "  (best so far)" if best else ""
+    bar.write(f"step {progress.step}, epoch {epoch + 1}: validation AUC {shown}{remark}")
+
+
+def _measured(loop: TrainingState, epoch: int) -> dict[str, Any]:
+    """Measure the averaged weights on the validation part."""
+    data = loop.data
     training = data.recipe.training
     first = partial(shuffled_batches, data, "train", training.batch_size, training.seed, 0)
     device = device_of(loop.model)
     model = loop.average.synchronised(lambda: on_device(islice(first(), STATISTICS_BATCHES), device))
     measured = evaluate(model, data, "validation")["outputs"]
-    entry = {
+    return {
         "epoch": epoch,
         "score": finite(selection_score(measured, selected_outputs(model, data))),
         "validation": measured,
         "gates": gate_utilisation(model, data, "validation", GATE_BATCHES),
         "gate_health": gate_health(model, data, "validation", GATE_BATCHES),
     }
-    best = progress.evaluated(entry)
-    if best:
-        save_weights(model.state_dict(), data.cross_values, progress.step, loop.out / WEIGHTS_FILE)
-        save_optimisers([loop.optimiser.state()], loop.out / OPTIMISER_FILE)
-    if bar.disable:
-        return
-    shown = "  ".join(f"{name} {m['auc']:.4f}" for name, m in measured.items() if m.get("auc") is not None)
-    remark = "  (best so far)" if best else ""
-    bar.write(f"step {progress.step}, epoch {epoch + 1}: validation AUC {shown}{remark}")

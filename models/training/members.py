@@ -20,6 +20,7 @@ from models.training.checkpoint import (
 from models.training.evaluation import evaluate
 from models.training.loop import TrainedWeights, learn
 from models.training.outcome import prepare_folder
+from models.training.processes.ranks import ALONE, Ranks
 from models.training.selection import finite, selected_outputs, selection_score
 from models.training.session import Progress
 from models.training.step import NonFiniteLossError
@@ -51,23 +52,35 @@ def member_seeds(recipe: Recipe) -> list[int]:
 
 
 def learn_members(
-    recipe: Recipe, data: Data, out: Path, *, resume: bool = False, start: WarmStart | None = None, **options: Any
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    *,
+    resume: bool = False,
+    start: WarmStart | None = None,
+    ranks: Ranks = ALONE,
+    **options: Any,
 ) -> TrainedMembers:
     """Train as `learn` does, every member in a folder of its own; write the weights of all of them to `out`.
 
     With `start` every member continues the one in its place there. A resumed run keeps the finished members. Raises the
-    errors of `learn`, and NonFiniteLossError if no evaluation gave a score.
+    errors of `learn`, and NonFiniteLossError if no evaluation gave a score. With several `ranks`, only the first
+    process has the result.
     """
     starts: Sequence[MemberStart | None] = start.members if start else [None] * recipe.training.ensemble
     if recipe.training.ensemble == 1:
-        trained = learn(recipe, data, out, resume=resume, start=starts[0], **options)
+        trained = learn(recipe, data, out, resume=resume, start=starts[0], ranks=ranks, **options)
         _check_scored(trained, data)
         model = trained.average.ranker
-        model.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
+        if ranks.writes:
+            model.load_state_dict(load_whole(out / WEIGHTS_FILE)["weights"])
         return TrainedMembers(model, trained.progress, trained.epoch_steps)
     # Every member is a run of the recipe with another seed.
-    prepare_folder(out, recipe, data, keep=resume)
-    trained_members = list(_trained(recipe, data, out, resume, starts, options))
+    if ranks.writes:
+        prepare_folder(out, recipe, data, keep=resume)
+    trained_members = list(_trained(recipe, data, out, resume, starts, options | {"ranks": ranks}))
+    if not ranks.writes:
+        return TrainedMembers(trained_members[0].average.ranker, Progress(), trained_members[0].epoch_steps)
     stored = [load_whole(folder / WEIGHTS_FILE)["weights"] for folder in _folders(recipe, out)]
     # Combine them into one model and measure it.
     model = build_ensemble(recipe, data.encoding, data.cross_values)

@@ -17,7 +17,7 @@ from models.kinds import PROBABILITY, reported_kind
 from models.metrics.bootstrap import DRAWS
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe
-from models.training.checkpoint import OPTIMISER_FILE, RESUME_FILE, WEIGHTS_FILE
+from models.training.checkpoint import OPTIMISER_FILE, RESUME_FILE, WEIGHTS_FILE, remove_unfinished
 from models.training.diagnostics.features import feature_health
 from models.training.diagnostics.histograms import training_histograms
 from models.training.diagnostics.position import position_curve
@@ -42,6 +42,7 @@ REPORT_FILE = "report.html"
 def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
     """Write the files that exist before training. Without `keep`, remove those of an earlier run in the folder."""
     out.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(out)
     if not keep:
         for name in (RESUME_FILE, WEIGHTS_FILE, OPTIMISER_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE):
             (out / name).unlink(missing_ok=True)

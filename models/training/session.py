@@ -113,7 +113,8 @@ def load_session(
     device = device_of(ranker)
     if optimiser.lazy:
         optimiser.load_rows(moved(content["rows"]["optimiser"], device))
-        average.load_rows(moved(content["rows"]["average"], device), content["progress"]["step"])
+        if average.decay:
+            average.load_rows(moved(content["rows"]["average"], device), content["progress"]["step"])
     weighting.load(moved(content["weighting"], device))
     set_random_state(content, device)
     return Progress(**content["progress"])

@@ -14,6 +14,8 @@ from models.data.cache import Data
 from models.network.model import MultiTaskModel
 from models.training.checkpoint import WEIGHTS_FILE, save_weights, write_json
 from models.training.outcome import HISTORY_FILE
+from models.training.processes.exchange import add_gradients, losses_of_part, seed_step
+from models.training.processes.ranks import ALONE, Ranks
 from models.training.session import Progress
 from models.training.updates.averaging import Average
 from models.training.updates.optimisation import Optimiser
@@ -37,13 +39,22 @@ class TrainingState:
     optimiser: Optimiser
     weighting: Weighting
     progress: Progress
+    ranks: Ranks = ALONE
 
 
 def train_step(state: TrainingState, batch: Batch, epoch: int) -> dict[str, float]:
-    """Train on one batch: gradients, weights, their average; return the losses. Raises NonFiniteLossError."""
-    losses = state.model.losses(batch)
+    """Train on one batch: gradients, weights, their average; return the losses. Raises NonFiniteLossError.
+
+    With several processes `batch` is this process's part of it; losses and gradients are those of the whole batch.
+    """
+    together = state.ranks.count > 1
+    if together:
+        seed_step(state.data.recipe.training.seed, state.progress.step, state.ranks)
+    losses = losses_of_part(state.model, batch, state.ranks) if together else state.model.losses(batch)
     state.optimiser.zero_grad()
     state.weighting.backward(losses, batch, epoch)
+    if together:
+        add_gradients(state.model, state.optimiser, state.ranks)
     plain = {name: float(loss.detach()) for name, loss in losses.items()}
     touched = state.optimiser.touched_rows()
     before = state.average.before_step(touched)
@@ -59,10 +70,14 @@ def _stop_for(state: TrainingState, batch: Batch, losses: Mapping[str, float]) -
     weights = state.out / WEIGHTS_FILE
     bad = [name for name, loss in losses.items() if not math.isfinite(loss)] or _with_bad_gradient(state.model, batch)
     which = f"the best ones, of step {progress.best_step}"
+    if not state.ranks.writes:
+        state.ranks.wait_for_first()
+        raise NonFiniteLossError(f"step {progress.step + 1}: a loss is not finite; process 0 says which")
     if progress.best_score is None:
         save_weights(state.average.synchronised().state_dict(), state.data.cross_values, progress.step, weights)
         which = f"those before step {progress.step + 1}"
     write_json({"losses": progress.losses, "evaluations": progress.evaluations}, state.out / HISTORY_FILE)
+    state.ranks.wait_for_first()
     raise NonFiniteLossError(
         f"step {progress.step + 1}: the loss of {', '.join(bad)} is not finite or has no finite gradient; {weights} "
         f"keeps the last good weights ({which}). A lower training.learning_rate or a training.gradient_clip often "
@@ -73,6 +88,8 @@ def _stop_for(state: TrainingState, batch: Batch, losses: Mapping[str, float]) -
 def _with_bad_gradient(model: MultiTaskModel, batch: Batch) -> list[str]:
     """Return the tasks whose loss has a gradient that is not finite."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not len(batch["request_time"]):
+        return ["the sum of all tasks"]
     bad = []
     for name, loss in model.losses(batch).items():
         gradients: tuple[Tensor | None, ...] = torch.autograd.grad(

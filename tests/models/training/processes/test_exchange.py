@@ -1,0 +1,123 @@
+"""Tests that two processes train as one does: the same batches, losses, weights and average, within rounding."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_rankers import small, training_batch
+from small_tables import RECIPE, make_tables, merged, write_tables
+
+from models.catalogue import CATALOGUE
+from models.data.cache import open_data
+from models.recipe import parse_recipe
+from models.training.checkpoint import RESUME_FILE, load_whole
+from models.training.loop import learn
+from models.training.processes.exchange import changing_buffers
+
+PEER = Path(__file__).parents[3] / "training_peer.py"
+ROOT = Path(__file__).parents[4]
+# Every process would hide other ids.
+BATCH = 27
+BASE: dict[str, Any] = {"training.epochs": 3, "model.embedding.unknown_rate": 0.0}
+CLIPPED = {"training.gradient_clip": 0.5, "training.embedding_weight_decay": 0.1, "training.weight_decay": 0.1}
+PAIRWISE = {"training.list_losses": {"pctr": {"type": "pairwise"}, "plong_view": {"type": "jrc"}}}
+# By name: the changes to the recipe, and the share of the rows that process 0 has. The last batch of an epoch has one
+# impression, so that one process has none there; with .998 the second process has none in most batches.
+CASES: dict[str, tuple[dict[str, Any], float]] = {
+    "dense": (CLIPPED, 0.5),
+    "lazy": (CLIPPED | {"training.embedding_updates": "lazy_adam"}, 0.3),
+    "few": ({"training.embedding_updates": "lazy_adam"}, 0.998),
+    "rowwise": ({"training.embedding_updates": "rowwise_adagrad", "training.weighting": {"type": "uncertainty"}}, 0.5),
+    "lists": (PAIRWISE | {"training.averaging": 0.0}, 0.6),
+    "adagrad": ({"training.optimiser": "adagrad", "training.embedding_updates": "lazy_adam"}, 0.998),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def recipe_of(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    return merged(RECIPE, {"data.dir": str(folder / "data"), "training.batch_size": BATCH} | BASE | changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two processes have trained every case."""
+    folder = tmp_path_factory.mktemp("together")
+    write_tables(folder / "data", make_tables())
+    cases = {
+        name: {"recipe": recipe_of(folder, changes), "first_shard": share} for name, (changes, share) in CASES.items()
+    }
+    (folder / "cases.json").write_text(json.dumps(cases))
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    address |= {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    peers = [
+        subprocess.Popen(
+            [sys.executable, str(PEER), str(folder)],
+            env=os.environ | address | {"RANK": str(number), "LOCAL_RANK": str(number)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    ends = [peer.communicate(timeout=300)[1] for peer in peers]
+    assert [peer.returncode for peer in peers] == [0, 0], "\n".join(ends)
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path, name: str) -> None:
+    recipe = parse_recipe(recipe_of(folder, CASES[name][0]), "the test")
+    data = open_data(recipe, folder / "cache")
+    assert len(data.parts["train"]) % BATCH == 1, "one process has no impression in the last batch of an epoch"
+    torch.set_num_threads(1)
+    alone = learn(recipe, data, tmp_path / "alone", quiet=True)
+    one = load_whole(tmp_path / "alone" / RESUME_FILE)
+    two = load_whole(folder / name / RESUME_FILE)
+    assert two["progress"]["step"] == one["progress"]["step"] == 3 * alone.epoch_steps
+    # Both processes end with the same bits.
+    of_second = load_whole(folder / f"{name}-1.pt")
+    for key, value in two["weights"].items():
+        assert torch.equal(value, of_second[key]), key
+    # One process and two differ by rounding, which Adam enlarges where a gradient is close to 0.
+    for part in ("weights", "average"):
+        assert two[part].keys() == one[part].keys()
+        for key, value in one[part].items():
+            torch.testing.assert_close(two[part][key], value, rtol=1e-3, atol=1e-3, msg=f"{part}: {key}")
+    for mine, theirs in zip(one["progress"]["losses"], two["progress"]["losses"], strict=True):
+        assert theirs["losses"] == pytest.approx(mine["losses"], rel=1e-3)
+    for mine, theirs in zip(one["progress"]["evaluations"], two["progress"]["evaluations"], strict=True):
+        assert theirs["score"] == pytest.approx(mine["score"], abs=2e-3)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_exchange_knows_every_buffer_that_training_changes(name: str) -> None:
+    """Their values in one process would be those of its rows alone."""
+    encoder = {"position": True} if name == "mmoe" else {}
+    ranker = small(name, **encoder).ranker.train()
+    assert_known(ranker, training_batch(small(name, **encoder), 12, behaviours=4))
+
+
+def test_the_exchange_knows_the_statistics_of_dice() -> None:
+    one = small("mmoe", encoders=[{"type": "din", "activation": "dice"}])
+    assert len(changing_buffers(one.ranker)) >= 2
+    assert_known(one.ranker.train(), training_batch(one, 12, behaviours=4))
+
+
+def assert_known(ranker: torch.nn.Module, batch: dict[str, torch.Tensor]) -> None:
+    known = {id(buffer) for buffer in changing_buffers(ranker)}
+    before = {name: buffer.clone() for name, buffer in ranker.named_buffers()}
+    ranker.losses(batch)
+    changed = [name for name, buffer in ranker.named_buffers() if not torch.equal(buffer, before[name])]
+    unknown = [name for name in changed if id(dict(ranker.named_buffers())[name]) not in known]
+    assert unknown == []

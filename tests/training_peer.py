@@ -1,0 +1,40 @@
+"""Trains recipes as one of several processes: a program for tests, started with the variables that torchrun sets.
+
+`python tests/training_peer.py FOLDER` trains every case of FOLDER/cases.json, and writes the weights that this process
+ends with.
+"""
+
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from models.data.cache import open_data
+from models.data.shards import Shard
+from models.recipe import parse_recipe
+from models.training.device import CPU
+from models.training.loop import learn
+from models.training.processes.ranks import joined, ranks_of_environment
+
+
+def train_cases(folder: Path) -> None:
+    """Train the cases one after the other; `first_shard` is the share of the rows that process 0 reads."""
+    ranks = ranks_of_environment()
+    torch.set_num_threads(1)
+    with joined(ranks, CPU):
+        for name, case in json.loads((folder / "cases.json").read_text()).items():
+            recipe = parse_recipe(case["recipe"], "the test")
+            data = ranks.first_on_host(lambda recipe=recipe: open_data(recipe, folder / "cache"))
+            rows = len(data.parts["train"])
+            cut = round(case["first_shard"] * rows)
+            shard = Shard(0, cut) if ranks.number == 0 else Shard(cut, rows)
+            with mock.patch.object(Shard, "of", return_value=shard):
+                trained = learn(recipe, data, folder / name, quiet=True, ranks=ranks)
+            if not ranks.writes:
+                torch.save(trained.average.live.state_dict(), folder / f"{name}-{ranks.number}.pt")
+
+
+if __name__ == "__main__":
+    train_cases(Path(sys.argv[1]))
