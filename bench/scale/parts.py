@@ -9,6 +9,7 @@ from bench.results.targets import Verdict
 @dataclass(frozen=True)
 class ScaleSizes:
     """What the command line sets: `training_rows` and `dim` of the tables to train, and how their rows are updated.
+    `processes`: how many train one run together.
 
     `serving_keys`: of the bundle that is served; its files lie in `folder` (None: with the temporary files). `full`: a
     part whose default is smaller measures the stated sizes.
@@ -19,6 +20,7 @@ class ScaleSizes:
     updates: str = "lazy_adam"
     steps: int = 240
     batch_size: int = 1024
+    processes: int = 2
     full: bool = False
     serving_keys: int = 2_000_000
     folder: str | None = None

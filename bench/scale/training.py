@@ -9,10 +9,14 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.results.targets import Verdict
 from bench.scale.parts import PartResult, ScaleSizes
+
+if TYPE_CHECKING:
+    from models.training.processes.ranks import Ranks
+    from models.training.step import TrainingState
 
 TURN_STEPS = 10
 WARM_STEPS = 10
@@ -109,15 +113,15 @@ def _verdicts(figures: dict[int, dict[str, Any]], sizes: ScaleSizes) -> list[Ver
     ]
 
 
-def _train_when_asked(pipe: Connection, rows: int, sizes: ScaleSizes) -> None:
-    """Answer each "train" with the time of `TURN_STEPS` steps, and "end" with the other figures."""
+def training_state(rows: int, sizes: ScaleSizes, ranks: "Ranks | None" = None) -> "TrainingState":
+    """The state of a run over a table of `rows` rows before its first step, as the training loop has it."""
     import torch
 
     from bench.scale.synthetic import scale_data, scale_recipe
-    from models.data.batches import shuffled_batches
     from models.network.build import build_model
-    from models.training.session import Progress, save_session
-    from models.training.step import TrainingState, train_step
+    from models.training.processes.ranks import ALONE
+    from models.training.session import Progress
+    from models.training.step import TrainingState
     from models.training.updates.averaging import Average
     from models.training.updates.optimisation import Optimiser
     from models.training.weighting import build_weighting
@@ -125,17 +129,29 @@ def _train_when_asked(pipe: Connection, rows: int, sizes: ScaleSizes) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(1)
-    # The state of a run, as the training loop has it.
+    ranks = ranks or ALONE
     recipe = scale_recipe(sizes.dim, sizes.updates, sizes.batch_size)
     steps = sizes.steps + TURN_STEPS + WARM_STEPS
     data = scale_data(recipe, rows, steps * sizes.batch_size, seed=1)
     model = build_model(recipe, data.encoding)
-    average = Average(model, recipe.training.averaging, lazy=sizes.updates != "dense")
+    decay = recipe.training.averaging if ranks.writes else 0.0
+    average = Average(model, decay, lazy=sizes.updates != "dense")
     optimiser = Optimiser(model, recipe.training, steps)
     weighting = build_weighting(model, recipe.training)
-    state = TrainingState(data, Path(), {}, model, average, optimiser, weighting, Progress())
     model.train()
-    batches = shuffled_batches(data, "train", sizes.batch_size, 1, 0)
+    return TrainingState(data, Path(), {}, model, average, optimiser, weighting, Progress(), ranks)
+
+
+def _train_when_asked(pipe: Connection, rows: int, sizes: ScaleSizes) -> None:
+    """Answer each "train" with the time of `TURN_STEPS` steps, and "end" with the other figures."""
+    from models.data.batches import shuffled_batches
+    from models.training.session import save_session
+    from models.training.step import train_step
+
+    state = training_state(rows, sizes)
+    average = state.average
+    optimiser = state.optimiser
+    batches = shuffled_batches(state.data, "train", sizes.batch_size, 1, 0)
     touched = 0
 
     def train(number: int) -> dict[str, float]:
@@ -158,14 +174,14 @@ def _train_when_asked(pipe: Connection, rows: int, sizes: ScaleSizes) -> None:
     average_s = time.perf_counter() - clock
     with tempfile.TemporaryDirectory(prefix="funnelrank-scale-") as folder:
         clock = time.perf_counter()
-        save_session(Path(folder), {}, state.progress, model, average, optimiser, weighting)
+        save_session(Path(folder), {}, state.progress, state.model, average, optimiser, state.weighting)
         checkpoint_s = time.perf_counter() - clock
         checkpoint_bytes = sum(file.stat().st_size for file in Path(folder).iterdir())
     pipe.send(
         {
             "rows": rows,
             "touched": touched,
-            "table_bytes": sum(table.weight.nbytes for table in model.inputs.tables),
+            "table_bytes": sum(table.weight.nbytes for table in state.model.inputs.tables),
             "peak_bytes": _peak_bytes(),
             "average_s": average_s,
             "checkpoint_bytes": checkpoint_bytes,

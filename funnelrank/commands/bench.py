@@ -7,7 +7,7 @@ import click
 from funnelrank.commands.options import PATH, POSITIVE, examples
 from funnelrank.exit_codes import ExitCode
 
-SCALE_PARTS = ("training", "serving")  # the keys of bench.scale.run.PARTS, which costs an import
+SCALE_PARTS = ("training", "processes", "serving")  # the keys of bench.scale.run.PARTS, which costs an import
 
 _RUNS = click.option(
     "--runs",
@@ -62,6 +62,13 @@ def bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
     show_default=True,
     help="How training updates the table.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(min=2),
+    default=2,
+    show_default=True,
+    help="Processes that train one run together, to compare with one.",
+)
 @click.option("--steps", type=POSITIVE, default=240, show_default=True, help="Training steps of each size.")
 @click.option(
     "--keys",
@@ -85,6 +92,7 @@ def bench_scale(
     rows: tuple[int, ...],
     dim: int,
     updates: str,
+    processes: int,
     steps: int,
     keys: int,
     folder: Path | None,
@@ -103,6 +111,7 @@ def bench_scale(
         dim=dim,
         updates=updates,
         steps=steps,
+        processes=processes,
         full=full,
         serving_keys=keys,
         folder=str(folder) if folder else None,
