@@ -121,14 +121,15 @@ def _check_list_losses(recipe: Recipe, model: MultiTaskModel, trained: Collectio
     """Check that every list loss belongs to a trained probability of a label."""
     section = "training.list_losses"
     kinds = {output.name: output.kind for output in model.outputs}
-    corrections = {output.name: output.correction for output in model.outputs if output.correction is not None}
+    corrections = {output.name: output.correction for output in model.outputs}
     for name in recipe.training.list_losses:
         _check_name(name, kinds, section, "not an output")
         if name not in trained:
             problem = f"'{name}' has no loss of its own; those with one: {', '.join(trained)}"
             raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), name)
-        if name in corrections and not corrections[name].labels_are_final:
-            problem = f"'{name}' has a task with `delay`; a list loss would take a conversion to come for none"
+        correction = corrections[name]
+        if correction is not None and correction.refuses_list_loss:
+            problem = f"'{name}' {correction.refuses_list_loss}"
             raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), name)
         if kinds[name] != PROBABILITY:
             problem = f"'{name}' is not the probability of a label of 0 or 1, so a list has no positives"

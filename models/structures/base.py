@@ -15,12 +15,9 @@ from models.options import Options
 
 
 class Correction(ABC):
-    """Replaces the loss of an output.
+    """Replaces the loss of an output. `refuses_list_loss` says why such an output takes no list loss; empty if it does."""
 
-    `labels_are_final`: a label of 0 stays 0, so that losses which read labels alone may be added.
-    """
-
-    labels_are_final: ClassVar[bool] = False
+    refuses_list_loss: ClassVar[str] = ""
 
     @abstractmethod
     def loss(
@@ -39,7 +36,7 @@ class Output:
 
     `trained`: it has a loss of its own, over its space (over all impressions if that is empty). `importance`: label
     columns with a factor; the loss of an impression is multiplied by the largest factor among the columns that are 1;
-    the factor is 1 if there is none. `correction` replaces the loss; such an output has no space and no importance.
+    the factor is 1 if there is none. `correction` replaces the loss, which then ignores the space and the importance.
     """
 
     name: str

@@ -6,7 +6,7 @@ is the paper's behavioural expectation calibrator. A step counts as taken only i
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -45,8 +45,6 @@ class ConversionStepsOptions(TaskOptions):
 
 class NoLikelierThan(Correction):
     """The log loss of a step, and the excess of its probability over that of the step `before`."""
-
-    labels_are_final: ClassVar[bool] = True
 
     def __init__(self, before: str, weight: float) -> None:
         self.before = before

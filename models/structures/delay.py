@@ -6,7 +6,7 @@ A row without a conversion may be one whose conversion comes later. Each correct
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -124,7 +124,11 @@ def corrections(delay: Delay | None) -> tuple[Correction | None, Correction | No
     return delay.of_conversion(), delay.of_others()
 
 
-class DelayedFeedback(Correction):
+class _OfDelay(Correction):
+    refuses_list_loss: ClassVar[str] = "has a task with `delay`; a list loss would take a conversion to come for none"
+
+
+class DelayedFeedback(_OfDelay):
     """-log p - log r + r d for a conversion after d; -log(1 - p + p exp(-r a)) for none until the age a."""
 
     def __init__(self, options: DelayedFeedbackOptions) -> None:
@@ -140,7 +144,7 @@ class DelayedFeedback(Correction):
         return torch.where(label_B > 0, seen_B, unseen_B).mean()
 
 
-class ElapsedWeights(Correction):
+class ElapsedWeights(_OfDelay):
     """The weighted log loss, and the log loss of the delays that were seen."""
 
     def __init__(self, options: ElapsedWeightsOptions) -> None:
@@ -161,7 +165,7 @@ class ElapsedWeights(Correction):
         return loss_B.mean()
 
 
-class FakeNegatives(Correction):
+class FakeNegatives(_OfDelay):
     """The weighted log loss, and the log loss of whether a row is a repetition."""
 
     def __init__(self, options: FakeNegativesOptions) -> None:
@@ -181,7 +185,7 @@ class FakeNegatives(Correction):
         return loss_B.mean() + late_loss
 
 
-class WithoutRepetitions(Correction):
+class WithoutRepetitions(_OfDelay):
     """The mean log loss over the rows that are no repetition, so that each impression counts once."""
 
     def __init__(self, options: FakeNegativesOptions) -> None:
