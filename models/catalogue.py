@@ -20,6 +20,7 @@ from models.errors import RecipeError
 from models.structures.base import TaskOptions
 from models.structures.class_preference import ClassPreferenceOptions
 from models.structures.conversion_steps import ConversionStepsOptions
+from models.structures.dcmt import DcmtOptions
 from models.structures.escm2 import Escm2Options
 from models.structures.esm2 import Esm2Options
 from models.structures.esmm import EsmmOptions
@@ -57,7 +58,7 @@ class Entry:
 
 _POOLING = PoolingOptions(type="pooling")
 _SEPARATE = SeparateOptions(type="separate")
-_CHAIN_OR_NOT = ("independent", "esmm", "esm2", "escm2")
+_CHAIN_OR_NOT = ("independent", "esmm", "esm2", "escm2", "dcmt")
 _STEPS = ("conversion_steps", *_CHAIN_OR_NOT)
 _MMOE = "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (KDD 2018)"
 _MMOE_LINK = "https://dl.acm.org/doi/10.1145/3219819.3220007"
@@ -65,6 +66,7 @@ _STAR = "One Model to Serve All: Star Topology Adaptive Recommender for Multi-Do
 _BST = "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba (DLP-KDD 2019)"
 _ESCM2 = "Entire Space Counterfactual Multi-Task Model for Post-Click Conversion Rate Estimation (SIGIR 2022)"
 _DCN = "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale Learning to Rank Systems (WWW 2021)"
+_DCMT = "A Direct Entire-Space Causal Multi-Task Framework for Post-Click Conversion Estimation (ICDE 2023)"
 _PEPNET = "PEPNet: Parameter and Embedding Personalized Network (KDD 2023)"
 _AITM = "Modeling the Sequential Dependence among Audience Multi-step Conversions, AITM (KDD 2021)"
 _GDCN = "Towards Deeper, Lighter and Interpretable Cross Network for CTR Prediction, GDCN (CIKM 2023)"
@@ -99,6 +101,7 @@ _ENTRIES = (
         _SEPARATE,
     ),
     Entry("escm2", _ESCM2, "https://arxiv.org/abs/2204.05125", ("escm2", "esmm", "independent"), _POOLING, _SEPARATE),
+    Entry("dcmt", _DCMT, "https://arxiv.org/abs/2302.06141", ("dcmt", "esmm", "independent"), _POOLING, _SEPARATE),
     Entry("omoe", _MMOE, _MMOE_LINK, _CHAIN_OR_NOT, _POOLING, OmoeOptions(type="omoe")),
     Entry("mmoe", _MMOE, _MMOE_LINK, _CHAIN_OR_NOT, _POOLING, MmoeOptions(type="mmoe")),
     Entry("cgc", _PLE, _PLE_LINK, _CHAIN_OR_NOT, _POOLING, PleOptions(type="ple", levels=1)),
@@ -168,6 +171,7 @@ STRUCTURES = (
     EsmmOptions,
     Esm2Options,
     Escm2Options,
+    DcmtOptions,
     RankWeightsOptions,
     ClassPreferenceOptions,
     ConversionStepsOptions,

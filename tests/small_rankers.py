@@ -32,6 +32,7 @@ TASKS = {
     "esm2": [{"type": "esm2", "click": "click", "action": "cart", "conversion": "like"}],
     "conversion_steps": [{"type": "conversion_steps", "steps": [{"name": n, "label": c} for n, c in STEPS.items()]}],
     "escm2": [{"type": "escm2", "click": "click", "conversion": "like"}],
+    "dcmt": [{"type": "dcmt", "click": "click", "conversion": "like"}],
 }
 # The tasks of an entry besides the first of its structures, or instead of it.
 TASKS_OF = {

@@ -60,7 +60,6 @@ class Objective(nn.Module):
             if output.correction is None:
                 losses[output.name] = mean_loss(score, batch, output)
             else:
-                assert isinstance(score, LogProbability)
                 label_B = label_of(batch, output.label)
                 losses[output.name] = output.correction.loss(score, label_B, batch, logits)
             list_loss = self.list_losses.get(output.name)

@@ -31,7 +31,7 @@ FEATURES = {
 CLICK = {"type": "independent", "name": "pctr", "label": "click"}
 ON_CLICKS = {"type": "independent", "name": "pcvr", "label": "conversion", "space": "click"}
 BIAS = "size of the bias, all impressions"
-COUNTERFACTUAL = ("ESCM2-IPS", "ESCM2-DR")
+COUNTERFACTUAL = ("ESCM2-IPS", "ESCM2-DR", "DCMT")
 CHAIN = {"click": "click", "conversion": "conversion"}
 MODELS: dict[str, tuple[str, list[dict[str, str]], list[str]]] = {
     "clicks only": ("single_task", [ON_CLICKS], ["pcvr"]),
@@ -39,6 +39,7 @@ MODELS: dict[str, tuple[str, list[dict[str, str]], list[str]]] = {
     "ESMM": ("esmm", [CHAIN | {"type": "esmm"}], ["pctr", "pctcvr"]),
     "ESCM2-IPS": ("escm2", [CHAIN | {"type": "escm2", "estimator": "ips"}], ["pctr", "pctcvr"]),
     "ESCM2-DR": ("escm2", [CHAIN | {"type": "escm2", "estimator": "dr"}], ["pctr", "pctcvr"]),
+    "DCMT": ("dcmt", [CHAIN | {"type": "dcmt"}], ["pctr", "pctcvr"]),
 }
 
 
@@ -103,7 +104,8 @@ SIMULATOR = Simulator(
     name="selection",
     claim="ESMM (SIGIR 2018): pCVR trained through pCTCVR over the entire space beats a conversion model trained on "
     "clicks alone. ESCM2 (SIGIR 2022): ESMM's pCVR is too high; a loss of pCVR over all impressions, weighted by "
-    "inverse propensities (IPS) or doubly robust (DR), removes this bias.",
+    "inverse propensities (IPS) or doubly robust (DR), removes this bias. DCMT (ICDE 2023): so do twin towers that "
+    "learn from clicks and from all other impressions.",
     world="Users' traits are seen, items are known by id; an item or match that is clicked more is also bought more.",
     comparisons=(
         Claim("", "ESMM", "clicks only", _CLAIMED),

@@ -15,15 +15,27 @@ from models.options import Options
 
 
 class Correction(ABC):
-    """Replaces the loss of an output. `refuses_list_loss` says why such an output takes no list loss; empty if it does."""
+    """Replaces the loss of an output. `refuses_list_loss` says why the output takes no list loss; empty if it does."""
 
     refuses_list_loss: ClassVar[str] = ""
 
     @abstractmethod
-    def loss(
+    def loss(self, score: Score, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> Tensor:
+        """The loss of a batch, a scalar: the score and its label `[B]`, all labels, the logits `[B]` by head."""
+
+
+class ProbabilityCorrection(Correction):
+    """The correction of a probability's loss."""
+
+    def loss(self, score: Score, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> Tensor:
+        assert isinstance(score, LogProbability)
+        return self.of_probability(score, label_B, batch, logits)
+
+    @abstractmethod
+    def of_probability(
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
-        """The loss of a batch, a scalar: the score and its label `[B]`, all labels, the logits `[B]` by head."""
+        """`loss` of a probability."""
 
     def count(self, batch: Mapping[str, Tensor], label_B: Tensor) -> Tensor:
         """The number of rows that the loss is a mean over, a float scalar."""

@@ -16,7 +16,7 @@ from features import FeatureSchema
 from models.kinds import PROBABILITY, Score
 from models.layers.probability import LogProbability, log_loss, of_logit
 from models.options import Column, Name, Options
-from models.structures.base import Correction, Output, TaskOptions, TaskStructure
+from models.structures.base import Output, ProbabilityCorrection, TaskOptions, TaskStructure
 
 # Shape legend: B impressions.
 
@@ -43,14 +43,14 @@ class ConversionStepsOptions(TaskOptions):
         return ConversionSteps(self)
 
 
-class NoLikelierThan(Correction):
+class NoLikelierThan(ProbabilityCorrection):
     """The log loss of a step, and the excess of its probability over that of the step `before`."""
 
     def __init__(self, before: str, weight: float) -> None:
         self.before = before
         self.weight = weight
 
-    def loss(
+    def of_probability(
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         excess_B = torch.relu(p.yes.exp() - of_logit(logits[self.before]).yes.exp())

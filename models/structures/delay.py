@@ -17,7 +17,7 @@ from models.kinds import PROBABILITY, TaskKind
 from models.kinds.value import Value
 from models.layers.probability import LogProbability, log_loss
 from models.options import Column, Options, Positive
-from models.structures.base import Correction
+from models.structures.base import Correction, ProbabilityCorrection
 
 HEAD = "delay"
 # The rate lies within exp(-12) and exp(12) per `scale_s`, so that its exponential stays finite.
@@ -124,7 +124,7 @@ def corrections(delay: Delay | None) -> tuple[Correction | None, Correction | No
     return delay.of_conversion(), delay.of_others()
 
 
-class _OfDelay(Correction):
+class _OfDelay(ProbabilityCorrection):
     refuses_list_loss: ClassVar[str] = "has a task with `delay`; a list loss would take a conversion to come for none"
 
 
@@ -134,7 +134,7 @@ class DelayedFeedback(_OfDelay):
     def __init__(self, options: DelayedFeedbackOptions) -> None:
         self.options = options
 
-    def loss(
+    def of_probability(
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         log_rate_B, age_B, delay_B = self.options.scaled(batch, logits[HEAD])
@@ -150,7 +150,7 @@ class ElapsedWeights(_OfDelay):
     def __init__(self, options: ElapsedWeightsOptions) -> None:
         self.options = options
 
-    def loss(
+    def of_probability(
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         log_rate_B, age_B, delay_B = self.options.scaled(batch, logits[HEAD])
@@ -171,7 +171,7 @@ class FakeNegatives(_OfDelay):
     def __init__(self, options: FakeNegativesOptions) -> None:
         self.options = options
 
-    def loss(
+    def of_probability(
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         logit_B = logits[HEAD]
@@ -191,7 +191,7 @@ class WithoutRepetitions(_OfDelay):
     def __init__(self, options: FakeNegativesOptions) -> None:
         self.options = options
 
-    def loss(
+    def of_probability(
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         first_B = 1 - batch[f"label/{self.options.late}"]

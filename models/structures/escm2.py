@@ -23,7 +23,7 @@ from features import FeatureSchema
 from models.kinds import PROBABILITY
 from models.layers.probability import LogProbability, log_loss, of_logit
 from models.options import Column
-from models.structures.base import Correction, Output, TaskOptions
+from models.structures.base import Correction, Output, ProbabilityCorrection, TaskOptions
 from models.structures.esmm import Esmm
 
 IMPUTATION = "imputation"
@@ -87,7 +87,7 @@ def inverse(log_probability: Tensor, largest: float) -> Tensor:
     return torch.exp(-log_probability.detach()).clamp(max=largest)
 
 
-class Counterfactual(Correction):
+class Counterfactual(ProbabilityCorrection):
     """A loss of pCVR over all impressions from the labels of the clicks."""
 
     refuses_list_loss: ClassVar[str] = "has a loss over all impressions; a list loss would see the clicks alone"
@@ -105,7 +105,7 @@ class Counterfactual(Correction):
 class InversePropensity(Counterfactual):
     """The mean over all impressions of o e / p."""
 
-    def loss(
+    def of_probability(
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         click_B, propensity = self.click_and_propensity(batch, logits)
@@ -116,7 +116,7 @@ class InversePropensity(Counterfactual):
 class DoublyRobust(Counterfactual):
     """The mean over all impressions of d + o (e - d) / p + o (e - d)^2 / p."""
 
-    def loss(
+    def of_probability(
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         click_B, propensity = self.click_and_propensity(batch, logits)
