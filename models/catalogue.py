@@ -20,6 +20,8 @@ from models.errors import RecipeError
 from models.structures.base import TaskOptions
 from models.structures.class_preference import ClassPreferenceOptions
 from models.structures.conversion_steps import ConversionStepsOptions
+from models.structures.cread import CreadOptions
+from models.structures.d2q import D2qOptions
 from models.structures.dcmt import DcmtOptions
 from models.structures.escm2 import Escm2Options
 from models.structures.esm2 import Esm2Options
@@ -58,7 +60,7 @@ class Entry:
 
 _POOLING = PoolingOptions(type="pooling")
 _SEPARATE = SeparateOptions(type="separate")
-_CHAIN_OR_NOT = ("independent", "esmm", "esm2", "escm2", "dcmt")
+_CHAIN_OR_NOT = ("independent", "esmm", "esm2", "escm2", "dcmt", "d2q", "cread")
 _STEPS = ("conversion_steps", *_CHAIN_OR_NOT)
 _MMOE = "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (KDD 2018)"
 _MMOE_LINK = "https://dl.acm.org/doi/10.1145/3219819.3220007"
@@ -67,6 +69,11 @@ _BST = "Behavior Sequence Transformer for E-commerce Recommendation in Alibaba (
 _ESCM2 = "Entire Space Counterfactual Multi-Task Model for Post-Click Conversion Rate Estimation (SIGIR 2022)"
 _DCN = "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale Learning to Rank Systems (WWW 2021)"
 _DCMT = "A Direct Entire-Space Causal Multi-Task Framework for Post-Click Conversion Estimation (ICDE 2023)"
+_D2Q = "Deconfounding Duration Bias in Watch-time Prediction for Video Recommendation (KDD 2022)"
+_CREAD = (
+    "CREAD: A Classification-Restoration Framework with Error Adaptive Discretization for Watch Time Prediction in "
+    "Video Recommender Systems (AAAI 2024)"
+)
 _PEPNET = "PEPNet: Parameter and Embedding Personalized Network (KDD 2023)"
 _AITM = "Modeling the Sequential Dependence among Audience Multi-step Conversions, AITM (KDD 2021)"
 _GDCN = "Towards Deeper, Lighter and Interpretable Cross Network for CTR Prediction, GDCN (CIKM 2023)"
@@ -150,6 +157,8 @@ _ENTRIES = (
     Entry("star", _STAR, "https://arxiv.org/abs/2101.11427", _CHAIN_OR_NOT, _POOLING, StarOptions(type="star")),
     Entry("dcn_v2", _DCN, "https://arxiv.org/abs/2008.13535", _CHAIN_OR_NOT, _POOLING, DcnV2Options(type="dcn_v2")),
     Entry("bst", _BST, "https://arxiv.org/abs/1905.06874", _CHAIN_OR_NOT, BstOptions(type="bst"), _SEPARATE),
+    Entry("d2q", _D2Q, "https://arxiv.org/abs/2206.06003", _CHAIN_OR_NOT, _POOLING, _SEPARATE),
+    Entry("cread", _CREAD, "https://arxiv.org/abs/2401.07521", _CHAIN_OR_NOT, _POOLING, _SEPARATE),
     Entry("pepnet", _PEPNET, "https://arxiv.org/abs/2302.01115", _CHAIN_OR_NOT, _POOLING, PepnetOptions(type="pepnet")),
     Entry("aitm", _AITM, "https://arxiv.org/abs/2105.08489", _STEPS, _POOLING, AitmOptions(type="aitm")),
     Entry("home", _HOME, "https://arxiv.org/abs/2408.05430", _CHAIN_OR_NOT, _POOLING, HomeOptions(type="home")),
@@ -172,6 +181,8 @@ STRUCTURES = (
     Esm2Options,
     Escm2Options,
     DcmtOptions,
+    D2qOptions,
+    CreadOptions,
     RankWeightsOptions,
     ClassPreferenceOptions,
     ConversionStepsOptions,

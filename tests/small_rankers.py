@@ -20,6 +20,7 @@ from models.data.encoding.vocabulary import (
 from models.network.build import build_model
 from models.network.model import MultiTaskModel
 from models.recipe import Recipe, parse_recipe
+from models.structures.statistics import WithStatistics
 
 NOW_MS = 1_650_812_741_436
 STEPS = {"pctr": "click", "pctavr": "cart", "pctcvr": "like"}
@@ -34,8 +35,11 @@ TASKS = {
     "escm2": [{"type": "escm2", "click": "click", "conversion": "like"}],
     "dcmt": [{"type": "dcmt", "click": "click", "conversion": "like"}],
 }
+WATCHED = {"name": "watch_time", "label": "log1p(watch_ms)"}
 # The tasks of an entry besides the first of its structures, or instead of it.
 TASKS_OF = {
+    "d2q": [TASKS["independent"][0], WATCHED | {"type": "d2q", "duration": "price", "groups": 3}],
+    "cread": [TASKS["independent"][0], WATCHED | {"type": "cread"}],
     "dupn": [
         *TASKS["independent"],
         {
@@ -49,7 +53,7 @@ TASKS_OF = {
     ],
     "youtube2019": [
         *TASKS["independent"],
-        {"type": "independent", "name": "watch_time", "label": "log1p(watch_ms)", "kind": "value"},
+        WATCHED | {"type": "independent", "kind": "value"},
         {"type": "independent", "name": "rating", "label": "rating", "kind": "value", "space": "like"},
     ],
 }
@@ -135,9 +139,18 @@ def small(
     torch.manual_seed(seed)
     encoding = random_encoding(recipe, seed)
     ranker = build_model(recipe, encoding, cross_values=3 if position else 0)
+    _fit(ranker)
     if wide:
         _widen(ranker)
     return Small(recipe, encoding, ranker.eval())
+
+
+def _fit(ranker: MultiTaskModel) -> None:
+    """Give the tasks with statistics those of labels such as `training_batch` has."""
+    rng = np.random.default_rng(0)
+    for structure in ranker.structures:
+        if isinstance(structure, WithStatistics):
+            structure.fit(rng.normal(size=500) ** 2, {name: rng.normal(size=500) for name in structure.numbers})
 
 
 def _widen(ranker: MultiTaskModel) -> None:

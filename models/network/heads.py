@@ -5,15 +5,28 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from models.errors import RecipeError
+from models.network.inputs import Batch
 from models.structures.base import Output, TaskStructure
 from models.structures.chain import Chain
 from models.structures.representation import OfRepresentation
+from models.structures.statistics import WithStatistics
 
 # Shape legend: B impressions or candidates, H heads, W logits per head.
 
 
-def by_head(logits_HBW: Tensor, structures: Sequence[TaskStructure]) -> dict[str, Tensor]:
-    """Split the logits by head; a head with fewer logits than the widest one leaves the other columns unused."""
+def by_head(logits_HBW: Tensor, structures: Sequence[TaskStructure], batch: Batch) -> dict[str, Tensor]:
+    """Split the logits by head; a head with fewer logits than the widest one leaves the other columns unused.
+
+    Numbers of the candidates that a task reads are among them, by their names.
+    """
+    logits = _logits_by_head(logits_HBW, structures)
+    for structure in structures:
+        for name, column in structure.numbers.items():
+            logits[name] = batch["item_numerics"][..., column]
+    return logits
+
+
+def _logits_by_head(logits_HBW: Tensor, structures: Sequence[TaskStructure]) -> dict[str, Tensor]:
     heads = [(head, structure.width) for structure in structures for head in structure.heads]
     if logits_HBW.shape[-1] == 1:
         logits_HB = logits_HBW.squeeze(-1)
@@ -49,3 +62,9 @@ def factors_of(structure: TaskStructure) -> list[Output]:
     if isinstance(structure, Chain):
         return list(structure.factors)
     return [output for output in structure.outputs if output.kind.calibrated]
+
+
+def statistics_of(structures: Sequence[TaskStructure]) -> nn.ModuleDict:
+    """The statistics of the tasks that have some, by output: buffers that are saved with the weights."""
+    with_some = [structure for structure in structures if isinstance(structure, WithStatistics)]
+    return nn.ModuleDict({structure.outputs[0].name: structure.statistics for structure in with_some})

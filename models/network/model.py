@@ -17,7 +17,7 @@ from models.layers.linear import GroupedMlp
 from models.layers.position_bias import PositionTower
 from models.layers.probability import LogProbability
 from models.network.domain import Domains
-from models.network.heads import by_head, factors_of, representation_networks
+from models.network.heads import by_head, factors_of, representation_networks, statistics_of
 from models.network.inputs import Batch, Inputs
 from models.network.objective import Objective
 from models.network.user_bias import UserBias, build_user_bias
@@ -50,6 +50,7 @@ class MultiTaskModel(nn.Module):
         model = recipe.model
         # The scores that the model predicts.
         self.structures = structures
+        self.statistics = statistics_of(structures)
         self.heads: tuple[str, ...] = tuple(head for structure in structures for head in structure.heads)
         self.outputs: tuple[Output, ...] = tuple(output for structure in structures for output in structure.outputs)
         self.score_names: tuple[str, ...] = tuple(name for output in self.outputs for name in output.score_names)
@@ -65,8 +66,7 @@ class MultiTaskModel(nn.Module):
         trunk = model.trunk or entry.trunk
         if trunk.needs_domain and model.domain is None:
             raise RecipeError(f"model.domain: the trunk '{trunk.type}' needs the domains of the data", ("model",))
-        spec = self._trunk_spec(model.dropout)
-        self.trunk = trunk.build(spec)
+        self.trunk = trunk.build(spec := self._trunk_spec(model.dropout))
         self.width = max(structure.width for structure in structures)
         widths = (self.trunk.out_width, *model.tower_hidden, self.width)
         self.towers = GroupedMlp(len(self.heads), widths, model.dropout, last_linear=True)
@@ -149,7 +149,7 @@ class MultiTaskModel(nn.Module):
             logits_HBW = logits_HBW + shift_HB.unsqueeze(-1)
         if self.user_bias is not None:
             logits_HBW = logits_HBW + self.user_bias(embedded.groups.get("user"), embedded.view)
-        logits = by_head(logits_HBW, self.structures)
+        logits = by_head(logits_HBW, self.structures, batch)
         # The tasks that read the user's representation.
         if self.of_representation:
             representation = representation_of(self.encoders, inputs.parts[-len(self.encoders) :])

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from features.statistics import rank_correlation
-from models.data.cache import open_data
+from models.data.cache import Data, open_data
+from models.network.model import MultiTaskModel
 from models.prepare.write import whole_folder
 from models.recipe import parse_recipe
 from models.train import train
@@ -93,13 +94,23 @@ def scores_on_test(raw: dict[str, Any], folder: Path, seed: int) -> dict[str, np
     """Train a recipe on the tables in `folder`; return every output's probability on the test part, in the table's
     order.
     """
+    return {name: np.exp(score) for name, score in values_on_test(raw, folder, seed).items()}
+
+
+def values_on_test(raw: dict[str, Any], folder: Path, seed: int) -> dict[str, np.ndarray]:
+    """Train a recipe as `scores_on_test` does; return every output's value, or the logarithm of its probability."""
+    ranker, data = trained(raw, folder, seed)
+    return {name: score.astype(np.float64) for name, score in scores_of(ranker, data, "test").items()}
+
+
+def trained(raw: dict[str, Any], folder: Path, seed: int) -> tuple[MultiTaskModel, Data]:
+    """Train a recipe on the tables in `folder`; return the model with its best weights, and the data."""
     raw = raw | {"data": raw["data"] | {"dir": str(folder)}, "training": raw["training"] | {"seed": seed}}
     recipe = parse_recipe(raw, raw["name"])
     out = folder / f"run-{raw['name']}"
     cache = folder / "cache"
     train(recipe, out, cache=cache, reading_steps=0, quiet=True)
-    scores = scores_of(open_run(out).ranker, open_data(recipe, cache), "test")
-    return {name: np.exp(score.astype(np.float64)) for name, score in scores.items()}
+    return open_run(out).ranker, open_data(recipe, cache)
 
 
 def grouped_rank_correlation(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> float:

@@ -17,8 +17,9 @@ from models.simulators.funnel import SIMULATOR as FUNNEL
 from models.simulators.position import SIMULATOR as POSITION
 from models.simulators.selection import SIMULATOR as SELECTION
 from models.simulators.transfer import SIMULATOR as TRANSFER
+from models.simulators.watch_time import SIMULATOR as WATCH_TIME
 
-SIMULATORS = {s.name: s for s in (SELECTION, FUNNEL, POSITION, TRANSFER, DELAY)}
+SIMULATORS = {s.name: s for s in (SELECTION, FUNNEL, POSITION, TRANSFER, DELAY, WATCH_TIME)}
 HEADING = """# Known-truth simulators
 
 Worlds whose probabilities are known, so that a paper's claim can be seen to hold or not. Each section is written by its

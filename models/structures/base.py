@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -66,11 +67,15 @@ class Output:
 
 
 class TaskStructure(ABC):
-    """Computes task scores from the heads' logits."""
+    """Computes task scores from the heads' logits.
+
+    `numbers`: columns of the item's raw numerics that it reads too, by the name under which they are among the logits.
+    """
 
     heads: tuple[str, ...]
     outputs: tuple[Output, ...]
     width: int = 1  # logits per head
+    numbers: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def scores(self, logits: Mapping[str, Tensor]) -> dict[str, Score]:
