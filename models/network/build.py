@@ -43,6 +43,9 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
         for name in recipe.calibration.negative_sampling:
             _check_name(name, factors, "calibration.negative_sampling", "not a factor of a score")
     _check_outputs(recipe, model)
+    trunk = recipe.model.trunk or entry_of(recipe.model.architecture).trunk
+    if "trunk" in recipe.model.batch_norm and not trunk.takes_batch_norm:
+        raise RecipeError(f"model.batch_norm: the trunk '{trunk.type}' has none", ("model", "batch_norm"), "trunk")
     return model
 
 

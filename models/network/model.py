@@ -66,10 +66,10 @@ class MultiTaskModel(nn.Module):
         trunk = model.trunk or entry.trunk
         if trunk.needs_domain and model.domain is None:
             raise RecipeError(f"model.domain: the trunk '{trunk.type}' needs the domains of the data", ("model",))
-        self.trunk = trunk.build(spec := self._trunk_spec(model.dropout))
+        self.trunk = trunk.build(spec := self._trunk_spec(model.dropout, "trunk" in model.batch_norm))
         self.width = max(structure.width for structure in structures)
         widths = (self.trunk.out_width, *model.tower_hidden, self.width)
-        self.towers = GroupedMlp(len(self.heads), widths, model.dropout, last_linear=True)
+        self.towers = GroupedMlp(len(self.heads), widths, model.dropout, True, "towers" in model.batch_norm)
         parts = [self._part_of(encoder) for encoder in self.encoders]
         width = sum(part.width for part in parts if not part.of_candidate)
         self.of_representation = representation_networks(structures, width, model.tower_hidden, model.dropout)
@@ -102,11 +102,11 @@ class MultiTaskModel(nn.Module):
         spec = EncoderSpec(item.width, property_.width, self.inputs.width("user"), self.inputs.width("context"))
         return [section.build(spec) for section in sections]
 
-    def _trunk_spec(self, dropout: float) -> TrunkSpec:
+    def _trunk_spec(self, dropout: float, batch_norm: bool) -> TrunkSpec:
         parts = [self.inputs.part(name) for name in self.trunk_groups]
         parts += [self._part_of(encoder) for encoder in self.encoders]
         domains = 0 if self.domains is None else len(self.domains.rows)
-        return TrunkSpec(tuple(parts), self.heads, dropout, self.inputs.width("context"), domains)
+        return TrunkSpec(tuple(parts), self.heads, dropout, self.inputs.width("context"), domains, batch_norm)
 
     def _part_of(self, encoder: nn.Module) -> InputPart:
         assert isinstance(encoder, Encoder)

@@ -12,6 +12,7 @@ import torch
 
 from features.files.writing import write_whole
 from models.simulators.base import Result, Simulator
+from models.simulators.batch_norm import SIMULATOR as BATCH_NORM
 from models.simulators.delay import SIMULATOR as DELAY
 from models.simulators.funnel import SIMULATOR as FUNNEL
 from models.simulators.position import SIMULATOR as POSITION
@@ -19,7 +20,7 @@ from models.simulators.selection import SIMULATOR as SELECTION
 from models.simulators.transfer import SIMULATOR as TRANSFER
 from models.simulators.watch_time import SIMULATOR as WATCH_TIME
 
-SIMULATORS = {s.name: s for s in (SELECTION, FUNNEL, POSITION, TRANSFER, DELAY, WATCH_TIME)}
+SIMULATORS = {s.name: s for s in (SELECTION, FUNNEL, POSITION, TRANSFER, DELAY, WATCH_TIME, BATCH_NORM)}
 HEADING = """# Known-truth simulators
 
 Worlds whose probabilities are known, so that a paper's claim can be seen to hold or not. Each section is written by its

@@ -24,6 +24,10 @@ class Correction(ABC):
     def loss(self, score: Score, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> Tensor:
         """The loss of a batch, a scalar: the score and its label `[B]`, all labels, the logits `[B]` by head."""
 
+    def count(self, batch: Mapping[str, Tensor], label_B: Tensor) -> Tensor:
+        """The number of rows that the loss is a mean over, a float scalar."""
+        return torch.ones_like(label_B).sum()
+
 
 class ProbabilityCorrection(Correction):
     """The correction of a probability's loss."""
@@ -37,10 +41,6 @@ class ProbabilityCorrection(Correction):
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         """`loss` of a probability."""
-
-    def count(self, batch: Mapping[str, Tensor], label_B: Tensor) -> Tensor:
-        """The number of rows that the loss is a mean over, a float scalar."""
-        return torch.ones_like(label_B).sum()
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Cread(WithStatistics):
     def __init__(self, options: CreadOptions) -> None:
         self.heads = (options.name,)
         self.width = options.thresholds
-        self.statistics = self.buckets = Buckets(options.thresholds)
+        self.statistics = self.buckets = TimeBuckets(options.thresholds)
         correction = ClassificationAndRestoration(options, self.buckets)
         self.outputs = (Output(options.name, Value(), (options.label,), correction=correction),)
         self.alpha = options.alpha
@@ -78,7 +78,7 @@ class Cread(WithStatistics):
         return self.buckets.restored(torch.sigmoid(logits[self.heads[0]]))
 
 
-class Buckets(nn.Module):
+class TimeBuckets(nn.Module):
     """The thresholds `[M]`, the widths of the buckets below them `[M]`, and the mean of the label."""
 
     thresholds: Tensor
@@ -110,7 +110,7 @@ class ClassificationAndRestoration(Correction):
 
     refuses_list_loss: ClassVar[str] = "is a value"
 
-    def __init__(self, options: CreadOptions, buckets: Buckets) -> None:
+    def __init__(self, options: CreadOptions, buckets: TimeBuckets) -> None:
         self.options = options
         self.buckets = buckets
 

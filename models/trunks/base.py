@@ -16,13 +16,17 @@ from models.options import Options
 
 @dataclass(frozen=True)
 class TrunkSpec:
-    """The sizes that a trunk is built for. `context_width` 0: no context features; `domains` 0: no domains."""
+    """The sizes that a trunk is built for. `context_width` 0: no context features; `domains` 0: no domains.
+
+    `batch_norm`: the input of every ReLU is normalised over the batch.
+    """
 
     parts: tuple[InputPart, ...]
     heads: tuple[str, ...]
     dropout: float
     context_width: int = 0
     domains: int = 0
+    batch_norm: bool = False
 
     @property
     def in_widths(self) -> list[int]:
@@ -71,6 +75,7 @@ class TrunkOptions(Options, ABC):
 
     type: str
     needs_domain: ClassVar[bool] = False  # True: the recipe has to name domains
+    takes_batch_norm: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, spec: TrunkSpec) -> Trunk:

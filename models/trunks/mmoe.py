@@ -5,7 +5,7 @@ f^k(x) = sum_i g^k(x)_i f_i(x); equation 7: g^k(x) = softmax(W_gk x), a linear g
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from models.trunks.base import Trunk, TrunkInput, TrunkOptions, TrunkSpec
 class MmoeOptions(TrunkOptions):
     """`expert_dropout`: share of gate values set to 0 in training, the rest renormalised."""
 
+    takes_batch_norm: ClassVar[bool] = True
     type: Literal["mmoe"]
     experts: Experts = 4
     expert_hidden: Hidden = (128, 64)
@@ -28,7 +29,8 @@ class MmoeOptions(TrunkOptions):
 
     def build(self, spec: TrunkSpec) -> "Mmoe":
         hidden = self.expert_hidden
-        return Mmoe(spec.in_widths, spec.heads, self.experts, hidden, spec.dropout, self.expert_dropout)
+        dropout = (spec.dropout, self.expert_dropout)
+        return Mmoe(spec.in_widths, spec.heads, self.experts, hidden, *dropout, spec.batch_norm)
 
 
 class Mmoe(Trunk):
@@ -45,6 +47,7 @@ class Mmoe(Trunk):
         hidden: Sequence[int],
         dropout: float,
         expert_dropout: float = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.heads = tuple(heads)
@@ -52,8 +55,10 @@ class Mmoe(Trunk):
         self.first_width = hidden[0]
         self.out_width = hidden[-1]
         self.expert_dropout = expert_dropout
-        self.first = PartLinear(in_widths, experts * hidden[0] + len(heads) * experts)
-        self.rest = GroupedMlp(experts, hidden, dropout, last_linear=False)
+        # The gates are not normalised.
+        normed = experts * hidden[0] if batch_norm else 0
+        self.first = PartLinear(in_widths, experts * hidden[0] + len(heads) * experts, normed=normed)
+        self.rest = GroupedMlp(experts, hidden, dropout, last_linear=False, batch_norm=batch_norm)
         self.dropout = nn.Dropout(dropout)
         with torch.no_grad():  # W_gk x has no bias in the paper: it starts at zero
             self.first.bias[experts * hidden[0] :].zero_()

@@ -4,7 +4,7 @@ Ma et al., KDD 2018, equation 5: f(x) = sum_i g(x)_i f_i(x), with one gate for a
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -19,23 +19,30 @@ from models.trunks.mmoe import Mmoe
 class OmoeOptions(TrunkOptions):
     """The widths and number of the experts."""
 
+    takes_batch_norm: ClassVar[bool] = True
     type: Literal["omoe"]
     experts: Experts = 4
     expert_hidden: Hidden = (128, 64)
 
     def build(self, spec: TrunkSpec) -> "Omoe":
-        return Omoe(spec.in_widths, spec.heads, self.experts, self.expert_hidden, spec.dropout)
+        return Omoe(spec.in_widths, spec.heads, self.experts, self.expert_hidden, spec.dropout, spec.batch_norm)
 
 
 class Omoe(Trunk):
     """A mixture of experts with a single gate; the towers of all heads read the same vector."""
 
     def __init__(
-        self, in_widths: Sequence[int], heads: Sequence[str], experts: int, hidden: Sequence[int], dropout: float
+        self,
+        in_widths: Sequence[int],
+        heads: Sequence[str],
+        experts: int,
+        hidden: Sequence[int],
+        dropout: float,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.heads = tuple(heads)
-        self.mixture = Mmoe(in_widths, ("all",), experts, hidden, dropout)
+        self.mixture = Mmoe(in_widths, ("all",), experts, hidden, dropout, batch_norm=batch_norm)
         self.out_width = self.mixture.out_width
 
     def forward(self, inputs: TrunkInput) -> Tensor:

@@ -11,7 +11,7 @@ impressions alike.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -30,6 +30,7 @@ from models.trunks.base import Trunk, TrunkInput, TrunkOptions, TrunkSpec
 class PleOptions(TrunkOptions):
     """`levels` = 1 is CGC; `own_experts` per head."""
 
+    takes_batch_norm: ClassVar[bool] = True
     type: Literal["ple"]
     levels: Annotated[int, Field(ge=1, le=8)] = 2
     own_experts: Annotated[int, Field(ge=1, le=32)] = 2
@@ -38,7 +39,8 @@ class PleOptions(TrunkOptions):
 
     def build(self, spec: TrunkSpec) -> "Ple":
         experts = (self.own_experts, self.shared_experts)
-        return Ple(spec.in_widths, spec.heads, self.levels, *experts, self.expert_hidden, spec.dropout)
+        hidden = self.expert_hidden
+        return Ple(spec.in_widths, spec.heads, self.levels, *experts, hidden, spec.dropout, spec.batch_norm)
 
 
 class Mixing(nn.Module):
@@ -69,14 +71,22 @@ class FirstLevel(nn.Module):
     """Level 1: every expert and every gate reads the input, so their first layers are one product."""
 
     def __init__(
-        self, in_widths: Sequence[int], mixing: Mixing, hidden: Sequence[int], dropout: float, last: bool
+        self,
+        in_widths: Sequence[int],
+        mixing: Mixing,
+        hidden: Sequence[int],
+        dropout: float,
+        last: bool,
+        batch_norm: bool,
     ) -> None:
         super().__init__()
         self.mixing = mixing
         self.width = hidden[0]
         self.shared_gate = 0 if last else mixing.all
-        self.first = PartLinear(in_widths, mixing.all * hidden[0] + mixing.heads * mixing.seen + self.shared_gate)
-        self.rest = GroupedMlp(mixing.all, hidden, dropout, last_linear=False)
+        normed = mixing.all * hidden[0] if batch_norm else 0
+        width = mixing.all * hidden[0] + mixing.heads * mixing.seen + self.shared_gate
+        self.first = PartLinear(in_widths, width, normed=normed)
+        self.rest = GroupedMlp(mixing.all, hidden, dropout, last_linear=False, batch_norm=batch_norm)
         self.dropout = nn.Dropout(dropout)
         with torch.no_grad():
             self.first.bias[mixing.all * hidden[0] :].zero_()
@@ -111,13 +121,21 @@ class NextLevel(nn.Module):
     source: Tensor
 
     def __init__(
-        self, in_width: int, mixing: Mixing, own: int, shared: int, hidden: Sequence[int], dropout: float, last: bool
+        self,
+        in_width: int,
+        mixing: Mixing,
+        experts: tuple[int, int],
+        hidden: Sequence[int],
+        dropout: float,
+        last: bool,
+        batch_norm: bool,
     ) -> None:
         super().__init__()
         self.mixing = mixing
+        own, shared = experts
         source = [k for k in range(mixing.heads) for _ in range(own)] + [mixing.heads] * shared
         self.register_buffer("source", torch.tensor(source), persistent=False)
-        self.experts = GroupedMlp(mixing.all, (in_width, *hidden), dropout, last_linear=False)
+        self.experts = GroupedMlp(mixing.all, (in_width, *hidden), dropout, last_linear=False, batch_norm=batch_norm)
         self.gates = GroupedLinear(mixing.heads, in_width, mixing.seen)
         self.shared_gate = None if last else nn.Linear(in_width, mixing.all)
         with torch.no_grad():
@@ -155,15 +173,16 @@ class Ple(Trunk):
         shared: int,
         hidden: Sequence[int],
         dropout: float,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.heads = tuple(heads)
         self.out_width = hidden[-1]
         mixing = Mixing(len(heads), own, shared)
-        self.first = FirstLevel(in_widths, mixing, hidden, dropout, last=levels == 1)
+        self.first = FirstLevel(in_widths, mixing, hidden, dropout, levels == 1, batch_norm)
         self.levels = nn.ModuleList(
             [
-                NextLevel(hidden[-1], mixing, own, shared, hidden, dropout, last=j == levels)
+                NextLevel(hidden[-1], mixing, (own, shared), hidden, dropout, j == levels, batch_norm)
                 for j in range(2, levels + 1)
             ]
         )

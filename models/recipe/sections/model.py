@@ -96,6 +96,9 @@ class ModelSection(Options):
 
     `trunk_groups`: the groups that the trunk reads in addition to the encoders; by default all of them.
 
+    `batch_norm`: the places where the input of every ReLU is normalised over the batch, the `trunk` (its experts or
+    layers) and the `towers`; DIN has an option of its own. It is folded into the weights for serving.
+
     `outputs`: vectors that the graph gives out beside the task scores. `user_representation` is what the encoders that
     do not read the candidate make of the behaviours; `item_vector` has the candidate's embedded item features.
     """
@@ -112,6 +115,7 @@ class ModelSection(Options):
     user_bias: Annotated[UserBiasSection | None, Field(exclude_if=lambda value: value is None)] = None
     tower_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
     dropout: Rate = 0.0
+    batch_norm: Annotated[tuple[Literal["trunk", "towers"], ...], Field(exclude_if=lambda value: not value)] = ()
     outputs: Annotated[
         tuple[Literal["user_representation", "item_vector"], ...],
         Field(exclude_if=lambda value: not value),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_rankers import small, training_batch
 
-from models.structures.cread import Buckets, CreadOptions
+from models.structures.cread import CreadOptions, TimeBuckets
 from models.train import train
 from models.training.run import open_run
 
@@ -54,7 +54,7 @@ def reference(z, time, alpha, restoration, order):
 @pytest.mark.parametrize("alpha", [0.01, 1.0, 4.0])
 def test_the_thresholds_are_the_quantiles_at_the_papers_levels(alpha):
     time = times(5000)
-    made = Buckets(M).double()
+    made = TimeBuckets(M).double()
     made.fit(time, alpha)
     np.testing.assert_allclose(made.thresholds, thresholds_of(time, alpha), rtol=1e-6)
     np.testing.assert_allclose(made.widths.sum(), made.thresholds[-1], rtol=1e-6)
@@ -64,7 +64,7 @@ def test_a_larger_alpha_puts_fewer_examples_into_the_last_buckets():
     time = times(5000)
     shares = []
     for alpha in (0.01, 2.0, 5.0):
-        made = Buckets(M).double()
+        made = TimeBuckets(M).double()
         made.fit(time, alpha)
         shares.append(float((time > float(made.thresholds[-1])).mean()))
     assert shares[0] == pytest.approx(1 / (M + 1), abs=0.01) and shares[0] > shares[1] > shares[2] > 0
