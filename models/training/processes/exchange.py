@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.data.batches import Batch
-from models.layers.activation import Dice
+from models.layers.normalisation import RunningStatistics
 from models.layers.position_bias import PositionTower
 from models.network.model import MultiTaskModel
 from models.training.processes.ranks import Ranks
@@ -16,7 +16,7 @@ from models.training.updates.sparse_gradients import as_sparse, in_order
 from models.trunks.star import PartitionedNorm
 
 # Modules that change their buffers in training.
-COUNTING: tuple[type[nn.Module], ...] = (Dice, PartitionedNorm, PositionTower)
+COUNTING: tuple[type[nn.Module], ...] = (RunningStatistics, PartitionedNorm, PositionTower)
 
 # Shape legend: R rows of a table, U rows that a batch reads, D embedding width, P processes, K losses, T tables.
 

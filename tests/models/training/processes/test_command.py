@@ -14,19 +14,22 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from small_tables import RECIPE, make_tables, merged, write_tables
 
 from funnelrank.main import main
-from models.recipe import Recipe
+from models.recipe import Recipe, parse_recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole
 
 MakeRecipe = Callable[..., Recipe]
 LONG = {
-    "training.epochs": 8,
+    "training.epochs": 4,
     "training.batch_size": 16,
     "training.evaluations_per_epoch": 4,
     "training.patience": 99,
     "training.embedding_updates": "lazy_adam",
     "model.dropout": 0.2,
+    # A table whose checkpoint takes a while to write.
+    "model.embedding.hash_buckets": {"item_id": 100_000},
 }
 
 
@@ -38,6 +41,18 @@ def recipe_file(tiny_recipe: MakeRecipe, tmp_path: Path) -> Callable[[dict[str, 
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes that nobody has killed, with its recipe beside it."""
+    folder = tmp_path_factory.mktemp("whole")
+    data = write_tables(folder / "data", make_tables())
+    recipe = parse_recipe(merged(RECIPE, {"data.dir": str(data)} | LONG), "the test")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    done = subprocess.run(command(folder / "recipe.yaml", folder / "run", "--processes", "2"), stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr.decode()
+    return folder / "run"
 
 
 def words(recipe: Path, out: Path, *more: str) -> list[str]:
@@ -71,14 +86,10 @@ def test_two_processes_make_a_whole_run(recipe_file: Callable[..., Path], tmp_pa
 
 @pytest.mark.slow  # each process imports torch
 def test_a_run_whose_processes_are_killed_ends_with_the_bits_of_the_uninterrupted_one(
-    recipe_file: Callable[..., Path], tmp_path: Path
+    whole: Path, tmp_path: Path
 ) -> None:
-    # A table whose checkpoint takes a while to write.
-    recipe = recipe_file(LONG | {"model.embedding.hash_buckets": {"item_id": 100_000}})
-    whole = tmp_path / "whole"
+    recipe = whole.parent / "recipe.yaml"
     killed = tmp_path / "killed"
-    done = subprocess.run(command(recipe, whole, "--processes", "2"), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
     with subprocess.Popen(command(recipe, killed, "--processes", "2"), stderr=subprocess.PIPE, text=True) as launcher:
         # First the one that does not write, then the one that writes, in the middle of a later checkpoint.
         wait_for((killed / RESUME_FILE).exists, launcher)
@@ -96,14 +107,10 @@ def test_a_run_whose_processes_are_killed_ends_with_the_bits_of_the_uninterrupte
 
 
 @pytest.mark.slow  # each process imports torch
-def test_two_hosts_train_under_torchrun_and_go_on_after_a_kill(
-    recipe_file: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_two_hosts_train_under_torchrun_and_go_on_after_a_kill(whole: Path, tmp_path: Path) -> None:
     """Two agents of torchrun stand for two hosts."""
-    recipe = recipe_file(LONG)
-    whole = tmp_path / "whole"
+    recipe = whole.parent / "recipe.yaml"
     out = tmp_path / "hosts"
-    assert subprocess.run(command(recipe, whole, "--processes", "2"), capture_output=True).returncode == 0
     port = free_port()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
     torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]

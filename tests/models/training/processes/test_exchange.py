@@ -35,7 +35,6 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "few": ({"training.embedding_updates": "lazy_adam"}, 0.998),
     "rowwise": ({"training.embedding_updates": "rowwise_adagrad", "training.weighting": {"type": "uncertainty"}}, 0.5),
     "lists": (PAIRWISE | {"training.averaging": 0.0}, 0.6),
-    "adagrad": ({"training.optimiser": "adagrad", "training.embedding_updates": "lazy_adam"}, 0.998),
 }
 
 
