@@ -15,6 +15,11 @@ Lookup = Callable[[Tensor], Tensor]  # rows int64 `[...]` -> their embeddings `[
 # Shape legend: R rows of a table, U distinct rows of a batch, D embedding width.
 
 
+def widened(embedded: Tensor) -> Tensor:
+    """Embeddings in float32 if their table is bfloat16; others stay as they are."""
+    return embedded.float() if embedded.dtype == torch.bfloat16 else embedded
+
+
 class _ReadRows(torch.autograd.Function):
     """`table[rows]` for ascending distinct rows; the gradient of the table is sparse, with ascending rows."""
 
@@ -55,10 +60,12 @@ def compact(
     if pools:
         apart = torch.stack(rows_apart(distinct, pools))
         physical, places_2U = torch.unique(apart, return_inverse=True)
-        of_rows: Tensor = _ReadRows.apply(table, physical, first).float()  # type: ignore[no-untyped-call]
+        of_rows: Tensor = _ReadRows.apply(table, physical, first)  # type: ignore[no-untyped-call]
+        of_rows = widened(of_rows)
         read = of_rows.index_select(0, places_2U[0]) + of_rows.index_select(0, places_2U[1])
     else:
-        read = _ReadRows.apply(table, distinct, first).float()  # type: ignore[no-untyped-call]
+        read = _ReadRows.apply(table, distinct, first)  # type: ignore[no-untyped-call]
+        read = widened(read)
     pieces = numbers[first:].split([of_group.numel() for of_group in rows])
     places = [piece.view_as(of_group) for piece, of_group in zip(pieces, rows, strict=True)]
 

@@ -15,7 +15,7 @@ from models.data.encoding.encoding import CANDIDATE, Encoding, NumericStats, log
 from models.data.encoding.two_hashes import rows_apart
 from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
 from models.layers.input_part import InputPart
-from models.network.compact import Lookup, compact
+from models.network.compact import Lookup, compact, widened
 from models.network.embedding import GroupEmbedding, numerics_of, pieces_of, runs_of
 from models.recipe.sections.model import EmbeddingSection
 from models.structures.representation import Candidates
@@ -133,20 +133,17 @@ class Inputs(nn.Module):
         """The rows of the batch and how to look them up, which is to be handed to the methods below."""
         rows = {name: batch[f"{name}_rows"] for name in ROW_GROUPS if f"{name}_rows" in batch}
         if not (self.table.sparse and torch.is_grad_enabled()):
-            plain = self.table.weight.dtype == torch.float32 and not self.pools
+            plain = self.table.weight.dtype != torch.bfloat16 and not self.pools
             return RowsRead(rows, self.table if plain else self._looked_up)
         places, lookup = compact(self.table.weight, list(rows.values()), self.first_known_row, self.pools)
         return RowsRead(dict(zip(rows, places, strict=True)), lookup)
 
     def _looked_up(self, rows: Tensor) -> Tensor:
         """The embeddings float32 of rows int64 `[...]`, some of which may be codes."""
-        embedded: Tensor
-        if self.pools:
-            first, second = rows_apart(rows, self.pools)
-            embedded = self.table(first).float() + self.table(second).float()
-        else:
-            embedded = self.table(rows).float()
-        return embedded
+        if not self.pools:
+            return widened(self.table(rows))
+        first, second = rows_apart(rows, self.pools)
+        return widened(self.table(first)) + widened(self.table(second))
 
     def group(self, name: str, batch: Batch, read: RowsRead) -> Tensor:
         """`[B or 1, G]` of a feature group, of `within` or of `counter`, where the schema has it."""
