@@ -27,6 +27,11 @@ class TableError(ValueError):
         self.row = row
         super().__init__(f"{name or file.name} ({table}): {self.detail}")
 
+    def __reduce__(self) -> tuple[type["TableError"], tuple[object, ...]]:
+        """An error crosses from one process to another."""
+        name = str(self).partition(f" ({self.table}): ")[0]
+        return TableError, (self.message, self.file, self.table, self.column, self.row, name)
+
     @property
     def detail(self) -> str:
         """The message with its row, without the file."""

@@ -1,8 +1,8 @@
 """Encodes a recipe's tables once into a folder of flat arrays."""
 
 import shutil
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,20 +33,32 @@ from tables import Table
 CHUNK = 1 << 16
 IMPRESSION_GROUPS = ("context", "candidate", DERIVED)  # features of an impression, not of its user or item
 
+Watch = Callable[[str], AbstractContextManager[None]]
+
+
+def _unwatched(step: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
 
 def build(
-    recipe: Recipe, tables: Mapping[str, Table], folder: Path, cache: Path, earlier: Encoding | None = None
+    recipe: Recipe,
+    tables: Mapping[str, Table],
+    folder: Path,
+    cache: Path,
+    earlier: Encoding | None = None,
+    watch: Watch = _unwatched,
 ) -> dict[str, Any]:
     """Encode the tables into `folder` and return a description of them. The intermediate files are removed, but for
     those of single files of tables of many files, which stay in `cache` for the next time.
 
-    `earlier`: the encoding that is continued; without it a new one is fitted.
+    `earlier`: the encoding that is continued; without it a new one is fitted. `watch` is entered for every step, by its
+    name.
     """
     with (
         closing(_entities(recipe, "users", folder)) as users,
         closing(_entities(recipe, "items", folder)) as items,
     ):
-        return _encode(recipe, tables, folder, cache, users, items, earlier)
+        return _encode(recipe, tables, folder, cache, users, items, earlier, watch)
 
 
 def _entities(recipe: Recipe, role: str, folder: Path) -> Entities:
@@ -62,24 +74,30 @@ def _encode(
     users: Entities,
     items: Entities,
     earlier: Encoding | None,
+    watch: Watch,
 ) -> dict[str, Any]:
     # Each file by itself, on all cores.
     require_columns(recipe, tables)
-    split = SplitParts(recipe.data, tables["impressions"], folder / "parts")
-    partitions = encode_partitions(recipe, tables, split, folder, cache)
+    with watch("split"):
+        split = SplitParts(recipe.data, tables["impressions"], folder / "parts")
+    with watch("files"):
+        partitions = encode_partitions(recipe, tables, split, folder, cache)
     # Users and items first: impressions and behaviours point to their rows.
-    users.read_partitions(partitions.get("users", []))
-    items.read_partitions(partitions.get("items", []))
-    counts = merge_impressions(partitions["impressions"], recipe, split, users, items, folder)
+    with watch("entities"):
+        users.read_partitions(partitions.get("users", []))
+        items.read_partitions(partitions.get("items", []))
+    with watch("impressions"):
+        counts = merge_impressions(partitions["impressions"], recipe, split, users, items, folder)
     repeated_behaviours = 0
     starts = np.zeros(len(users) + 1, dtype=np.int64)
     if "behaviours" in tables:
         with_impressions = np.zeros(len(users), dtype=bool)
         for part in PARTS:
             with_impressions[read_array(folder / f"{part}.user", np.int32)] = True
-        starts, repeated_behaviours = merge_behaviours(
-            partitions["behaviours"], recipe, users, items, with_impressions, folder
-        )
+        with watch("behaviours"):
+            starts, repeated_behaviours = merge_behaviours(
+                partitions["behaviours"], recipe, users, items, with_impressions, folder
+            )
     (folder / "parts").unlink()
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     count_log(recipe, tables, items, folder)
@@ -87,19 +105,22 @@ def _encode(
     packed = {"user": users.finished(), "item": items.finished()}
     compare_requests(recipe, folder, packed["item"])
     # The behaviours that each impression sees, its derived features, and the encoding of the training part.
+    with watch("ranges"):
+        write_ranges(recipe, folder, events, starts)
     parts = {}
-    write_ranges(recipe, folder, events, starts)
     for part in PARTS:
         parts[part] = _packed_part(recipe, folder, part, packed, events, counts.parts[part])
         write_derived(recipe.features, parts[part], folder / f"{part}.{DERIVED}")
-    encoding = fit_encoding(recipe, _with_derived(recipe, folder, "train", parts["train"]), folder)
+    with watch("vocabulary"):
+        encoding = fit_encoding(recipe, _with_derived(recipe, folder, "train", parts["train"]), folder)
     if earlier is not None:
         encoding = continued(earlier, encoding)
     encoding.save(folder / "encoding.npz")
     # Write raw rows for the exporter, then turn every row into embedding rows.
     rows = raw_rows(recipe, parts["validation"])
     np.savez_compressed(folder / "kept_rows.npz", **rows)  # type: ignore[arg-type]
-    cross_values = _write_rows(recipe, folder, encoding, packed, events, counts.parts)
+    with watch("rows"):
+        cross_values = _write_rows(recipe, folder, encoding, packed, events, counts.parts)
     for name in (
         "users.packed",
         "items.packed",

@@ -81,10 +81,13 @@ def _sorted(events: np.ndarray) -> np.ndarray:
 
 
 def _distinct(events: np.ndarray) -> np.ndarray:
-    order = np.lexsort(
-        (np.arange(len(events)), events["scene"], events["action"], events["item"], events["time"], events["user"])
-    )
-    by_value = events[order]
+    """Events by user and time without those that are equal to an earlier one."""
+    # Equal events have an equal user and time, so that only those with such a neighbour are compared.
+    same = (events["user"][1:] == events["user"][:-1]) & (events["time"][1:] == events["time"][:-1])
+    places = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+    tied = events[places]
+    order = np.lexsort((places, tied["scene"], tied["action"], tied["item"], tied["time"], tied["user"]))
+    by_value = tied[order]
     repeat = np.zeros(len(events), dtype=bool)
-    repeat[order[1:]] = by_value[1:] == by_value[:-1]
+    repeat[places[order[1:]]] = by_value[1:] == by_value[:-1]
     return np.asarray(events[~repeat])

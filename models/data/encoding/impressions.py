@@ -169,11 +169,17 @@ def _requests(batch: Batch, column: str) -> np.ndarray:
     return keys
 
 
+def times_are_bounded(recipe: Recipe) -> bool:
+    """Whether every impression needs a time: for its behaviours, its counters or its part."""
+    split_by_time = isinstance(recipe.data.split, TimeSplit)
+    return split_by_time or recipe.features.behaviour is not None or bool(recipe.features.counters)
+
+
 def times_of(batch: Batch, recipe: Recipe) -> np.ndarray:
     """Return the times of impressions. They may be unknown if nothing depends on them (no behaviours, no counters, no
     split by time).
     """
-    if recipe.features.behaviour is not None or recipe.features.counters or isinstance(recipe.data.split, TimeSplit):
+    if times_are_bounded(recipe):
         return batch.times(recipe.data.time_ms, latest_now_ms())
     return batch.times(recipe.data.time_ms, bounded=False, missing=UNKNOWN_MS)
 

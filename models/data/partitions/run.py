@@ -9,15 +9,18 @@ import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from features.schema import Feature
+from models.data.encoding.impressions import times_are_bounded
 from models.data.partitions.encode import ROLES, FileToEncode, columns_of, encode_file
 from models.data.split import SplitParts
 from models.data.stored.partition import DESCRIPTION, EncodedFile, open_partition
 from models.data.tables import file_hash
-from models.recipe import Recipe
-from models.recipe.sections.data import WHERE_DATA_LIES
+from models.recipe import Recipe, RecipeError
 from tables import Table
 
 FORMAT = 1
@@ -55,7 +58,7 @@ def _jobs(recipe: Recipe, table: Table, parts: SplitParts, place: Path) -> Itera
     columns, lists = columns_of(recipe, table.role)
     kinds = table.column_kinds(list(columns), lists)
     source = FileToEncode(recipe, table.role, table.files[0], kinds)
-    deciding = {"format": FORMAT, "role": table.role, "kinds": kinds, "recipe": _deciding(recipe)}
+    deciding = {"format": FORMAT, "role": table.role, "kinds": kinds, "recipe": _deciding(recipe, table.role)}
     common = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(file_hash, table.files))
@@ -72,15 +75,35 @@ def _jobs(recipe: Recipe, table: Table, parts: SplitParts, place: Path) -> Itera
         yield _Job(job, place / name)
 
 
-def _deciding(recipe: Recipe) -> dict[str, object]:
-    """What of a recipe decides the encoding of single files."""
-    position = recipe.position
-    return {
-        "data": recipe.data.model_dump(mode="json", exclude=WHERE_DATA_LIES | {"split"}),
-        "features": recipe.features.model_dump(mode="json"),
-        "labels": [list(recipe.label_columns), sorted(recipe.value_columns)],
-        "position": None if position is None else position.model_dump(include={"column", "cross", "max_position"}),
+def _deciding(recipe: Recipe, role: str) -> dict[str, Any]:
+    """What of a recipe decides the encoding of a table's files: their columns, and the features made of them."""
+    data = recipe.data
+    schema = recipe.features
+    ids = (schema.user_id_feature, schema.item_id_feature)
+    deciding: dict[str, Any] = {
+        "columns": [data.user_row, data.item_row, data.time_ms, data.served],
+        "ids": [feature.model_dump(mode="json") for feature in (*schema.user, *schema.item) if feature.name in ids],
     }
+    if role in ("users", "items"):
+        deciding["features"] = _dumped(schema.user if role == "users" else schema.item)
+    elif role == "behaviours":
+        assert schema.behaviour is not None
+        deciding["vocabularies"] = [schema.behaviour.action_vocabulary, schema.behaviour.scene_vocabulary]
+    else:
+        kinds = [[name, [kind.model_dump(mode="json") for kind in kinds]] for name, kinds in recipe.label_kinds.items()]
+        position = recipe.position
+        deciding |= {
+            "request": data.request_id,
+            "features": [_dumped(schema.context), _dumped(schema.candidate)],
+            "labels": kinds,
+            "times": times_are_bounded(recipe),
+            "position": position and position.model_dump(include={"column", "cross", "max_position"}),
+        }
+    return deciding
+
+
+def _dumped(features: Sequence[Feature]) -> list[dict[str, Any]]:
+    return [feature.model_dump(mode="json") for feature in features]
 
 
 def _run(jobs: Sequence[_Job], processes: int) -> None:
@@ -97,6 +120,9 @@ def _run(jobs: Sequence[_Job], processes: int) -> None:
     try:
         for future in [pool.submit(_encode, job) for job in jobs]:
             future.result()
+    except BrokenProcessPool:
+        problem = "data.processes: a process that encoded files was ended, perhaps for want of memory; set it lower"
+        raise RecipeError(problem, ("data", "processes")) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
