@@ -15,6 +15,7 @@ from service.bundle.tables import Tables
 
 CANDIDATES = (1, 2, 7, 64, 257, 1000)
 BEHAVIOURS = (0, 1, 2, 17, 50)
+LONG_CANDIDATES = 64  # the most beside more behaviours than the grid has: pairs of both may take gigabytes
 TOLERANCE = 1e-5
 
 
@@ -39,22 +40,33 @@ def check_parity(
 ) -> Parity:
     """Compare every output at every size of the grid; for numbers beyond 1, the difference is relative.
 
+    A schema with longer sequences than the grid's is compared at their length too, with up to LONG_CANDIDATES.
     `tables`: the tensors that lie beside the graph.
 
     Raises ParityError with the output and the size of the first difference over the tolerance.
     """
     session = open_session(model, 0, tables)
     names = [o.name for o in session.get_outputs()]
-    behaviours = BEHAVIOURS if schema.behaviour is not None else (0,)
+    behaviours = lengths_of(schema)
     rng = np.random.default_rng(seed)
     worst = 0.0
     for c in CANDIDATES:
         for n in behaviours:
+            if n > BEHAVIOURS[-1] and c > LONG_CANDIDATES:
+                continue
             inputs = request(schema, rows, c, n, rng)
             expected = torch_scores(graph, inputs)
             for name, got in zip(names, session.run(names, inputs), strict=True):
                 worst = max(worst, _difference(name, got, expected[name], c, n))
     return Parity(candidates=CANDIDATES, behaviours=behaviours, tolerance=TOLERANCE, max_abs_difference=worst)
+
+
+def lengths_of(schema: FeatureSchema) -> tuple[int, ...]:
+    """Return the lengths of behaviour sequences at which a graph of this schema is compared."""
+    if schema.behaviour is None:
+        return (0,)
+    longest = schema.behaviour.max_length
+    return BEHAVIOURS if longest <= BEHAVIOURS[-1] else (*BEHAVIOURS, longest)
 
 
 def _difference(task: str, got: np.ndarray, expected: np.ndarray, candidates: int, behaviours: int) -> float:

@@ -16,6 +16,7 @@ from models.encoders.bst import BstOptions
 from models.encoders.din import DinOptions
 from models.encoders.dupn import DupnOptions
 from models.encoders.pooling import PoolingOptions
+from models.encoders.sim import SimOptions
 from models.errors import RecipeError
 from models.structures.base import TaskOptions
 from models.structures.class_preference import ClassPreferenceOptions
@@ -76,6 +77,7 @@ _CREAD = (
 )
 _PEPNET = "PEPNet: Parameter and Embedding Personalized Network (KDD 2023)"
 _AITM = "Modeling the Sequential Dependence among Audience Multi-step Conversions, AITM (KDD 2021)"
+_SIM = "Search-based User Interest Modeling with Lifelong Sequential Behavior Data, SIM (CIKM 2020)"
 _GDCN = "Towards Deeper, Lighter and Interpretable Cross Network for CTR Prediction, GDCN (CIKM 2023)"
 _HOME = "HoME: Hierarchy of Multi-Gate Experts for Multi-Task Learning at Kuaishou (KDD 2025)"
 _PLE = "Progressive Layered Extraction (RecSys 2020)"
@@ -163,6 +165,7 @@ _ENTRIES = (
     Entry("aitm", _AITM, "https://arxiv.org/abs/2105.08489", _STEPS, _POOLING, AitmOptions(type="aitm")),
     Entry("home", _HOME, "https://arxiv.org/abs/2408.05430", _CHAIN_OR_NOT, _POOLING, HomeOptions(type="home")),
     Entry("gdcn", _GDCN, "https://arxiv.org/abs/2311.04635", _CHAIN_OR_NOT, _POOLING, GdcnOptions(type="gdcn")),
+    Entry("sim", _SIM, "https://arxiv.org/abs/2006.05639", _CHAIN_OR_NOT, SimOptions(type="sim"), _SEPARATE),
 )
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -1,7 +1,8 @@
 """Holds what all sequence encoders have in common: options, widths and input."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -9,7 +10,17 @@ from torch import Tensor, nn
 from models.options import Options
 
 # Shape legend: B candidates (or impressions), L behaviours, I item part of a behaviour, P its property part,
-# U user, K context.
+# U user, K context, R key columns of the item features that a behaviour has.
+
+
+class Keys(NamedTuple):
+    """The embedding rows of what behaviours and candidates have in common, int64: for an encoder that compares values.
+
+    `behaviours` `[B or 1, L, R]` and `target` `[B, R]` have the same columns.
+    """
+
+    behaviours: Tensor
+    target: Tensor
 
 
 class View(NamedTuple):
@@ -18,7 +29,7 @@ class View(NamedTuple):
 
     `behaviours` `[B or 1, L, I + P]`, newest first: the item part, then the property part (action, scene, age); `mask`
     bool `[B or 1, L]`, False for padding; `target` `[B, I]`, the candidate in the form of a behaviour's item part;
-    `user` `[B or 1, U]` and `context` `[B or 1, K]`, None if the schema has none.
+    `user` `[B or 1, U]` and `context` `[B or 1, K]`, None if the schema has none; `keys`: the rows of the item parts.
     """
 
     behaviours: Tensor
@@ -26,25 +37,37 @@ class View(NamedTuple):
     target: Tensor
     user: Tensor | None = None
     context: Tensor | None = None
+    keys: Keys | None = None
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """The widths that an encoder is built for; `user_width` and `context_width` are 0 if the schema has none."""
+    """The widths that an encoder is built for; `user_width` and `context_width` are 0 if the schema has none.
+
+    `key_columns`: by item feature of the behaviours, its columns in `Keys`, the item's id last. Rows below
+    `first_known_row` are missing or unknown values.
+    """
 
     item_width: int
     property_width: int
     user_width: int = 0
     context_width: int = 0
+    key_columns: Mapping[str, slice] = field(default_factory=dict)
+    first_known_row: int = 1
 
 
 class Encoder(nn.Module, ABC):
     """Encodes a behaviour sequence as one vector of `out_width`: one per request, or per candidate if it
-    `sees_candidate`.
+    `sees_candidate`. One that does not read all behaviours has `reads_all` False and says which.
     """
 
     sees_candidate: bool
     out_width: int
+    reads_all: bool = True
+
+    def reads(self, keys: Keys, mask_BL: Tensor) -> Tensor:
+        """Which behaviours the encoder reads, bool `[B, L]`, of those that `mask_BL` says are real."""
+        return mask_BL
 
     @abstractmethod
     def forward(self, view: View) -> Tensor:

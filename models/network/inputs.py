@@ -14,6 +14,7 @@ from features.within_request import INPUT, WITHIN
 from models.data.encoding.encoding import CANDIDATE, Encoding, NumericStats, log1p_columns
 from models.data.encoding.two_hashes import rows_apart
 from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabularies, key_column_vocabularies
+from models.encoders.base import EncoderSpec, Keys, View
 from models.layers.input_part import InputPart
 from models.network.compact import Lookup, compact, widened
 from models.network.embedding import GroupEmbedding, numerics_of, pieces_of, runs_of
@@ -97,6 +98,8 @@ class Inputs(nn.Module):
         self.behaviour_property = GroupEmbedding(
             (), rows[-2:], age_stats, log1p[n:], section.dim, widths[-2:], extra_columns=2
         )
+        self.item_id = schema.item_id_feature
+        self.key_columns = RowLayout(features).key_columns
         keys, numerics = _columns_of(schema.item, features)
         self.register_buffer("target_keys", torch.tensor(keys), persistent=False)
         self.register_buffer("target_numerics", torch.tensor(numerics), persistent=False)
@@ -159,6 +162,26 @@ class Inputs(nn.Module):
         assert isinstance(group, GroupEmbedding)
         assert group.numerics is not None
         return Candidates(batch["item_numerics"], group.numerics(batch["item_numerics"]))
+
+    @property
+    def encoder_spec(self) -> EncoderSpec | None:
+        """What encoders are built for, the item's id last among the keys; None without behaviours."""
+        if self.behaviour_item is None or self.behaviour_property is None:
+            return None
+        keys = {name: self.key_columns[name] for name in sorted(self.key_columns, key=self.item_id.__eq__)}
+        widths = (self.behaviour_item.width, self.behaviour_property.width, self.width("user"), self.width("context"))
+        return EncoderSpec(*widths, keys, self.first_known_row)
+
+    def keys(self, behaviour_rows: Tensor, item_rows: Tensor) -> Keys:
+        """The rows of the behaviours' item features, without action and scene, and those of the candidates."""
+        return Keys(behaviour_rows[..., :-2], item_rows[..., self.target_keys])
+
+    def view(self, batch: Batch, groups: Mapping[str, Tensor], read: RowsRead) -> View:
+        """What the encoders read: the behaviours, the candidate in their form, the user and the context."""
+        behaviours_BLG, mask_BL = self.behaviours(batch, read)
+        target_BI = self.target(batch, groups["item"], read)
+        keys = self.keys(read.rows["behaviour"], read.rows["item"])
+        return View(behaviours_BLG, mask_BL, target_BI, groups.get("user"), groups.get("context"), keys)
 
     def behaviours(self, batch: Batch, read: RowsRead) -> tuple[Tensor, Tensor]:
         """The behaviours `[B or 1, L, I + P]`, item part then property part (action, scene, age), and their mask.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.catalogue import entry_of
 from models.data.encoding.encoding import Encoding
-from models.encoders.base import Encoder, EncoderOptions, EncoderSpec, View
+from models.encoders.base import Encoder, EncoderOptions, View
 from models.errors import RecipeError
 from models.kinds import Score
 from models.layers.calibration import Calibration
@@ -20,6 +20,7 @@ from models.network.domain import Domains
 from models.network.heads import by_head, factors_of, representation_networks, statistics_of
 from models.network.inputs import Batch, Inputs
 from models.network.objective import Objective
+from models.network.shortening import shortened
 from models.network.user_bias import UserBias, build_user_bias
 from models.network.vectors import representation_of, vector_shapes, vectors_of
 from models.recipe import Recipe
@@ -91,16 +92,14 @@ class MultiTaskModel(nn.Module):
             "trunk": type(self.trunk).__name__.lower(),
             "structures": ", ".join(task.type for task in recipe.tasks),
         }
-        self.reads_behaviours = bool(self.encoders or (self.user_bias and self.user_bias.encoders))
+        readers = [*self.encoders, *(self.user_bias.encoders if self.user_bias else ())]
+        self.reads_behaviours = bool(readers)
+        self.searching = [] if any(encoder.reads_all for encoder in readers) else readers
         self.objective = Objective(self.outputs, recipe.training.list_losses, spec.in_widths)
 
     def _build_encoders(self, sections: Sequence[EncoderOptions]) -> list[Encoder]:
-        item = self.inputs.behaviour_item
-        property_ = self.inputs.behaviour_property
-        if item is None or property_ is None:
-            return []
-        spec = EncoderSpec(item.width, property_.width, self.inputs.width("user"), self.inputs.width("context"))
-        return [section.build(spec) for section in sections]
+        spec = self.inputs.encoder_spec
+        return [] if spec is None else [section.build(spec) for section in sections]
 
     def _trunk_spec(self, dropout: float, batch_norm: bool) -> TrunkSpec:
         parts = [self.inputs.part(name) for name in self.trunk_groups]
@@ -116,13 +115,12 @@ class MultiTaskModel(nn.Module):
         """Embed the batch: the vectors of its groups, and the input of the encoders, which is None without an
         encoder.
         """
+        batch = shortened(batch, self.inputs.keys, self.searching)
         read = self.inputs.reading(batch)
         groups = {name: self.inputs.group(name, batch, read) for name in self.inputs.groups}
         if not self.reads_behaviours:
             return Embedded(groups, None)
-        behaviours_BLG, mask_BL = self.inputs.behaviours(batch, read)
-        target = self.inputs.target(batch, groups["item"], read)
-        return Embedded(groups, View(behaviours_BLG, mask_BL, target, groups.get("user"), groups.get("context")))
+        return Embedded(groups, self.inputs.view(batch, groups, read))
 
     def trunk_input(self, batch: Batch, embedded: Embedded | None = None) -> TrunkInput:
         """The trunk's input: vectors of the groups, encoded behaviours, the context, the domain."""

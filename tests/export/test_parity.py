@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from small_rankers import raw_inputs, small
+from small_rankers import FEATURES, raw_inputs, small
 
 from export.graph import to_onnx
-from export.parity import ParityError, _difference, check_parity
+from export.parity import BEHAVIOURS, ParityError, _difference, check_parity, lengths_of
 
 
 @pytest.mark.parametrize("unit", [1.0, 50.0, 50_000.0])
@@ -31,3 +31,11 @@ def test_a_real_difference_of_a_large_value_is_refused() -> None:
         _difference("watch", expected + np.array([2, 0], np.float32), expected, 2, 0)
     with pytest.raises(ParityError, match="differ by"):
         _difference("pctr", np.array([0.50002], np.float32), np.array([0.5], np.float32), 1, 0)
+
+
+def test_a_schema_with_longer_sequences_is_compared_at_their_length_too() -> None:
+    behaviour = FEATURES["behaviour"]
+    for longest, lengths in ((5, BEHAVIOURS), (50, BEHAVIOURS), (300, (*BEHAVIOURS, 300))):
+        model = small("sim", features={"behaviour": behaviour | {"max_length": longest}})
+        assert lengths_of(model.encoding.schema) == lengths
+    assert lengths_of(model.encoding.schema.model_copy(update={"behaviour": None})) == (0,)
