@@ -63,48 +63,37 @@ def arrays(rows: Sequence[tuple[list[int], list[float]]], name: str) -> dict[str
     return {f"{name}_keys": keys, f"{name}_numerics": np.array([numerics for _, numerics in rows], dtype=np.float32)}
 
 
-def create_app() -> FastAPI:
-    folder = Path(os.environ[BUNDLE])
-    manifest = read_manifest(folder)
-    layouts = Layouts.of(manifest.feature_schema)
-    session = open_session((folder / GRAPH_FILE).read_bytes(), 1)
-    store = redis.asyncio.Redis.from_url(os.environ[REDIS])
-    names = {i.name for i in manifest.inputs}
-    context_row = RowLayout(manifest.feature_schema.context)
-    app = FastAPI()
+class PeerRanker:
+    """Ranks as the usual handler does, whatever framework calls it."""
 
-    def behaviour_inputs(history: list[dict[str, Any]], now: int) -> dict[str, np.ndarray]:
-        if layouts.behaviour is None:
-            return {}
-        rows = [
-            (entry["keys"], feature_row(layouts.behaviour, entry)[1]) for entry in history[: layouts.max_behaviours]
-        ]
-        inputs = arrays(rows, "behaviour")
-        inputs["behaviour_keys"] = inputs["behaviour_keys"].reshape(len(rows), layouts.behaviour.key_width)
-        inputs["behaviour_times"] = np.array(
-            [entry["time"] for entry in history[: layouts.max_behaviours]], dtype=np.int64
-        )
-        inputs["request_time"] = np.array([now], dtype=np.int64)
-        return inputs
+    def __init__(self) -> None:
+        folder = Path(os.environ[BUNDLE])
+        manifest = read_manifest(folder)
+        self.layouts = Layouts.of(manifest.feature_schema)
+        self.tasks = manifest.task_names
+        self.session = open_session((folder / GRAPH_FILE).read_bytes(), 1)
+        self.store = redis.asyncio.Redis.from_url(os.environ[REDIS])
+        self.names = {i.name for i in manifest.inputs}
+        self.context_row = RowLayout(manifest.feature_schema.context)
 
-    @app.post("/rank")
-    async def rank(request: PeerRequest) -> PeerResponse:
+    async def rank(self, request: PeerRequest) -> PeerResponse:
         # Read the user, the behaviours and the items.
+        layouts = self.layouts
         user, history, items = await asyncio.gather(
-            store.get(f"user:{request.user_id}"),
-            store.get(f"history:{request.user_id}"),
-            store.mget([f"item:{item_id}" for item_id in request.candidates]),
+            self.store.get(f"user:{request.user_id}"),
+            self.store.get(f"history:{request.user_id}"),
+            self.store.mget([f"item:{item_id}" for item_id in request.candidates]),
         )
         # Unknown users and items are ranked with empty features.
         user_row = feature_row(layouts.user, json.loads(user) if user else {})
         item_rows = [feature_row(layouts.item, json.loads(item) if item else {}) for item in items]
-        packed = context_row.rows(context_row.pack(request.context))[0]
+        packed = self.context_row.rows(self.context_row.pack(request.context))[0]
         context_values = (packed["keys"].tolist(), packed["numerics"].tolist())
         inputs = arrays([user_row], "user") | arrays([context_values], "context") | arrays(item_rows, "item")
-        inputs |= behaviour_inputs(json.loads(history) if history else [], request.timestamp)
+        inputs |= self._behaviour_inputs(json.loads(history) if history else [], request.timestamp)
         # Score all candidates in one run, and order them by the sum of the tasks.
-        outputs = session.run(manifest.task_names, {name: array for name, array in inputs.items() if name in names})
-        predictions = dict(zip(manifest.task_names, outputs, strict=True))
+        outputs = self.session.run(self.tasks, {name: array for name, array in inputs.items() if name in self.names})
+        predictions = dict(zip(self.tasks, outputs, strict=True))
         scored = []
         for i, item_id in enumerate(request.candidates):
             of_item = {task: float(scores[i]) for task, scores in predictions.items()}
@@ -116,6 +105,27 @@ def create_app() -> FastAPI:
                 for place, (score, i, p) in enumerate(scored, start=1)
             ]
         )
+
+    def _behaviour_inputs(self, history: list[dict[str, Any]], now: int) -> dict[str, np.ndarray]:
+        layouts = self.layouts
+        if layouts.behaviour is None:
+            return {}
+        newest = history[: layouts.max_behaviours]
+        rows = [(entry["keys"], feature_row(layouts.behaviour, entry)[1]) for entry in newest]
+        inputs = arrays(rows, "behaviour")
+        inputs["behaviour_keys"] = inputs["behaviour_keys"].reshape(len(rows), layouts.behaviour.key_width)
+        inputs["behaviour_times"] = np.array([entry["time"] for entry in newest], dtype=np.int64)
+        inputs["request_time"] = np.array([now], dtype=np.int64)
+        return inputs
+
+
+def create_app() -> FastAPI:
+    ranker = PeerRanker()
+    app = FastAPI()
+
+    @app.post("/rank")
+    async def rank(request: PeerRequest) -> PeerResponse:
+        return await ranker.rank(request)
 
     return app
 

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,18 @@ def application(name: str, target: str, environment: Mapping[str, str]) -> Itera
 
 
 @contextmanager
-def _running(name: str, command: list[str], environment: Mapping[str, str], ready: str) -> Iterator[Server]:
+def free_server(name: str, command: Sequence[str], environment: Mapping[str, str], ready: str) -> Iterator[Server]:
+    """Start a server of another kind: `command` has {port} where the port belongs, and it answers at `ready`."""
     port = free_port()
+    with _running(name, [part.format(port=port) for part in command], environment, ready, port) as server:
+        yield server
+
+
+@contextmanager
+def _running(
+    name: str, command: list[str], environment: Mapping[str, str], ready: str, chosen: int | None = None
+) -> Iterator[Server]:
+    port = chosen or free_port()
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("FUNNELRANK_", "PROMETHEUS_"))}
     own = {"FUNNELRANK_PORT": str(port), "UVICORN_PORT": str(port), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=inherited | own | dict(environment))

@@ -1,4 +1,4 @@
-"""The benchmark commands: `bench`, and `bench-` with scale, threads, brownout, console, clients."""
+"""The benchmark commands: `bench`, and `bench-` with scale, threads, brownout, console, peers, clients."""
 
 from pathlib import Path
 
@@ -158,6 +158,30 @@ def bench_console(rounds: int) -> int:
     from bench.console import measure_console
 
     return ExitCode.DONE if all(verdict.passed for verdict in measure_console(rounds)) else ExitCode.FAILED
+
+
+@click.command(epilog=examples("funnelrank bench-peers --ray .venv-ray/bin/python --bentoml .venv-bentoml/bin/python"))
+@click.option("--bentoml", metavar="PYTHON", help="Interpreter of an environment that has BentoML.")
+@click.option("--ray", metavar="PYTHON", help="Interpreter of an environment that has Ray Serve.")
+@click.option("--rounds", type=POSITIVE, default=7, show_default=True, help="Rounds in which the servers take turns.")
+@click.option(
+    "--out",
+    type=PATH,
+    default=Path("reports/peers.json"),
+    show_default=True,
+    metavar="FILE",
+    help="JSON file to write.",
+)
+@_RUNS
+def bench_peers(bentoml: str | None, ray: str | None, rounds: int, out: Path, runs: Path) -> None:
+    """Compare the CPU time of a ranking with the same handler under FastAPI, BentoML and Ray Serve, one worker each.
+
+    The environments of BentoML and Ray Serve also need the packages of requirements/serve.txt.
+    """
+    from bench.peers import compare_peers
+
+    pythons = {"bentoml": bentoml, "ray": ray}
+    compare_peers({name: python for name, python in pythons.items() if python}, rounds, runs, out)
 
 
 @click.command(epilog=examples("funnelrank bench-clients --candidates 200"))
