@@ -8,7 +8,7 @@ import click
 from funnelrank.commands.options import PATH, POSITIVE, ManyValues, examples
 from funnelrank.exit_codes import CommandError
 
-SIMULATORS = ["selection", "funnel", "position", "transfer", "delay"]
+SIMULATORS = ["selection", "funnel", "position", "transfer", "delay", "watch_time", "batch_norm"]
 
 
 @click.group(

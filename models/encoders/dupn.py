@@ -8,10 +8,15 @@ the state before:
   a = softmax over real behaviours of a two-layer network on [h_t, query, user, p_t];  rep_s = sum_t a_t h_t;  rep =
   [rep_s; u]
 The query is the request's context and u a linear map of the user's features. Nothing here looks at the candidate, so
-the representation is computed once per request.
+the representation is computed once per request. Where there is no search, and so no query, the candidate can be the
+query too; the attention then has a sum per candidate, and no task can read a representation of the user alone.
+
+The paper's ablations leave the properties p out of the LSTM, of the attention, or of both: section 5.2, `all`, `bplstm`
+(in the LSTM alone), `bpatt` (in the attention alone) and `nobp`.
 """
 
 import math
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 import torch
@@ -28,17 +33,28 @@ ONNX_ORDER = "iofc"  # how each stacks the weights of the gates; c is the cell's
 GATED = "ifo"  # the gates that see the properties
 
 
+Place = Literal["lstm", "attention"]
+EVERYWHERE: tuple[Place, ...] = ("lstm", "attention")
+
+
 class DupnOptions(EncoderOptions):
-    """`hidden`: width of the LSTM's state; `user_hidden`: of the user's own part of the representation."""
+    """`hidden`: width of the LSTM's state; `user_hidden`: of the user's own part of the representation.
+
+    `properties`: the places that read the properties of a behaviour. `query`: what the attention reads in addition to
+    the user and the properties.
+    """
 
     type: Literal["dupn"]
     hidden: Annotated[int, Field(ge=1, le=1024)] = 128
     user_hidden: Annotated[int, Field(ge=1, le=1024)] = 128
     attention_hidden: Annotated[int, Field(ge=1, le=1024)] = 64
+    properties: Annotated[tuple[Place, ...], Field(exclude_if=lambda value: value == EVERYWHERE)] = EVERYWHERE
+    query: Annotated[Literal["request", "candidate"], Field(exclude_if=lambda value: value == "request")] = "request"
 
     def build(self, spec: EncoderSpec) -> "Dupn":
         widths = (spec.item_width, spec.property_width, spec.user_width, spec.context_width)
-        return Dupn(*widths, self.hidden, self.user_hidden, self.attention_hidden)
+        hidden = (self.hidden, self.user_hidden, self.attention_hidden)
+        return Dupn(*widths, *hidden, self.properties, self.query == "candidate")
 
 
 class PropertyGatedLstm(nn.Module):
@@ -103,7 +119,7 @@ class PropertyGatedLstm(nn.Module):
 class Dupn(Encoder):
     """The representation [rep_s; u]: `hidden` numbers of the behaviours and `user_hidden` of the user."""
 
-    sees_candidate = False
+    sees_candidate: bool
 
     def __init__(
         self,
@@ -114,35 +130,58 @@ class Dupn(Encoder):
         hidden: int,
         user_hidden: int,
         attention_hidden: int,
+        properties: Collection[Place] = EVERYWHERE,
+        sees_candidate: bool = False,
     ) -> None:
         super().__init__()
         self.item_width = item_width
-        self.lstm = PropertyGatedLstm(item_width, property_width, hidden)
+        self.sees_candidate = sees_candidate
+        # The place of the properties that each part reads, none of them or all.
+        self.lstm_width = item_width + (property_width if "lstm" in properties else 0)
+        self.read_width = property_width if "attention" in properties else 0
+        self.lstm = PropertyGatedLstm(item_width, self.lstm_width - item_width, hidden)
         if not user_width:
             user_hidden = 0
         self.user = nn.Linear(user_width, user_hidden) if user_width else None
         self.out_width = hidden + user_hidden
-        self.of_step = nn.Linear(hidden + property_width, attention_hidden)
+        self.of_step = nn.Linear(hidden + self.read_width, attention_hidden)
         request_width = context_width + user_hidden
         self.of_request = nn.Linear(request_width, attention_hidden, bias=False) if request_width else None
         self.attention = nn.Linear(attention_hidden, 1, bias=False)  # a bias would not change the softmax
+        self.of_candidate = nn.Linear(item_width, attention_hidden, bias=False) if sees_candidate else None
 
-    def weights(self, states_BLH: Tensor, properties_BLP: Tensor, request: list[Tensor], mask_BL: Tensor) -> Tensor:
+    def weights(
+        self,
+        states_BLH: Tensor,
+        properties_BLP: Tensor,
+        request: list[Tensor],
+        mask_BL: Tensor,
+        target_BI: Tensor | None = None,
+    ) -> Tensor:
         """Attention `[B, L]`: sums to one over real behaviours, zero at padding."""
         first_BLA = self.of_step(torch.cat([states_BLH, properties_BLP], -1))
         if self.of_request is not None:
             first_BLA = first_BLA + self.of_request(torch.cat(request, -1)).unsqueeze(1)
+        if self.of_candidate is not None and target_BI is not None:
+            first_BLA = first_BLA + self.of_candidate(target_BI).unsqueeze(1)
         raw_BL = self.attention(torch.relu(first_BLA))[..., 0].masked_fill(~mask_BL, -1e9)
         return torch.where(mask_BL, torch.softmax(raw_BL, -1), 0.0)
 
     def forward(self, view: View) -> Tensor:
-        """A view of B requests, or of one -> `[B or 1, R]`."""
-        states_BLH = self.lstm(view.behaviours, view.mask)
+        """A view of B requests, or of one -> `[B or 1, R]`; `[B, R]` if the candidate is the query."""
+        states_BLH = self.lstm(view.behaviours[..., : self.lstm_width], view.mask)
         user = []
         if self.user is not None and view.user is not None:
             user = [self.user(view.user)]
         request = list(user)
         if view.context is not None:
             request.append(view.context)
-        weights_BL = self.weights(states_BLH, view.behaviours[..., self.item_width :], request, view.mask)
-        return torch.cat([(weights_BL.unsqueeze(1) @ states_BLH)[:, 0], *user], -1)
+        properties_BLP = view.behaviours[..., self.item_width : self.item_width + self.read_width]
+        weights_BL = self.weights(states_BLH, properties_BLP, request, view.mask, view.target)
+        if states_BLH.shape[0] == 1:  # one user for all candidates
+            of_behaviours_BH = weights_BL @ states_BLH[0]
+        else:
+            of_behaviours_BH = (weights_BL.unsqueeze(1) @ states_BLH)[:, 0]
+        if self.sees_candidate:
+            user = [part.expand(of_behaviours_BH.shape[0], -1) for part in user]
+        return torch.cat([of_behaviours_BH, *user], -1)

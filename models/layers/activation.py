@@ -21,13 +21,12 @@ class PRelu(nn.Module):
         positive = torch.relu(x)
         return positive + self.alpha * (x - positive)
 
-    def before(self, layer: nn.Linear, x: Tensor) -> Tensor:
-        """`layer(self(x))` for `[n, width]`, as (1 - alpha) W relu(x) + (alpha W x + b).
+    def before(self, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+        """`self(x) @ weight + bias` for `[n, width]`, as (1 - alpha) W relu(x) + (alpha W x + b).
 
         A second product costs less than three passes over x.
         """
-        weight = layer.weight.T
-        of_all = torch.addmm(layer.bias, x, self.alpha.unsqueeze(-1) * weight)
+        of_all = torch.addmm(bias, x, self.alpha.unsqueeze(-1) * weight)
         return torch.addmm(of_all, torch.relu(x), (1 - self.alpha).unsqueeze(-1) * weight)
 
     def before_one(self, layer: nn.Linear, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ CLICK = {"type": "independent", "name": "pctr", "label": "click"}
 ON_CLICKS = {"type": "independent", "name": "pcvr", "label": "conversion", "space": "click"}
 BIAS = "size of the bias, all impressions"
 COUNTERFACTUAL = ("ESCM2-IPS", "ESCM2-DR", "DCMT")
+WEIGHT = 0.1  # of the loss of pCVR over all impressions, beside those of ESMM; at 1 its variance outweighs its gain
 CHAIN = {"click": "click", "conversion": "conversion"}
 MODELS: dict[str, tuple[str, list[dict[str, str]], list[str]]] = {
     "clicks only": ("single_task", [ON_CLICKS], ["pcvr"]),
@@ -78,7 +80,9 @@ def run(seed: int, size: float, folder: Path) -> Result:
     result: Result = {}
     for name, (architecture, tasks, select_on) in MODELS.items():
         model = {"architecture": architecture, "trunk": {"type": "separate", "hidden": [32]}}
-        raw = recipe_of(f"selection-{len(result)}", FEATURES, tasks, model, training={"select_on": select_on})
+        training: dict[str, Any] = {"select_on": select_on}
+        training |= {"loss_weights": {"pcvr": WEIGHT}} if name in COUNTERFACTUAL else {}
+        raw = recipe_of(f"selection-{len(result)}", FEATURES, tasks, model, training=training)
         pcvr = scores_on_test(raw, folder, seed)["pcvr"]
         bias = float(pcvr.mean() / truth.mean() - 1)
         result["", name] = {

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from paper_checks import assert_graph_equals_torch
 from pydantic import ValidationError
+from small_rankers import small
 
 from models.encoders.base import View
 from models.encoders.din import Din, DinOptions
@@ -15,9 +17,9 @@ P = 4
 L = 5
 
 
-def din(activation="prelu", softmax=False, mean=False):
+def din(activation="prelu", softmax=False, mean=False, **more):
     torch.manual_seed(0)
-    model = Din(I, P, (8, 3), activation, softmax, mean).eval()
+    model = Din(I, P, (8, 3), activation, softmax, mean, **more).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
@@ -108,6 +110,50 @@ def test_the_mean_does_not_grow_with_the_length_of_the_sequence():
     torch.testing.assert_close(many, once)
     nothing = model(View(one[:, :0], torch.ones(1, 0, dtype=torch.bool), target))
     assert (nothing == 0).all()
+
+
+def test_the_context_is_read_by_the_unit_and_not_summed():
+    """The sum of a network whose properties end with the context, without the context's own part."""
+    model = din(context_width=3)
+    rng = np.random.default_rng(4)
+    behaviours, target, context = (rng.normal(size=shape) for shape in ((7, L, I + P), (7, I), (7, 3)))
+    mask = np.ones((7, L), dtype=bool)
+    numbers = [torch.from_numpy(a).float() for a in (behaviours, target, context)]
+    view = View(numbers[0], torch.from_numpy(mask), numbers[1], None, numbers[2])
+    got = model(view)
+    with_context = np.concatenate([behaviours, np.repeat(context[:, None], L, 1)], -1)
+    for i in range(7):
+        expected = reference(model, with_context[i], mask[i], target[i])[: I + P]
+        np.testing.assert_allclose(f64(got)[i], expected, atol=2e-5)
+    one = View(view.behaviours[:1], view.mask[:1], view.target, None, view.context[:1])
+    repeated = View(*(t.expand(7, *t.shape[1:]) for t in one[:2]), view.target, None, one.context.expand(7, 3))
+    torch.testing.assert_close(model(one), model(repeated))
+
+
+def test_normalised_activations_read_real_behaviours_and_are_folded_into_the_weights():
+    model = din(batch_norm=True).train()
+    behaviours = torch.randn(40, L, I + P)
+    mask = torch.rand(40, L) < 0.7
+    view = View(behaviours, mask, torch.randn(40, I))
+    model(view)
+    other = din(batch_norm=True).train()
+    other(view._replace(behaviours=torch.where(mask.unsqueeze(-1), behaviours, 1e3)))
+    torch.testing.assert_close(other.unit.norms[0].mean, model.unit.norms[0].mean)
+    model.eval()
+    one = View(behaviours[:1], torch.ones(1, L, dtype=torch.bool), torch.randn(6, I))
+    repeated = View(one.behaviours.expand(6, L, -1), one.mask.expand(6, L), one.target)
+    torch.testing.assert_close(model(one), model(repeated), atol=1e-4, rtol=1e-4)
+    assert (model(one) - din()(one)).abs().max() > 0.01
+
+
+def test_dice_takes_no_further_normalisation():
+    with pytest.raises(ValidationError, match="dice normalises over the batch by itself"):
+        DinOptions(type="din", activation="dice", batch_norm=True)
+
+
+def test_a_ranker_with_both_scores_in_the_graph_as_in_torch():
+    encoder = {"type": "din", "hidden": [8, 4], "context": True, "batch_norm": True}
+    assert_graph_equals_torch(small("mmoe", encoders=[encoder]))
 
 
 def test_two_ways_to_normalise_are_refused():

@@ -5,11 +5,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from paper_checks import assert_graph_equals_torch
 from small_rankers import raw_inputs, score, small
 
 from export.graph import to_onnx
 from models.encoders.base import View
 from models.encoders.dupn import Dupn, PropertyGatedLstm
+from models.recipe import RecipeError
 
 I = 6
 P = 4
@@ -26,8 +28,8 @@ def wide(model):
     return model.eval()
 
 
-def dupn(user=U, context=K):
-    return wide(Dupn(I, P, user, context, 8, 9, 10))
+def dupn(user=U, context=K, **options):
+    return wide(Dupn(I, P, user, context, 8, 9, 10, **options))
 
 
 def views(n, seed=1):
@@ -69,13 +71,19 @@ def states(lstm, items, properties):
     return np.array(out[::-1]).reshape(len(items), lstm.hidden)
 
 
-def representation(model, behaviours, user, query):
-    """[rep_s; u]: rep_s = sum_t softmax_t(MLP2(h_t, q, u, p_t)) h_t over the real behaviours of one request."""
-    h = states(model.lstm, behaviours[:, :I], behaviours[:, I:])
+def representation(model, behaviours, user, query, places=("lstm", "attention"), candidate=None):
+    """[rep_s; u]: rep_s = sum_t softmax_t(MLP2(h_t, q, u, p_t)) h_t over the real behaviours of one request.
+
+    p is empty where `places` does not name the reader; with a `candidate` the query has it too.
+    """
+    h = states(model.lstm, behaviours[:, :I], behaviours[:, I:] if "lstm" in places else behaviours[:, :0])
     u = f64(model.user.weight) @ user + f64(model.user.bias)
     raw = []
     for h_t, x in zip(h, behaviours, strict=True):
-        first = f64(model.of_step.weight) @ np.concatenate([h_t, x[I:]]) + f64(model.of_step.bias)
+        p = x[I:] if "attention" in places else x[:0]
+        first = f64(model.of_step.weight) @ np.concatenate([h_t, p]) + f64(model.of_step.bias)
+        if candidate is not None:
+            first = first + f64(model.of_candidate.weight) @ candidate
         first = np.maximum(first + f64(model.of_request.weight) @ np.concatenate([u, query]), 0)
         raw.append(f64(model.attention.weight)[0] @ first)
     a = np.exp(np.array(raw) - max(raw, default=0))
@@ -99,6 +107,54 @@ def test_the_representation_equals_the_papers_equations():
     for i, mask in enumerate(view.mask.numpy()):
         expected = representation(model, f64(view.behaviours)[i][mask], f64(view.user)[i], f64(view.context)[i])
         np.testing.assert_allclose(got[i], expected, atol=1e-6)
+
+
+ABLATIONS = {"nobp": (), "bplstm": ("lstm",), "bpatt": ("attention",), "all": ("lstm", "attention")}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_the_ablations_leave_the_properties_out_of_one_place_or_both(name):
+    places = ABLATIONS[name]
+    model = dupn(properties=places)
+    view = views(9)
+    got = f64(model(view))
+    for i, mask in enumerate(view.mask.numpy()):
+        given = f64(view.behaviours)[i][mask], f64(view.user)[i], f64(view.context)[i]
+        np.testing.assert_allclose(got[i], representation(model, *given, places), atol=1e-6)
+    moved = torch.cat([view.behaviours[..., :I], torch.randn(9, L, P)], -1)
+    reads = (f64(model(view._replace(behaviours=moved))) - got)[0]
+    assert (np.abs(reads).max() > 1e-3) == bool(places)
+
+
+def test_the_candidate_as_the_query_is_in_the_attention_alone():
+    model = dupn(sees_candidate=True)
+    view = views(9)
+    got = f64(model(view))
+    for i, mask in enumerate(view.mask.numpy()):
+        given = f64(view.behaviours)[i][mask], f64(view.user)[i], f64(view.context)[i]
+        expected = representation(model, *given, candidate=f64(view.target)[i])
+        np.testing.assert_allclose(got[i], expected, atol=1e-6)
+    other = f64(model(view._replace(target=torch.randn(9, I))))
+    assert np.abs(other - got)[0, :8].max() > 1e-3
+    np.testing.assert_array_equal(other[:, 8:], got[:, 8:])
+
+
+def test_one_user_for_all_candidates_of_the_query_equals_the_user_repeated():
+    model = dupn(sees_candidate=True)
+    view = View(*(t[:1] for t in views(2)))
+    targets = torch.randn(6, I)
+    repeated = View(*(t.expand(6, *t.shape[1:]) for t in view))._replace(target=targets)
+    torch.testing.assert_close(model(view._replace(target=targets)), model(repeated))
+
+
+def test_a_ranker_with_the_candidate_as_the_query_scores_in_the_graph_as_in_torch():
+    encoder = {"type": "dupn", "hidden": 8, "query": "candidate", "properties": ["attention"]}
+    assert_graph_equals_torch(small("mmoe", encoders=[encoder]))
+
+
+def test_a_task_on_the_users_representation_refuses_the_candidate_as_the_query():
+    with pytest.raises(RecipeError, match="a task reads the user's representation"):
+        small("dupn", encoders=[{"type": "dupn", "query": "candidate"}])
 
 
 def test_the_cells_candidate_never_sees_the_properties():

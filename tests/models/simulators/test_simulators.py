@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from features.statistics import rank_correlation
+from funnelrank.commands import data
 from funnelrank.main import main
-from models.simulators import delay, funnel, position, selection, transfer
+from models.simulators import batch_norm, delay, funnel, position, selection, transfer, watch_time
 from models.simulators.base import divergence, grouped_rank_correlation
 from models.simulators.run import SIMULATORS, put_section, results, section
 
@@ -36,6 +37,28 @@ def test_conversions_follow_the_known_probability_among_clicks_and_clicks_are_no
     assert impressions["conversion"][clicked].mean() == pytest.approx(pcvr[clicked].mean(), abs=0.005)
     assert not impressions["conversion"][~clicked].any()
     assert pcvr[clicked].mean() > 1.5 * pcvr.mean()
+
+
+def test_long_videos_are_watched_longer_and_shown_more_where_durations_confound():
+    rng = np.random.default_rng(1)
+    tables, expected = watch_time.world(rng, 100_000, confounding=1.0)
+    shown = tables["impressions"]
+    assert shown["watched"].mean() == pytest.approx(expected.mean(), rel=0.02)
+    assert rank_correlation(shown["watched"].to_numpy(), expected) > 0.5
+    duration = tables["items"]["duration"].to_numpy()[shown["item_id"]]
+    in_test = (shown["part"] == "test").to_numpy()
+    assert duration[~in_test].mean() > 1.5 * duration[in_test].mean()
+    assert (shown["watched"] == 0).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_only_negatives_of_the_training_part_are_left_out():
+    tables, shown = batch_norm.world(np.random.default_rng(1), 60_000, share=0.1)
+    left = tables["impressions"].groupby("part")["click"].agg(["size", "sum"])
+    all_of_them = shown.groupby("part")["click"].agg(["size", "sum"])
+    assert (left.loc[["validation", "test"]] == all_of_them.loc[["validation", "test"]]).all(axis=None)
+    assert left["sum"]["train"] == all_of_them["sum"]["train"]
+    negatives = all_of_them["size"] - all_of_them["sum"]
+    assert left["size"]["train"] - left["sum"]["train"] == pytest.approx(0.1 * negatives["train"], rel=0.1)
 
 
 def test_purchases_follow_the_funnel_and_fall_with_the_shift():
@@ -135,6 +158,10 @@ def test_every_correction_of_delays_has_a_smaller_bias_than_none(tmp_path):
     assert all(comparison.margin(result) > 0 for comparison in claimed)
 
 
+def test_the_command_offers_every_simulator():
+    assert list(SIMULATORS) == data.SIMULATORS
+
+
 def test_the_command_prints_a_table_and_keeps_it_in_a_page(tmp_path, capsys):
     page = tmp_path / "docs" / "simulators.md"
     assert main(["simulate", "selection", "--seeds", "1", "--size", "0.05", "--out", str(page)]) == 0
@@ -149,8 +176,8 @@ def test_the_command_prints_a_table_and_keeps_it_in_a_page(tmp_path, capsys):
 
 def test_a_claim_that_fails_is_said_to_fail(tmp_path):
     simulator = SIMULATORS["selection"]
-    row = {"rank correlation, all impressions": 0.5, "divergence, all impressions": 1.0}
-    better = {"rank correlation, all impressions": 0.6, "divergence, all impressions": 0.5}
+    row = {"rank correlation, all impressions": 0.5, "divergence, all impressions": 1.0, selection.BIAS: 0.4}
+    better = {"rank correlation, all impressions": 0.6, "divergence, all impressions": 0.5, selection.BIAS: 0.2}
     text = section(simulator, [{("", m): row if m == "ESMM" else better for m in selection.MODELS}], 1, 1.0)
     assert text.count("does not show") == 4
     assert results(simulator, [], 1) == []
