@@ -17,6 +17,7 @@ from models.recipe import parse_recipe
 from models.training.device import CPU
 from models.training.loop import learn
 from models.training.processes.ranks import joined, ranks_of_environment
+from models.training.step import NonFiniteLossError
 
 
 def train_cases(folder: Path) -> None:
@@ -30,8 +31,12 @@ def train_cases(folder: Path) -> None:
             rows = len(data.parts["train"])
             cut = round(case["first_shard"] * rows)
             shard = Shard(0, cut) if ranks.number == 0 else Shard(cut, rows)
-            with mock.patch.object(Shard, "of", return_value=shard):
-                trained = learn(recipe, data, folder / name, quiet=True, ranks=ranks)
+            try:
+                with mock.patch.object(Shard, "of", return_value=shard):
+                    trained = learn(recipe, data, folder / name, quiet=True, ranks=ranks)
+            except NonFiniteLossError as error:
+                (folder / f"{name}-{ranks.number}.txt").write_text(str(error))
+                continue
             if not ranks.writes:
                 torch.save(trained.average.live.state_dict(), folder / f"{name}-{ranks.number}.pt")
 

@@ -16,7 +16,7 @@ from small_tables import RECIPE, make_tables, merged, write_tables
 from models.catalogue import CATALOGUE
 from models.data.cache import open_data
 from models.recipe import parse_recipe
-from models.training.checkpoint import RESUME_FILE, load_whole
+from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole
 from models.training.loop import learn
 from models.training.processes.exchange import changing_buffers
 
@@ -54,8 +54,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have trained every case."""
     folder = tmp_path_factory.mktemp("together")
     write_tables(folder / "data", make_tables())
+    changes_of = CASES | {"diverging": ({"training.learning_rate": 1e30, "training.averaging": 0.0}, 0.998)}
     cases = {
-        name: {"recipe": recipe_of(folder, changes), "first_shard": share} for name, (changes, share) in CASES.items()
+        name: {"recipe": recipe_of(folder, changes), "first_shard": share}
+        for name, (changes, share) in changes_of.items()
     }
     (folder / "cases.json").write_text(json.dumps(cases))
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
@@ -97,6 +99,15 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path, name:
         assert theirs["losses"] == pytest.approx(mine["losses"], rel=1e-3)
     for mine, theirs in zip(one["progress"]["evaluations"], two["progress"]["evaluations"], strict=True):
         assert theirs["score"] == pytest.approx(mine["score"], abs=2e-3)
+
+
+def test_all_processes_stop_at_a_loss_that_is_not_finite_and_the_first_names_it(folder: Path) -> None:
+    first, second = ((folder / f"diverging-{number}.txt").read_text() for number in range(2))
+    assert "is not finite or has no finite gradient" in first
+    assert first.split(":")[0] == second.split(":")[0], "they stop at the same step"
+    assert "process 0 says which" in second
+    weights = load_whole(folder / "diverging" / WEIGHTS_FILE)["weights"]
+    assert all(bool(torch.isfinite(value).all()) for value in weights.values())
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
