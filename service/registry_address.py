@@ -33,7 +33,10 @@ def registry_folder(address: str, cache: Path) -> Path:
     name = quote(address.rstrip("/"), safe="")
     if len(name) > _LONGEST_NAME:
         raise ValueError(f"the address is too long: {len(name)} characters quoted, {_LONGEST_NAME} are possible")
-    return cache.expanduser().absolute() / name
+    try:
+        return cache.expanduser().absolute() / name
+    except RuntimeError as error:  # a user without a home
+        raise ValueError(f"{cache}: {error}; set FUNNELRANK_REGISTRY_CACHE") from None
 
 
 def uri_of(folder: Path) -> str | None:

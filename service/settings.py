@@ -216,7 +216,7 @@ class Settings(TraceSettings, RegistrySettings):
 
 
 def _shown(name: str, given: Mapping[str, str]) -> str:
-    secret = Settings.model_fields[name].annotation is SecretStr
+    secret = Settings.model_fields[name].annotation is SecretStr or "@" in given.get(name, "")  # a password in a URI
     return "" if secret else f" (it is {given.get(name, '')!r})"
 
 

@@ -12,6 +12,8 @@ from threading import Lock, Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from service.objects import copies
+
 BUCKET = "models"
 URI = f"s3://{BUCKET}/ranking"
 PREFIX = "ranking/"
@@ -172,8 +174,11 @@ def object_store(port: int = 0) -> Iterator[ObjectStore]:
         handler.store = store = ObjectStore(server.server_port)
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
+        # A process opens each address once, and the store of another test had the same.
+        copies._opened.cache_clear()
         try:
             yield store
         finally:
+            copies._opened.cache_clear()
             server.shutdown()
             thread.join()

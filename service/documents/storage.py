@@ -35,12 +35,16 @@ def writer_lock(folder: Path) -> AbstractContextManager[None]:
 def locked(registry: Path, file: str, change: Callable[[StoreVersion | None], Result]) -> Result:
     """Make a change of a document under the lock, and return its result.
 
-    If the folder is the copy of an object store, the document is brought over first, and `change` gets its version. The
-    lock holds on one host; if another host has replaced the document meanwhile, the change is made again on the new
-    one. Raises OSError (also if it was replaced for 15 s again and again), and what `change` raises.
+    If the folder is the copy of an object store, all documents are brought over first, because a change of one is
+    checked beside the others, and `change` gets the version of its own. The lock holds on one host; if another host has
+    replaced the document meanwhile, the change is made again on the new one. Raises OSError (also if it was replaced
+    for 15 s again and again), and what `change` raises.
     """
     for pause in _pauses():
         with writer_lock(registry):
+            for other in DOCUMENT_FILES:
+                if other != file:
+                    bring_document(registry, other)
             version = bring_document(registry, file)
             try:
                 return change(version)

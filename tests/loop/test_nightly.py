@@ -14,7 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from logged_tables import LOG_SECTION, Shown, write_log
+from object_store import PREFIX, URI, object_store
 from small_tables import RECIPE, make_tables, merged, write_tables
 
 from export.bundle import export_run
@@ -33,7 +36,7 @@ from models.train import train
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target
 from service.rollout.lines.changes import write_rollout
-from service.rollout.rollout import read_rollout
+from service.rollout.rollout import Rollout, read_rollout
 from tables.log_records import RecordKind
 
 HOUR = 3_600_000
@@ -123,6 +126,36 @@ def test_a_good_model_becomes_canary_once(folder: Path) -> None:
     assert (code, report["outcome"]) == (0, "published")
     assert all(step["skipped"] for step in report["steps"])
     assert (versions(folder), read_rollout(folder / "registry").revision) == (["1", "2"], revision)
+
+
+@pytest.mark.slow  # it trains a night, and signs and declares by commands
+def test_a_night_publishes_into_a_bucket(folder: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNNELRANK_REGISTRY_CACHE", str(folder / "cache"))
+    with object_store() as bucket:
+        for name, value in bucket.environment.items():
+            monkeypatch.setenv(name, value)
+        # The registry was uploaded as a folder.
+        for path in (folder / "registry").rglob("[!.]*"):
+            if path.is_file():
+                bucket.objects[f"{PREFIX}{path.relative_to(folder / 'registry')}"] = path.read_bytes()
+        configure(folder, made, registry=URI)
+        code, report = run(folder)
+        assert (code, report["outcome"]) == (0, "published")
+        rollout = Rollout.model_validate_json(bucket.objects[f"{PREFIX}rollout.json"])
+        assert (str(rollout.stable), str(rollout.canary)) == ("tiny/1", "tiny/2")
+        # Other commands take the version's address.
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (folder / "key.pem").write_bytes(pem)
+        assert main(["sign", f"{URI}/tiny/2", "--key", str(folder / "key.pem")]) == 0
+        manifest = bucket.objects[f"{PREFIX}tiny/2/manifest.json"]
+        signature = bucket.objects[f"{PREFIX}tiny/2/manifest.{hashlib.sha256(manifest).hexdigest()}.sig"]
+        key.public_key().verify(signature, manifest)
+        (folder / "rules.yaml").write_text("candidate: [{name: margin, type: numeric}]\n")
+        assert main(["declare", f"{URI}/tiny/2", str(folder / "rules.yaml"), "--registry", URI]) == 0
+        declared = json.loads(bucket.objects[f"{PREFIX}tiny/3/manifest.json"])
+        # The files are there once.
+        assert declared["files"] == json.loads(manifest)["files"]
 
 
 @pytest.mark.slow  # it trains two nights
@@ -256,12 +289,14 @@ def test_a_step_that_fails_says_why(folder: Path, made: Path, changes: dict[str,
     [
         ("  percent: 10", "nightly.yaml:"),
         ("  rolle: canary", "rolle"),
+        ("registry: ftp://models", "a folder or one of s3://"),
     ],
 )
 def test_a_bad_configuration_is_named_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "nightly.yaml"
+    registry = "" if line.startswith("registry") else "registry: g\n"
     path.write_text(
-        "log: l\nrecipe: r\nregistry: g\nwork: w\ncompare:\n  margins: {pctr: 0.01}\npublish:\n  role: shadow\n" + line
+        f"log: l\nrecipe: r\n{registry}work: w\ncompare:\n  margins: {{pctr: 0.01}}\npublish:\n  role: shadow\n{line}"
     )
     with pytest.raises(RecipeError) as caught:
         read_config(path)

@@ -12,7 +12,6 @@ from synthetic_bundle import SCHEMA, TASKS, go_live, golden_inputs, graph_of, pu
 
 from features import FeatureSchema
 from features.layouts import Layouts
-from service.objects import copies
 from service.registry_address import registry_folder
 from service.sample.embedded_redis import EmbeddedRedis
 
@@ -88,9 +87,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
             monkeypatch.setenv(name, value)
         # Repeated calls shall take no time.
         monkeypatch.setattr("service.objects.store._FIRST_PAUSE_SECONDS", 0.001)
-        copies._opened.cache_clear()
         yield store
-    copies._opened.cache_clear()
 
 
 @pytest.fixture(params=["folder", "bucket"])

@@ -24,7 +24,7 @@ from service.documents import DocumentUnreadable, RevisionedDocument
 from service.documents.storage import last_good, writer_lock
 from service.files import read_regular
 from service.fusion.document import DOCUMENT as FUSION
-from service.objects.answers import StoredObject
+from service.objects.answers import ObjectStoreAway, StoredObject
 from service.objects.copies import look_at_document, take_document, write_state
 from service.registry_address import shown
 from service.rollout.lines.view import versions_of
@@ -51,13 +51,13 @@ class RegistryCopier:
         self._reported = ""
 
     def start(self) -> str:
-        """Bring everything over, and fetch what is live and damaged again. Returns the problem, empty if there is none.
-
-        Raises OSError if the folder cannot be written to.
-        """
-        self._registry.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._remove_abandoned()
-        self._move_damaged_away()
+        """Bring everything over, and fetch what is damaged again. Returns the problem, empty if there is none."""
+        try:
+            self._registry.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._remove_abandoned()
+            self._move_damaged_away()
+        except OSError as error:
+            return self._described(error)
         problem = self.step()
         while self._fetching is not None:
             self._fetching.join()
@@ -75,7 +75,7 @@ class RegistryCopier:
             self._take_rollout()
             problem = self._fetch_problem
         except OSError as error:
-            problem = error.strerror or str(error)
+            problem = self._described(error)
         if problem != self._reported:
             self._reported = problem
             if problem:
@@ -117,10 +117,16 @@ class RegistryCopier:
             for folder in folders:
                 fetch(folder)
         except OSError as error:
-            self._fetch_problem = error.strerror or str(error)
+            self._fetch_problem = self._described(error)
         else:
             self._fetched = etag
             self._fetch_problem = ""
+
+    def _described(self, error: OSError) -> str:
+        """The problem of the store, or that of the folder of the copies."""
+        if isinstance(error, ObjectStoreAway):
+            return str(error)
+        return f"{error.filename or self._registry}: {error.strerror} (FUNNELRANK_REGISTRY_CACHE)"
 
     def _named_by(self, stored: StoredObject) -> list[Path]:
         """The folders of the live versions; none if the document cannot be read, which is for the workers to say."""

@@ -27,12 +27,7 @@ def run(registry: Path, most_bytes: int, poll_seconds: float, level: str) -> int
     os.nice(10)
     service_log.configure(level)
     copier = RegistryCopier(registry, most_bytes)
-    try:
-        problem = copier.start()
-    except OSError as error:
-        problem = error.strerror or str(error)
-        print(problem, flush=True)
-        return 1
+    problem = copier.start()
     # Without the store, the last good state serves, if there is one.
     if problem and not (registry / ROLLOUT_FILE).exists():
         print(problem, flush=True)

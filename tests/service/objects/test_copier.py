@@ -9,15 +9,19 @@ from copied_registry import host, published
 from object_store import PREFIX, URI, ObjectStore
 from synthetic_bundle import go_live
 
+from service.bundle.fetching import fetch
 from service.bundle.registry import Target
 from service.callers.document import CALLERS_FILE, CallerRole, add_caller, read_followed_callers, revoke
 from service.documents.storage import last_good
 from service.errors import Conflict
+from service.fusion import FusionError, FusionProfiles
+from service.fusion.document import DOCUMENT as FUSION
 from service.fusion.document import FUSION_FILE
 from service.objects.answers import ObjectStoreAway
 from service.objects.copies import DOCUMENT_FILES, copy_problem
 from service.rollout.lines.changes import write_rollout
 from service.rollout.rollout import ROLLOUT_FILE, read_followed, read_rollout
+from service.rollout.trials.checks import RegistryChecks, roll_out
 from service.rules.definition.document import RULES_FILE
 from service.server.registry.copier import RegistryCopier
 
@@ -159,6 +163,14 @@ def test_hosts_that_change_a_document_at_once_lose_no_revision(bucket: ObjectSto
         write_rollout(hosts[0], Target(name="synthetic", version="1"), "ann", expected_revision=19)
 
 
+def test_a_change_is_checked_beside_the_documents_of_now(writer: Path, reader: Path) -> None:
+    published(writer, "1")
+    profiles = FusionProfiles.model_validate({"profiles": {"default": {"weights": {"absent": 1.0}}}})
+    FUSION.change(writer, FUSION.whole(profiles), "ann")
+    with pytest.raises(FusionError, match="absent"):
+        roll_out(RegistryChecks(reader, None, None, 12), {"stable": Target(name="synthetic", version="1")}, "bob")
+
+
 def test_a_copy_that_was_edited_by_hand_is_replaced(writer: Path, reader: Path) -> None:
     go_live(writer, "1")
     copier = RegistryCopier(reader, ROOM)
@@ -191,8 +203,6 @@ def test_beyond_its_limit_the_copy_keeps_what_is_live_and_the_history(writer: Pa
     copier = RegistryCopier(reader, 1)
     assert copier.start() == ""
     # Two that nobody named were fetched, as by an inspection.
-    from service.bundle.fetching import fetch
-
     for version in ("1", "3", "4"):
         fetch(reader / "synthetic" / version)
     go_live(writer, "4")
