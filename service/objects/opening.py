@@ -40,4 +40,5 @@ def open_objects(address: LogAddress, retries: int, timeout: str) -> ObjectStore
 
 
 def in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    """The message of an error without what it prints for programmers of the library."""
+    return " ".join(str(error).partition("Debug source:")[0].split())[:300]

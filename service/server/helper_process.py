@@ -30,8 +30,9 @@ class HelperNotStarted(Exception):  # noqa: N818 - a state that is reported, not
 class Helper:
     """A helper: its module with arguments, how log lines call it, and how long its start and its end may take.
 
-    `unfinished` is the log line about a helper that did not end in time. One that ends again and again is started ever
-    more rarely, up to every `longest_restart_seconds`, because each start costs a second of the processor.
+    `unfinished` is the log line about a helper that did not end in time; None: it may be killed at any moment. One that
+    ends again and again is started ever more rarely, up to every `longest_restart_seconds`, because each start costs a
+    second of the processor.
     """
 
     title: str
@@ -39,7 +40,7 @@ class Helper:
     start_seconds: float
     stop_seconds: float
     longest_restart_seconds: float
-    unfinished: str
+    unfinished: str | None = None
 
 
 @contextmanager
@@ -107,7 +108,8 @@ def _stop(helper: Helper, process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(helper.stop_seconds)
     except subprocess.TimeoutExpired:
-        log.error("%s", helper.unfinished)
+        if helper.unfinished is not None:
+            log.error("%s", helper.unfinished)
         process.kill()
         process.wait()
     process.stdout.close()

@@ -48,7 +48,7 @@ class RegistryCopier:
         self._fetching: Thread | None = None
         self._fetched = ""  # the ETag of the rollout document whose versions were fetched, as far as they exist
         self._fetch_problem = ""
-        self._reported = ""
+        self._reported = False
 
     def start(self) -> str:
         """Bring everything over, and fetch what is damaged again. Returns the problem, empty if there is none."""
@@ -76,8 +76,9 @@ class RegistryCopier:
             problem = self._fetch_problem
         except OSError as error:
             problem = self._described(error)
-        if problem != self._reported:
-            self._reported = problem
+        # Texts of attempts differ in times, so one line is written until the store answers again.
+        if (problem != "") != self._reported:
+            self._reported = not self._reported
             if problem:
                 log.error("the last state of the registry stays: %s", problem)
             else:
