@@ -113,7 +113,7 @@ def test_the_last_state_stays_while_the_store_is_away(writer: Path, reader: Path
     # Also after a restart.
     assert "503" in RegistryCopier(reader, ROOM).start()
     assert (live(reader), versions_in(reader)) == ("synthetic/1", {"1"})
-    with pytest.raises(ObjectStoreAway, match=f"{URI}/rollout.json: .*503"):
+    with pytest.raises(ObjectStoreAway, match=rf"{URI}/\w+.json: .*503"):
         go_live(reader, "2")
     assert live(reader) == "synthetic/1"
     # A document that was removed from the store stays too.
@@ -165,7 +165,9 @@ def test_hosts_that_change_a_document_at_once_lose_no_revision(bucket: ObjectSto
 
 def test_a_change_is_checked_beside_the_documents_of_now(writer: Path, reader: Path) -> None:
     published(writer, "1")
-    profiles = FusionProfiles.model_validate({"profiles": {"default": {"weights": {"absent": 1.0}}}})
+    profiles = FusionProfiles.model_validate(
+        {"profiles": {"default": {"kind": "weighted_sum", "weights": {"absent": 1.0}}}}
+    )
     FUSION.change(writer, FUSION.whole(profiles), "ann")
     with pytest.raises(FusionError, match="absent"):
         roll_out(RegistryChecks(reader, None, None, 12), {"stable": Target(name="synthetic", version="1")}, "bob")
