@@ -12,7 +12,8 @@ class ScaleSizes:
     `processes`: how many train one run together.
 
     `serving_keys`: of the bundle that is served; its files lie in `folder` (None: with the temporary files). `full`: a
-    part whose default is smaller measures the stated sizes.
+    part whose default is smaller measures the stated sizes. `behaviours`: of the logs to encode (empty: the default
+    sizes), within `memory_gib`.
     """
 
     training_rows: tuple[int, ...] = (10_000, 10_000_000)
@@ -24,6 +25,8 @@ class ScaleSizes:
     full: bool = False
     serving_keys: int = 2_000_000
     folder: str | None = None
+    behaviours: tuple[int, ...] = ()
+    memory_gib: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from bench.results import report
-from bench.scale import processes, serving, training
+from bench.scale import logs, processes, serving, training
 from bench.scale.parts import PartResult, ScaleSizes
 
 # A new part: its file, and a line here. Its sizes are fields of ScaleSizes and options of `funnelrank bench-scale`.
@@ -16,6 +16,7 @@ PARTS: Mapping[str, Callable[[ScaleSizes], PartResult]] = {
     "training": training.measure,
     "processes": processes.measure,
     "serving": serving.measure,
+    "logs": logs.measure,
 }
 
 

@@ -7,7 +7,7 @@ import click
 from funnelrank.commands.options import PATH, POSITIVE, examples
 from funnelrank.exit_codes import ExitCode
 
-SCALE_PARTS = ("training", "processes", "serving")  # the keys of bench.scale.run.PARTS, which costs an import
+SCALE_PARTS = ("training", "processes", "serving", "logs")  # the keys of bench.scale.run.PARTS, which costs an import
 
 _RUNS = click.option(
     "--runs",
@@ -41,7 +41,11 @@ def bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
 
 
 @click.command(
-    epilog=examples("funnelrank bench-scale", "funnelrank bench-scale --part training --rows 10000 --rows 1000000")
+    epilog=examples(
+        "funnelrank bench-scale",
+        "funnelrank bench-scale --part training --rows 10000 --rows 1000000",
+        "funnelrank bench-scale --part logs --behaviours 1000000 --behaviours 2000000 --behaviours 4000000",
+    )
 )
 @click.option(
     "--part", "parts", multiple=True, type=click.Choice(SCALE_PARTS), help="Measure this part alone. Repeatable."
@@ -77,7 +81,24 @@ def bench(quick: bool, full: bool, out: Path, runs: Path) -> None:
     show_default=True,
     help="Keys of the bundle to serve; a million takes about 400 MB of disk.",
 )
-@click.option("--folder", type=PATH, metavar="DIR", help="Folder for the bundles of a run.  [default: temporary files]")
+@click.option(
+    "--behaviours",
+    multiple=True,
+    type=click.IntRange(min=10_000),
+    metavar="N",
+    help="Behaviours of a log to encode, a fifth as many impressions. Repeatable; the largest is compared with the "
+    "smallest.  [default: 2,500,000, 5,000,000 and 10,000,000; with --full twenty times as many]",
+)
+@click.option(
+    "--memory-gib",
+    type=click.FloatRange(min=0.01),
+    default=0.5,
+    show_default=True,
+    help="Memory that encoding a log may take for its rows.",
+)
+@click.option(
+    "--folder", type=PATH, metavar="DIR", help="Folder for the bundles and logs of a run.  [default: temporary files]"
+)
 @click.option("--full", is_flag=True, help="The stated sizes, where the default of a part is smaller.")
 @click.option(
     "--out",
@@ -95,11 +116,13 @@ def bench_scale(
     processes: int,
     steps: int,
     keys: int,
+    behaviours: tuple[int, ...],
+    memory_gib: float,
     folder: Path | None,
     full: bool,
     out: Path,
 ) -> int:
-    """Measure how cost grows with the number of embedding rows, and print every target with PASS or MISS.
+    """Measure how cost grows with embedding rows and with the log, and print every target with PASS or MISS.
 
     Fails if a target is missed.
     """
@@ -115,6 +138,8 @@ def bench_scale(
         full=full,
         serving_keys=keys,
         folder=str(folder) if folder else None,
+        behaviours=behaviours,
+        memory_gib=memory_gib,
     )
     return ExitCode.DONE if run_scale(sizes, parts, out) else ExitCode.FAILED
 
