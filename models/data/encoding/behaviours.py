@@ -1,13 +1,15 @@
 """Sorts the behaviours of all users into one array by user and time."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from models.data.arrays import ArrayFile
 from models.data.encoding.entities import Entities
-from models.data.stored.buckets import Buckets, bucket_count
+from models.data.stored.buckets import Buckets, bucket_threads
+from models.data.stored.ordered import in_order
 from models.data.stored.partition import EncodedFile
 from models.recipe import Recipe
 
@@ -33,7 +35,8 @@ def merge_behaviours(
     """
     n = len(with_impressions)
     memory = recipe.data.memory_bytes // 2
-    count = bucket_count(sum(partition.rows for partition in partitions), _SORTED_BYTES, memory)
+    rows = sum(partition.rows for partition in partitions)
+    count, threads = bucket_threads(rows, _SORTED_BYTES, memory, recipe.data.threads)
     distinct = np.zeros(n + 1, dtype=np.int64)
     every = 0
     with Buckets(folder / "events.spill", EVENT, count) as buckets, ArrayFile(folder / "events", EVENT) as file:
@@ -41,11 +44,7 @@ def merge_behaviours(
             every += len(events)
             buckets.append(events, events["user"].astype(np.int64) * count // max(n, 1))
         # Ranges of users ascend, so that sorted ranges follow each other in the order of users.
-        for spilled in buckets:
-            events = _sorted(spilled)
-            # Served behaviours stay as the ranking had them.
-            if not recipe.data.served:
-                events = _distinct(events)
+        for events in in_order(partial(_ordered, buckets, recipe.data.served), range(count), threads):
             if len(events):
                 first = int(events["user"][0])
                 of_range = np.bincount(events["user"] - first)
@@ -74,6 +73,12 @@ def _batches(
             for name in ("time", "action", "scene"):
                 events[name] = columns[name][used]
             yield events
+
+
+def _ordered(buckets: Buckets, served: bool, bucket: int) -> np.ndarray:
+    """The events of a bucket by user and time; served behaviours stay as the ranking had them, others occur once."""
+    events = _sorted(buckets.read(bucket))
+    return events if served else _distinct(events)
 
 
 def _sorted(events: np.ndarray) -> np.ndarray:

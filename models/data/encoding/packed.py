@@ -1,10 +1,12 @@
 """The packed rows of one part, and which columns of an item row a behaviour carries."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from features import RowLayout
+from models.data.arrays import read_array
 from models.recipe import Recipe
 
 
@@ -51,3 +53,11 @@ def item_numeric_columns(recipe: Recipe) -> np.ndarray:
     layout = RowLayout(recipe.features.item)
     names = [f.name for f in recipe.features.behaviour_item_features]
     return np.array([layout.numeric_columns[n] for n in names if n in layout.numeric_columns], dtype=np.int64)
+
+
+def packed_group(recipe: Recipe, folder: Path, part: str, group: str, n: int) -> np.ndarray:
+    """The packed rows `[n]` of a group that impressions have a row of."""
+    layout = RowLayout(recipe.features.group(group))
+    if not layout.dtype.itemsize:
+        return layout.empty(n)
+    return read_array(folder / f"{part}.{group}", layout.dtype)

@@ -49,7 +49,7 @@ def encode_partitions(
         place.mkdir(parents=True, exist_ok=True)
         jobs[role] = list(_jobs(recipe, tables[role], parts, place))
     pending = [job for role in roles for job in jobs[role] if not (job.folder / DESCRIPTION).is_file()]
-    _run(pending, recipe.data.processes or len(os.sched_getaffinity(0)))
+    _run(pending, recipe.data.threads)
     return {role: [open_partition(job.folder) for job in jobs[role]] for role in roles}
 
 

@@ -65,3 +65,10 @@ def _pieces(path: Path, dtype: np.dtype, rows: int) -> Iterator[np.ndarray]:
 def bucket_count(rows: int, bytes_per_row: int, memory_bytes: int) -> int:
     """How many buckets make each of them fit: of evenly spread rows, with half as much again for those that are not."""
     return min(max(1, -(-rows * bytes_per_row * 3 // (2 * memory_bytes))), MOST_BUCKETS)
+
+
+def bucket_threads(rows: int, bytes_per_row: int, memory_bytes: int, threads: int) -> tuple[int, int]:
+    """How many buckets, and how many threads may have one of them in memory each."""
+    count = min(bucket_count(rows, bytes_per_row, memory_bytes) * threads, MOST_BUCKETS)
+    of_bucket = max(1, rows * bytes_per_row * 3 // (2 * count))
+    return count, min(threads, count, max(1, memory_bytes // of_bucket))

@@ -1,5 +1,6 @@
 """The section `data` of a recipe: the tables, their columns, and how impressions are split into parts."""
 
+import os
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -93,6 +94,11 @@ class DataSection(Options):
     split: Annotated[TimeSplit | ColumnSplit, Field(discriminator="by")]
     memory_gib: Annotated[float, Field(gt=0, exclude_if=lambda value: value == MEMORY_GIB)] = MEMORY_GIB
     processes: Annotated[int | None, Field(ge=1, exclude_if=lambda value: value is None)] = None
+
+    @property
+    def threads(self) -> int:
+        """How many processes or threads encode."""
+        return self.processes or len(os.sched_getaffinity(0))
 
     @property
     def memory_bytes(self) -> int:

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 
 from features import RowLayout
-from models.data import build
 from models.data.batches import gather
 from models.data.cache import open_data
-from models.data.encoding import encoding, entities, fit, visible
+from models.data.encoding import encoding, entities, fit, rows, visible
 from models.data.encoding.visible import visible_range
 from models.data.encoding.vocabulary import key_column_vocabularies
 from models.recipe import RecipeError
@@ -122,7 +121,7 @@ def test_csv_and_parquet_give_the_same_arrays(tiny_recipe, tables, tmp_path):
 
 def test_reading_in_small_pieces_gives_the_same_arrays(tiny_recipe, tables, tmp_path, monkeypatch):
     plain = open_data(tiny_recipe(tables), tmp_path / "cache")
-    for module in (build, encoding, fit, visible):
+    for module in (encoding, fit, rows, visible):
         monkeypatch.setattr(module, "CHUNK", 37)
     monkeypatch.setattr(table_reading, "BATCH_ROWS", 37)
     monkeypatch.setattr(entities, "ROWS_AT_ONCE", 37)
