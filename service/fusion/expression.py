@@ -7,6 +7,7 @@ values, which give 1 or 0. An expression becomes a tree of numpy calls; it is ne
 import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,6 +18,7 @@ _Step = Callable[[Values], np.ndarray]
 _MAX_CHARACTERS = 1000
 _MAX_NODES = 200
 _MAX_DEPTH = 40
+_REMEMBERED = 256  # as many as a document may have, and some
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -83,6 +85,9 @@ class Expression:
             return np.array(np.broadcast_to(self.step(values), (count,)), dtype=np.float64)
 
 
+# A change parses each formula of its document at the check, the trial and the binding to each version. The objects of
+# a large document would keep the garbage collector busy, which holds the interpreter.
+@lru_cache(maxsize=_REMEMBERED)
 def parse(text: str) -> Expression:
     """Parse an expression. Raises ExpressionError with the column of the first part that is not allowed."""
     if len(text) > _MAX_CHARACTERS:
