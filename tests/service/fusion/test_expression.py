@@ -144,3 +144,13 @@ def test_parts_of_a_formula_say_what_an_items_own_value_moved() -> None:
     assert detail["pctr"].parts == pytest.approx(2 * (SCORES[0] - SCORES[0].mean()), abs=1e-6)
     assert detail["price"].values.tolist() == [10, 0, 3]
     assert detail["pctr"].is_score and not detail["price"].is_score
+
+
+def test_a_formula_is_parsed_once_and_a_bounded_number_is_remembered() -> None:
+    assert parse("pctr + 77.5 * pcvr") is parse("pctr + 77.5 * pcvr")
+    for number in range(1000):
+        parse(f"pctr + {number}.25")
+    assert parse.cache_info().currsize < 500
+    for _ in range(2):
+        with pytest.raises(ExpressionError, match="column 9"):
+            parse("pctr + -'x'")
