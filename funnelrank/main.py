@@ -29,6 +29,7 @@ COMMANDS = {
     "inspect": CommandEntry("serving:inspect", "Show what Redis holds for a user or an item."),
     "score": CommandEntry("scoring:score", "Rank every user of a table, as the service would.", _GOES_ON),
     "size": CommandEntry("size:size", "Plan the memory of Redis from a schema and counts."),
+    "plan": CommandEntry("capacity:plan", "Plan hosts, shards, network and costs of a service of any size."),
     "rollout": CommandEntry("rollout:rollout", "Show or change which versions are live."),
     "rules": CommandEntry("rules:rules", "Show or change the rules that rearrange rankings."),
     "callers": CommandEntry("callers:callers", "Say who may call the service: keys, roles, rates."),
@@ -63,6 +64,7 @@ COMMANDS = {
     "sign": CommandEntry("exporting:sign", "Sign published bundles."),
     "bench": CommandEntry("bench:bench", "Measure the CPU cost of a ranking."),
     "bench-scale": CommandEntry("bench:bench_scale", "Measure how cost grows with the number of embedding rows."),
+    "bench-capacity": CommandEntry("capacity:bench_capacity", "Measure what `plan` is made from, and its error."),
     "bench-threads": CommandEntry("bench:bench_threads", "Compare workers, threads and spinning."),
     "bench-brownout": CommandEntry(
         "bench:bench_brownout", "Measure who gets an answer in time under overload, with a brown-out."

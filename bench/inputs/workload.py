@@ -29,7 +29,7 @@ def make(folder: Path, candidates: int, behaviours: int, bodies: int = BODIES) -
     rng = np.random.default_rng(candidates * 1000 + behaviours)
     users = [user_id(i % USERS, behaviours) for i in range(bodies)]
     drawn = [[item_id(int(i)) for i in rng.choice(HOT_ITEMS, candidates, replace=False)] for _ in range(bodies)]
-    return _write(folder / f"c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
+    return write(folder / f"c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
 
 
 def make_cold(folder: Path, candidates: int, behaviours: int, items: int) -> RequestSet:
@@ -37,10 +37,10 @@ def make_cold(folder: Path, candidates: int, behaviours: int, items: int) -> Req
     bodies = (items - HOT_ITEMS) // candidates
     users = [user_id(i % USERS, behaviours) for i in range(bodies)]
     drawn = [[item_id(HOT_ITEMS + n * candidates + i) for i in range(candidates)] for n in range(bodies)]
-    return _write(folder / f"cold-c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
+    return write(folder / f"cold-c{candidates}-l{behaviours}.jsonl", candidates, behaviours, users, drawn)
 
 
-def _write(path: Path, candidates: int, behaviours: int, users: list[str], drawn: list[list[str]]) -> RequestSet:
+def write(path: Path, candidates: int, behaviours: int, users: list[str], drawn: list[list[str]]) -> RequestSet:
     context = {"tab": 1, "hour": 20}
     lines = [
         orjson.dumps({"user_id": user, "candidates": ids, "context": context, "timestamp": NOW_MS})
