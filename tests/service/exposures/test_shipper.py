@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,6 +84,14 @@ def test_a_file_that_is_written_to_is_not_sent_and_one_of_a_killed_worker_is(tmp
         (left,) = spooled(log)
         assert left.endswith(".open")
     assert [path.name for path in (tmp_path / "store" / "spool").iterdir()] == [dead.name]
+
+
+def test_a_file_of_a_killed_worker_is_sent_although_the_clock_was_set_back(tmp_path: Path) -> None:
+    dead = crashed(write(tmp_path / "log", event("a", FIRST)))
+    tomorrow = time.time() + 86_400
+    os.utime(dead, (tomorrow, tomorrow))
+    shipper, _ = stepped(tmp_path / "log", target_in(tmp_path / "store"))
+    assert shipper.counts.sent_files == 1
 
 
 def test_a_target_that_is_away_keeps_the_files_and_is_asked_ever_more_rarely(tmp_path: Path) -> None:
