@@ -188,6 +188,8 @@ class Manifest(_Strict):
             raise ValueError(f"external: format {EXTERNAL_FORMAT} has tensors beside the graph, format 1 has none")
         if self.external and TABLES_FILE not in self.files:
             raise ValueError(f"files: no SHA-256 for {TABLES_FILE}")
+        if len({spec.name for spec in self.inputs}) < len(self.inputs):
+            raise ValueError("inputs: a name occurs twice")
         if len({tensor.name for tensor in self.external}) < len(self.external):
             raise ValueError("external: a name occurs twice")
         if len(set(self.output_names)) < len(self.output_names):

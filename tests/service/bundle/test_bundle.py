@@ -99,6 +99,7 @@ def _other_schema(manifest: dict[str, Any]) -> None:
         (lambda m: m["inputs"].pop(), "inputs_mismatch"),
         (lambda m: m["inputs"][0].update(name="position"), "inputs_mismatch"),
         (lambda m: m["inputs"][0].update(dtype="float32"), "inputs_mismatch"),
+        (lambda m: m["inputs"].append(m["inputs"][0]), "manifest_invalid"),
         (lambda m: m["tasks"].pop(), "outputs_mismatch"),
         (lambda m: m["tasks"][0].update(name="plike"), "outputs_mismatch"),
         (lambda m: m.update(version="2"), "manifest_invalid"),
