@@ -17,11 +17,25 @@ from models.recipe import parse_recipe
 from models.training.device import CPU
 from models.training.loop import learn
 from models.training.processes.ranks import joined, ranks_of_environment
+from models.training.session import Progress
 from models.training.step import NonFiniteLossError
 
 
+class StoppedError(Exception):
+    """Ends a training."""
+
+
+def stop(progress: Progress, share: float) -> None:
+    """End a training at its second evaluation, when the first one has written a checkpoint."""
+    if len(progress.evaluations) == 2:
+        raise StoppedError
+
+
 def train_cases(folder: Path) -> None:
-    """Train the cases one after the other; `first_shard` is the share of the rows that process 0 reads."""
+    """Train the cases one after the other.
+
+    `first_shard` is the share of the rows that process 0 reads; `stops`: after the second evaluation.
+    """
     ranks = ranks_of_environment()
     torch.set_num_threads(1)
     with joined(ranks, CPU):
@@ -31,10 +45,11 @@ def train_cases(folder: Path) -> None:
             rows = len(data.parts["train"])
             cut = round(case["first_shard"] * rows)
             shard = Shard(0, cut) if ranks.number == 0 else Shard(cut, rows)
+            watch = stop if case["stops"] else None
             try:
                 with mock.patch.object(Shard, "of", return_value=shard):
-                    trained = learn(recipe, data, folder / name, quiet=True, ranks=ranks)
-            except NonFiniteLossError as error:
+                    trained = learn(recipe, data, folder / name, quiet=True, watch=watch, ranks=ranks)
+            except (NonFiniteLossError, StoppedError) as error:
                 (folder / f"{name}-{ranks.number}.txt").write_text(str(error))
                 continue
             if not ranks.writes:

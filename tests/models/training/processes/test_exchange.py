@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -55,8 +56,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     write_tables(folder / "data", make_tables())
     changes_of = CASES | {"diverging": ({"training.learning_rate": 1e30, "training.averaging": 0.0}, 0.998)}
+    changes_of["stopped"] = CASES["lazy"]
     cases = {
-        name: {"recipe": recipe_of(folder, changes), "first_shard": share}
+        name: {"recipe": recipe_of(folder, changes), "first_shard": share, "stops": name == "stopped"}
         for name, (changes, share) in changes_of.items()
     }
     (folder / "cases.json").write_text(json.dumps(cases))
@@ -86,11 +88,27 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path, name:
     one = load_whole(tmp_path / "alone" / RESUME_FILE)
     two = load_whole(folder / name / RESUME_FILE)
     assert two["progress"]["step"] == one["progress"]["step"] == 3 * alone.epoch_steps
+    assert_alike(one, two)
     # Both processes end with the same bits.
     of_second = load_whole(folder / f"{name}-1.pt")
     for key, value in two["weights"].items():
         assert torch.equal(value, of_second[key]), key
-    # One process and two differ by rounding, which Adam enlarges where a gradient is close to 0.
+
+
+def test_one_process_continues_the_run_of_two(folder: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe(recipe_of(folder, CASES["lazy"][0]), "the test")
+    data = open_data(recipe, folder / "cache")
+    torch.set_num_threads(1)
+    learn(recipe, data, tmp_path / "alone", quiet=True)
+    halves = shutil.copytree(folder / "stopped", tmp_path / "halves")
+    before = load_whole(halves / RESUME_FILE)["progress"]["step"]
+    trained = learn(recipe, data, halves, quiet=True, resume=True)
+    assert 0 < before < trained.epoch_steps
+    assert_alike(load_whole(tmp_path / "alone" / RESUME_FILE), load_whole(halves / RESUME_FILE))
+
+
+def assert_alike(one: dict[str, Any], two: dict[str, Any]) -> None:
+    """One process and two differ by rounding, which Adam enlarges where a gradient is close to 0."""
     for part in ("weights", "average"):
         assert two[part].keys() == one[part].keys()
         for key, value in one[part].items():
