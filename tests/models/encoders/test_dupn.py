@@ -141,9 +141,9 @@ def test_the_candidate_as_the_query_is_in_the_attention_alone():
 
 def test_one_user_for_all_candidates_of_the_query_equals_the_user_repeated():
     model = dupn(sees_candidate=True)
-    view = View(*(t[:1] for t in views(2)))
+    view = View(*(None if t is None else t[:1] for t in views(2)))
     targets = torch.randn(6, I)
-    repeated = View(*(t.expand(6, *t.shape[1:]) for t in view))._replace(target=targets)
+    repeated = View(*(None if t is None else t.expand(6, *t.shape[1:]) for t in view))._replace(target=targets)
     torch.testing.assert_close(model(view._replace(target=targets)), model(repeated))
 
 
