@@ -23,6 +23,8 @@ from models.encoders.din import Din
 from models.errors import RecipeError
 from models.options import Column, Hidden
 
+NO_ROW = -1  # of no behaviour
+
 # Shape legend: B candidates (or impressions), L behaviours, T the ones that are searched, G = I + P, I item part of a
 # behaviour, P its property part, V values of the category, Q attention heads, X width of a head.
 
@@ -79,11 +81,14 @@ class Sim(Encoder):
 
     def matches(self, keys: Keys, mask_BL: Tensor) -> Tensor:
         """Whether a behaviour has the candidate's category, bool `[B, L]`."""
-        of_behaviours_BLV = keys.behaviours[..., self.category].unsqueeze(-2)
         of_target_BV = keys.target[..., self.category]
-        is_known_BV = of_target_BV >= self.first_known_row
-        equal_BLVV = of_behaviours_BLV == of_target_BV.unsqueeze(-1).unsqueeze(1)
-        return (equal_BLVV & is_known_BV.unsqueeze(-1).unsqueeze(1)).flatten(-2).any(-1) & mask_BL
+        of_target_BV = torch.where(of_target_BV >= self.first_known_row, of_target_BV, NO_ROW)
+        # Pair by pair of values, because comparisons along L cost the graph a tenth of those along a short last axis.
+        match_BL = torch.zeros_like(mask_BL)
+        for of_behaviours_BL in keys.behaviours[..., self.category].unbind(-1):
+            for of_target_B in of_target_BV.unbind(-1):
+                match_BL = match_BL | (of_behaviours_BL == of_target_B.unsqueeze(-1))
+        return match_BL & mask_BL
 
     def reads(self, keys: Keys, mask_BL: Tensor) -> Tensor:
         """The behaviours that are searched or recent, bool `[B, L]`."""
@@ -127,6 +132,6 @@ class Sim(Encoder):
 def _picked(behaviours_BLG: Tensor, places_BT: Tensor) -> Tensor:
     """The behaviours at some places, `[B, T, G]`; those of one user for all candidates if the first has one row."""
     if behaviours_BLG.shape[0] == 1:
-        return behaviours_BLG[0][places_BT]
+        return nn.functional.embedding(places_BT, behaviours_BLG[0])
     rows_B1 = torch.arange(places_BT.shape[0], device=places_BT.device).unsqueeze(-1)
     return behaviours_BLG[rows_B1, places_BT]
