@@ -69,6 +69,7 @@ COMMANDS = {
     "bench-brownout": CommandEntry(
         "bench:bench_brownout", "Measure who gets an answer in time under overload, with a brown-out."
     ),
+    "bench-behaviours": CommandEntry("bench:bench_behaviours", "Measure a ranking of users with long sequences."),
     "bench-console": CommandEntry("bench:bench_console", "Measure what a console that somebody looks at costs."),
     "bench-peers": CommandEntry("bench:bench_peers", "Compare with the same handler in other frameworks."),
     "bench-clients": CommandEntry("bench:bench_clients", "Compare Redis clients for a ranking's read."),

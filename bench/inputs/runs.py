@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from service.bundle.registry import Target
@@ -21,12 +22,16 @@ _SHORT = [
 ]
 
 
-def trained(recipe: str, folder: Path) -> Path:
-    """Return the run of a recipe after one epoch. The speed does not depend on the quality of the model."""
+def trained(recipe: str, folder: Path, changes: Sequence[str] = ()) -> Path:
+    """Return the run of a recipe after one epoch; `changes` are `--set` options, of which the folder does not tell.
+
+    The speed does not depend on the quality of the model.
+    """
     run = folder / recipe
     if not (run / "metrics.json").exists():
+        more = [word for change in changes for word in ("--set", change)]
         print(f"training {recipe} for one epoch, once, into {run}", flush=True)
-        _call("train", f"models/recipes/{recipe}.yaml", "--out", str(run), "--threads", "1", *_SHORT)
+        _call("train", f"models/recipes/{recipe}.yaml", "--out", str(run), "--threads", "1", *_SHORT, *more)
     return run
 
 

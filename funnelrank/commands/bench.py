@@ -1,4 +1,4 @@
-"""The benchmark commands: `bench`, and `bench-` with scale, threads, brownout, console, peers, clients."""
+"""The benchmark commands: `bench`, and `bench-` with scale, threads, brownout, behaviours, console, peers, clients."""
 
 from pathlib import Path
 
@@ -171,6 +171,17 @@ def bench_brownout(candidates: int, quick: bool, seed: int, runs: Path) -> None:
     from bench.brownout import run_brownout
 
     run_brownout(candidates, quick, seed, runs)
+
+
+@click.command(epilog=examples("funnelrank bench-behaviours --candidates 200"))
+@click.option("--candidates", type=POSITIVE, default=200, show_default=True, help="Candidates of a request.")
+@click.option("--rounds", type=POSITIVE, default=5, show_default=True, help="Rounds of measuring each length.")
+@_RUNS
+def bench_behaviours(candidates: int, rounds: int, runs: Path) -> None:
+    """Measure a ranking of users with 50, 200 and 1,000 behaviours, by SIM's search and by DIN over all of them."""
+    from bench.behaviours import measure_behaviours
+
+    measure_behaviours(candidates, rounds, runs)
 
 
 @click.command(epilog=examples("funnelrank bench-console"))

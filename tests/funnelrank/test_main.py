@@ -44,6 +44,7 @@ ALIASES = {
     "loadtest.swaps.cost": "funnelrank swap-cost",
     "loadtest.swaps.republish": "funnelrank republish",
     "bench": "funnelrank bench",
+    "bench.behaviours": "funnelrank bench-behaviours",
     "bench.brownout": "funnelrank bench-brownout",
     "bench.store_clients": "funnelrank bench-clients",
     "bench.threads": "funnelrank bench-threads",
