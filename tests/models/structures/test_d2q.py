@@ -145,6 +145,19 @@ def test_the_statistics_are_saved_with_the_run_and_a_run_that_continues_it_keeps
     assert torch.equal(open_run(tmp_path / "next").ranker.statistics["watch"].table, table)
 
 
+def test_an_ensemble_has_the_distributions_in_every_member_and_scores_by_them(tiny_recipe, tables, tmp_path):
+    shown = tables["impressions"]
+    shown["watched"] = np.random.default_rng(0).random(len(shown)) * (1 + shown["click"])
+    task = {"type": "d2q", "name": "watch", "label": "watched", "duration": "length", "groups": 2, "quantiles": 8}
+    changes = {"tasks": [task], "extra_evaluations": [], "training.epochs": 1, "training.ensemble": 2}
+    options = {"cache": tmp_path / "cache", "reading_steps": 0, "quiet": True}
+    metrics = train(tiny_recipe(tables, changes), tmp_path / "run", **options)
+    assert metrics["parts"]["test"]["outputs"]["watch"]["rmse"] < 1
+    ranker = open_run(tmp_path / "run").ranker
+    table = ranker.statistics["watch"].table
+    assert torch.equal(ranker.others[0].statistics["watch"].table, table) and table[0, -1] > 1.5
+
+
 def test_a_duration_that_is_no_numeric_item_feature_is_refused():
     task = {"type": "d2q", "name": "watch", "label": "log1p(watch_ms)", "duration": "shop"}
     with pytest.raises(RecipeError, match="'watch' names 'shop', which is no numeric item feature"):
