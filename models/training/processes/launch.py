@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ def train_in_processes(count: int, command: Sequence[str], out: Path) -> None:
     `out`: the folder of the run. Raises ProcessesError if a process fails, or if processes were killed more than
     `RESTARTS` times; KeyboardInterrupt at a signal.
     """
-    started = time.time()
+    earlier = _checkpoints(out)  # of a run that this one replaces, unless the command continues it
     resume: list[str] = []
     restart = 0
     while failures := _run_once(count, [*command, *resume]):
@@ -38,8 +37,10 @@ def train_in_processes(count: int, command: Sequence[str], out: Path) -> None:
         if restart == RESTARTS:
             raise ProcessesError(f"{described}; no restart is left: the same command with --resume goes on")
         restart += 1
-        sys.stderr.write(f"{described}; going on from the last checkpoint ({restart} of {RESTARTS} restarts)\n")
-        resume = ["--resume"] if _has_checkpoint(out, started) and "--resume" not in command else []
+        resumes = "--resume" in command or bool(_checkpoints(out) - earlier)
+        where = "going on from the last checkpoint" if resumes else "beginning anew, for there is no checkpoint yet"
+        sys.stderr.write(f"{described}; {where} ({restart} of {RESTARTS} restarts)\n")
+        resume = ["--resume"] if resumes and "--resume" not in command else []
 
 
 def _run_once(count: int, command: Sequence[str]) -> dict[int, ProcessFailure]:
@@ -105,6 +106,7 @@ def _rank_of_cause(failure: ProcessFailure) -> int:
     return 2 if failure.exitcode < 0 else 3
 
 
-def _has_checkpoint(out: Path, since: float) -> bool:
-    """Whether this run has written a checkpoint: an older one belongs to another run, which this one replaces."""
-    return any(path.stat().st_mtime >= since for path in out.rglob(RESUME_FILE))
+def _checkpoints(out: Path) -> set[tuple[Path, int, int]]:
+    """The checkpoints of a folder, of one network or of several, each with what tells its content from another."""
+    stats = {path: path.stat() for path in out.rglob(RESUME_FILE)}
+    return {(path, stat.st_ino, stat.st_mtime_ns) for path, stat in stats.items()}

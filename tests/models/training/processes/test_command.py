@@ -107,6 +107,21 @@ def test_a_run_whose_processes_are_killed_ends_with_the_bits_of_the_uninterrupte
 
 
 @pytest.mark.slow  # each process imports torch
+def test_processes_end_with_a_killed_launcher_and_their_run_can_be_continued(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "orphaned"
+    recipe = whole.parent / "recipe.yaml"
+    with subprocess.Popen(command(recipe, out, "--processes", "2"), stderr=subprocess.DEVNULL) as launcher:
+        wait_for((out / RESUME_FILE).exists, launcher)
+        ranks = [process(launcher.pid, number) for number in range(2)]
+        launcher.kill()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks))
+    assert not (out / "metrics.json").exists()
+    done = subprocess.run(command(recipe, out, "--processes", "2", "--resume"), stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr.decode()
+    assert same(whole, out)
+
+
+@pytest.mark.slow  # each process imports torch
 def test_two_hosts_train_under_torchrun_and_go_on_after_a_kill(whole: Path, tmp_path: Path) -> None:
     """Two agents of torchrun stand for two hosts."""
     recipe = whole.parent / "recipe.yaml"

@@ -1,8 +1,8 @@
 """Tests the launcher with small programs: who is started again, and what it says about a process that failed."""
 
-import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,13 +48,15 @@ if "--resume" not in sys.argv:
     assert "process 1 was killed by SIGKILL; going on from the last checkpoint (1 of 3" in capsys.readouterr().err
 
 
-def test_a_run_without_a_checkpoint_begins_anew_and_the_restarts_have_an_end(tmp_path: Path) -> None:
-    (tmp_path / "resume.pt").touch()
-    os.utime(tmp_path / "resume.pt", (1, 1))  # of an earlier run
+def test_a_run_without_a_checkpoint_begins_anew_and_the_restarts_have_an_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "resume.pt").touch()  # of an earlier run
     program = "\nos.kill(os.getpid(), signal.SIGKILL) if number == 0 else time.sleep(60)"
     with pytest.raises(ProcessesError, match=r"process 0 was killed by SIGKILL; no restart is left"):
         run(tmp_path, program)
     assert starts(tmp_path, 0) == ["anew"] * (RESTARTS + 1)
+    assert capsys.readouterr().err.count("beginning anew, for there is no checkpoint yet") == RESTARTS
 
 
 def test_a_process_that_fails_is_not_repeated_and_its_message_is_shown(
@@ -87,8 +89,11 @@ except KeyboardInterrupt:
 """
     process = subprocess.Popen([sys.executable, "-c", launcher, str(tmp_path)])
     files = [tmp_path / f"pid-{number}" for number in range(2)]
+    deadline = time.monotonic() + 120
     while not all(file.exists() and file.read_text() for file in files):
         assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     process.terminate()
     assert process.wait(60) == 3
     for file in files:
