@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from bench.scale import logs
 from bench.scale.log_tables import LogShape, day_name, log_recipe, write_day, write_log
 from bench.scale.parts import ScaleSizes
 from bench.scale.run import run_scale
@@ -24,11 +25,17 @@ def test_the_command_measures_and_judges_the_encoding_of_logs(
         assert size["rows"] == behaviours * 6 // 5
         assert list(size["steps"]) == list(size["next_day_steps"]) == steps
         assert size["encoded"]["impressions"]["train"] == behaviours // 5 * 18 // 20
-    speed, memory, files = measured["verdicts"]
+    memory, files = measured["verdicts"]
     assert memory["passed"], "a small log takes less than the program"
     assert files["value"] == 2
-    assert speed["value"] > 0
-    assert capsys.readouterr().out.count("logs:") == 3
+    assert capsys.readouterr().out.count("logs:") == 2
+
+
+@pytest.mark.parametrize(("seconds", "speed"), [((12, 14, 18), 1), ((12, 14, 20), 2 / 3)])
+def test_linear_cost_is_that_of_further_rows(seconds: tuple[int, int, int], speed: float) -> None:
+    """What it takes to start does not count."""
+    sizes = [{"rows": n, "steps": {"a": {"cpu_s": s}}} for n, s in zip((1_000, 2_000, 4_000), seconds, strict=True)]
+    assert logs._speed(sizes) == pytest.approx(speed)
 
 
 def test_a_log_is_the_same_for_the_same_seed_and_each_day_by_itself(tmp_path: Path) -> None:
