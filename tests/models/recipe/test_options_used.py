@@ -100,7 +100,7 @@ def set_in(value: Any) -> Iterator[str]:
         yield from (f"{name}.{option}" for option in value.model_fields_set)
         for option in type(value).model_fields:
             inner = getattr(value, option)
-            if isinstance(inner, str):
+            if isinstance(inner, str | int):
                 yield f"{name}.{option}={inner}"
             elif isinstance(inner, (tuple, list)):
                 yield from (f"{name}.{option}={each}" for each in inner if isinstance(each, str))
