@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from features.files.writing import write_whole
-from service.bundle.manifest import MANIFEST_FILE
+from service.bundle.manifest import MANIFEST_FILE, TABLES_FILE
 from service.bundle.signature import SIGNATURE_FILE
 from service.files import exclusive_lock
 from service.objects.copies import objects_of
@@ -73,6 +73,8 @@ def fetch(folder: Path) -> None:
                 # A registry that was copied into the bucket as a folder has its files beside the manifest.
                 if not objects.download_file(digest, aside / name):
                     objects.download(f"{place}/{name}", aside / name)
+                if name == TABLES_FILE and (aside / name).exists():
+                    (aside / name).chmod(0o444)  # a reminder, as in a folder: workers map it
             signature = source.signature(manifest.content)
             if signature is not None:
                 write_whole(aside / SIGNATURE_FILE, signature)

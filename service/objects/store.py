@@ -39,6 +39,7 @@ _LARGEST_DOCUMENT = 64 << 20
 _PART_BYTES = 8 << 20
 _PIECE_BYTES = 32 << 20
 _PARTS_AT_ONCE = 4
+_PART_RETRIES = 4
 # What the store says about the object, not about its own state: another attempt would say the same.
 _ANSWERS = (AlreadyExistsError, FileNotFoundError, NotModifiedError, PreconditionError)
 _REFUSALS = (InvalidPathError, NotSupportedError, PermissionDeniedError, UnauthenticatedError)
@@ -51,9 +52,10 @@ class RegistryObjects:
     def __init__(self, uri: str) -> None:
         """Raises CannotOpen."""
         self.uri = uri
-        # Repeated here and not by the client: after a lost answer, a conditional write has to look what is there.
+        # Repeated here and not by the client: after a lost answer, a conditional write has to look what is there. Of a
+        # large file, the client repeats the part that failed.
         self._store: Any = open_objects(store_address(uri), 0, _QUICK)
-        self._bulk: Any = open_objects(store_address(uri), 0, _BULK)
+        self._bulk: Any = open_objects(store_address(uri), _PART_RETRIES, _BULK)
 
     def look(self, name: str, known: str | None = None) -> Look:
         """Read a small object, unless it still has the ETag `known`. Raises ObjectStoreAway."""

@@ -87,6 +87,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
             monkeypatch.setenv(name, value)
         # Repeated calls shall take no time.
         monkeypatch.setattr("service.objects.store._FIRST_PAUSE_SECONDS", 0.001)
+        monkeypatch.setattr("service.objects.store._PART_RETRIES", 0)
         yield store
 
 

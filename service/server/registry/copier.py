@@ -53,7 +53,6 @@ class RegistryCopier:
     def start(self) -> str:
         """Bring everything over, and fetch what is damaged again. Returns the problem, empty if there is none."""
         try:
-            self._registry.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._remove_abandoned()
             self._move_damaged_away()
         except OSError as error:
@@ -70,6 +69,7 @@ class RegistryCopier:
     def step(self) -> str:
         """Bring over what has changed. Returns the problem, empty if the store answers."""
         try:
+            self._registry.mkdir(mode=0o700, parents=True, exist_ok=True)
             for document in _SMALL:
                 self._take(document)
             self._take_rollout()

@@ -1,6 +1,7 @@
 """Tests the copy of a registry on a host: what is live comes with its versions, and stays while the store is away."""
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from service.fusion.document import DOCUMENT as FUSION
 from service.fusion.document import FUSION_FILE
 from service.objects.answers import ObjectStoreAway
 from service.objects.copies import DOCUMENT_FILES, copy_problem
+from service.registry_address import registry_folder
 from service.rollout.lines.changes import write_rollout
 from service.rollout.rollout import ROLLOUT_FILE, read_followed, read_rollout
 from service.rollout.trials.checks import RegistryChecks, roll_out
@@ -195,6 +197,23 @@ def test_a_live_version_that_was_damaged_on_the_disk_is_fetched_again(writer: Pa
     graph.write_bytes(good[:100])
     assert RegistryCopier(reader, ROOM).start() == ""
     assert graph.read_bytes() == good
+
+
+def test_a_copy_that_was_removed_comes_back(writer: Path, reader: Path) -> None:
+    published(writer, "1")
+    go_live(writer, "1")
+    copier = RegistryCopier(reader, ROOM)
+    copier.start()
+    shutil.rmtree(reader)
+    assert copier.start() == ""
+    assert (live(reader), versions_in(reader)) == ("synthetic/1", {"1"})
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(bucket: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    problem = RegistryCopier(registry_folder(URI, tmp_path / "cache"), ROOM).start()
+    assert "cache" in problem
+    assert problem.endswith("Not a directory (FUNNELRANK_REGISTRY_CACHE)")
 
 
 def test_beyond_its_limit_the_copy_keeps_what_is_live_and_the_history(writer: Path, reader: Path) -> None:

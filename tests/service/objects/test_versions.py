@@ -1,5 +1,6 @@
 """Tests versions in a bucket: published by one of several publishers, whole or not at all, and fetched as they are."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -120,6 +121,21 @@ def test_a_registry_that_was_copied_into_the_bucket_as_a_folder_is_read(
     for name, content in {**files, "manifest.json": manifest.model_dump_json().encode()}.items():
         bucket.objects[f"{PREFIX}synthetic/1/{name}"] = content
     assert load_bundle(hosts[1] / "synthetic" / "1", 1, 100).label == "synthetic/1"
+
+
+def test_a_manifest_that_names_other_places_writes_nothing_there(
+    hosts: tuple[Path, Path], bucket: ObjectStore, tmp_path: Path
+) -> None:
+    manifest = read_manifest(published(hosts[0], "1"))
+    digest = manifest.files["report.html"]
+    for name in ("../report.html", "/report.html", "..", "a/report.html"):
+        spoilt = manifest.model_copy(update={"version": "2", "files": {**manifest.files, name: digest}})
+        bucket.objects[f"{PREFIX}synthetic/2/manifest.json"] = spoilt.model_dump_json().encode()
+        folder = hosts[1] / "synthetic" / "2"
+        with pytest.raises(BundleRejected, match="manifest_invalid: files: .* is not a plain file name"):
+            verified_files(folder, read_manifest(folder))
+        assert not (folder.parent / "report.html").exists()
+        shutil.rmtree(folder)
 
 
 def test_all_versions_are_listed_and_none_is_fetched(hosts: tuple[Path, Path], bucket: ObjectStore) -> None:
