@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from service.files import exclusive_lock
 from service.objects.answers import ReplacedMeanwhile
 from service.objects.copies import DOCUMENT_FILES, StoreVersion, bring_document, objects_of
+from service.registry_address import uri_of
 
 LOCK_FILE: Final = ".rollout.lock"
 LOCK_SECONDS: Final = 2.0
@@ -27,9 +28,10 @@ def last_good(path: Path) -> Path:
 def writer_lock(folder: Path) -> AbstractContextManager[None]:
     """Lock this registry's documents for one writer of this file system.
 
-    Raises TimeoutError (an OSError) if another writer holds the lock for longer than 2 s.
+    Raises TimeoutError (an OSError) if other writers hold the lock for longer than 2 s, or 15 s in the copy of an
+    object store, for which each of them waits.
     """
-    return exclusive_lock(folder / LOCK_FILE, LOCK_SECONDS)
+    return exclusive_lock(folder / LOCK_FILE, LOCK_SECONDS if uri_of(folder) is None else _ROUNDS_SECONDS)
 
 
 def locked(registry: Path, file: str, change: Callable[[StoreVersion | None], Result]) -> Result:

@@ -110,6 +110,7 @@ class RegistryCopier:
             self._fetching.start()
             return
         self._save(ROLLOUT, known, look.stored)
+        self._fetched = ""
         self._fetch_problem = ""
         self._evict()
 
