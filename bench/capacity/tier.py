@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import uvloop
@@ -22,6 +22,7 @@ BEHAVIOURS = 50
 SEED = 1
 _RUNS = 5
 _BLOCK = 50  # rankings
+_COLD_RANKINGS = 250
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,38 @@ def _moved(client: "Redis") -> float:
     return float(stats["total_net_input_bytes"] + stats["total_net_output_bytes"])
 
 
-def spent_warm(tier: Tier, candidates: int, requests: int) -> Spent:
-    """The lower quartile of some rounds with a warm cache; other load on the machine can only add to a figure."""
-    load = workload.make(tier.folder, candidates, BEHAVIOURS)
-    tier.driver.drive(tier.server.port, "/rank", load.bodies, workload.BODIES * 4, CONNECTIONS)
-    rounds = [spent(tier, load, requests) for _ in range(_RUNS)]
-    rounds.sort(key=lambda spent: spent.worker_ms)
-    redis_ms = sorted(spent.redis_ms for spent in rounds)[1]
-    return Spent(rounds[1].worker_ms, redis_ms, rounds[1].redis_bytes)
+def spent_warm(tier: Tier, counts: Sequence[int], requests: int) -> dict[int, Spent]:
+    """The costs of rankings with a warm cache, by the number of candidates.
+
+    The numbers take turns, so that a busy machine slows all of them alike; the lower quartile of the rounds counts,
+    because other load can only add to a figure.
+    """
+    loads = {count: workload.make(tier.folder, count, BEHAVIOURS) for count in counts}
+    rounds: dict[int, list[Spent]] = {count: [] for count in counts}
+    for load in loads.values():
+        tier.driver.drive(tier.server.port, "/rank", load.bodies, workload.BODIES * 4, CONNECTIONS)
+    for _ in range(_RUNS):
+        for count, load in loads.items():
+            rounds[count].append(spent(tier, load, requests))
+    return {count: _lower_quartile(of_count) for count, of_count in rounds.items()}
+
+
+def _lower_quartile(rounds: Sequence[Spent]) -> Spent:
+    place = (len(rounds) - 1) // 4
+    values = (sorted(getattr(each, part.name) for each in rounds)[place] for part in fields(Spent))
+    return Spent(*values)
+
+
+def spent_cold(tier: Tier, candidates: int) -> tuple[Spent, Spent]:
+    """The cost of rankings none of whose candidates is in the cache, and of as many with a warm cache right after.
+
+    The worker must be a fresh one.
+    """
+    items = workload.HOT_ITEMS + candidates * _COLD_RANKINGS
+    cold = spent(tier, workload.make_cold(tier.folder, candidates, BEHAVIOURS, items), None)
+    warm = workload.make(tier.folder, candidates, BEHAVIOURS)
+    tier.driver.drive(tier.server.port, "/rank", warm.bodies, workload.BODIES, CONNECTIONS)
+    return cold, spent(tier, warm, _COLD_RANKINGS)
 
 
 def alone(tier: Tier, candidates: int, requests: int) -> list[float]:

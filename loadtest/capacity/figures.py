@@ -19,15 +19,20 @@ class _OfFigures(BaseModel):
 
 
 class RankingCost(_OfFigures):
-    """A cost that grows with the candidates and with those among them that no cache holds."""
+    """A cost that grows with the candidates and with those among them that no cache holds.
+
+    `any_missing` is added once if there is one: the worker then asks Redis for item rows.
+    """
 
     fixed: Amount
     per_candidate: Amount = 0.0
+    any_missing: Amount = 0.0
     per_missing_item: Amount = 0.0
 
     def at(self, candidates: float, missing: float) -> float:
         """The cost of one ranking."""
-        return self.fixed + self.per_candidate * candidates + self.per_missing_item * missing
+        cold = self.any_missing * min(1.0, missing) + self.per_missing_item * missing
+        return self.fixed + self.per_candidate * candidates + cold
 
 
 class PlanCheck(_OfFigures):

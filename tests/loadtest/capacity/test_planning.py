@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import pytest
 
 from funnelrank.main import main
-from loadtest.capacity.figures import SHIPPED, Figures, read_figures
+from loadtest.capacity.figures import SHIPPED, Figures, RankingCost, read_figures
 from loadtest.capacity.planning import Assumptions, Demand, assumed, lines_of, plan_of
 
 DEMAND = Demand(users=1e6, items=10_000, qps=1000, candidates=200)
@@ -38,6 +38,11 @@ def test_a_candidate_that_no_cache_holds_costs_more_everywhere(figures: Figures)
     assert none.redis_gbit_s == pytest.approx(1000 * (3000 + 200 * 200) * 8 / 1e9)
     # The most popular item is in nearly every ranking, once.
     assert 0.8 / 200 < none.hottest_item <= 1 / 200
+
+
+def test_what_one_missing_row_costs_is_added_once() -> None:
+    cost = RankingCost(fixed=1.0, per_candidate=0.1, any_missing=2.0, per_missing_item=0.01)
+    assert [cost.at(10, missing) for missing in (0, 0.5, 1, 10)] == pytest.approx([2.0, 3.005, 4.01, 4.1])
 
 
 def test_twice_the_rankings_need_twice_the_cores_and_as_much_memory_of_redis(figures: Figures) -> None:
