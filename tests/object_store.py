@@ -138,11 +138,26 @@ class _Handler(BaseHTTPRequestHandler):
         if self._faulty(""):
             return
         prefix = query.get("prefix", [""])[0]
+        if "delimiter" not in query:
+            self._list_all(prefix)
+            return
         with self.store.lock:
             rests = [key.removeprefix(prefix) for key in self.store.objects if key.startswith(prefix)]
         folders = sorted({match[0] for rest in rests if (match := re.match(r"[^/]*/", rest))})
         listed = "".join(f"<CommonPrefixes><Prefix>{escape(prefix + f)}</Prefix></CommonPrefixes>" for f in folders)
         head = f"<Name>{BUCKET}</Name><Prefix>{escape(prefix)}</Prefix><KeyCount>{len(folders)}</KeyCount>"
+        text = f"<ListBucketResult>{head}<IsTruncated>false</IsTruncated>{listed}</ListBucketResult>"
+        self._answer(200, text.encode())
+
+    def _list_all(self, prefix: str) -> None:
+        with self.store.lock:
+            objects = {key: value for key, value in self.store.objects.items() if key.startswith(prefix)}
+        listed = "".join(
+            f"<Contents><Key>{escape(key)}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
+            f"<ETag>{escape(etag_of(value))}</ETag><Size>{len(value)}</Size></Contents>"
+            for key, value in objects.items()
+        )
+        head = f"<Name>{BUCKET}</Name><Prefix>{escape(prefix)}</Prefix><KeyCount>{len(objects)}</KeyCount>"
         text = f"<ListBucketResult>{head}<IsTruncated>false</IsTruncated>{listed}</ListBucketResult>"
         self._answer(200, text.encode())
 
