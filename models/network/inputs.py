@@ -168,7 +168,9 @@ class Inputs(nn.Module):
         """What encoders are built for, the item's id last among the keys; None without behaviours."""
         if self.behaviour_item is None or self.behaviour_property is None:
             return None
-        keys = {name: self.key_columns[name] for name in sorted(self.key_columns, key=self.item_id.__eq__)}
+        keys = {
+            name: self.key_columns[name] for name in sorted(self.key_columns, key=lambda name: name == self.item_id)
+        }
         widths = (self.behaviour_item.width, self.behaviour_property.width, self.width("user"), self.width("context"))
         return EncoderSpec(*widths, keys, self.first_known_row)
 
