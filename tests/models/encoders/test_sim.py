@@ -160,5 +160,6 @@ def test_the_category_is_the_first_feature_that_is_not_the_id_unless_it_is_named
     assert SimOptions(type="sim").build(spec).category == slice(0, 2)
     assert SimOptions(type="sim", category="item_id").build(spec).category == slice(3, 4)
     assert small("sim").ranker.encoders[0].category == slice(0, 1)  # the shop; its id is the last of the features
+    assert small("sim", features={"item_id_feature": None}).ranker.encoders[0].category == slice(0, 1)
     with pytest.raises(RecipeError, match=r"model\.encoders: 'tag' is no item feature .*'tags'\?"):
         SimOptions(type="sim", category="tag").build(spec)
