@@ -19,6 +19,7 @@ from service.exposures.ship_process import READY
 
 log = logging.getLogger("funnelrank.serve")
 _LOOK_SECONDS = 1.0
+_START_LOOK_SECONDS = 0.2
 _RESTART_SECONDS = 5.0
 
 
@@ -46,8 +47,8 @@ class Helper:
 @contextmanager
 def running(helper: Helper) -> Iterator[None]:
     """Run a helper during the block; one that ends is started again. Raises HelperNotStarted."""
-    first = _started(helper)
     stopping = Event()
+    first = _started(helper, stopping)
     keeper = Thread(target=_keep, args=(helper, first, stopping), name="helper-keeper", daemon=True)
     keeper.start()
     try:
@@ -74,15 +75,16 @@ def _keep(helper: Helper, process: subprocess.Popen[bytes] | None, stopping: Eve
             restart_at = started_at + pause
             pause = min(2 * pause, helper.longest_restart_seconds)
             try:
-                process = _started(helper)
+                process = _started(helper, stopping)
             except HelperNotStarted as error:
-                log.error("%s was not started: %s", helper.title, error)
+                if not stopping.is_set():
+                    log.error("%s was not started: %s", helper.title, error)
     if process is not None:
         _stop(helper, process)
 
 
-def _started(helper: Helper) -> subprocess.Popen[bytes]:
-    """Start a helper that is ready. Raises HelperNotStarted."""
+def _started(helper: Helper, stopping: Event) -> subprocess.Popen[bytes]:
+    """Start a helper that is ready. Raises HelperNotStarted, also if `stopping` is set before it is ready."""
     command = [sys.executable, "-m", *helper.arguments]
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -90,8 +92,12 @@ def _started(helper: Helper) -> subprocess.Popen[bytes]:
         raise HelperNotStarted(f"no process can be started ({error})") from None
     assert process.stdout is not None
     line = ""
-    if select.select([process.stdout], [], [], helper.start_seconds)[0]:
-        line = process.stdout.readline().decode(errors="replace").strip()
+    end = time.monotonic() + helper.start_seconds
+    # A start may take minutes, and the service must not wait for it when it stops.
+    while not stopping.is_set() and time.monotonic() < end:
+        if select.select([process.stdout], [], [], _START_LOOK_SECONDS)[0]:
+            line = process.stdout.readline().decode(errors="replace").strip()
+            break
     if line != READY:
         process.kill()
         _stop(helper, process)
