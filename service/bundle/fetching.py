@@ -18,6 +18,7 @@ from features.files.writing import write_whole
 from service.bundle.manifest import MANIFEST_FILE, TABLES_FILE
 from service.bundle.signature import SIGNATURE_FILE
 from service.files import exclusive_lock
+from service.objects.answers import ObjectStoreAway
 from service.objects.copies import objects_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,18 @@ class _Source:
 
     objects: "RegistryObjects"
     place: str
+
+    def objects_of_files(self, manifest: bytes) -> dict[str, str]:
+        """The object of each file of a manifest. Raises ObjectStoreAway, also if a file is not there (yet)."""
+        stored = {}
+        for name, digest in _files_of(manifest).items():
+            # A registry that was copied into the bucket as a folder has its files beside the manifest.
+            beside = f"{self.place}/{name}"
+            places = (self.objects.file_name(digest), beside)
+            stored[name] = next((each for each in places if self.objects.size_of(each) is not None), "")
+            if not stored[name]:
+                raise ObjectStoreAway(f"{self.objects.uri}/{beside} is not there, although the manifest names it")
+        return stored
 
     def signature_name(self, manifest: bytes) -> str:
         return f"{self.place}/manifest.{sha256(manifest).hexdigest()}.sig"
@@ -69,10 +82,8 @@ def fetch(folder: Path) -> None:
             return
         aside = Path(tempfile.mkdtemp(prefix=FETCHING, dir=folder.parent))
         try:
-            for name, digest in _files_of(manifest.content).items():
-                # A registry that was copied into the bucket as a folder has its files beside the manifest.
-                if not objects.download_file(digest, aside / name):
-                    objects.download(f"{place}/{name}", aside / name)
+            for name, stored in source.objects_of_files(manifest.content).items():
+                objects.download(stored, aside / name)
                 if name == TABLES_FILE and (aside / name).exists():
                     (aside / name).chmod(0o444)  # a reminder, as in a folder: workers map it
             signature = source.signature(manifest.content)

@@ -120,13 +120,14 @@ class RegistryObjects:
 
     def put_file(self, path: Path, digest: str) -> None:
         """Put a file of a bundle under its hash, unless it is there. Raises ObjectStoreAway."""
-        name = f"{FILES}/{digest}"
+        name = self.file_name(digest)
         if self.size_of(name) != path.stat().st_size:
             self.put(name, path)
 
-    def download_file(self, digest: str, path: Path) -> bool:
-        """Write a file of a bundle, as `download` does."""
-        return self.download(f"{FILES}/{digest}", path)
+    @staticmethod
+    def file_name(digest: str) -> str:
+        """The name of the object that is the file of a bundle with this SHA-256."""
+        return f"{FILES}/{digest}"
 
     def size_of(self, name: str) -> int | None:
         """Return the bytes of an object, None if there is none. Raises ObjectStoreAway."""

@@ -123,10 +123,10 @@ def test_a_large_file_is_brought_in_pieces_and_whole(
     assert bucket.objects[f"ranking/.files/{'0' * 64}"] == content
     lost = [503, 503]
     bucket.fault = lambda method, _key: lost.pop() if lost and method == "GET" else None
-    assert objects.download_file("0" * 64, tmp_path / "copy")
+    assert objects.download(objects.file_name("0" * 64), tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == content
     assert bucket.count("GET", f".files/{'0' * 64}", 206) == 7
-    assert not objects.download_file("1" * 64, tmp_path / "none")
+    assert not objects.download(objects.file_name("1" * 64), tmp_path / "none")
     puts = len(bucket.requests)
     objects.put_file(tmp_path / "large", "0" * 64)
     assert [request[0] for request in bucket.requests[puts:]] == ["HEAD"]

@@ -123,6 +123,21 @@ def test_a_registry_that_was_copied_into_the_bucket_as_a_folder_is_read(
     assert load_bundle(hosts[1] / "synthetic" / "1", 1, 100).label == "synthetic/1"
 
 
+def test_a_version_whose_files_are_still_copied_into_the_bucket_is_fetched_later(
+    hosts: tuple[Path, Path], bucket: ObjectStore, tmp_path: Path
+) -> None:
+    manifest, files = synthetic(tmp_path / "folder", "1")
+    bucket.objects[f"{PREFIX}{MANIFEST}"] = manifest.model_dump_json().encode()
+    folder = hosts[1] / "synthetic" / "1"
+    with pytest.raises(BundleRejected, match=r"bundle_not_fetched: .*synthetic/1/\S+ is not there"):
+        read_manifest(folder)
+    assert not folder.exists()
+    assert bucket.count("GET", f"synthetic/1/{next(iter(files))}") == 0
+    for name, content in files.items():
+        bucket.objects[f"{PREFIX}synthetic/1/{name}"] = content
+    assert load_bundle(folder, 1, 100).label == "synthetic/1"
+
+
 def test_a_manifest_that_names_other_places_writes_nothing_there(
     hosts: tuple[Path, Path], bucket: ObjectStore, tmp_path: Path
 ) -> None:
