@@ -91,10 +91,13 @@ class Sim(Encoder):
         return match_BL & mask_BL
 
     def reads(self, keys: Keys, mask_BL: Tensor) -> Tensor:
-        """The behaviours that are searched or recent, bool `[B, L]`."""
+        """The places that are searched or recent, bool `[B, L]`; the recent ones also where the mask is False.
+
+        Without those, the places of a shortened sequence would move, and older behaviours become recent.
+        """
         match_BL = self.matches(keys, mask_BL)
         is_recent_L = torch.arange(mask_BL.shape[1], device=mask_BL.device) < self.recent
-        return (match_BL & (match_BL.cumsum(1) <= self.top)) | (is_recent_L & mask_BL)
+        return (match_BL & (match_BL.cumsum(1) <= self.top)) | is_recent_L
 
     def searched(self, match_BL: Tensor) -> tuple[Tensor, Tensor]:
         """The places of the newest `top` matches `[B, T]`, and whether there is one; places may lie behind L."""

@@ -24,6 +24,17 @@ def test_scores_and_gradients_are_those_of_the_whole_sequences():
         torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-5, rtol=1e-4)
 
 
+def test_a_missing_row_among_the_newest_makes_no_older_behaviour_recent():
+    model = small("sim", encoders=[OPTIONS])
+    ranker = model.ranker
+    batch = training_batch(model, 30, 60)
+    batch["behaviour_rows"][:, 1] = 0
+    cut = ranker(batch)
+    ranker.searching = []
+    for name, value in ranker(batch).items():
+        torch.testing.assert_close(cut[name], value, atol=1e-6, rtol=1e-5)
+
+
 def test_no_impression_has_more_behaviours_than_are_searched_and_recent():
     model = small("sim", encoders=[OPTIONS])
     batch = training_batch(model, 30, 60)
