@@ -14,7 +14,7 @@ from models.data.cache import Data
 from models.network.model import MultiTaskModel
 from models.training.checkpoint import WEIGHTS_FILE, save_weights, write_json
 from models.training.outcome import HISTORY_FILE
-from models.training.processes.exchange import add_gradients, losses_of_part, seed_step
+from models.training.processes.exchange import add_gradients, losses_of_part, seed_step, seed_update
 from models.training.processes.ranks import ALONE, Ranks
 from models.training.session import Progress
 from models.training.updates.averaging import Average
@@ -48,13 +48,15 @@ def train_step(state: TrainingState, batch: Batch, epoch: int) -> dict[str, floa
     With several processes `batch` is this process's part of it; losses and gradients are those of the whole batch.
     """
     together = state.ranks.count > 1
+    seed = state.data.recipe.training.seed
     if together:
-        seed_step(state.data.recipe.training.seed, state.progress.step, state.ranks)
+        seed_step(seed, state.progress.step, state.ranks)
     losses = losses_of_part(state.model, batch, state.ranks) if together else state.model.losses(batch)
     state.optimiser.zero_grad()
     state.weighting.backward(losses, batch, epoch)
     if together:
         add_gradients(state.model, state.optimiser, state.ranks)
+        seed_update(seed, state.progress.step, state.ranks)
     plain = {name: float(loss.detach()) for name, loss in losses.items()}
     touched = state.optimiser.touched_rows()
     before = state.average.before_step(touched)

@@ -26,7 +26,19 @@ def seed_step(seed: int, step: int, ranks: Ranks) -> None:
 
     Processes must not hide the same places of their parts, so each has numbers of its own.
     """
-    drawn = np.random.SeedSequence([seed, step, ranks.number]).generate_state(1)
+    _seed(seed, step, ranks.number)
+
+
+def seed_update(seed: int, step: int, ranks: Ranks) -> None:
+    """Seed the random numbers of a step's update of the weights, which is the same one in all processes.
+
+    Tables of bfloat16 are rounded at random, and must not differ between processes.
+    """
+    _seed(seed, step, ranks.count)  # a number that no process has
+
+
+def _seed(*numbers: int) -> None:
+    drawn = np.random.SeedSequence(numbers).generate_state(1)
     torch.manual_seed(int(drawn[0]))
 
 

@@ -57,6 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tables(folder / "data", make_tables())
     changes_of = CASES | {"diverging": ({"training.learning_rate": 1e30, "training.averaging": 0.0}, 0.998)}
     changes_of["stopped"] = CASES["lazy"]
+    changes_of["bfloat16"] = (CASES["lazy"][0] | {"training.embedding_dtype": "bfloat16"}, 0.4)
     cases = {
         name: {"recipe": recipe_of(folder, changes), "first_shard": share, "stops": name == "stopped"}
         for name, (changes, share) in changes_of.items()
@@ -89,9 +90,19 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path, name:
     two = load_whole(folder / name / RESUME_FILE)
     assert two["progress"]["step"] == one["progress"]["step"] == 3 * alone.epoch_steps
     assert_alike(one, two)
-    # Both processes end with the same bits.
+    assert_both_have(folder, name, two["weights"])
+
+
+def test_processes_round_a_table_of_bfloat16_alike(folder: Path) -> None:
+    weights = load_whole(folder / "bfloat16" / RESUME_FILE)["weights"]
+    assert weights["inputs.table.weight"].dtype == torch.bfloat16
+    assert_both_have(folder, "bfloat16", weights)
+
+
+def assert_both_have(folder: Path, name: str, weights: dict[str, torch.Tensor]) -> None:
+    """Both processes end with the same bits."""
     of_second = load_whole(folder / f"{name}-1.pt")
-    for key, value in two["weights"].items():
+    for key, value in weights.items():
         assert torch.equal(value, of_second[key]), key
 
 
