@@ -16,7 +16,10 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # how Hive writes a missing value
 
 def is_one_file(place: str) -> bool:
     """Return whether a place names a single file of a disk."""
-    return not objects.is_uri(place) and not _WILD.search(place) and not Path(place).is_dir()
+    if objects.is_uri(place):
+        return False
+    # A file whose name, or whose folder's name, has a bracket is no pattern.
+    return Path(place).is_file() or not (_WILD.search(place) or Path(place).is_dir())
 
 
 def list_files(place: str) -> list[TableFile]:
@@ -68,7 +71,7 @@ def _regex(pattern: str) -> str:
                 out.append("[^/]")
             case _ if part.startswith("[") and part.endswith("]") and len(part) > 2:
                 inner = part[1:-1]
-                out.append(f"[^{re.escape(inner[1:])}]" if inner.startswith("!") else f"[{_ranges(inner)}]")
+                out.append(f"[^/{_ranges(inner[1:])}]" if inner.startswith("!") else f"[{_ranges(inner)}]")
             case _:
                 out.append(re.escape(part))
     return "".join(out)

@@ -61,12 +61,19 @@ def test_the_names_of_folders_are_a_column_of_text(days: Path) -> None:
         ("date=0430", {"0430"}),
         ("date=043[01]", {"0430", "0431"}),
         ("date=043[!0]/part-?.*", {"0431", "0432"}),
+        ("date=043[!1-9]", {"0430"}),
         ("*/part-0.*", {"0430", "0431", "0432"}),
         ("**/part-*", {"0430", "0431", "0432"}),
     ],
 )
 def test_a_pattern_reads_the_days_that_it_names(days: Path, pattern: str, days_read: set[str]) -> None:
     assert set(_texts(open_table(days / pattern, "impressions"), "date")) == days_read
+
+
+def test_a_file_in_a_folder_whose_name_is_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    _part(tmp_path, "run[1]/items.parquet", {"item_id": [7]})
+    _part(tmp_path, "run1/items.parquet", {"item_id": [8]})
+    assert _texts(open_table(tmp_path / "run[1]" / "items.parquet", "items"), "item_id") == ["7"]
 
 
 def test_a_uri_of_an_object_store_reads_the_same_rows(days: Path) -> None:
