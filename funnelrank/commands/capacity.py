@@ -7,7 +7,8 @@ import click
 from funnelrank.commands.options import PATH, examples
 from funnelrank.exit_codes import CommandError
 
-_AMOUNT = click.FloatRange(min=0, min_open=True, max=1e15)
+_RATE = click.FloatRange(min=0, min_open=True, max=1e15)
+_COUNT = click.FloatRange(min=1, max=1e15)
 
 
 def _amounts(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
@@ -28,10 +29,10 @@ def _amounts(_context: click.Context, _option: click.Parameter, values: tuple[st
         "funnelrank plan --users 1e7 --items 1e6 --qps 2000 --candidates 200 --assume zipf=1.1 --simulate",
     )
 )
-@click.option("--users", type=_AMOUNT, required=True, metavar="N", help="Users with a row and a sequence.")
-@click.option("--items", type=_AMOUNT, required=True, metavar="N", help="Items with a row.")
-@click.option("--qps", type=_AMOUNT, required=True, metavar="N", help="Rankings per second at the peak.")
-@click.option("--candidates", type=_AMOUNT, required=True, metavar="C", help="Candidates of a ranking.")
+@click.option("--users", type=_COUNT, required=True, metavar="N", help="Users with a row and a sequence.")
+@click.option("--items", type=_COUNT, required=True, metavar="N", help="Items with a row.")
+@click.option("--qps", type=_RATE, required=True, metavar="N", help="Rankings per second at the peak.")
+@click.option("--candidates", type=_COUNT, required=True, metavar="C", help="Candidates of a ranking.")
 @click.option(
     "--assume",
     "assumptions",

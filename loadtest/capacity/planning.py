@@ -178,7 +178,7 @@ def lines_of(plan: ServicePlan, figures: Figures, demand: Demand, assumptions: A
     total = sum(plan.dollars_month.values())
     yield f"\n{'cost drivers':<16}{total:>14,.0f}  dollars a month"
     for name, dollars in sorted(plan.dollars_month.items(), key=lambda pair: -pair[1]):
-        yield f"  {name:<14}{dollars:>14,.0f}  {dollars / total:.0%}"
+        yield f"  {name:<14}{dollars:>14,.0f}  {dollars / total if total else 0:.0%}"
     yield "\nassumed (--assume NAME=VALUE):"
     for field in fields(assumptions):
         yield f"  {field.name:<22}{getattr(assumptions, field.name):g}"

@@ -101,6 +101,17 @@ def test_tables_that_leave_no_room_for_a_worker_are_refused(figures: Figures) ->
         plan_of(figures, DEMAND, assumed({"table_gb": 128}))
 
 
+def test_a_plan_without_prices_costs_nothing(figures: Figures) -> None:
+    free = assumed(dict.fromkeys(("core_hour", "memory_gb_month", "log_gb_month", "network_gb"), 0.0))
+    text = "\n".join(lines_of(plan_of(figures, DEMAND, free), figures, DEMAND, free))
+    assert "cost drivers                 0  dollars a month" in text
+
+
+def test_a_service_has_one_item_at_least(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMAND, "--items", "0.5"]) == 2
+    assert "0.5 is not in the range" in capsys.readouterr().err
+
+
 COMMAND = ("plan", "--users", "1e9", "--items", "1e8", "--qps", "1e6", "--candidates", "500")
 
 
