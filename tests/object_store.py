@@ -26,6 +26,7 @@ class ObjectStore:
         self.objects: dict[str, bytes] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.fault: Callable[[str, str], int | None] = lambda _method, _key: None
+        self.fault_body = b"<Error><Code>SlowDown</Code></Error>"
         self.after_writing = False  # whether a fault of a PUT is answered after the object was written
         self.lock = Lock()
         self.parts: dict[str, dict[int, bytes]] = {}
@@ -131,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         status = self.store.fault(self.command, key.removeprefix(PREFIX))
         if status is None:
             return False
-        self._answer(status, b"<Error><Code>SlowDown</Code></Error>")
+        self._answer(status, self.store.fault_body)
         return True
 
     def _list(self, query: dict[str, list[str]]) -> None:

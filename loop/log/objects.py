@@ -9,6 +9,7 @@ from pathlib import Path
 import obstore
 from obstore.exceptions import BaseError
 
+from features.files.object_errors import in_one_line
 from features.files.writing import replacing
 from loop.errors import LogError
 from service.exposures.folder import FEATURE_SCHEMAS, SPOOL, STREAM_NAME
@@ -93,4 +94,4 @@ class ObjectSource:
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
-            raise LogError(f"{self._uri}: {' '.join(str(error).split())[:300]}") from None
+            raise LogError(f"{self._uri}: {in_one_line(error)}") from None

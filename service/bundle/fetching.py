@@ -30,6 +30,7 @@ FETCHING: Final = ".fetching-"
 _MANIFESTS = ".manifests"  # of versions that were listed and not fetched
 _TURN_SECONDS = 600.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_LONGEST_NAME_BYTES = 200  # file systems end at 255, and temporary files have longer names
 
 
 @dataclass(frozen=True)
@@ -188,10 +189,13 @@ def _files_of(manifest: bytes) -> dict[str, str]:
     """The files of a manifest with their hashes. What does not fit is left out, and the version refused when loaded."""
     try:
         files: Any = json.loads(manifest)["files"]
-        return {
-            name: digest
-            for name, digest in files.items()
-            if Path(name).name == name and name not in (".", "..") and _DIGEST.fullmatch(digest)
-        }
+        return {name: digest for name, digest in files.items() if _is_file_name(name) and _DIGEST.fullmatch(digest)}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a file can have this name, on the disk and in an object store."""
+    if not name.isprintable() or len(name.encode()) > _LONGEST_NAME_BYTES:
+        return False
+    return Path(name).name == name and name not in ("", ".", "..")

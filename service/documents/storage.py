@@ -42,6 +42,8 @@ def locked(registry: Path, file: str, change: Callable[[StoreVersion | None], Re
     replaced the document meanwhile, the change is made again on the new one. Raises OSError (also if it was replaced
     for 15 s again and again), and what `change` raises.
     """
+    if objects_of(registry) is not None:
+        _make_copy_folder(registry)
     for pause in _pauses():
         with writer_lock(registry):
             for other in DOCUMENT_FILES:
@@ -63,10 +65,15 @@ def bring_documents(registry: Path) -> None:
     """
     if objects_of(registry) is None:
         return
-    registry.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_copy_folder(registry)
     for file in DOCUMENT_FILES:
         with writer_lock(registry):
             bring_document(registry, file)
+
+
+def _make_copy_folder(registry: Path) -> None:
+    """Make the folder of a copy, which may be absent or removed at any time."""
+    registry.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _pauses() -> Iterator[float]:

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
+from features.files.object_errors import in_one_line
 from service.log_address import LogAddress
 from service.registry_address import MEMORY
 
@@ -37,8 +38,3 @@ def open_objects(address: LogAddress, retries: int, timeout: str) -> ObjectStore
         )
     except (BaseError, OSError, ValueError) as error:
         raise CannotOpen(f"{address.uri}: {in_one_line(error)}") from None
-
-
-def in_one_line(error: Exception) -> str:
-    """The message of an error without what it prints for programmers of the library."""
-    return " ".join(str(error).partition("Debug source:")[0].split())[:300]

@@ -25,8 +25,9 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
+from features.files.object_errors import in_one_line
 from service.objects.answers import Look, ObjectStoreAway, ReplacedMeanwhile, StoredObject
-from service.objects.opening import in_one_line, open_objects
+from service.objects.opening import open_objects
 from service.registry_address import store_address
 
 FILES: Final = ".files"
@@ -42,7 +43,8 @@ _PARTS_AT_ONCE = 4
 _PART_RETRIES = 4
 # What the store says about the object, not about its own state: another attempt would say the same.
 _ANSWERS = (AlreadyExistsError, FileNotFoundError, NotModifiedError, PreconditionError)
-_REFUSALS = (InvalidPathError, NotSupportedError, PermissionDeniedError, UnauthenticatedError)
+# ValueError: a name that no object can have.
+_REFUSALS = (InvalidPathError, NotSupportedError, PermissionDeniedError, UnauthenticatedError, ValueError)
 Answer = TypeVar("Answer")
 
 
@@ -80,6 +82,18 @@ class RegistryObjects:
 
         Returns the new ETag. Raises ReplacedMeanwhile and ObjectStoreAway.
         """
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                _pause(attempt)
+            try:
+                return self._write(name, content, replaces)
+            except ReplacedMeanwhile:
+                # S3 refuses (409) also beside a call that then fails or deletes; it says nothing about what is there.
+                if replaces is not None or self.size_of(name) is not None:
+                    raise
+        raise ObjectStoreAway(f"{self._place(name)}: the store refuses to create it, and has none")
+
+    def _write(self, name: str, content: bytes, replaces: str | None) -> str:
         mode: Any = "create" if replaces is None else {"e_tag": replaces}
         attempts = 0
 
@@ -116,7 +130,10 @@ class RegistryObjects:
     def put(self, name: str, content: bytes | Path) -> None:
         """Put an object, whatever is there. Raises ObjectStoreAway."""
         options: Any = {"chunk_size": _PART_BYTES, "max_concurrency": _PARTS_AT_ONCE}
-        self._answered(name, lambda: obstore.put(self._bulk, name, content, **options))
+        try:
+            self._answered(name, lambda: obstore.put(self._bulk, name, content, **options))
+        except FileNotFoundError as error:  # there is no such bucket
+            raise ObjectStoreAway(f"{self._place(name)}: {in_one_line(error)}") from None
 
     def put_file(self, path: Path, digest: str) -> None:
         """Put a file of a bundle under its hash, unless it is there. Raises ObjectStoreAway."""
@@ -173,8 +190,7 @@ class RegistryObjects:
             if attempt and time.monotonic() > end:
                 break
             if attempt:
-                # Machines shall not try again at the same moment.
-                time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0))  # nosec B311
+                _pause(attempt)
             try:
                 return call()
             except _ANSWERS:
@@ -187,3 +203,8 @@ class RegistryObjects:
 
     def _place(self, name: str) -> str:
         return f"{self.uri}/{name}".rstrip("/")
+
+
+def _pause(attempt: int) -> None:
+    """Wait longer before each attempt, and not as long as other machines, which failed at the same moment."""
+    time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0))  # nosec B311

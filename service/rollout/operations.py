@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from service.bundle.fetching import NOT_FETCHED
 from service.bundle.verify import BundleRejected
 from service.documents import Document, DocumentUnreadable, RevisionedDocument
 from service.errors import Conflict, DocumentError, NotReady, RegistryUnavailable, UnknownModel, Unusable, invalid
@@ -17,10 +16,9 @@ from service.files import Attempt, run_attempt
 from service.fusion import FusionProfiles, plain_profiles
 from service.fusion.document import DOCUMENT as FUSION_DOCUMENT
 from service.fusion.document import FusionDocument, document_of
-from service.objects.answers import ObjectStoreAway
 from service.rollout.follower import Follower
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
-from service.rollout.trials.checks import RegistryChecks, go_back, roll_out
+from service.rollout.trials.checks import RegistryChecks, go_back, refuse_unfetched, roll_out
 from service.rollout.trials.fusion_trial import with_profiles
 from service.rollout.trials.rules_trial import with_rules
 from service.rules.definition.document import DOCUMENT as RULES_DOCUMENT
@@ -47,8 +45,7 @@ async def change_rollout(
         except BundleRejected as error:
             if error.code == "bundle_missing":
                 raise UnknownModel(f"{error.detail}: it is not published; GET /models lists what is") from None
-            if error.code == NOT_FETCHED:
-                raise ObjectStoreAway(error.detail) from None
+            refuse_unfetched(error)
             raise Unusable(f"{error.code}: {error.detail}") from None
         except DocumentError as error:
             raise Conflict(f"{error.code}: {error}") from None
@@ -70,6 +67,7 @@ async def roll_back(
         try:
             return go_back(checks, author, line=line, reason=reason, to=to, expected_revision=revision, attempt=attempt)
         except BundleRejected as error:
+            refuse_unfetched(error)
             raise Conflict(f"the earlier versions cannot be started any more: {error}") from None
         except DocumentError as error:
             raise Conflict(f"{error.code}: {error}") from None

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from features.files.object_errors import in_one_line
+
 if TYPE_CHECKING:
     from obstore import ReadableFile
     from obstore.store import ObjectStore
@@ -99,5 +101,4 @@ def _naming(root: str) -> Iterator["ObjectStore"]:
     try:
         yield _store(root)
     except (BaseError, OSError, ValueError) as error:
-        problem = " ".join(str(error).partition("Debug source")[0].split())
-        raise OSError(f"{root}: {problem[:300]}") from None
+        raise OSError(f"{root}: {in_one_line(error)}") from None

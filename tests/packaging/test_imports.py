@@ -78,7 +78,7 @@ def normalised(name: str) -> str:
     [
         ("funnelrank", ("train", "loadtest")),
         ("features", ()),
-        ("tables", ()),
+        ("tables", ("objects",)),
         ("service", ("demo", "objects", "kafka", "traces")),
         ("batch", ("ray",)),
         ("models", ("train",)),

@@ -10,10 +10,11 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
+from features.files.object_errors import in_one_line
 from service.exposures.folder import FEATURE_SCHEMAS, SPOOL
 from service.exposures.targets.target import LogTargetError
 from service.log_address import LogAddress
-from service.objects.opening import CannotOpen, in_one_line, open_objects
+from service.objects.opening import CannotOpen, open_objects
 
 _CHUNK_BYTES = 8 << 20
 _CHUNKS_AT_ONCE = 4

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from service.bundle.fetching import NOT_FETCHED
 from service.bundle.hashes import HashRecords
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
@@ -13,6 +14,7 @@ from service.errors import DocumentError, InvalidRequest, invalid
 from service.files import Attempt
 from service.fusion import FusionProfiles
 from service.fusion.document import read_followed_fusion
+from service.objects.answers import ObjectStoreAway
 from service.rollout.lines.changes import change_rollout, refuse_changed, roll_back
 from service.rollout.lines.view import LinePart, earlier_stable, lines_of, targets_of_line, versions_of
 from service.rollout.rollout import DEFAULT_LINE, Rollout, RolloutUnreadable, read_followed
@@ -114,6 +116,12 @@ class RegistryChecks:
         raise refusal
 
 
+def refuse_unfetched(error: BundleRejected) -> None:
+    """Raise ObjectStoreAway for a version that could not be fetched: nobody knows whether it can be started."""
+    if error.code == NOT_FETCHED:
+        raise ObjectStoreAway(error.detail) from None
+
+
 def _places(rollout: Rollout, target: Target) -> list[str]:
     """The roles of a version, with the line's name for a further line: `stable`, `item_page canary`."""
     return [
@@ -191,7 +199,7 @@ def go_back_to_startable(
 ) -> Rollout:
     """Roll a line back to its newest earlier state that can be started; if there is none, to the version that serves.
 
-    Raises Conflict if the line was changed after the revision `since`.
+    Raises Conflict if the line was changed after the revision `since`, and OSError.
     """
     rollout = read_followed(checks.registry)
     refuse_changed(rollout, line, since)
@@ -212,7 +220,10 @@ def go_back_to_startable(
                 expected_revision=rollout.revision,
                 attempt=attempt,
             )
-        except (BundleRejected, DocumentError, InvalidRequest, NothingEarlier):
+        except BundleRejected as error:
+            refuse_unfetched(error)
+            continue
+        except (DocumentError, InvalidRequest, NothingEarlier):
             continue
     return change_rollout(
         checks.registry,

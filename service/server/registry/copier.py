@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -69,6 +69,7 @@ class RegistryCopier:
     def step(self) -> str:
         """Bring over what has changed. Returns the problem, empty if the store answers."""
         try:
+            # Somebody may have removed the folder.
             self._registry.mkdir(mode=0o700, parents=True, exist_ok=True)
             for document in _SMALL:
                 self._take(document)
@@ -110,7 +111,7 @@ class RegistryCopier:
             self._fetching.start()
             return
         self._save(ROLLOUT, known, look.stored)
-        self._fetched = ""
+        self._fetched = ""  # whatever removes the copy, the same document is not taken without its versions
         self._fetch_problem = ""
         self._evict()
 
@@ -120,6 +121,10 @@ class RegistryCopier:
                 fetch(folder)
         except OSError as error:
             self._fetch_problem = self._described(error)
+        except Exception as error:
+            # Without a problem, it would be fetched again at once, and for ever.
+            log.exception("the versions of the next state could not be fetched")
+            self._fetch_problem = f"{type(error).__name__}: {error}"
         else:
             self._fetched = etag
             self._fetch_problem = ""
@@ -155,10 +160,16 @@ class RegistryCopier:
     def _evict(self) -> None:
         """Remove the bundles that were fetched first, until the others fit; what the document names stays."""
         try:
-            document = parse_json(read_regular(self._registry / ROLLOUT_FILE))
+            named = set(_targets_in(parse_json(read_regular(self._registry / ROLLOUT_FILE))))
         except (OSError, ValueError, RecursionError):
             return
-        named = set(_targets_in(document))
+        try:
+            self._remove_beyond_limit(named)
+        except OSError as error:
+            # Another user's bundles, or another service that removes the same: the copy is larger, and all else holds.
+            log.warning("a bundle of the copy could not be removed: %s", self._described(error))
+
+    def _remove_beyond_limit(self, named: Set[str]) -> None:
         bundles = sorted((path for path in self._registry.glob("[!.]*/[!.]*") if path.is_dir()), key=_fetched_at)
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in bundles}
         size = sum(sizes.values())

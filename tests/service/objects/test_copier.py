@@ -1,5 +1,7 @@
 """Tests the copy of a registry on a host: what is live comes with its versions, and stays while the store is away."""
 
+import hashlib
+import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ from synthetic_bundle import go_live
 
 from service.bundle.fetching import fetch
 from service.bundle.registry import Target
+from service.bundle.verify import BundleRejected, read_manifest
 from service.callers.document import CALLERS_FILE, CallerRole, add_caller, read_followed_callers, revoke
 from service.documents.storage import last_good
 from service.errors import Conflict
@@ -105,6 +108,57 @@ def test_a_version_that_is_not_in_the_store_does_not_hold_the_document_up(writer
     copier._fetching.join()
     assert copier.step() == ""
     assert live(reader) == "synthetic/99"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "", "x" * 300, "../a"])
+def test_a_version_with_an_impossible_file_name_does_not_hold_the_document_up(
+    writer: Path, reader: Path, bucket: ObjectStore, name: str
+) -> None:
+    published(writer, "1")
+    go_live(writer, "1")
+    copier = RegistryCopier(reader, ROOM)
+    copier.start()
+    digest = hashlib.sha256(b"").hexdigest()
+    bucket.objects[f"{PREFIX}.files/{digest}"] = b""
+    bucket.objects[f"{PREFIX}synthetic/9/manifest.json"] = json.dumps({"files": {name: digest}}).encode()
+    go_live(writer, "9")
+    for registry in (reader, host(reader.parent, "new")):
+        assert RegistryCopier(registry, ROOM).start() == ""
+        assert live(registry) == "synthetic/9"
+        # It is refused where every other version is.
+        with pytest.raises(BundleRejected, match="manifest_invalid"):
+            read_manifest(registry / "synthetic" / "9")
+
+
+def test_a_copy_that_was_removed_while_it_is_kept_comes_back(writer: Path, reader: Path) -> None:
+    published(writer, "1")
+    go_live(writer, "1")
+    copier = RegistryCopier(reader, ROOM)
+    copier.start()
+    shutil.rmtree(reader)
+    copier.step()
+    assert copier._fetching is not None
+    copier._fetching.join()
+    assert copier.step() == ""
+    assert (live(reader), versions_in(reader)) == ("synthetic/1", {"1"})
+    # A change from this host brings the folder back too.
+    shutil.rmtree(reader)
+    assert write_rollout(reader, Target(name="synthetic", version="2"), "ann").revision == 2
+
+
+def test_a_bundle_that_cannot_be_removed_from_the_copy_stops_nothing(
+    writer: Path, reader: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    published(writer, "1")
+    published(writer, "2")
+    go_live(writer, "1")
+    fetch(reader / "synthetic" / "2")
+    (reader / "synthetic" / "2" / "absent").symlink_to("nowhere")
+    copier = RegistryCopier(reader, 1)
+    assert copier.start() == ""
+    assert live(reader) == "synthetic/1"
+    assert "a bundle of the copy could not be removed" in caplog.text
+    assert copy_problem(reader) == ""
 
 
 def test_the_last_state_stays_while_the_store_is_away(writer: Path, reader: Path, bucket: ObjectStore) -> None:

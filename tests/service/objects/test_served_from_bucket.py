@@ -1,5 +1,6 @@
 """Tests a service whose registry is in a bucket: changes from everywhere, and rankings while the store is away."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from redis import Redis
 from running_service import ROOT, Server, serving, wait_until
 
 from service.bundle.registry import Target
+from service.registry_address import registry_folder
 from service.rollout.lines.changes import write_rollout
 from service.sample.embedded_redis import EmbeddedRedis
 
@@ -59,6 +61,14 @@ def test_a_bucket_is_followed_changed_and_outlived(
         assert b'"author": "bob"' in bucket.objects[f"{PREFIX}rollout.json"]
         wait_until(lambda: version_of(server) == "3")
         assert server.put("/models/rollout", {"stable": "synthetic/1", "revision": 2}).status_code == 409
+
+        # An earlier version that cannot be fetched now may be startable: the change is refused for the moment.
+        shutil.rmtree(registry_folder(URI, tmp_path / "host") / "synthetic" / "2")
+        bucket.fault = lambda method, key: 503 if method == "GET" and key.startswith(".files") else None
+        operators = {"Authorization": "Bearer secret"}
+        refused = server.http.post("/models/rollback", json={"author": "bob"}, headers=operators)
+        assert (refused.status_code, refused.json()["code"]) == (503, "registry_unavailable"), refused.text
+        assert version_of(server) == "3"
 
         # The store is away: rankings go on, changes are refused, and everybody is told.
         bucket.fault = lambda _method, _key: 503

@@ -130,3 +130,32 @@ def test_a_large_file_is_brought_in_pieces_and_whole(
     puts = len(bucket.requests)
     objects.put_file(tmp_path / "large", "0" * 64)
     assert [request[0] for request in bucket.requests[puts:]] == ["HEAD"]
+
+
+@pytest.mark.parametrize("status", [409, 412])
+def test_a_refusal_to_create_what_is_not_there_is_no_other_writer(bucket: ObjectStore, status: int) -> None:
+    objects = RegistryObjects(URI)
+    refused = iter([status, status])
+    bucket.fault = lambda method, _key: next(refused, None) if method == "PUT" else None
+    etag = objects.write("a.json", b"1", None)
+    assert objects.look("a.json", etag).changed is False
+    # A store that never creates it says so, and names no other writer.
+    bucket.fault = lambda method, _key: status if method == "PUT" else None
+    with pytest.raises(ObjectStoreAway, match="b.json: the store refuses to create it, and has none"):
+        objects.write("b.json", b"1", None)
+
+
+def test_a_name_that_no_object_can_have_is_refused(objects: RegistryObjects, tmp_path: Path) -> None:
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(ObjectStoreAway):
+            objects.download(name, tmp_path / "file")
+
+
+def test_a_file_for_a_bucket_that_does_not_exist_has_an_error_of_one_line(
+    bucket: ObjectStore, objects: RegistryObjects
+) -> None:
+    bucket.fault = lambda _method, _key: 404
+    with pytest.raises(ObjectStoreAway) as raised:
+        objects.put("a", b"1")
+    assert "Debug source" not in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,68 @@
+"""Tests that no error of an object store shows a secret that the store's answer repeats."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from object_store import URI, ObjectStore
+
+from loop.errors import LogError
+from loop.log.objects import ObjectSource
+from service.exposures.targets.objects import ObjectTarget, open_store
+from service.exposures.targets.target import LogTargetError
+from service.log_address import log_address
+from service.objects.store import RegistryObjects
+from tables.files import objects
+
+SECRET = "FwoGZXIvYXdzEXAMPLE"
+# As S3 answers with a session that has ended.
+BODY = f"<Error><Code>ExpiredToken</Code><Message>expired</Message><Token-0>{SECRET}</Token-0></Error>".encode()
+
+
+def send(folder: Path) -> None:
+    file = folder / "file"
+    file.write_bytes(b"1")
+    ObjectTarget(open_store(log_address(URI))).send(file)
+
+
+def list_tables(_: Path) -> None:
+    objects._store.cache_clear()  # each test has a store at another port
+    objects.list_objects(URI)
+
+
+CALLS: dict[str, Callable[[Path], object]] = {
+    "read": lambda _: RegistryObjects(URI).look("a.json"),
+    "write": lambda _: RegistryObjects(URI).write("a.json", b"1", None),
+    "put": lambda _: RegistryObjects(URI).put("a.json", b"1"),
+    "list": lambda _: RegistryObjects(URI).folders(),
+    "tables": list_tables,
+    "log": lambda folder: ObjectSource(log_address(URI)).take(folder),
+    "shipping": send,
+}
+
+
+@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize("call", CALLS)
+def test_an_error_names_the_code_of_an_answer_and_none_of_its_secrets(
+    bucket: ObjectStore, tmp_path: Path, call: str, status: int
+) -> None:
+    bucket.fault = lambda _method, _key: status
+    bucket.fault_body = BODY
+    with pytest.raises((OSError, LogError, LogTargetError)) as raised:
+        CALLS[call](tmp_path)
+    assert f"{status}" in str(raised.value)
+    assert "(ExpiredToken)" in str(raised.value)
+    assert SECRET not in str(raised.value)
+
+
+def test_a_signature_in_an_address_is_not_shown(
+    bucket: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", f"sv=2022-11-02&sig={SECRET}")
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", bucket.environment["AWS_ENDPOINT"])
+    bucket.fault = lambda _method, _key: 403
+    bucket.fault_body = BODY
+    with pytest.raises(OSError, match="403") as raised:
+        RegistryObjects("az://models/ranking").look("a.json")
+    assert SECRET not in str(raised.value)
