@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -41,10 +42,19 @@ _PART_BYTES = 8 << 20
 _PIECE_BYTES = 32 << 20
 _PARTS_AT_ONCE = 4
 _PART_RETRIES = 4
-# What the store says about the object, not about its own state: another attempt would say the same.
-_ANSWERS = (AlreadyExistsError, FileNotFoundError, NotModifiedError, PreconditionError)
+# What a store says about the object, and not about its own state: another attempt would say the same. Any other error
+# that a call has no use for, such as a conflict while it reads, is that of a store that is away.
+_OF_READS = (FileNotFoundError, NotModifiedError)
+_OF_CONDITIONAL_WRITES = (AlreadyExistsError, FileNotFoundError, PreconditionError)
 # ValueError: a name that no object can have.
-_REFUSALS = (InvalidPathError, NotSupportedError, PermissionDeniedError, UnauthenticatedError, ValueError)
+_REFUSALS = (
+    FileNotFoundError,
+    InvalidPathError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    ValueError,
+)
 Answer = TypeVar("Answer")
 
 
@@ -71,7 +81,7 @@ class RegistryObjects:
             return StoredObject(bytes(result.bytes()), meta["e_tag"] or "")
 
         try:
-            return Look(True, self._answered(name, read))
+            return Look(True, self._answered(name, read, _OF_READS))
         except NotModifiedError:
             return Look(False)
         except FileNotFoundError:
@@ -103,7 +113,7 @@ class RegistryObjects:
             return obstore.put(self._store, name, content, mode=mode)
 
         try:
-            return str(self._answered(name, put)["e_tag"] or "")
+            return str(self._answered(name, put, _OF_CONDITIONAL_WRITES)["e_tag"] or "")
         except FileNotFoundError as error:
             if replaces is None:  # there is no such bucket
                 raise ObjectStoreAway(f"{self._place(name)}: {in_one_line(error)}") from None
@@ -130,10 +140,7 @@ class RegistryObjects:
     def put(self, name: str, content: bytes | Path) -> None:
         """Put an object, whatever is there. Raises ObjectStoreAway."""
         options: Any = {"chunk_size": _PART_BYTES, "max_concurrency": _PARTS_AT_ONCE}
-        try:
-            self._answered(name, lambda: obstore.put(self._bulk, name, content, **options))
-        except FileNotFoundError as error:  # there is no such bucket
-            raise ObjectStoreAway(f"{self._place(name)}: {in_one_line(error)}") from None
+        self._answered(name, lambda: obstore.put(self._bulk, name, content, **options))
 
     def put_file(self, path: Path, digest: str) -> None:
         """Put a file of a bundle under its hash, unless it is there. Raises ObjectStoreAway."""
@@ -149,7 +156,7 @@ class RegistryObjects:
     def size_of(self, name: str) -> int | None:
         """Return the bytes of an object, None if there is none. Raises ObjectStoreAway."""
         try:
-            return int(self._answered(name, lambda: obstore.head(self._store, name))["size"])
+            return int(self._answered(name, lambda: obstore.head(self._store, name), (FileNotFoundError,))["size"])
         except FileNotFoundError:
             return None
 
@@ -170,7 +177,8 @@ class RegistryObjects:
 
     def _piece(self, name: str, start: int, end: int) -> Any:
         try:
-            return self._answered(name, lambda: obstore.get_range(self._bulk, name, start=start, end=end))
+            read = partial(obstore.get_range, self._bulk, name, start=start, end=end)
+            return self._answered(name, read, (FileNotFoundError,))
         except FileNotFoundError:
             raise ObjectStoreAway(f"{self._place(name)} was removed while it was read") from None
 
@@ -179,10 +187,10 @@ class RegistryObjects:
         listed = self._answered(prefix, lambda: obstore.list_with_delimiter(self._store, prefix or None))
         return sorted(str(path).rpartition("/")[2] for path in listed["common_prefixes"])
 
-    def _answered(self, name: str, call: Callable[[], Answer]) -> Answer:
+    def _answered(self, name: str, call: Callable[[], Answer], answers: tuple[type[Exception], ...] = ()) -> Answer:
         """Make a call until the store answers it: 429, 5xx and lost connections are tried again after a pause.
 
-        Raises ObjectStoreAway, and the answers that are errors.
+        Raises ObjectStoreAway, and the errors that are `answers`.
         """
         problem = ""
         end = time.monotonic() + _PATIENCE_SECONDS
@@ -193,7 +201,7 @@ class RegistryObjects:
                 _pause(attempt)
             try:
                 return call()
-            except _ANSWERS:
+            except answers:
                 raise
             except _REFUSALS as error:
                 raise ObjectStoreAway(f"{self._place(name)}: {in_one_line(error)}") from None

@@ -1,5 +1,6 @@
 """Tests the objects of a registry: conditional writes by many writers, repeated calls, clear errors."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -159,3 +160,20 @@ def test_a_file_for_a_bucket_that_does_not_exist_has_an_error_of_one_line(
         objects.put("a", b"1")
     assert "Debug source" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [304, 404, 409, 412])
+def test_an_answer_that_does_not_fit_the_call_is_one_of_a_store_that_is_away(
+    bucket: ObjectStore, objects: RegistryObjects, tmp_path: Path, status: int
+) -> None:
+    objects.write("a.json", b"1", None)
+    bucket.fault = lambda _method, _key: status
+    calls: list[Callable[[], object]] = [objects.folders, lambda: objects.put("b", b"1")]
+    if status != 404:
+        calls.append(lambda: objects.size_of("a.json"))
+        calls.append(lambda: objects.download("a.json", tmp_path / "file"))
+    if status not in (304, 404):
+        calls.append(lambda: objects.look("a.json"))
+    for call in calls:
+        with pytest.raises(ObjectStoreAway, match=str(status)):
+            call()
