@@ -72,6 +72,9 @@ COMMANDS = {
     "bench-behaviours": CommandEntry("bench:bench_behaviours", "Measure a ranking of users with long sequences."),
     "bench-console": CommandEntry("bench:bench_console", "Measure what a console that somebody looks at costs."),
     "bench-peers": CommandEntry("bench:bench_peers", "Compare with the same handler in other frameworks."),
+    "bench-trainers": CommandEntry(
+        "bench_trainers:bench_trainers", "Compare training with torch-rechub and deepctr-torch.", _GOES_ON
+    ),
     "bench-clients": CommandEntry("bench:bench_clients", "Compare Redis clients for a ranking's read."),
     "compact": CommandEntry(
         "loop:compact",
