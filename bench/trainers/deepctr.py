@@ -1,14 +1,21 @@
 """Trains with deepctr-torch's models and their own `fit`."""
 
+import sys
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from deepctr_torch.inputs import DenseFeat, SparseFeat
-from deepctr_torch.models import ESMM, MMOE, PLE
 
 from bench.trainers.exchange import EncodedInputs, EncodedPart, TrainerSettings
+
+# The package imports `requests`, which it does not install, to ask a registry for its newest version. Here it asks
+# nobody.
+sys.modules.setdefault("requests", ModuleType("requests"))
+
+from deepctr_torch.inputs import DenseFeat, SparseFeat  # noqa: E402
+from deepctr_torch.models import ESMM, MMOE, PLE  # noqa: E402
 
 _SCORED_ROWS = 4096
 
