@@ -81,12 +81,12 @@ class Table:
         for column in columns:
             first: TableFile | None = None
             for file in self.files:
-                kind = None if column not in file.types else family(file.types[column])
+                kind = _family_in(file, column)
                 if kind is None:
                     continue
                 first = first or file
-                if kind != family(first.types[column]):
-                    types = f"{file.types[column]} here and {first.types[column]} in '{first.name}'"
+                if kind != _family_in(first, column):
+                    types = f"{_type_in(file, column)} here and {_type_in(first, column)} in '{first.name}'"
                     message = f"column '{column}' is {types}; the files of a table have one schema"
                     raise self._error(file, message, column)
 
@@ -138,7 +138,7 @@ class Table:
                 raise TableError(f"column '{name}' occurs twice", self.path, self.role, name)
         self._refuse_other_types(columns)
         files = [file for file in self.files if file.is_csv]
-        names = [name for name in columns if name not in self.files[0].partition]
+        names = [name for name in columns if not any(name in file.partition for file in files)]
         try:
             return csv_files.column_kinds(files, names, lists) if files else {}
         except UNREADABLE as error:
@@ -156,6 +156,17 @@ class Table:
                 return parquet.read()
         except UNREADABLE as error:
             raise self._unreadable(file, error) from None
+
+
+def _family_in(file: TableFile, column: str) -> str | None:
+    """What a column means in a file; the name of a folder is text, as in Hive `day=03` is not `day=3`."""
+    if column in file.partition:
+        return None if file.partition[column] is None else "text"
+    return family(file.types[column]) if column in file.types else None
+
+
+def _type_in(file: TableFile, column: str) -> str:
+    return "text of a folder's name" if column in file.partition else str(file.types[column])
 
 
 def _visible(name: str) -> str:
