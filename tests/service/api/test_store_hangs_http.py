@@ -43,7 +43,6 @@ def test_readers_of_a_store_that_hangs_hold_up_nobody_who_reads_the_registry(
             change = server.put("/rules", rules)
         finally:
             os.kill(redis.pid, signal.SIGCONT)
-        assert len(problems) > 10
         assert set(problems) == {None}
         assert (change.status_code, change.json()["warnings"]) == (200, [NOT_CHECKED])
         refused = [one.result().json() for one in waiting]
