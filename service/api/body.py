@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from fastapi import Request
@@ -19,6 +20,8 @@ from service.errors import FieldError, InvalidRequest, Overloaded, fault_of, inv
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_KEYS = 65_536
+_TURN_SECONDS = 2.0
+_LOOK_SECONDS = 0.01
 _ERRORS_READ = 200  # a body of nothing but errors can have as many as it has bytes
 _CANDIDATE = 'a candidate is a non-empty string of at most 256 characters, or {"item_id": ..., "features": {...}}'
 _LABEL = f"a string of at most {MAX_VALUE_CHARACTERS} characters, or an integer of at most 64 bits"
@@ -32,7 +35,8 @@ class JsonBody(Generic[Model]):
 
     FastAPI's own body parameters have no strict JSON mode and build every value twice. `threaded`: checking takes
     longer than the event loop may be held, so it is done in a thread. `alone`: one body at a time, because callers who
-    may change nothing may send many, and the threads would take the processor from rankings.
+    may change nothing may send many, and the threads would take the processor from rankings. So many as `waiting` says
+    may wait for their turn.
     """
 
     def __init__(
@@ -43,13 +47,16 @@ class JsonBody(Generic[Model]):
         max_keys: int = MAX_KEYS,
         threaded: bool = False,
         alone: bool = False,
+        waiting: int = 0,
     ) -> None:
         self.model = model
         self.required = required
         self.max_keys = max_keys
         self.threaded = threaded
         self.alone = alone
+        self.waiting = waiting
         self._busy = False
+        self._waiting = 0
 
     async def __call__(self, request: Request) -> Model:
         """Return the checked body. A body that is not required may be empty. Raises the errors of `read_body` and
@@ -61,13 +68,25 @@ class JsonBody(Generic[Model]):
             body = b"{}"
         if not self.threaded:
             return self._parse(body)
-        if self.alone and self._busy:
-            raise Overloaded("this worker checks another document of this kind; try again in a moment")
+        if self.alone:
+            await self._wait_for_turn()
         self._busy = True
         try:
             return await asyncio.to_thread(self._parse, body)
         finally:
             self._busy = False
+
+    async def _wait_for_turn(self) -> None:
+        """Return when no body is checked. Raises Overloaded if it takes too long, or if enough callers wait already."""
+        end = monotonic() + _TURN_SECONDS
+        self._waiting += 1
+        try:
+            while self._busy:
+                if self._waiting > self.waiting or monotonic() > end:
+                    raise Overloaded("this worker checks another document of this kind; try again in a moment")
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            self._waiting -= 1
 
     def _parse(self, body: bytes) -> Model:
         parsed = parse(self.model, body, self.max_keys)

@@ -48,7 +48,8 @@ class RankPreviewRequest(RankRequest):
     responses=refuses(*BODY, *OPERATOR, *WORK, UnknownModel, DeadlineExceeded),
 )
 async def preview(
-    body: Annotated[RankPreviewRequest, Depends(JsonBody(RankPreviewRequest, threaded=True, alone=True))],
+    # The console asks for two rankings at once, to show one beside the other.
+    body: Annotated[RankPreviewRequest, Depends(JsonBody(RankPreviewRequest, threaded=True, alone=True, waiting=4))],
     worker: Worker,
     request: Request,
 ) -> Response:

@@ -1,6 +1,7 @@
 """Tests `POST /rank/preview`: the ranking of a chosen version, profile and rules, which counts as no traffic."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from running_service import wait_until
 from service.metrics.metrics import STAGES
 from service.sample.embedded_redis import EmbeddedRedis
 
+VERSIONS = ("synthetic/1", "synthetic/2")
 ITEMS = [{"item_id": str(i), "features": {"price": i, "quality": 1, "tag": str(i)}} for i in range(12)]
 COUNTERS = ("funnelrank_rankings_total", "funnelrank_degraded_total", "funnelrank_canary")
 # Histograms with a value per ranking.
@@ -52,6 +54,14 @@ def measured(server: Any) -> dict[str, float]:
     """The numbers of values of the histograms with a value per ranking."""
     lines = [line.rpartition(" ") for line in server.http.get("/metrics").text.splitlines()]
     return {name: float(count) for name, _, count in lines if name in HISTOGRAMS}
+
+
+def test_two_rankings_that_are_asked_for_at_once_are_both_answered(running: Any) -> None:
+    """A page of the console shows one beside the other."""
+    many = [{"item_id": str(i), "features": {"price": i, "quality": 1, "tag": str(i)}} for i in range(1000)]
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda version: preview(running, candidates=many, version=version), VERSIONS * 10))
+    assert {answer.status_code for answer in answers} == {200}
 
 
 def test_every_loaded_version_ranks_and_nothing_is_counted(kit: SimpleNamespace, running: Any) -> None:
