@@ -56,7 +56,7 @@ def read_manifest(folder: Path, trusted_keys: Path | None = None) -> Manifest:
     except UntrustedBundle as error:
         raise BundleRejected(error.code, error.detail) from None
     except FileNotFoundError:
-        raise BundleRejected("bundle_missing", f"{path} does not exist{_published_beside(folder)}") from None
+        raise BundleRejected("bundle_missing", f"{shown(path)} does not exist{_published_beside(folder)}") from None
     except OSError as error:
         raise BundleRejected("bundle_unreadable", f"{path}: {error.strerror}") from None
     except ValidationError as error:

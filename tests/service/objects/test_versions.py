@@ -9,7 +9,7 @@ import pytest
 from copied_registry import host, published, synthetic
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from object_store import PREFIX, ObjectStore
+from object_store import PREFIX, URI, ObjectStore
 
 from export.publish import PublishError, next_version, publish
 from export.sign import sign_bundle
@@ -82,7 +82,7 @@ def test_a_store_that_fails_meanwhile_has_nothing_half_published(
     for registry in hosts:
         assert listed(registry) == []
         assert not (registry / "synthetic" / "1").exists()
-        with pytest.raises(BundleRejected, match="bundle_missing"):
+        with pytest.raises(BundleRejected, match=f"bundle_missing: {URI}/{MANIFEST} does not exist"):
             read_manifest(registry / "synthetic" / "1")
 
 
