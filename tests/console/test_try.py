@@ -144,8 +144,9 @@ def test_profiles_and_rules_that_no_scene_uses_are_compared(console: Console, se
     console.page.goto(link)
     console.wait_for_text("rules block_one, revision")
     assert ids(console) == by_likes
-    # None of these counted as traffic, but for the first ranking, which may be counted late.
-    assert counted(served.server.http.get("/metrics").text, "funnelrank_rankings_total") - n <= 1
+    # None of these, seven at least, counted as traffic. Both workers publish their counts now and then, so that the
+    # three rankings before the first look may be counted late.
+    assert counted(served.server.http.get("/metrics").text, "funnelrank_rankings_total") - n <= 3
 
 
 def test_the_users_behaviours_are_decoded(console: Console) -> None:
