@@ -67,7 +67,8 @@ def _model(inputs: EncodedInputs, settings: TrainerSettings) -> Any:
         return ESMM(columns, **shared)
     shared |= {"expert_dnn_hidden_units": settings.expert_hidden, "gate_dnn_hidden_units": ()}
     if settings.model == "ple":
-        return PLE(columns, shared_expert_num=2, specific_expert_num=1, num_levels=2, **shared)
+        # The package builds as many shared experts as own ones; other counts end in an IndexError.
+        return PLE(columns, shared_expert_num=1, specific_expert_num=1, num_levels=2, **shared)
     return MMOE(columns, num_experts=4, **shared)
 
 
