@@ -84,10 +84,15 @@ def data_folder(data: DataSection) -> str:
 
 def table_hashes(tables: Mapping[str, Table]) -> dict[str, str]:
     """A hash of each table's content, in hex: by the name of its file, or by its place where it may have several."""
-    hashes = {}
+    hashes: dict[str, str] = {}
     for table in tables.values():
         if table.is_one_file:
-            hashes[table.path.name] = file_hash(table.files[0])
+            name = table.path.name
+            digest = file_hash(table.files[0])
+            # Two tables may have files of one name in folders of their own; neither may hide the other.
+            if hashes.get(name, digest) != digest:
+                name = f"{table.role}: {name}"
+            hashes[name] = digest
             continue
         content = hashlib.sha256()
         for file in table.files:

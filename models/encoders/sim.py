@@ -51,6 +51,9 @@ class SimOptions(EncoderOptions):
 def _category_columns(category: str | None, columns: Mapping[str, slice]) -> slice:
     """The columns of the category in the keys. Raises RecipeError if the behaviours have no such feature."""
     named = category or next(iter(columns), "")
+    if not columns:
+        problem = "'sim' searches by a category; name one in features.behaviour.item_features"
+        raise RecipeError(f"model.encoders: {problem}", ("model", "encoders"))
     if named not in columns:
         problem = f"'{named}' is no item feature of the behaviours with keys{nearest(named, columns)}"
         raise RecipeError(f"model.encoders: {problem}", ("model", "encoders"), named)

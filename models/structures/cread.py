@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
 from features import FeatureSchema
+from models.errors import RecipeError
 from models.kinds import Score, TaskKind
 from models.kinds.value import Value
 from models.layers.probability import log_loss, of_logit
@@ -72,6 +73,10 @@ class Cread(WithStatistics):
         self.alpha = options.alpha
 
     def fit(self, label: np.ndarray, numbers: Mapping[str, np.ndarray]) -> None:
+        if label.min() < 0:
+            column = self.outputs[0].label[0]
+            problem = f"label '{column}' of a cread task is a time, and must not be negative; found {label.min():g}"
+            raise RecipeError(f"tasks: {problem}", ("tasks",), column)
         self.buckets.fit(label, self.alpha)
 
     def value(self, logits: Mapping[str, Tensor]) -> Tensor:
