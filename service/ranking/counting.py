@@ -1,4 +1,11 @@
-"""Counts an answered ranking in the metrics. Previews are not counted."""
+"""Counts a ranking in the metrics, stage by stage, since a deadline may end it after any of them.
+
+Previews are not counted.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
 
 from service.metrics.metrics import Metrics
 from service.ranking.degradation import Reason
@@ -14,16 +21,24 @@ def count_store(metrics: Metrics, stored: StoredRows | None, seconds: float) -> 
             metrics.corrupt_rows.inc(entity, amount=count)
 
 
+def count_assembled(metrics: Metrics | None, inputs: Mapping[str, np.ndarray], candidates: int, seconds: float) -> None:
+    """Count the size of a ranking whose inputs are assembled, and the time that this took."""
+    if metrics is None:
+        return
+    metrics.candidates.observe(candidates)
+    metrics.behaviours.observe(len(inputs.get("behaviour_times", ())))
+    metrics.stages["assemble"].observe(seconds)
+
+
+def count_scored(metrics: Metrics | None, seconds: float) -> None:
+    """Count the time that scoring took."""
+    if metrics is not None:
+        metrics.stages["score"].observe(seconds)
+
+
 def count_ranking(metrics: Metrics, ranking: Ranking) -> None:
-    """Count a ranking's size, the times of its stages, its degradations, its arm of an experiment, and its rules."""
-    # The size and the times.
-    computation = ranking.computation
-    metrics.candidates.observe(computation.coverage[0])
-    metrics.behaviours.observe(computation.behaviours)
-    stages = metrics.stages
-    stages["assemble"].observe(computation.seconds.assembling)
-    stages["score"].observe(computation.seconds.scoring)
-    stages["fuse"].observe(computation.seconds.fusing)
+    """Count an answered ranking: the time of fusion, its degradations, its arm of an experiment, and its rules."""
+    metrics.stages["fuse"].observe(ranking.computation.seconds.fusing)
     # What was missing.
     for degradation in ranking.degraded:
         metrics.degraded.inc(degradation.reason)

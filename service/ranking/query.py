@@ -159,11 +159,6 @@ class Computation:
     shown: bytes | None = None
     seconds: SecondsSpent = field(default_factory=SecondsSpent)
 
-    @property
-    def behaviours(self) -> int:
-        """The number of the user's behaviours that were scored with; 0 if the schema has none."""
-        return len(self.inputs.get("behaviour_times", ()))
-
 
 @dataclass(slots=True, eq=False)
 class Ranking:

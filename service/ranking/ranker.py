@@ -13,7 +13,7 @@ from service.metrics.metrics import Metrics
 from service.ranking.candidate_features import CandidateValues, assembled_inputs
 from service.ranking.checking import Checked, check_request
 from service.ranking.completeness import check_own_features, of_rows, of_scores
-from service.ranking.counting import count_ranking, count_store
+from service.ranking.counting import count_assembled, count_ranking, count_scored, count_store
 from service.ranking.deadline import Deadline, check_waiting, nobody_left
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.inline_user import packed_user, with_packed_user
@@ -68,7 +68,9 @@ class Ranker:
             stored, of_store = await self._fetch(query, live, checked, deadline)
             fetching = perf_counter() - started
             count_store(self.metrics, stored, fetching)
-            ranking = await self._computed(query, checked, answered, stored, deadline, has_left, step, marks)
+            ranking = await self._computed(
+                query, checked, answered, stored, deadline, has_left, step, marks, self.metrics
+            )
         except DeadlineExceeded:
             # Rankings that missed their deadline are shown to the observers too.
             self.follower.observers.answered(answered)
@@ -104,8 +106,12 @@ class Ranker:
         has_left: Callable[[], bool],
         step: int,
         marks: Marks | None = None,
+        counted: Metrics | None = None,
     ) -> Ranking:
-        """Compute a ranking from the stored rows, and add what was computed to `answered`."""
+        """Compute a ranking from the stored rows, and add what was computed to `answered`.
+
+        `counted` gets the size and the times of the stages; None if the ranking is not counted.
+        """
         live = answered.live
         bundle = live.bundle
         formula = checked.formula
@@ -121,6 +127,7 @@ class Ranker:
         if query.own_features or checked.own.missing:
             degraded += check_own_features(bundle, bound, stored, checked.own)
         inputs: Mapping[str, np.ndarray] = assembled.inputs
+        count_assembled(counted, inputs, candidates, assembling)
         numerics = inputs["item_numerics"]
         answered.request = _assembly(bundle, query, checked.own, inputs)
         # Score them, taking turns with other requests.
@@ -134,6 +141,7 @@ class Ranker:
             vectors = () if bound is None else bound.outputs
             scored = await self._score(bundle, inputs, candidates, deadline, has_left, vectors=vectors)
         scored_at = perf_counter()
+        count_scored(counted, scored.seconds)
         # Fuse the task scores and order the candidates.
         begin(marks, "fuse")
         scores = formula.fuse(scored.predictions, numerics) if brownout is None else brownout.scores
