@@ -48,7 +48,7 @@ class Inputs(nn.Module):
         self.first_known_row = 1 + len(encoding.vocabulary.unknown_rows)
         self.pools = list(encoding.vocabulary.pools.values())
         self.table = nn.Embedding(encoding.vocabulary.n_rows, section.dim, padding_idx=MISSING_ROW)
-        nn.init.normal_(self.table.weight, std=0.05)
+        nn.init.normal_(self.table.weight, std=section.initial_std)
         with torch.no_grad():
             self.table.weight[MISSING_ROW].zero_()
         piecewise = section.numerics.encoding == "piecewise_linear"

@@ -1,6 +1,6 @@
 """The section `model` of a recipe: the architecture, and the parts of it that the recipe replaces."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,7 @@ from models.errors import RecipeError
 from models.options import Name, Options, Rate
 
 LEAST_BUCKETS_OF_TWO = 3  # one row in the smaller pool
+INITIAL_STD: Final = 0.05
 
 
 class NumericsSection(Options):
@@ -34,6 +35,9 @@ class EmbeddingSection(Options):
     `dim` is the width of an embedding, and `widths` that of a vocabulary's values, where they need less. Features that
     share a vocabulary have one width. The table keeps rows of `dim` numbers, of which the rest is neither read nor
     trained.
+
+    `initial_std` is the standard deviation of the numbers that a value's embedding starts with. With a small one a
+    value counts for little until it has been seen often (docs/ordering.md).
     """
 
     dim: Annotated[int, Field(ge=1, le=512)] = 16
@@ -46,6 +50,7 @@ class EmbeddingSection(Options):
         Field(default_factory=dict)
     )
     hashes: Annotated[Literal[1, 2], Field(exclude_if=lambda value: value == 1)] = 1
+    initial_std: Annotated[float, Field(gt=0, le=1, exclude_if=lambda value: value == INITIAL_STD)] = INITIAL_STD
     numerics: Annotated[NumericsSection, Field(exclude_if=lambda value: value == NumericsSection())] = NumericsSection()
 
     @property
