@@ -26,6 +26,9 @@ def shared_masks(ranker: MultiTaskModel, batch: Mapping[str, Tensor]) -> dict[st
     logits = ranker.logits(batch)
     common: dict[str, Tensor] = {}
     for logit in logits.values():
+        # Beside the logits stand numbers of the input that a task reads, such as a duration; nothing is learnt there.
+        if not logit.requires_grad:
+            continue
         gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
             logit.sum(), list(named.values()), retain_graph=True, allow_unused=True
         )
