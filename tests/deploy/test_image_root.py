@@ -92,6 +92,7 @@ def test_the_image_has_no_training_code_and_no_compiler(image: Stage) -> None:
     assert sorted(path.name for path in (image.root / "app").iterdir()) == [
         "LICENSE",
         "NOTICE",
+        "batch",
         "features",
         "funnelrank",
         "service",
