@@ -44,8 +44,14 @@ def blocks(page: str) -> list[str]:
     return BLOCK.findall((PAGES / f"{page}.md").read_text())
 
 
+def revisions(served: Served) -> set[tuple[int, int]]:
+    """The revisions of weights and rules that the workers use. They are one once every worker has followed."""
+    return {(worker["fusion_revision"], worker["rules_revision"]) for worker in served.get("/models")["workers"]}
+
+
 def run(page: str, folder: Path, served: Served, redis: EmbeddedRedis, **more: str) -> str:
     """Run the commands of a page one after another in one shell, as a reader does; return what they print."""
+    wait_until(lambda: len(revisions(served)) == 1)
     programs = folder / "bin"
     programs.mkdir()
     program = programs / "funnelrank"
@@ -66,6 +72,7 @@ def run(page: str, folder: Path, served: Served, redis: EmbeddedRedis, **more: s
         ["bash", "-c", script], cwd=folder, env=environment | more, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    wait_until(lambda: len(revisions(served)) == 1)
     # What a comment promises is printed.
     for promised in re.findall(r"# prints (\S+)", script):
         assert promised in done.stdout
