@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from resumed_runs import check_resumed_run
 
 from models import train as training
 from models.data.batches import shuffled_batches
@@ -9,7 +10,6 @@ from models.data.cache import open_data
 from models.network.build import build_model
 from models.recipe import RecipeError
 from models.training.checkpoint import WEIGHTS_FILE, load_whole
-from models.training.loop import learn
 from models.training.run import open_run
 from models.training.updates.averaging import Average
 from models.training.updates.bfloat16 import rounded, tables_to
@@ -91,23 +91,8 @@ def test_a_run_learns_and_its_model_is_float32(tiny_recipe, tmp_path, rule, aver
 
 def test_a_resumed_run_in_bfloat16_is_the_uninterrupted_one(tiny_recipe, tmp_path):
     recipe = tiny_recipe(None, HALF | {"training.epochs": 2})
-    data = open_data(recipe, tmp_path / "cache")
-
-    class StoppedError(Exception):
-        pass
-
-    def stop(progress, share):
-        raise StoppedError
-
-    learn(recipe, data, tmp_path / "whole", quiet=True, checkpoint_steps=3)
-    with pytest.raises(StoppedError):
-        learn(recipe, data, tmp_path / "halves", quiet=True, checkpoint_steps=3, watch=stop)
-    learn(recipe, data, tmp_path / "halves", quiet=True, checkpoint_steps=3, resume=True)
-    whole, halves = (load_whole(tmp_path / name / "resume.pt") for name in ("whole", "halves"))
+    whole, _ = check_resumed_run(recipe, tmp_path)
     assert whole["weights"][TABLE].dtype == torch.bfloat16
-    for name, value in whole["weights"].items():
-        assert torch.equal(value, halves["weights"][name]), name
-        assert torch.equal(whole["average"][name], halves["average"][name]), name
     best = [load_whole(tmp_path / name / WEIGHTS_FILE)["weights"][TABLE] for name in ("whole", "halves")]
     assert torch.equal(*best)
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from resumed_runs import check_resumed_run
 
 from models import train as training
 from models.data.batches import shuffled_batches
 from models.data.cache import open_data
 from models.network.build import build_model
 from models.training.checkpoint import WEIGHTS_FILE, load_whole
-from models.training.loop import learn
 from models.training.updates.averaging import Average
 from models.training.updates.optimisation import Optimiser
 from models.training.updates.row_updates import LazyAdam, LazyRows, RowwiseAdagrad, average_decay
@@ -139,22 +139,7 @@ def test_a_batch_changes_only_its_own_rows(tiny_recipe, tmp_path, rule):
 def test_a_resumed_run_is_the_uninterrupted_one(tiny_recipe, tmp_path, rule):
     changes = {"training.embedding_updates": rule, "training.averaging": 0.9, "training.epochs": 2}
     recipe = tiny_recipe(None, changes)
-    data = open_data(recipe, tmp_path / "cache")
-
-    class StoppedError(Exception):
-        pass
-
-    def stop(progress, share):
-        raise StoppedError
-
-    learn(recipe, data, tmp_path / "whole", quiet=True, checkpoint_steps=3)
-    with pytest.raises(StoppedError):
-        learn(recipe, data, tmp_path / "halves", quiet=True, checkpoint_steps=3, watch=stop)
-    learn(recipe, data, tmp_path / "halves", quiet=True, checkpoint_steps=3, resume=True)
-    whole, halves = (load_whole(tmp_path / name / "resume.pt") for name in ("whole", "halves"))
-    for name, value in whole["weights"].items():
-        assert torch.equal(value, halves["weights"][name]), name
-        assert torch.equal(whole["average"][name], halves["average"][name]), name
+    whole, halves = check_resumed_run(recipe, tmp_path)
     for key, value in whole["rows"]["optimiser"][0].items():
         assert torch.equal(value, halves["rows"]["optimiser"][0][key]), key
 
