@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models.recipe import Recipe, RecipeError
 from models.training.device import chosen_device
+from models.training.processes.meeting import store_of_start
 
 # While the first process encodes tables or evaluates, the others wait. A process that ends is noticed at once.
 LONGEST_WAIT = timedelta(hours=12)
@@ -149,7 +150,8 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group(backend, timeout=LONGEST_WAIT)
+        store = store_of_start(ranks.number, ranks.count)
+        dist.init_process_group(backend, None, LONGEST_WAIT, ranks.count, ranks.number, store)
     except (dist.DistError, RuntimeError, ValueError) as error:
         raise ProcessesError(_why_not_met(error)) from error
     try:

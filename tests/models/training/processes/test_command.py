@@ -133,10 +133,15 @@ def test_two_hosts_train_under_torchrun_and_go_on_after_a_kill(whole: Path, tmp_
     lo = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     hosts = [subprocess.Popen([*torchrun, *words(recipe, out, "--resume")], env=lo, **quiet) for _ in range(2)]
-    wait_for((out / RESUME_FILE).exists, *hosts)
-    workers = [child for host in hosts for child in children(host.pid) if number_of(child) == 1]
-    os.kill(workers[0], signal.SIGKILL)
-    assert [host.wait(300) for host in hosts] == [0, 0]
+    try:
+        wait_for((out / RESUME_FILE).exists, *hosts)
+        workers = [child for host in hosts for child in children(host.pid) if number_of(child) == 1]
+        os.kill(workers[0], signal.SIGKILL)
+        assert [host.wait(120) for host in hosts] == [0, 0]
+    finally:
+        for host in hosts:
+            host.terminate()  # and its worker, which has asked for the signal
+            host.wait(60)
     assert same(whole, out)
 
 
