@@ -4,19 +4,19 @@ nothing. If the registry is in an object store, they are put there first, and th
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from features.files.unfinished import finish, remove_abandoned, unfinished_folder
 from service.bundle.fetching import is_published, names_in, put_version
 from service.bundle.manifest import MANIFEST_FILE, Manifest
 from service.bundle.signature import SIGNATURE_FILE
 from service.objects.answers import ReplacedMeanwhile
 from service.registry_address import shown, uri_of
 
+_PUBLISHING = ".publishing-"
 Sign = Callable[[bytes], bytes]
 
 
@@ -59,15 +59,15 @@ def _published_already(folder: Path) -> PublishError:
 def staging(registry: Path, name: str) -> Iterator[Path]:
     """A hidden folder beside the versions of a model, removed at the end. Raises PublishError if it cannot be made."""
     parent = registry / name
+    stack = ExitStack()
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".publishing-", dir=parent))
+        remove_abandoned(parent, f"{_PUBLISHING}*")
+        aside = stack.enter_context(unfinished_folder(parent, _PUBLISHING))
     except OSError as error:
         raise PublishError(f"{parent}: {error.strerror}") from error
-    try:
+    with stack:
         yield aside
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def publish(
@@ -107,7 +107,7 @@ def publish(
 def _move_into_place(aside: Path, target: Path) -> None:
     """Rename a folder. Raises OSError, also on a folder that appeared meanwhile, since that one is not empty."""
     try:
-        aside.rename(target)
+        finish(aside, target)
     except OSError:
         # In an object store the version is published by now, and this host may have fetched it already.
         if uri_of(target.parent.parent) is None:

@@ -15,8 +15,8 @@ from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, sa
 from models.training.diagnostics.ablation import ablation as measure_ablation
 from models.training.diagnostics.baselines import baselines as fit_baselines
 from models.training.loop import CHECKPOINT_STEPS
-from models.training.members import MEMBERS_FOLDER, learn_members
-from models.training.outcome import HISTORY_FILE, METRICS_FILE, RECIPE_FILE, summary
+from models.training.members import learn_members
+from models.training.outcome import HISTORY_FILE, MEMBERS_FOLDER, METRICS_FILE, RECIPE_FILE, summary
 from models.training.processes.ranks import (
     ALONE,
     LostProcessError,

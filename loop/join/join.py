@@ -1,6 +1,5 @@
 """Joins an exposure log into the training tables of a recipe."""
 
-import tempfile
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -10,6 +9,7 @@ import duckdb
 import yaml
 
 from features import FeatureSchema
+from features.files.unfinished import remove_abandoned, unfinished_folder
 from features.files.writing import write_whole
 from features.layouts import Layouts
 from loop.errors import LogError
@@ -26,6 +26,7 @@ from tables.log_records import RecordKind
 
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "join.json"
+_SCRATCH = ".join-"
 PIECES = "hours"  # folder beside the tables, in which a join keeps the rows of each hour
 
 
@@ -48,26 +49,26 @@ def join(
         raise LogError(f"{log} has no hour with exposures; run `funnelrank compact --log {log}` first")
     out.mkdir(parents=True, exist_ok=True)
     # The database and unfinished tables lie in a folder of their own beside the result.
-    with tempfile.TemporaryDirectory(prefix=".join-", dir=out) as name:
-        scratch = Path(name)
-        with (
-            refused_by_database(out, chain.from_iterable(files.values())),
-            open_database(scratch, memory_mb) as database,
-        ):
-            read_log(database, files)
-            label(database, section, model_of(database, model))
-            report = measure(database, section)
-            check_rate(report, section.min_join_rate)
-            # Write the tables only for a log that is worth training on.
-            layouts = _layouts(database, log, recipe, report)
-            choose(database, recipe, section)
-            columns = _labelled(database, recipe)
-            exposures = files[RecordKind.EXPOSURES]
-            written = write_tables(database, recipe, layouts, exposures, columns, out, pieces or scratch / PIECES)
-            report.add_tables(written.rows, written.hours_written, written.hours_unchanged)
-            if not report.rows["impressions"]:
-                raise LogError("no impression has all its labels: every window is open, or nothing was seen")
-            times = None if delayed_conversion(recipe) else _part_ends(database)
+    remove_abandoned(out, f"{_SCRATCH}*")
+    with (
+        unfinished_folder(out, _SCRATCH) as scratch,
+        refused_by_database(out, chain.from_iterable(files.values())),
+        open_database(scratch, memory_mb) as database,
+    ):
+        read_log(database, files)
+        label(database, section, model_of(database, model))
+        report = measure(database, section)
+        check_rate(report, section.min_join_rate)
+        # Write the tables only for a log that is worth training on.
+        layouts = _layouts(database, log, recipe, report)
+        choose(database, recipe, section)
+        columns = _labelled(database, recipe)
+        exposures = files[RecordKind.EXPOSURES]
+        written = write_tables(database, recipe, layouts, exposures, columns, out, pieces or scratch / PIECES)
+        report.add_tables(written.rows, written.hours_written, written.hours_unchanged)
+        if not report.rows["impressions"]:
+            raise LogError("no impression has all its labels: every window is open, or nothing was seen")
+        times = None if delayed_conversion(recipe) else _part_ends(database)
     # The recipe is written last: a folder that has it is complete.
     report.write(out / REPORT_FILE)
     write_whole(out / RECIPE_FILE, _recipe_of(recipe, out, times).encode())

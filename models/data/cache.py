@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from features import FeatureSchema, RowLayout
+from features.files.unfinished import finish, remove_abandoned, unfinished_folder
 from features.files.writing import naming_full_disk
 from features.schema import DERIVED
 from models.data.arrays import read_array
@@ -140,18 +138,16 @@ def _encoded(recipe: Recipe, cache: Path, earlier: Encoding | None) -> Data:
     folder = cache / key
     if not (folder / "described.json").is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=cache))
-        try:
+        remove_abandoned(cache, "*.*")
+        with unfinished_folder(cache, f"{key}.") as unfinished:
             with naming_full_disk(cache):
                 described = build(recipe, tables, unfinished, cache, earlier) | {"tables": hashes, "hash": key}
                 (unfinished / "described.json").write_text(json.dumps(described, indent=1, allow_nan=False))
             try:
-                os.rename(unfinished, folder)
+                finish(unfinished, folder)
             except OSError:  # another process has just built the same
                 if not (folder / "described.json").is_file():
                     raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     data = replace(_open(recipe, folder, source), earlier=earlier)
     refuse_empty_spaces(recipe, {name: part.labels for name, part in data.parts.items()})
     return data

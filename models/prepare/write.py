@@ -1,6 +1,5 @@
 """Writes canonical tables as small Parquet files (zstd), whole or not at all."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.files.unfinished import OWNER, remove_abandoned, unfinished_folder
 from features.files.writing import naming_full_disk, replacing
+
+_PREPARING = ".prepare-"
 
 
 def write_table(table: pa.Table, path: Path, delta: tuple[str, ...] = (), row_group: int = 1 << 20) -> int:
@@ -38,9 +40,10 @@ def whole_folder(out: Path) -> Iterator[Path]:
     If the block fails or is interrupted, `out` keeps its files: tables of two runs are never mixed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".prepare-", dir=out) as name:
-        unfinished = Path(name)
+    remove_abandoned(out, f"{_PREPARING}*")
+    with unfinished_folder(out, _PREPARING) as unfinished:
         with naming_full_disk(out):
             yield unfinished
         for path in sorted(unfinished.iterdir()):
-            path.replace(out / path.name)
+            if path.name != OWNER:
+                path.replace(out / path.name)

@@ -3,7 +3,7 @@
 import errno
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,9 @@ def load_optimisers(path: Path) -> list[dict[str, Any]]:
     return members
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a process left that was killed while it wrote one of these files; the file itself is whole."""
-    for name in (RESUME_FILE, WEIGHTS_FILE, OPTIMISER_FILE):
+def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a process left that was killed while it wrote a file of these names; the file itself is whole."""
+    for name in names:
         for path in folder.glob(f".{name}.*"):
             path.unlink(missing_ok=True)
 

@@ -19,14 +19,13 @@ from models.training.checkpoint import (
 )
 from models.training.evaluation import evaluate
 from models.training.loop import TrainedWeights, learn
-from models.training.outcome import prepare_folder
+from models.training.outcome import MEMBERS_FOLDER, prepare_folder
 from models.training.processes.ranks import ALONE, Ranks
 from models.training.selection import finite, selected_outputs, selection_score
 from models.training.session import Progress
 from models.training.step import NonFiniteLossError
 from models.training.warm_start import MemberStart, WarmStart
 
-MEMBERS_FOLDER = "members"
 # A large step, so that runs with neighbouring seeds do not share members.
 SEED_STEP = 1000
 

@@ -37,16 +37,20 @@ KEPT_FILE = "kept_rows.npz"
 METRICS_FILE = "metrics.json"
 HISTORY_FILE = "history.json"
 REPORT_FILE = "report.html"
+MEMBERS_FOLDER = "members"
+_WRITTEN_BEFORE = (RECIPE_FILE, ENCODING_FILE, EARLIER_ENCODING_FILE, KEPT_FILE)
+_WRITTEN_WHILE_TRAINING = (RESUME_FILE, WEIGHTS_FILE, OPTIMISER_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE)
 
 
 def prepare_folder(out: Path, recipe: Recipe, data: Data, keep: bool) -> None:
     """Write the files that exist before training. Without `keep`, remove those of an earlier run in the folder."""
     out.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(out)
+    remove_unfinished(out, (*_WRITTEN_BEFORE, *_WRITTEN_WHILE_TRAINING))
     if not keep:
-        for name in (RESUME_FILE, WEIGHTS_FILE, OPTIMISER_FILE, METRICS_FILE, HISTORY_FILE, REPORT_FILE):
+        for name in (*_WRITTEN_WHILE_TRAINING, EARLIER_ENCODING_FILE):
             (out / name).unlink(missing_ok=True)
-        (out / EARLIER_ENCODING_FILE).unlink(missing_ok=True)
+        # A member that is not trained again before this run is killed would be taken for one of this run.
+        shutil.rmtree(out / MEMBERS_FOLDER, ignore_errors=True)
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_whole(out / RECIPE_FILE, text.encode())
     data.encoding.save(out / ENCODING_FILE)

@@ -9,7 +9,7 @@ import pytest
 from small_rankers import small
 
 from export.graph import graph_inputs
-from export.publish import PublishError, next_version, publish, sha256_of
+from export.publish import PublishError, next_version, publish, sha256_of, staging
 from export.sign import signer
 from service.bundle.manifest import FORMAT, Manifest, Parity
 from service.bundle.verify import read_manifest
@@ -85,3 +85,18 @@ def test_a_full_disk_publishes_nothing(tmp_path):
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert "nothing was published" in done.stdout
     assert list((tmp_path / "small").iterdir()) == []
+
+
+def test_what_a_killed_publisher_left_is_removed_by_the_next_one(tmp_path):
+    script = (
+        "import os, sys; from pathlib import Path; from export.publish import staging\n"
+        "with staging(Path(sys.argv[1]), 'small') as aside:\n"
+        "    (aside / 'model.onnx').touch(); os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    assert len(list((tmp_path / "small").iterdir())) == 1
+    with staging(tmp_path, "small"):  # of a publisher that goes on
+        publish(tmp_path, manifest(), FILES)
+        assert len(list((tmp_path / "small").iterdir())) == 2
+    assert [path.name for path in (tmp_path / "small").iterdir()] == ["1"]

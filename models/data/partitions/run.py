@@ -1,12 +1,12 @@
 """Encodes the files of a recipe's tables on all cores; what is finished already is not encoded again."""
 
+import ctypes
 import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from features.files.unfinished import finish, remove_abandoned, unfinished_folder
 from features.schema import Feature
 from models.data.encoding.impressions import times_are_bounded
 from models.data.partitions.encode import ROLES, FileToEncode, columns_of, encode_file
@@ -23,6 +24,7 @@ from models.data.tables import file_hash
 from models.recipe import Recipe, RecipeError
 from tables import Table
 
+_PR_SET_PDEATHSIG = 1
 FORMAT = 1
 FOLDER = "partitions"
 LEAST_BYTES = 64 << 20  # of files that are encoded; below it, starting processes takes longer than it saves
@@ -47,6 +49,7 @@ def encode_partitions(
     for role in roles:
         place = folder / FOLDER if tables[role].is_one_file else cache / FOLDER
         place.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(place, "*.*")
         jobs[role] = list(_jobs(recipe, tables[role], parts, place))
     pending = [job for role in roles for job in jobs[role] if not (job.folder / DESCRIPTION).is_file()]
     _run(pending, recipe.data.threads)
@@ -116,7 +119,7 @@ def _run(jobs: Sequence[_Job], processes: int) -> None:
         return
     # A process is begun anew: one that is forked from threads of torch may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, context, initializer=_end_with_parent, initargs=(os.getpid(),))
     try:
         for future in [pool.submit(_encode, job) for job in jobs]:
             future.result()
@@ -127,21 +130,22 @@ def _run(jobs: Sequence[_Job], processes: int) -> None:
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that started this one."""
+def _end_with_parent(parent: int) -> None:
+    """Let the kernel end this process with its parent (Linux only). Ctrl-C is the parent's matter."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the request
+        raise SystemExit(0)
 
 
 def _encode(job: _Job) -> None:
     """Encode one file into its folder, whole or not at all."""
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{job.folder.name}.", dir=job.folder.parent))
-    try:
+    with unfinished_folder(job.folder.parent, f"{job.folder.name}.") as unfinished:
         batches = encode_file(job.source, unfinished)
         (unfinished / DESCRIPTION).write_text(json.dumps({"file": job.source.file.name, "batches": batches}))
         try:
-            os.rename(unfinished, job.folder)
+            finish(unfinished, job.folder)
         except OSError:  # another process has just encoded the same
             if not (job.folder / DESCRIPTION).is_file():
                 raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,8 +1,10 @@
 """Tests that encoding goes on where it ended: finished files are not encoded again, and another day encodes one day."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import pytest
 from random_tables import digests_of, random_tables
 from small_tables import DAY_MS, RECIPE, START_MS, merged
 
+from features.files.unfinished import OWNER
 from models.data.cache import open_data
 from models.data.partitions import run
 from models.recipe import Recipe, RecipeError, parse_recipe
 
+ROOT = Path(__file__).parents[3]
 Tables = dict[str, pd.DataFrame]
 PLACES = {"impressions": "impressions/", "behaviours": "behaviours/", "users": "users/", "items": "items/"}
 
@@ -128,6 +132,50 @@ def test_processes_give_the_same_arrays_and_the_error_of_the_first_bad_file(
         open_data(recipe_of(log, 5, {"data.processes": 2}), tmp_path / "both")
 
 
+POOLED = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, "tests")
+from models.data.cache import open_data
+from models.data.partitions import run
+from models.recipe import load_recipe
+
+def slow(file, folder):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+run.encode_file = slow
+run.LEAST_BYTES = 0
+if __name__ == "__main__":
+    open_data(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_killed_encoding_end_with_it(log: Path, tmp_path: Path) -> None:
+    """Seconds: each process imports torch."""
+    import yaml
+
+    recipe = recipe_of(log, 5, {"data.processes": 2})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True)))
+    (tmp_path / "pooled.py").write_text(POOLED)
+    command = [sys.executable, str(tmp_path / "pooled.py"), str(tmp_path / "recipe.yaml"), str(tmp_path / "cache")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        workers = [Path("/proc") / process.stdout.readline().strip() for _ in range(2)]
+        assert all(worker.exists() for worker in workers)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 30
+        while any(worker.exists() for worker in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert len(unfinished_in(tmp_path / "cache")) == 3
+    open_data(recipe_of(log, 5), tmp_path / "cache")
+    assert unfinished_in(tmp_path / "cache") == []
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -152,6 +200,10 @@ open_data(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]))
 """
 
 
+def unfinished_in(cache: Path) -> list[Path]:
+    return [path.parent for path in cache.rglob(OWNER)]
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_file_that_it_had_not_finished(
     log: Path, tmp_path: Path, encoded: list[str]
@@ -164,6 +216,8 @@ def test_a_killed_run_goes_on_with_the_file_that_it_had_not_finished(
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True)))
     done = subprocess.run([sys.executable, "-c", KILLED, str(path), str(tmp_path / "cache")], timeout=120)
     assert done.returncode == -signal.SIGKILL
+    assert len(unfinished_in(tmp_path / "cache")) == 2, "the whole, and the file that it encoded"
     data = open_data(recipe, tmp_path / "cache")
+    assert unfinished_in(tmp_path / "cache") == []
     assert len(encoded) == 16 - 8
     assert digests_of(data) == digests_of(open_data(recipe, tmp_path / "other"))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from models.prepare.write import whole_folder
+
 ROOT = Path(__file__).parents[3]
 LIMITED = """
 import resource, signal, sys
@@ -42,3 +44,17 @@ def test_prepare_that_does_not_finish_is_one_line_and_changes_nothing(tmp_path: 
     assert done.returncode == code, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [("impressions.parquet", "of before")]
+
+
+def test_what_a_killed_prepare_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from models.prepare.write import whole_folder\n"
+        "with whole_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'users.parquet').touch(); os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, check=False, timeout=120)
+    assert done.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    with whole_folder(tmp_path) as folder:
+        (folder / "items.parquet").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["items.parquet"]

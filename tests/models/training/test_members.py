@@ -118,6 +118,26 @@ def test_a_killed_ensemble_goes_on_to_the_same_bits(tiny_recipe, tmp_path, monke
     assert steps - before <= (2 - killed_in) * (member_steps + 2), "finished members are not trained again"
 
 
+def test_a_run_that_replaces_an_earlier_one_takes_no_member_of_it(tiny_recipe, tmp_path, monkeypatch):
+    """The earlier run was stopped in its second member, and this one is stopped in its first."""
+    plain = loop.train_step
+    member_steps = len(open_data(tiny_recipe(), tmp_path / "cache").parts["train"]) // 64 * 2
+    for rate, steps in ((0.01, member_steps + 8), (0.02, 8)):
+        counted = iter(range(steps))
+
+        def stopped(state, batch, epoch, counted=counted):
+            if next(counted, None) is None:
+                raise KeyboardInterrupt
+            return plain(state, batch, epoch)
+
+        monkeypatch.setattr(loop, "train_step", stopped)
+        recipe = tiny_recipe(None, {"training.ensemble": 2, "training.learning_rate": rate})
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tmp_path, checkpoint_steps=3)
+    # With the checkpoint of another run, this one could not be continued.
+    assert [path.parent.name for path in tmp_path.rglob("resume.pt")] == ["1"]
+
+
 def test_one_member_is_the_run_of_before(tiny_recipe, tmp_path):
     run(tiny_recipe(), tmp_path, "plain")
     run(tiny_recipe(None, {"training.ensemble": 1}), tmp_path, "one")
