@@ -15,6 +15,7 @@ from service.files import run_limited
 
 log = logging.getLogger("funnelrank.background")
 _NICENESS = 10  # about a tenth of a core where requests want all of it, so that a version still gets loaded
+_MOST_NICENESS = 19
 _QUEUE = 16
 Result = TypeVar("Result")
 
@@ -22,7 +23,9 @@ Result = TypeVar("Result")
 def lower_priority() -> None:
     """Give this thread a lower priority than the event loop. Only Linux has priorities per thread."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        # The process may have been started with `nice`, and may not raise a thread above its own niceness.
+        niceness = os.getpriority(os.PRIO_PROCESS, os.getpid()) + _NICENESS
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(niceness, _MOST_NICENESS))
 
 
 def trim_memory() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -12,12 +13,31 @@ import pytest
 from service.rollout.observing.background import Background, BudgetedThread
 
 ON_LINUX = sys.platform == "linux"
+NICE = """
+import asyncio, os, sys, threading
+from service.rollout.observing.background import Background
+here = lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+os.nice(int(sys.argv[1]))
+if os.getuid() == 0:
+    os.setuid(65534)
+print(here(), asyncio.run(Background().run(here)))
+"""
 
 
 async def test_the_event_loop_goes_first() -> None:
+    """The lowest priority is a niceness of 19, which a process may have from its start."""
     loop = os.getpriority(os.PRIO_PROCESS, 0)
     background = await Background().run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-    assert background > loop if ON_LINUX else background == loop
+    assert background == (min(loop + 10, 19) if ON_LINUX else loop)
+
+
+@pytest.mark.parametrize("added", [5, 15, 19])
+def test_background_work_of_a_nice_process_is_nicer_than_it(added: int) -> None:
+    """A user without rights may not lower a niceness, not even that of a thread."""
+    done = subprocess.run([sys.executable, "-c", NICE, str(added)], capture_output=True, text=True)
+    loop = min(os.getpriority(os.PRIO_PROCESS, 0) + added, 19)
+    background = min(loop + 10, 19) if ON_LINUX else loop
+    assert (done.returncode, done.stdout) == (0, f"{loop} {background}\n"), done.stderr
 
 
 async def test_one_thing_at_a_time_and_errors_arrive() -> None:
