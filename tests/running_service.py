@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import fresh_http
 import httpx
+from child_process import end
 
 from service.sample.calls import wait_until_ready
 from service.sample.embedded_redis import free_port
@@ -57,9 +57,7 @@ class Server:
 
     def stop(self) -> int:
         self.http.close()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
+        return end(self.process)
 
     @property
     def log_lines(self) -> str:

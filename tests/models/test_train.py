@@ -3,16 +3,14 @@ a reason.
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from killed_writer import killed_while_it_writes
 
 from funnelrank.main import main
 from models import train as training
@@ -84,13 +82,8 @@ def test_a_run_killed_and_resumed_ends_with_the_same_bits(tiny_recipe, tmp_path)
     killed = tmp_path / "killed"
     subprocess.run(command(recipe_file, whole, tmp_path), check=True, capture_output=True)
 
-    process = subprocess.Popen(
-        command(recipe_file, killed, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while not (killed / "resume.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was to be killed half-way"
+    killed_while_it_writes(command(recipe_file, killed, tmp_path), killed / "resume.pt", times=2)
+    assert (killed / "resume.pt").exists()
     assert not (killed / "metrics.json").exists()
 
     subprocess.run(command(recipe_file, killed, tmp_path, "--resume"), check=True, capture_output=True)

@@ -1,16 +1,14 @@
 """Tests the search: trials are compared on validation only; it is repeatable for a seed, resumable, and bounded."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import optuna
 import pytest
 import yaml
+from killed_writer import killed_while_it_writes
 from small_disk import files_of_at_most
 
 from funnelrank.main import message_of
@@ -136,13 +134,8 @@ def test_a_search_killed_and_started_again_finds_what_an_uninterrupted_one_finds
     killed = tmp_path / "killed"
     subprocess.run(command(recipe_file, whole, tmp_path), check=True, capture_output=True)
 
-    process = subprocess.Popen(
-        command(recipe_file, killed, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while not (killed / "trial" / "resume.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was to be killed half-way"
+    killed_while_it_writes(command(recipe_file, killed, tmp_path), killed / "trial" / "resume.pt", times=2)
+    assert (killed / "trial" / "resume.pt").exists()
     states = [t.state.name for t in trials_in(killed)]
     assert states[-1] == "RUNNING"
 

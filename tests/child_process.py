@@ -1,0 +1,32 @@
+"""Runs programs beside a test, and ends them whatever happens in the test."""
+
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+def end(process: "subprocess.Popen[Any]", number: int = signal.SIGTERM, seconds: float = 60) -> int:
+    """Send a signal to a process that still runs, and return its exit code.
+
+    Raises TimeoutExpired if it has not ended after `seconds`; it is killed then.
+    """
+    if process.poll() is None:
+        process.send_signal(number)
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+@contextmanager
+def child(command: Sequence[Any], **options: Any) -> Iterator["subprocess.Popen[Any]"]:
+    """Run a command during the block; `options` are those of Popen. Its pipes are closed, and it is ended, after it."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            end(process)
