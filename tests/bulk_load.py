@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import redis
+from child_process import child
 
 from features.layouts import Layouts
 from service.store.redis.keys import behaviours_key
@@ -21,12 +22,15 @@ def everything(store: redis.Redis) -> dict[bytes, Any]:
     return {key: store.dump(key) for key in keys if not key.endswith(b":registries")}
 
 
-def loading(tables: Path, registry: Path, redis_url: str, *more: str) -> "Callable[[], subprocess.Popen[str]]":
+def loading(
+    tables: Path, registry: Path, redis_url: str, *more: str
+) -> "AbstractContextManager[subprocess.Popen[str]]":
+    """Run the load during a block."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("FUNNELRANK_")} | {
         "FUNNELRANK_REDIS_URL": redis_url
     }
     command = [sys.executable, "-m", "service", "load", str(tables), "--registry", str(registry), *more]
-    return lambda: subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    return child(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def items_of(store: redis.Redis, layouts: Layouts, user_id: str) -> list[int]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+from child_process import child
 from running_service import ROOT, wait_until
 
 from service.sample.calls import call, wait_until_ready
@@ -36,15 +37,11 @@ def prometheus(folder: Path, target: str, alert: str) -> Iterator[str]:
     port = free_port()
     options = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     options.append(f"--web.listen-address=127.0.0.1:{port}")
-    process = subprocess.Popen(["prometheus", *options], stderr=subprocess.DEVNULL)
-    try:
+    with child(["prometheus", *options], stderr=subprocess.DEVNULL) as process:
         wait_until_ready(process, f"http://127.0.0.1:{port}/-/ready", 60, "Prometheus")
         scraped = f"http://127.0.0.1:{port}/api/v1/query?query=funnelrank_workers"
         wait_until(lambda: bool(call("GET", scraped)[1]["data"]["result"]))
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 def fires(address: str, alert: str) -> bool:

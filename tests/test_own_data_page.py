@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from child_process import child
 from running_service import ROOM_IN_ENVIRONMENT
 
 from service.sample.calls import wait_until_ready
@@ -66,19 +67,11 @@ def test_the_page_leads_from_four_csvs_to_a_ranking(tmp_path: Path) -> None:
         output = run(prepare, redis.url)
         assert "warning: context" not in output
         with (tmp_path / "serve.log").open("wb") as log:
-            process = subprocess.Popen(
-                ["sh", "-ec", f"exec {serve}"],
-                cwd=tmp_path,
-                env=environment | {"FUNNELRANK_REDIS_URL": redis.url},
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            wait_until_ready(process, f"http://127.0.0.1:{port}/readyz", 60)
-            answer = run(ask, redis.url)
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
+            own = environment | {"FUNNELRANK_REDIS_URL": redis.url}
+            service = child(["sh", "-ec", f"exec {serve}"], cwd=tmp_path, env=own, stdout=log, stderr=log)
+            with service as process:
+                wait_until_ready(process, f"http://127.0.0.1:{port}/readyz", 60)
+                answer = run(ask, redis.url)
 
     ranked, end = json.JSONDecoder().raw_decode(answer)
     assert ranked["model"] == {"name": "hotels", "version": "1", "role": "stable"}

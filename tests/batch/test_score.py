@@ -22,6 +22,7 @@ from batch_runs import (
     score_here,
     write_users,
 )
+from child_process import child
 from running_service import serving, wait_until
 from small_disk import files_of_at_most
 from synthetic_bundle import go_live, publish
@@ -68,10 +69,9 @@ def test_a_killed_run_continues_and_ends_with_the_same_files(stored: SimpleNames
     users = write_users(tmp_path / "users.parquet", lists)
     arguments = ["--users", users, "--partition-users", 10, "--processes", 1, "--top-k", 5]
     command, environment = command_of(stored.settings, *arguments, "--out", tmp_path / "out")
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    wait_until(lambda: len(list((tmp_path / "out").glob("part-*.parquet"))) >= 2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with child(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: len(list((tmp_path / "out").glob("part-*.parquet"))) >= 2)
+        process.send_signal(signal.SIGKILL)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*.parquet")}
     assert len(written) < 40
     assert not (tmp_path / "out" / "done.json").exists()

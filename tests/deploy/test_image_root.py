@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from child_process import child, end
 from container_file import Stage, built, mounted
 
 from service.sample.calls import call, wait_until_ready
@@ -66,15 +67,12 @@ def test_the_image_serves_the_sample_as_its_own_user(image: Stage, tmp_path: Pat
             "FUNNELRANK_REDIS_URL": redis.url,
             "FUNNELRANK_WORKERS": "2",
         }
-        process = subprocess.Popen(image.command([*image.entry, *image.arguments]))
-        try:
+        with child(image.command([*image.entry, *image.arguments])) as process:
             wait_until_ready(process, f"{url}/readyz", 120)
             request = {"user_id": "712", "candidates": ["5239", "6831"]}
             status, answer = call("POST", f"{url}/rank", request)
             assert (status, len(answer["ranking"])) == (200, 2)
-        finally:
-            process.terminate()
-        assert process.wait(timeout=60) == 0
+            assert end(process) == 0
     # What the user may write is the registry and the temporary folders alone.
     owned = subprocess.run(["find", str(image.root), "-uid", image.user], capture_output=True, text=True, check=True)
     assert owned.stdout.split() == [str(image.root / "registry")]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from child_process import child
 from rendered_chart import Document, one, rendered
 from running_service import wait_until
 
@@ -95,13 +96,8 @@ class Pods:
 
     @contextmanager
     def started(self, command: list[str], environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-        process = subprocess.Popen(command, env=environment, cwd=self.places["/tmp"])
-        try:
+        with child(command, env=environment, cwd=self.places["/tmp"]) as process:
             yield process
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait(timeout=60)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from child_process import child
 
 from service.sample.calls import wait_until_ready
 from service.sample.embedded_redis import free_port
@@ -50,21 +52,17 @@ def ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start_service() -> Iterator[Callable[[str], str]]:
     """Start the stub with a fault and return its address."""
-    started: list[subprocess.Popen[bytes]] = []
+    program = str(Path(__file__).with_name("stub_service.py"))
+    with ExitStack() as started:
 
-    def start(fault: str) -> str:
-        port = free_port()
-        started.append(
-            subprocess.Popen([sys.executable, str(Path(__file__).with_name("stub_service.py")), str(port), fault])
-        )
-        url = f"http://127.0.0.1:{port}"
-        wait_until_ready(started[-1], f"{url}/openapi.json", 30, "the stub service")
-        return url
+        def start(fault: str) -> str:
+            port = free_port()
+            process = started.enter_context(child([sys.executable, program, str(port), fault]))
+            url = f"http://127.0.0.1:{port}"
+            wait_until_ready(process, f"{url}/openapi.json", 60, "the stub service")
+            return url
 
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(timeout=20)
+        yield start
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ Two workers change models every half second and no request fails.
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from child_process import child
 from running_service import ROOM_IN_ENVIRONMENT
 
 from loadtest.swaps.republish import republish
@@ -40,14 +40,9 @@ def sample_service(registry: Path, log: Path) -> Iterator[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FUNNELRANK_")}
     environment |= ROOM_IN_ENVIRONMENT | {f"FUNNELRANK_{name}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "service", "run-sample", "--sample", str(SAMPLE), "--port", str(port)]
-    with log.open("wb") as sink:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sink, stderr=sink)
-    try:
+    with log.open("wb") as sink, child(command, cwd=ROOT, env=environment, stdout=sink, stderr=sink) as process:
         wait_until_ready(process, f"http://127.0.0.1:{port}/readyz", 120, str(log))
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
 
 
 @pytest.mark.slow

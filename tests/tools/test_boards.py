@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from child_process import child
 
 from service.sample.calls import call, wait_until_ready
 from service.sample.embedded_redis import free_port
@@ -55,14 +56,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "log").mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FUNNELRANK_")}
     environment |= {f"FUNNELRANK_{name}": str(value) for name, value in settings.items()}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "funnelrank", "run-sample", "--port", str(port)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-m", "funnelrank", "run-sample", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
-    try:
+    with child(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
         wait_until_ready(process, f"{url}/readyz", 120)
         versions: dict[str, Any] = {
             "canary": {"name": live["name"], "version": "canary", "percent": 50},
@@ -70,9 +66,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         }
         assert call("PUT", f"{url}/models/rollout", {"stable": live, **versions}, TOKEN, 60)[0] == 200
         yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +83,10 @@ def prometheus(service: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     port = free_port()
     options = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     options.append(f"--web.listen-address=127.0.0.1:{port}")
-    process = subprocess.Popen(["prometheus", *options], stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
-    try:
+    with child(["prometheus", *options], stderr=subprocess.DEVNULL) as process:
         wait_until_ready(process, f"{url}/-/ready", 60)
         yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 def series(prometheus: str, query: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from child_process import child
+from running_service import ROOM_IN_ENVIRONMENT, wait_until
 
 from service.sample.calls import call, wait_until_ready
 from service.sample.embedded_redis import free_port
@@ -26,10 +29,15 @@ def redis_7() -> Iterator[str]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
-        process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
-        yield f"redis://127.0.0.1:{port}/0"
-        process.terminate()
-        process.wait(timeout=30)
+        with child([program, *options], stdout=subprocess.DEVNULL) as process:
+            wait_until(lambda: answers(port) or process.poll() is not None)
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens on a port of loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +45,12 @@ def sample(redis_7: str) -> Iterator[str]:
     """The address of the sample's service on that Redis."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FUNNELRANK_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "funnelrank", "run-sample", "--port", str(port)],
-        cwd=ROOT,
-        env=environment | {"FUNNELRANK_REDIS_URL": redis_7},
-        stdout=subprocess.DEVNULL,
-    )
+    environment |= ROOM_IN_ENVIRONMENT | {"FUNNELRANK_REDIS_URL": redis_7}
+    command = [sys.executable, "-m", "funnelrank", "run-sample", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
-    try:
+    with child(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
         wait_until_ready(process, f"{url}/readyz", 120)
         yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 def test_the_sample_is_ranked_on_redis_7(redis_7: str, sample: str) -> None:

@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from child_process import child, end
 from running_service import ROOM_IN_ENVIRONMENT, ROOT, wait_until
 
 from service.sample.calls import wait_until_ready
@@ -41,8 +40,8 @@ def test_the_page_ranks_and_reports_what_was_seen_and_clicked(tmp_path: Path, br
     command = [sys.executable, "-m", "tools.demo", "--port", str(port), "--page-port", str(page_port)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FUNNELRANK_")}
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment | ROOM_IN_ENVIRONMENT, stdout=log, stderr=log)
-    try:
+        program = child(command, cwd=ROOT, env=environment | ROOM_IN_ENVIRONMENT, stdout=log, stderr=log)
+    with program as process:
         wait_until_ready(process, f"http://127.0.0.1:{page_port}/demo.json", 120)
         page = browser.new_page()
         faults: list[str] = []
@@ -72,6 +71,4 @@ def test_the_page_ranks_and_reports_what_was_seen_and_clicked(tmp_path: Path, br
         assert faults == []
         with urllib.request.urlopen(f"{service}/store/users/{user}", timeout=10) as answer:
             assert clicked in json.dumps(json.load(answer))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0, (tmp_path / "log").read_text()
+        assert end(process) == 0, (tmp_path / "log").read_text()

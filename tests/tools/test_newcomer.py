@@ -5,7 +5,6 @@ canary in the console, and an alert that fires while Redis is away.
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from child_process import child, end
 from hurried_alerts import fires, prometheus
 from rendered_chart import LEAST, rendered
 from running_service import ROOM_IN_ENVIRONMENT, ROOT, wait_until
@@ -57,13 +57,11 @@ def demo(folder: Path, registry: Path, redis_url: str) -> Iterator[tuple[str, st
     }
     with (folder / "log").open("wb") as log:
         environment = clean() | own | ROOM_IN_ENVIRONMENT
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-    try:
+        program = child(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    with program as process:
         wait_until_ready(process, f"http://127.0.0.1:{page_port}/demo.json", 180, "the demo")
         yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{page_port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0, (folder / "log").read_text()
+        assert end(process) == 0, (folder / "log").read_text()
 
 
 def retrained(folder: Path, registry: Path) -> None:

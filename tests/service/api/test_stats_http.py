@@ -33,7 +33,7 @@ def counted(page: str, name: str, **labels: str) -> int:
 @pytest.fixture
 def running(tmp_path: Path, registry: Path, kit: SimpleNamespace, store: redis.Redis) -> Any:
     with EmbeddedRedis() as own:
-        options = {"workers": 2, "redis_timeout_ms": 300, "allow_degraded_ready": True}
+        options = {"workers": 2, "allow_degraded_ready": True}
         with kit.serving(tmp_path, registry, own.url, **options) as server:
             server.redis = own
             yield server

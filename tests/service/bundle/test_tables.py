@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from child_process import child
 from large_tables import table_of, with_tables
 
 from export.declare import declare
@@ -336,8 +337,9 @@ def test_the_workers_of_a_host_share_the_table(tmp_path: Path, kit: SimpleNamesp
     folder = with_tables(kit.publish(tmp_path, "1"), rows=rows)
     table_kib = rows * 32 * 4 // 1024
     command = [sys.executable, "-c", WORKER, str(folder)]
-    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
-    try:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with child(command, **pipes) as first, child(command, **pipes) as second:
+        workers = (first, second)
         for worker in workers:
             assert worker.stdout is not None and worker.stdout.readline() == b"loaded\n"
         for worker in workers:
@@ -345,9 +347,6 @@ def test_the_workers_of_a_host_share_the_table(tmp_path: Path, kit: SimpleNamesp
             assert memory["Rss"] >= table_kib
             assert memory["Pss"] <= 0.55 * table_kib, "each of two processes accounts for half"
             assert memory["Anonymous"] == 0, "nothing of it was copied"
-    finally:
-        for worker in workers:
-            worker.communicate()
 
 
 def test_a_version_declared_again_has_the_same_table(folder: Path, kit: SimpleNamespace, tmp_path: Path) -> None:

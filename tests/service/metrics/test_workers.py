@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from child_process import child
 
 from service.metrics.families import Families, page_of
 from service.metrics.record_file import RecordFile, is_alive, read_record
 from service.metrics.workers import WorkerRecords
 
+StartWorker = Callable[[Path, int], "subprocess.Popen[str]"]
 WORKER = """
 import os, sys
 from pathlib import Path
@@ -31,18 +35,25 @@ sys.stdin.read()
 """
 
 
-def start_worker(folder: Path, count: int) -> "subprocess.Popen[str]":
+@pytest.fixture
+def start_worker() -> Iterator[StartWorker]:
     """Start a worker process that writes its record and waits to be ended."""
-    command = [sys.executable, "-c", WORKER, str(folder), str(count)]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert worker.stdout is not None
-    assert worker.stdout.readline() == "written\n"
-    return worker
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with ExitStack() as started:
+
+        def start(folder: Path, count: int) -> "subprocess.Popen[str]":
+            command = [sys.executable, "-c", WORKER, str(folder), str(count)]
+            worker = started.enter_context(child(command, **pipes, text=True))
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "written\n"
+            return worker
+
+        yield start
 
 
 def kill_worker(worker: "subprocess.Popen[str]") -> None:
     worker.kill()
-    worker.communicate()
+    worker.wait()
 
 
 def values(records: WorkerRecords) -> dict[str, float]:
@@ -50,7 +61,7 @@ def values(records: WorkerRecords) -> dict[str, float]:
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
 
 
-def test_gauges_count_the_living_and_counters_everybody(tmp_path: Path) -> None:
+def test_gauges_count_the_living_and_counters_everybody(tmp_path: Path, start_worker: StartWorker) -> None:
     reader = WorkerRecords(tmp_path)
     workers = [start_worker(tmp_path, count) for count in (1, 2, 3)]
     bucket = 'funnelrank_stage_duration_seconds_bucket{le="0.004",stage="score"}'
@@ -74,7 +85,9 @@ def test_gauges_count_the_living_and_counters_everybody(tmp_path: Path) -> None:
     assert "funnelrank_workers" not in values(reader)
 
 
-def test_a_process_that_has_the_number_of_an_ended_worker_does_not_count_as_it(tmp_path: Path) -> None:
+def test_a_process_that_has_the_number_of_an_ended_worker_does_not_count_as_it(
+    tmp_path: Path, start_worker: StartWorker
+) -> None:
     worker = start_worker(tmp_path, 1)
     (record,) = tmp_path.glob("worker-*.json")
     kill_worker(worker)
@@ -82,7 +95,9 @@ def test_a_process_that_has_the_number_of_an_ended_worker_does_not_count_as_it(t
     assert "funnelrank_workers" not in values(WorkerRecords(tmp_path))
 
 
-def test_a_record_that_was_added_and_could_not_be_removed_is_not_added_again(tmp_path: Path) -> None:
+def test_a_record_that_was_added_and_could_not_be_removed_is_not_added_again(
+    tmp_path: Path, start_worker: StartWorker
+) -> None:
     worker = start_worker(tmp_path, 5)
     (record,) = tmp_path.glob("worker-*.json")
     content = record.read_bytes()
@@ -121,7 +136,7 @@ def test_a_folder_that_takes_nothing_costs_one_log_line(tmp_path: Path, caplog: 
     assert "rankings go on" in caplog.text
 
 
-def test_what_no_worker_wrote_is_passed_over(tmp_path: Path) -> None:
+def test_what_no_worker_wrote_is_passed_over(tmp_path: Path, start_worker: StartWorker) -> None:
     (tmp_path / "worker-1.json").mkdir()
     (tmp_path / "worker-2.json").write_bytes(b"")
     (tmp_path / "worker-3.json").write_bytes(os.urandom(1000))

@@ -25,6 +25,17 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[3]
 # The supervisor with shorter times than in operation: between failed starts, and until a silent worker is replaced.
 SHORT_PAUSES = "from service.server import supervisor; supervisor._FIRST_PAUSE_SECONDS = 0.1"
+# And one that says when a heartbeat has told it that a worker serves.
+NOTED = """
+from service.server.process import WorkerProcess
+take_heartbeats = WorkerProcess.take_heartbeats
+def noting(worker, now):
+    knew = worker.serving
+    take_heartbeats(worker, now)
+    if worker.serving and not knew:
+        print("the supervisor knows that it serves", flush=True)
+WorkerProcess.take_heartbeats = noting
+"""
 SHORT_SILENCE = "from service.server import process; process._SILENT_SECONDS = 6.0"
 FUSION = "revision: {revision}\nprofiles:\n  default: {{kind: weighted_sum, weights: {{pctr: 1.0}}}}\n"
 
@@ -126,11 +137,14 @@ def test_a_worker_that_cannot_start_leaves_the_others_alone_and_is_tried_ever_mo
     for package in ("features", "funnelrank", "service", "tables"):
         shutil.copytree(ROOT / package, tmp_path / package)
     code = tmp_path / "service" / "server" / "app.py"
-    with kit.serving(tmp_path, registry, redis_server.url, workers=2, root=tmp_path, setup=SHORT_PAUSES) as server:
+    with kit.serving(
+        tmp_path, registry, redis_server.url, workers=2, root=tmp_path, setup=SHORT_PAUSES + NOTED
+    ) as server:
         before = workers_of(server)
         # A file of the code is missing, as during an update.
         code.rename(code.with_suffix(".moved"))
-        time.sleep(1.0)  # a heartbeat, every 0.1 s at first, tells the supervisor that the workers serve
+        # Workers that the supervisor knows to serve get a successor without a pause.
+        kit.wait_until(lambda: server.log_lines.count("the supervisor knows that it serves") == 2)
         os.kill(before[0], signal.SIGKILL)
         kit.wait_until(lambda: server.log_lines.count("the next start is in") == 4)
         pauses = [

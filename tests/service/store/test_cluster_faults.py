@@ -68,7 +68,7 @@ async def test_a_node_that_is_away_takes_its_own_rows_along_and_no_others(
             assert prices(await reader.fetch(layouts, here, IDS, 2)) == [float(i) for i in IDS]
 
         async def until(reader: Any, holds: Callable[[StoredRows], bool]) -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not holds(await reader.fetch(layouts, here, IDS, 2)):
                     await asyncio.sleep(0.02)
 
@@ -91,12 +91,12 @@ async def test_a_node_that_hangs_costs_no_more_than_the_timeout_and_its_rows_in_
         finally:
             os.kill(cluster.nodes[2].pid, signal.SIGCONT)
         goes_on = time.monotonic()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while unknown(await reader.fetch(layouts, here, IDS, 2)):
                 await asyncio.sleep(0.02)
         kit.recovered("a cluster's node hanging, from when it goes on", goes_on)
 
-    await reading(cluster.url, work, timeout_ms=100)
+    await reading(cluster.url, work, timeout_ms=300)
 
 
 def test_a_failover_is_followed_without_a_failed_ranking(
@@ -113,10 +113,11 @@ def test_a_failover_is_followed_without_a_failed_ranking(
         there = a_user_of(cluster, layouts, 0)
         elsewhere = a_user_of(cluster, layouts, 1)
         event = {"user_id": there, "item_id": "1", "action": "click", "timestamp": NOW}
-        with cluster.replica_of(lost_node), kit.serving(tmp_path, registry, cluster.url) as server:
+        with cluster.replica_of(lost_node) as replica, kit.serving(tmp_path, registry, cluster.url) as server:
+            # The replica takes over when the answers without its primary have been seen, and not before.
+            replica.ask("CONFIG", "SET", "cluster-replica-no-failover", "yes")
             assert degraded(there) == degraded(elsewhere) == set()
             lost_node.kill()
-            killed = time.monotonic()
             assert f"unknown_items:{len(belonging(cluster, layouts, 0))}" in degraded(elsewhere)
             assert "unknown_user" in degraded(there)
             assert f"store_unavailable:{len(belonging(cluster, layouts, 0))}" in degraded(elsewhere), (
@@ -124,8 +125,10 @@ def test_a_failover_is_followed_without_a_failed_ranking(
             )
             assert server.http.get("/readyz").status_code == 200
             assert (refused := server.http.post("/events", json={"events": [event]})).status_code == 503, refused.text
+            promoted = time.monotonic()
+            replica.ask("CONFIG", "SET", "cluster-replica-no-failover", "no")
             kit.wait_until(lambda: degraded(there) == degraded(elsewhere) == set())
-            kit.recovered("a cluster's primary killed (cluster-node-timeout 1 s), from its end", killed)
+            kit.recovered("a cluster's primary killed (cluster-node-timeout 1 s), from when its replica may", promoted)
             kit.wait_until(lambda: server.http.post("/events", json={"events": [event]}).status_code == 200)
             assert "is away" in server.log_lines
             assert 'outcome="internal_error"' not in server.http.get("/metrics").text
@@ -143,7 +146,7 @@ async def test_a_cluster_that_is_gone_is_a_store_that_is_down_until_it_is_back(
         for node in cluster.nodes:
             await asyncio.to_thread(node.start)
         back = time.monotonic()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     assert (await reader.fetch(layouts, "1", IDS, 2)).unread == 0

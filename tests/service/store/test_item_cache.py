@@ -12,6 +12,7 @@ import redis
 from features import FeatureSchema
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
+from service.store import item_cache
 from service.store.base import StoredRows
 from service.store.item_cache import ItemCache
 from service.store.item_rows import CORRUPT, KNOWN, UNKNOWN, rows_from_store
@@ -189,7 +190,9 @@ async def test_after_a_killed_connection_nothing_old_is_ranked(
     async def work(reader: Any) -> tuple[list[float], list[float]]:
         await reader.fetch(layouts, "1", IDS, 2)
         await asyncio.to_thread(kill)
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            while reader._wire.open:
+                await asyncio.sleep(0.01)
         after = prices(await reader.fetch(layouts, "1", ["3"], 2))
         await asyncio.to_thread(filled.set, item_key(layouts.fingerprint, "3"), packed(layouts, 34))
         return after, prices(await reader.fetch(layouts, "1", ["3"], 2))
@@ -198,8 +201,10 @@ async def test_after_a_killed_connection_nothing_old_is_ranked(
 
 
 async def test_where_redis_cannot_tell_of_changes_a_row_stays_for_a_short_time_only(
-    filled: redis.Redis, layouts: Layouts, caplog: pytest.LogCaptureFixture
+    filled: redis.Redis, layouts: Layouts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = 1000.0
+    monkeypatch.setattr(item_cache, "monotonic", lambda: now)
     with (
         EmbeddedRedis("--rename-command", "CLIENT", "") as server,
         redis.Redis(port=server.port, decode_responses=False) as client,
@@ -208,10 +213,12 @@ async def test_where_redis_cannot_tell_of_changes_a_row_stays_for_a_short_time_o
         client.execute_command("SET", key, packed(layouts, 3))
 
         async def work(reader: Any) -> None:
+            nonlocal now
             assert prices(await reader.fetch(layouts, "1", ["3"], 2)) == [3.0]
             await asyncio.to_thread(client.execute_command, "SET", key, packed(layouts, 4))
+            now += 0.29
             assert prices(await reader.fetch(layouts, "1", ["3"], 2)) == [3.0]
-            await asyncio.sleep(0.4)
+            now += 0.02
             assert prices(await reader.fetch(layouts, "1", ["3"], 2)) == [4.0]
 
         await with_reader(server.url, work, ttl_ms=300)

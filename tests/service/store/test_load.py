@@ -119,12 +119,12 @@ def test_tables_are_read_under_the_names_that_the_bundle_carries(
     loaded = []
     for folder, version in ((plain, "1"), (renamed, "2")):
         store.flushall()
-        with loading(folder, registry, redis_server.url, "--bundle", f"synthetic/{version}")() as done:
+        with loading(folder, registry, redis_server.url, "--bundle", f"synthetic/{version}") as done:
             said = done.communicate()[1]
         assert done.returncode == 0, said
         loaded.append({k: v for k, v in everything(store).items() if b":load:" not in k})
     assert loaded[0] == loaded[1] and loaded[0]
-    with loading(renamed, registry, redis_server.url, "--bundle", "synthetic/1")() as done:
+    with loading(renamed, registry, redis_server.url, "--bundle", "synthetic/1") as done:
         said = done.communicate()[1]
     assert done.returncode == 1
     assert "items.parquet: no column 'item_id', which data.item_id names; nearest: " in said and "Traceback" not in said

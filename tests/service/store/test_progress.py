@@ -44,11 +44,13 @@ def test_a_load_that_fails_leaves_no_line_that_says_it_is_done(capsys: pytest.Ca
 def test_a_terminal_gets_a_bar_that_ends_full() -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    process = subprocess.Popen([sys.executable, "-c", LOAD], cwd=ROOT, stderr=theirs)
-    assert process.wait(timeout=30) == 0
-    os.close(theirs)
-    shown = os.read(ours, 100_000).decode()
-    os.close(ours)
+    try:
+        done = subprocess.run([sys.executable, "-c", LOAD], cwd=ROOT, stderr=theirs, timeout=60)
+        shown = os.read(ours, 100_000).decode()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert done.returncode == 0
     assert "goes on after 2" in shown
     assert "items: 100%" in shown
     assert "5/5" in shown

@@ -73,7 +73,7 @@ def test_a_load_that_is_ended_half_way_goes_on_from_there(
     code: int,
 ) -> None:
     tables = long_tables(tmp_path, ROWS)
-    with loading(tables, registry, slow_redis)() as half:
+    with loading(tables, registry, slow_redis) as half:
         kit.wait_until(lambda: rows_done(store, layouts) > 0)
         half.send_signal(end)
         stderr = half.communicate()[1]
@@ -82,7 +82,7 @@ def test_a_load_that_is_ended_half_way_goes_on_from_there(
     done = rows_done(store, layouts)
     assert 0 < done < ROWS
     assert '"loaded_at":null' in store.hget(SCHEMAS, layouts.fingerprint).decode()  # type: ignore[union-attr]
-    with loading(tables, registry, redis_server.url)() as rest:
+    with loading(tables, registry, redis_server.url) as rest:
         stderr = rest.communicate()[1]
     assert rest.returncode == 0, stderr
     assert f"behaviours: continues after the {done} rows" in stderr
@@ -151,7 +151,7 @@ def test_a_redis_that_is_emptied_meanwhile_ends_the_load(
     slow_redis: str,
     store: redis.Redis,
 ) -> None:
-    with loading(long_tables(tmp_path, ROWS), registry, slow_redis)() as half:
+    with loading(long_tables(tmp_path, ROWS), registry, slow_redis) as half:
         kit.wait_until(lambda: rows_done(store, layouts) > 0)
         store.flushall()
         stderr = half.communicate()[1]

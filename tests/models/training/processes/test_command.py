@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from child_process import child
 from small_tables import RECIPE, make_tables, merged, write_tables
 
 from funnelrank.main import main
 from models.recipe import Recipe, parse_recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole
+from service.sample.embedded_redis import free_port
 
 MakeRecipe = Callable[..., Recipe]
 LONG = {
@@ -90,7 +92,7 @@ def test_a_run_whose_processes_are_killed_ends_with_the_bits_of_the_uninterrupte
 ) -> None:
     recipe = whole.parent / "recipe.yaml"
     killed = tmp_path / "killed"
-    with subprocess.Popen(command(recipe, killed, "--processes", "2"), stderr=subprocess.PIPE, text=True) as launcher:
+    with child(command(recipe, killed, "--processes", "2"), stderr=subprocess.PIPE, text=True) as launcher:
         # First the one that does not write, then the one that writes, in the middle of a later checkpoint.
         wait_for((killed / RESUME_FILE).exists, launcher)
         os.kill(process(launcher.pid, 1), signal.SIGKILL)
@@ -110,7 +112,7 @@ def test_a_run_whose_processes_are_killed_ends_with_the_bits_of_the_uninterrupte
 def test_processes_end_with_a_killed_launcher_and_their_run_can_be_continued(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "orphaned"
     recipe = whole.parent / "recipe.yaml"
-    with subprocess.Popen(command(recipe, out, "--processes", "2"), stderr=subprocess.DEVNULL) as launcher:
+    with child(command(recipe, out, "--processes", "2"), stderr=subprocess.DEVNULL) as launcher:
         wait_for((out / RESUME_FILE).exists, launcher)
         ranks = [process(launcher.pid, number) for number in range(2)]
         launcher.kill()
@@ -132,16 +134,14 @@ def test_two_hosts_train_under_torchrun_and_go_on_after_a_kill(whole: Path, tmp_
     torchrun += ["--max-restarts", "2", "--local-addr", "127.0.0.1", "-m", "funnelrank"]
     lo = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    hosts = [subprocess.Popen([*torchrun, *words(recipe, out, "--resume")], env=lo, **quiet) for _ in range(2)]
-    try:
+    agent = [*torchrun, *words(recipe, out, "--resume")]
+    # An agent that is ended ends its worker, which has asked for the signal.
+    with child(agent, env=lo, **quiet) as first, child(agent, env=lo, **quiet) as second:
+        hosts = (first, second)
         wait_for((out / RESUME_FILE).exists, *hosts)
-        workers = [child for host in hosts for child in children(host.pid) if number_of(child) == 1]
+        workers = [pid for host in hosts for pid in children(host.pid) if number_of(pid) == 1]
         os.kill(workers[0], signal.SIGKILL)
         assert [host.wait(120) for host in hosts] == [0, 0]
-    finally:
-        for host in hosts:
-            host.terminate()  # and its worker, which has asked for the signal
-            host.wait(60)
     assert same(whole, out)
 
 
@@ -207,13 +207,6 @@ def test_variables_that_do_not_fit_are_refused(
     assert message in capsys.readouterr().err
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def wait_for(condition: Callable[[], bool], *processes: "subprocess.Popen[Any]") -> None:
     deadline = time.monotonic() + 120
     while not condition():
@@ -235,7 +228,7 @@ def number_of(pid: int) -> int | None:
 
 def process(launcher: int, number: int) -> int:
     """The process of that number, which the launcher has started."""
-    return next(child for child in children(launcher) if number_of(child) == number)
+    return next(pid for pid in children(launcher) if number_of(pid) == number)
 
 
 def kill_while_it_writes(pid: int, folder: Path, launcher: "subprocess.Popen[Any]") -> None:

@@ -3,14 +3,15 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from child_process import child
 from small_rankers import small, training_batch
 from small_tables import RECIPE, make_tables, merged, write_tables
 
@@ -20,6 +21,7 @@ from models.recipe import parse_recipe
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole
 from models.training.loop import learn
 from models.training.processes.exchange import changing_buffers
+from service.sample.embedded_redis import free_port
 
 PEER = Path(__file__).parents[3] / "training_peer.py"
 ROOT = Path(__file__).parents[4]
@@ -37,13 +39,6 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "rowwise": ({"training.embedding_updates": "rowwise_adagrad", "training.weighting": {"type": "uncertainty"}}, 0.5),
     "lists": (PAIRWISE | {"training.averaging": 0.0}, 0.6),
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def recipe_of(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
@@ -65,17 +60,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cases.json").write_text(json.dumps(cases))
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     address |= {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    peers = [
-        subprocess.Popen(
-            [sys.executable, str(PEER), str(folder)],
-            env=os.environ | address | {"RANK": str(number), "LOCAL_RANK": str(number)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    ends = [peer.communicate(timeout=300)[1] for peer in peers]
-    assert [peer.returncode for peer in peers] == [0, 0], "\n".join(ends)
+    with ExitStack() as stack:
+        peers = []
+        for number in range(2):
+            own = {"RANK": str(number), "LOCAL_RANK": str(number)}
+            program = child(
+                [sys.executable, str(PEER), str(folder)],
+                env=os.environ | address | own,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            peers.append(stack.enter_context(program))
+        ends = [peer.communicate(timeout=300)[1] for peer in peers]
+        assert [peer.returncode for peer in peers] == [0, 0], "\n".join(ends)
     return folder
 
 

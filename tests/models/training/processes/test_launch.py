@@ -1,11 +1,11 @@
 """Tests the launcher with small programs: who is started again, and what it says about a process that failed."""
 
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from child_process import child, end
 
 from models.training.processes.launch import RESTARTS, train_in_processes
 from models.training.processes.ranks import ProcessesError
@@ -87,14 +87,13 @@ try:
 except KeyboardInterrupt:
     sys.exit(3)
 """
-    process = subprocess.Popen([sys.executable, "-c", launcher, str(tmp_path)])
     files = [tmp_path / f"pid-{number}" for number in range(2)]
-    deadline = time.monotonic() + 120
-    while not all(file.exists() and file.read_text() for file in files):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.terminate()
-    assert process.wait(60) == 3
+    with child([sys.executable, "-c", launcher, str(tmp_path)]) as process:
+        deadline = time.monotonic() + 120
+        while not all(file.exists() and file.read_text() for file in files):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert end(process) == 3
     for file in files:
         assert not Path(f"/proc/{file.read_text()}").exists()
