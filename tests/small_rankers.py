@@ -168,7 +168,7 @@ def random_encoding(recipe: Recipe, seed: int, known: int = 40) -> Encoding:
     rng = np.random.default_rng(seed)
     schema = recipe.features
     names = vocabulary_names(schema)
-    keys = np.unique([*rng.integers(-(2**63), 2**63 - 1, known), *domain_keys(recipe)])
+    keys = np.unique([*rng.integers(-(2**63), 2**63 - 1, known), *domain_keys(recipe), *action_keys(recipe)])
     rows = (1 + len(names) + np.arange(len(keys))).astype(np.int32)
     numerics = {g: _stats(rng, RowLayout(schema.group(g)).numeric_width) for g in ("user", "context", "item")}
     numerics["behaviour"] = _stats(rng, (BehaviourLayout(schema).numeric_width if schema.behaviour else 0) + len([AGE]))
@@ -183,6 +183,12 @@ def domain_keys(recipe: Recipe) -> list[int]:
     """The keys of the recipe's domains, in order."""
     domain = recipe.model.domain
     return [] if domain is None else [key_of(domain.feature, value, domain.feature) for value in domain.values]
+
+
+def action_keys(recipe: Recipe) -> list[int]:
+    """The keys of the actions of the recipe's sequences."""
+    actions = {action for sequence in recipe.model.sequences.values() for action in sequence.actions}
+    return [key_of("action", action) for action in sorted(actions)]
 
 
 def _stats(rng: np.random.Generator, n: int) -> NumericStats:
@@ -206,7 +212,8 @@ def raw_inputs(
             )
             drawn = np.where(rng.random(shape) < missing, 0, drawn)
             if spec.name == "behaviour_keys":  # a real behaviour has an action
-                drawn[:, -2] = rng.choice(keys, behaviours)
+                actions = action_keys(of.recipe)
+                drawn[:, -2] = rng.choice([*actions, keys[0]] if actions else keys, behaviours)
             out[spec.name] = drawn.astype(np.int64)
         elif spec.name == "behaviour_times":
             out[spec.name] = NOW_MS - np.sort(rng.integers(0, 10**9, shape))
@@ -242,7 +249,10 @@ def training_batch(of: Small, n: int, behaviours: int, seed: int = 0) -> dict[st
         batch[f"{group}_rows"] = voc.rows_of(keys, unknown).astype(np.int64)
         batch[f"{group}_numerics"] = _numbers(rng, (n, one[f"{group}_numerics"].shape[1]))
     unknown = np.array([voc.unknown_rows[v] for v in behaviour_column_vocabularies(schema)])
-    rows = voc.rows_of(rng.choice(voc.keys, (n, behaviours, one["behaviour_keys"].shape[1])), unknown).astype(np.int64)
+    keys = rng.choice(voc.keys, (n, behaviours, one["behaviour_keys"].shape[1]))
+    if actions := action_keys(of.recipe):  # each of them occurs, and another one too
+        keys[..., -2] = rng.choice([*actions, voc.keys[0]], (n, behaviours))
+    rows = voc.rows_of(keys, unknown).astype(np.int64)
     length = rng.integers(0, behaviours + 1, n)
     real = np.arange(behaviours) < length[:, None]
     batch["behaviour_rows"] = rows * real[..., None]

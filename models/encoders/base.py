@@ -16,11 +16,13 @@ from models.options import Options
 class Keys(NamedTuple):
     """The embedding rows of what behaviours and candidates have in common, int64: for an encoder that compares values.
 
-    `behaviours` `[B or 1, L, R]` and `target` `[B, R]` have the same columns.
+    `behaviours` `[B or 1, L, R]` and `target` `[B, R]` have the same columns. `actions` `[B or 1, L]`: the rows of the
+    behaviours' actions, as the vocabulary numbers them.
     """
 
     behaviours: Tensor
     target: Tensor
+    actions: Tensor | None = None
 
 
 class View(NamedTuple):

@@ -175,14 +175,16 @@ class Inputs(nn.Module):
         return EncoderSpec(*widths, keys, self.first_known_row)
 
     def keys(self, behaviour_rows: Tensor, item_rows: Tensor) -> Keys:
-        """The rows of the behaviours' item features, without action and scene, and those of the candidates."""
-        return Keys(behaviour_rows[..., :-2], item_rows[..., self.target_keys])
+        """The rows of the behaviours' item features, those of the candidates, and those of the actions."""
+        return Keys(behaviour_rows[..., :-2], item_rows[..., self.target_keys], behaviour_rows[..., -2])
 
     def view(self, batch: Batch, groups: Mapping[str, Tensor], read: RowsRead) -> View:
         """What the encoders read: the behaviours, the candidate in their form, the user and the context."""
         behaviours_BLG, mask_BL = self.behaviours(batch, read)
         target_BI = self.target(batch, groups["item"], read)
         keys = self.keys(read.rows["behaviour"], read.rows["item"])
+        # The rows that are read may be numbered anew for the batch; actions keep their numbers.
+        keys = keys._replace(actions=batch["behaviour_rows"][..., -2])
         return View(behaviours_BLG, mask_BL, target_BI, groups.get("user"), groups.get("context"), keys)
 
     def behaviours(self, batch: Batch, read: RowsRead) -> tuple[Tensor, Tensor]:

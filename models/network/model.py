@@ -1,13 +1,13 @@
 """The network of a recipe: shared embeddings, sequence encoders, a trunk, a tower per head, task structures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from models.catalogue import entry_of
 from models.data.encoding.encoding import Encoding
-from models.encoders.base import Encoder, EncoderOptions, View
+from models.encoders.base import Encoder, View
 from models.errors import RecipeError
 from models.kinds import Score
 from models.layers.calibration import Calibration
@@ -20,6 +20,7 @@ from models.network.domain import Domains
 from models.network.heads import by_head, factors_of, representation_networks, statistics_of
 from models.network.inputs import Batch, Inputs
 from models.network.objective import Objective
+from models.network.sequences import build_encoders, described
 from models.network.shortening import shortened
 from models.network.user_bias import UserBias, build_user_bias
 from models.network.vectors import representation_of, vector_shapes, vectors_of
@@ -58,8 +59,7 @@ class MultiTaskModel(nn.Module):
         # The order of construction is the order of the random draws; changing it would change the weights of a seed.
         self.inputs = Inputs(model.embedding, encoding)
         self.domains = Domains(model.domain, encoding) if model.domain else None
-        encoders = (entry.encoder,) if model.encoders is None else model.encoders
-        self.encoders = nn.ModuleList(self._build_encoders(encoders))
+        self.encoders = nn.ModuleList(build_encoders(model, entry.encoder, self.inputs.encoder_spec, encoding))
         self.trunk_groups = tuple(
             g for g in self.inputs.groups if model.trunk_groups is None or g in model.trunk_groups
         )
@@ -79,7 +79,8 @@ class MultiTaskModel(nn.Module):
         self.position = position
         self.user_bias: UserBias | None = None
         if model.user_bias:
-            encoders_of_user = self._build_encoders(model.user_bias.encoders)
+            spec_of_user = self.inputs.encoder_spec
+            encoders_of_user = [e.build(spec_of_user) for e in model.user_bias.encoders] if spec_of_user else []
             logits = (len(self.heads), self.width)
             self.user_bias = build_user_bias(
                 model.user_bias, self.inputs.width("user"), encoders_of_user, logits, model.dropout
@@ -88,7 +89,7 @@ class MultiTaskModel(nn.Module):
         names = [factor.name for factor in self.factors]
         self.calibration = Calibration(recipe.calibration, names) if recipe.calibration else None
         self.composition = {
-            "encoders": ", ".join(type(encoder).__name__.lower() for encoder in self.encoders) or "none",
+            "encoders": ", ".join(described(encoder) for encoder in self.encoders) or "none",
             "trunk": type(self.trunk).__name__.lower(),
             "structures": ", ".join(task.type for task in recipe.tasks),
         }
@@ -96,10 +97,6 @@ class MultiTaskModel(nn.Module):
         self.reads_behaviours = bool(readers)
         self.searching = [] if any(encoder.reads_all for encoder in readers) else readers
         self.objective = Objective(self.outputs, recipe.training.list_losses, spec.in_widths)
-
-    def _build_encoders(self, sections: Sequence[EncoderOptions]) -> list[Encoder]:
-        spec = self.inputs.encoder_spec
-        return [] if spec is None else [section.build(spec) for section in sections]
 
     def _trunk_spec(self, dropout: float, batch_norm: bool) -> TrunkSpec:
         parts = [self.inputs.part(name) for name in self.trunk_groups]

@@ -76,9 +76,11 @@ def start_from(recipe: Recipe, ranker: MultiTaskModel, encoding: Encoding) -> No
     if (
         run.ranker.composition["encoders"] != ranker.composition["encoders"]
         or run.recipe.model.encoders != recipe.model.encoders
+        or run.recipe.model.sequences != recipe.model.sequences
     ):
         raise RecipeError(
-            f"training.transfer.from: {transfer.source} has other encoders; copy model.encoders of its recipe",
+            f"training.transfer.from: {transfer.source} has other encoders; copy model.encoders of its recipe, "
+            "and model.sequences",
             SOURCE,
         )
     # A transferred representation is frozen below the new network.

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
+from features.counter_schema import Actions
 from models.catalogue import Encoder, Trunk
 from models.errors import RecipeError
 from models.options import Name, Options, Rate
@@ -84,6 +85,16 @@ class DomainSection(Options):
     values: Annotated[tuple[str | int, ...], Field(min_length=1, max_length=256)]
 
 
+class SequenceSection(Options):
+    """A sequence of its own: the newest `length` behaviours with one of these `actions`, and the `encoders` that read
+    them. It is taken from the newest `features.behaviour.max_length` behaviours of all actions.
+    """
+
+    actions: Actions
+    length: Annotated[int, Field(ge=1, le=1000)]
+    encoders: Annotated[tuple[Encoder, ...], Field(min_length=1)]
+
+
 class UserBiasSection(Options):
     """A tower on the user's features and `encoders` that do not read the candidate; it adds to every logit.
 
@@ -99,6 +110,10 @@ class ModelSection(Options):
     """A catalogue entry, and the parts that the recipe replaces. If there are several encoders, all are used; `[]` uses
     none.
 
+    `sequences`: sequences of some actions, such as clicks, carts and purchases, by name, each with a length and
+    encoders of its own (docs/sequences.md). `encoders` read the behaviours of all actions; with `sequences`, they are
+    none by default.
+
     `trunk_groups`: the groups that the trunk reads in addition to the encoders; by default all of them.
 
     `batch_norm`: the places where the input of every ReLU is normalised over the batch, the `trunk` (its experts or
@@ -112,6 +127,9 @@ class ModelSection(Options):
     embedding: EmbeddingSection = EmbeddingSection()
     domain: Annotated[DomainSection | None, Field(exclude_if=lambda value: value is None)] = None
     encoders: tuple[Encoder, ...] | None = None
+    sequences: Annotated[dict[Name, SequenceSection], Field(max_length=16, exclude_if=lambda value: not value)] = Field(
+        default_factory=dict
+    )
     trunk: Trunk | None = None
     trunk_groups: Annotated[
         tuple[Literal["user", "context", "item", "candidate", "derived"], ...] | None,
