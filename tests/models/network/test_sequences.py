@@ -23,9 +23,9 @@ def ranker(encoders=(), sequences=EVERY, **options):
     return small("sim", encoders=list(encoders), sequences=sequences, **options)  # "sim": few keys, so that some match
 
 
-def newest(actions, wanted, length):
+def newest(actions, taken, length):
     """The places of the newest behaviours with one of some actions, of a sequence whose newest comes first."""
-    return [place for place, action in enumerate(actions) if action in wanted][:length]
+    return [place for place, action in enumerate(actions) if action in taken][:length]
 
 
 def view_of(model, batch):
@@ -47,9 +47,9 @@ def test_each_encoder_reads_the_newest_behaviours_of_its_own_actions():
         for name, sequence in EVERY.items():
             readers = [encoder for encoder in model.ranker.encoders if encoder.name == name]
             assert len(readers) == len(sequence["encoders"])
-            wanted = [rows[action] for action in sequence["actions"]]
+            taken = [rows[action] for action in sequence["actions"]]
             for i in range(30):
-                places = torch.tensor(newest(actions[i], wanted, sequence["length"]), dtype=torch.int64)
+                places = torch.tensor(newest(actions[i], taken, sequence["length"]), dtype=torch.int64)
                 lengths.add((name, len(places)))
                 alone = view._replace(
                     behaviours=view.behaviours[i : i + 1, places],
