@@ -15,6 +15,10 @@ from service.store_url import check_url
 # As browsers send it: in lower case, without a path. A star is refused, because any page could then use the service.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
+_REDIS = SecretStr("redis://127.0.0.1:6379/0")
+_TEN_YEARS_S = 315_360_000
+_LEAST_REPLICA_LAG_MS = 100
+
 _ENDPOINT = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 
 LOG_HELP: Final = (
@@ -88,6 +92,15 @@ def _registry(value: object, info: ValidationInfo) -> object:
         raise PydanticCustomError("registry", "{problem}", {"problem": str(error)}) from None
 
 
+def _replica_lag(value: int) -> int:
+    """A bound that the watching of replicas can keep."""
+    if 0 < value < _LEAST_REPLICA_LAG_MS:
+        raise PydanticCustomError(
+            "redis_replica_lag_ms", "0 or at least {least} is needed", {"least": _LEAST_REPLICA_LAG_MS}
+        )
+    return value
+
+
 class RegistrySettings(BaseModel):
     """Where the registry is, and where a host keeps the copy of one in an object store."""
 
@@ -111,6 +124,53 @@ class RegistrySettings(BaseModel):
         setting("PEM file", "public Ed25519 keys; a bundle must be signed by one; empty: signatures are not checked"),
     ] = None
     max_versions: Annotated[int, setting("versions", "most versions that rollout.json may name", ge=3, le=100)] = 12
+
+
+class StoreSettings(BaseModel):
+    """Where the rows are, how long a read may take, and what is kept of it in memory."""
+
+    redis_url: Annotated[
+        SecretStr,
+        setting(
+            "URL",
+            "Redis with the features; redis://, rediss:// or unix://, "
+            "redis+cluster:// or rediss+cluster://host:port,host:port",
+        ),
+        AfterValidator(known_address),
+    ] = _REDIS
+    redis_timeout_ms: Annotated[
+        int, setting("ms", "longest wait for Redis; after it, a ranking uses default values", ge=1, le=60_000)
+    ] = 100
+    redis_replica_lag_ms: Annotated[
+        int,
+        setting(
+            "ms",
+            "rankings read from replicas of Redis that lack no write older than this, 100 or more; 0: from primaries",
+            ge=0,
+            le=600_000,
+        ),
+        AfterValidator(_replica_lag),
+    ] = 0
+    item_cache_mb: Annotated[
+        int,
+        setting("MiB", "memory for cached item rows, per worker and feature schema; 0: no cache", ge=0, le=1 << 20),
+    ] = 64
+    item_cache_ttl_ms: Annotated[
+        int,
+        setting(
+            "ms",
+            "lifetime of items' cached counters, and of rows where Redis cannot announce changes (before 6, or ACL)",
+            ge=1,
+            le=3_600_000,
+        ),
+    ] = 1000
+    user_ttl_s: Annotated[
+        int,
+        setting("s", "silence (no load, no event) after which a user's row expires; 0: never", ge=0, le=_TEN_YEARS_S),
+    ] = 0
+    behaviour_ttl_s: Annotated[
+        int, setting("s", "silence after which a user's behaviours expire; 0: never", ge=0, le=_TEN_YEARS_S)
+    ] = 0
 
 
 class TraceSettings(BaseModel):

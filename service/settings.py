@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, SecretStr, ValidationError
+from pydantic import BeforeValidator, ConfigDict, SecretStr, ValidationError
 
 from features.nearest import near_names
 from service.log_address import log_folder
 from service.setting_values import (
     LOG_HELP,
     RegistrySettings,
+    StoreSettings,
     TraceSettings,
     is_loopback,
-    known_address,
     known_log,
     origins,
     setting,
@@ -26,7 +26,6 @@ from service.setting_values import (
 
 PREFIX = "FUNNELRANK_"
 OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"  # a name of OpenTelemetry, the only variable without the prefix
-_TEN_YEARS_S = 315_360_000
 _SAME_WORD = 0.9  # how close a name without the prefix is to a setting, at least, to be taken for a misspelt one
 
 
@@ -34,11 +33,10 @@ class SettingsError(ValueError):
     """One or more variables cannot be used; the message names each."""
 
 
-_REDIS = SecretStr("redis://127.0.0.1:6379/0")
 _NONE = SecretStr("")
 
 
-class Settings(TraceSettings, RegistrySettings):
+class Settings(TraceSettings, StoreSettings, RegistrySettings):
     """Everything the service reads from the environment."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -51,38 +49,6 @@ class Settings(TraceSettings, RegistrySettings):
     ] = "127.0.0.1"
     port: Annotated[int, setting("port", "port to listen on", ge=1, le=65535)] = 8000
     workers: Annotated[int, setting("processes", "worker processes that share the port", ge=1, le=256)] = 1
-    redis_url: Annotated[
-        SecretStr,
-        setting(
-            "URL",
-            "Redis with the features; redis://, rediss:// or unix://, "
-            "redis+cluster:// or rediss+cluster://host:port,host:port",
-        ),
-        AfterValidator(known_address),
-    ] = _REDIS
-    redis_timeout_ms: Annotated[
-        int, setting("ms", "longest wait for Redis; after it, a ranking uses default values", ge=1, le=60_000)
-    ] = 100
-    item_cache_mb: Annotated[
-        int,
-        setting("MiB", "memory for cached item rows, per worker and feature schema; 0: no cache", ge=0, le=1 << 20),
-    ] = 64
-    item_cache_ttl_ms: Annotated[
-        int,
-        setting(
-            "ms",
-            "lifetime of items' cached counters, and of rows where Redis cannot announce changes (before 6, or ACL)",
-            ge=1,
-            le=3_600_000,
-        ),
-    ] = 1000
-    user_ttl_s: Annotated[
-        int,
-        setting("s", "silence (no load, no event) after which a user's row expires; 0: never", ge=0, le=_TEN_YEARS_S),
-    ] = 0
-    behaviour_ttl_s: Annotated[
-        int, setting("s", "silence after which a user's behaviours expire; 0: never", ge=0, le=_TEN_YEARS_S)
-    ] = 0
     admin_token: Annotated[
         SecretStr, setting("secret", "bearer token of operators' calls; empty: only loopback may make them")
     ] = _NONE

@@ -52,6 +52,25 @@ class ItemCacheMetrics:
         self._bytes.set(counts["bytes"])
 
 
+class ReplicaMetrics:
+    """Counts of reads from replicas of the store, copied from its reader."""
+
+    def __init__(self, define: Definitions) -> None:
+        self._reads = define.counter("replica_reads", "Rankings whose rows came from replicas of Redis.")
+        self._fallbacks = define.counter(
+            "replica_fallbacks", "Rankings that read from primaries because a replica failed."
+        )
+        self._staleness = define.max_gauge(
+            "replica_staleness_seconds", "Age of the oldest write that a replica in use may lack; 0: none in use."
+        )
+
+    def bring_over(self, counts: Mapping[str, int]) -> None:
+        """Add the counts since the last call, and set the staleness. A store without replicas has none."""
+        self._reads.inc(counts.get("replica_reads", 0))
+        self._fallbacks.inc(counts.get("replica_fallbacks", 0))
+        self._staleness.set(counts.get("replica_staleness_ms", 0) / 1000)
+
+
 class ExposureLogMetrics:
     """Counts of the exposure log, copied from its queue and its files."""
 

@@ -11,7 +11,7 @@ from time import monotonic
 
 from prometheus_client import Histogram, disable_created_metrics, values
 
-from service.metrics.definitions import Definitions, ExposureLogMetrics, ItemCacheMetrics
+from service.metrics.definitions import Definitions, ExposureLogMetrics, ItemCacheMetrics, ReplicaMetrics
 from service.metrics.families import Families, families_of, page_of
 from service.metrics.history import History
 from service.metrics.shared_history import SharedHistory
@@ -74,6 +74,7 @@ class Metrics:
         corrupt_rows = counter("corrupt_rows", "Stored rows that do not fit the schema.", "entity")
         self.corrupt_rows = tallies.labelled(corrupt_rows)
         self.item_cache = ItemCacheMetrics(define)
+        self.replicas = ReplicaMetrics(define)
         self.events = counter("events", "Behaviours written to the store.")
         self.impressions = counter("impressions", "New impressions received by `/impressions`.")
         self.feature_rows = counter("feature_rows", "Feature rows written to the store.", "entity")

@@ -45,9 +45,17 @@ def build_app(start: WorkerStart) -> ASGIApp:
     # The store
     redis_url = settings.redis_url.get_secret_value()
     cache_bytes = settings.item_cache_mb << 20
-    reader = open_store(redis_url, settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms)
+    reader = open_store(
+        redis_url, settings.redis_timeout_ms, cache_bytes, settings.item_cache_ttl_ms, settings.redis_replica_lag_ms
+    )
     writer = open_writer(redis_url, settings.redis_timeout_ms, lifetimes_of(settings))
-    metrics.tallies.also(lambda: metrics.item_cache.bring_over(reader.cache_counts()))
+
+    def bring_over_store() -> None:
+        counts = reader.cache_counts()
+        metrics.item_cache.bring_over(counts)
+        metrics.replicas.bring_over(counts)
+
+    metrics.tallies.also(bring_over_store)
 
     # The callers, if there is a document
     callers = Callers(settings, writer, metrics)

@@ -11,9 +11,11 @@ from service.store.entity_rows import PackedEntity
 from service.store_url import STORES, check_url
 
 
-def open_store(url: str, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> FeatureStore:
+def open_store(
+    url: str, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000, replica_lag_ms: int = 0
+) -> FeatureStore:
     """Open the reading side. Raises ValueError for a URL that cannot be used."""
-    return _module_of(url).open_store(url, timeout_ms, cache_bytes, cache_ttl_ms)
+    return _module_of(url).open_store(url, timeout_ms, cache_bytes, cache_ttl_ms, replica_lag_ms)
 
 
 def open_writer(url: str, timeout_ms: int, lifetimes: Lifetimes = NEVER) -> FeatureWriter:

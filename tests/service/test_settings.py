@@ -29,6 +29,13 @@ def test_bad_values_are_named_by_variable() -> None:
     assert "many" in str(error.value)
 
 
+@pytest.mark.parametrize(("given", "refusal"), [("50", "0 or at least 100"), ("-1", "greater"), ("700000", "less")])
+def test_a_bound_on_replicas_that_cannot_be_kept_is_refused(given: str, refusal: str) -> None:
+    with pytest.raises(SettingsError, match=f"FUNNELRANK_REDIS_REPLICA_LAG_MS: .*{refusal}.*{given}"):
+        Settings.from_environment({"FUNNELRANK_REDIS_REPLICA_LAG_MS": given})
+    assert Settings.from_environment({"FUNNELRANK_REDIS_REPLICA_LAG_MS": "100"}).redis_replica_lag_ms == 100
+
+
 def test_secrets_show_up_in_no_text() -> None:
     settings = Settings.from_environment(
         {"FUNNELRANK_ADMIN_TOKEN": "hush", "FUNNELRANK_REDIS_URL": "redis://me:hush@host/0"}

@@ -17,10 +17,10 @@ def check(url: str) -> None:
     _ = address_of(url).tls_context
 
 
-def open_store(url: str, timeout_ms: int, cache_bytes: int, cache_ttl_ms: int) -> FeatureStore:
+def open_store(url: str, timeout_ms: int, cache_bytes: int, cache_ttl_ms: int, replica_lag_ms: int = 0) -> FeatureStore:
     address = address_of(url)
     kind = ClusterReader if address.is_cluster else SingleReader
-    return kind(address, timeout_ms, cache_bytes, cache_ttl_ms)
+    return kind(address, timeout_ms, cache_bytes, cache_ttl_ms, replica_lag_ms)
 
 
 def open_writer(url: str, timeout_ms: int, lifetimes: Lifetimes) -> FeatureWriter:

@@ -1,13 +1,12 @@
 """Tests that the rights which the docs name are enough: for a user of Redis that reads, and for one that writes."""
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import redis
 from counted_log import SCHEMA
+from redis_rights import rights
 
 from features import FeatureSchema
 from features.layouts import Layouts
@@ -16,15 +15,7 @@ from service.store.counters import CountedEvent, counter_writes
 from service.store.opening import open_store, open_writer
 from service.store.shown import ShownItem, packed_by_user
 
-PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
 DAY_MS = 86_400_000
-
-
-def rights(before: str) -> list[str]:
-    """The rights that the page lists after some words."""
-    listed = re.search(rf"{before}\s+`([^`]+)`", PAGE.read_text())
-    assert listed is not None, before
-    return listed[1].split()
 
 
 @pytest.fixture

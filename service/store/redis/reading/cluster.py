@@ -12,17 +12,28 @@ from typing import Any
 from hiredis import ReplyError
 
 from service.store.base import StoreDown
-from service.store.redis.reading.topology import Node, Topology
+from service.store.redis.reading.node import Node
+from service.store.redis.reading.replies import is_refusal
+from service.store.redis.reading.topology import Topology
 from service.store.redis.reading.wire import packed, retrieve
 
 _REDIRECTIONS = 3
 _PING = packed("PING")
 _ASKING = packed("ASKING")
 
+
+class ReplicaDown(StoreDown):
+    """Replicas did not answer; `nodes` names them."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        super().__init__(f"no answer from replica {', '.join(node.name for node in nodes)}")
+        self.nodes = nodes
+
+
 Command = tuple[bytes, bytes]  # the key that decides on the node, and the packed command
-# Converts one node's replies to a part of the result when they are parsed: (positions of the commands, replies) ->
-# part.
-DecodePart = Callable[[Sequence[int], list[Any]], Any]
+# Converts one node's replies to a part of the result when they are parsed: (positions of the commands, replies, whether
+# the node is the one that rankings read and that announces changes) -> part.
+DecodePart = Callable[[Sequence[int], list[Any], bool], Any]
 # (node, whether ASKING precedes each command) -> positions of the commands
 _Routes = dict[tuple[Node | None, bool], list[int]]
 
@@ -54,19 +65,28 @@ async def ask(
     timeout: float,
     decode: DecodePart | None = None,
     everywhere: bool = False,
+    replicas: bool = False,
 ) -> Answers:
     """Send commands to their nodes and wait for all of them, at most `timeout` seconds per redirection.
 
     `decode` runs before anything that the node sends after its replies. With `everywhere`, the other nodes are asked
-    too, to see whether they answer.
+    too, to see whether they answer. With `replicas`, a replica may be asked in place of a primary; what it refuses or
+    does not have is asked of the primary. Raises ReplicaDown.
     """
     answers = Answers([None] * len(commands))
-    routes: _Routes = {(node, False): [] for node in topology.nodes} if everywhere else {}
+    routes: _Routes = {(node, False): [] for node in topology.readers} if everywhere else {}
+    node_of = topology.reader if replicas else topology.owner
     for place, (key, _) in enumerate(commands):
-        routes.setdefault((topology.owner(key), False), []).append(place)
+        routes.setdefault((node_of(key), False), []).append(place)
     for _ in range(1 + _REDIRECTIONS):
         await _ask_along(topology, routes, commands, answers, timeout, decode)
+        away = [node for node in answers.silent if node.is_replica]
+        if away:
+            raise ReplicaDown(away)
+        asked = routes
         routes = _redirections(topology, commands, answers.replies)
+        if replicas:
+            _add_primaries(topology, asked, commands, answers.replies, routes)
         if not routes:
             break
         unconnected = [node for node, _ in routes if node and not node.open]
@@ -124,12 +144,14 @@ def _send(
     if not places:
         return _Sent(node, places, node.send(_PING, 1, _undecoded))
     own_commands = [commands[place][1] for place in places]
-    if decode is None and not asking:
+    if decode is None and not asking and not node.is_replica:
         return _Sent(node, places, node.send(b"".join(own_commands), len(places), _undecoded))
 
     def decode_replies(replies: list[Any]) -> tuple[list[Any], Any]:
         own = replies[1::2] if asking else replies
-        return own, None if decode is None else decode(places, own)
+        if node.is_replica:
+            own = [StoreDown("the replica has no such row") if _is_absent(reply) else reply for reply in own]
+        return own, None if decode is None else decode(places, own, node.reader is node)
 
     if asking:
         return _Sent(node, places, node.send(_ASKING.join([b"", *own_commands]), 2 * len(places), decode_replies))
@@ -159,6 +181,24 @@ def _redirections(topology: Topology, commands: Sequence[Command], replies: Sequ
                 routes.setdefault((node, word == "ASK"), []).append(place)
             topology.learn_soon()
     return routes
+
+
+def _is_absent(reply: Any) -> bool:
+    """Return whether there is no such key. A slot that moves is missing from the replicas before its move is known."""
+    return reply is None or reply in ([], {}, [None])
+
+
+def _add_primaries(
+    topology: Topology, asked: _Routes, commands: Sequence[Command], replies: Sequence[Any], routes: _Routes
+) -> None:
+    """Add to `routes` the commands that a replica has refused or has no row for, except for redirected ones."""
+    redirected = {place for places in routes.values() for place in places}
+    for (node, _), places in asked.items():
+        if node is None or not node.is_replica:
+            continue
+        for place in places:
+            if is_refusal(replies[place]) and place not in redirected:
+                routes.setdefault((topology.owner(commands[place][0]), False), []).append(place)
 
 
 def _give_up(sent: Sequence[_Sent], timeout: float) -> None:

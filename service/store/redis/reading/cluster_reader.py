@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from time import monotonic
 from typing import Any
 
 from features.layouts import Layouts
@@ -10,10 +12,12 @@ from service.store.base import StoreDown, StoredRows
 from service.store.item_cache import ItemCache
 from service.store.item_rows import ItemRows, rows_from_store
 from service.store.redis.keys import SCHEMAS, item_prefix
-from service.store.redis.reading.cluster import Answers, Command, ask
+from service.store.redis.reading.cluster import Answers, Command, ReplicaDown, ask
 from service.store.redis.reading.commands import item_read, user_reads
 from service.store.redis.reading.counters import CounterReads
+from service.store.redis.reading.node import Node
 from service.store.redis.reading.read_log import ReadLog
+from service.store.redis.reading.replicas import ReplicaCounts
 from service.store.redis.reading.replies import (
     documents,
     is_refusal,
@@ -23,7 +27,7 @@ from service.store.redis.reading.replies import (
     stored_rows,
 )
 from service.store.redis.reading.schema_caches import SchemaCaches
-from service.store.redis.reading.topology import Node, Topology
+from service.store.redis.reading.topology import Topology
 from service.store.redis.reading.wire import packed
 
 _SCHEMAS_SECONDS = 1.0
@@ -46,13 +50,21 @@ class _ItemAnswers:
 class ClusterReader:
     """The reading side of a cluster for one worker.
 
-    One cache holds the rows of all nodes; it is emptied when a connection is made or lost or a slot has moved.
+    One cache holds the rows of all nodes; it is emptied when a connection is made or lost or a slot has moved. With
+    `replica_lag_ms`, rankings read from replicas.
     """
 
-    def __init__(self, address: RedisAddress, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> None:
+    def __init__(
+        self,
+        address: RedisAddress,
+        timeout_ms: int,
+        cache_bytes: int = 0,
+        cache_ttl_ms: int = 1000,
+        replica_lag_ms: int = 0,
+    ) -> None:
         self.caches = SchemaCaches(cache_bytes, cache_ttl_ms)
-        self.cache_counts = self.caches.counts
-        self._topology = Topology(address, self.caches.on_push if cache_bytes else None)
+        self._topology = Topology(address, self.caches.on_push if cache_bytes else None, replica_lag_ms)
+        self._counts = ReplicaCounts()
         self._log = ReadLog(self._topology.drop)
         self._schemas: dict[str, str] | None = None
         self.timeout = timeout_ms / 1000
@@ -69,8 +81,32 @@ class ClusterReader:
     ) -> StoredRows:
         """Read as `SingleReader.fetch` does; raises StoreDown if neither the user nor any item could be read."""
         reads = user_reads(layouts, user_id, before, shown)
-        reading = self._read(layouts, reads, user_id, scene, item_ids, min(timeout, self.timeout))
+        reading = self._from_readers(layouts, reads, user_id, scene, item_ids, min(timeout, self.timeout))
         return await self._log.watch(reading, layouts.fingerprint)
+
+    async def _from_readers(
+        self,
+        layouts: Layouts,
+        of_user: list[Command],
+        user_id: str,
+        scene: str | None,
+        item_ids: Sequence[str],
+        timeout: float,
+    ) -> StoredRows:
+        """Read from replicas that are fresh enough. If one fails, read again in the second half of the time."""
+        read = partial(self._read, layouts, of_user, user_id, scene, item_ids)
+        self._topology.settle_readers()
+        if not self._topology.reads_replica:
+            return await read(timeout)
+        end = monotonic() + timeout
+        try:
+            rows = await read(timeout / 2)
+            self._counts.reads += 1
+            return rows
+        except ReplicaDown as error:
+            self._counts.fallbacks += 1
+            self._topology.set_aside(error.nodes, error)
+        return await read(end - monotonic())
 
     async def _read(
         self,
@@ -85,7 +121,7 @@ class ClusterReader:
         cache = self.caches.of(layouts)
         epoch = self._topology.epoch()
         if cache.connection != epoch:
-            self.caches.begin(cache, self._topology.nodes, epoch)
+            self.caches.begin(cache, self._topology.readers, epoch)
         cached = cache.take(item_ids)
 
         # Ask every node at once.
@@ -133,7 +169,7 @@ class ClusterReader:
         count = len(ahead)
         epoch = self._topology.epoch()
 
-        def decode(asked: Sequence[int], replies: list[Any]) -> tuple[list[int], ItemRows] | None:
+        def decode(asked: Sequence[int], replies: list[Any], announces: bool) -> tuple[list[int], ItemRows] | None:
             """Return one node's item rows. The cache gets them before the node can announce a later change."""
             # This node's replies to item reads, without refusals.
             own = [(places[at - count], reply) for at, reply in zip(asked, replies, strict=True) if at >= count]
@@ -144,21 +180,22 @@ class ClusterReader:
             own_ids = [item_ids[place] for place in own_places]
             rows = rows_from_store(layouts, own_ids, [packed_rows(reply, 1)[0] for _, reply in own])
             # A node or slot that changed meanwhile may have lost an announcement, so nothing is cached then.
-            if cache.connection == epoch == self._topology.epoch():
+            if announces and cache.connection == epoch == self._topology.epoch():
                 cache.keep(own_ids, rows)
             return own_places, rows
 
         items = _item_commands(item_prefix(layouts.fingerprint), [item_ids[place] for place in places])
+        commands = [*ahead, *items]
         answers = await ask(
-            self._topology, [*ahead, *items], timeout, decode if items else None, everywhere=bool(ahead)
+            self._topology, commands, timeout, decode if items else None, everywhere=bool(ahead), replicas=True
         )
         of_items = zip(places, answers.replies[count:], strict=True)
         unread = [place for place, reply in of_items if isinstance(reply, Exception)]
         return _ItemAnswers(answers.replies[:count], answers.parts, unread, answers.silent)
 
     def _places_of(self, nodes: set[Node], prefix: str, item_ids: Sequence[str]) -> list[int]:
-        owner = self._topology.owner
-        return [place for place, item_id in enumerate(item_ids) if owner((prefix + item_id).encode()) in nodes]
+        reader = self._topology.reader
+        return [place for place, item_id in enumerate(item_ids) if reader((prefix + item_id).encode()) in nodes]
 
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
         """Read the packed rows of items; defaults for items without a row. Raises StoreDown if any node does not
@@ -182,6 +219,10 @@ class ClusterReader:
     async def _ask(self, commands: Sequence[Command], timeout: float) -> Answers:
         await self._topology.connect(timeout)
         return await ask(self._topology, commands, timeout)
+
+    def cache_counts(self) -> dict[str, int]:
+        """Return the counts since the last call, and present sizes."""
+        return self.caches.counts() | self._counts.taken(self._topology.staleness_seconds)
 
     def close(self) -> None:
         self._topology.close()

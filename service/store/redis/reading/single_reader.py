@@ -1,31 +1,48 @@
 """Reads a ranking's rows from one Redis: the user's row, the behaviours and the item rows, in one round trip."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from time import monotonic
 from typing import Any
 
 from features.layouts import Layouts
 from service.redis_url import RedisAddress
-from service.store.base import StoredRows
+from service.store.base import StoreDown, StoredRows
 from service.store.item_cache import ItemCache
 from service.store.item_rows import ItemRows, rows_from_store
 from service.store.redis.keys import SCHEMAS, item_prefix
 from service.store.redis.reading.commands import MGET_KEYS, item_reads, user_reads
 from service.store.redis.reading.counters import CounterReads
 from service.store.redis.reading.read_log import ReadLog
+from service.store.redis.reading.replicas import ReplicaCounts, ReplicaSet
 from service.store.redis.reading.replies import documents, packed_rows, rows_or_unknown, stored_rows
 from service.store.redis.reading.schema_caches import SchemaCaches
 from service.store.redis.reading.wire import Wire, packed
 
 _SCHEMAS_SECONDS = 1.0  # nobody's deadline depends on the list of schemas
+# Reads the rows of one request over a connection, within so many seconds.
+_Read = Callable[[Wire, float], Awaitable[StoredRows]]
 
 
 class SingleReader:
-    """The reading side of one Redis for one worker."""
+    """The reading side of one Redis for one worker. With `replica_lag_ms`, rankings read from its replicas."""
 
-    def __init__(self, address: RedisAddress, timeout_ms: int, cache_bytes: int = 0, cache_ttl_ms: int = 1000) -> None:
+    def __init__(
+        self,
+        address: RedisAddress,
+        timeout_ms: int,
+        cache_bytes: int = 0,
+        cache_ttl_ms: int = 1000,
+        replica_lag_ms: int = 0,
+    ) -> None:
         self.caches = SchemaCaches(cache_bytes, cache_ttl_ms)
-        self.cache_counts = self.caches.counts
-        self._wire = Wire(address, self.caches.on_push if cache_bytes else None)
+        on_push = self.caches.on_push if cache_bytes else None
+        self._wire = Wire(address, on_push)
+        self._replicas: ReplicaSet[Wire] | None = None
+        if replica_lag_ms:
+            open_replica = partial(Wire, address, on_push, of_replica=True)
+            self._replicas = ReplicaSet(self._wire, open_replica, replica_lag_ms / 1000)
+        self._counts = ReplicaCounts()
         self._log = ReadLog(self._wire.drop)
         self.timeout = timeout_ms / 1000
 
@@ -44,9 +61,29 @@ class SingleReader:
         Takes one round trip, and a second one if Redis announced meanwhile that a cached row had changed. Raises
         StoreDown; waits no longer than `timeout` seconds or the store's own limit per round trip.
         """
-        reads = user_reads(layouts, user_id, before, shown)
-        reading = self._read(layouts, reads, user_id, scene, item_ids, min(timeout, self.timeout))
+        of_user = user_reads(layouts, user_id, before, shown)
+        read = partial(self._read, layouts, of_user, user_id, scene, item_ids)
+        timeout = min(timeout, self.timeout)
+        if self._replicas is None:
+            reading = read(self._wire, timeout)
+        else:
+            reading = self._from_replica(self._replicas, read, timeout)
         return await self._log.watch(reading, layouts.fingerprint)
+
+    async def _from_replica(self, replicas: ReplicaSet[Wire], read: _Read, timeout: float) -> StoredRows:
+        """Read from a replica that is fresh enough; if it fails, from the primary in the second half of the time."""
+        replicas.settle()
+        end = monotonic() + timeout
+        if replicas.reads_replica:
+            wire = replicas.reader
+            try:
+                rows = await read(wire, timeout / 2)
+                self._counts.reads += 1
+                return rows
+            except StoreDown as error:
+                self._counts.fallbacks += 1
+                replicas.set_aside(wire, error)
+        return await read(self._wire, end - monotonic())
 
     async def _read(
         self,
@@ -55,13 +92,14 @@ class SingleReader:
         user_id: str,
         scene: str | None,
         item_ids: Sequence[str],
+        wire: Wire,
         timeout: float,
     ) -> StoredRows:
-        if not self._wire.open:
-            await self._wire.connect(timeout)
+        if not wire.open:
+            await wire.connect(timeout)
         cache = self.caches.of(layouts)
-        if cache.connection != self._wire.connection:
-            self.caches.begin(cache, [self._wire], self._wire.connection)
+        if cache.connection != wire.connection:
+            self.caches.begin(cache, [wire], wire.connection)
         cached = cache.take(item_ids)
 
         # Ask for the user's rows, and for the items that are not cached.
@@ -73,45 +111,26 @@ class SingleReader:
         if cached.missing:
             missing_ids = [item_ids[place] for place in cached.missing]
             reads, reads_count = item_reads(item_prefix(layouts.fingerprint), missing_ids)
-            decode = self._rows_decoder(layouts, cache, missing_ids, count)
-            replies, read_rows = await self._wire.ask(commands + reads, count + reads_count, timeout, decode)
+            decode = _rows_decoder(layouts, cache, missing_ids, count, wire)
+            replies, read_rows = await wire.ask(commands + reads, count + reads_count, timeout, decode)
             rows.put(cached.missing, read_rows)
         else:
-            replies = await self._wire.ask(commands, count, timeout)
+            replies = await wire.ask(commands, count, timeout)
 
         # Read rows again that were taken from the cache and have been removed from it since.
         if cache.changes != cached.changes:
             just_read = set(cached.missing)
             changed = [place for place in cache.take(item_ids).missing if place not in just_read]
             if changed:
-                rows.put(changed, await self._changed_rows(layouts, cache, [item_ids[i] for i in changed], timeout))
+                changed_ids = [item_ids[place] for place in changed]
+                reads, reads_count = item_reads(item_prefix(layouts.fingerprint), changed_ids)
+                decode = _rows_decoder(layouts, cache, changed_ids, 0, wire)
+                rows.put(changed, (await wire.ask(reads, reads_count, timeout, decode))[1])
         stored = stored_rows(layouts, replies[: len(of_user)], rows)
         if counters is not None:
             stored.counters = counters.stored(replies[len(of_user) : count], stored.corrupt)
             stored.unread += stored.counters.unread
         return stored
-
-    async def _changed_rows(self, layouts: Layouts, cache: ItemCache, item_ids: list[str], timeout: float) -> ItemRows:
-        reads, count = item_reads(item_prefix(layouts.fingerprint), item_ids)
-        _, rows = await self._wire.ask(reads, count, timeout, self._rows_decoder(layouts, cache, item_ids, 0))
-        return rows  # type: ignore[no-any-return]
-
-    def _rows_decoder(
-        self, layouts: Layouts, cache: ItemCache, item_ids: list[str], ahead: int
-    ) -> Callable[[list[Any]], tuple[list[Any], ItemRows]]:
-        """Return a function that converts replies to item rows; the first `ahead` replies are not item rows.
-
-        The cache gets the rows before Redis can announce a later change, even if the request has given up.
-        """
-        connection = self._wire.connection
-
-        def decode(replies: list[Any]) -> tuple[list[Any], ItemRows]:
-            rows = rows_from_store(layouts, item_ids, _joined(replies[ahead:], len(item_ids)))
-            if cache.connection == connection == self._wire.connection:
-                cache.keep(item_ids, rows)
-            return replies, rows
-
-        return decode
 
     async def item_rows(self, layouts: Layouts, item_ids: Sequence[str]) -> list[bytes]:
         """Read the packed rows of items; defaults for items without a row. Raises StoreDown."""
@@ -133,8 +152,33 @@ class SingleReader:
 
         return await self._wire.ask(packed("HGETALL", SCHEMAS), 1, timeout, decode)  # type: ignore[no-any-return]
 
+    def cache_counts(self) -> dict[str, int]:
+        """Return the counts since the last call, and present sizes."""
+        staleness = self._replicas.staleness_seconds if self._replicas is not None else 0.0
+        return self.caches.counts() | self._counts.taken(staleness)
+
     def close(self) -> None:
+        if self._replicas is not None:
+            self._replicas.close()
         self._wire.close()
+
+
+def _rows_decoder(
+    layouts: Layouts, cache: ItemCache, item_ids: list[str], ahead: int, wire: Wire
+) -> Callable[[list[Any]], tuple[list[Any], ItemRows]]:
+    """Return a function that converts replies to item rows; the first `ahead` replies are not item rows.
+
+    The cache gets the rows before Redis can announce a later change, even if the request has given up.
+    """
+    connection = wire.connection
+
+    def decode(replies: list[Any]) -> tuple[list[Any], ItemRows]:
+        rows = rows_from_store(layouts, item_ids, _joined(replies[ahead:], len(item_ids)))
+        if cache.connection == connection == wire.connection:
+            cache.keep(item_ids, rows)
+        return replies, rows
+
+    return decode
 
 
 def _joined(replies: list[Any], n: int) -> list[bytes | None]:

@@ -9,6 +9,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -17,7 +18,9 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from service.redis_url import Address, RedisAddress
 from service.store.base import StoreDown
 from service.store.redis.reading.connection import OnPush
-from service.store.redis.reading.wire import Wire, packed
+from service.store.redis.reading.node import Node
+from service.store.redis.reading.replicas import ReplicaSet
+from service.store.redis.reading.wire import packed
 
 log = logging.getLogger("funnelrank.store")
 
@@ -31,21 +34,13 @@ _SLOTS = packed("CLUSTER", "SLOTS")
 _View = tuple[tuple[int, int, Address], ...]  # first slot, last slot, primary
 
 
-class Node(Wire):
-    """The connection to one node."""
-
-    def __init__(self, cluster: RedisAddress, address: Address, on_push: OnPush | None) -> None:
-        super().__init__(cluster, on_push, address)
-        self.address = address
-        self.name = "{}:{}".format(*address)
-
-
 class Topology:
     """Learns the nodes and their slots at the first request, and again after any sign of a change."""
 
-    def __init__(self, address: RedisAddress, on_push: OnPush | None) -> None:
+    def __init__(self, address: RedisAddress, on_push: OnPush | None, replica_lag_ms: int = 0) -> None:
         self._address = address
         self._on_push = on_push
+        self._replica_lag_seconds = replica_lag_ms / 1000
         self._nodes: dict[Address, Node] = {}
         self._owners: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._view: _View = ()
@@ -61,15 +56,44 @@ class Topology:
 
     @property
     def nodes(self) -> list[Node]:
-        """The nodes that can be asked now."""
+        """The primaries that can be asked now."""
         return [node for node in self._nodes.values() if node.open]
+
+    @property
+    def readers(self) -> list[Node]:
+        """The nodes from which rankings can read now: each primary, or a replica in its place."""
+        return [node.reader for node in self._nodes.values() if node.reader.open]
+
+    @property
+    def reads_replica(self) -> bool:
+        return any(node.reader is not node for node in self._nodes.values())
+
+    @property
+    def staleness_seconds(self) -> float:
+        """How old the oldest write may be that one of the readers lacks; 0 if all are primaries."""
+        sets = [node.replicas for node in self._nodes.values() if node.replicas is not None]
+        return max((replicas.staleness_seconds for replicas in sets), default=0.0)
+
+    def settle_readers(self) -> None:
+        """Choose the nodes to read from."""
+        for node in self._nodes.values():
+            if node.replicas is not None:
+                node.replicas.settle()
+
+    def set_aside(self, away: Iterable[Node], error: StoreDown) -> None:
+        """Read from the primaries of these replicas for a while."""
+        away = set(away)
+        for node in self._nodes.values():
+            if node.replicas is not None and node.reader in away:
+                node.replicas.set_aside(node.reader, error)
 
     def epoch(self) -> int:
         """A number that changes with every connection made or lost and every slot that moved.
 
         Values that were cached under an earlier number may be stale.
         """
-        connections = (self._views, *[node.connection if node.open else 0 for node in self._nodes.values()])
+        readers = [node.reader for node in self._nodes.values()]
+        connections = (self._views, *[node.connection if node.open else 0 for node in readers])
         if connections != self._connections:
             self._connections = connections
             self._epoch += 1
@@ -78,6 +102,11 @@ class Topology:
     def owner(self, key: bytes) -> Node | None:
         """The primary that has this key's slot."""
         return self._owners[key_slot(key)]
+
+    def reader(self, key: bytes) -> Node | None:
+        """The node from which rankings read this key."""
+        owner = self._owners[key_slot(key)]
+        return owner and owner.reader
 
     async def connect(self, timeout: float) -> None:
         """Wait for the nodes' connections, except for nodes that refused the last attempt.
@@ -104,7 +133,7 @@ class Topology:
 
     def _node(self, address: Address) -> Node:
         if address not in self._nodes:
-            self._nodes[address] = Node(self._address, address, self._on_push)
+            self._nodes[address] = Node(self._address, self._on_push, address)
         return self._nodes[address]
 
     def learn_soon(self) -> None:
@@ -163,6 +192,10 @@ class Topology:
             self._owners[first : last + 1] = [self._node(address)] * (last + 1 - first)
         for address in self._nodes.keys() - primaries:
             self._retire(self._nodes.pop(address))
+        if self._replica_lag_seconds:
+            open_replica = partial(Node, self._address, self._on_push, of_replica=True)
+            for node in self._nodes.values():
+                node.replicas = node.replicas or ReplicaSet(node, open_replica, self._replica_lag_seconds)
 
     def _retire(self, node: Node) -> None:
         """Close a node's connection after the requests in flight have got their answers."""
@@ -171,6 +204,8 @@ class Topology:
             node.close()
             self._retired.remove(node)
 
+        if node.replicas is not None:
+            node.replicas.close()
         self._retired.append(node)
         asyncio.get_running_loop().call_later(_RETIRED_SECONDS, end)
 

@@ -5,6 +5,7 @@ A ranking sends three short commands at once. redis-py's asyncio client needs th
 """
 
 import asyncio
+from itertools import count as counting
 from time import monotonic
 from typing import Any
 
@@ -15,6 +16,7 @@ from service.store.base import StoreDown
 from service.store.redis.reading.connection import SILENCE_SECONDS, Connection, Decode, OnPush, give_up
 
 _CONNECT_PAUSE_SECONDS = 0.1
+_CONNECTIONS = counting(1)
 
 
 def packed(*command: str) -> bytes:
@@ -26,14 +28,22 @@ class Wire:
     """The connection to one Redis, or to one `node` of a cluster.
 
     With `on_push` it uses RESP3, in which Redis may send push messages (for example, that a key changed): `on_push`
-    gets each message, in order with the replies. `connection` counts the connections made, and `prefixes` are the
-    prefixes of the keys whose changes Redis was asked to announce on the present connection.
+    gets each message, in order with the replies. `connection` is the number of the present connection, which no other
+    connection of this process has, and `prefixes` are the prefixes of the keys whose changes Redis was asked to
+    announce on it. With `of_replica`, a cluster's replica is told that it may answer reads.
     """
 
-    def __init__(self, address: RedisAddress, on_push: OnPush | None = None, node: Address | None = None) -> None:
+    def __init__(
+        self,
+        address: RedisAddress,
+        on_push: OnPush | None = None,
+        node: Address | None = None,
+        of_replica: bool = False,
+    ) -> None:
         self._address = address
         self._node = node or (address.nodes[0] if address.nodes else None)
         self._on_push = on_push
+        self._of_replica = of_replica
         self._current: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
         self._refused_until = 0.0
@@ -137,7 +147,7 @@ class Wire:
         self._current = connection
         self._refusal = ""
         self.prefixes.clear()
-        self.connection += 1
+        self.connection = next(_CONNECTIONS)
         return connection
 
     async def _open(self) -> Connection:
@@ -159,6 +169,8 @@ class Wire:
             commands.append(("AUTH", user, password or "") if user else ("AUTH", password or ""))
         if self._address.database:
             commands.append(("SELECT", str(self._address.database)))
+        if self._of_replica and self._address.is_cluster:
+            commands.append(("READONLY",))
         commands.append(("PING",))
         for reply in await connection.send(b"".join(packed(*c) for c in commands), len(commands)):
             if isinstance(reply, Exception):
