@@ -132,6 +132,10 @@ def gather(data: Data, part: Part, picked: np.ndarray) -> Batch:
         arrays["position_cross"] = part.position_cross.take(picked).astype(np.int64)
     if data.recipe.training.list_losses:
         arrays["group"] = lists_of(part).take(picked).astype(np.int64)
+    if part.weights is not None:
+        weights = part.weights.take(picked, axis=0)
+        for i, column in enumerate(data.recipe.data.weight_columns):
+            arrays[f"weight/{column}"] = np.ascontiguousarray(weights[:, i])
     labels = part.labels.take(picked, axis=0)
     for i, column in enumerate(data.recipe.label_columns):
         arrays[f"label/{column}"] = np.ascontiguousarray(labels[:, i])

@@ -1,6 +1,5 @@
 """The encoded data set: built once per content and schema into a folder of flat arrays, then opened as memory maps."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,16 +17,15 @@ from models.data.build import build
 from models.data.counting.counters import read_counters
 from models.data.encoding.encoding import Encoding, load_encoding
 from models.data.encoding.packed import item_key_columns, item_numeric_columns
+from models.data.key import key_of
 from models.data.requests import read_within
 from models.data.spaces import refuse_empty_spaces
 from models.data.split import PARTS
 from models.data.tables import data_folder, table_hashes, tables_of
 from models.recipe import Recipe, RecipeError
-from models.recipe.sections.data import WHERE_DATA_LIES, source_column, without_unset
-from models.recipe.sections.model import NumericsSection
+from models.recipe.sections.data import source_column
 from tables import TableError
 
-FORMAT = 4
 DEFAULT_CACHE = Path("runs/cache")
 
 
@@ -37,6 +35,7 @@ class Part:
 
     `within` float32 `[n, 2K]`: the item compared with the others of its request, if the schema asks for it.
     `counters` float32 `[n, K]`: the numbers of the schema's counters, if it has any.
+    `weights` float32 `[n, W]`: the recipe's columns of weights, if it has any.
     `derived_rows` and `derived_numerics`: the derived features, of width 0 if there are none.
     """
 
@@ -57,6 +56,7 @@ class Part:
     position_cross: np.ndarray | None
     within: np.ndarray | None = None
     counters: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -134,7 +134,7 @@ def _encoded(recipe: Recipe, cache: Path, earlier: Encoding | None) -> Data:
     source = data_folder(recipe.data)
     tables = tables_of(recipe, source)
     hashes = table_hashes(tables)
-    key = _key(recipe, hashes, earlier)
+    key = key_of(recipe, hashes, earlier)
     folder = cache / key
     if not (folder / "described.json").is_file():
         cache.mkdir(parents=True, exist_ok=True)
@@ -151,32 +151,6 @@ def _encoded(recipe: Recipe, cache: Path, earlier: Encoding | None) -> Data:
     data = replace(_open(recipe, folder, source), earlier=earlier)
     refuse_empty_spaces(recipe, {name: part.labels for name, part in data.parts.items()})
     return data
-
-
-def _key(recipe: Recipe, hashes: Mapping[str, str], earlier: Encoding | None) -> str:
-    data = recipe.data.model_dump(mode="json", exclude=WHERE_DATA_LIES)
-    if recipe.data.request_id is None:
-        del data["request_id"]  # what was encoded before the key existed stays valid
-    if not recipe.data.served:
-        del data["served"]  # as above
-    data = without_unset(data)  # as above
-    deciding = {
-        "format": FORMAT,
-        "tables": dict(hashes),
-        "data": data,
-        "features": recipe.features.model_dump(mode="json"),
-        "labels": [list(recipe.label_columns), sorted(recipe.value_columns)],
-        "position": None
-        if recipe.position is None
-        else recipe.position.model_dump(include={"column", "cross", "max_position"}),
-        "min_count": recipe.model.embedding.min_count,
-    }
-    if recipe.model.embedding.numerics != NumericsSection():  # as above
-        deciding["numerics"] = recipe.model.embedding.numerics.model_dump()
-    deciding |= recipe.model.embedding.hashing  # as above
-    if earlier is not None:
-        deciding["earlier"] = earlier.digest()
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _open(recipe: Recipe, folder: Path, source: str) -> Data:
@@ -224,6 +198,7 @@ def _open_part(recipe: Recipe, folder: Path, part: str, n: int) -> Part:
     candidate_rows, candidate_numerics = _group(folder / f"{part}.candidate", recipe.features, "candidate", n)
     derived_rows, derived_numerics = _group(folder / f"{part}.{DERIVED}", recipe.features, DERIVED, n)
     positioned = recipe.position is not None
+    weights = len(recipe.data.weight_columns)
     return Part(
         user=read_array(folder / f"{part}.user", np.int32),
         item=read_array(folder / f"{part}.item", np.int32),
@@ -242,4 +217,5 @@ def _open_part(recipe: Recipe, folder: Path, part: str, n: int) -> Part:
         position_cross=read_array(folder / f"{part}.position_cross", np.int32) if positioned else None,
         within=read_within(recipe, folder, part, n),
         counters=read_counters(recipe, folder, part, n),
+        weights=read_array(folder / f"{part}.weights", np.float32, weights, n) if weights else None,
     )

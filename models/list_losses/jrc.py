@@ -35,4 +35,4 @@ class JrcOptions(ListLossOptions):
         negative_B = p.no + density_B
         of_positive_B = positive_B - lists.log_sum_exp(positive_B)[lists.place]
         of_negative_B = negative_B - lists.log_sum_exp(negative_B)[lists.place]
-        return -torch.where(label_B > 0, of_positive_B, of_negative_B).mean()
+        return -lists.weighted(torch.where(label_B > 0, of_positive_B, of_negative_B)).mean()

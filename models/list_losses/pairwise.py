@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from models.layers.probability import LogProbability
-from models.list_losses.base import ListLossOptions, Lists, log_odds
+from models.list_losses.base import ListLossOptions, Lists, log_odds, quotient
 
 # Shape legend: B impressions, G lists, Q pairs.
 
@@ -26,10 +26,13 @@ class PairwiseOptions(ListLossOptions):
         odds_B = log_odds(p)
         pairs = pairs_of(label_B, lists)
         loss_Q = softplus(odds_B[pairs.negative] - odds_B[pairs.positive])
+        weight_Q = torch.ones_like(loss_Q)
+        if lists.weight is not None:
+            weight_Q = lists.weight[pairs.positive] * lists.weight[pairs.negative]
         place_Q = lists.place[pairs.positive]
-        total_G = loss_Q.new_zeros(lists.count).index_add(0, place_Q, loss_Q)
-        count_G = loss_Q.new_zeros(lists.count).index_add(0, place_Q, torch.ones_like(loss_Q))
-        return lists.mean(total_G / count_G.clamp(min=1), label_B)
+        total_G = loss_Q.new_zeros(lists.count).index_add(0, place_Q, loss_Q * weight_Q)
+        weight_G = loss_Q.new_zeros(lists.count).index_add(0, place_Q, weight_Q)
+        return lists.mean(quotient(total_G, weight_G), label_B)
 
 
 class Pairs(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.layers.probability import LogProbability
-from models.list_losses.base import ListLossOptions, Lists, log_odds
+from models.list_losses.base import ListLossOptions, Lists, log_odds, quotient
 
 # Shape legend: B impressions, G lists.
 
@@ -24,6 +24,5 @@ class SoftmaxOptions(ListLossOptions):
     def loss(self, p: LogProbability, label_B: Tensor, lists: Lists, density_B: Tensor | None) -> Tensor:
         odds_B = log_odds(p)
         log_share_B = odds_B - lists.log_sum_exp(odds_B)[lists.place]
-        positives_G = lists.sums(label_B)
-        of_list_G = -lists.sums(torch.where(label_B > 0, log_share_B, 0.0)) / positives_G.clamp(min=1)
+        of_list_G = -quotient(lists.sums(torch.where(label_B > 0, log_share_B, 0.0)), lists.sums(label_B))
         return lists.mean(of_list_G, label_B)

@@ -114,10 +114,25 @@ def _check_outputs(recipe: Recipe, model: MultiTaskModel) -> None:
                 problem = f"'{name}' has no loss of its own; those with one: {', '.join(trained)}"
                 raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), name)
     _check_list_losses(recipe, model, trained)
+    _check_weights(recipe, model, trained)
     for entry in training.select_on:
         _check_name(selection_of(entry).output, outputs, "training.select_on", "not an output", whole=entry)
     for evaluation in recipe.extra_evaluations:
         _check_name(evaluation.score, model.score_names, "extra_evaluations", "not an output")
+
+
+def _check_weights(recipe: Recipe, model: MultiTaskModel, trained: Collection[str]) -> None:
+    """Check that the weights of an output belong to a trained one, and that its loss can have some."""
+    for name in recipe.data.task_weights:
+        _check_name(name, [output.name for output in model.outputs], "data.task_weights", "not an output")
+        if name not in trained:
+            problem = f"'{name}' has no loss of its own; those with one: {', '.join(trained)}"
+            raise RecipeError(f"data.task_weights: {problem}", ("data", "task_weights"), name)
+    for output in model.objective.outputs:
+        refused = output.correction.refuses_weights if output.correction else ""
+        if refused and model.objective.weights.column_of(output.name) is not None:
+            key = "task_weights" if output.name in recipe.data.task_weights else "weight"
+            raise RecipeError(f"data.{key}: the loss of '{output.name}' {refused}, and takes none", ("data", key))
 
 
 def _check_list_losses(recipe: Recipe, model: MultiTaskModel, trained: Collection[str]) -> None:

@@ -24,6 +24,7 @@ from models.network.sequences import build_encoders, described
 from models.network.shortening import shortened
 from models.network.user_bias import UserBias, build_user_bias
 from models.network.vectors import representation_of, vector_shapes, vectors_of
+from models.network.weights import Weights
 from models.recipe import Recipe
 from models.structures.base import Output, TaskStructure
 from models.structures.chain import Chain
@@ -96,7 +97,7 @@ class MultiTaskModel(nn.Module):
         readers = [*self.encoders, *(self.user_bias.encoders if self.user_bias else ())]
         self.reads_behaviours = bool(readers)
         self.searching = [] if any(encoder.reads_all for encoder in readers) else readers
-        self.objective = Objective(self.outputs, recipe.training.list_losses, spec.in_widths)
+        self.objective = Objective(self.outputs, recipe.training.list_losses, spec.in_widths, Weights(recipe))
 
     def _trunk_spec(self, dropout: float, batch_norm: bool) -> TrunkSpec:
         parts = [self.inputs.part(name) for name in self.trunk_groups]

@@ -10,8 +10,9 @@ from models.layers.linear import PartLinear
 from models.layers.probability import LogProbability
 from models.list_losses import ListLossOptions
 from models.list_losses.base import Lists
-from models.network.losses import impressions_in, label_of, mean_loss
-from models.structures.base import Output
+from models.network.losses import counted, label_of, mean_loss
+from models.network.weights import Weights
+from models.structures.base import WEIGHT, Output
 
 DENSITY_HIDDEN = 32
 
@@ -35,10 +36,15 @@ class Objective(nn.Module):
     """The losses of a model's outputs; `list_losses` by output."""
 
     def __init__(
-        self, outputs: Sequence[Output], list_losses: Mapping[str, ListLossOptions], in_widths: Sequence[int]
+        self,
+        outputs: Sequence[Output],
+        list_losses: Mapping[str, ListLossOptions],
+        in_widths: Sequence[int],
+        weights: Weights,
     ) -> None:
         super().__init__()
         self.outputs = [output for output in outputs if output.trained]
+        self.weights = weights
         self.list_losses = dict(list_losses)
         self.with_density = [name for name, loss in list_losses.items() if loss.needs_density]
         self.density = Density(in_widths, len(self.with_density)) if self.with_density else None
@@ -57,26 +63,22 @@ class Objective(nn.Module):
         losses: dict[str, Tensor] = {}
         for output in self.outputs:
             score = scores[output.name]
+            weight_B = self.weights.of(batch, output.name)
+            own = batch if weight_B is None else {**batch, WEIGHT: weight_B}
             if output.correction is None:
-                losses[output.name] = mean_loss(score, batch, output)
+                losses[output.name] = mean_loss(score, own, output)
             else:
                 label_B = label_of(batch, output.label)
-                losses[output.name] = output.correction.loss(score, label_B, batch, logits)
+                losses[output.name] = output.correction.loss(score, label_B, own, logits)
             list_loss = self.list_losses.get(output.name)
             if list_loss is not None:
-                of_lists = _of_lists(list_loss, score, batch, output, densities.get(output.name))
+                of_lists = _of_lists(list_loss, score, own, output, densities.get(output.name))
                 losses[output.name] = losses[output.name] + list_loss.weight * of_lists
         return losses
 
     def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The number of impressions that the loss of each trained output is a mean over, a float scalar each."""
-        counts: dict[str, Tensor] = {}
-        for output in self.outputs:
-            if output.correction is None:
-                counts[output.name] = impressions_in(batch, output)
-            else:
-                counts[output.name] = output.correction.count(batch, label_of(batch, output.label))
-        return counts
+        return {output.name: counted(batch, output).sum() for output in self.outputs}
 
 
 def _of_lists(
@@ -86,10 +88,12 @@ def _of_lists(
     assert isinstance(score, LogProbability)
     label_B = label_of(batch, output.label)
     group_B = batch["group"]
+    weight_B = batch.get(WEIGHT)
     if output.space:
         inside = torch.nonzero(label_of(batch, output.space) > 0)[:, 0]
         score = LogProbability(score.yes[inside], score.no[inside])
         label_B = label_B[inside]
         group_B = group_B[inside]
         density_B = None if density_B is None else density_B[inside]
-    return list_loss.loss(score, label_B, Lists.of(group_B), density_B)
+        weight_B = None if weight_B is None else weight_B[inside]
+    return list_loss.loss(score, label_B, Lists.of(group_B, weight_B), density_B)

@@ -14,19 +14,37 @@ from models.kinds import PROBABILITY, Score, TaskKind
 from models.layers.probability import LogProbability
 from models.options import Options
 
+WEIGHT = "weight"  # in the batch of an output's loss: the weight of each impression, float `[B]`; absent if all are 1
+
+
+def weighted(loss: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """The loss of each impression, `[B]` or `[B, ...]`, times its weight."""
+    weight_B = batch.get(WEIGHT)
+    if weight_B is None:
+        return loss
+    return loss * weight_B.reshape(-1, *[1] * (loss.dim() - 1))
+
 
 class Correction(ABC):
-    """Replaces the loss of an output. `refuses_list_loss` says why the output takes no list loss; empty if it does."""
+    """Replaces the loss of an output.
+
+    `refuses_list_loss` says why the output takes no list loss, `refuses_weights` why its impressions take no weights;
+    empty if they do.
+    """
 
     refuses_list_loss: ClassVar[str] = ""
+    refuses_weights: ClassVar[str] = ""
 
     @abstractmethod
     def loss(self, score: Score, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> Tensor:
-        """The loss of a batch, a scalar: the score and its label `[B]`, all labels, the logits `[B]` by head."""
+        """The loss of a batch, a scalar: the score and its label `[B]`, all labels, the logits `[B]` by head.
 
-    def count(self, batch: Mapping[str, Tensor], label_B: Tensor) -> Tensor:
-        """The number of rows that the loss is a mean over, a float scalar."""
-        return torch.ones_like(label_B).sum()
+        A loss that takes weights multiplies by `weighted`, and divides by the number of rows, not by the weights' sum.
+        """
+
+    def counted(self, batch: Mapping[str, Tensor], label_B: Tensor) -> Tensor:
+        """1 for the rows that the loss is a mean over, 0 for the others, float `[B]`."""
+        return torch.ones_like(label_B)
 
 
 class ProbabilityCorrection(Correction):

@@ -16,7 +16,7 @@ from features import FeatureSchema
 from models.kinds import PROBABILITY, Score
 from models.layers.probability import LogProbability, log_loss, of_logit
 from models.options import Column, Name, Options
-from models.structures.base import Output, ProbabilityCorrection, TaskOptions, TaskStructure
+from models.structures.base import Output, ProbabilityCorrection, TaskOptions, TaskStructure, weighted
 
 # Shape legend: B impressions.
 
@@ -54,7 +54,8 @@ class NoLikelierThan(ProbabilityCorrection):
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         excess_B = torch.relu(p.yes.exp() - of_logit(logits[self.before]).yes.exp())
-        return log_loss(p, label_B).mean() + self.weight * excess_B.mean()
+        excess = weighted(excess_B, batch).mean()
+        return weighted(log_loss(p, label_B), batch).mean() + self.weight * excess
 
 
 class ConversionSteps(TaskStructure):

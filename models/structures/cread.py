@@ -28,7 +28,7 @@ from models.kinds import Score, TaskKind
 from models.kinds.value import Value
 from models.layers.probability import log_loss, of_logit
 from models.options import Column, Name, Positive
-from models.structures.base import Correction, Output, TaskOptions
+from models.structures.base import Correction, Output, TaskOptions, weighted
 from models.structures.statistics import WithStatistics
 
 # Shape legend: B impressions or candidates, M thresholds.
@@ -122,9 +122,10 @@ class ClassificationAndRestoration(Correction):
     def loss(self, score: Score, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> Tensor:
         logit_BM = logits[self.options.name]
         exceeds_BM = (label_B.unsqueeze(-1) > self.buckets.thresholds).to(logit_BM.dtype)
-        classification = log_loss(of_logit(logit_BM), exceeds_BM).mean()
+        classification = weighted(log_loss(of_logit(logit_BM), exceeds_BM), batch).mean()
         phi_BM = torch.sigmoid(logit_BM)
         restored_B = self.buckets.restored(phi_BM)
-        restoration = huber_loss(restored_B / self.buckets.mean, label_B / self.buckets.mean)
-        order = torch.relu(phi_BM[..., 1:] - phi_BM[..., :-1]).sum(-1).mean()
+        error_B = huber_loss(restored_B / self.buckets.mean, label_B / self.buckets.mean, reduction="none")
+        restoration = weighted(error_B, batch).mean()
+        order = weighted(torch.relu(phi_BM[..., 1:] - phi_BM[..., :-1]).sum(-1), batch).mean()
         return classification + self.options.restoration * restoration + self.options.order * order

@@ -23,7 +23,7 @@ from features import FeatureSchema
 from models.kinds import Score, TaskKind
 from models.kinds.value import Value
 from models.options import Column, Name
-from models.structures.base import Correction, Output, TaskOptions
+from models.structures.base import Correction, Output, TaskOptions, weighted
 from models.structures.representation import item_numeric_column
 from models.structures.statistics import WithStatistics
 
@@ -135,4 +135,4 @@ class QuantileError(Correction):
     def loss(self, score: Score, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> Tensor:
         with torch.no_grad():
             level_B = self.distributions.level(label_B, logits[self.duration])
-        return ((torch.sigmoid(logits[self.head]) - level_B) ** 2).mean()
+        return weighted((torch.sigmoid(logits[self.head]) - level_B) ** 2, batch).mean()

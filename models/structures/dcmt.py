@@ -12,7 +12,7 @@ pCVR; the counterfactual tower is trained and not an output.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -50,6 +50,8 @@ class Dcmt(CounterfactualChain):
 
 class TwinTowers(Counterfactual):
     """The losses of pCVR on clicks and of its counterfactual elsewhere, and the distance of their sum from 1."""
+
+    refuses_weights: ClassVar[str] = "divides by the sums of its own weights, the inverse propensities of a batch"
 
     def __init__(self, options: CounterfactualOptions, agreement: float) -> None:
         super().__init__(options)

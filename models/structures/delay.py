@@ -17,7 +17,7 @@ from models.kinds import PROBABILITY, TaskKind
 from models.kinds.value import Value
 from models.layers.probability import LogProbability, log_loss
 from models.options import Column, Options, Positive
-from models.structures.base import Correction, ProbabilityCorrection
+from models.structures.base import Correction, ProbabilityCorrection, weighted
 
 HEAD = "delay"
 # The rate lies within exp(-12) and exp(12) per `scale_s`, so that its exponential stays finite.
@@ -141,7 +141,7 @@ class DelayedFeedback(_OfDelay):
         rate_B = log_rate_B.exp()
         seen_B = -(p.yes + log_rate_B - rate_B * delay_B)
         unseen_B = -torch.logaddexp(p.no, p.yes - rate_B * age_B)
-        return torch.where(label_B > 0, seen_B, unseen_B).mean()
+        return weighted(torch.where(label_B > 0, seen_B, unseen_B), batch).mean()
 
 
 class ElapsedWeights(_OfDelay):
@@ -162,7 +162,7 @@ class ElapsedWeights(_OfDelay):
             of_yes_B = torch.exp(-log_within_B).clamp(max=self.options.largest_weight)
             of_no_B = torch.exp(p.no - torch.logaddexp(p.no, p.yes - rate_B * age_B))
         loss_B = torch.where(label_B > 0, -of_yes_B * p.yes + delay_loss_B, -of_no_B * p.no)
-        return loss_B.mean()
+        return weighted(loss_B, batch).mean()
 
 
 class FakeNegatives(_OfDelay):
@@ -175,14 +175,15 @@ class FakeNegatives(_OfDelay):
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
         logit_B = logits[HEAD]
-        late_loss = binary_cross_entropy_with_logits(logit_B, batch[f"label/{self.options.late}"])
+        late_B = batch[f"label/{self.options.late}"]
+        late_loss_B = binary_cross_entropy_with_logits(logit_B, late_B, reduction="none")
         with torch.no_grad():
             # The odds of a repetition are the probability of a late conversion.
             log_late_B = logit_B.clamp(max=0)
             log_of_yes_B = torch.log1p(log_late_B.exp())
             of_no_B = torch.exp(log_of_yes_B + p.no - torch.logaddexp(p.no, log_late_B))
         loss_B = torch.where(label_B > 0, -log_of_yes_B.exp() * p.yes, -of_no_B * p.no)
-        return loss_B.mean() + late_loss
+        return weighted(loss_B, batch).mean() + weighted(late_loss_B, batch).mean()
 
 
 class WithoutRepetitions(_OfDelay):
@@ -194,8 +195,9 @@ class WithoutRepetitions(_OfDelay):
     def of_probability(
         self, p: LogProbability, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]
     ) -> Tensor:
-        first_B = 1 - batch[f"label/{self.options.late}"]
-        return (log_loss(p, label_B) * first_B).sum() / first_B.sum().clamp(min=1)
+        first_B = self.counted(batch, label_B)
+        loss_B = weighted(log_loss(p, label_B), batch)
+        return (loss_B * first_B).sum() / first_B.sum().clamp(min=1)
 
-    def count(self, batch: Mapping[str, Tensor], label_B: Tensor) -> Tensor:
-        return (1 - batch[f"label/{self.options.late}"]).sum()
+    def counted(self, batch: Mapping[str, Tensor], label_B: Tensor) -> Tensor:
+        return 1 - batch[f"label/{self.options.late}"]

@@ -23,7 +23,7 @@ from features import FeatureSchema
 from models.kinds import PROBABILITY
 from models.layers.probability import LogProbability, log_loss, of_logit
 from models.options import Column
-from models.structures.base import Correction, Output, ProbabilityCorrection, TaskOptions
+from models.structures.base import Correction, Output, ProbabilityCorrection, TaskOptions, weighted
 from models.structures.esmm import Esmm
 
 IMPUTATION = "imputation"
@@ -110,7 +110,7 @@ class InversePropensity(Counterfactual):
     ) -> Tensor:
         click_B, propensity = self.click_and_propensity(batch, logits)
         weight_B = click_B * inverse(propensity.yes, self.options.largest_weight)
-        return (weight_B * log_loss(p, label_B)).mean()
+        return weighted(weight_B * log_loss(p, label_B), batch).mean()
 
 
 class DoublyRobust(Counterfactual):
@@ -126,4 +126,4 @@ class DoublyRobust(Counterfactual):
         # The estimate trains pCVR and the square trains the imputation. A square that moved pCVR too would bias it.
         held_B = expected_B.detach()
         square_B = (loss_B.detach() - expected_B) ** 2
-        return (held_B + weight_B * (loss_B - held_B + square_B)).mean()
+        return weighted(held_B + weight_B * (loss_B - held_B + square_B), batch).mean()

@@ -31,7 +31,7 @@ from models.training.outcome import prepare_folder
 from models.training.processes.ranks import ALONE, Ranks
 from models.training.selection import finite, refuse_lists_without_order, selected_outputs, selection_score
 from models.training.session import Progress, load_session, save_session
-from models.training.statistics import fit_statistics
+from models.training.statistics import fit_statistics, fit_weights
 from models.training.step import TrainingState, train_step
 from models.training.transfer import start_from
 from models.training.updates.averaging import Average
@@ -146,6 +146,7 @@ def _start(
     selected_outputs(model, data)
     refuse_lists_without_order(model, data)
     fit_statistics(model, data)
+    fit_weights(model, data)
     # The weights of a transfer are read on the processor, so they are taken over there.
     start_from(recipe, model, data.encoding)
     model.to(device)

@@ -1,8 +1,11 @@
-"""Computes the statistics of labels that some tasks learn from, on the training part, before the first step."""
+"""Computes, on the training part and before the first step, the statistics of labels and the means of weights."""
 
 import numpy as np
+import torch
 
 from models.data.cache import Data, labels_of
+from models.errors import RecipeError
+from models.network.losses import counted
 from models.network.model import MultiTaskModel
 from models.structures.statistics import WithStatistics
 
@@ -16,3 +19,30 @@ def fit_statistics(model: MultiTaskModel, data: Data) -> None:
             items = np.asarray(part.item)
             numbers = {name: data.item_numerics[items, column] for name, column in structure.numbers.items()}
             structure.fit(label, numbers)
+
+
+def fit_weights(model: MultiTaskModel, data: Data) -> None:
+    """Set the mean weight of every trained output over the training impressions that its loss is a mean over.
+
+    Raises RecipeError if all those weights are 0.
+    """
+    weights = model.objective.weights
+    part = data.parts["train"]
+    if part.weights is None:
+        return
+    # The columns of the whole part in the form of a batch.
+    batch = {f"label/{name}": torch.from_numpy(labels_of(data, "train", [name])) for name in data.recipe.label_columns}
+    for i, name in enumerate(data.recipe.data.weight_columns):
+        batch[f"weight/{name}"] = torch.from_numpy(np.array(part.weights[:, i]))
+    for output in model.objective.outputs:
+        weight = weights.plain(batch, output.name)
+        inside = counted(batch, output) > 0
+        if weight is None or not inside.any():
+            continue
+        mean = float(weight[inside].double().mean())
+        if not mean:
+            column = weights.column_of(output.name)
+            where = f" where {' AND '.join(output.space)} is 1" if output.space else ""
+            problem = f"'{column}' is 0 in every impression of the training part{where}"
+            raise RecipeError(f"data.weight: {problem}, so '{output.name}' learns nothing", ("data",), column)
+        weights.means[output.name] = mean

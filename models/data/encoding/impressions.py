@@ -62,7 +62,7 @@ def merge_impressions(
             for part in PARTS
             for name, dtype in {**_COLUMNS, **types, **_ROWS}.items()
         }
-        for part, encoded in _batches(partitions, parts, types, len(recipe.label_columns), users, items):
+        for part, encoded in _batches(partitions, parts, types, _widths(recipe), users, items):
             mixed = _fingerprint(encoded)
             seen.append(mixed, mixed % np.uint64(n_buckets))
             variation.add(encoded)
@@ -82,7 +82,7 @@ def _batches(
     partitions: Sequence[EncodedFile],
     parts: SplitParts,
     types: Mapping[str, DTypeLike],
-    labels: int,
+    widths: Mapping[str, int],
     users: Entities,
     items: Entities,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
@@ -94,7 +94,7 @@ def _batches(
         part = parts.parts[first : first + rows_of_file]
         part = part[part >= 0]
         first += rows_of_file
-        arrays = {n: partition.array(n, t, labels if n == "labels" else None) for n, t in types.items()}
+        arrays = {n: partition.array(n, t, widths.get(n)) for n, t in types.items()}
         user_ids = partition.ids("user")
         item_ids = partition.ids("item")
         begin = 0
@@ -113,9 +113,16 @@ def impression_types(recipe: Recipe) -> dict[str, DTypeLike]:
     if recipe.data.request_id:
         types["request"] = np.int64
     types |= {"context": layouts.context.dtype, "candidate": layouts.candidate.dtype, "labels": np.float32}
+    if recipe.data.weight_columns:
+        types["weights"] = np.float32
     if recipe.position:
         types |= {"position": np.int32, "cross": np.int64}
     return types
+
+
+def _widths(recipe: Recipe) -> dict[str, int]:
+    """The width of every array of several columns."""
+    return {"labels": len(recipe.label_columns), "weights": len(recipe.data.weight_columns)}
 
 
 def impression_columns(recipe: Recipe) -> dict[str, str]:
@@ -130,6 +137,7 @@ def impression_columns(recipe: Recipe) -> dict[str, str]:
     needed |= {f.name: "features.context" for f in recipe.features.context}
     needed |= {f.name: "features.candidate" for f in recipe.features.candidate}
     needed |= dict.fromkeys(map(source_column, recipe.label_columns), "a task or extra_evaluations")
+    needed |= dict.fromkeys(data.weight_columns, "data.weight or data.task_weights")
     if recipe.position:
         needed[recipe.position.column] = "position.column"
         if recipe.position.cross:
@@ -147,6 +155,8 @@ def encoded_columns(batch: Batch, recipe: Recipe, layouts: Layouts) -> Iterator[
     yield "candidate", packed_rows(layouts.candidate, batch, served=data.served)
     labels = [_label(batch, name, recipe) for name in recipe.label_columns]
     yield "labels", np.stack(labels, axis=1)
+    if data.weight_columns:
+        yield "weights", np.stack([_weight(batch, column) for column in data.weight_columns], axis=1)
     if recipe.position:
         position = batch.numbers(recipe.position.column).astype(np.float64)
         present = ~np.isnan(position) & (position >= 1)
@@ -196,6 +206,18 @@ def _label(batch: Batch, name: str, recipe: Recipe) -> np.ndarray:
             message = f"label '{name}' must be {kind.label_rule} in every row of the split, found {value!r}"
             raise batch.error(column, message, int(bad[0]))
     return label.astype(np.float32)
+
+
+def _weight(batch: Batch, column: str) -> np.ndarray:
+    """The weight of each impression, float32 `[n]`. Raises TableError for one that is negative or not finite."""
+    with np.errstate(over="ignore"):
+        weight = batch.numbers(column).astype(np.float32)
+    bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+    if len(bad):
+        value = batch.raw(column).tolist()[bad[0]]
+        rule = "a finite number of at least 0 in every row of the split"
+        raise batch.error(column, f"weight '{column}' must be {rule}, found {value!r}", int(bad[0]))
+    return weight
 
 
 def _fingerprint(encoded: dict[str, np.ndarray]) -> np.ndarray:

@@ -102,6 +102,8 @@ def _deciding(recipe: Recipe, role: str) -> dict[str, Any]:
             "times": times_are_bounded(recipe),
             "position": position and position.model_dump(include={"column", "cross", "max_position"}),
         }
+        if data.weight_columns:  # left out otherwise, so that what was encoded before the key existed stays valid
+            deciding["weights"] = list(data.weight_columns)
     return deciding
 
 

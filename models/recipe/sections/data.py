@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from models.errors import RecipeError
-from models.options import Column, Options
+from models.options import Column, Name, Options
 
 # Of the section `data`: where the tables are and how they are read, not what is in them.
 WHERE_DATA_LIES = {"dir", "fallback", "how_to_get", "memory_gib", "processes"}
@@ -71,8 +71,10 @@ class DataSection(Options):
     and `item_row` then name the rows of users and items in place of the ids. `scene`: the column of the impressions
     that counters by scene read. `arrived_ms`: the column of impressions and behaviours with the time at which the
     service received them, in milliseconds; without it a row counts in counters `counter_lag_s` seconds after its own
-    time (null: `behaviour_lag_s`). `memory_gib`: what encoding may take in memory; what is larger goes through the
-    disk. `processes`: how many encode (null: one per core).
+    time (null: `behaviour_lag_s`). `weight`: the column of the impressions that says how much each counts in the
+    losses; `task_weights`: by output, the column that its loss reads in place of that one (docs/sample-weights.md).
+    `memory_gib`: what encoding may take in memory; what is larger goes through the disk. `processes`: how many encode
+    (null: one per core).
     """
 
     dir: str
@@ -92,6 +94,8 @@ class DataSection(Options):
     counter_lag_s: Annotated[float | None, Field(ge=0)] = None
     behaviour_lag_s: Annotated[float, Field(ge=0)] = 0.0
     split: Annotated[TimeSplit | ColumnSplit, Field(discriminator="by")]
+    weight: Annotated[Column | None, Field(exclude_if=lambda value: value is None)] = None
+    task_weights: Annotated[dict[Name, Column], Field(exclude_if=lambda value: not value)] = Field(default_factory=dict)
     memory_gib: Annotated[float, Field(gt=0, exclude_if=lambda value: value == MEMORY_GIB)] = MEMORY_GIB
     processes: Annotated[int | None, Field(ge=1, exclude_if=lambda value: value is None)] = None
 
@@ -104,6 +108,12 @@ class DataSection(Options):
     def memory_bytes(self) -> int:
         """The memory that encoding may take for its rows, beside the programs themselves."""
         return round(self.memory_gib * (1 << 30))
+
+    @property
+    def weight_columns(self) -> tuple[str, ...]:
+        """Every column of weights, without duplicates, in order."""
+        columns = [self.weight, *self.task_weights.values()]
+        return tuple(dict.fromkeys(column for column in columns if column is not None))
 
     @property
     def user_row(self) -> str:

@@ -97,6 +97,34 @@ def test_gradients_are_those_of_finite_differences(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(3))
+def test_an_impression_of_weight_w_is_w_impressions_of_its_list(name, seed):
+    rng = np.random.default_rng(seed)
+    n = 40
+    group = rng.integers(0, 9, n)
+    label = rng.integers(0, 2, n)
+    s, density = rng.normal(size=(2, n)) * 2
+    weight = rng.integers(0, 4, n)
+    lists = Lists.of(torch.as_tensor(group), torch.as_tensor(weight, dtype=torch.float64))
+    p = of_logit(torch.as_tensor(s))
+    loss = named(name).loss(p, torch.as_tensor(label, dtype=torch.float64), lists, torch.as_tensor(density))
+    copies = (np.repeat(values, weight) for values in (s, label, group, density))
+    assert float(loss) / weight.mean() == pytest.approx(REFERENCES[name](*copies), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_down_to_0_leave_gradients_those_of_finite_differences(name):
+    rng = np.random.default_rng(4)
+    s = torch.tensor(rng.normal(size=len(GROUP)), requires_grad=True)
+    density = torch.tensor(rng.normal(size=len(GROUP)), requires_grad=True)
+    label = torch.tensor(LABEL, dtype=torch.float64)
+    # The list 5 has no weight at all; of the list 3, the only positive has none.
+    weight = np.where((GROUP == 5) | ((GROUP == 3) & (LABEL > 0)), 0.0, rng.gamma(0.3, size=len(GROUP)))
+    lists = Lists.of(torch.tensor(GROUP), torch.tensor(weight))
+    assert torch.autograd.gradcheck(lambda x, z: named(name).loss(of_logit(x), label, lists, z), (s, density))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_impressions_and_the_names_of_lists_change_nothing(name):
     rng = np.random.default_rng(1)
     s, density = rng.normal(size=(2, len(GROUP)))

@@ -30,6 +30,10 @@ BATCH = 27
 BASE: dict[str, Any] = {"training.epochs": 3, "model.embedding.unknown_rate": 0.0}
 CLIPPED = {"training.gradient_clip": 0.5, "training.embedding_weight_decay": 0.1, "training.weight_decay": 0.1}
 PAIRWISE = {"training.list_losses": {"pctr": {"type": "pairwise"}, "plong_view": {"type": "jrc"}}}
+# Not JRC: the bias of its density has a gradient of 0, of which Adam makes steps of rounding.
+LISTS_IN_ORDER = {"pctr": {"type": "pairwise"}, "plong_view": {"type": "softmax"}}
+WEIGHTED = {"data.weight": "battery", "data.task_weights": {"plong_view": "place"}}
+WEIGHTED |= {"training.list_losses": LISTS_IN_ORDER}
 # By name: the changes to the recipe, and the share of the rows that process 0 has. The last batch of an epoch has one
 # impression, so that one process has none there; with .998 the second process has none in most batches.
 CASES: dict[str, tuple[dict[str, Any], float]] = {
@@ -38,6 +42,7 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "few": ({"training.embedding_updates": "lazy_adam"}, 0.998),
     "rowwise": ({"training.embedding_updates": "rowwise_adagrad", "training.weighting": {"type": "uncertainty"}}, 0.5),
     "lists": (PAIRWISE | {"training.averaging": 0.0}, 0.6),
+    "weights": (WEIGHTED, 0.3),
 }
 
 
