@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 from service.log_address import LogAddress, is_uri, log_address
 
 MEMORY: Final = "memory"
-_SCHEMES: Final = ("s3", "gs", "az", MEMORY)
+GOOGLE: Final = "gs"
+_SCHEMES: Final = ("s3", GOOGLE, "az", MEMORY)
 _COPY_NAME = re.compile(rf"({'|'.join(_SCHEMES)})%3A%2F%2F.+")
 _LONGEST_NAME = 200  # file systems end at 255, and temporary files beside it have longer names
 

@@ -12,9 +12,9 @@ from service.bundle.verify import read_manifest
 from service.registry_address import registry_folder
 
 
-def host(folder: Path, name: str) -> Path:
+def host(folder: Path, name: str, uri: str = URI) -> Path:
     """The copy of the registry on a host of this name."""
-    registry = registry_folder(URI, folder / name)
+    registry = registry_folder(uri, folder / name)
     registry.mkdir(parents=True)
     return registry
 

@@ -20,7 +20,7 @@ class ReplacedMeanwhile(Exception):  # noqa: N818 - a state, not a mistake
 
 @dataclass(frozen=True)
 class StoredObject:
-    """The content of an object, and the ETag that the store gave it."""
+    """The content of an object, and the ETag that the store gave it; in Google Cloud Storage also its generation."""
 
     content: bytes
     etag: str

@@ -70,15 +70,17 @@ def bring_document(registry: Path, file: str) -> StoreVersion | None:
 
     The caller holds the writer's lock. Raises ObjectStoreAway, and OSError of the disk.
     """
-    if objects_of(registry) is None:
+    objects = objects_of(registry)
+    if objects is None:
         return None
-    known, look = look_at_document(registry, file)
-    if not look.changed:
-        return StoreVersion(known)
-    if look.stored is None:
+    # Read whole: in Google Cloud Storage an object that was put again with the same content has the same ETag, and
+    # another generation, which a write has to name.
+    stored = objects.look(file).stored
+    if stored is None:
         return StoreVersion(None)
-    _save(registry / file, look.stored)
-    return StoreVersion(look.stored.etag)
+    if stored.etag != _etag_of(registry / file):
+        _save(registry / file, stored)
+    return StoreVersion(stored.etag)
 
 
 def take_document(registry: Path, file: str, known: str | None, stored: StoredObject) -> bool:

@@ -9,7 +9,7 @@ PREFIX/.files/SHA256                       the files of all bundles, by the hash
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,7 +29,7 @@ from obstore.exceptions import (
 from features.files.object_errors import in_one_line
 from service.objects.answers import Look, ObjectStoreAway, ReplacedMeanwhile, StoredObject
 from service.objects.opening import open_objects
-from service.registry_address import store_address
+from service.registry_address import GOOGLE, store_address
 
 FILES: Final = ".files"
 _ATTEMPTS = 5
@@ -64,21 +64,24 @@ class RegistryObjects:
     def __init__(self, uri: str) -> None:
         """Raises CannotOpen."""
         self.uri = uri
+        address = store_address(uri)
+        # Google's conditions of writes name an object's generation, those of reads its ETag: both are kept.
+        self._has_generations = address.scheme == GOOGLE
         # Repeated here and not by the client: after a lost answer, a conditional write has to look what is there. Of a
         # large file, the client repeats the part that failed.
-        self._store: Any = open_objects(store_address(uri), 0, _QUICK)
-        self._bulk: Any = open_objects(store_address(uri), _PART_RETRIES, _BULK)
+        self._store: Any = open_objects(address, 0, _QUICK)
+        self._bulk: Any = open_objects(address, _PART_RETRIES, _BULK)
 
     def look(self, name: str, known: str | None = None) -> Look:
         """Read a small object, unless it still has the ETag `known`. Raises ObjectStoreAway."""
-        options: Any = {"if_none_match": known} if known else None
+        options: Any = {"if_none_match": self._condition(known)["e_tag"]} if known else None
 
         def read() -> StoredObject:
             result = obstore.get(self._store, name, options=options)
             meta = result.meta
             if meta["size"] > _LARGEST_DOCUMENT:
                 raise ObjectStoreAway(f"{self.uri}/{name} has {meta['size']} bytes, {_LARGEST_DOCUMENT} are allowed")
-            return StoredObject(bytes(result.bytes()), meta["e_tag"] or "")
+            return StoredObject(bytes(result.bytes()), self._tag(meta))
 
         try:
             return Look(True, self._answered(name, read, _OF_READS))
@@ -104,7 +107,7 @@ class RegistryObjects:
         raise ObjectStoreAway(f"{self._place(name)}: the store refuses to create it, and has none")
 
     def _write(self, name: str, content: bytes, replaces: str | None) -> str:
-        mode: Any = "create" if replaces is None else {"e_tag": replaces}
+        mode: Any = "create" if replaces is None else self._condition(replaces)
         attempts = 0
 
         def put() -> Any:
@@ -113,7 +116,7 @@ class RegistryObjects:
             return obstore.put(self._store, name, content, mode=mode)
 
         try:
-            return str(self._answered(name, put, _OF_CONDITIONAL_WRITES)["e_tag"] or "")
+            return self._tag(self._answered(name, put, _OF_CONDITIONAL_WRITES))
         except FileNotFoundError as error:
             if replaces is None:  # there is no such bucket
                 raise ObjectStoreAway(f"{self._place(name)}: {in_one_line(error)}") from None
@@ -208,6 +211,18 @@ class RegistryObjects:
             except BaseError as error:
                 problem = in_one_line(error)
         raise ObjectStoreAway(f"{self._place(name)}: {problem}")
+
+    def _tag(self, meta: Mapping[str, Any]) -> str:
+        """The ETag of an object, and its generation behind it where conditions need it."""
+        tag = str(meta["e_tag"] or "")
+        return f"{tag} {meta['version']}" if self._has_generations else tag
+
+    def _condition(self, tag: str) -> dict[str, str]:
+        """The condition that an object is still the one of `tag`."""
+        if not self._has_generations:
+            return {"e_tag": tag}
+        etag, _, generation = tag.rpartition(" ")
+        return {"e_tag": etag, "version": generation}
 
     def _place(self, name: str) -> str:
         return f"{self.uri}/{name}".rstrip("/")

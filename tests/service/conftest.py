@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import redis
-from object_store import URI, ObjectStore, object_store
+from object_store import URI, ObjectStore, empty_bucket
 from running_service import Server, recovered, serving, wait_until
 from synthetic_bundle import SCHEMA, TASKS, go_live, golden_inputs, graph_of, publish, scores_by_hand, without_task
 
@@ -82,12 +82,7 @@ def registry(tmp_path: Path) -> Path:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     """An empty bucket, which this process and those that it starts find by their environment."""
-    with object_store() as store:
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
-        # Repeated calls shall take no time.
-        monkeypatch.setattr("service.objects.store._FIRST_PAUSE_SECONDS", 0.001)
-        monkeypatch.setattr("service.objects.store._PART_RETRIES", 0)
+    with empty_bucket(monkeypatch) as store:
         yield store
 
 

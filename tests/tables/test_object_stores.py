@@ -1,4 +1,4 @@
-"""Tests tables in an object store that speaks S3 over HTTP: they have the rows of the same files on a disk."""
+"""Tests tables in object stores of each protocol over HTTP: they have the rows of the same files on a disk."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,17 +7,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from object_store import PREFIX, URI, ObjectStore, object_store
+from object_dialects import DIALECTS
+from object_store import PREFIX, ObjectStore, empty_bucket
 
 from tables import Table, TableError, open_table
 from tables.files import objects
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    with object_store() as store:
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
+@pytest.fixture(params=DIALECTS)
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    with empty_bucket(monkeypatch, request.param) as store:
         # A process opens a store once.
         objects._store.cache_clear()
         yield store
@@ -45,21 +44,21 @@ def _texts(table: Table, column: str, after: int = 0) -> list[str]:
     return [text for batch in table.batches([column], after=after) for text in batch.texts(column)]
 
 
-def test_a_table_in_a_bucket_has_the_rows_of_the_files(log: Path) -> None:
+def test_a_table_in_a_bucket_has_the_rows_of_the_files(log: Path, bucket: ObjectStore) -> None:
     local = open_table(log, "items")
-    remote = open_table(f"{URI}/log/", "items")
+    remote = open_table(f"{bucket.uri}/log/", "items")
     assert [file.name for file in remote.files] == [file.name for file in local.files]
     assert remote.columns == local.columns == ("item_id", "n", "date")
     assert remote.rows == local.rows
     for column in remote.columns:
         assert _texts(remote, column) == _texts(local, column)
     assert _texts(remote, "n", after=150_000) == _texts(local, "n", after=150_000)
-    one_day = open_table(f"{URI}/log/date=*1/*", "items")
+    one_day = open_table(f"{bucket.uri}/log/date=*1/*", "items")
     assert set(_texts(one_day, "date")) == {"01"}
 
 
 def test_an_object_that_changes_while_it_is_read_is_refused(log: Path, bucket: ObjectStore) -> None:
-    table = open_table(f"{URI}/log/", "items")
+    table = open_table(f"{bucket.uri}/log/", "items")
     key = next(key for key in bucket.objects if "date=01" in key)
     other = next(key for key in bucket.objects if "date=00" in key)
     bucket.objects[key] = bucket.objects[other]
@@ -69,8 +68,8 @@ def test_an_object_that_changes_while_it_is_read_is_refused(log: Path, bucket: O
 
 def test_a_bucket_that_refuses_is_named(log: Path, bucket: ObjectStore) -> None:
     bucket.fault = lambda method, key: 403
-    with pytest.raises(TableError, match=rf"cannot be read: {URI}/log: .*403"):
-        open_table(f"{URI}/log/", "items")
+    with pytest.raises(TableError, match=rf"cannot be read: {bucket.uri}/log: .*403"):
+        open_table(f"{bucket.uri}/log/", "items")
 
 
 def test_a_truncated_object_is_named(log: Path, bucket: ObjectStore) -> None:
@@ -78,4 +77,4 @@ def test_a_truncated_object_is_named(log: Path, bucket: ObjectStore) -> None:
     key = next(key for key in bucket.objects if "date=01" in key)
     bucket.objects[key] = bucket.objects[key][:-10] if key.endswith(".parquet") else b""
     with pytest.raises(TableError, match=r"^date=01/part-0\.\w+ \(items\): cannot be read: "):
-        open_table(f"{URI}/log/", "items")
+        open_table(f"{bucket.uri}/log/", "items")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from copied_registry import host, published
-from object_store import PREFIX, URI, ObjectStore
+from object_store import PREFIX, ObjectStore
 from synthetic_bundle import go_live
 
 from service.bundle.fetching import fetch
@@ -36,13 +36,13 @@ ROOM = 1 << 30
 @pytest.fixture
 def writer(bucket: ObjectStore, tmp_path: Path) -> Path:
     """The copy of the host that publishes."""
-    return host(tmp_path, "writer")
+    return host(tmp_path, "writer", bucket.uri)
 
 
 @pytest.fixture
 def reader(bucket: ObjectStore, tmp_path: Path) -> Path:
     """The copy of the host that serves."""
-    return host(tmp_path, "reader")
+    return host(tmp_path, "reader", bucket.uri)
 
 
 def live(registry: Path) -> str:
@@ -122,7 +122,7 @@ def test_a_version_with_an_impossible_file_name_does_not_hold_the_document_up(
     bucket.objects[f"{PREFIX}.files/{digest}"] = b""
     bucket.objects[f"{PREFIX}synthetic/9/manifest.json"] = json.dumps({"files": {name: digest}}).encode()
     go_live(writer, "9")
-    for registry in (reader, host(reader.parent, "new")):
+    for registry in (reader, host(reader.parent, "new", bucket.uri)):
         assert RegistryCopier(registry, ROOM).start() == ""
         assert live(registry) == "synthetic/9"
         # It is refused where every other version is.
@@ -159,7 +159,7 @@ def test_the_last_state_stays_while_the_store_is_away(writer: Path, reader: Path
     # Also after a restart.
     assert "503" in RegistryCopier(reader, ROOM).start()
     assert (live(reader), versions_in(reader)) == ("synthetic/1", {"1"})
-    with pytest.raises(ObjectStoreAway, match=rf"{URI}/\w+.json: .*503"):
+    with pytest.raises(ObjectStoreAway, match=rf"{bucket.uri}/\w+.json: .*503"):
         go_live(reader, "2")
     assert live(reader) == "synthetic/1"
     # A document that was removed from the store stays too.
@@ -197,7 +197,7 @@ def test_a_revoked_key_is_revoked_on_every_host(writer: Path, reader: Path) -> N
 
 
 def test_hosts_that_change_a_document_at_once_lose_no_revision(bucket: ObjectStore, tmp_path: Path) -> None:
-    hosts = [host(tmp_path, f"host-{place}") for place in range(5)]
+    hosts = [host(tmp_path, f"host-{place}", bucket.uri) for place in range(5)]
 
     def change(place: int) -> int:
         return write_rollout(hosts[place % 5], Target(name="synthetic", version=str(place)), "ann").revision
@@ -207,6 +207,14 @@ def test_hosts_that_change_a_document_at_once_lose_no_revision(bucket: ObjectSto
     assert sorted(revisions) == list(range(1, 21))
     with pytest.raises(Conflict, match="at revision 20, not 19"):
         write_rollout(hosts[0], Target(name="synthetic", version="1"), "ann", expected_revision=19)
+
+
+def test_a_document_that_was_put_again_as_it_was_can_be_changed(writer: Path, bucket: ObjectStore) -> None:
+    # A restored copy of the same content: the same ETag in S3 and Google's store, another generation in the latter.
+    go_live(writer, "1")
+    bucket.objects[PREFIX + ROLLOUT_FILE] = bytes(bucket.objects[PREFIX + ROLLOUT_FILE])
+    assert RegistryCopier(writer, ROOM).step() == ""
+    assert write_rollout(writer, Target(name="synthetic", version="2"), "ann").revision == 2
 
 
 def test_a_change_is_checked_beside_the_documents_of_now(writer: Path, reader: Path) -> None:
@@ -255,7 +263,7 @@ def test_a_copy_that_was_removed_comes_back(writer: Path, reader: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_to_is_named(bucket: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
-    problem = RegistryCopier(registry_folder(URI, tmp_path / "cache"), ROOM).start()
+    problem = RegistryCopier(registry_folder(bucket.uri, tmp_path / "cache"), ROOM).start()
     assert "cache" in problem
     assert problem.endswith("Not a directory (FUNNELRANK_REGISTRY_CACHE)")
 

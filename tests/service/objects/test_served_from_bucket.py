@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from copied_registry import host, published
-from object_store import PREFIX, URI, ObjectStore
+from object_store import PREFIX, ObjectStore
 from redis import Redis
 from running_service import ROOT, Server, serving, wait_until
 
@@ -37,15 +37,16 @@ def registry_check(server: Server) -> str:
     return str(next(check["detail"] for check in checks if check["name"] == "registry"))
 
 
+@pytest.mark.parametrize("bucket", ["s3", "gs"], indirect=True)
 def test_a_bucket_is_followed_changed_and_outlived(
     tmp_path: Path, bucket: ObjectStore, redis_server: EmbeddedRedis, store: Redis
 ) -> None:
-    operator = host(tmp_path, "operator")
+    operator = host(tmp_path, "operator", bucket.uri)
     published(operator, "1")
     published(operator, "2", bias=1.0)
     write_rollout(operator, Target(name="synthetic", version="1"), "ann")
     settings = {"registry_cache": tmp_path / "host", "allow_degraded_ready": True}
-    with serving(tmp_path, URI, redis_server.url, **settings) as server:
+    with serving(tmp_path, bucket.uri, redis_server.url, **settings) as server:
         assert version_of(server) == "1"
         assert registry_check(server) == "the object store answers"
         assert gauge(server) == "0.0"
@@ -63,7 +64,7 @@ def test_a_bucket_is_followed_changed_and_outlived(
         assert server.put("/models/rollout", {"stable": "synthetic/1", "revision": 2}).status_code == 409
 
         # An earlier version that cannot be fetched now may be startable: the change is refused for the moment.
-        shutil.rmtree(registry_folder(URI, tmp_path / "host") / "synthetic" / "2")
+        shutil.rmtree(registry_folder(bucket.uri, tmp_path / "host") / "synthetic" / "2")
         bucket.fault = lambda method, key: 503 if method == "GET" and key.startswith(".files") else None
         operators = {"Authorization": "Bearer secret"}
         refused = server.http.post("/models/rollback", json={"author": "bob"}, headers=operators)
@@ -79,26 +80,27 @@ def test_a_bucket_is_followed_changed_and_outlived(
         refused = server.put("/models/rollout", {"stable": "synthetic/1"})
         assert (refused.status_code, refused.json()["code"]) == (503, "registry_unavailable")
         detail = refused.json()["detail"]
-        assert detail.startswith(f"rollout.json cannot be written: {URI}/")
+        assert detail.startswith(f"rollout.json cannot be written: {bucket.uri}/")
         assert "503" in detail
         assert version_of(server) == "3"
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
 def test_a_host_starts_with_its_last_state_while_the_store_is_away(
     tmp_path: Path, bucket: ObjectStore, redis_server: EmbeddedRedis, store: Redis
 ) -> None:
-    operator = host(tmp_path, "operator")
+    operator = host(tmp_path, "operator", bucket.uri)
     published(operator, "1")
     published(operator, "2", bias=1.0)
     write_rollout(operator, Target(name="synthetic", version="1"), "ann")
     settings = {"registry_cache": tmp_path / "host", "allow_degraded_ready": True}
-    with serving(tmp_path, URI, redis_server.url, workers=2, **settings) as server:
+    with serving(tmp_path, bucket.uri, redis_server.url, workers=2, **settings) as server:
         assert version_of(server) == "1"
         write_rollout(operator, Target(name="synthetic", version="2"), "ann")
         wait_until(lambda: {version_of(server) for _ in range(8)} == {"2"})
     bucket.fault = lambda _method, _key: 503
-    with serving(tmp_path, URI, redis_server.url, **settings) as server:
+    with serving(tmp_path, bucket.uri, redis_server.url, **settings) as server:
         assert version_of(server) == "2"
         assert "503" in registry_check(server)
         bucket.fault = lambda _method, _key: None
@@ -109,15 +111,16 @@ def test_a_host_starts_with_its_last_state_while_the_store_is_away(
     # One without a state says why it cannot start.
     bucket.fault = lambda _method, _key: 503
     empty = {"registry_cache": tmp_path / "empty"}
-    with serving(tmp_path, URI, redis_server.url, wait_for=None, **empty) as server:
+    with serving(tmp_path, bucket.uri, redis_server.url, wait_for=None, **empty) as server:
         assert server.process.wait(timeout=60) == 1
-        assert f"error: FUNNELRANK_REGISTRY: {URI}/callers.json: " in server.log_lines
+        assert f"error: FUNNELRANK_REGISTRY: {bucket.uri}/callers.json: " in server.log_lines
 
 
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
 def test_commands_take_the_address_of_a_bucket(
     tmp_path: Path, bucket: ObjectStore, store: Redis, redis_server: EmbeddedRedis
 ) -> None:
-    operator = host(tmp_path, "operator")
+    operator = host(tmp_path, "operator", bucket.uri)
     published(operator, "1")
     environment = {"FUNNELRANK_REGISTRY_CACHE": str(tmp_path / "commands"), "PATH": "/usr/bin:/bin"}
     environment |= {"FUNNELRANK_REDIS_URL": redis_server.url} | bucket.environment
@@ -126,11 +129,11 @@ def test_commands_take_the_address_of_a_bucket(
         command = [sys.executable, "-m", "funnelrank", *words]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
-    made = run("rollout", "synthetic", "1", "--registry", URI)
+    made = run("rollout", "synthetic", "1", "--registry", bucket.uri)
     assert made.returncode == 0, made.stderr
     assert b'"revision": 1' in bucket.objects[f"{PREFIX}rollout.json"]
     write_rollout(operator, Target(name="synthetic", version="1"), "ann", expected_revision=1)
-    environment["FUNNELRANK_REGISTRY"] = URI
+    environment["FUNNELRANK_REGISTRY"] = bucket.uri
     assert '"revision": 2' in run("rollout").stdout
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "users.csv").write_text("user_id,gender,interests,age\nu1,f,,20\n")
@@ -138,7 +141,9 @@ def test_commands_take_the_address_of_a_bucket(
     assert loaded.returncode == 0, loaded.stderr
     # Every host's copy is the same registry.
     (claims,) = store.keys("fr:*:registries")
-    assert store.hvals(claims) == [URI.encode()]
+    assert store.hvals(claims) == [bucket.uri.encode()]
     bucket.fault = lambda _method, _key: 503
     failed = run("rollout")
-    assert (failed.returncode, failed.stderr.startswith(f"error: {URI}/callers.json: ")) == (1, True), failed.stderr
+    assert (failed.returncode, failed.stderr.startswith(f"error: {bucket.uri}/callers.json: ")) == (1, True), (
+        failed.stderr
+    )

@@ -1,12 +1,13 @@
 """Tests the objects of a registry: conditional writes by many writers, repeated calls, clear errors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
 import pytest
-from object_store import URI, ObjectStore
+from object_dialects import DIALECTS
+from object_store import ObjectStore, empty_bucket
 
 from service.objects.answers import ObjectStoreAway, ReplacedMeanwhile
 from service.objects.store import RegistryObjects
@@ -14,15 +15,19 @@ from service.objects.store import RegistryObjects
 WRITERS = 20
 
 
-@pytest.fixture(params=["s3", "memory"])
-def uri(request: pytest.FixtureRequest) -> str:
-    request.getfixturevalue("bucket")
-    return URI if request.param == "s3" else f"memory://{request.node.originalname}"
+@pytest.fixture(params=["memory", *DIALECTS])
+def uri(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty store of each kind."""
+    if request.param == "memory":
+        yield f"memory://{request.node.originalname}"
+        return
+    with empty_bucket(monkeypatch, request.param) as store:
+        yield store.uri
 
 
 @pytest.fixture
 def objects(bucket: ObjectStore) -> RegistryObjects:
-    return RegistryObjects(URI)
+    return RegistryObjects(bucket.uri)
 
 
 def content_of(writer: int, replaces: str | None) -> bytes:
@@ -84,7 +89,7 @@ def test_a_store_without_time_is_asked_again(bucket: ObjectStore, objects: Regis
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_store_that_never_has_time_is_named(bucket: ObjectStore, objects: RegistryObjects, status: int) -> None:
     bucket.fault = lambda method, _key: status if method == "PUT" else None
-    with pytest.raises(ObjectStoreAway, match=rf"^{URI}/a.json: .*{status}"):
+    with pytest.raises(ObjectStoreAway, match=rf"^{bucket.uri}/a.json: .*{status}"):
         objects.write("a.json", b"1", None)
     assert bucket.names() == set()
     assert 2 <= bucket.count("PUT", "a.json") <= 5
@@ -92,7 +97,7 @@ def test_a_store_that_never_has_time_is_named(bucket: ObjectStore, objects: Regi
 
 def test_a_refused_right_is_not_asked_for_again(bucket: ObjectStore, objects: RegistryObjects) -> None:
     bucket.fault = lambda _method, _key: 403
-    with pytest.raises(ObjectStoreAway, match=f"^{URI}/a.json: .*403"):
+    with pytest.raises(ObjectStoreAway, match=f"^{bucket.uri}/a.json: .*403"):
         objects.look("a.json")
     assert bucket.count("GET", "a.json") == 1
 
@@ -102,7 +107,7 @@ def test_a_write_whose_answer_was_lost_counts_once(bucket: ObjectStore, objects:
     bucket.fault = lambda method, _key: answers.pop() if answers and method == "PUT" else None
     bucket.after_writing = True
     etag = objects.write("a.json", b"1", None)
-    assert bucket.count("PUT", "a.json", 412) == 1
+    assert bucket.count("PUT", "a.json", bucket.dialect.exists) == 1
     # The answers of all attempts are lost.
     bucket.fault = lambda method, _key: 503 if method == "PUT" else None
     etag = objects.write("a.json", b"2", etag)
@@ -135,7 +140,7 @@ def test_a_large_file_is_brought_in_pieces_and_whole(
 
 @pytest.mark.parametrize("status", [409, 412])
 def test_a_refusal_to_create_what_is_not_there_is_no_other_writer(bucket: ObjectStore, status: int) -> None:
-    objects = RegistryObjects(URI)
+    objects = RegistryObjects(bucket.uri)
     refused = iter([status, status])
     bucket.fault = lambda method, _key: next(refused, None) if method == "PUT" else None
     etag = objects.write("a.json", b"1", None)

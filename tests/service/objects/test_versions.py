@@ -9,7 +9,7 @@ import pytest
 from copied_registry import host, published, synthetic
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from object_store import PREFIX, URI, ObjectStore
+from object_store import PREFIX, ObjectStore
 
 from export.publish import PublishError, next_version, publish
 from export.sign import sign_bundle
@@ -22,7 +22,7 @@ MANIFEST = "synthetic/1/manifest.json"
 
 @pytest.fixture
 def hosts(bucket: ObjectStore, tmp_path: Path) -> tuple[Path, Path]:
-    return host(tmp_path, "a"), host(tmp_path, "b")
+    return host(tmp_path, "a", bucket.uri), host(tmp_path, "b", bucket.uri)
 
 
 def test_what_one_host_publishes_another_one_loads(hosts: tuple[Path, Path], bucket: ObjectStore) -> None:
@@ -60,7 +60,7 @@ def test_of_two_publishers_of_a_version_one_wins_and_the_other_is_told(
         problems = list(pool.map(run, range(2)))
     assert sorted(problem != "" for problem in problems) == [False, True]
     loser = problems.index(max(problems))
-    assert "s3://models/ranking/synthetic/1 is published already" in problems[loser]
+    assert f"{bucket.uri}/synthetic/1 is published already" in problems[loser]
     # Everybody has the winner's.
     winner = drafts[1 - loser][0]
     for registry in hosts:
@@ -75,21 +75,21 @@ def test_a_store_that_fails_meanwhile_has_nothing_half_published(
     hosts: tuple[Path, Path], bucket: ObjectStore, failing: str
 ) -> None:
     bucket.fault = lambda method, key: 503 if method == "PUT" and failing in key else None
-    with pytest.raises(PublishError, match=r"^s3://models/ranking/synthetic/1: .*503.*; nothing was published"):
+    with pytest.raises(PublishError, match=rf"^{bucket.uri}/synthetic/1: .*503.*; nothing was published"):
         published(hosts[0], "1")
     assert MANIFEST not in bucket.names()
     bucket.fault = lambda _method, _key: None
     for registry in hosts:
         assert listed(registry) == []
         assert not (registry / "synthetic" / "1").exists()
-        with pytest.raises(BundleRejected, match=f"bundle_missing: {URI}/{MANIFEST} does not exist"):
+        with pytest.raises(BundleRejected, match=f"bundle_missing: {bucket.uri}/{MANIFEST} does not exist"):
             read_manifest(registry / "synthetic" / "1")
 
 
 def test_a_store_that_is_away_is_no_missing_version(hosts: tuple[Path, Path], bucket: ObjectStore) -> None:
     published(hosts[0], "1")
     bucket.fault = lambda _method, _key: 503
-    with pytest.raises(BundleRejected, match=r"bundle_not_fetched: s3://models/ranking/synthetic/1: .*503"):
+    with pytest.raises(BundleRejected, match=rf"bundle_not_fetched: {bucket.uri}/synthetic/1: .*503"):
         read_manifest(hosts[1] / "synthetic" / "1")
     with pytest.raises(PublishError, match="503"):
         next_version(hosts[1], "synthetic")
