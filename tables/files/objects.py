@@ -88,7 +88,11 @@ def _store(root: str) -> "ObjectStore":
 
 
 def _state(size: int, tag: str | None, modified: object) -> tuple[int, str]:
-    return size, tag or str(modified)
+    if not tag:
+        return size, str(modified)
+    # Azure's lists have no quotes around an ETag; all other answers do.
+    unquoted = tag.strip('"')
+    return size, f'"{unquoted}"'
 
 
 @contextmanager

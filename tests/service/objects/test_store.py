@@ -1,18 +1,15 @@
 """Tests the objects of a registry: conditional writes by many writers, repeated calls, clear errors."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 
 import pytest
 from object_dialects import DIALECTS
 from object_store import ObjectStore, empty_bucket
+from racing_writers import assert_one_wins
 
 from service.objects.answers import ObjectStoreAway, ReplacedMeanwhile
 from service.objects.store import RegistryObjects
-
-WRITERS = 20
 
 
 @pytest.fixture(params=["memory", *DIALECTS])
@@ -30,35 +27,8 @@ def objects(bucket: ObjectStore) -> RegistryObjects:
     return RegistryObjects(bucket.uri)
 
 
-def content_of(writer: int, replaces: str | None) -> bytes:
-    return f"by {writer} in place of {replaces}".encode()
-
-
-def raced(objects: RegistryObjects, name: str, replaces: str | None) -> list[int]:
-    """Let 20 writers write at the same moment; return those that were not refused."""
-    barrier = Barrier(WRITERS)
-
-    def write(writer: int) -> bool:
-        barrier.wait()
-        try:
-            objects.write(name, content_of(writer, replaces), replaces)
-        except ReplacedMeanwhile:
-            return False
-        return True
-
-    with ThreadPoolExecutor(WRITERS) as pool:
-        return [writer for writer, written in enumerate(pool.map(write, range(WRITERS))) if written]
-
-
 def test_of_20_writers_at_once_one_creates_and_one_replaces(uri: str) -> None:
-    objects = RegistryObjects(uri)
-    etag = None
-    for _ in range(10):
-        winners = raced(objects, "a.json", etag)
-        present = objects.look("a.json").stored
-        assert present is not None
-        assert [present.content] == [content_of(winner, etag) for winner in winners]
-        etag = present.etag
+    assert_one_wins(RegistryObjects(uri), "a.json", 10)
 
 
 def test_an_object_is_read_when_its_etag_has_changed(uri: str) -> None:
