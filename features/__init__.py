@@ -11,6 +11,7 @@ from features.schema import (
     FeatureSchema,
     MultiCategorical,
     Numeric,
+    Vector,
 )
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Numeric",
     "RowLayout",
     "SchemaError",
+    "Vector",
     "key_of",
     "keys_of_column",
 ]

@@ -22,7 +22,7 @@ class BehaviourLayout(RowLayout):
         keys = np.arange(self._item.key_width)
         picked = [keys[self._item.key_columns[n]] for n in self.key_columns]
         self._item_keys = np.concatenate(picked) if picked else np.zeros(0, dtype=np.int64)
-        self._item_numerics = np.array([self._item.numeric_columns[n] for n in self.numeric_columns], dtype=np.int64)
+        self._item_numerics = self._item.number_columns(feature.name for feature in self.features)
         self.item_key_width = self.key_width
         self.key_width += 2
         widened = [

@@ -6,7 +6,7 @@ a loop.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from struct import Struct
 
@@ -15,51 +15,44 @@ import numpy as np
 from features.errors import FeatureError
 from features.keys import MISSING_KEY, key_of, keys_of_column
 from features.nearest import nearest
-from features.schema import Feature, MultiCategorical, Numeric
+from features.numbers import number_of, numbers_of_column, vector_of, vectors_of_column
+from features.schema import Feature, MultiCategorical, Numeric, Vector
 
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _KEY = Struct("<q")
 _NUMERIC = Struct("<f")
 _KEY_TYPE = np.dtype("<i8")
 _NUMERIC_TYPE = np.dtype("<f4")
 
 
-def number_of(value: object, field: str, nan_is_missing: bool) -> float:
-    """Return a numeric value as float; NaN if it is missing. Raises FeatureError for anything but a finite number."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        raise FeatureError(field, f"a numeric value is a number or null, not {type(value).__name__}")
-    if isinstance(value, float | np.floating) and math.isnan(value):
-        if nan_is_missing:
-            return math.nan
-        raise FeatureError(field, "NaN is not a number; send null for a missing value")
-    if not -_FLOAT32_MAX <= value <= _FLOAT32_MAX:
-        raise FeatureError(field, f"a numeric value lies within +-{_FLOAT32_MAX:.3g} (float32)")
-    return float(value)
-
-
 class RowLayout:
     """The layout of one entity's features in a packed row.
 
     `dtype` has the fields `keys` int64 `[key_width]` and `numerics` float32 `[numeric_width]`, in the schema's order;
-    a multi-valued feature takes `max_values` key columns, padded with MISSING_KEY on the right.
+    a multi-valued feature takes `max_values` key columns, padded with MISSING_KEY on the right; a vector takes `width`
+    columns of `numerics`, which are all NaN if it is missing.
     """
 
     def __init__(self, features: Sequence[Feature], times: bool = False) -> None:
         self.features = tuple(features)
         self.key_columns: dict[str, slice] = {}
         self.numeric_columns: dict[str, int] = {}
+        self.vector_columns: dict[str, slice] = {}
         key_width = 0
+        numeric_width = 0
         for feature in self.features:
             if isinstance(feature, Numeric):
-                self.numeric_columns[feature.name] = len(self.numeric_columns)
+                self.numeric_columns[feature.name] = numeric_width
+                numeric_width += 1
+                continue
+            if isinstance(feature, Vector):
+                self.vector_columns[feature.name] = slice(numeric_width, numeric_width + feature.width)
+                numeric_width += feature.width
                 continue
             width = feature.max_values if isinstance(feature, MultiCategorical) else 1
             self.key_columns[feature.name] = slice(key_width, key_width + width)
             key_width += width
         self.key_width = key_width
-        self.numeric_width = len(self.numeric_columns)
+        self.numeric_width = numeric_width
         fields: list[tuple[str, str, tuple[int, ...]]] = [("keys", "<i8", (key_width,))]
         if times:
             fields.append(("time", "<i8", ()))
@@ -70,6 +63,27 @@ class RowLayout:
         self.dtype = np.dtype(fields)
         self._numerics_at = _offset(self.dtype, "numerics")
         self._by_name = {f.name: f for f in self.features}
+
+    def number_columns(self, names: Iterable[str]) -> np.ndarray:
+        """The columns of `numerics` that these features have, in their order, int64; none for a categorical one."""
+        columns: list[int] = []
+        for name in names:
+            if name in self.numeric_columns:
+                columns.append(self.numeric_columns[name])
+            elif name in self.vector_columns:
+                columns += range(self.vector_columns[name].start, self.vector_columns[name].stop)
+        return np.array(columns, dtype=np.int64)
+
+    @cached_property
+    def number_names(self) -> tuple[str, ...]:
+        """A name for each column of `numerics`; those of a vector are `name[0]`, `name[1]`, ..."""
+        names: list[str] = []
+        for feature in self.features:
+            if isinstance(feature, Numeric):
+                names.append(feature.name)
+            elif isinstance(feature, Vector):
+                names += [f"{feature.name}[{place}]" for place in range(feature.width)]
+        return tuple(names)
 
     @cached_property
     def default_row(self) -> bytes:
@@ -115,6 +129,11 @@ class RowLayout:
                 number_of(value, name, nan_is_missing),
             )
             return
+        if isinstance(feature, Vector):
+            vector = vector_of(feature, value).astype(_NUMERIC_TYPE).tobytes()
+            start = self._numerics_at + _NUMERIC.size * self.vector_columns[name].start
+            row[start : start + len(vector)] = vector
+            return
         start = self.key_columns[name].start
         keys = (
             multi_keys(feature, value)
@@ -124,13 +143,21 @@ class RowLayout:
         for place, key in enumerate(keys, start):
             _KEY.pack_into(row, _KEY.size * place, key)
 
+    def measured(self, feature: Feature, numerics: np.ndarray) -> np.ndarray:
+        """A numeric feature's number, or the Euclidean norm of a vector, in each row `[n]`; NaN where it is missing."""
+        if isinstance(feature, Vector):
+            return np.asarray(np.linalg.norm(numerics[:, self.vector_columns[feature.name]].astype(np.float64), axis=1))
+        return np.asarray(numerics[:, self.numeric_columns[feature.name]])
+
     def columns_of(self, packed: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Keys int64 `[1, key_width]` and numerics float32 `[1, numeric_width]` of one packed row, without a copy."""
         keys = np.ndarray((1, self.key_width), _KEY_TYPE, packed)
         return keys, np.ndarray((1, self.numeric_width), _NUMERIC_TYPE, packed, self._numerics_at)
 
     def pack_columns(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
-        """Pack `n` rows of raw columns, each `[n]`; a column that is not given, and NaN in a column, is missing.
+        """Pack `n` rows of raw columns, each `[n]`, a vector's also `[n, width]`.
+
+        A column that is not given, and NaN in a column, is missing.
 
         The result equals that of `pack` row by row, bit for bit.
         """
@@ -141,6 +168,8 @@ class RowLayout:
             column = columns[feature.name]
             if isinstance(feature, Numeric):
                 rows["numerics"][:, self.numeric_columns[feature.name]] = numbers_of_column(column, feature.name)
+            elif isinstance(feature, Vector):
+                rows["numerics"][:, self.vector_columns[feature.name]] = vectors_of_column(feature, column)
             elif isinstance(feature, MultiCategorical):
                 rows["keys"][:, self.key_columns[feature.name]] = multi_keys_of_column(feature, column)
             else:
@@ -210,16 +239,3 @@ def multi_keys_of_column(feature: MultiCategorical, column: np.ndarray) -> np.nd
     out = np.full((len(lists), feature.max_values), MISSING_KEY, dtype=np.int64)
     out[owner[fits], place[fits]] = keys[fits]
     return out
-
-
-def numbers_of_column(column: np.ndarray, field: str) -> np.ndarray:
-    """`number_of` for a column, float32 `[n]`, NaN where missing."""
-    if column.dtype.kind in "iuf":
-        numbers = column.astype(np.float64)
-        out_of_range = ~np.isnan(numbers) & ~(np.abs(numbers) <= _FLOAT32_MAX)
-        if out_of_range.any():
-            number_of(float(numbers[out_of_range][0]), field, nan_is_missing=True)
-        packed = numbers.astype(np.float32)
-        packed[np.isnan(packed)] = np.nan  # one bit pattern: a column may hold NaNs of any sign and payload
-        return packed
-    return np.array([number_of(v, field, nan_is_missing=True) for v in column.tolist()], dtype=np.float32)

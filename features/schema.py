@@ -11,16 +11,13 @@ from pydantic import Field, model_validator
 from features.counter_schema import Counter, check_counters, stored_counters
 from features.derived_schema import OF_REQUEST_TIME, Derived, check_derived, operands, type_of
 from features.errors import FeatureError, SchemaError
-from features.strict_model import Name, SchemaPart, at_default
+from features.strict_model import Name, Required, SchemaPart, at_default
 from features.text_parts import TextPart
 
 ACTION = "action"
 SCENE = "scene"
 COUNTER = "counter"  # the group of the counters' numbers
 DERIVED = "derived"  # the group of the derived features
-
-# Whether a request or write is refused that leaves the feature out or gives null.
-Required = Annotated[bool, Field(exclude_if=at_default)]
 
 
 class Categorical(SchemaPart):
@@ -76,7 +73,21 @@ class Numeric(SchemaPart):
     required: Required = False
 
 
-Feature = Annotated[Categorical | MultiCategorical | Numeric, Field(discriminator="type")]
+class Vector(SchemaPart):
+    """A vector of `width` float32 numbers, such as the embedding of a text or an image; it may be missing as a whole.
+
+    The graph takes the numbers as they are, and a 1; a missing vector is zeros, and a 0. With `project`, a linear layer
+    without a bias maps these `width` + 1 numbers to `project` numbers.
+    """
+
+    name: Name
+    type: Literal["vector"]
+    width: Annotated[int, Field(ge=1, le=4096)]
+    project: Annotated[int | None, Field(ge=1, le=1024, exclude_if=at_default)] = None
+    required: Required = False
+
+
+Feature = Annotated[Categorical | MultiCategorical | Numeric | Vector, Field(discriminator="type")]
 
 
 class BehaviourSchema(SchemaPart):
@@ -199,7 +210,7 @@ class FeatureSchema(SchemaPart):
 
     def row_meaning(self, group: str) -> list[dict[str, object]]:
         """Describe the features of a group as far as they change its packed row."""
-        exclude = {"pooling", "transform", "bins", "within_request", "required"}
+        exclude = {"pooling", "transform", "bins", "within_request", "required", "project"}
         return [
             feature.model_dump(exclude=exclude) | {"vocabulary": getattr(feature, "vocabulary_name", None)}
             for feature in self.group(group)

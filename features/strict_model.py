@@ -16,3 +16,7 @@ class SchemaPart(BaseModel):
 def at_default(value: object) -> bool:
     """Leaves fields with their default value out of the written schema, so that older services can read it."""
     return not value
+
+
+# Whether a request or write is refused that leaves the feature out or gives null.
+Required = Annotated[bool, Field(exclude_if=at_default)]

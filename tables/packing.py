@@ -4,15 +4,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from features import MISSING_KEY, FeatureError, MultiCategorical, Numeric, RowLayout
+from features import MISSING_KEY, FeatureError, MultiCategorical, Numeric, RowLayout, Vector
 from features.schema import Feature
 from tables.batch import Batch
 from tables.key64 import is_key64, key_lists, keys_of
+from tables.vectors import vectors_of
 
 
 def list_columns(layout: RowLayout) -> frozenset[str]:
     """Return the columns that hold lists, which a CSV writes as `a|b|c`."""
-    return frozenset(f.name for f in layout.features if isinstance(f, MultiCategorical))
+    return frozenset(f.name for f in layout.features if isinstance(f, MultiCategorical | Vector))
 
 
 def feature_columns(layout: RowLayout, id_feature: str | None = None) -> tuple[str, ...]:
@@ -72,6 +73,8 @@ def _refuse_missing(layout: RowLayout, rows: np.ndarray, batch: Batch, source: M
             continue
         if isinstance(feature, Numeric):
             missing = np.isnan(rows["numerics"][:, layout.numeric_columns[feature.name]])
+        elif isinstance(feature, Vector):
+            missing = np.isnan(rows["numerics"][:, layout.vector_columns[feature.name].start])
         else:
             missing = (rows["keys"][:, layout.key_columns[feature.name]] == MISSING_KEY).all(axis=1)
         if missing.any():
@@ -82,6 +85,8 @@ def _refuse_missing(layout: RowLayout, rows: np.ndarray, batch: Batch, source: M
 def _values(batch: Batch, feature: Feature, column: str) -> np.ndarray:
     if isinstance(feature, Numeric):
         return batch.numbers(column)
+    if isinstance(feature, Vector):
+        return vectors_of(batch, feature, column)
     if isinstance(feature, MultiCategorical):
         return batch.lists(column)
     return batch.categories(column)

@@ -1,5 +1,6 @@
 """One small ranker per catalogue entry, with random weights and inputs, for tests over the whole catalogue."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 
 from export.graph import ServingGraph, graph_inputs
-from features import BehaviourLayout, RowLayout, key_of
+from features import Feature, FeatureSchema, RowLayout, key_of
 from features.within_request import WITHIN, ComparedColumns
 from models.catalogue import CATALOGUE
 from models.data.encoding.encoding import AGE, CANDIDATE, Encoding, NumericStats
@@ -170,10 +171,10 @@ def random_encoding(recipe: Recipe, seed: int, known: int = 40) -> Encoding:
     names = vocabulary_names(schema)
     keys = np.unique([*rng.integers(-(2**63), 2**63 - 1, known), *domain_keys(recipe), *action_keys(recipe)])
     rows = (1 + len(names) + np.arange(len(keys))).astype(np.int32)
-    numerics = {g: _stats(rng, RowLayout(schema.group(g)).numeric_width) for g in ("user", "context", "item")}
-    numerics["behaviour"] = _stats(rng, (BehaviourLayout(schema).numeric_width if schema.behaviour else 0) + len([AGE]))
+    numerics = {g: _stats(rng, _single_numbers(schema.group(g))) for g in ("user", "context", "item")}
+    numerics["behaviour"] = _stats(rng, _single_numbers(schema.behaviour_item_features) + len([AGE]))
     if schema.candidate:
-        numerics[CANDIDATE] = _stats(rng, RowLayout(schema.candidate).numeric_width)
+        numerics[CANDIDATE] = _stats(rng, _single_numbers(schema.candidate))
     if width := 2 * len(ComparedColumns.of(schema)):
         numerics[WITHIN] = _stats(rng, width)
     return Encoding(schema, Vocabulary(keys, rows, {n: i + 1 for i, n in enumerate(names)}), numerics)
@@ -189,6 +190,10 @@ def action_keys(recipe: Recipe) -> list[int]:
     """The keys of the actions of the recipe's sequences."""
     actions = {action for sequence in recipe.model.sequences.values() for action in sequence.actions}
     return [key_of("action", action) for action in sorted(actions)]
+
+
+def _single_numbers(features: Sequence[Feature]) -> int:
+    return len(RowLayout(features).numeric_columns)
 
 
 def _stats(rng: np.random.Generator, n: int) -> NumericStats:
@@ -222,7 +227,19 @@ def raw_inputs(
         else:
             values = rng.normal(size=shape) * 3
             out[spec.name] = np.where(rng.random(shape) < missing, np.nan, values).astype(np.float32)
+            # A vector is missing as a whole.
+            for columns in _vector_columns(of.encoding.schema, spec.name.removesuffix("_numerics")):
+                out[spec.name][:, columns] = np.where(
+                    np.isnan(out[spec.name][:, columns.start])[:, None], np.nan, values[:, columns]
+                )
     return out
+
+
+def _vector_columns(schema: FeatureSchema, group: str) -> list[slice]:
+    if group not in ("user", "item", "context", "candidate", "behaviour"):
+        return []
+    features = schema.behaviour_item_features if group == "behaviour" else schema.group(group)
+    return list(RowLayout(features).vector_columns.values())
 
 
 def score(of: Small, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from features import FeatureSchema, RowLayout
 from features.layouts import COUNTER_INPUT, Layouts
-from features.schema import Feature, MultiCategorical, Numeric
+from features.schema import Feature, MultiCategorical, Numeric, Vector
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class ServedRows:
         return len(self.keys)
 
     def values(self, feature: Feature) -> np.ndarray:
-        """Keys `[n]` or `[n, values]` of a categorical feature, numbers `[n]` of a numeric one."""
+        """Keys `[n]` or `[n, values]` of a categorical feature, numbers `[n]`, or vectors `[n, width]`."""
+        if isinstance(feature, Vector):
+            return self.numerics[:, self.layout.vector_columns[feature.name]]
         if isinstance(feature, Numeric):
             return self.numerics[:, self.layout.numeric_columns[feature.name]]
         keys = self.keys[:, self.layout.key_columns[feature.name]]
@@ -119,6 +121,8 @@ def _lacking_behaviours(logged: FeatureSchema, read: FeatureSchema) -> str:
 
 
 def _meaning(feature: Feature) -> str:
+    if isinstance(feature, Vector):
+        return f"vector of {feature.width} numbers"
     vocabulary = getattr(feature, "vocabulary_name", "")
     width = feature.max_values if isinstance(feature, MultiCategorical) else 1
     text = getattr(feature, "text", None)

@@ -4,6 +4,7 @@ A row of users stands for what one ranking knew of its user, its behaviours incl
 an item. Equal ones are one row, named by their content and feature schema.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from features import Numeric, RowLayout
 from features.layouts import Layouts
-from features.schema import Feature, FeatureSchema, MultiCategorical
+from features.schema import Feature, FeatureSchema, MultiCategorical, Vector
 from loop.join.delays import PART, label_fields, label_names
 from loop.join.served import ServedRows, counters_of, entity_rows, name_of
 from models.recipe import Recipe
@@ -77,10 +78,15 @@ def arrow_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
 
 
 def _fields(features: Sequence[Feature]) -> list[pa.Field]:
-    return [
-        pa.field(f.name, pa.float32()) if isinstance(f, Numeric) else key64_field(f.name, f.type == "multi_categorical")
-        for f in features
-    ]
+    return [_field(feature) for feature in features]
+
+
+def _field(feature: Feature) -> pa.Field:
+    if isinstance(feature, Numeric):
+        return pa.field(feature.name, pa.float32())
+    if isinstance(feature, Vector):
+        return pa.field(feature.name, pa.list_(pa.float32()))
+    return key64_field(feature.name, feature.type == "multi_categorical")
 
 
 def add_exposure(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, layouts: Layouts) -> None:
@@ -151,6 +157,8 @@ def _add_behaviours(
     for f in used:
         if isinstance(f, Numeric):
             packed["numerics"][:, layout.numeric_columns[f.name]] = columns[f.name]
+        elif isinstance(f, Vector):
+            packed["numerics"][:, layout.vector_columns[f.name]] = columns[f.name]
         elif isinstance(f, MultiCategorical):
             packed["keys"][:, layout.key_columns[f.name]] = columns[f.name]
         else:
@@ -179,6 +187,8 @@ def _columns(rows: ServedRows, features: Sequence[Feature]) -> dict[str, list[An
         values = rows.values(feature).tolist()
         if isinstance(feature, Numeric):
             columns[feature.name] = [None if value != value else value for value in values]
+        elif isinstance(feature, Vector):
+            columns[feature.name] = [None if math.isnan(vector[0]) else vector for vector in values]
         elif isinstance(feature, MultiCategorical):
             columns[feature.name] = [[key for key in keys if key] for keys in values]
         else:

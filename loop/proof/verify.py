@@ -15,7 +15,7 @@ import numpy as np
 from features.files.writing import write_whole
 from features.layouts import Layouts
 from features.rows import RowLayout
-from features.schema import Feature, Numeric
+from features.schema import Feature, Numeric, Vector
 from features.statistics import relative_difference
 from loop.errors import LogError
 from loop.join.served import ServedRows, entity_rows
@@ -222,15 +222,15 @@ def _compare_behaviours(exposure: Exposure, layouts: Layouts, source: SourceRows
 def _differing(first: ServedRows, second: ServedRows, feature: Feature) -> Iterator[int]:
     """The rows whose values of a feature differ in any bit; a missing number equals a missing number."""
     for place, (one, other) in enumerate(zip(first.values(feature), second.values(feature), strict=True)):
-        missing = isinstance(feature, Numeric) and np.isnan(one) and np.isnan(other)
+        missing = isinstance(feature, Numeric) and np.isnan(one) and np.isnan(other)  # a vector has one NaN only
         if not missing and np.asarray(one).tobytes() != np.asarray(other).tobytes():
             yield place
 
 
 def _shown(rows: ServedRows, feature: Feature, place: int) -> str:
     value = rows.values(feature)[place]
-    if isinstance(feature, Numeric):
-        return "missing" if np.isnan(value) else f"{value:.7g}"
+    if isinstance(feature, Numeric | Vector):
+        return "missing" if np.isnan(value).all() else " ".join(f"{number:.7g}" for number in np.atleast_1d(value)[:8])
     keys = [int(key) for key in np.atleast_1d(value) if key]
     return "missing" if not keys else "key " + ", ".join(f"{key:x}" for key in keys)
 

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from export.external.lookup import PAIRS
-from features import MISSING_KEY, MultiCategorical, Numeric
+from features import MISSING_KEY, MultiCategorical, Numeric, Vector
 from features.layouts import Layouts
 from features.statistics import psi_of_counts
 from loop.errors import LogError
@@ -142,7 +142,9 @@ def _of_one_kind(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _values(exposure: Exposure, layouts: Layouts) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Group, name and values of each feature at an exposure's seen positions: numbers `[n]`, keys `[n, values]`."""
+    """Group, name and values of each feature at an exposure's seen positions: numbers and norms of vectors `[n]`,
+    keys `[n, values]`.
+    """
     places = np.array(exposure["positions"], dtype=np.int64) - 1 - (exposure.get("ranked_before") or 0)
     items = len(exposure["item_ids"])
     of_request = np.zeros(len(places), dtype=np.int64)
@@ -154,6 +156,9 @@ def _values(exposure: Exposure, layouts: Layouts) -> Iterator[tuple[str, str, np
     ):
         rows = entity_rows(exposure, layout, group, count)
         for feature in layout.features:
+            if isinstance(feature, Vector):
+                yield group, feature.name, layout.measured(feature, rows.numerics)[at]
+                continue
             values = rows.values(feature)[at]
             single = not isinstance(feature, Numeric | MultiCategorical)
             yield group, feature.name, values[:, None] if single else values
@@ -195,7 +200,7 @@ def without_rows(manifest: Manifest) -> frozenset[Place]:
     for group in ("user", "item", "context", "candidate"):
         trained = {feature["name"] for feature in recipe["features"].get(group) or ()}
         for feature in manifest.feature_schema.group(group):
-            if isinstance(feature, Numeric):
+            if isinstance(feature, Numeric | Vector):
                 continue
             if feature.name not in trained or feature.vocabulary_name in hashed:
                 places.add((group, feature.name))

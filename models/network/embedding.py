@@ -10,6 +10,7 @@ from features import Categorical, Feature, MultiCategorical, Numeric
 from models.data.encoding.encoding import NumericStats
 from models.data.encoding.vocabulary import MISSING_ROW
 from models.network.compact import Lookup
+from models.network.dense_vectors import DenseVectors, PlainColumns
 from models.network.piecewise_linear import PiecewiseLinear, binned_columns
 
 _LARGEST_SUM_AS_PRODUCT = 4096  # multiplications per row
@@ -75,17 +76,6 @@ class NumericBins(nn.Module):
         values = raw[..., self.columns]
         place = (values.unsqueeze(-1) >= self.edges).sum(-1) + 1
         return self.table(torch.where(torch.isnan(values), 0, place) + self.offsets).flatten(-2)
-
-
-def runs_of(columns: Sequence[int]) -> list[slice]:
-    """Group ascending column numbers into slices of adjacent columns."""
-    runs: list[slice] = []
-    for column in columns:
-        if runs and runs[-1].stop == column:
-            runs[-1] = slice(runs[-1].start, column + 1)
-        else:
-            runs.append(slice(column, column + 1))
-    return runs
 
 
 class KeyColumns(nn.Module):
@@ -166,7 +156,7 @@ def _sum_of_values(embedded: Tensor) -> Tensor:
 
 
 class GroupEmbedding(nn.Module):
-    """One group's vector: its key columns' embeddings, then its numerics, then the embeddings of their bins.
+    """One group's vector: its key columns' embeddings, its numerics, its dense vectors, the embeddings of the bins.
 
     With `piecewise`, a number is embedded by its position in every bin instead of by the bin that it lies in.
     """
@@ -184,6 +174,7 @@ class GroupEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.keys = KeyColumns(features, unknown_rows, widths, extra_columns)
+        self.plain = PlainColumns(features)
         self.n_numerics = len(stats.mean)
         self.n_binned = len(binned_columns(stats.edges))
         self.numerics: Numerics | None = None
@@ -192,6 +183,10 @@ class GroupEmbedding(nn.Module):
         self.bins: PiecewiseLinear | NumericBins | None = None
         if self.n_binned:
             self.bins = _bins(stats.edges, dim, piecewise)
+        self.vectors: DenseVectors | None = None
+        if not self.plain.whole:
+            self.vectors = DenseVectors(features)
+            self.n_numerics += self.vectors.width
         self.width = sum(self.keys.piece_widths) + self.n_binned * dim + self.n_numerics
 
     def forward(self, rows: Tensor, raw: Tensor | None, lookup: Lookup, unknown_rate: float) -> Tensor:
@@ -207,12 +202,17 @@ class GroupEmbedding(nn.Module):
     def beside(self, keys: list[Tensor], raw: Tensor | None, unknown_rate: float) -> Tensor:
         """Concatenate the embeddings of the key columns and those of the numeric columns -> `[..., G]`."""
         parts = list(keys)
+        bins: list[Tensor] = []
         if self.numerics is not None and raw is not None:
+            numbers = self.plain.of(raw)
             if self.training and unknown_rate:
-                raw = raw.masked_fill(torch.rand_like(raw) < unknown_rate, torch.nan)
-            parts.append(self.numerics(raw))
+                numbers = numbers.masked_fill(torch.rand_like(numbers) < unknown_rate, torch.nan)
+            parts.append(self.numerics(numbers))
             if self.bins is not None:
-                parts.append(self.bins(raw))
+                bins.append(self.bins(numbers))
+        if self.vectors is not None and raw is not None:
+            parts += self.vectors(raw, unknown_rate)
+        parts += bins
         if len(parts) == 1:
             return parts[0]  # a concatenation of one vector would cost the graph a copy
         return torch.cat(parts, -1)

@@ -17,7 +17,8 @@ from models.data.encoding.vocabulary import MISSING_ROW, behaviour_column_vocabu
 from models.encoders.base import EncoderSpec, Keys, View
 from models.layers.input_part import InputPart
 from models.network.compact import Lookup, compact, widened
-from models.network.embedding import GroupEmbedding, numerics_of, pieces_of, runs_of
+from models.network.dense_vectors import runs_of
+from models.network.embedding import GroupEmbedding, numerics_of, pieces_of
 from models.recipe.sections.model import EmbeddingSection
 from models.structures.representation import Candidates
 
@@ -161,7 +162,8 @@ class Inputs(nn.Module):
         group = self.groups["item"]
         assert isinstance(group, GroupEmbedding)
         assert group.numerics is not None
-        return Candidates(batch["item_numerics"], group.numerics(batch["item_numerics"]))
+        raw = batch["item_numerics"]
+        return Candidates(raw, group.plain.put_back(group.numerics(group.plain.of(raw))))
 
     @property
     def encoder_spec(self) -> EncoderSpec | None:
@@ -223,10 +225,7 @@ def _columns_of(item: Sequence[Feature], chosen: Sequence[Feature]) -> tuple[lis
     """Key and numeric columns of the chosen features in an item row, in the order of `chosen`."""
     layout = RowLayout(item)
     keys: list[int] = []
-    numerics: list[int] = []
     for feature in chosen:
         if feature.name in layout.key_columns:
             keys += range(*layout.key_columns[feature.name].indices(layout.key_width))
-        if feature.name in layout.numeric_columns:
-            numerics.append(layout.numeric_columns[feature.name])
-    return keys, numerics
+    return keys, layout.number_columns(feature.name for feature in chosen).tolist()

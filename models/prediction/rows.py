@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features import Feature, Numeric, RowLayout
+from features import Feature, Numeric, RowLayout, Vector
 from models.data.cache import Data
 from models.data.encoding.impressions import times_of
 from models.data.split import PARTS, Splitter, split_columns
@@ -20,6 +20,7 @@ from models.training.evaluation import scores_of
 from models.training.run import open_run, open_run_data
 from tables import Batch, Table
 from tables.packing import list_columns
+from tables.vectors import vectors_of
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,16 @@ def _values(batch: Batch, features: Sequence[Feature]) -> list[dict[str, Any]]:
     """Return the raw values of features in the form of a request; null states that a value is missing."""
     rows: list[dict[str, Any]] = [{} for _ in range(len(batch))]
     for feature in features:
-        values = batch.numbers(feature.name) if isinstance(feature, Numeric) else batch.raw(feature.name)
-        for row, value in zip(rows, values.tolist(), strict=True):
+        for row, value in zip(rows, _raw_values(batch, feature), strict=True):
             # NaN is not equal to itself, and JSON does not have it.
             row[feature.name] = value if value == value else None
     return rows
+
+
+def _raw_values(batch: Batch, feature: Feature) -> list[Any]:
+    if isinstance(feature, Numeric):
+        return list(batch.numbers(feature.name).tolist())
+    if isinstance(feature, Vector):
+        vectors = vectors_of(batch, feature, feature.name)
+        return [None if np.isnan(vector[0]) else vector.tolist() for vector in vectors]
+    return list(batch.raw(feature.name).tolist())

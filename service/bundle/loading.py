@@ -99,7 +99,8 @@ def unread_features(inputs: Sequence[TensorSpec], layouts: Layouts) -> frozenset
     for group, layout in (("item", layouts.item), ("candidate", layouts.candidate)):
         numeric_width = widths.get(f"{group}_numerics")
         if numeric_width is not None:
-            unread.update(tuple(layout.numeric_columns)[numeric_width:])
+            columns = [(f.name, layout.number_columns([f.name])) for f in layout.features]
+            unread.update(name for name, places in columns if len(places) and places[0] >= numeric_width)
         key_width = widths.get(f"{group}_keys")
         if key_width is not None:
             unread.update(name for name, columns in layout.key_columns.items() if columns.start >= key_width)

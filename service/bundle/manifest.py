@@ -222,10 +222,10 @@ class Manifest(_Strict):
 
     @property
     def item_numerics(self) -> tuple[str, ...]:
-        """The names of the item's numeric features, in the order of the columns of the input `item_numerics`.
+        """A name for each column of the input `item_numerics`: those of numeric features, and `name[0]` of vectors.
 
         Those that only rules read are not among them.
         """
         layouts = Layouts.of(self.feature_schema)
         width = narrowed_inputs(self.inputs, layouts).get("item_numerics")
-        return tuple(layouts.item.numeric_columns)[:width]
+        return layouts.item.number_names[:width]

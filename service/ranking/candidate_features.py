@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from features import Categorical, Feature, FeatureError, Numeric, RowLayout, key_of
+from features import Categorical, Feature, FeatureError, Numeric, RowLayout, Vector, key_of
 from features.layouts import Layouts
 from features.nearest import nearest
 from service.errors import invalid
@@ -134,12 +134,12 @@ def _pack(layout: RowLayout, rows: np.ndarray, feature: Feature, values: Sequenc
         if keys is not None:
             rows["keys"][:, layout.key_columns[feature.name].start] = keys
             return
-    # Lists, and values that do not fit: one candidate after another, so that an error names its candidate.
+    # Lists, vectors, and values that do not fit: one candidate after another, so that an error names its candidate.
     for place, value in enumerate(values):
         packed = layout.rows(pack_raw(layout, {feature.name: value}, f"candidates[{start + place}].features"))
-        if isinstance(feature, Numeric):
-            column = layout.numeric_columns[feature.name]
-            rows["numerics"][place, column] = packed["numerics"][0, column]
+        if isinstance(feature, Numeric | Vector):
+            numbers_at = layout.number_columns([feature.name])
+            rows["numerics"][place, numbers_at] = packed["numerics"][0, numbers_at]
         else:
             columns = layout.key_columns[feature.name]
             rows["keys"][place, columns] = packed["keys"][0, columns]

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from features import MISSING_KEY, Numeric, RowLayout, key_of
+from features import MISSING_KEY, Numeric, RowLayout, Vector, key_of
 from features.nearest import nearest
 from service.fusion.expression import Expression, parse
 from service.rules.candidates import CandidateList, is_in
@@ -120,8 +120,7 @@ class BoundRules:
             output = candidates.outputs.get(rule.vector.output)
             return np.zeros((len(candidates), 1)) if output is None else output.astype(np.float64)
         names = (rule.vector,) if isinstance(rule.vector, str) else rule.vector
-        columns = [self.layout.numeric_columns[name] for name in names]
-        return candidates.numerics[:, columns].astype(np.float64)
+        return candidates.numerics[:, self.layout.number_columns(names)].astype(np.float64)
 
 
 def bind_rules(
@@ -165,7 +164,7 @@ def _listed_values(rules: Sequence[Rule]) -> Iterator[tuple[str, tuple[Value, ..
 def _keys(layout: RowLayout, name: str, values: Sequence[Value]) -> np.ndarray:
     """The keys of a feature's values, sorted, int64 `[n]`."""
     feature = layout.feature(name)
-    assert not isinstance(feature, Numeric)
+    assert not isinstance(feature, Numeric | Vector)
     return np.sort(np.array([key_of(feature.vocabulary_name, value, name) for value in values], dtype=np.int64))
 
 
@@ -195,12 +194,12 @@ def _check_vector(
             raise RulesError(message, f"{where}.output")
         return
     for name in (vector,) if isinstance(vector, str) else vector:
-        if name in layout.numeric_columns:
+        if name in layout.numeric_columns or name in layout.vector_columns:
             continue
         if name in outputs:
             raise RulesError(f"'{name}' is an output of the model: write {{output: {name}}}", where)
-        near = nearest(name, [*outputs, *layout.numeric_columns])
-        raise RulesError(f"'{name}' is neither a vector of the model nor a numeric feature{near}", where)
+        near = nearest(name, [*outputs, *layout.numeric_columns, *layout.vector_columns])
+        raise RulesError(f"'{name}' is neither a vector of the model nor a numeric or vector feature{near}", where)
 
 
 def _check_feature(where: str, name: str, layout: RowLayout, numeric: bool) -> None:
@@ -208,6 +207,6 @@ def _check_feature(where: str, name: str, layout: RowLayout, numeric: bool) -> N
     if name in known:
         return
     kind = "numeric" if numeric else "categorical"
-    if name in layout.numeric_columns or name in layout.key_columns:
+    if name in layout:
         raise RulesError(f"'{name}' is not a {kind} feature", where)
     raise RulesError(f"items have no {kind} feature '{name}'{nearest(name, known)}", where)

@@ -39,10 +39,11 @@ class PackedEntity:
 
 @dataclass(frozen=True, slots=True)
 class DecodedValue:
-    """One feature of a row: its keys without the missing ones, or its number; neither if it is missing."""
+    """One feature of a row: its keys without the missing ones, its number, or its vector; none if it is missing."""
 
     keys: tuple[int, ...] = ()
     number: float | None = None
+    vector: tuple[float, ...] | None = None
 
 
 def time_of(score: float) -> int | None:
@@ -58,6 +59,9 @@ def decoded_values(layout: RowLayout, row: np.void) -> dict[str, DecodedValue]:
     for name, column in layout.numeric_columns.items():
         number = float(row["numerics"][column])
         values[name] = DecodedValue(number=None if np.isnan(number) else number)
+    for name, run in layout.vector_columns.items():
+        numbers = tuple(row["numerics"][run].tolist())
+        values[name] = DecodedValue(vector=None if np.isnan(numbers[0]) else numbers)
     return values
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features import RowLayout
 from features.schema import COUNTER, DERIVED
 from features.within_request import WITHIN
 from models.data.encoding.encoding import (
@@ -23,7 +24,7 @@ from models.data.encoding.encoding import (
     standardisation,
     transformed,
 )
-from models.data.encoding.packed import PackedPart, item_key_columns, item_numeric_columns
+from models.data.encoding.packed import PackedPart, item_key_columns, plain_numbers
 from models.data.encoding.vocabulary import (
     CountingSpace,
     behaviour_column_vocabularies,
@@ -163,11 +164,12 @@ def _sums(values: np.ndarray, counts: np.ndarray, log1p: np.ndarray, shift: np.n
 
 def _stats(rows: np.ndarray, counts: np.ndarray, recipe: Recipe, group: str) -> NumericStats:
     log1p = log1p_columns(recipe.features, group)
-    shift = _first_present(rows["numerics"], counts, log1p)
+    numerics = plain_numbers(recipe.features.group(group), rows["numerics"])
+    shift = _first_present(numerics, counts, log1p)
     totals = np.zeros((3, len(log1p)))
     for chunk in _chunks(len(rows)):
-        totals += _sums(rows["numerics"][chunk], counts[chunk], log1p, shift)
-    return standardisation(totals[0], totals[1], totals[2], _edges(rows["numerics"], counts, recipe, group), shift)
+        totals += _sums(numerics[chunk], counts[chunk], log1p, shift)
+    return standardisation(totals[0], totals[1], totals[2], _edges(numerics, counts, recipe, group), shift)
 
 
 def _edges(numerics: np.ndarray, counts: np.ndarray, recipe: Recipe, group: str) -> np.ndarray:
@@ -202,7 +204,9 @@ def _behaviour_stats(recipe: Recipe, part: PackedPart, seen: np.ndarray) -> Nume
     if part.events is None:
         return NumericStats(np.zeros(0, np.float32), np.zeros(0, np.float32), no_edges(0))
     log1p = log1p_columns(recipe.features, "behaviour")
-    columns = item_numeric_columns(recipe)
+    names = [f.name for f in recipe.features.behaviour_item_features]
+    layout = RowLayout(recipe.features.item)
+    columns = layout.number_columns(name for name in names if name in layout.numeric_columns)
     shift = _first_present(part.items["numerics"][:, columns], seen, log1p[:-1])
     items = np.zeros((3, len(columns)))
     for chunk in _chunks(len(part.items)):

@@ -1,11 +1,12 @@
 """The packed rows of one part, and which columns of an item row a behaviour carries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from features import RowLayout
+from features import Feature, RowLayout
 from models.data.arrays import read_array
 from models.recipe import Recipe
 
@@ -49,10 +50,17 @@ def item_key_columns(recipe: Recipe) -> np.ndarray:
 
 
 def item_numeric_columns(recipe: Recipe) -> np.ndarray:
-    """The numeric columns of an item row that a behaviour carries, in its order, int64."""
+    """The columns of an item row's numerics that a behaviour carries, in its order, int64; those of vectors too."""
     layout = RowLayout(recipe.features.item)
-    names = [f.name for f in recipe.features.behaviour_item_features]
-    return np.array([layout.numeric_columns[n] for n in names if n in layout.numeric_columns], dtype=np.int64)
+    return layout.number_columns(f.name for f in recipe.features.behaviour_item_features)
+
+
+def plain_numbers(features: Sequence[Feature], numerics: np.ndarray) -> np.ndarray:
+    """The single numbers of rows whose numerics are `[n, N]`, without the columns of vectors."""
+    layout = RowLayout(features)
+    if not layout.vector_columns:
+        return numerics
+    return numerics[:, list(layout.numeric_columns.values())]
 
 
 def packed_group(recipe: Recipe, folder: Path, part: str, group: str, n: int) -> np.ndarray:

@@ -88,6 +88,10 @@ def _hashes(layout: RowLayout, rows: np.ndarray) -> np.ndarray:
             number = rows["numerics"][:, layout.numeric_columns[feature.name]]
             out[:, i] = np.ascontiguousarray(number).view(np.uint32)
             continue
+        if feature.name in layout.vector_columns:
+            for number in rows["numerics"][:, layout.vector_columns[feature.name]].T:
+                out[:, i] = _mixed(out[:, i] ^ np.ascontiguousarray(number).view(np.uint32))
+            continue
         # The value of a list is its keys in order, so each key is mixed with those before it.
         for key in rows["keys"][:, layout.key_columns[feature.name]].T:
             out[:, i] = _mixed(out[:, i] ^ key.astype(np.int64).view(np.uint64))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from features import MISSING_KEY, Feature, FeatureSchema, MultiCategorical, Numeric
+from features import MISSING_KEY, Feature, FeatureSchema, MultiCategorical, Numeric, Vector
 from models.data.encoding.two_hashes import Pools, pools_of
 from models.data.stored.buckets import Buckets, bucket_count
 from models.data.stored.memory import refuse_beyond
@@ -197,7 +197,7 @@ def key_column_vocabularies(features: Sequence[Feature]) -> tuple[str, ...]:
     """The vocabulary of each key column of a packed row of these features."""
     columns: list[str] = []
     for feature in features:
-        if isinstance(feature, Numeric):
+        if isinstance(feature, Numeric | Vector):
             continue
         columns += [feature.vocabulary_name] * (feature.max_values if isinstance(feature, MultiCategorical) else 1)
     return tuple(columns)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from features import Numeric, RowLayout
+from features import RowLayout
 from features.schema import COUNTER
 from models.data.cache import Data
 from models.data.encoding.encoding import log1p_columns, transformed
+from models.data.encoding.packed import plain_numbers
 from models.data.encoding.vocabulary import MISSING_ROW
 from models.training.diagnostics.features import group_rows
 
@@ -38,13 +39,14 @@ def feature_columns(
         schema = data.encoding.schema
         layout = RowLayout(schema.group(group))
         rows, numerics = group_rows(data, group, part, picked)
-        numbers.append(transformed(numerics, log1p_columns(schema, group)))
+        numbers.append(transformed(plain_numbers(layout.features, numerics), log1p_columns(schema, group)))
+        numbers += [numerics[:, columns].astype(np.float64) for columns in layout.vector_columns.values()]
         if group == "item" and (within := data.parts[part].within) is not None:
             numbers.append(within[picked].astype(np.float64))
         if group == "item" and (counters := data.parts[part].counters) is not None:
             numbers.append(transformed(counters[picked], log1p_columns(schema, COUNTER)))
         for feature in layout.features:
-            if not isinstance(feature, Numeric):
+            if feature.name in layout.key_columns:
                 ids[f"{group}.{feature.name}"] = rows[:, layout.key_columns[feature.name]]
     return FeatureColumns(np.concatenate(numbers, axis=1), ids)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from features import Feature, Numeric, RowLayout
+from features import Feature, Numeric, RowLayout, Vector
 from features.statistics import BINS, psi_of_counts
 from models.data.cache import Data
 from models.data.encoding.vocabulary import MISSING_ROW
@@ -21,8 +21,8 @@ def feature_health(data: Data, seed: int) -> list[dict[str, Any]]:
     """For each feature `{"group", "feature", "coverage", "known", "psi"}`.
 
     `coverage`: the share of impressions with a value, by part; `known`: the share of the present ids that the
-    vocabulary has, by part, None for numbers; `psi`: validation and test compared with train. A behaviour sequence is
-    measured by its length.
+    vocabulary has, by part, None for numbers; `psi`: validation and test compared with train. A vector is measured by
+    its norm, a behaviour sequence by its length.
     """
     picked = {part: drawn(len(data.parts[part]), MOST_IMPRESSIONS, seed) for part in PARTS}
     return [*_of_groups(data, picked), *_of_behaviours(data, picked)]
@@ -34,9 +34,8 @@ def _of_groups(data: Data, picked: Mapping[str, np.ndarray]) -> Iterator[dict[st
         layout = RowLayout(schema.group(group))
         read = {part: group_rows(data, group, part, places) for part, places in picked.items()}
         for feature in layout.features:
-            if isinstance(feature, Numeric):
-                column = layout.numeric_columns[feature.name]
-                values = {part: numerics[:, column] for part, (_, numerics) in read.items()}
+            if isinstance(feature, Numeric | Vector):
+                values = {part: layout.measured(feature, numerics) for part, (_, numerics) in read.items()}
                 yield {"group": group, "feature": feature.name} | of_numbers(values)
             else:
                 columns = layout.key_columns[feature.name]
@@ -61,7 +60,7 @@ def group_rows(data: Data, group: str, part: str, picked: np.ndarray) -> tuple[n
 
 
 def _unknown_row(data: Data, feature: Feature) -> int:
-    assert not isinstance(feature, Numeric)
+    assert not isinstance(feature, Numeric | Vector)
     return data.encoding.vocabulary.unknown_rows[feature.vocabulary_name]
 
 

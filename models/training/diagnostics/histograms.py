@@ -1,7 +1,7 @@
 """Histograms of the training part by feature, which a bundle carries, so that served rows can be compared with them.
 
 The last bin of a histogram counts impressions without a value. A number has the bins between its `borders` (the deciles
-of training); an id has a bin for each of its most frequent `keys`, then one for all others.
+of training), a vector those of its norm; an id has a bin for each of its most frequent `keys`, then one for all others.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from features import MISSING_KEY, Numeric, RowLayout
+from features import MISSING_KEY, Numeric, RowLayout, Vector
 from features.statistics import BINS
 from models.data.cache import Data
 from models.data.encoding.vocabulary import MISSING_ROW
@@ -66,8 +66,8 @@ def _of_groups(data: Data, picked: np.ndarray) -> Iterator[dict[str, Any]]:
         layout = RowLayout(data.encoding.schema.group(group))
         rows, numerics = group_rows(data, group, "train", picked)
         for feature in layout.features:
-            if isinstance(feature, Numeric):
-                yield _of_numbers(group, feature.name, numerics[:, layout.numeric_columns[feature.name]])
+            if isinstance(feature, Numeric | Vector):
+                yield _of_numbers(group, feature.name, layout.measured(feature, numerics))
             else:
                 yield _of_ids(group, feature.name, rows[:, layout.key_columns[feature.name]], key_of_row)
 

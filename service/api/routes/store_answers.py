@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from features import MISSING_KEY, RowLayout
 from features.layouts import EVENT_KEY_BYTES, Entity, Layouts, rows_of
-from features.schema import Numeric
+from features.schema import Numeric, Vector
 from service.api.fields import ResponseBody
 from service.store.base import Lifetimes
 from service.store.entity_rows import DecodedValue, PackedEntity, decoded_values, texts_of
@@ -35,12 +35,13 @@ class DecodedBehaviour(NamedTuple):
 class StoredValue(ResponseBody):
     """A value of a stored row. Categories are stored as hashes: their text is null where it could not be found.
 
-    A missing value has neither keys nor a number.
+    A missing value has neither keys, a number nor a vector.
     """
 
     keys: Annotated[tuple[str, ...], Field(description="the hashes, in hexadecimal")] = ()
     values: Annotated[tuple[str | None, ...], Field(description="the text of each key")] = ()
     number: float | None = None
+    vector: tuple[float, ...] | None = None
 
 
 class StoredRow(ResponseBody):
@@ -185,7 +186,7 @@ def _collect_of_behaviour(keys: dict[str, set[int]], layouts: Layouts, behaviour
 
 def _vocabulary(layout: RowLayout, name: str) -> str:
     feature = layout.feature(name)
-    return name if isinstance(feature, Numeric) else feature.vocabulary_name
+    return name if isinstance(feature, Numeric | Vector) else feature.vocabulary_name
 
 
 def _behaviour(
@@ -211,6 +212,7 @@ def _value(value: DecodedValue, vocabulary: str, texts: Vocabularies) -> StoredV
         keys=tuple(f"{key & (2**64 - 1):016x}" for key in value.keys),
         values=tuple(of_vocabulary.get(key) for key in value.keys),
         number=value.number,
+        vector=value.vector,
     )
 
 

@@ -27,6 +27,7 @@ from service.store.redis.keys import (
 from service.store.schemas import loaded_at_of, schema_of
 
 log = logging.getLogger("funnelrank.store")
+_NUMBERS_SHOWN = 8  # of a vector
 _READ_SECONDS = 2.0
 _SHOW_SECONDS = 10.0
 
@@ -163,13 +164,16 @@ def _row(layout: RowLayout, packed: bytes) -> list[str]:
 
 
 def decoded(layout: RowLayout, row: np.void) -> Mapping[str, str]:
-    """Map each feature name to its keys in hexadecimal, its number, or `missing`."""
+    """Map each feature name to its keys in hexadecimal, its number, its vector, or `missing`."""
     return {name: _text(value) for name, value in decoded_values(layout, row).items()}
 
 
 def _text(value: DecodedValue) -> str:
     if value.number is not None:
         return f"{value.number:g}"
+    if value.vector is not None:
+        shown = " ".join(f"{number:g}" for number in value.vector[:_NUMBERS_SHOWN])
+        return f"{len(value.vector)} numbers: {shown}" + (" ..." if len(value.vector) > _NUMBERS_SHOWN else "")
     return " ".join(map(hexadecimal, value.keys)) or "missing"
 
 
