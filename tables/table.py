@@ -139,10 +139,14 @@ class Table:
         self._refuse_other_types(columns)
         files = [file for file in self.files if file.is_csv]
         names = [name for name in columns if not any(name in file.partition for file in files)]
-        try:
-            return csv_files.column_kinds(files, names, lists) if files else {}
-        except UNREADABLE as error:
-            raise self._unreadable(files[0], error) from None
+        kinds = csv_files.ColumnKinds(names, lists)
+        for file in files:
+            try:
+                if not kinds.see(file):
+                    break
+            except UNREADABLE as error:
+                raise self._unreadable(file, error) from None
+        return kinds.other_than_text
 
     def as_stored(self, needed: Collection[str] = ()) -> pa.Table:
         """Read the whole Parquet table of one file in the types of its file, for commands that copy or cut tables.

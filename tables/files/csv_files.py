@@ -68,19 +68,28 @@ def _with_line_end(file: TableFile, source: Path | BinaryIO) -> Path | BinaryIO 
     return pa.BufferReader(head + b"\n") if alone and head.strip() and b"\r" not in head else source
 
 
-def column_kinds(files: Sequence[TableFile], columns: Sequence[str], lists: Collection[str] = ()) -> dict[str, str]:
-    """`{column: "float" or "truth"}` of the columns that are not text, from one pass over the files.
+class ColumnKinds:
+    """What the columns of CSV files are by all their values together: `float`, `truth`, or text."""
 
-    The pass ends as soon as every column must be text.
-    """
-    undecided = {name: _Guess(name in lists) for name in columns}
-    every = (batch for file in files for batch in batches(file, columns))
-    for batch in every if columns else ():
-        for name, guess in undecided.items():
-            guess.see(batch.column(name).drop_null())
-        if not any(guess.open for guess in undecided.values()):
-            break
-    return {name: kind for name, guess in undecided.items() if (kind := guess.kind) is not None}
+    def __init__(self, columns: Sequence[str], lists: Collection[str] = ()) -> None:
+        self._guesses = {name: _Guess(name in lists) for name in columns}
+
+    def see(self, file: TableFile) -> bool:
+        """Read a file; False as soon as every column must be text. Raises pyarrow's errors, OSError."""
+        if not self._guesses:
+            return False
+        for batch in batches(file, tuple(self._guesses)):
+            for name, guess in self._guesses.items():
+                guess.see(batch.column(name).drop_null())
+            if not any(guess.open for guess in self._guesses.values()):
+                return False
+        return True
+
+    @property
+    def other_than_text(self) -> dict[str, str]:
+        """`{column: "float" or "truth"}` of the columns that are not text."""
+        kinds = {name: guess.kind for name, guess in self._guesses.items()}
+        return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
 class _Guess:

@@ -6,6 +6,7 @@ Credentials come from where each store's own tools find them: its variables, its
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -13,10 +14,12 @@ from features.files.object_errors import in_one_line
 
 if TYPE_CHECKING:
     from obstore import ReadableFile
-    from obstore.store import ObjectStore
+    from obstore.store import ObjectStore, RetryConfig
 
 _BUFFER_BYTES = 1 << 20
 _CONNECT_TIMEOUT = "10s"
+# A store that has no time (429, 503) is asked again: whoever reads a log can wait, with growing pauses.
+_RETRIES: "RetryConfig" = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
 
 
 def is_uri(place: str) -> bool:
@@ -84,7 +87,8 @@ def _store(root: str) -> "ObjectStore":
     if root.startswith("file:"):
         return cast("ObjectStore", LocalStore.from_url(root))
     # A store at a plain address is used only if its variables name one.
-    return from_url(root, client_options={"connect_timeout": _CONNECT_TIMEOUT, "allow_http": True})
+    options: Any = {"connect_timeout": _CONNECT_TIMEOUT, "allow_http": True}
+    return from_url(root, client_options=options, retry_config=_RETRIES)
 
 
 def _state(size: int, tag: str | None, modified: object) -> tuple[int, str]:

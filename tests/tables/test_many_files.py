@@ -130,6 +130,21 @@ def test_a_truncated_file_among_many_is_named_before_a_row_is_read(tmp_path: Pat
     assert raised.value.file == broken
 
 
+def test_a_broken_csv_among_many_is_the_one_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The types of a CSV's columns follow from all files, so every file is read before the first row is given."""
+    monkeypatch.setattr("tables.files.csv_files.BLOCK_BYTES", 1024)  # more than a head is read at the start
+    for day in range(4):
+        path = tmp_path / f"log/date={day}/a.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text("item_id,click\n" + "1,0\n" * 1000 + ("3\n" if day == 2 else ""))
+    table = open_table(tmp_path / "log", "impressions")
+    with pytest.raises(
+        TableError, match=r"^date=2/a\.csv \(impressions\): cannot be read: .*Expected 2 columns"
+    ) as error:
+        next(iter(table.batches(["click"])))
+    assert error.value.file == tmp_path / "log/date=2/a.csv"
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

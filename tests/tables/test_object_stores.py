@@ -1,6 +1,7 @@
 """Tests tables in object stores of each protocol over HTTP: they have the rows of the same files on a disk."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,6 +70,31 @@ def test_an_object_that_changes_while_it_is_read_is_refused(log: Path, bucket: O
 def test_a_bucket_that_refuses_is_named(log: Path, bucket: ObjectStore) -> None:
     bucket.fault = lambda method, key: 403
     with pytest.raises(TableError, match=rf"cannot be read: {bucket.uri}/log: .*403"):
+        open_table(f"{bucket.uri}/log/", "items")
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_bucket_without_time_is_asked_again(log: Path, bucket: ObjectStore, status: int) -> None:
+    answers = [status] * 2
+    bucket.fault = lambda method, key: answers.pop() if answers else None
+    table = open_table(f"{bucket.uri}/log/", "items")
+    assert not answers
+    answers += [status] * 2
+    assert _texts(table, "n") == _texts(open_table(log, "items"), "n")
+    assert not answers
+
+
+@pytest.mark.parametrize("status", [412, 503])
+def test_a_bucket_that_never_has_time_is_named_with_the_file(
+    log: Path, bucket: ObjectStore, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "_RETRIES", {"max_retries": 2, "retry_timeout": timedelta(seconds=5)})
+    table = open_table(f"{bucket.uri}/log/", "items")
+    bucket.fault = lambda method, key: status if "date=01" in key else None
+    # The first file is read, the second one ends the table: no part of it is taken for the whole.
+    with pytest.raises(TableError, match=rf"^date=01/part-0\.\w+ \(items\): .*{status}"):
+        _texts(table, "n")
+    with pytest.raises(TableError, match=rf"^date=01/part-0\.\w+ \(items\): .*{status}"):
         open_table(f"{bucket.uri}/log/", "items")
 
 
