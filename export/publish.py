@@ -2,6 +2,7 @@
 nothing. If the registry is in an object store, they are put there first, and the manifest last.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,14 +106,16 @@ def publish(
 
 
 def _move_into_place(aside: Path, target: Path) -> None:
-    """Rename a folder. Raises OSError, also on a folder that appeared meanwhile, since that one is not empty."""
+    """Rename a folder. Raises OSError, and PublishError if another publisher was faster: its folder is not empty."""
     try:
         finish(aside, target)
-    except OSError:
+    except OSError as error:
         # In an object store the version is published by now, and this host may have fetched it already.
-        if uri_of(target.parent.parent) is None:
-            raise
-        return
+        if uri_of(target.parent.parent) is not None:
+            return
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _published_already(target) from None
+        raise
     _sync_folder(target.parent)
 
 

@@ -54,6 +54,22 @@ def test_a_published_version_is_never_overwritten(tmp_path):
     assert (tmp_path / "small" / "1" / "model.onnx").read_bytes() == b"graph"
 
 
+def test_of_two_publishers_of_a_version_the_slower_one_is_told_and_leaves_nothing(tmp_path):
+    tables = tmp_path / "small" / "tables.bin"
+    tables.parent.mkdir()
+    tables.write_bytes(b"rows")
+
+    def publish_the_same_meanwhile(_said):
+        """Both have seen that the version is free."""
+        publish(tmp_path, manifest(), FILES | {"model.onnx": b"first"})
+        return b"signature"
+
+    with pytest.raises(PublishError, match=r"small/1 is published already; .* pass another --version"):
+        publish(tmp_path, manifest(), FILES, publish_the_same_meanwhile, (tables,))
+    assert (tmp_path / "small" / "1" / "model.onnx").read_bytes() == b"first"
+    assert [p.name for p in (tmp_path / "small").iterdir()] == ["1"]
+
+
 def test_a_signed_bundle_appears_with_its_signature_in_the_same_step(tmp_path):
     key = tmp_path / "key.pem"
     trusted = tmp_path / "trusted.pem"
