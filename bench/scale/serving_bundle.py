@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.scale.serving_processes import source_table
 from bench.scale.synthetic import scale_recipe
 from export.bundle import publish_run
 from export.graph import ServingGraph
@@ -63,7 +64,7 @@ def publish_scale(registry: Path, version: str, keys: int, dim: int) -> Made:
     few = Vocabulary(vocabulary.keys[:1], vocabulary.rows[:1], vocabulary.unknown_rows)
     torch.manual_seed(1)
     ranker = build_model(recipe, Encoding(schema, few, numerics)).eval()
-    table = _mapped_table(registry / f"table-{version}.bin", vocabulary.n_rows, dim, int(version))
+    table = _mapped_table(source_table(registry, version), vocabulary.n_rows, dim, int(version))
     ranker.inputs.table = nn.Embedding.from_pretrained(table, padding_idx=MISSING_ROW)
     encoding = Encoding(schema, vocabulary, numerics)
     provenance = {"data": {"hash": f"{keys} keys"}, "recipe": recipe.model_dump(mode="json")}

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -48,23 +48,35 @@ class Peak(threading.Thread):
         self.mib = 0.0
         self.ended = threading.Event()
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join()
+
     def run(self) -> None:
-        while not self.ended.wait(0.05):
+        while True:
             lines = Path("/proc/self/status").read_text().splitlines()
             self.mib = max(self.mib, *(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")))
+            if self.ended.wait(0.05):
+                break
+
+
+def source_table(registry: Path, version: str) -> Path:
+    """The file from which the table of a version is written into its bundle."""
+    return registry / f"table-{version}.bin"
 
 
 def publish(pipe: Connection, registry: Path, version: str, keys: int) -> None:
     """In a process of its own: publish a bundle; send seconds, peak memory and some keys."""
     from bench.scale.serving_bundle import publish_scale
 
-    peak = Peak()
-    peak.start()
-    started = time.perf_counter()
-    made = publish_scale(registry, version, keys, DIM)
-    seconds = time.perf_counter() - started
-    peak.ended.set()
-    peak.join()
+    with Peak() as peak:
+        started = time.perf_counter()
+        made = publish_scale(registry, version, keys, DIM)
+        seconds = time.perf_counter() - started
     drawn = np.random.default_rng(1).integers(len(made.known), size=min(len(made.known), 1_000_000))
     np.save(registry / "known.npy", made.known[drawn])
     pipe.send({"publish_s": seconds, "publish_peak_mib": peak.mib, "folder": made.folder})
