@@ -31,9 +31,12 @@ def measure(sizes: ScaleSizes) -> PartResult:
             figures[label] = published(registry, "1", count)
             folders[label] = figures[label].pop("folder")
             figures[label] |= verified(folders[label], Path(name) / f"runtime-{label}")
+            # Minutes pass between the steps of a large bundle.
+            print(f"{count:,} keys: {described(figures[label])}", flush=True)
         with child(score, folders) as pipe:
             for label, us in pipe.recv().items():
                 figures[label]["score_us"] = us
+                print(f"{label}: {us:.0f} us to score", flush=True)
         for label, count in (("small", SMALL_KEYS), ("large", swap_keys)):
             registry = Path(name) / label
             if swap_keys < keys and label == "large":
@@ -69,6 +72,17 @@ def verified(folder: Path, runtime: Path) -> dict[str, Any]:
     return figures | loaded(folder, runtime)
 
 
+def described(figures: dict[str, Any]) -> str:
+    """The figures of one bundle in a line."""
+    worker = figures["further_worker_mib"]
+    return (
+        f"{figures['bytes'] / MIB:,.0f} MiB; publish {figures['publish_s']:.0f} s, "
+        f"{figures['publish_peak_mib']:.0f} MiB; "
+        f"verify {figures['verify_s']:.2f} s, {figures['verify_peak_mib']:.0f} MiB; load {figures['load_s']:.2f} s; "
+        f"a further worker {worker['private']:.0f} MiB private, {worker['proportional']:.0f} proportional"
+    )
+
+
 def lines(figures: dict[str, Any], keys: int) -> Iterator[str]:
     """The figures of both bundles for the terminal."""
     yield f"{'':<44}{SMALL_KEYS:>12,}{keys:>14,} keys x {DIM}"
@@ -96,14 +110,14 @@ def verdicts(figures: dict[str, Any], keys: int, swap_keys: int) -> list[Verdict
     """The targets of serving large tables."""
     large = figures["large"]
     small = figures["small"]
-    described = f"serving {keys / 1e6:g} million keys x {DIM}"
+    serving = f"serving {keys / 1e6:g} million keys x {DIM}"
     p99 = large["swap"]["swaps_p99_ms"] / small["swap"]["swaps_p99_ms"]
     peak = max(large["publish_peak_mib"], large["verify_peak_mib"])
     bounds = [
-        (f"{described}: publish and verify, peak of anonymous memory, GiB", peak / 1024, 16.0),
-        (f"{described}: load after verification, s", large["load_s"], 3.0),
-        (f"{described}: private memory of a further worker, MiB", large["further_worker_mib"]["private"], 150.0),
-        (f"{described}: scoring against {SMALL_KEYS:,} keys", large["score_us"] / small["score_us"], 1.2),
+        (f"{serving}: publish and verify, peak of anonymous memory, GiB", peak / 1024, 16.0),
+        (f"{serving}: load after verification, s", large["load_s"], 3.0),
+        (f"{serving}: private memory of a further worker, MiB", large["further_worker_mib"]["private"], 150.0),
+        (f"{serving}: scoring against {SMALL_KEYS:,} keys", large["score_us"] / small["score_us"], 1.2),
         (f"swaps of 2 x {swap_keys / 1e6:g} million keys: p99 against {SMALL_KEYS:,} keys", p99, 1.25),
     ]
     return [Verdict(what, value, bound, at_least=False) for what, value, bound in bounds]
