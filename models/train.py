@@ -9,6 +9,7 @@ from typing import Any
 
 from models.data.cache import DEFAULT_CACHE, Data, open_data
 from models.recipe import Recipe, RecipeError, load_recipe
+from models.recipe.without_effect import refuse_options_without_effect
 from models.reports.report import write_report
 from models.training.calibrating import fit_calibration
 from models.training.checkpoint import RESUME_FILE, WEIGHTS_FILE, load_whole, save_weights, write_json
@@ -58,6 +59,7 @@ def train(
     first return an empty dict. Raises RecipeError and ProcessesError before training starts, NonFiniteLossError and
     LostProcessError while training.
     """
+    refuse_options_without_effect(recipe)
     recipe = narrowed(recipe)
     ranks = ranks_of_environment() if together else ALONE
     check_processes(recipe, ranks.count)

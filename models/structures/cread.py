@@ -1,15 +1,18 @@
-"""CREAD: watch time by the probabilities that it exceeds thresholds, from which it is restored.
+"""CREAD: watch time by the probabilities that it reaches thresholds, from which it is restored.
 
 Sun et al., CREAD: A Classification-Restoration Framework with Error Adaptive Discretization for Watch Time Prediction
 in Video Recommender Systems, AAAI 2024 (arXiv 2401.07521). With thresholds t_1 < ... < t_M, t_0 = 0 and one logit for
-each, phi_m = sigmoid(logit_m) is the probability that the time exceeds t_m, and the output is
+each, phi_m = sigmoid(logit_m) is the probability that the time reaches t_m, and the output is
 sum_m phi_m (t_m - t_{m-1}). Three losses: the log losses of the M questions, the Huber loss of the restored time, and
 sum_m max(0, phi_{m+1} - phi_m), since the probability of a later threshold is not larger.
+
+In the paper a time exceeds t_m. That is the same for times without ties. A time that many impressions have is a
+threshold itself, and the sum would lack the bucket below it.
 
 The thresholds balance the error of learning (few examples in a bucket) and that of restoring (wide buckets): t_m is the
 quantile of the training part at the level gamma(m / (M + 1)), gamma(z) = (1 - exp(-alpha z)) / (1 - exp(-alpha)). The
 larger alpha is, the fewer examples are in the buckets at the long end; near 0 all have equal numbers. The largest time
-itself is no threshold, because nothing exceeds it. The Huber loss reads times divided by their mean in the training
+is a threshold only if many impressions have it. The Huber loss reads times divided by their mean in the training
 part.
 """
 
@@ -105,8 +108,13 @@ class TimeBuckets(nn.Module):
         self.widths.copy_(torch.from_numpy(np.diff(thresholds, prepend=0.0)))
         self.mean.copy_(torch.tensor(max(float(label.mean()), 1e-6)))
 
+    def reached(self, label_B: Tensor) -> Tensor:
+        """Which thresholds a time reaches, bool `[B, M]`. No time reaches a threshold of 0 without being above it."""
+        label_B1 = label_B.unsqueeze(-1)
+        return (label_B1 >= self.thresholds) & (label_B1 > 0)
+
     def restored(self, phi_BM: Tensor) -> Tensor:
-        """Probabilities that the thresholds are exceeded `[B, M]` -> the time `[B]`."""
+        """Probabilities that the thresholds are reached `[B, M]` -> the time `[B]`."""
         return (phi_BM * self.widths).sum(-1)
 
 
@@ -121,8 +129,8 @@ class ClassificationAndRestoration(Correction):
 
     def loss(self, score: Score, label_B: Tensor, batch: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> Tensor:
         logit_BM = logits[self.options.name]
-        exceeds_BM = (label_B.unsqueeze(-1) > self.buckets.thresholds).to(logit_BM.dtype)
-        classification = weighted(log_loss(of_logit(logit_BM), exceeds_BM), batch).mean()
+        reached_BM = self.buckets.reached(label_B).to(logit_BM.dtype)
+        classification = weighted(log_loss(of_logit(logit_BM), reached_BM), batch).mean()
         phi_BM = torch.sigmoid(logit_BM)
         restored_B = self.buckets.restored(phi_BM)
         error_B = huber_loss(restored_B / self.buckets.mean, label_B / self.buckets.mean, reduction="none")
