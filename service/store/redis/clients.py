@@ -17,7 +17,9 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry as BlockingRetry
 
 from service.redis_url import RedisAddress, address_of
+from service.store.redis.node_batches import ask_nodes
 
+Call = tuple[Sequence[str], Sequence[int | bytes]]  # the keys and the arguments of a script
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
 
 
@@ -61,20 +63,39 @@ def _place(address: RedisAddress) -> dict[str, Any]:
 
 
 def values_of(redis: "Redis", keys: Sequence[str]) -> list[bytes | None]:
-    """Return the values of keys. A cluster is read slot by slot."""
-    values: Any = cast(Any, redis).mget_nonatomic(keys) if is_cluster(redis) else redis.mget(keys)
+    """Return the values of keys; None for a key without a value, or with one of another type."""
+    if is_cluster(redis):
+        return [value for (value,) in ask_nodes(redis, keys, [("MGET", key) for key in keys])]
+    values: Any = redis.mget(keys)
     return list(values)
 
 
 def set_values(redis: "Redis", values: Mapping[str, bytes], lifetime_ms: int = 0) -> None:
-    """Set the keys to these values, which expire after `lifetime_ms` (0: never). A cluster is written slot by slot."""
-    if lifetime_ms:
+    """Set the keys to these values, which expire after `lifetime_ms` (0: never)."""
+    expiry: tuple[str | int, ...] = ("PX", lifetime_ms) if lifetime_ms else ()
+    if is_cluster(redis):
+        ask_nodes(redis, list(values), [("SET", key, value, *expiry) for key, value in values.items()])
+    elif lifetime_ms:
         with redis.pipeline(transaction=False) as pipeline:
             for key, value in values.items():
                 pipeline.set(key, value, px=lifetime_ms)
             pipeline.execute()
+    else:
+        redis.mset(values)
+
+
+def run_script(redis: "Redis", script: str, calls: Sequence[Call]) -> None:
+    """Run a script once per call; the keys of a call share a slot. Each node gets the text of the script once."""
+    sha1 = redis.script_load(script)  # of a cluster: on every primary
+    commands = [("EVALSHA", sha1, len(keys), *keys, *arguments) for keys, arguments in calls]
+    if is_cluster(redis):
+        # A node that has just become a primary may lack the script.
+        ask_nodes(redis, [keys[0] for keys, _ in calls], commands, lambda command: ("EVAL", script, *command[2:]))
         return
-    cast(Any, redis).mset_nonatomic(values) if is_cluster(redis) else redis.mset(values)
+    with redis.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+        pipeline.execute()
 
 
 def is_cluster(redis: "Redis") -> bool:

@@ -20,7 +20,7 @@ from service.store.base import NEVER, Lifetimes
 from service.store.event_keys import event_keys
 from service.store.redis.checkpoint import Checkpoint, Emptied
 from service.store.redis.claims import claim
-from service.store.redis.clients import client, is_cluster, set_values, values_of
+from service.store.redis.clients import Call, client, run_script, set_values, values_of
 from service.store.redis.keys import behaviours_key, item_key, user_key
 from service.store.redis.progress import note, progress
 from service.store.redis.schemas import announce_schema, longest, register_schema
@@ -202,20 +202,16 @@ def _load_behaviours(redis: "Redis", layouts: Layouts, batch: Batch, names: Tabl
     order = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[order], np.arange(len(distinct) + 1))
 
-    # A cluster's client does not accept EVALSHA in a pipeline; with one Redis, EVALSHA avoids sending the script per
-    # user.
-    add = ("EVAL", ADD_BEHAVIOURS) if is_cluster(redis) else ("EVALSHA", redis.script_load(ADD_BEHAVIOURS))
     keep = layouts.kept_behaviours
     for first in range(0, len(distinct), _PIPELINE_ROWS // 10):
-        with redis.pipeline(transaction=False) as pipeline:
-            for user in range(first, min(first + _PIPELINE_ROWS // 10, len(distinct))):
-                places = order[starts[user] : starts[user + 1]].tolist()
-                own = ((stamps[place], events[place] + packed[place * size : (place + 1) * size]) for place in places)
-                sent = behaviours_to_send(own, keep, now_ms)
-                arguments = add_behaviours_arguments(sent, keep, now_ms, lifetimes)
-                keys = (key_of(layouts.fingerprint, distinct[user]) for key_of in (behaviours_key, user_key))
-                pipeline.execute_command(*add, 2, *keys, *arguments)  # type: ignore[no-untyped-call]
-            pipeline.execute()
+        calls: list[Call] = []
+        for user in range(first, min(first + _PIPELINE_ROWS // 10, len(distinct))):
+            places = order[starts[user] : starts[user + 1]].tolist()
+            own = ((stamps[place], events[place] + packed[place * size : (place + 1) * size]) for place in places)
+            sent = behaviours_to_send(own, keep, now_ms)
+            keys = [key_of(layouts.fingerprint, distinct[user]) for key_of in (behaviours_key, user_key)]
+            calls.append((keys, add_behaviours_arguments(sent, keep, now_ms, lifetimes)))
+        run_script(redis, ADD_BEHAVIOURS, calls)
 
 
 def _item_rows(redis: "Redis", layouts: Layouts, items: list[str]) -> np.ndarray:
