@@ -15,6 +15,7 @@ from models.encoders.base import EncoderOptions
 from models.encoders.bst import BstOptions
 from models.encoders.din import DinOptions
 from models.encoders.dupn import DupnOptions
+from models.encoders.matches import MatchesOptions
 from models.encoders.pooling import PoolingOptions
 from models.encoders.sim import SimOptions
 from models.errors import RecipeError
@@ -176,7 +177,7 @@ def _types(options: Iterable[object]) -> tuple[type, ...]:
     return tuple(dict.fromkeys(map(type, options)))
 
 
-ENCODERS = _types(entry.encoder for entry in _ENTRIES)
+ENCODERS = (*_types(entry.encoder for entry in _ENTRIES), MatchesOptions)
 TRUNKS = _types(entry.trunk for entry in _ENTRIES)
 STRUCTURES = (
     IndependentOptions,

@@ -31,7 +31,8 @@ class View(NamedTuple):
 
     `behaviours` `[B or 1, L, I + P]`, newest first: the item part, then the property part (action, scene, age); `mask`
     bool `[B or 1, L]`, False for padding; `target` `[B, I]`, the candidate in the form of a behaviour's item part;
-    `user` `[B or 1, U]` and `context` `[B or 1, K]`, None if the schema has none; `keys`: the rows of the item parts.
+    `user` `[B or 1, U]` and `context` `[B or 1, K]`, None if the schema has none; `keys`: the rows of the item parts;
+    `age_s` `[B or 1, L]`: the ages of the behaviours in seconds, NaN if unknown.
     """
 
     behaviours: Tensor
@@ -40,6 +41,7 @@ class View(NamedTuple):
     user: Tensor | None = None
     context: Tensor | None = None
     keys: Keys | None = None
+    age_s: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class EncoderSpec:
 
 class Encoder(nn.Module, ABC):
     """Encodes a behaviour sequence as one vector of `out_width`: one per request, or per candidate if it
-    `sees_candidate`. One that does not read all behaviours has `reads_all` False and says which.
+    `sees_candidate`. One that does not read all behaviours has `reads_all` False and says which. One whose numbers are
+    user x item features has `is_user_item` True.
     """
 
     sees_candidate: bool
     out_width: int
     reads_all: bool = True
+    is_user_item: bool = False
 
     def reads(self, keys: Keys, mask_BL: Tensor) -> Tensor:
         """Which behaviours the encoder reads, bool `[B, L]`, of those that `mask_BL` says are real."""

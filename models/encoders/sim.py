@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from features.nearest import nearest
 from models.encoders.base import Encoder, EncoderOptions, EncoderSpec, Keys, View
 from models.encoders.din import Din
+from models.encoders.matching import have_same_value
 from models.errors import RecipeError
 from models.options import Column, Hidden
-
-NO_ROW = -1  # of no behaviour
 
 # Shape legend: B candidates (or impressions), L behaviours, T the ones that are searched, G = I + P, I item part of a
 # behaviour, P its property part, V values of the category, Q attention heads, X width of a head.
@@ -84,14 +83,7 @@ class Sim(Encoder):
 
     def matches(self, keys: Keys, mask_BL: Tensor) -> Tensor:
         """Whether a behaviour has the candidate's category, bool `[B, L]`."""
-        of_target_BV = keys.target[..., self.category]
-        of_target_BV = torch.where(of_target_BV >= self.first_known_row, of_target_BV, NO_ROW)
-        # Pair by pair of values, because comparisons along L cost the graph a tenth of those along a short last axis.
-        match_BL = torch.zeros_like(mask_BL)
-        for of_behaviours_BL in keys.behaviours[..., self.category].unbind(-1):
-            for of_target_B in of_target_BV.unbind(-1):
-                match_BL = match_BL | (of_behaviours_BL == of_target_B.unsqueeze(-1))
-        return match_BL & mask_BL
+        return have_same_value(keys, self.category, self.first_known_row, mask_BL)
 
     def reads(self, keys: Keys, mask_BL: Tensor) -> Tensor:
         """The places that are searched or recent, bool `[B, L]`; the recent ones also where the mask is False.

@@ -41,9 +41,11 @@ def _logits_by_head(logits_HBW: Tensor, structures: Sequence[TaskStructure]) -> 
 
 
 def representation_networks(
-    structures: Sequence[TaskStructure], width: int, hidden: Sequence[int], dropout: float
+    structures: Sequence[TaskStructure], width: int, hidden: Sequence[int], dropout: float, user_item: int
 ) -> nn.ModuleDict:
     """By output: the networks of the tasks that read the user's representation of `width` instead of the trunk.
+
+    `user_item`: the number of user x item features.
 
     Raises RecipeError if there is no representation.
     """
@@ -53,7 +55,7 @@ def representation_networks(
             if not width:
                 problem = "a task reads the user's representation, which needs behaviours and an encoder such as dupn"
                 raise RecipeError(f"model.encoders: {problem}", ("model", "encoders"))
-            networks[structure.outputs[0].name] = structure.network(width, hidden, dropout)
+            networks[structure.outputs[0].name] = structure.network(width, hidden, dropout, user_item)
     return networks
 
 

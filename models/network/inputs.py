@@ -187,7 +187,15 @@ class Inputs(nn.Module):
         keys = self.keys(read.rows["behaviour"], read.rows["item"])
         # The rows that are read may be numbered anew for the batch; actions keep their numbers.
         keys = keys._replace(actions=batch["behaviour_rows"][..., -2])
-        return View(behaviours_BLG, mask_BL, target_BI, groups.get("user"), groups.get("context"), keys)
+        return View(
+            behaviours_BLG, mask_BL, target_BI, groups.get("user"), groups.get("context"), keys, self.ages(batch)
+        )
+
+    def ages(self, batch: Batch) -> Tensor:
+        """The ages of the behaviours in seconds, `[B or 1, L]`, at least 0; NaN if the time is unknown."""
+        times = batch["behaviour_times"]
+        age_s = ((batch["request_time"].unsqueeze(-1) - times).clamp(min=0) / 1000.0).to(torch.float32)
+        return torch.where(times > 0, age_s, torch.nan)
 
     def behaviours(self, batch: Batch, read: RowsRead) -> tuple[Tensor, Tensor]:
         """The behaviours `[B or 1, L, I + P]`, item part then property part (action, scene, age), and their mask.
@@ -197,9 +205,7 @@ class Inputs(nn.Module):
         assert self.behaviour_item is not None
         assert self.behaviour_property is not None
         rows = read.rows["behaviour"]
-        times = batch["behaviour_times"]
-        age_s = ((batch["request_time"].unsqueeze(-1) - times).clamp(min=0) / 1000.0).to(torch.float32)
-        age_s = torch.where(times > 0, age_s, torch.nan).unsqueeze(-1)
+        age_s = self.ages(batch).unsqueeze(-1)
         items = self.behaviour_item(rows[..., :-2], batch.get("behaviour_numerics"), read.lookup, self.unknown_rate)
         properties = self.behaviour_property(rows[..., -2:], age_s, read.lookup, self.unknown_rate)
         # Rows are never negative, and a behaviour has key columns.

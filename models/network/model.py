@@ -23,7 +23,7 @@ from models.network.objective import Objective
 from models.network.sequences import build_encoders, described
 from models.network.shortening import shortened
 from models.network.user_bias import UserBias, build_user_bias
-from models.network.vectors import representation_of, vector_shapes, vectors_of
+from models.network.vectors import representation_of, user_item_of, vector_shapes, vectors_of
 from models.network.weights import Weights
 from models.recipe import Recipe
 from models.structures.base import Output, TaskStructure
@@ -74,7 +74,10 @@ class MultiTaskModel(nn.Module):
         self.towers = GroupedMlp(len(self.heads), widths, model.dropout, True, "towers" in model.batch_norm)
         parts = [self._part_of(encoder) for encoder in self.encoders]
         width = sum(part.width for part in parts if not part.of_candidate)
-        self.of_representation = representation_networks(structures, width, model.tower_hidden, model.dropout)
+        user_item = sum(self._part_of(encoder).width for encoder in self.encoders if encoder.is_user_item)
+        self.of_representation = representation_networks(
+            structures, width, model.tower_hidden, model.dropout, user_item
+        )
         self.vector_shapes = vector_shapes(model.outputs, width, self.inputs.width("item"))
         # The parts that change logits, and the maps from logits to calibrated probabilities.
         self.position = position
@@ -148,8 +151,9 @@ class MultiTaskModel(nn.Module):
         logits = by_head(logits_HBW, self.structures, batch)
         # The tasks that read the user's representation.
         if self.of_representation:
-            representation = representation_of(self.encoders, inputs.parts[-len(self.encoders) :])
-            candidates = self.inputs.candidates(batch)
+            encoded = inputs.parts[-len(self.encoders) :]
+            representation = representation_of(self.encoders, encoded)
+            candidates = self.inputs.candidates(batch)._replace(user_item=user_item_of(self.encoders, encoded))
             logits |= {name: network(representation, candidates) for name, network in self.of_representation.items()}
         # The position bias.
         if self.position is not None:

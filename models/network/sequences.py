@@ -32,6 +32,7 @@ class SequenceReader(Encoder):
         self.length = length
         self.encoder = encoder
         self.sees_candidate = encoder.sees_candidate
+        self.is_user_item = encoder.is_user_item
         self.out_width = encoder.out_width
 
     def members(self, keys: Keys, mask_BL: Tensor) -> Tensor:
@@ -58,7 +59,8 @@ class SequenceReader(Encoder):
         mask_BN = values_BL[:, : self.length] > 0
         places_BN = order_BL[:, : self.length]
         keys = Keys(_at(view.keys.behaviours, places_BN), view.keys.target)
-        return view._replace(behaviours=_at(view.behaviours, places_BN), mask=mask_BN, keys=keys)
+        age_BN = None if view.age_s is None else _at(view.age_s.unsqueeze(-1), places_BN).squeeze(-1)
+        return view._replace(behaviours=_at(view.behaviours, places_BN), mask=mask_BN, keys=keys, age_s=age_BN)
 
     def forward(self, view: View) -> Tensor:
         """A view of all behaviours -> what the encoder makes of the sequence, `[B or 1, out_width]`."""

@@ -35,6 +35,12 @@ def representation_of(encoders: Iterable[nn.Module], encoded: Sequence[Tensor]) 
     return torch.cat(parts, -1)
 
 
+def user_item_of(encoders: Iterable[nn.Module], encoded: Sequence[Tensor]) -> Tensor | None:
+    """The user x item features `[B, M]` of all encoders that compute some; None if there is no such encoder."""
+    parts = [part for encoder, part in zip(encoders, encoded, strict=True) if encoder.is_user_item]
+    return torch.cat(parts, -1) if parts else None
+
+
 def vectors_of(
     names: Iterable[str], item: Tensor, encoders: Iterable[nn.Module], encoded: Sequence[Tensor]
 ) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ class ClassPreference(OfRepresentation):
         name = self.outputs[0].name
         return {name: of_logit(-torch.logsumexp(logits[name], -1))}
 
-    def network(self, width: int, hidden: Sequence[int], dropout: float) -> nn.Module:
+    def network(self, width: int, hidden: Sequence[int], dropout: float, user_item: int) -> nn.Module:
         return Prefer(width, hidden, self.kind.column, self.kind.edges, dropout)
 
 

@@ -14,10 +14,14 @@ from models.structures.base import Output, TaskStructure
 
 
 class Candidates(NamedTuple):
-    """The numeric features of the candidates, each `[B, N]`: `raw` with NaN for missing, `scaled` as in the trunk."""
+    """The numeric features of the candidates, each `[B, N]`: `raw` with NaN for missing, `scaled` as in the trunk.
+
+    `user_item` `[B, M]`: the user x item features, None if no encoder computes some.
+    """
 
     raw: Tensor
     scaled: Tensor
+    user_item: Tensor | None = None
 
 
 class OfRepresentation(TaskStructure):
@@ -31,9 +35,10 @@ class OfRepresentation(TaskStructure):
     def __init__(self, output: Output) -> None:
         self.outputs: tuple[Output, ...] = (output,)
 
-    def network(self, width: int, hidden: Sequence[int], dropout: float) -> nn.Module:
+    def network(self, width: int, hidden: Sequence[int], dropout: float, user_item: int) -> nn.Module:
         """Build the network that maps a representation `[B or 1, R]` of `width` R and Candidates to logits.
 
+        `user_item`: the number of user x item features.
         `scores` reads them: `[B]`, or `[B, C]` for a softmax. An ensemble takes their mean over its members.
         """
         raise NotImplementedError
