@@ -21,13 +21,17 @@ _DOCUMENTS = (ROLLOUT_FILE, FUSION_FILE, RULES_FILE)
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What to rank. `top_k` None: all candidates. `timestamp` is the time to rank as of, in milliseconds."""
+    """What to rank. `top_k` None: all candidates. `timestamp` is the time to rank as of, in milliseconds.
+
+    `user_outputs` names outputs of the graph with a vector per user, which are written too.
+    """
 
     timestamp: int
     top_k: int | None = None
     scene: str | None = None
     context: dict[str, Any] = field(default_factory=dict)
     partition_users: int = 1000
+    user_outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,11 @@ class BatchJob:
 
     def document(self) -> dict[str, Any]:
         """The JSON of `job.json`."""
-        return {"options": asdict(self.options), "state": self.state}
+        options = asdict(self.options)
+        # Left out where it is empty, so that a run of an earlier release can be continued.
+        if not self.options.user_outputs:
+            del options["user_outputs"]
+        return {"options": options, "state": self.state}
 
 
 def state_of(settings: Settings, tables: dict[str, Path]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Writes a partition's rankings as one Parquet file, whole or not at all, and reads what it counts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
@@ -19,7 +19,10 @@ _NAME = "part-{:06d}.parquet"
 
 @dataclass(frozen=True)
 class RankedUser:
-    """One user's ranking: `scores` float64 `[k]`, `predictions` float32 `[tasks, k]`. `pairs` counts the candidates."""
+    """One user's ranking: `scores` float64 `[k]`, `predictions` float32 `[tasks, k]`. `pairs` counts the candidates.
+
+    `outputs` are the requested vectors of the user, float32 `[D]` each, by name.
+    """
 
     user: str
     items: Sequence[str]
@@ -30,9 +33,10 @@ class RankedUser:
     profile: str
     degraded: list[str]
     pairs: int
+    outputs: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, user: str, ranking: Ranking) -> "RankedUser":
+    def of(cls, user: str, ranking: Ranking, outputs: Mapping[str, np.ndarray]) -> "RankedUser":
         """Keep of a ranking what is written, so that its inputs can be freed."""
         ranked = ranking.ranked
         return cls(
@@ -45,6 +49,7 @@ class RankedUser:
             ranking.formula.profile,
             list(map(str, ranking.degraded)),
             ranking.computation.coverage[0],
+            outputs,
         )
 
 
@@ -132,5 +137,6 @@ def read_counts(path: Path) -> BatchCounts | None:
 
 def remove_leftovers(out: Path) -> None:
     """Remove the files that a killed run left unfinished."""
-    for path in out.glob(".part-*.parquet.*"):
-        path.unlink(missing_ok=True)
+    for name in ("part", "users"):
+        for path in out.glob(f".{name}-*.parquet.*"):
+            path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Ranks the users of a partition in one process, by the ranker of the online service."""
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from batch.errors import BatchError
 from batch.job import BatchJob, documents_of
 from batch.partition import BatchCounts, RankedUser, table_of, write_partition
+from batch.user_outputs import check_user_outputs, user_outputs, user_path, write_users
 from batch.users import Partition
 from service import log as service_log
 from service.api.routes.rank import query_of
@@ -26,6 +28,7 @@ from service.rollout.follower import Follower
 from service.settings import Settings
 from service.store.opening import open_store
 
+log = logging.getLogger("funnelrank.batch")
 # While one ranking waits for Redis, others compute.
 _AT_ONCE = 4
 _READS = 5
@@ -75,7 +78,11 @@ class Scorer:
         ranked = self._runner.run(self._ranked(partition))
         table = self._table(ranked)
         counts = BatchCounts.of(ranked, time.process_time() - started)
-        write_partition(self._start.job.out, partition.number, table, counts)
+        # The rankings last: a partition with rankings is complete.
+        out = self._start.job.out
+        if self._start.job.options.user_outputs:
+            write_users(user_path(out, partition.number), ranked)
+        write_partition(out, partition.number, table, counts)
         return counts
 
     def close(self) -> None:
@@ -96,6 +103,8 @@ class Scorer:
         for line in self._follower.snapshot.lines.values():
             if line.not_serving is not None:
                 raise BatchError(line.not_serving.detail)
+        bundles = (live.bundle for live in self._follower.snapshot.versions())
+        check_user_outputs(self._start.job.options.user_outputs, bundles)
 
     def _check_documents(self) -> None:
         state = self._start.job.state
@@ -114,10 +123,20 @@ class Scorer:
                 shared = self._start.shared
                 candidates = partition.candidates[place] if partition.candidates is not None else shared
                 assert candidates is not None
-                ranked[place] = RankedUser.of(user, await self._rank(user, candidates))
+                ranked[place] = self._ranked_user(user, await self._rank(user, candidates))
 
         await asyncio.gather(*(rank_next() for _ in range(_AT_ONCE)))
         return [entry for entry in ranked if entry is not None]
+
+    def _ranked_user(self, user: str, ranking: Ranking) -> RankedUser:
+        """Keep what is written of a ranking, and compute the user's vectors. Raises BatchError if the model fails."""
+        bundle = ranking.live.bundle
+        try:
+            outputs = user_outputs(bundle, ranking.computation.inputs, self._start.job.options.user_outputs)
+        except Exception:
+            log.exception("model %s failed", bundle.label)
+            raise BatchError(f"user {user!r}: the model {bundle.label} failed") from None
+        return RankedUser.of(user, ranking, outputs)
 
     async def _rank(self, user: str, candidates: list[str]) -> Ranking:
         """Rank one user's candidates. Raises BatchError if the store stays away or the model fails."""

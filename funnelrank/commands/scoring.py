@@ -17,6 +17,8 @@ from funnelrank.exit_codes import CommandError
         "funnelrank score --users users.parquet --candidates items.parquet --top-k 100 --out lists/2026-03-01",
         "funnelrank score --users users.parquet --candidates items.parquet --out /shared/lists --ray auto",
         "funnelrank score --users users-with-candidates.parquet --scene home --out lists/home",
+        "funnelrank score --users users.parquet --candidates items.parquet --top-k 1 --user-output user_representation"
+        " --out users/2026-03-01",
     )
 )
 @click.option(
@@ -38,6 +40,13 @@ from funnelrank.exit_codes import CommandError
     help="Time to rank as of, milliseconds since 1970.  [default: the begin of the run]",
 )
 @click.option(
+    "--user-output",
+    "user_outputs",
+    multiple=True,
+    metavar="NAME",
+    help="Also write this output of the graph, a vector per user, as `user_representation`; may be repeated.",
+)
+@click.option(
     "--partition-users", type=POSITIVE, default=1000, show_default=True, metavar="N", help="Users of one partition."
 )
 @click.option(
@@ -54,6 +63,7 @@ def score(
     scene: str | None,
     context: str | None,
     timestamp: int | None,
+    user_outputs: tuple[str, ...],
     partition_users: int,
     processes: int | None,
     ray: str | None,
@@ -73,7 +83,12 @@ def score(
 
     settings = settings_from_environment()
     options = BatchOptions(
-        timestamp or recorded_timestamp(out) or now_ms(), top_k, scene, _context(context), partition_users
+        timestamp or recorded_timestamp(out) or now_ms(),
+        top_k,
+        scene,
+        _context(context),
+        partition_users,
+        tuple(dict.fromkeys(user_outputs)),
     )
     cores = max(1, len(os.sched_getaffinity(0)) // settings.model_threads)
     runner: Runner = partial(score_in_processes, processes=processes or cores)

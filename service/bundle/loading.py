@@ -86,6 +86,11 @@ class Bundle:
         count = len(self.tasks)
         return stacked(computed[:count]), computed[count:]
 
+    def vectors(self, inputs: dict[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+        """Return these outputs of the graph beside the task scores. Raises onnxruntime's errors."""
+        computed: list[np.ndarray] = self.session.run(names, inputs, None)
+        return computed
+
 
 def unread_features(inputs: Sequence[TensorSpec], layouts: Layouts) -> frozenset[str]:
     """Return the names of features of items and candidates that the graph does not read.
