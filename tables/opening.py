@@ -71,7 +71,8 @@ def _opened(file: TableFile, role: str) -> TableFile:
 
 
 def find_table(folder: Path, role: str, name: str | None = None) -> Table | None:
-    """Open the table `name` of a folder, or else `<role>.parquet` or `<role>.csv`; None if there is none.
+    """Open the table `name` of a folder, or else `<role>.parquet` or `<role>.csv`, files or folders; None if there is
+    none.
 
     Raises TableError for a file that cannot be read.
     """
@@ -79,7 +80,7 @@ def find_table(folder: Path, role: str, name: str | None = None) -> Table | None
         return open_table(place_in(folder, name), role)
     names = [name] if name else []
     for file_name in [*names, *(f"{role}{suffix}" for suffix in SUFFIXES)]:
-        if (folder / file_name).is_file():
+        if (folder / file_name).exists():
             return open_table(folder / file_name, role)
     _refuse_near_miss(folder, role)
     return None
@@ -93,9 +94,9 @@ def place_in(folder: Path | str, name: str) -> str:
 
 
 def _refuse_near_miss(folder: Path, role: str) -> None:
-    """Raise TableError for `users.csv.gz`, `Users.CSV` or a folder `users.parquet`: they hold the table, unread."""
+    """Raise TableError for `users.csv.gz` or `Users.CSV`: they hold the table, unread."""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     for path in entries:
         if path.name.lower().startswith(tuple(f"{role}{suffix}" for suffix in SUFFIXES)):
-            what = "a folder" if path.is_dir() else "not read"
-            raise TableError(f"'{path.name}' is {what}; a table is one file, {role}.parquet or {role}.csv", path, role)
+            named = f"{role}.parquet or {role}.csv"
+            raise TableError(f"'{path.name}' is not read; a table is one file, or a folder, {named}", path, role)

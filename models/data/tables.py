@@ -61,7 +61,7 @@ def tables_of(recipe: Recipe, source: str) -> Tables:
 
 
 def existing(folder: str, name: str) -> str | None:
-    """The place of a table; None if it has no file. A CSV file takes the place of a missing Parquet file beside it."""
+    """The place of a table; None if it has no file. A CSV takes the place of a missing Parquet table beside it."""
     place = place_in(folder, name)
     try:
         if list_files(place):
@@ -69,7 +69,7 @@ def existing(folder: str, name: str) -> str | None:
     except OSError as error:
         raise RecipeError(f"data.dir: {error}", ("data", "dir")) from None
     csv = place.removesuffix(".parquet") + ".csv"
-    return csv if place.endswith(".parquet") and Path(csv).is_file() else None
+    return csv if place.endswith(".parquet") and Path(csv).exists() else None
 
 
 def data_folder(data: DataSection) -> str:

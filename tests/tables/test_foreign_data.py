@@ -42,11 +42,16 @@ def test_a_file_that_was_replaced_after_it_was_opened_is_refused(tmp_path: Path)
         list(table.batches(["item_id"]))
 
 
-@pytest.mark.parametrize("name", ["items.csv.gz", "Items.CSV", "items.parquet/"])
+@pytest.mark.parametrize("name", ["items.csv.gz", "Items.CSV"])
 def test_a_table_under_another_name_is_not_taken_for_none(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    path.mkdir() if name.endswith("/") else path.write_bytes(b"item_id\n1\n")
-    with pytest.raises(TableError, match=r"a table is one file, items\.parquet or items\.csv"):
+    (tmp_path / name).write_bytes(b"item_id\n1\n")
+    with pytest.raises(TableError, match=r"a table is one file, or a folder, items\.parquet or items\.csv"):
+        find_table(tmp_path, "items")
+
+
+def test_an_empty_folder_under_the_tables_name_is_not_taken_for_none(tmp_path: Path) -> None:
+    (tmp_path / "items.parquet").mkdir()
+    with pytest.raises(TableError, match="there is no such file, and nothing in such a folder"):
         find_table(tmp_path, "items")
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from models.data.tables import existing
 from tables import Table, TableError, find_table, open_table
 
 
@@ -217,3 +218,20 @@ def test_the_load_finds_a_folder_under_the_name_of_the_recipe(tmp_path: Path) ->
     table = find_table(tmp_path, "items", "log/")
     assert table is not None
     assert _texts(table, "x") == ["1"]
+
+
+@pytest.mark.parametrize("named", [None, "items.parquet"])
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_folder_under_the_default_name_is_the_table(tmp_path: Path, named: str | None, suffix: str) -> None:
+    folder = tmp_path / f"items{suffix}"
+    if suffix == ".parquet":
+        for number in range(3):
+            _part(tmp_path, f"items.parquet/part-{number}.parquet", {"item_id": [str(number)]})
+    else:
+        folder.mkdir()
+        for number in range(3):
+            (folder / f"part-{number}.csv").write_text(f"item_id\n{number}\n")
+    table = find_table(tmp_path, "items", named)
+    assert table is not None
+    assert [value for batch in table.batches(["item_id"]) for value in batch.ids("item_id")] == ["0", "1", "2"]
+    assert existing(str(tmp_path), "items.parquet") == str(folder)
