@@ -1,15 +1,20 @@
 """Lists the registry: all published versions, live or not. Reads folders and manifests, and loads no model."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from service.bundle.fetching import fetched_manifest, names_in
 from service.bundle.manifest import BundleName, Manifest, Version
 from service.bundle.verify import BundleRejected, read_manifest
+from service.objects.copies import objects_of
 
+_READERS = 32  # manifests that are fetched at once: an object store takes tens of milliseconds for each
 _NAME: TypeAdapter[str] = TypeAdapter(BundleName)
 _VERSION: TypeAdapter[str] = TypeAdapter(Version)
 
@@ -44,16 +49,36 @@ def folder_of(registry: Path, target: Target) -> Path:
 
 def published(registry: Path, trusted_keys: Path | None = None) -> list[PublishedVersion]:
     """List every version in the registry, by name and version. Raises OSError if the registry cannot be read."""
-    versions = []
-    for name in _fitting(names_in(registry), _NAME):
-        for version in _fitting(names_in(registry / name), _VERSION):
-            target = Target(name=name, version=version)
-            folder = fetched_manifest(folder_of(registry, target))
-            try:
-                versions.append(PublishedVersion(target, read_manifest(folder, trusted_keys), None))
-            except BundleRejected as error:
-                versions.append(PublishedVersion(target, None, str(error)))
-    return versions
+    with _mapping(registry) as mapped:
+        names = [*_fitting(names_in(registry), _NAME)]
+        versions_by_name = mapped(lambda name: [*_fitting(names_in(registry / name), _VERSION)], names)
+        targets = [
+            Target(name=name, version=version)
+            for name, versions in zip(names, versions_by_name, strict=True)
+            for version in versions
+        ]
+        folders = mapped(lambda target: fetched_manifest(folder_of(registry, target)), targets)
+        return [_read(target, folder, trusted_keys) for target, folder in zip(targets, folders, strict=True)]
+
+
+@contextmanager
+def _mapping(registry: Path) -> Iterator[Any]:
+    """Yield a `map` that makes calls of an object store side by side, each of which has its time limit.
+
+    A folder that hangs would hold up the end of the process by the threads of a pool, so there it is the plain `map`.
+    """
+    if objects_of(registry) is None:
+        yield map
+        return
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield pool.map
+
+
+def _read(target: Target, folder: Path, trusted_keys: Path | None) -> PublishedVersion:
+    try:
+        return PublishedVersion(target, read_manifest(folder, trusted_keys), None)
+    except BundleRejected as error:
+        return PublishedVersion(target, None, str(error))
 
 
 def _fitting(names: Iterable[str], pattern: TypeAdapter[str]) -> Iterator[str]:

@@ -182,3 +182,23 @@ def test_a_signature_is_followed_after_the_version_was_fetched(
         read_manifest(hosts[1] / "synthetic" / "1", trusted)
     sign_bundle(hosts[0] / "synthetic" / "1", keys[1].sign)
     assert read_manifest(hosts[1] / "synthetic" / "1", trusted).version == "1"
+
+
+def test_manifests_are_read_side_by_side(hosts: tuple[Path, Path], bucket: ObjectStore) -> None:
+    """A listing of a thousand versions would take the time of a thousand answers, one after the other."""
+    published(hosts[0], "1")
+    manifest = bucket.objects[PREFIX + MANIFEST]
+    for version in range(2, 17):
+        of_version = manifest.replace(b'"version": "1"', f'"version": "{version}"'.encode())
+        bucket.objects[f"{PREFIX}synthetic/{version}/manifest.json"] = of_version
+    together = Barrier(8)
+
+    def answered_together(method: str, key: str) -> None:
+        if key.endswith("manifest.json"):
+            together.wait(timeout=60)
+
+    bucket.fault = answered_together
+    versions = listed(hosts[1])
+    names = [f"synthetic/{version}" for version in sorted(map(str, range(1, 17)))]
+    assert [str(one.target) for one in versions] == names
+    assert [one.problem for one in versions] == [None] * 16
