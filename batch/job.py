@@ -11,9 +11,11 @@ from features.files.strict_json import parse_json
 from features.files.writing import write_whole
 from service.documents import bring_documents
 from service.fusion.document import FUSION_FILE
+from service.log_address import is_uri
 from service.rollout.rollout import ROLLOUT_FILE
 from service.rules.definition.document import RULES_FILE
 from service.settings import Settings
+from tables import Table
 
 JOB_FILE = "job.json"
 _DOCUMENTS = (ROLLOUT_FILE, FUSION_FILE, RULES_FILE)
@@ -23,7 +25,8 @@ _DOCUMENTS = (ROLLOUT_FILE, FUSION_FILE, RULES_FILE)
 class BatchOptions:
     """What to rank. `top_k` None: all candidates. `timestamp` is the time to rank as of, in milliseconds.
 
-    `user_outputs` names outputs of the graph with a vector per user, which are written too.
+    `user_outputs` names outputs of the graph with a vector per user, which are written too. `profile` and
+    `rules` name a fusion profile and a list of rules in place of the scene's; empty `rules` are none.
     """
 
     timestamp: int
@@ -32,6 +35,8 @@ class BatchOptions:
     context: dict[str, Any] = field(default_factory=dict)
     partition_users: int = 1000
     user_outputs: tuple[str, ...] = ()
+    profile: str | None = None
+    rules: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,17 +59,24 @@ class BatchJob:
         return {"options": options, "state": self.state}
 
 
-def state_of(settings: Settings, tables: dict[str, Path]) -> dict[str, Any]:
+def state_of(settings: Settings, tables: dict[str, Table]) -> dict[str, Any]:
     """Return the state of the settings, tables and documents that decide a run's numbers. Raises OSError."""
     state: dict[str, Any] = {
         "registry": str(settings.registry.resolve()),
         "score_chunk": settings.score_chunk,
         "model_threads": settings.model_threads,
     }
-    for name, path in tables.items():
-        stat = path.stat()
-        state[name] = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    for name, table in tables.items():
+        state[name] = _state_of_table(table)
     return state | documents_of(settings)
+
+
+def _state_of_table(table: Table) -> list[Any]:
+    """The place of a table, and the state of its file; of several files, one hash of their states."""
+    if table.is_one_file:
+        return [str(table.path.resolve()), *table.files[0].state]
+    place = table.place if is_uri(table.place) else str(Path(table.place).absolute())
+    return [place, sha256(json.dumps(table.states).encode()).hexdigest()]
 
 
 def documents_of(settings: Settings) -> dict[str, Any]:

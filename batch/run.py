@@ -45,8 +45,8 @@ class BatchProgress:
 
 
 def score(
-    users: Path,
-    candidates: Path | None,
+    users: str,
+    candidates: str | None,
     out: Path,
     options: BatchOptions,
     settings: Settings,
@@ -55,11 +55,12 @@ def score(
 ) -> BatchCounts:
     """Rank all users of a table and write a partition for every `options.partition_users` of them.
 
-    `runner` scores partitions, as `score_in_processes` does. Run again after an interruption, it scores what is
-    missing. Returns the counts of the whole output. Raises BatchError, TableError and OSError.
+    `users` and `candidates` are files, folders, patterns or URIs. `runner` scores partitions, as `score_in_processes`
+    does. Run again after an interruption, it scores what is missing. Returns the counts of the whole output.
+
+    Raises BatchError, TableError and OSError.
     """
-    table = open_users(users, candidates)
-    tables = {"users": users} if candidates is None else {"users": users, "candidates": candidates}
+    table, tables = open_users(users, candidates)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive_lock(out / ".lock", 0):
@@ -86,7 +87,7 @@ def _missing(out: Path, partitions: Iterator[Partition], progress: BatchProgress
         counts = read_counts(path_of(out, partition.number))
         if counts is None:
             yield partition
-        elif counts.users != len(partition.users):
+        elif counts.users != len(partition):
             raise BatchError(f"{path_of(out, partition.number)} has the users of another run")
         else:
             progress.before += counts

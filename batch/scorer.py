@@ -1,6 +1,7 @@
 """Ranks the users of a partition in one process, by the ranker of the online service."""
 
 import asyncio
+import itertools
 import logging
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from service.fusion import read_profiles
 from service.metrics.metrics import Metrics
 from service.ranking.deadline import Deadline
 from service.ranking.degradation import Reason
-from service.ranking.query import Ranking
+from service.ranking.query import DocumentChoice, Ranking
 from service.ranking.ranker import Ranker
 from service.rollout.follower import Follower
 from service.settings import Settings
@@ -73,7 +74,7 @@ class Scorer:
             raise
 
     def score(self, partition: Partition) -> BatchCounts:
-        """Rank a partition's users and write its file. Raises BatchError and OSError."""
+        """Rank a partition's users and write its file. Raises BatchError, TableError and OSError."""
         started = time.process_time()
         ranked = self._runner.run(self._ranked(partition))
         table = self._table(ranked)
@@ -114,15 +115,15 @@ class Scorer:
 
     async def _ranked(self, partition: Partition) -> list[RankedUser]:
         """Rank the users of a partition, a few at a time, in the order of the table."""
-        ranked: list[RankedUser | None] = [None] * len(partition.users)
-        places = iter(range(len(partition.users)))
+        users = partition.users()
+        shared = self._start.shared
+        lists = itertools.repeat(shared) if shared is not None else partition.candidates()
+        ranked: list[RankedUser | None] = [None] * len(users)
+        # One iterator for all, so that each takes the next user that none has taken.
+        entries = iter(enumerate(zip(users, lists, strict=False)))
 
         async def rank_next() -> None:
-            for place in places:
-                user = partition.users[place]
-                shared = self._start.shared
-                candidates = partition.candidates[place] if partition.candidates is not None else shared
-                assert candidates is not None
+            for place, (user, candidates) in entries:
                 ranked[place] = self._ranked_user(user, await self._rank(user, candidates))
 
         await asyncio.gather(*(rank_next() for _ in range(_AT_ONCE)))
@@ -147,6 +148,8 @@ class Scorer:
         try:
             # The checks of a request, so that a batch refuses what the service refuses.
             query, _ = query_of(RankRequest.model_validate(body), self._start.settings)
+            if options.profile is not None or options.rules is not None:
+                query.options.choice = DocumentChoice(options.profile, options.rules)
             for _ in range(_READS):
                 ranking = await self._ranker.preview(query, Deadline(_DEADLINE_MS), None)
                 reasons = {degradation.reason for degradation in ranking.degraded}

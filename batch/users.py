@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+import numpy as np
 
 from batch.errors import BatchError
-from tables import Table, open_table
+from tables import Batch, Table, open_table
 
 USER = "user_id"
 ITEM = "item_id"
@@ -14,11 +15,30 @@ CANDIDATES = "candidates"
 
 @dataclass(frozen=True)
 class Partition:
-    """Consecutive users of the table. `candidates` has one list per user, None if all users have the same list."""
+    """Consecutive users of the table, as rows of Arrow: the process that scores them makes lists of these.
+
+    One process reads for all the others, and lists would cost it four times as much.
+    """
 
     number: int
-    users: list[str]
-    candidates: list[list[str]] | None
+    pieces: tuple[Batch, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def users(self) -> list[str]:
+        """The ids of the users. Raises TableError for a missing one."""
+        users: list[str] = []
+        for piece in self.pieces:
+            users += piece.ids(USER)
+        return users
+
+    def candidates(self) -> list[list[str]]:
+        """Each user's own list. Raises TableError for a column without lists."""
+        lists: list[list[str]] = []
+        for piece in self.pieces:
+            lists += [list(map(str, row or ())) for row in piece.lists(CANDIDATES)]
+        return lists
 
 
 @dataclass(frozen=True)
@@ -29,35 +49,43 @@ class UserTable:
     shared: list[str] | None
 
     def partitions(self, size: int) -> Iterator[Partition]:
-        """Yield the partitions of `size` users in the table's order, which does not depend on how the file is cut.
+        """Yield the partitions of `size` users in the table's order, which does not depend on how its files are cut.
 
-        Raises TableError for a missing id.
+        Raises TableError for a file that cannot be read.
         """
-        users: list[str] = []
-        lists: list[list[str]] = []
-        number = 0
         columns = [USER] if self.shared is not None else [USER, CANDIDATES]
+        pieces: list[Batch] = []
+        rows = 0
+        number = 0
         for batch in self.table.batches(columns, lists=[CANDIDATES], batch_rows=size):
-            users += batch.ids(USER)
-            if self.shared is None:
-                lists += [[str(item) for item in row or ()] for row in batch.lists(CANDIDATES)]
-            # A batch of a CSV may be larger than a partition, and one of Parquet smaller.
-            while len(users) >= size:
-                yield Partition(number, users[:size], None if self.shared is not None else lists[:size])
-                users = users[size:]
-                lists = lists[size:]
+            # A batch may go over the end of a partition, but has no more rows than one.
+            start = 0
+            while rows + len(batch) - start >= size:
+                end = start + size - rows
+                yield Partition(number, (*pieces, _between(batch, start, end)))
+                start = end
+                pieces = []
+                rows = 0
                 number += 1
-        if users:
-            yield Partition(number, users, None if self.shared is not None else lists)
+            if start < len(batch):
+                pieces.append(_between(batch, start, len(batch)))
+                rows += len(batch) - start
+        if pieces:
+            yield Partition(number, tuple(pieces))
 
 
-def open_users(users: Path, candidates: Path | None) -> UserTable:
-    """Open the tables of a run. Raises BatchError and TableError."""
+def _between(batch: Batch, start: int, end: int) -> Batch:
+    """The rows of a batch from `start` to `end`, copied: a slice would be sent with the whole batch."""
+    return batch.selection(np.arange(start, end))
+
+
+def open_users(users: str, candidates: str | None) -> tuple[UserTable, dict[str, Table]]:
+    """Open the tables of a run, also by their roles. Raises BatchError and TableError."""
     table = open_table(users, "users")
     table.require({USER: "a batch run"})
     if candidates is None:
         table.require({CANDIDATES: "a run without --candidates"})
-        return UserTable(table, None)
+        return UserTable(table, None), {"users": table}
     items = open_table(candidates, "candidates")
     items.require({ITEM: "a batch run"})
     shared: list[str] = []
@@ -65,4 +93,4 @@ def open_users(users: Path, candidates: Path | None) -> UserTable:
         shared += batch.ids(ITEM)
     if not shared:
         raise BatchError(f"{candidates} has no candidates")
-    return UserTable(table, shared)
+    return UserTable(table, shared), {"users": table, "candidates": items}

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import redis
 from rules_service import PIN
+from running_service import serving
 from synthetic_bundle import SCHEMA, go_live, publish
 
 from batch.job import BatchOptions
@@ -34,8 +35,17 @@ profiles:
   home: {kind: weighted_sum, weights: {pctr: 0.5, pctcvr: 2.0}}
 scenes: {home: home}
 """
-RULES = {"revision": 1, "rules": {"home": [PIN, {"type": "block", "item_ids": ["11"]}]}}
+RULES = {
+    "revision": 1,
+    "rules": {
+        "home": [PIN, {"type": "block", "item_ids": ["11"]}],
+        "strict": [{"type": "block", "item_ids": ["12", "13"]}, {"type": "boost", "formula": "score * pctr"}],
+    },
+}
 CONTEXT = {"tab": 1, "hour": 7}
+# One candidate, several chunks, and lists with unknown items, for known and unknown users: 2,731 pairs.
+LISTS = {"u1": ["5"], "u2": [str(i) for i in range(2000)], "stranger": [str(i) for i in range(2080, 2130)]}
+LISTS |= {f"u{user}": [str(i) for i in range(user, user + 40)] for user in range(3, 20)}
 
 
 def filled(folder: Path, redis_url: str) -> dict[str, str]:
@@ -86,11 +96,13 @@ def score_by_command(settings: dict[str, str], *arguments: Any) -> "subprocess.C
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def score_here(settings: dict[str, str], users: Path, out: Path, **options: Any) -> BatchCounts:
+def score_here(
+    settings: dict[str, str], users: Path | str, out: Path, candidates: str | None = None, **options: Any
+) -> BatchCounts:
     """Score in this process, without a pool."""
     read = Settings.from_environment({f"FUNNELRANK_{name.upper()}": value for name, value in settings.items()})
     chosen = BatchOptions(**({"timestamp": NOW, "scene": "home", "context": CONTEXT} | options))
-    return run(users, None, out, chosen, read, _in_this_process, lambda line: None)
+    return run(str(users), candidates, out, chosen, read, _in_this_process, lambda line: None)
 
 
 def _in_this_process(start: ScorerStart, partitions: Iterator[Partition]) -> Iterator[BatchCounts]:
@@ -110,7 +122,24 @@ def rankings(out: Path) -> dict[str, list[dict[str, Any]]]:
     return users
 
 
-def assert_equal(rows: list[dict[str, Any]], answer: dict[str, Any]) -> int:
+def assert_as_served(out: Path, settings: dict[str, str], route: str = "/rank", **choice: str) -> int:
+    """Compare a batch over LISTS with the answers of a service with the same settings; return the number of pairs."""
+    batch = rankings(out)
+    assert list(batch) == list(LISTS)
+    folder = Path(settings["registry"]).parent
+    others = {name: value for name, value in settings.items() if name not in ("registry", "redis_url")}
+    headers = {"Authorization": "Bearer secret"}
+    pairs = 0
+    with serving(folder, Path(settings["registry"]), settings["redis_url"], **others) as server:
+        for user, candidates in LISTS.items():
+            body = {"user_id": user, "candidates": candidates, "context": CONTEXT, "scene": "home", "timestamp": NOW}
+            answer = server.http.post(route, json=body | choice, headers=headers)
+            assert answer.status_code == 200, answer.text
+            pairs += _assert_equal(batch[user], answer.json())
+    return pairs
+
+
+def _assert_equal(rows: list[dict[str, Any]], answer: dict[str, Any]) -> int:
     """Compare a user's rows with the answer of the service, bit for bit; return the number of pairs."""
     assert [row["item_id"] for row in rows] == [entry["item_id"] for entry in answer["ranking"]]
     for row, entry in zip(rows, answer["ranking"], strict=True):

@@ -16,22 +16,28 @@ from funnelrank.exit_codes import CommandError
     epilog=examples(
         "funnelrank score --users users.parquet --candidates items.parquet --top-k 100 --out lists/2026-03-01",
         "funnelrank score --users users.parquet --candidates items.parquet --out /shared/lists --ray auto",
-        "funnelrank score --users users-with-candidates.parquet --scene home --out lists/home",
+        "funnelrank score --users s3://bucket/users/date=0501 --scene home --rules strict --out lists/home",
         "funnelrank score --users users.parquet --candidates items.parquet --top-k 1 --user-output user_representation"
         " --out users/2026-03-01",
     )
 )
 @click.option(
     "--users",
-    type=PATH,
     required=True,
-    metavar="FILE",
-    help="Parquet or CSV with a column user_id and, without --candidates, a list column candidates.",
+    metavar="PLACE",
+    help="Parquet or CSV (a file, a folder, a pattern or a URI) with a column user_id and, without --candidates, a "
+    "list column candidates.",
 )
-@click.option("--candidates", type=PATH, metavar="FILE", help="A table with a column item_id: the list of every user.")
+@click.option("--candidates", metavar="PLACE", help="A table with a column item_id: the list of every user.")
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="Folder of the partitions.")
 @click.option("--top-k", type=POSITIVE, metavar="K", help="Items to keep per user.  [default: all]")
 @click.option("--scene", metavar="NAME", help="Picks the fusion profile, the rules and the line, as in a request.")
+@click.option("--profile", metavar="NAME", help="A profile of the fusion document.  [default: the scene's and user's]")
+@click.option(
+    "--rules",
+    metavar="NAME",
+    help="A list of the rules document, '' for no rules.  [default: the scene's and user's]",
+)
 @click.option("--context", metavar="JSON", help="""Values of the context features, as '{"hour": 9}'.""")
 @click.option(
     "--timestamp",
@@ -56,11 +62,13 @@ from funnelrank.exit_codes import CommandError
     "--ray", metavar="ADDRESS", help="Score on this Ray cluster instead; auto: this machine's; local: a new one."
 )
 def score(
-    users: Path,
-    candidates: Path | None,
+    users: str,
+    candidates: str | None,
     out: Path,
     top_k: int | None,
     scene: str | None,
+    profile: str | None,
+    rules: str | None,
     context: str | None,
     timestamp: int | None,
     user_outputs: tuple[str, ...],
@@ -70,7 +78,8 @@ def score(
 ) -> None:
     """Rank every user of a table with what is live, by the service's own code and the rows in Redis.
 
-    The numbers are those that POST /rank answers with the same settings, bit for bit. A partition appears when it is
+    The numbers are those that POST /rank (with --profile or --rules: POST /rank/preview) answers with the same
+    settings, bit for bit. A partition appears when it is
     complete. Run again after an interruption, the command scores the partitions that are missing.
     """
     from functools import partial
@@ -89,6 +98,8 @@ def score(
         _context(context),
         partition_users,
         tuple(dict.fromkeys(user_outputs)),
+        profile,
+        rules,
     )
     cores = max(1, len(os.sched_getaffinity(0)) // settings.model_threads)
     runner: Runner = partial(score_in_processes, processes=processes or cores)

@@ -1,6 +1,7 @@
 """Tests batch scoring: equal to a live service bit for bit, resumable after a kill, whole partitions or none."""
 
 import json
+import pickle
 import shutil
 import signal
 import subprocess
@@ -11,10 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 from batch_runs import (
-    CONTEXT,
-    NOW,
+    LISTS,
     ROOT,
-    assert_equal,
+    assert_as_served,
     command_of,
     filled,
     rankings,
@@ -23,7 +23,9 @@ from batch_runs import (
     write_users,
 )
 from child_process import child
-from running_service import serving, wait_until
+from object_dialects import DIALECTS
+from object_store import empty_bucket
+from running_service import wait_until
 from small_disk import files_of_at_most
 from synthetic_bundle import go_live, publish
 
@@ -31,6 +33,7 @@ from batch.errors import BatchError
 from batch.users import open_users
 from service.files import exclusive_lock
 from service.sample.embedded_redis import EmbeddedRedis
+from tables.files import objects
 
 
 @pytest.fixture(scope="module")
@@ -40,28 +43,86 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         yield SimpleNamespace(folder=folder, settings=filled(folder, server.url), redis_url=server.url)
 
 
-def test_a_batch_equals_a_live_service_bit_for_bit(stored: SimpleNamespace, tmp_path: Path) -> None:
-    # One candidate, several chunks, and lists with unknown items, for known and unknown users.
-    lists = {"u1": ["5"], "u2": [str(i) for i in range(2000)], "stranger": [str(i) for i in range(2080, 2130)]}
-    lists |= {f"u{user}": [str(i) for i in range(user, user + 40)] for user in range(3, 20)}
-    users = write_users(tmp_path / "users.parquet", lists)
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_batch_equals_a_live_service_bit_for_bit(stored: SimpleNamespace, tmp_path: Path, threads: str) -> None:
+    # The threads and the chunks of a ranking can change its last bits, so a batch has those of the service.
+    settings = stored.settings | {"model_threads": threads, "score_chunk": "256" if threads == "2" else "1000"}
+    users = write_users(tmp_path / "users.parquet", LISTS)
     files = ["--users", users, "--out", tmp_path / "out"]
-    done = score_by_command(stored.settings, *files, "--partition-users", 6, "--processes", 2)
+    done = score_by_command(settings, *files, "--partition-users", 6, "--processes", 2)
     assert done.returncode == 0, done.stderr
     assert "20 of 20 users, 2,731 pairs" in done.stdout
     assert "CPU s per million pairs" in done.stdout
-    batch = rankings(tmp_path / "out")
-    others = {name: value for name, value in stored.settings.items() if name == "fusion_file"}
-    pairs = 0
-    with serving(stored.folder, Path(stored.settings["registry"]), stored.redis_url, **others) as server:
-        for user, candidates in lists.items():
-            body = {"user_id": user, "candidates": candidates, "context": CONTEXT, "scene": "home", "timestamp": NOW}
-            answer = server.http.post("/rank", json=body)
-            assert answer.status_code == 200, answer.text
-            pairs += assert_equal(batch[user], answer.json())
-    assert list(batch) == list(lists)
     # The rules of the scene block item 11.
-    assert pairs == 2731 - sum("11" in candidates for candidates in lists.values())
+    blocked = sum("11" in candidates for candidates in LISTS.values())
+    assert assert_as_served(tmp_path / "out", settings) == 2731 - blocked
+
+
+@pytest.mark.parametrize(("rules", "blocked"), [("strict", {"12", "13"}), ("", set())])
+def test_a_batch_with_chosen_documents_equals_the_preview(
+    stored: SimpleNamespace, tmp_path: Path, rules: str, blocked: set[str]
+) -> None:
+    users = write_users(tmp_path / "users.parquet", LISTS)
+    score_here(stored.settings, users, tmp_path / "out", profile="default", rules=rules)
+    pairs = assert_as_served(tmp_path / "out", stored.settings, "/rank/preview", profile="default", rules=rules)
+    assert pairs == 2731 - sum(len(blocked & set(candidates)) for candidates in LISTS.values())
+
+
+def test_a_profile_that_does_not_exist_is_refused(stored: SimpleNamespace, tmp_path: Path) -> None:
+    users = write_users(tmp_path / "users.parquet", {"u1": ["1"]})
+    with pytest.raises(BatchError, match="profile 'absent'"):
+        score_here(stored.settings, users, tmp_path / "out", profile="absent")
+    with pytest.raises(BatchError, match="rules 'absent'"):
+        score_here(stored.settings, users, tmp_path / "out2", rules="absent")
+
+
+def test_users_in_a_folder_are_those_of_one_file(stored: SimpleNamespace, tmp_path: Path) -> None:
+    users = write_users(tmp_path / "users.parquet", LISTS)
+    names = list(LISTS)
+    for day, part in enumerate((names[:2], names[2:9], names[9:])):
+        folder = tmp_path / "days" / f"date=0{day}"
+        folder.mkdir(parents=True)
+        write_users(folder / "part.parquet", {name: LISTS[name] for name in part})
+    score_here(stored.settings, users, tmp_path / "one", partition_users=6)
+    counts = score_here(stored.settings, tmp_path / "days", tmp_path / "out", partition_users=6)
+    assert rankings(tmp_path / "out") == rankings(tmp_path / "one")
+    assert counts.users == 20
+    assert len(list((tmp_path / "out").glob("part-*.parquet"))) == 4
+    # Another file in the folder is another run.
+    write_users(tmp_path / "days" / "more.parquet", {"u30": ["1"]})
+    with pytest.raises(BatchError, match="changed since: users"):
+        score_here(stored.settings, tmp_path / "days", tmp_path / "out", partition_users=6)
+
+
+@pytest.mark.parametrize("scheme", DIALECTS)
+def test_users_and_candidates_come_from_a_bucket(
+    stored: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    lists = {name: [str(i) for i in range(30)] for name in ("u1", "u2", "u3")}
+    local = write_users(tmp_path / "users.parquet", lists)
+    with empty_bucket(monkeypatch, scheme) as bucket:
+        objects._store.cache_clear()
+        bucket.objects["ranking/users/day=1/a.csv"] = b"user_id\nu1\nu2\n"
+        bucket.objects["ranking/users/day=2/a.csv"] = b"user_id\nu3\n"
+        bucket.objects["ranking/items.csv"] = b"item_id\n" + b"".join(b"%d\n" % item for item in range(30))
+        users, items = f"{bucket.uri}/users", f"{bucket.uri}/items.csv"
+        score_here(stored.settings, users, tmp_path / "out", candidates=items)
+        score_here(stored.settings, local, tmp_path / "here")
+        assert rankings(tmp_path / "out") == rankings(tmp_path / "here")
+        bucket.objects["ranking/users/day=2/a.csv"] = b"user_id\nu4\n"
+        with pytest.raises(BatchError, match="changed since: users"):
+            score_here(stored.settings, users, tmp_path / "out", candidates=items)
+        objects._store.cache_clear()
+
+
+def test_a_wrong_row_is_named_by_the_process_that_scores_it(stored: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("user_id,candidates\nu1,1|2\nu2,1\n,3\n")
+    files = ["--users", tmp_path / "users.csv", "--out", tmp_path / "out", "--partition-users", 2]
+    done = score_by_command(stored.settings, *files, "--processes", 1)
+    assert done.returncode == 1
+    assert "users.csv (users): column 'user_id' has a missing id (row 3)" in done.stderr
+    # The partitions before it stay.
+    assert list(rankings(tmp_path / "out")) == ["u1", "u2"]
 
 
 def test_a_killed_run_continues_and_ends_with_the_same_files(stored: SimpleNamespace, tmp_path: Path) -> None:
@@ -144,10 +205,21 @@ def test_partitions_do_not_depend_on_how_the_table_is_cut(tmp_path: Path) -> Non
     lines = ["user_id,candidates", *(f"u{i},a|b" for i in range(7))]
     (tmp_path / "users.csv").write_text("\n".join(lines))
     table = write_users(tmp_path / "users.parquet", {f"u{i}": ["a", "b"] for i in range(7)})
-    from_csv = list(open_users(tmp_path / "users.csv", None).partitions(3))
-    assert from_csv == list(open_users(table, None).partitions(3))
-    assert [partition.users for partition in from_csv] == [["u0", "u1", "u2"], ["u3", "u4", "u5"], ["u6"]]
+    from_csv = list(open_users(str(tmp_path / "users.csv"), None)[0].partitions(3))
+    from_parquet = list(open_users(str(table), None)[0].partitions(3))
+    assert [partition.users() for partition in from_csv] == [["u0", "u1", "u2"], ["u3", "u4", "u5"], ["u6"]]
+    assert [partition.users() for partition in from_parquet] == [partition.users() for partition in from_csv]
+    for partition in (*from_csv, *from_parquet):
+        assert partition.candidates() == [["a", "b"]] * len(partition)
     (tmp_path / "items.csv").write_text("item_id\n9\n8\n")
-    shared = open_users(table, tmp_path / "items.csv")
+    shared, _ = open_users(str(table), str(tmp_path / "items.csv"))
     assert shared.shared == ["9", "8"]
-    assert [partition.candidates for partition in shared.partitions(4)] == [None, None]
+    assert [partition.users() for partition in shared.partitions(4)] == [["u0", "u1", "u2", "u3"], ["u4", "u5", "u6"]]
+
+
+def test_a_partition_is_sent_without_the_rows_of_the_others(tmp_path: Path) -> None:
+    lines = ["user_id,candidates", *(f"u{i},a|b|c" for i in range(5000))]
+    (tmp_path / "users.csv").write_text("\n".join(lines))
+    sizes = [len(pickle.dumps(part)) for part in open_users(str(tmp_path / "users.csv"), None)[0].partitions(100)]
+    assert len(sizes) == 50
+    assert sum(sizes) < 10 * (tmp_path / "users.csv").stat().st_size
