@@ -14,6 +14,7 @@ import torch
 from features.layouts import COUNTER_INPUT
 from features.within_request import INPUT as COMPARED
 from models.data.cache import Behaviours, Data, Part, lists_of
+from models.data.sampling import trained_rows
 from models.data.shards import Shard
 
 Batch = dict[str, torch.Tensor]
@@ -39,18 +40,23 @@ def shuffled_batches(
     `ahead`: how many batches a background thread prepares. 0 gathers in the loop, which is fastest while the files fit
     into memory: a batch takes a millisecond, less than the overhead of a thread. Within a batch the impressions keep
     the file's order, so that the file is read forward; the sums do not change. Memory: 8 bytes per impression.
-    `shard`: yield only the impressions of each batch that lie in it, in some batches perhaps none.
+    `shard`: yield only the impressions of each batch that lie in it, in some batches perhaps none. Of the training part
+    only the impressions that are trained on are in a batch (models/data/sampling.py).
     """
-    n = len(data.parts[part])
+    trained = trained_rows(data) if part == "train" else None
+    n = len(data.parts[part]) if trained is None else len(trained)
     rng = np.random.default_rng([seed, epoch])
     lists = lists_of(data.parts[part]) if data.recipe.training.list_losses else None
     picks: Iterator[np.ndarray]
     if lists is not None:
-        picks = iter(steps_of_lists(lists, batch_size, rng)[first_step:])
+        of_trained = lists if trained is None else lists.take(trained)
+        picks = iter(steps_of_lists(of_trained, batch_size, rng)[first_step:])
     else:
         order = rng.permutation(n)
         steps = range(first_step, steps_per_epoch(n, batch_size))
         picks = (np.sort(order[s * batch_size : (s + 1) * batch_size]) for s in steps)
+    if trained is not None:
+        picks = (trained[picked] for picked in picks)
     if shard is not None:
         picks = _in_shard(picks, shard, lists)
     work = (partial(gather, data, data.parts[part], picked) for picked in picks)

@@ -130,6 +130,9 @@ def _check_weights(recipe: Recipe, model: MultiTaskModel, trained: Collection[st
             raise RecipeError(f"data.task_weights: {problem}", ("data", "task_weights"), name)
     for output in model.objective.outputs:
         refused = output.correction.refuses_weights if output.correction else ""
+        if refused and recipe.training.negative_sampling < 1:
+            problem = f"the loss of '{output.name}' {refused}, and takes no weights of kept negatives"
+            raise RecipeError(f"training.negative_sampling: {problem}", ("training",), "negative_sampling")
         if refused and model.objective.weights.column_of(output.name) is not None:
             key = "task_weights" if output.name in recipe.data.task_weights else "weight"
             raise RecipeError(f"data.{key}: the loss of '{output.name}' {refused}, and takes none", ("data", key))

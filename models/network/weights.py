@@ -7,10 +7,16 @@ With w the column and m the mean of w over the training impressions of the outpu
 Its expectation over batches is the weighted mean of the loss over the training part, sum_i w_i loss(i) / sum_i w_i.
 Dividing by the weights' sum in the batch would bias that by about 1/n, because batches with heavy impressions would
 count less. A weight and twice that weight are the same, and parts of a batch add up as they do without weights.
+
+If a run trains on a share r of the impressions without a positive label, w is 1 / r times the column for them and n
+counts the impressions that are trained on. The expectation of the weighted sums over the choice of impressions is that
+of all impressions (Horvitz and Thompson 1952), for every label at once. A shift of the logits by log r would be exact
+for one label alone: beside another one, whether a negative is kept depends on the features.
 """
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from models.recipe import Recipe
@@ -19,11 +25,16 @@ from models.recipe import Recipe
 
 
 class Weights:
-    """The columns of weights by output. `means` is set before training; without an entry a mean is 1."""
+    """The columns of weights by output, and the weight of a kept negative.
+
+    `means` is set before training; without an entry a mean is 1.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self.column = recipe.data.weight
         self.columns = dict(recipe.data.task_weights)
+        self.share = recipe.training.negative_sampling
+        self.labels = recipe.binary_columns
         self.means: dict[str, float] = {}
 
     def column_of(self, output: str) -> str | None:
@@ -38,4 +49,9 @@ class Weights:
     def plain(self, batch: Mapping[str, Tensor], output: str) -> Tensor | None:
         """The weight of each impression, float `[B]`; None if all are 1."""
         column = self.column_of(output)
-        return None if column is None else batch[f"weight/{column}"]
+        weight_B = None if column is None else batch[f"weight/{column}"]
+        if self.share == 1:
+            return weight_B
+        positive_B = torch.stack([batch[f"label/{label}"] > 0 for label in self.labels]).any(0)
+        factor_B = torch.ones_like(batch[f"label/{self.labels[0]}"]).masked_fill(~positive_B, 1 / self.share)
+        return factor_B if weight_B is None else weight_B * factor_B

@@ -65,6 +65,9 @@ class Recipe(Options):
             problem = f"counter '{by_scene.name}' is kept by scene, which needs data.scene, a column of the impressions"
             raise RecipeError(problem, ("data",), by_scene.name)
         self._check_gains()
+        if self.training.negative_sampling < 1 and not self.binary_columns:
+            problem = "training.negative_sampling: no task has a label of 0 or 1, so no impression is negative"
+            raise RecipeError(problem, ("training",), "negative_sampling")
         if self.rule_features is not None:
             self.rule_features.behind(self.features)
         if self.tuning:
@@ -102,6 +105,11 @@ class Recipe(Options):
         for evaluation in self.extra_evaluations:
             kinds[evaluation.label].append(PROBABILITY)
         return {column: tuple(of_column) for column, of_column in kinds.items()}
+
+    @property
+    def binary_columns(self) -> tuple[str, ...]:
+        """Label columns of 0 and 1, in order."""
+        return tuple(column for column in self.label_columns if column not in self.value_columns)
 
     @property
     def value_columns(self) -> frozenset[str]:

@@ -13,6 +13,7 @@ import yaml
 
 from features.files.writing import replacing, write_whole
 from models.data.cache import Data
+from models.data.sampling import trained_count
 from models.kinds import PROBABILITY, reported_kind
 from models.metrics.bootstrap import DRAWS
 from models.network.model import MultiTaskModel
@@ -75,6 +76,7 @@ def summary(
     """
     recipe = data.recipe
     rows = len(data.parts["train"])
+    trained = trained_count(data)
     seed = recipe.training.seed
     # No intervals on the training part: its figures show how well the model fits, not its quality.
     train = evaluate(ranker, sampled(data, "train", TRAIN_IMPRESSIONS, seed), "train")
@@ -97,7 +99,7 @@ def summary(
         "epochs": epochs,
         "stopped_early": progress.without_gain >= recipe.training.patience,
         "parts": {
-            "train": train | {"impressions": rows, "sampled": train["impressions"]},
+            "train": train | {"impressions": rows, "trained": trained, "sampled": train["impressions"]},
             "validation": validation,
             "test": test,
         },
@@ -112,7 +114,7 @@ def summary(
         "gate_health": health,
         "speed": {
             "seconds_per_epoch": progress.seconds / epochs,
-            "rows_per_s": rows * epochs / progress.seconds,
+            "rows_per_s": trained * epochs / progress.seconds,
             "reading": reading_speed(ranker, data, reading_steps, prefetch) if reading_steps else None,
         },
         "data": dict(data.described),
@@ -145,6 +147,9 @@ def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
     """The test metrics as lines for the terminal."""
     best = metrics["best"]
     yield start_line(metrics)
+    train = metrics["parts"]["train"]
+    if train["trained"] < train["impressions"]:
+        yield f"trained on {train['trained']:,} of {train['impressions']:,} impressions: all with a positive label"
     test = metrics["parts"]["test"]
     yield f"best weights of step {best['step']} (epoch {best['epoch']:.2f}); test part, {test['impressions']:,} rows:"
     for name, m in test["outputs"].items():

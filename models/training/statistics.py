@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from models.data.cache import Data, labels_of
+from models.data.sampling import trained_rows
 from models.errors import RecipeError
 from models.network.losses import counted
 from models.network.model import MultiTaskModel
@@ -28,12 +29,17 @@ def fit_weights(model: MultiTaskModel, data: Data) -> None:
     """
     weights = model.objective.weights
     part = data.parts["train"]
-    if part.weights is None:
+    chosen = trained_rows(data)
+    if part.weights is None and chosen is None:
         return
-    # The columns of the whole part in the form of a batch.
-    batch = {f"label/{name}": torch.from_numpy(labels_of(data, "train", [name])) for name in data.recipe.label_columns}
+    # The columns of all impressions that are trained on, in the form of a batch.
+    rows = slice(None) if chosen is None else chosen
+    batch = {
+        f"label/{name}": torch.from_numpy(labels_of(data, "train", [name])[rows]) for name in data.recipe.label_columns
+    }
     for i, name in enumerate(data.recipe.data.weight_columns):
-        batch[f"weight/{name}"] = torch.from_numpy(np.array(part.weights[:, i]))
+        assert part.weights is not None
+        batch[f"weight/{name}"] = torch.from_numpy(np.array(part.weights[:, i])[rows])
     for output in model.objective.outputs:
         weight = weights.plain(batch, output.name)
         inside = counted(batch, output) > 0

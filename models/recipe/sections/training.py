@@ -101,9 +101,10 @@ class TrainingSection(Options):
     up or down at random so that small steps count, and the bundle has float32.
     `embedding_weight_decay` changes a row only in steps in which it occurs. `position_learning_rate` and
     `position_weight_decay` are those of the position tower, whose weights are logits. `gradient_clip` bounds the norm
-    of the gradient, 0 for none. `weighting` starts from `loss_weights` (1 for an output without one). `ensemble`: the
-    number of networks to train with different seeds; their mean logits are one model in one bundle. The network's part
-    of a ranking costs about as many times as much.
+    of the gradient, 0 for none. `negative_sampling`: the share of the training impressions without any positive label
+    that is trained on; each of them then counts as 1 / share (docs/sample-weights.md). `weighting` starts from
+    `loss_weights` (1 for an output without one). `ensemble`: the number of networks to train with different seeds;
+    their mean logits are one model in one bundle. The network's part of a ranking costs about as many times as much.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 3
@@ -135,6 +136,7 @@ class TrainingSection(Options):
     list_losses: Annotated[dict[Name, ListLoss], Field(exclude_if=lambda value: not value)] = Field(
         default_factory=dict
     )
+    negative_sampling: Annotated[float, Field(gt=0, le=1, exclude_if=lambda value: value == 1)] = 1.0
     weighting: Weighting = StaticWeighting(type="static")
     seed: Annotated[int, Field(ge=0)] = 1
     # Left out if it is 1, as above.

@@ -33,7 +33,7 @@ PAIRWISE = {"training.list_losses": {"pctr": {"type": "pairwise"}, "plong_view":
 # Not JRC: the bias of its density has a gradient of 0, of which Adam makes steps of rounding.
 LISTS_IN_ORDER = {"pctr": {"type": "pairwise"}, "plong_view": {"type": "softmax"}}
 WEIGHTED = {"data.weight": "battery", "data.task_weights": {"plong_view": "place"}}
-WEIGHTED |= {"training.list_losses": LISTS_IN_ORDER}
+WEIGHTED |= {"training.list_losses": LISTS_IN_ORDER, "training.negative_sampling": 0.6}
 # By name: the changes to the recipe, and the share of the rows that process 0 has. The last batch of an epoch has one
 # impression, so that one process has none there; with .998 the second process has none in most batches.
 CASES: dict[str, tuple[dict[str, Any], float]] = {

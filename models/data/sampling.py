@@ -1,0 +1,52 @@
+"""Chooses the impressions that a run trains on, if it keeps a share of those without a positive label."""
+
+import numpy as np
+
+from models.data.cache import Data, Part
+from models.recipe import Recipe, RecipeError
+
+_CHUNK = 1 << 20
+_HASHES = 2.0**64
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def trained_rows(data: Data) -> np.ndarray | None:
+    """The impressions of the training part that are trained on, int64 `[m]`, ascending; None if all are.
+
+    One with a positive label always is; another one if a hash of its user, item and time and of the recipe's seed lies
+    within the share. So they are the same ones in every epoch, process and resumed run. Raises RecipeError if there is
+    none.
+    """
+    recipe = data.recipe
+    if recipe.training.negative_sampling == 1:
+        return None
+    part = data.parts["train"]
+    chunks = (slice(begin, begin + _CHUNK) for begin in range(0, len(part), _CHUNK))
+    rows = np.flatnonzero(np.concatenate([_kept(recipe, part, chunk) for chunk in chunks]))
+    if not len(rows):
+        problem = "no impression of the training part has a positive label, and none of the others is kept"
+        raise RecipeError(f"training.negative_sampling: {problem}", ("training",), "negative_sampling")
+    return rows
+
+
+def trained_count(data: Data) -> int:
+    """The number of impressions that an epoch trains on."""
+    rows = trained_rows(data)
+    return len(data.parts["train"]) if rows is None else len(rows)
+
+
+def _kept(recipe: Recipe, part: Part, chunk: slice) -> np.ndarray:
+    """Whether each impression of a chunk is trained on, bool `[n]`."""
+    columns = [recipe.label_columns.index(column) for column in recipe.binary_columns]
+    positive = np.any(part.labels[chunk][:, columns] > 0, axis=1)
+    number = _mixed(np.full(len(positive), recipe.training.seed, dtype=np.uint64) + _GOLDEN)
+    for ids in (part.user, part.item, part.time):
+        number = _mixed((number ^ ids[chunk].astype(np.int64).view(np.uint64)) + _GOLDEN)
+    return positive | (number < recipe.training.negative_sampling * _HASHES)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al., OOPSLA 2014), uint64 `[n]`: every bit depends on every bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)))
