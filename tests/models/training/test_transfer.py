@@ -137,17 +137,16 @@ def test_a_transfer_that_cannot_be_is_refused(tiny_recipe, tmp_path, transfer, m
         )
 
 
-def test_another_encoder_is_refused(tiny_recipe, tmp_path):
+def test_another_encoder_or_sequence_is_refused(tiny_recipe, tmp_path):
     options = {"cache": tmp_path / "cache", "quiet": True, "reading_steps": 0}
-    train(tiny_recipe(changes=CHANGES), tmp_path / "base", **options)
+    clicks = {"actions": ["click"], "length": 3, "encoders": [{"type": "pooling"}]}
+    train(tiny_recipe(changes=CHANGES | {"model.sequences": {"clicks": clicks}}), tmp_path / "base", **options)
     transfer = {"mode": "fine_tune", "task": "plike", "from": str(tmp_path / "base")}
-    changes = CHANGES | {
-        "tasks": TASKS[:2] + TASKS[3:],
-        "model.encoders": [{"type": "pooling"}],
-        "training.transfer": transfer,
-    }
-    with pytest.raises(RecipeError, match=r"other encoders; copy model\.encoders of its recipe"):
-        train(tiny_recipe(changes=changes), tmp_path / "out", **options)
+    others = {"model.encoders": [{"type": "pooling"}]}, {"model.sequences": {"clicks": clicks | {"length": 4}}}
+    for other in others:
+        changes = CHANGES | {"tasks": TASKS[:2] + TASKS[3:], "model.sequences": {"clicks": clicks}} | other
+        with pytest.raises(RecipeError, match=r"other encoders; copy model\.encoders of its recipe, and model\.seq"):
+            train(tiny_recipe(changes=changes | {"training.transfer": transfer}), tmp_path / "out", **options)
 
 
 def test_the_run_of_a_transfer_opens_without_the_run_it_came_from(trained, tmp_path):
