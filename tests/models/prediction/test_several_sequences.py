@@ -17,7 +17,11 @@ CLICKS = 50
 SEQUENCES = {
     "clicks": {"actions": ["click"], "length": 8, "encoders": [{"type": "din", "hidden": [4]}]},
     "carts": {"actions": ["cart"], "length": 5, "encoders": [{"type": "dupn", "hidden": 4, "user_hidden": 4}]},
-    "intents": {"actions": ["cart", "buy"], "length": 4, "encoders": [{"type": "pooling"}]},
+    "intents": {
+        "actions": ["cart", "buy"],
+        "length": 4,
+        "encoders": [{"type": "pooling"}, {"type": "matches", "features": ["tags", "item_id"]}],
+    },
     "purchases": {
         "actions": ["buy"],
         "length": 3,
@@ -58,7 +62,8 @@ def test_a_service_scores_several_sequences_as_training_did(tiny_recipe, tables,
     recipe = tiny_recipe(shop(tables), changes)
     training.train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
     manifest = export_run(tmp_path / "run", tmp_path / "registry", version=None).manifest
-    assert manifest.composition["encoders"] == "din(clicks), dupn(carts), pooling(intents), bst(purchases)"
+    encoders = "din(clicks), dupn(carts), pooling(intents), matches(intents), bst(purchases)"
+    assert manifest.composition["encoders"] == encoders
     # The data has what the test is about: a purchase behind 50 clicks, a full sequence, and none at all.
     data = open_data(recipe, tmp_path / "cache")
     part = data.parts["test"]
