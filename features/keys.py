@@ -26,6 +26,18 @@ PartOf = Callable[[str], str] | None  # cuts the part of a text that is hashed; 
 _EXACT = 2.0**53  # integers from here on do not all have a float of their own
 
 
+def sorted_distinct(values: np.ndarray) -> np.ndarray:
+    """Return the distinct ones of integers `[n]`, ascending.
+
+    `np.unique` hashes integers one by one if nothing else is asked of it, and takes 70 times as long for two million
+    distinct ones (numpy 2.4).
+    """
+    ordered = np.sort(values)
+    changes = ordered[1:] != ordered[:-1]
+    first: np.ndarray = ordered[np.concatenate([np.ones(min(1, len(ordered)), dtype=bool), changes])]
+    return first
+
+
 def text_of(value: object, field: str) -> str:
     """Return the canonical text of a categorical value; `""` if it is missing.
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.keys import sorted_distinct
 from features.within_request import ComparedColumns, within_request
 from models.data.arrays import new_array, read_array
 from models.data.split import PARTS
@@ -47,7 +48,7 @@ def read_within(recipe: Recipe, folder: Path, part: str, n: int) -> np.ndarray |
 
 
 def _refuse_in_two_parts(recipe: Recipe, folder: Path) -> None:
-    by_part = {part: np.unique(read_array(folder / f"{part}.request", np.int64)) for part in PARTS}
+    by_part = {part: sorted_distinct(read_array(folder / f"{part}.request", np.int64)) for part in PARTS}
     for i, one in enumerate(PARTS):
         for other in PARTS[i + 1 :]:
             both = np.intersect1d(by_part[one], by_part[other], assume_unique=True)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import MISSING_KEY, FeatureError, key_of, keys_of_column
+from features.keys import sorted_distinct
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,3 +84,10 @@ def test_a_column_has_the_keys_of_its_values(values):
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20))
 def test_an_integer_column_has_the_keys_of_its_values(values):
     assert keys_of_column("tag", np.array(values, dtype=np.int64)).tolist() == [key_of("tag", v) for v in values]
+
+
+@pytest.mark.parametrize("values", [[], [5], [3, -1, 3, 0, -1], [2**63 - 1, -(2**63), 2**63 - 1]])
+def test_distinct_values_are_ascending_and_each_there_once(values):
+    keys = np.array(values, dtype=np.int64)
+    assert sorted_distinct(keys).tolist() == sorted(set(values))
+    assert keys.tolist() == values  # and stay as they are

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from features.counters import Series, Term, distinct_count
+from features.keys import sorted_distinct
 
 # Shape legend: n events, m moments, B buckets of a window.
 
@@ -32,11 +33,11 @@ class SeriesEvents:
 
     @cached_property
     def keys(self) -> np.ndarray:
-        return np.unique(self.key)
+        return sorted_distinct(self.key)
 
     @cached_property
     def arrivals(self) -> np.ndarray:
-        return np.unique(self.arrived)
+        return sorted_distinct(self.arrived)
 
     @cached_property
     def ranks(self) -> np.ndarray:

@@ -17,6 +17,7 @@ from features.counters import (
     seconds_since,
     total_of,
 )
+from features.keys import sorted_distinct
 from models.data.arrays import ArrayFile, read_array
 from models.data.counting.as_of import BucketCounts, Moments, SeriesEvents, distinct_counts, last_times
 from models.data.counting.log import LogRows, chunks, feature_keys, joined, read_behaviours, read_impressions
@@ -106,7 +107,7 @@ def _keys(
     if layout.item_feature is None:
         return getattr(events, layout.by), getattr(asked, layout.by)
     column = rows.key_columns[layout.item_feature].start
-    users = np.unique(np.concatenate([events.user, asked.user]))
+    users = sorted_distinct(np.concatenate([events.user, asked.user]))
 
     def cells(log: LogRows) -> np.ndarray:
         value = feature_keys(log, items, column)

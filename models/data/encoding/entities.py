@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from features import RowLayout
-from features.keys import MISSING_KEY, id_keys_of_column
+from features.keys import MISSING_KEY, id_keys_of_column, sorted_distinct
 from models.data.arrays import ArrayFile, read_array
 from models.data.stored.memory import refuse_beyond
 from models.data.stored.partition import EncodedFile, Ids
@@ -72,7 +72,7 @@ class Entities:
         unknown = places < 0
         if not unknown.any():
             return places
-        new = np.unique(keys[unknown])
+        new = sorted_distinct(keys[unknown])
         rows = self.layout.pack_columns({}, len(new))
         if self.id_feature is not None:
             rows["keys"][:, self.layout.key_columns[self.id_feature].start] = ids.features[

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from features import MISSING_KEY, keys_of_column
+from features.keys import sorted_distinct
 from features.layouts import Layouts
 from features.times import UNKNOWN_MS, latest_now_ms
 from models.data.arrays import ArrayFile
@@ -72,7 +73,7 @@ def merge_impressions(
                 for column, values in encoded.items():
                     files[name, column].append(values[of_part])
         # Duplicates are counted and stay: the same item may be shown twice.
-        counts.repeated = sum(len(rows) - len(np.unique(rows)) for rows in seen)
+        counts.repeated = sum(len(rows) - len(sorted_distinct(rows)) for rows in seen)
     counts.context_variation = variation.described()
     _refuse_empty(counts)
     return counts

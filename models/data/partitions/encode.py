@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from features import RowLayout, keys_of_column
+from features.keys import sorted_distinct
 from features.layouts import Layouts
 from features.schema import Categorical
 from features.times import latest_now_ms
@@ -170,7 +171,7 @@ class _DistinctIds:
         # Known ids are put together now and then; an id that is collected twice meanwhile counts once in the end.
         self._waiting += len(features)
         if self._waiting > len(self._known):
-            self._known = np.unique(np.concatenate(self._keys))
+            self._known = sorted_distinct(np.concatenate(self._keys))
             self._waiting = 0
         return keys
 
