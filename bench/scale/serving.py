@@ -95,6 +95,7 @@ def lines(figures: dict[str, Any], keys: int) -> Iterator[str]:
         ("verify (hash), once per host, s", "verify_s", 1),
         ("verify, peak of anonymous memory, MiB", "verify_peak_mib", 1),
         ("load after verification, s", "load_s", 1),
+        ("load after verification, CPU s", "load_cpu_s", 1),
         ("score of C=200 L=20, CPU us", "score_us", 1),
     ):
         yield f"{what:<44}{small[name] / unit:>12.2f}{large[name] / unit:>14.2f}"

@@ -49,10 +49,10 @@ def scale_vocabulary(recipe: Recipe, keys: int) -> Vocabulary:
     rng = np.random.default_rng(keys)
     hot = [key_of("item_id", str(i)) for i in range(HOT_ITEMS)]
     drawn = rng.integers(np.iinfo(np.int64).min, np.iinfo(np.int64).max, keys - len(hot))
-    kept = sorted_distinct(np.concatenate([np.array(hot, np.int64), drawn]))
+    distinct = sorted_distinct(np.concatenate([np.array(hot, np.int64), drawn]))
     names = vocabulary_names(recipe.features)
-    rows = np.arange(1 + len(names), 1 + len(names) + len(kept), dtype=np.int32)
-    return Vocabulary(kept, rows, {name: 1 + i for i, name in enumerate(names)})
+    rows = np.arange(1 + len(names), 1 + len(names) + len(distinct), dtype=np.int32)
+    return Vocabulary(distinct, rows, {name: 1 + i for i, name in enumerate(names)})
 
 
 def publish_scale(registry: Path, version: str, keys: int, dim: int) -> Made:

@@ -82,15 +82,16 @@ def publish(pipe: Connection, registry: Path, version: str, keys: int) -> None:
     pipe.send({"publish_s": seconds, "publish_peak_mib": peak.mib, "folder": made.folder})
 
 
-# A worker as the service has them: it prints how long the load took, and ends with its input.
+# A worker as the service has them: it prints the seconds and CPU seconds of the load, and ends with its input.
 LOAD = """
 import sys, time
 from pathlib import Path
 from service.bundle.hashes import HashRecords
 from service.bundle.loading import load_bundle
 started = time.perf_counter()
+cpu = time.process_time()
 bundle = load_bundle(Path(sys.argv[1]), 1, 400, hashes=HashRecords(Path(sys.argv[2])))
-print(time.perf_counter() - started, flush=True)
+print(time.perf_counter() - started, time.process_time() - cpu, flush=True)
 sys.stdin.read()
 """
 
@@ -116,16 +117,17 @@ def loaded(folder: Path, runtime: Path) -> dict[str, Any]:
     """Load the bundle in several processes, one after the other, and measure the last one beside the others."""
     command = [sys.executable, "-c", LOAD, str(folder), str(runtime)]
     workers: list[subprocess.Popen[bytes]] = []
-    seconds = []
+    seconds: list[list[float]] = []
     try:
         for _ in range(_WORKERS):
             workers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-            seconds.append(float(_line(workers[-1])))
+            seconds.append([float(number) for number in _line(workers[-1]).split()])
         figures = memory(workers[-1].pid)
     finally:
         for worker in workers:
             worker.communicate()
-    return {"first_load_s": seconds[0], "load_s": min(seconds[1:]), "further_worker_mib": figures}
+    load_s, load_cpu_s = min(seconds[1:])
+    return {"first_load_s": seconds[0][0], "load_s": load_s, "load_cpu_s": load_cpu_s, "further_worker_mib": figures}
 
 
 def _line(worker: "subprocess.Popen[bytes]") -> bytes:
