@@ -6,7 +6,10 @@ ends with.
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -19,6 +22,7 @@ from models.training.loop import learn
 from models.training.processes.ranks import joined, ranks_of_environment
 from models.training.session import Progress
 from models.training.step import NonFiniteLossError
+from models.training.updates.row_updates import LazyAdam
 
 
 class StoppedError(Exception):
@@ -29,6 +33,20 @@ def stop(progress: Progress, share: float) -> None:
     """End a training at its second evaluation, when the first one has written a checkpoint."""
     if len(progress.evaluations) == 2:
         raise StoppedError
+
+
+@contextmanager
+def counting_updates() -> Iterator[list[int]]:
+    """Count the rows that lazy Adam updates in each step."""
+    counts: list[int] = []
+    step = LazyAdam.step
+
+    def counted(rule: LazyAdam, rows: torch.Tensor, *more: Any) -> None:
+        counts.append(len(rows))
+        step(rule, rows, *more)
+
+    with mock.patch.object(LazyAdam, "step", counted):
+        yield counts
 
 
 def train_cases(folder: Path) -> None:
@@ -47,11 +65,12 @@ def train_cases(folder: Path) -> None:
             shard = Shard(0, cut) if ranks.number == 0 else Shard(cut, rows)
             watch = stop if case["stops"] else None
             try:
-                with mock.patch.object(Shard, "of", return_value=shard):
+                with mock.patch.object(Shard, "of", return_value=shard), counting_updates() as counts:
                     trained = learn(recipe, data, folder / name, quiet=True, watch=watch, ranks=ranks)
             except (NonFiniteLossError, StoppedError) as error:
                 (folder / f"{name}-{ranks.number}.txt").write_text(str(error))
                 continue
+            (folder / f"{name}-{ranks.number}.updates").write_text(str(sum(counts)))
             if not ranks.writes:
                 torch.save(trained.average.live.state_dict(), folder / f"{name}-{ranks.number}.pt")
 

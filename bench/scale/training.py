@@ -124,6 +124,7 @@ def training_state(rows: int, sizes: ScaleSizes, ranks: "Ranks | None" = None) -
     from models.training.step import TrainingState
     from models.training.updates.averaging import Average
     from models.training.updates.optimisation import Optimiser
+    from models.training.updates.own_rows import OwnRows
     from models.training.weighting import build_weighting
 
     torch.set_num_threads(1)
@@ -134,9 +135,9 @@ def training_state(rows: int, sizes: ScaleSizes, ranks: "Ranks | None" = None) -
     steps = sizes.steps + TURN_STEPS + WARM_STEPS
     data = scale_data(recipe, rows, steps * sizes.batch_size, seed=1)
     model = build_model(recipe, data.encoding)
-    decay = recipe.training.averaging if ranks.writes else 0.0
-    average = Average(model, decay, lazy=sizes.updates != "dense")
-    optimiser = Optimiser(model, recipe.training, steps)
+    own = OwnRows(ranks.number, ranks.count)
+    average = Average(model, recipe.training.averaging, sizes.updates != "dense", own, ranks.whole)
+    optimiser = Optimiser(model, recipe.training, steps, own)
     weighting = build_weighting(model, recipe.training)
     model.train()
     return TrainingState(data, Path(), {}, model, average, optimiser, weighting, Progress(), ranks)

@@ -18,6 +18,7 @@ from models.data.cache import Data
 from models.data.sampling import trained_count
 from models.data.shards import Shard
 from models.network.build import build_model
+from models.network.model import MultiTaskModel
 from models.recipe import Recipe, RecipeError
 from models.training.checkpoint import (
     OPTIMISER_FILE,
@@ -38,6 +39,7 @@ from models.training.transfer import start_from
 from models.training.updates.averaging import Average
 from models.training.updates.bfloat16 import tables_to
 from models.training.updates.optimisation import Optimiser
+from models.training.updates.own_rows import OwnRows
 from models.training.warm_start import MemberStart, continue_from
 from models.training.weighting import build_weighting
 
@@ -113,9 +115,10 @@ def learn(
                 _validate(loop, epoch, bar)
                 if watch is not None:
                     watch(progress, progress.step / total_steps)
-            # The other processes wait for the first one in the next exchange.
-            due = in_epoch in evaluate_at or (progress.step % checkpoint_steps == 0 and spacing.allows())
-            if due and ranks.writes:
+            due = in_epoch in evaluate_at
+            if not due and progress.step % checkpoint_steps == 0:
+                due = ranks.from_first(spacing.allows())
+            if due:
                 with spacing.saving():
                     _save(loop)
             if progress.without_gain >= training.patience:
@@ -153,11 +156,11 @@ def _start(
     model.to(device)
     if training.embedding_dtype == "bfloat16":
         tables_to(model, torch.bfloat16)
-    optimiser = Optimiser(model, training, total_steps)
+    own = OwnRows(ranks.number, ranks.count)
+    optimiser = Optimiser(model, training, total_steps, own)
     if start is not None:
         continue_from(start, recipe, model, optimiser)
-    # The average is no part of a step, so that only the process that evaluates has one.
-    average = Average(model, training.averaging if ranks.writes else 0.0, lazy=training.embedding_updates != "dense")
+    average = Average(model, training.averaging, training.embedding_updates != "dense", own, ranks.whole)
     weighting = build_weighting(model, training)
     identity = {"recipe": recipe.model_dump_json(), "data": data.described["hash"], "threads": torch.get_num_threads()}
     # A checkpoint of another run is refused before the files of the folder change.
@@ -183,20 +186,22 @@ def _bar(total: int, initial: int, quiet: bool) -> "tqdm[Any]":
 
 
 def _save(loop: TrainingState) -> None:
-    save_session(loop.out, loop.identity, loop.progress, loop.model, loop.average, loop.optimiser, loop.weighting)
+    parts = (loop.progress, loop.model, loop.average, loop.optimiser, loop.weighting)
+    save_session(loop.out, loop.identity, *parts, loop.ranks)
 
 
 def _validate(loop: TrainingState, epoch: int, bar: "tqdm[Any]") -> None:
     """Evaluate the averaged weights on the validation part; keep them if they are the best so far."""
     progress = loop.progress
-    entry = _measured(loop, epoch) if loop.ranks.writes else {}
+    model = _averaged(loop)
+    entry = _measured(loop, model, epoch) if loop.ranks.writes else {}
     # Every process knows the score, so that all of them stop at the same step.
     entry["score"] = loop.ranks.from_first(entry.get("score"))
     best = progress.evaluated(entry)
+    of_optimiser = loop.optimiser.state(loop.ranks.whole) if best else {}
     if best and loop.ranks.writes:
-        model = loop.average.ranker
         save_weights(model.state_dict(), loop.data.cross_values, progress.step, loop.out / WEIGHTS_FILE)
-        save_optimisers([loop.optimiser.state()], loop.out / OPTIMISER_FILE)
+        save_optimisers([of_optimiser], loop.out / OPTIMISER_FILE)
     if bar.disable:
         return
     measured = entry["validation"]
@@ -205,13 +210,17 @@ def _validate(loop: TrainingState, epoch: int, bar: "tqdm[Any]") -> None:
     bar.write(f"step {progress.step}, epoch {epoch + 1}: validation AUC {shown}{remark}")
 
 
-def _measured(loop: TrainingState, epoch: int) -> dict[str, Any]:
+def _averaged(loop: TrainingState) -> MultiTaskModel:
+    """The averaged model with statistics of its own; all processes call it at once, and the first one gets it."""
+    training = loop.data.recipe.training
+    first = partial(shuffled_batches, loop.data, "train", training.batch_size, training.seed, 0)
+    device = device_of(loop.model)
+    return loop.average.synchronised(lambda: on_device(islice(first(), STATISTICS_BATCHES), device))
+
+
+def _measured(loop: TrainingState, model: MultiTaskModel, epoch: int) -> dict[str, Any]:
     """Measure the averaged weights on the validation part."""
     data = loop.data
-    training = data.recipe.training
-    first = partial(shuffled_batches, data, "train", training.batch_size, training.seed, 0)
-    device = device_of(loop.model)
-    model = loop.average.synchronised(lambda: on_device(islice(first(), STATISTICS_BATCHES), device))
     measured = evaluate(model, data, "validation")["outputs"]
     return {
         "epoch": epoch,

@@ -9,6 +9,7 @@ from models.network.model import MultiTaskModel
 from models.recipe import RecipeError
 from models.training.checkpoint import RESUME_FILE, load_whole, save_whole
 from models.training.device import device_of, moved, random_state, set_random_state
+from models.training.processes.ranks import ALONE, Ranks
 from models.training.updates.averaging import Average
 from models.training.updates.optimisation import Optimiser
 from models.training.weighting import Weighting
@@ -72,19 +73,27 @@ def save_session(
     average: Average,
     optimiser: Optimiser,
     weighting: Weighting,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Save everything that the rest of the run depends on, and its `identity`: recipe, data, threads."""
+    """Save everything that the rest of the run depends on, and its `identity`: recipe, data, threads.
+
+    All processes call it at once: the first one gets the rows of all, and writes.
+    """
+    averaged = average.state()
+    rows = {"optimiser": optimiser.rows_state(ranks.whole), "average": averaged["rows"]}
+    if not ranks.writes:
+        return
     content = {
         "identity": identity,
         "progress": vars(progress),
         "weights": ranker.state_dict(),
-        "average": average.ranker.state_dict() if average.decay else {},
+        "average": averaged["weights"],
         "optimiser": optimiser.rule.state_dict(),
         "weighting": weighting.state(),
     }
     content |= random_state(device_of(ranker))
     if optimiser.lazy:
-        content["rows"] = {"optimiser": optimiser.rows_state(), "average": average.rows_state()}
+        content["rows"] = rows
     save_whole(content, folder / RESUME_FILE)
 
 
@@ -107,14 +116,11 @@ def load_session(
                 f"--resume: {path} was made with another {name}; start afresh without --resume, or give the same one"
             )
     ranker.load_state_dict(content["weights"])
-    if average.decay:
-        average.ranker.load_state_dict(content["average"])
     optimiser.rule.load_state_dict(content["optimiser"])
     device = device_of(ranker)
-    if optimiser.lazy:
-        optimiser.load_rows(moved(content["rows"]["optimiser"], device))
-        if average.decay:
-            average.load_rows(moved(content["rows"]["average"], device), content["progress"]["step"])
+    rows: dict[str, Any] = content.get("rows", {"optimiser": [], "average": []})
+    optimiser.load_rows(rows["optimiser"])
+    average.load(content["average"], moved(rows["average"], device), content["progress"]["step"])
     weighting.load(moved(content["weighting"], device))
     set_random_state(content, device)
     return Progress(**content["progress"])

@@ -14,8 +14,9 @@ from models.data.cache import Data
 from models.network.model import MultiTaskModel
 from models.training.checkpoint import WEIGHTS_FILE, save_weights, write_json
 from models.training.outcome import HISTORY_FILE
-from models.training.processes.exchange import add_gradients, losses_of_part, seed_step, seed_update
+from models.training.processes.exchange import add_gradients, losses_of_part, seed_step
 from models.training.processes.ranks import ALONE, Ranks
+from models.training.processes.rows import share_own_rows
 from models.training.session import Progress
 from models.training.updates.averaging import Average
 from models.training.updates.optimisation import Optimiser
@@ -54,14 +55,15 @@ def train_step(state: TrainingState, batch: Batch, epoch: int) -> dict[str, floa
     losses = losses_of_part(state.model, batch, state.ranks) if together else state.model.losses(batch)
     state.optimiser.zero_grad()
     state.weighting.backward(losses, batch, epoch)
-    if together:
-        add_gradients(state.model, state.optimiser, state.ranks)
-        seed_update(seed, state.progress.step, state.ranks)
+    counts = add_gradients(state.model, state.optimiser, state.ranks) if together else None
     plain = {name: float(loss.detach()) for name, loss in losses.items()}
     touched = state.optimiser.touched_rows()
     before = state.average.before_step(touched)
-    if not math.isfinite(sum(plain.values())) or not state.optimiser.step(state.progress.step):
+    add = state.ranks.add if together else None
+    if not math.isfinite(sum(plain.values())) or not state.optimiser.step(state.progress.step, add):
         _stop_for(state, batch, plain)
+    if counts is not None:
+        share_own_rows(state.optimiser, counts, state.ranks)
     state.average.update(state.progress.step, touched, before)
     return plain
 
@@ -72,11 +74,12 @@ def _stop_for(state: TrainingState, batch: Batch, losses: Mapping[str, float]) -
     weights = state.out / WEIGHTS_FILE
     bad = [name for name, loss in losses.items() if not math.isfinite(loss)] or _with_bad_gradient(state.model, batch)
     which = f"the best ones, of step {progress.best_step}"
+    averaged = state.average.synchronised() if progress.best_score is None else None
     if not state.ranks.writes:
         state.ranks.wait_for_first()
         raise NonFiniteLossError(f"step {progress.step + 1}: a loss is not finite; process 0 says which")
-    if progress.best_score is None:
-        save_weights(state.average.synchronised().state_dict(), state.data.cross_values, progress.step, weights)
+    if averaged is not None:
+        save_weights(averaged.state_dict(), state.data.cross_values, progress.step, weights)
         which = f"those before step {progress.step + 1}"
     write_json({"losses": progress.losses, "evaluations": progress.evaluations}, state.out / HISTORY_FILE)
     state.ranks.wait_for_first()

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -61,6 +61,33 @@ class Ranks:
         with _noticing_lost():
             dist.all_gather(everyone, tensor)
         return everyone
+
+    def exchange(self, messages: Sequence[Tensor], sizes: Sequence[int]) -> Sequence[Tensor]:
+        """Send a message `[n]` to each process, itself included; return those that this one gets, of these `sizes`."""
+        received = torch.empty(sum(sizes), dtype=messages[0].dtype, device=messages[0].device)
+        with _noticing_lost():
+            dist.all_to_all_single(received, torch.cat(list(messages)), list(sizes), [len(m) for m in messages])
+        return received.split(list(sizes))
+
+    def whole(self, part: Tensor, rows: int) -> Tensor:
+        """A tensor `[rows, ...]` of which each process has its own rows (`OwnRows`): in the first process all of them,
+        in the others the part itself.
+        """
+        if self.count == 1:
+            return part
+        if not self.writes:
+            if len(part):
+                with _noticing_lost():
+                    dist.send(part.contiguous(), 0)
+            return part
+        every = part.new_empty(rows, *part.shape[1:])
+        every[:: self.count] = part
+        for number in range(1, min(self.count, rows)):
+            theirs = torch.empty_like(every[number :: self.count], memory_format=torch.contiguous_format)
+            with _noticing_lost():
+                dist.recv(theirs, number)
+            every[number :: self.count] = theirs
+        return every
 
     def from_first(self, value: Value) -> Value:
         """The value that the first process has."""

@@ -1,7 +1,8 @@
 """Averages the weights over the steps of training, and estimates the statistics that belong to the average."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from models.data.batches import Batch
 from models.layers.normalisation import RunningStatistics
 from models.network.model import MultiTaskModel
 from models.training.updates.bfloat16 import tables_to
+from models.training.updates.own_rows import ALL_ROWS, OwnRows, Whole, are_whole
 from models.training.updates.row_updates import LazyRows, average_decay
 
 
@@ -20,26 +22,38 @@ class Average:
     `lazy`, the vocabulary's tables are averaged in the rows that change, and as a whole when the model is read.
     """
 
-    def __init__(self, ranker: MultiTaskModel, decay: float, lazy: bool = False) -> None:
+    def __init__(
+        self,
+        ranker: MultiTaskModel,
+        decay: float,
+        lazy: bool = False,
+        own: OwnRows = ALL_ROWS,
+        whole: Whole = are_whole,
+    ) -> None:
+        """With several processes each averages its `own` rows of the tables; the first one has the averaged model,
+        and gets the rows of the others by `whole`.
+        """
         self.decay = decay
         self.live = ranker
-        self.ranker = copy.deepcopy(ranker) if decay else ranker
-        if decay:
+        self.has_model = bool(decay) and own.number == 0
+        self.ranker = copy.deepcopy(ranker) if self.has_model else ranker
+        if self.has_model:
             tables_to(self.ranker, torch.float32)  # the average moves by less than bfloat16 can tell
+        self.own = own
+        self.whole = whole
         self.steps = 0
-        pairs = zip(self.ranker.inputs.tables, ranker.inputs.tables, strict=True) if lazy and decay else ()
-        self.tables = [LazyRows(mine.weight.detach(), live.weight.detach(), decay) for mine, live in pairs]
-        of_tables = {id(table.weight) for table in ranker.inputs.tables} if self.tables else set()
-        self.pairs = [
-            (mine, live)
-            for mine, live in zip(self.ranker.parameters(), ranker.parameters(), strict=True)
-            if id(live) not in of_tables
-        ]
+        self.tables: dict[str, LazyRows] = {}
+        if lazy and decay:
+            self._average_rows(ranker)
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        if self.has_model:
+            both = zip(ranker.named_parameters(), self.ranker.parameters(), strict=True)
+            self.pairs = [(mine, live) for (name, live), mine in both if name not in self.tables]
 
     def before_step(self, touched: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The average of the rows that the next step changes, for each lazy table; `update` takes it."""
         before: list[Tensor | None] = []
-        for table, rows in zip(self.tables, touched, strict=False):
+        for table, rows in zip(self.tables.values(), touched, strict=False):
             before.append(None if rows is None else table.caught_up(rows, self.steps))
         return before
 
@@ -47,23 +61,32 @@ class Average:
     def update(self, step: int, touched: Sequence[Tensor | None] = (), before: Sequence[Tensor | None] = ()) -> None:
         """Average the weights after step `step`, counted from 0; `touched`: the rows that it changed."""
         self.steps = step + 1
-        if not self.decay:
-            return
-        mine, live = zip(*self.pairs, strict=True)
-        torch._foreach_lerp_(mine, live, 1 - average_decay(self.decay, step))
-        for table, rows, average in zip(self.tables, touched, before, strict=False):
+        if self.pairs:
+            mine, live = zip(*self.pairs, strict=True)
+            torch._foreach_lerp_(mine, live, 1 - average_decay(self.decay, step))
+        for table, rows, average in zip(self.tables.values(), touched, before, strict=False):
             if rows is not None and average is not None:
                 table.update(rows, average, self.steps)
 
-    def rows_state(self) -> list[Tensor]:
-        """The number of averaged steps of every row, by table, for a checkpoint."""
-        return [table.done for table in self.tables]
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: the averaged weights, and by table the number of averaged steps of every row.
 
-    def load_rows(self, state: Sequence[Tensor], steps: int) -> None:
-        """Restore the result of `rows_state` after `steps` steps."""
+        All processes call it at once, and the first one's result is whole.
+        """
+        self._collect()
+        done = [self.whole(table.done, len(table.table)) for table in self.tables.values()]
+        return {"weights": self.ranker.state_dict() if self.has_model else {}, "rows": done}
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor], rows: Sequence[Tensor], steps: int) -> None:
+        """Restore the result of `state` after `steps` steps."""
         self.steps = steps
-        for table, done in zip(self.tables, state, strict=True):
-            table.done = done
+        if self.has_model:
+            self.ranker.load_state_dict(weights)
+        for (name, table), done in zip(self.tables.items(), rows, strict=True):
+            table.done = self.own.of(done).contiguous()
+            if self.own.count > 1:
+                table.average.copy_(self.own.of(weights[name]))
 
     @torch.no_grad()
     def synchronised(self, batches: Callable[[], Iterable[Batch]] | None = None) -> MultiTaskModel:
@@ -71,16 +94,38 @@ class Average:
 
         The live model's statistics belong to other weights, so they are estimated again on `batches` of training, as
         in stochastic weight averaging (Izmailov et al., UAI 2018); without batches they are copied.
+
+        All processes call it at once; the first one gets the averaged model, the others get the live one.
         """
-        for table in self.tables:
+        for table in self.tables.values():
             table.catch_up_all(self.steps)
-        if self.decay:
+        self._collect()
+        if self.has_model:
             live: dict[str, Tensor] = dict(self.live.named_buffers())
             for name, buffer in self.ranker.named_buffers():
                 buffer.copy_(live[name])
             if batches is not None:
                 estimate_statistics(self.ranker, batches)
         return self.ranker
+
+    def _average_rows(self, ranker: MultiTaskModel) -> None:
+        """Average the tables row by row: in place with one process, else in tensors that have the own rows alone."""
+        names = {id(p): name for name, p in ranker.named_parameters()}
+        for mine, live in zip(self.ranker.inputs.tables, ranker.inputs.tables, strict=True):
+            weight = live.weight.detach()
+            average = mine.weight.detach() if self.own.count == 1 else self.own.of(weight).float().clone()
+            self.tables[names[id(live.weight)]] = LazyRows(average, weight, self.decay, self.own)
+
+    @torch.no_grad()
+    def _collect(self) -> None:
+        """Write the rows of all processes into the averaged model of the first one."""
+        if self.own.count == 1:
+            return
+        averaged = dict(self.ranker.named_parameters())
+        for name, table in self.tables.items():
+            rows = self.whole(table.average, len(table.table))
+            if self.has_model:
+                averaged[name].copy_(rows)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Updates the weights: Adam or AdaGrad with rates by kind of parameter, schedule, decay, clipping."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.network.model import MultiTaskModel
 from models.recipe.sections.training import TrainingSection
 from models.training.device import moved
+from models.training.updates.own_rows import ALL_ROWS, OwnRows, Whole, are_whole
 from models.training.updates.row_updates import ROW_RULES, RowRule
 from models.training.updates.sparse_gradients import in_order, values_of
 
@@ -34,7 +35,11 @@ class Optimiser:
     at most its rate per step: at the network's rate, a run would end before they are learned.
     """
 
-    def __init__(self, ranker: MultiTaskModel, section: TrainingSection, total_steps: int) -> None:
+    def __init__(
+        self, ranker: MultiTaskModel, section: TrainingSection, total_steps: int, own: OwnRows = ALL_ROWS
+    ) -> None:
+        """`own`: the rows that this process updates by a lazy rule."""
+        self.own = own
         groups = ranker.parameter_groups()
         self.section = section
         self.total_steps = total_steps
@@ -44,7 +49,7 @@ class Optimiser:
         careful = section.transfer.representation_rate if section.transfer else 1.0
         self.embedding_rate = (section.embedding_learning_rate or section.learning_rate) * careful
         self.named = dict(ranker.named_parameters())
-        self.lazy = _row_rules(ranker, section)
+        self.lazy = _row_rules(ranker, section, own)
         taken_over = {id(p) for name, p in self.named.items() if careful != 1 and name.startswith(REPRESENTATION)}
         position = {id(p) for name, p in self.named.items() if name.startswith(POSITION)}
         moved: list[dict[str, Any]] = [
@@ -93,11 +98,14 @@ class Optimiser:
             touched.append(None if table.grad is None else table.grad.indices()[0])
         return touched
 
-    def step(self, number: int) -> bool:
+    def step(self, number: int, add: Callable[[Tensor], None] | None = None) -> bool:
         """Apply the gradients of step `number`, counted from 0; if a gradient is not finite, change nothing and return
         False.
+
+        With several processes a lazy table has a gradient of the own rows alone, and `add` replaces a tensor by its sum
+        over all processes.
         """
-        norm = self._clip()
+        norm = self._clip(add)
         if not torch.isfinite(norm):
             return False
         factor = rate_factor(self.section, number, self.total_steps)
@@ -117,10 +125,14 @@ class Optimiser:
         self.rule.step()
         return True
 
-    def state(self) -> dict[str, Any]:
-        """The rule's name, and by the parameters' names its tensors: moments or sums, and the number of steps."""
+    def state(self, whole: Whole = are_whole) -> dict[str, Any]:
+        """The rule's name, and by the parameters' names its tensors: moments or sums, and the number of steps.
+
+        All processes call it at once, and by `whole` the first one gets the rows of all.
+        """
         by_name = {name: dict(self.rule.state[p]) for name, p in self.named.items() if p in self.rule.state}
-        of_tables = {id(table): dict(rule.state) for table, rule in self.lazy}
+        states = self.rows_state(whole)
+        of_tables = {id(table): state for (table, _), state in zip(self.lazy, states, strict=True)}
         by_name |= {name: of_tables[id(p)] for name, p in self.named.items() if id(p) in of_tables}
         return {"rule": self.section.optimiser, "by_name": by_name}
 
@@ -131,35 +143,52 @@ class Optimiser:
             if name not in self.named:
                 continue
             parameter = self.named[name]
-            here = moved(tensors, parameter.device)
             if id(parameter) in rules:
-                rules[id(parameter)].state = here
+                rules[id(parameter)].state = moved(self._own(tensors), parameter.device)
             else:
-                self.rule.state[parameter] = here
+                self.rule.state[parameter] = moved(tensors, parameter.device)
 
-    def rows_state(self) -> list[dict[str, Tensor]]:
-        """The state of the lazy tables' rules, for a checkpoint."""
-        return [dict(rule.state) for _, rule in self.lazy]
+    def rows_state(self, whole: Whole = are_whole) -> list[dict[str, Tensor]]:
+        """The state of the lazy tables' rules, for a checkpoint; `whole` as for `state`."""
+        return [{name: whole(t, len(table)) for name, t in rule.state.items()} for table, rule in self.lazy]
 
     def load_rows(self, state: list[dict[str, Tensor]]) -> None:
         """Restore the result of `rows_state`."""
-        for (_, rule), tensors in zip(self.lazy, state, strict=True):
-            rule.state = dict(tensors)
+        for (table, rule), tensors in zip(self.lazy, state, strict=True):
+            rule.state = moved(self._own(tensors), table.device)
+
+    def _own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.own.of(tensor).contiguous() for name, tensor in tensors.items()}
 
     def _is_lazy(self, parameter: Tensor) -> bool:
         return any(table is parameter for table, _ in self.lazy)
 
-    def _clip(self) -> Tensor:
+    def _clip(self, add: Callable[[Tensor], None] | None) -> Tensor:
         """Scale the gradients down to the section's norm, and return the norm that they had."""
         largest = self.section.gradient_clip or math.inf
         if not self.lazy:
             return nn.utils.clip_grad_norm_(self.parameters, largest)
         self.touched_rows()
         gradients = [values_of(p.grad) for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm([gradient.float() for gradient in gradients])
+        if add is None:
+            norm = nn.utils.get_total_norm([gradient.float() for gradient in gradients])
+        else:
+            norm = self._norm_of_all(add)
         if self.section.gradient_clip:
             torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
         return norm
+
+    def _norm_of_all(self, add: Callable[[Tensor], None]) -> Tensor:
+        """The norm of the dense gradients, which all processes have, and of the rows of all processes."""
+        square = self.parameters[0].new_zeros((), dtype=torch.float64)
+        for table, _ in self.lazy:
+            if table.grad is not None:
+                square += values_of(table.grad).double().square().sum()
+        add(square)
+        for parameter in self.parameters:
+            if parameter.grad is not None and not self._is_lazy(parameter):
+                square += parameter.grad.double().square().sum()
+        return square.sqrt().float()
 
     @torch.no_grad()
     def _decay_embeddings(self, amount: float) -> None:
@@ -169,14 +198,14 @@ class Optimiser:
                 table.mul_(1 - amount * touched)
 
 
-def _row_rules(ranker: MultiTaskModel, section: TrainingSection) -> list[tuple[Tensor, RowRule]]:
+def _row_rules(ranker: MultiTaskModel, section: TrainingSection, own: OwnRows) -> list[tuple[Tensor, RowRule]]:
     """The vocabulary's tables that have sparse gradients, each with its rule; none if updates are dense."""
     if section.embedding_updates == "dense":
         return []
     for table in ranker.inputs.tables:
         table.sparse = True
     weights = [table.weight for table in ranker.inputs.tables]
-    return [(weight, ROW_RULES[section.embedding_updates](weight)) for weight in weights]
+    return [(weight, ROW_RULES[section.embedding_updates](weight, own)) for weight in weights]
 
 
 def rate_factor(section: TrainingSection, step: int, total_steps: int) -> float:

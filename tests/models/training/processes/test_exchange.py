@@ -14,6 +14,7 @@ import torch
 from child_process import child
 from small_rankers import small, training_batch
 from small_tables import RECIPE, make_tables, merged, write_tables
+from training_peer import counting_updates
 
 from models.catalogue import CATALOGUE
 from models.data.cache import open_data
@@ -87,12 +88,17 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path, name:
     data = open_data(recipe, folder / "cache")
     assert len(data.parts["train"]) % BATCH == 1, "one process has no impression in the last batch of an epoch"
     torch.set_num_threads(1)
-    alone = learn(recipe, data, tmp_path / "alone", quiet=True)
+    with counting_updates() as counts:
+        alone = learn(recipe, data, tmp_path / "alone", quiet=True)
     one = load_whole(tmp_path / "alone" / RESUME_FILE)
     two = load_whole(folder / name / RESUME_FILE)
     assert two["progress"]["step"] == one["progress"]["step"] == 3 * alone.epoch_steps
     assert_alike(one, two)
     assert_both_have(folder, name, two["weights"])
+    # Every row is updated by one process, and each has about as many.
+    updates = [int((folder / f"{name}-{number}.updates").read_text()) for number in range(2)]
+    assert sum(updates) == sum(counts)
+    assert max(updates) <= 0.6 * sum(updates)
 
 
 def test_processes_round_a_table_of_bfloat16_alike(folder: Path) -> None:
