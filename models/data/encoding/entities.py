@@ -8,6 +8,7 @@ import numpy as np
 from features import RowLayout
 from features.keys import MISSING_KEY, id_keys_of_column, sorted_distinct
 from models.data.arrays import ArrayFile, read_array
+from models.data.encoding.known_keys import KnownKeys
 from models.data.stored.memory import refuse_beyond
 from models.data.stored.partition import EncodedFile, Ids
 from tables import Batch, Table, packed_rows
@@ -151,9 +152,16 @@ class _Places:
         return _Places(every[order], np.concatenate([self.places, places])[order])
 
 
-def id_keys(batch: Batch, column: str) -> np.ndarray:
-    """Return the ids' 64-bit keys; `39` and `"39"` are one id. Raises TableError for a missing or malformed id."""
-    keys = batch.keys(column, lambda values: id_keys_of_column(values, column))
+def id_keys(batch: Batch, column: str, known: KnownKeys | None = None) -> np.ndarray:
+    """Return the ids' 64-bit keys; `39` and `"39"` are one id. Raises TableError for a missing or malformed id.
+
+    `known`: the keys of ids of earlier batches.
+    """
+
+    def hashed(values: np.ndarray) -> np.ndarray:
+        return id_keys_of_column(values, column)
+
+    keys = batch.keys(column, hashed if known is None else lambda values: known.of(values, hashed))
     missing = np.flatnonzero(keys == MISSING_KEY)
     if len(missing):
         raise batch.error(column, f"column '{column}' has a missing id", int(missing[0]))

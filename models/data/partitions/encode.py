@@ -17,6 +17,7 @@ from features.times import latest_now_ms
 from models.data.arrays import ArrayFile, read_array
 from models.data.encoding.entities import id_keys
 from models.data.encoding.impressions import encoded_columns, impression_columns, impression_types
+from models.data.encoding.known_keys import KnownKeys
 from models.data.split import PART_TYPE
 from models.data.stored.partition import PartitionWriter
 from models.recipe import Recipe
@@ -130,10 +131,12 @@ def _encode_behaviours(source: FileToEncode, folder: Path) -> list[int]:
     schema = recipe.features.behaviour
     assert schema is not None
     items = _DistinctIds(recipe, "items")
+    users = KnownKeys()
     dtypes: dict[str, DTypeLike] = dict.fromkeys(("user", "item", "time", "action", "scene"), np.int64)
     with closing(PartitionWriter(folder, dtypes)) as writer:
         for batch in source.batches([data.user_row, data.item_row, "action", "scene", data.time_ms]):
-            encoded = {"time": batch.times(data.time_ms, latest_now_ms()), "user": id_keys(batch, data.user_row)}
+            encoded = {"time": batch.times(data.time_ms, latest_now_ms())}
+            encoded["user"] = id_keys(batch, data.user_row, users)
             encoded["item"] = items.add(batch, data.item_row)
             for name, vocabulary in (("action", schema.action_vocabulary), ("scene", schema.scene_vocabulary)):
                 encoded[name] = batch.keys(name, partial(keys_of_column, vocabulary, field=name))
@@ -150,6 +153,7 @@ class _DistinctIds:
         feature = None if name is None else next(f for f in layout.features if f.name == name)
         assert feature is None or isinstance(feature, Categorical)
         self._feature = feature
+        self._hashed = KnownKeys()
         self._known = np.zeros(0, dtype=KEY)  # ascending
         self._keys: list[np.ndarray] = []
         self._features: list[np.ndarray] = []
@@ -157,9 +161,13 @@ class _DistinctIds:
 
     def add(self, batch: Batch, column: str) -> np.ndarray:
         """Return the key of each id, int64 `[n]`. Raises TableError."""
-        keys = id_keys(batch, column)
+        keys = id_keys(batch, column, self._hashed)
         distinct, first = np.unique(keys, return_index=True)
-        new = ~np.isin(distinct, self._known, assume_unique=True)
+        new = np.ones(len(distinct), dtype=bool)
+        if len(self._known):
+            # A search costs what the batch has; numpy.isin would sort all known ids for every batch.
+            place = np.minimum(np.searchsorted(self._known, distinct), len(self._known) - 1)
+            new = self._known[place] != distinct
         if not new.any():
             return keys
         features = np.zeros(int(new.sum()), dtype=KEY)
