@@ -63,7 +63,7 @@ COMMANDS = {
     "declare": CommandEntry("exporting:declare", "Publish a version again with features that only rules read."),
     "sign": CommandEntry("exporting:sign", "Sign published bundles."),
     "bench": CommandEntry("bench:bench", "Measure the CPU cost of a ranking."),
-    "bench-scale": CommandEntry("bench:bench_scale", "Measure how cost grows with the number of embedding rows."),
+    "bench-scale": CommandEntry("bench_scale:bench_scale", "Measure how cost grows with ids, logs and stored rows."),
     "bench-capacity": CommandEntry("capacity:bench_capacity", "Measure what `plan` is made from, and its error."),
     "bench-threads": CommandEntry("bench:bench_threads", "Compare workers, threads and spinning."),
     "bench-brownout": CommandEntry(

@@ -13,7 +13,8 @@ class ScaleSizes:
 
     `serving_keys`: of the bundle that is served; its files lie in `folder` (None: with the temporary files). `full`: a
     part whose default is smaller measures the stated sizes. `behaviours`: of the logs to encode (empty: the default
-    sizes), within `memory_gib`.
+    sizes), within `memory_gib`. `redis_users`, `redis_items`: of the rows in a Redis Cluster, of which `redis_slots`
+    slots move.
     """
 
     training_rows: tuple[int, ...] = (10_000, 10_000_000)
@@ -27,6 +28,9 @@ class ScaleSizes:
     folder: str | None = None
     behaviours: tuple[int, ...] = ()
     memory_gib: float = 0.5
+    redis_users: int = 20_000
+    redis_items: int = 10_000
+    redis_slots: int = 60
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from bench.results import report
-from bench.scale import logs, processes, serving, training
+from bench.scale import logs, processes, redis_nodes, serving, training
 from bench.scale.parts import PartResult, ScaleSizes
 
 # A new part: its file, and a line here. Its sizes are fields of ScaleSizes and options of `funnelrank bench-scale`.
@@ -17,6 +17,7 @@ PARTS: Mapping[str, Callable[[ScaleSizes], PartResult]] = {
     "processes": processes.measure,
     "serving": serving.measure,
     "logs": logs.measure,
+    "redis": redis_nodes.measure,
 }
 
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.scale.parts import ScaleSizes
 from bench.scale.run import PARTS, run_scale
 from bench.scale.synthetic import scale_data, scale_recipe
-from funnelrank.commands.bench import SCALE_PARTS
+from funnelrank.commands.bench_scale import SCALE_PARTS
 from models.data.batches import shuffled_batches
 from models.network.build import build_model
 from models.training.session import Progress
