@@ -5,7 +5,7 @@ ONNX Runtime's threads spin while idle, or scoring runs in a thread of its own i
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import patch
@@ -15,8 +15,7 @@ import onnxruntime as ort
 from starlette.types import ASGIApp
 
 from service.bundle.loading import Bundle
-from service.ranking.deadline import Deadline
-from service.ranking.ranker import Ranker
+from service.ranking.ranker import Ranker, RankingRun
 from service.ranking.scoring import Scored
 
 VARIANT = "BENCH_VARIANT"
@@ -28,11 +27,10 @@ class ThreadedRanker(Ranker):
 
     async def _score(
         self,
+        run: RankingRun,
         bundle: Bundle,
         inputs: Mapping[str, np.ndarray],
         candidates: int,
-        deadline: Deadline,
-        has_left: Callable[[], bool],
         places: np.ndarray | None = None,
         vectors: Sequence[str] = (),
     ) -> Scored:

@@ -26,10 +26,25 @@ from service.ranking.second_stage import Reordered, reordered, shown_entries
 from service.rollout.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking
 from service.rollout.recent import Assembly
-from service.rollout.serving import Live
+from service.rollout.serving import Live, ServingLine
 from service.rules.pages import random_page_key
 from service.store.base import FeatureStore, StoreDown, StoredRows
 from service.tracing.marks import Marks, begin
+
+
+@dataclass(frozen=True, slots=True)
+class RankingRun:
+    """How one ranking is made: until when and for whom, in which step of the brown-out (0: none), and who watches.
+
+    `marks` gets the stages if the request is traced. `counted` gets the sizes and the times of the stages; None if the
+    ranking is not counted.
+    """
+
+    deadline: Deadline
+    has_left: Callable[[], bool] = nobody_left
+    step: int = 0
+    marks: Marks | None = None
+    counted: Metrics | None = None
 
 
 @dataclass(frozen=True)
@@ -60,17 +75,15 @@ class Ranker:
         live = line.for_user(query.user_id)
         # First check everything that needs no store, so that a bad request costs no round trip.
         started = perf_counter()
-        checked = await check_request(live, query, self.page_key)
-        answered = AnsweredRanking(line, live, checked.formula.profile)
+        checked, answered = await self._checked(query, line, live)
         try:
             # Read the stored rows.
             begin(marks, "store")
             stored, of_store = await self._fetch(query, live, checked, deadline)
             fetching = perf_counter() - started
             count_store(self.metrics, stored, fetching)
-            ranking = await self._computed(
-                query, checked, answered, stored, deadline, has_left, step, marks, self.metrics
-            )
+            run = RankingRun(deadline, has_left, step, marks, self.metrics)
+            ranking = await self._computed(query, checked, answered, stored, run)
         except DeadlineExceeded:
             # Rankings that missed their deadline are shown to the observers too.
             self.follower.observers.answered(answered)
@@ -89,29 +102,21 @@ class Ranker:
         """
         line = self.follower.snapshot.line_of(query.options.scene)
         live = live or line.for_user(query.user_id)
-        checked = await check_request(live, query, self.page_key)
-        answered = AnsweredRanking(line, live, checked.formula.profile)
+        checked, answered = await self._checked(query, line, live)
         stored, of_store = await self._fetch(query, live, checked, deadline)
-        ranking = await self._computed(query, checked, answered, stored, deadline, nobody_left, 0)
+        ranking = await self._computed(query, checked, answered, stored, RankingRun(deadline))
         ranking.degraded = of_store + ranking.degraded
         return ranking
 
-    async def _computed(
-        self,
-        query: Query,
-        checked: Checked,
-        answered: AnsweredRanking,
-        stored: StoredRows | None,
-        deadline: Deadline,
-        has_left: Callable[[], bool],
-        step: int,
-        marks: Marks | None = None,
-        counted: Metrics | None = None,
-    ) -> Ranking:
-        """Compute a ranking from the stored rows, and add what was computed to `answered`.
+    async def _checked(self, query: Query, line: ServingLine, live: Live) -> tuple[Checked, AnsweredRanking]:
+        """Return the request as checked against a version, and what the observers will see of it."""
+        checked = await check_request(live, query, self.page_key)
+        return checked, AnsweredRanking(line, live, checked.formula.profile)
 
-        `counted` gets the size and the times of the stages; None if the ranking is not counted.
-        """
+    async def _computed(
+        self, query: Query, checked: Checked, answered: AnsweredRanking, stored: StoredRows | None, run: RankingRun
+    ) -> Ranking:
+        """Compute a ranking from the stored rows, and add what was computed to `answered`."""
         live = answered.live
         bundle = live.bundle
         formula = checked.formula
@@ -119,7 +124,7 @@ class Ranker:
         bound = None if rules is None else rules.chosen.bound
         candidates = len(query.item_ids)
         # Assemble the graph's inputs.
-        begin(marks, "assemble")
+        begin(run.marks, "assemble")
         assembled, assembling = await assembled_inputs(
             bundle.layouts, stored, query, checked.own, checked.context, checked.moment
         )
@@ -127,30 +132,31 @@ class Ranker:
         if query.own_features or checked.own.missing:
             degraded += check_own_features(bundle, bound, stored, checked.own)
         inputs: Mapping[str, np.ndarray] = assembled.inputs
-        count_assembled(counted, inputs, candidates, assembling)
+        count_assembled(run.counted, inputs, candidates, assembling)
         numerics = inputs["item_numerics"]
         answered.request = _assembly(bundle, query, checked.own, inputs)
         # Score them, taking turns with other requests.
-        begin(marks, "score")
+        begin(run.marks, "score")
         brownout = None
-        if step:
-            score = partial(self._score, deadline=deadline, has_left=has_left)
-            brownout = await score_reduced(step, live, answered.line.first_pass, query, formula, inputs, score, bound)
+        if run.step:
+            score = partial(self._score, run)
+            first_pass = answered.line.first_pass
+            brownout = await score_reduced(run.step, live, first_pass, query, formula, inputs, score, bound)
             scored = brownout.scored
         else:
             vectors = () if bound is None else bound.outputs
-            scored = await self._score(bundle, inputs, candidates, deadline, has_left, vectors=vectors)
+            scored = await self._score(run, bundle, inputs, candidates, vectors=vectors)
         scored_at = perf_counter()
-        count_scored(counted, scored.seconds)
+        count_scored(run.counted, scored.seconds)
         # Fuse the task scores and order the candidates.
-        begin(marks, "fuse")
+        begin(run.marks, "fuse")
         scores = formula.fuse(scored.predictions, numerics) if brownout is None else brownout.scores
         finite = int(np.count_nonzero(np.isfinite(scores)))
         if rules is None:
             ordered = Reordered(order(scores, finite, query.options.top_k), scores)
         else:
-            begin(marks, "rules")
-            check = partial(check_waiting, deadline, has_left, "the rules were applied")
+            begin(run.marks, "rules")
+            check = partial(check_waiting, run.deadline, run.has_left, "the rules were applied")
             ordered = await reordered(rules, query, inputs, scored, scores, stored, checked.moment, check)
         ranked = ranked_in_order(query, formula, ordered.order, ordered.scores, scored.predictions, numerics)
         degraded += of_scores(candidates, finite, scored.failed)
@@ -206,15 +212,14 @@ class Ranker:
 
     def _score(
         self,
+        run: RankingRun,
         bundle: Bundle,
         inputs: Mapping[str, np.ndarray],
         candidates: int,
-        deadline: Deadline,
-        has_left: Callable[[], bool],
         places: np.ndarray | None = None,
         vectors: Sequence[str] = (),
     ) -> Awaitable[Scored]:
-        check = partial(check_waiting, deadline, has_left, "scoring")
+        check = partial(check_waiting, run.deadline, run.has_left, "scoring")
         return score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check, places, vectors)
 
 
