@@ -25,7 +25,7 @@ LOG_SECTION: dict[str, Any] = {
 def raw(value: Any) -> Any:
     """A value of pandas as JSON has it."""
     if isinstance(value, list | np.ndarray):
-        return [int(entry) for entry in value]
+        return np.asarray(value).tolist()
     if value is None or value is pd.NA or value != value:
         return None
     return value.item() if isinstance(value, np.generic) else value
@@ -77,7 +77,9 @@ class Shown:
         blank = layouts.candidate.default_row
         own = [packed if item == row["item_id"] else blank for item in ids]
         candidates = layouts.candidate.rows(b"".join(own)) if packed else layouts.candidate.empty(len(ids))
-        context = layouts.context.rows(layouts.context.pack({"tab": raw(row["tab"]), "battery": raw(row["battery"])}))
+        context = layouts.context.rows(
+            layouts.context.pack({f.name: raw(row[f.name]) for f in layouts.context.features})
+        )
         behaviours = self._behaviours(row["user_id"], row["time_ms"])
         count = len(ids)
         named = self._named(user, items, context, behaviours, candidates)

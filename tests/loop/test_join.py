@@ -132,6 +132,27 @@ def test_candidates_own_features_train_as_they_were_served(tmp_path: Path, shown
     same_data(tmp_path, recipe)
 
 
+def test_vectors_train_as_they_were_served(tmp_path: Path, shown: Shown) -> None:
+    """Vectors of users, items, contexts, candidates and behaviours, some of them missing."""
+    features = copy.deepcopy(RECIPE["features"])
+    rng = np.random.default_rng(2)
+    tables = {name: table.copy() for name, table in shown.tables.items()}
+    groups = {"user": "users", "item": "items", "context": "impressions", "candidate": "impressions"}
+    for group, table in groups.items():
+        features.setdefault(group, []).insert(0, {"name": f"{group}_vector", "type": "vector", "width": 3})
+        rows = len(tables[table])
+        tables[table][f"{group}_vector"] = [
+            None if n % 5 == 0 else rng.normal(size=3).astype(np.float32) for n in range(rows)
+        ]
+    features["behaviour"]["item_features"].insert(1, "item_vector")
+    write_tables(tmp_path / "original", tables)
+    recipe = recipe_with(tmp_path / "original", features=features)
+    logged = Shown(tables, features)
+    report = join(logged.write(tmp_path / "log", closed(logged.rows())), recipe, tmp_path / "data")
+    assert report.join_rate == 1.0
+    same_data(tmp_path, recipe)
+
+
 def same_data(folder: Path, recipe: Recipe) -> None:
     """Check that a recipe's own tables and the joined ones give the same batches, bit for bit."""
     split = RECIPE["data"]["split"]

@@ -7,10 +7,14 @@ import { bytes, count, duration, number } from "../format.ts";
 import { useData } from "../use_data.ts";
 import { ProblemView, Section, Table, Time } from "./basic.tsx";
 
+/** The numbers of a vector that are shown. */
+const NUMBERS_SHOWN = 8;
+
 interface Value {
   keys?: readonly string[];
   values?: readonly (string | null)[];
-  number?: number;
+  number?: number | null;
+  vector?: readonly number[];
   missing?: boolean;
 }
 
@@ -139,8 +143,12 @@ function textOf(value: Value | null | undefined): string {
   if (value === null || value === undefined || value.missing) {
     return "missing";
   }
-  if (value.number !== undefined) {
+  if (value.number !== undefined && value.number !== null) {
     return number(value.number);
+  }
+  if (value.vector !== undefined) {
+    const shown = value.vector.slice(0, NUMBERS_SHOWN).map(number).join(", ");
+    return `${value.vector.length} numbers: ${shown}${value.vector.length > NUMBERS_SHOWN ? ", …" : ""}`;
   }
   return (value.keys ?? []).map((key, place) => value.values?.[place] ?? `#${key}`).join(", ") || "missing";
 }

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field
 from features import MISSING_KEY, RowLayout
 from features.layouts import EVENT_KEY_BYTES, Entity, Layouts, rows_of
 from features.schema import Numeric, Vector
+from features.strict_model import at_default
 from service.api.fields import ResponseBody
 from service.store.base import Lifetimes
 from service.store.entity_rows import DecodedValue, PackedEntity, decoded_values, texts_of
@@ -41,7 +42,7 @@ class StoredValue(ResponseBody):
     keys: Annotated[tuple[str, ...], Field(description="the hashes, in hexadecimal")] = ()
     values: Annotated[tuple[str | None, ...], Field(description="the text of each key")] = ()
     number: float | None = None
-    vector: tuple[float, ...] | None = None
+    vector: Annotated[tuple[float, ...] | None, Field(exclude_if=at_default)] = None
 
 
 class StoredRow(ResponseBody):
