@@ -11,8 +11,8 @@ from typing import Any, Self
 class RedisProxy:
     """Passes bytes between callers and a Redis at the port `upstream`, in a thread with an event loop of its own.
 
-    With a certificate it uses TLS towards its callers. It delays replies by `delay_s`. While `mute`, it accepts
-    everything and passes nothing on.
+    With a certificate it uses TLS towards its callers. It delays replies by `delay_s`, which may grow. While `mute`, it
+    accepts everything and passes nothing on.
     """
 
     def __init__(self, upstream: int, tls: ssl.SSLContext | None = None, delay_s: float = 0.0) -> None:
@@ -20,7 +20,7 @@ class RedisProxy:
         self.port = 0
         self._upstream = upstream
         self._tls = tls
-        self._delay_s = delay_s
+        self.delay_s = delay_s
         self._links: set[asyncio.StreamWriter] = set()
         self._relays: set[Any] = set()
         self._started = threading.Event()
@@ -77,7 +77,7 @@ class RedisProxy:
         self._links.add(up_writer)
         try:
             await asyncio.gather(
-                self._copy(reader, up_writer, 0.0), self._copy(up_reader, writer, self._delay_s), return_exceptions=True
+                self._copy(reader, up_writer), self._copy(up_reader, writer, delayed=True), return_exceptions=True
             )
         finally:
             self._close(writer)
@@ -87,14 +87,14 @@ class RedisProxy:
         self._links.discard(writer)
         writer.close()
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delayed: bool = False) -> None:
         """Pass bytes on until either side ends, then end the other side."""
         try:
             while content := await reader.read(65536):
                 if self.mute:
                     continue
-                if delay_s:
-                    self._loop.call_later(delay_s, writer.write, content)
+                if delayed and self.delay_s:
+                    self._loop.call_later(self.delay_s, writer.write, content)
                 else:
                     writer.write(content)
                     await writer.drain()

@@ -49,12 +49,16 @@ class ReplicaCounts:
 
 @dataclass(slots=True, eq=False)
 class _Replica(Generic[AnyWire]):
-    """A replica. It has every write that was answered before `seen` (monotonic seconds)."""
+    """A replica. It has every write that was answered before `seen` (monotonic seconds).
+
+    This holds on the `connection` on which the replica told its position: one that was started again may be empty.
+    """
 
     address: Address
     wire: AnyWire
     following: "asyncio.Task[None] | None" = None
     seen: float = float("-inf")
+    connection: int = 0
     aside_until: float = 0.0
 
 
@@ -101,7 +105,9 @@ class ReplicaSet(Generic[AnyWire]):
             self._log_choice(chosen)
 
     def _is_fresh(self, replica: _Replica[AnyWire], now: float, bound: float) -> bool:
-        return replica.wire.open and now < replica.seen + bound and now >= replica.aside_until
+        wire = replica.wire
+        same = wire.open and wire.connection == replica.connection
+        return same and now < replica.seen + bound and now >= replica.aside_until
 
     def set_aside(self, wire: Wire, error: StoreDown) -> None:
         """Read from another node for a while, because a read from this replica failed."""
@@ -129,6 +135,9 @@ class ReplicaSet(Generic[AnyWire]):
         """Ask a replica for its position. Each has its own task, so that one that hangs does not delay the others."""
         while True:
             applied = await self._state_of(replica.wire)
+            if replica.connection != replica.wire.connection:
+                replica.seen = float("-inf")
+                replica.connection = replica.wire.connection
             if applied is not None and applied.following:
                 replica.seen = max(replica.seen, self._seen_by(applied))
             await asyncio.sleep(self._bound / _LOOKS_PER_BOUND)
