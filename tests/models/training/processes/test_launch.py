@@ -62,11 +62,18 @@ def test_a_run_without_a_checkpoint_begins_anew_and_the_restarts_have_an_end(
 def test_a_process_that_fails_is_not_repeated_and_its_message_is_shown(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # The first process ends with 3, as one that lost another does.
+    # The first process ends with 3 after the other one, as one that lost another does.
     program = """
+pid = folder / "pid"
 if number == 1:
+    (folder / "pid.tmp").write_text(str(os.getpid()))
+    (folder / "pid.tmp").rename(pid)
     sys.exit("error: the disk of this process is full")
-time.sleep(1)
+while not pid.exists():
+    time.sleep(0.01)
+stat = pathlib.Path(f"/proc/{pid.read_text()}/stat")
+while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+    time.sleep(0.01)
 sys.exit(3)
 """
     with pytest.raises(ProcessesError, match="process 1 failed; its message is above"):
