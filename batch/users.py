@@ -1,11 +1,13 @@
 """Reads the users of a batch run and their candidates, one partition at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from batch.errors import BatchError
+from features import FeatureError
+from features.keys import text_of
 from tables import Batch, Table, open_table
 
 USER = "user_id"
@@ -34,10 +36,12 @@ class Partition:
         return users
 
     def candidates(self) -> list[list[str]]:
-        """Each user's own list. Raises TableError for a column without lists."""
+        """Each user's own list. Raises TableError for a column without lists, and for an id that is missing or no
+        category.
+        """
         lists: list[list[str]] = []
         for piece in self.pieces:
-            lists += [list(map(str, row or ())) for row in piece.lists(CANDIDATES)]
+            lists += [_ids(piece, row or (), place) for place, row in enumerate(piece.lists(CANDIDATES))]
         return lists
 
 
@@ -72,6 +76,18 @@ class UserTable:
                 rows += len(batch) - start
         if pieces:
             yield Partition(number, tuple(pieces))
+
+
+def _ids(piece: Batch, row: Sequence[object], place: int) -> list[str]:
+    """The ids of one list as text, written as those of a column `item_id`: 12.0 is 12."""
+    try:
+        ids = [text_of(value, CANDIDATES) for value in row]
+    except FeatureError as error:
+        raise piece.error(CANDIDATES, f"column '{CANDIDATES}': {error.message}", place) from None
+    if "" in ids:
+        problem = f"column '{CANDIDATES}' has a missing id: element {ids.index('') + 1}"
+        raise piece.error(CANDIDATES, problem, place)
+    return ids
 
 
 def _between(batch: Batch, start: int, end: int) -> Batch:
