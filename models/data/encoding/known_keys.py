@@ -24,6 +24,9 @@ class KnownKeys:
         """The keys int64 `[n]` that `hashed` gives for `values` `[n]`; it is called for unknown integers alone."""
         if values.dtype.kind not in "iu" or not len(values):
             return hashed(values)
+        # numpy compares integers of two types as floats, which lose digits.
+        if self._runs and values.dtype != self._runs[0][0].dtype:
+            return hashed(values)
         distinct, inverse = np.unique(values, return_inverse=True)
         keys = np.zeros(len(distinct), dtype=np.int64)
         unknown = np.ones(len(distinct), dtype=bool)

@@ -47,3 +47,14 @@ def test_texts_and_an_empty_batch_are_hashed_as_they_are() -> None:
     np.testing.assert_array_equal(known.of(texts, hashing), keys_of_column("id", texts))
     assert known.of(np.zeros(0, dtype=np.int64), hashing).tolist() == []
     assert known.of(np.array([39]), hashing)[0] == keys_of_column("id", ["39"])[0]
+
+
+def test_integers_of_another_type_keep_every_digit() -> None:
+    known = KnownKeys()
+    large = 2**60
+    for batch in (
+        np.array([large + 1, 5], dtype=np.int64),
+        np.array([large + 3, 2**63 + 5], dtype=np.uint64),
+        np.array([large, large + 1, large + 2, large + 3, -4], dtype=np.int64),
+    ):
+        np.testing.assert_array_equal(known.of(batch, Hashing()), keys_of_column("id", batch))
