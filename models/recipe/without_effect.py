@@ -71,6 +71,7 @@ def _of_encoders(recipe: Recipe) -> Iterator[Fault]:
         "model.encoders": model.encoders or (),
         "model.user_bias.encoders": of_user,
     }
+    sections |= {f"model.sequences.{name}.encoders": sequence.encoders for name, sequence in model.sequences.items()}
     # Without behaviours there is nothing to encode. Pooling is what a recipe gets that says nothing.
     if recipe.features.behaviour is None:
         if model.encoders is None and own.type != "pooling":

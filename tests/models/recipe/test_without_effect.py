@@ -28,6 +28,10 @@ def home(*groups: list[str]) -> dict[str, Any]:
     return {"model.architecture": "home", "model.trunk": {"type": "home", "groups": list(groups)}}
 
 
+def sequence(encoder: dict[str, Any]) -> dict[str, Any]:
+    return {"model.sequences": {"clicks": {"actions": ["click"], "length": 5, "encoders": [encoder]}}}
+
+
 CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"model.batch_norm": ["trunk", "trunk"]}, "model.batch_norm", "'trunk' stands there twice"),
     ({"model.outputs": ["item_vector", "item_vector"]}, "model.outputs", "'item_vector' stands there twice"),
@@ -49,6 +53,8 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"model.encoders": [{"type": "sim", "recent": 0, "hidden": [8]}]}, "model.encoders", "'hidden' of 'sim'"),
     (NO_CONTEXT | {"model.encoders": [{"type": "din", "context": True}]}, "model.encoders", "'context' of 'din'"),
+    (sequence({"type": "sim", "recent": 0, "hidden": [8]}), "model.sequences.clicks.encoders", "'hidden' of 'sim'"),
+    (NO_CONTEXT | sequence({"type": "din", "context": True}), "model.sequences.clicks.encoders", "'context' of 'din'"),
     ({"model.embedding.numerics": BINNED}, "model.embedding.numerics.encoding", "'piecewise_linear' reads bins"),
     (
         {
