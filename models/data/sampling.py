@@ -14,19 +14,23 @@ def trained_rows(data: Data) -> np.ndarray | None:
     """The impressions of the training part that are trained on, int64 `[m]`, ascending; None if all are.
 
     One with a positive label always is; another one if a hash of its user, item and time and of the recipe's seed lies
-    within the share. So they are the same ones in every epoch, process and resumed run. Raises RecipeError if there is
-    none.
+    within the share. So they are the same ones in every epoch, process and resumed run. Raises RecipeError if none of
+    the negatives is kept: the weights of the others cannot stand for them, and every probability would learn 1.
     """
     recipe = data.recipe
     if recipe.training.negative_sampling == 1:
         return None
     part = data.parts["train"]
     chunks = (slice(begin, begin + _CHUNK) for begin in range(0, len(part), _CHUNK))
-    rows = np.flatnonzero(np.concatenate([_kept(recipe, part, chunk) for chunk in chunks]))
-    if not len(rows):
-        problem = "no impression of the training part has a positive label, and none of the others is kept"
-        raise RecipeError(f"training.negative_sampling: {problem}", ("training",), "negative_sampling")
-    return rows
+    of_chunks = [_positive_and_trained(recipe, part, chunk) for chunk in chunks]
+    is_positive, is_trained = (np.concatenate(columns) for columns in zip(*of_chunks, strict=True))
+    negatives = int(np.count_nonzero(~is_positive))
+    if negatives and not (is_trained & ~is_positive).any():
+        share = recipe.training.negative_sampling
+        problem = f"none of the {negatives:,} impressions without a positive label is kept at a share of {share:g}"
+        advice = "the training part is too small for it"
+        raise RecipeError(f"training.negative_sampling: {problem}; {advice}", ("training",), "negative_sampling")
+    return np.flatnonzero(is_trained)
 
 
 def trained_count(data: Data) -> int:
@@ -35,14 +39,14 @@ def trained_count(data: Data) -> int:
     return len(data.parts["train"]) if rows is None else len(rows)
 
 
-def _kept(recipe: Recipe, part: Part, chunk: slice) -> np.ndarray:
-    """Whether each impression of a chunk is trained on, bool `[n]`."""
+def _positive_and_trained(recipe: Recipe, part: Part, chunk: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each impression of a chunk has a positive label, and whether it is trained on, bool `[n]` each."""
     columns = [recipe.label_columns.index(column) for column in recipe.binary_columns]
     positive = np.any(part.labels[chunk][:, columns] > 0, axis=1)
     number = _mixed(np.full(len(positive), recipe.training.seed, dtype=np.uint64) + _GOLDEN)
     for ids in (part.user, part.item, part.time):
         number = _mixed((number ^ ids[chunk].astype(np.int64).view(np.uint64)) + _GOLDEN)
-    return positive | (number < recipe.training.negative_sampling * _HASHES)
+    return positive, positive | (number < recipe.training.negative_sampling * _HASHES)
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

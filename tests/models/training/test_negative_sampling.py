@@ -183,5 +183,19 @@ def test_what_cannot_be_sampled_is_refused(tiny_recipe, tables, tmp_path):
             tiny_recipe(None, {"training.negative_sampling": share})
     tables["impressions"][["click", "like", "long_view"]] = 0
     data = open_data(tiny_recipe(tables, {"training.negative_sampling": 1e-9}), tmp_path / "cache")
-    with pytest.raises(RecipeError, match="none of the others is kept"):
+    with pytest.raises(RecipeError, match=r"none of the 622 impressions without a positive label is kept at a share"):
         trained_rows(data)
+
+
+def test_a_share_that_keeps_no_negative_is_refused_and_not_trained_on_positives_alone(tiny_recipe, tables, tmp_path):
+    """Beside positives too: a model that never sees a negative predicts 1."""
+    data, _ = rows_of(tiny_recipe, tmp_path, {})
+    training = data.recipe.training.model_copy(update={"negative_sampling": 1e-9})
+    few = replace(data, recipe=data.recipe.model_copy(update={"training": training}))
+    negatives = int((~positive(data)).sum())
+    with pytest.raises(RecipeError, match=rf"none of the {negatives} impressions .* at a share of 1e-09"):
+        trained_rows(few)
+    # Without any negative there is none to lose.
+    tables["impressions"]["click"] = 1
+    whole = open_data(tiny_recipe(tables, {"training.negative_sampling": 1e-9}), tmp_path / "cache")
+    assert trained_rows(whole).tolist() == list(range(len(whole.parts["train"])))
