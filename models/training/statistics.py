@@ -6,8 +6,11 @@ import torch
 from models.data.cache import Data, labels_of
 from models.data.sampling import trained_rows
 from models.errors import RecipeError
-from models.network.losses import counted
+from models.kinds import PROBABILITY
+from models.network.losses import counted, label_of
 from models.network.model import MultiTaskModel
+from models.network.weights import Weights
+from models.structures.base import Output
 from models.structures.statistics import WithStatistics
 
 
@@ -25,7 +28,7 @@ def fit_statistics(model: MultiTaskModel, data: Data) -> None:
 def fit_weights(model: MultiTaskModel, data: Data) -> None:
     """Set the mean weight of every trained output over the training impressions that its loss is a mean over.
 
-    Raises RecipeError if all those weights are 0.
+    Raises RecipeError if all those weights are 0, or those of all impressions with, or all without, a positive label.
     """
     weights = model.objective.weights
     part = data.parts["train"]
@@ -47,8 +50,24 @@ def fit_weights(model: MultiTaskModel, data: Data) -> None:
             continue
         mean = float(weight[inside].double().mean())
         if not mean:
-            column = weights.column_of(output.name)
-            where = f" where {' AND '.join(output.space)} is 1" if output.space else ""
-            problem = f"'{column}' is 0 in every impression of the training part{where}"
-            raise RecipeError(f"data.weight: {problem}, so '{output.name}' learns nothing", ("data",), column)
+            raise _no_weight(weights, output, "", f"'{output.name}' learns nothing")
         weights.means[output.name] = mean
+        if output.kind != PROBABILITY:
+            continue
+        # A column such as a watched time may be 0 wherever the label is 0. The others teach that it is always 1.
+        label = label_of(batch, output.label)[inside]
+        for value in label.unique().tolist():
+            if not weight[inside][label == value].any():
+                condition = f"{' AND '.join(output.label)} is {value:g}"
+                raise _no_weight(weights, output, condition, f"'{output.name}' would learn {1 - value:g} for all")
+
+
+def _no_weight(weights: Weights, output: Output, condition: str, consequence: str) -> RecipeError:
+    """The error of an output whose impressions have no weight, all of its space or those with a label."""
+    column = weights.column_of(output.name)
+    key = "task_weights" if output.name in weights.columns else "weight"
+    space = f"{' AND '.join(output.space)} is 1" if output.space else ""
+    conditions = " and ".join(filter(None, (space, condition)))
+    where = f" where {conditions}" if conditions else ""
+    problem = f"'{column}' is 0 in every impression of the training part{where}, so {consequence}"
+    return RecipeError(f"data.{key}: {problem}", ("data", key), column)

@@ -77,6 +77,37 @@ def test_weights_that_are_all_0_are_refused(tiny_recipe, weighed, tmp_path, colu
         train(recipe, tmp_path / "run", cache=tmp_path / "cache", quiet=True, reading_steps=0)
 
 
+SPACED = CLICK | {"name": "plong", "label": "long_view", "space": "click"}
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "weight", "problem"),
+    [
+        (CLICK, "weight", lambda rows: rows.click * 7.5, "where click is 0, so 'pctr' would learn 1 for all"),
+        (CLICK, "weight", lambda rows: 1 - rows.click, "where click is 1, so 'pctr' would learn 0 for all"),
+        (
+            SPACED,
+            "task_weights",
+            lambda rows: rows.long_view,
+            "where click is 1 and long_view is 0, so 'plong' would learn 1 for all",
+        ),
+    ],
+)
+def test_weights_that_leave_one_label_are_refused(tiny_recipe, weighed, tmp_path, task, key, weight, problem):
+    """A watched time as the weight of clicks is 0 without a click, so the probability would become 1 everywhere."""
+    weighed["impressions"]["of_one"] = weight(weighed["impressions"])
+    named = "of_one" if key == "weight" else {task["name"]: "of_one"}
+    recipe = tiny_recipe(weighed, {f"data.{key}": named, "tasks": [task], "extra_evaluations": []})
+    data = open_data(recipe, tmp_path / "cache")
+    with pytest.raises(RecipeError, match=f"data.{key}: 'of_one' is 0 in every impression .* {problem}"):
+        fit_weights(build_model(recipe, data.encoding), data)
+    # With some weight for them it is trained.
+    weighed["impressions"]["of_one"] += 0.1
+    recipe = tiny_recipe(weighed, {f"data.{key}": named, "tasks": [task], "extra_evaluations": []})
+    data = open_data(recipe, tmp_path / "cache")
+    fit_weights(build_model(recipe, data.encoding), data)
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
