@@ -19,6 +19,7 @@ from models.training.updates.optimisation import POSITION, Optimiser
 
 TABLE = "inputs.table.weight"
 RULES = ("optimiser", "embedding_updates")  # keys that decide what the optimiser's state is
+NETWORK_KEYS = ("encoders", "sequences", "domain")  # keys that decide what weights mean, beside their shapes
 CALIBRATION = "calibration."  # fitted anew after training
 OTHERS = "take the recipe of that run with new days, or start afresh without --from"
 
@@ -70,6 +71,10 @@ def open_warm_start(folder: Path, recipe: Recipe, out: Path) -> WarmStart:
         raise RecipeError(f"--from: {folder} has other model.embedding.hash_buckets; {OTHERS}")
     if run.recipe.model.embedding.hashes != recipe.model.embedding.hashes:
         raise RecipeError(f"--from: {folder} has other model.embedding.hashes; {OTHERS}")
+    # Encoders and sequences of other actions, or of other features, may have weights of the same shapes.
+    for key in NETWORK_KEYS:
+        if getattr(run.recipe.model, key) != getattr(recipe.model, key):
+            raise RecipeError(f"--from: {folder} has other model.{key}; {OTHERS}")
     size = run.recipe.training.ensemble
     if size != recipe.training.ensemble:
         raise RecipeError(f"--from: {folder} has training.ensemble {size}, here it is {recipe.training.ensemble}")

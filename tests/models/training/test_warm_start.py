@@ -165,6 +165,28 @@ def test_a_recipe_that_does_not_continue_the_run_is_refused(tiny_recipe, days, r
     assert not (tmp_path / "tuesday").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "before", "after"),
+    [
+        (
+            "sequences",
+            {"seen": {"actions": ["click"], "length": 3, "encoders": [{"type": "pooling"}]}},
+            {"seen": {"actions": ["exposure"], "length": 3, "encoders": [{"type": "pooling"}]}},
+        ),
+        ("encoders", [{"type": "matches", "features": ["tags"]}], [{"type": "matches", "features": ["item_id"]}]),
+    ],
+)
+def test_weights_of_the_same_shapes_that_read_something_else_are_refused(
+    tiny_recipe, days, run, tmp_path, key, before, after
+):
+    """Another action of a sequence, or another feature of an encoder, changes no shape."""
+    once = {"training.epochs": 1}
+    run(tiny_recipe(days[0], once | {f"model.{key}": before}), "monday")
+    with pytest.raises(RecipeError, match=rf"--from: .*monday has other model\.{key}; take the recipe of that run"):
+        run(tiny_recipe(days[1], once | {f"model.{key}": after}), "tuesday", start=tmp_path / "monday")
+    run(tiny_recipe(days[1], once | {f"model.{key}": before}), "tuesday", start=tmp_path / "monday")
+
+
 def test_a_folder_that_is_no_run_or_the_new_one_is_refused(tiny_recipe, run, tmp_path):
     with pytest.raises(RecipeError, match=r"--from: .*nowhere has no recipe\.yaml"):
         run(tiny_recipe(), "tuesday", start=tmp_path / "nowhere")
