@@ -47,9 +47,13 @@ def narrowed(recipe: Recipe) -> Recipe:
         (training, "loss_weights"),
         (training, "list_losses"),
         (alone["calibration"] or {}, "negative_sampling"),
+        (alone["data"], "task_weights"),
     ):
         if key in section:
             section[key] = {n: value for n, value in section[key].items() if n == transfer.task}
+    if "gains" in training:
+        labels = recipe.tasks[names.index(transfer.task)].labels
+        training["gains"] = {label: gain for label, gain in training["gains"].items() if label in labels}
     if alone["position"] and alone["position"]["head"] != transfer.task:
         alone["position"] = None
     return Recipe.model_validate(alone)

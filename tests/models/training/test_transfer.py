@@ -174,6 +174,8 @@ def test_what_the_recipe_says_of_the_other_tasks_goes_with_them(tiny_recipe):
         "training.weighting": {"type": "decayed", "decay": {"pctr": 0.9}},
         "training.select_on": ["pctr", "plike"],
         "calibration": {"negative_sampling": {"pctr": 0.1}},
+        "data.task_weights": {"pctr": "place", "plike": "place"},
+        "training.gains": {"click": 1.0, "like": 5.0},
         "extra_evaluations": [{"score": "pctr", "label": "like"}],
         "position": {"column": "place", "head": "pctr"},
     }
@@ -181,5 +183,6 @@ def test_what_the_recipe_says_of_the_other_tasks_goes_with_them(tiny_recipe):
     assert [task.name for task in alone.tasks] == ["plike"]
     assert alone.training.loss_weights == {"plike": 2.0} and alone.training.select_on == ("plike",)
     assert alone.training.weighting.type == "static" and alone.calibration.negative_sampling == {}
+    assert alone.data.task_weights == {"plike": "place"} and alone.training.gains == {"like": 5.0}
     assert alone.extra_evaluations == () and alone.position is None
     assert narrowed(alone) == alone
