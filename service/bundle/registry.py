@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from service.bundle.fetching import fetched_manifest, names_in
+from service.bundle.fetching import NOT_FETCHED, fetched_manifest, names_in
 from service.bundle.manifest import BundleName, Manifest, Version
 from service.bundle.verify import BundleRejected, read_manifest
 from service.objects.copies import objects_of
@@ -48,7 +48,7 @@ def folder_of(registry: Path, target: Target) -> Path:
 
 
 def published(registry: Path, trusted_keys: Path | None = None) -> list[PublishedVersion]:
-    """List every version in the registry, by name and version. Raises OSError if the registry cannot be read."""
+    """List every version in the registry, by name and version. Raises OSError if its names cannot be read."""
     with _mapping(registry) as mapped:
         names = [*_fitting(names_in(registry), _NAME)]
         versions_by_name = mapped(lambda name: [*_fitting(names_in(registry / name), _VERSION)], names)
@@ -57,8 +57,7 @@ def published(registry: Path, trusted_keys: Path | None = None) -> list[Publishe
             for name, versions in zip(names, versions_by_name, strict=True)
             for version in versions
         ]
-        folders = mapped(lambda target: fetched_manifest(folder_of(registry, target)), targets)
-        return [_read(target, folder, trusted_keys) for target, folder in zip(targets, folders, strict=True)]
+        return [*mapped(lambda target: _read(registry, target, trusted_keys), targets)]
 
 
 @contextmanager
@@ -74,11 +73,15 @@ def _mapping(registry: Path) -> Iterator[Any]:
         yield pool.map
 
 
-def _read(target: Target, folder: Path, trusted_keys: Path | None) -> PublishedVersion:
+def _read(registry: Path, target: Target, trusted_keys: Path | None) -> PublishedVersion:
+    """Read one manifest. One that the store does not give is a problem of its version, not of the whole list."""
     try:
+        folder = fetched_manifest(folder_of(registry, target))
         return PublishedVersion(target, read_manifest(folder, trusted_keys), None)
     except BundleRejected as error:
         return PublishedVersion(target, None, str(error))
+    except OSError as error:
+        return PublishedVersion(target, None, f"{NOT_FETCHED}: {error.strerror}")
 
 
 def _fitting(names: Iterable[str], pattern: TypeAdapter[str]) -> Iterator[str]:

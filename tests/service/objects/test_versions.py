@@ -168,6 +168,21 @@ def test_all_versions_are_listed_and_none_is_fetched(hosts: tuple[Path, Path], b
     assert next_version(hosts[1], "synthetic") == "11"
 
 
+def test_a_manifest_that_the_store_refuses_is_a_problem_of_its_version_alone(
+    hosts: tuple[Path, Path], bucket: ObjectStore
+) -> None:
+    for version in ("1", "2", "3"):
+        published(hosts[0], version)
+    bucket.fault = lambda method, key: 403 if key.endswith("synthetic/2/manifest.json") else None
+    first, refused, last = listed(hosts[1])
+    assert [first.problem, last.problem] == [None, None]
+    assert refused.manifest is None
+    assert f"bundle_not_fetched: {bucket.uri}/synthetic/2/manifest.json" in (refused.problem or "")
+    # The refusal is not remembered.
+    bucket.fault = lambda _method, _key: None
+    assert [one.problem for one in listed(hosts[1])] == [None] * 3
+
+
 def test_a_signature_is_followed_after_the_version_was_fetched(
     hosts: tuple[Path, Path], bucket: ObjectStore, tmp_path: Path
 ) -> None:
