@@ -149,7 +149,8 @@ def summary_lines(metrics: dict[str, Any], out: Path) -> Iterator[str]:
     yield start_line(metrics)
     train = metrics["parts"]["train"]
     if train["trained"] < train["impressions"]:
-        yield f"trained on {train['trained']:,} of {train['impressions']:,} impressions: all with a positive label"
+        chosen = "all with a positive label, and the share training.negative_sampling of the others"
+        yield f"trained on {train['trained']:,} of {train['impressions']:,} impressions: {chosen}"
     test = metrics["parts"]["test"]
     yield f"best weights of step {best['step']} (epoch {best['epoch']:.2f}); test part, {test['impressions']:,} rows:"
     for name, m in test["outputs"].items():

@@ -17,6 +17,7 @@ from models.simulators.base import recipe_of, sigmoid, trained, write_tables
 from models.simulators.batch_norm import FEATURES, world
 from models.train import train
 from models.training.evaluation import scores_of
+from models.training.outcome import summary_lines
 from models.training.statistics import fit_weights
 
 SHARE = 0.25
@@ -162,6 +163,9 @@ def test_a_run_says_what_it_trained_on_and_measures_all(tiny_recipe, tmp_path):
     of_train = metrics["parts"]["train"]
     assert of_train["trained"] == len(trained_rows(data)) < of_train["impressions"] == len(data.parts["train"])
     assert metrics["parts"]["validation"]["impressions"] == len(data.parts["validation"])
+    begin = f"trained on {of_train['trained']:,} of {of_train['impressions']:,} impressions: "
+    line = next(line for line in summary_lines(metrics, tmp_path / "run") if line.startswith(begin))
+    assert line == f"{begin}all with a positive label, and the share training.negative_sampling of the others"
 
 
 def test_a_share_of_1_is_the_recipe_without_the_key(tiny_recipe, tmp_path):
