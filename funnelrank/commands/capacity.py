@@ -99,8 +99,9 @@ def plan(
 def bench_capacity(out: Path, quick: bool) -> None:
     """Measure on this machine what `plan` is made from, and how far the plan is from real runs; about three minutes."""
     from bench.capacity.run import run_capacity
+    from loadtest.capacity.planning import check_lines
 
     figures = run_capacity(out, quick)
-    for check in figures.checks:
-        click.echo(f"{check.what:<66}planned {check.planned:>9.3f}  real {check.real:>9.3f}  {check.error:+.0%}")
+    for line in check_lines(figures):
+        click.echo(line)
     click.echo(f"written: {out}")

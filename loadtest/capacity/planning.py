@@ -184,8 +184,15 @@ def lines_of(plan: ServicePlan, figures: Figures, demand: Demand, assumptions: A
         yield f"  {field.name:<22}{getattr(assumptions, field.name):g}"
     machine = f"{figures.machine.get('processor')}, {figures.machine.get('cores')} cores"
     yield f"\nmeasured: {figures.model}, {figures.behaviours} behaviours, {machine}"
+    for line in check_lines(figures):
+        yield f"  {line}"
+
+
+def check_lines(figures: Figures) -> Iterator[str]:
+    """What the plan said and what was measured, a line for each figure, in columns as wide as the longest name."""
+    width = max((len(check.what) for check in figures.checks), default=0)
     for check in figures.checks:
-        yield f"  {check.what:<58}planned {check.planned:>9.3f}  real {check.real:>9.3f}  {check.error:+.0%}"
+        yield f"{check.what:<{width}}  planned {check.planned:>9.3f}  real {check.real:>9.3f}  {check.error:+.0%}"
 
 
 def _shares(by: Mapping[str, float]) -> str:

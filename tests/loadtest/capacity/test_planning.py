@@ -121,7 +121,11 @@ def test_the_command_plans_from_the_figures_of_the_projects_machine(capsys: pyte
     for word in ("workers", "hosts", "Redis shards", "network", "log", "cost drivers", "the peak", "fullest shard"):
         assert word in printed
     assert "zipf                  1\n" in printed
-    assert len(read_figures(SHIPPED).checks) >= 6
+    checks = read_figures(SHIPPED).checks
+    assert len(checks) >= 6
+    rows = [line for line in printed.splitlines() if " planned " in line]
+    assert [line.strip().split("  ")[0] for line in rows] == [check.what for check in checks]
+    assert len({line.index("planned ") for line in rows}) == 1
 
 
 @pytest.mark.parametrize(
