@@ -226,11 +226,12 @@ def _tasks_of(output: Output) -> list[TaskSpec]:
 
 def _left_out(ranker: MultiTaskModel, run: Run) -> tuple[LeftOut, ...]:
     section = run.recipe.position
-    of_tower = ranker.position_constant()
-    if of_tower is None or section is None:
+    if section is None:
         return ()
-    constant = float(of_tower.detach())
-    columns = (section.column,) if section.cross is None else (section.column, section.cross)
-    note = f"shifted the logit of '{section.head}' in training; "
-    note += f"its value at the missing position, {constant:.6g}, stays as a constant"
-    return (LeftOut(part="position_tower", columns=columns, note=note),)
+    notes = [
+        f"shifted the logit of '{head}' in training; "
+        f"its value at the missing position, {float(constant.detach()):.6g}, stays as a constant"
+        for head, constant in ranker.position_constants().items()
+    ]
+    columns = (section.column, *section.crossed)
+    return (LeftOut(part="position_tower", columns=columns, note="; ".join(notes)),)

@@ -95,7 +95,7 @@ class Small:
 def small(
     architecture: str,
     encoder: str | None = None,
-    position: bool | str = False,
+    position: bool | str | dict[str, Any] = False,
     wide: bool = True,
     seed: int = 0,
     tasks: list[dict[str, Any]] | None = None,
@@ -137,6 +137,8 @@ def small(
     if position:
         head = position if isinstance(position, str) else "pctr"
         raw["position"] = {"column": "position", "cross": "device", "max_position": 10, "head": head}
+        if isinstance(position, dict):
+            raw["position"] |= position
     recipe = parse_recipe(raw, "test")
     torch.manual_seed(seed)
     encoding = random_encoding(recipe, seed, known=FEW_KEYS.get(architecture, 40))

@@ -34,7 +34,8 @@ def build_model(recipe: Recipe, encoding: Encoding, cross_values: int = 0) -> Mu
     model = MultiTaskModel(recipe, encoding, structures, _position_tower(recipe, cross_values))
     if recipe.position:
         heads = [head for structure in structures if structure.width == 1 for head in structure.heads]
-        _check_name(recipe.position.head, heads, "position.head", "not a head of one logit")
+        for head in recipe.position.heads:
+            _check_name(head, heads, "position.head", "not a head of one logit")
     if recipe.features.behaviour is not None and not model.reads_behaviours:
         problem = "no encoder reads the behaviours; name one, or remove features.behaviour"
         raise RecipeError(f"model.encoders: {problem}", ("model", "encoders"))

@@ -47,10 +47,14 @@ class Ensemble(MultiTaskModel):
         for other in self.others:
             assert isinstance(other, MultiTaskModel)
             of_members.append(other.logits(batch))
-        return {head: torch.stack([logits[head] for logits in of_members]).mean(0) for head in of_members[0]}
+        return _means(of_members)
 
-    def position_constant(self) -> Tensor | None:
-        """The mean of the constants of the members' position towers for a missing position."""
+    def position_constants(self) -> dict[str, Tensor]:
+        """The mean of the constants of the members' position towers for a missing position, by head."""
         towers = [self.position, *(other.position for other in self.others)]
-        constants = [tower.missing_constant() for tower in towers if isinstance(tower, PositionTower)]
-        return torch.stack(constants).mean() if constants else None
+        return _means([tower.missing_constants() for tower in towers if isinstance(tower, PositionTower)])
+
+
+def _means(of_members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    names = of_members[0] if of_members else ()
+    return {name: torch.stack([values[name] for values in of_members]).mean(0) for name in names}

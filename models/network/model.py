@@ -133,8 +133,8 @@ class MultiTaskModel(nn.Module):
     def logits(self, batch: Batch) -> dict[str, Tensor]:
         """The logits of each head and of each output on the representation: `[B]`, or `[B, W]` if it has several.
 
-        In training the position tower shifts the logit of its head; afterwards it adds only the constant of the missing
-        position.
+        In training the position tower shifts the logits of its heads; afterwards it adds only the constants of the
+        missing position.
         """
         embedded = self.embedded(batch)
         return self.logits_of(batch, embedded, self.trunk_input(batch, embedded))
@@ -156,17 +156,15 @@ class MultiTaskModel(nn.Module):
             candidates = self.inputs.candidates(batch)._replace(user_item=user_item_of(self.encoders, encoded))
             logits |= {name: network(representation, candidates) for name, network in self.of_representation.items()}
         # The position bias.
-        if self.position is not None:
-            if self.training:
-                shift = self.position(batch["position"], batch["position_cross"])
-            else:
-                shift = self.position.missing_constant()
-            logits[self.position.head] = logits[self.position.head] + shift
-        return logits
+        tower = self.position
+        if tower is None:
+            return logits
+        shifts = tower(batch["position"], batch["position_cross"]) if self.training else tower.missing_constants()
+        return logits | {head: logits[head] + shift for head, shift in shifts.items()}
 
-    def position_constant(self) -> Tensor | None:
-        """The constant of the position tower in the serving graph, a scalar; None without a tower."""
-        return None if self.position is None else self.position.missing_constant()
+    def position_constants(self) -> dict[str, Tensor]:
+        """The constant of the position tower in the logit of each of its heads at serving; empty without a tower."""
+        return {} if self.position is None else self.position.missing_constants()
 
     def scores(self, batch: Batch) -> dict[str, Score]:
         """Return the score of every output, calibrated except in training; the output's kind says what it is."""

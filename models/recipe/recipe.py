@@ -52,6 +52,10 @@ class Recipe(Options):
         roles = dict.fromkeys(map(source_column, self.label_columns), "a label")
         if self.position:
             roles[self.position.column] = "the position"
+            for column in self.position.crossed:
+                if column in roles:
+                    problem = f"position.cross: '{column}' is {roles[column]} and cannot be crossed with the position"
+                    raise RecipeError(problem, ("position", "cross"), column)
         try:
             self.features.refuse_columns(roles)
         except FeatureError as error:

@@ -130,6 +130,10 @@ def _calibration_notes(metrics: Mapping[str, Any]) -> list[str]:
 def _position(position: Mapping[str, Any] | None) -> list[Any]:
     if position is None:
         return []
+    return [part for curve in (position, *position.get("others", ())) for part in _position_of_head(curve)]
+
+
+def _position_of_head(position: Mapping[str, Any]) -> list[Any]:
     spread = max(max(line["shift"]) - min(line["shift"]) for line in position["curve"])
     crossed = f", by {position['cross']}" if position["cross"] else ""
     note = (

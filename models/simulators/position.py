@@ -27,6 +27,8 @@ USERS = 3000
 ITEMS = 400
 TRAITS = 3
 DESKTOP = 0.5
+PURCHASE = -1.5  # the bias of a purchase after a click, as a multiple of that of the click
+SEARCH = 0.5  # the share of it in the search, where people read on
 USER = [{"name": f"trait_{i}", "type": "numeric"} for i in range(TRAITS)]
 FEATURES: dict[str, Any] = {
     "item_id_feature": "item_id",
@@ -92,11 +94,30 @@ def world(
     )
 
 
+def with_purchases(seed: int, impressions: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """Add the columns `scene` and `buy` to the impressions; also return the true utility of each for a purchase.
+
+    A click far down is rare and comes from people who mean it. So logit p(buy | click) = utility + bias(position,
+    device, scene), where the bias rises with the position by up to 3.6 on a phone in the feed, half of that on a
+    desktop, and `SEARCH` of both in the search.
+    """
+    rng = np.random.default_rng([3, seed, 1])
+    worth = rng.normal(size=ITEMS) * 0.5
+    utility = worth[impressions["item_id"].to_numpy()] - 1.0
+    search = np.repeat(rng.random(len(impressions) // SHOWN) < 0.5, SHOWN)
+    bias = PURCHASE * true_bias(impressions["position"].to_numpy())
+    bias = bias * np.where(impressions["device"] == "desktop", DESKTOP, 1.0) * np.where(search, SEARCH, 1.0)
+    bought = rng.random(len(impressions)) < sigmoid(utility + bias)
+    more = {"scene": np.where(search, "search", "feed"), "buy": impressions["click"] * bought}
+    return impressions.assign(**more), utility
+
+
 def log(seed: int, size: float, folder: Path) -> None:
-    """Write the tables of the first setting, which models/recipes/simulated-position.yaml trains on."""
+    """Write the tables of the first setting, with purchases, which models/recipes/simulated-position*.yaml train on."""
     rightness = next(iter(SETTINGS.values()))
     tables, _, _ = world(np.random.default_rng([3, seed]), int(REQUESTS * size), rightness)
-    write_tables(folder, tables)
+    impressions, _ = with_purchases(seed, tables["impressions"])
+    write_tables(folder, tables | {"impressions": impressions})
 
 
 def run(seed: int, size: float, folder: Path) -> Result:

@@ -54,7 +54,9 @@ def narrowed(recipe: Recipe) -> Recipe:
     if "gains" in training:
         labels = recipe.tasks[names.index(transfer.task)].labels
         training["gains"] = {label: gain for label, gain in training["gains"].items() if label in labels}
-    if alone["position"] and alone["position"]["head"] != transfer.task:
+    if recipe.position and transfer.task in recipe.position.heads:
+        alone["position"]["head"] = transfer.task
+    else:
         alone["position"] = None
     return Recipe.model_validate(alone)
 

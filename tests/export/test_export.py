@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -97,6 +98,20 @@ def test_the_golden_request_holds_what_torch_scores(exported: Path, model: Small
         assert inputs["item_keys"].shape[0] == 64
         for name, values in score(model, inputs).items():
             np.testing.assert_array_equal(golden[f"outputs/{name}"], values)
+
+
+def test_a_tower_of_several_heads_and_columns_is_left_out_and_asks_for_no_input(tmp_path: Path) -> None:
+    section = {"head": ["pctr", "plike"], "cross": ["device", "scene"]}
+    run = finished_run(tmp_path / "run", small("mmoe", position=section))
+    assert export(run, "--registry", tmp_path / "registry") == 0
+    folder = tmp_path / "registry" / "small-mmoe" / "1"
+    manifest = manifest_of(folder)
+    (part,) = manifest.left_out
+    assert part.columns == ("position", "device", "scene")
+    assert part.note.count("stays as a constant") == 2 and "'pctr'" in part.note and "'plike'" in part.note
+    graph = onnx.load(folder / "model.onnx").graph
+    names = [tensor.name for tensor in [*graph.input, *graph.initializer]] + [i.name for i in manifest.inputs]
+    assert not [name for name in names if "position" in name or "device" in name or "scene" in name]
 
 
 def test_the_manifest_says_what_was_left_out_and_what_was_measured(exported: Path) -> None:

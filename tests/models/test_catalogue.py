@@ -133,5 +133,5 @@ def test_the_position_shifts_its_head_in_training_and_nothing_at_serving(archite
             torch.testing.assert_close(value, model.ranker(moved)[name])
         model.ranker.train()
         model.ranker.position.drop_rate = 0.0
-        head = model.ranker.position.head
+        (head,) = model.ranker.position.heads
         assert (model.ranker(batch)[head] - model.ranker(moved)[head]).abs().max() > 0.01

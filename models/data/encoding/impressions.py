@@ -24,6 +24,7 @@ from models.recipe import Recipe, RecipeError
 from models.recipe.sections.data import TimeSplit, source_column
 from tables import Batch, packed_rows
 
+_FACTOR = np.int64(0x2545F4914F6CDD1D)  # any odd number with mixed bits
 # A part has a file of each of these, empty if the recipe does not name the column.
 _COLUMNS: Mapping[str, DTypeLike] = {"request": np.int64, "position": np.int32, "cross": np.int64}
 _ROWS: Mapping[str, DTypeLike] = {"user": np.int32, "item": np.int32}
@@ -141,8 +142,7 @@ def impression_columns(recipe: Recipe) -> dict[str, str]:
     needed |= dict.fromkeys(data.weight_columns, "data.weight or data.task_weights")
     if recipe.position:
         needed[recipe.position.column] = "position.column"
-        if recipe.position.cross:
-            needed[recipe.position.cross] = "position.cross"
+        needed |= dict.fromkeys(recipe.position.crossed, "position.cross")
     return needed
 
 
@@ -163,11 +163,16 @@ def encoded_columns(batch: Batch, recipe: Recipe, layouts: Layouts) -> Iterator[
         present = ~np.isnan(position) & (position >= 1)
         clipped = np.clip(np.nan_to_num(position), 1, recipe.position.max_position)
         yield "position", np.where(present, clipped, 0).astype(np.int32)
-        cross = recipe.position.cross
-        if cross is None:
-            yield "cross", np.zeros(len(batch), np.int64)
-        else:
-            yield "cross", batch.keys(cross, partial(keys_of_column, cross))
+        yield "cross", _crossed(batch, recipe.position.crossed)
+
+
+def _crossed(batch: Batch, columns: tuple[str, ...]) -> np.ndarray:
+    """A key per combination of the columns' values, int64 `[n]`; MISSING_KEY if all are missing. Raises TableError."""
+    key = np.zeros(len(batch), np.int64)
+    for column in columns:
+        # An odd factor keeps combinations apart (a polynomial hash modulo 2^64); one column has its own keys.
+        key = key * _FACTOR + batch.keys(column, partial(keys_of_column, column))
+    return key
 
 
 def _requests(batch: Batch, column: str) -> np.ndarray:

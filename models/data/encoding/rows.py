@@ -13,7 +13,7 @@ from models.data.encoding.packed import item_key_columns, item_numeric_columns, 
 from models.data.encoding.vocabulary import behaviour_column_vocabularies, key_column_vocabularies, totalled
 from models.data.split import PARTS
 from models.data.stored.ordered import in_order
-from models.recipe import Recipe
+from models.recipe import Recipe, RecipeError
 
 CHUNK = 1 << 16
 IMPRESSION_GROUPS = ("context", "candidate", DERIVED)  # features of an impression, not of its user or item
@@ -88,6 +88,10 @@ def _write_group(path: Path, packed: np.ndarray, encoding: Encoding, group: str,
 def _write_cross(recipe: Recipe, folder: Path) -> int:
     if recipe.position is None:
         return 0
+    column = recipe.position.column
+    if not np.any(read_array(folder / "train.position", np.int32)):
+        problem = f"no impression of the training part has a position of 1 or more in '{column}'"
+        raise RecipeError(f"position.column: {problem}", ("position", "column"), column)
     every = read_array(folder / "train.cross", np.int64)
     chunks = (every[begin : begin + CHUNK] for begin in range(0, len(every), CHUNK))
     known, _ = totalled((chunk, np.ones(len(chunk))) for chunk in chunks)

@@ -136,7 +136,7 @@ def position_tower():
 
 def test_position_bias_has_a_value_per_position_and_cross_value():
     tower = position_tower().eval()
-    got = tower(torch.tensor([0, 1, 5, 3]), torch.tensor([2, 0, 1, 2]))
+    got = tower(torch.tensor([0, 1, 5, 3]), torch.tensor([2, 0, 1, 2]))["pctr"]
     np.testing.assert_array_equal(got.detach(), [2, 3, 16, 11])
 
 
@@ -145,12 +145,12 @@ def test_a_tenth_of_positions_are_dropped_to_missing_in_training_only():
     positions = torch.full((20_000,), 4)
     cross = torch.ones(20_000, dtype=torch.int64)
     torch.manual_seed(0)
-    dropped = (tower.train()(positions, cross) == 1).float().mean()
+    dropped = (tower.train()(positions, cross)["pctr"] == 1).float().mean()
     assert 0.09 < dropped < 0.11
-    assert (tower.eval()(positions, cross) == 13).all()
+    assert (tower.eval()(positions, cross)["pctr"] == 13).all()
 
 
 def test_what_stays_at_serving_is_the_missing_position_averaged_over_devices():
     tower = position_tower().train()
     tower(torch.ones(100, dtype=torch.int64), torch.tensor([1] * 75 + [2] * 25))
-    np.testing.assert_allclose(tower.missing_constant().detach(), 0.75 * 1 + 0.25 * 2)
+    np.testing.assert_allclose(tower.missing_constants()["pctr"].detach(), 0.75 * 1 + 0.25 * 2)

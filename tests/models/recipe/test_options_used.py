@@ -56,7 +56,6 @@ EXEMPT = {
     "JrcOptions.weight": IS_DEFAULT,
     "CalibrationSection.method=none": IS_DEFAULT,
     "CalibrationSection.negative_sampling": OF_SAMPLED_DATA,
-    "IndependentOptions.space": "it is left out for all impressions; tests/models/training/test_selection.py sets it",
     "ModelSection.trunk_groups": "recipes leave out no group but `behaviours`; tests/models/network sets the others",
     "MultiClass": OF_CLASSES,
 }

@@ -1,5 +1,7 @@
 """Tests the simulators: the truth is what the data are drawn from, and the claims that hold continue to hold."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,12 @@ import pytest
 from features.statistics import rank_correlation
 from funnelrank.commands import data
 from funnelrank.main import main
+from models.recipe import load_recipe
 from models.simulators import batch_norm, delay, funnel, position, selection, transfer, watch_time
-from models.simulators.base import divergence, grouped_rank_correlation
+from models.simulators.base import divergence, grouped_rank_correlation, scores_on_test, write_tables
 from models.simulators.run import SIMULATORS, put_section, results, section
+
+RECIPES = Path(__file__).parents[3] / "models" / "recipes"
 
 
 def test_the_measures_by_hand():
@@ -124,6 +129,26 @@ def test_the_towers_rate_does_not_depend_on_the_networks(tmp_path):
 def test_the_tower_beats_no_correction_where_the_old_ranker_was_unlike_the_truth(tmp_path):
     result = position.run(2, 1.0, tmp_path)
     assert position.SIMULATOR.comparisons[0].margin(result) > 0.03
+
+
+@pytest.mark.slow  # two trainings on the whole log
+def test_a_tower_of_two_heads_brings_clicks_and_purchases_nearer_to_the_truth(tmp_path):
+    """The recipe's own tower, against the same recipe without one, by the true utilities inside requests."""
+    tables, utility, request = position.world(np.random.default_rng([3, 2]), position.REQUESTS, 0.0)
+    impressions, of_purchase = position.with_purchases(2, tables["impressions"])
+    write_tables(tmp_path, tables | {"impressions": impressions})
+    recipe = load_recipe(RECIPES / "simulated-position-purchase.yaml")
+    raw = recipe.model_dump(mode="json")
+    test = (impressions["part"] == "test").to_numpy()
+    nearer = {}
+    for name, tower in (("with", raw["position"]), ("without", None)):
+        scores = scores_on_test(raw | {"name": name, "position": tower}, tmp_path, 2)
+        nearer[name] = [
+            grouped_rank_correlation(scores[output], truth[test], request[test])
+            for output, truth in (("pctr", utility), ("pcvr", of_purchase))
+        ]
+    gain_of_clicks, gain_of_purchases = np.subtract(nearer["with"], nearer["without"])
+    assert gain_of_clicks > 0.04 and gain_of_purchases > 0.01, nearer
 
 
 def test_delays_hide_conversions_of_those_who_convert_most():

@@ -186,3 +186,15 @@ def test_what_the_recipe_says_of_the_other_tasks_goes_with_them(tiny_recipe):
     assert alone.data.task_weights == {"plike": "place"} and alone.training.gains == {"like": 5.0}
     assert alone.extra_evaluations == () and alone.position is None
     assert narrowed(alone) == alone
+
+
+@pytest.mark.parametrize(("heads", "own"), [(["pctr", "plike"], "plike"), ("plike", "plike"), (["pctr"], None)])
+def test_a_task_that_learns_alone_keeps_its_own_head_of_the_position_tower(tiny_recipe, heads, own):
+    settings = {
+        "tasks": TASKS,
+        "training.transfer": {"mode": "retrain_single", "task": "plike"},
+        "extra_evaluations": [],
+        "position": {"column": "place", "head": heads},
+    }
+    alone = narrowed(tiny_recipe(changes=CHANGES | settings))
+    assert (alone.position and alone.position.head) == own
