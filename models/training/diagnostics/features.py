@@ -22,7 +22,7 @@ def feature_health(data: Data, seed: int) -> list[dict[str, Any]]:
 
     `coverage`: the share of impressions with a value, by part; `known`: the share of the present ids that the
     vocabulary has, by part, None for numbers; `psi`: validation and test compared with train. A vector is measured by
-    its norm, a behaviour sequence by its length.
+    its norm, whose median in train is its `norm`, and a behaviour sequence by its length.
     """
     picked = {part: drawn(len(data.parts[part]), MOST_IMPRESSIONS, seed) for part in PARTS}
     return [*_of_groups(data, picked), *_of_behaviours(data, picked)]
@@ -36,7 +36,10 @@ def _of_groups(data: Data, picked: Mapping[str, np.ndarray]) -> Iterator[dict[st
         for feature in layout.features:
             if isinstance(feature, Numeric | Vector):
                 values = {part: layout.measured(feature, numerics) for part, (_, numerics) in read.items()}
-                yield {"group": group, "feature": feature.name} | of_numbers(values)
+                health = {"group": group, "feature": feature.name} | of_numbers(values)
+                if isinstance(feature, Vector):
+                    health["norm"] = _median(values["train"])
+                yield health
             else:
                 columns = layout.key_columns[feature.name]
                 ids = {part: rows[:, columns] for part, (rows, _) in read.items()}
@@ -88,6 +91,11 @@ def of_numbers(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
         counts[part] = np.append(bins, len(x) - len(present[part]))
     coverage = {part: float(len(present[part]) / max(1, len(x))) for part, x in values.items()}
     return {"coverage": coverage, "known": None, "psi": _drift(counts)}
+
+
+def _median(values: np.ndarray) -> float | None:
+    present = values[~np.isnan(values)]
+    return float(np.median(present)) if len(present) else None
 
 
 def of_ids(ids: Mapping[str, np.ndarray], unknown: int) -> dict[str, Any]:

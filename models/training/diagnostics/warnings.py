@@ -14,6 +14,7 @@ ALIKE = 0.98
 UNUSED_SHARE = 0.01
 # Relative to the cross entropy of class shares: the least gain of a class preference.
 LEARNT_SHARE = 0.01
+LARGE_NORM = 100  # of vectors, whose numbers the model reads as they are
 OUTWEIGHS = 100  # how many times a value's loss may be the largest other loss
 
 
@@ -24,7 +25,7 @@ def run_warnings(metrics: Mapping[str, Any]) -> list[str]:
         *_of_calibration(metrics["calibration"]),
         *_of_experts(metrics["gates"]),
         *gate_warnings(metrics["gate_health"]),
-        *_of_features(metrics["features"]),
+        *feature_warnings(metrics["features"]),
         *_of_tables(metrics["data"]),
     ]
 
@@ -109,13 +110,20 @@ def gate_warnings(health: Mapping[str, Any]) -> Iterator[str]:
         yield f"experts {other + 1} and {one + 1} give nearly the same output (cosine {cosine:.3f}); they work as one"
 
 
-def _of_features(features: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def feature_warnings(features: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Warn of features that drift, that have no value, or whose numbers are large, from what `feature_health` gives."""
     drifted = [f"{f['group']}.{f['feature']} {f['psi']['test']:.2f}" for f in features if f["psi"]["test"] > DRIFTED]
     if drifted:
         yield f"features whose values in test are unlike those in train (PSI above {DRIFTED}): {', '.join(drifted)}"
     empty = [f"{f['group']}.{f['feature']}" for f in features if f["coverage"]["train"] == 0]
     if empty:
         yield f"features without a single value in train: {', '.join(empty)}"
+    large = [f"{f['group']}.{f['feature']} {f['norm']:.3g}" for f in features if (f.get("norm") or 0) > LARGE_NORM]
+    if large:
+        yield (
+            f"vectors whose median length in train is above {LARGE_NORM}: {', '.join(large)}; the model reads their "
+            "numbers as they are and may learn nothing from them; scale them, to length 1 say"
+        )
 
 
 def _of_tables(described: Mapping[str, Any]) -> Iterator[str]:

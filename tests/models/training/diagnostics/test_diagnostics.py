@@ -15,6 +15,7 @@ from models.training.diagnostics.baselines import baselines
 from models.training.diagnostics.columns import LinearInputs, TreeInputs, feature_columns
 from models.training.diagnostics.features import feature_health, of_ids, of_numbers
 from models.training.diagnostics.sampling import sampled
+from models.training.diagnostics.warnings import feature_warnings
 from models.training.evaluation import scores_of
 from models.training.run import open_run
 
@@ -57,6 +58,21 @@ def test_coverage_and_drift_tell_what_has_changed(opened, tables):
     assert result["user", "fans"]["coverage"]["test"] == pytest.approx(1 - np.isnan(fans).mean())
     assert 0 < result["user", "user_id"]["known"]["test"] <= 1
     assert result["behaviours", "length"]["coverage"]["test"] == pytest.approx((part.end > part.start).mean())
+
+
+def test_a_warning_names_vectors_of_large_numbers(tiny_recipe, tables, tmp_path):
+    tables["users"]["large"] = [None if i % 4 == 0 else [300.0, -400.0] for i in range(len(tables["users"]))]
+    tables["users"]["small"] = [[0.6, 0.8]] * len(tables["users"])
+    tables["users"]["none"] = None
+    vectors = [{"name": name, "type": "vector", "width": 2} for name in ("large", "small", "none")]
+    recipe = tiny_recipe(tables)
+    own = recipe.features.model_dump(mode="json")["user"]
+    data = open_data(tiny_recipe(tables, {"features.user": [*own, *vectors]}), tmp_path / "cache")
+    health = feature_health(data, 1)
+    norms = {each["feature"]: each["norm"] for each in health if "norm" in each}
+    assert norms == {"large": 500, "small": pytest.approx(1), "none": None}
+    (warning,) = [line for line in feature_warnings(health) if line.startswith("vectors")]
+    assert warning.startswith("vectors whose median length in train is above 100: user.large 500; ")
 
 
 def test_the_drift_of_numbers_is_the_index_over_the_deciles_of_train():
