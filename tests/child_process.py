@@ -3,7 +3,7 @@
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 
@@ -22,10 +22,17 @@ def end(process: "subprocess.Popen[Any]", number: int = signal.SIGTERM, seconds:
         raise
 
 
+def child(command: Sequence[Any], **options: Any) -> "AbstractContextManager[subprocess.Popen[Any]]":
+    """Start a command at once, as Popen does with the same options, for a block.
+
+    After the block its pipes are closed, and it is ended.
+    """
+    return _ended(subprocess.Popen(command, **options))
+
+
 @contextmanager
-def child(command: Sequence[Any], **options: Any) -> Iterator["subprocess.Popen[Any]"]:
-    """Run a command during the block; `options` are those of Popen. Its pipes are closed, and it is ended, after it."""
-    with subprocess.Popen(command, **options) as process:
+def _ended(process: "subprocess.Popen[Any]") -> Iterator["subprocess.Popen[Any]"]:
+    with process:
         try:
             yield process
         finally:
