@@ -1,10 +1,7 @@
 """Scores partitions in several processes of this machine."""
 
-import ctypes
 import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,8 +10,8 @@ from batch.errors import BatchError
 from batch.partition import BatchCounts
 from batch.scorer import Scorer, ScorerStart
 from batch.users import Partition
+from features.parent_process import begin_in_pool
 
-_PR_SET_PDEATHSIG = 1
 # Partitions that wait per process, so that no process waits for the table and memory stays bounded.
 _WAITING = 2
 _scorer: Scorer | None = None
@@ -27,7 +24,7 @@ def score_in_processes(start: ScorerStart, partitions: Iterator[Partition], proc
     """
     spawn = multiprocessing.get_context("spawn")
     arguments = (os.getpid(),)
-    pool = ProcessPoolExecutor(processes, spawn, initializer=_end_with_parent, initargs=arguments)
+    pool = ProcessPoolExecutor(processes, spawn, initializer=begin_in_pool, initargs=arguments)
     running: set[Future[BatchCounts]] = set()
     try:
         for partition in partitions:
@@ -51,12 +48,3 @@ def _score(start: ScorerStart, partition: Partition) -> BatchCounts:
     if _scorer is None:
         _scorer = Scorer(start)
     return _scorer.score(partition)
-
-
-def _end_with_parent(parent: int) -> None:
-    """Let the kernel end this process with its parent (Linux only). Ctrl-C is the parent's matter."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the request
-        raise SystemExit(0)

@@ -3,11 +3,11 @@
 import numpy as np
 
 from models.data.cache import Data, Part
+from models.data.encoding.variation import mixed
 from models.recipe import Recipe, RecipeError
 
 _CHUNK = 1 << 20
 _HASHES = 2.0**64
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def trained_rows(data: Data) -> np.ndarray | None:
@@ -43,14 +43,7 @@ def _positive_and_trained(recipe: Recipe, part: Part, chunk: slice) -> tuple[np.
     """Whether each impression of a chunk has a positive label, and whether it is trained on, bool `[n]` each."""
     columns = [recipe.label_columns.index(column) for column in recipe.binary_columns]
     positive = np.any(part.labels[chunk][:, columns] > 0, axis=1)
-    number = _mixed(np.full(len(positive), recipe.training.seed, dtype=np.uint64) + _GOLDEN)
+    number = mixed(np.full(len(positive), recipe.training.seed, dtype=np.uint64))
     for ids in (part.user, part.item, part.time):
-        number = _mixed((number ^ ids[chunk].astype(np.int64).view(np.uint64)) + _GOLDEN)
+        number = mixed(number ^ ids[chunk].astype(np.int64).view(np.uint64))
     return positive, positive | (number < recipe.training.negative_sampling * _HASHES)
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele et al., OOPSLA 2014), uint64 `[n]`: every bit depends on every bit."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))

@@ -3,18 +3,17 @@ supervisor.
 """
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from types import FrameType
 
 import uvicorn
 
+from features.parent_process import end_with_parent
 from service import log as service_log
 from service.server.app import build_app
 from service.server.protocol.connection import BoundedConnection
@@ -25,7 +24,6 @@ HEARTBEAT_SECONDS = 1.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STARTING = b"s"
 SERVING = b"S"
-_PR_SET_PDEATHSIG = 1
 _KEEP_ALIVE_SECONDS = 75
 
 
@@ -47,7 +45,7 @@ def run_worker(start: WorkerStart, sockets: Sequence[socket.socket], heartbeat: 
     service_log.configure(start.settings.log_level)
     _exit_on_signals()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes sends it to all; the supervisor answers it
-    _end_with_parent(supervisor)
+    end_with_parent(signal.SIGTERM, supervisor)
     os.set_blocking(heartbeat.fileno(), False)
     _server(start, heartbeat).run(list(sockets))
 
@@ -117,11 +115,3 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 def _ignore_hangup(_number: int, _frame: FrameType | None) -> None:
     log.warning("SIGHUP is ignored: with one worker, a restart would lose requests")
-
-
-def _end_with_parent(parent: int) -> None:
-    """Let the kernel send SIGTERM to this process when its parent ends, for whatever reason (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the request
-        raise SystemExit(0)

@@ -37,10 +37,10 @@ class ContextVariation:
             return
         # The groups of the batch that are in the sample.
         if self._by_request:
-            groups = _mixed(columns["request"])
+            groups = mixed(columns["request"])
             used = groups <= self._threshold
         else:
-            groups = _mixed(_mixed(columns["time"]) ^ columns["user"].astype(np.uint64))
+            groups = mixed(mixed(columns["time"]) ^ columns["user"].astype(np.uint64))
             used = (groups <= self._threshold) & (columns["time"] != UNKNOWN_MS)
         values = _hashes(self._layout, columns["context"][used])
         self._merge(groups[used], values)
@@ -90,17 +90,17 @@ def _hashes(layout: RowLayout, rows: np.ndarray) -> np.ndarray:
             continue
         if feature.name in layout.vector_columns:
             for number in rows["numerics"][:, layout.vector_columns[feature.name]].T:
-                out[:, i] = _mixed(out[:, i] ^ np.ascontiguousarray(number).view(np.uint32))
+                out[:, i] = mixed(out[:, i] ^ np.ascontiguousarray(number).view(np.uint32))
             continue
         # The value of a list is its keys in order, so each key is mixed with those before it.
         for key in rows["keys"][:, layout.key_columns[feature.name]].T:
-            out[:, i] = _mixed(out[:, i] ^ key.astype(np.int64).view(np.uint64))
+            out[:, i] = mixed(out[:, i] ^ key.astype(np.int64).view(np.uint64))
     return out
 
 
-def _mixed(values: np.ndarray) -> np.ndarray:
+def mixed(values: np.ndarray) -> np.ndarray:
     """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every bit of a value decides every bit, uint64."""
-    mixed = np.ascontiguousarray(values).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    x = np.ascontiguousarray(values).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)))

@@ -1,12 +1,9 @@
 """Encodes the files of a recipe's tables on all cores; what is finished already is not encoded again."""
 
-import ctypes
 import hashlib
 import json
 import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from features.files.unfinished import finish, remove_abandoned, unfinished_folder
+from features.parent_process import begin_in_pool
 from features.schema import Feature
 from models.data.encoding.impressions import times_are_bounded
 from models.data.partitions.encode import ROLES, FileToEncode, columns_of, encode_file
@@ -24,7 +22,6 @@ from models.data.tables import file_hash
 from models.recipe import Recipe, RecipeError
 from tables import Table
 
-_PR_SET_PDEATHSIG = 1
 FORMAT = 1
 FOLDER = "partitions"
 LEAST_BYTES = 64 << 20  # of files that are encoded; below it, starting processes takes longer than it saves
@@ -121,7 +118,7 @@ def _run(jobs: Sequence[_Job], processes: int) -> None:
         return
     # A process is begun anew: one that is forked from threads of torch may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_end_with_parent, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(workers, context, initializer=begin_in_pool, initargs=(os.getpid(),))
     try:
         for future in [pool.submit(_encode, job) for job in jobs]:
             future.result()
@@ -130,15 +127,6 @@ def _run(jobs: Sequence[_Job], processes: int) -> None:
         raise RecipeError(problem, ("data", "processes")) from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent(parent: int) -> None:
-    """Let the kernel end this process with its parent (Linux only). Ctrl-C is the parent's matter."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the request
-        raise SystemExit(0)
 
 
 def _encode(job: _Job) -> None:

@@ -1,9 +1,7 @@
 """The processes that train one run together: how they meet, and what they send to each other."""
 
-import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from features.parent_process import end_with_parent
 from models.recipe import Recipe, RecipeError
 from models.training.device import chosen_device
 from models.training.processes.meeting import store_of_start
@@ -23,7 +22,6 @@ from models.training.processes.meeting import store_of_start
 LONGEST_WAIT = timedelta(hours=12)
 # A process that lost another one ends a little later, so that the one that failed is seen first.
 LAST_TO_END_S = 2.0
-_PR_SET_PDEATHSIG = 1
 
 Value = TypeVar("Value")
 
@@ -149,7 +147,7 @@ def ranks_of_environment() -> Ranks:
     if not started_by_torchrun():
         return ALONE
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        _end_with_parent()
+        end_with_parent(signal.SIGTERM)
     return Ranks(_variable("RANK"), _variable("WORLD_SIZE"), _variable("LOCAL_RANK"))
 
 
@@ -232,9 +230,3 @@ def _why_not_met(error: Exception) -> str:
     if "EADDRINUSE" in text or "address already in use" in text.lower():
         return f"the port of {address} is in use; give torchrun another --rdzv-endpoint or --master-port"
     return f"the processes did not meet at {address}: {text.splitlines()[0]}"
-
-
-def _end_with_parent() -> None:
-    """Let the kernel send SIGTERM to this process when its launcher ends, for whatever reason (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
