@@ -78,6 +78,7 @@ def rollout(
 
     Roles without an option keep their version. Workers follow within FUNNELRANK_ROLLOUT_POLL_MS.
     """
+    from service.documents import Edit
     from service.fusion import read_profiles
     from service.rollout.rollout import read_rollout
     from service.rollout.trials.checks import RegistryChecks, go_back, roll_out
@@ -94,10 +95,11 @@ def rollout(
     changes = {} if rollback else changes_of(change, registry)
     started_with = read_profiles(settings.fusion_file) if settings.fusion_file else None
     checks = RegistryChecks(registry, settings.trusted_keys, started_with, settings.max_versions)
+    edit = Edit(getpass.getuser(), reason)
     if rollback:
-        document = go_back(checks, getpass.getuser(), line=line, reason=reason, to=to)
+        document = go_back(checks, edit, line=line, to=to)
     elif changes:
-        document = roll_out(checks, changes, getpass.getuser(), reason=reason)
+        document = roll_out(checks, changes, edit)
         # Without profiles here, the service may have some of its own.
         if scenes and (profiles := checks.profiles()) is not None:
             for warning in scene_warnings(document.scenes, profiles):

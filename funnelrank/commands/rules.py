@@ -37,6 +37,7 @@ def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reas
     and refuse rules that leave no candidate in any of their recent requests. Listed items that Redis does not have are
     warnings.
     """
+    from service.documents import Edit
     from service.rollout.trials.checks import RegistryChecks
     from service.rules.definition.document import DOCUMENT, NO_RULES, read_rules
     from service.settings import Settings
@@ -48,11 +49,11 @@ def rules(file: Path | None, rollback: bool, to: int | None, history: bool, reas
     settings = Settings.from_environment()
     registry = chosen_registry(registry, settings)
     fits = RegistryChecks(registry, settings.trusted_keys, None, settings.max_versions).fit_rules
-    author = getpass.getuser()
+    edit = Edit(getpass.getuser(), reason)
     if rollback:
-        document = DOCUMENT.roll_back(registry, author, reason=reason, to=to, check=fits)
+        document = DOCUMENT.roll_back(registry, edit, to=to, check=fits)
     elif file is not None:
-        document = DOCUMENT.change(registry, DOCUMENT.whole(read_rules(file)), author, reason=reason, check=fits)
+        document = DOCUMENT.change(registry, DOCUMENT.whole(read_rules(file)), edit, check=fits)
     else:
         document = DOCUMENT.read(registry) or NO_RULES
     if rollback or file is not None:

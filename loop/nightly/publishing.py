@@ -17,6 +17,7 @@ from models.recipe import load_recipe
 from models.training.outcome import RECIPE_FILE
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest
+from service.documents import Edit
 from service.rollout.lines.view import lines_of, targets_of_line
 from service.rollout.rollout import DEFAULT_LINE, ROLLOUT_FILE, Canary, read_rollout
 from service.rollout.trials.checks import RegistryChecks, roll_out
@@ -83,6 +84,6 @@ def give_role(checks: RegistryChecks, target: Target, section: PublishSection, r
     changes: dict[str, Any] = {section.role: new}
     if section.line:
         changes["line"] = section.line
-    document = roll_out(checks, changes, getpass.getuser(), reason=reason)
+    document = roll_out(checks, changes, Edit(getpass.getuser(), reason))
     replaced = str(before) if before is not None and str(before) != str(target) else None
     return {"role": section.role, "percent": section.percent, "revision": document.revision, "replaced": replaced}

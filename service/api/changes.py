@@ -5,14 +5,14 @@ import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Header
 from fastapi.responses import JSONResponse
 
 from service.api.fields import ResponseBody
 from service.api.services import Services
-from service.documents import Recorded, revision_of
+from service.documents import Edit, Recorded, revision_of
 from service.errors import Conflict
 
 _REVISION = re.compile(r'"?(?P<revision>[0-9]{1,18})"?')
@@ -57,11 +57,25 @@ async def _expected_revision(
 IfMatch = Annotated[int | None, Depends(_expected_revision)]
 
 
-def expected(if_match: int | None, revision: int | None) -> int | None:
-    """Return the revision that the header or the body of a change expects. Raises Conflict if they differ."""
-    if if_match is not None and revision is not None and if_match != revision:
-        raise Conflict(f"If-Match names revision {if_match}, the body {revision}")
-    return revision if if_match is None else if_match
+class EditRequest(Protocol):
+    """What the bodies of all changes have."""
+
+    @property
+    def author(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def revision(self) -> int | None: ...
+
+
+def edit_of(body: EditRequest, if_match: int | None) -> Edit:
+    """Return the edit that a request asks for. Raises Conflict if its header and its body expect other revisions."""
+    revision = body.revision if if_match is None else if_match
+    if body.revision is not None and body.revision != revision:
+        raise Conflict(f"If-Match names revision {if_match}, the body {body.revision}")
+    return Edit(body.author, body.reason, revision)
 
 
 def entity_tag(revision: int) -> dict[str, str]:

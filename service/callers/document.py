@@ -16,7 +16,7 @@ from typing import Annotated, Any, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from features.nearest import nearest
-from service.documents import DocumentUnreadable, Recorded, RevisionedDocument
+from service.documents import DocumentUnreadable, Edit, Recorded, RevisionedDocument
 from service.documents.storage import last_good
 from service.errors import Conflict, first_fault
 
@@ -117,7 +117,7 @@ def add_caller(registry: Path, name: str, role: CallerRole, rate: float | None, 
     """Add a caller with one key and return the key, which is stored nowhere. Raises Conflict and OSError."""
     key = _new_key()
 
-    def edit(callers: dict[str, Caller]) -> None:
+    def update(callers: dict[str, Caller]) -> None:
         if name in callers:
             raise Conflict(f"there is a caller {name} already; rotate makes a new key")
         try:
@@ -125,7 +125,7 @@ def add_caller(registry: Path, name: str, role: CallerRole, rate: float | None, 
         except ValidationError as error:
             raise Conflict(first_fault(error, Caller)) from None
 
-    _change(registry, edit, author, f"{name} added")
+    _change(registry, update, Edit(author, f"{name} added"))
     return key
 
 
@@ -133,7 +133,7 @@ def rotate_key(registry: Path, name: str, overlap: timedelta, author: str) -> st
     """Make a new key for a caller and return it; the present ones expire after `overlap`. Raises Conflict, OSError."""
     key = _new_key()
 
-    def edit(callers: dict[str, Caller]) -> None:
+    def update(callers: dict[str, Caller]) -> None:
         caller = _named(callers, name)
         now = _now()
         remaining = [_ending(old, now + overlap) for old in caller.keys if not _is_over(old, now)] if overlap else []
@@ -141,14 +141,14 @@ def rotate_key(registry: Path, name: str, overlap: timedelta, author: str) -> st
             raise Conflict(f"{name} has {len(remaining)} keys; revoke one first")
         callers[name] = caller.model_copy(update={"keys": (*remaining, _entry(key))})
 
-    _change(registry, edit, author, f"key of {name} rotated")
+    _change(registry, update, Edit(author, f"key of {name} rotated"))
     return key
 
 
 def revoke(registry: Path, name: str, key_id: str | None, author: str) -> None:
     """Remove one key of a caller, or the caller with all keys. Raises Conflict and OSError."""
 
-    def edit(callers: dict[str, Caller]) -> None:
+    def update(callers: dict[str, Caller]) -> None:
         caller = _named(callers, name)
         if key_id is None:
             del callers[name]
@@ -158,7 +158,8 @@ def revoke(registry: Path, name: str, key_id: str | None, author: str) -> None:
             raise Conflict(f"{name} has no key {key_id}{nearest(key_id, [key.id for key in caller.keys])}")
         callers[name] = caller.model_copy(update={"keys": remaining})
 
-    _change(registry, edit, author, f"{name} revoked" if key_id is None else f"key {key_id} of {name} revoked")
+    target = name if key_id is None else f"key {key_id} of {name}"
+    _change(registry, update, Edit(author, f"{target} revoked"))
 
 
 def hash_of(key: bytes) -> bytes:
@@ -166,14 +167,14 @@ def hash_of(key: bytes) -> bytes:
     return sha256(key).digest()
 
 
-def _change(registry: Path, edit: Callable[[dict[str, Caller]], None], author: str, reason: str) -> None:
-    def content(before: CallersDocument | None) -> Mapping[str, Any]:
+def _change(registry: Path, update: Callable[[dict[str, Caller]], None], edit: Edit) -> None:
+    def content_after(before: CallersDocument | None) -> Mapping[str, Any]:
         present = before or _copy(registry)  # workers follow the copy if the file is gone
         callers = {caller.name: caller for caller in present.callers} if present else {}
-        edit(callers)
+        update(callers)
         return {"callers": [caller.model_dump(mode="json") for caller in callers.values()]}
 
-    document = DOCUMENT.change(registry, content, author, reason=reason)
+    document = DOCUMENT.change(registry, content_after, edit)
     copy = _copy(registry)
     # A copy that could not be written, as on a full disk, would restore revoked keys.
     if copy is not None and copy != document and DOCUMENT.read(registry) == document:

@@ -1,10 +1,20 @@
-"""Defines the fields that every revisioned document has, and how the states of two revisions are compared."""
+"""Defines what every change of a revisioned document records, and how the states of two revisions are compared."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 
 MAX_REVISION = 2**53  # every reader of JSON can hold it, and one more is still a number
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Who changes a document and why. With `expected_revision`, the document must still be at that revision."""
+
+    author: str
+    reason: str = ""
+    expected_revision: int | None = None
 
 
 class Recorded(BaseModel):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from features.files.strict_json import parse_json
 from features.files.writing import write_whole
-from service.documents.fields import Recorded, revision_of, without_empty
+from service.documents.fields import Edit, Recorded, revision_of, without_empty
 from service.documents.parts import DocumentPart, Whole, newest_entries
 from service.documents.storage import last_good, locked
 from service.errors import Conflict, first_fault
@@ -78,42 +78,38 @@ class RevisionedDocument(Generic[Document]):
     def change(
         self,
         registry: Path,
-        edit: Callable[[Document | None], Mapping[str, Any]],
-        author: str,
+        content_after: Callable[[Document | None], Mapping[str, Any]],
+        edit: Edit,
         *,
-        reason: str = "",
-        expected_revision: int | None = None,
         withdraws: DocumentPart | None = None,
         check: Callable[[Document], None] | None = None,
         attempt: Attempt | None = None,
     ) -> Document:
-        """Write the next revision: the content that `edit` makes of the present document.
+        """Write the next revision: the content that `content_after` makes of the present document.
 
         `withdraws` is a part whose present state rollbacks skip. `check` gets the new document before it is written and
-        raises if it must not be written. Raises Conflict if the document is no longer at `expected_revision`, OSError
-        if it cannot be written (the present document then stays), and whatever `edit` and `check` raise.
+        raises if it must not be written. Raises Conflict if the document is no longer at the expected revision, OSError
+        if it cannot be written (the present document then stays), and whatever `content_after` and `check` raise.
         """
 
         def write(version: StoreVersion | None) -> Document:
-            before = self._present(registry, version, expected_revision)
-            content = edit(before)
-            return self._write(registry, version, before, content, author, reason, withdraws, None, check, attempt)
+            before = self._present(registry, version, edit.expected_revision)
+            content = content_after(before)
+            return self._write(registry, version, before, content, edit, withdraws, None, check, attempt)
 
         return locked(registry, self.file, write)
 
     def whole(self, state: BaseModel) -> Callable[[Document | None], dict[str, Any]]:
-        """An edit for `change`: the new content is that of `state`."""
+        """A `content_after` for `change`: the new content is that of `state`."""
         content = state.model_dump(mode="json", include=set(self.state))
         return lambda _before: content
 
     def roll_back(
         self,
         registry: Path,
-        author: str,
+        edit: Edit,
         *,
-        reason: str = "",
         to: int | None = None,
-        expected_revision: int | None = None,
         part: DocumentPart | None = None,
         check: Callable[[Document], None] | None = None,
         attempt: Attempt | None = None,
@@ -126,15 +122,16 @@ class RevisionedDocument(Generic[Document]):
         part = part or Whole(self.state)
 
         def write(version: StoreVersion | None) -> Document:
-            before = self._present(registry, version, expected_revision)
+            before = self._present(registry, version, edit.expected_revision)
             past = self._earlier(before, to, part) if before is not None else None
             if before is None or past is None:
                 at = "" if to is None else f" at revision {to}"
                 raise NothingEarlier(f"the history has nothing{at} to go back to")
             restores = past.get("revision")
-            why = reason or f"back from revision {revision_of(before)} to {restores}"
+            reason = edit.reason or f"back from revision {revision_of(before)} to {restores}"
             content = part.restore(before.model_dump(mode="json"), past)
-            return self._write(registry, version, before, content, author, why, part, restores, check, attempt)
+            with_reason = replace(edit, reason=reason)
+            return self._write(registry, version, before, content, with_reason, part, restores, check, attempt)
 
         return locked(registry, self.file, write)
 
@@ -196,8 +193,7 @@ class RevisionedDocument(Generic[Document]):
         version: StoreVersion | None,
         before: Document | None,
         content: Mapping[str, Any],
-        author: str,
-        reason: str,
+        edit: Edit,
         withdraws: DocumentPart | None,
         restores: int | None,
         check: Callable[[Document], None] | None,
@@ -211,7 +207,7 @@ class RevisionedDocument(Generic[Document]):
             history = self._history_after(fields, withdraws)
             fields = {name: value for name, value in fields.items() if name not in self.state}
         revision = revision_of(before) + 1 if before is not None else 1
-        fields |= {**content, "revision": revision, "author": author, "reason": reason, "written_at": now()}
+        fields |= {**content, "revision": revision, "author": edit.author, "reason": edit.reason, "written_at": now()}
         fields |= {"restores": restores, "history": history}
         try:
             document = self.model.model_validate(fields)

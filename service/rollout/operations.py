@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from service.bundle.verify import BundleRejected
-from service.documents import Document, DocumentUnreadable, RevisionedDocument
+from service.documents import Document, DocumentUnreadable, Edit, RevisionedDocument
 from service.errors import Conflict, DocumentError, NotReady, RegistryUnavailable, UnknownModel, Unusable, invalid
 from service.files import Attempt, run_attempt
 from service.fusion import FusionProfiles, plain_profiles
@@ -29,9 +29,7 @@ Result = TypeVar("Result")
 CHANGE_SECONDS = 30.0
 
 
-async def change_rollout(
-    follower: Follower, changes: Mapping[str, Any], author: str, reason: str, revision: int | None
-) -> Rollout:
+async def change_rollout(follower: Follower, changes: Mapping[str, Any], edit: Edit) -> Rollout:
     """Make versions live.
 
     Raises UnknownModel, Unusable, Conflict (also if a version does not fit the fusion profiles), InvalidRequest,
@@ -41,7 +39,7 @@ async def change_rollout(
     def work(attempt: Attempt) -> Rollout:
         checks = checks_of(follower)
         try:
-            return roll_out(checks, changes, author, reason=reason, expected_revision=revision, attempt=attempt)
+            return roll_out(checks, changes, edit, attempt)
         except BundleRejected as error:
             if error.code == "bundle_missing":
                 raise UnknownModel(f"{error.detail}: it is not published; GET /models lists what is") from None
@@ -53,9 +51,7 @@ async def change_rollout(
     return await _within_limit(work, ROLLOUT_FILE)
 
 
-async def roll_back(
-    follower: Follower, line: str | None, author: str, reason: str, to: int | None, revision: int | None
-) -> Rollout:
+async def roll_back(follower: Follower, line: str | None, to: int | None, edit: Edit) -> Rollout:
     """Restore the previous state of a line (None: the default line), or that of revision `to`.
 
     Raises InvalidRequest for an unknown line, Conflict (also if a version of that state cannot be started) and
@@ -65,7 +61,7 @@ async def roll_back(
     def work(attempt: Attempt) -> Rollout:
         checks = checks_of(follower)
         try:
-            return go_back(checks, author, line=line, reason=reason, to=to, expected_revision=revision, attempt=attempt)
+            return go_back(checks, edit, line=line, to=to, attempt=attempt)
         except BundleRejected as error:
             refuse_unfetched(error)
             raise Conflict(f"the earlier versions cannot be started any more: {error}") from None
@@ -75,9 +71,7 @@ async def roll_back(
     return await _within_limit(work, ROLLOUT_FILE)
 
 
-async def change_fusion(
-    follower: Follower, profiles: FusionProfiles, author: str, reason: str, revision: int | None
-) -> FusionDocument:
+async def change_fusion(follower: Follower, profiles: FusionProfiles, edit: Edit) -> FusionDocument:
     """Make profiles live, provided that they fit every version in use and give recent requests finite scores.
 
     Raises InvalidRequest with the field, NotReady, Conflict, RegistryUnavailable.
@@ -88,12 +82,10 @@ async def change_fusion(
     document = document_of(follower.started_with or plain_profiles(live.bundle.manifest.task_kinds))
     trial = partial(with_profiles, profiles, follower.snapshot, follower.observers.recent)
     fits = checks_of(follower).fit_profiles
-    return await _replaced(document, follower, profiles, trial, fits, author, reason, revision)
+    return await _replaced(document, follower, profiles, trial, fits, edit)
 
 
-async def roll_back_profiles(
-    follower: Follower, author: str, reason: str, to: int | None, revision: int | None
-) -> FusionDocument:
+async def roll_back_profiles(follower: Follower, to: int | None, edit: Edit) -> FusionDocument:
     """Restore the previous profiles, or those of revision `to`.
 
     Raises InvalidRequest, Conflict, RegistryUnavailable.
@@ -103,12 +95,10 @@ async def roll_back_profiles(
         with_profiles(document, follower.snapshot, follower.observers.recent)
         checks_of(follower).fit_profiles(document)
 
-    return await _restored(FUSION_DOCUMENT, follower, check, author, reason, to, revision)
+    return await _restored(FUSION_DOCUMENT, follower, check, to, edit)
 
 
-async def change_rules(
-    follower: Follower, rule_sets: RuleSets, author: str, reason: str, revision: int | None
-) -> RulesDocument:
+async def change_rules(follower: Follower, rule_sets: RuleSets, edit: Edit) -> RulesDocument:
     """Make rules live, provided that they fit every version in use and do not empty recent requests.
 
     Raises InvalidRequest with the field, NotReady, Conflict, RegistryUnavailable.
@@ -118,12 +108,10 @@ async def change_rules(
 
     trial = partial(with_rules, rule_sets, follower.snapshot, follower.observers.recent)
     fits = checks_of(follower).fit_rules
-    return await _replaced(RULES_DOCUMENT, follower, rule_sets, trial, fits, author, reason, revision)
+    return await _replaced(RULES_DOCUMENT, follower, rule_sets, trial, fits, edit)
 
 
-async def roll_back_rules(
-    follower: Follower, author: str, reason: str, to: int | None, revision: int | None
-) -> RulesDocument:
+async def roll_back_rules(follower: Follower, to: int | None, edit: Edit) -> RulesDocument:
     """Restore the previous rules, or those of revision `to`.
 
     Raises InvalidRequest, Conflict, RegistryUnavailable.
@@ -133,7 +121,7 @@ async def roll_back_rules(
         with_rules(document, follower.snapshot, follower.observers.recent)
         checks_of(follower).fit_rules(document)
 
-    return await _restored(RULES_DOCUMENT, follower, check, author, reason, to, revision)
+    return await _restored(RULES_DOCUMENT, follower, check, to, edit)
 
 
 def checks_of(follower: Follower) -> RegistryChecks:
@@ -154,24 +142,14 @@ async def _replaced(
     state: BaseModel,
     trial: Callable[[], object],
     check: Callable[[Document], None],
-    author: str,
-    reason: str,
-    revision: int | None,
+    edit: Edit,
 ) -> Document:
     """Make `state` live after its trial on recent requests, provided that `check` accepts the new document."""
 
     def work(attempt: Attempt) -> Document:
         # The trial takes the longest, so it runs before the registry is locked.
         trial()
-        return document.change(
-            follower.registry,
-            document.whole(state),
-            author,
-            reason=reason,
-            expected_revision=revision,
-            check=check,
-            attempt=attempt,
-        )
+        return document.change(follower.registry, document.whole(state), edit, check=check, attempt=attempt)
 
     return await _within_limit(work, document.file)
 
@@ -180,17 +158,13 @@ async def _restored(
     document: RevisionedDocument[Document],
     follower: Follower,
     check: Callable[[Document], None],
-    author: str,
-    reason: str,
     to: int | None,
-    revision: int | None,
+    edit: Edit,
 ) -> Document:
     """Restore an earlier state of a document that `check` accepts."""
 
     def work(attempt: Attempt) -> Document:
-        return document.roll_back(
-            follower.registry, author, reason=reason, to=to, expected_revision=revision, check=check, attempt=attempt
-        )
+        return document.roll_back(follower.registry, edit, to=to, check=check, attempt=attempt)
 
     return await _within_limit(work, document.file)
 

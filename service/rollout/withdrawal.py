@@ -6,6 +6,7 @@ from functools import partial
 
 from service.bundle.hashes import HashRecords
 from service.bundle.registry import Target
+from service.documents import Edit
 from service.errors import Conflict
 from service.files import Attempt, run_attempt
 from service.fusion import FusionProfiles
@@ -74,19 +75,13 @@ class Withdrawals:
     def _write(self, withdrawal: Withdrawal, attempt: Attempt) -> None:
         """Raises Conflict if somebody has changed the line meanwhile, OSError if the document cannot be written."""
         settings = self._settings
-        reason = withdrawal.reason
+        edit = Edit(AUTOMATIC, withdrawal.reason)
         revision = withdrawal.revision
         if withdrawal.role == Role.STABLE:
             checks = RegistryChecks(
                 settings.registry, settings.trusted_keys, self._started_with, settings.max_versions, self._hashes
             )
-            go_back_to_startable(checks, withdrawal.line, withdrawal.serving, AUTOMATIC, reason, revision, attempt)
+            go_back_to_startable(checks, withdrawal.line, withdrawal.serving, edit, revision, attempt)
             return
-        change_rollout(
-            settings.registry,
-            {"line": withdrawal.line, withdrawal.role.value: None},
-            AUTOMATIC,
-            reason=reason,
-            withdraws_since=revision,
-            attempt=attempt,
-        )
+        changes = {"line": withdrawal.line, withdrawal.role.value: None}
+        change_rollout(settings.registry, changes, edit, withdraws_since=revision, attempt=attempt)

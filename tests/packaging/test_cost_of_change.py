@@ -14,7 +14,7 @@ PACKAGES = ("features", "tables", "service", "models", "export", "funnelrank")
 
 
 @dataclass(frozen=True)
-class Edit:
+class FileEdit:
     """A change of one file: a line after an anchor, or a new file if there is no anchor."""
 
     path: str
@@ -25,24 +25,24 @@ class Edit:
 # A change as docs/extend.md names it -> the edits that make it. An entry of a list comes with its import.
 ONLINE = {
     "a fusion function": [
-        Edit("service/fusion/expression.py", '    "square": (1, np.square),\n', '"abs": (1, np.abs),\n')
+        FileEdit("service/fusion/expression.py", '    "square": (1, np.square),\n', '"abs": (1, np.abs),\n')
     ],
     "a metric": [
-        Edit(
+        FileEdit(
             "service/metrics/metrics.py",
             '        self.trials = counter("trials", "Trials.")\n',
             "max_gauge = define.max_gauge\n",
         )
     ],
     "a setting": [
-        Edit(
+        FileEdit(
             "service/settings.py",
             '    trial_ms: Annotated[int, setting("ms", "length of a trial", ge=1, le=9)] = 5\n',
             'model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)\n',
         )
     ],
     "a route": [
-        Edit(
+        FileEdit(
             "service/api/routes/trial.py",
             '''"""Answers `GET /trial`."""
 
@@ -65,15 +65,15 @@ async def trial() -> TrialState:
     return TrialState()
 ''',
         ),
-        Edit(
+        FileEdit(
             "service/api/application.py",
             "from service.api.routes import trial\n",
             "from service.api.routes.rank import RankRoute\n",
         ),
-        Edit("service/api/application.py", "    trial.router,\n", "ROUTERS: Final = (\n"),
+        FileEdit("service/api/application.py", "    trial.router,\n", "ROUTERS: Final = (\n"),
     ],
     "a store": [
-        Edit(
+        FileEdit(
             "service/store/trial/__init__.py",
             '''"""A store that knows no row: every entity is ranked on default values."""
 
@@ -107,12 +107,12 @@ def check(url):
     pass
 ''',
         ),
-        Edit("service/store_url.py", '    "trial": "service.store.trial",\n', 'service.store.redis.opening"),\n'),
+        FileEdit("service/store_url.py", '    "trial": "service.store.trial",\n', 'service.store.redis.opening"),\n'),
     ],
 }
 OFFLINE = {
     "a task kind": [
-        Edit(
+        FileEdit(
             "models/kinds/trial.py",
             '''"""The kind `trial`: a number, learned by the absolute error."""
 
@@ -131,15 +131,15 @@ class Trial(Value):
         return (score - label).abs()
 ''',
         ),
-        Edit(
+        FileEdit(
             "models/kinds/__init__.py",
             "from models.kinds.trial import Trial\n",
             "from models.kinds.value import Value\n",
         ),
-        Edit("models/kinds/__init__.py", "KINDS = (*KINDS, Trial)\n", "(Probability, Value, MultiClass)\n"),
+        FileEdit("models/kinds/__init__.py", "KINDS = (*KINDS, Trial)\n", "(Probability, Value, MultiClass)\n"),
     ],
     "a model (paper)": [
-        Edit(
+        FileEdit(
             "models/trunks/trial.py",
             '''"""A trunk of one linear layer."""
 
@@ -171,8 +171,8 @@ class TrialTrunk(Trunk):
         return self.layer(inputs.parts).unsqueeze(0)
 ''',
         ),
-        Edit("models/catalogue.py", "from models.trunks.trial import TrialOptions\n", "star import StarOptions\n"),
-        Edit(
+        FileEdit("models/catalogue.py", "from models.trunks.trial import TrialOptions\n", "star import StarOptions\n"),
+        FileEdit(
             "models/catalogue.py",
             '    Entry("trial", "none", "", ("independent",), _POOLING, TrialOptions(type="trial")),\n',
             "_ENTRIES = (\n",
@@ -228,7 +228,7 @@ def rows() -> dict[str, set[str]]:
     return {change: set(re.findall(r"`([\w/.]+(?:\.py|/))`", files)) for change, files in table}
 
 
-def changed(tree: Path, changes: dict[str, list[Edit]]) -> None:
+def changed(tree: Path, changes: dict[str, list[FileEdit]]) -> None:
     """Copy the packages to `tree` and make the changes there."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.documents import DocumentUnreadable, Recorded, RevisionedDocument
+from service.documents import DocumentUnreadable, Edit, Recorded, RevisionedDocument
 from service.errors import Conflict
 from service.files import Abandoned, Attempt
 from service.fusion.document import FusionDocument
@@ -21,15 +21,16 @@ class Menu(Recorded):
 
 
 MENU = RevisionedDocument("menu.json", "the menu", Menu, ("dish", "price"), history_length=3)
+ANN = Edit("ann")
 
 
-def serve(registry: Path, dish: str, **more: Any) -> Menu:
-    return MENU.change(registry, lambda _before: {"dish": dish}, "ann", **more)
+def serve(registry: Path, dish: str, edit: Edit = ANN, **more: Any) -> Menu:
+    return MENU.change(registry, lambda _before: {"dish": dish}, edit, **more)
 
 
 def test_every_change_is_a_revision_and_the_history_is_bounded(either_place: Path) -> None:
     for dish in ("soup", "fish", "rice", "cake", "tea"):
-        serve(either_place, dish, reason=f"more {dish}")
+        serve(either_place, dish, Edit("ann", f"more {dish}"))
     menu = MENU.read(either_place)
     assert menu is not None
     assert (menu.revision, menu.dish, menu.author, menu.reason) == (5, "tea", "ann", "more tea")
@@ -39,20 +40,20 @@ def test_every_change_is_a_revision_and_the_history_is_bounded(either_place: Pat
 def test_a_rollback_skips_what_somebody_went_back_from(either_place: Path) -> None:
     for dish in ("soup", "fish", "rice"):
         serve(either_place, dish)
-    assert MENU.roll_back(either_place, "bob").dish == "fish"
-    back = MENU.roll_back(either_place, "bob")
+    assert MENU.roll_back(either_place, Edit("bob")).dish == "fish"
+    back = MENU.roll_back(either_place, Edit("bob"))
     assert (back.dish, back.restores, back.reason) == ("soup", 1, "back from revision 4 to 1")
     with pytest.raises(Conflict, match="the history has nothing to go back to"):
-        MENU.roll_back(either_place, "bob")
+        MENU.roll_back(either_place, Edit("bob"))
     with pytest.raises(Conflict, match="nothing at revision 99"):
-        MENU.roll_back(either_place, "bob", to=99)
-    assert MENU.roll_back(either_place, "bob", to=4).dish == "fish"
+        MENU.roll_back(either_place, Edit("bob"), to=99)
+    assert MENU.roll_back(either_place, Edit("bob"), to=4).dish == "fish"
 
 
 def test_a_change_to_another_revision_is_a_conflict(either_place: Path) -> None:
     serve(either_place, "soup")
     with pytest.raises(Conflict, match="the menu is at revision 1, not 7"):
-        serve(either_place, "fish", expected_revision=7)
+        serve(either_place, "fish", Edit("ann", expected_revision=7))
 
 
 def test_what_the_check_refuses_and_what_was_abandoned_is_not_written(either_place: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_document_that_nobody_could_write_again_counts_as_broken(tmp_path: Pat
 
 
 def test_integers_of_64_bits_and_whole_surrogate_pairs_are_read(tmp_path: Path) -> None:
-    serve(tmp_path, "\U0001f372", reason="\\ud800")
+    serve(tmp_path, "\U0001f372", Edit("ann", "\\ud800"))
     text = (tmp_path / "menu.json").read_text().replace('"price": null', f'"price": {2**63 - 1}')
     (tmp_path / "menu.json").write_text(json.dumps(json.loads(text)))
     menu = MENU.read(tmp_path)
@@ -117,7 +118,7 @@ def test_a_history_that_nobody_can_read_any_more_harms_only_the_rollback_to_it(t
     (tmp_path / "menu.json").write_text(json.dumps(text))
     assert serve(tmp_path, "rice").revision == 3
     with pytest.raises(Conflict, match="cannot be changed: price"):
-        MENU.roll_back(tmp_path, "bob", to=1)
+        MENU.roll_back(tmp_path, Edit("bob"), to=1)
 
 
 def test_a_field_that_was_added_later_does_not_make_two_states_different(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_a_field_that_was_added_later_does_not_make_two_states_different(tmp_pat
     text = json.loads((tmp_path / "menu.json").read_text())
     old = {"revision": 0, "dish": "fish"}
     (tmp_path / "menu.json").write_text(json.dumps(text | {"history": [old, *text["history"]]}))
-    assert MENU.roll_back(tmp_path, "bob").dish == "soup"
+    assert MENU.roll_back(tmp_path, Edit("bob")).dish == "soup"
 
 
 @pytest.mark.parametrize(

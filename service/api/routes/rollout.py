@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from service.api.body import JsonBody
-from service.api.changes import IfMatch, Status, Uptake, entity_tag, expected, uptake
+from service.api.changes import IfMatch, Status, Uptake, edit_of, entity_tag, uptake
 from service.api.fields import Author, Reason, RequestBody, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
 from service.api.operators import Operator
@@ -124,8 +124,7 @@ async def change(
     response: Response,
 ) -> JsonObject:
     """Changes the rollout document. Fields that are not given keep their value."""
-    revision = expected(if_match, body.revision)
-    document = await change_rollout(worker.follower, body.changes(), body.author, body.reason, revision)
+    document = await change_rollout(worker.follower, body.changes(), edit_of(body, if_match))
     return await _changed(worker, document, body.line, response)
 
 
@@ -142,8 +141,7 @@ async def rollback(
     response: Response,
 ) -> JsonObject:
     """Writes an earlier state of one line as a new revision; other lines stay as they are."""
-    revision = expected(if_match, body.revision)
-    document = await roll_back(worker.follower, body.line, body.author, body.reason, body.to, revision)
+    document = await roll_back(worker.follower, body.line, body.to, edit_of(body, if_match))
     return await _changed(worker, document, body.line, response)
 
 

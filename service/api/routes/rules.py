@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ConfigDict
 
 from service.api.body import JsonBody
-from service.api.changes import IfMatch, Uptake, changed_document, document_response, expected
+from service.api.changes import IfMatch, Uptake, changed_document, document_response, edit_of
 from service.api.fields import Author, Reason, Revision, RollbackRequest
 from service.api.openapi import BODY, CHANGE, OPERATOR, refuses
 from service.api.operators import Operator
@@ -91,8 +91,7 @@ async def change(
     if_match: IfMatch,
 ) -> JSONResponse:
     """Replaces the rules document. The rules must fit every version in use."""
-    revision = expected(if_match, body.revision)
-    document = await change_rules(worker.follower, body, body.author, body.reason, revision)
+    document = await change_rules(worker.follower, body, edit_of(body, if_match))
     return await _changed(worker, document)
 
 
@@ -109,8 +108,7 @@ async def rollback(
     if_match: IfMatch,
 ) -> JSONResponse:
     """Writes an earlier state as a new revision."""
-    revision = expected(if_match, body.revision)
-    document = await roll_back_rules(worker.follower, body.author, body.reason, body.to, revision)
+    document = await roll_back_rules(worker.follower, body.to, edit_of(body, if_match))
     return await _changed(worker, document)
 
 

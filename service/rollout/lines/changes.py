@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.bundle.registry import Target
+from service.documents import Edit
 from service.errors import Conflict, invalid
 from service.files import Attempt
 from service.rollout.lines.view import LinePart, changed_at, lines_of
@@ -16,16 +17,14 @@ from service.rollout.rollout import DEFAULT_LINE, DOCUMENT, MOST_LINES, MOST_SCE
 
 def write_rollout(registry: Path, stable: Target, author: str, expected_revision: int | None = None) -> Rollout:
     """Make `stable` live and keep the rest of the document. Raises what `change_rollout` raises."""
-    return change_rollout(registry, {"stable": stable}, author, expected_revision=expected_revision)
+    return change_rollout(registry, {"stable": stable}, Edit(author, expected_revision=expected_revision))
 
 
 def change_rollout(
     registry: Path,
     changes: Mapping[str, Any],
-    author: str,
+    edit: Edit,
     *,
-    reason: str = "",
-    expected_revision: int | None = None,
     withdraws_since: int | None = None,
     check: Callable[[Rollout], None] | None = None,
     attempt: Attempt | None = None,
@@ -35,22 +34,20 @@ def change_rollout(
 
     `withdraws_since` marks the replaced versions, so that a rollback skips them; it is the revision at which they were
     read. `check` gets the new document and raises if it must not be written. Raises Conflict if the document is no
-    longer at `expected_revision`, or if the line was changed after `withdraws_since`; InvalidRequest with the field if
-    no stable version is given or known, or a line does not exist; OSError if the document cannot be written.
+    longer at the expected revision, or if the line was changed after `withdraws_since`; InvalidRequest with the field
+    if no stable version is given or known, or a line does not exist; OSError if the document cannot be written.
     """
     line = changes.get("line") or DEFAULT_LINE
 
-    def edit(before: Rollout | None) -> dict[str, Any]:
+    def content_after(before: Rollout | None) -> dict[str, Any]:
         if withdraws_since is not None and before is not None:
             refuse_changed(before, line, withdraws_since)
         return _changed(before, line, changes)
 
     return DOCUMENT.change(
         registry,
+        content_after,
         edit,
-        author,
-        reason=reason,
-        expected_revision=expected_revision,
         withdraws=LinePart(line) if withdraws_since is not None else None,
         check=check,
         attempt=attempt,
@@ -59,12 +56,10 @@ def change_rollout(
 
 def roll_back(
     registry: Path,
-    author: str,
+    edit: Edit,
     *,
     line: str | None = None,
-    reason: str = "",
     to: int | None = None,
-    expected_revision: int | None = None,
     check: Callable[[Rollout], None] | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
@@ -78,10 +73,8 @@ def roll_back(
             raise invalid("line", f"there is no line '{line}', and the history has none")
     return DOCUMENT.roll_back(
         registry,
-        author,
-        reason=reason,
+        edit,
         to=to,
-        expected_revision=expected_revision,
         part=LinePart(line or DEFAULT_LINE),
         check=check,
         attempt=attempt,

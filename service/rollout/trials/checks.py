@@ -1,6 +1,7 @@
 """Checks changes of the documents before they are written, so that a worker can always start with them."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from service.bundle.hashes import HashRecords
 from service.bundle.manifest import Manifest
 from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest, verified_files
-from service.documents import NothingEarlier
+from service.documents import Edit, NothingEarlier
 from service.errors import DocumentError, InvalidRequest, invalid
 from service.files import Attempt
 from service.fusion import FusionProfiles
@@ -133,13 +134,7 @@ def _places(rollout: Rollout, target: Target) -> list[str]:
 
 
 def roll_out(
-    checks: RegistryChecks,
-    changes: Mapping[str, Any],
-    author: str,
-    *,
-    reason: str = "",
-    expected_revision: int | None = None,
-    attempt: Attempt | None = None,
+    checks: RegistryChecks, changes: Mapping[str, Any], edit: Edit, attempt: Attempt | None = None
 ) -> Rollout:
     """Change one line of the rollout document, after hashing and binding every version that the changes name.
 
@@ -153,25 +148,15 @@ def roll_out(
         checks.loadable(document)
         checks.startable(targets)
 
-    return change_rollout(
-        checks.registry,
-        changes,
-        author,
-        reason=reason,
-        expected_revision=expected_revision,
-        check=check,
-        attempt=attempt,
-    )
+    return change_rollout(checks.registry, changes, edit, check=check, attempt=attempt)
 
 
 def go_back(
     checks: RegistryChecks,
-    author: str,
+    edit: Edit,
     *,
     line: str | None = None,
-    reason: str = "",
     to: int | None = None,
-    expected_revision: int | None = None,
     attempt: Attempt | None = None,
 ) -> Rollout:
     """Roll one line back, after hashing and binding the versions of the earlier state. Raises what `roll_out`
@@ -182,20 +167,11 @@ def go_back(
         checks.loadable(document)
         checks.startable(targets_of_line(lines_of(document)[line or DEFAULT_LINE]).values())
 
-    return roll_back(
-        checks.registry,
-        author,
-        line=line,
-        reason=reason,
-        to=to,
-        expected_revision=expected_revision,
-        check=check,
-        attempt=attempt,
-    )
+    return roll_back(checks.registry, edit, line=line, to=to, check=check, attempt=attempt)
 
 
 def go_back_to_startable(
-    checks: RegistryChecks, line: str, serving: Target, author: str, reason: str, since: int, attempt: Attempt
+    checks: RegistryChecks, line: str, serving: Target, edit: Edit, since: int, attempt: Attempt
 ) -> Rollout:
     """Roll a line back to its newest earlier state that can be started; if there is none, to the version that serves.
 
@@ -211,25 +187,12 @@ def go_back_to_startable(
         if part.is_withdrawn(entry) or stable in (None, present) or not isinstance(revision, int):
             continue
         try:
-            return go_back(
-                checks,
-                author,
-                line=line,
-                reason=reason,
-                to=revision,
-                expected_revision=rollout.revision,
-                attempt=attempt,
-            )
+            if_unchanged = replace(edit, expected_revision=rollout.revision)
+            return go_back(checks, if_unchanged, line=line, to=revision, attempt=attempt)
         except BundleRejected as error:
             refuse_unfetched(error)
             continue
         except (DocumentError, InvalidRequest, NothingEarlier):
             continue
-    return change_rollout(
-        checks.registry,
-        {"line": line, "stable": serving},
-        author,
-        reason=reason,
-        withdraws_since=since,
-        attempt=attempt,
-    )
+    changes = {"line": line, "stable": serving}
+    return change_rollout(checks.registry, changes, edit, withdraws_since=since, attempt=attempt)

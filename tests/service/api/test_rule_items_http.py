@@ -17,6 +17,7 @@ from features import FeatureSchema
 from features.layouts import Layouts
 from features.nearest import near_names
 from service.bundle.registry import Target
+from service.documents import Edit
 from service.rollout.lines.changes import change_rollout
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis import item_check
@@ -151,7 +152,7 @@ def test_an_item_that_one_schema_of_the_lines_has_is_no_warning(
     other = json.loads(json.dumps(kit.SCHEMA))
     other["item"].append({"name": "colour", "type": "categorical"})
     kit.publish(registry, "2", schema=other)
-    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="2")}, "ann")
+    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="2")}, Edit("ann"))
     first, second = (FeatureSchema.model_validate(schema) for schema in (kit.SCHEMA, other))
     for layouts, item_id in ((Layouts.of(first), "7"), (Layouts.of(second), "8")):
         store.set(item_key(layouts.fingerprint, item_id), layouts.item.pack({}))

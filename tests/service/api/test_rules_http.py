@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from rules_service import BLOCK, BY_PRICE, FUSION, ITEMS, PIN, TOKEN, hold, ids, put, rank, wait_for_revision
+from service.documents import Edit
 from synthetic_bundle import with_vectors
 
 from features.files.writing import write_whole
@@ -193,7 +194,7 @@ def test_a_version_without_a_feature_that_live_rules_name_is_refused_and_so_are_
     assert "rules_mismatch: rules.default[0].when.feature: " in refused.json()["detail"]
     assert "11" not in ids(rank(running))
     # The workers refuse a document that was written without checks, and it is withdrawn.
-    change_rollout(registry, {"stable": Target(name="synthetic", version="2")}, "ann")
+    change_rollout(registry, {"stable": Target(name="synthetic", version="2")}, Edit("ann"))
     kit.wait_until(lambda: running.http.get("/models").json()["rollout"]["revision"] == 3)
     # The worker that refused first withdrew it; the other one may have seen nothing of it.
     codes = {

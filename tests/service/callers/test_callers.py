@@ -11,6 +11,7 @@ from service.api.problems import RateLimited
 from service.callers import callers as module
 from service.callers.callers import MOST_KEY_BYTES, Callers
 from service.callers.document import DOCUMENT, CallerRole, add_caller, hash_of, rotate_key
+from service.documents import Edit
 from service.errors import NotReady
 from service.metrics.metrics import Metrics
 from service.settings import Settings
@@ -97,7 +98,7 @@ def cost_of_wrong_keys(registry: Path, count: int) -> float:
         for i in range(count)
     ]
     registry.mkdir()
-    DOCUMENT.change(registry, lambda _before: {"callers": callers}, "me")
+    DOCUMENT.change(registry, lambda _before: {"callers": callers}, Edit("me"))
     worker = callers_of(registry)
     worker._look()
     keys = [b"fr_%043d" % i for i in range(20_000)]

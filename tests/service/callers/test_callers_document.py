@@ -22,7 +22,7 @@ from service.callers.document import (
     rotate_key,
 )
 from service.callers.rate import TokenBucket
-from service.documents import DocumentUnreadable, revisioned
+from service.documents import DocumentUnreadable, Edit, revisioned
 from service.errors import Conflict
 
 
@@ -72,7 +72,7 @@ def test_a_revoked_key_is_in_no_history(tmp_path: Path) -> None:
     revoke(tmp_path, "shop", None, "me")
     assert document(tmp_path).callers == ()
     with pytest.raises(Conflict, match="history has nothing"):
-        DOCUMENT.roll_back(tmp_path, "me")
+        DOCUMENT.roll_back(tmp_path, Edit("me"))
 
 
 def test_concurrent_changes_are_all_kept(tmp_path: Path) -> None:

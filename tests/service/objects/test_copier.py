@@ -16,6 +16,7 @@ from service.bundle.fetching import fetch
 from service.bundle.registry import Target
 from service.bundle.verify import BundleRejected, read_manifest
 from service.callers.document import CALLERS_FILE, CallerRole, add_caller, read_followed_callers, revoke
+from service.documents import Edit
 from service.documents.storage import last_good
 from service.errors import Conflict
 from service.fusion import FusionError, FusionProfiles
@@ -222,9 +223,9 @@ def test_a_change_is_checked_beside_the_documents_of_now(writer: Path, reader: P
     profiles = FusionProfiles.model_validate(
         {"profiles": {"default": {"kind": "weighted_sum", "weights": {"absent": 1.0}}}}
     )
-    FUSION.change(writer, FUSION.whole(profiles), "ann")
+    FUSION.change(writer, FUSION.whole(profiles), Edit("ann"))
     with pytest.raises(FusionError, match="absent"):
-        roll_out(RegistryChecks(reader, None, None, 12), {"stable": Target(name="synthetic", version="1")}, "bob")
+        roll_out(RegistryChecks(reader, None, None, 12), {"stable": Target(name="synthetic", version="1")}, Edit("bob"))
 
 
 def test_a_copy_that_was_edited_by_hand_is_replaced(writer: Path, reader: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
+from service.documents import Edit
 from synthetic_bundle import SCHEMA, publish
 
 from service.bundle.registry import Target
@@ -87,7 +88,7 @@ async def test_recent_requests_keep_all_their_behaviours(ranker: Ranker) -> None
 async def pair(ranker: Ranker, registry: Path) -> Ranker:
     """The ranker with a small bundle for the first pass, whose scores differ."""
     publish(registry, "1", name="small", bias=2.0)
-    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, Edit("test"))
     await ranker.follower.step()
     assert ranker.follower.snapshot.default.first_pass is not None
     return ranker
@@ -179,7 +180,7 @@ async def test_the_gate_measures_the_loss_of_each_step_when_the_pair_is_named(ra
     for user in range(12):
         await ranker.rank(query(300, f"user {user}"), Deadline(60_000))
     publish(registry, "1", name="small", bias=2.0)
-    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, Edit("test"))
     await ranker.follower.step()
     first = ranker.follower.loader.reports["small/1"]
     assert first.against == "synthetic/1"
@@ -198,7 +199,7 @@ async def test_the_gate_measures_the_loss_of_each_step_when_the_pair_is_named(ra
         assert first.brownout[f"brownout:{step}"] == pytest.approx(np.mean(of_step), abs=1e-4)
     # A new stable version is measured with the first pass that is there.
     publish(registry, "2", bias=0.1)
-    change_rollout(registry, {"stable": Target(name="synthetic", version="2")}, "test")
+    change_rollout(registry, {"stable": Target(name="synthetic", version="2")}, Edit("test"))
     await ranker.follower.step()
     assert set(ranker.follower.loader.reports["synthetic/2"].brownout) == set(first.brownout)
 
@@ -206,7 +207,7 @@ async def test_the_gate_measures_the_loss_of_each_step_when_the_pair_is_named(ra
 @pytest.mark.parametrize("group", ["item", "context"])
 async def test_a_first_pass_of_another_schema_is_refused(ranker: Ranker, registry: Path, group: str) -> None:
     publish(registry, "1", name="small", schema=SCHEMA | {group: [*SCHEMA[group], {"name": "x", "type": "numeric"}]})
-    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, Edit("test"))
     await ranker.follower.step()
     assert ranker.follower.snapshot.default.first_pass is None
     (refusal,) = ranker.follower.refusals.entries
@@ -219,7 +220,7 @@ async def test_a_stable_version_of_another_context_is_loaded_without_a_compariso
     """It cannot score the requests that were assembled for the version before it, nor can the first pass score its."""
     await pair.rank(query(300), Deadline(60_000))
     publish(registry, "2", schema=SCHEMA | {"context": [*SCHEMA["context"], {"name": "x", "type": "numeric"}]})
-    change_rollout(registry, {"stable": Target(name="synthetic", version="2")}, "test")
+    change_rollout(registry, {"stable": Target(name="synthetic", version="2")}, Edit("test"))
     await pair.follower.step()
     assert pair.follower.current().bundle.label == "synthetic/2"
     assert pair.follower.loader.reports["synthetic/2"].requests == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import redis
 
+from service.documents import Edit
 from service.errors import CallerLeft, DeadlineExceeded, InvalidRequest
 from service.metrics.metrics import Metrics
 from service.ranking import second_stage
@@ -43,7 +44,7 @@ async def follower(registry: Path, redis_server: EmbeddedRedis, store: redis.Red
 
 async def ranker_with(follower: Follower, *rules: dict[str, Any]) -> Ranker:
     rule_sets = RuleSets.model_validate({"rules": {"default": rules}})
-    DOCUMENT.change(follower.registry, DOCUMENT.whole(rule_sets), "ann")
+    DOCUMENT.change(follower.registry, DOCUMENT.whole(rule_sets), Edit("ann"))
     await follower.step()
     return Ranker(follower, follower.reader, follower.loader.metrics, page_key=b"key")
 

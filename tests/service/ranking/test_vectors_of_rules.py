@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from service.documents import Edit
 from synthetic_bundle import TASKS, go_live, publish, vectors_by_hand, with_vectors
 
 from service.bundle.registry import Target
@@ -48,7 +49,7 @@ async def ranker(tmp_path: Path, redis_server: EmbeddedRedis, store: redis.Redis
         "by_feature": [{"type": "boost", "formula": "score * price"}],
     }
     rule_sets = RuleSets.model_validate({"rules": rules})
-    DOCUMENT.change(registry, DOCUMENT.whole(rule_sets), "test")
+    DOCUMENT.change(registry, DOCUMENT.whole(rule_sets), Edit("test"))
     metrics = Metrics()
     with closing(open_store(redis_server.url, 20_000)) as reader:
         follower = Follower(Settings(registry=registry), PROFILES, reader, metrics)
@@ -128,7 +129,7 @@ async def test_step_two_of_a_brownout_gives_every_candidate_its_vector(ranker: R
     """Two passes would give vectors to some candidates only, so the full model scores all."""
     registry = tmp_path / "registry"
     with_vectors(publish(registry, "1", name="small", bias=2.0))
-    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, Edit("test"))
     await ranker.follower.step()
     assert ranker.follower.snapshot.default.first_pass is not None
     reduced = await ranker.rank(query(300), Deadline(60_000), step=2)
@@ -145,7 +146,7 @@ async def test_step_two_of_a_brownout_gives_every_candidate_the_scores_that_a_bo
     """A boost that lowers scores would put candidates without the model's scores first."""
     registry = tmp_path / "registry"
     with_vectors(publish(registry, "1", name="small", bias=2.0))
-    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, Edit("test"))
     await ranker.follower.step()
     by_task = await ranker.rank(query(300, scene="by_task"), Deadline(60_000), step=2)
     by_feature = await ranker.rank(query(300, scene="by_feature"), Deadline(60_000), step=2)

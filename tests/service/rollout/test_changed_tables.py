@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from large_tables import table_of, with_tables
 
+from service.documents import Edit
 from service.errors import NotReady
 from service.metrics.metrics import Metrics
 from service.rollout.follower import Follower
@@ -87,7 +88,7 @@ async def test_a_changed_canary_is_withdrawn(
 ) -> None:
     with following(registry, redis_server.url) as follower:
         tables = published(kit, registry, "2")
-        change_rollout(registry, {"canary": {"name": "synthetic", "version": "2", "percent": 50}}, "ann")
+        change_rollout(registry, {"canary": {"name": "synthetic", "version": "2", "percent": 50}}, Edit("ann"))
         await follower.step()
         assert follower.snapshot.default.canary is not None
         write_over(tables, WRONG)

@@ -11,6 +11,7 @@ import redis
 
 from features import FeatureSchema
 from service.bundle.registry import Target
+from service.documents import Edit
 from service.errors import NotReady
 from service.metrics.metrics import Metrics
 from service.rollout.follower import Follower
@@ -104,7 +105,7 @@ async def test_a_version_that_two_lines_share_waits_for_its_schema_in_both(
     other = json.loads(json.dumps(kit.SCHEMA))
     other["item"].append({"name": "colour", "type": "categorical"})
     register_schema(store, FeatureSchema.model_validate(other))
-    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="1")}, "ann")
+    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="1")}, Edit("ann"))
     follower = follower_of(registry, redis_server.url)
     for _ in range(3):
         await follower.step()
@@ -123,7 +124,7 @@ async def test_a_line_that_has_ended_no_longer_counts_as_a_fallback(
 ) -> None:
     """Its series used to stay at 1, and so did its alert."""
     kit.publish(registry, "2")
-    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="2")}, "ann")
+    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="2")}, Edit("ann"))
     (registry / "synthetic/2/model.onnx").unlink()
     follower = follower_of(registry, redis_server.url)
 
@@ -133,7 +134,7 @@ async def test_a_line_that_has_ended_no_longer_counts_as_a_fallback(
 
     await follower.step()
     assert fallbacks() == {"": 0, "default": 0, "item_page": 1}
-    change_rollout(registry, {"line": "item_page", "stable": None}, "ann")
+    change_rollout(registry, {"line": "item_page", "stable": None}, Edit("ann"))
     await follower.step()
     assert fallbacks() == {"": 0, "default": 0, "item_page": 0}
     follower.reader.close()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from service.documents import Edit
 from synthetic_bundle import SCHEMA, go_live, golden_inputs, publish
 
 from features import FeatureSchema
@@ -65,10 +66,10 @@ async def test_a_first_pass_that_becomes_stable_or_canary_passes_the_gate_first(
     """Its scores only chose candidates until now, so nothing has compared them with the stable version's."""
     publish(registry, "1", name="small", bias=20.0)
     show_requests(follower)
-    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "ann")
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, Edit("ann"))
     await follower.step()
     assert follower.snapshot.default.first_pass is not None
-    change_rollout(registry, changes, "ann")
+    change_rollout(registry, changes, Edit("ann"))
     await follower.step()
     line = follower.snapshot.default
     assert line.current().bundle.label == "synthetic/1"
@@ -106,7 +107,7 @@ async def test_a_version_that_reads_the_time_of_the_request_is_compared_with_one
 
 async def test_a_stable_version_is_loaded_beside_a_first_pass_that_fails(registry: Path, follower: Follower) -> None:
     publish(registry, "1", name="small")
-    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "ann")
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, Edit("ann"))
     await follower.step()
     show_requests(follower)
     first = follower.snapshot.default.first_pass
@@ -124,7 +125,7 @@ async def test_a_ranking_whose_line_ended_meanwhile_is_no_fault(
     registry: Path, follower: Follower, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(registry, "2")
-    change_rollout(registry, {"shadow": Target(name="synthetic", version="2")}, "ann")
+    change_rollout(registry, {"shadow": Target(name="synthetic", version="2")}, Edit("ann"))
     await follower.step()
     line = follower.snapshot.default
     live = line.current()
@@ -144,7 +145,7 @@ async def test_new_profiles_are_taken_up_although_the_live_version_fails(registr
     profiles = FusionProfiles.model_validate(
         {"profiles": {"default": {"kind": "weighted_sum", "weights": {"pctr": 1}}}}
     )
-    FUSION.change(registry, FUSION.whole(profiles), "ann")
+    FUSION.change(registry, FUSION.whole(profiles), Edit("ann"))
     await follower.step()
     assert follower.snapshot.described()["fusion_revision"] == 1
 
@@ -156,7 +157,7 @@ async def test_a_document_that_cannot_be_tried_now_is_tried_again_and_holds_up_n
     profiles = FusionProfiles.model_validate(
         {"profiles": {"default": {"kind": "weighted_sum", "weights": {"pctr": 1}}}}
     )
-    FUSION.change(registry, FUSION.whole(profiles), "ann")
+    FUSION.change(registry, FUSION.whole(profiles), Edit("ann"))
     publish(registry, "2")
     go_live(registry, "2")
     run = follower.loader.background.run
@@ -177,17 +178,17 @@ async def test_a_document_that_cannot_be_tried_now_is_tried_again_and_holds_up_n
 
 
 async def test_two_lines_that_share_a_version_have_a_report_each(registry: Path, follower: Follower) -> None:
-    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="1")}, "ann")
+    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="1")}, Edit("ann"))
     await follower.step()
     show_requests(follower)
     publish(registry, "2")
-    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="2")}, "ann")
+    change_rollout(registry, {"line": "item_page", "stable": Target(name="synthetic", version="2")}, Edit("ann"))
     await follower.step()
     go_live(registry, "2")
     await follower.step()
     reports = follower.loader.reports
     assert set(reports) == {"synthetic/2", "item_page synthetic/2"}
     assert [reports[name].requests for name in sorted(reports)] == [0, USERS], "the line had no requests of its own"
-    change_rollout(registry, {"line": "item_page", "stable": None}, "ann")
+    change_rollout(registry, {"line": "item_page", "stable": None}, Edit("ann"))
     await follower.step()
     assert set(follower.loader.reports) == {"synthetic/2"}

@@ -9,6 +9,7 @@ import pytest
 
 from funnelrank.main import main
 from service.bundle.registry import Target
+from service.documents import Edit
 from service.errors import Conflict, InvalidRequest
 from service.rollout.lines.changes import change_rollout, roll_back
 from service.rollout.lines.view import changed_at, earlier_stable, lines_of, restores
@@ -20,7 +21,7 @@ def target(version: str) -> Target:
 
 
 def change(registry: Path, **changes: Any) -> Rollout:
-    return change_rollout(registry, changes, "ann")
+    return change_rollout(registry, changes, Edit("ann"))
 
 
 def stables(registry: Path) -> dict[str, str]:
@@ -49,23 +50,23 @@ def test_rolling_one_line_back_moves_no_other(registry: Path) -> None:
     change(registry, stable=target("2"))
     change(registry, line="item_page", stable=target("8"))
     change(registry, stable=target("3"))
-    document = roll_back(registry, "bob", line="item_page")
+    document = roll_back(registry, Edit("bob"), line="item_page")
     assert (document.restores, document.line) == (3, "item_page"), "the newest revision in which the line had version 7"
     assert stables(registry) == {"default": "3", "item_page": "7"}
     assert read_rollout(registry).scenes == {"detail": "item_page"}
-    roll_back(registry, "bob")
+    roll_back(registry, Edit("bob"))
     assert stables(registry) == {"default": "2", "item_page": "7"}
-    roll_back(registry, "bob")
+    roll_back(registry, Edit("bob"))
     assert stables(registry) == {"default": "1", "item_page": "7"}, "a version that a rollback left is skipped"
     with pytest.raises(Conflict, match="nothing to go back to"):
-        roll_back(registry, "bob", line="item_page")
+        roll_back(registry, Edit("bob"), line="item_page")
     assert [str(t) for t in earlier_stable(read_rollout(registry), "item_page")] == []
 
 
 def test_each_line_knows_its_own_last_change(registry: Path) -> None:
     change(registry, line="item_page", stable=target("7"))
     change(registry, line="item_page", stable=target("8"))
-    roll_back(registry, "bob", line="item_page")
+    roll_back(registry, Edit("bob"), line="item_page")
     document = change(registry, limits=Limits(psi=0.5))
     assert (changed_at(document, "item_page"), restores(document, "item_page")) == (4, 2)
     assert (changed_at(document, "default"), restores(document, "default")) == (5, None)
@@ -80,7 +81,7 @@ def test_changes_of_two_lines_at_once_lose_nothing(registry: Path) -> None:
     def write(place: int) -> Rollout:
         line = "item_page" if place % 2 else None
         if place % 10 in (8, 9):
-            return roll_back(registry, "x", line=line)
+            return roll_back(registry, Edit("x"), line=line)
         return change(registry, line=line, stable=target(f"{'a' if place % 2 else 'b'}{place}"))
 
     with ThreadPoolExecutor(8) as pool:
@@ -98,11 +99,11 @@ def test_a_withdrawal_stands_although_another_line_changed_meanwhile(registry: P
     change(registry, line="item_page", stable=target("7"))
     seen = change(registry, line="item_page", canary=Canary(name="synthetic", version="8", percent=5)).revision
     change(registry, stable=target("2"))
-    document = change_rollout(registry, {"line": "item_page", "canary": None}, "automatic", withdraws_since=seen)
+    document = change_rollout(registry, {"line": "item_page", "canary": None}, Edit("automatic"), withdraws_since=seen)
     assert document.lines["item_page"].canary is None
     change(registry, line="item_page", canary=Canary(name="synthetic", version="8", percent=5))
     with pytest.raises(Conflict, match="'item_page' is at revision 6, not 3"):
-        change_rollout(registry, {"line": "item_page", "canary": None}, "automatic", withdraws_since=seen)
+        change_rollout(registry, {"line": "item_page", "canary": None}, Edit("automatic"), withdraws_since=seen)
 
 
 def test_many_changes_of_one_line_leave_the_other_something_to_go_back_to(registry: Path) -> None:
@@ -112,7 +113,7 @@ def test_many_changes_of_one_line_leave_the_other_something_to_go_back_to(regist
         change(registry, stable=target(f"b{version}"))
     document = read_rollout(registry)
     assert len(document.history) <= 62
-    assert roll_back(registry, "bob", line="item_page").lines["item_page"].stable.version == "7"
+    assert roll_back(registry, Edit("bob"), line="item_page").lines["item_page"].stable.version == "7"
 
 
 def test_a_line_ends_when_its_stable_version_is_null_and_can_be_restored(registry: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_line_ends_when_its_stable_version_is_null_and_can_be_restored(registr
         change(registry, line="item_page", stable=None)
     document = change(registry, line="item_page", stable=None, scenes={"detail": None})
     assert (document.lines, document.scenes, document.line) == ({}, {}, None)
-    assert roll_back(registry, "bob", line="item_page").lines["item_page"].stable == target("7")
+    assert roll_back(registry, Edit("bob"), line="item_page").lines["item_page"].stable == target("7")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_change_that_names_what_does_not_exist_names_the_field(
     change(registry, line="page", stable=target("7"))
     before = (registry / ROLLOUT_FILE).read_bytes()
     with pytest.raises(InvalidRequest) as refused:
-        change_rollout(registry, changes, "ann")
+        change_rollout(registry, changes, Edit("ann"))
     assert refused.value.errors[0].field == field
     assert words.replace("(default)", "(default, page)") in refused.value.errors[0].message
     assert (registry / ROLLOUT_FILE).read_bytes() == before
@@ -152,7 +153,7 @@ def test_a_line_needs_a_default_line(tmp_path: Path) -> None:
 
 def test_a_rollback_of_an_unknown_line_names_the_field(registry: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"^line: there is no line 'item'"):
-        roll_back(registry, "ann", line="item")
+        roll_back(registry, Edit("ann"), line="item")
 
 
 @pytest.mark.parametrize(
@@ -190,9 +191,9 @@ def test_a_history_that_was_edited_by_hand_does_not_stop_changes(registry: Path,
     text["history"] = [faulty, unnumbered, *text["history"]]
     (registry / ROLLOUT_FILE).write_text(json.dumps(text))
     change(registry, stable=target("2"))
-    document = change_rollout(registry, {"line": "item_page", "shadow": None}, "automatic", withdraws_since=since)
+    document = change_rollout(registry, {"line": "item_page", "shadow": None}, Edit("automatic"), withdraws_since=since)
     assert (changed_at(document, "item_page"), changed_at(document, "default")) == (5, 4)
-    assert roll_back(registry, "bob", line="item_page").lines["item_page"].stable.version == "7"
+    assert roll_back(registry, Edit("bob"), line="item_page").lines["item_page"].stable.version == "7"
 
 
 def test_a_state_of_before_there_were_canaries_is_restored_without_one(registry: Path) -> None:
@@ -200,7 +201,7 @@ def test_a_state_of_before_there_were_canaries_is_restored_without_one(registry:
     text = json.loads((registry / ROLLOUT_FILE).read_text())
     text["history"] = [{"revision": 1, "stable": text["history"][0]["stable"]}]
     (registry / ROLLOUT_FILE).write_text(json.dumps(text))
-    document = roll_back(registry, "bob")
+    document = roll_back(registry, Edit("bob"))
     assert (document.stable.version, document.canary, document.shadow) == ("1", None, None)
 
 
@@ -225,8 +226,8 @@ def test_removing_the_last_line_is_no_change_of_the_default_line(registry: Path)
     assert ended.line is None, "as a document without lines is"
     assert changed_at(ended, "item_page") == seen + 1
     assert changed_at(ended, "default") == seen - 1
-    document = change_rollout(registry, {"line": "default", "canary": None}, "automatic", withdraws_since=seen)
+    document = change_rollout(registry, {"line": "default", "canary": None}, Edit("automatic"), withdraws_since=seen)
     assert document.canary is None, "the pending withdrawal of the default line's canary is written"
     assert changed_at(document, "default") == document.revision
     with pytest.raises(Conflict, match="at revision"):
-        change_rollout(registry, {"line": "item_page", "stable": target("8")}, "automatic", withdraws_since=seen)
+        change_rollout(registry, {"line": "item_page", "stable": target("8")}, Edit("automatic"), withdraws_since=seen)

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import redis
 
+from service.documents import Edit
 from service.errors import RegistryUnavailable
 from service.metrics.metrics import Metrics
 from service.rollout import operations
@@ -129,7 +130,7 @@ async def test_a_change_that_takes_too_long_fails_and_is_not_made_later(
     await follower.step()
     changes = {"stable": read_rollout(registry).stable.model_copy(update={"version": "2"})}
     with pytest.raises(RegistryUnavailable, match="the registry does not answer within 0.2 s"):
-        await operations.change_rollout(follower, changes, "ann", "", None)
+        await operations.change_rollout(follower, changes, Edit("ann"))
     release.set()
     for _ in range(1000):
         if not [t for t in threading.enumerate() if t.name == "limited"]:

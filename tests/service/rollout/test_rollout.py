@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.bundle.registry import Target, published
+from service.documents import Edit
 from service.errors import Conflict
 from service.registry_address import uri_of
 from service.rollout.lines.changes import change_rollout, roll_back, write_rollout
@@ -78,16 +79,16 @@ def test_published_lists_good_and_bad_versions(registry: Path, kit: SimpleNamesp
 def test_a_first_pass_belongs_to_its_line_and_is_rolled_back_with_it(either_registry: Path) -> None:
     small, other = (Target(name="small", version=version) for version in ("1", "2"))
     item_page = {"line": "item_page", "stable": Target(name="synthetic", version="5"), "first_pass": other}
-    change_rollout(either_registry, {"first_pass": small}, "ann")
-    document = change_rollout(either_registry, item_page, "ann")
+    change_rollout(either_registry, {"first_pass": small}, Edit("ann"))
+    document = change_rollout(either_registry, item_page, Edit("ann"))
     assert (document.first_pass, document.lines["item_page"].first_pass) == (small, other)
     # It goes where it becomes stable, and null removes it.
-    assert change_rollout(either_registry, {"stable": small}, "ann").first_pass is None
-    assert roll_back(either_registry, "ann").first_pass == small
-    assert change_rollout(either_registry, {"first_pass": None}, "ann").first_pass is None
+    assert change_rollout(either_registry, {"stable": small}, Edit("ann")).first_pass is None
+    assert roll_back(either_registry, Edit("ann")).first_pass == small
+    assert change_rollout(either_registry, {"first_pass": None}, Edit("ann")).first_pass is None
     # The first revision of all had none.
-    change_rollout(either_registry, {"first_pass": other}, "ann")
-    document = roll_back(either_registry, "ann", to=1)
+    change_rollout(either_registry, {"first_pass": other}, Edit("ann"))
+    document = roll_back(either_registry, Edit("ann"), to=1)
     assert (document.first_pass, document.lines["item_page"].first_pass) == (None, other)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from service.documents import Edit
 from service.errors import Conflict
 from service.rules.definition.document import DOCUMENT, RULES_FILE, RulesDocument
 from service.rules.definition.errors import RulesError
@@ -19,26 +20,26 @@ def rule_sets(*rules: dict[str, Any], scene: str = "default") -> RuleSets:
     return RuleSets.model_validate({"rules": {scene: rules}})
 
 
-def write_rules(registry: Path, rules: RuleSets, author: str, **more: Any) -> RulesDocument:
-    return DOCUMENT.change(registry, DOCUMENT.whole(rules), author, **more)
+def write_rules(registry: Path, rules: RuleSets, edit: Edit, **more: Any) -> RulesDocument:
+    return DOCUMENT.change(registry, DOCUMENT.whole(rules), edit, **more)
 
 
 def test_a_change_is_a_revision_and_one_call_goes_back(tmp_path: Path) -> None:
     assert DOCUMENT.read_last_good(tmp_path) is None
-    first = write_rules(tmp_path, rule_sets(SPREAD), "ann", reason="variety", expected_revision=0)
+    first = write_rules(tmp_path, rule_sets(SPREAD), Edit("ann", "variety", expected_revision=0))
     assert (first.revision, first.author, first.rules["default"][0].type) == (1, "ann", "spread")
-    second = write_rules(tmp_path, rule_sets(PIN, scene="home"), "bob")
+    second = write_rules(tmp_path, rule_sets(PIN, scene="home"), Edit("bob"))
     assert [past["revision"] for past in second.history] == [1, 0]
-    back = DOCUMENT.roll_back(tmp_path, "ann")
+    back = DOCUMENT.roll_back(tmp_path, Edit("ann"))
     assert (back.revision, back.restores, back.rules) == (3, 1, first.rules)
     assert DOCUMENT.read_last_good(tmp_path) == back
     with pytest.raises(Conflict, match="rules is at revision 3, not 1"):
-        write_rules(tmp_path, rule_sets(SPREAD), "ann", expected_revision=1)
+        write_rules(tmp_path, rule_sets(SPREAD), Edit("ann", expected_revision=1))
 
 
 def test_going_back_from_the_first_rules_leaves_none(tmp_path: Path) -> None:
-    write_rules(tmp_path, rule_sets(SPREAD), "ann")
-    assert DOCUMENT.roll_back(tmp_path, "ann").rules == {}
+    write_rules(tmp_path, rule_sets(SPREAD), Edit("ann"))
+    assert DOCUMENT.roll_back(tmp_path, Edit("ann")).rules == {}
 
 
 def test_lists_that_no_scene_and_no_experiment_names_are_told() -> None:
@@ -49,7 +50,7 @@ def test_lists_that_no_scene_and_no_experiment_names_are_told() -> None:
 
 
 def test_a_broken_document_is_replaced_by_the_last_good_one(tmp_path: Path) -> None:
-    written = write_rules(tmp_path, rule_sets(SPREAD), "ann")
+    written = write_rules(tmp_path, rule_sets(SPREAD), Edit("ann"))
     text = (tmp_path / RULES_FILE).read_text()
     (tmp_path / RULES_FILE).write_text(text.replace('"spread"', '"sprea"'))
     assert DOCUMENT.read_last_good(tmp_path) == written
@@ -63,7 +64,7 @@ def test_a_check_that_refuses_leaves_the_document(tmp_path: Path) -> None:
         raise RulesError("no such feature", "rules.default[0].feature")
 
     with pytest.raises(RulesError):
-        write_rules(tmp_path, rule_sets(SPREAD), "ann", check=check)
+        write_rules(tmp_path, rule_sets(SPREAD), Edit("ann"), check=check)
     assert not (tmp_path / RULES_FILE).exists()
 
 

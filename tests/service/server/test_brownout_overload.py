@@ -13,6 +13,7 @@ import uvloop
 from bench.measuring.open_loop import Client, Load, highest_rate, offered, request_of
 from service.bundle.registry import Target
 from service.bundle.verify import read_manifest
+from service.documents import Edit
 from service.rollout.lines.changes import change_rollout
 from service.sample.embedded_redis import EmbeddedRedis
 
@@ -33,7 +34,7 @@ def test_a_burst_is_ranked_in_all_steps_and_each_answer_names_its_own(
     tmp_path: Path, registry: Path, kit: SimpleNamespace, redis_server: EmbeddedRedis
 ) -> None:
     kit.publish(registry, "1", name="small", bias=2.0)
-    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, Edit("test"))
     request = request_of(body(300, 5))
 
     async def burst(port: int) -> list[tuple[int, bytes]]:
@@ -75,7 +76,7 @@ def test_fewer_callers_are_refused_than_without_a_brownout(
     shutil.copytree(ROOT / "sample" / "registry", registry)
     schema = read_manifest(registry / "kuairand-mmoe" / "3").feature_schema.model_dump(mode="json")
     kit.publish(registry, "1", name="small", schema=schema)
-    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, "test")
+    change_rollout(registry, {"first_pass": Target(name="small", version="1")}, Edit("test"))
     request = request_of(body(1000, 50, timeout_ms=IN_TIME_MS, top_k=50))
 
     async def measured(plain: int, browned: int) -> tuple[float, Load, Load]:
