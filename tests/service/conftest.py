@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import redis
 from object_store import URI, ObjectStore, empty_bucket
+from redis_cluster import redis_cluster
 from running_service import Server, recovered, serving, wait_until
 from synthetic_bundle import SCHEMA, TASKS, go_live, golden_inputs, graph_of, publish, scores_by_hand, without_task
 
@@ -108,6 +109,17 @@ def either_registry(either_place: Path) -> Path:
 def redis_server() -> Iterator[EmbeddedRedis]:
     with EmbeddedRedis() as server:
         yield server
+
+
+@pytest.fixture(scope="module", params=["one", "cluster"])
+def either_redis(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a new Redis, and that of a new cluster."""
+    if request.param == "one":
+        with EmbeddedRedis() as server:
+            yield server.url
+    else:
+        with redis_cluster() as cluster:
+            yield cluster.url
 
 
 @pytest.fixture

@@ -3,15 +3,16 @@ live one.
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import fresh_http
+import httpx
 import pytest
 import redis
+from steady_traffic import SteadyTraffic
 
 from features.layouts import Layouts
 from service.rollout.rollout import ROLLOUT_FILE
@@ -47,39 +48,23 @@ def go_live(server: Any, version: str, **more: Any) -> Any:
     return server.put("/models/rollout", {"stable": {"name": "synthetic", "version": version}} | more)
 
 
-class Traffic:
-    """Sends rankings without a pause from several clients, and compares every answer with the scores of its version."""
+class Traffic(SteadyTraffic):
+    """Rankings of one user; `scores` has the scores of each version."""
 
     def __init__(self, server: Any) -> None:
-        self.url = server.url
-        self.stop = threading.Event()
+        super().__init__(server.url, clients=3)
         self.answers = 0
         self.scores: dict[str, set[float]] = {}
         self.failures: list[str] = []
-        self.threads = [threading.Thread(target=self._run) for _ in range(3)]
 
-    def _run(self) -> None:
-        with fresh_http.client(base_url=self.url) as http:
-            while not self.stop.is_set():
-                answer = http.post("/rank", json={"user_id": "1", "candidates": ["1", "2"]})
-                self.answers += 1
-                if answer.status_code != 200:
-                    self.failures.append(answer.text)
-                else:
-                    body = answer.json()
-                    self.scores.setdefault(body["model"]["version"], set()).add(
-                        body["ranking"][0]["predictions"]["pctr"]
-                    )
-
-    def __enter__(self) -> "Traffic":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        for thread in self.threads:
-            thread.join()
+    def send(self, http: httpx.Client, number: int) -> None:
+        answer = http.post("/rank", json={"user_id": "1", "candidates": ["1", "2"]})
+        self.answers += 1
+        if answer.status_code != 200:
+            self.failures.append(answer.text)
+        else:
+            body = answer.json()
+            self.scores.setdefault(body["model"]["version"], set()).add(body["ranking"][0]["predictions"]["pctr"])
 
 
 def test_versions_swap_under_traffic_without_a_failed_request(

@@ -1,6 +1,6 @@
 """Tests the counters in Redis: bounded, expiring, read in one round trip, on one Redis and on a cluster."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,6 @@ import pytest
 import redis
 from counted_log import COUNTERS, MINUTE_MS, SCHEMA
 from hiredis import ReplyError
-from redis_cluster import redis_cluster
 
 from features import FeatureSchema
 from features.layouts import Layouts
@@ -25,16 +24,6 @@ NOW = 1_700_000_000_000
 NAMES = [counter["name"] for counter in COUNTERS]
 KEYS = {item_id: np.array([place, place % 3]) for place, item_id in enumerate("abcdefgh", 1)}
 LAYOUTS = Layouts.of(FeatureSchema.model_validate(SCHEMA))
-
-
-@pytest.fixture(scope="module", params=["one", "cluster"])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "one":
-        with EmbeddedRedis() as server:
-            yield server.url
-    else:
-        with redis_cluster() as cluster:
-            yield cluster.url
 
 
 async def add(url: str, *events: CountedEvent) -> None:
@@ -58,9 +47,9 @@ def clicks(n: int, user: str = "ada", item: str = "a", scene: str | None = None)
     return [CountedEvent(user, item, "click", scene, NOW - i) for i in range(n)]
 
 
-async def test_each_key_has_its_own_counters(url: str) -> None:
-    await add(url, *clicks(3), *clicks(2, "bob", "b", "home"), CountedEvent(None, "a", "impression", None, NOW))
-    reader = open_store(url, 5000)
+async def test_each_key_has_its_own_counters(either_redis: str) -> None:
+    await add(either_redis, *clicks(3), *clicks(2, "bob", "b", "home"), CountedEvent(None, "a", "impression", None, NOW))
+    reader = open_store(either_redis, 5000)
     try:
         ada = await read(reader, "ada", ["a", "b"], scene="home")
         assert ada[:, NAMES.index("user_clicks")].tolist() == [3, 3]
@@ -77,19 +66,19 @@ async def test_each_key_has_its_own_counters(url: str) -> None:
         reader.close()
 
 
-async def test_an_items_counters_are_cached_for_the_stated_time(url: str) -> None:
+async def test_an_items_counters_are_cached_for_the_stated_time(either_redis: str) -> None:
     for ttl_ms, expected in ((60_000, [1, 1]), (0, [1, 2])):
         item = "c" if ttl_ms else "d"
-        reader = open_store(url, 5000, 1 << 20, ttl_ms)
+        reader = open_store(either_redis, 5000, 1 << 20, ttl_ms)
         seen = []
         try:
             for _ in range(2):
-                await add(url, CountedEvent(f"u{len(seen)}", item, "click", None, NOW))
+                await add(either_redis, CountedEvent(f"u{len(seen)}", item, "click", None, NOW))
                 numbers = await read(reader, item, [item])
                 seen.append(numbers[0, NAMES.index("item_users")])
             assert seen == expected
             # The user's own counters are never cached.
-            await add(url, *clicks(1, item))
+            await add(either_redis, *clicks(1, item))
             assert (await read(reader, item, [item]))[0, NAMES.index("user_clicks")] == 1
         finally:
             reader.close()

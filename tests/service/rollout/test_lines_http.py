@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import fresh_http
 import httpx
 import pytest
 import redis
+from steady_traffic import SteadyTraffic
 
 from features import FeatureSchema
 from service.rollout.rollout import read_rollout
@@ -72,35 +72,19 @@ def metric(server: Any, start: str) -> float:
     return sum(float(x.rsplit(" ", 1)[1]) for x in lines)
 
 
-class Traffic:
-    """Sends rankings of both scenes without a pause, and records status, line and version."""
+class Traffic(SteadyTraffic):
+    """Rankings of both scenes; `answers` has scene, status, line and version."""
 
     def __init__(self, server: Any) -> None:
-        self.url = server.url
-        self.stopped = threading.Event()
+        super().__init__(server.url, clients=2)
         self.answers: list[tuple[str, int, str, str]] = []
-        self.threads = [threading.Thread(target=self._run, args=(i,)) for i in range(2)]
 
-    def _run(self, start: int) -> None:
-        with fresh_http.client(base_url=self.url) as http:
-            user = start
-            while not self.stopped.is_set():
-                user += 2
-                scene = ("home", "detail")[user % 4 // 2]
-                body = {"user_id": str(user % 300), "candidates": [str(i) for i in range(10)], "scene": scene}
-                answer = http.post("/rank", json=body)
-                used = answer.json().get("model", {})
-                self.answers.append((scene, answer.status_code, used.get("line", ""), used.get("version", "")))
-
-    def __enter__(self) -> "Traffic":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-        for thread in self.threads:
-            thread.join()
+    def send(self, http: httpx.Client, number: int) -> None:
+        scene = ("home", "detail")[number % 4 // 2]
+        body = {"user_id": str(number % 300), "candidates": [str(i) for i in range(10)], "scene": scene}
+        answer = http.post("/rank", json=body)
+        used = answer.json().get("model", {})
+        self.answers.append((scene, answer.status_code, used.get("line", ""), used.get("version", "")))
 
 
 @pytest.fixture

@@ -3,18 +3,18 @@
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import fresh_http
+import httpx
 import numpy as np
 import pytest
 import redis
 from redis_proxy import RedisProxy
+from steady_traffic import SteadyTraffic
 
 from features import FeatureSchema
 from service.bundle.loading import load_bundle
@@ -42,32 +42,16 @@ def metric(server: Any, start: str) -> float:
     return sum(float(x.rsplit(" ", 1)[1]) for x in lines)
 
 
-class Traffic:
-    """Sends rankings of many users without a pause, from several clients."""
+class Traffic(SteadyTraffic):
+    """Rankings of many users."""
 
     def __init__(self, server: Any) -> None:
-        self.url = server.url
-        self.stopped = threading.Event()
+        super().__init__(server.url, clients=4)
         self.statuses: list[int] = []
-        self.threads = [threading.Thread(target=self._run, args=(i,)) for i in range(4)]
 
-    def _run(self, start: int) -> None:
-        user = start
-        with fresh_http.client(base_url=self.url) as http:
-            while not self.stopped.is_set():
-                user = (user + 7) % len(USERS)
-                body = {"user_id": USERS[user], "candidates": [str(i) for i in range(20)]}
-                self.statuses.append(http.post("/rank", json=body).status_code)
-
-    def __enter__(self) -> "Traffic":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-        for thread in self.threads:
-            thread.join()
+    def send(self, http: httpx.Client, number: int) -> None:
+        body = {"user_id": USERS[7 * number % len(USERS)], "candidates": [str(i) for i in range(20)]}
+        self.statuses.append(http.post("/rank", json=body).status_code)
 
 
 @pytest.fixture

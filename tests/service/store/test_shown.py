@@ -2,13 +2,11 @@
 cluster.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
-from redis_cluster import redis_cluster
 
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
@@ -29,16 +27,6 @@ NOW = 1_700_000_000_000
 DAY_MS = 86_400_000
 
 
-@pytest.fixture(scope="module", params=["one", "cluster"])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "one":
-        with EmbeddedRedis() as server:
-            yield server.url
-    else:
-        with redis_cluster() as cluster:
-            yield cluster.url
-
-
 async def add(url: str, *items: ShownItem) -> int:
     writer = open_writer(url, 5000)
     try:
@@ -57,25 +45,25 @@ async def read(url: str, layouts: Layouts, user: str, shown: bool = True) -> byt
         reader.close()
 
 
-async def test_every_item_counts_once_for_one_time_and_users_do_not_mix(url: str, layouts: Layouts) -> None:
+async def test_every_item_counts_once_for_one_time_and_users_do_not_mix(either_redis: str, layouts: Layouts) -> None:
     items = [ShownItem("ada", "7", NOW, False), ShownItem("ada", "7", NOW, True), ShownItem("bob", "8", NOW, True)]
-    assert await add(url, *items, items[0]) == 3
-    assert await add(url, *items, ShownItem("ada", "7", NOW + 1, False)) == 1
-    exposures = exposures_of(await read(url, layouts, "ada"))
+    assert await add(either_redis, *items, items[0]) == 3
+    assert await add(either_redis, *items, ShownItem("ada", "7", NOW + 1, False)) == 1
+    exposures = exposures_of(await read(either_redis, layouts, "ada"))
     assert exposures.keys.tolist() == [shown_key("7")] * 3
     assert exposures.times_ms.tolist() == [NOW, NOW, NOW + 1]
     assert exposures.acted.tolist() == [False, True, False]
     assert exposures.within(NOW + 1, NOW + 9).tolist() == [shown_key("7")]
     assert len(exposures.within(NOW, NOW, shown_only=True)) == 1
-    assert exposures_of(await read(url, layouts, "bob")).keys.tolist() == [shown_key("8")]
-    assert await read(url, layouts, "nobody") is None
-    assert await read(url, layouts, "ada", shown=False) is None
+    assert exposures_of(await read(either_redis, layouts, "bob")).keys.tolist() == [shown_key("8")]
+    assert await read(either_redis, layouts, "nobody") is None
+    assert await read(either_redis, layouts, "ada", shown=False) is None
 
 
-async def test_the_newest_arrivals_are_kept(url: str, layouts: Layouts) -> None:
+async def test_the_newest_arrivals_are_kept(either_redis: str, layouts: Layouts) -> None:
     for first in range(0, 1600, 400):
-        await add(url, *(ShownItem("many", str(i), NOW + i, False) for i in range(first, first + 400)))
-    packed = await read(url, layouts, "many")
+        await add(either_redis, *(ShownItem("many", str(i), NOW + i, False) for i in range(first, first + 400)))
+    packed = await read(either_redis, layouts, "many")
     assert packed is not None
     assert len(packed) == KEPT_ENTRIES * ENTRY_BYTES
     assert exposures_of(packed).keys.tolist() == [shown_key(str(i)) for i in range(600, 1600)]

@@ -19,6 +19,7 @@ from raw_http import connect, read_all, read_answers, request, statuses
 from starlette.types import Receive, Scope, Send
 
 from service.metrics.metrics import Metrics
+from service.sample.calls import wait_until_ready
 from service.sample.embedded_redis import EmbeddedRedis, free_port
 from service.server.protocol.connection import BoundedConnection
 from service.server.protocol.connections import CONNECTIONS, Connections, most_connections
@@ -234,7 +235,7 @@ def test_5000_idle_connections_of_one_host_leave_a_good_caller_unharmed(
             if files is not None:  # before the workers start: they inherit it
                 resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (files, files))
             kit.wait_until(lambda: server.log_lines.count("is in use") == 2)
-            time.sleep(0.5)  # until they listen
+            wait_until_ready(server.process, f"{server.url}/readyz", 60)
             kit.wait_until(lambda: metric(server, "funnelrank_ready_workers") == 2)
             pids = [worker["pid"] for worker in fresh_http.get(f"{server.url}/models").json()["workers"]]
             memory = [memory_of(pid) for pid in pids]
