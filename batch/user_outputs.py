@@ -35,7 +35,7 @@ def user_outputs(bundle: Bundle, inputs: Mapping[str, np.ndarray], names: Sequen
     """
     if not names:
         return {}
-    return dict(zip(names, bundle.vectors(bundle.own_at(inputs, _FIRST), names), strict=True))
+    return dict(zip(names, bundle.vectors(bundle.graph_inputs_at(inputs, _FIRST), names), strict=True))
 
 
 def user_path(out: Path, number: int) -> Path:

@@ -42,7 +42,7 @@ def stages(folder: Path, redis_url: str, load: RequestSet) -> dict[str, float]:
     inputs = [
         assemble(layouts, s, s.items, u, context, NOW_MS).inputs for s, (u, _) in zip(stored, requests, strict=True)
     ]
-    used = [bundle.own(i) for i in inputs]
+    used = [bundle.graph_inputs(i) for i in inputs]
     predictions = [bundle.score(i) for i in used]
     sums = [p.sum(0) for p in predictions]
     n = len(bodies)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupt_held() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the end of the block if SIGINT came within it.
+    """Raise KeyboardInterrupt at the end of the block if SIGINT arrived within it.
 
     The exporter of torch calls Python from C++, which ends the process with SIGABRT if Python raises there. Outside the
     main thread, which alone receives signals, the block runs as it is.

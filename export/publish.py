@@ -88,9 +88,9 @@ def publish(
     target = new_folder(registry, manifest.name, manifest.version)
     with staging(registry, manifest.name) as aside:
         try:
-            said = manifest.model_dump_json(indent=2).encode()
-            signed = {SIGNATURE_FILE: sign(said)} if sign else {}
-            for name, content in {**files, MANIFEST_FILE: said, **signed}.items():
+            text = manifest.model_dump_json(indent=2).encode()
+            signed = {SIGNATURE_FILE: sign(text)} if sign else {}
+            for name, content in {**files, MANIFEST_FILE: text, **signed}.items():
                 with synced(aside / name) as file:
                     file.write(content)
             for path in written:

@@ -1,4 +1,4 @@
-"""The counters of a feature schema: numbers over recent events, kept up to date by `/events` and `/impressions`."""
+"""The counters of a feature schema: numbers over recent events, updated by `/events` and `/impressions`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal

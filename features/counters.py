@@ -33,7 +33,7 @@ DISTINCT: Final = 2
 
 @dataclass(frozen=True)
 class Series:
-    """What is kept of the events of some actions in one cell: `size` entries from `start` on.
+    """What a cell holds of the events of some actions: `size` entries from `start` on.
 
     `of` says what a distinct series counts; `bucket_ms` is 0 for a time.
     """

@@ -28,7 +28,7 @@ def values_at(model: type[BaseModel], location: Location) -> list[str]:
 
 @dataclass(frozen=True)
 class MisreadTruth:
-    """A truth value of a YAML text that stands where a number or a category is wanted."""
+    """A truth value of a YAML text that stands in the place of a number or a category."""
 
     location: Location
     problem: str
@@ -42,7 +42,7 @@ def misread_truths(
 ) -> Iterator[MisreadTruth]:
     """Yield the truth values (`yes`, `on`, `true`) at and below a location that pydantic would take for 1 or 0.
 
-    `texts` has the text of every scalar. Where a category is wanted, `true` is one (it has the key of 1), but `yes` and
+    `texts` has the text of every scalar. In the place of a category, `true` is one (it has the key of 1), but `yes` and
     `no` are words that YAML changes.
     """
     if isinstance(value, dict):

@@ -42,7 +42,7 @@ class ComparedColumns:
     @property
     def titles(self) -> tuple[str, ...]:
         """A name for each column of the input."""
-        return tuple(f"{name} {what}" for what in ("less mean", "rank") for name in self.names)
+        return tuple(f"{name} {measure}" for measure in ("less mean", "rank") for name in self.names)
 
 
 def within_request(compared: ComparedColumns, item_numerics: np.ndarray) -> np.ndarray:

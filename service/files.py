@@ -30,10 +30,10 @@ class ThreadPlaces:
         self.most = most
         self._free = threading.BoundedSemaphore(most)
 
-    def take(self, what: str) -> None:
-        """Take a place until `give_back`. Raises TimeoutError if all are taken; `what` names the thing."""
+    def take(self, subject: str) -> None:
+        """Take a place until `give_back`. Raises TimeoutError if all are taken; `subject` names the thing."""
         if not self._free.acquire(blocking=False):
-            raise TimeoutError(errno.ETIMEDOUT, f"{self.most} calls wait already for {what}")
+            raise TimeoutError(errno.ETIMEDOUT, f"{self.most} calls wait already for {subject}")
 
     def give_back(self) -> None:
         self._free.release()
@@ -128,38 +128,38 @@ def file_signature(path: Path) -> FileSignature | None:
 
 
 async def run_limited(
-    work: Callable[[], Result], seconds: float | None, what: str, places: ThreadPlaces = REGISTRY_PLACES
+    work: Callable[[], Result], seconds: float | None, subject: str, places: ThreadPlaces = REGISTRY_PLACES
 ) -> Result:
     """Run `work` in a thread of its own; return its result or raise its error.
 
     Raises TimeoutError if it takes longer than `seconds` (None: no limit). A thread cannot be ended, so it goes on and
     its result is dropped. Without a place for another thread, the call fails at once.
     """
-    future = _started(work, what, places)
+    future = _started(work, subject, places)
     done, _running = await asyncio.wait({future}, timeout=seconds)
     if not done:
-        raise _too_slow(seconds, what)
+        raise _too_slow(seconds, subject)
     return future.result()
 
 
-async def run_attempt(work: Callable[[Attempt], Result], seconds: float, what: str) -> Result:
+async def run_attempt(work: Callable[[Attempt], Result], seconds: float, subject: str) -> Result:
     """Run a change, as `run_limited` does.
 
     After a TimeoutError nothing has been written, and nothing will be.
     """
     attempt = Attempt()
-    future = _started(partial(work, attempt), what, REGISTRY_PLACES)
+    future = _started(partial(work, attempt), subject, REGISTRY_PLACES)
     done, _running = await asyncio.wait({future}, timeout=seconds)
     if not done and attempt.abandon():
-        raise _too_slow(seconds, what)
+        raise _too_slow(seconds, subject)
     return await future
 
 
-def _started(work: Callable[[], Result], what: str, places: ThreadPlaces) -> "asyncio.Future[Result]":
+def _started(work: Callable[[], Result], subject: str, places: ThreadPlaces) -> "asyncio.Future[Result]":
     """Return the result of `work`, which runs in a thread of its own. Raises TimeoutError if too many threads wait
     already.
     """
-    places.take(what)
+    places.take(subject)
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
     # If the caller has given up, read the error here, so that the loop does not report it as unhandled.
@@ -190,5 +190,5 @@ def _started(work: Callable[[], Result], what: str, places: ThreadPlaces) -> "as
     return future
 
 
-def _too_slow(seconds: float | None, what: str) -> TimeoutError:
-    return TimeoutError(errno.ETIMEDOUT, f"{what} does not answer within {seconds:g} s")
+def _too_slow(seconds: float | None, subject: str) -> TimeoutError:
+    return TimeoutError(errno.ETIMEDOUT, f"{subject} does not answer within {seconds:g} s")

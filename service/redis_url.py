@@ -149,12 +149,12 @@ def _check_names(query: str, uses_tls: bool) -> None:
 
 def _check_repeats(parts: SplitResult) -> None:
     """Raise ValueError for two values of one option: redis-py takes one of them silently."""
-    given = parse_qsl(parts.query, keep_blank_values=True)
-    given += [("username", unquote(parts.username or "")), ("password", unquote(parts.password or ""))]
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    options += [("username", unquote(parts.username or "")), ("password", unquote(parts.password or ""))]
     if parts.scheme != "unix":
-        given.append(("db", parts.path.strip("/")))
+        options.append(("db", parts.path.strip("/")))
     values: dict[str, str] = {}
-    for name, value in given:
+    for name, value in options:
         if value and values.setdefault(name, value) != value:
             raise ValueError(f"option {name} has two values")
 

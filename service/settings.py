@@ -158,16 +158,16 @@ class Settings(TraceSettings, StoreSettings, RegistrySettings):
         secret.
         """
         source = os.environ if environment is None else environment
-        given = {
+        values = {
             name: source[variable_of(name)].strip()
             for name in cls.model_fields
             if source.get(variable_of(name), "").strip()
         }
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(values)
         except ValidationError as error:
             lines = [
-                f"{variable_of(str(e['loc'][0]))}: {e['msg']}{_shown(str(e['loc'][0]), given)}" for e in error.errors()
+                f"{variable_of(str(e['loc'][0]))}: {e['msg']}{_shown(str(e['loc'][0]), values)}" for e in error.errors()
             ]
             raise SettingsError("; ".join(lines)) from None
 
@@ -181,9 +181,9 @@ class Settings(TraceSettings, StoreSettings, RegistrySettings):
         return is_loopback(self.host)
 
 
-def _shown(name: str, given: Mapping[str, str]) -> str:
-    secret = Settings.model_fields[name].annotation is SecretStr or "@" in given.get(name, "")  # a password in a URI
-    return "" if secret else f" (it is {given.get(name, '')!r})"
+def _shown(name: str, values: Mapping[str, str]) -> str:
+    secret = Settings.model_fields[name].annotation is SecretStr or "@" in values.get(name, "")  # a password in a URI
+    return "" if secret else f" (it is {values.get(name, '')!r})"
 
 
 def variable_of(name: str) -> str:

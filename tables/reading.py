@@ -32,7 +32,7 @@ def file_batches(
     for first, read in _read(file, role, columns, size, after):
         for start in range(max(after - first, 0), read.num_rows, size):
             yield _batch(file, role, columns, read.slice(start, size), first + start, kinds, lists)
-    # A file that a program still writes gives half a row at its end, or types of rows that came later.
+    # A file that a program still writes gives half a row at its end, or types of later rows.
     try:
         changed = file.current_state() != file.state
     except UNREADABLE as error:

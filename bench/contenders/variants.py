@@ -35,7 +35,7 @@ class ThreadedRanker(Ranker):
         vectors: Sequence[str] = (),
     ) -> Scored:
         loop = asyncio.get_running_loop()
-        return Scored(await loop.run_in_executor(_POOL, bundle.score, bundle.own(inputs)), 0.0, failed=False)
+        return Scored(await loop.run_in_executor(_POOL, bundle.score, bundle.graph_inputs(inputs)), 0.0, failed=False)
 
 
 _POOL = ThreadPoolExecutor(1, thread_name_prefix="score")

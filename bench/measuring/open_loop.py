@@ -41,7 +41,7 @@ class Load:
 
 
 class Client:
-    """Connections that are kept open; the next request that is due uses a free one."""
+    """Open connections; the next request that is due uses a free one."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -116,7 +116,7 @@ async def offered(
 async def highest_rate(
     meets: Callable[[float], Awaitable[bool]], start: float, factor: float, bisections: int = 0, steps: int = 16
 ) -> float:
-    """Return the highest rate found that meets a condition.
+    """Return the highest measured rate that meets a condition.
 
     From `start` the rate is multiplied by `factor` while it meets the condition, or divided until it does, `steps`
     times at most; then the last interval is halved (by ratio) `bisections` times. The result is below the highest

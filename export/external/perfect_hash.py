@@ -1,4 +1,4 @@
-"""A perfect hash of 64-bit keys: one slot per key, found by two reads of memory and a few integer operations.
+"""A perfect hash of 64-bit keys: one slot per key, reached by two reads of memory and a few integer operations.
 
 Source: Pibiri and Trani, "PTHash: revisiting FCH minimal perfect hashing", SIGIR 2021 (arXiv 2104.10402): a bucket's
 pilot is combined with the hash of each of its keys by exclusive or. Here the slots are a power of two, and a key is its

@@ -44,7 +44,7 @@ def remove_abandoned(parent: Path, pattern: str) -> None:
         try:
             # For writing: some network file systems lock no file that is open for reading alone.
             descriptor = os.open(owner, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:  # of another user, or gone meanwhile
+        except OSError:  # of another user, or removed meanwhile
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -47,7 +47,7 @@ class Assumptions:
     top_k: float = 50.0  # items of an answer, which are logged too
     log_share: float = 1.0  # of the rankings (FUNNELRANK_EXPOSURE_SHARE)
     mean_to_peak: float = 0.5  # rankings per second over a day against the peak
-    log_days: float = 30.0  # that the log is kept
+    log_days: float = 30.0  # that the log covers
     core_hour: float = 0.04
     memory_gb_month: float = 3.0
     log_gb_month: float = 0.02

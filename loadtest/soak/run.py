@@ -15,14 +15,14 @@ from loadtest.soak.state import MAX_GROWTH, PROFILES, Soak, SoakOptions
 log = logging.getLogger("funnelrank.soak")
 
 
-def repeat(soak: Soak, what: Callable[[Soak, random.Random], None], seed: int) -> None:
+def repeat(soak: Soak, job: Callable[[Soak, random.Random], None], seed: int) -> None:
     rng = random.Random(seed)  # nosec B311 # chaos that can be repeated, no secret
     while not soak.stop.is_set():
         try:
-            what(soak, rng)
+            job(soak, rng)
         except Exception as error:
-            log.exception("%s broke off", what.__name__)
-            soak.fail(f"{what.__name__}: {type(error).__name__}: {error}")
+            log.exception("%s broke off", job.__name__)
+            soak.fail(f"{job.__name__}: {type(error).__name__}: {error}")
             time.sleep(0.5)
 
 

@@ -56,14 +56,14 @@ class Soak:
     stop: threading.Event = field(default_factory=threading.Event)
     fault_until: float = 0.0
 
-    def count(self, what: str) -> None:
+    def count(self, outcome: str) -> None:
         with self.lock:
-            self.counts[what] += 1
+            self.counts[outcome] += 1
 
-    def fail(self, what: str) -> None:
+    def fail(self, fault: str) -> None:
         self.count("wrong")
         if len(self.wrong) < 20:
-            self.wrong.append(what)
+            self.wrong.append(fault)
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Return status and decoded answer; status 0 if there was none."""

@@ -63,12 +63,12 @@ def _user_rows(path: Path, column: str, user_id: str) -> set[int]:
 
 def _own(batch: pa.RecordBatch, column: str, user_id: str, rows: Collection[int]) -> pa.Array:
     """Return for each row whether it is the user's."""
-    own = pa.array([False] * len(batch))
+    is_own = pa.array([False] * len(batch))
     if column in batch.schema.names:
-        own = pc.or_(own, _is_user(batch, column, user_id))
+        is_own = pc.or_(is_own, _is_user(batch, column, user_id))
     if USER_ROW in batch.schema.names:
-        own = pc.or_(own, pc.is_in(batch.column(USER_ROW), value_set=pa.array(sorted(rows), pa.int64())))
-    return own
+        is_own = pc.or_(is_own, pc.is_in(batch.column(USER_ROW), value_set=pa.array(sorted(rows), pa.int64())))
+    return is_own
 
 
 def _is_user(batch: pa.RecordBatch, column: str, user_id: str) -> pa.Array:
@@ -92,6 +92,6 @@ def _rewrite(path: Path, column: str, user_id: str, rows: Collection[int]) -> in
         schema = file.schema_arrow
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for batch in file.iter_batches():
-                others = batch.filter(pc.invert(_own(batch, column, user_id, rows)))
-                writer.write_batch(pa.RecordBatch.from_arrays(others.columns, schema=schema))
+                remaining_rows = batch.filter(pc.invert(_own(batch, column, user_id, rows)))
+                writer.write_batch(pa.RecordBatch.from_arrays(remaining_rows.columns, schema=schema))
     return removed

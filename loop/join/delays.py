@@ -49,8 +49,8 @@ def value_names(recipe: Recipe) -> set[str]:
 def event_labels(recipe: Recipe) -> list[str]:
     """The label columns that come from events: all but those of a correction."""
     delayed = delayed_conversion(recipe)
-    own = delayed.options.columns if delayed else {}
-    return [name for name in label_names(recipe) if name not in own]
+    columns = delayed.options.columns if delayed else {}
+    return [name for name in label_names(recipe) if name not in columns]
 
 
 def label_fields(recipe: Recipe) -> list[pa.Field]:
@@ -127,7 +127,7 @@ def _observe(
 
 
 def _label_by_age(database: duckdb.DuckDBPyConnection, delayed: DelayedConversion, names: list[str]) -> None:
-    """One row per impression: the conversion if it came before the end, its delay and the age in seconds."""
+    """One row per impression: the conversion if it lies before the end, its delay and the age in seconds."""
     conversion = quoted(delayed.column)
     age, delay = map(quoted, delayed.options.columns)
     others = "".join(f"{name}, " for name in names if name != conversion)

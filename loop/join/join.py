@@ -133,7 +133,7 @@ def _labelled(database: duckdb.DuckDBPyConnection, recipe: Recipe) -> list[str]:
 
     Positions, labels and parts are lists. DuckDB holds them; the wide records are read in batches and never sorted.
     """
-    # The labels break the tie of a row that is there twice, as one whose conversion came late.
+    # The labels break the tie of a row that is there twice, as one whose conversion was late.
     names = [quoted(name) for name in label_names(recipe)]
     order = f"ORDER BY position, {', '.join(names)}"
     lists = ", ".join(f"list({name} {order}) AS label_{place}" for place, name in enumerate(names))

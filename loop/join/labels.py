@@ -68,7 +68,7 @@ def label(database: duckdb.DuckDBPyConnection, log: LogSection, model: str) -> N
     """Make the tables `exposed`, `listed`, `done`, `joined`, `states` of one model's exposures.
 
     `states` has a row per impression, with a column per label: 1 (yes) or its value, 0 (no) or null (open: its window
-    is not closed, also if an event came already; else newer rows would have no label but yes).
+    is not closed, also if there is an event already; else newer rows would have no label but yes).
     """
     tolerance_ms = round(log.clock_tolerance_s * 1000)
     # Each page of a request once, whatever was logged twice.

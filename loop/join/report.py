@@ -120,7 +120,7 @@ def _measure_events(database: duckdb.DuckDBPyConnection, log: LogSection, report
     if not report.events:
         return
     report.join_rate = report.events_joined / report.events
-    # How late the events came.
+    # How late the events were.
     quantiles = "SELECT quantile_cont(late_ms / 1000, [0.5, 0.9, 0.99, 1.0]) FROM judged"
     values = database.execute(quantiles).fetchall()[0][0]
     report.lateness_s = dict(zip(("p50", "p90", "p99", "max"), map(float, values), strict=True))
@@ -151,7 +151,7 @@ def _completeness(database: duckdb.DuckDBPyConnection, actions: list[str], windo
 
 
 def check_rate(report: JoinReport, floor: float) -> None:
-    """Raise LogError if too few events found their exposure; the message names the nearest cause."""
+    """Raise LogError if too few events belong to an exposure; the message names the nearest cause."""
     if report.join_rate is not None and report.join_rate < floor:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.unjoined.items())
         raise LogError(

@@ -32,13 +32,13 @@ class ServedRows:
         keys = self.keys[:, self.layout.key_columns[feature.name]]
         return keys if isinstance(feature, MultiCategorical) else keys[:, 0]
 
-    def names(self, what: str, schema: str, ids: Sequence[str] = ()) -> np.ndarray:
+    def names(self, kind: str, schema: str, ids: Sequence[str] = ()) -> np.ndarray:
         """A name of each row by what it holds, int64 `[n]` and never 0; equal rows of one schema have one name."""
         keys = np.ascontiguousarray(self.keys)
         numerics = np.ascontiguousarray(self.numerics)
         texts = ids or [""] * len(self)
         return np.array(
-            [name_of(what, schema, texts[i], keys[i].tobytes(), numerics[i].tobytes()) for i in range(len(self))],
+            [name_of(kind, schema, texts[i], keys[i].tobytes(), numerics[i].tobytes()) for i in range(len(self))],
             np.int64,
         )
 

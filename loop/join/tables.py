@@ -106,7 +106,7 @@ def add_exposure(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, 
     # The impressions.
     context = entity_rows(exposure, layouts.context, "context", 1)
     every_candidate = entity_rows(exposure, layouts.candidate, "candidate", len(exposure["item_ids"]))
-    own = ServedRows(layouts.candidate, every_candidate.keys[places], every_candidate.numerics[places])
+    candidate_rows = ServedRows(layouts.candidate, every_candidate.keys[places], every_candidate.numerics[places])
     position = recipe.position.column if recipe.position else "position"
     impressions: dict[str, Sequence[Any]] = {
         USER_ROW: [user_row] * n,
@@ -125,7 +125,7 @@ def add_exposure(rows: JoinedRows, exposure: Mapping[str, Any], recipe: Recipe, 
     for counter in recipe.features.counters:
         column = numbers[:, names.index(counter.name)].tolist()
         impressions[counter.name] = [None if value != value else value for value in column]
-    impressions |= _columns(own, recipe.features.candidate)
+    impressions |= _columns(candidate_rows, recipe.features.candidate)
     impressions |= {_PREFIX + name: [exposure[name]] * n for name in SERVED_BY}
     rows.add("impressions", impressions)
     rows.add("users", {USER_ROW: [user_row]} | _columns(user, recipe.features.user))

@@ -53,7 +53,7 @@ def compact(
 ) -> Compaction:
     """Compact the log in `folder`, then remove hours beyond the given age or size.
 
-    With a `source`, the files that services have sent there are taken first; the source is told to remove them when
+    With a `source`, the files that services have sent there are taken first; the source removes them when
     their hours are written. Records of forgotten users are left out. Raises LogError if it is not a log, if another
     compaction runs, if a file of an hour cannot be read, or if the source cannot be reached.
     """
@@ -64,11 +64,11 @@ def compact(
     with alone(folder):
         done = Compaction()
         while True:
-            taken = [] if source is None else source.take(folder)
+            file_names = [] if source is None else source.take(folder)
             _compact_spool(folder, done)
-            if source is None or not taken:
+            if source is None or not file_names:
                 break
-            source.remove(taken)
+            source.remove(file_names)
         done.foreign = 0 if source is None else source.foreign
         old = expired(folder, keep_hours, keep_bytes, now_ms())
         remove(old)
@@ -106,7 +106,7 @@ def _extended(folder: Path, checks: Sequence[StreamCheck]) -> list[Tombstone]:
         if check.kind != RecordKind.EXPOSURES:
             continue
         for batch in batches(check):
-            # Requests of users who came back after they were forgotten are not theirs to lose.
+            # Requests of users who returned after they were forgotten are not theirs to lose.
             for user, requests in requests_by_user(batch.filter(forgotten(check.kind, batch, tombstones))).items():
                 if not requests <= by_user[user].requests:
                     by_user[user] = add_tombstone(folder, user, by_user[user].until_ms, requests)

@@ -29,14 +29,14 @@ class KafkaSource:
 
     def __init__(self, address: LogAddress) -> None:
         """Raises LogError."""
-        own = {
+        options = {
             "group.id": _GROUP,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
         }
         try:
-            self._consumer = Consumer(own | client_options(address))
+            self._consumer = Consumer(options | client_options(address))
         except (KafkaException, ValueError, TypeError, LogTargetError) as error:
             raise LogError(f"{address.uri}: {error}") from None
         self._uri = address.uri
@@ -51,7 +51,7 @@ class KafkaSource:
         with self._named():
             unfinished = self._assign()
         (folder / FEATURE_SCHEMAS).mkdir(exist_ok=True)
-        taken: list[str] = []
+        places: list[str] = []
         size = 0
         waited_since = time.monotonic()
         while unfinished and size < _ROUND_BYTES:
@@ -67,14 +67,14 @@ class KafkaSource:
             error = message.error()
             if error is None:
                 self._write(folder, message)
-                taken.append(f"{partition}/{message.offset()}")
+                places.append(f"{partition}/{message.offset()}")
                 size += len(message.value() or b"")
                 self._next[partition] = (message.offset() or 0) + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 unfinished.discard(partition)
             elif not error.retriable():
                 raise LogError(f"{self._uri}: {error.str()}")
-        return taken
+        return places
 
     def remove(self, taken: Sequence[str]) -> None:
         """Commit the offsets; the topic itself forgets its messages by its own rule."""

@@ -44,7 +44,7 @@ def _copied(path: Path, copy: Path, tombstones: list[Tombstone]) -> RecordKind |
     kind = check.kind
     with pq.ParquetWriter(copy, SCHEMAS[kind], compression="zstd") as writer:
         for batch in batches(check):
-            left = completed(kind, without_forgotten(kind, batch, tombstones))
-            if left.num_rows:
-                writer.write_table(pa.Table.from_batches([left], SCHEMAS[kind]))
+            remaining = completed(kind, without_forgotten(kind, batch, tombstones))
+            if remaining.num_rows:
+                writer.write_table(pa.Table.from_batches([remaining], SCHEMAS[kind]))
     return kind

@@ -43,25 +43,25 @@ class ObjectSource:
                 for entry in entries
             }
         self.foreign = sum(not STREAM_NAME.fullmatch(name) for name in sizes)
-        taken: list[str] = []
+        file_names: list[str] = []
         size = 0
         for name in sorted(sizes.keys() - self._offered, key=lambda name: name.partition("-")[2]):
             if not STREAM_NAME.fullmatch(name):
                 continue
-            if taken and size + sizes[name] > _ROUND_BYTES:
+            if file_names and size + sizes[name] > _ROUND_BYTES:
                 break
-            taken.append(name)
+            file_names.append(name)
             size += sizes[name]
         # A schema is sent before the first file that needs it, so it is there now.
-        if taken:
+        if file_names:
             self._take_schemas(folder)
-        for name in taken:
+        for name in file_names:
             path = folder / SPOOL / name
             self._fetch(f"{SPOOL}/{name}", path)
             if name.endswith(OPEN_SUFFIX):
                 os.utime(path, (0, 0))  # a fresh one would count as being written
-        self._offered.update(taken)
-        return taken
+        self._offered.update(file_names)
+        return file_names
 
     def remove(self, taken: Sequence[str]) -> None:
         with self._named():

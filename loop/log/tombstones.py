@@ -45,7 +45,7 @@ def read_tombstones(log: Path) -> list[Tombstone]:
 
 
 def add_tombstone(log: Path, user: str, until_ms: int, requests: Collection[str]) -> Tombstone:
-    """Write the tombstone of a user, given by hash; requests and time of an earlier one are kept."""
+    """Write the tombstone of a user, given by hash; requests and time of an earlier one stay."""
     path = log / FORGOTTEN / f"{user}.json"
     path.parent.mkdir(exist_ok=True)
     before = _read(path) if path.exists() else Tombstone(user, 0)

@@ -89,13 +89,14 @@ def score_rows(
     """
     count = len(inputs["item_keys"])
     longest = bundle.layouts.max_behaviours
-    own = bundle.own({name: v[:longest] if name in BEHAVIOUR_INPUTS else v for name, v in inputs.items()})
-    if compared is not None and COMPARED in own:
-        own[COMPARED] = np.ascontiguousarray(compared)
+    limited = {name: v[:longest] if name in BEHAVIOUR_INPUTS else v for name, v in inputs.items()}
+    graph_inputs = bundle.graph_inputs(limited)
+    if compared is not None and COMPARED in graph_inputs:
+        graph_inputs[COMPARED] = np.ascontiguousarray(compared)
     parts = [np.zeros((len(bundle.tasks), 0), dtype=np.float32)]
     of_vectors: dict[str, list[np.ndarray]] = {name: [] for name in vectors}
     for at in range(0, count, chunk):
-        part = {name: v[at : at + chunk] if name in PER_CANDIDATE else v for name, v in own.items()}
+        part = {name: v[at : at + chunk] if name in PER_CANDIDATE else v for name, v in graph_inputs.items()}
         if not vectors:
             parts.append(bundle.score(part))
             continue

@@ -60,16 +60,16 @@ async def _fetched(request: LoggedRequest, layouts: Layouts, redis_url: str, now
 
 def _of_request(request: LoggedRequest, present: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inputs that the request itself gave."""
-    given = request.exposure["of_request"] or ()
+    given_parts = request.exposure["of_request"] or ()
     names = ["context_keys", "context_numerics", *CANDIDATE_INPUTS]
-    if "user" in given:
+    if "user" in given_parts:
         names += ["user_keys", "user_numerics"]
-    if "behaviours" in given:
+    if "behaviours" in given_parts:
         names += BEHAVIOUR_INPUTS
     inputs = {name: request.inputs[name] for name in names if name in request.inputs}
     # Which features of an item the request gave is not logged, so that its whole row stays.
-    own = set(request.exposure["items_of_request"] or ())
-    rows = [at for at, place in enumerate(sorted(request.exposure["places"])) if place in own]
+    given_items = set(request.exposure["items_of_request"] or ())
+    rows = [at for at, place in enumerate(sorted(request.exposure["places"])) if place in given_items]
     for name in ("item_keys", "item_numerics"):
         inputs[name] = present[name].copy()
         inputs[name][rows] = request.inputs[name][rows]
@@ -78,15 +78,16 @@ def _of_request(request: LoggedRequest, present: Mapping[str, np.ndarray]) -> di
 
 def _notes(request: LoggedRequest, stored: StoredRows, assembled: Assembled) -> list[str]:
     notes = []
-    given = request.exposure["of_request"] or ()
-    if assembled.unknown_user and "user" not in given:
+    given_parts = request.exposure["of_request"] or ()
+    if assembled.unknown_user and "user" not in given_parts:
         notes.append("the store has no row of the user now")
     if assembled.unknown_items:
         notes.append(f"the store has no row of {assembled.unknown_items} of {len(request.item_ids)} items now")
     if stored.unread:
         notes.append(f"{stored.unread} rows cannot be read now: their node is away")
-    own = len(request.exposure["items_of_request"] or ())
-    if own or given:
-        parts = [f"its {name}" for name in given] + ([f"features of {own} of its items"] if own else [])
+    given_items = len(request.exposure["items_of_request"] or ())
+    if given_items or given_parts:
+        parts = [f"its {name}" for name in given_parts]
+        parts += [f"features of {given_items} of its items"] if given_items else []
         notes.append(f"the request gave {', '.join(parts)}: these stay as they were")
     return notes

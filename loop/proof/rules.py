@@ -86,18 +86,18 @@ def listed(
     scores: np.ndarray,
     served: Served,
     length: int,
-    asked: Exposure,
+    exposure: Exposure,
 ) -> LoggedList:
     """Arrange the candidates of a request as the service does: the first `length` of them, after the pages `served`.
 
-    `asked` is the record that says when the user asked and what the user had been shown.
+    `exposure` is the record that says when the user asked and what the user had been shown.
     """
     if rules is None:
         finite = int(np.count_nonzero(np.isfinite(scores)))
         best = order(scores, finite, None)
         shown = set(served.item_ids)
-        left = np.array([place for place in best.tolist() if request.item_ids[place] not in shown], dtype=np.int64)
-        return LoggedList(left[:length], scores)
+        unseen = np.array([place for place in best.tolist() if request.item_ids[place] not in shown], dtype=np.int64)
+        return LoggedList(unseen[:length], scores)
     candidates = CandidateList(
         request.item_ids,
         *columns_of(request.inputs),
@@ -106,7 +106,7 @@ def listed(
         request.sources,
         scored.vectors,
     )
-    arrangement = arrange(rules.bound, candidates, length, asked["time_ms"], exposures_of(asked["shown"]), served)
+    arrangement = arrange(rules.bound, candidates, length, exposure["time_ms"], exposures_of(exposure["shown"]), served)
     return LoggedList(arrangement.order, arrangement.scores, arrangement)
 
 

@@ -34,8 +34,8 @@ class SourceRows:
         rows = layout.empty(len(newest))
         for place, (time_ms, item, action, scene) in enumerate(newest):
             packed = self.items.get(item) or self.layouts.unknown_row("item", item)
-            own = layout.pack_event(packed, None, None, time_ms)
-            rows[place] = np.frombuffer(own, layout.dtype)[0]
+            event_row = layout.pack_event(packed, None, None, time_ms)
+            rows[place] = np.frombuffer(event_row, layout.dtype)[0]
             rows["keys"][place, layout.item_key_width :] = (action, scene)
         return rows
 

@@ -154,20 +154,20 @@ def _verify_rows(sample: list[Exposure], layouts: Layouts, tables: Path, done: V
             continue
         done.compared_rows += 1
         # What a request gave is not what the tables have.
-        given = exposure.get("of_request") or ()
-        if "user" in given:
+        given_parts = exposure.get("of_request") or ()
+        if "user" in given_parts:
             done.skip("the request gave its user")
         else:
             user = source.users.get(exposure["user_id"]) or layouts.unknown_row("user", exposure["user_id"])
             _compare(exposure, "user", layouts.user, [user], [exposure["user_id"]], done)
         ids = exposure["item_ids"]
         rows = [source.items.get(item) or layouts.unknown_row("item", item) for item in ids]
-        own = set(exposure.get("items_of_request") or ())
-        if own:
-            done.skip("the request gave features of the item", len(own))
-        skipped = {at for at, place in enumerate(exposure["places"]) if place in own}
+        given_items = set(exposure.get("items_of_request") or ())
+        if given_items:
+            done.skip("the request gave features of the item", len(given_items))
+        skipped = {at for at, place in enumerate(exposure["places"]) if place in given_items}
         _compare(exposure, "item", layouts.item, rows, ids, done, skipped)
-        if "behaviours" in given:
+        if "behaviours" in given_parts:
             done.skip("the request gave its behaviours")
         elif any(reason.startswith("brownout") for reason in exposure["degraded"]):
             done.skip("a brown-out read fewer behaviours")
@@ -214,9 +214,9 @@ def _compare_behaviours(exposure: Exposure, layouts: Layouts, source: SourceRows
             example += f"computed {_shown(computed, feature, place)}"
             done.note(f"behaviour.{feature.name}", moment, _where(exposure, exposure["user_id"], example))
     width = layouts.behaviour.item_key_width
-    for column, what in enumerate(("action", "scene"), width):
+    for column, name in enumerate(("action", "scene"), width):
         if served.keys[:, column].tolist() != computed.keys[:, column].tolist():
-            done.note(f"behaviour.{what}", moment, _where(exposure, exposure["user_id"], "keys differ"))
+            done.note(f"behaviour.{name}", moment, _where(exposure, exposure["user_id"], "keys differ"))
 
 
 def _differing(first: ServedRows, second: ServedRows, feature: Feature) -> Iterator[int]:

@@ -66,13 +66,13 @@ def drift(
     columns = _served(database, log, files, result)
     for version in versions:
         trained = _trained(registry, model, version, result)
-        for (own, group, feature), values in columns.items():
-            if own != version:
+        for (row_version, group, feature), values in columns.items():
+            if row_version != version:
                 continue
             place = (group, feature)
-            known = None if place in trained.without_rows else trained.known_keys
-            measured = compared(values, trained.histograms.get(place), known)
-            result.features.append({"version": version, "group": group, "feature": feature, **measured})
+            known_keys = None if place in trained.without_rows else trained.known_keys
+            figures = compared(values, trained.histograms.get(place), known_keys)
+            result.features.append({"version": version, "group": group, "feature": feature, **figures})
     return result
 
 
@@ -80,11 +80,11 @@ def compared(values: np.ndarray, histogram: Mapping[str, Any] | None, known_keys
     """Compare numbers `[n]` or keys `[n, values]` with a histogram of training; what is not known is None."""
     is_id = values.ndim == 2
     missing = (values == MISSING_KEY).all(axis=1) if is_id else np.isnan(values)
-    measured: dict[str, Any] = {"impressions": len(values), "missing": float(missing.mean())}
-    measured |= {"unknown": None, "psi": None, "missing_training": None}
+    figures: dict[str, Any] = {"impressions": len(values), "missing": float(missing.mean())}
+    figures |= {"unknown": None, "psi": None, "missing_training": None}
     present = values[values != MISSING_KEY] if is_id else np.zeros(0)
     if len(present) and known_keys is not None:
-        measured["unknown"] = float((~np.isin(present, known_keys)).mean())
+        figures["unknown"] = float((~np.isin(present, known_keys)).mean())
     # A feature may have changed its type since; then its bins mean nothing.
     if histogram is not None and is_id == ("keys" in histogram):
         counts = np.array(histogram["counts"])
@@ -92,9 +92,9 @@ def compared(values: np.ndarray, histogram: Mapping[str, Any] | None, known_keys
             served = key_counts(values, np.array(histogram["keys"], dtype=np.int64))
         else:
             served = number_counts(values, np.array(histogram["borders"]))
-        measured["psi"] = psi_of_counts(counts, served)
-        measured["missing_training"] = float(counts[-1] / max(1, histogram["impressions"]))
-    return measured
+        figures["psi"] = psi_of_counts(counts, served)
+        figures["missing_training"] = float(counts[-1] / max(1, histogram["impressions"]))
+    return figures
 
 
 def _choose(database: duckdb.DuckDBPyConnection, since_ms: int, most: int) -> list[str]:

@@ -31,13 +31,13 @@ def cells(rows: SeenRows, tasks: Sequence[MeasuredTask], seed: int = 0) -> list[
 
 def by_day(rows: SeenRows, tasks: Sequence[MeasuredTask], seed: int = 0) -> list[dict[str, Any]]:
     """The figures of every version and task per day; a day on which a version was not seen is missing."""
-    measured = []
+    entries = []
     for task, version, of_version in _of_versions(rows, tasks):
         for day in np.unique(rows.day[of_version]).tolist():
-            own = figures(rows, task, of_version & (rows.day == day), seed)
-            own.pop("calibration")
-            measured.append({"version": version, "task": task.name, "day": day_name(day), **own})
-    return measured
+            of_day = figures(rows, task, of_version & (rows.day == day), seed)
+            of_day.pop("calibration")
+            entries.append({"version": version, "task": task.name, "day": day_name(day), **of_day})
+    return entries
 
 
 def empty_days(rows: SeenRows) -> list[str]:
@@ -123,9 +123,9 @@ def invariants(rows: SeenRows, tasks: Sequence[MeasuredTask]) -> list[dict[str, 
         for larger in whole:
             if set(smaller.label) > set(larger.label):
                 difference = rows.scores[smaller.name] - rows.scores[larger.name]
-                known = difference[np.isfinite(difference)]
+                finite = difference[np.isfinite(difference)]
                 rule = {"rule": f"{smaller.name} <= {larger.name}", "of": "scores"}
-                checked.append({**rule, "impressions": len(known), "broken": int((known > _ROUNDING).sum())})
+                checked.append({**rule, "impressions": len(finite), "broken": int((finite > _ROUNDING).sum())})
     for space, label in dict.fromkeys((s, name) for task in tasks for s in task.space for name in task.label):
         later = (rows.states[label] == 1) & (rows.states[space] >= 0)
         broken = later & (rows.states[space] == 0)

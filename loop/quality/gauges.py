@@ -16,13 +16,14 @@ def exposition(document: Mapping[str, Any]) -> str:
                 series.setdefault(f"funnelrank_quality_{name}", []).append((labels, float(cell[name])))
     for alarm in document["alarms"]:
         if alarm["alarm"] is not None:
-            own = {"version": alarm["version"], "task": alarm["task"]}
-            series.setdefault("funnelrank_quality_alarm", []).append((own, float(alarm["alarm"])))
+            series_labels = {"version": alarm["version"], "task": alarm["task"]}
+            series.setdefault("funnelrank_quality_alarm", []).append((series_labels, float(alarm["alarm"])))
     for feature in document["drift"]:
-        own = {name: feature[name] for name in ("version", "group", "feature")}
+        series_labels = {name: feature[name] for name in ("version", "group", "feature")}
         for name in ("psi", "missing", "unknown"):
             if feature[name] is not None:
-                series.setdefault(f"funnelrank_quality_feature_{name}", []).append((own, float(feature[name])))
+                samples = series.setdefault(f"funnelrank_quality_feature_{name}", [])
+                samples.append((series_labels, float(feature[name])))
     for rule in document["invariants"]:
         series.setdefault("funnelrank_quality_broken", []).append(({"rule": rule["rule"]}, float(rule["broken"])))
     series["funnelrank_quality_watermark_seconds"] = [({}, document["watermark_ms"] / 1000)]

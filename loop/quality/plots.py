@@ -20,11 +20,11 @@ def days(by_day: Sequence[Mapping[str, Any]], task: str) -> str:
         figure, axes = grid(len(_PANELS), 2.7, 3)
         for axis, (name, title) in zip(axes, _PANELS, strict=True):
             for place, version in enumerate(sorted({day["version"] for day in points})):
-                own = [day for day in points if day["version"] == version and day[name] is not None]
+                of_version = [day for day in points if day["version"] == version and day[name] is not None]
                 colour = COLOURS[place % len(COLOURS)]
-                x = [names.index(day["day"]) for day in own]
-                axis.plot(x, [day[name] for day in own], color=colour, marker="o", markersize=4, label=version)
-                bounded = [day for day in own if day["intervals"].get(name)]
+                x = [names.index(day["day"]) for day in of_version]
+                axis.plot(x, [day[name] for day in of_version], color=colour, marker="o", markersize=4, label=version)
+                bounded = [day for day in of_version if day["intervals"].get(name)]
                 axis.vlines(
                     [names.index(day["day"]) for day in bounded],
                     [day["intervals"][name][0] for day in bounded],
@@ -43,19 +43,19 @@ def days(by_day: Sequence[Mapping[str, Any]], task: str) -> str:
 
 def positions(by_position: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> str:
     """Observed rates by position, a panel per task and a line per version; dashed: what was predicted."""
-    shown = [task for task in tasks if any(point["task"] == task for point in by_position)]
-    if not shown:
+    drawable = [task for task in tasks if any(point["task"] == task for point in by_position)]
+    if not drawable:
         return ""
     with mpl.rc_context(LOOK):
-        figure, axes = grid(len(shown), 2.7, 3)
-        for axis, task in zip(axes, shown, strict=True):
+        figure, axes = grid(len(drawable), 2.7, 3)
+        for axis, task in zip(axes, drawable, strict=True):
             points = [point for point in by_position if point["task"] == task]
             for place, version in enumerate(sorted({point["version"] for point in points})):
-                own = [point for point in points if point["version"] == version]
+                of_version = [point for point in points if point["version"] == version]
                 colour = COLOURS[place % len(COLOURS)]
-                x = [point["position"] for point in own]
-                axis.plot(x, [p["observed"] for p in own], color=colour, marker="o", markersize=3, label=version)
-                axis.plot(x, [p["predicted"] for p in own], color=colour, linewidth=0.9, linestyle="--")
+                x = [point["position"] for point in of_version]
+                axis.plot(x, [p["observed"] for p in of_version], color=colour, marker="o", markersize=3, label=version)
+                axis.plot(x, [p["predicted"] for p in of_version], color=colour, linewidth=0.9, linestyle="--")
             axis.set_title(task, loc="left", color="#1b2430")
             axis.set_xlabel("position")
             axis.set_ylim(bottom=0)

@@ -127,12 +127,12 @@ def _checked(run: Run, registry: Path, served: str) -> tuple[Run, Manifest]:
 
 def _with_rule_features(run: Run, manifest: Manifest) -> Run:
     """The run with the features that were declared for the version, behind those of its graph."""
-    own = run.encoding.schema
+    trained_schema = run.encoding.schema
     schema = manifest.feature_schema
     added = RuleFeatures(
-        item=schema.item[len(own.item) :],
-        candidate=schema.candidate[len(own.candidate) :],
-        counters=schema.counters[len(own.counters) :],
+        item=schema.item[len(trained_schema.item) :],
+        candidate=schema.candidate[len(trained_schema.candidate) :],
+        counters=schema.counters[len(trained_schema.counters) :],
     )
     return replace(run, recipe=run.recipe.model_copy(update={"rule_features": added}))
 

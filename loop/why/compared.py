@@ -100,11 +100,11 @@ def check_item(side: ComparedRequest, item: str) -> None:
     if item in side.request.item_ids:
         return
     count = len(side.request.item_ids)
-    asked = int(side.exposure["requested"])
+    requested = int(side.exposure["requested"])
     if is_whole(side.exposure):
         raise LogError(f"'{item}' is not among the {count} candidates of '{side.request_id}'")
     raise LogError(
-        f"'{item}' is not among the {count} of {asked} candidates that the log has of '{side.request_id}'; with "
+        f"'{item}' is not among the {count} of {requested} candidates that the log has of '{side.request_id}'; with "
         "FUNNELRANK_EXPOSURE_CUT=true it has all of them"
     )
 

@@ -71,10 +71,10 @@ def _of_features(first: ComparedRequest, second: ComparedRequest, item: str) -> 
     other = second.request.item_ids
     place_of = {name: place for place, name in enumerate(other)}
     places = [place_of[name] for name in one]
-    own = one.index(item)
+    index = one.index(item)
     for entity, layout in (("item", layouts.item), ("candidate", layouts.candidate)):
-        yield from _named(entity, _changed(first, second, entity, layout, [own], [places[own]]))
-    count = sum(_differ(first, second, here, there) for here, there in enumerate(places) if here != own)
+        yield from _named(entity, _changed(first, second, entity, layout, [index], [places[index]]))
+    count = sum(_differ(first, second, here, there) for here, there in enumerate(places) if here != index)
     if count:
         yield f"the rows of {count} other candidates"
     if COUNTER_INPUT in first.request.inputs:

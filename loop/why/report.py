@@ -10,7 +10,7 @@ from loop.why.why import Factor, PlaceChange
 
 def document(change: PlaceChange) -> dict[str, Any]:
     """The explanation as JSON: `shares` sum to `change`, a change below 0 is a better place."""
-    what = differences(change)
+    texts_by_factor = differences(change)
     return {
         "item_id": change.item,
         "user_id": change.first.exposure["user_id"],
@@ -18,7 +18,7 @@ def document(change: PlaceChange) -> dict[str, Any]:
         "requests": [_request(change.first, change.before, change), _request(change.second, change.after, change)],
         "change": change.after - change.before,
         "shares": {factor: float(change.shares[factor]) for factor in Factor},
-        "differences": {str(factor): texts for factor, texts in what.items()},
+        "differences": {str(factor): texts for factor, texts in texts_by_factor.items()},
         "places": [
             {"second": [str(factor) for factor in Factor if factor in changed], "place": place}
             for changed, place in change.places.items()
@@ -44,8 +44,8 @@ def lines(change: PlaceChange) -> list[str]:
     text += change.notes
     text.append(f"{'factor':<20} {'share':>8}  what differs")
     for factor, texts in differences(change).items():
-        what = "; ".join(texts) or "nothing"
-        text.append(f"{factor.replace('_', ' '):<20} {_signed(change.shares[factor]):>8}  {what}")
+        difference = "; ".join(texts) or "nothing"
+        text.append(f"{factor.replace('_', ' '):<20} {_signed(change.shares[factor]):>8}  {difference}")
     verdict = "no other place" if not moved else "a better place" if moved < 0 else "a worse place"
     text.append(f"{'change':<20} {_signed(Fraction(moved)):>8}  {verdict}")
     return text

@@ -24,8 +24,8 @@ def compare_requests(recipe: Recipe, folder: Path, items: np.ndarray) -> None:
     if not len(compared):
         return
     most = max((folder / f"{part}.request").stat().st_size // 8 for part in PARTS)
-    what = f"comparing {most:,} impressions within their requests"
-    refuse_beyond(recipe.data.memory_bytes, most * _SORTED_BYTES, what)
+    work = f"comparing {most:,} impressions within their requests"
+    refuse_beyond(recipe.data.memory_bytes, most * _SORTED_BYTES, work)
     _refuse_in_two_parts(recipe, folder)
     for part in PARTS:
         request = read_array(folder / f"{part}.request", np.int64)

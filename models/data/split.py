@@ -102,13 +102,14 @@ def _unmatched(split: ColumnSplit, seen: Counter[str]) -> Iterator[str]:
         if not absent:
             continue
         shown = ", ".join(map(str, absent))
-        said = f"data.split.{part}: {shown} {'does' if len(absent) == 1 else 'do'} not occur in column '{split.column}'"
+        verb = "does" if len(absent) == 1 else "do"
+        message = f"data.split.{part}: {shown} {verb} not occur in column '{split.column}'"
         octal = {
             f"0{value:o}": value for value in absent if isinstance(value, int) and value > 0 and f"0{value:o}" in seen
         }
         if octal:
             (text, value) = next(iter(octal.items()))
-            problem = f"{said}; {text} without quotes is octal in YAML and means {value}: write '{text}'"
+            problem = f"{message}; {text} without quotes is octal in YAML and means {value}: write '{text}'"
             raise RecipeError(problem, ("data", "split", part))
         near = [n for value in absent for n in near_names(value, seen, cutoff=0)]
-        yield f"{said}; nearest: {', '.join(dict.fromkeys(near)) or 'none'}"
+        yield f"{message}; nearest: {', '.join(dict.fromkeys(near)) or 'none'}"

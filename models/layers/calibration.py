@@ -4,7 +4,7 @@ Both act on the factors of a score (the probability of an independent task, or t
 in logit space, after training. The outputs of a chain are then multiplied from calibrated factors, so pctcvr = pctr *
 pcvr and pctavr <= pctr hold to the last bit; calibrating pctcvr itself would fit it better and break that.
 
-Sampling: if training kept a share r of the negatives, p is too high, and p / (p + (1 - p) / r) corrects it (He et al.,
+Sampling: if training uses a share r of the negatives, p is too high, and p / (p + (1 - p) / r) corrects it (He et al.,
 Practical Lessons from Predicting Clicks on Ads at Facebook, ADKDD 2014, section 6.3): in logits, a shift by log r.
 """
 
@@ -23,7 +23,7 @@ from models.options import Name, Options
 class CalibrationSection(Options):
     """Calibrates factors: an independent probability, or the `pctr`, `pcvr` and (ESM2) `pavr` that a chain multiplies.
 
-    `negative_sampling`: the share of a factor's negatives that the training part kept; validation and test must be
+    `negative_sampling`: the share of a factor's negatives that the training part has; validation and test must be
     whole. `method` is fitted on the validation part, `knots` bounds an isotonic map.
     """
 

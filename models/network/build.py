@@ -158,8 +158,8 @@ def _check_list_losses(recipe: Recipe, model: MultiTaskModel, trained: Collectio
             raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), name)
 
 
-def _check_name(name: str, known: Collection[str], section: str, what: str, whole: str | None = None) -> None:
+def _check_name(name: str, known: Collection[str], section: str, fault: str, whole: str | None = None) -> None:
     """Raise RecipeError unless the name is known. `whole`: the entry of the recipe that contains the name."""
     if name not in known:
-        problem = f"'{name}' is {what}{nearest(name, known)}"
+        problem = f"'{name}' is {fault}{nearest(name, known)}"
         raise RecipeError(f"{section}: {problem}", tuple(section.split(".")), whole or name)

@@ -11,7 +11,7 @@ count less. A weight and twice that weight are the same, and parts of a batch ad
 If a run trains on a share r of the impressions without a positive label, w is 1 / r times the column for them and n
 counts the impressions that are trained on. The expectation of the weighted sums over the choice of impressions is that
 of all impressions (Horvitz and Thompson 1952), for every label at once. A shift of the logits by log r would be exact
-for one label alone: beside another one, whether a negative is kept depends on the features.
+for one label alone: beside another one, whether a negative stays depends on the features.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from models.recipe import Recipe
 
 
 class Weights:
-    """The columns of weights by output, and the weight of a kept negative.
+    """The columns of weights by output, and the weight of a sampled negative.
 
     `means` is set before training; without an entry a mean is 1.
     """

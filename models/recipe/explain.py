@@ -91,7 +91,7 @@ def _fault(error: ErrorDetails, model: type[BaseModel]) -> Fault:
 
 
 def _words_of(error: ErrorDetails, keys: Collection[str]) -> str:
-    """What is wanted, in the words of YAML; in pydantic's words where these need no knowledge of Python."""
+    """Say what is allowed, in the words of YAML; in pydantic's words where these need no knowledge of Python."""
     match error["type"]:
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"a section is needed, with keys out of: {', '.join(keys)}" if keys else "a section is needed"

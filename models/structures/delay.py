@@ -79,7 +79,7 @@ class ElapsedWeightsOptions(_ByAge):
     """Importance weights by the delay distribution F at the age: 1 / F for a conversion (at most `largest_weight`),
     (1 - p) / (1 - p F) for none, with the model's own p.
 
-    The distribution is fitted to the delays of the conversions that were seen, given that each came within its age.
+    The distribution is fitted to the delays of the conversions that were seen, given that each is within its age.
     Source: the delay model of Chapelle (KDD 2014) with the weights of Yasui et al., A Feedback Shift Correction in
     Predicting Conversion Rates under Delayed Feedback, WWW 2020, section 4.
     """
@@ -92,7 +92,7 @@ class ElapsedWeightsOptions(_ByAge):
 
 
 class FakeNegativesOptions(_Delay):
-    """Weights for rows that were labelled early and repeated as a conversion when one came later.
+    """Weights for rows that were labelled early and repeated as a conversion when one followed.
 
     `late` is 1 for such a repetition. Its odds given the features are the probability of a late conversion, p_late; a
     conversion weighs 1 + p_late, none (1 + p_late) (1 - p) / (1 - p + p_late), with the model's own p.

@@ -95,12 +95,12 @@ def _claim(study: optuna.Study, recipe: Recipe, data: Data, out: Path) -> None:
     identity = json.loads(
         json.dumps({"recipe": described, "data": data.described["tables"], "threads": torch.get_num_threads()})
     )
-    for name, mine in identity.items():
-        if study.user_attrs.get(name, mine) != mine:
+    for name, value in identity.items():
+        if study.user_attrs.get(name, value) != value:
             raise RecipeError(
                 f"--out {out}: holds trials made with another {name}; give another folder, or the same {name} as before"
             )
-        study.set_user_attr(name, mine)
+        study.set_user_attr(name, value)
 
 
 def _distribution(setting: SearchedSetting, bounds: SearchBounds) -> BaseDistribution:

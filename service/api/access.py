@@ -81,12 +81,12 @@ def admitted(scope: Scope, callers: Callers, now: float, metrics_are_open: bool)
 
 def bearer_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the key of the one Authorization header. Raises Unauthorized if there is none, or more than one."""
-    given = [value for name, value in headers if name == b"authorization"]
-    if not given:
+    values = [value for name, value in headers if name == b"authorization"]
+    if not values:
         raise Unauthorized("send 'Authorization: Bearer KEY'", headers=_CHALLENGE)
-    if len(given) > 1:
+    if len(values) > 1:
         raise Unauthorized("send one Authorization header", headers=_CHALLENGE)
-    scheme, _, key = given[0].partition(b" ")
+    scheme, _, key = values[0].partition(b" ")
     if scheme.lower() != b"bearer" or not key.strip():
         raise Unauthorized("send 'Authorization: Bearer KEY'", headers=_CHALLENGE)
     return key.strip()

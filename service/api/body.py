@@ -146,8 +146,8 @@ def _check_size(body: bytes, max_keys: int) -> None:
     keys = body.count(b":")
     containers = body.count(b"]") + body.count(b"}")
     if keys > max_keys or containers > max_keys:
-        what = f"about {keys} keys and {containers} lists and objects"
-        raise invalid("body", f"{what}, {max_keys} of each are allowed; send smaller batches")
+        size = f"about {keys} keys and {containers} lists and objects"
+        raise invalid("body", f"{size}, {max_keys} of each are allowed; send smaller batches")
 
 
 def _refusal(error: ValidationError, body: bytes, model: type[BaseModel]) -> MalformedJson | InvalidRequest:

@@ -20,8 +20,8 @@ async def count_events(worker: Services, schemas: Sequence[Layouts], events: Ite
     """Add events, none of which was counted before, to the counters of `schemas`. Raises StoreUnavailable."""
     if not schemas:
         return
-    left = iter(events)
-    while part := list(islice(left, _AT_ONCE)):
+    iterator = iter(events)
+    while part := list(islice(iterator, _AT_ONCE)):
         await all_done(_count(worker, layouts, part) for layouts in schemas)
         await asyncio.sleep(0)
 

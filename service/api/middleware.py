@@ -54,7 +54,7 @@ class RequestMiddleware:
             await self.app(scope, receive, response)
         except ServiceError as error:
             await response.problem(error)
-        # The caller has gone, so the request is only counted.
+        # The caller has left, so the request is only counted.
         except (CallerLeft, ClientDisconnect):
             context.outcome = "client_gone"
         except Exception:

@@ -128,8 +128,8 @@ def presentation_of(error: ServiceError) -> Presentation:
         return Presentation(error.status, "The request was refused", error.headers)
     known = (PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
     described = next(known, _INTERNAL)
-    own = error.headers if isinstance(error, HttpError) else {}
-    return Presentation(described.status, described.title, {**described.headers, **own})
+    headers = error.headers if isinstance(error, HttpError) else {}
+    return Presentation(described.status, described.title, {**described.headers, **headers})
 
 
 def envelope(error: ServiceError, request_id: str) -> bytes:

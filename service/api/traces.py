@@ -1,4 +1,4 @@
-"""Decides which requests' traces are kept, and describes these requests."""
+"""Decides which requests are traced, and describes these requests."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -18,9 +18,9 @@ _NOT_TRACED: Final = frozenset(("/livez", "/readyz", "/metrics"))
 
 
 class Tracing:
-    """Decides after each request whether its trace is kept. OpenTelemetry sees only the traces that are.
+    """Decides after each request whether to send its trace. OpenTelemetry sees only those.
 
-    A trace is kept if the caller or chance has sampled it, and always if the request failed, was degraded or was slow.
+    A trace is sent if the caller or chance has sampled it, and always if the request failed, was degraded or was slow.
     """
 
     def __init__(self, settings: Settings, sender: TraceSender) -> None:
@@ -34,7 +34,7 @@ class Tracing:
         marks = request.marks
         assert trace is not None
         assert marks is not None
-        reason = self._why_kept(trace, ended - request.started, status, request.outcome)
+        reason = self._reason_to_send(trace, ended - request.started, status, request.outcome)
         route = getattr(scope.get("route"), "path", "")
         if not reason or route in _NOT_TRACED:
             return
@@ -59,8 +59,8 @@ class Tracing:
         name = f"{method} {route}" if route else method
         self._sender.offer(FinishedTrace(name, trace, request.started, ended, marks.stages, attributes, error))
 
-    def _why_kept(self, trace: TraceContext, seconds: float, status: int, outcome: str) -> str:
-        """Return the reason for which a trace is kept; empty if it is not."""
+    def _reason_to_send(self, trace: TraceContext, seconds: float, status: int, outcome: str) -> str:
+        """Return the reason to send a trace; empty if there is none."""
         if status >= 500:
             return "failed"
         if outcome == "degraded":
@@ -71,7 +71,7 @@ class Tracing:
 
 
 def note_ranking(marks: Marks, query: Query, ranking: Ranking) -> None:
-    """Begin the last stage of a ranking, and let `marks` describe it if its trace is kept."""
+    """Begin the last stage of a ranking, and let `marks` describe it if it is traced."""
     marks.begin("respond")
     marks.facts = partial(_facts_of, query, ranking)
 

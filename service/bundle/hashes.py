@@ -1,7 +1,7 @@
 """Hashes large files once per host: what one process has hashed, the others take over while the file is unchanged.
 
 A file is known by its device, inode, size and times. The time of change (`ctime`) is set by the kernel at every write
-and cannot be set by a program, so a file that was written to has another identity. Records are kept in memory, and in
+and cannot be set by a program, so a file that was written to has another identity. Records are in memory, and in
 the private run-time folder that the workers of one start share.
 """
 
@@ -52,7 +52,7 @@ def identity_of(descriptor: int) -> FileIdentity:
 class HashRecords:
     """The hashes of files that this host has read. Without a folder, a process knows only its own.
 
-    A folder that is full, gone or locked costs a second reading of a file, and never a bundle.
+    A folder that is full, missing or locked costs a second reading of a file, and never a bundle.
     """
 
     folder: Path | None = None

@@ -57,7 +57,7 @@ class Bundle:
         """The names of features of items and candidates that only rules read."""
         return unread_features(self.manifest.inputs, self.layouts)
 
-    def own(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def graph_inputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Select, from a request's inputs, those that this graph takes.
 
         The comparison of a request's candidates is computed here, before the request is cut into chunks, because the
@@ -66,15 +66,15 @@ class Bundle:
         if INPUT in self.inputs:
             compared = within_request(self.layouts.compared, inputs["item_numerics"])
             inputs = {**inputs, INPUT: compared}
-        own = {name: inputs[name] for name in self.inputs}
+        selected = {name: inputs[name] for name in self.inputs}
         for name, width in self.narrowed.items():
-            own[name] = np.ascontiguousarray(own[name][:, :width])
-        return own
+            selected[name] = np.ascontiguousarray(selected[name][:, :width])
+        return selected
 
-    def own_at(self, inputs: Mapping[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
-        """Like `own`, for the candidates at these positions, int64 `[m]`, compared with all candidates."""
-        own = self.own(inputs)
-        return {name: array[places] if name in PER_CANDIDATE else array for name, array in own.items()}
+    def graph_inputs_at(self, inputs: Mapping[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
+        """Like `graph_inputs`, for the candidates at these positions, int64 `[m]`, compared with all candidates."""
+        arrays = self.graph_inputs(inputs)
+        return {name: array[places] if name in PER_CANDIDATE else array for name, array in arrays.items()}
 
     def score(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Named inputs -> task scores, float32 `[tasks, C]` in the order of `tasks`. Raises onnxruntime's errors."""

@@ -27,7 +27,7 @@ _UNMAPPED_AT_ONCE = 2 << 20  # about a tenth of a millisecond
 _UNMAP_PAUSE_S = 0.001
 # ONNX Runtime wants the file that a graph names to exist, although the tensors are given to it. This folder of the
 # package has an empty one, from which it can read no tensor that the manifest does not name. Nothing is written, so a
-# temporary folder that is full, gone or read-only stops no version.
+# temporary folder that is full, missing or read-only stops no version.
 STUB_FOLDER: Final = Path(__file__).parent / "stub"
 
 

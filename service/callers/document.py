@@ -95,7 +95,7 @@ _COPY = replace(DOCUMENT, file=last_good(Path(CALLERS_FILE)).name)
 def read_followed_callers(registry: Path) -> tuple[CallersDocument | None, str]:
     """Return the document to follow and the problem with the file, empty if there is none.
 
-    If the file is broken or gone, its copy is followed. No document and no problem: nobody has written one.
+    If the file is broken or missing, its copy is followed. No document and no problem: nobody has written one.
     """
     try:
         document = DOCUMENT.read(registry)
@@ -163,13 +163,13 @@ def revoke(registry: Path, name: str, key_id: str | None, author: str) -> None:
 
 
 def hash_of(key: bytes) -> bytes:
-    """Return the hash by which a key is found."""
+    """Return the hash that identifies a key."""
     return sha256(key).digest()
 
 
 def _change(registry: Path, update: Callable[[dict[str, Caller]], None], edit: Edit) -> None:
     def content_after(before: CallersDocument | None) -> Mapping[str, Any]:
-        present = before or _copy(registry)  # workers follow the copy if the file is gone
+        present = before or _copy(registry)  # workers follow the copy of a missing file
         callers = {caller.name: caller for caller in present.callers} if present else {}
         update(callers)
         return {"callers": [caller.model_dump(mode="json") for caller in callers.values()]}

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 log = logging.getLogger("funnelrank.exposures")
 FLUSH_SECONDS: Final = 0.2  # what a process that is killed loses at most, beside the record it is writing
 _MAX_RECORDS = 20_000
-_MAX_ITEMS = 200_000  # of all records in the queue; their rows are kept in memory meanwhile
+_MAX_ITEMS = 200_000  # of all records in the queue; their rows are in memory meanwhile
 _BATCH_RECORDS = 256
 _BATCH_ITEMS = 20_000
 
@@ -103,15 +103,15 @@ class RecordLog:
 
     def _write_some(self) -> None:
         """Write one batch of each kind."""
-        taken: dict[str, list[Any]] = {}
+        records_by_kind: dict[str, list[Any]] = {}
         records = 0
         items = 0
         while self._queue and records < _BATCH_RECORDS and items < _BATCH_ITEMS:
             kind, record, size = self._queue.popleft()
-            taken.setdefault(kind, []).append(record)
+            records_by_kind.setdefault(kind, []).append(record)
             records += 1
             items += size
-        for kind, batch in taken.items():
+        for kind, batch in records_by_kind.items():
             self._write(kind, batch)
         self._items_taken += items
 

@@ -184,10 +184,9 @@ class Fusion:
 def _check_weight(formula: Formula, name: str, weight: float, known: Sequence[str] | Mapping[str, float]) -> None:
     field_name = f"fusion.weights.{name}"
     if name not in known:
-        what = (
-            f"profile '{formula.profile}' has no weight" if isinstance(formula, Computed) else "the model has no task"
-        )
-        raise invalid(field_name, f"{what} '{name}'{nearest(name, known)}")
+        computed = isinstance(formula, Computed)
+        problem = f"profile '{formula.profile}' has no weight" if computed else "the model has no task"
+        raise invalid(field_name, f"{problem} '{name}'{nearest(name, known)}")
     if not formula.bounds:
         return
     bounds = formula.bounds.get(name)

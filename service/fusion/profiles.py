@@ -123,15 +123,15 @@ class FusionProfiles(_Strict):
         return self
 
     def _check_experiments(self) -> None:
-        taken: dict[str | None, str] = {}
+        names_by_scene: dict[str | None, str] = {}
         for name, experiment in self.experiments.items():
             where = f"experiments.{name}"
             scene = experiment.scene
             if scene is not None and scene not in self.scenes:
                 raise ValueError(f"{where}.scene: no scene '{scene}'{nearest(scene, self.scenes)}")
-            if scene in taken:
-                raise ValueError(f"{where}.scene: experiment '{taken[scene]}' already covers these requests")
-            taken[scene] = name
+            if scene in names_by_scene:
+                raise ValueError(f"{where}.scene: experiment '{names_by_scene[scene]}' already covers these requests")
+            names_by_scene[scene] = name
             if len({a.name for a in experiment.arms}) != len(experiment.arms):
                 raise ValueError(f"{where}.arms: two have the same name")
             if sum(a.percent for a in experiment.arms) > 100.0001:

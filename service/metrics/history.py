@@ -61,7 +61,7 @@ class History:
     rows: list["array[float]"] = field(default_factory=list)
 
     def add(self, time: float, families: Families) -> None:
-        """Add a sample of the kept families, and drop those that are closer together than their age allows."""
+        """Add a sample of the chosen families, and drop those that are closer together than their age allows."""
         values = dict(_values(families))
         for key in values:
             self.keys.setdefault(key, len(self.keys))
@@ -101,7 +101,7 @@ class History:
             step = next((step for longest, step in STEPS if age <= longest), None)
             if step is None:
                 continue
-            # The first sample of each step is kept. Steps begin at multiples, so that thinning again drops nothing.
+            # The first sample of each step stays. Steps begin at multiples, so that thinning again drops nothing.
             place = (step, int(time // step))
             if place != before or time == now:
                 times.append(time)
@@ -125,7 +125,7 @@ def series_of(key: str) -> SeriesKey:
 
 
 def _values(families: Families) -> Iterator[tuple[str, float]]:
-    """The kept series of these families with their values."""
+    """The series of these families with their values."""
     for name in _KEPT & families.keys():
         for sample, labels, value in families[name]["samples"]:
             if name in _OF_RANKINGS and labels.get(_RANK[0]) != _RANK[1]:

@@ -79,7 +79,7 @@ class Distribution:
 
 
 class Tallies:
-    """All counts of one worker that are kept in plain numbers."""
+    """All counts of one worker in plain numbers."""
 
     def __init__(self) -> None:
         self._bringing: list[Callable[[], None]] = []

@@ -76,19 +76,19 @@ class WorkerRecords:
         statuses = [status for status in (self._status, *others) if status]
         return sorted(statuses, key=lambda status: int(status["pid"]))
 
-    def families(self, own: Families) -> Families:
-        """Combine the metrics of all workers: `own`, the last records of the others, and those of ended workers without
-        gauges.
+    def families(self, present: Families) -> Families:
+        """Combine the metrics of all workers: `present` of this one, the last records of the others, and those of ended
+        workers without gauges.
         """
         if self._folder is None:
-            return own
+            return present
         try:
             with self._locked(self._folder) as locked:
-                return self._families(self._folder, own, locked)
+                return self._families(self._folder, present, locked)
         except OSError as error:
             if not self._failing:
                 log.warning("the metrics of the other workers cannot be read: %s", error)
-            return own
+            return present
 
     def close(self) -> None:
         """Mark this worker's record as that of an ended worker."""
@@ -106,9 +106,9 @@ class WorkerRecords:
         if before is not None:
             before.close()
 
-    def _families(self, folder: Path, own: Families, locked: bool) -> Families:
+    def _families(self, folder: Path, present: Families, locked: bool) -> Families:
         ended = _ended(folder)
-        living = [own]
+        living = [present]
         dead: dict[str, Families] = {}
         for path, alive, record in self._others():
             if alive:

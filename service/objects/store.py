@@ -65,7 +65,7 @@ class RegistryObjects:
         """Raises CannotOpen."""
         self.uri = uri
         address = store_address(uri)
-        # Google's conditions of writes name an object's generation, those of reads its ETag: both are kept.
+        # Google's conditions of writes name an object's generation, those of reads its ETag: a version has both.
         self._has_generations = address.scheme == GOOGLE
         # Repeated here and not by the client: after a lost answer, a conditional write has to look what is there. Of a
         # large file, the client repeats the part that failed.

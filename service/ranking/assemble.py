@@ -94,13 +94,15 @@ def item_rows(layouts: Layouts, stored: StoredRows | None, item_ids: Sequence[st
     return ItemRows(rows["keys"].copy(), rows["numerics"].copy(), np.ones(len(rows), dtype=np.uint8))
 
 
-def put_own_features(layout: RowLayout, items: ItemRows, own: Mapping[int, Mapping[str, object]]) -> Iterator[None]:
+def put_own_features(
+    layout: RowLayout, items: ItemRows, features: Mapping[int, Mapping[str, object]]
+) -> Iterator[None]:
     """Replace stored values by the candidates' own values, by position.
 
     Yields after some rows, so that the caller can let other requests run.
     """
     row = layout.empty(1)
-    for done, (place, values) in enumerate(own.items(), 1):
+    for done, (place, values) in enumerate(features.items(), 1):
         row["keys"] = items.keys[place]
         row["numerics"] = items.numerics[place]
         packed = layout.rows(pack_raw(layout, values, f"candidates[{place}].features", onto=row.tobytes()))

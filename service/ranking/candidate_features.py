@@ -17,7 +17,7 @@ from service.ranking.counter_numbers import put_counters
 from service.ranking.query import Query
 from service.store.base import StoredRows
 
-Own = Mapping[int, Mapping[str, object]]
+FeaturesByPlace = Mapping[int, Mapping[str, object]]
 SOURCE: Final = "source"
 _ABSENT: Final = object()
 _NOTHING: Final[Mapping[str, object]] = {}
@@ -35,7 +35,7 @@ class CandidateValues:
     the candidate features, None if the schema has none; `missing` names those that some candidate lacks.
     """
 
-    own_items: Own
+    own_items: FeaturesByPlace
     rows: np.ndarray | None = None
     missing: frozenset[str] = frozenset()
 
@@ -50,24 +50,24 @@ async def own_values(layouts: Layouts, query: Query) -> CandidateValues:
 
 
 async def assembled_inputs(
-    layouts: Layouts, stored: StoredRows | None, query: Query, own: CandidateValues, context: bytes, moment: int
+    layouts: Layouts, stored: StoredRows | None, query: Query, values: CandidateValues, context: bytes, moment: int
 ) -> tuple[Assembled, float]:
     """Return the graph's inputs, and the seconds spent on assembling them."""
     started = perf_counter()
     paused = 0.0
     items = item_rows(layouts, stored, query.item_ids)
-    if own.own_items:
-        for _ in put_own_features(layouts.item, items, own.own_items):
+    if values.own_items:
+        for _ in put_own_features(layouts.item, items, values.own_items):
             before = perf_counter()
             await asyncio.sleep(0)
             paused += perf_counter() - before
-    assembled = assemble(layouts, stored, items, query.user_id, context, moment, own.rows)
+    assembled = assemble(layouts, stored, items, query.user_id, context, moment, values.rows)
     put_counters(layouts, assembled.inputs, stored, query.options.scene, moment)
     return assembled, perf_counter() - started - paused
 
 
 def candidate_values(
-    layouts: Layouts, own: Own, candidates: int, sources: Sequence[str | None] | None = None
+    layouts: Layouts, features: FeaturesByPlace, candidates: int, sources: Sequence[str | None] | None = None
 ) -> Iterator[CandidateValues | None]:
     """Yield None after some values, so that the caller can let other requests run, and the result at the end.
 
@@ -78,14 +78,15 @@ def candidate_values(
     """
     layout = layouts.candidate
     # Separate the values of candidate features from those of item features.
-    of_candidates = [own.get(place, _NOTHING) for place in range(candidates)]
-    own_items = _of_items(layouts, own)
+    of_candidates = [features.get(place, _NOTHING) for place in range(candidates)]
+    own_items = _of_items(layouts, features)
     rows = layout.empty(candidates)
     missing: set[str] = set()
     # Pack one feature after another, so that the usual values need no Python call per candidate.
     for feature in layout.features:
         for start in range(0, candidates, _PACKED_AT_ONCE):
-            values = [given.get(feature.name, _ABSENT) for given in of_candidates[start : start + _PACKED_AT_ONCE]]
+            part = of_candidates[start : start + _PACKED_AT_ONCE]
+            values = [of_candidate.get(feature.name, _ABSENT) for of_candidate in part]
             if feature.name == SOURCE and sources is not None:
                 values = [
                     source if value is _ABSENT and source is not None else value
@@ -106,11 +107,11 @@ def _field(place: int, feature: Feature) -> str:
     return f"candidates[{place}].features.{feature.name}"
 
 
-def _of_items(layouts: Layouts, own: Own) -> Own:
+def _of_items(layouts: Layouts, features: FeaturesByPlace) -> FeaturesByPlace:
     """The values of item features by position. Raises InvalidRequest for a name that the schema lacks."""
     candidate = layouts.candidate
     own_items: dict[int, dict[str, object]] = {}
-    for place, values in own.items():
+    for place, values in features.items():
         of_item = {name: value for name, value in values.items() if name not in candidate}
         if not of_item:
             continue

@@ -25,7 +25,7 @@ class Checked:
     formula: Formula
     chosen: Chosen | None
     context: bytes
-    own: CandidateValues
+    values: CandidateValues
     moment: int
     rules: SecondStage | None
     degraded: Degradations
@@ -48,10 +48,10 @@ async def check_request(live: Live, query: Query, page_key: bytes) -> Checked:
     degraded = check_context(layouts.context, query.context)
     moment = query.options.timestamp or now_ms()
     rules = _rules_of(live, query, moment, page_key)
-    own = CandidateValues(query.own_features)
+    values = CandidateValues(query.own_features)
     if layouts.candidate.features:
-        own = await own_values(layouts, query)
-    return Checked(formula, chosen, context, own, moment, rules, degraded)
+        values = await own_values(layouts, query)
+    return Checked(formula, chosen, context, values, moment, rules, degraded)
 
 
 def _rules_of(live: Live, query: Query, moment: int, page_key: bytes) -> SecondStage | None:

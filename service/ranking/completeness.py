@@ -9,7 +9,7 @@ from features.layouts import Layouts
 from service.bundle.loading import Bundle
 from service.errors import invalid
 from service.ranking.assemble import Assembled
-from service.ranking.candidate_features import CandidateValues, Own
+from service.ranking.candidate_features import CandidateValues, FeaturesByPlace
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.rules.bound import BoundRules
 from service.store.base import StoredRows
@@ -30,7 +30,7 @@ def check_context(layout: RowLayout, context: Mapping[str, object]) -> Degradati
 
 
 def check_own_features(
-    bundle: Bundle, rules: BoundRules | None, stored: StoredRows | None, own: CandidateValues
+    bundle: Bundle, rules: BoundRules | None, stored: StoredRows | None, values: CandidateValues
 ) -> Degradations:
     """Count the features that a candidate lacks: its own ones, and those of an item with given features and no stored
     row.
@@ -39,19 +39,19 @@ def check_own_features(
     feature of the item is required.
     """
     layouts = bundle.layouts
-    missing = set(own.missing)
-    if stored is not None and own.own_items:
-        missing |= _missing_of_items(layouts, stored.items, own.own_items)
+    missing = set(values.missing)
+    if stored is not None and values.own_items:
+        missing |= _missing_of_items(layouts, stored.items, values.own_items)
     missing -= bundle.unread_features if rules is None else bundle.unread_features - rules.features
     return (Degradation(Reason.MISSING_FEATURES, len(missing)),) if missing else ()
 
 
-def _missing_of_items(layouts: Layouts, items: ItemRows, own: Own) -> set[str]:
+def _missing_of_items(layouts: Layouts, items: ItemRows, features: FeaturesByPlace) -> set[str]:
     names = {feature.name for feature in layouts.item.features} - {layouts.schema.item_id_feature}
     required = {feature.name for feature in layouts.item.features if feature.required}
     missing: set[str] = set()
     states = items.states.tolist()
-    for place, values in own.items():
+    for place, values in features.items():
         if states[place] == KNOWN:
             continue
         left_out = names - values.keys()

@@ -28,7 +28,7 @@ def counter_numerics(
     """The input `counter_numerics` float32 `[C, K]` of candidates with keys int64 `[C, ...]`.
 
     NaN if a cell could not be read (`stored` is None: none was), the request has no scene, or a candidate has no value
-    of the feature that a counter is kept by.
+    of the feature that a counter counts by.
     """
     numbers = np.full((len(item_keys), len(layouts.schema.counters)), np.nan, dtype=np.float32)
     if stored is None:
@@ -60,10 +60,10 @@ def _of_user(
         return _numbers(layout, [cells.get(cell_name(place), empty)], moment_ms)
     # The stored cells of this layout, and an empty one at the end, which stands for all others.
     title = cell_name(place, 0)[:-1]
-    own = {int(name[len(title) :]): cell for name, cell in cells.items() if name.startswith(title)}
-    numbers = _numbers(layout, [*own.values(), empty], moment_ms)
-    place_of = np.full(layout.values, len(own))
-    place_of[list(own)] = np.arange(len(own))
+    cells_of_layout = {int(name[len(title) :]): cell for name, cell in cells.items() if name.startswith(title)}
+    numbers = _numbers(layout, [*cells_of_layout.values(), empty], moment_ms)
+    place_of = np.full(layout.values, len(cells_of_layout))
+    place_of[list(cells_of_layout)] = np.arange(len(cells_of_layout))
     of_candidates = np.asarray(numbers[place_of[keys % layout.values]])
     of_candidates[keys == MISSING_KEY] = np.nan
     return of_candidates

@@ -68,7 +68,7 @@ class ExposurePacker:
         computed = ranking.computation
         places = self._places(query, ranking)
         # Whole rows, with the columns that only rules read, and the comparison of all candidates, which the graph has.
-        inputs = {**live.bundle.own(computed.inputs), **computed.inputs}
+        inputs = {**live.bundle.graph_inputs(computed.inputs), **computed.inputs}
         # What was asked, what ranked it, and the answer.
         row = {
             "request_id": request_id,
@@ -133,17 +133,17 @@ class ExposurePacker:
 
 def of_request(query: Query) -> list[str]:
     """Name what the request gave in place of what the store has, beside features of items."""
-    given = query.inline_user
-    if given is None:
+    user = query.inline_user
+    if user is None:
         return []
-    values = {"user": given.features, "behaviours": given.behaviours}
+    values = {"user": user.features, "behaviours": user.behaviours}
     return [name for name, value in values.items() if value is not None]
 
 
 def items_of_request(query: Query, layout: RowLayout, places: np.ndarray) -> list[int]:
     """Those of the places whose request gave features of the item in place of the stored ones."""
-    own = query.own_features
-    return [place for place in places.tolist() if place in own and any(name in layout for name in own[place])]
+    features = query.own_features
+    return [place for place in places.tolist() if place in features and any(name in layout for name in features[place])]
 
 
 def profile_of(formula: Formula) -> str:

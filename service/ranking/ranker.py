@@ -126,15 +126,15 @@ class Ranker:
         # Assemble the graph's inputs.
         begin(run.marks, "assemble")
         assembled, assembling = await assembled_inputs(
-            bundle.layouts, stored, query, checked.own, checked.context, checked.moment
+            bundle.layouts, stored, query, checked.values, checked.context, checked.moment
         )
         degraded = of_rows(stored, assembled) + checked.degraded
-        if query.own_features or checked.own.missing:
-            degraded += check_own_features(bundle, bound, stored, checked.own)
+        if query.own_features or checked.values.missing:
+            degraded += check_own_features(bundle, bound, stored, checked.values)
         inputs: Mapping[str, np.ndarray] = assembled.inputs
         count_assembled(run.counted, inputs, candidates, assembling)
         numerics = inputs["item_numerics"]
-        answered.request = _assembly(bundle, query, checked.own, inputs)
+        answered.request = _assembly(bundle, query, checked.values, inputs)
         # Score them, taking turns with other requests.
         begin(run.marks, "score")
         brownout = None
@@ -223,7 +223,7 @@ class Ranker:
         return score_in_chunks(self.scheduler, bundle, inputs, candidates, self.chunk, check, places, vectors)
 
 
-def _assembly(bundle: Bundle, query: Query, own: CandidateValues, inputs: Mapping[str, np.ndarray]) -> Assembly:
+def _assembly(bundle: Bundle, query: Query, values: CandidateValues, inputs: Mapping[str, np.ndarray]) -> Assembly:
     """Describe a request for the observers."""
     return Assembly(
         bundle.layouts.inputs_fingerprint,
@@ -232,5 +232,5 @@ def _assembly(bundle: Bundle, query: Query, own: CandidateValues, inputs: Mappin
         query.item_ids,
         query.options.scene,
         query.sources,
-        bool(own.own_items),
+        bool(values.own_items),
     )

@@ -71,11 +71,11 @@ async def score_reduced(
     # The small version scores all candidates, and the full model the best of them or none.
     alike = rules is None or not rules.reads_model
     saves = step >= SMALL_ALONE or (step == TWO_PASSES and second_pass_size(candidates) < candidates)
-    own = _formula_of(first, bundle, query, formula) if saves and alike else None
-    if first is not None and own is not None:
+    small_formula = _formula_of(first, bundle, query, formula) if saves and alike else None
+    if first is not None and small_formula is not None:
         by_small = await score(first.bundle, cut, candidates)
         if not by_small.failed:
-            estimates = own.fuse(by_small.predictions, cut["item_numerics"])
+            estimates = small_formula.fuse(by_small.predictions, cut["item_numerics"])
             if step == TWO_PASSES:
                 return await _second_pass(estimates, by_small.seconds, bundle, formula, cut, score)
             no_predictions = np.full((len(bundle.tasks), candidates), np.nan, dtype=np.float32)
@@ -122,11 +122,11 @@ def _formula_of(first: Live | None, bundle: Bundle, query: Query, formula: Formu
     """
     if first is None or first.bundle.layouts.inputs_fingerprint != bundle.layouts.inputs_fingerprint:
         return None
-    own = first.fusion.formulas[formula.profile]
+    small_formula = first.fusion.formulas[formula.profile]
     if not query.options.weights:
-        return own
+        return small_formula
     try:
-        return first.fusion.with_weights(own, query.options.weights)
+        return first.fusion.with_weights(small_formula, query.options.weights)
     except InvalidRequest:
         return None
 

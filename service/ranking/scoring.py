@@ -42,7 +42,7 @@ async def score_in_chunks(
     second pass of a ranking whose first pass has waited already, so it does not wait for the rankings behind it.
     `vectors` names the item vectors that the rules need.
     """
-    used = bundle.own(inputs) if places is None else bundle.own_at(inputs, places)
+    used = bundle.graph_inputs(inputs) if places is None else bundle.graph_inputs_at(inputs, places)
     parts: list[np.ndarray] = []
     parts_of_vectors: list[list[np.ndarray]] = []
     seconds = 0.0

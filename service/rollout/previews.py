@@ -61,9 +61,9 @@ class Previews:
 
         return await self._run(work, RULES_FILE)
 
-    def _snapshot(self, what: str) -> ServingSnapshot:
+    def _snapshot(self, document: str) -> ServingSnapshot:
         if self._follower.live is None:
-            raise NotReady(f"no model is loaded, so the {what} cannot be checked")
+            raise NotReady(f"no model is loaded, so the {document} cannot be checked")
         return self._follower.snapshot
 
     async def _run(self, work: Callable[[], Preview], file: str) -> Preview:

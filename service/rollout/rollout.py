@@ -107,7 +107,7 @@ class Past(LineVersions, Revised):
 
 
 class RolloutState(LineVersions, Revised):
-    """Which versions are live, and their limits. Fields of a newer program are kept if an older one rewrites them.
+    """Which versions are live, and their limits. Fields of a newer program stay if an older one rewrites them.
 
     `lines` are the lines beside the default one; `scenes` has the line of each scene that does not use the default one.
     `line` is the line that this revision changed.

@@ -88,6 +88,6 @@ def _add(writes: CounterWrites, place: int, layout: CellLayout, event: CountedEv
         if value == MISSING_KEY:
             return
         name = cell_name(place, value % layout.values)
-    made = increments(layout, event.action, event.time_ms, values)
-    if made:
-        by_key.setdefault(key, {}).setdefault(name, Counter()).update(made)
+    amounts = increments(layout, event.action, event.time_ms, values)
+    if amounts:
+        by_key.setdefault(key, {}).setdefault(name, Counter()).update(amounts)

@@ -68,7 +68,7 @@ def decoded_values(layout: RowLayout, row: np.void) -> dict[str, DecodedValue]:
 def texts_of(vocabulary: str, keys: Collection[int], known: Iterable[str]) -> dict[int, str]:
     """Return the texts of those keys of a vocabulary that are a `known` text or an integer from 0 to 9999.
 
-    A row holds hashes, which cannot be inverted, so texts are hashed until every key is found.
+    A row holds hashes, which cannot be inverted, so texts are hashed until every key has its text.
     """
     missing = set(keys)
     texts: dict[int, str] = {}

@@ -45,11 +45,11 @@ def rows_from_store(layouts: Layouts, item_ids: Sequence[str], packed: Sequence[
     default = bytes(size)
     filled = [default if state else row for state, row in zip(states.tolist(), packed, strict=True)]
     rows = rows_of(layout, b"".join(filled), n)  # type: ignore[arg-type]
-    made = ItemRows(rows["keys"].copy(), rows["numerics"].copy(), states)
+    items = ItemRows(rows["keys"].copy(), rows["numerics"].copy(), states)
     unknown = unknown_rows(layouts, [item_ids[place] for place in places])
-    made.keys[places] = unknown["keys"]
-    made.numerics[places] = unknown["numerics"]
-    return made
+    items.keys[places] = unknown["keys"]
+    items.numerics[places] = unknown["numerics"]
+    return items
 
 
 def unknown_rows(layouts: Layouts, item_ids: Sequence[str]) -> np.ndarray:

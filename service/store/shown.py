@@ -62,7 +62,7 @@ def exposures_of(packed: bytes | None) -> Exposures:
 
 
 def packed_by_user(items: Iterable[ShownItem]) -> dict[str, bytes]:
-    """Pack the entries of each user, in the given order, up to the number that is kept."""
+    """Pack the entries of each user, in the given order, up to `KEPT_ENTRIES`."""
     by_user: dict[str, list[tuple[int, int]]] = {}
     for item in items:
         entry = (shown_key(item.item_id), 2 * item.time_ms + int(item.acted))

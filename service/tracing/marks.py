@@ -13,7 +13,7 @@ class Marks:
     """The stages of a request in order, each with the time in seconds (`monotonic`) at which it began.
 
     A stage ends where the next one begins. `facts` describes the ranking, if there is one; it is called only for a
-    request whose trace is kept.
+    traced request.
     """
 
     __slots__ = ("facts", "stages")
@@ -34,7 +34,7 @@ def begin(marks: Marks | None, stage: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FinishedTrace:
-    """A request whose trace is kept. Times are seconds of `monotonic`; `error` is empty unless the service failed."""
+    """A traced request. Times are seconds of `monotonic`; `error` is empty unless the service failed."""
 
     name: str
     context: TraceContext

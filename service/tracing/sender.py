@@ -1,4 +1,4 @@
-"""Queues the traces that are kept, and sends them in a thread of its own.
+"""Queues traces and sends them in a thread of its own.
 
 This module does not import OpenTelemetry: `service.tracing.spans` does, and only a worker that sends traces imports it.
 """
@@ -71,8 +71,8 @@ class TraceSender:
         if not traces:
             return
         try:
-            taken = self._writer.write(traces)
+            is_sent = self._writer.write(traces)
         except Exception:
             log.exception("%d traces could not be sent", len(traces))
-            taken = False
-        (self._sent if taken else self._failed).inc(len(traces))
+            is_sent = False
+        (self._sent if is_sent else self._failed).inc(len(traces))

@@ -35,10 +35,10 @@ class OtlpWriter:
         self._ids = _GivenIds()
         self._ended = _EndedSpans()
         # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over what is written here.
-        own = Resource({"service.name": "funnelrank", "service.version": version})
+        resource = Resource({"service.name": "funnelrank", "service.version": version})
         provider = TracerProvider(
-            sampler=ALWAYS_ON,  # what is not kept does not come here
-            resource=own.merge(OTELResourceDetector().detect()),
+            sampler=ALWAYS_ON,  # other traces do not come here
+            resource=resource.merge(OTELResourceDetector().detect()),
             id_generator=self._ids,
             shutdown_on_exit=False,
         )
@@ -106,9 +106,9 @@ class _GivenIds(RandomIdGenerator):
         return self._trace_id
 
     def generate_span_id(self) -> int:
-        given = self._span_id
+        span_id = self._span_id
         self._span_id = 0
-        return given or super().generate_span_id()
+        return span_id or super().generate_span_id()
 
 
 class _EndedSpans(SpanProcessor):

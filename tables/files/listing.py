@@ -97,7 +97,7 @@ def _walk(root: Path) -> Iterator[tuple[str, State]]:
     if not root.is_dir():
         return
     for folder, below, names in os.walk(root, followlinks=True, onerror=_raised):
-        # What a running program hides may be gone at any time, as Spark's `_temporary`, or be no file.
+        # What a running program hides may disappear at any time, as Spark's `_temporary`, or be no file.
         below[:] = [name for name in below if not _hidden(name)]
         for name in below:
             path = Path(folder) / name

@@ -43,8 +43,8 @@ def count_log(recipe: Recipe, tables: Mapping[str, Table], items: Entities, fold
         _write_served(recipe, tables["impressions"], folder)
         return
     rows = sum(tables[role].rows or 0 for role in ("impressions", "events") if role in tables)
-    what = f"counting {rows:,} rows of the log"
-    refuse_beyond(recipe.data.memory_bytes, rows * _LOG_BYTES, what, ", or train without features.counters")
+    work = f"counting {rows:,} rows of the log"
+    refuse_beyond(recipe.data.memory_bytes, rows * _LOG_BYTES, work, ", or train without features.counters")
     # Read the log: what is counted, and the impressions that the numbers are for.
     counters = recipe.features.counters
     named = [action for counter in counters for action in (*counter.actions, *getattr(counter, "per", ()))]

@@ -10,7 +10,7 @@ import numpy as np
 from features import RowLayout
 from features.times import UNKNOWN_MS
 
-# The number of groups in memory. Of more groups, a uniform sample is kept: those whose hash is below a threshold, which
+# The number of groups in memory. Of more groups, a uniform sample stays: those whose hash is below a threshold, which
 # is halved as often as necessary (Wegman's adaptive sampling, Flajolet 1990).
 MOST_GROUPS = 1 << 15
 

@@ -12,7 +12,7 @@ Action = Annotated[str, Field(min_length=1, max_length=512)]
 class SeenRule(Options):
     """Which returned items count as impressions. Nothing is inferred unless a recipe says so.
 
-    `explicit`: those that `/impressions` told. `returned`: all. `up_to_last_click_plus`: those down to the last item
+    `explicit`: those of `/impressions`. `returned`: all. `up_to_last_click_plus`: those down to the last item
     with one of the `actions`, and `k` more; a list without such an item has none.
     """
 
@@ -22,7 +22,7 @@ class SeenRule(Options):
 
 
 class LoggedLabel(Options):
-    """A label: whether one of the `actions` came within `window_s` seconds after the exposure.
+    """A label: whether one of the `actions` followed within `window_s` seconds after the exposure.
 
     With `value` it is how much: the sum, or the largest, of the events' values within the window; 0 without one.
 

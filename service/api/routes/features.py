@@ -75,7 +75,9 @@ async def _write(worker: Services, entity: Entity, rows: Sequence[Row]) -> Write
         schemas = await worker.targets.layouts()
         values = await by_schema([layouts.layout(entity) for layouts in schemas], entity, rows)
         await all_done(
-            worker.writer.merge_rows(layouts, entity, own) for layouts, own in zip(schemas, values, strict=True) if own
+            worker.writer.merge_rows(layouts, entity, rows_of_schema)
+            for layouts, rows_of_schema in zip(schemas, values, strict=True)
+            if rows_of_schema
         )
     written = len({entity_id for entity_id, _ in rows})
     worker.metrics.feature_rows.labels(entity).inc(written)
@@ -89,7 +91,7 @@ async def by_schema(
 
     Raises InvalidRequest with the first bad rows.
     """
-    own: list[dict[str, dict[str, object]]] = [{} for _ in layouts]
+    by_layout: list[dict[str, dict[str, object]]] = [{} for _ in layouts]
     bad: list[FieldError] = []
     for place, (entity_id, values) in enumerate(rows):
         if place and place % _CHECKED_AT_ONCE == 0:
@@ -98,12 +100,12 @@ async def by_schema(
         bad.extend(_faults(layouts, parts, values, f"{entity}s[{place}].features"))
         if len(bad) >= ERRORS_SHOWN:
             break
-        for merged, part in zip(own, parts, strict=True):
+        for values_by_id, part in zip(by_layout, parts, strict=True):
             if part or not values:
-                merged.setdefault(entity_id, {}).update(part)
+                values_by_id.setdefault(entity_id, {}).update(part)
     if bad:
         raise InvalidRequest(f"{bad[0].field}: {bad[0].message}; nothing was written", errors=bad[:ERRORS_SHOWN])
-    return own
+    return by_layout
 
 
 def _known(layout: RowLayout, values: Mapping[str, object]) -> dict[str, object]:

@@ -111,10 +111,11 @@ def _places(rollout: Rollout, target: Target) -> tuple[ModelPlace, ...]:
 async def _workers(worker: Services, target: Target) -> tuple[ModelOnWorker, ...]:
     statuses = await asyncio.to_thread(worker.metrics.records.statuses)
     # A single worker shares no records, and its own may be from before the last step.
-    own = worker.follower.described()
-    others = [status for status in statuses if status["pid"] != own["pid"]]
+    present = worker.follower.described()
+    others = [status for status in statuses if status["pid"] != present["pid"]]
     lines = list(worker.follower.snapshot.lines)
-    return tuple(_on_worker(status, target, lines) for status in sorted([own, *others], key=lambda one: one["pid"]))
+    by_pid = sorted([present, *others], key=lambda status: int(status["pid"]))
+    return tuple(_on_worker(status, target, lines) for status in by_pid)
 
 
 def _on_worker(status: dict[str, Any], target: Target, lines: list[str]) -> ModelOnWorker:

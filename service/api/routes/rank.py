@@ -168,10 +168,10 @@ def _inline_user(
 
 
 class CandidateColumns(NamedTuple):
-    """Candidates by column: `own` has their own values by position, `keys` is the number of keys in their JSON."""
+    """Candidates by column: `features` has their own values by position, `keys` is the number of keys in their JSON."""
 
     ids: list[str]
-    own: Mapping[int, Mapping[str, object]]
+    features: Mapping[int, Mapping[str, object]]
     sources: Sequence[str | None] | None
     keys: int
 
@@ -182,7 +182,7 @@ def candidates_of(candidates: list[str | Candidate]) -> CandidateColumns:
     if set(map(type, candidates)) == {str}:
         return CandidateColumns(candidates, {}, None, 0)  # type: ignore[arg-type]
     ids: list[str] = []
-    own: dict[int, Mapping[str, object]] = {}
+    features_by_place: dict[int, Mapping[str, object]] = {}
     sources: list[str | None] = [None] * len(candidates)
     keys = 0
     for place, candidate in enumerate(candidates):
@@ -193,12 +193,12 @@ def candidates_of(candidates: list[str | Candidate]) -> CandidateColumns:
         keys += 1
         features = candidate.features
         if features:
-            own[place] = features
+            features_by_place[place] = features
             keys += 1 + len(features)
         if candidate.source is not None:
             sources[place] = candidate.source
             keys += 1
-    return CandidateColumns(ids, own, sources if any(sources) else None, keys)
+    return CandidateColumns(ids, features_by_place, sources if any(sources) else None, keys)
 
 
 def _duplicates(ids: list[str]) -> InvalidRequest:

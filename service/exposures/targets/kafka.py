@@ -52,14 +52,14 @@ class KafkaTarget:
 
     def __init__(self, address: LogAddress) -> None:
         """No call is made yet. Raises LogTargetError."""
-        own = {
+        options = {
             "acks": "all",
             "compression.type": "zstd",
             "message.max.bytes": _LARGEST_BYTES,
             "message.timeout.ms": _TIMEOUT_SECONDS * 1000,
         }
         try:
-            self._producer = Producer(own | client_options(address))
+            self._producer = Producer(options | client_options(address))
         except (KafkaException, ValueError, TypeError) as error:
             raise LogTargetError(f"{address.brokers}: {error}") from None
         self._topic = address.topic

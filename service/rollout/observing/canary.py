@@ -186,7 +186,7 @@ def _scored(bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> tuple[float, bo
     """CPU seconds of this thread, whether a score is missing, and task scores `[tasks, C]`."""
     started = thread_time()
     try:
-        predictions = bundle.score(bundle.own(inputs))
+        predictions = bundle.score(bundle.graph_inputs(inputs))
     except Exception:  # noqa: BLE001 - onnxruntime raises classes of its own; a failed run is counted as such
         return thread_time() - started, True, None
     return thread_time() - started, not bool(np.isfinite(predictions).all()), predictions

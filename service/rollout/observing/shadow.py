@@ -109,7 +109,7 @@ class Shadow:
         metrics = self._metrics
         line = job.shadow.line
         shadow = job.shadow.bundle
-        predictions = shadow.score(shadow.own(job.inputs))
+        predictions = shadow.score(shadow.graph_inputs(job.inputs))
         scores = job.formula.fuse(predictions, job.inputs.get("item_numerics"))
         usable = np.isfinite(scores) & np.isfinite(job.scores)
         if usable.sum() > 1:

@@ -59,7 +59,7 @@ def _order(scores: np.ndarray) -> np.ndarray:
 def _fused(live: Live, formula: Formula, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """Ranking scores of all candidates, float64 `[C]`."""
     bundle = live.bundle
-    return formula.fuse(bundle.score(bundle.own(inputs)), inputs["item_numerics"])
+    return formula.fuse(bundle.score(bundle.graph_inputs(inputs)), inputs["item_numerics"])
 
 
 def _fused_twice(live: Live, first: Live, formula: Formula, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -67,5 +67,5 @@ def _fused_twice(live: Live, first: Live, formula: Formula, inputs: Mapping[str,
     bundle = live.bundle
     estimates = _fused(first, first.fusion.formulas[formula.profile], inputs)
     places = best_places(estimates)
-    second = bundle.score(bundle.own_at(inputs, places))
+    second = bundle.score(bundle.graph_inputs_at(inputs, places))
     return merged(estimates, formula.fuse(second, inputs["item_numerics"][places]), places)

@@ -133,9 +133,7 @@ def _places(rollout: Rollout, target: Target) -> list[str]:
     ]
 
 
-def roll_out(
-    checks: RegistryChecks, changes: Mapping[str, Any], edit: Edit, attempt: Attempt | None = None
-) -> Rollout:
+def roll_out(checks: RegistryChecks, changes: Mapping[str, Any], edit: Edit, attempt: Attempt | None = None) -> Rollout:
     """Change one line of the rollout document, after hashing and binding every version that the changes name.
 
     Raises BundleRejected, DocumentError, Conflict, InvalidRequest, OSError; the document is then unchanged.

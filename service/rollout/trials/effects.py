@@ -138,7 +138,7 @@ def _scored(old: Live, new: Live, request: Assembly) -> _Scored | None:
     bound = [rules for live in (old, new) if live.rules is not None for rules in live.rules.bound.values()]
     names = tuple(dict.fromkeys(name for rules in bound for name in rules.outputs))
     try:
-        predictions, vectors = bundle.score_with(bundle.own(request.inputs), names)
+        predictions, vectors = bundle.score_with(bundle.graph_inputs(request.inputs), names)
     except Exception:  # noqa: BLE001 - onnxruntime raises its own classes
         return None
     return _Scored(predictions, dict(zip(names, vectors, strict=True)))

@@ -84,6 +84,6 @@ def _requests(live: Live, recent: RecentRequests, snapshot: ServingSnapshot) -> 
 def _scores(bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """Task scores `[tasks, C]`; None if the model fails, which is no fault of the profiles."""
     try:
-        return bundle.score(bundle.own(inputs))
+        return bundle.score(bundle.graph_inputs(inputs))
     except Exception:  # noqa: BLE001 - onnxruntime raises its own classes
         return None

@@ -96,7 +96,7 @@ def _timed(bundle: Bundle, assembly: Assembly) -> tuple[np.ndarray, float]:
     machine.
     """
     started = thread_time()
-    scores = bundle.score(bundle.own(assembly.inputs))
+    scores = bundle.score(bundle.graph_inputs(assembly.inputs))
     return scores, thread_time() - started
 
 

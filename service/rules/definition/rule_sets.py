@@ -46,13 +46,13 @@ class RuleSets(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> "RuleSets":
-        taken: dict[str | None, str] = {}
+        names_by_scene: dict[str | None, str] = {}
         for name, experiment in self.experiments.items():
             where = f"experiments.{name}"
             scene = experiment.scene
-            if scene in taken:
-                raise ValueError(f"{where}.scene: experiment '{taken[scene]}' has these requests already")
-            taken[scene] = name
+            if scene in names_by_scene:
+                raise ValueError(f"{where}.scene: experiment '{names_by_scene[scene]}' has these requests already")
+            names_by_scene[scene] = name
             if _repeats(arm.name for arm in experiment.arms):
                 raise ValueError(f"{where}.arms: two have the same name")
             if sum(arm.percent for arm in experiment.arms) > 100.0001:

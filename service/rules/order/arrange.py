@@ -2,8 +2,8 @@
 that holds.
 
 Rules on positions hold exactly, or the result names those that were relaxed. They are relaxed from the end of the
-operator's list: a rule is kept if it can hold together with all kept rules before it. A relaxed rule is still met at
-each position where the kept ones leave a choice.
+operator's list: a rule is in force if it can hold together with those in force before it. A relaxed rule is still met
+at each position where these leave a choice.
 """
 
 from collections.abc import Generator, Hashable, Mapping, Sequence
@@ -131,7 +131,7 @@ def _ordered(
             counted = yield from _counted(positional, served)
             barring = yield from barring_rules(left, exact, counted)
             return exact, (), barring
-    # Keep each rule that can hold together with those kept before it.
+    # Keep each rule that can hold together with those before it.
     satisfiable: list[Positional] = []
     best = list(left[:length])
     for done, one in enumerate(possible):
@@ -149,7 +149,7 @@ def _ordered(
         if exact is not None:
             satisfiable.append(one)
             best = exact
-    # The kept rules have an order; look for one that also meets the others where it can.
+    # These rules have an order; look for one that also meets the others where it can.
     relaxed = [p for p in positional if p not in satisfiable]
     exact = yield from _search(satisfiable, relaxed, left, length, served, budget, parts=1)
     order = exact or best

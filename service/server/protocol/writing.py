@@ -22,7 +22,7 @@ _INT = struct.Struct("i")
 
 
 class ReadingGate(FlowControl):
-    """uvicorn's flow control, except that reading stays paused while received bytes are kept back."""
+    """uvicorn's flow control, except that reading stays paused while received bytes are held back."""
 
     _held = False
 
@@ -94,7 +94,7 @@ class WatchedWriting(HttpToolsProtocol):
         self._close()
 
     def _rest(self) -> None:
-        """Wait for the next request as long as a connection is kept alive."""
+        """Wait for the next request as long as a connection may stay idle."""
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         self._limits.idle(self)

@@ -43,9 +43,9 @@ def release(redis: "Redis", fingerprint: str, registry: Path) -> None:
     """Remove this registry's claim. Raises SchemaInUse if other registries have a claim to the rows."""
     key = claims_key(fingerprint)
     redis.hdel(key, registry_id(registry))
-    others: Any = redis.hvals(key)
-    if others:
-        places = ", ".join(sorted(other.decode(errors="replace") for other in others))
+    claims: Any = redis.hvals(key)
+    if claims:
+        places = ", ".join(sorted(claim.decode(errors="replace") for claim in claims))
         raise SchemaInUse(
             f"the rows of schema {fingerprint} stay: they were loaded from the registry {places} too; "
             f"forget the schema there (where that registry is no more, delete the hash {key})"

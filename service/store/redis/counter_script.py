@@ -22,8 +22,8 @@ _INCREMENT = Struct("<6I")  # kind, start, size, one, two, times
 ADD_COUNTS: Final = f"""
 local key = KEYS[1]
 local kind = redis.call('TYPE', key).ok
-local wanted = ARGV[2] == '' and 'string' or 'hash'
-if kind ~= 'none' and kind ~= wanted then redis.call('UNLINK', key) end
+local expected = ARGV[2] == '' and 'string' or 'hash'
+if kind ~= 'none' and kind ~= expected then redis.call('UNLINK', key) end
 for i = 2, #ARGV, 3 do
   local name, size, made = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
   local cell

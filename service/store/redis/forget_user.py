@@ -42,10 +42,10 @@ def _unlink(redis: "Redis", names: list[str]) -> int:
 def _search(redis: "Redis", user_id: str) -> Iterator[str]:
     """Find the keys of a user. The pattern of SCAN also matches items and scenes whose id ends like a user's key."""
     escaped = re.sub(r"([*?\[\]\\^])", r"\\\1", user_id)
-    own = re.compile(rf"fr:(shown|[0-9a-f]{{16}}:(u|s|cu)):\{{{re.escape(user_id)}\}}", re.DOTALL)
+    key_of_user = re.compile(rf"fr:(shown|[0-9a-f]{{16}}:(u|s|cu)):\{{{re.escape(user_id)}\}}", re.DOTALL)
     seen = set()
     for key in redis.scan_iter(match=f"fr:*:{{{escaped}}}", count=_SCAN_COUNT):
         name = key.decode(errors="replace")
-        if own.fullmatch(name) and name not in seen:
+        if key_of_user.fullmatch(name) and name not in seen:
             seen.add(name)
             yield name

@@ -6,7 +6,7 @@ from typing import Final
 # ids -> the set of one shard; the shards of a kind are in different slots of a cluster.
 _SHARDS = 64
 _MOST_PER_SHARD = 10_000  # ids; about 1 MiB per shard, 64 MiB per kind at most
-_TTL_MS = 3_600_000  # a caller that sends again after an hour is found by the joiner
+_TTL_MS = 3_600_000  # a caller that sends again after an hour is recognised by the joiner
 _REMOVED_AT_ONCE = 2_000
 
 # ARGV: the present time (ms), then ids. The result says for each id whether it is new. A set has the newest ids with

@@ -207,8 +207,8 @@ def _load_behaviours(redis: "Redis", layouts: Layouts, batch: Batch, names: Tabl
         calls: list[Call] = []
         for user in range(first, min(first + _PIPELINE_ROWS // 10, len(distinct))):
             places = order[starts[user] : starts[user + 1]].tolist()
-            own = ((stamps[place], events[place] + packed[place * size : (place + 1) * size]) for place in places)
-            sent = behaviours_to_send(own, keep, now_ms)
+            of_user = ((stamps[place], events[place] + packed[place * size : (place + 1) * size]) for place in places)
+            sent = behaviours_to_send(of_user, keep, now_ms)
             keys = [key_of(layouts.fingerprint, distinct[user]) for key_of in (behaviours_key, user_key)]
             calls.append((keys, add_behaviours_arguments(sent, keep, now_ms, lifetimes)))
         run_script(redis, ADD_BEHAVIOURS, calls)

@@ -69,7 +69,7 @@ class StoredCounts:
     """What is to be stored. `behaviours` and `shown` are per user; ids have this many characters.
 
     If the schema has counters, every item, user and scene has some. `cells` is the number of values of an item feature
-    by which a user's events are counted, per counter kept so; None stands for all cells of the schema.
+    by which a user's events are counted, per such counter; None stands for all cells of the schema.
     """
 
     users: int

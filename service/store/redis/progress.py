@@ -8,12 +8,12 @@ from tqdm import tqdm
 
 
 @contextmanager
-def progress(what: str, unit: str, total: int | None = None, done: int = 0) -> Iterator[Callable[[int], None]]:
+def progress(title: str, unit: str, total: int | None = None, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Yield a function to call with the amount of new work done, in `unit`. After an error, no line is written to a
     log.
     """
     if sys.stderr.isatty():
-        with tqdm(total=total, initial=done, desc=what, unit=f" {unit}") as bar:
+        with tqdm(total=total, initial=done, desc=title, unit=f" {unit}") as bar:
 
             def advance(more: int) -> None:
                 bar.update(more)
@@ -23,7 +23,7 @@ def progress(what: str, unit: str, total: int | None = None, done: int = 0) -> I
     counts = [done]
     yield counts.append
     share = "" if total is None else "100% of "
-    sys.stderr.write(f"{what}: {share}{sum(counts)} {unit}\n")
+    sys.stderr.write(f"{title}: {share}{sum(counts)} {unit}\n")
     sys.stderr.flush()
 
 

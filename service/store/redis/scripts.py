@@ -19,8 +19,8 @@ _ADDED_AT_ONCE = 1_000  # scores and members of one ZADD: Lua hands over a bound
 # arrival counts as newer, as a later row does in training: its score lies 1/2048 above the last one's, which a double
 # holds exactly until the year 2109.
 #
-# What is kept is counted apart for the past (the newest) and the future (the next), so that events ahead of time, as a
-# wrong clock sends them, never push out real ones. The result counts the events that are new and kept.
+# Entries are counted apart for the past (the newest) and the future (the next), so that events ahead of time, as a
+# wrong clock sends them, never push out real ones. The result counts the new events that stay.
 #
 # Steps: what lies between the first and the last event is read once and written once, so that n events cost about n
 # steps, however their times lie.
@@ -84,7 +84,7 @@ return count
 """
 
 # ARGV: the number of bytes to keep, the lifetime without a change (ms), the new entries. An entry that exists is not
-# added again. The newest arrivals are kept. A key of another type, or of another length, counts as empty.
+# added again. The newest arrivals stay. A key of another type, or of another length, counts as empty.
 #
 # Steps: each existing and each new entry is read once.
 ADD_SHOWN = f"""
@@ -119,7 +119,7 @@ return 1
 
 
 def behaviours_to_send(behaviours: Iterable[tuple[int, bytes]], keep: int, now_ms: int) -> Sequence[tuple[int, bytes]]:
-    """Return those behaviours `(time in ms, event key + packed row)` of one user that can be kept, in order of time.
+    """Return those behaviours `(time in ms, event key + packed row)` of one user that fit, in order of time.
 
     If an event occurs twice, its first position and its last row are used. Of the past, the newest `keep` are sent, of
     the future the next `keep`, so that the work of Redis per call is bounded.

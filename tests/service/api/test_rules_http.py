@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import redis
 from rules_service import BLOCK, BY_PRICE, FUSION, ITEMS, PIN, TOKEN, hold, ids, put, rank, wait_for_revision
-from service.documents import Edit
 from synthetic_bundle import with_vectors
 
 from features.files.writing import write_whole
 from service.bundle.registry import Target
+from service.documents import Edit
 from service.rollout.lines.changes import change_rollout
 from service.rules.definition.document import RULES_FILE
 from service.sample.embedded_redis import EmbeddedRedis

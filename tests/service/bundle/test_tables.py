@@ -357,4 +357,4 @@ def test_a_version_declared_again_has_the_same_table(folder: Path, kit: SimpleNa
     bundle = load_bundle(folder.parent / "2", 1, 50)
     assert declared.external == bundle.manifest.external
     inputs = kit.golden_inputs(Layouts.of(FeatureSchema.model_validate(kit.SCHEMA)), candidates=30)
-    assert np.array_equal(bundle.score(bundle.own(inputs)), load_bundle(folder, 1, 50).score(inputs))
+    assert np.array_equal(bundle.score(bundle.graph_inputs(inputs)), load_bundle(folder, 1, 50).score(inputs))

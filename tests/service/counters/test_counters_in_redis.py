@@ -48,7 +48,9 @@ def clicks(n: int, user: str = "ada", item: str = "a", scene: str | None = None)
 
 
 async def test_each_key_has_its_own_counters(either_redis: str) -> None:
-    await add(either_redis, *clicks(3), *clicks(2, "bob", "b", "home"), CountedEvent(None, "a", "impression", None, NOW))
+    await add(
+        either_redis, *clicks(3), *clicks(2, "bob", "b", "home"), CountedEvent(None, "a", "impression", None, NOW)
+    )
     reader = open_store(either_redis, 5000)
     try:
         ada = await read(reader, "ada", ["a", "b"], scene="home")

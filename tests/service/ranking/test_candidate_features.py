@@ -176,7 +176,7 @@ async def test_the_log_has_whole_rows_with_the_columns_that_only_rules_read(
     assert logged["counter_numerics"].tolist() == [[0.0]] * 3
     # The same rows give the same scores again.
     bundle = ranking.live.bundle
-    again = bundle.score(bundle.own(logged))
+    again = bundle.score(bundle.graph_inputs(logged))
     np.testing.assert_array_equal(again.ravel(), row["predictions"])
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
-from service.documents import Edit
 from synthetic_bundle import SCHEMA, publish
 
 from service.bundle.registry import Target
+from service.documents import Edit
 from service.metrics.metrics import Metrics
 from service.ranking.deadline import Deadline
 from service.ranking.query import InlineBehaviour, InlineUser, Query, Ranking, RankingOptions
@@ -104,7 +104,7 @@ async def test_the_best_of_the_first_pass_are_scored_by_the_full_model_and_lead(
     small = pair.follower.snapshot.default.first_pass
     assert small is not None
     inputs = full.computation.inputs
-    estimates = small.fusion.formulas[full.formula.profile].fuse(small.bundle.score(small.bundle.own(inputs)))
+    estimates = small.fusion.formulas[full.formula.profile].fuse(small.bundle.score(small.bundle.graph_inputs(inputs)))
     best = np.sort(np.argsort(-estimates, kind="stable")[:30])
     rest = np.setdiff1d(np.arange(300), best)
     scores = reduced.computation.scores
@@ -129,7 +129,7 @@ async def test_the_small_version_alone_ranks_all_in_step_three(pair: Ranker, can
     small = pair.follower.snapshot.default.first_pass
     assert small is not None
     inputs = full.computation.inputs
-    by_hand = small.fusion.formulas[full.formula.profile].fuse(small.bundle.score(small.bundle.own(inputs)))
+    by_hand = small.fusion.formulas[full.formula.profile].fuse(small.bundle.score(small.bundle.graph_inputs(inputs)))
     assert np.allclose(reduced.computation.scores, by_hand, rtol=1e-6)
     assert [int(item) for item in reduced.ranked.item_ids] == np.argsort(-by_hand, kind="stable").tolist()
     assert np.isnan(reduced.computation.predictions).all(), "no number of the small model is one of the full model's"

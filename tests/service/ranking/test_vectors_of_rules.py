@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from service.documents import Edit
 from synthetic_bundle import TASKS, go_live, publish, vectors_by_hand, with_vectors
 
 from service.bundle.registry import Target
+from service.documents import Edit
 from service.fusion import FusionProfiles
 from service.metrics.metrics import Metrics
 from service.ranking.deadline import Deadline

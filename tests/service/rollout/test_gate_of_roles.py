@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from service.documents import Edit
 from synthetic_bundle import SCHEMA, go_live, golden_inputs, publish
 
 from features import FeatureSchema
 from service.bundle.registry import Target
+from service.documents import Edit
 from service.fusion import FusionProfiles
 from service.fusion.document import DOCUMENT as FUSION
 from service.metrics.metrics import Metrics
@@ -131,7 +131,7 @@ async def test_a_ranking_whose_line_ended_meanwhile_is_no_fault(
     live = line.current()
     assert line.shadow is not None
     request = Assembly(live.bundle.layouts.inputs_fingerprint, "712", golden_inputs(live.bundle.layouts), ["1"] * 64)
-    predictions = live.bundle.score(live.bundle.own(request.inputs))
+    predictions = live.bundle.score(live.bundle.graph_inputs(request.inputs))
     formula, _ = live.fusion.for_user(None, "712")
     ranking = AnsweredRanking(line, live, formula.profile, request, predictions, predictions[0], failed=False)
     follower.observers.follow(replace(follower.snapshot, lines={}))

@@ -139,7 +139,7 @@ def test_the_scores_are_those_of_the_version_before(kit: SimpleNamespace, tmp_pa
         "item_numerics": np.hstack([inputs["item_numerics"], np.full((64, 1), np.nan, np.float32)]),
         "counter_numerics": np.ones((64, 1), np.float32),
     }
-    np.testing.assert_array_equal(after.score(after.own(wide)), before.score(before.own(inputs)))
+    np.testing.assert_array_equal(after.score(after.graph_inputs(wide)), before.score(before.graph_inputs(inputs)))
     assert after.manifest.item_numerics == before.manifest.item_numerics
 
 

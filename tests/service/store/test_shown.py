@@ -5,7 +5,6 @@ cluster.
 from typing import Any
 
 import numpy as np
-import pytest
 import redis
 
 from features.layouts import Layouts

@@ -148,10 +148,10 @@ def _send(
         return _Sent(node, places, node.send(b"".join(own_commands), len(places), _undecoded))
 
     def decode_replies(replies: list[Any]) -> tuple[list[Any], Any]:
-        own = replies[1::2] if asking else replies
+        answers = replies[1::2] if asking else replies
         if node.is_replica:
-            own = [StoreDown("the replica has no such row") if _is_absent(reply) else reply for reply in own]
-        return own, None if decode is None else decode(places, own, node.reader is node)
+            answers = [StoreDown("the replica has no such row") if _is_absent(reply) else reply for reply in answers]
+        return answers, None if decode is None else decode(places, answers, node.reader is node)
 
     if asking:
         return _Sent(node, places, node.send(_ASKING.join([b"", *own_commands]), 2 * len(places), decode_replies))

@@ -172,17 +172,18 @@ class ClusterReader:
         def decode(asked: Sequence[int], replies: list[Any], announces: bool) -> tuple[list[int], ItemRows] | None:
             """Return one node's item rows. The cache gets them before the node can announce a later change."""
             # This node's replies to item reads, without refusals.
-            own = [(places[at - count], reply) for at, reply in zip(asked, replies, strict=True) if at >= count]
-            own = [(place, reply) for place, reply in own if not isinstance(reply, Exception)]
-            if not own:
+            numbered = zip(asked, replies, strict=True)
+            item_replies = [(places[at - count], reply) for at, reply in numbered if at >= count]
+            item_replies = [(place, reply) for place, reply in item_replies if not isinstance(reply, Exception)]
+            if not item_replies:
                 return None
-            own_places = [place for place, _ in own]
-            own_ids = [item_ids[place] for place in own_places]
-            rows = rows_from_store(layouts, own_ids, [packed_rows(reply, 1)[0] for _, reply in own])
+            places_read = [place for place, _ in item_replies]
+            ids = [item_ids[place] for place in places_read]
+            rows = rows_from_store(layouts, ids, [packed_rows(reply, 1)[0] for _, reply in item_replies])
             # A node or slot that changed meanwhile may have lost an announcement, so nothing is cached then.
             if announces and cache.connection == epoch == self._topology.epoch():
-                cache.keep(own_ids, rows)
-            return own_places, rows
+                cache.keep(ids, rows)
+            return places_read, rows
 
         items = _item_commands(item_prefix(layouts.fingerprint), [item_ids[place] for place in places])
         commands = [*ahead, *items]

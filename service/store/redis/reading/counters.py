@@ -64,13 +64,13 @@ class CounterReads:
         """The cells from the replies to the commands. A cell of another size or type is empty and counted as
         `corrupt`.
         """
-        left = iter(replies)
-        user = self._user_cells(next(left), corrupt) if self._user_key is not None else {}
+        iterator = iter(replies)
+        user = self._user_cells(next(iterator), corrupt) if self._user_key is not None else {}
         scene: bytes | None = bytes(self._scene_bytes)
         if self._scene_key is not None:
-            scene = _cell(next(left), self._scene_bytes, corrupt)
+            scene = _cell(next(iterator), self._scene_bytes, corrupt)
         read: list[Any] = []
-        for reply, count in zip(left, self._keys_per_read, strict=True):
+        for reply, count in zip(iterator, self._keys_per_read, strict=True):
             read += packed_rows(reply, count) if type(reply) is list else [reply] * count
         cells = [_cell(reply, self._item_bytes, corrupt) for reply in read]
         for place, cell in zip(self._places, cells, strict=True):

@@ -1,8 +1,8 @@
 """Chooses the replica from which a worker reads: one that has applied every write older than a bound.
 
 The primary is asked again and again for its position, and each replica for its own. A replica that has reached the
-position that the primary had when it was asked has every write that was answered before that moment. So the bound is
-kept by the clock of the worker alone, whatever delays the replica.
+position that the primary had when it was asked has every write that was answered before that moment. So the worker's
+clock alone measures the bound, whatever delays the replica.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class ReplicaCounts:
 class _Replica(Generic[AnyWire]):
     """A replica. It has every write that was answered before `seen` (monotonic seconds).
 
-    This holds on the `connection` on which the replica told its position: one that was started again may be empty.
+    This holds on the `connection` on which the replica gave its position: one that was started again may be empty.
     """
 
     address: Address

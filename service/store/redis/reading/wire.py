@@ -30,7 +30,7 @@ class Wire:
     With `on_push` it uses RESP3, in which Redis may send push messages (for example, that a key changed): `on_push`
     gets each message, in order with the replies. `connection` is the number of the present connection, which no other
     connection of this process has, and `prefixes` are the prefixes of the keys whose changes Redis was asked to
-    announce on it. With `of_replica`, a cluster's replica is told that it may answer reads.
+    announce on it. With `of_replica`, a cluster's replica answers reads.
     """
 
     def __init__(
