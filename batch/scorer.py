@@ -25,7 +25,7 @@ from service.ranking.deadline import Deadline
 from service.ranking.degradation import Reason
 from service.ranking.query import DocumentChoice, Ranking
 from service.ranking.ranker import Ranker
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.settings import Settings
 from service.store.opening import open_store
 

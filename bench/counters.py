@@ -8,7 +8,7 @@ from bench.results.targets import Verdict
 from features import FeatureSchema
 from features.counters import ENTRY_BYTES
 from features.layouts import Layouts
-from service.ranking.counter_numbers import counter_numerics
+from service.ranking.inputs.counter_numbers import counter_numerics
 from service.store.counters import StoredCounters, cell_name
 
 _CANDIDATES = 200

@@ -20,8 +20,8 @@ from service.api.routes.answer import entries
 from service.api.routes.rank_bodies import RankRequest
 from service.bundle.loading import load_bundle
 from service.exposures.log import RecordLog
-from service.ranking.assemble import assemble, pack_raw
 from service.ranking.exposure import ExposureLog
+from service.ranking.inputs.assemble import assemble, pack_raw
 from service.ranking.ordering import order
 from service.ranking.query import Query, Ranked, Ranking
 from service.store.base import StoredRows

@@ -15,7 +15,7 @@ from features.within_request import INPUT, within_request
 from service.bundle.loading import open_session
 from service.bundle.manifest import GRAPH_FILE, Manifest
 from service.bundle.verify import read_manifest
-from service.ranking.assemble import assemble, pack_raw
+from service.ranking.inputs.assemble import assemble, pack_raw
 from service.store.opening import open_store
 
 Inputs = dict[str, np.ndarray]

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from service.bundle.loading import Bundle
 from service.ranking.ranker import Ranker, RankingRun
-from service.ranking.scoring import Scored
+from service.ranking.scoring.chunks import Scored
 
 VARIANT = "BENCH_VARIANT"
 NAMES = ("event loop", "thread", "spinning")

@@ -16,7 +16,7 @@ from service.bundle.loading import PER_CANDIDATE, Bundle, load_bundle
 from service.bundle.registry import Target, folder_of
 from service.fusion import Formula, FusionProfiles, bind
 from service.fusion.profiles import Profile
-from service.ranking.scoring import Scored
+from service.ranking.scoring.chunks import Scored
 from service.registry_address import shown
 
 _LARGEST = 1000

@@ -9,8 +9,8 @@ import numpy as np
 from features.layouts import BEHAVIOUR_INPUTS, CANDIDATE_INPUTS, Layouts
 from loop.errors import LogError
 from loop.proof.again import LoggedRequest
-from service.ranking.assemble import Assembled, assemble
-from service.ranking.counter_numbers import put_counters
+from service.ranking.inputs.assemble import Assembled, assemble
+from service.ranking.inputs.counter_numbers import put_counters
 from service.store.base import StoreDown, StoredRows
 from service.store.opening import open_store
 

@@ -10,7 +10,7 @@ from loop.proof.again import LoggedRequest
 from loop.proof.records import Exposure
 from service.bundle.loading import Bundle
 from service.ranking.ordering import order
-from service.ranking.scoring import Scored
+from service.ranking.scoring.chunks import Scored
 from service.rollout.serving import bind_rule_sets
 from service.rules.candidates import CandidateList, columns_of
 from service.rules.definition.document import DOCUMENT, RULES_FILE, read_rules

@@ -21,7 +21,7 @@ from loop.why.compared import (
 )
 from loop.why.shapley import shapley_shares
 from service.ranking.ordering import order
-from service.ranking.scoring import Scored
+from service.ranking.scoring.chunks import Scored
 from service.rollout.serving import bind_rule_sets
 from service.rules.order.served import Served
 from service.rules.scenes import ChosenRules

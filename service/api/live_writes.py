@@ -13,7 +13,7 @@ from features.times import LATEST_AHEAD_MS
 from service.api.problems import ERRORS_SHOWN
 from service.clock import now_ms
 from service.errors import FieldError, InvalidRequest, NotReady, StoreUnavailable
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.store.base import FeatureStore, StoreDown
 from service.store.schemas import schema_of
 

@@ -13,7 +13,7 @@ from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
 from service.ranking.exposure import ExposureLog
 from service.ranking.ranker import Ranker
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.previews import Previews
 from service.settings import Settings
 from service.store.base import FeatureStore, FeatureWriter

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from service.clock import now_ms
 from service.fusion import Chosen, Formula
-from service.ranking.assemble import packed_context
-from service.ranking.candidate_features import CandidateValues, own_values
-from service.ranking.completeness import check_context
 from service.ranking.degradation import Degradations
+from service.ranking.inputs.assemble import packed_context
+from service.ranking.inputs.candidate_features import CandidateValues, own_values
+from service.ranking.inputs.completeness import check_context
 from service.ranking.query import Query
 from service.ranking.second_stage import SecondStage, second_stage
 from service.rollout.serving import Live

@@ -10,20 +10,20 @@ import numpy as np
 from service.bundle.loading import Bundle
 from service.errors import DeadlineExceeded
 from service.metrics.metrics import Metrics
-from service.ranking.candidate_features import CandidateValues, assembled_inputs
 from service.ranking.checking import Checked, check_request
-from service.ranking.completeness import check_own_features, of_rows, of_scores
 from service.ranking.counting import count_assembled, count_ranking, count_scored, count_store
 from service.ranking.deadline import Deadline, check_waiting, nobody_left
 from service.ranking.degradation import Degradation, Degradations, Reason
-from service.ranking.inline_user import packed_user, with_packed_user
+from service.ranking.inputs.candidate_features import CandidateValues, assembled_inputs
+from service.ranking.inputs.completeness import check_own_features, of_rows, of_scores
+from service.ranking.inputs.inline_user import packed_user, with_packed_user
 from service.ranking.ordering import order, ranked_in_order
 from service.ranking.query import Computation, Query, Ranking, SecondsSpent
-from service.ranking.reduced import score_reduced
-from service.ranking.scheduler import Scheduler
-from service.ranking.scoring import Scored, score_in_chunks
+from service.ranking.scoring.chunks import Scored, score_in_chunks
+from service.ranking.scoring.reduced import score_reduced
+from service.ranking.scoring.scheduler import Scheduler
 from service.ranking.second_stage import Reordered, reordered, shown_entries
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking
 from service.rollout.recent import Assembly
 from service.rollout.serving import Live, ServingLine

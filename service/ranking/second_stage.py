@@ -10,7 +10,7 @@ import numpy as np
 
 from service.errors import invalid
 from service.ranking.query import AppliedRules, Move, Query, RulesExplained
-from service.ranking.scoring import Scored
+from service.ranking.scoring.chunks import Scored
 from service.rules.bound import BoundRules
 from service.rules.candidates import CandidateList, columns_of
 from service.rules.order.arrange import Arrangement, arranging

@@ -16,7 +16,7 @@ from service.files import Attempt, run_attempt
 from service.fusion import FusionProfiles, plain_profiles
 from service.fusion.document import DOCUMENT as FUSION_DOCUMENT
 from service.fusion.document import FusionDocument, document_of
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
 from service.rollout.trials.checks import RegistryChecks, go_back, refuse_unfetched, roll_out
 from service.rollout.trials.fusion_trial import with_profiles

@@ -8,7 +8,7 @@ from service.errors import DocumentError, NotReady, Overloaded, RegistryUnavaila
 from service.files import run_limited
 from service.fusion import FusionProfiles
 from service.fusion.document import FUSION_FILE
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.observing.background import lower_priority
 from service.rollout.operations import CHANGE_SECONDS, checks_of
 from service.rollout.recent import RecentRequests

@@ -18,7 +18,7 @@ from service.fusion import read_profiles
 from service.metrics.metrics import Metrics
 from service.ranking.admission import Admission
 from service.ranking.ranker import Ranker
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.previews import Previews
 from service.server.exposure_log import open_log
 from service.server.lifespan import background_work

@@ -14,7 +14,7 @@ from service.api.services import Lifecycle
 from service.callers.callers import Callers
 from service.fusion import FusionError, read_profiles
 from service.metrics.metrics import Metrics
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.settings import Settings
 
 log = logging.getLogger("funnelrank")

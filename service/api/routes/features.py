@@ -18,7 +18,7 @@ from service.api.operators import Operator
 from service.api.problems import ERRORS_SHOWN
 from service.api.services import Services, Worker
 from service.errors import FieldError, InvalidRequest, StoreUnavailable
-from service.ranking.assemble import pack_raw
+from service.ranking.inputs.assemble import pack_raw
 
 _CHECKED_AT_ONCE = 50  # rows; others run in between
 router = APIRouter(tags=["store"], dependencies=[Operator])

@@ -17,8 +17,8 @@ from service.bundle.registry import Target, folder_of
 from service.bundle.verify import BundleRejected, read_manifest
 from service.errors import InvalidRequest, RegistryUnavailable, UnknownModel
 from service.files import run_limited
+from service.rollout.following.loader import report_name
 from service.rollout.lines.view import lines_of, targets_of_line
-from service.rollout.loader import report_name
 from service.rollout.rollout import ROLLOUT_FILE, Rollout, RolloutUnreadable, read_rollout
 from service.rollout.trials.gate import GateReport
 from service.settings import Settings

@@ -20,7 +20,7 @@ from service.api.routes.rank import query_of
 from service.api.routes.rank_bodies import RankRequest
 from service.api.routes.rollout import RolloutRequest
 from service.errors import ServiceError
-from service.ranking.assemble import item_rows, pack_raw, put_own_features
+from service.ranking.inputs.assemble import item_rows, pack_raw, put_own_features
 from service.settings import Settings
 
 SETTINGS = Settings(fusion_overrides=True)

@@ -11,7 +11,7 @@ from hiredis import ReplyError
 
 from features import FeatureSchema
 from features.layouts import Layouts
-from service.ranking.counter_numbers import counter_numerics
+from service.ranking.inputs.counter_numbers import counter_numerics
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.counter_cache import CounterCache
 from service.store.counters import CountedEvent, counter_writes

@@ -17,7 +17,7 @@ from features import FeatureSchema
 from features.layouts import Layouts
 from models.data.cache import open_data
 from models.recipe import parse_recipe
-from service.ranking.counter_numbers import counter_numerics
+from service.ranking.inputs.counter_numbers import counter_numerics
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.opening import open_store
 

@@ -19,7 +19,7 @@ from service.metrics.metrics import Metrics
 from service.ranking.deadline import Deadline
 from service.ranking.query import Query
 from service.ranking.ranker import Ranker
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
 from service.store.opening import open_store

@@ -17,7 +17,7 @@ from service.ranking import second_stage
 from service.ranking.deadline import Deadline
 from service.ranking.query import Query, Ranking, RankingOptions
 from service.ranking.ranker import Ranker
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rules.definition.document import DOCUMENT
 from service.rules.definition.rule_sets import RuleSets
 from service.rules.order.search import OrderSearch

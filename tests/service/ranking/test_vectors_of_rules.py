@@ -18,7 +18,7 @@ from service.metrics.metrics import Metrics
 from service.ranking.deadline import Deadline
 from service.ranking.query import Query, RankingOptions
 from service.ranking.ranker import Ranker
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.lines.changes import change_rollout
 from service.rollout.serving import Live
 from service.rules.definition.document import DOCUMENT

@@ -21,7 +21,7 @@ from service.bundle.loading import load_bundle
 from service.bundle.verify import read_manifest
 from service.fusion import FusionProfiles, expression, profiles
 from service.metrics.metrics import Metrics
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.rollout import read_rollout
 from service.rollout.serving import bind_profiles
 from service.sample.embedded_redis import EmbeddedRedis

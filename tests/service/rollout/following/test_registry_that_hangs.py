@@ -19,7 +19,7 @@ from service.documents import Edit
 from service.errors import RegistryUnavailable
 from service.metrics.metrics import Metrics
 from service.rollout import operations
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.rollout import ROLLOUT_FILE, read_rollout
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings

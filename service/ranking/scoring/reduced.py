@@ -10,7 +10,7 @@ from service.errors import InvalidRequest
 from service.fusion import Formula
 from service.ranking.degradation import Degradation, Degradations, Reason
 from service.ranking.query import Query
-from service.ranking.scoring import Scored
+from service.ranking.scoring.chunks import Scored
 from service.rollout.brownout import (
     FEWER_BEHAVIOURS,
     SMALL_ALONE,

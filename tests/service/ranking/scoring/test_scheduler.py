@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import uvloop
 
-from service.ranking.scheduler import Scheduler
+from service.ranking.scoring.scheduler import Scheduler
 
 
 async def _computing(scheduler: Scheduler, done: list[int], number: int) -> None:

@@ -16,7 +16,7 @@ from service.metrics.metrics import Metrics
 from service.ranking.deadline import Deadline
 from service.ranking.query import InlineBehaviour, InlineUser, Query, Ranking, RankingOptions
 from service.ranking.ranker import Ranker
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.lines.changes import change_rollout
 from service.rollout.rollout import read_rollout
 from service.rollout.trials.brownout_loss import ndcg

@@ -12,8 +12,8 @@ from features import Categorical, Feature, FeatureError, Numeric, RowLayout, Vec
 from features.layouts import Layouts
 from features.nearest import nearest
 from service.errors import invalid
-from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
-from service.ranking.counter_numbers import put_counters
+from service.ranking.inputs.assemble import Assembled, assemble, item_rows, pack_raw, put_own_features
+from service.ranking.inputs.counter_numbers import put_counters
 from service.ranking.query import Query
 from service.store.base import StoredRows
 

@@ -15,12 +15,12 @@ from features.layouts import Layouts
 from loop.join.served import graph_inputs_of
 from service.errors import InvalidRequest
 from service.metrics.metrics import Metrics
-from service.ranking.candidate_features import CandidateValues, candidate_values
 from service.ranking.deadline import Deadline
 from service.ranking.exposure import ExposurePacker
+from service.ranking.inputs.candidate_features import CandidateValues, candidate_values
 from service.ranking.query import Query, Ranking
 from service.ranking.ranker import Ranker
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
 from service.store.opening import open_store

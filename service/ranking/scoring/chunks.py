@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from service.bundle.loading import PER_CANDIDATE, Bundle
-from service.ranking.scheduler import Scheduler
+from service.ranking.scoring.scheduler import Scheduler
 
 log = logging.getLogger("funnelrank.ranker")
 

@@ -16,7 +16,7 @@ from large_tables import table_of, with_tables
 from service.documents import Edit
 from service.errors import NotReady
 from service.metrics.metrics import Metrics
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.lines.changes import change_rollout
 from service.rollout.rollout import read_rollout
 from service.sample.embedded_redis import EmbeddedRedis

@@ -15,16 +15,16 @@ from service.bundle.verify import BundleRejected
 from service.errors import DocumentError
 from service.fusion import FusionProfiles
 from service.metrics.metrics import Metrics
-from service.rollout.followed import PendingWork
+from service.rollout.following.followed import PendingWork
+from service.rollout.following.loader import WAITING_CODES, VersionLoader
+from service.rollout.following.records import RefusalLog, record_change, why_not_serving
+from service.rollout.following.withdrawal import Withdrawal, Withdrawals
 from service.rollout.lines.rearranging import MissingVersion, rearranged
 from service.rollout.lines.view import versions_of
-from service.rollout.loader import WAITING_CODES, VersionLoader
 from service.rollout.observing.background import trim_memory
 from service.rollout.observing.observers import Observers
-from service.rollout.records import RefusalLog, record_change, why_not_serving
 from service.rollout.rollout import Rollout
 from service.rollout.serving import BoundDocuments, Live, Role, ServingLine, ServingSnapshot
-from service.rollout.withdrawal import Withdrawal, Withdrawals
 from service.settings import Settings
 from service.store.base import FeatureStore
 

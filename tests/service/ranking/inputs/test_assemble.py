@@ -11,7 +11,7 @@ from features import FeatureSchema, RowLayout
 from features.layouts import Layouts
 from features.rows import multi_keys_of_column
 from service.errors import InvalidRequest
-from service.ranking.assemble import Assembled, assemble, item_rows, pack_raw, packed_context, put_own_features
+from service.ranking.inputs.assemble import Assembled, assemble, item_rows, pack_raw, packed_context, put_own_features
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.base import StoredRows
 from service.store.item_rows import CORRUPT, KNOWN

@@ -17,11 +17,11 @@ from features.layouts import Layouts
 from service import clock
 from service.errors import InvalidRequest
 from service.metrics.metrics import Metrics
-from service.ranking.assemble import pack_raw
 from service.ranking.deadline import Deadline
+from service.ranking.inputs.assemble import pack_raw
 from service.ranking.query import Query, Ranking, RankingOptions
 from service.ranking.ranker import Ranker
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.observing.observers import AnsweredRanking, Observers
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings

@@ -19,11 +19,11 @@ from service.fusion import FusionProfiles
 from service.fusion.document import FUSION_FILE
 from service.metrics.metrics import Metrics
 from service.rollout import rollout as rollout_document
-from service.rollout.followed import FollowedRegistry, News, RegistryNews
-from service.rollout.live_versions import LiveVersions
-from service.rollout.loader import VersionLoader
+from service.rollout.following.followed import FollowedRegistry, News, RegistryNews
+from service.rollout.following.live_versions import LiveVersions
+from service.rollout.following.loader import VersionLoader
+from service.rollout.following.records import RefusalLog
 from service.rollout.recent import RecentRequests
-from service.rollout.records import RefusalLog
 from service.rollout.rollout import ROLLOUT_FILE, Rollout
 from service.rollout.serving import Live, ServingSnapshot
 from service.rollout.trials.fusion_trial import with_profiles

@@ -7,7 +7,7 @@ import numpy as np
 
 from features.layouts import EVENT_KEY_BYTES, Layouts
 from service.errors import invalid
-from service.ranking.assemble import item_rows, pack_raw
+from service.ranking.inputs.assemble import item_rows, pack_raw
 from service.ranking.query import InlineBehaviour, Query
 from service.store.base import StoredRows
 from service.store.item_rows import ItemRows

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from service.files import REGISTRY_PLACES
 from service.metrics.metrics import Metrics
-from service.rollout.followed import FollowedRegistry
+from service.rollout.following.followed import FollowedRegistry
 
 
 async def test_a_look_that_no_thread_could_begin_is_repeated(registry: Path) -> None:

@@ -14,7 +14,7 @@ from service.bundle.registry import Target
 from service.documents import Edit
 from service.errors import NotReady
 from service.metrics.metrics import Metrics
-from service.rollout.follower import Follower
+from service.rollout.following.follower import Follower
 from service.rollout.lines.changes import change_rollout
 from service.rollout.rollout import ROLLOUT_FILE, read_rollout
 from service.sample.embedded_redis import EmbeddedRedis

@@ -8,9 +8,9 @@ from features import RowLayout
 from features.layouts import Layouts
 from service.bundle.loading import Bundle
 from service.errors import invalid
-from service.ranking.assemble import Assembled
-from service.ranking.candidate_features import CandidateValues, FeaturesByPlace
 from service.ranking.degradation import Degradation, Degradations, Reason
+from service.ranking.inputs.assemble import Assembled
+from service.ranking.inputs.candidate_features import CandidateValues, FeaturesByPlace
 from service.rules.bound import BoundRules
 from service.store.base import StoredRows
 from service.store.item_rows import KNOWN, ItemRows

@@ -1,0 +1,1 @@
+"""Follows the documents of a registry in one worker: loads, swaps and withdraws versions."""
