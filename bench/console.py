@@ -29,7 +29,7 @@ from service.metrics.history import STEPS, History, loads
 from service.rollout.rollout import read_rollout
 from service.sample.calls import call
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.redis.load import load_folder
+from service.store.redis.loading.load import load_folder
 
 _SAMPLE = Path(__file__).parents[1] / "sample"
 _RANKINGS = 400

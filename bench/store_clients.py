@@ -21,8 +21,8 @@ from redis.asyncio.cluster import ClusterNode
 
 from service.redis_url import address_of
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.redis.reading.cluster import ask
-from service.store.redis.reading.topology import Topology
+from service.store.redis.reading.cluster.asking import ask
+from service.store.redis.reading.cluster.topology import Topology
 from service.store.redis.reading.wire import Wire, packed
 from tests.redis_cluster import RedisCluster, redis_cluster
 

@@ -12,7 +12,7 @@ from features.layouts import Layouts
 from models.data.encoding.entities import Entities
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.keys import item_key
-from service.store.redis.load import LoadError, load_folder
+from service.store.redis.loading.load import LoadError, load_folder
 from tables import TableError, find_table
 
 START_MS = 1_651_334_400_000

@@ -15,7 +15,7 @@ from redis import Redis
 from features import RowLayout
 from features.layouts import Layouts
 from service.store.redis.keys import behaviours_key, item_key, user_key
-from service.store.redis.schemas import register_schema
+from service.store.redis.loading.schemas import register_schema
 from tables import open_table, packed_rows
 from tables.packing import feature_columns, list_columns
 

@@ -23,7 +23,7 @@ from features.layouts import Layouts
 from features.table_names import TableNames
 from service.bundle.registry import Target
 from service.rollout.lines.changes import write_rollout
-from service.store.redis.load import load_folder
+from service.store.redis.loading.load import load_folder
 from service.store.redis.memory import Memory, StoredCounts, memory_of
 
 FULL = (5_000_000, 2_000_000)

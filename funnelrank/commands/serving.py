@@ -55,7 +55,7 @@ def load(folder: Path | None, restart: bool, forget: str | None, registry: Path 
     from service.bundle.verify import read_manifest
     from service.rollout.rollout import read_rollout
     from service.store.opening import lifetimes_of
-    from service.store.redis.load import load_folder
+    from service.store.redis.loading.load import load_folder
 
     settings = settings_from_environment()
     registry = chosen_registry(registry, settings)
@@ -82,8 +82,8 @@ def _forget(fingerprint: str, registry: Path) -> int:
     from service.rollout.lines.view import versions_of
     from service.rollout.rollout import read_rollout
     from service.settings import Settings
-    from service.store.redis.claims import SchemaInUse
-    from service.store.redis.schemas import forget_schema, listed
+    from service.store.redis.loading.claims import SchemaInUse
+    from service.store.redis.loading.schemas import forget_schema, listed
 
     redis_url = Settings.from_environment().redis_url.get_secret_value()
     live = read_rollout(registry)

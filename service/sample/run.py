@@ -27,7 +27,7 @@ from service.sample.embedded_redis import EmbeddedRedis, NoRedisServer
 from service.settings import Settings, variable_of
 from service.store.redis.clients import client
 from service.store.redis.keys import SCHEMAS
-from service.store.redis.load import LoadError, load_folder
+from service.store.redis.loading.load import LoadError, load_folder
 from service.store.schemas import is_loaded
 
 _START_SECONDS = 60

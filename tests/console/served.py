@@ -17,7 +17,7 @@ from service.bundle.registry import folder_of
 from service.callers.document import CallerRole, add_caller
 from service.rollout.rollout import read_rollout
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.redis.load import load_folder
+from service.store.redis.loading.load import load_folder
 
 SAMPLE = ROOT / "sample"
 MODEL = "kuairand-mmoe"

@@ -22,7 +22,7 @@ from loadtest.workload.workload import WorkloadError, read_popularity
 from models.data.encoding.entities import Entities
 from models.reports.paths import Columns, PathsError, read_events
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.redis.load import LoadError, load_folder
+from service.store.redis.loading.load import LoadError, load_folder
 from tables import TableError, find_table
 
 START_MS = 1_651_334_400_000

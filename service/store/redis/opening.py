@@ -7,9 +7,9 @@ from service.redis_url import address_of
 from service.store.base import FeatureStore, FeatureWriter, Lifetimes
 from service.store.entity_rows import PackedEntity
 from service.store.redis import inspect, item_check
-from service.store.redis.reading.cluster_reader import ClusterReader
+from service.store.redis.reading.cluster.reader import ClusterReader
 from service.store.redis.reading.single_reader import SingleReader
-from service.store.redis.writer import RedisWriter
+from service.store.redis.writing.writer import RedisWriter
 
 
 def check(url: str) -> None:

@@ -10,8 +10,8 @@ from models.data.batches import gather
 from models.data.cache import open_data
 from models.data.encoding.vocabulary import behaviour_column_vocabularies, key_column_vocabularies
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.redis import load
 from service.store.redis.keys import behaviours_key
+from service.store.redis.loading import load
 
 
 def online_rows(data, group, values):

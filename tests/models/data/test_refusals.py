@@ -16,7 +16,7 @@ from models.data.encoding.fit import _sums
 from models.recipe import RecipeError, parse_recipe
 from models.train import train
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.redis.load import LoadError, load_folder
+from service.store.redis.loading.load import LoadError, load_folder
 from tables import TableError
 
 START_MS = 1_651_334_400_000

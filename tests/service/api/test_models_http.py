@@ -156,7 +156,7 @@ def test_a_model_of_a_schema_that_is_not_loaded_waits_until_it_is(
     running: Any, registry: Path, kit: SimpleNamespace, store: redis.Redis, schema: Any
 ) -> None:
     from features import FeatureSchema
-    from service.store.redis.schemas import register_schema
+    from service.store.redis.loading.schemas import register_schema
 
     register_schema(store, schema)
     other = json.loads(json.dumps(kit.SCHEMA))

@@ -13,7 +13,7 @@ from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.inspect import decoded
 from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
-from service.store.redis.schemas import register_schema
+from service.store.redis.loading.schemas import register_schema
 
 NOW = int(time.time() * 1000)
 

@@ -18,7 +18,7 @@ from service.sample.embedded_redis import EmbeddedRedis
 from service.store.entity_rows import texts_of
 from service.store.redis.inspect import shown
 from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
-from service.store.redis.schemas import register_schema
+from service.store.redis.loading.schemas import register_schema
 
 TOKEN = {"Authorization": "Bearer secret"}
 NOW = int(time.time() * 1000)

@@ -18,7 +18,7 @@ from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.inspect import shown
 from service.store.redis.keys import item_counters_key, scene_counters_key, user_counters_key
-from service.store.redis.schemas import register_schema
+from service.store.redis.loading.schemas import register_schema
 
 NOW = int(time.time() * 1000)
 LAYOUTS = Layouts.of(FeatureSchema.model_validate(SCHEMA))

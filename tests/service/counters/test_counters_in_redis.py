@@ -16,9 +16,9 @@ from service.sample.embedded_redis import EmbeddedRedis
 from service.store.counter_cache import CounterCache
 from service.store.counters import CountedEvent, counter_writes
 from service.store.opening import open_store, open_writer
-from service.store.redis.counter_script import ADD_COUNTS, count_calls
 from service.store.redis.keys import item_counters_key, scene_counters_key, user_counters_key
 from service.store.redis.reading.counters import CounterReads
+from service.store.redis.writing.counter_script import ADD_COUNTS, count_calls
 
 NOW = 1_700_000_000_000
 NAMES = [counter["name"] for counter in COUNTERS]

@@ -27,7 +27,7 @@ from service.rollout.serving import bind_profiles
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
 from service.store.opening import open_store
-from service.store.redis.schemas import register_schema
+from service.store.redis.loading.schemas import register_schema
 from service.user_split import within
 
 USERS = [str(i) for i in range(400)]

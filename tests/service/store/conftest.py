@@ -9,7 +9,7 @@ import redis
 
 from features import FeatureSchema
 from features.layouts import Layouts
-from service.store.redis.schemas import announce_schema, register_schema
+from service.store.redis.loading.schemas import announce_schema, register_schema
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.opening import open_store, open_writer
 from service.store.redis.keys import shown_items_key
-from service.store.redis.scripts import ADD_SHOWN
+from service.store.redis.writing.scripts import ADD_SHOWN
 from service.store.shown import (
     ENTRY_BYTES,
     KEPT_ENTRIES,

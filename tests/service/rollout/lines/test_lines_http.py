@@ -17,7 +17,7 @@ from steady_traffic import SteadyTraffic
 from features import FeatureSchema
 from service.rollout.rollout import read_rollout
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.redis.schemas import register_schema
+from service.store.redis.loading.schemas import register_schema
 
 # A scene is known if the fusion profiles name it.
 FUSION = """

@@ -29,7 +29,7 @@ from service.rollout.rollout import Canary, read_rollout
 from service.sample.embedded_redis import EmbeddedRedis
 from service.settings import Settings
 from service.store.opening import open_store
-from service.store.redis.schemas import register_schema
+from service.store.redis.loading.schemas import register_schema
 
 USERS = 40
 

@@ -38,7 +38,7 @@ def forget(fingerprint: str, redis_url: str, registry: Path) -> "subprocess.Comp
     command = [sys.executable, "-m", "service", "load", "--forget", fingerprint, "--registry", str(registry)]
     return subprocess.run(
         command,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[5],
         env={"FUNNELRANK_REDIS_URL": redis_url},
         capture_output=True,
         text=True,
@@ -111,7 +111,7 @@ def test_two_registries_on_one_redis_cannot_remove_each_others_schema(
         str(first),
     ]
     environment = {"FUNNELRANK_REDIS_URL": redis_server.url}
-    subprocess.run(command, cwd=Path(__file__).parents[3], env=environment, timeout=60, check=True)
+    subprocess.run(command, cwd=Path(__file__).parents[5], env=environment, timeout=60, check=True)
 
     refused = forget(own, redis_server.url, second)
     assert refused.returncode == 1
@@ -120,7 +120,7 @@ def test_two_registries_on_one_redis_cannot_remove_each_others_schema(
     assert store.hexists(SCHEMAS, own)
 
     command[-1] = str(second)
-    subprocess.run(command, cwd=Path(__file__).parents[3], env=environment, timeout=60, check=True)
+    subprocess.run(command, cwd=Path(__file__).parents[5], env=environment, timeout=60, check=True)
     moved = first.rename(tmp_path / "moved")
     refused = forget(own, redis_server.url, moved)
     assert refused.returncode == 1, "the second registry has loaded it too"

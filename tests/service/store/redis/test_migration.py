@@ -104,7 +104,7 @@ def command(registry: Path, redis_url: str, *arguments: Any) -> str:
     environment |= {"FUNNELRANK_REDIS_URL": redis_url, "FUNNELRANK_REGISTRY": str(registry)}
     done = subprocess.run(
         [sys.executable, "-m", "service", *map(str, arguments)],
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
         env=environment,
         capture_output=True,
         text=True,

@@ -16,7 +16,7 @@ from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.inspect import shown
 from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
-from service.store.redis.load import LoadError, load_folder
+from service.store.redis.loading.load import LoadError, load_folder
 
 BIG = 2**60 + 1  # as a float it would be another number
 START_MS = 10**12

@@ -13,7 +13,7 @@ from features.times import LATEST_AHEAD_MS
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.opening import open_store, open_writer
 from service.store.redis.keys import behaviours_key
-from service.store.redis.scripts import ADD_BEHAVIOURS, add_behaviours_arguments, behaviours_to_send
+from service.store.redis.writing.scripts import ADD_BEHAVIOURS, add_behaviours_arguments, behaviours_to_send
 
 HOUR_MS = 3_600_000
 

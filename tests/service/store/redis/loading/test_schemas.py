@@ -10,7 +10,7 @@ import redis
 
 from features.layouts import Layouts
 from service.store.redis.keys import SCHEMAS, behaviours_key, item_key, user_key
-from service.store.redis.schemas import announce_schema, register_schema
+from service.store.redis.loading.schemas import announce_schema, register_schema
 
 NOW = int(time.time() * 1000)
 

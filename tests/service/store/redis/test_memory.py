@@ -26,7 +26,7 @@ from service.store.redis.keys import (
     user_key,
 )
 from service.store.redis.memory import ALLOCATORS, StoredCounts, memory_of
-from service.store.redis.scripts import ADD_BEHAVIOURS, add_behaviours_arguments
+from service.store.redis.writing.scripts import ADD_BEHAVIOURS, add_behaviours_arguments
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000

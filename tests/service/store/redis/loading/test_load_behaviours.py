@@ -15,7 +15,7 @@ from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.event_keys import event_keys
 from service.store.redis.keys import behaviours_key
-from service.store.redis.load import load_folder
+from service.store.redis.loading.load import load_folder
 
 START_MS = 10**12
 

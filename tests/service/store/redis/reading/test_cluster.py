@@ -18,7 +18,7 @@ from service.sample.embedded_redis import EmbeddedRedis
 from service.store.base import StoreDown
 from service.store.redis.inspect import shown
 from service.store.redis.keys import item_key
-from service.store.redis.load import load_folder
+from service.store.redis.loading.load import load_folder
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from typing import Any
 from hiredis import ReplyError
 
 from service.store.base import StoreDown
-from service.store.redis.reading.node import Node
+from service.store.redis.reading.cluster.node import Node
+from service.store.redis.reading.cluster.topology import Topology
 from service.store.redis.reading.replies import is_refusal
-from service.store.redis.reading.topology import Topology
 from service.store.redis.reading.wire import packed, retrieve
 
 _REDIRECTIONS = 3

@@ -17,7 +17,7 @@ from features import FeatureSchema
 from features.layouts import Layouts
 from service.store.base import StoreDown
 from service.store.item_rows import UNKNOWN
-from service.store.redis.load import load_folder
+from service.store.redis.loading.load import load_folder
 
 ITEMS = 3000
 USERS = 1000

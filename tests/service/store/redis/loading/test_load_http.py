@@ -10,7 +10,7 @@ from features import FeatureSchema
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
 from service.store.redis.keys import behaviours_key
-from service.store.redis.load import load_folder
+from service.store.redis.loading.load import load_folder
 
 NOW = int(time.time() * 1000)
 TAGS = [3, None, 4]

@@ -12,10 +12,11 @@ from service.store.base import StoreDown, StoredRows
 from service.store.item_cache import ItemCache
 from service.store.item_rows import ItemRows, rows_from_store
 from service.store.redis.keys import SCHEMAS, item_prefix
-from service.store.redis.reading.cluster import Answers, Command, ReplicaDown, ask
+from service.store.redis.reading.cluster.asking import Answers, Command, ReplicaDown, ask
+from service.store.redis.reading.cluster.node import Node
+from service.store.redis.reading.cluster.topology import Topology
 from service.store.redis.reading.commands import item_read, user_reads
 from service.store.redis.reading.counters import CounterReads
-from service.store.redis.reading.node import Node
 from service.store.redis.reading.read_log import ReadLog
 from service.store.redis.reading.replicas import ReplicaCounts
 from service.store.redis.reading.replies import (
@@ -27,7 +28,6 @@ from service.store.redis.reading.replies import (
     stored_rows,
 )
 from service.store.redis.reading.schema_caches import SchemaCaches
-from service.store.redis.reading.topology import Topology
 from service.store.redis.reading.wire import packed
 
 _SCHEMAS_SECONDS = 1.0

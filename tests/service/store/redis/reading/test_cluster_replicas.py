@@ -16,7 +16,7 @@ from features import FeatureSchema
 from features.layouts import Layouts
 from service.store.opening import open_store
 from service.store.redis.keys import item_key
-from service.store.redis.load import load_folder
+from service.store.redis.loading.load import load_folder
 
 LAG_MS = 400
 # For tests in which replicas have to be read, however long a busy machine stops.

@@ -2,8 +2,8 @@
 
 import redis
 
-from service.store.redis import id_sets
-from service.store.redis.id_sets import CLAIM_IDS
+from service.store.redis.writing import id_sets
+from service.store.redis.writing.id_sets import CLAIM_IDS
 
 NOW = 1_795_787_016_596
 

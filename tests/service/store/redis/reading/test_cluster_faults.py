@@ -20,7 +20,7 @@ from features.layouts import Layouts
 from service.store.base import StoreDown, StoredRows
 from service.store.item_rows import UNKNOWN
 from service.store.redis.keys import SCHEMAS
-from service.store.redis.load import load_folder
+from service.store.redis.loading.load import load_folder
 
 
 @pytest.fixture(scope="module")

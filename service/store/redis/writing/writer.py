@@ -12,10 +12,10 @@ from service.redis_url import address_of
 from service.store.base import Lifetimes
 from service.store.counters import CounterWrites
 from service.store.redis.clients import REDIS_ERRORS, async_client
-from service.store.redis.counter_script import ADD_COUNTS, count_calls
-from service.store.redis.id_sets import CLAIM_IDS, by_shard, id_set_key
 from service.store.redis.keys import CALLER_USES, behaviours_key, item_key, shown_items_key, user_key
-from service.store.redis.scripts import (
+from service.store.redis.writing.counter_script import ADD_COUNTS, count_calls
+from service.store.redis.writing.id_sets import CLAIM_IDS, by_shard, id_set_key
+from service.store.redis.writing.scripts import (
     ADD_BEHAVIOURS,
     ADD_SHOWN,
     REPLACE_ROW,

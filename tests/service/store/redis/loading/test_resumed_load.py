@@ -19,9 +19,9 @@ from redis_proxy import RedisProxy
 from features import FeatureSchema
 from features.layouts import Layouts
 from service.sample.embedded_redis import EmbeddedRedis
-from service.store.redis import load
 from service.store.redis.keys import SCHEMAS
-from service.store.redis.load import load_folder
+from service.store.redis.loading import load
+from service.store.redis.loading.load import load_folder
 
 BIG = 2**60 + 1  # as a float it would be another number
 START_MS = 10**12

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from service.store.redis.progress import note, progress
+from service.store.redis.loading.progress import note, progress
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[5]
 LOAD = """
-from service.store.redis.progress import note, progress
+from service.store.redis.loading.progress import note, progress
 with progress("items", "rows", 5, 2) as advance:
     note("goes on after 2")
     advance(1)

@@ -18,13 +18,13 @@ from features.layouts import Entity, Layouts, rows_of
 from features.times import latest_now_ms
 from service.store.base import NEVER, Lifetimes
 from service.store.event_keys import event_keys
-from service.store.redis.checkpoint import Checkpoint, Emptied
-from service.store.redis.claims import claim
 from service.store.redis.clients import Call, client, run_script, set_values, values_of
 from service.store.redis.keys import behaviours_key, item_key, user_key
-from service.store.redis.progress import note, progress
-from service.store.redis.schemas import announce_schema, longest, register_schema
-from service.store.redis.scripts import ADD_BEHAVIOURS, add_behaviours_arguments, behaviours_to_send
+from service.store.redis.loading.checkpoint import Checkpoint, Emptied
+from service.store.redis.loading.claims import claim
+from service.store.redis.loading.progress import note, progress
+from service.store.redis.loading.schemas import announce_schema, longest, register_schema
+from service.store.redis.writing.scripts import ADD_BEHAVIOURS, add_behaviours_arguments, behaviours_to_send
 from tables import Batch, Table, TableError, TableNames, find_table, packed_rows
 from tables.packing import feature_columns, list_columns
 

@@ -14,7 +14,7 @@ from service.sample.embedded_redis import EmbeddedRedis
 from service.store.base import NEVER, Lifetimes
 from service.store.opening import open_writer
 from service.store.redis.keys import behaviours_key, item_key, user_key
-from service.store.redis.load import load_folder
+from service.store.redis.loading.load import load_folder
 
 NOW_MS = 1_700_000_000_000
 LIFETIMES = Lifetimes(user_ms=100_000_000, behaviours_ms=50_000_000)

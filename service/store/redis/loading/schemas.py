@@ -17,10 +17,10 @@ import orjson
 from redis import Redis
 
 from features import FeatureSchema
-from service.store.redis.claims import release
 from service.store.redis.clients import client
 from service.store.redis.keys import SCHEMAS, every_key
-from service.store.redis.progress import progress
+from service.store.redis.loading.claims import release
+from service.store.redis.loading.progress import progress
 from service.store.schemas import is_loaded, schema_of
 
 FORGET_KEYS_PER_SECOND = 20_000

@@ -17,8 +17,8 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from service.redis_url import Address, RedisAddress
 from service.store.base import StoreDown
+from service.store.redis.reading.cluster.node import Node
 from service.store.redis.reading.connection import OnPush
-from service.store.redis.reading.node import Node
 from service.store.redis.reading.replicas import ReplicaSet
 from service.store.redis.reading.wire import packed
 

@@ -1,0 +1,1 @@
+"""Reads the rows of rankings from a Redis Cluster."""

@@ -1,0 +1,1 @@
+"""Writes to Redis while serving: the writer and its scripts."""
